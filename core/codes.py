@@ -1,0 +1,179 @@
+"""Reply codes: what every answer of the state machine and of the API is called.
+
+A code is five digits; its HTTP status is `code // 100`. The numbers up to 50399 that `rest.md` 0.5
+lists are the reference server's; `OURS` holds those that Troth adds for cases where the reference
+has no code. Every code has a paragraph on the page `/docs/errors`, made from `EXPLANATIONS`.
+"""
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """A five-digit reply code. `status` is the HTTP status."""
+
+    OK = 20000
+    CREATED = 20100
+    NO_CONTENT = 20400
+
+    INVALID = 40000
+    SAME_ROOT = 40001
+    UNAUTHORIZED = 40100
+    PROMISE_RESOLVED = 40300
+    PROMISE_REJECTED = 40301
+    PROMISE_CANCELED = 40302
+    PROMISE_TIMEDOUT = 40303
+    LOCK_HELD = 40304
+    TASK_CLAIMED = 40305
+    TASK_COMPLETED = 40306
+    TASK_COUNTER = 40307
+    TASK_STATE = 40308
+    ORIGIN_FORBIDDEN = 40310
+    PROMISE_NOT_FOUND = 40400
+    SCHEDULE_NOT_FOUND = 40401
+    LOCK_NOT_FOUND = 40402
+    TASK_NOT_FOUND = 40403
+    RECEIVER_NOT_FOUND = 40404
+    PATH_NOT_FOUND = 40410
+    METHOD_NOT_ALLOWED = 40500
+    REQUEST_TIMEOUT = 40800
+    PROMISE_EXISTS = 40900
+    SCHEDULE_EXISTS = 40901
+    TASK_FENCED = 41200
+    BODY_TOO_LARGE = 41300
+    INTERNAL = 50000
+    STORE_FAILED = 50304
+    SHUTTING_DOWN = 50300
+    OVERLOADED = 50301
+    STARTING = 50305
+
+    @property
+    def status(self) -> int:
+        """The HTTP status: the code's first three digits."""
+        return self.value // 100
+
+
+OURS = frozenset(
+    {
+        Code.PATH_NOT_FOUND,
+        Code.METHOD_NOT_ALLOWED,
+        Code.REQUEST_TIMEOUT,
+        Code.BODY_TOO_LARGE,
+        Code.ORIGIN_FORBIDDEN,
+        Code.STORE_FAILED,
+        Code.STARTING,
+    }
+)
+
+MESSAGES: dict[Code, str] = {
+    Code.INVALID: "The request is invalid",
+    Code.SAME_ROOT: "The promise and root promise must be different",
+    Code.UNAUTHORIZED: "Authentication is required",
+    Code.PROMISE_RESOLVED: "The promise has already been resolved",
+    Code.PROMISE_REJECTED: "The promise has already been rejected",
+    Code.PROMISE_CANCELED: "The promise has already been canceled",
+    Code.PROMISE_TIMEDOUT: "The promise has already timedout",
+    Code.LOCK_HELD: "The lock is already acquired",
+    Code.ORIGIN_FORBIDDEN: "The origin is not allowed",
+    Code.TASK_CLAIMED: "The task is already claimed",
+    Code.TASK_COMPLETED: "The task is already completed",
+    Code.TASK_COUNTER: "The task counter is invalid",
+    Code.TASK_STATE: "The task state is invalid",
+    Code.PROMISE_NOT_FOUND: "The specified promise was not found",
+    Code.SCHEDULE_NOT_FOUND: "The specified schedule was not found",
+    Code.LOCK_NOT_FOUND: "The specified lock was not found",
+    Code.TASK_NOT_FOUND: "The specified task was not found",
+    Code.RECEIVER_NOT_FOUND: "The specified recv couldn't be found",
+    Code.PATH_NOT_FOUND: "There is nothing at this path",
+    Code.METHOD_NOT_ALLOWED: "The path does not support this method",
+    Code.REQUEST_TIMEOUT: "The request did not arrive in time",
+    Code.PROMISE_EXISTS: "The specified promise already exists",
+    Code.SCHEDULE_EXISTS: "The specified schedule already exists",
+    Code.TASK_FENCED: "The task precondition failed",
+    Code.BODY_TOO_LARGE: "The request body is too large",
+    Code.INTERNAL: "There was an internal server error",
+    Code.STORE_FAILED: "The storage has failed and the server is stopping",
+    Code.SHUTTING_DOWN: "The system is shutting down",
+    Code.OVERLOADED: "The api submission queue is full",
+    Code.STARTING: "The server is starting",
+}
+
+EXPLANATIONS: dict[Code, str] = {
+    Code.INVALID: (
+        "A header, a query parameter, the path or the body is malformed. Each entry of `details` "
+        "names one field, what was given and what is allowed. Nothing was changed."
+    ),
+    Code.SAME_ROOT: (
+        "A callback resumes one promise when another completes, so `promiseId` and "
+        "`rootPromiseId` must differ. Use a subscription to be told about a promise itself."
+    ),
+    Code.UNAUTHORIZED: (
+        "The server asks for credentials and the request had none, or wrong ones. Send them in "
+        "the `Authorization` header."
+    ),
+    Code.PROMISE_RESOLVED: (
+        "The promise was resolved before. A promise completes once; read it to see its value. "
+        "Send the same `Idempotency-Key` with a repeated request to get 200 instead."
+    ),
+    Code.PROMISE_REJECTED: (
+        "The promise was rejected before. A promise completes once; read it to see its value."
+    ),
+    Code.PROMISE_CANCELED: "The promise was canceled before. A promise completes once.",
+    Code.PROMISE_TIMEDOUT: (
+        "The promise's timeout passed before anybody completed it. Without the header "
+        "`Strict: true` the same request is answered 200 with the timed-out promise."
+    ),
+    Code.LOCK_HELD: (
+        "Another execution holds the lock. Try again after its lease ends or it is released."
+    ),
+    Code.ORIGIN_FORBIDDEN: (
+        "The browser's `Origin` is not among the allowed ones (setting `cors_allow_origin`)."
+    ),
+    Code.TASK_CLAIMED: "Somebody has claimed the task and their lease has not run out.",
+    Code.TASK_COMPLETED: "The task is completed or timed out; there is nothing left to do.",
+    Code.TASK_COUNTER: (
+        "The task was given out again since, with a higher counter. The message you hold is stale; "
+        "drop it and stop working on it."
+    ),
+    Code.TASK_STATE: "Only a claimed task can be completed, and this one is not claimed.",
+    Code.PROMISE_NOT_FOUND: "No promise has this id.",
+    Code.SCHEDULE_NOT_FOUND: "No schedule has this id.",
+    Code.LOCK_NOT_FOUND: "No lock on this resource is held by this execution.",
+    Code.TASK_NOT_FOUND: "No task has this id.",
+    Code.RECEIVER_NOT_FOUND: (
+        "The promise's tags name no receiver, so no task can be made for it. Set the tag "
+        "`resonate:invoke`, for example to `poll://any@default`. Nothing was created."
+    ),
+    Code.PATH_NOT_FOUND: "The path is not part of the API. `/docs` lists what is.",
+    Code.METHOD_NOT_ALLOWED: "The path exists, with other methods: see the `Allow` header.",
+    Code.REQUEST_TIMEOUT: "The client took too long to send its request.",
+    Code.PROMISE_EXISTS: (
+        "A promise with this id exists and the `Idempotency-Key` of the request does not match the "
+        "one it was created with (or `Strict: true` was asked and it is already complete)."
+    ),
+    Code.SCHEDULE_EXISTS: (
+        "A schedule with this id exists and was created with another `Idempotency-Key`, or none."
+    ),
+    Code.TASK_FENCED: (
+        "The headers `Task-Id` and `Task-Counter` name a task that the sender no longer holds. "
+        "Somebody else has taken over the work; nothing was changed."
+    ),
+    Code.BODY_TOO_LARGE: (
+        "The body is larger than the server allows (setting `body_limit_bytes`). Store large values "
+        "elsewhere and keep a reference in the promise."
+    ),
+    Code.INTERNAL: "A defect of the server. Please report it with the server's log.",
+    Code.STORE_FAILED: (
+        "The disk reported an error, so the server acknowledges nothing more and stops. Whether the "
+        "request took effect is known after the restart: read it back, or send it again with "
+        "the same `Idempotency-Key`."
+    ),
+    Code.SHUTTING_DOWN: "The server is stopping. Send the request again after `Retry-After`.",
+    Code.OVERLOADED: (
+        "More requests wait than the server keeps in memory. Nothing was changed; send the request "
+        "again after `Retry-After`."
+    ),
+    Code.STARTING: "The server is still reading its log. Send the request again shortly.",
+}
+
+assert set(MESSAGES) == set(EXPLANATIONS)
+assert set(MESSAGES) == {code for code in Code if code.status >= 400}

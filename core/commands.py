@@ -1,0 +1,234 @@
+"""Commands: everything that can be asked of a shard, as plain values.
+
+The first part is what clients ask for; `home` of each is the id whose hash names its shard. The
+second part is internal: timers, delivery reports and messages between shards are commands too, since
+nothing else may touch a shard's state.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from .model import (
+    EMPTY_VALUE,
+    ClaimRequest,
+    Fence,
+    Json,
+    PromiseState,
+    Trace,
+    Value,
+)
+from .records import ShardMessage
+
+
+class Command(Struct, frozen=True):
+    """Anything a shard can be asked to do."""
+
+
+class CreatePromise(Command, frozen=True):
+    """Create a promise; with `claim`, also its invoke task, claimed at once (rest.md 2.2, 3)."""
+
+    id: str
+    timeout: int
+    param: Value = EMPTY_VALUE
+    tags: dict[str, str] | None = None
+    idempotency_key: str | None = None
+    strict: bool = False
+    trace: Trace | None = None
+    fence: Fence | None = None
+    claim: ClaimRequest | None = None
+
+
+class ReadPromise(Command, frozen=True):
+    """Read one promise."""
+
+    id: str
+
+
+class CompletePromise(Command, frozen=True):
+    """Complete a promise with one of `lifecycles.COMPLETION_STATES` (rest.md 2.3)."""
+
+    id: str
+    state: PromiseState
+    value: Value = EMPTY_VALUE
+    idempotency_key: str | None = None
+    strict: bool = False
+    fence: Fence | None = None
+
+
+class CreateCallback(Command, frozen=True):
+    """Resume `root_id` when `promise_id` completes (rest.md 4)."""
+
+    promise_id: str
+    root_id: str
+    timeout: int
+    receiver: Json
+    trace: Trace | None = None
+    fence: Fence | None = None
+
+
+class CreateSubscription(Command, frozen=True):
+    """Notify a receiver when `promise_id` completes (rest.md 4)."""
+
+    promise_id: str
+    name: str
+    timeout: int
+    receiver: Json
+    trace: Trace | None = None
+
+
+class SearchPromises(Command, frozen=True):
+    """One shard's part of a search: newest first, serials below `before_serial`.
+
+    The shard looks at `scan_count` promises at most and says in the page where to go on.
+    """
+
+    pattern: str
+    states: tuple[PromiseState, ...]
+    tags: dict[str, str]
+    limit_count: int
+    before_serial: int
+    scan_count: int
+
+
+class ClaimTask(Command, frozen=True):
+    """Take the lease of a task for `ttl` milliseconds (rest.md 5.6)."""
+
+    id: str
+    counter: int
+    process_id: str
+    ttl: int
+
+
+class CompleteTask(Command, frozen=True):
+    """Declare a claimed task done (rest.md 5.7)."""
+
+    id: str
+    counter: int
+
+
+class DropTask(Command, frozen=True):
+    """Give a claimed task back at once (rest.md 14.2)."""
+
+    id: str
+    counter: int
+
+
+class HeartbeatTasks(Command, frozen=True):
+    """Renew the leases of all tasks of a process in this shard (rest.md 5.8)."""
+
+    process_id: str
+
+
+class CreateSchedule(Command, frozen=True):
+    """Create a schedule (rest.md 8.2)."""
+
+    id: str
+    cron: str
+    promise_id: str
+    promise_timeout: int
+    description: str = ""
+    tags: dict[str, str] | None = None
+    promise_param: Value = EMPTY_VALUE
+    promise_tags: dict[str, str] | None = None
+    idempotency_key: str | None = None
+
+
+class ReadSchedule(Command, frozen=True):
+    """Read one schedule."""
+
+    id: str
+
+
+class DeleteSchedule(Command, frozen=True):
+    """Delete a schedule; the promises it made stay."""
+
+    id: str
+
+
+class SearchSchedules(Command, frozen=True):
+    """One shard's part of a search for schedules; see SearchPromises."""
+
+    pattern: str
+    tags: dict[str, str]
+    limit_count: int
+    before_serial: int
+    scan_count: int
+
+
+class AcquireLock(Command, frozen=True):
+    """Take or renew a lock (rest.md 9)."""
+
+    resource_id: str
+    execution_id: str
+    process_id: str
+    ttl: int
+
+
+class ReleaseLock(Command, frozen=True):
+    """Give a lock back."""
+
+    resource_id: str
+    execution_id: str
+
+
+class HeartbeatLocks(Command, frozen=True):
+    """Renew all locks of a process in this shard."""
+
+    process_id: str
+
+
+# What follows comes from inside the server.
+
+
+class TimerKind(StrEnum):
+    """What a deadline belongs to."""
+
+    PROMISE = "promise"
+    TASK = "task"
+    TASK_DELAY = "task delay"
+    LOCK = "lock"
+    SCHEDULE = "schedule"
+
+
+class Expire(Command, frozen=True):
+    """A deadline has come. The shard looks at its state; an outdated timer does nothing."""
+
+    kind: TimerKind
+    id: str
+
+
+class TaskSent(Command, frozen=True):
+    """Delivery reports that the message of this task has reached its receiver's connection."""
+
+    id: str
+    counter: int
+
+
+class TaskNotSent(Command, frozen=True):
+    """Delivery reports that it could not send; it keeps the task and will ask with RetryTask."""
+
+    id: str
+    counter: int
+
+
+class RetryTask(Command, frozen=True):
+    """Delivery's back-off of this task is over, or its receiver has connected."""
+
+    id: str
+    counter: int
+
+
+class Receive(Command, frozen=True):
+    """A message from another shard's outbox; applied once (design.md I6)."""
+
+    source: int
+    sequence: int
+    message: ShardMessage
+
+
+class Acknowledge(Command, frozen=True):
+    """Shard `target` has durably applied this shard's messages up to `sequence`."""
+
+    target: int
+    sequence: int

@@ -1,0 +1,84 @@
+"""Every limit of the server, named with its unit, in one place.
+
+A limit that an operator may change is only the default of the setting of the same name in
+`http/settings.py`. The relations at the end are asserted when the module is imported.
+"""
+
+from typing import Final
+
+# Numbers in the API are signed 64-bit integers; sums saturate at the ends (decisions.md 1).
+INTEGER_MAX: Final = 2**63 - 1
+INTEGER_MIN: Final = -(2**63)
+
+# Requests.
+BODY_LIMIT_BYTES: Final = 4 * 1024 * 1024
+ID_LIMIT_BYTES: Final = 1024
+TAGS_LIMIT_COUNT: Final = 64
+TAG_LIMIT_BYTES: Final = 4096  # one key with its value
+VALUE_HEADERS_LIMIT_COUNT: Final = 64  # headers of a promise's param or value
+VALUE_HEADER_LIMIT_BYTES: Final = 8192  # one key with its value
+RECEIVER_LIMIT_BYTES: Final = 8192
+RECEIVER_DEPTH_LIMIT_COUNT: Final = 32  # nesting of a receiver's JSON
+CRON_LIMIT_BYTES: Final = 1024
+DESCRIPTION_LIMIT_BYTES: Final = 4096
+IDEMPOTENCY_KEY_LIMIT_BYTES: Final = 1024
+TRACE_LIMIT_BYTES: Final = 1024  # each of traceparent and tracestate
+REQUEST_HEADERS_LIMIT_BYTES: Final = 32 * 1024  # request line and header lines together
+
+# Search.
+PAGE_LIMIT_COUNT: Final = 100
+SEARCH_SCAN_COUNT: Final = 2000  # entries one shard looks at before others get their turn
+
+# Shards.
+SHARDS_DEFAULT_COUNT: Final = 16
+SHARDS_LIMIT_COUNT: Final = 1024
+MAILBOX_LIMIT_COUNT: Final = 4096  # waiting commands a shard; beyond it: 503
+BATCH_LIMIT_COUNT: Final = 512  # commands a shard takes at once
+LOG_PENDING_LIMIT_BYTES: Final = (
+    64 * 1024 * 1024
+)  # stepped but not yet on disk; beyond it shards wait
+TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles at once
+
+# Tasks.
+TASK_CLAIM_TIMEOUT_MS: Final = 10_000  # a message sent but not claimed goes out again
+TASK_RETRY_FIRST_MS: Final = 1_000  # back-off after a failed send; doubles
+TASK_RETRY_LIMIT_MS: Final = 60_000
+GET_CLAIM_TTL_MS: Final = 60_000  # lease of a task claimed by GET
+
+# Schedules.
+SCHEDULE_CATCH_UP_COUNT: Final = 1_000
+SCHEDULE_BATCH_COUNT: Final = 50  # runs of one schedule before others get their turn
+
+# Delivery.
+POLL_CONNECTIONS_LIMIT_COUNT: Final = 1_000
+POLL_BUFFER_LIMIT_COUNT: Final = 100
+POLL_KEEP_ALIVE_MS: Final = 15_000
+PUSH_TIMEOUT_MS: Final = 10_000
+PUSH_CONCURRENCY_PER_TARGET_COUNT: Final = 8
+PUSH_CONCURRENCY_COUNT: Final = 256
+TARGET_QUEUE_LIMIT_COUNT: Final = 10_000  # messages waiting for one target; the rest back off
+
+# Connections.
+CONNECTION_LIMIT_COUNT: Final = 10_000
+HEADER_TIMEOUT_MS: Final = 10_000
+BODY_TIMEOUT_MS: Final = 30_000
+KEEP_ALIVE_TIMEOUT_MS: Final = 75_000
+SHUTDOWN_TIMEOUT_MS: Final = 10_000
+
+# Storage.
+SEGMENT_BYTES: Final = 16 * 1024 * 1024
+
+assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
+assert BATCH_LIMIT_COUNT <= MAILBOX_LIMIT_COUNT
+assert TASK_RETRY_FIRST_MS <= TASK_RETRY_LIMIT_MS
+assert PUSH_TIMEOUT_MS <= TASK_RETRY_LIMIT_MS
+assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
+assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
+
+
+def saturating_add(left: int, right: int) -> int:
+    """Add two integers and keep the sum within 64 bits (decisions.md 1: never wrap)."""
+    total = left + right
+    if total > INTEGER_MAX:
+        return INTEGER_MAX
+    return max(total, INTEGER_MIN)

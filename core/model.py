@@ -1,0 +1,203 @@
+"""The entities: promises, callbacks, tasks, schedules and locks, as plain data.
+
+Promises, callbacks, schedules and locks are frozen: a change replaces the object, so a reply can hold
+one without copying it. Tasks change often and are mutable; whoever lets one out copies it. All
+times are milliseconds since the Unix epoch, all durations milliseconds, as in the API.
+"""
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+Json = object  # any JSON value, decoded
+
+
+class PromiseState(StrEnum):
+    """The states of a promise, spelled as in the API. All but PENDING are final."""
+
+    PENDING = "PENDING"
+    RESOLVED = "RESOLVED"
+    REJECTED = "REJECTED"
+    REJECTED_CANCELED = "REJECTED_CANCELED"
+    REJECTED_TIMEDOUT = "REJECTED_TIMEDOUT"
+
+
+class TaskState(StrEnum):
+    """The states of a task (rest.md 5.2)."""
+
+    INIT = "init"
+    ENQUEUED = "enqueued"
+    CLAIMED = "claimed"
+    COMPLETED = "completed"
+    TIMEDOUT = "timedout"
+
+
+class TaskKind(StrEnum):
+    """What a task asks of its receiver."""
+
+    INVOKE = "invoke"
+    RESUME = "resume"
+    NOTIFY = "notify"
+
+
+TAG_TIMEOUT = "resonate:timeout"
+TAG_INVOKE = "resonate:invoke"
+TAG_DELAY = "resonate:delay"
+TAG_SCHEDULE = "resonate:schedule"
+TAG_INVOCATION = "resonate:invocation"
+
+
+class Value(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """A promise's param or value. `data` is standard base64, as it came and as it goes out."""
+
+    headers: dict[str, str] | None = None
+    data: str | None = None
+
+
+EMPTY_VALUE = Value()
+
+
+class Trace(Struct, frozen=True, array_like=True):
+    """W3C trace context of the request that created something; handed on with its messages."""
+
+    traceparent: str
+    tracestate: str = ""
+
+
+class Promise(Struct, frozen=True, array_like=True):
+    """A write-once record. `serial` orders all promises of the process by creation."""
+
+    id: str
+    serial: int
+    state: PromiseState
+    timeout: int
+    created_on: int
+    param: Value = EMPTY_VALUE
+    tags: dict[str, str] | None = None
+    key_for_create: str | None = None
+    value: Value = EMPTY_VALUE
+    key_for_complete: str | None = None
+    completed_on: int | None = None
+    trace: Trace | None = None
+
+    @property
+    def timed_out_state(self) -> PromiseState:
+        """The state this promise takes when its timeout passes (rest.md 2.1)."""
+        if self.tags is not None and self.tags.get(TAG_TIMEOUT) == "true":
+            return PromiseState.RESOLVED
+        return PromiseState.REJECTED_TIMEDOUT
+
+
+class Callback(Struct, frozen=True, array_like=True):
+    """A wish to be told when `promise_id` completes: to resume a root, or to notify.
+
+    `id` is the id of the task that the completion will create.
+    """
+
+    id: str
+    kind: TaskKind
+    promise_id: str
+    root_id: str
+    timeout: int
+    receiver: Json
+    created_on: int
+    trace: Trace | None = None
+
+
+class Task(Struct, array_like=True):
+    """A unit of work for a receiver, leased to one process at a time.
+
+    `counter` is the fence: it grows each time the task is given out anew. `expires_at` is when a message
+    not claimed, or a lease not renewed, is given up. `sequence` orders the tasks of a shard.
+
+    The last three fields are the dispatcher's notes and not part of the state: `queued` (waits in
+    its root's queue), `sending` (given to delivery), `stalled` (its last send failed; delivery will
+    ask for it again).
+    """
+
+    id: str
+    kind: TaskKind
+    root_id: str
+    leaf_id: str
+    receiver: Json
+    timeout: int
+    sequence: int
+    created_on: int | None
+    state: TaskState = TaskState.INIT
+    counter: int = 1
+    process_id: str | None = None
+    ttl: int = 0
+    expires_at: int = 0
+    completed_on: int | None = None
+    not_before: int | None = None
+    trace: Trace | None = None
+    queued: bool = False
+    sending: bool = False
+    stalled: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more can happen to this task."""
+        return self.state is TaskState.COMPLETED or self.state is TaskState.TIMEDOUT
+
+    @property
+    def deadline(self) -> int | None:
+        """When something happens to this task by itself; None if never."""
+        if self.is_final:
+            return None
+        if self.state is TaskState.INIT:
+            return self.timeout
+        return min(self.expires_at, self.timeout)
+
+    def copy(self) -> "Task":
+        """A copy for a reply or a message, which later changes do not touch."""
+        return self.__copy__()
+
+
+class Lock(Struct, frozen=True, array_like=True):
+    """A leased lock on `resource_id`."""
+
+    resource_id: str
+    execution_id: str
+    process_id: str
+    ttl: int
+    expires_at: int
+
+
+class Schedule(Struct, frozen=True, array_like=True):
+    """A recipe that creates a promise at each instant of its cron expression.
+
+    `next_run_time` is None for an expression that never matches again.
+    """
+
+    id: str
+    serial: int
+    cron: str
+    promise_id: str
+    promise_timeout: int
+    created_on: int
+    next_run_time: int | None
+    description: str = ""
+    tags: dict[str, str] | None = None
+    promise_param: Value = EMPTY_VALUE
+    promise_tags: dict[str, str] | None = None
+    idempotency_key: str | None = None
+    last_run_time: int | None = None
+
+
+class Fence(Struct, frozen=True):
+    """The task on whose behalf a request is made (headers `Task-Id` and `Task-Counter`)."""
+
+    task_id: str
+    counter: int
+
+
+class ClaimRequest(Struct, frozen=True):
+    """Who claims a task, and for how long at a time."""
+
+    process_id: str
+    ttl: int
+
+
+replace = msgspec.structs.replace

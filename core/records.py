@@ -1,0 +1,235 @@
+"""Records: the facts a shard writes to the log. State changes only by applying them.
+
+Each record type carries its name and version as its tag, for example `promise-created/1`. A record is
+written as one JSON array, the tag first, then its fields in order. Rules for later versions:
+
+* a field may be added at the end with a default; then old records still read;
+* anything else is a new tag, and the old one stays readable and keeps its meaning;
+* what applying a record does beyond its fields (completing a promise completes its tasks and turns
+  its callbacks into tasks) belongs to the meaning of its tag, so a change of that is a new tag too.
+
+`encode` and `decode` raise nothing of their own: `decode` raises `msgspec.DecodeError` for bytes that are
+not a record, which the log's checksums make a defect and not an accident.
+"""
+
+import msgspec
+from msgspec import Struct
+
+from .model import Callback, Lock, PromiseState, Schedule, Trace, Value
+
+
+class ResumeMessage(Struct, frozen=True, array_like=True, tag="resume/1"):
+    """To the root's shard: create the task that resumes the root."""
+
+    callback: Callback
+    created_on: int
+
+
+class PromiseMessage(Struct, frozen=True, array_like=True, tag="promise/1"):
+    """To the promise's shard: a schedule creates this promise, unless the id is taken."""
+
+    id: str
+    timeout: int
+    param: Value
+    tags: dict[str, str]
+
+
+ShardMessage = ResumeMessage | PromiseMessage
+
+
+class TaskSeed(Struct, frozen=True, array_like=True):
+    """The invoke task that is created together with a promise.
+
+    With a `process_id` it is born claimed until `expires_at`.
+    """
+
+    receiver: object
+    process_id: str | None = None
+    ttl: int = 0
+    expires_at: int = 0
+    not_before: int | None = None
+
+
+class PromiseCreated(Struct, frozen=True, array_like=True, tag="promise-created/1"):
+    """A promise exists, PENDING."""
+
+    id: str
+    serial: int
+    timeout: int
+    created_on: int
+    param: Value
+    tags: dict[str, str] | None
+    key_for_create: str | None
+    trace: Trace | None
+    task: TaskSeed | None
+
+
+class PromiseCompleted(Struct, frozen=True, array_like=True, tag="promise-completed/1"):
+    """A promise reached a final state. `at` is when the server did it.
+
+    Applying it completes the unfinished tasks of this root, turns the promise's callbacks into
+    tasks (in other shards through the outbox) and forgets the callbacks (rest.md 2.4).
+    """
+
+    id: str
+    state: PromiseState
+    value: Value
+    key_for_complete: str | None
+    completed_on: int
+    at: int
+
+
+class CallbackCreated(Struct, frozen=True, array_like=True, tag="callback-created/1"):
+    """Somebody waits for a promise."""
+
+    callback: Callback
+
+
+class TaskEnqueued(Struct, frozen=True, array_like=True, tag="task-enqueued/1"):
+    """The task's message was sent; unless claimed by `expires_at`, it goes out again."""
+
+    id: str
+    expires_at: int
+
+
+class TaskDelivered(Struct, frozen=True, array_like=True, tag="task-delivered/1"):
+    """A notification was delivered; its task is completed, without a completion time."""
+
+    id: str
+
+
+class TaskClaimed(Struct, frozen=True, array_like=True, tag="task-claimed/1"):
+    """A process has the task's lease."""
+
+    id: str
+    process_id: str
+    ttl: int
+    expires_at: int
+
+
+class TaskReleased(Struct, frozen=True, array_like=True, tag="task-released/1"):
+    """The task is to be given out again, with the next counter."""
+
+    id: str
+
+
+class TaskCompleted(Struct, frozen=True, array_like=True, tag="task-completed/1"):
+    """The task's holder has completed it."""
+
+    id: str
+    at: int
+
+
+class TaskTimedOut(Struct, frozen=True, array_like=True, tag="task-timed-out/1"):
+    """The task's own timeout passed."""
+
+    id: str
+
+
+class TasksRenewed(Struct, frozen=True, array_like=True, tag="tasks-renewed/1"):
+    """All leases of a process on tasks of this shard run anew from `at`."""
+
+    process_id: str
+    at: int
+
+
+class ScheduleCreated(Struct, frozen=True, array_like=True, tag="schedule-created/1"):
+    """A schedule exists."""
+
+    schedule: Schedule
+
+
+class ScheduleDeleted(Struct, frozen=True, array_like=True, tag="schedule-deleted/1"):
+    """A schedule is gone."""
+
+    id: str
+
+
+class ScheduleFired(Struct, frozen=True, array_like=True, tag="schedule-fired/1"):
+    """A schedule's instant `run_time` has come and it asks for its promise.
+
+    `serial` is the promise's, if the promise lives in this shard.
+    """
+
+    id: str
+    run_time: int
+    next_run_time: int | None
+    promise: PromiseMessage
+    serial: int
+    at: int
+
+
+class ScheduleSkipped(Struct, frozen=True, array_like=True, tag="schedule-skipped/1"):
+    """Runs missed during a downtime are left out up to `next_run_time`."""
+
+    id: str
+    next_run_time: int | None
+
+
+class LockAcquired(Struct, frozen=True, array_like=True, tag="lock-acquired/1"):
+    """A lock is held."""
+
+    lock: Lock
+
+
+class LockReleased(Struct, frozen=True, array_like=True, tag="lock-released/1"):
+    """A lock is free, given back or expired."""
+
+    resource_id: str
+
+
+class LocksRenewed(Struct, frozen=True, array_like=True, tag="locks-renewed/1"):
+    """All locks of a process in this shard run anew from `at`."""
+
+    process_id: str
+    at: int
+
+
+class MessageReceived(Struct, frozen=True, array_like=True, tag="message-received/1"):
+    """A message from another shard took effect. `serial` is that of the promise it creates."""
+
+    source: int
+    sequence: int
+    message: ShardMessage
+    serial: int
+    at: int
+
+
+class MessagesAcknowledged(Struct, frozen=True, array_like=True, tag="messages-acknowledged/1"):
+    """The outbox to `target` is done up to `sequence`."""
+
+    target: int
+    sequence: int
+
+
+Record = (
+    PromiseCreated
+    | PromiseCompleted
+    | CallbackCreated
+    | TaskEnqueued
+    | TaskDelivered
+    | TaskClaimed
+    | TaskReleased
+    | TaskCompleted
+    | TaskTimedOut
+    | TasksRenewed
+    | ScheduleCreated
+    | ScheduleDeleted
+    | ScheduleFired
+    | ScheduleSkipped
+    | LockAcquired
+    | LockReleased
+    | LocksRenewed
+    | MessageReceived
+    | MessagesAcknowledged
+)
+
+encode = msgspec.json.Encoder().encode
+"""A record (or any entity) as the bytes that go into the log."""
+
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+def decode(body: bytes) -> Record:
+    """Read a record back from the log."""
+    return _decoder.decode(body)

@@ -1,0 +1,61 @@
+"""Replies: what a shard answers to a command. Plain values; the API's JSON is made in `http/`."""
+
+from msgspec import Struct
+
+from .codes import Code
+from .model import Callback, Lock, Promise, Schedule, Task, TaskKind
+
+
+class PromisePage(Struct, frozen=True):
+    """One shard's part of a page of promises, newest first.
+
+    `next_before` is the serial to continue below, None when the shard has no more.
+    """
+
+    promises: tuple[Promise, ...]
+    next_before: int | None
+
+
+class SchedulePage(Struct, frozen=True):
+    """One shard's part of a page of schedules; see PromisePage."""
+
+    schedules: tuple[Schedule, ...]
+    next_before: int | None
+
+
+class Claimed(Struct, frozen=True):
+    """What a successful claim hands over: the task's kind and the promises that it is about.
+
+    `root` (and `leaf`, for resume tasks) are None where no such promise exists.
+    """
+
+    kind: TaskKind
+    root_id: str
+    leaf_id: str
+    root: Promise | None = None
+    leaf: Promise | None = None
+
+
+class Reply(Struct, frozen=True):
+    """The answer to one command: a code, and what goes with it.
+
+    Refusals carry the code alone. `task` is a copy that later changes do not touch.
+    """
+
+    code: Code
+    promise: Promise | None = None
+    task: Task | None = None
+    callback: Callback | None = None
+    schedule: Schedule | None = None
+    lock: Lock | None = None
+    claimed: Claimed | None = None
+    promises: PromisePage | None = None
+    schedules: SchedulePage | None = None
+    count: int = 0
+
+
+class TaskMessage(Struct, frozen=True):
+    """A message to be delivered: the task as it is now; for notify, with its promise."""
+
+    task: Task
+    promise: Promise | None = None
