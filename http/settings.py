@@ -1,0 +1,498 @@
+"""Every setting of the server: its name, kind, default, range and meaning, written once, here.
+
+The `Settings` class is that list. The command's options, the reading of the TOML file and of the
+environment, the checks and the documentation are all derived from it. Rules of this file:
+
+- A later source wins, value by value: defaults, TOML file, environment (`TROTH_<NAME>`), flags.
+- A number's name ends in its unit (`_ms`, `_bytes`, `_count`) and the number has a smallest and a
+  largest value. Names that say what they count need no unit: `shards`, `schedule_catch_up`.
+- Whatever is given and not understood is an error that names its source, the key, what was given
+  and what is allowed. So is a key that does not exist: a misspelt limit must not pass unnoticed.
+- Passwords and addresses of receivers never appear in an error, in `repr()` or in `describe()`.
+"""
+
+# ruff: noqa: RUF009 — `_setting` is `dataclasses.field` with our metadata, which ruff cannot know.
+
+import difflib
+import functools
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar
+
+import click
+
+from troth.core import limits
+from troth.core.addresses import Address
+
+from .setting_kinds import (
+    BaseUrl,
+    Choice,
+    Directory,
+    Kind,
+    Listen,
+    ListenAddress,
+    NotAllowedError,
+    Number,
+    Origins,
+    Switch,
+    Targets,
+    TimeZone,
+    Users,
+    WordOr,
+)
+
+Result = TypeVar("Result")
+
+DEFAULT_CONFIG_PATH: Final = Path("troth.toml")
+"""The file that is read when none is named and it exists."""
+
+ENVIRONMENT_PREFIX: Final = "TROTH_"
+_CONFIG_VARIABLE: Final = "TROTH_CONFIG"
+# Kubernetes and Docker give these to every neighbour of a service that is named "troth".
+_FOREIGN_VARIABLE: Final = re.compile(r"TROTH_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_[0-9]+_\w+)?|NAME)")
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * _KIB
+_SECOND_MS: Final = 1000
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used. `str()` is one line for whoever started the server."""
+
+    def __init__(self, source: str, key: str, given: str, allowed: str) -> None:
+        """Say where (`source`), which setting (`key`), what was given, what is allowed."""
+        super().__init__(f"{source}: {key}: given {given}; allowed: {allowed}")
+        self.source = source
+        self.key = key
+        self.given = given
+        self.allowed = allowed
+
+
+def _setting(default: object, kind: Kind, explanation: str) -> Any:
+    """A field of `Settings`. Values that may be secret stay out of `repr()`."""
+    metadata = {"kind": kind, "help": explanation}
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: default, metadata=metadata, repr=not kind.secret)
+    return field(default=default, metadata=metadata, repr=not kind.secret)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the server was told. Made by `load`, which checks everything; never changed after."""
+
+    data: Path = _setting(
+        Path("troth-data"), Directory(), "Directory that holds everything the server remembers."
+    )
+    in_memory: bool = _setting(
+        False, Switch(), "Keep nothing on disk: all is lost when the server stops. For trying out."
+    )
+    shards: int | None = _setting(
+        None,
+        WordOr({"auto": None}, Number(1, limits.SHARDS_LIMIT_COUNT)),
+        "Number of shards; fixed when the data directory is made (auto: what it says, "
+        f"{limits.SHARDS_DEFAULT_COUNT} if new).",
+    )
+    segment_bytes: int = _setting(
+        limits.SEGMENT_BYTES,
+        Number(64 * _KIB, 1024 * _MIB),
+        "Size of one file of the write-ahead log.",
+    )
+
+    listen: ListenAddress = _setting(
+        ListenAddress("127.0.0.1", 8001), Listen(), "Where the API is served."
+    )
+    poll_listen: ListenAddress | None = _setting(
+        ListenAddress("127.0.0.1", 8002),
+        WordOr({"none": None}, Listen()),
+        "Where workers connect to be sent their tasks as a stream (none: not at all).",
+    )
+    url: str | None = _setting(
+        None,
+        WordOr({"auto": None}, BaseUrl()),
+        "What links in messages begin with (auto: http:// and the address the API is served at).",
+    )
+    allow_anonymous: bool = _setting(
+        False, Switch(), "Let other machines in without authentication. Dangerous on open networks."
+    )
+    basic_auth: Mapping[str, str] = _setting(
+        MappingProxyType({}),
+        Users(),
+        "Users who may use the API, with passwords (none: everybody). Best kept in the file: "
+        "command lines can be read by others.",
+    )
+    cors_allow_origin: tuple[str, ...] = _setting(
+        (), Origins(), "Origins whose web pages may call the API from a browser."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", Choice(("debug", "info", "warning", "error")), "Least important events to log."
+    )
+    log_format: Literal["console", "json"] = _setting(
+        "console", Choice(("console", "json")), "For people, or one JSON object a line."
+    )
+
+    connection_limit_count: int = _setting(
+        limits.CONNECTION_LIMIT_COUNT,
+        Number(1, 1_000_000),
+        "Connections to the API at a time; further ones are refused.",
+    )
+    header_timeout_ms: int = _setting(
+        limits.HEADER_TIMEOUT_MS,
+        Number(100, _HOUR_MS),
+        "A request line and its headers must have arrived within this from their first byte.",
+    )
+    body_timeout_ms: int = _setting(
+        limits.BODY_TIMEOUT_MS,
+        Number(100, _HOUR_MS),
+        "The body must have arrived within this from the end of the headers.",
+    )
+    keep_alive_timeout_ms: int = _setting(
+        limits.KEEP_ALIVE_TIMEOUT_MS,
+        Number(100, _DAY_MS),
+        "A connection without a request for this long is closed.",
+    )
+    request_headers_limit_bytes: int = _setting(
+        limits.REQUEST_HEADERS_LIMIT_BYTES,
+        Number(1 * _KIB, 1 * _MIB),
+        "Largest request line and headers together.",
+    )
+    body_limit_bytes: int = _setting(
+        limits.BODY_LIMIT_BYTES,
+        # What waits for the disk must have room for several of the largest requests.
+        Number(1 * _KIB, limits.LOG_PENDING_LIMIT_BYTES // 4),
+        "Largest body of a request.",
+    )
+    id_limit_bytes: int = _setting(
+        limits.ID_LIMIT_BYTES,
+        Number(64, 64 * _KIB),
+        "Longest id of a promise, schedule or lock, in UTF-8.",
+    )
+    tags_limit_count: int = _setting(
+        limits.TAGS_LIMIT_COUNT, Number(1, 10_000), "Most tags of one promise or schedule."
+    )
+    tag_limit_bytes: int = _setting(
+        limits.TAG_LIMIT_BYTES,
+        Number(256, 1 * _MIB),
+        "Largest tag, name and value together, in UTF-8.",
+    )
+    value_headers_limit_count: int = _setting(
+        limits.VALUE_HEADERS_LIMIT_COUNT, Number(1, 10_000), "Most headers of one promise's value."
+    )
+    value_header_limit_bytes: int = _setting(
+        limits.VALUE_HEADER_LIMIT_BYTES,
+        Number(256, 1 * _MIB),
+        "Largest header of a promise's value, name and content together, in UTF-8.",
+    )
+    mailbox_limit_count: int = _setting(
+        limits.MAILBOX_LIMIT_COUNT,
+        Number(limits.BATCH_LIMIT_COUNT, 1_000_000),
+        "Requests that may wait for one shard; further ones are answered with 503.",
+    )
+
+    poll_connections_limit_count: int = _setting(
+        limits.POLL_CONNECTIONS_LIMIT_COUNT,
+        Number(1, 1_000_000),
+        "Workers' streams at a time; further ones are closed.",
+    )
+    poll_buffer_limit_count: int = _setting(
+        limits.POLL_BUFFER_LIMIT_COUNT,
+        Number(1, 100_000),
+        "Messages that may wait for one slow stream.",
+    )
+    poll_keep_alive_ms: int = _setting(
+        limits.POLL_KEEP_ALIVE_MS,
+        Number(100, _HOUR_MS),
+        "A stream without a message for this long is sent a comment: a dead one is noticed.",
+    )
+    push_timeout_ms: int = _setting(
+        limits.PUSH_TIMEOUT_MS,
+        Number(10, 10 * 60 * _SECOND_MS),
+        "Longest wait for a receiver's answer.",
+    )
+    push_concurrency_per_target_count: int = _setting(
+        limits.PUSH_CONCURRENCY_PER_TARGET_COUNT,
+        Number(1, 10_000),
+        "Messages being sent to one receiver at a time.",
+    )
+    push_concurrency_count: int = _setting(
+        limits.PUSH_CONCURRENCY_COUNT,
+        Number(1, 100_000),
+        "Messages being sent to all receivers at a time.",
+    )
+    target_queue_limit_count: int = _setting(
+        limits.TARGET_QUEUE_LIMIT_COUNT,
+        Number(1, 10_000_000),
+        "Messages that may wait for one receiver; further ones are tried again later.",
+    )
+    targets: Mapping[str, Address] = _setting(
+        MappingProxyType({}), Targets(), "Names for receivers of messages, each with its address."
+    )
+
+    task_claim_timeout_ms: int = _setting(
+        limits.TASK_CLAIM_TIMEOUT_MS,
+        Number(100, _DAY_MS),
+        "A message sent but not claimed within this goes out again.",
+    )
+    task_retry_first_ms: int = _setting(
+        limits.TASK_RETRY_FIRST_MS,
+        Number(10, _DAY_MS),
+        "Wait after the first failed sending; then it doubles.",
+    )
+    task_retry_limit_ms: int = _setting(
+        limits.TASK_RETRY_LIMIT_MS, Number(10, _DAY_MS), "Longest wait between two sendings."
+    )
+    get_claim_ttl_ms: int = _setting(
+        limits.GET_CLAIM_TTL_MS,
+        Number(100, _DAY_MS),
+        "How long a task claimed by opening its link stays claimed without a heartbeat.",
+    )
+
+    schedule_catch_up: Literal["all", "latest"] | int = _setting(
+        limits.SCHEDULE_CATCH_UP_COUNT,
+        WordOr({"all": "all", "latest": "latest"}, Number(1, 1_000_000)),
+        "Missed firings of a schedule to make up for after a stop: all, the latest or so many.",
+    )
+    time_zone: str | None = _setting(
+        None,
+        WordOr({"local": None}, TimeZone()),
+        "Time zone of schedules that name none (local: this machine's).",
+    )
+
+    shutdown_timeout_ms: int = _setting(
+        limits.SHUTDOWN_TIMEOUT_MS,
+        Number(0, _HOUR_MS),
+        "Longest wait for requests in flight when the server is told to stop.",
+    )
+
+    sources: Mapping[str, str] = field(
+        default_factory=lambda: MappingProxyType({}), repr=False, compare=False
+    )
+    """Where each setting that has not its default came from: the name of the source, by setting."""
+
+    @property
+    def public_url(self) -> str:
+        """What links begin with: `url` if given, else `http://` and the address of `listen`."""
+        return self.url if self.url is not None else f"http://{self.listen}"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting, as documentation and pages show it. All are texts; nothing secret is in them."""
+
+    name: str
+    flag: str
+    environment_variable: str
+    allowed: str
+    default: str
+    help: str
+    value: str
+    source: str
+
+
+_FIELDS: Final[Mapping[str, Field[Any]]] = MappingProxyType(
+    {entry.name: entry for entry in fields(Settings) if "kind" in entry.metadata}
+)
+_DEFAULTS: Final = Settings()
+
+
+def load(
+    config_path: Path | None, environment: Mapping[str, str], flags: Mapping[str, object]
+) -> Settings:
+    """Read all sources and check everything.
+
+    `config_path` None means the file that `TROTH_CONFIG` names, else `./troth.toml` if it exists.
+    `flags` holds the command line: setting name to text, True or False; None means not given.
+    Raises `SettingsError` for the first thing that cannot be used.
+    """
+    if config_path is None and environment.get(_CONFIG_VARIABLE):
+        config_path = Path(environment[_CONFIG_VARIABLE])
+    if config_path is None and DEFAULT_CONFIG_PATH.exists():
+        config_path = DEFAULT_CONFIG_PATH
+
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, value, source in (
+        *(_from_file(config_path) if config_path is not None else ()),
+        *_from_environment(environment),
+        *_from_flags(flags),
+    ):
+        values[name] = value
+        sources[name] = source
+    settings = Settings(**values, sources=MappingProxyType(sources))
+    _check_together(settings)
+    return settings
+
+
+def describe(settings: Settings = _DEFAULTS) -> list[SettingRow]:
+    """Every setting with its documentation and its value in `settings`, in the class's order."""
+    return [
+        SettingRow(
+            name=name,
+            flag=_flag(name),
+            environment_variable=ENVIRONMENT_PREFIX + name.upper(),
+            allowed=kind.allowed,
+            default=kind.show(getattr(_DEFAULTS, name)),
+            help=_FIELDS[name].metadata["help"],
+            value=kind.show(getattr(settings, name)),
+            source=settings.sources.get(name, "default"),
+        )
+        for name, kind in _kinds()
+    ]
+
+
+def settings_options(command: Callable[..., Result]) -> Callable[..., Result]:
+    """Give a click command `--config` and one option for each setting.
+
+    The command is called with `settings: Settings` in place of them. A `SettingsError` ends the
+    command with its message and exit status 2, as click does for a wrong option.
+    """
+
+    @functools.wraps(command)
+    def with_settings(config: Path | None, **arguments: object) -> Result:
+        flags = {name: arguments.pop(name) for name in _FIELDS}
+        try:
+            settings = load(config, os.environ, flags)
+        except SettingsError as error:
+            raise click.UsageError(str(error)) from error
+        return command(settings=settings, **arguments)
+
+    decorated: Callable[..., Result] = with_settings
+    # click lists options in the opposite order of their decorators.
+    for row in reversed(describe()):
+        decorated = _option(row)(decorated)
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"TOML file with settings [default: {DEFAULT_CONFIG_PATH} if there is one].",
+    )(decorated)
+
+
+def _option(row: SettingRow) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    kind = _kind(row.name)
+    shown_help = f"{row.help} [default: {row.default}]"
+    if isinstance(kind, Switch):
+        return click.option(
+            f"{row.flag}/--no-{row.flag[2:]}", row.name, default=None, help=shown_help
+        )
+    # Read as text, so that every source is checked by the same code, with the same messages.
+    return click.option(row.flag, row.name, type=str, metavar=kind.placeholder, help=shown_help)
+
+
+def _from_file(path: Path) -> Iterable[tuple[str, object, str]]:
+    source = f"file {path}"
+    try:
+        document = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        reason = f"a file that cannot be read ({error.strerror})"
+        raise SettingsError(source, "--config", reason, "the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        reason = f"text that is not TOML ({error})"
+        raise SettingsError(source, "--config", reason, "a file in TOML, UTF-8") from error
+    for name, given in document.items():
+        if name not in _FIELDS:
+            raise _unknown(source, name, _FIELDS)
+        yield name, _read(source, name, name, given, _kind(name).from_toml), source
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterable[tuple[str, object, str]]:
+    names = {ENVIRONMENT_PREFIX + name.upper(): name for name in _FIELDS}
+    for variable, text in sorted(environment.items()):
+        if variable in names:
+            name = names[variable]
+            value = _read("environment", variable, name, text, _kind(name).from_text)
+            yield name, value, f"environment variable {variable}"
+        elif (
+            variable.startswith(ENVIRONMENT_PREFIX)
+            and variable != _CONFIG_VARIABLE
+            and _FOREIGN_VARIABLE.fullmatch(variable) is None
+        ):
+            raise _unknown("environment", variable, (*names, _CONFIG_VARIABLE))
+
+
+def _from_flags(flags: Mapping[str, object]) -> Iterable[tuple[str, object, str]]:
+    for name, given in flags.items():
+        if name not in _FIELDS:
+            raise _unknown("command line", name, _FIELDS)
+        if given is None:
+            continue
+        kind = _kind(name)
+        read = kind.from_toml if isinstance(given, bool) else kind.from_text
+        value = _read("command line", _flag(name), name, given, read)
+        yield name, value, f"option {_flag(name)}"
+
+
+def _read(source: str, key: str, name: str, given: Any, read: Callable[[Any], object]) -> object:
+    try:
+        return read(given)
+    except NotAllowedError as refusal:
+        shown = "something (not shown)" if _kind(name).secret else repr(given)
+        raise SettingsError(source, key, shown, str(refusal)) from refusal
+
+
+def _unknown(source: str, key: str, known: Iterable[str]) -> SettingsError:
+    # Without the prefix that all variables share, or every name would look close to every other.
+    names = {name.removeprefix(ENVIRONMENT_PREFIX): name for name in known}
+    matches = difflib.get_close_matches(key.removeprefix(ENVIRONMENT_PREFIX), names, n=1)
+    close = [names[match] for match in matches]
+    allowed = (
+        f"the names of settings. Did you mean {close[0]}?" if close else "the names of settings"
+    )
+    return SettingsError(source, key, "a setting that does not exist", allowed)
+
+
+def _check_together(settings: Settings) -> None:
+    """The rules between settings. Raises `SettingsError`."""
+
+    def refuse(name: str, allowed: str) -> SettingsError:
+        source = settings.sources.get(name, "default")
+        return SettingsError(source, name, _kind(name).show(getattr(settings, name)), allowed)
+
+    for name in ("listen", "poll_listen"):
+        address = getattr(settings, name)
+        if address is not None and not address.is_loopback and not settings.basic_auth:
+            if settings.allow_anonymous:
+                continue
+            raise refuse(
+                name,
+                "an address of this machine only (127.0.0.1, ::1, localhost), unless basic_auth "
+                "names users or allow_anonymous is set to let everybody in",
+            )
+    if settings.poll_listen == settings.listen and settings.listen.port != 0:
+        raise refuse("poll_listen", "an address other than that of listen, or none")
+    if settings.id_limit_bytes >= settings.request_headers_limit_bytes:
+        # An id travels in the request line.
+        raise refuse(
+            "id_limit_bytes",
+            f"less than request_headers_limit_bytes ({settings.request_headers_limit_bytes})",
+        )
+    if settings.task_retry_first_ms > settings.task_retry_limit_ms:
+        raise refuse(
+            "task_retry_first_ms", f"at most task_retry_limit_ms ({settings.task_retry_limit_ms})"
+        )
+    if settings.push_concurrency_per_target_count > settings.push_concurrency_count:
+        raise refuse(
+            "push_concurrency_per_target_count",
+            f"at most push_concurrency_count ({settings.push_concurrency_count})",
+        )
+
+
+def _kinds() -> list[tuple[str, Kind]]:
+    return [(name, _kind(name)) for name in _FIELDS]
+
+
+def _kind(name: str) -> Kind:
+    kind = _FIELDS[name].metadata["kind"]
+    assert isinstance(kind, Kind)
+    return kind
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
