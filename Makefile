@@ -1,0 +1,56 @@
+# Every command of the project. Needs only Python 3.11 or newer with pip, and make; each target sets
+# up .venv by itself, the first time and whenever pyproject.toml has changed.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+SERVE_READY := .venv/.ready-to-serve
+DEVELOP_READY := .venv/.ready-to-develop
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint fmt types cover
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Arguments are handed on: make serve ARGS="--in-memory", make test ARGS="-k name".'
+
+serve: $(SERVE_READY) ## Start the server
+	@exec $(BIN)/python -m troth serve $(ARGS)
+
+test: $(DEVELOP_READY) ## Run all tests
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(DEVELOP_READY) ## Check style and formatting
+	@$(BIN)/ruff check --quiet $(ARGS)
+	@$(BIN)/ruff format --check --quiet $(ARGS) || { echo 'Not formatted: run "make fmt".'; exit 1; }
+
+fmt: $(DEVELOP_READY) ## Format the code and mend what can be mended by itself
+	@$(BIN)/ruff check --fix --quiet $(ARGS)
+	@$(BIN)/ruff format --quiet $(ARGS)
+
+types: $(DEVELOP_READY) ## Check types
+	@$(BIN)/mypy $(ARGS)
+
+cover: $(DEVELOP_READY) ## Run all tests and show which lines they miss
+	@$(BIN)/python -m pytest -q --cov=troth --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+
+# The package itself is installed in place, so only a changed pyproject.toml needs another install.
+$(SERVE_READY): pyproject.toml
+	@$(call install,.,to run the server)
+	@touch $@
+
+$(DEVELOP_READY): pyproject.toml
+	@$(call install,.[dev],to develop)
+	@touch $(SERVE_READY) $@
+
+# Debian's Python may come without ensurepip; then the pip that is there installs another into .venv.
+define install
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Troth needs Python 3.11 or newer.")'
+	echo 'Setting up .venv $(2) (a minute or so, once) …'
+	$(BIN)/python -m pip --version >/dev/null 2>&1 \
+	  || $(PYTHON) -m venv --clear .venv >/dev/null 2>&1 \
+	  || { $(PYTHON) -m venv --clear --without-pip .venv \
+	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -e '$(1)'
+endef
