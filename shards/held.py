@@ -1,0 +1,38 @@
+"""Messages that wait until the answer to the request that caused them has been written.
+
+A worker must not hear of a task before the client knows that its request succeeded (design.md 6): the
+client may be that worker. The HTTP side makes one `HeldMessages` per request and releases it after
+the last byte of the answer, or when the client is gone; the shard adds what the request caused once it
+is durable. The two may happen in either order.
+"""
+
+from collections.abc import Callable, Sequence
+
+from troth.core.replies import TaskMessage
+
+
+class HeldMessages:
+    """The messages caused by one request. `send` is called once for each, in order."""
+
+    __slots__ = ("_messages", "_released", "_send")
+
+    def __init__(self, send: Callable[[TaskMessage], None]) -> None:
+        """Remember where released messages go: `Delivery.send`."""
+        self._send = send
+        self._messages: list[TaskMessage] = []
+        self._released = False
+
+    def add(self, messages: Sequence[TaskMessage]) -> None:
+        """Hold these messages; send them at once if the answer has been written already."""
+        if self._released:
+            for message in messages:
+                self._send(message)
+        else:
+            self._messages.extend(messages)
+
+    def release(self) -> None:
+        """Send everything that is held; what is added later is sent at once. May be repeated."""
+        self._released = True
+        messages, self._messages = self._messages, []
+        for message in messages:
+            self._send(message)
