@@ -1,0 +1,231 @@
+"""A real server in a process of its own, for tests that kill it, restart it or talk HTTP to it.
+
+`ServerProcess` starts `python -m troth serve` on a data directory and on ports that were free,
+waits until it says it is ready, and can end it in every way a machine can. It leaves no process behind:
+at the end of the `with` block the whole process group is killed.
+What the server wrote is in `log_path`.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+READY_TIMEOUT_S: Final = 30.0
+# Longer than the server's own limit for finishing requests in flight.
+TERMINATE_TIMEOUT_S: Final = 20.0
+REQUEST_TIMEOUT_S: Final = 10.0
+_POLL_INTERVAL_S: Final = 0.02
+_LOG_SHOWN_CHARACTERS: Final = 20_000
+
+SERVE: Final = (sys.executable, "-m", "troth", "serve")
+
+
+class ServerDiedError(Exception):
+    """The server ended, or did not get ready in time. The text holds the end of its log."""
+
+
+class ServerProcess:
+    """One server, its data directory and its ports; started again and again on the same ones."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = SERVE,
+    ) -> None:
+        """Choose ports, but start nothing yet.
+
+        `directory` is where data and log go. `arguments` and `environment` are given to the server
+        on top of the usual ones; settings in the tests' own environment do not reach it. `command`
+        is what to run, for the tests of this helper itself.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.data = directory / "data"
+        self.log_path = directory / "server.log"
+        self._ports = _free_ports(2)
+        self._command = (
+            *command,
+            *("--data", str(self.data)),
+            *("--listen", f"127.0.0.1:{self._ports[0]}"),
+            *("--poll-listen", f"127.0.0.1:{self._ports[1]}"),
+            *arguments,
+        )
+        inherited = {key: text for key, text in os.environ.items() if not key.startswith("TROTH_")}
+        self._environment = {
+            **inherited,
+            "PYTHONPATH": str(REPOSITORY / "src"),
+            **(environment or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the API is served, without a slash at the end."""
+        return f"http://127.0.0.1:{self._ports[0]}"
+
+    @property
+    def poll_url(self) -> str:
+        """Where workers' streams are served, without a slash at the end."""
+        return f"http://127.0.0.1:{self._ports[1]}"
+
+    @property
+    def process_id(self) -> int:
+        """The running server's process id."""
+        return self._running().pid
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self.kill9()
+
+    def start(self) -> None:
+        """Start the server and return when `GET /ready` answers 200. Raises `ServerDiedError`."""
+        assert self._process is None, "the server is already running"
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                # Not the repository: a troth.toml lying there must not change what is tested.
+                cwd=self.directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.kill9()
+            raise
+
+    def kill9(self) -> None:
+        """End the server as a power cut would: at once, with everything it started."""
+        process = self._running()
+        # The group is gone when the server has ended and was waited for.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self._process = None
+
+    def terminate(self) -> int:
+        """Ask the server to stop, wait for it, and return its exit status (negative: a signal)."""
+        process = self._running()
+        process.terminate()
+        try:
+            status = process.wait(TERMINATE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill9()
+            raise ServerDiedError(
+                f"the server did not stop within {TERMINATE_TIMEOUT_S} s\n{self.log()}"
+            ) from None
+        self.kill9()
+        return status
+
+    def wait(self, timeout_s: float = TERMINATE_TIMEOUT_S) -> int:
+        """Wait until the server ends by itself and return its exit status."""
+        status = self._running().wait(timeout_s)
+        self.kill9()
+        return status
+
+    def restart(self) -> None:
+        """Kill the server if it runs, and start it again on the same data directory and ports."""
+        if self._process is not None:
+            self.kill9()
+        self.start()
+
+    def log(self) -> str:
+        """The end of what the server has written to its log so far."""
+        if not self.log_path.exists():
+            return ""
+        return self.log_path.read_text(errors="replace")[-_LOG_SHOWN_CHARACTERS:]
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Any]:
+        """Send one request to the API; see `http_json`."""
+        return http_json(method, self.url + path, body, headers)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the server is not running"
+        return self._process
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            status = self._running().poll()
+            if status is not None:
+                raise ServerDiedError(f"the server ended with status {status}\n{self.log()}")
+            # Until it listens, connecting fails; while it starts, it may also close on us.
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if http_json("GET", f"{self.url}/ready")[0] == 200:
+                    return
+            time.sleep(_POLL_INTERVAL_S)
+        raise ServerDiedError(f"the server was not ready within {READY_TIMEOUT_S} s\n{self.log()}")
+
+
+def http_json(
+    method: str,
+    url: str,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, Any]:
+    """Send one request on a connection of its own; return status and body.
+
+    `body` is sent as it is if it is bytes, not at all if it is None, else as JSON. The answer's body
+    is parsed if its content type is JSON, else it is text; None if it is empty. Redirects are not
+    followed.
+    """
+    parts = urlsplit(url)
+    assert parts.hostname is not None, url
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    sent_headers = dict(headers or {})
+    if content is not None:
+        sent_headers.setdefault("Content-Type", "application/json")
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=REQUEST_TIMEOUT_S)
+    with contextlib.closing(connection):
+        connection.request(method, target or "/", content, sent_headers)
+        response = connection.getresponse()
+        answer = response.read()
+    if not answer:
+        return response.status, None
+    if response.headers.get_content_type() == "application/json":
+        return response.status, json.loads(answer)
+    return response.status, answer.decode(errors="replace")
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports nobody listens on. All are held at once, so that they differ from each other."""
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            ports.append(listener.getsockname()[1])
+        return ports
