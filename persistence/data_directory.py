@@ -1,0 +1,347 @@
+"""The data directory: who owns it, what it is, and the log in it.
+
+Opening goes in one order: lock, read and check `troth.json`, read and verify the log, and only
+then change something. If anything is refused on the way, the directory is as it was, byte for
+byte. README.md sections 2 and 5 are the specification.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, final
+
+import google_crc32c
+
+from .errors import (
+    DataDirectoryLocked,
+    DataDirectoryUnreadable,
+    DataDirectoryUnwritable,
+    LogDamaged,
+    ShardCountMismatch,
+    UnknownFormatVersion,
+)
+from .files import Files, Lock
+from .frames import DATA_ID_BYTES, FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentHeader
+from .log import LogRecord
+from .recovery import LogEnd, LogScan
+from .segmented_log import SEGMENT_BYTES, SegmentedLog
+from .segments import (
+    NEXT_NAME,
+    TEMPORARY_NAMES,
+    list_segments,
+    prepare_segment,
+    publish_segment,
+    segment_path,
+    write_header,
+)
+
+DEFAULT_SHARD_COUNT = 16
+SHARD_COUNT_MAX = 1024
+SECRET_BYTES = 32
+IDENTITY_NAME = "troth.json"
+LOG_NAME = "log"
+
+_TEMPORARY_IDENTITY_NAME = "troth.json.tmp"
+# `lost+found`: a directory that is a file system of its own is empty even so.
+_NAMES_BEFORE_IDENTITY = {_TEMPORARY_IDENTITY_NAME, LOG_NAME, "lost+found"}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What `troth.json` says; fixed when the directory is made."""
+
+    data_id: bytes
+    shard_count: int
+    created_at_ms: int
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What recovery found, and what it cut off as never acknowledged."""
+
+    records_count: int
+    segments_count: int
+    bytes_read: int
+    next_sequence: int
+    epoch: int  # of the log as it continues now
+    torn_bytes_cut: int = 0
+    torn_file: str | None = None
+    torn_offset: int | None = None
+
+
+def encode_identity(identity: Identity) -> bytes:
+    """Return the content of `troth.json`."""
+    fields: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "data_id": identity.data_id.hex(),
+        "shard_count": identity.shard_count,
+        "created_at_ms": identity.created_at_ms,
+        "secret": identity.secret.hex(),
+    }
+    return (json.dumps({**fields, "checksum": _checksum(fields)}, indent=2) + "\n").encode()
+
+
+def decode_identity(path: str, content: bytes) -> Identity:
+    """Return what `troth.json` says; raises `DataDirectoryUnreadable`, `UnknownFormatVersion`."""
+    try:
+        fields = json.loads(content)
+        version = fields["format_version"]
+        if type(version) is int and version > FORMAT_VERSION:
+            raise UnknownFormatVersion(path, version, FORMAT_VERSION)
+        if fields.pop("checksum") != _checksum(fields) or version != FORMAT_VERSION:
+            raise ValueError("its checksum does not fit its content")
+        return Identity(
+            bytes.fromhex(fields["data_id"]),
+            fields["shard_count"],
+            fields["created_at_ms"],
+            bytes.fromhex(fields["secret"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataDirectoryUnreadable(
+            path,
+            f"is damaged or was edited ({type(error).__name__}: {error})",
+            f"Restore {IDENTITY_NAME} from a backup of this directory.",
+        ) from error
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    return f"{google_crc32c.value(canonical):08x}"
+
+
+@final
+class DataDirectory:
+    """An opened data directory, locked for this process until `close`.
+
+    Use: `open`, exhaust `recover()`, then `log` and `report`; `close` at the end.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        files: Files,
+        lock: Lock,
+        identity: Identity,
+        segment_bytes: int,
+        executor: Executor | None,
+    ) -> None:
+        """For `open` only."""
+        self.path = path
+        self.identity = identity
+        self._files = files
+        self._lock = lock
+        self._segment_bytes = segment_bytes
+        self._executor = executor
+        self._log: SegmentedLog | None = None
+        self._report: RecoveryReport | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        files: Files,
+        shard_count: int | None = None,
+        *,
+        created_at_ms: int,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        segment_bytes: int = SEGMENT_BYTES,
+        executor: Executor | None = None,
+    ) -> "DataDirectory":
+        """Lock a directory and read its identity, or make a new one where there is nothing.
+
+        `created_at_ms` and `random_bytes` are used for a new one only. `executor` prepares log
+        segments ahead; None gives the log a thread of its own. Raises a `DataDirectoryError`,
+        and `ValueError` for a `shard_count` out of range.
+        """
+        if shard_count is not None and not 1 <= shard_count <= SHARD_COUNT_MAX:
+            raise ValueError(f"the number of shards is 1 to {SHARD_COUNT_MAX}, not {shard_count}")
+        path = os.fspath(path)
+        lock = _make_and_lock(files, path)
+        try:
+            identity = _read_identity(files, path)
+            if identity is None:
+                identity = Identity(
+                    random_bytes(DATA_ID_BYTES),
+                    shard_count or DEFAULT_SHARD_COUNT,
+                    created_at_ms,
+                    random_bytes(SECRET_BYTES),
+                )
+                _create(files, path, identity)
+            if shard_count not in (None, identity.shard_count):
+                raise ShardCountMismatch(path, identity.shard_count, shard_count)
+        except BaseException:
+            lock.close()
+            raise
+        return cls(path, files, lock, identity, segment_bytes, executor)
+
+    @property
+    def shard_count(self) -> int:
+        """The number of shards, fixed when the directory was made."""
+        return self.identity.shard_count
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes made with the directory, for signing."""
+        return self.identity.secret
+
+    @property
+    def log(self) -> SegmentedLog:
+        """The log, ready to be appended to; only after `recover` has been exhausted."""
+        assert self._log is not None, "the log is there when recovery has ended"
+        return self._log
+
+    @property
+    def report(self) -> RecoveryReport:
+        """What recovery found; only after `recover` has been exhausted."""
+        assert self._report is not None, "the report is there when recovery has ended"
+        return self._report
+
+    def recover(self, from_sequence: int = 1) -> Iterator[tuple[int, LogRecord]]:
+        """Yield all records from `from_sequence` on; when exhausted, the log can be appended to.
+
+        Every record is verified before it is yielded, but what comes later may still be refused:
+        do not act on a record before the end. Raises `LogDamaged`, `UnknownFormatVersion`,
+        `DataDirectoryUnreadable` or, at the end, `DataDirectoryUnwritable`.
+        """
+        assert self._log is None, "recovery has already ended"
+        log_path = f"{self.path}/{LOG_NAME}"
+        try:
+            segments = list_segments(self._files, log_path)
+        except OSError as error:
+            raise LogDamaged(log_path, 0, f"it cannot be listed ({error.strerror})") from error
+        if segments and segments[0].first_sequence > from_sequence:
+            raise LogDamaged(
+                segment_path(log_path, segments[0].first_sequence),
+                0,
+                f"the log begins here, so the records from {from_sequence} on before it are "
+                "missing",
+            )
+        scan = LogScan(self._files, log_path, self.identity.data_id, segments)
+        for first_sequence, records in scan.batches():
+            for sequence, record in enumerate(records, first_sequence):
+                if sequence >= from_sequence:
+                    yield sequence, record
+        self._start_log(log_path, scan.end())
+
+    def _start_log(self, log_path: str, end: LogEnd) -> None:
+        """Cut what is torn and begin a new segment: the first change to the directory."""
+        try:
+            self._log = SegmentedLog(
+                self._files,
+                log_path,
+                self.identity.data_id,
+                end,
+                segment_bytes=self._segment_bytes,
+                executor=self._executor,
+            )
+        except OSError as error:
+            raise DataDirectoryUnwritable(log_path, error) from error
+        torn_file = segment_path(log_path, end.segments[-1].first_sequence)
+        self._report = RecoveryReport(
+            records_count=end.records_count,
+            segments_count=len(end.segments),
+            bytes_read=end.bytes_read,
+            next_sequence=end.next_sequence,
+            epoch=self._log.statistics().epoch,
+            torn_bytes_cut=end.torn_bytes,
+            torn_file=torn_file if end.torn_bytes else None,
+            torn_offset=end.kept_bytes if end.torn_bytes else None,
+        )
+
+    def close(self) -> None:
+        """Close the log and release the directory; a second call does nothing.
+
+        Raises `LogFailure` if the log's end could not be written; the lock is released even so.
+        """
+        try:
+            if self._log is not None:
+                self._log.close()
+        finally:
+            self._lock.close()
+
+
+def _make_and_lock(files: Files, path: str) -> Lock:
+    """Lock the directory, which is made first if there is none."""
+    try:
+        if not files.exists(path):
+            files.make_directory(path)
+            files.sync_directory(os.path.dirname(path) or ".")
+    except OSError as error:
+        raise DataDirectoryUnwritable(path, error) from error
+    try:
+        return files.lock(path)
+    except BlockingIOError as error:
+        raise DataDirectoryLocked(path) from error
+    except OSError as error:
+        raise DataDirectoryUnreadable(
+            path,
+            f"cannot be opened and locked ({error.strerror})",
+            "Give a directory on a local file system that this user may write.",
+        ) from error
+
+
+def _read_identity(files: Files, path: str) -> Identity | None:
+    """Return the directory's identity, or None if it is empty or was never finished."""
+    identity_path = f"{path}/{IDENTITY_NAME}"
+    try:
+        if files.exists(identity_path):
+            return decode_identity(identity_path, files.read(identity_path))
+        _check_nothing_to_lose(files, path)
+    except OSError as error:
+        raise DataDirectoryUnreadable(
+            path, f"cannot be read ({error.strerror})", "Check the disk and the permissions."
+        ) from error
+    return None
+
+
+def _check_nothing_to_lose(files: Files, path: str) -> None:
+    """Raise unless a directory without `troth.json` is empty but for an interrupted creation."""
+    strangers = set(files.list_names(path)) - _NAMES_BEFORE_IDENTITY
+    log_path = f"{path}/{LOG_NAME}"
+    if files.exists(log_path):
+        first = segment_path(log_path, 1)
+        for name in files.list_names(log_path):
+            file = f"{log_path}/{name}"
+            unfinished = file == first and files.size(file) <= SEGMENT_HEADER_BYTES
+            if name not in TEMPORARY_NAMES and not unfinished:
+                strangers.add(f"{LOG_NAME}/{name}")
+    if strangers:
+        raise DataDirectoryUnreadable(
+            path,
+            f"holds {min(strangers)} but no {IDENTITY_NAME}",
+            f"Give an empty directory; or, if this one is Troth's, restore {IDENTITY_NAME} from "
+            "a backup.",
+        )
+
+
+def _create(files: Files, path: str, identity: Identity) -> None:
+    """Make a new directory's content; `troth.json` last, so that it stands for all the rest."""
+    log_path = f"{path}/{LOG_NAME}"
+    temporary_path = f"{path}/{_TEMPORARY_IDENTITY_NAME}"
+    try:
+        if not files.exists(log_path):
+            files.make_directory(log_path)
+        # Epoch 1 has no records. Its empty segment says that there is a log, so that a directory
+        # that has lost its log cannot be taken for one that never had any.
+        segment = prepare_segment(files, f"{log_path}/{NEXT_NAME}", 0)
+        try:
+            write_header(segment, SegmentHeader(identity.data_id, 1, 1, 0))
+        finally:
+            segment.close()
+        publish_segment(files, log_path, f"{log_path}/{NEXT_NAME}", 1)
+        if files.exists(temporary_path):
+            files.remove(temporary_path)
+        file = files.create(temporary_path)
+        try:
+            file.write_at(0, encode_identity(identity))
+            file.sync()
+        finally:
+            file.close()
+        files.sync_directory(path)  # so that `log` cannot be lost while `troth.json` survives
+        files.rename(temporary_path, f"{path}/{IDENTITY_NAME}")
+        files.sync_directory(path)
+    except OSError as error:
+        raise DataDirectoryUnwritable(path, error) from error

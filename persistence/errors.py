@@ -1,0 +1,104 @@
+"""Every error of persistence, each with a one-line message for an operator.
+
+A `DataDirectoryError` is raised while a data directory is opened and recovered: the message says
+what was found, that nothing was changed, and what to do. The other two come from a running log.
+"""
+
+# ruff: noqa: N818 - the names say what happened; an "Error" at the end of each would add nothing
+
+UNCHANGED = "Nothing was changed."
+
+
+class PersistenceError(Exception):
+    """What all errors of this folder have in common; its text is one line for an operator."""
+
+
+class DataDirectoryError(PersistenceError):
+    """The data directory cannot be used as it is; it has not been changed."""
+
+
+class DataDirectoryLocked(DataDirectoryError):
+    """Another process holds the data directory."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} is in use by another process. {UNCHANGED} "
+            "Stop the other server or choose another directory with --data."
+        )
+        self.path = path
+
+
+class DataDirectoryUnreadable(DataDirectoryError):
+    """The directory, `troth.json` or a log file cannot be read or is not what it should be."""
+
+    def __init__(self, path: str, problem: str, advice: str) -> None:
+        super().__init__(f"{path}: {problem}. {UNCHANGED} {advice}")
+        self.path = path
+
+
+class DataDirectoryUnwritable(DataDirectoryError):
+    """The disk refused a write while the directory was opened, as when it is full."""
+
+    def __init__(self, path: str, error: OSError) -> None:
+        super().__init__(
+            f"{path} cannot be written: {error.strerror or error}. Nothing acknowledged was "
+            "changed. Free space or check the disk and the permissions, then start again."
+        )
+        self.path = path
+
+
+class UnknownFormatVersion(DataDirectoryError):
+    """The data was written in a format this version of Troth does not know."""
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(
+            f"{path} has format version {found}; this version of Troth knows {known}. {UNCHANGED} "
+            "Start the version of Troth that wrote it, or a newer one."
+        )
+        self.path = path
+        self.found = found
+        self.known = known
+
+
+class ShardCountMismatch(DataDirectoryError):
+    """A shard count was asked for that is not the one the directory was made with."""
+
+    def __init__(self, path: str, stored: int, requested: int) -> None:
+        super().__init__(
+            f"{path} was made with {stored} shards, but {requested} were asked for; the number is "
+            f"fixed when a directory is made. {UNCHANGED} Leave the setting out or set it to "
+            f"{stored}."
+        )
+        self.path = path
+        self.stored = stored
+        self.requested = requested
+
+
+class LogDamaged(DataDirectoryError):
+    """The log is damaged in a way that no crash can explain: acknowledged data is at stake."""
+
+    def __init__(self, file: str, offset: int, problem: str) -> None:
+        super().__init__(
+            f"{file} is damaged at byte {offset}: {problem}. {UNCHANGED} Restore a backup; or see "
+            "the extent with `troth log verify` and give up what is damaged with "
+            "`troth log repair`."
+        )
+        self.file = file
+        self.offset = offset
+        self.problem = problem
+
+
+class LogConflict(PersistenceError):
+    """An append expected another sequence than the log's next; nothing was written."""
+
+    def __init__(self, expected_sequence: int, next_sequence: int) -> None:
+        super().__init__(
+            f"an append expected to begin at sequence {expected_sequence}, but the log's next is "
+            f"{next_sequence}; nothing was written"
+        )
+        self.expected_sequence = expected_sequence
+        self.next_sequence = next_sequence
+
+
+class LogFailure(PersistenceError):
+    """The log can no longer be written; the outcome of the last batch is unknown. Final."""
