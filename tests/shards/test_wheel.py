@@ -1,0 +1,238 @@
+"""The timing wheel against a model that sorts, and at the size of a busy shard."""
+
+import heapq
+import random
+import time
+import tracemalloc
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from troth.shards.wheel import DEADLINE_MAX_MS, TimingWheel
+
+START_MS = 1_800_000_000_000
+
+# Times near each other, near the borders of slots and levels, and anywhere.
+TIMES_MS = (
+    st.integers(START_MS - 300, START_MS + 1_000)
+    | st.builds(
+        lambda bits, offset: (START_MS >> bits << bits) + (1 << bits) + offset,
+        st.integers(0, 61),
+        st.integers(-2, 2),
+    ).filter(lambda time_ms: time_ms <= DEADLINE_MAX_MS)
+    | st.integers(-(2**63), DEADLINE_MAX_MS)
+)
+KEYS = st.integers(0, 12)
+
+
+class WheelModel(RuleBasedStateMachine):
+    """Drives a wheel and a dictionary of (deadline, arming number) through the same calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wheel: TimingWheel[int] = TimingWheel(START_MS)
+        self.model: dict[int, tuple[int, int]] = {}
+        self.now_ms = START_MS
+        self.armed_count = 0
+        self.due_count = 0
+
+    @rule(key=KEYS, deadline_ms=TIMES_MS)
+    def arm(self, key: int, deadline_ms: int) -> None:
+        self.wheel.arm(key, deadline_ms)
+        self.armed_count += 1
+        self.model[key] = (deadline_ms, self.armed_count)
+
+    @rule(key=KEYS, delay_ms=st.integers(-3, 600))
+    def arm_soon(self, key: int, delay_ms: int) -> None:
+        self.arm(key, min(self.now_ms + delay_ms, DEADLINE_MAX_MS))
+
+    @rule(key=KEYS)
+    def cancel(self, key: int) -> None:
+        assert self.wheel.cancel(key) == (self.model.pop(key, None) is not None)
+
+    def advance_both(self, now_ms: int) -> list[int]:
+        self.now_ms = max(self.now_ms, now_ms)
+        heap = [(*entry, key) for key, entry in self.model.items()]
+        heapq.heapify(heap)
+        expected = []
+        while heap and heap[0][0] <= self.now_ms:
+            key = heapq.heappop(heap)[2]
+            expected.append(key)
+            del self.model[key]
+        self.due_count += len(expected)
+
+        assert self.wheel.advance(now_ms) == expected
+        return expected
+
+    @rule(now_ms=TIMES_MS)
+    def advance_anywhere(self, now_ms: int) -> None:
+        self.advance_both(now_ms)
+
+    @rule(delay_ms=st.integers(0, 600))
+    def advance_a_little(self, delay_ms: int) -> None:
+        self.advance_both(min(self.now_ms + delay_ms, DEADLINE_MAX_MS))
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def advance_to_the_next_deadline_by_waking(self) -> None:
+        """Waking only when told reaches the first deadline exactly, after few wake-ups."""
+        first_ms = max(min(self.model.values())[0], self.now_ms)
+        for _ in range(9):
+            wake_ms = self.wheel.next_wake_ms()
+            assert wake_ms is not None
+            if self.advance_both(wake_ms):
+                assert self.now_ms == first_ms
+                return
+        raise AssertionError("more wake-ups than the wheel has levels")
+
+    @invariant()
+    def answers_agree(self) -> None:
+        assert len(self.wheel) == len(self.model)
+        for key in range(13):
+            expected = self.model[key][0] if key in self.model else None
+            assert self.wheel.deadline_of(key) == expected
+            assert (key in self.wheel) == (key in self.model)
+
+    @invariant()
+    def wakes_in_time(self) -> None:
+        wake_ms = self.wheel.next_wake_ms()
+        if not self.model:
+            assert wake_ms is None
+        else:
+            assert wake_ms is not None
+            assert wake_ms <= min(self.model.values())[0]
+
+    @invariant()
+    def counts_agree(self) -> None:
+        statistics = self.wheel.statistics()
+        assert statistics.entries_count == len(self.model)
+        assert statistics.armed_count == self.armed_count
+        assert statistics.due_count == self.due_count
+        assert statistics.armed_count == (
+            statistics.entries_count
+            + statistics.replaced_count
+            + statistics.cancelled_count
+            + statistics.due_count
+        )
+
+
+TestWheelModel = WheelModel.TestCase
+
+
+def test_due_keys_come_in_order_of_deadline_then_of_arming() -> None:
+    wheel: TimingWheel[str] = TimingWheel(START_MS)
+    for key, delay_ms in [("c", 70_000), ("a", 70_000), ("b", 69_999), ("d", -1), ("e", -2)]:
+        wheel.arm(key, START_MS + delay_ms)
+    wheel.arm("c", START_MS + 70_000)  # armed again: now after "a"
+
+    assert wheel.advance(START_MS) == ["e", "d"]
+    assert wheel.advance(START_MS + 69_998) == []
+    assert wheel.advance(START_MS + 70_000) == ["b", "a", "c"]
+    assert wheel.next_wake_ms() is None
+
+
+def test_a_key_is_due_at_its_deadline_and_not_a_millisecond_before() -> None:
+    for delay_ms in (1, 255, 256, 257, 65_535, 65_536, 65_537, 2**40):
+        wheel: TimingWheel[str] = TimingWheel(START_MS)
+        wheel.arm("a", START_MS + delay_ms)
+
+        assert wheel.advance(START_MS + delay_ms - 1) == []
+        assert wheel.advance(START_MS + delay_ms) == ["a"]
+
+
+def test_the_ends_of_64_bits() -> None:
+    wheel: TimingWheel[str] = TimingWheel(0)
+    wheel.arm("last", DEADLINE_MAX_MS)
+    wheel.arm("first", -(2**63))
+
+    assert wheel.next_wake_ms() == -(2**63)
+    assert wheel.advance(0) == ["first"]
+    assert wheel.advance(DEADLINE_MAX_MS - 1) == []
+    assert wheel.next_wake_ms() == DEADLINE_MAX_MS
+    assert wheel.advance(DEADLINE_MAX_MS) == ["last"]
+
+
+def test_times_beyond_64_bits_are_refused_and_change_nothing() -> None:
+    wheel: TimingWheel[str] = TimingWheel(START_MS)
+    wheel.arm("a", START_MS + 5)
+
+    with pytest.raises(ValueError, match="beyond"):
+        wheel.arm("a", DEADLINE_MAX_MS + 1)
+    with pytest.raises(ValueError, match="at most"):
+        wheel.advance(DEADLINE_MAX_MS + 1)
+    with pytest.raises(ValueError, match="within"):
+        TimingWheel(-1)
+    assert wheel.deadline_of("a") == START_MS + 5
+
+
+def test_the_clock_going_back_changes_nothing() -> None:
+    wheel: TimingWheel[str] = TimingWheel(START_MS)
+    wheel.arm("a", START_MS + 10)
+
+    assert wheel.advance(START_MS - 1_000) == []
+    wheel.arm("b", START_MS - 500)
+    assert wheel.advance(START_MS - 1_000) == ["b"]
+    assert wheel.advance(START_MS + 10) == ["a"]
+
+
+def test_a_jump_of_decades_costs_nothing() -> None:
+    wheel: TimingWheel[int] = TimingWheel(START_MS)
+    now_ms = START_MS
+    started = time.perf_counter()
+    for key in range(1_000):
+        now_ms += 30 * 365 * 86_400_000
+        wheel.arm(key, now_ms)
+        assert wheel.advance(now_ms) == [key]
+
+    assert time.perf_counter() - started < 1, "30,000 years a millisecond at a time never end"
+
+
+def memory_bytes() -> int:
+    return tracemalloc.get_traced_memory()[0]
+
+
+@pytest.mark.slow
+def test_an_entry_takes_little_memory_and_gives_it_back() -> None:
+    count = 200_000
+    keys = [f"promise-{number}" for number in range(count)]
+    tracemalloc.start()
+    try:
+        wheel: TimingWheel[str] = TimingWheel(START_MS)
+        before_bytes = memory_bytes()
+        for number, key in enumerate(keys):
+            wheel.arm(key, START_MS + 1 + number * 37)
+        full_bytes = memory_bytes() - before_bytes
+        for key in keys[:-1]:
+            wheel.cancel(key)
+        for _ in range(70_000):  # the tables are looked over every 65,536 removals
+            wheel.arm("a", START_MS + 60_000)
+        left_bytes = memory_bytes() - before_bytes
+    finally:
+        tracemalloc.stop()
+
+    assert full_bytes / count <= 150
+    assert left_bytes < 400_000
+    assert len(wheel) == 2
+
+
+@pytest.mark.slow
+def test_a_million_timers() -> None:
+    seed = 20_261_121
+    chooser = random.Random(seed)
+    count = 1_000_000
+    deadlines_ms = [START_MS + chooser.randrange(1, 3_600_000) for _ in range(count)]
+    started = time.perf_counter()
+    wheel: TimingWheel[int] = TimingWheel(START_MS)
+    for key, deadline_ms in enumerate(deadlines_ms):
+        wheel.arm(key, deadline_ms)
+    for key in range(0, count, 2):
+        assert wheel.cancel(key)
+    due: list[int] = []
+    now_ms = START_MS
+    while len(wheel):
+        now_ms += 10_000
+        due += wheel.advance(now_ms)
+
+    assert time.perf_counter() - started < 20, "a few seconds; more only if not O(1)"
+    assert due == sorted(range(1, count, 2), key=lambda key: (deadlines_ms[key], key)), seed
