@@ -1,9 +1,9 @@
 """A real server in a process of its own, for tests that kill it, restart it or talk HTTP to it.
 
 `ServerProcess` starts `python -m troth serve` on a data directory and on ports that were free,
-waits until it says it is ready, and can end it in every way a machine can. It leaves no process behind:
-at the end of the `with` block the whole process group is killed.
-What the server wrote is in `log_path`.
+waits until it says it is ready, and can end it in every way a machine can. It leaves no process
+behind: at the end of the `with` block the whole process group is killed. What the server wrote is
+in `log_path`.
 """
 
 import contextlib
@@ -197,9 +197,9 @@ def http_json(
 ) -> tuple[int, Any]:
     """Send one request on a connection of its own; return status and body.
 
-    `body` is sent as it is if it is bytes, not at all if it is None, else as JSON. The answer's body
-    is parsed if its content type is JSON, else it is text; None if it is empty. Redirects are not
-    followed.
+    `body` is sent as it is if it is bytes, not at all if it is None, else as JSON. The answer's
+    body is parsed if its content type is JSON, else it is text; None if it is empty. Redirects are
+    not followed.
     """
     parts = urlsplit(url)
     assert parts.hostname is not None, url

@@ -1,0 +1,173 @@
+"""The house style, as far as a program can judge it: this test reads the repository itself."""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from tests.helpers.repository import CODE_FOLDERS, ROOT, Module, files, modules
+
+MODULE_LIMIT_LINES: Final = 600
+
+TEXT_SUFFIXES: Final = frozenset(
+    {".cfg", ".css", ".html", ".js", ".json", ".md", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml"}
+)
+# Put together here, so that this file does not hold what it looks for.
+LEFT_OVER: Final = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")) + r")\b")
+MACHINE_PATH: Final = re.compile(r"(?<![\w.:/-])/(" + "|".join(("work", "root", "home")) + r")/")
+
+
+def docstring_faults(module: Module) -> list[str]:
+    """A module says in its first lines what it promises."""
+    return [] if ast.get_docstring(module.tree) else [f"{module.path}: has no docstring"]
+
+
+def length_faults(module: Module) -> list[str]:
+    """A module has one subject; this many lines is too many for one."""
+    count = len(module.text.splitlines())
+    if count <= MODULE_LIMIT_LINES:
+        return []
+    return [f"{module.path}: has {count} lines, more than {MODULE_LIMIT_LINES}"]
+
+
+def silent_except_faults(module: Module) -> list[str]:
+    """An exception is never swallowed without a word, and a broad one never at all."""
+    faults = []
+    lines = module.text.splitlines()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ExceptHandler) and all(map(_does_nothing, node.body)):
+            where = f"{module.path}:{node.lineno}"
+            if node.type is None or _is_broad(node.type):
+                faults.append(f"{where}: swallows every exception")
+            elif not any("#" in line for line in lines[node.lineno - 1 : node.body[-1].lineno]):
+                faults.append(f"{where}: swallows an exception and does not say why")
+        elif (
+            isinstance(node, ast.Call)
+            and _name(node.func) == "suppress"
+            and any(map(_is_broad, node.args))
+        ):
+            faults.append(f"{module.path}:{node.lineno}: swallows every exception")
+    return faults
+
+
+def sleep_faults(module: Module) -> list[str]:
+    """The server never blocks its one thread to let time pass."""
+    return [
+        f"{module.path}:{node.lineno}: sleeps"
+        for node in ast.walk(module.tree)
+        if (isinstance(node, ast.Attribute) and (_name(node.value), node.attr) == ("time", "sleep"))
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "time"
+            and any(alias.name == "sleep" for alias in node.names)
+        )
+    ]
+
+
+def type_ignore_faults(module: Module) -> list[str]:
+    """An exception from type checking names the error it silences, so that it hides no other."""
+    return [
+        f"{module.path}:{token.start[0]}: ignores every type error"
+        for token in tokenize.generate_tokens(io.StringIO(module.text).readline)
+        if token.type == tokenize.COMMENT and re.search(r"#\s*type:\s*ignore(?!\[)", token.string)
+    ]
+
+
+def text_faults(path: str, text: str) -> list[str]:
+    """Nothing is left to be done later, and nothing depends on where somebody's files lie."""
+    return [
+        f"{path}:{number}: {fault}"
+        for number, line in enumerate(text.splitlines(), 1)
+        for pattern, fault in (
+            (LEFT_OVER, "leaves something undone"),
+            (MACHINE_PATH, "names a path of one machine"),
+        )
+        if pattern.search(line)
+    ]
+
+
+def _does_nothing(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Pass) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    )
+
+
+def _is_broad(caught: ast.expr) -> bool:
+    if isinstance(caught, ast.Tuple):
+        return any(map(_is_broad, caught.elts))
+    return _name(caught) in {"Exception", "BaseException"}
+
+
+def _name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+CHECKS: Final[dict[Callable[[Module], list[str]], tuple[str, ...]]] = {
+    docstring_faults: (*CODE_FOLDERS, "src", "tests"),
+    length_faults: (*CODE_FOLDERS, "src", "tests"),
+    silent_except_faults: (*CODE_FOLDERS, "src", "tests"),
+    sleep_faults: (*(folder for folder in CODE_FOLDERS if folder != "bench"), "src"),
+    type_ignore_faults: (*CODE_FOLDERS, "src", "tests"),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_every_module_is_tidy(check: Callable[[Module], list[str]]) -> None:
+    assert [fault for module in modules(*CHECKS[check]) for fault in check(module)] == []
+
+
+def test_every_text_is_tidy() -> None:
+    at_root = [path for path in ROOT.iterdir() if path.is_file()]
+    paths = [*at_root, ROOT / ".ci" / "run", *files(*CODE_FOLDERS, "src", "tests")]
+    faults = []
+    for path in paths:
+        if path.suffix in TEXT_SUFFIXES or path.name in {"Makefile", "run"}:
+            text = path.read_text(encoding="utf-8")
+            faults += text_faults(path.relative_to(ROOT).as_posix(), text)
+
+    assert faults == []
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (docstring_faults, "import ast\n"),
+        (length_faults, "\n" * (MODULE_LIMIT_LINES + 1)),
+        (silent_except_faults, "try:\n    f()\nexcept:\n    pass  # why\n"),
+        (silent_except_faults, "try:\n    f()\nexcept Exception:\n    ...  # why\n"),
+        (silent_except_faults, "try:\n    f()\nexcept (OSError, BaseException):\n    pass  # y\n"),
+        (silent_except_faults, "try:\n    f()\nexcept OSError:\n    pass\n"),
+        (silent_except_faults, "with contextlib.suppress(Exception):\n    f()\n"),
+        (sleep_faults, "time.sleep(1)\n"),
+        (sleep_faults, "from time import monotonic, sleep\n"),
+        (type_ignore_faults, "f()  # type: " + "ignore\n"),
+    ],
+)
+def test_an_untidy_module_is_found(check: Callable[[Module], list[str]], text: str) -> None:
+    assert len(check(Module("core/a.py", text))) == 1
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (silent_except_faults, "try:\n    f()\nexcept OSError:  # why\n    pass\n"),
+        (silent_except_faults, "try:\n    f()\nexcept OSError:\n    # why\n    pass\n"),
+        (silent_except_faults, "try:\n    f()\nexcept Exception:\n    g()\n"),
+        (sleep_faults, "trio.sleep(1)\n"),
+        (type_ignore_faults, "f()  # type: " + "ignore[misc]\n"),
+    ],
+)
+def test_a_tidy_module_is_left_alone(check: Callable[[Module], list[str]], text: str) -> None:
+    assert check(Module("core/a.py", text)) == []
+
+
+def test_untidy_texts_are_found() -> None:
+    assert len(text_faults("a.md", f"fine\n{'TO' + 'DO'}: more")) == 1
+    assert len(text_faults("a.md", f"see {'/ro' + 'ot'}/notes or `{'/wo' + 'rk'}/x`")) == 1
+    assert text_faults("a.md", "https://example.com/home/page and ./work/done") == []
