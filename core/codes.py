@@ -158,13 +158,13 @@ EXPLANATIONS: dict[Code, str] = {
         "Somebody else has taken over the work; nothing was changed."
     ),
     Code.BODY_TOO_LARGE: (
-        "The body is larger than the server allows (setting `body_limit_bytes`). Store large values "
-        "elsewhere and keep a reference in the promise."
+        "The body is larger than the server allows (setting `body_limit_bytes`). Store large "
+        "values elsewhere and keep a reference in the promise."
     ),
     Code.INTERNAL: "A defect of the server. Please report it with the server's log.",
     Code.STORE_FAILED: (
-        "The disk reported an error, so the server acknowledges nothing more and stops. Whether the "
-        "request took effect is known after the restart: read it back, or send it again with "
+        "The disk reported an error, so the server acknowledges nothing more and stops. Whether "
+        "the request took effect is known after the restart: read it back, or send it again with "
         "the same `Idempotency-Key`."
     ),
     Code.SHUTTING_DOWN: "The server is stopping. Send the request again after `Retry-After`.",

@@ -1,8 +1,8 @@
 """Commands: everything that can be asked of a shard, as plain values.
 
 The first part is what clients ask for; `home` of each is the id whose hash names its shard. The
-second part is internal: timers, delivery reports and messages between shards are commands too, since
-nothing else may touch a shard's state.
+second part is internal: timers, delivery reports and messages between shards are commands too,
+since nothing else may touch a shard's state.
 """
 
 from enum import StrEnum

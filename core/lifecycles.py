@@ -2,7 +2,8 @@
 
 Rules of this file: every transition of a life cycle is here and nowhere else; the tables hold no
 conditions on time, because a deadline that has passed is applied before a command is looked at; and
-the tables are data, from which `/docs` draws its diagrams. Sources: rest.md 2.2, 2.3, 5.2, 5.6, 5.7.
+the tables are data, from which `/docs` draws its diagrams. Sources: rest.md 2.2, 2.3, 5.2, 5.6,
+5.7.
 """
 
 from enum import StrEnum
@@ -66,7 +67,8 @@ def _complete_table() -> dict[tuple[PromiseState, bool, bool, bool], Code]:
 
 
 COMPLETE = _complete_table()
-"""(state, keys match, asked for the state it has, strict) -> reply. CREATED means: completes now."""
+"""(state, keys match, asked for the state it has, strict) -> reply. CREATED means: completes
+now."""
 
 
 class TaskEvent(StrEnum):
@@ -121,6 +123,6 @@ TASK: dict[tuple[TaskState, TaskEvent], TaskStep] = {
 }
 """(state, event) -> step. A pair that is not here cannot happen (a late send report is ignored).
 
-CLAIM, COMPLETE and DROP from the states that allow them also compare the counter; a task with another
-counter answers TASK_COUNTER and stays as it is.
+CLAIM, COMPLETE and DROP from the states that allow them also compare the counter; a task with
+another counter answers TASK_COUNTER and stays as it is.
 """

@@ -1,10 +1,11 @@
 """The entities: promises, callbacks, tasks, schedules and locks, as plain data.
 
-Promises, callbacks, schedules and locks are frozen: a change replaces the object, so a reply can hold
-one without copying it. Tasks change often and are mutable; whoever lets one out copies it. All
+Promises, callbacks, schedules and locks are frozen: a change replaces the object, so a reply can
+hold one without copying it. Tasks change often and are mutable; whoever lets one out copies it. All
 times are milliseconds since the Unix epoch, all durations milliseconds, as in the API.
 """
 
+import copy
 from enum import StrEnum
 
 import msgspec
@@ -108,8 +109,9 @@ class Callback(Struct, frozen=True, array_like=True):
 class Task(Struct, array_like=True):
     """A unit of work for a receiver, leased to one process at a time.
 
-    `counter` is the fence: it grows each time the task is given out anew. `expires_at` is when a message
-    not claimed, or a lease not renewed, is given up. `sequence` orders the tasks of a shard.
+    `counter` is the fence: it grows each time the task is given out anew. `expires_at` is when a
+    message not claimed, or a lease not renewed, is given up. `sequence` orders the tasks of a
+    shard.
 
     The last three fields are the dispatcher's notes and not part of the state: `queued` (waits in
     its root's queue), `sending` (given to delivery), `stalled` (its last send failed; delivery will
@@ -152,7 +154,7 @@ class Task(Struct, array_like=True):
 
     def copy(self) -> "Task":
         """A copy for a reply or a message, which later changes do not touch."""
-        return self.__copy__()
+        return copy.copy(self)
 
 
 class Lock(Struct, frozen=True, array_like=True):

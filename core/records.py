@@ -1,15 +1,15 @@
 """Records: the facts a shard writes to the log. State changes only by applying them.
 
-Each record type carries its name and version as its tag, for example `promise-created/1`. A record is
-written as one JSON array, the tag first, then its fields in order. Rules for later versions:
+Each record type carries its name and version as its tag, for example `promise-created/1`. A record
+is written as one JSON array, the tag first, then its fields in order. Rules for later versions:
 
 * a field may be added at the end with a default; then old records still read;
 * anything else is a new tag, and the old one stays readable and keeps its meaning;
 * what applying a record does beyond its fields (completing a promise completes its tasks and turns
   its callbacks into tasks) belongs to the meaning of its tag, so a change of that is a new tag too.
 
-`encode` and `decode` raise nothing of their own: `decode` raises `msgspec.DecodeError` for bytes that are
-not a record, which the log's checksums make a defect and not an accident.
+`encode` and `decode` raise nothing of their own: `decode` raises `msgspec.DecodeError` for bytes
+that are not a record, which the log's checksums make a defect and not an accident.
 """
 
 import msgspec

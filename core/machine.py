@@ -1,0 +1,319 @@
+"""The state machine of one shard: commands go in, replies and effects come out.
+
+`Machine.step(command, now_ms)` is the only way in. It is deterministic: no clock, no I/O, no
+randomness (invariant I4). What a command does is decided by the function that is registered for its
+type (`promises.py`, `tasks.py`, `schedules.py`, `locks.py`), which emits records; `state.py`
+applies them. Lazy and eager timeouts are one rule: whoever touches a promise, task or lock first
+settles it, that is, applies the transition of a deadline that has passed.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from . import records as r
+from .codes import Code
+from .commands import Acknowledge, Command, Expire, Receive, TimerKind
+from .cron import Cron
+from .cron import parse as parse_cron
+from .limits import SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
+from .model import EMPTY_VALUE, Fence, Promise, PromiseState, Task, TaskKind, TaskState
+from .replies import Reply, TaskMessage
+from .state import ShardState, TimerKey
+
+
+class RunsSkipped(Struct, frozen=True):
+    """A schedule left out runs that a downtime had missed: those before `resumed_at_ms`."""
+
+    schedule_id: str
+    first_ms: int
+    resumed_at_ms: int | None
+
+
+class Step(Struct):
+    """What one command led to.
+
+    The records must be durable before the reply, the sends and the withdrawals leave the shard.
+    `timers` are (key, deadline in ms or None to cancel), the last entry of a key counts. `posts`
+    are commands for other shards; `received` names the (source, sequence) to acknowledge when
+    durable.
+    """
+
+    reply: Reply
+    records: list[r.Record]
+    timers: list[tuple[TimerKey, int | None]]
+    sends: list[TaskMessage]
+    withdrawals: list[str]
+    posts: list[tuple[int, Receive]]
+    received: tuple[int, int] | None
+    skipped: list[RunsSkipped]
+
+
+class Options(Struct, frozen=True):
+    """What an operator may choose about the machine's behaviour.
+
+    `catch_up_count` is how many missed runs of a schedule are made up for (None: all of them).
+    """
+
+    task_claim_timeout_ms: int = TASK_CLAIM_TIMEOUT_MS
+    catch_up_count: int | None = SCHEDULE_CATCH_UP_COUNT
+    time_zone: str | None = None
+
+
+def no_fence(fence: Fence, now_ms: int) -> bool:
+    """The fence check of a machine that stands alone: no task is held anywhere."""
+    return False
+
+
+DONE = Reply(Code.OK)
+"""The reply to internal commands, which nobody reads."""
+
+Decision = Callable[["Machine", Any, int], Reply]
+DECISIONS: dict[type[Command], Decision] = {}
+EXPIRIES: dict[TimerKind, Callable[["Machine", str, int], None]] = {}
+
+
+def decides(command: type[Command]) -> Callable[[Decision], Decision]:
+    """Register the function that decides what a command does."""
+
+    def register(decision: Decision) -> Decision:
+        assert command not in DECISIONS, "one decision a command"
+        DECISIONS[command] = decision
+        return decision
+
+    return register
+
+
+class Machine:
+    """One shard's state machine.
+
+    `shard_of` maps an id to a shard's index; `next_serial` gives the process-wide serial numbers;
+    `holds` tells whether a task, of any shard, is held as a fence says.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        shard_of: Callable[[str], int],
+        next_serial: Callable[[], int],
+        options: Options | None = None,
+        holds: Callable[[Fence, int], bool] = no_fence,
+    ) -> None:
+        self.state = ShardState(index, shard_of)
+        self.next_serial = next_serial
+        self.options = options or Options()
+        self.holds = holds
+        self.catching_up: set[str] = set()
+        self._records: list[r.Record] = []
+        self._skipped: list[RunsSkipped] = []
+        self.received: tuple[int, int] | None = None
+
+    def step(self, command: Command, now_ms: int) -> Step:
+        """Carry out one command at the time `now_ms`, which must not go backwards."""
+        reply = DECISIONS[type(command)](self, command, now_ms)
+        return self._finish(reply, now_ms)
+
+    def start(self, now_ms: int) -> Step:
+        """After the replay: look at everything that waits to be sent or was on its way.
+
+        The step's timers are all that the shard needs; its posts are the outbox, sent again.
+        """
+        state = self.state
+        state.timers.extend(self._deadlines())
+        state.touched_roots.update(dict.fromkeys(state.roots))
+        state.new_notifications.extend(
+            task for task in state.notifications.values() if task.state is TaskState.INIT
+        )
+        for target, messages in state.outbox.items():
+            state.messages.extend((target, number, text) for number, text in messages.items())
+        return self._finish(DONE, now_ms)
+
+    def _finish(self, reply: Reply, now_ms: int) -> Step:
+        state = self.state
+        sends: list[TaskMessage] = []
+        if state.touched_roots or state.new_notifications:
+            self._dispatch(sends, now_ms)
+        posts = [
+            (target, Receive(state.index, number, message))
+            for target, number, message in state.messages
+        ]
+        step = Step(
+            reply,
+            self._records,
+            state.timers,
+            sends,
+            state.withdrawals,
+            posts,
+            self.received,
+            self._skipped,
+        )
+        self._records = []
+        state.timers = []
+        if state.withdrawals:
+            state.withdrawals = []
+        if posts:
+            state.messages = []
+        if self._skipped:
+            self._skipped = []
+        self.received = None
+        return step
+
+    def emit(self, record: r.Record) -> None:
+        """Make a fact true and write it down."""
+        self._records.append(record)
+        self.state.apply(record)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no record was emitted since the last step: a failed step changed nothing."""
+        return not self._records
+
+    def note_skipped(self, skipped: RunsSkipped) -> None:
+        """Let the step's reader know of runs that were left out."""
+        self._skipped.append(skipped)
+
+    # Settling: deadlines that have passed
+
+    def promise(self, promise_id: str, now_ms: int) -> Promise | None:
+        """The promise as it is now, timed out if it is time; None if there is none."""
+        promise = self.state.promises.get(promise_id)
+        if (
+            promise is not None
+            and promise.timeout <= now_ms
+            and promise.state is PromiseState.PENDING
+        ):
+            self.emit(
+                r.PromiseCompleted(
+                    promise.id,
+                    promise.timed_out_state,
+                    EMPTY_VALUE,
+                    None,
+                    promise.timeout,
+                    now_ms,
+                )
+            )
+            return self.state.promises[promise_id]
+        return promise
+
+    def task(self, task_id: str, now_ms: int) -> Task | None:
+        """The task as it is now: completed, timed out or released if it is time."""
+        task = self.state.tasks.get(task_id)
+        if task is None:
+            return None
+        if task.kind is not TaskKind.NOTIFY:
+            self.promise(task.root_id, now_ms)
+        deadline = task.deadline
+        if deadline is not None and deadline <= now_ms:
+            if task.timeout <= now_ms:
+                self.emit(r.TaskTimedOut(task.id))
+            else:
+                self.emit(r.TaskReleased(task.id))
+        return task
+
+    def task_is_held(self, fence: Fence, now_ms: int) -> bool:
+        """Whether this shard's task is claimed, with that counter, and its lease runs.
+
+        Changes nothing, so that other shards may ask in the middle of a step of their own.
+        """
+        task = self.state.tasks.get(fence.task_id)
+        if task is None or task.state is not TaskState.CLAIMED or task.counter != fence.counter:
+            return False
+        root = self.state.promises.get(task.root_id)
+        root_over = root is not None and (
+            root.state is not PromiseState.PENDING or root.timeout <= now_ms
+        )
+        deadline = task.deadline
+        return not root_over and deadline is not None and deadline > now_ms
+
+    # Dispatch: which messages go out
+
+    def _dispatch(self, sends: list[TaskMessage], now_ms: int) -> None:
+        state = self.state
+        if state.touched_roots:
+            for root_id in state.touched_roots:
+                self._offer(root_id, sends, now_ms)
+            state.touched_roots.clear()
+        for task in state.new_notifications:
+            if task.state is TaskState.INIT and not task.sending and task.timeout > now_ms:
+                task.sending = True
+                task.stalled = False
+                sends.append(TaskMessage(task.copy(), state.promises.get(task.root_id)))
+        state.new_notifications.clear()
+
+    def _offer(self, root_id: str, sends: list[TaskMessage], now_ms: int) -> None:
+        """Send the oldest task of a root that may go, if none is in flight (rest.md 5.3)."""
+        root = self.state.roots.get(root_id)
+        if root is None or root.active_count or root.sending is not None:
+            return
+        while root.queue:
+            _, task_id = heapq.heappop(root.queue)
+            task = root.tasks.get(task_id)
+            if task is None:
+                continue
+            task.queued = False
+            if task.state is not TaskState.INIT or task.stalled or task.timeout <= now_ms:
+                continue
+            if task.not_before is not None and task.not_before > now_ms:
+                self.state.timers.append(((TimerKind.TASK_DELAY, task.id), task.not_before))
+                continue
+            task.sending = True
+            root.sending = task.id
+            sends.append(TaskMessage(task.copy()))
+            return
+
+    def _deadlines(self) -> Iterator[tuple[TimerKey, int | None]]:
+        """Every deadline of the state, for a timing wheel that starts empty."""
+        state = self.state
+        for promise in state.promises.values():
+            if promise.state is PromiseState.PENDING:
+                yield (TimerKind.PROMISE, promise.id), promise.timeout
+        for task in state.tasks.values():
+            deadline = state.timer_of(task)
+            if deadline is not None:
+                yield (TimerKind.TASK, task.id), deadline
+        for lock in state.locks.values():
+            yield (TimerKind.LOCK, lock.resource_id), lock.expires_at
+        for schedule in state.schedules.values():
+            if schedule.next_run_time is not None:
+                yield (TimerKind.SCHEDULE, schedule.id), schedule.next_run_time
+
+    def cron(self, expression: str) -> Cron:
+        """The parsed cron expression, in the configured time zone."""
+        return parse_cron(expression, self.options.time_zone)
+
+
+@decides(Expire)
+def expire(machine: Machine, command: Expire, now_ms: int) -> Reply:
+    """A timer has fired."""
+    EXPIRIES[command.kind](machine, command.id, now_ms)
+    return DONE
+
+
+@decides(Receive)
+def receive(machine: Machine, command: Receive, now_ms: int) -> Reply:
+    """Apply another shard's message, unless it was applied before."""
+    machine.received = (command.source, command.sequence)
+    if command.sequence > machine.state.inbox.get(command.source, 0):
+        serial = 0
+        if isinstance(command.message, r.PromiseMessage):
+            machine.promise(command.message.id, now_ms)
+            serial = machine.next_serial()
+        machine.emit(
+            r.MessageReceived(command.source, command.sequence, command.message, serial, now_ms)
+        )
+    return DONE
+
+
+@decides(Acknowledge)
+def acknowledge(machine: Machine, command: Acknowledge, now_ms: int) -> Reply:
+    """Forget what the target shard has durably applied."""
+    waiting = machine.state.outbox.get(command.target)
+    if waiting and next(iter(waiting)) <= command.sequence:
+        machine.emit(r.MessagesAcknowledged(command.target, command.sequence))
+    return DONE
+
+
+# The other commands' decisions register themselves when their modules are imported.
+from . import locks, promises, schedules, tasks  # noqa: E402, F401

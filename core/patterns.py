@@ -1,0 +1,39 @@
+"""Id patterns of searches: `*` stands for any characters, everything else for itself.
+
+Matching is case-sensitive, covers the whole id and takes time linear in the id (decisions.md 1;
+a regular expression would let a hostile pattern take forever).
+"""
+
+
+class Pattern:
+    """A compiled id pattern."""
+
+    __slots__ = ("_exact", "_inner", "_prefix", "_suffix")
+
+    def __init__(self, pattern: str) -> None:
+        first, *rest = pattern.split("*")
+        self._exact = pattern if not rest else None
+        self._prefix = first
+        self._suffix = rest[-1] if rest else ""
+        self._inner = [part for part in rest[:-1] if part]
+
+    @property
+    def exact(self) -> str | None:
+        """The only id that can match, if the pattern has no wildcard."""
+        return self._exact
+
+    def matches(self, text: str) -> bool:
+        """Whether the pattern covers the whole of `text`."""
+        if self._exact is not None:
+            return text == self._exact
+        if not text.startswith(self._prefix):
+            return False
+        start, end = len(self._prefix), len(text) - len(self._suffix)
+        if start > end or not text.endswith(self._suffix):
+            return False
+        for part in self._inner:
+            found = text.find(part, start, end)
+            if found < 0:
+                return False
+            start = found + len(part)
+        return True

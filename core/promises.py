@@ -1,0 +1,209 @@
+"""What the promise commands do: create, read, complete, wait, search (rest.md 2, 3, 4, 10)."""
+
+from . import lifecycles, task_ids
+from . import records as r
+from .codes import Code
+from .commands import (
+    CompletePromise,
+    CreateCallback,
+    CreatePromise,
+    CreateSubscription,
+    ReadPromise,
+    SearchPromises,
+    TimerKind,
+)
+from .limits import saturating_add
+from .machine import EXPIRIES, Machine, decides
+from .model import Callback, Fence, Promise, PromiseState, TaskKind
+from .patterns import Pattern
+from .replies import PromisePage, Reply
+from .state import seed_of
+
+
+def keys_match(stored: str | None, given: str | None) -> bool:
+    """Whether two idempotency keys match; a missing one matches nothing."""
+    return stored is not None and stored == given
+
+
+def _is_fenced(machine: Machine, fence: Fence | None, now_ms: int) -> bool:
+    return fence is not None and not machine.holds(fence, now_ms)
+
+
+@decides(CreatePromise)
+def create_promise(machine: Machine, command: CreatePromise, now_ms: int) -> Reply:
+    """Create a promise, and the task that its tags ask for."""
+    if _is_fenced(machine, command.fence, now_ms):
+        return Reply(Code.TASK_FENCED)
+    existing = machine.promise(command.id, now_ms)
+    if existing is not None:
+        matches = keys_match(existing.key_for_create, command.idempotency_key)
+        code = lifecycles.CREATE_EXISTING[existing.state, matches, command.strict]
+        return Reply(code, promise=existing if code is Code.OK else None)
+    seed = seed_of(command.tags)
+    if command.claim is not None:
+        if seed is None:
+            return Reply(Code.RECEIVER_NOT_FOUND)
+        claim = command.claim
+        seed = r.TaskSeed(
+            seed.receiver,
+            claim.process_id,
+            claim.ttl,
+            saturating_add(now_ms, claim.ttl),
+            seed.not_before,
+        )
+    machine.emit(
+        r.PromiseCreated(
+            command.id,
+            machine.next_serial(),
+            command.timeout,
+            now_ms,
+            command.param,
+            command.tags or None,
+            command.idempotency_key,
+            command.trace,
+            seed,
+        )
+    )
+    task = None
+    if command.claim is not None:
+        task = machine.state.tasks[task_ids.invoke_id(command.id)].copy()
+    return Reply(Code.CREATED, promise=machine.state.promises[command.id], task=task)
+
+
+@decides(ReadPromise)
+def read_promise(machine: Machine, command: ReadPromise, now_ms: int) -> Reply:
+    """Read a promise."""
+    promise = machine.promise(command.id, now_ms)
+    if promise is None:
+        return Reply(Code.PROMISE_NOT_FOUND)
+    return Reply(Code.OK, promise=promise)
+
+
+@decides(CompletePromise)
+def complete_promise(machine: Machine, command: CompletePromise, now_ms: int) -> Reply:
+    """Complete a promise, once."""
+    if _is_fenced(machine, command.fence, now_ms):
+        return Reply(Code.TASK_FENCED)
+    promise = machine.promise(command.id, now_ms)
+    if promise is None:
+        return Reply(Code.PROMISE_NOT_FOUND)
+    matches = keys_match(promise.key_for_complete, command.idempotency_key)
+    same = promise.state is command.state
+    code = lifecycles.COMPLETE[promise.state, matches, same, command.strict]
+    if code is Code.CREATED:
+        machine.emit(
+            r.PromiseCompleted(
+                command.id,
+                command.state,
+                command.value,
+                command.idempotency_key,
+                now_ms,
+                now_ms,
+            )
+        )
+        promise = machine.state.promises[command.id]
+    elif code is not Code.OK:
+        return Reply(code)
+    return Reply(code, promise=promise)
+
+
+@decides(CreateCallback)
+def create_callback(machine: Machine, command: CreateCallback, now_ms: int) -> Reply:
+    """Have a root resumed when a promise completes."""
+    if command.promise_id == command.root_id:
+        return Reply(Code.SAME_ROOT)
+    if _is_fenced(machine, command.fence, now_ms):
+        return Reply(Code.TASK_FENCED)
+    return _wait_for(
+        machine,
+        Callback(
+            task_ids.resume_id(command.root_id, command.promise_id),
+            TaskKind.RESUME,
+            command.promise_id,
+            command.root_id,
+            command.timeout,
+            command.receiver,
+            now_ms,
+            command.trace,
+        ),
+        now_ms,
+    )
+
+
+@decides(CreateSubscription)
+def create_subscription(machine: Machine, command: CreateSubscription, now_ms: int) -> Reply:
+    """Have a receiver notified when a promise completes."""
+    return _wait_for(
+        machine,
+        Callback(
+            task_ids.notify_id(command.promise_id, command.name),
+            TaskKind.NOTIFY,
+            command.promise_id,
+            command.promise_id,
+            command.timeout,
+            command.receiver,
+            now_ms,
+            command.trace,
+        ),
+        now_ms,
+    )
+
+
+def _wait_for(machine: Machine, callback: Callback, now_ms: int) -> Reply:
+    """Register a callback while its promise is pending; once per id (rest.md 4.2)."""
+    promise = machine.promise(callback.promise_id, now_ms)
+    if promise is None:
+        return Reply(Code.PROMISE_NOT_FOUND)
+    registered = machine.state.callbacks.get(promise.id, {})
+    if promise.state is not PromiseState.PENDING or callback.id in registered:
+        return Reply(Code.OK, promise=promise)
+    machine.emit(r.CallbackCreated(callback))
+    return Reply(Code.CREATED, promise=promise, callback=callback)
+
+
+@decides(SearchPromises)
+def search_promises(machine: Machine, command: SearchPromises, now_ms: int) -> Reply:
+    """One page of this shard's promises that match, newest first."""
+    pattern = Pattern(command.pattern)
+    if pattern.exact is not None:
+        promise = machine.promise(pattern.exact, now_ms)
+        found = (
+            promise is not None
+            and promise.serial < command.before_serial
+            and _matches(promise, command)
+        )
+        return _page([promise] if found and promise is not None else [], None)
+    matched: list[Promise] = []
+    last = command.before_serial
+    index = machine.state.promise_index
+    for serial, promise_id in index.below(command.before_serial, command.scan_count):
+        last = serial
+        if promise_id is None or not pattern.matches(promise_id):
+            continue
+        promise = machine.promise(promise_id, now_ms)
+        if promise is not None and _matches(promise, command):
+            matched.append(promise)
+            if len(matched) == command.limit_count:
+                break
+    return _page(matched, last if index.has_below(last) else None)
+
+
+def _matches(promise: Promise, command: SearchPromises) -> bool:
+    if promise.state not in command.states:
+        return False
+    if not command.tags:
+        return True
+    tags = promise.tags
+    return tags is not None and all(tags.get(key) == value for key, value in command.tags.items())
+
+
+def _page(promises: list[Promise], next_before: int | None) -> Reply:
+    return Reply(Code.OK, promises=PromisePage(tuple(promises), next_before))
+
+
+def expire_promise(machine: Machine, promise_id: str, now_ms: int) -> None:
+    """The promise's timer fired: settling it does the rest."""
+    machine.promise(promise_id, now_ms)
+
+
+EXPIRIES[TimerKind.PROMISE] = expire_promise

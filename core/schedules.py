@@ -1,0 +1,152 @@
+"""What the schedule commands do, and how schedules fire (rest.md 8, decisions.md 1).
+
+A run is one instant of a schedule's cron expression. Each run creates one promise, exactly once:
+the record that moves the schedule on also carries the promise. Runs missed during a downtime are
+made up for in order; beyond the configured count the oldest are left out.
+"""
+
+from . import records as r
+from .codes import Code
+from .commands import (
+    CreateSchedule,
+    DeleteSchedule,
+    ReadSchedule,
+    SearchSchedules,
+    TimerKind,
+)
+from .limits import SCHEDULE_BATCH_COUNT, saturating_add
+from .machine import EXPIRIES, Machine, RunsSkipped, decides
+from .model import TAG_INVOCATION, TAG_SCHEDULE, Schedule
+from .patterns import Pattern
+from .promises import keys_match
+from .replies import Reply, SchedulePage
+from .templates import expand
+
+
+@decides(CreateSchedule)
+def create_schedule(machine: Machine, command: CreateSchedule, now_ms: int) -> Reply:
+    """Create a schedule, or answer the existing one if the idempotency keys match.
+
+    The caller has checked the cron expression and the template.
+    """
+    existing = machine.state.schedules.get(command.id)
+    if existing is not None:
+        if keys_match(existing.idempotency_key, command.idempotency_key):
+            return Reply(Code.OK, schedule=existing)
+        return Reply(Code.SCHEDULE_EXISTS)
+    schedule = Schedule(
+        command.id,
+        machine.next_serial(),
+        command.cron,
+        command.promise_id,
+        command.promise_timeout,
+        now_ms,
+        machine.cron(command.cron).next_after_ms(now_ms),
+        command.description,
+        command.tags or None,
+        command.promise_param,
+        command.promise_tags or None,
+        command.idempotency_key,
+    )
+    machine.emit(r.ScheduleCreated(schedule))
+    return Reply(Code.CREATED, schedule=schedule)
+
+
+@decides(ReadSchedule)
+def read_schedule(machine: Machine, command: ReadSchedule, now_ms: int) -> Reply:
+    """Read a schedule."""
+    schedule = machine.state.schedules.get(command.id)
+    if schedule is None:
+        return Reply(Code.SCHEDULE_NOT_FOUND)
+    return Reply(Code.OK, schedule=schedule)
+
+
+@decides(DeleteSchedule)
+def delete_schedule(machine: Machine, command: DeleteSchedule, now_ms: int) -> Reply:
+    """Delete a schedule."""
+    if command.id not in machine.state.schedules:
+        return Reply(Code.SCHEDULE_NOT_FOUND)
+    machine.emit(r.ScheduleDeleted(command.id))
+    machine.catching_up.discard(command.id)
+    return Reply(Code.NO_CONTENT)
+
+
+@decides(SearchSchedules)
+def search_schedules(machine: Machine, command: SearchSchedules, now_ms: int) -> Reply:
+    """One page of this shard's schedules that match, newest first."""
+    pattern = Pattern(command.pattern)
+    matched: list[Schedule] = []
+    last = command.before_serial
+    index = machine.state.schedule_index
+    for serial, schedule_id in index.below(command.before_serial, command.scan_count):
+        last = serial
+        if schedule_id is None or not pattern.matches(schedule_id):
+            continue
+        schedule = machine.state.schedules[schedule_id]
+        tags = schedule.tags or {}
+        if all(tags.get(key) == value for key, value in command.tags.items()):
+            matched.append(schedule)
+            if len(matched) == command.limit_count:
+                break
+    next_before = last if index.has_below(last) else None
+    return Reply(Code.OK, schedules=SchedulePage(tuple(matched), next_before))
+
+
+def fire(machine: Machine, schedule_id: str, now_ms: int) -> None:
+    """The schedule's timer fired: create the promises of the runs that are due, in order.
+
+    At most SCHEDULE_BATCH_COUNT at once; the timer of the next run then fires immediately.
+    """
+    for _ in range(SCHEDULE_BATCH_COUNT):
+        schedule = machine.state.schedules.get(schedule_id)
+        if schedule is None or schedule.next_run_time is None:
+            return
+        run_time = schedule.next_run_time
+        if run_time > now_ms:
+            machine.catching_up.discard(schedule_id)
+            return
+        next_run_time = machine.cron(schedule.cron).next_after_ms(run_time)
+        if (
+            next_run_time is not None
+            and next_run_time <= now_ms
+            and schedule_id not in machine.catching_up
+        ):
+            machine.catching_up.add(schedule_id)
+            if _skip(machine, schedule, now_ms):
+                continue
+        _run(machine, schedule, next_run_time, now_ms)
+
+
+def _skip(machine: Machine, schedule: Schedule, now_ms: int) -> bool:
+    """Leave out the oldest missed runs, if there are too many; whether it did."""
+    limit = machine.options.catch_up_count
+    if limit is None or schedule.next_run_time is None:
+        return False
+    first = schedule.next_run_time
+    due = machine.cron(schedule.cron).latest_between_ms(first - 1, now_ms, limit)
+    if due and due[0] == first:
+        return False
+    resumed_at = due[0] if due else machine.cron(schedule.cron).next_after_ms(now_ms)
+    machine.emit(r.ScheduleSkipped(schedule.id, resumed_at))
+    machine.note_skipped(RunsSkipped(schedule.id, first, resumed_at))
+    return True
+
+
+def _run(machine: Machine, schedule: Schedule, next_run_time: int | None, now_ms: int) -> None:
+    run_time = schedule.next_run_time
+    assert run_time is not None, "a schedule that never runs has no timer"
+    promise = r.PromiseMessage(
+        expand(schedule.promise_id, schedule.id, run_time),
+        saturating_add(run_time, schedule.promise_timeout),
+        schedule.promise_param,
+        {
+            **(schedule.promise_tags or {}),
+            TAG_SCHEDULE: schedule.id,
+            TAG_INVOCATION: "true",
+        },
+    )
+    serial = machine.next_serial()
+    machine.emit(r.ScheduleFired(schedule.id, run_time, next_run_time, promise, serial, now_ms))
+
+
+EXPIRIES[TimerKind.SCHEDULE] = fire

@@ -1,0 +1,57 @@
+"""The order of creation in one shard: serial numbers and ids, newest first.
+
+Serials only grow, so the index is two parallel lists that are appended to and searched by
+bisection. Deleted entries leave a hole, and the lists are compacted when holes are the majority.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+
+class SerialIndex:
+    """Ids ordered by the serial they were created with."""
+
+    __slots__ = ("_holes", "_ids", "_serials")
+
+    def __init__(self) -> None:
+        self._serials: list[int] = []
+        self._ids: list[str | None] = []
+        self._holes = 0
+
+    def append(self, serial: int, identifier: str) -> None:
+        """Add the newest entry; its serial must be larger than all before."""
+        assert not self._serials or serial > self._serials[-1], "serials only grow"
+        self._serials.append(serial)
+        self._ids.append(identifier)
+
+    def discard(self, serial: int) -> None:
+        """Remove an entry, if it is there."""
+        position = bisect_left(self._serials, serial)
+        if position == len(self._serials) or self._serials[position] != serial:
+            return
+        if self._ids[position] is not None:
+            self._ids[position] = None
+            self._holes += 1
+        if self._holes * 2 > len(self._ids):
+            kept = [
+                pair for pair in zip(self._serials, self._ids, strict=True) if pair[1] is not None
+            ]
+            self._serials = [serial for serial, _ in kept]
+            self._ids = [identifier for _, identifier in kept]
+            self._holes = 0
+
+    def below(self, serial: int, scan_count: int) -> Iterator[tuple[int, str | None]]:
+        """The entries with smaller serials, newest first, at most `scan_count` of them.
+
+        An id of None is a hole; the caller counts it as looked at.
+        """
+        position = bisect_left(self._serials, serial)
+        for index in range(position - 1, max(position - 1 - scan_count, -1), -1):
+            yield self._serials[index], self._ids[index]
+
+    def has_below(self, serial: int) -> bool:
+        """Whether there is any entry with a smaller serial."""
+        return bool(self._serials) and self._serials[0] < serial
+
+    def __len__(self) -> int:
+        return len(self._serials) - self._holes

@@ -1,0 +1,450 @@
+"""The state of one shard, and how each record changes it.
+
+Rules of this file: state changes only in `apply` and what it calls, live and on replay alike
+(invariant I2 of design.md); nothing here reads a clock or decides anything a client asked for;
+beside the state there are *notes* that are not part of it and are rebuilt after a replay: timers to
+change, roots and notifications that the dispatcher should look at, messages that may leave the
+shard.
+"""
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+from . import records as r
+from . import task_ids
+from .addresses import route
+from .commands import TimerKind
+from .limits import INTEGER_MAX, saturating_add
+from .model import (
+    TAG_DELAY,
+    TAG_INVOKE,
+    Callback,
+    Lock,
+    Promise,
+    PromiseState,
+    Schedule,
+    Task,
+    TaskKind,
+    TaskState,
+    replace,
+)
+from .serial_index import SerialIndex
+
+TimerKey = tuple[TimerKind, str]
+ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
+
+
+class Root:
+    """The unfinished tasks of one root promise, of which one at a time is in flight.
+
+    `queue` holds (sequence, id) of tasks that wait to be sent, the oldest first; entries that are
+    no longer true are dropped when they come up. `active_count` counts enqueued and claimed tasks.
+    """
+
+    __slots__ = ("active_count", "queue", "sending", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task] = {}
+        self.queue: list[tuple[int, str]] = []
+        self.active_count = 0
+        self.sending: str | None = None
+
+
+class ShardState:
+    """All promises, callbacks, tasks, schedules and locks of one shard."""
+
+    def __init__(self, index: int, shard_of: Callable[[str], int]) -> None:
+        self.index = index
+        self.shard_of = shard_of
+        self.promises: dict[str, Promise] = {}
+        self.promise_index = SerialIndex()
+        self.pending_count = 0
+        self.callbacks: dict[str, dict[str, Callback]] = {}
+        self.tasks: dict[str, Task] = {}
+        self.task_sequence = 0
+        self.roots: dict[str, Root] = {}
+        self.notifications: dict[str, Task] = {}
+        self.claimed: dict[str, dict[str, Task]] = {}
+        self.schedules: dict[str, Schedule] = {}
+        self.schedule_index = SerialIndex()
+        self.locks: dict[str, Lock] = {}
+        self.locks_of: dict[str, dict[str, None]] = {}
+        self.outbox: dict[int, dict[int, r.ShardMessage]] = {}
+        self.outbox_sequence: dict[int, int] = {}
+        self.inbox: dict[int, int] = {}
+        self.largest_serial = 0
+        # Notes for the machine; see the top of this file.
+        self.timers: list[tuple[TimerKey, int | None]] = []
+        self.touched_roots: dict[str, None] = {}
+        self.new_notifications: list[Task] = []
+        self.withdrawals: list[str] = []
+        self.messages: list[tuple[int, int, r.ShardMessage]] = []
+
+    def apply(self, record: r.Record) -> None:
+        """Make the fact `record` true."""
+        _APPLY[type(record)](self, record)
+
+    def replay(self, record: r.Record) -> None:
+        """Apply a record read from the log: the same, without notes."""
+        _APPLY[type(record)](self, record)
+        self.timers.clear()
+        self.touched_roots.clear()
+        self.new_notifications.clear()
+        self.withdrawals.clear()
+        self.messages.clear()
+
+    # Promises
+
+    def promise_created(self, record: r.PromiseCreated) -> None:
+        promise = Promise(
+            record.id,
+            record.serial,
+            PromiseState.PENDING,
+            record.timeout,
+            record.created_on,
+            record.param,
+            record.tags,
+            record.key_for_create,
+            trace=record.trace,
+        )
+        self._add_promise(promise, record.task)
+
+    def _add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
+        assert promise.id not in self.promises, "a promise is created once"
+        self.promises[promise.id] = promise
+        self.promise_index.append(promise.serial, promise.id)
+        self.largest_serial = max(self.largest_serial, promise.serial)
+        self.pending_count += 1
+        self.timers.append(((TimerKind.PROMISE, promise.id), promise.timeout))
+        if seed is None:
+            return
+        task = Task(
+            task_ids.invoke_id(promise.id),
+            TaskKind.INVOKE,
+            promise.id,
+            promise.id,
+            seed.receiver,
+            promise.timeout,
+            0,
+            promise.created_on,
+            not_before=seed.not_before,
+            trace=promise.trace,
+        )
+        self._add_task(task)
+        if seed.process_id is not None:
+            self._claim(task, seed.process_id, seed.ttl, seed.expires_at)
+
+    def promise_completed(self, record: r.PromiseCompleted) -> None:
+        promise = self.promises[record.id]
+        assert promise.state is PromiseState.PENDING, "a promise completes once"
+        self.promises[record.id] = replace(
+            promise,
+            state=record.state,
+            value=record.value,
+            key_for_complete=record.key_for_complete,
+            completed_on=record.completed_on,
+        )
+        self.pending_count -= 1
+        self.timers.append(((TimerKind.PROMISE, record.id), None))
+        root = self.roots.get(record.id)
+        if root is not None:
+            for task in list(root.tasks.values()):
+                task.completed_on = record.at
+                self._move(task, TaskState.COMPLETED)
+        callbacks = self.callbacks.pop(record.id, None)
+        if callbacks is not None:
+            for identifier in sorted(callbacks):
+                self._fire(callbacks[identifier], record.at)
+
+    def _fire(self, callback: Callback, at: int) -> None:
+        """Turn a callback into its task; the callback's promise has completed."""
+        if callback.kind is TaskKind.RESUME:
+            target = self.shard_of(callback.root_id)
+            if target != self.index:
+                self._post(target, r.ResumeMessage(callback, at))
+                return
+        self._add_callback_task(callback, at)
+
+    def _add_callback_task(self, callback: Callback, at: int) -> None:
+        self._add_task(
+            Task(
+                callback.id,
+                callback.kind,
+                callback.root_id,
+                callback.promise_id,
+                callback.receiver,
+                callback.timeout,
+                0,
+                at,
+                trace=callback.trace,
+            )
+        )
+
+    def callback_created(self, record: r.CallbackCreated) -> None:
+        callback = record.callback
+        self.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+
+    # Tasks
+
+    def _add_task(self, task: Task) -> None:
+        old = self.tasks.get(task.id)
+        if old is not None:
+            if not old.is_final:
+                return
+            task.counter = old.counter + 1  # so that no old message fits the new task
+        self.task_sequence += 1
+        task.sequence = self.task_sequence
+        self.tasks[task.id] = task
+        if task.kind is TaskKind.NOTIFY:
+            self.notifications[task.id] = task
+            self.new_notifications.append(task)
+        else:
+            self.roots.setdefault(task.root_id, Root()).tasks[task.id] = task
+            self.queue(task)
+        self._arm(task)
+
+    def queue(self, task: Task) -> None:
+        """Let a task that may be sent wait for its turn among those of its root."""
+        self.touched_roots[task.root_id] = None
+        if not task.queued:
+            task.queued = True
+            heapq.heappush(self.roots[task.root_id].queue, (task.sequence, task.id))
+
+    def timer_of(self, task: Task) -> int | None:
+        """The deadline that the task needs a timer for; None if it needs none."""
+        deadline = task.deadline
+        if deadline is not None and task.kind is TaskKind.INVOKE and deadline == task.timeout:
+            return None  # its promise has the same timeout, and ends the task
+        return deadline
+
+    def _arm(self, task: Task) -> None:
+        self.timers.append(((TimerKind.TASK, task.id), self.timer_of(task)))
+
+    def _move(self, task: Task, state: TaskState) -> None:
+        """Change a task's state, with everything that is counted or indexed by it."""
+        was, task.state = task.state, state
+        if was is TaskState.CLAIMED:
+            self._forget_claim(task)
+        if task.sending or task.stalled:
+            self.withdrawals.append(task.id)
+        self.settle_send(task)
+        task.stalled = False
+        final = task.is_final
+        if task.kind is TaskKind.NOTIFY:
+            if final:
+                self.notifications.pop(task.id, None)
+            elif state is TaskState.INIT:
+                self.new_notifications.append(task)
+        else:
+            root = self.roots[task.root_id]
+            root.active_count += (state in ACTIVE) - (was in ACTIVE)
+            if final:
+                del root.tasks[task.id]
+            if not root.tasks:
+                del self.roots[task.root_id]
+            elif state is TaskState.INIT:
+                self.queue(task)
+            self.touched_roots[task.root_id] = None
+        self._arm(task)
+
+    def settle_send(self, task: Task) -> None:
+        """Note that delivery no longer works on this task."""
+        if not task.sending:
+            return
+        task.sending = False
+        root = self.roots.get(task.root_id)
+        if root is not None and root.sending == task.id:
+            root.sending = None
+            self.touched_roots[task.root_id] = None
+
+    def _claim(self, task: Task, process_id: str, ttl: int, expires_at: int) -> None:
+        task.ttl = ttl
+        task.expires_at = expires_at
+        self._move(task, TaskState.CLAIMED)
+        task.process_id = process_id
+        self.claimed.setdefault(process_id, {})[task.id] = task
+
+    def _forget_claim(self, task: Task) -> None:
+        assert task.process_id is not None, "a claimed task has a holder"
+        held = self.claimed[task.process_id]
+        del held[task.id]
+        if not held:
+            del self.claimed[task.process_id]
+
+    def task_enqueued(self, record: r.TaskEnqueued) -> None:
+        task = self.tasks[record.id]
+        task.expires_at = record.expires_at
+        self._move(task, TaskState.ENQUEUED)
+
+    def task_delivered(self, record: r.TaskDelivered) -> None:
+        self._move(self.tasks[record.id], TaskState.COMPLETED)
+
+    def task_claimed(self, record: r.TaskClaimed) -> None:
+        self._claim(self.tasks[record.id], record.process_id, record.ttl, record.expires_at)
+
+    def _clear_lease(self, task: Task) -> None:
+        task.process_id = None
+        task.ttl = 0
+        task.expires_at = 0
+
+    def task_released(self, record: r.TaskReleased) -> None:
+        task = self.tasks[record.id]
+        task.counter += 1
+        self._move(task, TaskState.INIT)
+        self._clear_lease(task)
+
+    def task_completed(self, record: r.TaskCompleted) -> None:
+        task = self.tasks[record.id]
+        task.completed_on = record.at
+        self._move(task, TaskState.COMPLETED)
+        self._clear_lease(task)
+
+    def task_timed_out(self, record: r.TaskTimedOut) -> None:
+        task = self.tasks[record.id]
+        task.completed_on = task.timeout
+        self._move(task, TaskState.TIMEDOUT)
+        self._clear_lease(task)
+
+    def tasks_renewed(self, record: r.TasksRenewed) -> None:
+        for task in self.claimed.get(record.process_id, {}).values():
+            task.expires_at = saturating_add(record.at, task.ttl)
+            self._arm(task)
+
+    # Schedules
+
+    def schedule_created(self, record: r.ScheduleCreated) -> None:
+        self._set_schedule(record.schedule)
+        self.schedule_index.append(record.schedule.serial, record.schedule.id)
+        self.largest_serial = max(self.largest_serial, record.schedule.serial)
+
+    def schedule_deleted(self, record: r.ScheduleDeleted) -> None:
+        schedule = self.schedules.pop(record.id)
+        self.schedule_index.discard(schedule.serial)
+        self.timers.append(((TimerKind.SCHEDULE, record.id), None))
+
+    def schedule_fired(self, record: r.ScheduleFired) -> None:
+        schedule = self.schedules[record.id]
+        self._set_schedule(
+            replace(schedule, last_run_time=record.run_time, next_run_time=record.next_run_time)
+        )
+        target = self.shard_of(record.promise.id)
+        if target != self.index:
+            self._post(target, record.promise)
+        else:
+            self._create_from_message(record.promise, record.serial, record.at)
+
+    def schedule_skipped(self, record: r.ScheduleSkipped) -> None:
+        schedule = self.schedules[record.id]
+        self._set_schedule(replace(schedule, next_run_time=record.next_run_time))
+
+    def _set_schedule(self, schedule: Schedule) -> None:
+        self.schedules[schedule.id] = schedule
+        self.timers.append(((TimerKind.SCHEDULE, schedule.id), schedule.next_run_time))
+
+    def _create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
+        if message.id in self.promises:
+            return  # as on the reference server: the promise stays, the schedule goes on
+        promise = Promise(
+            message.id,
+            serial,
+            PromiseState.PENDING,
+            message.timeout,
+            at,
+            message.param,
+            message.tags,
+        )
+        self._add_promise(promise, seed_of(message.tags))
+
+    # Locks
+
+    def lock_acquired(self, record: r.LockAcquired) -> None:
+        lock = record.lock
+        self._drop_lock(lock.resource_id)
+        self.locks[lock.resource_id] = lock
+        self.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
+        self.timers.append(((TimerKind.LOCK, lock.resource_id), lock.expires_at))
+
+    def lock_released(self, record: r.LockReleased) -> None:
+        self._drop_lock(record.resource_id)
+        self.timers.append(((TimerKind.LOCK, record.resource_id), None))
+
+    def _drop_lock(self, resource_id: str) -> None:
+        lock = self.locks.pop(resource_id, None)
+        if lock is None:
+            return
+        held = self.locks_of[lock.process_id]
+        del held[resource_id]
+        if not held:
+            del self.locks_of[lock.process_id]
+
+    def locks_renewed(self, record: r.LocksRenewed) -> None:
+        for resource_id in self.locks_of.get(record.process_id, {}):
+            lock = self.locks[resource_id]
+            expires_at = saturating_add(record.at, lock.ttl)
+            self.locks[resource_id] = replace(lock, expires_at=expires_at)
+            self.timers.append(((TimerKind.LOCK, resource_id), expires_at))
+
+    # Messages between shards
+
+    def _post(self, target: int, message: r.ShardMessage) -> None:
+        sequence = self.outbox_sequence.get(target, 0) + 1
+        self.outbox_sequence[target] = sequence
+        self.outbox.setdefault(target, {})[sequence] = message
+        self.messages.append((target, sequence, message))
+
+    def message_received(self, record: r.MessageReceived) -> None:
+        assert record.sequence > self.inbox.get(record.source, 0), "a message is applied once"
+        self.inbox[record.source] = record.sequence
+        if isinstance(record.message, r.ResumeMessage):
+            self._add_callback_task(record.message.callback, record.message.created_on)
+        else:
+            self._create_from_message(record.message, record.serial, record.at)
+
+    def messages_acknowledged(self, record: r.MessagesAcknowledged) -> None:
+        waiting = self.outbox.get(record.target, {})
+        for sequence in [number for number in waiting if number <= record.sequence]:
+            del waiting[sequence]
+        if not waiting:
+            self.outbox.pop(record.target, None)
+
+
+def seed_of(tags: dict[str, str] | None) -> r.TaskSeed | None:
+    """The invoke task that a promise with these tags gets; None if they name no receiver."""
+    if tags is None or TAG_INVOKE not in tags:
+        return None
+    receiver = route(tags[TAG_INVOKE])
+    if receiver is None:
+        return None
+    return r.TaskSeed(receiver, not_before=_delay(tags))
+
+
+def _delay(tags: dict[str, str]) -> int | None:
+    """The time before which the task is not sent; a malformed tag is ignored (rest.md 14.2)."""
+    text = tags.get(TAG_DELAY, "")
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        return None
+    return min(int(text), INTEGER_MAX)
+
+
+_APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
+    r.PromiseCreated: ShardState.promise_created,
+    r.PromiseCompleted: ShardState.promise_completed,
+    r.CallbackCreated: ShardState.callback_created,
+    r.TaskEnqueued: ShardState.task_enqueued,
+    r.TaskDelivered: ShardState.task_delivered,
+    r.TaskClaimed: ShardState.task_claimed,
+    r.TaskReleased: ShardState.task_released,
+    r.TaskCompleted: ShardState.task_completed,
+    r.TaskTimedOut: ShardState.task_timed_out,
+    r.TasksRenewed: ShardState.tasks_renewed,
+    r.ScheduleCreated: ShardState.schedule_created,
+    r.ScheduleDeleted: ShardState.schedule_deleted,
+    r.ScheduleFired: ShardState.schedule_fired,
+    r.ScheduleSkipped: ShardState.schedule_skipped,
+    r.LockAcquired: ShardState.lock_acquired,
+    r.LockReleased: ShardState.lock_released,
+    r.LocksRenewed: ShardState.locks_renewed,
+    r.MessageReceived: ShardState.message_received,
+    r.MessagesAcknowledged: ShardState.messages_acknowledged,
+}

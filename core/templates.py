@@ -1,0 +1,30 @@
+"""Promise id templates of schedules: `{{.id}}` and `{{.timestamp}}`, nothing else.
+
+The values are put in as they are (decisions.md 1). Blanks inside the braces are allowed, as in Go
+templates.
+"""
+
+import re
+
+_PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+_NAMES = (".id", ".timestamp")
+_ALLOWED = "allowed are {{.id}} and {{.timestamp}}"
+
+
+def check(template: str) -> str | None:
+    """Say what is wrong with a template; None if nothing is."""
+    for match in _PLACEHOLDER.finditer(template):
+        if match[1] not in _NAMES:
+            return (
+                f"unknown placeholder {match[0]!r}; allowed are {{{{.id}}}} and {{{{.timestamp}}}}"
+            )
+    rest = _PLACEHOLDER.sub("", template)
+    if "{{" in rest or "}}" in rest:
+        return "unbalanced '{{' or '}}'"
+    return None
+
+
+def expand(template: str, schedule_id: str, timestamp_ms: int) -> str:
+    """The promise id for the run of a schedule at `timestamp_ms`."""
+    values = {".id": schedule_id, ".timestamp": str(timestamp_ms)}
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)

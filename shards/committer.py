@@ -1,0 +1,182 @@
+"""Group commit, seen from the shards: records in, "durable up to here" out.
+
+All shards append to one log. What they append within one turn of the event loop becomes one batch
+for the writer, and so shares one fdatasync. A *position* is the log sequence of the last record
+that was handed over; when the log is durable up to a position, `on_durable` is called with it, in
+the event loop. After a failure of the log nothing is durable any more, ever (fail stop).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import trio
+
+from troth.persistence.errors import LogFailure
+from troth.persistence.log import Log, LogRecord
+from troth.persistence.writer import Writer
+
+from .errors import StorageFailed
+
+
+class BatchWriter(Protocol):
+    """What the committer needs of a writer; `persistence.writer.Writer` is the real one."""
+
+    def submit(self, batch: list[LogRecord]) -> None:
+        """Take a batch, never waiting."""
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """Write what was submitted, then end."""
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True, slots=True)
+class CommitterStatistics:
+    """Positions are log sequences; `pending_bytes` is appended and not yet durable."""
+
+    position: int
+    durable_position: int
+    pending_bytes: int
+    batches_count: int
+    records_count: int
+    failed: bool
+
+
+class DirectWriter:
+    """A writer without a thread, for a log that needs no waiting (`--in-memory`)."""
+
+    def __init__(self, log: Log, on_durable: Callable[[int], None]) -> None:
+        self._log = log
+        self._on_durable = on_durable
+
+    def submit(self, batch: list[LogRecord]) -> None:
+        self._on_durable(self._log.append(batch, self._log.next_sequence))
+
+    def close(self) -> None:
+        self._log.close()
+
+
+def start_writer_thread(log: Log, committer: "Committer") -> Writer:
+    """Start the real writer; it reports to `committer` through the event loop."""
+    token = trio.lowlevel.current_trio_token()
+
+    def in_loop(function: Callable[..., None], *arguments: object) -> None:
+        try:
+            token.run_sync_soon(function, *arguments)
+        except trio.RunFinishedError:
+            return  # the server has ended; nobody waits for this report any more
+
+    writer = Writer(
+        log,
+        lambda sequence: in_loop(committer.durable, sequence),
+        lambda failure: in_loop(committer.fail, failure),
+    )
+    writer.start()
+    return writer
+
+
+@final
+class Committer:
+    """Collects the records of all shards into batches.
+
+    `on_durable(position)` runs in the event loop whenever the durable position has grown.
+    """
+
+    def __init__(self, next_sequence: int, on_durable: Callable[[int], None]) -> None:
+        self.position = next_sequence - 1
+        self.durable_position = next_sequence - 1
+        self.failure: LogFailure | None = None
+        self.failed = trio.Event()
+        self._on_durable = on_durable
+        self._pending: list[LogRecord] = []
+        self._pending_bytes = 0
+        self._sizes: list[tuple[int, int]] = []
+        self._work = trio.Event()
+        self._room = trio.Event()
+        self._batches_count = 0
+        self._records_count = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of records that are appended and not yet durable."""
+        return self._pending_bytes
+
+    def append(self, records: list[LogRecord]) -> int:
+        """Add a shard's records to the batch of this turn; the position of the last.
+
+        Raises StorageFailed after a failure of the log.
+        """
+        if self.failure is not None:
+            raise StorageFailed
+        if not self._pending:
+            self._work.set()
+        self._pending.extend(records)
+        size_bytes = sum([len(record.body) for record in records])
+        self._pending_bytes += size_bytes
+        self.position += len(records)
+        self._sizes.append((self.position, size_bytes))
+        return self.position
+
+    async def run(self, writer: BatchWriter) -> None:
+        """Hand batches to the writer, one a turn, until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            self.flush(writer)
+
+    def flush(self, writer: BatchWriter) -> None:
+        """Hand what there is to the writer now."""
+        if not self._pending or self.failure is not None:
+            return
+        batch, self._pending = self._pending, []
+        self._batches_count += 1
+        self._records_count += len(batch)
+        writer.submit(batch)
+
+    def durable(self, position: int) -> None:
+        """The log is durable up to this position (called by the writer, in the event loop)."""
+        assert position <= self.position, "nothing is durable that was not appended"
+        if position <= self.durable_position:
+            return
+        self.durable_position = position
+        done_count = 0
+        for until, size_bytes in self._sizes:
+            if until > position:
+                break
+            done_count += 1
+            self._pending_bytes -= size_bytes
+        del self._sizes[:done_count]
+        self._room.set()
+        self._on_durable(position)
+
+    def fail(self, failure: LogFailure) -> None:
+        """The log has failed: nothing that is not durable now will be acknowledged."""
+        if self.failure is None:
+            self.failure = failure
+            self.failed.set()
+            self._room.set()
+
+    async def wait_room(self, limit_bytes: int) -> None:
+        """Wait until fewer than `limit_bytes` are pending, or the log has failed."""
+        while self._pending_bytes >= limit_bytes and self.failure is None:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    async def wait_durable(self) -> None:
+        """Wait until everything appended so far is durable, or the log has failed."""
+        position = self.position
+        while self.durable_position < position and self.failure is None:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    def statistics(self) -> CommitterStatistics:
+        """Counters for metrics."""
+        return CommitterStatistics(
+            self.position,
+            self.durable_position,
+            self._pending_bytes,
+            self._batches_count,
+            self._records_count,
+            self.failure is not None,
+        )

@@ -1,0 +1,63 @@
+"""Merging the shards' parts of a search into one page, newest first.
+
+Every entity has a serial number that orders all of the process by creation. A shard answers with
+its newest matches below a serial, and how far down it has looked. The page is complete as soon as
+no shard can still hold a match that belongs before the page's last row; until then, only the shards
+that could are asked to go on. So a page costs what it needs, in slices that leave room for other
+work.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from troth.core.limits import INTEGER_MAX
+
+
+class HasSerial(Protocol):
+    """Anything with a place in the order of creation."""
+
+    @property
+    def serial(self) -> int:
+        """The process-wide serial number."""
+        ...  # pragma: no cover
+
+
+Row = TypeVar("Row", bound=HasSerial)
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[Row]):
+    """One shard's answer: rows, newest first, and where to go on (None: there is no more)."""
+
+    rows: tuple[Row, ...]
+    next_before: int | None
+
+
+async def page(
+    ask: Callable[[dict[int, int]], Awaitable[list[Part[Row]]]],
+    shards: list[int],
+    limit_count: int,
+    before_serial: int | None,
+) -> tuple[list[Row], int | None]:
+    """Gather one page.
+
+    `ask` takes {shard: serial to look below} and gives the parts in the same order. The second
+    result is the last row's serial if the page is full, else None (rest.md 10.2).
+    """
+    rows: list[Row] = []
+    unread = dict.fromkeys(shards, before_serial if before_serial is not None else INTEGER_MAX)
+    while unread:
+        wanted = dict(unread)
+        for index, part in zip(wanted, await ask(wanted), strict=True):
+            rows.extend(part.rows)
+            if part.next_before is None:
+                del unread[index]
+            else:
+                unread[index] = part.next_before
+        rows.sort(key=lambda row: row.serial, reverse=True)
+        del rows[limit_count:]
+        if len(rows) == limit_count:
+            last = rows[-1].serial
+            unread = {index: before for index, before in unread.items() if before > last}
+    return rows, rows[-1].serial if rows and len(rows) == limit_count else None

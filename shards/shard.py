@@ -1,0 +1,377 @@
+"""The shard actor: a mailbox, a state machine, a timing wheel, and a loop over batches.
+
+One turn of the loop takes what is in the mailbox and what is due, steps the machine once for each,
+in order and without waiting for anything, and hands the records to the committer. The next turn
+begins while the first batch is still being written. Replies, messages to workers and
+acknowledgements of a turn leave when its records are durable (I1); so does the reply to a read,
+because what it shows may not be durable yet. A command is carried out whether or not its client is
+still there (I3).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, final
+
+import outcome
+import structlog
+import trio
+
+from troth.core import records
+from troth.core.codes import Code
+from troth.core.commands import Acknowledge, Command, Expire
+from troth.core.limits import (
+    BATCH_LIMIT_COUNT,
+    LOG_PENDING_LIMIT_BYTES,
+    MAILBOX_LIMIT_COUNT,
+    TIMERS_BATCH_LIMIT_COUNT,
+)
+from troth.core.machine import Machine, Step
+from troth.core.replies import Reply, TaskMessage
+from troth.core.state import TimerKey
+from troth.persistence.log import LogRecord
+
+from .clock import Clock
+from .committer import Committer
+from .errors import Overloaded, ShardsError, StorageFailed
+from .held import HeldMessages
+from .wheel import TimingWheel
+
+# Sleeping follows the monotonic clock and deadlines the wall clock; looking again now and then
+# keeps timers right when the wall clock is set while everything sleeps.
+SLEEP_LIMIT_MS = 10_000
+
+log = structlog.get_logger("troth.shards")
+
+
+class Outgoing(Protocol):
+    """Where messages to workers go; `delivery.Delivery` is the real one."""
+
+    def send(self, message: TaskMessage) -> None:
+        """Take over a message."""
+        ...  # pragma: no cover
+
+    def withdraw(self, task_id: str) -> None:
+        """Forget a task's message."""
+        ...  # pragma: no cover
+
+
+@final
+class Waiter:
+    """Somebody who waits for replies: a parked task, one or more replies outstanding."""
+
+    __slots__ = ("abandoned", "outstanding_count", "replies", "task")
+
+    def __init__(self, count: int) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.replies: list[Reply | None] = [None] * count
+        self.outstanding_count = count
+        self.abandoned = False
+
+    async def wait(self) -> list[Reply]:
+        """Park until all replies are there. Cancelling abandons them, not the commands."""
+
+        def abandon(_: Any) -> trio.lowlevel.Abort:
+            self.abandoned = True
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return await trio.lowlevel.wait_task_rescheduled(abandon)  # type: ignore[no-any-return]
+
+    def answer(self, place: int, reply: Reply) -> None:
+        """Hand over one reply."""
+        self.replies[place] = reply
+        self.outstanding_count -= 1
+        if self.outstanding_count == 0 and not self.abandoned:
+            trio.lowlevel.reschedule(self.task, outcome.Value(self.replies))
+
+    def refuse(self, error: ShardsError) -> None:
+        """Hand over an error instead of replies."""
+        if not self.abandoned:
+            self.abandoned = True
+            trio.lowlevel.reschedule(self.task, outcome.Error(error))
+
+
+Entry = tuple[Command, Waiter | None, int, HeldMessages | None]
+"""A command in a mailbox; its waiter, which of the waiter's replies it gives, and the request that
+messages to workers wait for."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a turn holds back until `position` is durable."""
+
+    position: int = 0
+    answers: list[tuple[Waiter, int, Reply]] = field(default_factory=list)
+    sends: list[tuple[list[TaskMessage], HeldMessages | None]] = field(default_factory=list)
+    withdrawals: list[str] = field(default_factory=list)
+    acknowledgements: dict[int, int] = field(default_factory=dict)
+    bodies: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatistics:
+    """Counts of one shard; `lateness_ms` is how late the last due timer was handled."""
+
+    mailbox_count: int
+    commands_count: int
+    refused_count: int
+    turns_count: int
+    timers_count: int
+    timers_fired_count: int
+    timer_lateness_max_ms: int
+    promises_count: int
+    promises_pending_count: int
+    callbacks_count: int
+    tasks_count: int
+    tasks_claimed_count: int
+    schedules_count: int
+    locks_count: int
+    outbox_count: int
+
+
+@final
+class Shard:
+    """One shard of the server. `post` puts a command into another shard's mailbox."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        clock: Clock,
+        committer: Committer,
+        outgoing: Outgoing,
+        post: Callable[[int, Command, HeldMessages | None], None],
+        mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
+    ) -> None:
+        self.machine = machine
+        self.index = machine.state.index
+        self.sequence = 0
+        self._clock = clock
+        self._committer = committer
+        self._outgoing = outgoing
+        self._post = post
+        self._mailbox_limit_count = mailbox_limit_count
+        self._mailbox: deque[Entry] = deque()
+        self._due: deque[TimerKey] = deque()
+        self._wheel: TimingWheel[TimerKey] = TimingWheel(clock.now_ms())
+        self._held_back: deque[Turn] = deque()
+        self._position = committer.durable_position
+        self._sleeper: trio.lowlevel.Task | None = None
+        self._commands_count = 0
+        self._refused_count = 0
+        self._turns_count = 0
+        self._timers_fired_count = 0
+        self._lateness_max_ms = 0
+
+    # The mailbox
+
+    def ask(self, command: Command, waiter: Waiter, place: int, held: HeldMessages | None) -> None:
+        """Put a client's command into the mailbox. Raises Overloaded if it is full."""
+        if len(self._mailbox) >= self._mailbox_limit_count:
+            self._refused_count += 1
+            raise Overloaded
+        self._mailbox.append((command, waiter, place, held))
+        self._wake()
+
+    def tell(self, command: Command, held: HeldMessages | None = None) -> None:
+        """Put an internal command into the mailbox.
+
+        These have no limit of their own: each belongs to state that is bounded elsewhere (a task in
+        delivery, a message in an outbox), and refusing one would lose it.
+        """
+        self._mailbox.append((command, None, 0, held))
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._sleeper is not None:
+            task, self._sleeper = self._sleeper, None
+            trio.lowlevel.reschedule(task)
+
+    async def _sleep(self) -> None:
+        """Park until something is in the mailbox or the wheel wants attention."""
+        wake_ms = self._wheel.next_wake_ms()
+        if wake_ms is None:
+            await self._park()
+            return
+        delay_ms = wake_ms - self._clock.now_ms()
+        if delay_ms > 0:
+            with trio.move_on_after(min(delay_ms, SLEEP_LIMIT_MS) / 1000):
+                await self._park()
+
+    async def _park(self) -> None:
+        self._sleeper = trio.lowlevel.current_task()
+
+        def leave(_: Any) -> trio.lowlevel.Abort:
+            self._sleeper = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)
+
+    # The loop
+
+    def start(self) -> None:
+        """Begin after a replay: arm the timers, send again what was on its way."""
+        step = self.machine.start(self._clock.now_ms())
+        turn = Turn()
+        self._take(step, None, turn)
+        self._commit(turn)
+
+    async def run(self) -> None:
+        """Take turns until cancelled."""
+        while True:
+            if not self._mailbox and not self._due:
+                await self._sleep()
+            if self._committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES:
+                await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
+            self.take_turn()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    def take_turn(self) -> None:
+        """Handle what is due and what is in the mailbox, up to the batch limits."""
+        now_ms = self._clock.now_ms()
+        turn = Turn()
+        self._collect_due(now_ms)
+        due = self._due
+        for _ in range(min(len(due), TIMERS_BATCH_LIMIT_COUNT)):
+            kind, identifier = due.popleft()
+            self._take(self._step(Expire(kind, identifier), now_ms), None, turn)
+            self._timers_fired_count += 1
+        mailbox = self._mailbox
+        for _ in range(min(len(mailbox), BATCH_LIMIT_COUNT)):
+            command, waiter, place, held = mailbox.popleft()
+            self._commands_count += 1
+            step = self._step(command, now_ms)
+            self._take(step, held, turn)
+            if waiter is not None:
+                turn.answers.append((waiter, place, step.reply))
+        self._turns_count += 1
+        self._commit(turn)
+
+    def _collect_due(self, now_ms: int) -> None:
+        wake_ms = self._wheel.next_wake_ms()
+        if wake_ms is None or wake_ms > now_ms:
+            return
+        due = self._wheel.advance(now_ms)
+        if due:
+            self._lateness_max_ms = max(self._lateness_max_ms, now_ms - wake_ms)
+            self._due.extend(due)
+
+    def _step(self, command: Command, now_ms: int) -> Step:
+        """Step the machine. A defect that changed nothing costs one request, not the server."""
+        try:
+            return self.machine.step(command, now_ms)
+        except Exception:
+            if not self.machine.is_clean:
+                raise
+            log.exception("a command failed; nothing was changed", command=type(command).__name__)
+            return Step(Reply(Code.INTERNAL), [], [], [], [], [], None, [])
+
+    def _take(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
+        """Sort what a step led to: now, to other shards now, or when durable."""
+        for record in step.records:
+            turn.bodies.append(records.encode(record))
+        wheel = self._wheel
+        for key, deadline_ms in step.timers:
+            if deadline_ms is None:
+                wheel.cancel(key)
+            else:
+                wheel.arm(key, deadline_ms)
+        # Other shards get their messages at once: their records come later in the same log, so
+        # none of them can be durable without this one's (README.md, "Between shards").
+        for target, message in step.posts:
+            self._post(target, message, held)
+        if step.received is not None:
+            source, sequence = step.received
+            turn.acknowledgements[source] = max(sequence, turn.acknowledgements.get(source, 0))
+        if step.withdrawals:
+            turn.withdrawals.extend(step.withdrawals)
+        if step.sends:
+            turn.sends.append((step.sends, held))
+        for skipped in step.skipped:
+            log.warning(
+                "missed runs of a schedule are left out",
+                schedule=skipped.schedule_id,
+                first_ms=skipped.first_ms,
+                resumed_at_ms=skipped.resumed_at_ms,
+            )
+
+    def _commit(self, turn: Turn) -> None:
+        """Append the turn's records; let the rest go when they are durable."""
+        committer = self._committer
+        if committer.failure is not None:
+            self._refuse(turn, StorageFailed())
+            return
+        if turn.bodies:
+            entries = []
+            for body in turn.bodies:
+                self.sequence += 1
+                entries.append(LogRecord(self.index, self.sequence, body))
+            turn.bodies = []
+            self._position = committer.append(entries)
+        turn.position = self._position
+        if committer.durable_position >= turn.position and not self._held_back:
+            self._let_go(turn)
+        elif turn.answers or turn.sends or turn.withdrawals or turn.acknowledgements:
+            self._held_back.append(turn)
+
+    # Letting go
+
+    def durable(self, position: int) -> None:
+        """Let go what waited for the log to be durable up to `position`."""
+        held_back = self._held_back
+        while held_back and held_back[0].position <= position:
+            self._let_go(held_back.popleft())
+
+    def _let_go(self, turn: Turn) -> None:
+        outgoing = self._outgoing
+        for task_id in turn.withdrawals:
+            outgoing.withdraw(task_id)
+        for messages, held in turn.sends:
+            if held is not None:
+                held.add(messages)
+            else:
+                for message in messages:
+                    outgoing.send(message)
+        for waiter, place, reply in turn.answers:
+            waiter.answer(place, reply)
+        for source, sequence in turn.acknowledgements.items():
+            self._post(source, Acknowledge(self.index, sequence), None)
+
+    def refuse_all(self, error: ShardsError) -> None:
+        """Answer everybody who still waits with an error: the log has failed."""
+        while self._held_back:
+            self._refuse(self._held_back.popleft(), error)
+        while self._mailbox:
+            _, waiter, _, _ = self._mailbox.popleft()
+            if waiter is not None:
+                waiter.refuse(error)
+
+    def _refuse(self, turn: Turn, error: ShardsError) -> None:
+        for waiter, _, _ in turn.answers:
+            waiter.refuse(error)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits here: no command, no reply."""
+        return not self._mailbox and not self._held_back
+
+    def statistics(self) -> ShardStatistics:
+        """Counters for metrics."""
+        state = self.machine.state
+        return ShardStatistics(
+            mailbox_count=len(self._mailbox),
+            commands_count=self._commands_count,
+            refused_count=self._refused_count,
+            turns_count=self._turns_count,
+            timers_count=len(self._wheel),
+            timers_fired_count=self._timers_fired_count,
+            timer_lateness_max_ms=self._lateness_max_ms,
+            promises_count=len(state.promises),
+            promises_pending_count=state.pending_count,
+            callbacks_count=len(state.callbacks),
+            tasks_count=len(state.tasks),
+            tasks_claimed_count=sum(len(held) for held in state.claimed.values()),
+            schedules_count=len(state.schedules),
+            locks_count=len(state.locks),
+            outbox_count=sum(len(messages) for messages in state.outbox.values()),
+        )

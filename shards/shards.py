@@ -1,0 +1,281 @@
+"""All shards of a server, as one object: what the HTTP layer talks to.
+
+`ask` sends a command to the shard of its id. Searches and heartbeats concern many shards: they are
+sent to those that can hold something and the answers are merged here. `open_shards` builds
+everything from a log that has been read back; `run` keeps it going.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import trio
+
+from troth.core import records
+from troth.core.commands import (
+    ClaimTask,
+    Command,
+    HeartbeatLocks,
+    HeartbeatTasks,
+    ReadPromise,
+    SearchPromises,
+    SearchSchedules,
+)
+from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
+from troth.core.machine import Machine, Options
+from troth.core.model import Fence, Promise, PromiseState, Schedule, TaskKind, replace
+from troth.core.patterns import Pattern
+from troth.core.replies import Reply
+from troth.persistence.log import LogRecord
+
+from . import gather
+from .clock import Clock
+from .committer import BatchWriter, Committer, CommitterStatistics
+from .errors import Stopping, StorageFailed
+from .hashing import home_of, shard_of
+from .held import HeldMessages
+from .shard import Outgoing, Shard, ShardStatistics, Waiter
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsStatistics:
+    """The committer's counters and those of every shard, by index."""
+
+    committer: CommitterStatistics
+    shards: tuple[ShardStatistics, ...]
+
+
+@final
+class Shards:
+    """The shards of one server.
+
+    `next_sequence` is the log sequence that the next record gets. `cursor_secret` signs search
+    cursors.
+    """
+
+    def __init__(
+        self,
+        *,
+        shard_count: int,
+        clock: Clock,
+        outgoing: Outgoing,
+        cursor_secret: bytes,
+        next_sequence: int = 1,
+        options: Options | None = None,
+        mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
+    ) -> None:
+        self.clock = clock
+        self.cursor_secret = cursor_secret
+        self.committer = Committer(next_sequence, self._durable)
+        self._outgoing = outgoing
+        self._serial = 0
+        self._stopping = False
+        self._count = shard_count
+        self._shards = [
+            Shard(
+                Machine(index, self.shard_of, self._next_serial, options, self._holds),
+                clock,
+                self.committer,
+                outgoing,
+                self._post,
+                mailbox_limit_count,
+            )
+            for index in range(shard_count)
+        ]
+
+    # Starting and stopping
+
+    def replay(self, recovered: Iterable[tuple[int, LogRecord]]) -> int:
+        """Bring the state up from a log; how many records there were."""
+        count = 0
+        states = [shard.machine.state for shard in self._shards]
+        for _, entry in recovered:
+            states[entry.shard].replay(records.decode(entry.body))
+            self._shards[entry.shard].sequence = entry.shard_sequence
+            count += 1
+        self._serial = max(state.largest_serial for state in states)
+        return count
+
+    async def run(
+        self,
+        make_writer: Callable[[Committer], BatchWriter],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run until cancelled; then write what is appended. Raises LogFailure if the log fails."""
+        writer = make_writer(self.committer)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch)
+                nursery.start_soon(self.committer.run, writer)
+                for shard in self._shards:
+                    shard.start()
+                    nursery.start_soon(shard.run)
+                task_status.started()
+        finally:
+            self.committer.flush(writer)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(writer.close)
+
+    async def _watch(self) -> None:
+        await self.committer.failed.wait()
+        failure = self.committer.failure
+        assert failure is not None, "the event is set together with the failure"
+        for shard in self._shards:
+            shard.refuse_all(StorageFailed())
+        raise failure
+
+    async def stop(self) -> None:
+        """Refuse new commands, and wait until those that were taken are durable and answered."""
+        self._stopping = True
+        while not all(shard.is_quiet for shard in self._shards):
+            if self.committer.failure is not None:
+                return
+            await self.committer.wait_durable()
+            await trio.lowlevel.checkpoint()
+
+    # Talking to shards
+
+    def shard_of(self, identifier: str) -> int:
+        """The index of the shard that an id lives in."""
+        return shard_of(identifier, self._count)
+
+    def tell(self, command: Command) -> None:
+        """Hand over a report of delivery."""
+        self._post(self.shard_of(home_of(command)), command, None)
+
+    def _post(self, index: int, command: Command, held: HeldMessages | None) -> None:
+        self._shards[index].tell(command, held)
+
+    async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
+        """Have one command carried out; its reply, when that is durable.
+
+        Messages to workers that the command causes wait in `held`, if it is given. Raises
+        Overloaded (nothing was done), Stopping (nothing was done) or StorageFailed (unknown whether
+        it was done). Cancelling abandons the reply, not the command.
+        """
+        index = self.shard_of(home_of(command))
+        (reply,) = await self._ask_all([(index, command)], held)
+        claimed = reply.claimed
+        if claimed is not None and claimed.kind is TaskKind.RESUME:
+            leaf = await self.ask(ReadPromise(claimed.leaf_id))
+            reply = replace(reply, claimed=replace(claimed, leaf=leaf.promise))
+        return reply
+
+    async def _ask_all(
+        self, questions: list[tuple[int, Command]], held: HeldMessages | None = None
+    ) -> list[Reply]:
+        if self.committer.failure is not None:
+            raise StorageFailed
+        if self._stopping:
+            raise Stopping
+        waiter = Waiter(len(questions))
+        for place, (index, command) in enumerate(questions):
+            self._shards[index].ask(command, waiter, place, held)
+        return await waiter.wait()
+
+    # What concerns many shards
+
+    async def heartbeat_tasks(self, process_id: str) -> int:
+        """Renew all leases of a process; how many tasks it holds."""
+        holders = [
+            shard.index for shard in self._shards if process_id in shard.machine.state.claimed
+        ]
+        return await self._count_of(holders, HeartbeatTasks(process_id))
+
+    async def heartbeat_locks(self, process_id: str) -> int:
+        """Renew all locks of a process; how many it holds."""
+        holders = [
+            shard.index for shard in self._shards if process_id in shard.machine.state.locks_of
+        ]
+        return await self._count_of(holders, HeartbeatLocks(process_id))
+
+    async def _count_of(self, indexes: list[int], command: Command) -> int:
+        if not indexes:
+            await trio.lowlevel.checkpoint()
+            return 0
+        replies = await self._ask_all([(index, command) for index in indexes])
+        return sum(reply.count for reply in replies)
+
+    async def search_promises(
+        self,
+        pattern: str,
+        states: tuple[PromiseState, ...],
+        tags: Mapping[str, str],
+        limit_count: int,
+        before_serial: int | None,
+    ) -> tuple[list[Promise], int | None]:
+        """A page of promises, newest first, and the serial to go on below (None: no full page)."""
+
+        async def ask(wanted: dict[int, int]) -> list[gather.Part[Promise]]:
+            replies = await self._ask_all(
+                [
+                    (
+                        index,
+                        SearchPromises(
+                            pattern, states, dict(tags), limit_count, before, SEARCH_SCAN_COUNT
+                        ),
+                    )
+                    for index, before in wanted.items()
+                ]
+            )
+            pages = [reply.promises for reply in replies if reply.promises is not None]
+            return [gather.Part(page.promises, page.next_before) for page in pages]
+
+        return await gather.page(ask, self._where(pattern), limit_count, before_serial)
+
+    async def search_schedules(
+        self,
+        pattern: str,
+        tags: Mapping[str, str],
+        limit_count: int,
+        before_serial: int | None,
+    ) -> tuple[list[Schedule], int | None]:
+        """A page of schedules; see search_promises."""
+
+        async def ask(wanted: dict[int, int]) -> list[gather.Part[Schedule]]:
+            replies = await self._ask_all(
+                [
+                    (
+                        index,
+                        SearchSchedules(
+                            pattern, dict(tags), limit_count, before, SEARCH_SCAN_COUNT
+                        ),
+                    )
+                    for index, before in wanted.items()
+                ]
+            )
+            pages = [reply.schedules for reply in replies if reply.schedules is not None]
+            return [gather.Part(page.schedules, page.next_before) for page in pages]
+
+        return await gather.page(ask, self._where(pattern), limit_count, before_serial)
+
+    def _where(self, pattern: str) -> list[int]:
+        """The shards that can hold matches: one for an exact id, else all."""
+        exact = Pattern(pattern).exact
+        return [self.shard_of(exact)] if exact is not None else list(range(self._count))
+
+    # For the shards
+
+    def _next_serial(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def _holds(self, fence: Fence, now_ms: int) -> bool:
+        """Ask the task's shard, in the middle of another's step.
+
+        Both run in one thread and no step waits, so the answer is true at this very moment; and
+        what it rests on is earlier in the log than what the asking shard is about to write.
+        """
+        owner = self._shards[self.shard_of(home_of(ClaimTask(fence.task_id, 0, "", 0)))]
+        return owner.machine.task_is_held(fence, now_ms)
+
+    def _durable(self, position: int) -> None:
+        for shard in self._shards:
+            shard.durable(position)
+
+    def statistics(self) -> ShardsStatistics:
+        """Counters of the committer and of every shard."""
+        return ShardsStatistics(
+            self.committer.statistics(), tuple(shard.statistics() for shard in self._shards)
+        )
