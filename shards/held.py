@@ -1,9 +1,9 @@
 """Messages that wait until the answer to the request that caused them has been written.
 
-A worker must not hear of a task before the client knows that its request succeeded (design.md 6): the
-client may be that worker. The HTTP side makes one `HeldMessages` per request and releases it after
-the last byte of the answer, or when the client is gone; the shard adds what the request caused once it
-is durable. The two may happen in either order.
+A worker must not hear of a task before the client knows that its request succeeded (design.md 6):
+the client may be that worker. The HTTP side makes one `HeldMessages` per request and releases it
+after the last byte of the answer, or when the client is gone; the shard adds what the request
+caused once it is durable. The two may happen in either order.
 """
 
 from collections.abc import Callable, Sequence

@@ -11,8 +11,8 @@ What this module promises:
   the one that has waited longest. So a worker that hangs gets no more work while others are idle.
 - Choosing costs the same however many connections a group has.
 
-Nothing here blocks but `PollConnection.receive`. The module knows nothing of tasks: an item is whatever
-the listener (`delivery.py`) hands in.
+Nothing here blocks but `PollConnection.receive`. The module knows nothing of tasks: an item is
+whatever the listener (`delivery.py`) hands in.
 """
 
 from collections import Counter

@@ -1,0 +1,95 @@
+"""Things to do at a later moment: one heap and one trio task for all of delivery.
+
+Actions are plain functions that do not block. They run in the order of their times, on trio's clock
+(so tests can use a MockClock), in batches with a checkpoint between them. Nothing is polled: while
+nothing is due the task sleeps. Cancelling is O(1); cancelled entries leave the heap when they come
+to its top, or together when they are the greater part of it.
+"""
+
+import heapq
+import math
+from collections.abc import Callable
+from itertools import count
+from typing import Final, final
+
+import trio
+
+_BATCH_COUNT: Final = 200  # actions before other trio tasks get their turn
+_COMPACT_COUNT: Final = 64  # smaller heaps are not worth compacting
+
+
+@final
+class Alarm:
+    """One thing to do at `due` (seconds on trio's clock)."""
+
+    __slots__ = ("_alarms", "action", "due")
+
+    def __init__(self, alarms: "Alarms", due: float, action: Callable[[], None]) -> None:
+        """Use `Alarms.call_after` instead."""
+        self._alarms = alarms
+        self.due = due
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        """Do not do it. Has no effect on an alarm that has gone off or is cancelled."""
+        if self.action is not None:
+            self.action = None
+            self._alarms._cancelled()
+
+
+@final
+class Alarms:
+    """The heap of alarms, and the task that makes them go off."""
+
+    def __init__(self) -> None:
+        """Start empty. Alarms may be set before `run`; they go off once it runs."""
+        self._heap: list[tuple[float, int, Alarm]] = []
+        self._numbers = count()
+        self._cancelled_count = 0
+        self._sleeps_until = -math.inf
+        self._changed = trio.Event()
+
+    def __len__(self) -> int:
+        """Return how many alarms are set."""
+        return len(self._heap) - self._cancelled_count
+
+    def call_after(self, delay_ms: float, action: Callable[[], None]) -> Alarm:
+        """Have `action` called in `delay_ms`. It must not raise."""
+        alarm = Alarm(self, trio.current_time() + delay_ms / 1000, action)
+        heapq.heappush(self._heap, (alarm.due, next(self._numbers), alarm))
+        if alarm.due < self._sleeps_until:
+            self._changed.set()
+        return alarm
+
+    async def run(self) -> None:
+        """Make alarms go off, until cancelled."""
+        while True:
+            await self._wait_due()
+            for _ in range(_BATCH_COUNT):
+                if not self._heap or self._heap[0][0] > trio.current_time():
+                    break
+                alarm = heapq.heappop(self._heap)[2]
+                action, alarm.action = alarm.action, None
+                if action is None:
+                    self._cancelled_count -= 1
+                else:
+                    action()
+
+    async def _wait_due(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while True:
+            due = self._heap[0][0] if self._heap else math.inf
+            if due <= trio.current_time():
+                return
+            self._changed = trio.Event()
+            self._sleeps_until = due
+            with trio.CancelScope(deadline=due):
+                await self._changed.wait()
+            self._sleeps_until = -math.inf
+
+    def _cancelled(self) -> None:
+        self._cancelled_count += 1
+        if self._cancelled_count > max(_COMPACT_COUNT, len(self._heap) // 2):
+            self._heap = [entry for entry in self._heap if entry[2].action is not None]
+            heapq.heapify(self._heap)
+            self._cancelled_count = 0

@@ -1,0 +1,111 @@
+"""Tasks whose receiver is away: kept until it is back, then let go as fast as it can take.
+
+`wake(key)` says that a receiver may have room. The releaser then lets go of its stalled shipments,
+oldest first, in batches with checkpoints between, never more than there is room for. A released
+shipment holds a *reservation* until its message arrives anew, so that the same room is not given
+away twice; the reservation ends by itself after a moment, since the task may have no message any
+more.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+
+from .shipments import ReceiverKey, Shipment
+
+_BATCH_COUNT: Final = 100  # releases before other trio tasks get their turn
+
+
+@final
+class StalledShipments:
+    """Stalled shipments by receiver, each receiver's oldest first."""
+
+    def __init__(
+        self,
+        room_count: Callable[[ReceiverKey, int], int],
+        release: Callable[[Shipment], None],
+    ) -> None:
+        """Remember whom to ask.
+
+        `room_count(key, reserved_count)` says how many messages a receiver can take now, besides
+        those that are expected already; `release` takes a shipment out of here and reports it.
+        """
+        self._room_count = room_count
+        self._release = release
+        self._by_receiver: dict[ReceiverKey, dict[Shipment, None]] = {}
+        self._reserved: Counter[ReceiverKey] = Counter()
+        self._woken: dict[ReceiverKey, None] = {}
+        self._wake = trio.Event()
+        self.count = 0
+
+    def add(self, shipment: Shipment) -> None:
+        """Keep a shipment until its receiver is back."""
+        self._by_receiver.setdefault(shipment.receiver, {})[shipment] = None
+        self.count += 1
+
+    def remove(self, shipment: Shipment) -> None:
+        """Take a shipment out, if it is here."""
+        shipments = self._by_receiver.get(shipment.receiver)
+        if shipments is None or shipment not in shipments:
+            return
+        del shipments[shipment]
+        self.count -= 1
+        if not shipments:
+            del self._by_receiver[shipment.receiver]
+
+    def count_of(self, key: ReceiverKey) -> int:
+        """Return how many shipments wait for this receiver."""
+        return len(self._by_receiver.get(key, ()))
+
+    def counts_by_target(self) -> Counter[str]:
+        """Return how many shipments wait, by target."""
+        counts: Counter[str] = Counter()
+        for (target, _), shipments in self._by_receiver.items():
+            counts[target] += len(shipments)
+        return counts
+
+    def reserve(self, shipment: Shipment) -> None:
+        """Count this released shipment against its receiver's room."""
+        assert not shipment.reserved
+        shipment.reserved = True
+        self._reserved[shipment.receiver] += 1
+
+    def unreserve(self, shipment: Shipment) -> None:
+        """End the reservation, if there is one."""
+        if not shipment.reserved:
+            return
+        shipment.reserved = False
+        key = shipment.receiver
+        self._reserved[key] -= 1
+        if not self._reserved[key]:
+            del self._reserved[key]
+
+    def wake(self, key: ReceiverKey) -> None:
+        """Say that this receiver may have room now."""
+        if key in self._by_receiver:
+            self._woken[key] = None
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Release shipments as their receivers have room, until cancelled."""
+        while True:
+            if not self._woken:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            # One batch for each receiver in turn, so that a long queue delays no other receiver.
+            key = next(iter(self._woken))
+            del self._woken[key]
+            self._release_batch(key)
+            await trio.lowlevel.checkpoint()
+
+    def _release_batch(self, key: ReceiverKey) -> None:
+        for _ in range(_BATCH_COUNT):
+            shipments = self._by_receiver.get(key)
+            if not shipments or self._room_count(key, self._reserved[key]) <= 0:
+                if not self._reserved[key]:
+                    del self._reserved[key]
+                return
+            self._release(next(iter(shipments)))
+        self.wake(key)
