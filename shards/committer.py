@@ -102,6 +102,12 @@ class Committer:
         """Bytes of records that are appended and not yet durable."""
         return self._pending_bytes
 
+    def begin(self, next_sequence: int) -> None:
+        """Start with the sequence that follows a log that was read back; before any append."""
+        assert not self._sizes, "nothing was appended yet"
+        self.position = next_sequence - 1
+        self.durable_position = next_sequence - 1
+
     def append(self, records: list[LogRecord]) -> int:
         """Add a shard's records to the batch of this turn; the position of the last.
 

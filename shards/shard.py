@@ -210,6 +210,7 @@ class Shard:
 
     def start(self) -> None:
         """Begin after a replay: arm the timers, send again what was on its way."""
+        self._position = self._committer.durable_position
         step = self.machine.start(self._clock.now_ms())
         turn = Turn()
         self._take(step, None, turn)

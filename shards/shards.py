@@ -5,6 +5,7 @@ sent to those that can hold something and the answers are merged here. `open_sha
 everything from a log that has been read back; `run` keeps it going.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
@@ -35,6 +36,7 @@ from .errors import Stopping, StorageFailed
 from .hashing import home_of, shard_of
 from .held import HeldMessages
 from .shard import Outgoing, Shard, ShardStatistics, Waiter
+from .storage import Recovery, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,19 @@ class Shards:
 
     # Starting and stopping
 
+    def recover(self, storage: Storage) -> Recovery:
+        """Bring the state up from what is stored, before `run`; may run in a thread of its own.
+
+        Raises a `persistence.errors.DataDirectoryError`; then these shards are not to be used.
+        """
+        started = time.monotonic()
+        count = self.replay(storage.records())
+        self.committer.begin(storage.next_sequence)
+        duration_ms = int((time.monotonic() - started) * 1000)
+        return Recovery(count, duration_ms, *storage.torn())
+
     def replay(self, recovered: Iterable[tuple[int, LogRecord]]) -> int:
-        """Bring the state up from a log; how many records there were."""
+        """Bring the state up from records; how many there were."""
         count = 0
         states = [shard.machine.state for shard in self._shards]
         for _, entry in recovered:
