@@ -103,15 +103,27 @@ class SimulatedFiles:
         self._faults.append(_Fault(operation, skip_count, error, path_part))
 
     def flip_bit(self, path: str, offset: int, bit: int) -> None:
-        """Let a bit of a file rot, on disk and in memory."""
+        """Let a bit of a file at rest rot: all of it is durable then."""
+        self.overwrite(path, offset, bytes([self._file(path).current[offset] ^ 1 << bit]))
+
+    def overwrite(self, path: str, offset: int, data: bytes) -> None:
+        """Replace bytes of a file at rest: all of it is durable then."""
         content = self._file(path)
-        assert not content.unsynced, "sync first: this models data at rest"
-        content.current[offset] ^= 1 << bit
+        content.unsynced.clear()
+        _apply(content.current, _Write(offset, data))
         content.durable = bytes(content.current)
+
+    def end_process(self) -> None:
+        """Release all locks, as the end of the process that holds them does (`kill -9`)."""
+        self._locks.clear()
 
     def snapshot(self) -> dict[str, bytes | None]:
         """Return every path with its content as programs see it; None for a directory."""
         return dict(self._walk(self._root, ""))
+
+    def used_bytes(self) -> int:
+        """Return how much of the capacity is used."""
+        return sum(len(content or b"") for content in self.snapshot().values())
 
     def crash(self, random: Random) -> "SimulatedFiles":
         """Return what the disk may hold after losing power now; this object is left as it is.
@@ -202,7 +214,7 @@ class SimulatedFiles:
             self._write_unchecked(content, offset, data[: len(data) // 2])
             raise
         growth = max(0, offset + len(data) - len(content.current))
-        free = growth if self.capacity_bytes is None else self.capacity_bytes - self._used_bytes()
+        free = growth if self.capacity_bytes is None else self.capacity_bytes - self.used_bytes()
         if growth > free:
             self._write_unchecked(content, offset, data[: max(0, len(data) - growth + free)])
             raise _error(errno.ENOSPC, path)
@@ -261,9 +273,6 @@ class SimulatedFiles:
                     self._faults.remove(fault)
                     raise _error(fault.error, path)
                 fault.skip_count -= 1
-
-    def _used_bytes(self) -> int:
-        return sum(len(content or b"") for content in self.snapshot().values())
 
     def _find(self, path: str) -> _Content | _Directory | None:
         assert path.startswith("/"), "simulated paths are absolute"

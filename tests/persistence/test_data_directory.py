@@ -1,0 +1,287 @@
+"""Opening, making and refusing a data directory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.persistence.lives import PATH, constant_bytes, open_directory, opened, recover
+from tests.persistence.reference import crc32c
+from troth.persistence.data_directory import DataDirectory, decode_identity
+from troth.persistence.errors import (
+    DataDirectoryError,
+    DataDirectoryLocked,
+    DataDirectoryUnreadable,
+    DataDirectoryUnwritable,
+    LogDamaged,
+    ShardCountMismatch,
+    UnknownFormatVersion,
+)
+from troth.persistence.files import RealFiles
+from troth.persistence.log import LogRecord
+from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
+
+IDENTITY_PATH = f"{PATH}/troth.json"
+
+
+def made(shard_count: int | None = None) -> SimulatedFiles:
+    """Return a disk with a directory that holds one record."""
+    files = SimulatedFiles()
+    directory = open_directory(files, shard_count)
+    list(directory.recover())
+    directory.log.append([LogRecord(0, 1, b"one")], 1)
+    directory.close()
+    return files
+
+
+def refused(
+    files: SimulatedFiles, error: type[DataDirectoryError], shards: int | None = None
+) -> str:
+    """Check that opening refuses and changes nothing; return its message."""
+    before = files.snapshot()
+    with pytest.raises(error) as caught:
+        open_directory(files, shards)
+    assert files.snapshot() == before
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert "Nothing was changed." in message
+    return message
+
+
+def edited(files: SimulatedFiles, content: bytes) -> None:
+    """Put other content into `troth.json`."""
+    files.remove(IDENTITY_PATH)
+    file = files.create(IDENTITY_PATH)
+    file.write_at(0, content)
+    file.sync()
+
+
+def test_identity_bytes() -> None:
+    """`troth.json` is exactly as documented, and has been since format version 1."""
+    content = made().read(IDENTITY_PATH)
+
+    canonical = (
+        b'{"created_at_ms":1700000000000,"data_id":"000102030405060708090a0b0c0d0e0f",'
+        b'"format_version":1,'
+        b'"secret":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",'
+        b'"shard_count":16}'
+    )
+    assert content.decode() == (
+        "{\n"
+        '  "format_version": 1,\n'
+        '  "data_id": "000102030405060708090a0b0c0d0e0f",\n'
+        '  "shard_count": 16,\n'
+        '  "created_at_ms": 1700000000000,\n'
+        '  "secret": "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",\n'
+        f'  "checksum": "{crc32c(canonical):08x}"\n'
+        "}\n"
+    )
+
+
+def test_what_is_made_is_read_again() -> None:
+    """Identity, secret and shard count stay what they were when the directory was made."""
+    files = made(shard_count=5)
+
+    directory = open_directory(files, shard_count=5)
+
+    assert directory.shard_count == 5
+    assert directory.secret == constant_bytes(32)
+    assert directory.identity.created_at_ms == 1_700_000_000_000
+    assert directory.identity.data_id == constant_bytes(16)
+
+
+def test_the_epoch_grows_with_each_opening() -> None:
+    """Also without any record between, and although such segments replace each other."""
+    files = made()
+    epochs = []
+    for _ in range(3):
+        with opened(files) as log:
+            epochs.append(log.statistics().epoch)
+
+    assert epochs == [3, 4, 5]
+    assert len(files.list_names(f"{PATH}/log")) == 2
+
+
+def test_report() -> None:
+    """The report says what was found."""
+    directory = open_directory(made())
+    records = list(directory.recover())
+
+    assert records == [(1, LogRecord(0, 1, b"one"))]
+    report = directory.report
+    assert (report.records_count, report.segments_count, report.next_sequence) == (1, 1, 2)
+    assert (report.torn_bytes_cut, report.torn_file, report.torn_offset) == (0, None, None)
+    assert report.bytes_read == 64 + 40 + 16 + 3 + 40
+
+
+def test_recovery_from_a_sequence() -> None:
+    """What a checkpoint covers is not yielded; what is trimmed may only then be missing."""
+    files = SimulatedFiles()
+    with opened(files) as log:
+        for number in range(1, 7):
+            log.append([LogRecord(0, number, b"x" * 500)], number)
+        log.trim(4)
+    first = int(files.list_names(f"{PATH}/log")[0].removesuffix(".log"))
+
+    assert 1 < first <= 4
+    assert [sequence for sequence, _ in recover(files, 4)] == [4, 5, 6]
+    with pytest.raises(LogDamaged, match="the records from 1 on before it are missing"):
+        recover(files, 1)
+
+
+def test_a_second_opening_is_refused() -> None:
+    """Only one holder at a time; after it has closed, the next may open."""
+    files = made()
+    first = open_directory(files)
+
+    assert f"{PATH} is in use by another process" in refused(files, DataDirectoryLocked)
+
+    first.close()
+    open_directory(files).close()
+
+
+def test_another_shard_count_is_refused() -> None:
+    """Ids would be looked for in the wrong shards."""
+    message = refused(made(shard_count=4), ShardCountMismatch, shards=8)
+
+    assert "made with 4 shards, but 8 were asked for" in message
+
+
+@pytest.mark.parametrize("shard_count", [0, -1, 1025])
+def test_shard_count_out_of_range(shard_count: int) -> None:
+    """A nonsensical number never makes a directory."""
+    files = SimulatedFiles()
+
+    with pytest.raises(ValueError, match="1 to 1024"):
+        open_directory(files, shard_count)
+
+    assert files.snapshot() == {}
+
+
+def test_a_newer_format_is_refused() -> None:
+    """A newer version may have changed everything else, so nothing else is looked at."""
+    files = made()
+    edited(files, b'{"format_version": 2, "else": "unknown"}')
+
+    assert "has format version 2; this version of Troth knows 1" in refused(
+        files, UnknownFormatVersion
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b"{}",
+        b"[" * 100_000,
+        b'{"format_version": "1"}',
+        b'{"format_version": 0, "checksum": ""}',
+        b'{"format_version": 1, "checksum": 5}',
+        json.dumps({"format_version": 1, "shard_count": 8, "checksum": "00000000"}).encode(),
+    ],
+)
+def test_a_damaged_identity_is_refused(content: bytes) -> None:
+    """Whatever is in `troth.json`, it is read in full or refused."""
+    files = made()
+    edited(files, content)
+
+    assert "is damaged or was edited" in refused(files, DataDirectoryUnreadable)
+
+
+def test_an_edited_identity_is_refused() -> None:
+    """The checksum notices a changed shard count."""
+    content = made(shard_count=5).read(IDENTITY_PATH)
+
+    with pytest.raises(DataDirectoryUnreadable, match="its checksum does not fit"):
+        decode_identity(IDENTITY_PATH, content.replace(b'"shard_count": 5', b'"shard_count": 6'))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "log/notes.txt", "log/00000000000000000002.log"])
+def test_a_foreign_directory_is_refused(name: str) -> None:
+    """A directory with anything else in it is nobody's to fill with a log."""
+    files = SimulatedFiles()
+    files.make_directory(PATH)
+    files.make_directory(f"{PATH}/log")
+    files.create(f"{PATH}/{name}")
+
+    assert f"holds {name} but no troth.json" in refused(files, DataDirectoryUnreadable)
+
+
+def test_a_lost_identity_is_refused() -> None:
+    """A log without its identity is not overwritten by a new one."""
+    files = made()
+    files.remove(IDENTITY_PATH)
+
+    assert "but no troth.json" in refused(files, DataDirectoryUnreadable)
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused() -> None:
+    """A path that is a file is left alone."""
+    files = SimulatedFiles()
+    files.create(PATH)
+
+    assert "cannot be opened and locked (Not a directory)" in refused(
+        files, DataDirectoryUnreadable
+    )
+
+
+def test_a_missing_parent_is_refused() -> None:
+    """Only the last directory is made: a wrong path must not grow a tree."""
+    with pytest.raises(DataDirectoryUnwritable, match="/a/b/c cannot be written: No such file"):
+        DataDirectory.open("/a/b/c", SimulatedFiles(), created_at_ms=0)
+
+
+def test_a_refused_opening_releases_the_lock() -> None:
+    """After a refusal, an opening that is right succeeds."""
+    files = made(shard_count=4)
+    refused(files, ShardCountMismatch, shards=8)
+
+    assert len(recover(files)) == 1
+
+
+def test_a_crash_in_every_operation_of_making_a_directory() -> None:
+    """A half-made directory is made again; a made one has its log and its identity."""
+    operations_count = 0
+    while True:
+        operations_count += 1
+        files = SimulatedFiles()
+        files.crash_before_operation = operations_count
+        try:
+            open_directory(files)
+            break
+        except SimulatedCrash:
+            for seed in range(20):
+                assert recover(files.crash(Random(f"{operations_count}/{seed}"))) == []
+
+    assert operations_count > 10
+
+
+@pytest.mark.slow
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    """The lock holds between processes, and ends with the process that holds it."""
+    path = tmp_path / "data"
+    holder = DataDirectory.open(path, RealFiles(), created_at_ms=0)
+    program = (
+        "import sys\n"
+        "from troth.persistence.data_directory import DataDirectory\n"
+        "from troth.persistence.files import RealFiles\n"
+        "from troth.persistence.errors import DataDirectoryLocked\n"
+        "try: DataDirectory.open(sys.argv[1], RealFiles(), created_at_ms=0)\n"
+        "except DataDirectoryLocked: print('locked')\n"
+        "else: print('opened')\n"
+    )
+
+    def other_process() -> str:
+        command = [sys.executable, "-c", program, str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert other_process() == "locked"
+    holder.close()
+    assert other_process() == "opened"
+    DataDirectory.open(path, RealFiles(), created_at_ms=0).close()
