@@ -156,8 +156,7 @@ class LogScan:
             )
         if not continues or header.epoch < before.epoch:
             raise LogDamaged(file, 0, "it does not continue the segment before it")
-        self._loose_end = None  # this header proves that nothing but a seal was lost there
-        return header
+        return header  # and proves that a loose end before it was nothing but a torn seal
 
     def _segment_batches(
         self, file: str, data: bytes, header: SegmentHeader

@@ -15,8 +15,8 @@ OVERSIZED_NAME = "oversized.tmp"  # made at roll-over for a batch larger than a 
 TEMPORARY_NAMES = (NEXT_NAME, OVERSIZED_NAME)
 
 # Zeros are written and synced in pieces, so that the fdatasync of a batch that runs at the same
-# time never waits for all of them.
-_FILL_BYTES = 1 << 20
+# time never waits for all of them. Measured: 256 KiB gives the most appends and the lowest p99.
+_FILL_BYTES = 256 << 10
 _NAME = re.compile(r"([0-9]{20})\.log")
 
 

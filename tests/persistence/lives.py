@@ -140,7 +140,10 @@ class Life:
 
 SCRIPT: list[tuple[object, ...]] = [
     ("append", [10]),
-    ("append", [200, 1, 300]),
+    ("append", [20, 1, 300]),
+    ("seal",),
+    ("append", [5]),  # overwrites the seal
+    ("append", [5]),
     ("seal",),
     ("append", [400]),  # fills half: the next segment is prepared
     ("append", [700]),  # rolls over

@@ -183,7 +183,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     lives=st.lists(st.tuples(STEPS, st.integers(1, 80)), min_size=1, max_size=4), seed=st.integers()
 )

@@ -118,6 +118,7 @@ def test_a_last_batch_torn_at_any_byte_is_cut() -> None:
                 (path, start) if torn_bytes else (None, None)
             )
             assert report.records_count == len(recovered)
+            assert files.size(path) == (end if intact else start)
             files, _ = written(sealed=False)
 
 
