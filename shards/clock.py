@@ -4,6 +4,7 @@ The state machine is stepped with these times, so a system clock that is set bac
 deadline return from the past: time then stands still until the clock has caught up.
 """
 
+import math
 import time
 from typing import Protocol
 
@@ -38,4 +39,5 @@ class TrioClock:
         self._epoch_ms = epoch_ms
 
     def now_ms(self) -> int:
-        return self._epoch_ms + int(trio.current_time() * 1000)
+        # Trio counts in seconds: 0.57 * 1000 is a little less than 570.
+        return self._epoch_ms + math.floor(trio.current_time() * 1000 + 1e-3)

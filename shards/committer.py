@@ -26,7 +26,7 @@ class BatchWriter(Protocol):
         """Take a batch, never waiting."""
         ...  # pragma: no cover
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Write what was submitted, then end."""
         ...  # pragma: no cover
 
@@ -53,11 +53,26 @@ class DirectWriter:
     def submit(self, batch: list[LogRecord]) -> None:
         self._on_durable(self._log.append(batch, self._log.next_sequence))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._log.close()
 
 
-def start_writer_thread(log: Log, committer: "Committer") -> Writer:
+@final
+class ThreadWriter:
+    """The real writer as the event loop sees it."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def submit(self, batch: list[LogRecord]) -> None:
+        self._writer.submit(batch)
+
+    async def close(self) -> None:
+        # Joining the thread takes as long as the last sync.
+        await trio.to_thread.run_sync(self._writer.close)
+
+
+def start_writer_thread(log: Log, committer: "Committer") -> ThreadWriter:
     """Start the real writer; it reports to `committer` through the event loop."""
     token = trio.lowlevel.current_trio_token()
 
@@ -73,7 +88,7 @@ def start_writer_thread(log: Log, committer: "Committer") -> Writer:
         lambda failure: in_loop(committer.fail, failure),
     )
     writer.start()
-    return writer
+    return ThreadWriter(writer)
 
 
 @final
@@ -93,7 +108,7 @@ class Committer:
         self._pending_bytes = 0
         self._sizes: list[tuple[int, int]] = []
         self._work = trio.Event()
-        self._room = trio.Event()
+        self._changed = trio.Event()
         self._batches_count = 0
         self._records_count = 0
 
@@ -153,7 +168,7 @@ class Committer:
             done_count += 1
             self._pending_bytes -= size_bytes
         del self._sizes[:done_count]
-        self._room.set()
+        self._wake_waiting()
         self._on_durable(position)
 
     def fail(self, failure: LogFailure) -> None:
@@ -161,20 +176,23 @@ class Committer:
         if self.failure is None:
             self.failure = failure
             self.failed.set()
-            self._room.set()
+            self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        """Let everybody who waits look again; who waits from now on waits for the next change."""
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def wait_room(self, limit_bytes: int) -> None:
         """Wait until fewer than `limit_bytes` are pending, or the log has failed."""
         while self._pending_bytes >= limit_bytes and self.failure is None:
-            self._room = trio.Event()
-            await self._room.wait()
+            await self._changed.wait()
 
     async def wait_durable(self) -> None:
         """Wait until everything appended so far is durable, or the log has failed."""
         position = self.position
         while self.durable_position < position and self.failure is None:
-            self._room = trio.Event()
-            await self._room.wait()
+            await self._changed.wait()
 
     def statistics(self) -> CommitterStatistics:
         """Counters for metrics."""

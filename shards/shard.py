@@ -29,6 +29,7 @@ from troth.core.limits import (
 from troth.core.machine import Machine, Step
 from troth.core.replies import Reply, TaskMessage
 from troth.core.state import TimerKey
+from troth.persistence.errors import LogFailure
 from troth.persistence.log import LogRecord
 
 from .clock import Clock
@@ -40,6 +41,8 @@ from .wheel import TimingWheel
 # Sleeping follows the monotonic clock and deadlines the wall clock; looking again now and then
 # keeps timers right when the wall clock is set while everything sleeps.
 SLEEP_LIMIT_MS = 10_000
+
+UNANSWERED = Reply(Code.INTERNAL)
 
 log = structlog.get_logger("troth.shards")
 
@@ -84,6 +87,10 @@ class Waiter:
         if self.outstanding_count == 0 and not self.abandoned:
             trio.lowlevel.reschedule(self.task, outcome.Value(self.replies))
 
+    def abandon(self) -> None:
+        """Nobody will wait: what was asked already is carried out, and its replies are dropped."""
+        self.abandoned = True
+
     def refuse(self, error: ShardsError) -> None:
         """Hand over an error instead of replies."""
         if not self.abandoned:
@@ -96,14 +103,18 @@ Entry = tuple[Command, Waiter | None, int, HeldMessages | None]
 messages to workers wait for."""
 
 
+Messages = tuple[list[str], list[TaskMessage], HeldMessages | None]
+"""What one step means for delivery: tasks to withdraw, then messages to send, and the request that
+these wait for. Steps stay apart, because a later one may withdraw what an earlier one sends."""
+
+
 @dataclass(slots=True)
 class Turn:
     """What a turn holds back until `position` is durable."""
 
     position: int = 0
     answers: list[tuple[Waiter, int, Reply]] = field(default_factory=list)
-    sends: list[tuple[list[TaskMessage], HeldMessages | None]] = field(default_factory=list)
-    withdrawals: list[str] = field(default_factory=list)
+    messages: list[Messages] = field(default_factory=list)
     acknowledgements: dict[int, int] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
 
@@ -155,6 +166,7 @@ class Shard:
         self._wheel: TimingWheel[TimerKey] = TimingWheel(clock.now_ms())
         self._held_back: deque[Turn] = deque()
         self._position = committer.durable_position
+        self._turn = Turn()
         self._sleeper: trio.lowlevel.Task | None = None
         self._commands_count = 0
         self._refused_count = 0
@@ -206,6 +218,15 @@ class Shard:
 
         await trio.lowlevel.wait_task_rescheduled(leave)
 
+    @property
+    def position(self) -> int:
+        """What the log must be durable up to before anybody may see this shard's state."""
+        return self._position
+
+    def rest_on(self, other: "Shard") -> None:
+        """Note that what this shard does next rests on the state of another one as it is now."""
+        self._position = max(self._position, other.position)
+
     # The loop
 
     def start(self) -> None:
@@ -223,14 +244,20 @@ class Shard:
                 await self._sleep()
             if self._committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
-            self.take_turn()
+            try:
+                self.take_turn()
+            except Exception:
+                # The state says more than the log will. Other shards may have messages of this turn
+                # already: nothing that rests on them may become durable.
+                self._committer.fail(LogFailure("a command failed half-way; see the server's log"))
+                raise
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.checkpoint_if_cancelled()
 
     def take_turn(self) -> None:
         """Handle what is due and what is in the mailbox, up to the batch limits."""
         now_ms = self._clock.now_ms()
-        turn = Turn()
+        self._turn = turn = Turn()
         self._collect_due(now_ms)
         due = self._due
         for _ in range(min(len(due), TIMERS_BATCH_LIMIT_COUNT)):
@@ -241,12 +268,15 @@ class Shard:
         for _ in range(min(len(mailbox), BATCH_LIMIT_COUNT)):
             command, waiter, place, held = mailbox.popleft()
             self._commands_count += 1
+            if waiter is not None:
+                turn.answers.append((waiter, place, UNANSWERED))
             step = self._step(command, now_ms)
             self._take(step, held, turn)
             if waiter is not None:
-                turn.answers.append((waiter, place, step.reply))
+                turn.answers[-1] = (waiter, place, step.reply)
         self._turns_count += 1
         self._commit(turn)
+        self._turn = Turn()
 
     def _collect_due(self, now_ms: int) -> None:
         wake_ms = self._wheel.next_wake_ms()
@@ -284,10 +314,8 @@ class Shard:
         if step.received is not None:
             source, sequence = step.received
             turn.acknowledgements[source] = max(sequence, turn.acknowledgements.get(source, 0))
-        if step.withdrawals:
-            turn.withdrawals.extend(step.withdrawals)
-        if step.sends:
-            turn.sends.append((step.sends, held))
+        if step.withdrawals or step.sends:
+            turn.messages.append((step.withdrawals, step.sends, held))
         for skipped in step.skipped:
             log.warning(
                 "missed runs of a schedule are left out",
@@ -312,7 +340,7 @@ class Shard:
         turn.position = self._position
         if committer.durable_position >= turn.position and not self._held_back:
             self._let_go(turn)
-        elif turn.answers or turn.sends or turn.withdrawals or turn.acknowledgements:
+        elif turn.answers or turn.messages or turn.acknowledgements:
             self._held_back.append(turn)
 
     # Letting go
@@ -325,13 +353,13 @@ class Shard:
 
     def _let_go(self, turn: Turn) -> None:
         outgoing = self._outgoing
-        for task_id in turn.withdrawals:
-            outgoing.withdraw(task_id)
-        for messages, held in turn.sends:
+        for withdrawals, sends, held in turn.messages:
+            for task_id in withdrawals:
+                outgoing.withdraw(task_id)
             if held is not None:
-                held.add(messages)
+                held.add(sends)
             else:
-                for message in messages:
+                for message in sends:
                     outgoing.send(message)
         for waiter, place, reply in turn.answers:
             waiter.answer(place, reply)
@@ -342,6 +370,7 @@ class Shard:
         """Answer everybody who still waits with an error: the log has failed."""
         while self._held_back:
             self._refuse(self._held_back.popleft(), error)
+        self._refuse(self._turn, error)
         while self._mailbox:
             _, waiter, _, _ = self._mailbox.popleft()
             if waiter is not None:

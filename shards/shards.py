@@ -8,6 +8,7 @@ everything from a log that has been read back; `run` keeps it going.
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import trio
@@ -18,7 +19,6 @@ from troth.core.commands import (
     Command,
     HeartbeatLocks,
     HeartbeatTasks,
-    ReadPromise,
     SearchPromises,
     SearchSchedules,
 )
@@ -32,7 +32,7 @@ from troth.persistence.log import LogRecord
 from . import gather
 from .clock import Clock
 from .committer import BatchWriter, Committer, CommitterStatistics
-from .errors import Stopping, StorageFailed
+from .errors import Overloaded, Stopping, StorageFailed
 from .hashing import home_of, shard_of
 from .held import HeldMessages
 from .shard import Outgoing, Shard, ShardStatistics, Waiter
@@ -75,7 +75,9 @@ class Shards:
         self._count = shard_count
         self._shards = [
             Shard(
-                Machine(index, self.shard_of, self._next_serial, options, self._holds),
+                Machine(
+                    index, self.shard_of, self._next_serial, options, partial(self._holds, index)
+                ),
                 clock,
                 self.committer,
                 outgoing,
@@ -128,7 +130,7 @@ class Shards:
         finally:
             self.committer.flush(writer)
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(writer.close)
+                await writer.close()
 
     async def _watch(self) -> None:
         await self.committer.failed.wait()
@@ -171,8 +173,12 @@ class Shards:
         (reply,) = await self._ask_all([(index, command)], held)
         claimed = reply.claimed
         if claimed is not None and claimed.kind is TaskKind.RESUME:
-            leaf = await self.ask(ReadPromise(claimed.leaf_id))
-            reply = replace(reply, claimed=replace(claimed, leaf=leaf.promise))
+            # The task exists because the leaf has completed. A completed promise never changes, and
+            # the record of it is before those of the task: so it can be looked at without asking,
+            # which could fail although the claim has succeeded.
+            leaf_shard = self._shards[self.shard_of(claimed.leaf_id)]
+            leaf = leaf_shard.machine.state.promises.get(claimed.leaf_id)
+            reply = replace(reply, claimed=replace(claimed, leaf=leaf))
         return reply
 
     async def _ask_all(
@@ -183,8 +189,12 @@ class Shards:
         if self._stopping:
             raise Stopping
         waiter = Waiter(len(questions))
-        for place, (index, command) in enumerate(questions):
-            self._shards[index].ask(command, waiter, place, held)
+        try:
+            for place, (index, command) in enumerate(questions):
+                self._shards[index].ask(command, waiter, place, held)
+        except Overloaded:
+            waiter.abandon()  # some shards may have been asked already
+            raise
         return await waiter.wait()
 
     # What concerns many shards
@@ -205,7 +215,11 @@ class Shards:
 
     async def _count_of(self, indexes: list[int], command: Command) -> int:
         if not indexes:
+            # That it holds nothing any more may be news that is not durable yet.
+            await self.committer.wait_durable()
             await trio.lowlevel.checkpoint()
+            if self.committer.failure is not None:
+                raise StorageFailed
             return 0
         replies = await self._ask_all([(index, command) for index in indexes])
         return sum(reply.count for reply in replies)
@@ -274,13 +288,15 @@ class Shards:
         self._serial += 1
         return self._serial
 
-    def _holds(self, fence: Fence, now_ms: int) -> bool:
+    def _holds(self, asking: int, fence: Fence, now_ms: int) -> bool:
         """Ask the task's shard, in the middle of another's step.
 
-        Both run in one thread and no step waits, so the answer is true at this very moment; and
-        what it rests on is earlier in the log than what the asking shard is about to write.
+        Both run in one thread and no step waits, so the answer is true at this very moment. What it
+        rests on is earlier in the log than what the asking shard is about to write; if that is
+        nothing, the reply waits all the same.
         """
         owner = self._shards[self.shard_of(home_of(ClaimTask(fence.task_id, 0, "", 0)))]
+        self._shards[asking].rest_on(owner)
         return owner.machine.task_is_held(fence, now_ms)
 
     def _durable(self, position: int) -> None:
