@@ -122,11 +122,13 @@ def _skip(machine: Machine, schedule: Schedule, now_ms: int) -> bool:
     limit = machine.options.catch_up_count
     if limit is None or schedule.next_run_time is None:
         return False
+    cron = machine.cron(schedule.cron)
     first = schedule.next_run_time
-    due = machine.cron(schedule.cron).latest_between_ms(first - 1, now_ms, limit)
-    if due and due[0] == first:
+    # Counted from `first` itself, because `@every` has no other grid than the previous run.
+    due = cron.latest_between_ms(first, now_ms, max(limit, 1))
+    if len(due) < limit:
         return False
-    resumed_at = due[0] if due else machine.cron(schedule.cron).next_after_ms(now_ms)
+    resumed_at = due[0] if limit else cron.next_after_ms(due[-1] if due else first)
     machine.emit(r.ScheduleSkipped(schedule.id, resumed_at))
     machine.note_skipped(RunsSkipped(schedule.id, first, resumed_at))
     return True
