@@ -230,6 +230,8 @@ class ShardState:
             self.withdrawals.append(task.id)
         self.settle_send(task)
         task.stalled = False
+        if task.not_before is not None and state is not TaskState.INIT:
+            self.timers.append(((TimerKind.TASK_DELAY, task.id), None))
         final = task.is_final
         if task.kind is TaskKind.NOTIFY:
             if final:
