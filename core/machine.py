@@ -184,6 +184,7 @@ class Machine:
             and promise.timeout <= now_ms
             and promise.state is PromiseState.PENDING
         ):
+            self.settle_tasks(promise_id, promise.timeout - 1)
             self.emit(
                 r.PromiseCompleted(
                     promise.id,
@@ -197,6 +198,27 @@ class Machine:
             return self.state.promises[promise_id]
         return promise
 
+    def settle_tasks(self, root_id: str, until_ms: int) -> None:
+        """Apply the deadlines of a root's tasks up to `until_ms`: its completion comes after them.
+
+        Otherwise it would depend on which timer is looked at first whether a task whose lease ran
+        out before its root completed counts as given out anew.
+        """
+        root = self.state.roots.get(root_id)
+        if root is not None:
+            for task in list(root.tasks.values()):
+                self._settle_task(task, until_ms)
+
+    def _settle_task(self, task: Task, until_ms: int) -> None:
+        """Apply the task's own deadlines up to `until_ms`, the earlier one first."""
+        deadline = task.deadline
+        if deadline is None or deadline > until_ms:
+            return
+        if deadline < task.timeout:
+            self.emit(r.TaskReleased(task.id))
+        if task.timeout <= until_ms:
+            self.emit(r.TaskTimedOut(task.id))
+
     def task(self, task_id: str, now_ms: int) -> Task | None:
         """The task as it is now: completed, timed out or released if it is time."""
         task = self.state.tasks.get(task_id)
@@ -204,12 +226,7 @@ class Machine:
             return None
         if task.kind is not TaskKind.NOTIFY:
             self.promise(task.root_id, now_ms)
-        deadline = task.deadline
-        if deadline is not None and deadline <= now_ms:
-            if task.timeout <= now_ms:
-                self.emit(r.TaskTimedOut(task.id))
-            else:
-                self.emit(r.TaskReleased(task.id))
+        self._settle_task(task, now_ms)
         return task
 
     def task_is_held(self, fence: Fence, now_ms: int) -> bool:
@@ -221,11 +238,14 @@ class Machine:
         if task is None or task.state is not TaskState.CLAIMED or task.counter != fence.counter:
             return False
         root = self.state.promises.get(task.root_id)
-        root_over = root is not None and (
-            root.state is not PromiseState.PENDING or root.timeout <= now_ms
+        root_is_due = (
+            task.kind is not TaskKind.NOTIFY
+            and root is not None
+            and root.state is PromiseState.PENDING
+            and root.timeout <= now_ms
         )
         deadline = task.deadline
-        return not root_over and deadline is not None and deadline > now_ms
+        return not root_is_due and deadline is not None and deadline > now_ms
 
     # Dispatch: which messages go out
 
@@ -294,8 +314,9 @@ def expire(machine: Machine, command: Expire, now_ms: int) -> Reply:
 @decides(Receive)
 def receive(machine: Machine, command: Receive, now_ms: int) -> Reply:
     """Apply another shard's message, unless it was applied before."""
-    machine.received = (command.source, command.sequence)
-    if command.sequence > machine.state.inbox.get(command.source, 0):
+    applied = machine.state.inbox.get(command.source, 0)
+    assert command.sequence <= applied + 1, "messages of a shard come in order, none left out"
+    if command.sequence > applied:
         serial = 0
         if isinstance(command.message, r.PromiseMessage):
             machine.promise(command.message.id, now_ms)
@@ -303,6 +324,8 @@ def receive(machine: Machine, command: Receive, now_ms: int) -> Reply:
         machine.emit(
             r.MessageReceived(command.source, command.sequence, command.message, serial, now_ms)
         )
+    # Last, so that a message whose step failed is not acknowledged by the next step.
+    machine.received = (command.source, command.sequence)
     return DONE
 
 

@@ -91,6 +91,7 @@ def complete_promise(machine: Machine, command: CompletePromise, now_ms: int) ->
     same = promise.state is command.state
     code = lifecycles.COMPLETE[promise.state, matches, same, command.strict]
     if code is Code.CREATED:
+        machine.settle_tasks(command.id, now_ms)
         machine.emit(
             r.PromiseCompleted(
                 command.id,
