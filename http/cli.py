@@ -19,6 +19,11 @@ INTERRUPTED_STATUS: Final = 130
 
 COMMANDS: Final = {
     "serve": "cli_serve:serve_command",
+    "promises": "cli_promises:promises",
+    "tasks": "cli_tasks:tasks",
+    "schedules": "cli_schedules:schedules",
+    "locks": "cli_locks:locks",
+    "tree": "cli_tree:tree",
 }
 """Every command with the module beside this one that has it, in the order of the help text."""
 

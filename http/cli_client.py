@@ -1,0 +1,233 @@
+"""The HTTP client of the command line: one request, one answer, clear words for what went wrong.
+
+A refusal by the server becomes `RefusedError` (exit status 1): code, what happened, what to do. A
+server that does not answer, or not in the language of the API, becomes `UnreachableError` (exit
+status 3). Neither shows a traceback, and no message shows a password.
+"""
+
+import ipaddress
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote, urlsplit
+
+import click
+import httpx
+
+from troth.core.codes import EXPLANATIONS, MESSAGES, Code
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:8001"
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 30.0
+_SHOWN_TEXT_COUNT: Final = 300
+
+HINTS: Final[Mapping[int, str]] = {
+    Code.UNAUTHORIZED: "Give --user and --password, or set TROTH_USER and TROTH_PASSWORD.",
+    Code.PROMISE_RESOLVED: "`troth promises get ID` shows its value.",
+    Code.PROMISE_REJECTED: "`troth promises get ID` shows its value.",
+    Code.PROMISE_CANCELED: "`troth promises get ID` shows its value.",
+    Code.LOCK_HELD: "Its lease ends by itself if its holder no longer renews it.",
+    Code.PROMISE_NOT_FOUND: "`troth promises search 'PREFIX*'` finds ids.",
+    Code.SCHEDULE_NOT_FOUND: "`troth schedules search 'PREFIX*'` finds ids.",
+    Code.PROMISE_EXISTS: "Choose another id, or give the --idempotency-key it was created with.",
+    Code.SCHEDULE_EXISTS: "Choose another id, or delete the schedule that has it first.",
+    Code.PATH_NOT_FOUND: "Does --server name the server's API address, without a path of its own?",
+}
+"""What somebody at the command line can do about a refusal, by code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said. `text` is the body as it came, `content` its JSON; None if empty."""
+
+    status: int
+    text: str
+    content: Any
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the request changed something (201), not merely found it done before (200)."""
+        return self.status == 201
+
+
+class RefusedError(click.ClickException):
+    """The server understood and said no. Ends the command with status 1."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, answer: Answer) -> None:
+        """`message` is for people; `answer` is what the server sent."""
+        super().__init__(message)
+        self.answer = answer
+
+
+class UnreachableError(click.ClickException):
+    """Nobody answered, or something that is no Troth server. Ends the command with status 3."""
+
+    exit_code = 3
+
+
+class Client:
+    """Talks to one server over one connection. Used in a `with` block."""
+
+    def __init__(self, server: str, user: str | None, password: str | None) -> None:
+        """`server` is a URL or `HOST:PORT`. Raises click.UsageError if it cannot be one."""
+        url = server if "://" in server else f"http://{server}"
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise _bad_server(f"it is not a URL ({error})") from error
+        if parts.scheme not in {"http", "https"} or not host:
+            raise _bad_server("it must be http:// or https:// and a host")
+        if (user is None) != (password is None):
+            raise click.UsageError("--user and --password belong together: give both or neither.")
+        bracketed = f"[{host}]" if ":" in host else host
+        self.shown_url = f"{parts.scheme}://{bracketed}" + (f":{port}" if port else "")
+        try:
+            self._http = httpx.Client(
+                auth=None if user is None or password is None else httpx.BasicAuth(user, password),
+                # Reading the certificate store takes longer than the rest of a command.
+                verify=parts.scheme == "https",
+                # A proxy cannot reach what only this machine can.
+                trust_env=not _is_loopback(host),
+                timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+                headers={"accept": "application/json", "user-agent": "troth"},
+            )
+            self._base = httpx.URL(url.rstrip("/"))
+        except httpx.InvalidURL as error:
+            raise _bad_server(f"it is not a URL ({error})") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request; `path` is percent-encoded. Raises RefusedError, UnreachableError."""
+        content = None if body is None else json.dumps(body).encode()
+        sent = {name.encode(): text.encode() for name, text in (headers or {}).items()}
+        if content is not None:
+            sent[b"content-type"] = b"application/json"
+        # Joined as text: the path's own percent-encoding must reach the server unchanged.
+        url = str(self._base) + path
+        try:
+            response = self._http.request(
+                method, url, content=content, params=list(query) or None, headers=sent
+            )
+        except httpx.TimeoutException as error:
+            raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
+        except httpx.HTTPError as error:
+            reason = str(error).strip() or type(error).__name__
+            raise UnreachableError(
+                f"no server can be reached at {self.shown_url} ({reason}). "
+                "Start one with `troth serve`, or name it with --server."
+            ) from error
+        return self._answer(response)
+
+    def pages(self, path: str, query: Sequence[tuple[str, str]], key: str) -> Iterator[list[Any]]:
+        """All pages of a search, each the list under `key`. Raises as `ask`."""
+        while True:
+            answer = self.ask("GET", path, query=query)
+            if not isinstance(answer.content, dict) or key not in answer.content:
+                raise self.not_the_api()
+            yield answer.content[key]
+            if not answer.content.get("cursor"):
+                return
+            query = [("cursor", answer.content["cursor"])]
+
+    def not_the_api(self) -> UnreachableError:
+        """The error for an answer that the API never gives."""
+        return UnreachableError(
+            f"{self.shown_url} answered in a form that is not the API's. Is it a Troth server?"
+        )
+
+    def _answer(self, response: httpx.Response) -> Answer:
+        text = response.text
+        try:
+            content = json.loads(text) if text.strip() else None
+        except ValueError:
+            content = None
+            if response.is_success:
+                raise self.not_the_api() from None
+        answer = Answer(response.status_code, text, content)
+        if not response.is_success:
+            raise RefusedError(_refusal(answer, response), answer)
+        return answer
+
+
+def path_of(*segments: str | int) -> str:
+    """A path whose segments the server decodes to exactly these texts, slashes included."""
+    return "".join("/" + _segment(str(segment)) for segment in segments)
+
+
+def _segment(text: str) -> str:
+    # HTTP clients and proxies resolve `.` and `..` away unless they are encoded.
+    if text in {".", ".."}:
+        return text.replace(".", "%2E")
+    return quote(text, safe=":@!$&'()*+,;=~")
+
+
+def _bad_server(reason: str) -> click.UsageError:
+    return click.UsageError(f"--server (or TROTH_SERVER): {reason}. Example: {DEFAULT_SERVER}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _refusal(answer: Answer, response: httpx.Response) -> str:
+    """Code and meaning, then what the server says about this case, then what one can do."""
+    error = answer.content.get("error") if isinstance(answer.content, dict) else None
+    if not isinstance(error, dict):
+        # Not the API's own refusal: a proxy, another program, a page.
+        code = Code.UNAUTHORIZED.value if answer.status == 401 else 0
+        shown = answer.text.strip()[:_SHOWN_TEXT_COUNT]
+        lines = [f"HTTP status {answer.status} {response.reason_phrase}".rstrip(), shown]
+    else:
+        code = error.get("code", 0)
+        meaning = error.get("message") or MESSAGES.get(code, "refused without a reason")
+        lines = [f"{code} {meaning}", *_details(error)]
+        if len(lines) == 1:
+            lines.append(EXPLANATIONS.get(code, ""))
+    hint = HINTS.get(code, "")
+    retry_after = response.headers.get("retry-after")
+    if retry_after and answer.status == 503:
+        hint = f"Try again after {retry_after} s."
+    if hint:
+        lines.append(f"Hint: {hint}")
+    return "\n  ".join(_visible(line) for line in lines if line)
+
+
+def _details(error: Mapping[str, Any]) -> list[str]:
+    details = error.get("details")
+    if not isinstance(details, list):
+        return []
+    messages = [entry.get("message") for entry in details if isinstance(entry, dict)]
+    return [message for message in messages if isinstance(message, str) and message]
+
+
+def _visible(text: str) -> str:
+    """Without control characters: an answer must not steer the terminal."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
