@@ -14,6 +14,8 @@ from typing import Any, final
 
 import google_crc32c
 
+from troth.core.limits import SEGMENT_BYTES, SHARDS_DEFAULT_COUNT, SHARDS_LIMIT_COUNT
+
 from .errors import (
     DataDirectoryLocked,
     DataDirectoryUnreadable,
@@ -26,7 +28,7 @@ from .files import Files, Lock
 from .frames import DATA_ID_BYTES, FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentHeader
 from .log import LogRecord
 from .recovery import LogEnd, LogScan
-from .segmented_log import SEGMENT_BYTES, SegmentedLog
+from .segmented_log import SegmentedLog
 from .segments import (
     NEXT_NAME,
     TEMPORARY_NAMES,
@@ -37,8 +39,6 @@ from .segments import (
     write_header,
 )
 
-DEFAULT_SHARD_COUNT = 16
-SHARD_COUNT_MAX = 1024
 SECRET_BYTES = 32
 IDENTITY_NAME = "troth.json"
 LOG_NAME = "log"
@@ -156,16 +156,18 @@ class DataDirectory:
         segments ahead; None gives the log a thread of its own. Raises a `DataDirectoryError`,
         and `ValueError` for a `shard_count` out of range.
         """
-        if shard_count is not None and not 1 <= shard_count <= SHARD_COUNT_MAX:
-            raise ValueError(f"the number of shards is 1 to {SHARD_COUNT_MAX}, not {shard_count}")
-        path = os.fspath(path)
+        if shard_count is not None and not 1 <= shard_count <= SHARDS_LIMIT_COUNT:
+            raise ValueError(
+                f"the number of shards is 1 to {SHARDS_LIMIT_COUNT}, not {shard_count}"
+            )
+        path = os.fspath(path).rstrip("/") or "/"  # so that the parent of `data/` is found
         lock = _make_and_lock(files, path)
         try:
             identity = _read_identity(files, path)
             if identity is None:
                 identity = Identity(
                     random_bytes(DATA_ID_BYTES),
-                    shard_count or DEFAULT_SHARD_COUNT,
+                    shard_count or SHARDS_DEFAULT_COUNT,
                     created_at_ms,
                     random_bytes(SECRET_BYTES),
                 )

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar, final
 
+from troth.core.limits import SEGMENT_BYTES
+
 from .errors import LogConflict, LogFailure
 from .files import File, Files
 from .frames import (
@@ -32,8 +34,6 @@ from .segments import (
     segment_path,
     write_header,
 )
-
-SEGMENT_BYTES = 16 << 20
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")

@@ -231,6 +231,14 @@ def test_a_file_in_the_place_of_the_directory_is_refused() -> None:
     )
 
 
+def test_a_slash_at_the_end_makes_no_difference() -> None:
+    """The new directory's name is made durable in its parent, however it is written."""
+    files = SimulatedFiles()
+    DataDirectory.open(f"{PATH}/", files, created_at_ms=0)
+
+    assert files.history[:2] == [("make_directory", PATH), ("sync_directory", "/")]
+
+
 def test_a_missing_parent_is_refused() -> None:
     """Only the last directory is made: a wrong path must not grow a tree."""
     with pytest.raises(DataDirectoryUnwritable, match="/a/b/c cannot be written: No such file"):
