@@ -1,0 +1,143 @@
+"""What handlers work with: the shards, the polls, the settings, and whether the server is ready."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from troth.core.codes import Code
+from troth.core.commands import Command
+from troth.core.model import Promise, PromiseState, Schedule
+from troth.core.replies import Reply
+from troth.shards.errors import ShardsError
+from troth.shards.held import HeldMessages
+from troth.shards.polls import Polls
+
+from .errors import ApiError
+from .fields import RequestLimits
+from .metrics import Metrics
+from .settings import Settings
+
+VERSION_HEADER_VALUE = b"0.8.2"
+"""What some SDKs look for in `Resonate-Version` (decisions.md 1)."""
+
+
+class Shards(Protocol):
+    """The part of `troth.shards.shards.Shards` that the API needs."""
+
+    @property
+    def cursor_secret(self) -> bytes:
+        """The key that cursors are signed with."""
+        ...
+
+    async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
+        """Carry out a command. Raises ShardsError."""
+        ...
+
+    async def search_promises(
+        self,
+        pattern: str,
+        states: tuple[PromiseState, ...],
+        tags: Mapping[str, str],
+        limit_count: int,
+        before_serial: int | None,
+    ) -> tuple[list[Promise], int | None]:
+        """Find promises, newest first, and say where the next page starts."""
+        ...
+
+    async def search_schedules(
+        self,
+        pattern: str,
+        tags: Mapping[str, str],
+        limit_count: int,
+        before_serial: int | None,
+    ) -> tuple[list[Schedule], int | None]:
+        """Find schedules, newest first, and say where the next page starts."""
+        ...
+
+    async def heartbeat_tasks(self, process_id: str) -> int:
+        """Renew the tasks of a process and count them."""
+        ...
+
+    async def heartbeat_locks(self, process_id: str) -> int:
+        """Renew the locks of a process and count them."""
+        ...
+
+    def statistics(self) -> object:
+        """Return numbers about the shards, as frozen data."""
+        ...
+
+
+class Readiness(Enum):
+    """Whether requests are served, and how they are refused if not."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """The documents the server shows, made once from the endpoint table; see `pages.py`."""
+
+    openapi: bytes = b"{}"
+    start: bytes = b""
+    documentation: bytes = b""
+    errors: bytes = b""
+
+
+@dataclass
+class Api:
+    """Everything a handler may use. One per process.
+
+    `url` is what links begin with, without a slash at the end. `hold` makes the messages held back for
+    one request. `statistics` has a further source of numbers for `/metrics`, by name.
+    """
+
+    settings: Settings
+    url: str
+    shards: Shards
+    polls: Polls
+    hold: Callable[[], HeldMessages]
+    statistics: Mapping[str, Callable[[], object]] = field(default_factory=dict)
+    readiness: Readiness = Readiness.READY
+    pages: Pages = field(default_factory=Pages)
+    metrics: Metrics = field(init=False)
+    limits: RequestLimits = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the request limits from the settings."""
+        self.url = self.url.rstrip("/")
+        self.metrics = Metrics(
+            {
+                "shards": self.shards.statistics,
+                "polls": self.polls.statistics,
+                **self.statistics,
+            }
+        )
+        self.limits = RequestLimits(
+            id_limit_bytes=self.settings.id_limit_bytes,
+            tags_limit_count=self.settings.tags_limit_count,
+            tag_limit_bytes=self.settings.tag_limit_bytes,
+            value_headers_limit_count=self.settings.value_headers_limit_count,
+            value_header_limit_bytes=self.settings.value_header_limit_bytes,
+            body_limit_bytes=self.settings.body_limit_bytes,
+        )
+
+    def refuse_unless_ready(self) -> None:
+        """Raise ApiError (503) while the server starts or stops."""
+        if self.readiness is Readiness.STARTING:
+            raise ApiError(Code.STARTING)
+        if self.readiness is Readiness.STOPPING:
+            raise ApiError(Code.SHUTTING_DOWN)
+
+
+def shards_error(error: ShardsError) -> ApiError:
+    """The answer (503) to a failure inside the shards."""
+    # By name, so that a kind added later is still answered.
+    codes = {
+        "Overloaded": Code.OVERLOADED,
+        "Stopping": Code.SHUTTING_DOWN,
+        "StorageFailed": Code.STORE_FAILED,
+    }
+    return ApiError(codes.get(type(error).__name__, Code.SHUTTING_DOWN))

@@ -1,0 +1,79 @@
+"""Cursors: where a search goes on, as one opaque word that the client cannot change.
+
+A cursor carries the whole search, so that the following pages answer the same question. It is signed
+with the data directory's own key, hence stays good over restarts and is refused by other servers.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct
+
+from troth.core.limits import PAGE_LIMIT_COUNT
+from troth.core.model import PromiseState
+
+from .errors import invalid
+
+_SIGNATURE_BYTES = 16
+_LENGTH_LIMIT = 16 * 1024
+
+
+class Search(Struct, frozen=True, array_like=True):
+    """One page of a search. `kind` is `promises` or `schedules`; states are empty for the latter."""
+
+    kind: str
+    pattern: str
+    states: tuple[PromiseState, ...]
+    tags: Mapping[str, str]
+    limit_count: int
+    before_serial: int | None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Search)
+
+
+def encode_cursor(search: Search, secret: bytes) -> str:
+    """Make the cursor of a search."""
+    payload = _encoder.encode(search)
+    return f"{_word(payload)}.{_word(_sign(payload, secret))}"
+
+
+def decode_cursor(cursor: str, kind: str, secret: bytes) -> Search:
+    """Read a cursor that this server made for this kind of search. Raises ApiError (400)."""
+    refusal = invalid(
+        "query cursor", "is not a cursor of this search; use the one that the last page came with"
+    )
+    if len(cursor) > _LENGTH_LIMIT or not cursor.isascii():
+        raise refusal
+    payload_word, dot, signature_word = cursor.partition(".")
+    try:
+        payload, signature = _bytes(payload_word), _bytes(signature_word)
+    except (binascii.Error, ValueError) as error:
+        raise refusal from error
+    # The second comparison: base64 has several spellings of the same bytes, and one is ours.
+    if not dot or not hmac.compare_digest(signature, _sign(payload, secret)):
+        raise refusal
+    if cursor != f"{_word(payload)}.{_word(signature)}":
+        raise refusal
+    search = _decoder.decode(payload)
+    if search.kind != kind:
+        raise refusal
+    assert 1 <= search.limit_count <= PAGE_LIMIT_COUNT
+    return search
+
+
+def _sign(payload: bytes, secret: bytes) -> bytes:
+    return hmac.digest(secret, b"cursor:" + payload, hashlib.sha256)[:_SIGNATURE_BYTES]
+
+
+def _word(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _bytes(word: str) -> bytes:
+    return base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_", validate=True)

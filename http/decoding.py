@@ -1,0 +1,217 @@
+"""From bytes to checked values: JSON bodies, request headers, query strings and paths.
+
+Every function raises `ApiError` (400) that names the field, what was given and what is allowed.
+Decoding stops at the first thing that cannot be read; validation (`fields.problems`) collects.
+"""
+
+import binascii
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from troth.core import limits as core_limits
+from troth.core.codes import Code
+from troth.core.limits import INTEGER_MAX, INTEGER_MIN
+from troth.core.model import EMPTY_VALUE, Fence, Json, Trace, Value
+
+from .errors import ApiError, invalid
+from .fields import RequestLimits, canonical_base64, problems
+from .schemas import ValueBody
+
+Body = TypeVar("Body", bound=Struct)
+
+_TYPE_ERROR = re.compile(
+    r"Expected `(?P<wanted>.+)`, got `(?P<given>.+)`(?: - at `\$(?P<path>.*)`)?$"
+)
+_PLACE = re.compile(r" - at `\$(?P<path>.*)`$")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,32}", re.ASCII)
+_TYPE_NAMES = {
+    "int": "an integer",
+    "float": "a number with a fraction or exponent",
+    "str": "a string",
+    "object": "an object",
+    "array": "an array",
+    "bool": "a boolean",
+    "null": "null",
+}
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class CallHeaders:
+    """The request headers that change what an endpoint does."""
+
+    idempotency_key: str | None = None
+    strict: bool = False
+    fence: Fence | None = None
+    trace: Trace | None = None
+
+
+NO_HEADERS = CallHeaders()
+
+
+@functools.cache
+def _decoder(body: type[Body]) -> "msgspec.json.Decoder[Body | None]":
+    return msgspec.json.Decoder(body | None)
+
+
+def decode_body(body: type[Body], content: bytes, limits: RequestLimits) -> Body:
+    """Decode and check a JSON body. A body of `null` counts as `{}`. Raises ApiError."""
+    if not content:
+        raise invalid("body", "is empty; a JSON object is required")
+    try:
+        if not content.isascii():
+            content.decode()  # the decoder does not look into keys and values that it skips
+        decoded = _decoder(body).decode(content)
+    except UnicodeDecodeError as error:
+        raise invalid("body", f"is not UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise invalid("body", "is nested too deeply") from error
+    except msgspec.ValidationError as error:
+        raise _type_problem(str(error)) from error
+    except msgspec.DecodeError as error:
+        raise invalid("body", f"is not one JSON object ({error})") from error
+    if decoded is None:
+        decoded = body()
+    found = problems(decoded, limits)
+    if found:
+        raise ApiError(Code.INVALID, found)
+    return decoded
+
+
+def _type_problem(message: str) -> ApiError:
+    match = _TYPE_ERROR.match(message)
+    if match is None:
+        place = _PLACE.search(message)
+        return invalid(
+            _field_of(place["path"]) if place else "body", _PLACE.sub("", message).lower()
+        )
+    wanted = " or ".join(
+        _TYPE_NAMES.get(name, name) for name in match["wanted"].split(" | ") if name != "null"
+    )
+    given = _TYPE_NAMES.get(match["given"], match["given"])
+    return invalid(_field_of(match["path"] or ""), f"given {given}; allowed is {wanted}")
+
+
+def _field_of(path: str) -> str:
+    field = path.removeprefix(".").replace("[...]", "")
+    return field or "body"
+
+
+def receiver(raw: msgspec.Raw) -> Json:
+    """Decode a receiver that `AnyJson` has accepted."""
+    decoded: Json = msgspec.json.decode(raw)
+    return decoded
+
+
+def value(body: ValueBody | None) -> Value:
+    """The param or value that a body describes; empty parts are left out."""
+    if body is None or (not body.headers and not body.data):
+        return EMPTY_VALUE
+    return Value(
+        headers=string_map(body.headers),
+        data=canonical_base64(body.data) if body.data else None,
+    )
+
+
+def string_map(entries: Mapping[str, str | None] | None) -> dict[str, str] | None:
+    """Tags or headers, sorted by name as answers show them; None if there are none."""
+    if not entries:
+        return None
+    return {key: entries[key] or "" for key in sorted(entries)}
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def text_header(headers: Mapping[bytes, bytes], name: str, limit_bytes: int) -> str | None:
+    """A header's value; None if it is absent. Raises ApiError."""
+    given = headers.get(name.lower().encode())
+    if given is None:
+        return None
+    if len(given) > limit_bytes:
+        raise invalid(
+            f"header {name}", f"is {len(given)} bytes long; allowed are at most {limit_bytes}"
+        )
+    try:
+        return given.decode()
+    except UnicodeDecodeError as error:
+        raise invalid(f"header {name}", "is not UTF-8") from error
+
+
+def strict_header(headers: Mapping[bytes, bytes]) -> bool:
+    """The header `Strict`, in the words that Go's ParseBool knows. Raises ApiError."""
+    given = text_header(headers, "Strict", core_limits.REQUEST_HEADERS_LIMIT_BYTES) or ""
+    if given in _FALSE:
+        return False
+    if given in _TRUE:
+        return True
+    raise invalid("header Strict", f"given {given[:64]!r}; allowed are true and false")
+
+
+def fence_headers(headers: Mapping[bytes, bytes]) -> Fence | None:
+    """The headers `Task-Id` and `Task-Counter`; None without a task id. Raises ApiError."""
+    task_id = text_header(headers, "Task-Id", core_limits.REQUEST_HEADERS_LIMIT_BYTES)
+    if not task_id:
+        return None
+    given = text_header(headers, "Task-Counter", core_limits.REQUEST_HEADERS_LIMIT_BYTES)
+    if given is None:
+        raise invalid("header Task-Counter", "is required with Task-Id")
+    return Fence(task_id, integer("header Task-Counter", given))
+
+
+def trace_headers(headers: Mapping[bytes, bytes]) -> Trace | None:
+    """The headers `traceparent` and `tracestate`; None without the first. Raises ApiError."""
+    if b"traceparent" not in headers:
+        return None
+    parent = text_header(headers, "traceparent", core_limits.TRACE_LIMIT_BYTES)
+    state = text_header(headers, "tracestate", core_limits.TRACE_LIMIT_BYTES)
+    return Trace(parent, state or "") if parent else None
+
+
+def integer(field: str, given: str) -> int:
+    """A decimal integer with an optional sign, within 64 bits. Raises ApiError."""
+    if _NUMBER.fullmatch(given):
+        number = int(given)
+        if INTEGER_MIN <= number <= INTEGER_MAX:
+            return number
+    raise invalid(field, f"given {given[:64]!r}; allowed is an integer within 64 bits")
+
+
+# --- paths and queries ----------------------------------------------------------------------------
+
+
+def percent_decode(raw: bytes, field: str) -> str:
+    """Decode percent-escapes, once. `+` stays `+`. Raises ApiError."""
+    if b"%" in raw:
+        first, *rest = raw.split(b"%")
+        parts = [first]
+        for part in rest:
+            try:
+                parts.append(binascii.unhexlify(part[:2]))
+            except ValueError as error:
+                shown = (b"%" + part[:2]).decode("latin-1")
+                raise invalid(field, f"has {shown!r}, which is no percent-escape") from error
+            parts.append(part[2:])
+        raw = b"".join(parts)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise invalid(field, "is not UTF-8 after percent-decoding") from error
+
+
+def query_parameters(query: bytes) -> dict[str, str]:
+    """The parameters of a query string; of repeated ones the first. Raises ApiError."""
+    found: dict[str, str] = {}
+    for part in query.split(b"&"):
+        if not part:
+            continue
+        name, _, given = part.replace(b"+", b" ").partition(b"=")
+        found.setdefault(percent_decode(name, "query"), percent_decode(given, "query"))
+    return found

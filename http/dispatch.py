@@ -1,0 +1,114 @@
+"""From a request to its answer: the one path that every way in shares, free of any framework.
+
+Order of checks: path and method, origin, credentials, readiness, headers, body; then the handler. Every
+refusal becomes an answer here; every other exception becomes a 500 and a line in the log.
+"""
+
+import uuid
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from troth.core import limits as core_limits
+from troth.core.codes import Code
+
+from . import decoding
+from .api import VERSION_HEADER_VALUE, Api
+from .authentication import authenticate
+from .cors import Cors
+from .decoding import NO_HEADERS, CallHeaders
+from .endpoints import Call, Endpoint, Header
+from .errors import ApiError, error_response
+from .requests import Request, Response
+from .router import Router
+
+_REQUEST_ID_LIMIT_BYTES = 256
+_log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """Answers requests of one port with the endpoints of its table."""
+
+    def __init__(self, api: Api, endpoints: tuple[Endpoint, ...]) -> None:
+        """Compile the table."""
+        self._api = api
+        self._router = Router(endpoints)
+        self._cors = Cors(api.settings.cors_allow_origin)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request. Raises nothing but cancellation."""
+        with bound_contextvars(request_id=request.id):
+            try:
+                response = await self._answer(request)
+            except ApiError as error:
+                response = self.refuse(request, error)
+            except Exception:
+                _log.exception("A request failed", endpoint=request.endpoint)
+                response = self.refuse(request, ApiError(Code.INTERNAL))
+        response.headers.append((b"request-id", request.id.encode()))
+        response.headers.append((b"resonate-version", VERSION_HEADER_VALUE))
+        return response
+
+    def refuse(self, request: Request, error: ApiError) -> Response:
+        """Make the answer to a refused request; a browser may read it if its origin is allowed."""
+        response = error_response(error, self._api.url, request.id)
+        if error.code is not Code.ORIGIN_FORBIDDEN:
+            try:
+                response.headers += self._cors.headers(request.headers)
+            except ApiError:
+                return response  # the origin may not read the answer: no header says it may
+        return response
+
+    async def _answer(self, request: Request) -> Response:
+        preflight = self._cors.preflight(request.method, request.headers)
+        if preflight is not None:
+            return preflight
+        try:
+            match = self._router.match(request.method, request.raw_path)
+        except ApiError as error:
+            if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
+                return Response(204, headers=list(error.headers))
+            raise
+        endpoint = match.endpoint
+        request.endpoint = endpoint.name
+        cors_headers = self._cors.headers(request.headers)
+        if not endpoint.public:
+            authenticate(request.headers, self._api.settings.basic_auth)
+        if endpoint.sheltered:
+            self._api.refuse_unless_ready()
+        decoding.text_header(request.headers, "Request-Id", _REQUEST_ID_LIMIT_BYTES)
+        headers = _call_headers(endpoint, request)
+        body = None
+        if endpoint.body is not None:
+            body = decoding.decode_body(endpoint.body, request.body, self._api.limits)
+        response = await endpoint.handler(self._api, Call(request, match.values, headers, body))
+        response.headers += cors_headers
+        return response
+
+
+def request_id(given: bytes | None) -> str:
+    """The id that a request came with if it can be used, else a new one."""
+    if given and len(given) <= _REQUEST_ID_LIMIT_BYTES:
+        try:
+            text = given.decode()
+        except UnicodeDecodeError:
+            return str(uuid.uuid4())
+        if text.isprintable():
+            return text
+    return str(uuid.uuid4())
+
+
+def _call_headers(endpoint: Endpoint, request: Request) -> CallHeaders:
+    if not endpoint.reads:
+        return NO_HEADERS
+    reads, headers = endpoint.reads, request.headers
+    return CallHeaders(
+        idempotency_key=decoding.text_header(
+            headers, "Idempotency-Key", core_limits.IDEMPOTENCY_KEY_LIMIT_BYTES
+        )
+        if Header.IDEMPOTENCY_KEY in reads
+        else None,
+        strict=Header.STRICT in reads and decoding.strict_header(headers),
+        fence=decoding.fence_headers(headers) if Header.TASK_ID in reads else None,
+        trace=decoding.trace_headers(headers) if Header.TRACEPARENT in reads else None,
+    )

@@ -1,0 +1,132 @@
+"""What a row of the endpoint table is, and what all handlers share.
+
+A row says everything about an endpoint: where it is, what it takes, what it answers, who handles it.
+Routing, decoding, validation, OpenAPI, the documentation page and metrics read the rows; nothing about an
+endpoint is written anywhere else. The rows themselves are in `*_endpoints.py`, together in `table.py`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from troth.core.codes import Code
+from troth.core.commands import Command
+from troth.core.replies import Reply
+from troth.shards.errors import ShardsError
+
+from .api import Api, shards_error
+from .decoding import NO_HEADERS, CallHeaders
+from .errors import ApiError
+from .fields import Schema
+from .rendering import JsonObject, dump
+from .requests import Request, Response, json_response
+
+
+class Header(StrEnum):
+    """Request headers that endpoints may read."""
+
+    IDEMPOTENCY_KEY = "Idempotency-Key"
+    STRICT = "Strict"
+    TASK_ID = "Task-Id"
+    TASK_COUNTER = "Task-Counter"
+    TRACEPARENT = "traceparent"
+    TRACESTATE = "tracestate"
+
+
+FENCE = (Header.TASK_ID, Header.TASK_COUNTER)
+TRACE = (Header.TRACEPARENT, Header.TRACESTATE)
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that has passed all general checks, with everything decoded."""
+
+    request: Request
+    path: Mapping[str, str]
+    headers: CallHeaders = NO_HEADERS
+    body: Any = None
+
+
+Handler = Callable[[Api, Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A path or query parameter, for documentation; `schema` says what is accepted."""
+
+    name: str
+    description: str
+    schema: Schema
+    required: bool = False
+    deep: bool = False
+    example: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """A possible good answer. `schema` names one of `response_schemas`; None means no body."""
+
+    status: int
+    description: str
+    schema: str | None = None
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A row of the table.
+
+    `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint; those that
+    every endpoint has are added from its other properties. `public` endpoints need no credentials.
+    `sheltered` ones work only while the server is ready.
+    """
+
+    name: str
+    group: str
+    method: str
+    path: str
+    summary: str
+    handler: Handler
+    description: str = ""
+    body: type[Struct] | None = None
+    headers: tuple[Header, ...] = ()
+    path_parameters: tuple[Parameter, ...] = ()
+    query: tuple[Parameter, ...] = ()
+    successes: tuple[Success, ...] = ()
+    refusals: tuple[Code, ...] = ()
+    public: bool = False
+    sheltered: bool = True
+    deprecated: bool = False
+    reads: frozenset[Header] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep the headers as a set, for quick looks."""
+        object.__setattr__(self, "reads", frozenset(self.headers))
+
+
+ID_PARAMETER = Parameter(
+    "id",
+    "The id, percent-encoded; it may contain slashes.",
+    {"type": "string", "minLength": 1},
+    required=True,
+    example="order/42",
+)
+
+
+async def ask(api: Api, call: Call, command: Command) -> Reply:
+    """Have the shards carry out a command. Raises ApiError for every refusal."""
+    try:
+        reply = await api.shards.ask(command, call.request.held)
+    except ShardsError as error:
+        raise shards_error(error) from error
+    if reply.code.status >= 400:
+        raise ApiError(reply.code)
+    return reply
+
+
+def answer(code: Code, made: JsonObject) -> Response:
+    """A JSON answer with the code's status."""
+    return json_response(code.status, dump(made))

@@ -1,0 +1,356 @@
+"""Markers for the fields of request bodies: what each accepts, for validation and OpenAPI alike.
+
+A body is a msgspec Struct whose fields are `Annotated[<type>, <marker>]`. msgspec checks the types
+while it decodes; the markers check the rest, all fields, so that one answer names every problem. A
+JSON null counts as absent; "required" means: not absent, not "", not 0 (rest.md 0.3).
+"""
+
+import binascii
+import functools
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+from msgspec import Raw, Struct
+
+from troth.core import limits as core_limits
+from troth.core.limits import INTEGER_MAX, INTEGER_MIN
+
+from .errors import FieldProblem
+
+Schema = dict[str, Any]
+
+BASE64_PATTERN = (
+    r"^[\r\n]*(?:(?:[A-Za-z0-9+/][\r\n]*){4})*"
+    r"(?:(?:[A-Za-z0-9+/][\r\n]*){2}(?:=[\r\n]*){2}|(?:[A-Za-z0-9+/][\r\n]*){3}=[\r\n]*)?$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The limits that an operator can set, as validation needs them."""
+
+    id_limit_bytes: int = core_limits.ID_LIMIT_BYTES
+    tags_limit_count: int = core_limits.TAGS_LIMIT_COUNT
+    tag_limit_bytes: int = core_limits.TAG_LIMIT_BYTES
+    value_headers_limit_count: int = core_limits.VALUE_HEADERS_LIMIT_COUNT
+    value_header_limit_bytes: int = core_limits.VALUE_HEADER_LIMIT_BYTES
+    body_limit_bytes: int = core_limits.BODY_LIMIT_BYTES
+
+
+def size_bytes(text: str) -> int:
+    """The length of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What all markers have. `example` is one accepted value."""
+
+    description: str
+    example: Any = None
+    required: bool = False
+
+    def check(self, value: Any, limits: RequestLimits) -> str | None:
+        """Say what is wrong with a value that has the right type; None if nothing is."""
+        raise NotImplementedError
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """Describe exactly what is accepted, as JSON Schema."""
+        raise NotImplementedError
+
+    def describe(self, schema: Schema) -> Schema:
+        """Add the description and the example."""
+        described = {**schema, "description": self.description}
+        if self.example is not None:
+            described["examples"] = [self.example]
+        return described
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Field):
+    """A string. `limit_bytes` 0 means: no limit but the body's; None: the limit of ids."""
+
+    limit_bytes: int | None = None
+
+    def check(self, value: str | None, limits: RequestLimits) -> str | None:
+        """Required and not too long."""
+        if not value:
+            return "is required and must not be empty" if self.required else None
+        limit_bytes = limits.id_limit_bytes if self.limit_bytes is None else self.limit_bytes
+        # A character has at most four bytes: short texts need no counting.
+        if limit_bytes and len(value) * 4 > limit_bytes:
+            length_bytes = size_bytes(value)
+            if length_bytes > limit_bytes:
+                return f"is {length_bytes} bytes long; allowed are at most {limit_bytes}"
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """A string; null only if it may be absent."""
+        limit_bytes = limits.id_limit_bytes if self.limit_bytes is None else self.limit_bytes
+        schema: Schema = {"type": "string" if self.required else ["string", "null"]}
+        if self.required:
+            schema["minLength"] = 1
+        if limit_bytes:
+            schema["maxLength"] = limit_bytes
+        return self.describe(schema)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Field):
+    """One of some words, in upper or lower case."""
+
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: str | None, limits: RequestLimits) -> str | None:
+        """One of the words."""
+        allowed = ", ".join(self.choices)
+        if not value:
+            return f"is required; allowed are {allowed}"
+        if value.upper() not in self.choices:
+            return f"given {_shown(value)}; allowed are {allowed}"
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """A pattern, since case does not matter."""
+        words = "|".join(
+            "".join(f"[{c}{c.lower()}]" if c.isalpha() else c for c in word)
+            for word in self.choices
+        )
+        return self.describe({"type": "string", "pattern": f"^(?:{words})$"})
+
+
+@dataclass(frozen=True, slots=True)
+class Integer(Field):
+    """A 64-bit integer."""
+
+    minimum: int = INTEGER_MIN
+
+    def check(self, value: int | None, limits: RequestLimits) -> str | None:
+        """Within 64 bits, not below the minimum, not zero if required."""
+        if not value:
+            return "is required and must not be 0" if self.required else None
+        if not INTEGER_MIN <= value <= INTEGER_MAX:
+            return f"given a number beyond 64 bits; allowed are {self.minimum} to {INTEGER_MAX}"
+        if value < self.minimum:
+            return f"given {value}; allowed is {self.minimum} or more"
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """An integer; OpenAPI's format names the 64 bits."""
+        schema: Schema = {
+            "type": "integer" if self.required else ["integer", "null"],
+            "format": "int64",
+            "minimum": self.minimum,
+            "maximum": INTEGER_MAX,
+        }
+        if self.required:
+            schema["not"] = {"const": 0}
+        return self.describe(schema)
+
+
+@dataclass(frozen=True, slots=True)
+class StringMap(Field):
+    """An object from strings to strings. `tags` says whose limits apply: tags' or headers'."""
+
+    tags: bool = True
+
+    def check(self, value: dict[str, str | None] | None, limits: RequestLimits) -> str | None:
+        """Not too many entries, none too large."""
+        if not value:
+            return None
+        limit_count, limit_bytes = self._limits(limits)
+        if len(value) > limit_count:
+            return f"has {len(value)} entries; allowed are at most {limit_count}"
+        for key, entry in value.items():
+            length_bytes = size_bytes(key) + size_bytes(entry or "")
+            if length_bytes > limit_bytes:
+                return (
+                    f"the entry {_shown(key)} is {length_bytes} bytes long with its key; "
+                    f"allowed are at most {limit_bytes}"
+                )
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """An object; a null entry is read as an empty string."""
+        limit_count, _ = self._limits(limits)
+        return self.describe(
+            {
+                "type": ["object", "null"],
+                "additionalProperties": {"type": ["string", "null"]},
+                "maxProperties": limit_count,
+            }
+        )
+
+    def _limits(self, limits: RequestLimits) -> tuple[int, int]:
+        if self.tags:
+            return limits.tags_limit_count, limits.tag_limit_bytes
+        return limits.value_headers_limit_count, limits.value_header_limit_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Base64(Field):
+    """Bytes in standard base64 with padding. Line breaks inside are tolerated."""
+
+    def check(self, value: str | None, limits: RequestLimits) -> str | None:
+        """Decodable. Bits beyond the last byte are ignored, as on the reference server."""
+        if not value:
+            return None
+        try:
+            decode_base64(value)
+        except ValueError as error:
+            return f"must be standard base64 with padding ({error})"
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """A pattern rather than `contentEncoding`, which validators ignore."""
+        return self.describe({"type": ["string", "null"], "pattern": BASE64_PATTERN})
+
+
+@dataclass(frozen=True, slots=True)
+class AnyJson(Field):
+    """Any JSON value but null, kept as it is; see `decode_receiver`."""
+
+    def check(self, value: Raw, limits: RequestLimits) -> str | None:
+        """Present, not too large, not too deep, its numbers within what we can keep."""
+        text = bytes(value)
+        if not text or text == b"null":
+            return "is required and must not be null"
+        if len(text) > core_limits.RECEIVER_LIMIT_BYTES:
+            return (
+                f"is {len(text)} bytes long; allowed are at most {core_limits.RECEIVER_LIMIT_BYTES}"
+            )
+        try:
+            decoded = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            return f"must be JSON ({error})"
+        return _too_much(decoded, core_limits.RECEIVER_DEPTH_LIMIT_COUNT)
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """The forms that mean something; others are kept, but nothing can be sent to them."""
+        return self.describe(
+            {
+                "anyOf": [
+                    {"type": "string"},
+                    {
+                        "type": "object",
+                        "properties": {"type": {"type": "string"}, "data": {}},
+                    },
+                    {"type": "number", "minimum": INTEGER_MIN, "maximum": INTEGER_MAX},
+                    {"type": "boolean"},
+                    {"type": "array"},
+                ]
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Nested(Field):
+    """Another body inside this one. Required fields inside are required even if it is absent."""
+
+    body: type[Struct] = Struct
+
+    def check(self, value: Struct | None, limits: RequestLimits) -> str | None:
+        """Nothing: `problems` descends into it."""
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """The schema of the inner body."""
+        inner = body_schema(self.body, limits)
+        if not inner["required"]:
+            inner["type"] = ["object", "null"]
+        return self.describe(inner)
+
+
+@functools.cache
+def rules(body: type[Struct]) -> tuple[tuple[str, str, Field], ...]:
+    """The marked fields of a body: attribute, JSON name, marker."""
+    hints = get_type_hints(body, include_extras=True)
+    found = []
+    for info in msgspec.structs.fields(body):
+        for extra in get_args(hints[info.name])[1:]:
+            if isinstance(extra, Field):
+                found.append((info.name, info.encode_name, extra))
+    return tuple(found)
+
+
+def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[FieldProblem]:
+    """Check all fields of a decoded body and say everything that is wrong."""
+    found = []
+    for attribute, name, marker in rules(type(body)):
+        value = getattr(body, attribute)
+        if isinstance(marker, Nested):
+            if value is None and _has_required(marker.body):
+                value = marker.body()
+            if value is not None:
+                found.extend(problems(value, limits, f"{prefix}{name}."))
+            continue
+        problem = marker.check(value, limits)
+        if problem is not None:
+            found.append(FieldProblem(prefix + name, problem))
+    return found
+
+
+@functools.cache
+def _has_required(body: type[Struct]) -> bool:
+    return any(marker.required for _, _, marker in rules(body))
+
+
+def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
+    """The JSON Schema of a request body."""
+    return {
+        "type": "object",
+        "properties": {name: marker.schema(limits) for _, name, marker in rules(body)},
+        "required": [
+            name
+            for _, name, marker in rules(body)
+            if marker.required or (isinstance(marker, Nested) and _has_required(marker.body))
+        ],
+        "examples": [example(body)],
+    }
+
+
+def example(body: type[Struct]) -> dict[str, Any]:
+    """An accepted body, from the examples of its fields."""
+    made = {}
+    for _, name, marker in rules(body):
+        if isinstance(marker, Nested):
+            made[name] = example(marker.body)
+        elif marker.example is not None:
+            made[name] = marker.example
+    return made
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode standard base64 with padding; line breaks are skipped. Raises ValueError."""
+    if not text.isascii():
+        raise ValueError("there are characters outside ASCII")
+    if "\n" in text or "\r" in text:
+        text = text.replace("\n", "").replace("\r", "")
+    return binascii.a2b_base64(text, strict_mode=True)
+
+
+def canonical_base64(text: str) -> str:
+    """The one spelling of what `text`, which `Base64.check` accepts, stands for."""
+    if "=" not in text and "\n" not in text and "\r" not in text:
+        return text
+    return binascii.b2a_base64(decode_base64(text), newline=False).decode()
+
+
+def _too_much(value: object, depth_count: int) -> str | None:
+    """Numbers that cannot be kept, or nesting that is too deep."""
+    if isinstance(value, int) and not INTEGER_MIN <= value <= INTEGER_MAX:
+        return "has a number beyond 64 bits"
+    if isinstance(value, dict | list):
+        if depth_count == 0:
+            return f"is nested deeper than {core_limits.RECEIVER_DEPTH_LIMIT_COUNT} levels"
+        for inner in value.values() if isinstance(value, dict) else value:
+            problem = _too_much(inner, depth_count - 1)
+            if problem is not None:
+                return problem
+    return None
+
+
+def _shown(text: str) -> str:
+    """What was given, short enough for a message."""
+    return repr(text) if len(text) <= 64 else f"{text[:64]!r}…"

@@ -1,0 +1,79 @@
+"""Locks: at most one execution at a time holds a resource, for as long as it sends heartbeats."""
+
+from troth.core.codes import Code
+from troth.core.commands import AcquireLock, ReleaseLock
+from troth.shards.errors import ShardsError
+
+from .api import Api, shards_error
+from .endpoints import Call, Endpoint, Success, answer, ask
+from .rendering import lock_object
+from .requests import Response
+from .schemas import AcquireLockBody, HeartbeatBody, ReleaseLockBody
+
+
+async def acquire_lock(api: Api, call: Call) -> Response:
+    """POST /locks/acquire."""
+    body: AcquireLockBody = call.body
+    command = AcquireLock(
+        resource_id=body.resource_id or "",
+        execution_id=body.execution_id or "",
+        process_id=body.process_id or "",
+        ttl=body.ttl or 0,
+    )
+    reply = await ask(api, call, command)
+    assert reply.lock is not None
+    return answer(reply.code, lock_object(reply.lock))
+
+
+async def release_lock(api: Api, call: Call) -> Response:
+    """POST /locks/release."""
+    body: ReleaseLockBody = call.body
+    reply = await ask(api, call, ReleaseLock(body.resource_id or "", body.execution_id or ""))
+    return Response(reply.code.status)
+
+
+async def heartbeat_locks(api: Api, call: Call) -> Response:
+    """POST /locks/heartbeat."""
+    body: HeartbeatBody = call.body
+    try:
+        count = await api.shards.heartbeat_locks(body.process_id or "")
+    except ShardsError as error:
+        raise shards_error(error) from error
+    return answer(Code.OK, {"locksAffected": count})
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="acquireLock",
+        group="Locks",
+        method="POST",
+        path="/locks/acquire",
+        summary="Take or renew a lock",
+        description="The execution that holds the lock may take it again, even for another process.",
+        handler=acquire_lock,
+        body=AcquireLockBody,
+        successes=(Success(201, "The lock is held by this execution.", "Lock"),),
+        refusals=(Code.LOCK_HELD,),
+    ),
+    Endpoint(
+        name="releaseLock",
+        group="Locks",
+        method="POST",
+        path="/locks/release",
+        summary="Give a lock back",
+        handler=release_lock,
+        body=ReleaseLockBody,
+        successes=(Success(204, "The lock is free."),),
+        refusals=(Code.LOCK_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="heartbeatLocks",
+        group="Locks",
+        method="POST",
+        path="/locks/heartbeat",
+        summary="Keep all locks of a process",
+        handler=heartbeat_locks,
+        body=HeartbeatBody,
+        successes=(Success(200, "How many locks were renewed.", "LocksAffected"),),
+    ),
+)

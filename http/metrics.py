@@ -1,0 +1,122 @@
+"""Numbers for Prometheus: requests by endpoint, the process, and every `statistics()` of the server.
+
+Statistics are frozen objects of named fields. Each number becomes a metric named after its path,
+`troth_<source>_<field>`; inner objects extend the path; tuples of objects get a label `index`; pairs of a
+name and a number get a label `name`. A field whose name holds `total` is a counter, all others are gauges.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """The registry of one server."""
+
+    def __init__(self, sources: Mapping[str, Callable[[], object]]) -> None:
+        """Take the `statistics` functions to read at each scrape, by name."""
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._requests = Counter(
+            "troth_http_requests_total",
+            "Requests answered.",
+            ["endpoint", "status"],
+            registry=self._registry,
+        )
+        self._durations = Histogram(
+            "troth_http_request_duration_seconds",
+            "From the last byte of a request to the last of its answer; streams are not in here.",
+            ["endpoint"],
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._statistics = _StatisticsCollector(dict(sources))
+        self._registry.register(self._statistics)
+
+    def add_source(self, name: str, statistics: Callable[[], object]) -> None:
+        """Read one more `statistics` function at each scrape."""
+        self._statistics.sources[name] = statistics
+
+    def count(self, endpoint: str, status: int, duration_s: float | None) -> None:
+        """Note one answered request; without a duration if it was a stream."""
+        self._requests.labels(endpoint, str(status)).inc()
+        if duration_s is not None:
+            self._durations.labels(endpoint).observe(duration_s)
+
+    def render(self) -> bytes:
+        """Everything, in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class _StatisticsCollector(Collector):
+    """Turns statistics into metrics at each scrape."""
+
+    def __init__(self, sources: dict[str, Callable[[], object]]) -> None:
+        self.sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        """All numbers of all sources, those of one name together."""
+        families: dict[str, tuple[tuple[str, ...], list[tuple[tuple[str, ...], float]]]] = {}
+        for source, statistics in self.sources.items():
+            for name, labels, number in _numbers(f"troth_{source}", (), statistics()):
+                label_names = tuple(label for label, _ in labels)
+                _, samples = families.setdefault(name, (label_names, []))
+                samples.append((tuple(text for _, text in labels), number))
+        for name, (label_names, samples) in families.items():
+            kind = CounterMetricFamily if "total" in name.split("_") else GaugeMetricFamily
+            family = kind(name, f"See statistics(): {name}.", labels=label_names)
+            for label_values, number in samples:
+                family.add_metric(label_values, number)
+            yield family
+
+
+_Labels = tuple[tuple[str, str], ...]
+
+
+def _numbers(name: str, labels: _Labels, value: Any) -> Iterator[tuple[str, _Labels, float]]:
+    """Every number inside a statistics object, with its metric name and labels."""
+    if isinstance(value, bool | int | float):
+        yield name, labels, float(value)
+    elif dataclasses.is_dataclass(value) or isinstance(value, msgspec.Struct):
+        yield from _fields(name, labels, value)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(name, (*labels, ("name", str(key))), inner)
+    elif isinstance(value, tuple | list):
+        for index, inner in enumerate(value):
+            if isinstance(inner, tuple) and len(inner) == 2 and isinstance(inner[0], str):
+                yield from _numbers(name, (*labels, ("name", inner[0])), inner[1])
+            else:
+                yield from _numbers(name, (*labels, ("index", str(index))), inner)
+
+
+def _fields(name: str, labels: _Labels, value: Any) -> Iterator[tuple[str, _Labels, float]]:
+    if dataclasses.is_dataclass(value):
+        names = [entry.name for entry in dataclasses.fields(value)]
+    else:
+        names = list(value.__struct_fields__)
+    # Texts name the thing that the numbers are about.
+    texts = tuple(
+        (entry, getattr(value, entry)) for entry in names if isinstance(getattr(value, entry), str)
+    )
+    for entry in names:
+        yield from _numbers(f"{name}_{entry}", (*labels, *texts), getattr(value, entry))

@@ -1,0 +1,294 @@
+"""Promises: create, read, complete, and be told when one completes (rest.md 2, 3, 4)."""
+
+from troth.core.codes import Code
+from troth.core.commands import (
+    CompletePromise,
+    CreateCallback,
+    CreatePromise,
+    CreateSubscription,
+    ReadPromise,
+)
+from troth.core.model import ClaimRequest, PromiseState
+
+from .api import Api
+from .decoding import CallHeaders, receiver, string_map, value
+from .endpoints import (
+    FENCE,
+    ID_PARAMETER,
+    TRACE,
+    Call,
+    Endpoint,
+    Header,
+    Success,
+    answer,
+    ask,
+)
+from .rendering import callback_answer, promise_object, task_object
+from .requests import Response
+from .schemas import (
+    CallbackBody,
+    CallbackOfPromiseBody,
+    CompletePromiseBody,
+    CreatePromiseAndTaskBody,
+    CreatePromiseBody,
+    SubscriptionBody,
+    SubscriptionOfPromiseBody,
+)
+
+
+async def create_promise(api: Api, call: Call) -> Response:
+    """POST /promises."""
+    body: CreatePromiseBody = call.body
+    reply = await ask(api, call, _creation(body, call.headers, None))
+    assert reply.promise is not None
+    return answer(reply.code, promise_object(reply.promise))
+
+
+async def create_promise_and_task(api: Api, call: Call) -> Response:
+    """POST /promises/task."""
+    body: CreatePromiseAndTaskBody = call.body
+    assert body.promise is not None
+    assert body.task is not None
+    claim = ClaimRequest(body.task.process_id or "", body.task.ttl or 0)
+    reply = await ask(api, call, _creation(body.promise, call.headers, claim))
+    assert reply.promise is not None
+    return answer(
+        reply.code,
+        {
+            "promise": promise_object(reply.promise),
+            "task": None if reply.task is None else task_object(reply.task),
+        },
+    )
+
+
+def _creation(
+    body: CreatePromiseBody, headers: CallHeaders, claim: ClaimRequest | None
+) -> CreatePromise:
+    return CreatePromise(
+        id=body.id or "",
+        timeout=body.timeout or 0,
+        param=value(body.param),
+        tags=string_map(body.tags),
+        idempotency_key=headers.idempotency_key,
+        strict=headers.strict,
+        trace=headers.trace,
+        fence=headers.fence,
+        claim=claim,
+    )
+
+
+async def read_promise(api: Api, call: Call) -> Response:
+    """GET /promises/{id}."""
+    reply = await ask(api, call, ReadPromise(call.path["id"]))
+    assert reply.promise is not None
+    return answer(reply.code, promise_object(reply.promise))
+
+
+async def complete_promise(api: Api, call: Call) -> Response:
+    """PATCH /promises/{id}."""
+    body: CompletePromiseBody = call.body
+    command = CompletePromise(
+        id=call.path["id"],
+        state=PromiseState((body.state or "").upper()),
+        value=value(body.value),
+        idempotency_key=call.headers.idempotency_key,
+        strict=call.headers.strict,
+        fence=call.headers.fence,
+    )
+    reply = await ask(api, call, command)
+    assert reply.promise is not None
+    return answer(reply.code, promise_object(reply.promise))
+
+
+async def create_callback(api: Api, call: Call) -> Response:
+    """POST /callbacks."""
+    body: CallbackBody = call.body
+    return await _create_callback(api, call, body.promise_id or "", body)
+
+
+async def create_callback_of_promise(api: Api, call: Call) -> Response:
+    """POST /promises/callback/{id}."""
+    return await _create_callback(api, call, call.path["id"], call.body)
+
+
+async def _create_callback(
+    api: Api, call: Call, promise_id: str, body: CallbackOfPromiseBody
+) -> Response:
+    command = CreateCallback(
+        promise_id=promise_id,
+        root_id=body.root_promise_id or "",
+        timeout=body.timeout or 0,
+        receiver=receiver(body.recv),
+        trace=call.headers.trace,
+        fence=call.headers.fence,
+    )
+    reply = await ask(api, call, command)
+    return answer(reply.code, callback_answer(reply.callback, reply.promise))
+
+
+async def create_subscription(api: Api, call: Call) -> Response:
+    """POST /subscriptions."""
+    body: SubscriptionBody = call.body
+    return await _create_subscription(api, call, body.promise_id or "", body)
+
+
+async def create_subscription_of_promise(api: Api, call: Call) -> Response:
+    """POST /promises/subscribe/{id}."""
+    return await _create_subscription(api, call, call.path["id"], call.body)
+
+
+async def _create_subscription(
+    api: Api, call: Call, promise_id: str, body: SubscriptionOfPromiseBody
+) -> Response:
+    command = CreateSubscription(
+        promise_id=promise_id,
+        name=body.id or "",
+        timeout=body.timeout or 0,
+        receiver=receiver(body.recv),
+        trace=call.headers.trace,
+    )
+    reply = await ask(api, call, command)
+    return answer(reply.code, callback_answer(reply.callback, reply.promise))
+
+
+_COMPLETED = (
+    Code.PROMISE_RESOLVED,
+    Code.PROMISE_REJECTED,
+    Code.PROMISE_CANCELED,
+    Code.PROMISE_TIMEDOUT,
+)
+_CALLBACK_ANSWERS = (
+    Success(201, "The promise is pending and the wish has been noted.", "CallbackAnswer"),
+    Success(
+        200,
+        "`callback` is null: the wish is noted already, or the promise has completed (see its state).",
+        "CallbackAnswer",
+    ),
+)
+
+ENDPOINTS = (
+    Endpoint(
+        name="createPromise",
+        group="Promises",
+        method="POST",
+        path="/promises",
+        summary="Create a promise",
+        description=(
+            "Creates a pending promise. If its tags name a receiver (`resonate:invoke`), a task is created "
+            "and sent there. With an `Idempotency-Key`, repeating the request is harmless: the "
+            "existing promise is returned with 200."
+        ),
+        handler=create_promise,
+        body=CreatePromiseBody,
+        headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
+        successes=(
+            Success(201, "The promise was created.", "Promise"),
+            Success(200, "It existed already, with the same key.", "Promise"),
+        ),
+        refusals=(Code.PROMISE_EXISTS, Code.TASK_FENCED),
+    ),
+    Endpoint(
+        name="createPromiseAndTask",
+        group="Promises",
+        method="POST",
+        path="/promises/task",
+        summary="Create a promise and claim its task",
+        description=(
+            "Like creating a promise whose tags name a receiver, but the caller claims the task at once "
+            "and nobody is sent a message, unless the lease runs out."
+        ),
+        handler=create_promise_and_task,
+        body=CreatePromiseAndTaskBody,
+        headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
+        successes=(
+            Success(201, "Promise and task were created.", "PromiseAndTask"),
+            Success(200, "The promise existed already; `task` is null.", "PromiseAndTask"),
+        ),
+        refusals=(Code.RECEIVER_NOT_FOUND, Code.PROMISE_EXISTS, Code.TASK_FENCED),
+    ),
+    Endpoint(
+        name="readPromise",
+        group="Promises",
+        method="GET",
+        path="/promises/{id...}",
+        summary="Read a promise",
+        handler=read_promise,
+        path_parameters=(ID_PARAMETER,),
+        successes=(Success(200, "The promise.", "Promise"),),
+        refusals=(Code.PROMISE_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="completePromise",
+        group="Promises",
+        method="PATCH",
+        path="/promises/{id...}",
+        summary="Complete a promise",
+        description=(
+            "Resolves, rejects or cancels a pending promise, ends its tasks, and sends a message to "
+            "everybody who waits for it. A promise completes once; a repeated request with the same "
+            "`Idempotency-Key` is answered 200."
+        ),
+        handler=complete_promise,
+        body=CompletePromiseBody,
+        headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE),
+        path_parameters=(ID_PARAMETER,),
+        successes=(
+            Success(201, "The promise completed with this request.", "Promise"),
+            Success(200, "It had completed before, and that is what was asked.", "Promise"),
+        ),
+        refusals=(*_COMPLETED, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
+    ),
+    Endpoint(
+        name="createCallbackOfPromise",
+        group="Promises",
+        method="POST",
+        path="/promises/callback/{id...}",
+        summary="Resume a promise's work when another completes",
+        description="When the promise in the path completes, a task resumes `rootPromiseId`.",
+        handler=create_callback_of_promise,
+        body=CallbackOfPromiseBody,
+        headers=(*FENCE, *TRACE),
+        path_parameters=(ID_PARAMETER,),
+        successes=_CALLBACK_ANSWERS,
+        refusals=(Code.SAME_ROOT, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
+    ),
+    Endpoint(
+        name="createSubscriptionOfPromise",
+        group="Promises",
+        method="POST",
+        path="/promises/subscribe/{id...}",
+        summary="Be notified when a promise completes",
+        handler=create_subscription_of_promise,
+        body=SubscriptionOfPromiseBody,
+        headers=TRACE,
+        path_parameters=(ID_PARAMETER,),
+        successes=_CALLBACK_ANSWERS,
+        refusals=(Code.PROMISE_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="createCallback",
+        group="Promises",
+        method="POST",
+        path="/callbacks",
+        summary="Resume a promise's work when another completes (older form)",
+        handler=create_callback,
+        body=CallbackBody,
+        headers=(*FENCE, *TRACE),
+        successes=_CALLBACK_ANSWERS,
+        refusals=(Code.SAME_ROOT, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
+        deprecated=True,
+    ),
+    Endpoint(
+        name="createSubscription",
+        group="Promises",
+        method="POST",
+        path="/subscriptions",
+        summary="Be notified when a promise completes (older form)",
+        handler=create_subscription,
+        body=SubscriptionBody,
+        headers=TRACE,
+        successes=_CALLBACK_ANSWERS,
+        refusals=(Code.PROMISE_NOT_FOUND,),
+        deprecated=True,
+    ),
+)

@@ -1,0 +1,64 @@
+"""Requests and responses as neutral values, the same for every way in.
+
+Handlers see nothing else: no Quart, no ASGI, no sockets. A response has either a body or a stream.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from troth.shards.held import HeldMessages
+
+JSON_TYPE = b"application/json; charset=utf-8"
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request, its body read completely.
+
+    `raw_path` and `query` are as they came, without the `?` between them. `headers` has lower-case
+    names; of repeated headers it holds the first. `endpoint` is set by the dispatcher, for metrics.
+    """
+
+    method: str
+    raw_path: bytes
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes = b""
+    held: HeldMessages | None = None
+    peer: str | None = None
+    id: str = ""
+    endpoint: str = "unmatched"
+
+
+class ChunkStream(Protocol):
+    """A response body that goes on until somebody ends it."""
+
+    async def next_chunk(self) -> bytes | None:
+        """Wait for the next bytes to send; None at the end. The previous chunk was written."""
+        ...
+
+    def stop(self) -> None:
+        """Make the present or next `next_chunk` return None. Never blocks."""
+        ...
+
+    def close(self) -> None:
+        """Give everything up. Called exactly once, whatever happened."""
+        ...
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. `headers` need not include Content-Length."""
+
+    status: int
+    body: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    stream: ChunkStream | None = None
+
+
+def json_response(
+    status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None
+) -> Response:
+    """Make an answer whose body is JSON text."""
+    return Response(status, body, [(b"content-type", JSON_TYPE), *(headers or ())])

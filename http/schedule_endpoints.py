@@ -1,0 +1,105 @@
+"""Schedules: promises made at certain times (rest.md 8)."""
+
+from troth.core import cron, templates
+from troth.core.codes import Code
+from troth.core.commands import CreateSchedule, DeleteSchedule, ReadSchedule
+
+from .api import Api
+from .decoding import string_map, value
+from .endpoints import ID_PARAMETER, Call, Endpoint, Header, Success, answer, ask
+from .errors import ApiError, FieldProblem
+from .rendering import schedule_object
+from .requests import Response
+from .schemas import CreateScheduleBody
+
+
+async def create_schedule(api: Api, call: Call) -> Response:
+    """POST /schedules."""
+    body: CreateScheduleBody = call.body
+    _check(body.cron or "", body.promise_id or "")
+    command = CreateSchedule(
+        id=body.id or "",
+        cron=body.cron or "",
+        promise_id=body.promise_id or "",
+        promise_timeout=body.promise_timeout or 0,
+        description=body.description or body.desc or "",
+        tags=string_map(body.tags),
+        promise_param=value(body.promise_param),
+        promise_tags=string_map(body.promise_tags),
+        idempotency_key=call.headers.idempotency_key,
+    )
+    reply = await ask(api, call, command)
+    assert reply.schedule is not None
+    return answer(reply.code, schedule_object(reply.schedule))
+
+
+def _check(expression: str, template: str) -> None:
+    found = []
+    try:
+        cron.parse(expression)
+    except cron.InvalidCron as error:
+        found.append(FieldProblem("cron", f"is not a cron expression: {error}"))
+    problem = templates.check(template)
+    if problem is not None:
+        found.append(FieldProblem("promiseId", problem))
+    if found:
+        raise ApiError(Code.INVALID, found)
+
+
+async def read_schedule(api: Api, call: Call) -> Response:
+    """GET /schedules/{id}."""
+    reply = await ask(api, call, ReadSchedule(call.path["id"]))
+    assert reply.schedule is not None
+    return answer(reply.code, schedule_object(reply.schedule))
+
+
+async def delete_schedule(api: Api, call: Call) -> Response:
+    """DELETE /schedules/{id}."""
+    reply = await ask(api, call, DeleteSchedule(call.path["id"]))
+    return Response(reply.code.status)
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="createSchedule",
+        group="Schedules",
+        method="POST",
+        path="/schedules",
+        summary="Create a schedule",
+        description=(
+            "At each time that `cron` names, a promise is created whose id is made from `promiseId`. With "
+            "the tag `resonate:invoke` in `promiseTags`, its work is sent to a receiver each time."
+        ),
+        handler=create_schedule,
+        body=CreateScheduleBody,
+        headers=(Header.IDEMPOTENCY_KEY,),
+        successes=(
+            Success(201, "The schedule was created.", "Schedule"),
+            Success(200, "It existed already, with the same key.", "Schedule"),
+        ),
+        refusals=(Code.SCHEDULE_EXISTS,),
+    ),
+    Endpoint(
+        name="readSchedule",
+        group="Schedules",
+        method="GET",
+        path="/schedules/{id...}",
+        summary="Read a schedule",
+        handler=read_schedule,
+        path_parameters=(ID_PARAMETER,),
+        successes=(Success(200, "The schedule.", "Schedule"),),
+        refusals=(Code.SCHEDULE_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="deleteSchedule",
+        group="Schedules",
+        method="DELETE",
+        path="/schedules/{id...}",
+        summary="Delete a schedule",
+        description="The promises it has made stay.",
+        handler=delete_schedule,
+        path_parameters=(ID_PARAMETER,),
+        successes=(Success(204, "The schedule is gone."),),
+        refusals=(Code.SCHEDULE_NOT_FOUND,),
+    ),
+)

@@ -1,0 +1,24 @@
+"""The endpoint table: every row, for each port."""
+
+from . import (
+    lock_endpoints,
+    promise_endpoints,
+    schedule_endpoints,
+    search_endpoints,
+    server_endpoints,
+    task_endpoints,
+)
+from .endpoints import Endpoint
+
+API_ENDPOINTS: tuple[Endpoint, ...] = (
+    *promise_endpoints.ENDPOINTS,
+    *task_endpoints.ENDPOINTS,
+    *schedule_endpoints.ENDPOINTS,
+    *lock_endpoints.ENDPOINTS,
+    *search_endpoints.ENDPOINTS,
+    *server_endpoints.ENDPOINTS,
+)
+"""What the API port serves."""
+
+POLL_ENDPOINTS: tuple[Endpoint, ...] = server_endpoints.POLL_PORT_ENDPOINTS
+"""What the poll port serves."""
