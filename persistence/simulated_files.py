@@ -106,6 +106,12 @@ class SimulatedFiles:
         """Let a bit of a file at rest rot: all of it is durable then."""
         self.overwrite(path, offset, bytes([self._file(path).current[offset] ^ 1 << bit]))
 
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory, as an operator may do."""
+        assert not self.list_names(path)
+        parent, name = self._parent(path)
+        _change(parent, {name: None})
+
     def overwrite(self, path: str, offset: int, data: bytes) -> None:
         """Replace bytes of a file at rest: all of it is durable then."""
         content = self._file(path)

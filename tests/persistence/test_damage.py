@@ -13,6 +13,7 @@ from tests.persistence.lives import (
     recover,
     segment_paths,
 )
+from tests.persistence.reference import crc32c
 from troth.persistence.errors import (
     DataDirectoryError,
     DataDirectoryUnreadable,
@@ -218,6 +219,30 @@ def test_a_missing_log_is_refused() -> None:
         files.remove(path)
 
     assert "the whole log is missing" in refused(files)
+
+
+def test_a_log_directory_that_is_gone_is_refused() -> None:
+    """`troth.json` alone says that there was a log."""
+    files, _ = written(sealed=True)
+    for path in segment_paths(files):
+        files.remove(path)
+    files.remove_directory(f"{PATH}/log")
+
+    assert "it cannot be listed (No such file or directory)" in refused(files)
+
+
+def test_records_that_do_not_fill_their_frame_are_refused() -> None:
+    """A frame with a right checksum around wrong lengths comes from no version of Troth."""
+    files = SimulatedFiles()
+    with opened(files) as log:
+        log.append([LogRecord(1, 1, b"first")], 1)
+    path = segment_paths(files)[0]
+    frame = bytearray(encode_frame([LogRecord(1, 2, b"second")], 2, 2, _first_checksum())[0])
+    frame[FRAME_HEADER_BYTES + 4] = 5  # the body's length, one less
+    frame[4:8] = crc32c(bytes(frame[8:])).to_bytes(4, "little")
+    files.overwrite(path, files.size(path) - SEAL_BYTES, bytes(frame))
+
+    assert "the records of a batch do not fill it" in refused(files)
 
 
 def _rename(files: SimulatedFiles, path: str) -> None:

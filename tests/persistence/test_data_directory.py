@@ -245,6 +245,52 @@ def test_a_missing_parent_is_refused() -> None:
         DataDirectory.open("/a/b/c", SimulatedFiles(), created_at_ms=0)
 
 
+def test_an_unreadable_identity_is_refused() -> None:
+    """An error of the disk is not taken for a missing file."""
+    files = made()
+    files.fail("read", path_part="troth.json")
+
+    assert "cannot be read (Input/output error)" in refused(files, DataDirectoryUnreadable)
+
+
+@pytest.mark.parametrize("operation", ["create", "write_at", "sync", "rename", "sync_directory"])
+def test_an_error_while_making_a_directory(operation: str) -> None:
+    """What was begun is no obstacle to the next try."""
+    failures_count = 0
+    while True:
+        files = SimulatedFiles()
+        files.fail(operation, skip_count=failures_count)
+        try:
+            open_directory(files)
+            break
+        except DataDirectoryUnwritable:
+            failures_count += 1
+            assert recover(files) == []
+
+    assert failures_count >= 1
+
+
+@pytest.mark.parametrize("operation", ["create", "write_at", "sync", "rename", "sync_directory"])
+def test_an_error_while_the_log_is_begun(operation: str) -> None:
+    """Opening fails with a message; nothing is lost, and the next opening succeeds."""
+    failures_count = 0
+    while True:
+        files = made()
+        files.fail(operation, skip_count=failures_count)
+        directory = open_directory(files)
+        try:
+            list(directory.recover())
+            break
+        except DataDirectoryUnwritable:
+            failures_count += 1
+            directory.close()
+            if operation in ("create", "write_at", "sync"):
+                assert files.list_names(f"{PATH}/log") == ["00000000000000000001.log"]
+            assert recover(files) == [(1, LogRecord(0, 1, b"one"))]
+
+    assert failures_count >= 1
+
+
 def test_a_refused_opening_releases_the_lock() -> None:
     """After a refusal, an opening that is right succeeds."""
     files = made(shard_count=4)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.persistence.reference import crc32c
+from troth.persistence import frames
 from troth.persistence.frames import (
     FRAME_HEADER_BYTES,
     SegmentHeader,
@@ -157,3 +158,12 @@ def test_numbers_out_of_range(record: LogRecord) -> None:
     """A number that does not fit is refused."""
     with pytest.raises(ValueError, match="out of range"):
         encode_frame([record], 1, 1, 0)
+
+
+def test_a_batch_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch above the limit is refused before its length field could overflow."""
+    monkeypatch.setattr(frames, "BATCH_BYTES_MAX", 20)
+    encode_frame([LogRecord(0, 1, b"1234")], 1, 1, 0)
+
+    with pytest.raises(ValueError, match="a batch of 21 bytes is above 20"):
+        encode_frame([LogRecord(0, 1, b"12345")], 1, 1, 0)

@@ -5,7 +5,15 @@ from random import Random
 
 import pytest
 
-from tests.persistence.lives import PATH, SEGMENT_BYTES, Life, opened, segment_paths
+from tests.persistence.lives import (
+    PATH,
+    SEGMENT_BYTES,
+    Life,
+    open_directory,
+    opened,
+    recover,
+    segment_paths,
+)
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.errors import LogConflict, LogFailure
 from troth.persistence.files import RealFiles
@@ -236,6 +244,34 @@ def test_trim() -> None:
         log.trim(1000)
         assert log.statistics().segments_count == 1  # the one being written is never removed
         assert log.append([record(6)], 6) == 6
+
+
+@pytest.mark.parametrize(("operation", "call"), [("write_at", "seal"), ("remove", "trim")])
+def test_an_error_outside_of_appending_is_final_too(operation: str, call: str) -> None:
+    """A disk that fails in small matters is not trusted with large ones."""
+    files = SimulatedFiles()
+    with opened(files) as log:
+        log.append([record(1, 700)], 1)
+        log.append([record(2, 700)], 2)
+        files.fail(operation)
+        with pytest.raises(LogFailure, match="Input/output error"):
+            log.seal() if call == "seal" else log.trim(2)
+        with pytest.raises(LogFailure, match="Input/output error"):
+            log.append([record(3)], 3)
+
+
+def test_an_error_at_close_is_told() -> None:
+    """Everything acknowledged is durable even so, and the directory is released."""
+    files = SimulatedFiles()
+    directory = open_directory(files)
+    list(directory.recover())
+    directory.log.append([record(1)], 1)
+    files.fail("truncate")
+
+    with pytest.raises(LogFailure, match="Input/output error"):
+        directory.close()
+
+    assert recover(files) == [(1, record(1))]
 
 
 def test_statistics() -> None:
