@@ -1,0 +1,228 @@
+"""`troth serve`: puts the parts of a server together, runs them and takes them apart again.
+
+Start: take the sockets and the data directory, so that a second server fails before it has changed
+anything; answer (503) while the log is read back; then serve. Stop, on SIGTERM or Ctrl-C: take no
+new connections, answer what is in flight, write what is appended, exit 0; a second signal ends the
+process at once, which is safe because nothing unwritten was acknowledged. Every failure that an
+operator can do something about is one line and a non-zero exit status.
+"""
+
+import gc
+import os
+import random
+import signal
+import sys
+from contextlib import ExitStack
+
+import structlog
+import trio
+
+from troth import __version__
+from troth.core.machine import Options
+from troth.core.replies import TaskMessage
+from troth.persistence.errors import DataDirectoryError, LogFailure
+from troth.shards.clock import SystemClock
+from troth.shards.delivery import Delivery
+from troth.shards.held import HeldMessages
+from troth.shards.polls import Polls
+from troth.shards.shards import Shards
+from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Storage
+
+from .api import Api, Readiness
+from .application import create_application, create_poll_application
+from .listener import Listener, ListenError
+from .log_output import configure_logging
+from .push import PushSender
+from .rendering import render_message
+from .settings import Settings
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+
+_log = structlog.get_logger("troth.serve")
+
+
+def serve(settings: Settings) -> int:
+    """Run a server until it is told to stop; the process's exit status."""
+    configure_logging(settings.log_level, settings.log_format)
+    problem: str | None = None
+    try:
+        trio.run(_serve, settings, strict_exception_groups=True)
+    except* (DataDirectoryError, ListenError) as group:
+        problem = _first(group)
+    except* LogFailure as group:
+        problem = (
+            f"{_first(group)} The server has stopped without acknowledging anything more. Check "
+            "the disk, then start it again: what was acknowledged is there."
+        )
+    return EXIT_OK if problem is None else _fail(problem, settings.log_format)
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> str:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return str(found)
+
+
+def _fail(problem: str, log_format: str) -> int:
+    if log_format == "json":
+        _log.error("the server has failed", problem=problem)
+    else:
+        print(f"troth: {problem}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _open_storage(settings: Settings) -> Storage:
+    if settings.in_memory:
+        return MemoryStorage(settings.shards)
+    return DirectoryStorage(settings.data, settings.shards, settings.segment_bytes)
+
+
+async def _serve(settings: Settings) -> None:
+    with ExitStack() as closing:
+        storage = _open_storage(settings)
+        closing.callback(storage.close)
+        await Server(settings, storage).run()
+
+
+def _options(settings: Settings) -> Options:
+    counts: dict[object, int | None] = {"all": None, "latest": 1}
+    chosen = settings.schedule_catch_up
+    return Options(
+        task_claim_timeout_ms=settings.task_claim_timeout_ms,
+        catch_up_count=counts[chosen] if isinstance(chosen, str) else chosen,
+        time_zone=settings.time_zone,
+    )
+
+
+class Server:
+    """One server's parts, wired together. `url` is what links begin with."""
+
+    def __init__(self, settings: Settings, storage: Storage) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.url = settings.public_url.rstrip("/")  # `run` puts in the port that it got
+        self.clock = SystemClock()
+        self.polls = Polls(
+            connections_limit_count=settings.poll_connections_limit_count,
+            buffer_limit_count=settings.poll_buffer_limit_count,
+        )
+        self.push = PushSender(timeout_ms=settings.push_timeout_ms)
+        self.delivery = Delivery(
+            render=self._render,
+            push=self.push,
+            polls=self.polls,
+            report=lambda command: self.shards.tell(command),
+            targets=settings.targets,
+            now_ms=self.clock.now_ms,
+            random=random.Random(),  # noqa: S311  jitter of back-off, not a secret
+            retry_first_ms=settings.task_retry_first_ms,
+            retry_limit_ms=settings.task_retry_limit_ms,
+            concurrency_per_target_count=settings.push_concurrency_per_target_count,
+            concurrency_count=settings.push_concurrency_count,
+            target_queue_limit_count=settings.target_queue_limit_count,
+        )
+        self.shards = Shards(
+            shard_count=storage.shard_count,
+            clock=self.clock,
+            outgoing=self.delivery,
+            cursor_secret=storage.secret,
+            options=_options(settings),
+            mailbox_limit_count=settings.mailbox_limit_count,
+        )
+        self.api = Api(
+            settings=settings,
+            url=self.url,
+            shards=self.shards,
+            polls=self.polls,
+            hold=lambda: HeldMessages(self.delivery.send),
+            statistics={
+                "delivery": self.delivery.statistics,
+                "log": storage.statistics,
+            },
+            readiness=Readiness.STARTING,
+        )
+
+    def _render(self, message: TaskMessage) -> bytes:
+        return render_message(message, self.url)
+
+    def make_listeners(self) -> list[Listener]:
+        """The API port's listener and, unless it is switched off, the poll port's."""
+        settings = self.settings
+        listeners = [
+            Listener(create_application(self.api), settings.listen, settings, url=settings.url)
+        ]
+        if settings.poll_listen is not None:
+            application = create_poll_application(self.api)
+            listeners.append(
+                Listener(application, settings.poll_listen, settings, name="poll streams")
+            )
+        for listener in listeners:
+            self.api.metrics.add_source(
+                f"listener_{listener.name.split()[0].lower()}", listener.statistics
+            )
+        return listeners
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises ListenError, DataDirectoryError or LogFailure."""
+        listeners = self.make_listeners()
+        for listener in listeners:
+            await listener.open()
+        if self.settings.url is None:
+            self.url = self.api.url = listeners[0].url
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_on_signal, nursery, listeners)
+            for listener in listeners:
+                await nursery.start(listener.run)
+            recovery = await trio.to_thread.run_sync(
+                self.shards.recover, self.storage, abandon_on_cancel=True
+            )
+            await nursery.start(self.delivery.run)
+            await nursery.start(self.shards.run, self.storage.make_writer)
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 100)
+            self.api.readiness = Readiness.READY
+            self._announce(recovery)
+
+    async def _stop_on_signal(self, nursery: trio.Nursery, listeners: list[Listener]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                if self.api.readiness is Readiness.STOPPING:
+                    _log.warning("stopping at once", signal=signal.Signals(number).name)
+                    os._exit(EXIT_FAILED)
+                _log.info("stopping", signal=signal.Signals(number).name)
+                nursery.start_soon(self._stop, nursery, listeners)
+
+    async def _stop(self, nursery: trio.Nursery, listeners: list[Listener]) -> None:
+        was_ready = self.api.readiness is Readiness.READY
+        self.api.readiness = Readiness.STOPPING
+        with trio.move_on_after(self.settings.shutdown_timeout_ms / 1000):
+            async with trio.open_nursery() as stopping:
+                for listener in listeners:
+                    stopping.start_soon(listener.stop)
+            if was_ready:
+                await self.shards.stop()
+        for listener in listeners:
+            listener.cut()
+        nursery.cancel_scope.cancel()
+
+    def _announce(self, recovery: Recovery) -> None:
+        if recovery.torn_bytes_count:
+            _log.warning(
+                "the log ended in a batch that a crash left half-written; nobody had been told "
+                "of it, and it was cut off",
+                torn_bytes=recovery.torn_bytes_count,
+                file=recovery.torn_file,
+            )
+        promises = sum(shard.promises_count for shard in self.shards.statistics().shards)
+        _log.info(
+            "ready",
+            version=__version__,
+            directory=self.storage.place,
+            promises=promises,
+            records=recovery.records_count,
+            recovery_ms=recovery.duration_ms,
+            api=self.url,
+        )
