@@ -315,7 +315,8 @@ class Shard:
             source, sequence = step.received
             turn.acknowledgements[source] = max(sequence, turn.acknowledgements.get(source, 0))
         if step.withdrawals or step.sends:
-            turn.messages.append((step.withdrawals, step.sends, held))
+            # A copy: while it is empty, the machine goes on to use the same list.
+            turn.messages.append((step.withdrawals.copy(), step.sends, held))
         for skipped in step.skipped:
             log.warning(
                 "missed runs of a schedule are left out",

@@ -1,0 +1,204 @@
+"""Group commit: one batch a turn, positions, room, and the end after a failure."""
+
+import pytest
+import trio
+
+from troth.persistence.errors import LogFailure
+from troth.persistence.log import LogRecord, MemoryLog
+from troth.shards.committer import Committer, DirectWriter, start_writer_thread
+from troth.shards.errors import StorageFailed
+
+from .stage import ManualWriter, settle
+
+
+def entries(*sizes_bytes: int, shard: int = 0) -> list[LogRecord]:
+    return [LogRecord(shard, number, b"x" * size) for number, size in enumerate(sizes_bytes, 1)]
+
+
+def committer_with(durable: list[int], next_sequence: int = 1) -> Committer:
+    return Committer(next_sequence, durable.append)
+
+
+def test_positions_are_log_sequences() -> None:
+    committer = committer_with([], next_sequence=7)
+
+    assert committer.append(entries(1, 1)) == 8
+    assert committer.append(entries(1)) == 9
+    assert committer.durable_position == 6
+
+
+async def test_what_is_appended_in_one_turn_is_one_batch(nursery: trio.Nursery) -> None:
+    committer = committer_with([])
+    writer = ManualWriter(committer)
+    nursery.start_soon(committer.run, writer)
+    await settle()
+
+    committer.append(entries(1, shard=0))
+    committer.append(entries(2, 3, shard=1))
+    await settle()
+    committer.append(entries(4, shard=0))
+    await settle()
+
+    assert [[len(entry.body) for entry in batch] for batch in writer.waiting] == [[1, 2, 3], [4]]
+    assert committer.statistics().batches_count == 2
+    assert committer.statistics().records_count == 4
+
+
+def test_pending_bytes_shrink_with_whole_appends_only() -> None:
+    durable: list[int] = []
+    committer = committer_with(durable)
+    committer.append(entries(10, 20))
+    committer.append(entries(30))
+
+    assert committer.pending_bytes == 60
+    committer.durable(2)
+    assert committer.pending_bytes == 30
+    committer.durable(3)
+    assert committer.pending_bytes == 0
+    assert durable == [2, 3]
+
+
+def test_a_repeated_position_is_no_news() -> None:
+    durable: list[int] = []
+    committer = committer_with(durable)
+    committer.append(entries(1, 1))
+
+    committer.durable(2)
+    committer.durable(2)
+    committer.durable(1)
+
+    assert durable == [2]
+
+
+def test_nothing_can_be_durable_that_was_not_appended() -> None:
+    with pytest.raises(AssertionError):
+        committer_with([]).durable(1)
+
+
+async def test_everybody_who_waits_for_room_is_woken(nursery: trio.Nursery) -> None:
+    committer = committer_with([])
+    committer.append(entries(100))
+    woken: list[int] = []
+
+    async def wait(number: int) -> None:
+        await committer.wait_room(100)
+        woken.append(number)
+
+    for number in range(3):
+        nursery.start_soon(wait, number)
+    await settle()
+    assert woken == []
+    committer.durable(1)
+    await settle()
+
+    assert sorted(woken) == [0, 1, 2]
+
+
+async def test_who_waits_for_room_waits_until_there_is_enough(nursery: trio.Nursery) -> None:
+    committer = committer_with([])
+    committer.append(entries(50))
+    committer.append(entries(150))
+    woken: list[str] = []
+
+    async def wait(name: str, limit_bytes: int) -> None:
+        await committer.wait_room(limit_bytes)
+        woken.append(name)
+
+    nursery.start_soon(wait, "small", 100)
+    nursery.start_soon(wait, "large", 160)
+    await settle()
+    committer.durable(1)
+    await settle()
+    assert woken == ["large"]
+    committer.durable(2)
+    await settle()
+
+    assert woken == ["large", "small"]
+
+
+async def test_wait_durable_covers_what_was_appended_before_the_call(
+    nursery: trio.Nursery,
+) -> None:
+    committer = committer_with([])
+    committer.append(entries(1))
+    done = trio.Event()
+
+    async def wait() -> None:
+        await committer.wait_durable()
+        done.set()
+
+    nursery.start_soon(wait)
+    await settle()
+    committer.append(entries(1))
+    assert not done.is_set()
+    committer.durable(1)
+    await settle()
+
+    assert done.is_set()
+
+
+async def test_after_a_failure_nothing_is_appended_or_written(nursery: trio.Nursery) -> None:
+    committer = committer_with([])
+    writer = ManualWriter(committer)
+    committer.append(entries(1))
+    first, second = LogFailure("first"), LogFailure("second")
+
+    committer.fail(first)
+    committer.fail(second)
+    committer.flush(writer)
+
+    assert committer.failure is first
+    assert committer.failed.is_set()
+    assert writer.waiting == []
+    with pytest.raises(StorageFailed):
+        committer.append(entries(1))
+    with trio.fail_after(1):
+        await committer.wait_room(0)
+        await committer.wait_durable()
+
+
+async def test_the_direct_writer_is_durable_at_once() -> None:
+    durable: list[int] = []
+    committer = committer_with(durable)
+    writer = DirectWriter(MemoryLog(), committer.durable)
+    committer.append(entries(1, 1))
+
+    committer.flush(writer)
+    await writer.close()
+
+    assert durable == [2]
+
+
+async def test_the_thread_reports_through_the_event_loop() -> None:
+    reported = trio.Event()
+    threads_are_loop: list[bool] = []
+
+    def on_durable(position: int) -> None:
+        threads_are_loop.append(trio.lowlevel.in_trio_run())
+        reported.set()
+
+    committer = Committer(1, on_durable)
+    writer = start_writer_thread(MemoryLog(), committer)
+    committer.append(entries(1, 1))
+    committer.flush(writer)
+    with trio.fail_after(10):
+        await reported.wait()
+    await writer.close()
+
+    assert committer.durable_position == 2
+    assert threads_are_loop == [True]
+
+
+async def test_the_thread_reports_a_failure() -> None:
+    log = MemoryLog()
+    log.close()
+    committer = committer_with([])
+    writer = start_writer_thread(log, committer)
+    committer.append(entries(1))
+    committer.flush(writer)
+
+    with trio.fail_after(10):
+        await committer.failed.wait()
+    await writer.close()
+
+    assert isinstance(committer.failure, LogFailure)
