@@ -1,0 +1,231 @@
+"""All shards together: routing, questions to many of them, starting and stopping."""
+
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from troth.core.codes import Code
+from troth.core.commands import (
+    AcquireLock,
+    ClaimTask,
+    CompletePromise,
+    CreateCallback,
+    CreatePromise,
+    CreateSchedule,
+    ReadPromise,
+    ReadSchedule,
+    TaskSent,
+)
+from troth.core.model import Promise, PromiseState
+from troth.core.task_ids import resume_id
+from troth.persistence.errors import LogFailure
+from troth.shards.errors import Overloaded, Stopping
+
+from .stage import EPOCH_MS, FAR_MS, WORKER, Outgoing, id_in, make_shards, settle, stage
+
+ALL_STATES = tuple(PromiseState)
+
+
+async def test_a_claimed_resume_task_shows_root_and_leaf_of_other_shards() -> None:
+    leaf, root = id_in(0, 2, "leaf"), id_in(1, 2, "root")
+    async with stage(2) as s:
+        for identifier in (leaf, root):
+            await s.call(CreatePromise(identifier, FAR_MS))
+        await s.call(CreateCallback(leaf, root, FAR_MS, WORKER))
+        await s.call(CompletePromise(leaf, PromiseState.RESOLVED))
+        reply = await s.call(ClaimTask(resume_id(root, leaf), 1, "pid", 60_000))
+
+        assert reply.claimed is not None
+        assert reply.claimed.root is not None
+        assert reply.claimed.leaf is not None
+        assert (reply.claimed.root.id, reply.claimed.leaf.id) == (root, leaf)
+        assert reply.claimed.leaf.state is PromiseState.RESOLVED
+
+
+async def test_a_claim_is_answered_although_the_leafs_shard_is_overloaded() -> None:
+    """Refusing it then would say that nothing was done, and the task would wait for its lease."""
+    leaf, root = id_in(0, 2, "leaf"), id_in(1, 2, "root")
+    async with stage(2, mailbox_limit_count=1) as s:
+        await s.call(CreatePromise(leaf, FAR_MS))
+        await s.call(CreateCallback(leaf, root, FAR_MS, WORKER))
+        await s.call(CompletePromise(leaf, PromiseState.RESOLVED))
+        await s.write_all()
+        claim = s.ask(ClaimTask(resume_id(root, leaf), 1, "pid", 60_000))
+        await settle()
+        s.writer.make_all_durable()
+        for _ in range(5):
+            s.shards.tell(ReadPromise(leaf))
+        await s.write_all()
+
+        assert claim.error is None
+        assert claim.reply is not None
+        assert claim.reply.code is Code.CREATED
+
+
+async def test_heartbeats_renew_what_a_process_holds_in_every_shard() -> None:
+    async with stage(4) as s:
+        for index in range(4):
+            tags = {"resonate:invoke": WORKER}
+            await s.call(CreatePromise(id_in(index, 4, "p"), FAR_MS, tags=tags))
+            await s.call(ClaimTask(f"__invoke:{id_in(index, 4, 'p')}", 1, "pid", 60_000))
+            await s.call(AcquireLock(id_in(index, 4, "lock"), "e", "pid", 60_000))
+        counts: list[int] = []
+
+        async def beat() -> None:
+            counts.append(await s.shards.heartbeat_tasks("pid"))
+            counts.append(await s.shards.heartbeat_locks("pid"))
+            counts.append(await s.shards.heartbeat_tasks("nobody"))
+            counts.append(await s.shards.heartbeat_locks("nobody"))
+
+        s.nursery.start_soon(beat)
+        await settle()
+        assert counts == []
+        await s.write_all()
+
+        assert counts == [4, 4, 0, 0]
+
+
+async def test_a_heartbeat_refused_half_way_leaves_nobody_waiting() -> None:
+    """One shard had room, the next had not; what the first one does is answered to nobody."""
+    async with stage(2, mailbox_limit_count=1) as s:
+        for index in range(2):
+            await s.call(AcquireLock(id_in(index, 2, "lock"), "e", "pid", 60_000))
+        s.shards.tell(ReadPromise(id_in(1, 2, "p")))
+        with pytest.raises(Overloaded):
+            await s.shards.heartbeat_locks("pid")
+        await s.write_all()
+
+        assert (await s.call(ReadPromise("p"))).code is Code.PROMISE_NOT_FOUND
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_search_is_newest_first_over_all_shards(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(seed)
+    monkeypatch.setattr("troth.shards.shards.SEARCH_SCAN_COUNT", 3)
+    async with stage(4, direct=True) as s:
+        made: list[Promise] = []
+        for number in range(40):
+            tags = {"colour": random.choice(("red", "blue"))}
+            reply = await s.shards.ask(CreatePromise(f"p/{number}", FAR_MS, tags=tags))
+            assert reply.promise is not None
+            made.append(reply.promise)
+        expected = [one for one in reversed(made) if one.tags == {"colour": "red"}]
+        found: list[Promise] = []
+        before: int | None = None
+        while True:
+            rows, before = await s.shards.search_promises(
+                "p/*", ALL_STATES, {"colour": "red"}, 7, before
+            )
+            found += rows
+            if before is None:
+                break
+
+        assert found == expected, f"seed {seed}"
+
+
+async def test_an_exact_id_is_searched_in_its_shard_only() -> None:
+    async with stage(4, direct=True) as s:
+        await s.shards.ask(CreatePromise("p", FAR_MS))
+        before = [shard.commands_count for shard in s.shards.statistics().shards]
+
+        rows, cursor = await s.shards.search_promises("p", ALL_STATES, {}, 10, None)
+
+        after = [shard.commands_count for shard in s.shards.statistics().shards]
+        assert ([row.id for row in rows], cursor) == (["p"], None)
+        assert sum(after) - sum(before) == 1
+
+
+async def test_schedules_are_searched_too() -> None:
+    async with stage(4, direct=True) as s:
+        for number in range(5):
+            await s.shards.ask(CreateSchedule(f"s{number}", "0 0 1 1 *", f"p{number}", 1000))
+
+        rows, cursor = await s.shards.search_schedules("s*", {}, 3, None)
+        assert [row.id for row in rows] == ["s4", "s3", "s2"]
+        rows, cursor = await s.shards.search_schedules("s*", {}, 3, cursor)
+        assert ([row.id for row in rows], cursor) == (["s1", "s0"], None)
+
+
+async def test_a_schedule_creates_promises_in_other_shards(autojump_clock: MockClock) -> None:
+    schedule = id_in(0, 4, "s")
+    async with stage(4, direct=True) as s:
+        await s.shards.ask(CreateSchedule(schedule, "* * * * *", "run/{{.timestamp}}", 10**9))
+        await trio.sleep(10 * 60)
+
+        rows, _ = await s.shards.search_promises("run/*", ALL_STATES, {}, 100, None)
+        first_ms = (EPOCH_MS // 60_000 + 1) * 60_000
+        assert [row.id for row in reversed(rows)] == [
+            f"run/{first_ms + minute * 60_000}" for minute in range(10)
+        ]
+        reply = await s.shards.ask(ReadSchedule(schedule))
+        assert reply.schedule is not None
+        assert reply.schedule.last_run_time == first_ms + 9 * 60_000
+
+
+async def test_stop_waits_for_what_was_taken_and_refuses_the_rest() -> None:
+    leaf, root = id_in(0, 2, "leaf"), id_in(1, 2, "root")
+    async with stage(2) as s:
+        await s.call(CreatePromise(leaf, FAR_MS))
+        await s.call(CreateCallback(leaf, root, FAR_MS, WORKER))
+        asked = s.ask(CompletePromise(leaf, PromiseState.RESOLVED))
+        await settle()
+        stopped = trio.Event()
+
+        async def stop() -> None:
+            await s.shards.stop()
+            stopped.set()
+
+        s.nursery.start_soon(stop)
+        await settle()
+        with pytest.raises(Stopping):
+            await s.shards.ask(ReadPromise(leaf))
+        assert not stopped.is_set()
+        await s.write_all()
+
+        assert stopped.is_set()
+        assert asked.reply is not None
+        assert sum(shard.outbox_count for shard in s.shards.statistics().shards) == 0
+
+
+async def test_stop_returns_when_the_log_has_failed() -> None:
+    shards = make_shards(1, Outgoing())
+    shards.tell(TaskSent("__invoke:p", 1))
+
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        shards.committer.fail(LogFailure("gone"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+        with trio.fail_after(5):
+            await shards.stop()
+
+
+async def test_what_was_appended_is_written_when_running_ends() -> None:
+    async with stage() as s:
+        asked = s.ask(CreatePromise("p", FAR_MS))
+        await settle()
+        s.nursery.cancel_scope.cancel()
+    assert len(s.writer.written) == 1
+    assert s.writer.closed
+    assert not asked.is_done
+
+
+async def test_a_replay_gives_the_same_state_and_goes_on_counting() -> None:
+    async with stage(2) as s:
+        for number in range(6):
+            await s.call(CreatePromise(f"p{number}", FAR_MS, tags={"resonate:invoke": WORKER}))
+        await s.call(CompletePromise("p3", PromiseState.REJECTED))
+        written = s.writer.written
+
+    again = make_shards(2, Outgoing(), next_sequence=len(written) + 1)
+    assert again.replay(enumerate(written, 1)) == len(written)
+
+    before, after = s.shards.statistics().shards, again.statistics().shards
+    for old, new in zip(before, after, strict=True):
+        assert (old.promises_count, old.tasks_count) == (new.promises_count, new.tasks_count)
+    assert again._next_serial() == s.shards._next_serial()
