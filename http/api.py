@@ -90,8 +90,8 @@ class Pages:
 class Api:
     """Everything a handler may use. One per process.
 
-    `url` is what links begin with, without a slash at the end. `hold` makes the messages held back for
-    one request. `statistics` has a further source of numbers for `/metrics`, by name.
+    `url` is what links begin with, without a slash at the end. `hold` makes the messages held
+    back for one request. `statistics` has a further source of numbers for `/metrics`, by name.
     """
 
     settings: Settings

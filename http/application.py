@@ -3,14 +3,15 @@
 What this module promises:
 
 - A request's body is read completely, within the limits of size and time, before anything is done.
-- The messages that a request caused are released after the last byte of its answer was sent, or when
-  the client is gone: always, whatever happens.
-- A request that has been read is carried out to the end even if its client leaves; only streams end then.
+- The messages that a request caused are released after the last byte of its answer was sent, or
+  when the client is gone: always, whatever happens.
+- A request that has been read is carried out to the end even if its client leaves; only streams
+  end then.
 - No exception leaves the application. A request that fails before its answer began is answered 500.
 - Every request is counted.
 
-Quart routes nothing: werkzeug's routing would decode, merge and redirect paths in which ids may hold
-anything. Its one view hands the request to the dispatcher (`dispatch.py`).
+Quart routes nothing: werkzeug's routing would decode, merge and redirect paths in which ids may
+hold anything. Its one view hands the request to the dispatcher (`dispatch.py`).
 """
 
 import time
@@ -72,7 +73,8 @@ class Application(QuartTrio):
         self.config["BODY_TIMEOUT"] = None
 
     async def dispatch_request(
-        self, request_context: RequestContext | None = None
+        self,
+        request_context: RequestContext | None = None,  # noqa: ARG002
     ) -> QuartResponse:
         """Quart's hook for finding and calling a view: ours is always the same."""
         exchange: _Exchange = cast(Scope, quart_request.scope)[_EXCHANGE_KEY]
@@ -240,7 +242,7 @@ class _Exchange:
 
 
 class _Chunks(AsyncIterator[bytes]):
-    """A stream as Quart wants it. Not a generator: nobody would close it when Quart is cancelled."""
+    """A stream as Quart wants it. Not a generator, which Quart would leave unclosed."""
 
     def __init__(self, stream: ChunkStream, connection: ClientConnection | None) -> None:
         self._stream = stream

@@ -1,8 +1,8 @@
 """Who is asking: the one function that every way in uses before it does anything for a client.
 
-With `basic_auth` empty everybody may. Otherwise HTTP Basic users, compared in constant time, so that
-nobody learns a password, or that a user exists, from how long a refusal takes. Further kinds of
-credentials are further branches of `authenticate`.
+With `basic_auth` empty everybody may. Otherwise HTTP Basic users, compared in constant time, so
+that nobody learns a password, or that a user exists, from how long a refusal takes. Further kinds
+of credentials are further branches of `authenticate`.
 """
 
 import base64

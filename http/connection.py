@@ -1,16 +1,19 @@
 """One client's connection: its bytes, its timeouts, and hypercorn's HTTP/1.1 protocol in between.
 
-Hypercorn's own connection class starts HTTP/2 when asked to, waits for slow readers without end, and can
-raise out of the server's nursery. This one uses its protocol and its ASGI stream only, and promises:
+Hypercorn's own connection class starts HTTP/2 when asked to, waits for slow readers without end,
+and can raise out of the server's nursery. This one uses its protocol and its ASGI stream only,
+and promises:
 
-- HTTP/1.1 and 1.0 only. An upgrade is ignored and answered in HTTP/1.1; HTTP/2 by prior knowledge is refused.
-- Malformed HTTP is answered 400 with the JSON error body, as far as the client can still be answered.
-- A request line and headers that do not arrive in time end the connection (408), so does idleness, and so
-  does a client that takes nothing for WRITE_TIMEOUT_MS.
-- After an answer to an unfinished request, what the client still sends is read for a moment, so that
-  it can read the answer before the connection is reset.
-- An application never waits for a client that has left, nor the client's reader for an application that
-  has answered.
+- HTTP/1.1 and 1.0 only. An upgrade is ignored and answered in HTTP/1.1; HTTP/2 by prior knowledge
+  is refused.
+- Malformed HTTP is answered 400 with the JSON error body, as far as the client can still be
+  answered.
+- A request line and headers that do not arrive in time end the connection (408), so does
+  idleness, and so does a client that takes nothing for WRITE_TIMEOUT_MS.
+- After an answer to an unfinished request, what the client still sends is read for a moment, so
+  that it can read the answer before the connection is reset.
+- An application never waits for a client that has left, nor the client's reader for an
+  application that has answered.
 """
 
 from collections.abc import Awaitable, Callable

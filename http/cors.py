@@ -1,8 +1,8 @@
 """Cross-origin requests: which web pages may call the API from a browser (rest.md 0.8).
 
-Does nothing unless origins are configured. Then a request from another origin is refused, preflights are
-answered without credentials, and answers carry what a browser needs, including the lists of methods and
-headers that the reference server forgot.
+Does nothing unless origins are configured. Then a request from another origin is refused,
+preflights are answered without credentials, and answers carry what a browser needs, including the
+lists of methods and headers that the reference server forgot.
 """
 
 from collections.abc import Mapping, Sequence

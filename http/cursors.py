@@ -1,7 +1,8 @@
 """Cursors: where a search goes on, as one opaque word that the client cannot change.
 
-A cursor carries the whole search, so that the following pages answer the same question. It is signed
-with the data directory's own key, hence stays good over restarts and is refused by other servers.
+A cursor carries the whole search, so that the following pages answer the same question. It is
+signed with the data directory's own key, hence stays good over restarts and is refused by other
+servers.
 """
 
 import base64
@@ -23,7 +24,7 @@ _LENGTH_LIMIT = 16 * 1024
 
 
 class Search(Struct, frozen=True, array_like=True):
-    """One page of a search. `kind` is `promises` or `schedules`; states are empty for the latter."""
+    """One page of a search. `kind` is `promises` or `schedules`, which have no states."""
 
     kind: str
     pattern: str

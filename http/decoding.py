@@ -26,7 +26,7 @@ from .schemas import ValueBody
 Body = TypeVar("Body", bound=Struct)
 
 _TYPE_ERROR = re.compile(
-    r"Expected `(?P<wanted>.+)`, got `(?P<given>.+)`(?: - at `\$(?P<path>.*)`)?$"
+    r"Expected `(?P<wanted>.+?)`, got `(?P<given>.+?)`(?: - at `\$(?P<path>.*)`)?$"
 )
 _PLACE = re.compile(r" - at `\$(?P<path>.*)`$")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,32}", re.ASCII)
@@ -156,14 +156,14 @@ def strict_header(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def fence_headers(headers: Mapping[bytes, bytes]) -> Fence | None:
-    """The headers `Task-Id` and `Task-Counter`; None without a task id. Raises ApiError."""
-    task_id = text_header(headers, "Task-Id", core_limits.REQUEST_HEADERS_LIMIT_BYTES)
-    if not task_id:
-        return None
+    """The headers `Task-Id` and `Task-Counter`; None without a task id. Raises ApiError.
+
+    Without a counter it is 0, which no task has.
+    """
     given = text_header(headers, "Task-Counter", core_limits.REQUEST_HEADERS_LIMIT_BYTES)
-    if given is None:
-        raise invalid("header Task-Counter", "is required with Task-Id")
-    return Fence(task_id, integer("header Task-Counter", given))
+    counter = integer("header Task-Counter", given) if given else 0
+    task_id = text_header(headers, "Task-Id", core_limits.REQUEST_HEADERS_LIMIT_BYTES)
+    return Fence(task_id, counter) if task_id else None
 
 
 def trace_headers(headers: Mapping[bytes, bytes]) -> Trace | None:

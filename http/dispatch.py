@@ -1,7 +1,7 @@
 """From a request to its answer: the one path that every way in shares, free of any framework.
 
-Order of checks: path and method, origin, credentials, readiness, headers, body; then the handler. Every
-refusal becomes an answer here; every other exception becomes a 500 and a line in the log.
+Order of checks: path and method, origin, credentials, readiness, headers, body; then the handler.
+Every refusal becomes an answer here; every other exception becomes a 500 and a line in the log.
 """
 
 import uuid

@@ -1,8 +1,9 @@
 """What a row of the endpoint table is, and what all handlers share.
 
-A row says everything about an endpoint: where it is, what it takes, what it answers, who handles it.
-Routing, decoding, validation, OpenAPI, the documentation page and metrics read the rows; nothing about an
-endpoint is written anywhere else. The rows themselves are in `*_endpoints.py`, together in `table.py`.
+A row says everything about an endpoint: where it is, what it takes, what it answers, who handles
+it. Routing, decoding, validation, OpenAPI, the documentation page and metrics read the rows;
+nothing about an endpoint is written anywhere else. The rows themselves are in `*_endpoints.py`,
+together in `table.py`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -79,9 +80,9 @@ class Success:
 class Endpoint:
     """A row of the table.
 
-    `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint; those that
-    every endpoint has are added from its other properties. `public` endpoints need no credentials.
-    `sheltered` ones work only while the server is ready.
+    `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
+    those that every endpoint has are added from its other properties. `public` endpoints need no
+    credentials. `sheltered` ones work only while the server is ready.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """Refusals: the exception that carries one, and the JSON body that every refusal has.
 
-The shape is rest.md 0.4's; the wording is ours: which field is wrong, what was given, what is allowed.
+The shape is rest.md 0.4's; the wording is ours: which field is wrong, what was given, what is
+allowed.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ RETRY_AFTER_SECONDS = 1
 class FieldProblem:
     """What is wrong with one field of a request.
 
-    `field` is the JSON path (`param.data`), or `header Strict`, `query limit`, `path counter`, `body`.
+    `field` is the JSON path (`param.data`), or `header Strict`, `query limit`, `path counter`,
+    `body`.
     """
 
     field: str

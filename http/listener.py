@@ -110,7 +110,7 @@ class Listener:
         return self._url or f"http://{host}:{self.port}"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept and serve connections until `stop` or `cut`; returns when the last one has ended."""
+        """Accept and serve connections; returns after `stop` or `cut`, when all have ended."""
         assert self._listeners, "open() comes first"
         try:
             with self._serving:

@@ -1,8 +1,10 @@
-"""Numbers for Prometheus: requests by endpoint, the process, and every `statistics()` of the server.
+"""Numbers for Prometheus: requests by endpoint, the process, and every `statistics()` of the
+server.
 
 Statistics are frozen objects of named fields. Each number becomes a metric named after its path,
-`troth_<source>_<field>`; inner objects extend the path; tuples of objects get a label `index`; pairs of a
-name and a number get a label `name`. A field whose name holds `total` is a counter, all others are gauges.
+`troth_<source>_<field>`; inner objects extend the path; tuples of objects get a label `index`;
+pairs of a name and a number get a label `name`. A field whose name holds `total` is a counter,
+all others are gauges.
 """
 
 import dataclasses

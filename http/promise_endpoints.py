@@ -161,7 +161,8 @@ _CALLBACK_ANSWERS = (
     Success(201, "The promise is pending and the wish has been noted.", "CallbackAnswer"),
     Success(
         200,
-        "`callback` is null: the wish is noted already, or the promise has completed (see its state).",
+        "`callback` is null: the wish is noted already, or the promise has completed (see its "
+        "state).",
         "CallbackAnswer",
     ),
 )
@@ -174,7 +175,8 @@ ENDPOINTS = (
         path="/promises",
         summary="Create a promise",
         description=(
-            "Creates a pending promise. If its tags name a receiver (`resonate:invoke`), a task is created "
+            "Creates a pending promise. If its tags name a receiver (`resonate:invoke`), a "
+            "task is created "
             "and sent there. With an `Idempotency-Key`, repeating the request is harmless: the "
             "existing promise is returned with 200."
         ),
@@ -194,7 +196,8 @@ ENDPOINTS = (
         path="/promises/task",
         summary="Create a promise and claim its task",
         description=(
-            "Like creating a promise whose tags name a receiver, but the caller claims the task at once "
+            "Like creating a promise whose tags name a receiver, but the caller claims the "
+            "task at once "
             "and nobody is sent a message, unless the lease runs out."
         ),
         handler=create_promise_and_task,
@@ -224,8 +227,10 @@ ENDPOINTS = (
         path="/promises/{id...}",
         summary="Complete a promise",
         description=(
-            "Resolves, rejects or cancels a pending promise, ends its tasks, and sends a message to "
-            "everybody who waits for it. A promise completes once; a repeated request with the same "
+            "Resolves, rejects or cancels a pending promise, ends its tasks, and sends a "
+            "message to "
+            "everybody who waits for it. A promise completes once; a repeated request with "
+            "the same "
             "`Idempotency-Key` is answered 200."
         ),
         handler=complete_promise,

@@ -1,6 +1,7 @@
 """From entities to the JSON of answers and of messages to workers.
 
-Keys come in the order of rest.md 1.1; empty parts are left out as there. Numbers are 64-bit integers.
+Keys come in the order of rest.md 1.1; empty parts are left out as there. Numbers are 64-bit
+integers.
 """
 
 from typing import Any

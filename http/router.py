@@ -1,9 +1,9 @@
 """Which row of the endpoint table a request means. Works on the raw path, decoded exactly once.
 
 A path template has literal segments, `{name}` for one segment and `{name...}` for any number of
-characters, slashes included, none at all included. A template may end in `{name...}/{last}`: then the
-last slash separates the two. More literal characters win over fewer, so POST /promises/task is not
-the promise `task`.
+characters, slashes included, none at all included. A template may end in `{name...}/{last}`: then
+the last slash separates the two. More literal characters win over fewer, so POST /promises/task
+is not the promise `task`.
 """
 
 import re

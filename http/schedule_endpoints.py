@@ -67,7 +67,8 @@ ENDPOINTS = (
         path="/schedules",
         summary="Create a schedule",
         description=(
-            "At each time that `cron` names, a promise is created whose id is made from `promiseId`. With "
+            "At each time that `cron` names, a promise is created whose id is made from "
+            "`promiseId`. With "
             "the tag `resonate:invoke` in `promiseTags`, its work is sent to a receiver each time."
         ),
         handler=create_schedule,

@@ -41,7 +41,8 @@ class CreatePromiseBody(Struct, rename="camel"):
     timeout: Annotated[
         int | None,
         Integer(
-            "When the promise times out, in milliseconds since 1970. Absent means 0, which has passed.",
+            "When the promise times out, in milliseconds since 1970. Absent means 0, which "
+            "has passed.",
             _FAR_MS,
         ),
     ] = None
@@ -158,7 +159,8 @@ class CreateScheduleBody(Struct, rename="camel"):
     cron: Annotated[
         str | None,
         Text(
-            "When: five fields, six with leading seconds, `@daily` and the like, or `@every 1h30m`; "
+            "When: five fields, six with leading seconds, `@daily` and the like, or `@every "
+            "1h30m`; "
             "`TZ=Europe/Berlin ` may come first.",
             "0 3 * * *",
             required=True,

@@ -1,7 +1,7 @@
 """Search for promises and schedules, page by page (rest.md 10, decisions.md 1).
 
-`*` in the id stands for any characters and is the only wildcard. When a cursor is given, the search is the
-cursor's; the other parameters are checked and then not used.
+`*` in the id stands for any characters and is the only wildcard. When a cursor is given, the
+search is the cursor's; the other parameters are checked and then not used.
 """
 
 import orjson

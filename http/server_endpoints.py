@@ -1,5 +1,7 @@
 """What is not about promises: health, metrics, documentation, and the workers' stream."""
 
+# ruff: noqa: ARG001 — handlers share one signature.
+
 from troth.core.codes import Code
 from troth.shards.polls import TooManyConnections
 
@@ -104,7 +106,8 @@ ENDPOINTS = (
         "poll",
         "/poll/{group}/{id...}",
         "Be sent messages",
-        "A stream of server-sent events, each a message as JSON, and comments that keep it alive. A new "
+        "A stream of server-sent events, each a message as JSON, and comments that keep it "
+        "alive. A new "
         "connection with the same group and id ends the older one. The same stream is on the poll "
         "port at `/{group}/{id}`.",
     ),

@@ -1,9 +1,9 @@
 """The stream of messages to a polling worker, as server-sent events (rest.md 7.3).
 
-A message is `data: <json>` and an empty line. A comment is sent at once, so that the worker knows that it is
-connected, and whenever nothing was sent for the keep-alive time, so that either side notices when
-the other is gone. A message counts as delivered when the socket has taken it: that is when the
-next chunk is asked for.
+A message is `data: <json>` and an empty line. A comment is sent at once, so that the worker knows
+that it is connected, and whenever nothing was sent for the keep-alive time, so that either side
+notices when the other is gone. A message counts as delivered when the socket has taken it: that
+is when the next chunk is asked for.
 """
 
 import trio

@@ -1,7 +1,7 @@
 """Tasks: claim, keep, complete and give back the work of a promise (rest.md 5).
 
-Each has two forms: POST with a body, and GET with everything in the path, which is what the links in
-messages point to. A task claimed by GET belongs to the process `<id>/<counter>`.
+Each has two forms: POST with a body, and GET with everything in the path, which is what the links
+in messages point to. A task claimed by GET belongs to the process `<id>/<counter>`.
 """
 
 from troth.core.codes import Code
@@ -140,8 +140,10 @@ ENDPOINTS = (
         path="/tasks/claim",
         summary="Claim a task",
         description=(
-            "Takes the lease of a task for `ttl` milliseconds. Whoever holds it works on the promise and "
-            "keeps the lease with heartbeats; if it runs out, the task goes to somebody else, with a "
+            "Takes the lease of a task for `ttl` milliseconds. Whoever holds it works on the "
+            "promise and "
+            "keeps the lease with heartbeats; if it runs out, the task goes to somebody else, "
+            "with a "
             "higher counter."
         ),
         handler=claim_task,
