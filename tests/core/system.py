@@ -1,0 +1,493 @@
+"""Real machines wired together by the simplest possible router, with every rule checked.
+
+`System` stands in for `troth.shards`: a dict of deadlines instead of a timing wheel, queues between
+shards that a test empties when it likes, a list instead of a log. After every step it checks what
+must hold whatever was asked:
+
+- a timer is armed for exactly the things that have a deadline, at that deadline;
+- a message goes out only for a task that may go, the oldest of its root, one of a root at a time;
+- no task that may go is forgotten; what delivery holds is what the machine thinks it holds;
+- tasks move only along `lifecycles.TASK` (`transitions` collects the rows that were used).
+"""
+
+import zlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from troth.core import commands as c
+from troth.core import records as r
+from troth.core.codes import Code
+from troth.core.lifecycles import TASK, TaskEvent
+from troth.core.limits import INTEGER_MAX
+from troth.core.machine import Machine, Options, Step
+from troth.core.model import (
+    Fence,
+    Promise,
+    PromiseState,
+    Schedule,
+    Task,
+    TaskKind,
+    TaskState,
+    replace,
+)
+from troth.core.replies import Reply, TaskMessage
+from troth.core.state import ShardState, TimerKey
+from troth.shards.hashing import home_of
+
+from .model import (
+    CALLBACK_FIELDS,
+    LOCK_FIELDS,
+    PROMISE_FIELDS,
+    SCHEDULE_FIELDS,
+    TASK_FIELDS,
+    View,
+    view,
+)
+
+RANK = {c.TimerKind.PROMISE: 0, c.TimerKind.TASK: 1, c.TimerKind.LOCK: 2}
+ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
+EVENT_OF_COMMAND = {
+    c.ClaimTask: TaskEvent.CLAIM,
+    c.CompleteTask: TaskEvent.COMPLETE,
+    c.DropTask: TaskEvent.DROP,
+}
+EVENT_OF_RECORD = {
+    r.TaskEnqueued: TaskEvent.SEND,
+    r.TaskDelivered: TaskEvent.DELIVER,
+    r.TaskClaimed: TaskEvent.CLAIM,
+    r.TaskCompleted: TaskEvent.COMPLETE,
+    r.TaskTimedOut: TaskEvent.TIME_OUT,
+}
+
+Log = list[list[tuple[int, bytes]]]
+"""The shared log: the encoded records of each step, with their shards."""
+
+
+@dataclass
+class System:
+    """Machines, their timers, the messages between them and with the workers."""
+
+    shard_count: int
+    options: Options = field(default_factory=Options)
+    log: Log = field(default_factory=list)
+    now: int = 0
+
+    def __post_init__(self) -> None:
+        self.serial = 0
+        self.machines = [
+            Machine(index, self.shard_of, self._next_serial, self.options, self._holds)
+            for index in range(self.shard_count)
+        ]
+        self.timers: list[dict[TimerKey, int]] = [{} for _ in self.machines]
+        self.posts: dict[tuple[int, int], deque[c.Receive]] = {}
+        self.acknowledgements: list[tuple[int, c.Acknowledge]] = []
+        self.delivering: dict[str, int] = {}
+        self.stalled: dict[str, int] = {}
+        self.sent: list[TaskMessage] = []
+        self.withdrawn: list[str] = []
+        self._reporting: str | None = None
+        self.transitions: set[tuple[TaskState, TaskEvent]] = set()
+        self.states: dict[str, TaskState] = {}
+        for step in self.log:
+            for shard, body in step:
+                self.machines[shard].state.replay(r.decode(body))
+        self.serial = max(machine.state.largest_serial for machine in self.machines)
+        self.states = {task.id: task.state for task in self.tasks()}
+
+    def restarted(self, step_count: int | None = None) -> "System":
+        """The server after a crash that kept the first `step_count` steps (default: all)."""
+        system = System(self.shard_count, self.options, list(self.log[:step_count]), self.now)
+        for index, machine in enumerate(system.machines):
+            system._take(index, machine.start(self.now))
+        return system
+
+    # What a machine needs of the others
+
+    def shard_of(self, identifier: str) -> int:
+        """Which machine an id lives in."""
+        return zlib.crc32(identifier.encode()) % self.shard_count
+
+    def _next_serial(self) -> int:
+        self.serial += 1
+        return self.serial
+
+    def _holds(self, fence: Fence, now_ms: int) -> bool:
+        home = home_of(c.ClaimTask(fence.task_id, 0, "", 0))
+        return self.machines[self.shard_of(home)].task_is_held(fence, now_ms)
+
+    # Steps
+
+    def tell(self, index: int, command: c.Command) -> Step:
+        """Step one machine."""
+        step = self.machines[index].step(command, self.now)
+        self._note_transitions(command, step)
+        self._take(index, step)
+        return step
+
+    def _take(self, index: int, step: Step) -> None:
+        if step.records:
+            self.log.append([(index, r.encode(record)) for record in step.records])
+        for key, deadline in step.timers:
+            if deadline is None:
+                self.timers[index].pop(key, None)
+            else:
+                self.timers[index][key] = deadline
+        for task_id in step.withdrawals:
+            held = (self.delivering.pop(task_id, None), self.stalled.pop(task_id, None))
+            is_known = held != (None, None) or self._reporting == task_id
+            assert is_known, f"{task_id} withdrawn, but delivery does not have it"
+            self.withdrawn.append(task_id)
+        for target, post in step.posts:
+            self.posts.setdefault((index, target), deque()).append(post)
+        if step.received is not None:
+            source, sequence = step.received
+            self.acknowledgements.append((source, c.Acknowledge(index, sequence)))
+        for message in step.sends:
+            self._check_send(message)
+            self.delivering[message.task.id] = message.task.counter
+            self.stalled.pop(message.task.id, None)
+            self.sent.append(message)
+        self._check_timers(index)
+        self._check_delivery(index)
+
+    def ask(self, command: c.Command) -> Reply:
+        """A client's command, with its way through the shards as in `troth.shards`."""
+        if isinstance(command, c.HeartbeatTasks | c.HeartbeatLocks):
+            replies = [self.tell(index, command).reply for index in range(self.shard_count)]
+            return Reply(Code.OK, count=sum(reply.count for reply in replies))
+        reply = self.tell(self.shard_of(home_of(command)), command).reply
+        if reply.claimed is not None and reply.claimed.kind is TaskKind.RESUME:
+            leaf = self.ask(c.ReadPromise(reply.claimed.leaf_id)).promise
+            reply = replace(reply, claimed=replace(reply.claimed, leaf=leaf))
+        return reply
+
+    def search(
+        self,
+        pattern: str,
+        states: tuple[PromiseState, ...],
+        tags: dict[str, str],
+        limit_count: int,
+        scan_count: int,
+    ) -> list[Promise]:
+        """All matches of all shards, read in pages as small as asked for."""
+        found: list[Promise] = []
+        for index in range(self.shard_count):
+            before: int | None = INTEGER_MAX
+            while before is not None:
+                search = c.SearchPromises(pattern, states, tags, limit_count, before, scan_count)
+                page = self.tell(index, search).reply.promises
+                assert page is not None
+                assert len(page.promises) <= limit_count
+                assert page.next_before is None or page.next_before < before, "no progress"
+                found.extend(page.promises)
+                before = page.next_before
+        return sorted(found, key=lambda promise: -promise.serial)
+
+    def search_schedules(
+        self, pattern: str, tags: dict[str, str], limit_count: int, scan_count: int
+    ) -> list[Schedule]:
+        """As `search`."""
+        found: list[Schedule] = []
+        for index in range(self.shard_count):
+            before: int | None = INTEGER_MAX
+            while before is not None:
+                search = c.SearchSchedules(pattern, tags, limit_count, before, scan_count)
+                page = self.tell(index, search).reply.schedules
+                assert page is not None
+                assert len(page.schedules) <= limit_count
+                found.extend(page.schedules)
+                before = page.next_before
+        return sorted(found, key=lambda schedule: -schedule.serial)
+
+    # Delivery's reports
+
+    def report_sent(self, task_id: str, counter: int) -> None:
+        """The message has arrived."""
+        if self.delivering.get(task_id) == counter:
+            del self.delivering[task_id]
+        self._report(c.TaskSent(task_id, counter))
+
+    def report_not_sent(self, task_id: str, counter: int) -> None:
+        """Sending failed; delivery keeps it."""
+        if self.delivering.get(task_id) == counter:
+            self.stalled[task_id] = self.delivering.pop(task_id)
+        self._report(c.TaskNotSent(task_id, counter))
+
+    def report_retry(self, task_id: str, counter: int) -> None:
+        """The back-off is over: delivery lets go of it, and is given it again in time."""
+        if self.stalled.get(task_id) == counter:
+            del self.stalled[task_id]
+        self._report(c.RetryTask(task_id, counter))
+
+    def _report(self, command: c.TaskSent | c.TaskNotSent | c.RetryTask) -> None:
+        self._reporting = command.id
+        self.tell(self.shard_of(home_of(command)), command)
+        self._reporting = None
+
+    # Timers and messages between shards
+
+    def due(self, until: int) -> list[tuple[int, int, str, c.TimerKind, int]]:
+        """The timers up to a time, in the order of the model."""
+        return sorted(
+            (deadline, RANK.get(kind, 3), identifier, kind, index)
+            for index, timers in enumerate(self.timers)
+            for (kind, identifier), deadline in timers.items()
+            if deadline <= until
+        )
+
+    def fire(self, kind: c.TimerKind, identifier: str, index: int) -> None:
+        """Let one timer go off."""
+        del self.timers[index][kind, identifier]
+        self.tell(index, c.Expire(kind, identifier))
+
+    def let_time_pass(self, until: int) -> None:
+        """Fire every timer at its own time, and deliver between shards at once."""
+        while due := self.due(until):
+            deadline, _, identifier, kind, index = due[0]
+            self.now = max(self.now, deadline)
+            self.fire(kind, identifier, index)
+            self.deliver_all()
+        self.now = until
+
+    def deliver(self, source: int, target: int) -> c.Receive:
+        """Deliver the oldest message from one shard to another."""
+        message = self.posts[source, target].popleft()
+        if not self.posts[source, target]:
+            del self.posts[source, target]
+        self.tell(target, message)
+        return message
+
+    def deliver_all(self) -> None:
+        """Deliver and acknowledge everything."""
+        while self.posts or self.acknowledgements:
+            for source, target in list(self.posts):
+                self.deliver(source, target)
+            while self.acknowledgements:
+                self.tell(*self.acknowledgements.pop(0))
+
+    # Views
+
+    def tasks(self) -> list[Task]:
+        """All tasks."""
+        return [task for machine in self.machines for task in machine.state.tasks.values()]
+
+    def everything(self) -> View:
+        """All that is true now, as the model's `everything`."""
+        states = [machine.state for machine in self.machines]
+        promises = [one for state in states for one in state.promises.values()]
+        schedules = [one for state in states for one in state.schedules.values()]
+        callbacks = [
+            one for state in states for group in state.callbacks.values() for one in group.values()
+        ]
+        locks = [one for state in states for one in state.locks.values()]
+        return {
+            "promises": [
+                view(one, PROMISE_FIELDS) for one in sorted(promises, key=lambda one: one.serial)
+            ],
+            "callbacks": {one.id: view(one, CALLBACK_FIELDS) for one in callbacks},
+            "tasks": {one.id: view(one, TASK_FIELDS) for one in self.tasks()},
+            "leases": {
+                one.id: (one.expires_at, one.ttl if one.state is TaskState.CLAIMED else None)
+                for one in self.tasks()
+                if one.state in ACTIVE
+            },
+            "locks": {one.resource_id: view(one, LOCK_FIELDS) for one in locks},
+            "schedules": [
+                view(one, SCHEDULE_FIELDS) for one in sorted(schedules, key=lambda one: one.serial)
+            ],
+            "transit": sorted(
+                message_key(number_and_message[1])
+                for index, state in enumerate(states)
+                for target, messages in state.outbox.items()
+                for number_and_message in messages.items()
+                if number_and_message[0] > states[target].inbox.get(index, 0)
+            ),
+        }
+
+    # Checks
+
+    def _check_timers(self, index: int) -> None:
+        state = self.machines[index].state
+        expected: dict[TimerKey, int] = {}
+        for promise in state.promises.values():
+            if promise.state is PromiseState.PENDING:
+                expected[c.TimerKind.PROMISE, promise.id] = promise.timeout
+        for task in state.tasks.values():
+            deadline = task.deadline
+            covered = task.kind is TaskKind.INVOKE and deadline == task.timeout
+            if deadline is not None and not covered:
+                expected[c.TimerKind.TASK, task.id] = deadline
+        for lock in state.locks.values():
+            expected[c.TimerKind.LOCK, lock.resource_id] = lock.expires_at
+        for schedule in state.schedules.values():
+            if schedule.next_run_time is not None:
+                expected[c.TimerKind.SCHEDULE, schedule.id] = schedule.next_run_time
+        armed = dict(self.timers[index])
+        for key in [key for key in armed if key[0] is c.TimerKind.TASK_DELAY]:
+            task = state.tasks[key[1]]
+            assert task.state is TaskState.INIT, f"a delay timer is left over: {task}"
+            assert armed.pop(key) == task.not_before
+        # A deadline that has come is allowed to be on its way.
+        fired = {key for key in expected.keys() - armed.keys() if expected[key] <= self.now}
+        assert armed == {key: time for key, time in expected.items() if key not in fired}
+
+    def _check_send(self, message: TaskMessage) -> None:
+        task = self._task(message.task.id)
+        assert task.state is TaskState.INIT
+        assert task.sending
+        assert task.id not in self.delivering, "given to delivery twice"
+        assert task.timeout > self.now, "sent after its timeout"
+        if task.kind is TaskKind.NOTIFY:
+            assert message.promise is not None
+            assert message.promise.state is not PromiseState.PENDING
+            return
+        assert (task.not_before or 0) <= self.now, "sent before its delay is over"
+        for other in self._siblings(task):
+            assert other.state not in ACTIVE, "two tasks of a root in flight"
+            assert other.id not in self.delivering, "two tasks of a root being sent"
+            assert not (self._may_go(other) and other.sequence < task.sequence), "not the oldest"
+
+    def _check_delivery(self, index: int) -> None:
+        tasks = self.machines[index].state.tasks.values()
+        for task in tasks:
+            assert task.sending == (task.id in self.delivering), task
+            assert task.stalled == (task.id in self.stalled), task
+            if task.sending or task.stalled:
+                held = self.delivering.get(task.id) or self.stalled[task.id]
+                assert task.state is TaskState.INIT
+                assert task.counter == held
+        for task in tasks:
+            if self._may_go(task) and not task.sending:
+                assert task.kind is not TaskKind.NOTIFY, f"forgotten: {task}"
+                siblings = self._siblings(task)
+                in_flight = any(one.state in ACTIVE or one.sending for one in siblings)
+                # A delay that is over is noticed when its timer fires.
+                key = (c.TimerKind.TASK_DELAY, task.id)
+                is_due = any(key in timers for timers in self.timers)
+                assert in_flight or is_due, f"forgotten: {task}"
+
+    def _may_go(self, task: Task) -> bool:
+        return (
+            task.state is TaskState.INIT
+            and not task.stalled
+            and task.timeout > self.now
+            and (task.not_before or 0) <= self.now
+        )
+
+    def _siblings(self, task: Task) -> list[Task]:
+        return [
+            other
+            for other in self.tasks()
+            if other.root_id == task.root_id and other.kind is not TaskKind.NOTIFY and other != task
+        ]
+
+    def _task(self, task_id: str) -> Task:
+        (found,) = (task for task in self.tasks() if task.id == task_id)
+        return found
+
+    def _note_transitions(self, command: c.Command, step: Step) -> None:
+        """Follow every task along the life cycle's table, by the records of a step."""
+        states = self.states
+        for number, record in enumerate(step.records):
+            event = EVENT_OF_RECORD.get(type(record))
+            if isinstance(record, r.TaskReleased):
+                is_drop = isinstance(command, c.DropTask) and step.reply.code is Code.CREATED
+                is_last = number == len(step.records) - 1
+                event = TaskEvent.DROP if is_drop and is_last else TaskEvent.EXPIRE
+            if event is not None:
+                self._move(record.id, event)  # type: ignore[union-attr]
+            elif isinstance(record, r.PromiseCompleted):
+                for task_id in self._ended_by(record.id):
+                    self._move(task_id, TaskEvent.ROOT_COMPLETE)
+        for task in self.tasks():
+            expected = states.setdefault(task.id, task.state)
+            assert expected is task.state, f"{task} should be {expected}"
+        event = EVENT_OF_COMMAND.get(type(command))
+        if event is not None and command.id in states and step.reply.code is not Code.CREATED:  # type: ignore[attr-defined]
+            row = states[command.id], event  # type: ignore[attr-defined]
+            refused = step.reply.code is Code.TASK_COUNTER and TASK[row].state is not None
+            assert refused or step.reply.code is TASK[row].code
+            self.transitions.add(row)
+
+    def _ended_by(self, root_id: str) -> list[str]:
+        """The unfinished tasks, of before this step, that end with this root."""
+        return [
+            task.id
+            for task in self.tasks()
+            if task.root_id == root_id
+            and task.kind is not TaskKind.NOTIFY
+            and self.states.get(task.id) in (TaskState.INIT, *ACTIVE)
+        ]
+
+    def _move(self, task_id: str, event: TaskEvent) -> None:
+        row = self.states[task_id], event
+        assert row in TASK, f"{task_id}: {row} is not in the life cycle"
+        state = TASK[row].state
+        assert state is not None
+        self.states[task_id] = state
+        self.transitions.add(row)
+
+
+def message_key(message: r.ShardMessage) -> tuple[str, ...]:
+    """What the model calls a message between shards."""
+    if isinstance(message, r.ResumeMessage):
+        return "resume", message.callback.id
+    return "promise", message.id, message.tags["resonate:schedule"]
+
+
+def reply_view(reply: Reply) -> View:
+    """A reply as the model gives it."""
+    shown: View = {"code": reply.code}
+    for name, fields in (
+        ("promise", PROMISE_FIELDS),
+        ("task", TASK_FIELDS),
+        ("callback", CALLBACK_FIELDS),
+        ("schedule", SCHEDULE_FIELDS),
+        ("lock", LOCK_FIELDS),
+    ):
+        entity = getattr(reply, name)
+        if entity is not None:
+            shown[name] = view(entity, fields)
+    claimed = reply.claimed
+    if claimed is not None:
+        shown |= view(claimed, ("kind", "root_id", "leaf_id"))
+        shown["root"] = claimed.root and view(claimed.root, PROMISE_FIELDS)
+        shown["leaf"] = claimed.leaf and view(claimed.leaf, PROMISE_FIELDS)
+    return shown
+
+
+def dump(state: ShardState) -> dict[str, Any]:
+    """The whole state of a shard as bytes and numbers, without the dispatcher's notes."""
+
+    def tasks(group: dict[str, Task]) -> list[bytes]:
+        plain = [replace(one, queued=False, sending=False, stalled=False) for one in group.values()]
+        return sorted(map(r.encode, plain))
+
+    return {
+        "promises": {key: r.encode(one) for key, one in state.promises.items()},
+        "promise index": list(state.promise_index.below(INTEGER_MAX, 10**6)),
+        "pending": state.pending_count,
+        "callbacks": {
+            key: {name: r.encode(one) for name, one in group.items()}
+            for key, group in state.callbacks.items()
+        },
+        "tasks": tasks(state.tasks),
+        "task sequence": state.task_sequence,
+        "roots": {
+            key: (sorted(root.tasks), root.active_count) for key, root in state.roots.items()
+        },
+        "notifications": sorted(state.notifications),
+        "claimed": {key: sorted(group) for key, group in state.claimed.items()},
+        "schedules": {key: r.encode(one) for key, one in state.schedules.items()},
+        "schedule index": list(state.schedule_index.below(INTEGER_MAX, 10**6)),
+        "locks": {key: r.encode(one) for key, one in state.locks.items()},
+        "locks of": {key: sorted(group) for key, group in state.locks_of.items()},
+        "outbox": {
+            target: {number: r.encode(one) for number, one in messages.items()}
+            for target, messages in state.outbox.items()
+        },
+        "outbox sequence": dict(state.outbox_sequence),
+        "inbox": dict(state.inbox),
+        "largest serial": state.largest_serial,
+    }
