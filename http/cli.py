@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="troth", message="%(prog)s %(version)s")
 def troth() -> None:
-    """Durable promises: values that programs wait for, kept by a server that never forgets.
+    """Durable promises: values that programs wait for, kept safe by a server.
 
     `troth serve` runs the server. All other commands talk to a running one over HTTP.
 

@@ -7,6 +7,7 @@ status 3). Neither shows a traceback, and no message shows a password.
 
 import ipaddress
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,13 +23,13 @@ DEFAULT_SERVER: Final = "http://127.0.0.1:8001"
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 _SHOWN_TEXT_COUNT: Final = 300
+_ERROR_NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
 
 HINTS: Final[Mapping[int, str]] = {
     Code.UNAUTHORIZED: "Give --user and --password, or set TROTH_USER and TROTH_PASSWORD.",
     Code.PROMISE_RESOLVED: "`troth promises get ID` shows its value.",
     Code.PROMISE_REJECTED: "`troth promises get ID` shows its value.",
     Code.PROMISE_CANCELED: "`troth promises get ID` shows its value.",
-    Code.LOCK_HELD: "Its lease ends by itself if its holder no longer renews it.",
     Code.PROMISE_NOT_FOUND: "`troth promises search 'PREFIX*'` finds ids.",
     Code.SCHEDULE_NOT_FOUND: "`troth schedules search 'PREFIX*'` finds ids.",
     Code.PROMISE_EXISTS: "Choose another id, or give the --idempotency-key it was created with.",
@@ -134,7 +135,7 @@ class Client:
         except httpx.TimeoutException as error:
             raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
-            reason = str(error).strip() or type(error).__name__
+            reason = _ERROR_NUMBER.sub("", str(error)).strip() or type(error).__name__
             raise UnreachableError(
                 f"no server can be reached at {self.shown_url} ({reason}). "
                 "Start one with `troth serve`, or name it with --server."
@@ -204,7 +205,8 @@ def _refusal(answer: Answer, response: httpx.Response) -> str:
         shown = answer.text.strip()[:_SHOWN_TEXT_COUNT]
         lines = [f"HTTP status {answer.status} {response.reason_phrase}".rstrip(), shown]
     else:
-        code = error.get("code", 0)
+        code = error.get("code")
+        code = code if isinstance(code, int) else 0
         meaning = error.get("message") or MESSAGES.get(code, "refused without a reason")
         lines = [f"{code} {meaning}", *_details(error)]
         if len(lines) == 1:

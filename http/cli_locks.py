@@ -4,11 +4,11 @@ from typing import Any, Final
 
 import click
 
-from .cli_options import DURATION, TEXT, Session, default_process_id, server_command
+from .cli_options import DURATION, TEXT, OrderedGroup, Session, default_process_id, server_command
 from .cli_output import fields, moment, span, visible
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def locks() -> None:
     """Acquire, release and renew locks.
 
@@ -48,9 +48,10 @@ process_option: Final = click.option(
 )
 @server_command
 def acquire(session: Session, resource: str, execution: str, process_id: str, ttl_ms: int) -> None:
-    """Acquire the lock on RESOURCE for EXECUTION, or renew it if EXECUTION has it already.
+    """Acquire the lock on RESOURCE for EXECUTION.
 
-    A lock is a lease on a resource, which one execution has at a time. If another has it, the
+    A lock is a lease on a resource, which one execution has at a time. If EXECUTION has it
+    already, it is renewed. If another has it, the
     command does not wait: it ends with status 1.
 
     \b

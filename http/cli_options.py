@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
-from troth.core.limits import INTEGER_MAX, INTEGER_MIN, saturating_add
+from troth.core.limits import INTEGER_MAX, saturating_add
 
 from .cli_client import DEFAULT_SERVER, Answer, Client, RefusedError
 from .cli_output import emit, note, now_ms, one_line
@@ -125,7 +125,37 @@ TEXT: Final = Text()
 HEADER_TEXT: Final = HeaderText(may_be_empty=True)
 PAIR: Final = Pair()
 DURATION: Final = Duration()
-INTEGER: Final = click.IntRange(INTEGER_MIN, INTEGER_MAX)
+
+
+CONNECTION_SECTION: Final = "Connection and output"
+_CONNECTION_OPTIONS: Final = frozenset({"server", "user", "password", "as_json"})
+
+
+class ServerCommand(click.Command):
+    """A command whose help keeps what all commands share apart from what is its own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options, then those of the connection."""
+        rows: dict[str, list[tuple[str, str]]] = {"Options": [], CONNECTION_SECTION: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            # Arguments are in the first line of the help and in its text.
+            if record is not None and isinstance(parameter, click.Option):
+                shared = parameter.name in _CONNECTION_OPTIONS
+                rows[CONNECTION_SECTION if shared else "Options"].append(record)
+        for title, entries in rows.items():
+            with formatter.section(title):
+                formatter.write_dl(entries, col_max=24)
+
+
+class OrderedGroup(click.Group):
+    """A group of commands to a server; its help lists them as they were written down."""
+
+    command_class = ServerCommand
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names, in order."""
+        return [*self.commands]
 
 
 def together(*decorators: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]:

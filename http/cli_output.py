@@ -33,7 +33,12 @@ STATE_COLORS: Final[Mapping[str, str]] = {
 }
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_UNITS_MS: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
+# A unit, the one it is divided into, and the length from which on the next line is used.
+_SPANS: Final = (
+    (60_000, "m", 1000, "s", 3_600_000),
+    (3_600_000, "h", 60_000, "m", 86_400_000),
+    (86_400_000, "d", 3_600_000, "h", None),
+)
 # Wide enough for every id: lines in a pipe are never broken.
 _PIPE_WIDTH_COUNT: Final = 10_000
 
@@ -62,7 +67,7 @@ def emit(text: str) -> None:
 
 def note(text: str) -> None:
     """Say something that is not part of the answer, on standard error."""
-    click.echo(click.style(text, dim=True), err=True)
+    click.echo(styled(text, dim=True), err=True)
 
 
 def one_line(json_text: str) -> str:
@@ -82,19 +87,23 @@ def visible(text: str, keep: str = "") -> str:
     )
 
 
+def styled(text: str, **style: Any) -> str:
+    """A text with colours, unless the environment asks for none (no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, **style)
+
+
 def span(duration_ms: int) -> str:
-    """A length of time in its two largest units: `2d 4h`, `5m 10s`, `1.5s`, `20ms`."""
+    """A length of time, rounded to its two largest units: `2d 4h`, `5m 10s`, `1.5s`, `20ms`."""
     if duration_ms < 1000:
         return f"{duration_ms}ms"
-    if duration_ms < 60_000:
+    if duration_ms < 59_950:
         return f"{duration_ms / 1000:.1f}".removesuffix(".0") + "s"
-    parts: list[tuple[int, str]] = []
-    rest = duration_ms
-    for unit, length in _UNITS_MS:
-        count, rest = divmod(rest, length)
-        if count or parts:
-            parts.append((count, unit))
-    return " ".join(f"{count}{unit}" for count, unit in parts[:2] if count)
+    for unit_ms, unit, part_ms, part, limit_ms in _SPANS:
+        rounded_ms = (duration_ms + part_ms // 2) // part_ms * part_ms
+        if limit_ms is None or rounded_ms < limit_ms:
+            break
+    count, rest_ms = divmod(rounded_ms, unit_ms)
+    return f"{count}{unit} {rest_ms // part_ms}{part}" if rest_ms else f"{count}{unit}"
 
 
 def relative(time_ms: int) -> str:
@@ -157,14 +166,14 @@ def pairs(entries: Mapping[str, str] | None) -> str | None:
 
 def state_text(state: str) -> str:
     """A promise's state in its colour."""
-    return click.style(visible(state), fg=STATE_COLORS.get(state))
+    return styled(visible(state), fg=STATE_COLORS.get(state))
 
 
 def fields(headline: str, entries: Iterable[Field]) -> str:
     """A headline and labelled lines. What is printable only by escapes must be made so before."""
     shown = [(label, text) for label, text in entries if text is not None]
     width = max((len(label) for label, _ in shown), default=0) + 2
-    lines = [click.style(headline, bold=True)] if headline else []
+    lines = [styled(headline, bold=True)] if headline else []
     for label, text in shown:
         first, *others = text.split("\n")
         lines.append(f"  {label.ljust(width)}{first}")

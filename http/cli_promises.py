@@ -9,9 +9,9 @@ import click
 from .cli_client import Answer, path_of
 from .cli_options import (
     DURATION,
-    INTEGER,
     PAIR,
     TEXT,
+    OrderedGroup,
     Session,
     deadline_ms,
     key_option,
@@ -42,7 +42,7 @@ _WAIT_LIMIT_MS: Final = 2000
 Pairs = tuple[tuple[str, str], ...]
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def promises() -> None:
     """Make, look at, complete and find promises.
 
@@ -73,7 +73,7 @@ def promises() -> None:
 @click.option(
     "--timeout-at",
     "timeout_at_ms",
-    type=INTEGER,
+    type=int,
     metavar="MS",
     help="The same as a moment, in milliseconds since 1970; wins over --timeout.",
 )
@@ -101,9 +101,10 @@ def create(
     idempotency_key: str | None,
     strict: bool,
 ) -> None:
-    """Create the promise ID, pending until somebody completes it or its timeout passes.
+    """Create the promise ID, to be completed later.
 
-    A promise is a value that will be known later. The data given here is its param: what
+    A promise is a value that will be known later; it is pending until somebody completes it or
+    its timeout passes. The data given here is its param: what
     whoever completes it needs to know.
 
     \b
@@ -125,9 +126,10 @@ def create(
 @click.argument("id", type=TEXT)
 @server_command
 def get(session: Session, id: str) -> None:  # noqa: A002
-    """Show the promise ID: its state, its times, and what it was created and completed with.
+    """Show everything about the promise ID.
 
     A promise is a value that will be known later; as long as it is pending, it has none yet.
+    Shown are its state, its times, and what it was created and completed with.
     Data that is not text is shown as base64.
 
     \b
@@ -153,10 +155,11 @@ completion_options: Final = together(
 @completion_options
 @server_command
 def complete(session: Session, id: str, state: str, **value: Any) -> None:  # noqa: A002
-    """Complete the promise ID in the state given; `resolve`, `reject` and `cancel` are shorter.
+    """Complete the promise ID in the state given.
 
     A promise is a value that will be known later, and completing it gives it that value, once
-    and for good. Everybody who waits for it is told.
+    and for good. Everybody who waits for it is told. `troth promises resolve`, `reject` and
+    `cancel` are shorter ways to say the same.
 
     \b
     Example:
@@ -169,9 +172,10 @@ def complete(session: Session, id: str, state: str, **value: Any) -> None:  # no
 @completion_options
 @server_command
 def resolve(session: Session, id: str, **value: Any) -> None:  # noqa: A002
-    """Complete the promise ID with success: what it stands for was done.
+    """Complete the promise ID with success.
 
-    A promise is a value that will be known later; the data given here is that value.
+    A promise is a value that will be known later: what it stands for was done, and the data
+    given here is that value.
 
     \b
     Examples:
@@ -185,9 +189,10 @@ def resolve(session: Session, id: str, **value: Any) -> None:  # noqa: A002
 @completion_options
 @server_command
 def reject(session: Session, id: str, **value: Any) -> None:  # noqa: A002
-    """Complete the promise ID with failure: what it stands for was tried and did not work.
+    """Complete the promise ID with failure.
 
-    A promise is a value that will be known later; the data given here says why it never will.
+    A promise is a value that will be known later; what it stands for did not work, and the data
+    given here says why.
 
     \b
     Example:
@@ -200,9 +205,10 @@ def reject(session: Session, id: str, **value: Any) -> None:  # noqa: A002
 @completion_options
 @server_command
 def cancel(session: Session, id: str, **value: Any) -> None:  # noqa: A002
-    """Cancel the promise ID: what it stands for is not wanted any more.
+    """Complete the promise ID by canceling it.
 
-    A promise is a value that will be known later; a canceled one is over without a value.
+    A promise is a value that will be known later; what a canceled one stands for is not wanted
+    any more.
 
     \b
     Example:
@@ -229,9 +235,10 @@ def search(
     cursor: str | None,
     all_pages: bool,
 ) -> None:
-    """List the promises whose id fits PATTERN, newest first; * stands for any characters.
+    """List the promises whose id fits PATTERN, newest first.
 
-    A promise is a value that will be known later. Without a pattern all of them are listed.
+    A promise is a value that will be known later. In the pattern * stands for any characters;
+    without one all are listed.
 
     \b
     Examples:
@@ -279,7 +286,7 @@ def wait(session: Session, id: str, limit_ms: int | None) -> None:  # noqa: A002
     _show(session, answer, "")
     if pending:
         raise click.exceptions.Exit(WAITED_STATUS)
-    if answer.content["state"] != "RESOLVED":
+    if not isinstance(answer.content, dict) or answer.content.get("state") != "RESOLVED":
         raise click.exceptions.Exit(REJECTED_STATUS)
 
 

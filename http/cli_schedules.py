@@ -9,6 +9,7 @@ from .cli_options import (
     DURATION,
     PAIR,
     TEXT,
+    OrderedGroup,
     Session,
     key_option,
     request_headers,
@@ -24,9 +25,9 @@ from .cli_output import fields, moment, pairs, short_moment, span, table, value_
 Pairs = tuple[tuple[str, str], ...]
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def schedules() -> None:
-    """Have promises created again and again, at the times a cron expression gives.
+    """Have promises created when a cron expression says.
 
     A schedule makes the server create a promise at each of its times, with an id made from a
     template, and so starts work without anybody asking. Times missed while the server was
@@ -98,9 +99,10 @@ def create(
     tags: Pairs,
     idempotency_key: str | None,
 ) -> None:
-    """Create the schedule ID, which creates a promise at each time that --cron gives.
+    """Create the schedule ID.
 
-    A schedule starts work again and again without anybody asking. Data and headers given here
+    A schedule creates a promise at each time that --cron gives, and so starts work again and
+    again without anybody asking. Data and headers given here
     are the param of each promise.
 
     \b
@@ -131,9 +133,10 @@ def create(
 @click.argument("id", type=TEXT)
 @server_command
 def get(session: Session, id: str) -> None:  # noqa: A002
-    """Show the schedule ID: when it last ran, when it runs next, what it creates.
+    """Show everything about the schedule ID.
 
-    A schedule creates a promise at each of its times and so starts work again and again.
+    A schedule creates a promise at each of its times and so starts work again and again. Shown
+    are when it last ran, when it runs next, and what it creates.
 
     \b
     Example:
@@ -171,10 +174,10 @@ def search(
     cursor: str | None,
     all_pages: bool,
 ) -> None:
-    """List the schedules whose id fits PATTERN, newest first; * stands for any characters.
+    """List the schedules whose id fits PATTERN, newest first.
 
-    A schedule creates a promise at each of its times and so starts work again and again.
-    Without a pattern all of them are listed.
+    A schedule creates a promise at each of its times and so starts work again and again. In the
+    pattern * stands for any characters; without one all are listed.
 
     \b
     Example:

@@ -87,7 +87,9 @@ class SectionedCommand(click.Command):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                rows[section_of.get(parameter.name or "", OTHER)].append(record)
+                # click's name for --help differs from version to version.
+                name = "help" if "--help" in parameter.opts else parameter.name or ""
+                rows[section_of.get(name, OTHER)].append(record)
         for title, entries in rows.items():
             if entries:
                 with formatter.section(title):

@@ -6,8 +6,8 @@ import click
 
 from .cli_options import (
     DURATION,
-    INTEGER,
     TEXT,
+    OrderedGroup,
     Session,
     default_process_id,
     server_command,
@@ -16,7 +16,7 @@ from .cli_options import (
 from .cli_output import fields, moment, promise_fields, visible
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def tasks() -> None:
     """Claim, complete and give back tasks, as workers do.
 
@@ -33,7 +33,7 @@ def tasks() -> None:
 
 
 task_arguments: Final = together(
-    click.argument("id", type=TEXT), click.argument("counter", type=INTEGER)
+    click.argument("id", type=TEXT), click.argument("counter", type=int)
 )
 process_option: Final = click.option(
     "--process-id",
@@ -59,7 +59,7 @@ process_option: Final = click.option(
 )
 @server_command
 def claim(session: Session, id: str, counter: int, process_id: str, ttl_ms: int) -> None:  # noqa: A002
-    """Claim the task ID with its COUNTER, and show the promises it is about.
+    """Claim the task ID, and show the promises it is about.
 
     A task is an order to a worker to go on with a promise. ID and COUNTER are in the message
     that the worker was sent; the counter rises each time the task is given out again, so that
@@ -78,10 +78,11 @@ def claim(session: Session, id: str, counter: int, process_id: str, ttl_ms: int)
 @task_arguments
 @server_command
 def complete(session: Session, id: str, counter: int) -> None:  # noqa: A002
-    """Complete the claimed task ID: its work is done, or waits for something else.
+    """Complete the claimed task ID.
 
-    A task is an order to a worker to go on with a promise. Completing the task does not
-    complete the promise; completing the promise also ends its tasks.
+    A task is an order to a worker to go on with a promise; it is complete when the work is done,
+    or has to wait for something else. Completing the task does not complete the promise, but
+    completing the promise ends its tasks.
 
     \b
     Example:
@@ -96,10 +97,11 @@ def complete(session: Session, id: str, counter: int) -> None:  # noqa: A002
 @task_arguments
 @server_command
 def drop(session: Session, id: str, counter: int) -> None:  # noqa: A002
-    """Give the claimed task ID back, so that another worker is sent it at once.
+    """Give the claimed task ID back.
 
-    A task is an order to a worker to go on with a promise. A worker that cannot do the work,
-    or has to stop, gives it back instead of letting the claim run out.
+    A task is an order to a worker to go on with a promise. A worker that cannot do the work, or
+    has to stop, gives it back, and another is sent it at once instead of after the claim has
+    run out.
 
     \b
     Example:
@@ -114,9 +116,10 @@ def drop(session: Session, id: str, counter: int) -> None:  # noqa: A002
 @process_option
 @server_command
 def heartbeat(session: Session, process_id: str) -> None:
-    """Renew the claims on all tasks of one process, each by its own ttl.
+    """Renew the claims on all tasks of one process.
 
-    A task is an order to a worker to go on with a promise. Heartbeats tell the server that the
+    A task is an order to a worker to go on with a promise. Each claim holds for its ttl again.
+    Heartbeats tell the server that the
     worker is alive and still at it.
 
     \b

@@ -17,7 +17,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .cli_client import Client, path_of
-from .cli_options import TEXT, Session, server_command
+from .cli_options import TEXT, ServerCommand, Session, server_command
 from .cli_output import drawn, emit, now_ms, relative, short_moment, span, state_cell, visible
 
 PARENT_TAG: Final = "resonate:parent"
@@ -29,7 +29,7 @@ _NAME_LIMIT_COUNT: Final = 120
 JsonPromise = Mapping[str, Any]
 
 
-@click.command()
+@click.command(cls=ServerCommand)
 @click.argument("id", type=TEXT)
 @click.option(
     "--depth",
@@ -40,7 +40,7 @@ JsonPromise = Mapping[str, Any]
 )
 @server_command
 def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # noqa: A002
-    """Draw the promise ID with all promises that its work has created, as a tree of calls.
+    """Draw the promise ID and all that its work has created.
 
     A durable promise stands for a value that will be known later, often the result of a
     function; a function that calls others makes a promise for each. The tree shows for each
