@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 import click
 import httpx
 
-from troth.core.codes import EXPLANATIONS, MESSAGES, Code
+from troth.core.codes import EXPLANATIONS, Code
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8001"
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -37,6 +37,8 @@ HINTS: Final[Mapping[int, str]] = {
     Code.PATH_NOT_FOUND: "Does --server name the server's API address, without a path of its own?",
 }
 """What somebody at the command line can do about a refusal, by code."""
+
+_EXPLANATIONS: Final = {code.value: text for code, text in EXPLANATIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +207,12 @@ def _refusal(answer: Answer, response: httpx.Response) -> str:
         shown = answer.text.strip()[:_SHOWN_TEXT_COUNT]
         lines = [f"HTTP status {answer.status} {response.reason_phrase}".rstrip(), shown]
     else:
-        code = error.get("code")
-        code = code if isinstance(code, int) else 0
-        meaning = error.get("message") or MESSAGES.get(code, "refused without a reason")
+        given = error.get("code")
+        code = given if isinstance(given, int) else 0
+        meaning = error.get("message") or "refused without a reason"
         lines = [f"{code} {meaning}", *_details(error)]
         if len(lines) == 1:
-            lines.append(EXPLANATIONS.get(code, ""))
+            lines.append(_EXPLANATIONS.get(code, ""))
     hint = HINTS.get(code, "")
     retry_after = response.headers.get("retry-after")
     if retry_after and answer.status == 503:

@@ -21,6 +21,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from troth.core.limits import INTEGER_MAX
+
 BROKEN_PIPE_STATUS: Final = 141
 """What shells report of a program whose reader has gone: `troth … | head`."""
 
@@ -33,11 +35,11 @@ STATE_COLORS: Final[Mapping[str, str]] = {
 }
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# A unit, the one it is divided into, and the length from which on the next line is used.
+# Units of time, each with the smaller one that its rest is rounded to.
 _SPANS: Final = (
-    (60_000, "m", 1000, "s", 3_600_000),
-    (3_600_000, "h", 60_000, "m", 86_400_000),
-    (86_400_000, "d", 3_600_000, "h", None),
+    (60_000, "m", 1000, "s"),
+    (3_600_000, "h", 60_000, "m"),
+    (86_400_000, "d", 3_600_000, "h"),
 )
 # Wide enough for every id: lines in a pipe are never broken.
 _PIPE_WIDTH_COUNT: Final = 10_000
@@ -98,12 +100,15 @@ def span(duration_ms: int) -> str:
         return f"{duration_ms}ms"
     if duration_ms < 59_950:
         return f"{duration_ms / 1000:.1f}".removesuffix(".0") + "s"
-    for unit_ms, unit, part_ms, part, limit_ms in _SPANS:
-        rounded_ms = (duration_ms + part_ms // 2) // part_ms * part_ms
-        if limit_ms is None or rounded_ms < limit_ms:
+    shown, rounded_ms = "", INTEGER_MAX
+    for unit_ms, unit, part_ms, part in _SPANS:
+        # As rounded for the smaller unit: what is 23h 30m there must not become 1d here.
+        if rounded_ms < unit_ms:
             break
-    count, rest_ms = divmod(rounded_ms, unit_ms)
-    return f"{count}{unit} {rest_ms // part_ms}{part}" if rest_ms else f"{count}{unit}"
+        rounded_ms = (duration_ms + part_ms // 2) // part_ms * part_ms
+        count, rest_ms = divmod(rounded_ms, unit_ms)
+        shown = f"{count}{unit} {rest_ms // part_ms}{part}" if rest_ms else f"{count}{unit}"
+    return shown
 
 
 def relative(time_ms: int) -> str:
