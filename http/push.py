@@ -153,12 +153,13 @@ def _is_same_place(old: httpx.URL, new: httpx.URL) -> bool:
 async def _read_a_little(response: httpx.Response) -> None:
     """Read the body if it is short, since then the connection can be used again."""
     read_bytes = 0
-    with trio.move_on_after(_BODY_READ_SECONDS):
+    with trio.move_on_after(_BODY_READ_SECONDS) as scope:
         try:
             async for chunk in response.aiter_raw():
                 read_bytes += len(chunk)
                 if read_bytes > _BODY_READ_LIMIT_BYTES:
-                    return
+                    # Not `break`: cancelling ends the generators below this one in order.
+                    scope.cancel()
         except _NETWORK_ERRORS:
             return  # the status has come, and that is all that counts
 

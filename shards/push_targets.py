@@ -152,6 +152,8 @@ class PushTargets:
             Health.NEW: _Lane(quarter_count),
             Health.SUSPECT: _Lane(quarter_count),
         }
+        # The lanes' limits add up to this, but sends that were given up take a moment to end.
+        self._places_count = sum(lane.limit_count for lane in self._lanes.values())
         self._targets: dict[ReceiverKey, Target] = {}
         self._idle_good: dict[Target, None] = {}
         self._idle_other: dict[Target, None] = {}
@@ -271,7 +273,7 @@ class PushTargets:
         if self._nursery is None:
             return
         for lane in self._lanes.values():
-            while lane.ready and lane.has_place:
+            while lane.ready and lane.has_place and self.in_flight_count < self._places_count:
                 target = next(iter(lane.ready))
                 del lane.ready[target]
                 self._start_send(self._nursery, target, lane)
