@@ -122,9 +122,9 @@ class _Exchange:
         try:
             await self._run()
         except _ClientGoneError:
-            _log.debug("A client left before its request was complete", request_id=request.id)
+            _log.debug("a client left before its request was complete", request_id=request.id)
         except Exception:
-            _log.exception("An exchange failed", request_id=request.id, endpoint=request.endpoint)
+            _log.exception("an exchange failed", request_id=request.id, endpoint=request.endpoint)
             if self._status == 0:
                 await self._respond(ApiError(Code.INTERNAL))
         finally:

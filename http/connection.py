@@ -327,7 +327,7 @@ class _Tasks:
                 async with from_client:
                     await application(scope, receive, send)
             except Exception:
-                _log.exception("The application raised")
+                _log.exception("the application raised")
             finally:
                 # Hypercorn ends the exchange, with a 500 if there was no answer.
                 await send(None)

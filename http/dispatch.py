@@ -43,7 +43,7 @@ class Dispatcher:
             except ApiError as error:
                 response = self.refuse(request, error)
             except Exception:
-                _log.exception("A request failed", endpoint=request.endpoint)
+                _log.exception("a request failed", endpoint=request.endpoint)
                 response = self.refuse(request, ApiError(Code.INTERNAL))
         response.headers.append((b"request-id", request.id.encode()))
         response.headers.append((b"resonate-version", VERSION_HEADER_VALUE))
@@ -76,7 +76,6 @@ class Dispatcher:
             authenticate(request.headers, self._api.settings.basic_auth)
         if endpoint.sheltered:
             self._api.refuse_unless_ready()
-        decoding.text_header(request.headers, "Request-Id", _REQUEST_ID_LIMIT_BYTES)
         headers = _call_headers(endpoint, request)
         body = None
         if endpoint.body is not None:
@@ -87,7 +86,10 @@ class Dispatcher:
 
 
 def request_id(given: bytes | None) -> str:
-    """The id that a request came with if it can be used, else a new one."""
+    """The id that a request came with, else a new one.
+
+    One that is too long or cannot be shown is replaced: nothing hangs on it but the log.
+    """
     if given and len(given) <= _REQUEST_ID_LIMIT_BYTES:
         try:
             text = given.decode()

@@ -22,6 +22,19 @@ from .errors import FieldProblem
 
 Schema = dict[str, Any]
 
+JSON_SCHEMA: Schema = {
+    "description": "Any JSON, with numbers within 64 bits.",
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Json"}},
+        {"type": "number", "minimum": INTEGER_MIN, "maximum": INTEGER_MAX},
+        {"type": "boolean"},
+        {"type": "array", "items": {"$ref": "#/components/schemas/Json"}},
+        {"type": "null"},
+    ],
+}
+"""The component `Json` of the OpenAPI description: what a receiver may be made of."""
+
 BASE64_PATTERN = (
     r"^[\r\n]*(?:(?:[A-Za-z0-9+/][\r\n]*){4})*"
     r"(?:(?:[A-Za-z0-9+/][\r\n]*){2}(?:=[\r\n]*){2}|(?:[A-Za-z0-9+/][\r\n]*){3}=[\r\n]*)?$"
@@ -71,9 +84,13 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Text(Field):
-    """A string. `limit_bytes` 0 means: no limit but the body's; None: the limit of ids."""
+    """A string. `limit_bytes` 0 means: no limit but the body's; None: the limit of ids.
+
+    `form` names a grammar that the endpoint checks; it becomes the schema's `format`.
+    """
 
     limit_bytes: int | None = None
+    form: str | None = None
 
     def check(self, value: str | None, limits: RequestLimits) -> str | None:
         """Required and not too long."""
@@ -93,7 +110,9 @@ class Text(Field):
         schema: Schema = {"type": "string" if self.required else ["string", "null"]}
         if self.required:
             schema["minLength"] = 1
-        if limit_bytes:
+        if self.form is not None:
+            schema["format"] = self.form
+        elif limit_bytes:
             schema["maxLength"] = limit_bytes
         return self.describe(schema)
 
@@ -229,21 +248,9 @@ class AnyJson(Field):
         return _too_much(decoded, core_limits.RECEIVER_DEPTH_LIMIT_COUNT)
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """The forms that mean something; others are kept, but nothing can be sent to them."""
-        return self.describe(
-            {
-                "anyOf": [
-                    {"type": "string"},
-                    {
-                        "type": "object",
-                        "properties": {"type": {"type": "string"}, "data": {}},
-                    },
-                    {"type": "number", "minimum": INTEGER_MIN, "maximum": INTEGER_MAX},
-                    {"type": "boolean"},
-                    {"type": "array"},
-                ]
-            }
-        )
+        """Any JSON but null; see `JSON_SCHEMA`."""
+        forms = [form for form in JSON_SCHEMA["anyOf"] if form != {"type": "null"}]
+        return self.describe({"anyOf": forms})
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +350,7 @@ def canonical_base64(text: str) -> str:
 
 def _too_much(value: object, depth_count: int) -> str | None:
     """Numbers that cannot be kept, or nesting that is too deep."""
-    if isinstance(value, int) and not INTEGER_MIN <= value <= INTEGER_MAX:
+    if isinstance(value, int | float) and not INTEGER_MIN <= value <= INTEGER_MAX:
         return "has a number beyond 64 bits"
     if isinstance(value, dict | list):
         if depth_count == 0:

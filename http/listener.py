@@ -164,7 +164,7 @@ class Listener:
             except OSError as error:
                 if error.errno not in _TRANSIENT:
                     raise
-                _log.error("Cannot accept connections for now", reason=str(error))
+                _log.error("cannot accept connections for now", reason=str(error))
                 await trio.sleep(_ACCEPT_PAUSE_S)
                 continue
             self._accepted_count += 1
@@ -186,7 +186,7 @@ class Listener:
                 self._connections.discard(connection)
         except Exception:
             self._failed_count += 1
-            _log.exception("A connection failed")
+            _log.exception("a connection failed")
 
     async def _refuse(self, stream: trio.SocketStream) -> None:
         """Say 503 without reading anything; whoever does not take it does not get it."""

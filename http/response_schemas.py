@@ -10,7 +10,7 @@ from troth.core.codes import Code
 from troth.core.limits import INTEGER_MAX, INTEGER_MIN
 from troth.core.model import PromiseState
 
-from .fields import Schema
+from .fields import JSON_SCHEMA, Schema
 from .rendering import NEVER_MS
 
 _TIME_MS = 1767225600000
@@ -82,6 +82,7 @@ _BLAME: Schema = {
 }
 
 SCHEMAS: dict[str, Schema] = {
+    "Json": JSON_SCHEMA,
     "Value": _object(
         "A promise's param or value; empty parts are absent.",
         ("headers", "data"),

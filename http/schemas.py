@@ -165,6 +165,7 @@ class CreateScheduleBody(Struct, rename="camel"):
             "0 3 * * *",
             required=True,
             limit_bytes=limits.CRON_LIMIT_BYTES,
+            form="cron",
         ),
     ] = None
     tags: Annotated[dict[str, str | None] | None, StringMap("For search.", {"team": "orders"})] = (
@@ -177,6 +178,7 @@ class CreateScheduleBody(Struct, rename="camel"):
             "`{{.timestamp}}` for the time it fired, in milliseconds.",
             "nightly.{{.timestamp}}",
             required=True,
+            form="promise-id-template",
         ),
     ] = None
     promise_timeout: Annotated[

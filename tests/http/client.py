@@ -1,0 +1,188 @@
+"""A server without sockets for the tests of `http/`: real shards in memory, a fake clock, ASGI calls.
+
+`World` runs everything that a server process runs except listeners; `World.send` is one HTTP request.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from troth.core.replies import TaskMessage
+from troth.http.api import Api
+from troth.http.application import (
+    Application,
+    create_application,
+    create_poll_application,
+)
+from troth.http.settings import Settings
+from troth.shards.held import HeldMessages
+from troth.shards.polls import Polls
+from troth.shards.shards import Shards
+from troth.shards.storage import MemoryStorage
+
+NOW_MS = 1_800_000_000_000
+FAR_MS = 4_102_444_800_000
+
+
+@dataclass(slots=True)
+class Answer:
+    """A response, as an ASGI server would have sent it. `parts` are the pieces of its body."""
+
+    status: int = 0
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list)
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.parts)
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> int:
+        """The error code in the body."""
+        code: int = self.json["error"]["code"]
+        return code
+
+    @property
+    def wrong_fields(self) -> list[str]:
+        """The fields that the body complains about."""
+        return [detail["metadata"]["field"] for detail in self.json["error"]["details"]]
+
+    def header(self, name: str) -> str | None:
+        """A header's value; None if it is absent. Fails if it is repeated."""
+        found = [value for key, value in self.headers if key == name.lower()]
+        assert len(found) <= 1, f"{name} is repeated"
+        return found[0] if found else None
+
+
+class ManualClock:
+    """A clock that a test sets."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.time_ms = now_ms
+
+    def now_ms(self) -> int:
+        """The time that was set."""
+        return self.time_ms
+
+
+class Outbox:
+    """Where released messages go: `sent`, in order, by task id."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def send(self, message: TaskMessage) -> None:
+        """Note a message."""
+        self.sent.append(message.task.id)
+
+    def withdraw(self, task_id: str) -> None:
+        """Forget a message, as delivery does when its task has ended."""
+
+
+@dataclass
+class World:
+    """A running server."""
+
+    api: Api
+    application: Application
+    poll_application: Application
+    outbox: Outbox
+    clock: ManualClock
+
+    async def send(
+        self,
+        method: str,
+        target: str | bytes,
+        body: object = None,
+        headers: Mapping[str, str] | list[tuple[bytes, bytes]] | None = None,
+        *,
+        raw: bytes | None = None,
+        application: Application | None = None,
+    ) -> Answer:
+        """Make one request. `body` is sent as JSON, `raw` as it is."""
+        content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        answer = Answer()
+        waiting = [{"type": "http.request", "body": content, "more_body": False}]
+
+        async def receive() -> Any:
+            if waiting:
+                return waiting.pop()
+            await trio.sleep_forever()
+
+        async def take(message: Any) -> None:
+            await trio.lowlevel.checkpoint()
+            if message["type"] == "http.response.start":
+                answer.status = message["status"]
+                answer.headers = [(k.decode(), v.decode()) for k, v in message["headers"]]
+            elif message.get("body"):
+                answer.parts.append(message["body"])
+
+        await (application or self.application)(scope(method, target, headers), receive, take)
+        return answer
+
+    async def create(self, promise_id: str, **more: object) -> Answer:
+        """Create a promise that times out in the far future."""
+        return await self.send("POST", "/promises", {"id": promise_id, "timeout": FAR_MS, **more})
+
+
+def scope(
+    method: str,
+    target: str | bytes,
+    headers: Mapping[str, str] | list[tuple[bytes, bytes]] | None = None,
+) -> dict[str, Any]:
+    """The ASGI scope of a request."""
+    raw = target.encode() if isinstance(target, str) else target
+    path, _, query = raw.partition(b"?")
+    if headers is None or isinstance(headers, Mapping):
+        pairs = [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
+    else:
+        pairs = headers
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path.decode("latin-1"),
+        "raw_path": path,
+        "query_string": query,
+        "headers": pairs,
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8001),
+    }
+
+
+@asynccontextmanager
+async def running(settings: Settings | None = None) -> AsyncIterator[World]:
+    """A server for the time of a `with` block."""
+    settings = settings or Settings()
+    outbox = Outbox()
+    clock = ManualClock(NOW_MS)
+    storage = MemoryStorage(4)
+    shards = Shards(shard_count=4, clock=clock, outgoing=outbox, cursor_secret=storage.secret)
+    polls = Polls(
+        connections_limit_count=settings.poll_connections_limit_count,
+        buffer_limit_count=settings.poll_buffer_limit_count,
+    )
+    api = Api(
+        settings=settings,
+        url="http://troth.test",
+        shards=shards,
+        polls=polls,
+        hold=lambda: HeldMessages(outbox.send),
+    )
+    shards.recover(storage)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(shards.run, storage.make_writer)
+        yield World(api, create_application(api), create_poll_application(api), outbox, clock)
+        nursery.cancel_scope.cancel()
