@@ -1,0 +1,74 @@
+"""A data directory on a simulated disk, as the shards see it: no threads, no real time."""
+
+from collections.abc import Callable, Iterator
+
+from troth.persistence.data_directory import DataDirectory
+from troth.persistence.log import LogRecord, LogStatistics
+from troth.persistence.segmented_log import InlineExecutor, SegmentedLog
+from troth.persistence.simulated_files import SimulatedFiles
+from troth.shards.committer import BatchWriter, Committer
+
+PATH = "/data"
+
+
+def _constant_bytes(count: int) -> bytes:
+    return bytes(index % 256 for index in range(count))
+
+
+class SimulatedStorage:
+    """The twin of `storage.DirectoryStorage`; `writer_for(log, committer)` makes the writer."""
+
+    place = "a simulated disk"
+
+    def __init__(
+        self,
+        files: SimulatedFiles,
+        shard_count: int,
+        writer_for: Callable[[SegmentedLog, Committer], BatchWriter],
+        *,
+        segment_bytes: int = 64 * 1024,
+    ) -> None:
+        """Open the directory. Raises a `DataDirectoryError` as the real one does."""
+        self._writer_for = writer_for
+        self._directory = DataDirectory.open(
+            PATH,
+            files,
+            shard_count,
+            created_at_ms=1_700_000_000_000,
+            random_bytes=_constant_bytes,
+            segment_bytes=segment_bytes,
+            executor=InlineExecutor(),
+        )
+
+    @property
+    def shard_count(self) -> int:
+        return self._directory.shard_count
+
+    @property
+    def secret(self) -> bytes:
+        return self._directory.secret
+
+    @property
+    def log(self) -> SegmentedLog:
+        """The log, when recovery has ended."""
+        return self._directory.log
+
+    @property
+    def next_sequence(self) -> int:
+        return self._directory.log.next_sequence
+
+    def records(self) -> Iterator[tuple[int, LogRecord]]:
+        return self._directory.recover()
+
+    def make_writer(self, committer: Committer) -> BatchWriter:
+        return self._writer_for(self._directory.log, committer)
+
+    def statistics(self) -> LogStatistics:
+        return self._directory.log.statistics()
+
+    def torn(self) -> tuple[int, str | None]:
+        report = self._directory.report
+        return report.torn_bytes_cut, report.torn_file
+
+    def close(self) -> None:
+        self._directory.close()
