@@ -2,7 +2,7 @@
 
 import random
 import statistics
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -265,18 +265,8 @@ async def test_a_user_in_the_url_becomes_basic_authentication() -> None:
         assert b"Authorization: Basic dXNlcjpzZWNyZXQ=" in server.requests[0]
 
 
-class TimedSender:
-    """The real sender, noting when each message was accepted."""
-
-    def __init__(self, sender: PushSender) -> None:
-        self._sender = sender
-
-    async def send(self, address: PushAddress, body: bytes, headers: Mapping[str, str]) -> None:
-        await self._sender.send(address, body, headers)
-
-
 async def test_slow_dead_and_hostile_targets_among_a_hundred_good_ones_delay_none() -> None:
-    """With real sockets. Rounds 0 to 2 are without the bad ones, 3 to 5 with 50 messages for each."""
+    """Rounds 0 to 2 are without the bad ones; 3 to 5 have 50 messages for each of them."""
     sent_at: dict[str, float] = {}
     given_at: dict[str, float] = {}
 
@@ -303,7 +293,7 @@ async def test_slow_dead_and_hostile_targets_among_a_hundred_good_ones_delay_non
         async with sending(timeout_ms=10_000) as sender:
             delivery = Delivery(
                 render=render,
-                push=TimedSender(sender),
+                push=sender,
                 polls=Polls(connections_limit_count=1, buffer_limit_count=1),
                 report=report,
                 targets={},
