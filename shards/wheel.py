@@ -23,6 +23,8 @@ the dictionary that holds a key: cancelling is two deletions. Equal deadlines al
 so moving slots as a whole keeps their order too. One integer for each level has a bit for each slot
 that may hold something; bits of slots that were emptied by `cancel` are cleared when they are met.
 
+Moving a slot takes one call of `advance`: about 0.5 us an entry. A wheel whose million entries lie
+within a day pauses about 0.1 s every 4.7 hours; sixteen shards share that in sixteen parts.
 Measured against a binary heap with lazy deletion in `bench/wheel.py`.
 """
 
