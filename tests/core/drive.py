@@ -272,7 +272,7 @@ class Drive:
     def promise_id(self) -> str:
         """An id that often exists."""
         pending = [one.id for one in self.model.promises.values() if one.state == "PENDING"]
-        if pending and self.random.random() < 0.4:
+        if pending and self.random.random() < 0.5:
             return self.random.choice(pending)
         if self.random.random() < 0.3:
             return f"n{self.random.randint(0, 99)}"
@@ -325,10 +325,13 @@ class Drive:
         return self.random.choice((0, 1, 30, 60, 200, 100_000, INTEGER_MAX))
 
     def complete_promise(self) -> c.Command:
-        """A completion."""
+        """A completion, often of a promise that somebody waits for."""
         random = self.random
+        promise_id = self.promise_id()
+        if self.model.callbacks and random.random() < 0.5:
+            promise_id = random.choice(self.model.callbacks).promise_id
         return c.CompletePromise(
-            self.promise_id(),
+            promise_id,
             random.choice(ALL_STATES[1:4]),
             self.value(),
             random.choice(KEYS),
