@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 from contextlib import ExitStack
+from typing import Any
 
 import structlog
 import trio
@@ -30,10 +31,12 @@ from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Stor
 
 from .api import Api, Readiness
 from .application import create_application, create_poll_application
+from .connection import ASGIApplication
 from .listener import Listener, ListenError
 from .log_output import configure_logging
 from .push import PushSender
 from .rendering import render_message
+from .setting_kinds import ListenAddress
 from .settings import Settings
 
 EXIT_OK = 0
@@ -80,10 +83,34 @@ def _open_storage(settings: Settings) -> Storage:
 
 
 async def _serve(settings: Settings) -> None:
+    """Take the ports, then the directory: what cannot be served must not leave a directory."""
+    doors = _make_doors(settings)
+    for door in doors:
+        await door.listener.open()
     with ExitStack() as closing:
         storage = _open_storage(settings)
         closing.callback(storage.close)
-        await Server(settings, storage).run()
+        await Server(settings, storage, doors).run()
+
+
+class Door:
+    """A port that is taken before the server behind it is made: `application` comes later."""
+
+    def __init__(self, address: ListenAddress, settings: Settings, name: str) -> None:
+        self.listener = Listener(self._answer, address, settings, name=name, url=settings.url)
+        self.application: ASGIApplication | None = None
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        assert self.application is not None, "the listener runs only when there is a server"
+        await self.application(scope, receive, send)
+
+
+def _make_doors(settings: Settings) -> list[Door]:
+    """The API's port and, unless it is switched off, that of the poll streams."""
+    doors = [Door(settings.listen, settings, "API")]
+    if settings.poll_listen is not None:
+        doors.append(Door(settings.poll_listen, settings, "poll streams"))
+    return doors
 
 
 def _options(settings: Settings) -> Options:
@@ -97,12 +124,18 @@ def _options(settings: Settings) -> Options:
 
 
 class Server:
-    """One server's parts, wired together. `url` is what links begin with."""
+    """One server's parts, wired together. `url` is what links begin with.
 
-    def __init__(self, settings: Settings, storage: Storage) -> None:
+    The listeners of `doors` are open; the first is the API's.
+    """
+
+    def __init__(self, settings: Settings, storage: Storage, doors: list[Door]) -> None:
         self.settings = settings
         self.storage = storage
-        self.url = settings.public_url.rstrip("/")  # `run` puts in the port that it got
+        self.doors = doors
+        self.listeners = [door.listener for door in doors]
+        # Without a setting, the address with the port that the listener really got.
+        self.url = (settings.url or self.listeners[0].url).rstrip("/")
         self.clock = SystemClock()
         self.polls = Polls(
             connections_limit_count=settings.poll_connections_limit_count,
@@ -147,34 +180,17 @@ class Server:
     def _render(self, message: TaskMessage) -> bytes:
         return render_message(message, self.url)
 
-    def make_listeners(self) -> list[Listener]:
-        """The API port's listener and, unless it is switched off, the poll port's."""
-        settings = self.settings
-        listeners = [
-            Listener(create_application(self.api), settings.listen, settings, url=settings.url)
-        ]
-        if settings.poll_listen is not None:
-            application = create_poll_application(self.api)
-            listeners.append(
-                Listener(application, settings.poll_listen, settings, name="poll streams")
-            )
-        for listener in listeners:
-            self.api.metrics.add_source(
-                f"listener_{listener.name.split()[0].lower()}", listener.statistics
-            )
-        return listeners
-
     async def run(self) -> None:
-        """Serve until told to stop. Raises ListenError, DataDirectoryError or LogFailure."""
-        listeners = self.make_listeners()
-        for listener in listeners:
-            await listener.open()
-        if self.settings.url is None:
-            self.url = self.api.url = listeners[0].url
+        """Serve until told to stop. Raises DataDirectoryError or LogFailure."""
+        listeners = self.listeners
+        applications = (create_application(self.api), create_poll_application(self.api))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery, listeners)
-            for listener in listeners:
-                await nursery.start(listener.run)
+            for door, application in zip(self.doors, applications, strict=False):
+                door.application = application
+                name = f"listener_{door.listener.name.split()[0].lower()}"
+                self.api.metrics.add_source(name, door.listener.statistics)
+                await nursery.start(door.listener.run)
             recovery = await trio.to_thread.run_sync(
                 self.shards.recover, self.storage, abandon_on_cancel=True
             )
