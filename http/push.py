@@ -204,7 +204,7 @@ class _PoolTransport(httpx.AsyncBaseTransport):
                     scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
                 ),
                 headers=request.headers.raw,
-                content=request.stream,
+                content=_RequestBody(request.content),
                 extensions=request.extensions,
             )
         )
@@ -214,6 +214,33 @@ class _PoolTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._pool.aclose()
+
+
+@final
+class _RequestBody:
+    """A body in one piece.
+
+    Not an asynchronous generator, as httpx's is: httpcore drops those half-way when a receiver
+    hangs up, and Python then warns of it.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _OnePiece(self._body)
+
+
+@final
+class _OnePiece(AsyncIterator[bytes]):
+    def __init__(self, piece: bytes) -> None:
+        self._piece: bytes | None = piece
+
+    async def __anext__(self) -> bytes:
+        if not self._piece:
+            raise StopAsyncIteration
+        piece, self._piece = self._piece, None
+        return piece
 
 
 @final
