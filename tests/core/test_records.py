@@ -1,0 +1,181 @@
+"""Records outlive releases: what was written once must be readable, and mean the same, for ever.
+
+`golden_records.jsonl` holds one encoded record a line. A line that is there never changes. To add
+the lines of new samples, run this test with `TROTH_REWRITE=1` and look at the difference: only
+additions may show up, anything else breaks the logs that are out there.
+"""
+
+import os
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from troth.core import records as r
+from troth.core.model import (
+    Callback,
+    Lock,
+    PromiseState,
+    Schedule,
+    TaskKind,
+    Trace,
+    Value,
+)
+
+GOLDEN = Path(__file__).parent / "golden_records.jsonl"
+
+NUMBER_MAX, NUMBER_MIN = 2**63 - 1, -(2**63)
+VALUE = Value({"content-type": "text/plain", "ünï": "⏰"}, "aGVsbG8=")
+TRACE = Trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "vendor=1")
+RECEIVER = {"type": "poll", "data": {"group": "g", "id": None, "weights": [1, 2.5, True]}}
+RESUME = Callback("__resume:r:l", TaskKind.RESUME, "l", "r", 5_000, "poll://any@g/w", 17, TRACE)
+NOTIFY = Callback("__notify:l:s:1", TaskKind.NOTIFY, "l", "l", NUMBER_MAX, RECEIVER, 18)
+PROMISE = r.PromiseMessage("s.1700000000000", 1_700_000_060_000, VALUE, {"a": "b"})
+SCHEDULE = Schedule(
+    *("s", 3, "*/5 * * * *", "{{.id}}.{{.timestamp}}", 60_000, 1_700_000_000_001),
+    *(1_700_000_100_000, "five minutes", {"x": "y"}, VALUE, {"resonate:invoke": "poll://g"}),
+    *("key", 1_699_999_800_000),
+)
+SAMPLES: tuple[r.Record, ...] = (
+    r.PromiseCreated("p", 1, 10, 5, Value(), None, None, None, None),
+    r.PromiseCreated(
+        *('p/ü%:"\\\n\x00⏰', 2, NUMBER_MAX, 1_700_000_000_000, VALUE),
+        *({"resonate:invoke": "poll://g", "resonate:timeout": "true"}, "", TRACE),
+        r.TaskSeed(RECEIVER, "w1", 60_000, 1_700_000_060_000, 1_700_000_000_500),
+    ),
+    r.PromiseCreated("q", 3, NUMBER_MIN, 5, Value(), {}, "key", None, r.TaskSeed("nobody")),
+    r.PromiseCompleted("p", PromiseState.RESOLVED, VALUE, "key", 11, 11),
+    r.PromiseCompleted("p", PromiseState.REJECTED, Value(None, "eA=="), None, 12, 12),
+    r.PromiseCompleted("p", PromiseState.REJECTED_CANCELED, Value({"a": "b"}), "", 13, 13),
+    r.PromiseCompleted("p", PromiseState.REJECTED_TIMEDOUT, Value(), None, -5, 99),
+    r.CallbackCreated(RESUME),
+    r.CallbackCreated(NOTIFY),
+    r.TaskEnqueued("__invoke:p", 10_000),
+    r.TaskDelivered("__notify:l:s:1"),
+    r.TaskClaimed("__invoke:p", "w1", 60_000, 70_000),
+    r.TaskReleased("__invoke:p"),
+    r.TaskCompleted("__invoke:p", 71_000),
+    r.TaskTimedOut("__resume:r:l"),
+    r.TasksRenewed("w1", 72_000),
+    r.ScheduleCreated(SCHEDULE),
+    r.ScheduleCreated(Schedule("t", 4, "0 0 31 2 *", "t", 0, 7, None)),
+    r.ScheduleDeleted("s"),
+    r.ScheduleFired("s", 1_700_000_000_000, 1_700_000_300_000, PROMISE, 9, 1_700_000_000_004),
+    r.ScheduleFired("s", 1_700_000_000_000, None, PROMISE, 9, 1_700_000_000_004),
+    r.ScheduleSkipped("s", 1_700_000_600_000),
+    r.ScheduleSkipped("s", None),
+    r.LockAcquired(Lock("r/1", "e", "w1", 30_000, 100_000)),
+    r.LockReleased("r/1"),
+    r.LocksRenewed("w1", 73_000),
+    r.MessageReceived(3, 1, r.ResumeMessage(RESUME, 74_000), 0, 74_001),
+    r.MessageReceived(15, NUMBER_MAX, PROMISE, 10, 74_002),
+    r.MessagesAcknowledged(2, 7),
+)
+RECORD_TYPES = get_args(r.Record)
+
+
+def strategy(kind: Any) -> st.SearchStrategy[Any]:
+    """Any value of a type that records are made of."""
+    if isinstance(kind, UnionType):
+        return st.one_of(*map(strategy, get_args(kind)))
+    if get_origin(kind) is dict:
+        return st.dictionaries(*map(strategy, get_args(kind)), max_size=3)
+    if kind is object:
+        plain = st.none() | st.booleans() | st.integers(NUMBER_MIN, NUMBER_MAX) | st.text()
+        return st.lists(plain) | st.dictionaries(st.text(), plain) | plain
+    if kind is int:
+        return st.integers(NUMBER_MIN, NUMBER_MAX)
+    if kind is str:
+        return st.text()
+    if kind is type(None):
+        return st.none()
+    if issubclass(kind, Enum):
+        return st.sampled_from(kind)
+    assert issubclass(kind, msgspec.Struct), kind
+    return st.builds(kind, **{name: strategy(one) for name, one in get_type_hints(kind).items()})
+
+
+def test_there_is_a_sample_of_every_record() -> None:
+    assert {type(sample) for sample in SAMPLES} == set(RECORD_TYPES)
+
+
+def test_records_are_written_as_they_always_were() -> None:
+    """If this fails, this release writes logs that others cannot read, or reads theirs wrongly."""
+    encoded = [r.encode(sample) for sample in SAMPLES]
+    if os.environ.get("TROTH_REWRITE"):
+        GOLDEN.write_bytes(b"".join(line + b"\n" for line in encoded))
+    golden = GOLDEN.read_bytes().splitlines()
+
+    assert encoded == golden
+    assert [r.decode(line) for line in golden] == list(SAMPLES)
+
+
+@given(st.one_of(*map(strategy, RECORD_TYPES)))
+def test_every_record_reads_back_as_it_was(record: r.Record) -> None:
+    encoded = r.encode(record)
+
+    assert r.decode(encoded) == record
+    assert b"\n" not in encoded
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_fields_that_a_later_release_added_are_ignored(sample: r.Record) -> None:
+    """So a release may be taken back, unless the new field mattered; then the tag changes."""
+    longer = [*msgspec.json.decode(r.encode(sample)), "something", {"new": 1}]
+
+    assert r.decode(msgspec.json.encode(longer)) == sample
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            b'["promise-created/1","p",1,10,5,[],null,null,null,["nobody"]]',
+            r.PromiseCreated("p", 1, 10, 5, Value(), None, None, None, r.TaskSeed("nobody")),
+        ),
+        (
+            b'["callback-created/1",["__resume:r:l","resume","l","r",5,"x",17]]',
+            r.CallbackCreated(
+                Callback("__resume:r:l", TaskKind.RESUME, "l", "r", 5, "x", 17, None)
+            ),
+        ),
+        (
+            b'["schedule-created/1",["t",4,"@daily","t",0,7,null]]',
+            r.ScheduleCreated(Schedule("t", 4, "@daily", "t", 0, 7, None)),
+        ),
+    ],
+)
+def test_fields_with_a_default_may_be_missing(body: bytes, expected: r.Record) -> None:
+    assert r.decode(body) == expected
+
+
+def test_every_tag_is_a_name_and_a_version() -> None:
+    tags = [kind.__struct_config__.tag for kind in (*RECORD_TYPES, *get_args(r.ShardMessage))]
+
+    assert len(set(tags)) == len(tags)
+    for tag in tags:
+        name, _, version = tag.partition("/")
+        assert name.replace("-", "").isalpha()
+        assert version.isdigit()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'["promise-created/2","p"]',
+        b'["task-released/1"]',
+        b'["task-released/1",7]',
+        b'["promise-completed/1","p","DONE",[],null,1,1]',
+    ],
+)
+def test_what_is_no_record_is_refused(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        r.decode(body)
