@@ -30,6 +30,7 @@ _TYPE_ERROR = re.compile(
 )
 _PLACE = re.compile(r" - at `\$(?P<path>.*)`$")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,32}", re.ASCII)
+_HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{2}")
 _TYPE_NAMES = {
     "int": "an integer",
     "float": "a number with a fraction or exponent",
@@ -193,11 +194,10 @@ def percent_decode(raw: bytes, field: str) -> str:
         first, *rest = raw.split(b"%")
         parts = [first]
         for part in rest:
-            try:
-                parts.append(binascii.unhexlify(part[:2]))
-            except ValueError as error:
+            if _HEXADECIMAL.match(part) is None:
                 shown = (b"%" + part[:2]).decode("latin-1")
-                raise invalid(field, f"has {shown!r}, which is no percent-escape") from error
+                raise invalid(field, f"has {shown!r}, which is no percent-escape")
+            parts.append(binascii.unhexlify(part[:2]))
             parts.append(part[2:])
         raw = b"".join(parts)
     try:

@@ -18,7 +18,7 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from troth.core.codes import Code
 
-from .connection import ASGIApplication, Connection, ConnectionLimits, make_config
+from .connection import WRITE_TIMEOUT_MS, ASGIApplication, Connection, ConnectionLimits, make_config
 from .errors import ApiError, error_body
 from .setting_kinds import ListenAddress
 from .settings import Settings
@@ -57,6 +57,7 @@ class Listener:
         *,
         name: str = "API",
         url: str | None = None,
+        write_timeout_ms: int = WRITE_TIMEOUT_MS,
     ) -> None:
         """Remember what to listen on. `url` is what links in error bodies begin with."""
         self.name = name
@@ -69,6 +70,7 @@ class Listener:
             header_timeout_ms=settings.header_timeout_ms,
             keep_alive_timeout_ms=settings.keep_alive_timeout_ms,
             header_limit_bytes=settings.request_headers_limit_bytes,
+            write_timeout_ms=write_timeout_ms,
         )
         self._config = make_config(self._limits)
         self._context = WorkerContext(None)

@@ -1,9 +1,8 @@
-"""Numbers for Prometheus: requests by endpoint, the process, and every `statistics()` of the
-server.
+"""Numbers for Prometheus: requests by endpoint, the process, and all `statistics()`.
 
 Statistics are frozen objects of named fields. Each number becomes a metric named after its path,
 `troth_<source>_<field>`; inner objects extend the path; tuples of objects get a label `index`;
-pairs of a name and a number get a label `name`. A field whose name holds `total` is a counter,
+pairs of a name and a number get a label `name`. A field `…_total_count` is a counter `…_total`,
 all others are gauges.
 """
 
@@ -26,6 +25,7 @@ from prometheus_client.registry import Collector
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
+_COUNTER_END = "_total_count"
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -84,8 +84,9 @@ class _StatisticsCollector(Collector):
                 _, samples = families.setdefault(name, (label_names, []))
                 samples.append((tuple(text for _, text in labels), number))
         for name, (label_names, samples) in families.items():
-            kind = CounterMetricFamily if "total" in name.split("_") else GaugeMetricFamily
-            family = kind(name, f"See statistics(): {name}.", labels=label_names)
+            kind = CounterMetricFamily if name.endswith(_COUNTER_END) else GaugeMetricFamily
+            shown = name.removesuffix(_COUNTER_END)  # the counter's family adds `_total` itself
+            family = kind(shown, f"See statistics(): {name}.", labels=label_names)
             for label_values, number in samples:
                 family.add_metric(label_values, number)
             yield family

@@ -1,6 +1,6 @@
-"""A server without sockets for the tests of `http/`: real shards in memory, a fake clock, ASGI calls.
+"""A server without sockets for tests of `http/`: real shards in memory, a fake clock, ASGI calls.
 
-`World` runs everything that a server process runs except listeners; `World.send` is one HTTP request.
+`World` has all that a server process has except listeners; `World.send` is one HTTP request.
 """
 
 import json
@@ -115,9 +115,9 @@ class World:
         waiting = [{"type": "http.request", "body": content, "more_body": False}]
 
         async def receive() -> Any:
-            if waiting:
-                return waiting.pop()
-            await trio.sleep_forever()
+            if not waiting:
+                await trio.sleep_forever()
+            return waiting.pop()
 
         async def take(message: Any) -> None:
             await trio.lowlevel.checkpoint()
