@@ -169,7 +169,7 @@ def fence_headers(headers: Mapping[bytes, bytes]) -> Fence | None:
 
 def trace_headers(headers: Mapping[bytes, bytes]) -> Trace | None:
     """The headers `traceparent` and `tracestate`; None without the first. Raises ApiError."""
-    if b"traceparent" not in headers:
+    if b"traceparent" not in headers and b"tracestate" not in headers:
         return None
     parent = text_header(headers, "traceparent", core_limits.TRACE_LIMIT_BYTES)
     state = text_header(headers, "tracestate", core_limits.TRACE_LIMIT_BYTES)

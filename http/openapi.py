@@ -41,7 +41,7 @@ def _header_schemas() -> dict[Header, tuple[str, Schema]]:
         ),
         Header.TASK_COUNTER: (
             "The counter of that task.",
-            {"type": "string", "pattern": r"^[+-]?[0-9]{1,18}$"},
+            {"type": "string", "pattern": r"^([+-]?[0-9]{1,18})?$"},
         ),
         Header.TRACEPARENT: (
             "W3C trace context; handed on with the messages that this request causes.",

@@ -49,12 +49,16 @@ class ChunkStream(Protocol):
 
 @dataclass(slots=True)
 class Response:
-    """An answer. `headers` need not include Content-Length."""
+    """An answer. `headers` need not include Content-Length; the list given is copied."""
 
     status: int
     body: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     stream: ChunkStream | None = None
+
+    def __post_init__(self) -> None:
+        """Copy the headers: more are added on the way out, and some handlers give a constant."""
+        self.headers = list(self.headers)
 
 
 def json_response(

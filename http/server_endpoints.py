@@ -69,7 +69,7 @@ async def poll(api: Api, call: Call) -> Response:
         message = "All connections of workers are in use. Connect again after `Retry-After`."
         raise ApiError(Code.OVERLOADED, message=message) from error
     stream = PollStream(connection, api.settings.poll_keep_alive_ms)
-    return Response(200, headers=list(HEADERS), stream=stream)
+    return Response(200, headers=HEADERS, stream=stream)
 
 
 def _poll_endpoint(name: str, path: str, summary: str, description: str) -> Endpoint:

@@ -226,7 +226,10 @@ async def test_the_first_page_points_to_the_others() -> None:
         text = (await world.send("GET", "/")).body.decode()
 
         for path in re.findall(r'href="(/[^"]*)"', text):
-            assert (await world.send("GET", path)).status == 200
+            first = await world.send("GET", path)
+            again = await world.send("GET", path)
+            assert first.status == 200
+            assert len(again.headers) == len(first.headers)
 
 
 def test_the_poll_port_has_the_stream_and_nothing_else() -> None:

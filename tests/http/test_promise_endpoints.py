@@ -173,6 +173,7 @@ async def test_strict_takes_the_words_that_go_knows(given: str, status: int) -> 
         ("idempotency-key", b"x" * 1025),
         ("traceparent", b"\xff"),
         ("traceparent", b"x" * 1025),
+        ("tracestate", b"x" * 1025),
         ("task-counter", b"one"),
         ("task-counter", b"9223372036854775808"),
         ("task-id", b"\xc3"),
