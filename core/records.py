@@ -25,18 +25,6 @@ class ResumeMessage(Struct, frozen=True, array_like=True, tag="resume/1"):
     created_on: int
 
 
-class PromiseMessage(Struct, frozen=True, array_like=True, tag="promise/1"):
-    """To the promise's shard: a schedule creates this promise, unless the id is taken."""
-
-    id: str
-    timeout: int
-    param: Value
-    tags: dict[str, str]
-
-
-ShardMessage = ResumeMessage | PromiseMessage
-
-
 class TaskSeed(Struct, frozen=True, array_like=True):
     """The invoke task that is created together with a promise.
 
@@ -48,6 +36,23 @@ class TaskSeed(Struct, frozen=True, array_like=True):
     ttl: int = 0
     expires_at: int = 0
     not_before: int | None = None
+
+
+class PromiseMessage(Struct, frozen=True, array_like=True, tag="promise/1"):
+    """To the promise's shard: a schedule creates this promise, unless the id is taken.
+
+    `task` says what its tags meant when the schedule fired, so that a later release which reads
+    tags in another way still reads this log in the same.
+    """
+
+    id: str
+    timeout: int
+    param: Value
+    tags: dict[str, str]
+    task: TaskSeed | None = None
+
+
+ShardMessage = ResumeMessage | PromiseMessage
 
 
 class PromiseCreated(Struct, frozen=True, array_like=True, tag="promise-created/1"):

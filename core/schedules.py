@@ -20,6 +20,7 @@ from .model import TAG_INVOCATION, TAG_SCHEDULE, Schedule
 from .patterns import Pattern
 from .promises import keys_match
 from .replies import Reply, SchedulePage
+from .state import seed_of
 from .templates import expand
 
 
@@ -137,15 +138,17 @@ def _skip(machine: Machine, schedule: Schedule, now_ms: int) -> bool:
 def _run(machine: Machine, schedule: Schedule, next_run_time: int | None, now_ms: int) -> None:
     run_time = schedule.next_run_time
     assert run_time is not None, "a schedule that never runs has no timer"
+    tags = {
+        **(schedule.promise_tags or {}),
+        TAG_SCHEDULE: schedule.id,
+        TAG_INVOCATION: "true",
+    }
     promise = r.PromiseMessage(
         expand(schedule.promise_id, schedule.id, run_time),
         saturating_add(run_time, schedule.promise_timeout),
         schedule.promise_param,
-        {
-            **(schedule.promise_tags or {}),
-            TAG_SCHEDULE: schedule.id,
-            TAG_INVOCATION: "true",
-        },
+        tags,
+        seed_of(tags),
     )
     serial = machine.next_serial()
     machine.emit(r.ScheduleFired(schedule.id, run_time, next_run_time, promise, serial, now_ms))

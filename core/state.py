@@ -356,7 +356,7 @@ class ShardState:
             message.param,
             message.tags,
         )
-        self._add_promise(promise, seed_of(message.tags))
+        self._add_promise(promise, message.task)
 
     # Locks
 

@@ -36,6 +36,9 @@ RECEIVER = {"type": "poll", "data": {"group": "g", "id": None, "weights": [1, 2.
 RESUME = Callback("__resume:r:l", TaskKind.RESUME, "l", "r", 5_000, "poll://any@g/w", 17, TRACE)
 NOTIFY = Callback("__notify:l:s:1", TaskKind.NOTIFY, "l", "l", NUMBER_MAX, RECEIVER, 18)
 PROMISE = r.PromiseMessage("s.1700000000000", 1_700_000_060_000, VALUE, {"a": "b"})
+ROUTED = r.PromiseMessage(
+    "s.1", 5, Value(), {"resonate:invoke": "poll://g"}, r.TaskSeed("poll://g", not_before=77)
+)
 SCHEDULE = Schedule(
     *("s", 3, "*/5 * * * *", "{{.id}}.{{.timestamp}}", 60_000, 1_700_000_000_001),
     *(1_700_000_100_000, "five minutes", {"x": "y"}, VALUE, {"resonate:invoke": "poll://g"}),
@@ -74,6 +77,7 @@ SAMPLES: tuple[r.Record, ...] = (
     r.LocksRenewed("w1", 73_000),
     r.MessageReceived(3, 1, r.ResumeMessage(RESUME, 74_000), 0, 74_001),
     r.MessageReceived(15, NUMBER_MAX, PROMISE, 10, 74_002),
+    r.MessageReceived(0, 2, ROUTED, 11, 74_003),
     r.MessagesAcknowledged(2, 7),
 )
 RECORD_TYPES = get_args(r.Record)
