@@ -1,10 +1,11 @@
 """`troth serve`: puts the parts of a server together, runs them and takes them apart again.
 
 Start: take the sockets and the data directory, so that a second server fails before it has changed
-anything; answer (503) while the log is read back; then serve. Stop, on SIGTERM or Ctrl-C: take no
-new connections, answer what is in flight, write what is appended, exit 0; a second signal ends the
-process at once, which is safe because nothing unwritten was acknowledged. Every failure that an
-operator can do something about is one line and a non-zero exit status.
+anything; while the log is read back, answer requests with 503 and let workers wait for their
+streams; then serve. Stop, on SIGTERM or Ctrl-C: take no new connections, answer what is in flight,
+write what is appended, exit 0; a second signal ends the process at once, which is safe because
+nothing unwritten was acknowledged. Every failure that an operator can do something about is one
+line and a non-zero exit status.
 """
 
 import gc
@@ -182,15 +183,15 @@ class Server:
 
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailure."""
-        listeners = self.listeners
+        running: list[Listener] = []
         applications = (create_application(self.api), create_poll_application(self.api))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stop_on_signal, nursery, listeners)
+            nursery.start_soon(self._stop_on_signal, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):
                 door.application = application
                 name = f"listener_{door.listener.name.split()[0].lower()}"
                 self.api.metrics.add_source(name, door.listener.statistics)
-                await nursery.start(door.listener.run)
+            await self._start(nursery, running, self.doors[0].listener)
             recovery = await trio.to_thread.run_sync(
                 self.shards.recover, self.storage, abandon_on_cancel=True
             )
@@ -200,16 +201,26 @@ class Server:
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
             self.api.readiness = Readiness.READY
+            # Until now they have waited in the port's queue. Requests may be refused meanwhile, but
+            # not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
+            for door in self.doors[1:]:
+                await self._start(nursery, running, door.listener)
             self._announce(recovery)
 
-    async def _stop_on_signal(self, nursery: trio.Nursery, listeners: list[Listener]) -> None:
+    async def _start(
+        self, nursery: trio.Nursery, running: list[Listener], listener: Listener
+    ) -> None:
+        await nursery.start(listener.run)
+        running.append(listener)
+
+    async def _stop_on_signal(self, nursery: trio.Nursery, running: list[Listener]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 if self.api.readiness is Readiness.STOPPING:
                     _log.warning("stopping at once", signal=signal.Signals(number).name)
                     os._exit(EXIT_FAILED)
                 _log.info("stopping", signal=signal.Signals(number).name)
-                nursery.start_soon(self._stop, nursery, listeners)
+                nursery.start_soon(self._stop, nursery, running)
 
     async def _stop(self, nursery: trio.Nursery, listeners: list[Listener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
