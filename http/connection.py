@@ -208,9 +208,12 @@ class Connection:
                         await self.stream.send_all(view[start : start + _WRITE_PIECE_BYTES])
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     self._break()
-                else:
-                    if writing.cancelled_caught:
-                        self._break()
+                except trio.Cancelled:
+                    # Perhaps a part was written: nothing sensible can follow it.
+                    self._break()
+                    raise
+                if writing.cancelled_caught:
+                    self._break()
 
     def _break(self) -> None:
         """The client is gone, or as good as gone."""

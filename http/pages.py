@@ -32,7 +32,8 @@ td, th { padding: 0.25rem 0.8rem 0.25rem 0; border-bottom: 1px solid var(--line)
 a { color: var(--accent); } .method { font-weight: 700; color: var(--accent); }
 svg { max-width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif;
   fill: currentColor; }
-svg rect, svg path { fill: none; stroke: currentColor; } svg .label { font-size: 11px; }
+svg rect, svg path { fill: none; stroke: currentColor; } svg .label { font-size: 11px;
+  paint-order: stroke; stroke: Canvas; stroke-width: 4px; }
 """
 
 _text = html.escape
@@ -215,12 +216,14 @@ def _promise_diagram() -> str:
 
 
 _TASK_PLACES = {
-    TaskState.INIT: (10, 110),
-    TaskState.ENQUEUED: (280, 20),
-    TaskState.CLAIMED: (280, 200),
-    TaskState.COMPLETED: (600, 110),
-    TaskState.TIMEDOUT: (600, 260),
+    TaskState.INIT: (10, 140),
+    TaskState.ENQUEUED: (390, 20),
+    TaskState.CLAIMED: (390, 260),
+    TaskState.COMPLETED: (780, 20),
+    TaskState.TIMEDOUT: (780, 380),
 }
+# Where an arrow would cross a box, the point that it bends towards instead.
+_TASK_BENDS = {(TaskState.INIT, TaskState.TIMEDOUT): (320, 420)}
 
 
 def _task_diagram() -> str:
@@ -238,9 +241,10 @@ def _task_diagram() -> str:
         if s == x:
             leave, arrive = (x + 80, y + 34 if t > y else y), (s + 80, t if t > y else t + 34)
         # Ways back bend the other way, so that they do not cover the ways there.
-        bend = ((leave[0] + arrive[0]) // 2, (leave[1] + arrive[1]) // 2 + (-24 if forward else 34))
+        middle = ((leave[0] + arrive[0]) // 2, (leave[1] + arrive[1]) // 2)
+        bend = _TASK_BENDS.get((start, end), (middle[0], middle[1] + (-30 if forward else 50)))
         shapes.append(_arrow(leave, bend, arrive, ", ".join(events)))
-    return _drawing(780, 310, "Life cycle of a task", shapes)
+    return _drawing(960, 430, "Life cycle of a task", shapes)
 
 
 def _task_table() -> str:
