@@ -1,0 +1,142 @@
+"""What must be true of the server's state after each crash, and of its log in the end."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from troth.core import records as r
+from troth.core.cron import parse
+from troth.core.model import PromiseState, TaskKind, TaskState
+from troth.core.state import ShardState
+from troth.persistence.log import LogRecord
+from troth.shards.hashing import shard_of
+
+from .ledger import Final, Ledger, require
+from .server import SHARD_COUNT, Server
+
+
+def check_recovered(server: Server, ledger: Ledger) -> None:
+    """Everything that was acknowledged is there, and nothing is half done."""
+    states = [shard.machine.state for shard in server.shards._shards]
+    _check_acknowledged(states, ledger)
+    for state in states:
+        _check_whole(state)
+    _check_outboxes(states)
+
+
+def _check_acknowledged(states: list[ShardState], ledger: Ledger) -> None:
+    promises = {key: value for state in states for key, value in state.promises.items()}
+    tasks = {key: value for state in states for key, value in state.tasks.items()}
+    waiting = {one for state in states for some in state.callbacks.values() for one in some}
+    under_way = {
+        message.callback.id
+        for state in states
+        for messages in state.outbox.values()
+        for message in messages.values()
+        if isinstance(message, r.ResumeMessage)
+    }
+    for identifier in ledger.created:
+        require(identifier in promises, f"{identifier} was acknowledged and is lost")
+    for identifier, final in ledger.finals.items():
+        promise = promises[identifier]
+        found = Final(promise.state, promise.value.data)
+        require(found == final, f"{identifier} was {final} and came back as {found}")
+    for task_id in [*ledger.callbacks, *ledger.subscriptions]:
+        require(
+            task_id in tasks or task_id in waiting or task_id in under_way,
+            f"the callback for {task_id} was acknowledged and is lost",
+        )
+    for task_id, counter in ledger.claims:
+        task = tasks.get(task_id)
+        require(task is not None and task.counter >= counter, f"{task_id}/{counter} is lost")
+    for task_id, counter in ledger.completed_tasks:
+        task = tasks[task_id]
+        require(
+            task.is_final or task.counter > counter, f"{task_id} was completed and is {task.state}"
+        )
+    schedules = {identifier for state in states for identifier in state.schedules}
+    require(ledger.schedules <= schedules, f"lost schedules: {ledger.schedules - schedules}")
+
+
+def _check_whole(state: ShardState) -> None:
+    """A completion's effects are all there or all not there, and the indexes agree."""
+    for identifier in state.callbacks:
+        promise = state.promises[identifier]
+        require(promise.state is PromiseState.PENDING, f"{identifier} ended and has callbacks")
+    for root_id, root in state.roots.items():
+        promise = state.promises[root_id]
+        if promise.state is not PromiseState.PENDING:
+            # Resume tasks of a leaf that ended after its root may come later; invoke tasks may not.
+            kinds = {task.kind for task in root.tasks.values()}
+            require(TaskKind.INVOKE not in kinds, f"{root_id} ended and its task did not")
+    claimed = {task.id for task in state.tasks.values() if task.state is TaskState.CLAIMED}
+    indexed = {task_id for held in state.claimed.values() for task_id in held}
+    require(claimed == indexed, "the index of claimed tasks is wrong")
+    pending_count = sum(
+        promise.state is PromiseState.PENDING for promise in state.promises.values()
+    )
+    require(pending_count == state.pending_count, "the count of pending promises is wrong")
+
+
+def _check_outboxes(states: list[ShardState]) -> None:
+    """No target has seen a message that its source does not know of."""
+    for target in states:
+        for source, sequence in target.inbox.items():
+            sent = states[source].outbox_sequence.get(target.index, 0)
+            require(sequence <= sent, f"shard {target.index} has a message nobody has sent")
+
+
+def check_settled(server: Server) -> list[str]:
+    """What is not at rest yet, when all work is done."""
+    unrest: list[str] = []
+    for shard in server.shards._shards:
+        state = shard.machine.state
+        if state.outbox:
+            unrest.append(f"shard {shard.index} has messages for {sorted(state.outbox)}")
+        unrest += [
+            f"{task.id} is {task.state}" for task in state.tasks.values() if not task.is_final
+        ]
+    return unrest
+
+
+def check_log(entries: Iterable[tuple[int, LogRecord]]) -> Counter[str]:
+    """Each fact is in the log once; what kinds of facts there are."""
+    kinds: Counter[str] = Counter()
+    made: Counter[str] = Counter()
+    ended: Counter[str] = Counter()
+    messages: Counter[tuple[int, int, int]] = Counter()
+    runs: Counter[int] = Counter()
+    runs_made: Counter[str] = Counter()
+    holders: dict[str, str] = {}
+    first_run = 0
+    for _, entry in entries:
+        record = r.decode(entry.body)
+        kinds[type(record).__name__] += 1
+        match record:
+            case r.PromiseCreated():
+                made[record.id] += 1
+            case r.PromiseCompleted():
+                ended[record.id] += 1
+            case r.MessageReceived(source=source, sequence=sequence, message=message):
+                messages[entry.shard, source, sequence] += 1
+                if isinstance(message, r.PromiseMessage):
+                    runs_made[message.id] += 1
+            case r.ScheduleCreated(schedule=schedule):
+                first_run = schedule.next_run_time or 0
+            case r.ScheduleFired(run_time=run_time, promise=promise):
+                runs[run_time] += 1
+                runs_made[promise.id] += shard_of(promise.id, SHARD_COUNT) == entry.shard
+            case r.LockAcquired(lock=lock):
+                holder = holders.setdefault(lock.resource_id, lock.execution_id)
+                require(holder == lock.execution_id, f"{lock} was taken from {holder}")
+            case r.LockReleased(resource_id=resource_id):
+                require(holders.pop(resource_id, None) is not None, "a free lock was released")
+    for name, counts in (("made", made), ("ended", ended), ("applied", messages), ("run", runs)):
+        repeated = [key for key, count in counts.items() if count != 1]
+        require(not repeated, f"{name} more than once: {repeated}")
+    expected = parse("*/5 * * * * *", None)
+    time: int | None = first_run
+    for run_time in sorted(runs):
+        require(run_time == time, f"the schedule ran at {run_time} and not at {time}")
+        time = expected.next_after_ms(run_time)
+    require(runs_made == Counter(f"run/{run_time}" for run_time in runs), "runs lost or repeated")
+    return kinds

@@ -1,0 +1,92 @@
+"""The log's writer in simulated time: a trio task instead of a thread, with a seeded delay."""
+
+from collections.abc import Callable
+from functools import partial
+from random import Random
+
+import trio
+
+from troth.persistence.errors import LogFailure
+from troth.persistence.log import LogRecord
+from troth.persistence.segmented_log import SegmentedLog
+from troth.persistence.simulated_files import SimulatedCrash
+from troth.shards.committer import Committer
+
+
+class SimulatedWriter:
+    """Joins what waits into one batch, as the real writer does; each takes a while.
+
+    `lost_power` is called when the disk loses its power in the middle of a batch.
+    """
+
+    def __init__(
+        self,
+        log: SegmentedLog,
+        committer: Committer,
+        random: Random,
+        lost_power: Callable[[], None],
+    ) -> None:
+        self.slowness = 1.0
+        self.is_dead = False
+        self._log = log
+        self._committer = committer
+        self._random = random
+        self._lost_power = lost_power
+        self._waiting: list[list[LogRecord]] = []
+        self._work = trio.Event()
+
+    def submit(self, batch: list[LogRecord]) -> None:
+        self._waiting.append(batch)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while not self.is_dead:
+            await self._work.wait()
+            self._work = trio.Event()
+            # Half of the time passes before the write and half after, so that power can be lost
+            # with a batch that is on disk and that nobody was told of.
+            await trio.sleep(self._delay_s())
+            if not self._waiting:
+                continue  # it came while the last batch waited for its turn, and went with it
+            joined = self._take()
+            if not self._do(partial(self._log.append, joined, self._log.next_sequence)):
+                return
+            position = self._log.next_sequence - 1
+            await trio.sleep(self._delay_s())
+            self._committer.durable(position)
+            if self._random.random() < 0.3 and not self._waiting and not self._do(self._log.seal):
+                return
+
+    def _take(self) -> list[LogRecord]:
+        """All that waits, or only the first: what comes together need not be written together."""
+        taken_count = 1 if self._random.random() < 0.4 else len(self._waiting)
+        taken, self._waiting = self._waiting[:taken_count], self._waiting[taken_count:]
+        if self._waiting:
+            self._work.set()
+        return [record for batch in taken for record in batch]
+
+    def _delay_s(self) -> float:
+        return self._random.expovariate(1 / 0.0005) * self.slowness
+
+    def _do(self, change: Callable[[], object]) -> bool:
+        """Change the log; whether the disk has lived through it."""
+        try:
+            change()
+        except SimulatedCrash:
+            self._lost_power()
+            return False
+        except LogFailure as failure:
+            self._committer.fail(failure)
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Write what was submitted, unless the process is gone."""
+        await trio.lowlevel.checkpoint()
+        if self.is_dead or self._committer.failure is not None:
+            return
+        joined = [record for batch in self._waiting for record in batch]
+        self._waiting.clear()
+        if joined:
+            self._do(partial(self._log.append, joined, self._log.next_sequence))
