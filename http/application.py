@@ -124,7 +124,12 @@ class _Exchange:
         except _ClientGoneError:
             _log.debug("a client left before its request was complete", request_id=request.id)
         except Exception:
-            _log.exception("an exchange failed", request_id=request.id, endpoint=request.endpoint)
+            _log.exception(
+                "an exchange failed",
+                request_id=request.id,
+                endpoint=request.endpoint,
+                peer=request.peer,
+            )
             if self._status == 0:
                 await self._respond(ApiError(Code.INTERNAL))
         finally:

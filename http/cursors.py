@@ -20,7 +20,7 @@ from troth.core.model import PromiseState
 from .errors import invalid
 
 _SIGNATURE_BYTES = 16
-_LENGTH_LIMIT = 16 * 1024
+_LENGTH_LIMIT = 64 * 1024
 
 
 class Search(Struct, frozen=True, array_like=True):

@@ -37,7 +37,7 @@ class Dispatcher:
 
     async def answer(self, request: Request) -> Response:
         """Answer a request. Raises nothing but cancellation."""
-        with bound_contextvars(request_id=request.id):
+        with bound_contextvars(request_id=request.id, peer=request.peer):
             try:
                 response = await self._answer(request)
             except ApiError as error:
