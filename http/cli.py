@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "schedules": "cli_schedules:schedules",
     "locks": "cli_locks:locks",
     "tree": "cli_tree:tree",
+    "log": "cli_log:log",
 }
 """Every command with the module beside this one that has it, in the order of the help text."""
 
@@ -54,7 +55,8 @@ class LazyGroup(click.Group):
 def troth() -> None:
     """Durable promises: values that programs wait for, kept safe by a server.
 
-    `troth serve` runs the server. All other commands talk to a running one over HTTP.
+    `troth serve` runs the server. `troth log` reads its files. All other commands talk to a
+    running server over HTTP.
 
     \b
     Example, in two terminals:
