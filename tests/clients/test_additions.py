@@ -58,9 +58,11 @@ def create_claimed(server: ServerProcess, promise_id: str, worker: str, receiver
     return answer["task"]
 
 
-def claim(server: ServerProcess, task: Mapping[str, Any], worker: str) -> tuple[int, Any]:
+def claim(
+    server: ServerProcess, task: Mapping[str, Any], worker: str, ttl_ms: int = LEASE_MS
+) -> tuple[int, Any]:
     """Claim a task as `worker`."""
-    body = {"id": task["id"], "counter": task["counter"], "processId": worker, "ttl": LEASE_MS}
+    body = {"id": task["id"], "counter": task["counter"], "processId": worker, "ttl": ttl_ms}
     return server.request("POST", "/tasks/claim", body)
 
 
@@ -257,6 +259,26 @@ def test_a_worker_whose_lease_was_handed_over_is_fenced(
     assert (done[0], done[1]["state"]) == (201, "RESOLVED")
     # The promise has ended its task, so the second worker holds nothing any more either.
     assert code(create(shared_server, f"{name}-step-3", fence(second))[1]) == 41200
+
+
+def test_a_worker_whose_lease_has_run_out_is_fenced(
+    shared_server: ServerProcess, name: str
+) -> None:
+    with EventStream(f"{shared_server.poll_url}/{name}/w") as stream:
+        create(shared_server, name, invoke=f"poll://any@{name}/w")
+        first = stream.next()["task"]
+        claimed_ms = now_ms()
+        assert claim(shared_server, first, "asleep", ttl_ms=300)[0] == 201
+        second = stream.next()["task"]
+        assert now_ms() - claimed_ms >= 300
+
+    assert second["counter"] == 2
+    late = shared_server.request("PATCH", f"/promises/{name}", {"state": "REJECTED"}, fence(first))
+    assert (late[0], code(late[1])) == (412, 41200)
+    assert claim(shared_server, second, "awake")[0] == 201
+    assert create(shared_server, f"{name}-step", fence(first))[0] == 412
+    assert create(shared_server, f"{name}-step", fence(second))[0] == 201
+    assert read(shared_server, name)[1]["state"] == "PENDING"
 
 
 def test_a_fence_holds_wherever_task_and_promise_are_kept(
