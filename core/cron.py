@@ -28,7 +28,7 @@ from typing import Final
 from croniter import CroniterBadDateError, croniter
 
 from .limits import INTEGER_MAX
-from .zones import INSTANT_MAX_S, INSTANT_MIN_S, UnknownZoneError, Zone, load_zone, local_zone
+from .zones import INSTANT_MAX_S, INSTANT_MIN_S, UnknownZoneError, Zone, load_zone
 
 YEARS_AHEAD_LIMIT_COUNT: Final = 5
 """An expression with no match up to the end of the fifth year from now does not fire."""
@@ -221,11 +221,10 @@ _NUMBER: Final = re.compile(r"\+?[0-9]{1,30}\Z", re.ASCII)
 
 
 @lru_cache(maxsize=4_096)
-def parse(expression: str, default_zone: str | None = None) -> Cron:
+def parse(expression: str, default_zone: str | Zone = "UTC") -> Cron:
     """Return the schedule that a cron expression describes.
 
-    It is in the zone it names, else in `default_zone`, else (None) in the zone of this process.
-    Raises InvalidCron.
+    It is in the zone it names, else in `default_zone`. Raises InvalidCron.
     """
     rest = expression
     zone_name = default_zone
@@ -237,7 +236,7 @@ def parse(expression: str, default_zone: str | None = None) -> Cron:
         zone_name = name if name != "Local" else default_zone
         rest = rest.strip()
     try:
-        zone = local_zone() if zone_name is None else load_zone(zone_name)
+        zone = zone_name if isinstance(zone_name, Zone) else load_zone(zone_name)
     except UnknownZoneError as error:
         raise InvalidCron(f"time zone: {error}") from error
     if rest.startswith(_EVERY):

@@ -8,7 +8,6 @@ The changes of offset within a year are found by looking at each day once, and k
 within a day would be missed; the time zone database has none.
 """
 
-import os
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,7 +19,6 @@ INSTANT_MAX_S: Final = int(datetime(9990, 1, 1, tzinfo=UTC).timestamp())
 """Zones answer only between these two: Python's calendar ends with the year 9999."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,3}\Z")
-_LOCAL_ZONE_FILE: Final = "/etc/localtime"
 _DAY_S: Final = 86_400
 
 
@@ -100,19 +98,3 @@ def load_zone(name: str) -> Zone:
         return Zone(name, ZoneInfo(name))
     except (KeyError, ValueError, OSError) as error:  # unknown; no zone file; a directory
         raise UnknownZoneError(f"there is no time zone {name!a}") from error
-
-
-@lru_cache(maxsize=1)
-def local_zone() -> Zone:
-    """Return the zone of this process: $TZ, else the system's, else UTC.
-
-    Raises UnknownZoneError when $TZ names none.
-    """
-    name = os.environ.get("TZ")
-    if name is not None:
-        return load_zone(name.removeprefix(":"))
-    try:
-        with open(_LOCAL_ZONE_FILE, "rb") as file:
-            return Zone("Local", ZoneInfo.from_file(file))
-    except FileNotFoundError:
-        return load_zone("UTC")
