@@ -27,7 +27,7 @@ REQUEST_HEADERS_LIMIT_BYTES: Final = 32 * 1024  # request line and header lines 
 
 # Search.
 PAGE_LIMIT_COUNT: Final = 100
-SEARCH_SCAN_COUNT: Final = 2000  # entries one shard looks at before others get their turn
+SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get their turn
 
 # Shards.
 SHARDS_DEFAULT_COUNT: Final = 16
@@ -66,6 +66,8 @@ KEEP_ALIVE_TIMEOUT_MS: Final = 75_000
 SHUTDOWN_TIMEOUT_MS: Final = 10_000
 
 # Storage.
+CHECKPOINT_INTERVAL_MS: Final = 60_000
+CHECKPOINT_LOG_BYTES: Final = 64 * 1024 * 1024  # log growth that makes a checkpoint due
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"

@@ -22,6 +22,7 @@ from .limits import SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
 from .model import EMPTY_VALUE, Fence, Promise, PromiseState, Task, TaskKind, TaskState
 from .replies import Reply, TaskMessage
 from .state import ShardState, TimerKey
+from .zones import Zone
 
 
 class RunsSkipped(Struct, frozen=True):
@@ -59,7 +60,7 @@ class Options(Struct, frozen=True):
 
     task_claim_timeout_ms: int = TASK_CLAIM_TIMEOUT_MS
     catch_up_count: int | None = SCHEDULE_CATCH_UP_COUNT
-    time_zone: str | None = None
+    time_zone: str | Zone = "UTC"
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:
@@ -106,6 +107,9 @@ class Machine:
         self.options = options or Options()
         self.holds = holds
         self.catching_up: set[str] = set()
+        # Whoever owns the timers may say that all that are due have been handled; then a search for
+        # completed promises need not look for pending ones that should have timed out.
+        self.timers_may_be_late = True
         self._records: list[r.Record] = []
         self._skipped: list[RunsSkipped] = []
         self.received: tuple[int, int] | None = None
@@ -178,7 +182,7 @@ class Machine:
 
     def promise(self, promise_id: str, now_ms: int) -> Promise | None:
         """The promise as it is now, timed out if it is time; None if there is none."""
-        promise = self.state.promises.get(promise_id)
+        promise = self.state.find_promise(promise_id)
         if (
             promise is not None
             and promise.timeout <= now_ms
@@ -221,7 +225,7 @@ class Machine:
 
     def task(self, task_id: str, now_ms: int) -> Task | None:
         """The task as it is now: completed, timed out or released if it is time."""
-        task = self.state.tasks.get(task_id)
+        task = self.state.find_task(task_id)
         if task is None:
             return None
         if task.kind is not TaskKind.NOTIFY:
@@ -259,7 +263,7 @@ class Machine:
             if task.state is TaskState.INIT and not task.sending and task.timeout > now_ms:
                 task.sending = True
                 task.stalled = False
-                sends.append(TaskMessage(task.copy(), state.promises.get(task.root_id)))
+                sends.append(TaskMessage(task.copy(), state.find_promise(task.root_id)))
         state.new_notifications.clear()
 
     def _offer(self, root_id: str, sends: list[TaskMessage], now_ms: int) -> None:

@@ -22,6 +22,11 @@ class Pattern:
         """The only id that can match, if the pattern has no wildcard."""
         return self._exact
 
+    @property
+    def prefix(self) -> str:
+        """What every match begins with; may be empty."""
+        return self._prefix
+
     def matches(self, text: str) -> bool:
         """Whether the pattern covers the whole of `text`."""
         if self._exact is not None:

@@ -1,8 +1,10 @@
 """What the promise commands do: create, read, complete, wait, search (rest.md 2, 3, 4, 10)."""
 
+from . import cold as cold_store
 from . import lifecycles, task_ids
 from . import records as r
 from .codes import Code
+from .cold import Found, Query
 from .commands import (
     CompletePromise,
     CreateCallback,
@@ -165,41 +167,61 @@ def _wait_for(machine: Machine, callback: Callback, now_ms: int) -> Reply:
 @decides(SearchPromises)
 def search_promises(machine: Machine, command: SearchPromises, now_ms: int) -> Reply:
     """One page of this shard's promises that match, newest first."""
-    pattern = Pattern(command.pattern)
-    if pattern.exact is not None:
-        promise = machine.promise(pattern.exact, now_ms)
-        found = (
-            promise is not None
-            and promise.serial < command.before_serial
-            and _matches(promise, command)
-        )
-        return _page([promise] if found and promise is not None else [], None)
+    query = Query(
+        Pattern(command.pattern),
+        command.states,
+        command.tags,
+        command.limit_count,
+        command.before_serial,
+        command.scan_count,
+    )
+    if query.pattern.exact is not None:
+        found = _search_one(machine, query, query.pattern.exact, now_ms)
+    else:
+        in_memory = _search_memory(machine, query, now_ms)
+        cold = machine.state.cold.search(query)
+        found = cold_store.merge((in_memory, cold), query.limit_count)
+    return Reply(Code.OK, promises=PromisePage(tuple(found.promises), found.next_before))
+
+
+def _search_one(machine: Machine, query: Query, promise_id: str, now_ms: int) -> Found:
+    promise = machine.promise(promise_id, now_ms)
+    if promise is None or promise.serial >= query.before_serial or not query.matches(promise):
+        return Found([], None)
+    return Found([promise], None)
+
+
+def _search_memory(machine: Machine, query: Query, now_ms: int) -> Found:
+    """Look through the promises that are in memory."""
+    if PromiseState.PENDING not in query.states and not machine.timers_may_be_late:
+        return _search_completed(machine, query)
     matched: list[Promise] = []
-    last = command.before_serial
-    index = machine.state.promise_index
-    for serial, promise_id in index.below(command.before_serial, command.scan_count):
+    last = query.before_serial
+    index = machine.state.index_for(query.tags)
+    for serial, promise_id in index.below(query.before_serial, query.scan_count):
         last = serial
-        if promise_id is None or not pattern.matches(promise_id):
+        if promise_id is None or not query.pattern.matches(promise_id):
             continue
         promise = machine.promise(promise_id, now_ms)
-        if promise is not None and _matches(promise, command):
+        if promise is not None and query.matches(promise):
             matched.append(promise)
-            if len(matched) == command.limit_count:
+            if len(matched) == query.limit_count:
                 break
-    return _page(matched, last if index.has_below(last) else None)
+    return Found(matched, last if index.has_below(last) else None)
 
 
-def _matches(promise: Promise, command: SearchPromises) -> bool:
-    if promise.state not in command.states:
-        return False
-    if not command.tags:
-        return True
-    tags = promise.tags
-    return tags is not None and all(tags.get(key) == value for key, value in command.tags.items())
-
-
-def _page(promises: list[Promise], next_before: int | None) -> Reply:
-    return Reply(Code.OK, promises=PromisePage(tuple(promises), next_before))
+def _search_completed(machine: Machine, query: Query) -> Found:
+    """Look through the completed promises that are in memory: those since the last checkpoint."""
+    matched = [
+        promise
+        for promise in machine.state.completed.values()
+        if promise.serial < query.before_serial and query.matches(promise)
+    ]
+    matched.sort(key=lambda promise: promise.serial, reverse=True)
+    if len(matched) > query.limit_count:
+        del matched[query.limit_count :]
+        return Found(matched, matched[-1].serial)
+    return Found(matched, None)
 
 
 def expire_promise(machine: Machine, promise_id: str, now_ms: int) -> None:

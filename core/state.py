@@ -14,6 +14,7 @@ from typing import Any
 from . import records as r
 from . import task_ids
 from .addresses import route
+from .cold import ColdStore, NothingCold
 from .commands import TimerKind
 from .limits import INTEGER_MAX, saturating_add
 from .model import (
@@ -35,6 +36,9 @@ TimerKey = tuple[TimerKind, str]
 ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
 
 
+_NO_ENTRIES = SerialIndex()
+
+
 class Root:
     """The unfinished tasks of one root promise, of which one at a time is in flight.
 
@@ -51,14 +55,58 @@ class Root:
         self.sending: str | None = None
 
 
-class ShardState:
-    """All promises, callbacks, tasks, schedules and locks of one shard."""
+class Changes:
+    """The ids of what changed since the last checkpoint. `callbacks` maps to the promise's id."""
 
-    def __init__(self, index: int, shard_of: Callable[[str], int]) -> None:
+    __slots__ = ("callbacks", "locks", "outbox", "promises", "schedules", "tasks")
+
+    def __init__(self) -> None:
+        self.promises: set[str] = set()
+        self.tasks: set[str] = set()
+        self.callbacks: dict[str, str] = {}
+        self.schedules: set[str] = set()
+        self.locks: set[str] = set()
+        self.outbox: set[tuple[int, int]] = set()
+
+    @property
+    def count(self) -> int:
+        """How many entities changed."""
+        return (
+            len(self.promises)
+            + len(self.tasks)
+            + len(self.callbacks)
+            + len(self.schedules)
+            + len(self.locks)
+            + len(self.outbox)
+        )
+
+
+class ShardState:
+    """All promises, callbacks, tasks, schedules and locks of one shard.
+
+    Completed promises and finished tasks may have left memory after a checkpoint; `find_promise`
+    and `find_task` look in `cold` too. Everything else is in memory. With `tracks_changes` the ids
+    of what changes are collected for the next checkpoint.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        shard_of: Callable[[str], int],
+        cold: ColdStore | None = None,
+        tracks_changes: bool = False,
+    ) -> None:
         self.index = index
         self.shard_of = shard_of
+        self.cold: ColdStore = cold or NothingCold()
+        self.tracks_changes = tracks_changes
+        self.changes = Changes()
+        self.promises_count = 0
+        self.tasks_count = 0
         self.promises: dict[str, Promise] = {}
         self.promise_index = SerialIndex()
+        self.completed: dict[str, Promise] = {}
+        self.tag_index: dict[tuple[str, str], SerialIndex] = {}
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.tasks: dict[str, Task] = {}
@@ -94,6 +142,16 @@ class ShardState:
         self.withdrawals.clear()
         self.messages.clear()
 
+    def find_promise(self, promise_id: str) -> Promise | None:
+        """The promise, wherever it is; None if there is none."""
+        promise = self.promises.get(promise_id)
+        return promise if promise is not None else self.cold.promise(promise_id)
+
+    def find_task(self, task_id: str) -> Task | None:
+        """The task, wherever it is; None if there is none."""
+        task = self.tasks.get(task_id)
+        return task if task is not None else self.cold.task(task_id)
+
     # Promises
 
     def promise_created(self, record: r.PromiseCreated) -> None:
@@ -113,7 +171,10 @@ class ShardState:
     def _add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
         assert promise.id not in self.promises, "a promise is created once"
         self.promises[promise.id] = promise
-        self.promise_index.append(promise.serial, promise.id)
+        self.promises_count += 1
+        if self.tracks_changes:
+            self.changes.promises.add(promise.id)
+        self.index_promise(promise)
         self.largest_serial = max(self.largest_serial, promise.serial)
         self.pending_count += 1
         self.timers.append(((TimerKind.PROMISE, promise.id), promise.timeout))
@@ -135,17 +196,48 @@ class ShardState:
         if seed.process_id is not None:
             self._claim(task, seed.process_id, seed.ttl, seed.expires_at)
 
+    def index_promise(self, promise: Promise) -> None:
+        """Note where a promise that is now in memory stands in the orders of searches."""
+        self.promise_index.append(promise.serial, promise.id)
+        if promise.tags is not None:
+            for tag in promise.tags.items():
+                index = self.tag_index.get(tag)
+                if index is None:
+                    index = self.tag_index[tag] = SerialIndex()
+                index.append(promise.serial, promise.id)
+
+    def forget_promise(self, promise: Promise) -> None:
+        """Drop a completed promise from memory; a checkpoint has it."""
+        del self.promises[promise.id]
+        del self.completed[promise.id]
+        self.promise_index.discard(promise.serial)
+        if promise.tags is not None:
+            for tag in promise.tags.items():
+                index = self.tag_index[tag]
+                index.discard(promise.serial)
+                if not index:
+                    del self.tag_index[tag]
+
+    def index_for(self, tags: dict[str, str]) -> SerialIndex:
+        """The smallest index that holds every promise in memory with these tags."""
+        if not tags:
+            return self.promise_index
+        return min((self.tag_index.get(tag, _NO_ENTRIES) for tag in tags.items()), key=len)
+
     def promise_completed(self, record: r.PromiseCompleted) -> None:
         promise = self.promises[record.id]
         assert promise.state is PromiseState.PENDING, "a promise completes once"
-        self.promises[record.id] = replace(
+        completed = replace(
             promise,
             state=record.state,
             value=record.value,
             key_for_complete=record.key_for_complete,
             completed_on=record.completed_on,
         )
+        self.promises[record.id] = self.completed[record.id] = completed
         self.pending_count -= 1
+        if self.tracks_changes:
+            self.changes.promises.add(record.id)
         self.timers.append(((TimerKind.PROMISE, record.id), None))
         root = self.roots.get(record.id)
         if root is not None:
@@ -154,6 +246,8 @@ class ShardState:
                 self._move(task, TaskState.COMPLETED)
         callbacks = self.callbacks.pop(record.id, None)
         if callbacks is not None:
+            if self.tracks_changes:
+                self.changes.callbacks.update(dict.fromkeys(callbacks, record.id))
             for identifier in sorted(callbacks):
                 self._fire(callbacks[identifier], record.at)
 
@@ -184,14 +278,18 @@ class ShardState:
     def callback_created(self, record: r.CallbackCreated) -> None:
         callback = record.callback
         self.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+        if self.tracks_changes:
+            self.changes.callbacks[callback.id] = callback.promise_id
 
     # Tasks
 
     def _add_task(self, task: Task) -> None:
-        old = self.tasks.get(task.id)
-        if old is not None:
-            if not old.is_final:
-                return
+        old = self.find_task(task.id)
+        if old is None:
+            self.tasks_count += 1
+        elif not old.is_final:
+            return
+        else:
             task.counter = old.counter + 1  # so that no old message fits the new task
         self.task_sequence += 1
         task.sequence = self.task_sequence
@@ -219,6 +317,8 @@ class ShardState:
         return deadline
 
     def _arm(self, task: Task) -> None:
+        if self.tracks_changes:
+            self.changes.tasks.add(task.id)
         self.timers.append(((TimerKind.TASK, task.id), self.timer_of(task)))
 
     def _move(self, task: Task, state: TaskState) -> None:
@@ -322,6 +422,8 @@ class ShardState:
 
     def schedule_deleted(self, record: r.ScheduleDeleted) -> None:
         schedule = self.schedules.pop(record.id)
+        if self.tracks_changes:
+            self.changes.schedules.add(record.id)
         self.schedule_index.discard(schedule.serial)
         self.timers.append(((TimerKind.SCHEDULE, record.id), None))
 
@@ -342,10 +444,12 @@ class ShardState:
 
     def _set_schedule(self, schedule: Schedule) -> None:
         self.schedules[schedule.id] = schedule
+        if self.tracks_changes:
+            self.changes.schedules.add(schedule.id)
         self.timers.append(((TimerKind.SCHEDULE, schedule.id), schedule.next_run_time))
 
     def _create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
-        if message.id in self.promises:
+        if self.find_promise(message.id) is not None:
             return  # as on the reference server: the promise stays, the schedule goes on
         promise = Promise(
             message.id,
@@ -372,6 +476,8 @@ class ShardState:
         self.timers.append(((TimerKind.LOCK, record.resource_id), None))
 
     def _drop_lock(self, resource_id: str) -> None:
+        if self.tracks_changes:
+            self.changes.locks.add(resource_id)
         lock = self.locks.pop(resource_id, None)
         if lock is None:
             return
@@ -383,6 +489,8 @@ class ShardState:
     def locks_renewed(self, record: r.LocksRenewed) -> None:
         for resource_id in self.locks_of.get(record.process_id, {}):
             lock = self.locks[resource_id]
+            if self.tracks_changes:
+                self.changes.locks.add(resource_id)
             expires_at = saturating_add(record.at, lock.ttl)
             self.locks[resource_id] = replace(lock, expires_at=expires_at)
             self.timers.append(((TimerKind.LOCK, resource_id), expires_at))
@@ -393,6 +501,8 @@ class ShardState:
         sequence = self.outbox_sequence.get(target, 0) + 1
         self.outbox_sequence[target] = sequence
         self.outbox.setdefault(target, {})[sequence] = message
+        if self.tracks_changes:
+            self.changes.outbox.add((target, sequence))
         self.messages.append((target, sequence, message))
 
     def message_received(self, record: r.MessageReceived) -> None:
@@ -407,6 +517,8 @@ class ShardState:
         waiting = self.outbox.get(record.target, {})
         for sequence in [number for number in waiting if number <= record.sequence]:
             del waiting[sequence]
+            if self.tracks_changes:
+                self.changes.outbox.add((record.target, sequence))
         if not waiting:
             self.outbox.pop(record.target, None)
 

@@ -41,7 +41,7 @@ def claim_task(machine: Machine, command: ClaimTask, now_ms: int) -> Reply:
     expires_at = saturating_add(now_ms, command.ttl)
     machine.emit(r.TaskClaimed(command.id, command.process_id, command.ttl, expires_at))
     claimed = Claimed(
-        task.kind, task.root_id, task.leaf_id, root=machine.state.promises.get(task.root_id)
+        task.kind, task.root_id, task.leaf_id, root=machine.state.find_promise(task.root_id)
     )
     return Reply(code, claimed=claimed)
 

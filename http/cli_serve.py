@@ -14,7 +14,14 @@ from .settings import Settings, settings_options
 
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "General": ("config", "help"),
-    "Storage": ("data", "in_memory", "shards", "segment_bytes"),
+    "Storage": (
+        "data",
+        "in_memory",
+        "shards",
+        "segment_bytes",
+        "checkpoint_interval_ms",
+        "checkpoint_log_bytes",
+    ),
     "Addresses and access": (
         "listen",
         "poll_listen",

@@ -22,7 +22,8 @@ import trio
 from troth import __version__
 from troth.core.machine import Options
 from troth.core.replies import TaskMessage
-from troth.persistence.errors import DataDirectoryError, LogFailure
+from troth.persistence.errors import CheckpointFailure, DataDirectoryError, LogFailure
+from troth.shards.checkpointer import Checkpointer
 from troth.shards.clock import SystemClock
 from troth.shards.delivery import Delivery
 from troth.shards.held import HeldMessages
@@ -34,6 +35,7 @@ from .api import Api, Readiness
 from .application import create_application, create_poll_application
 from .connection import ASGIApplication
 from .listener import Listener, ListenError
+from .local_zone import local_zone
 from .log_output import configure_logging
 from .push import PushSender
 from .rendering import render_message
@@ -54,6 +56,8 @@ def serve(settings: Settings) -> int:
         trio.run(_serve, settings, strict_exception_groups=True)
     except* (DataDirectoryError, ListenError) as group:
         problem = _first(group)
+    except* CheckpointFailure as group:
+        problem = f"{_first(group)} The server has stopped."
     except* LogFailure as group:
         problem = (
             f"{_first(group)} The server has stopped without acknowledging anything more. Check "
@@ -120,7 +124,7 @@ def _options(settings: Settings) -> Options:
     return Options(
         task_claim_timeout_ms=settings.task_claim_timeout_ms,
         catch_up_count=counts[chosen] if isinstance(chosen, str) else chosen,
-        time_zone=settings.time_zone,
+        time_zone=settings.time_zone if settings.time_zone is not None else local_zone(),
     )
 
 
@@ -165,6 +169,7 @@ class Server:
             options=_options(settings),
             mailbox_limit_count=settings.mailbox_limit_count,
         )
+        self.checkpointer: Checkpointer | None = None
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -197,6 +202,14 @@ class Server:
             )
             await nursery.start(self.delivery.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            self.checkpointer = self.shards.make_checkpointer(
+                self.storage,
+                interval_ms=self.settings.checkpoint_interval_ms,
+                log_bytes=self.settings.checkpoint_log_bytes,
+            )
+            if self.checkpointer is not None:
+                self.api.metrics.add_source("checkpoints", self.checkpointer.statistics)
+                nursery.start_soon(self.checkpointer.run)
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
@@ -231,6 +244,8 @@ class Server:
                     stopping.start_soon(listener.stop)
             if was_ready:
                 await self.shards.stop()
+                if self.checkpointer is not None:
+                    await self.checkpointer.checkpoint()
         for listener in listeners:
             listener.cut()
         nursery.cancel_scope.cancel()

@@ -105,6 +105,17 @@ class Settings:
         "Size of one file of the write-ahead log.",
     )
 
+    checkpoint_interval_ms: int = _setting(
+        limits.CHECKPOINT_INTERVAL_MS,
+        Number(100, _DAY_MS),
+        "Longest time between two checkpoints while anything changes.",
+    )
+    checkpoint_log_bytes: int = _setting(
+        limits.CHECKPOINT_LOG_BYTES,
+        Number(64 * _KIB, 1024 * _MIB),
+        "Growth of the log after which a checkpoint is made at once.",
+    )
+
     listen: ListenAddress = _setting(
         ListenAddress("127.0.0.1", 8001), Listen(), "Where the API is served."
     )

@@ -41,6 +41,7 @@ from .segments import (
 
 SECRET_BYTES = 32
 IDENTITY_NAME = "troth.json"
+CHECKPOINTS_NAME = "checkpoints"
 LOG_NAME = "log"
 
 _TEMPORARY_IDENTITY_NAME = "troth.json.tmp"

@@ -6,6 +6,9 @@ what was found, that nothing was changed, and what to do. The other two come fro
 
 # ruff: noqa: N818 - the names say what happened; an "Error" at the end of each would add nothing
 
+import errno
+import os
+
 UNCHANGED = "Nothing was changed."
 
 
@@ -102,3 +105,31 @@ class LogConflict(PersistenceError):
 
 class LogFailure(PersistenceError):
     """The log can no longer be written; the outcome of the last batch is unknown. Final."""
+
+
+class CheckpointFailure(PersistenceError):
+    """The checkpoint store cannot be opened, read or written; what it held before is intact."""
+
+    def __init__(self, path: str, problem: str, error: Exception) -> None:
+        full = os.strerror(errno.ENOSPC) in str(error)
+        advice = (
+            "The disk is full: free space, then start the server again."
+            if full
+            else "Check the disk, then start the server again."
+        )
+        super().__init__(
+            f"the checkpoints in {path} {problem}: {error}. Nothing acknowledged was lost: it is "
+            f"in the log. {advice}"
+        )
+        self.path = path
+
+
+class CheckpointDamaged(DataDirectoryError):
+    """The checkpoint store holds something other than what was written."""
+
+    def __init__(self, table: str, problem: str) -> None:
+        super().__init__(
+            f"the checkpoints are damaged, in table {table}: {problem}. {UNCHANGED} Restore a "
+            "snapshot (`troth snapshot restore`)."
+        )
+        self.table = table

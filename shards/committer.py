@@ -111,6 +111,9 @@ class Committer:
         self._changed = trio.Event()
         self._batches_count = 0
         self._records_count = 0
+        self._new_bytes = 0
+        self._new_bytes_wanted: int | None = None
+        self._enough_bytes = trio.Event()
 
     @property
     def pending_bytes(self) -> int:
@@ -137,7 +140,22 @@ class Committer:
         self._pending_bytes += size_bytes
         self.position += len(records)
         self._sizes.append((self.position, size_bytes))
+        self._new_bytes += size_bytes
+        if self._new_bytes_wanted is not None and self._new_bytes >= self._new_bytes_wanted:
+            self._enough_bytes.set()
         return self.position
+
+    async def wait_bytes(self, count: int) -> None:
+        """Wait until this many bytes were appended since `forget_bytes`."""
+        self._new_bytes_wanted = count
+        self._enough_bytes = trio.Event()
+        if self._new_bytes >= count:
+            self._enough_bytes.set()
+        await self._enough_bytes.wait()
+
+    def forget_bytes(self) -> None:
+        """Count appended bytes anew."""
+        self._new_bytes = 0
 
     async def run(self, writer: BatchWriter) -> None:
         """Hand batches to the writer, one a turn, until cancelled."""

@@ -35,21 +35,23 @@ class Part(Generic[Row]):
 
 
 async def page(
-    ask: Callable[[dict[int, int]], Awaitable[list[Part[Row]]]],
+    ask: Callable[[dict[int, int], int], Awaitable[list[Part[Row]]]],
     shards: list[int],
     limit_count: int,
     before_serial: int | None,
 ) -> tuple[list[Row], int | None]:
     """Gather one page.
 
-    `ask` takes {shard: serial to look below} and gives the parts in the same order. The second
+    `ask` takes {shard: serial to look below} and how many rows to give at most, and gives the parts
+    in the same order. The second
     result is the last row's serial if the page is full, else None (rest.md 10.2).
     """
     rows: list[Row] = []
+    share_count = _share(limit_count, len(shards))
     unread = dict.fromkeys(shards, before_serial if before_serial is not None else INTEGER_MAX)
     while unread:
         wanted = dict(unread)
-        for index, part in zip(wanted, await ask(wanted), strict=True):
+        for index, part in zip(wanted, await ask(wanted, share_count), strict=True):
             rows.extend(part.rows)
             if part.next_before is None:
                 del unread[index]
@@ -61,3 +63,15 @@ async def page(
             last = rows[-1].serial
             unread = {index: before for index, before in unread.items() if before > last}
     return rows, rows[-1].serial if rows and len(rows) == limit_count else None
+
+
+def _share(limit_count: int, shards_count: int) -> int:
+    """How many rows to ask each shard for at a time.
+
+    Ids are spread evenly, so a shard's share of a page is about the same for all; a little more
+    makes a second round rare, and asking for the whole page would read most rows in vain.
+    """
+    if shards_count <= 1:
+        return limit_count
+    share = limit_count / shards_count
+    return min(limit_count, int(share + 2 * share**0.5) + 2)

@@ -17,7 +17,8 @@ import outcome
 import structlog
 import trio
 
-from troth.core import records
+from troth.core import checkpointing, records
+from troth.core.captures import Capture
 from troth.core.codes import Code
 from troth.core.commands import Acknowledge, Command, Expire
 from troth.core.limits import (
@@ -131,9 +132,11 @@ class ShardStatistics:
     timers_fired_count: int
     timer_lateness_max_ms: int
     promises_count: int
+    promises_in_memory_count: int
     promises_pending_count: int
     callbacks_count: int
     tasks_count: int
+    tasks_in_memory_count: int
     tasks_claimed_count: int
     schedules_count: int
     locks_count: int
@@ -264,6 +267,7 @@ class Shard:
             kind, identifier = due.popleft()
             self._take(self._step(Expire(kind, identifier), now_ms), None, turn)
             self._timers_fired_count += 1
+        self.machine.timers_may_be_late = bool(due)
         mailbox = self._mailbox
         for _ in range(min(len(mailbox), BATCH_LIMIT_COUNT)):
             command, waiter, place, held = mailbox.popleft()
@@ -381,6 +385,10 @@ class Shard:
         for waiter, _, _ in turn.answers:
             waiter.refuse(error)
 
+    def capture(self) -> Capture:
+        """Collect what changed since the last checkpoint; what was stepped so far is in it."""
+        return checkpointing.capture(self.machine.state, self.sequence, self._committer.position)
+
     @property
     def is_quiet(self) -> bool:
         """Whether nothing waits here: no command, no reply."""
@@ -397,10 +405,12 @@ class Shard:
             timers_count=len(self._wheel),
             timers_fired_count=self._timers_fired_count,
             timer_lateness_max_ms=self._lateness_max_ms,
-            promises_count=len(state.promises),
+            promises_count=state.promises_count,
+            promises_in_memory_count=len(state.promises),
             promises_pending_count=state.pending_count,
             callbacks_count=len(state.callbacks),
-            tasks_count=len(state.tasks),
+            tasks_count=state.tasks_count,
+            tasks_in_memory_count=len(state.tasks),
             tasks_claimed_count=sum(len(held) for held in state.claimed.values()),
             schedules_count=len(state.schedules),
             locks_count=len(state.locks),

@@ -13,7 +13,7 @@ from typing import final
 
 import trio
 
-from troth.core import records
+from troth.core import checkpointing, records
 from troth.core.commands import (
     ClaimTask,
     Command,
@@ -27,9 +27,11 @@ from troth.core.machine import Machine, Options
 from troth.core.model import Fence, Promise, PromiseState, Schedule, TaskKind, replace
 from troth.core.patterns import Pattern
 from troth.core.replies import Reply
+from troth.persistence.checkpoints import Checkpoints
 from troth.persistence.log import LogRecord
 
 from . import gather
+from .checkpointer import Checkpointer
 from .clock import Clock
 from .committer import BatchWriter, Committer, CommitterStatistics
 from .errors import Overloaded, Stopping, StorageFailed
@@ -95,6 +97,9 @@ class Shards:
         Raises a `persistence.errors.DataDirectoryError`; then these shards are not to be used.
         """
         started = time.monotonic()
+        checkpoints = storage.checkpoints
+        if checkpoints is not None:
+            self._load(checkpoints)
         count = self.replay(storage.records())
         self.committer.begin(storage.next_sequence)
         duration_ms = int((time.monotonic() - started) * 1000)
@@ -105,11 +110,39 @@ class Shards:
         count = 0
         states = [shard.machine.state for shard in self._shards]
         for _, entry in recovered:
+            if entry.shard_sequence <= self._shards[entry.shard].sequence:
+                continue  # the checkpoint covers it
             states[entry.shard].replay(records.decode(entry.body))
             self._shards[entry.shard].sequence = entry.shard_sequence
             count += 1
         self._serial = max(state.largest_serial for state in states)
         return count
+
+    def _load(self, checkpoints: Checkpoints) -> None:
+        """Bring the state to the checkpoint, from where the log goes on."""
+        for shard in self._shards:
+            state = shard.machine.state
+            state.cold = checkpoints.reader.shards[shard.index]
+            state.tracks_changes = True
+            loaded = checkpoints.load(shard.index)
+            if loaded is not None:
+                checkpointing.load(state, loaded)
+                shard.sequence = loaded.header.sequence
+
+    def make_checkpointer(
+        self, storage: Storage, *, interval_ms: int, log_bytes: int
+    ) -> Checkpointer | None:
+        """What makes the checkpoints; None if the storage keeps none."""
+        if storage.checkpoints is None:
+            return None
+        return Checkpointer(
+            self._shards,
+            self.committer,
+            storage.checkpoints,
+            storage.trim,
+            interval_ms=interval_ms,
+            log_bytes=log_bytes,
+        )
 
     async def run(
         self,
@@ -177,7 +210,7 @@ class Shards:
             # the record of it is before those of the task: so it can be looked at without asking,
             # which could fail although the claim has succeeded.
             leaf_shard = self._shards[self.shard_of(claimed.leaf_id)]
-            leaf = leaf_shard.machine.state.promises.get(claimed.leaf_id)
+            leaf = leaf_shard.machine.state.find_promise(claimed.leaf_id)
             reply = replace(reply, claimed=replace(claimed, leaf=leaf))
         return reply
 
@@ -234,13 +267,13 @@ class Shards:
     ) -> tuple[list[Promise], int | None]:
         """A page of promises, newest first, and the serial to go on below (None: no full page)."""
 
-        async def ask(wanted: dict[int, int]) -> list[gather.Part[Promise]]:
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
             replies = await self._ask_all(
                 [
                     (
                         index,
                         SearchPromises(
-                            pattern, states, dict(tags), limit_count, before, SEARCH_SCAN_COUNT
+                            pattern, states, dict(tags), count, before, SEARCH_SCAN_COUNT
                         ),
                     )
                     for index, before in wanted.items()
@@ -260,14 +293,12 @@ class Shards:
     ) -> tuple[list[Schedule], int | None]:
         """A page of schedules; see search_promises."""
 
-        async def ask(wanted: dict[int, int]) -> list[gather.Part[Schedule]]:
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Schedule]]:
             replies = await self._ask_all(
                 [
                     (
                         index,
-                        SearchSchedules(
-                            pattern, dict(tags), limit_count, before, SEARCH_SCAN_COUNT
-                        ),
+                        SearchSchedules(pattern, dict(tags), count, before, SEARCH_SCAN_COUNT),
                     )
                     for index, before in wanted.items()
                 ]

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 from troth.core.limits import SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
-from troth.persistence.data_directory import DataDirectory
+from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.data_directory import CHECKPOINTS_NAME, DataDirectory
+from troth.persistence.errors import LogDamaged
 from troth.persistence.files import RealFiles
 from troth.persistence.log import LogRecord, LogStatistics, MemoryLog
+from troth.persistence.rows import TABLES
+from troth.persistence.store import LmdbStore
 
 from .committer import BatchWriter, Committer, DirectWriter, start_writer_thread
 
@@ -53,8 +57,20 @@ class Storage(Protocol):
         """The sequence of the next record; only after all of `records` was read."""
         ...  # pragma: no cover
 
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        """The checkpoints, if this storage keeps any."""
+        ...  # pragma: no cover
+
+    def trim(self, to_sequence: int) -> None:
+        """Let the log forget records below a sequence."""
+        ...  # pragma: no cover
+
     def records(self) -> Iterator[tuple[int, LogRecord]]:
-        """All records, in order. What comes may still be refused at the end."""
+        """All records that a checkpoint may not cover, in order.
+
+        What comes may still be refused at the end.
+        """
         ...  # pragma: no cover
 
     def make_writer(self, committer: Committer) -> BatchWriter:
@@ -82,6 +98,10 @@ class MemoryStorage:
         self.shard_count = shard_count or SHARDS_DEFAULT_COUNT
         self.secret = secrets.token_bytes(32)
         self._log = MemoryLog()
+        self.checkpoints: Checkpoints | None = None
+
+    def trim(self, to_sequence: int) -> None:
+        self._log.trim(to_sequence)
 
     @property
     def next_sequence(self) -> int:
@@ -106,7 +126,8 @@ class MemoryStorage:
 class DirectoryStorage:
     """A data directory, locked for this process.
 
-    Opening raises a `persistence.errors.DataDirectoryError`, whose text tells an operator what to do.
+    Opening raises a `persistence.errors.DataDirectoryError`, whose text tells an operator what to
+    do.
     """
 
     def __init__(
@@ -120,6 +141,14 @@ class DirectoryStorage:
             created_at_ms=time.time_ns() // 1_000_000,
             segment_bytes=segment_bytes,
         )
+        try:
+            store = LmdbStore(path / CHECKPOINTS_NAME, TABLES)
+            self._checkpoints = Checkpoints(
+                store, self._directory.identity.data_id, self._directory.shard_count
+            )
+        except BaseException:
+            self._directory.close()
+            raise
 
     @property
     def shard_count(self) -> int:
@@ -133,8 +162,22 @@ class DirectoryStorage:
     def next_sequence(self) -> int:
         return self._directory.log.next_sequence
 
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        return self._checkpoints
+
+    def trim(self, to_sequence: int) -> None:
+        self._directory.log.trim(to_sequence)
+
     def records(self) -> Iterator[tuple[int, LogRecord]]:
-        return self._directory.recover()
+        position = self._checkpoints.position
+        yield from self._directory.recover(position + 1)
+        if self._directory.log.next_sequence <= position:
+            raise LogDamaged(
+                self._directory.path,
+                0,
+                f"the log ends before sequence {position}, which the checkpoints have reached",
+            )
 
     def make_writer(self, committer: Committer) -> BatchWriter:
         return start_writer_thread(self._directory.log, committer)
@@ -147,4 +190,5 @@ class DirectoryStorage:
         return report.torn_bytes_cut, report.torn_file
 
     def close(self) -> None:
+        self._checkpoints.close()
         self._directory.close()

@@ -120,7 +120,11 @@ class System:
 
     def tell(self, index: int, command: c.Command) -> Step:
         """Step one machine."""
-        step = self.machines[index].step(command, self.now)
+        machine = self.machines[index]
+        machine.timers_may_be_late = any(
+            deadline <= self.now for deadline in self.timers[index].values()
+        )
+        step = machine.step(command, self.now)
         self._note_transitions(command, step)
         self._take(index, step)
         return step

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
+from troth.persistence.checkpoints import Checkpoints
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.log import LogRecord, LogStatistics
 from troth.persistence.segmented_log import InlineExecutor, SegmentedLog
 from troth.persistence.simulated_files import SimulatedFiles
+from troth.persistence.store import Store
 from troth.shards.committer import BatchWriter, Committer
 
 PATH = "/data"
@@ -27,6 +29,7 @@ class SimulatedStorage:
         writer_for: Callable[[SegmentedLog, Committer], BatchWriter],
         *,
         segment_bytes: int = 64 * 1024,
+        store: Store | None = None,
     ) -> None:
         """Open the directory. Raises a `DataDirectoryError` as the real one does."""
         self._writer_for = writer_for
@@ -39,6 +42,11 @@ class SimulatedStorage:
             segment_bytes=segment_bytes,
             executor=InlineExecutor(),
         )
+        self.checkpoints: Checkpoints | None = None
+        if store is not None:
+            self.checkpoints = Checkpoints(
+                store, self._directory.identity.data_id, self._directory.shard_count
+            )
 
     @property
     def shard_count(self) -> int:
@@ -57,8 +65,13 @@ class SimulatedStorage:
     def next_sequence(self) -> int:
         return self._directory.log.next_sequence
 
+    def trim(self, to_sequence: int) -> None:
+        self._directory.log.trim(to_sequence)
+
     def records(self) -> Iterator[tuple[int, LogRecord]]:
-        return self._directory.recover()
+        position = 0 if self.checkpoints is None else self.checkpoints.position
+        yield from self._directory.recover(position + 1)
+        assert self.next_sequence > position, "checkpoints never know more than the log"
 
     def make_writer(self, committer: Committer) -> BatchWriter:
         return self._writer_for(self._directory.log, committer)

@@ -21,13 +21,12 @@ class Row:
 class FakeShard:
     """Answers as a shard does: looks at `scan_count` entries at a time, newest first."""
 
-    def __init__(self, rows: list[Row], scan_count: int, limit_count: int) -> None:
+    def __init__(self, rows: list[Row], scan_count: int) -> None:
         self.rows = sorted(rows, key=lambda row: -row.serial)
         self.scan_count = scan_count
-        self.limit_count = limit_count
         self.asked_count = 0
 
-    def answer(self, before: int) -> Part[Row]:
+    def answer(self, before: int, limit_count: int) -> Part[Row]:
         """The next part below a serial."""
         self.asked_count += 1
         found: list[Row] = []
@@ -36,7 +35,7 @@ class FakeShard:
             last = row.serial
             if row.matches:
                 found.append(row)
-                if len(found) == self.limit_count:
+                if len(found) == limit_count:
                     break
         more = any(row.serial < last for row in self.rows)
         return Part(tuple(found), last if more else None)
@@ -51,7 +50,7 @@ def worlds(draw: st.DrawFn) -> tuple[dict[int, FakeShard], int]:
     rows: dict[int, list[Row]] = {index: [] for index in range(4)}
     for serial, (index, matches) in enumerate(placed, 1):
         rows[index].append(Row(serial, matches))
-    return {i: FakeShard(rows[i], scan_count, limit_count) for i in rows}, limit_count
+    return {i: FakeShard(rows[i], scan_count) for i in rows}, limit_count
 
 
 def gather(
@@ -59,9 +58,9 @@ def gather(
 ) -> tuple[list[Row], int | None]:
     """Run one page."""
 
-    async def ask(wanted: dict[int, int]) -> list[Part[Row]]:
+    async def ask(wanted: dict[int, int], count: int) -> list[Part[Row]]:
         await trio.lowlevel.checkpoint()
-        return [shards[index].answer(below) for index, below in wanted.items()]
+        return [shards[index].answer(below, count) for index, below in wanted.items()]
 
     async def main() -> tuple[list[Row], int | None]:
         return await page(ask, list(shards), limit_count, before)
@@ -89,8 +88,8 @@ def test_pages_are_what_sorting_everything_gives(world: tuple[dict[int, FakeShar
 
 
 def test_a_full_page_does_not_ask_shards_that_have_only_older_rows() -> None:
-    new = FakeShard([Row(serial, True) for serial in range(100, 110)], 5, 5)
-    old = FakeShard([Row(serial, False) for serial in range(50)], 5, 5)
+    new = FakeShard([Row(serial, True) for serial in range(100, 110)], 5)
+    old = FakeShard([Row(serial, False) for serial in range(50)], 5)
 
     rows, cursor = gather({0: new, 1: old}, 5, None)
 

@@ -1,0 +1,74 @@
+"""What a shard hands to a checkpoint: everything that changed since the last one.
+
+The objects are the state's own where those never change (promises, callbacks, schedules, locks) and
+copies where they do (tasks). None stands for something that is gone.
+"""
+
+from msgspec import Struct
+
+from .model import Callback, Lock, Promise, Schedule, Task
+from .records import ShardMessage
+
+OutboxKey = tuple[int, int]
+"""Target shard and sequence of an outbox message."""
+
+
+class ShardHeader(Struct, frozen=True):
+    """What a shard must know beside its entities.
+
+    `sequence` is the shard sequence of the last record that the checkpoint covers, `position` a log
+    sequence such that all of the shard's records up to it are covered. The `live_` counts say how
+    many rows a complete checkpoint has.
+    """
+
+    shard: int
+    sequence: int
+    position: int
+    task_sequence: int
+    largest_serial: int
+    inbox: dict[int, int]
+    outbox_sequence: dict[int, int]
+    promises_count: int
+    tasks_count: int
+    live_promises_count: int
+    live_tasks_count: int
+    callbacks_count: int
+    schedules_count: int
+    locks_count: int
+    outbox_count: int
+
+
+class Capture(Struct):
+    """The changes of one shard, by id."""
+
+    header: ShardHeader
+    promises: dict[str, Promise | None]
+    tasks: dict[str, Task | None]
+    callbacks: dict[str, Callback | None]
+    schedules: dict[str, Schedule | None]
+    locks: dict[str, Lock | None]
+    outbox: dict[OutboxKey, ShardMessage | None]
+
+    @property
+    def rows_count(self) -> int:
+        """How many entities changed."""
+        return (
+            len(self.promises)
+            + len(self.tasks)
+            + len(self.callbacks)
+            + len(self.schedules)
+            + len(self.locks)
+            + len(self.outbox)
+        )
+
+
+class Loaded(Struct):
+    """What is live in a shard, as a checkpoint has it."""
+
+    header: ShardHeader
+    promises: list[Promise]
+    tasks: list[Task]
+    callbacks: list[Callback]
+    schedules: list[Schedule]
+    locks: list[Lock]
+    outbox: dict[OutboxKey, ShardMessage]

@@ -1,0 +1,211 @@
+"""Checkpoints: the state of all shards up to a point in the log, in an ordered store.
+
+A checkpoint is incremental: it adds what the shards captured since the last one, in one commit, so
+a crash leaves the old checkpoint or the new one. Live entities (pending promises, unfinished tasks,
+...) and finished ones are in separate tables: a start reads only the former. What the log holds up
+to `position` is covered and may be trimmed; the checkpoint is synced before that.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from troth.core.captures import Capture, Loaded, ShardHeader
+from troth.core.model import PromiseState
+
+from . import rows
+from .cold import ColdReader
+from .errors import CheckpointDamaged
+from .rows import RowDecoder
+from .store import Snapshot, Store, Write
+
+_FORMAT_KEY = b"format"
+_DATA_ID_KEY = b"data id"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStatistics:
+    """What checkpoints have done since the start."""
+
+    checkpoints_count: int
+    rows_count: int
+    position: int
+    size_bytes: int
+
+
+@final
+class Checkpoints:
+    """The checkpoints of one data directory.
+
+    Opening raises CheckpointDamaged if the store belongs to other data or has another format.
+    """
+
+    def __init__(self, store: Store, data_id: bytes, shard_count: int) -> None:
+        self._store = store
+        self._shard_count = shard_count
+        self._decoder = RowDecoder()
+        self._checkpoints_count = 0
+        self._rows_count = 0
+        snapshot = store.snapshot()
+        self._is_new = self._check(snapshot, data_id)
+        self._data_id = data_id
+        self._headers = self._read_headers(snapshot)
+        self.reader = ColdReader(snapshot, shard_count)
+
+    def _check(self, snapshot: Snapshot, data_id: bytes) -> bool:
+        """Check whose store this is; whether it is new."""
+        version = snapshot.get(rows.META, _FORMAT_KEY)
+        if version is None:
+            return True
+        if version != b"%d" % rows.FORMAT_VERSION:
+            raise CheckpointDamaged(
+                rows.META,
+                f"format {version!r} is unknown; this version of Troth knows {rows.FORMAT_VERSION}",
+            )
+        if snapshot.get(rows.META, _DATA_ID_KEY) != data_id:
+            raise CheckpointDamaged(rows.META, "it belongs to another data directory")
+        return False
+
+    def _read_headers(self, snapshot: Snapshot) -> dict[int, ShardHeader]:
+        found = {}
+        for key, value in snapshot.scan(rows.HEADERS, b"", b"\xff" * 8):
+            header = self._decoder.header(key, value)
+            found[header.shard] = header
+        if found and sorted(found) != list(range(self._shard_count)):
+            raise CheckpointDamaged(rows.HEADERS, "headers of shards are missing")
+        return found
+
+    @property
+    def position(self) -> int:
+        """All records of the log up to this sequence are covered."""
+        return min((header.position for header in self._headers.values()), default=0)
+
+    def covered_sequence(self, shard: int) -> int:
+        """The shard sequence of the last record that is covered."""
+        header = self._headers.get(shard)
+        return header.sequence if header is not None else 0
+
+    def load(self, shard: int) -> Loaded | None:
+        """What is live in a shard; None if there is no checkpoint. Raises CheckpointDamaged."""
+        header = self._headers.get(shard)
+        if header is None:
+            return None
+        decoder, scan = self._decoder, self._scan
+        loaded = Loaded(
+            header,
+            [
+                decoder.promise(rows.LIVE_PROMISES, key, value)
+                for key, value in scan(rows.LIVE_PROMISES, shard)
+            ],
+            [
+                decoder.task(rows.LIVE_TASKS, key, value)
+                for key, value in scan(rows.LIVE_TASKS, shard)
+            ],
+            [decoder.callback(key, value) for key, value in scan(rows.CALLBACKS, shard)],
+            [decoder.schedule(key, value) for key, value in scan(rows.SCHEDULES, shard)],
+            [decoder.lock(key, value) for key, value in scan(rows.LOCKS, shard)],
+            {
+                rows.outbox_place(key): decoder.message(key, value)
+                for key, value in scan(rows.OUTBOX, shard)
+            },
+        )
+        _check_counts(loaded)
+        return loaded
+
+    def _scan(self, table: str, shard: int) -> Iterator[tuple[bytes, bytes]]:
+        prefix = rows.shard_key(shard)
+        return self.reader.snapshot.scan(table, prefix, rows.after(prefix))
+
+    def write(self, captures: Sequence[Capture]) -> None:
+        """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailure."""
+        self._store.commit(self._writes(captures))
+        for capture in captures:
+            self._headers[capture.header.shard] = capture.header
+            self._rows_count += capture.rows_count
+        self._is_new = False
+        self._checkpoints_count += 1
+
+    def _writes(self, captures: Sequence[Capture]) -> Iterator[Write]:
+        if self._is_new:
+            yield rows.META, _FORMAT_KEY, b"%d" % rows.FORMAT_VERSION
+            yield rows.META, _DATA_ID_KEY, self._data_id
+        for capture in captures:
+            shard = capture.header.shard
+            yield from _promise_writes(shard, capture)
+            yield from _task_writes(shard, capture)
+            yield from _plain_writes(rows.CALLBACKS, shard, capture.callbacks)
+            yield from _plain_writes(rows.SCHEDULES, shard, capture.schedules)
+            yield from _plain_writes(rows.LOCKS, shard, capture.locks)
+            for (target, sequence), message in sorted(capture.outbox.items(), key=lambda i: i[0]):
+                key = rows.outbox_key(shard, target, sequence)
+                yield _write(rows.OUTBOX, key, message)
+            yield _write(rows.HEADERS, rows.shard_key(shard), capture.header)
+
+    def renew(self) -> None:
+        """Let cold reads see the newest commit. In the thread that reads."""
+        self.reader.renew(self._store.snapshot())
+
+    def statistics(self) -> CheckpointStatistics:
+        """Counters for metrics."""
+        return CheckpointStatistics(
+            self._checkpoints_count, self._rows_count, self.position, self._store.size_bytes()
+        )
+
+    def close(self) -> None:
+        """Close the store."""
+        self.reader.close()
+        self._store.close()
+
+
+def _write(table: str, key: bytes, entity: object | None) -> Write:
+    return table, key, None if entity is None else rows.encode(table, key, entity)
+
+
+def _plain_writes(table: str, shard: int, entities: Mapping[str, object]) -> Iterator[Write]:
+    for name in sorted(entities):
+        yield _write(table, rows.id_key(shard, name), entities[name])
+
+
+def _promise_writes(shard: int, capture: Capture) -> Iterator[Write]:
+    for name in sorted(capture.promises):
+        promise = capture.promises[name]
+        key = rows.id_key(shard, name)
+        if promise is None:
+            continue
+        if promise.state is PromiseState.PENDING:
+            yield _write(rows.LIVE_PROMISES, key, promise)
+            continue
+        yield rows.LIVE_PROMISES, key, None
+        yield _write(rows.PROMISES, key, promise)
+        for table, index_key in rows.index_keys(shard, promise):
+            yield table, index_key, name.encode()
+
+
+def _task_writes(shard: int, capture: Capture) -> Iterator[Write]:
+    for name in sorted(capture.tasks):
+        task = capture.tasks[name]
+        key = rows.id_key(shard, name)
+        if task is None:
+            continue
+        if task.is_final:
+            yield rows.LIVE_TASKS, key, None
+            yield _write(rows.TASKS, key, task)
+        else:
+            yield _write(rows.LIVE_TASKS, key, task)
+
+
+def _check_counts(loaded: Loaded) -> None:
+    """Whether as many rows were read as were written: a lost page must not go unnoticed."""
+    header = loaded.header
+    for name, found, expected in (
+        (rows.LIVE_PROMISES, len(loaded.promises), header.live_promises_count),
+        (rows.LIVE_TASKS, len(loaded.tasks), header.live_tasks_count),
+        (rows.CALLBACKS, len(loaded.callbacks), header.callbacks_count),
+        (rows.SCHEDULES, len(loaded.schedules), header.schedules_count),
+        (rows.LOCKS, len(loaded.locks), header.locks_count),
+        (rows.OUTBOX, len(loaded.outbox), header.outbox_count),
+    ):
+        if found != expected:
+            raise CheckpointDamaged(
+                name, f"shard {header.shard} has {found} rows where {expected} were written"
+            )

@@ -1,0 +1,146 @@
+"""Reading completed promises and finished tasks back from the checkpoint store.
+
+`ColdReader` holds the snapshot that all shards read; `renew` exchanges it after a checkpoint, in
+the same moment in which the shards drop from memory what it holds. A search uses the index that
+promises the fewest rows, looks at a bounded number of them, and says where to go on.
+"""
+
+import heapq
+from collections.abc import Iterator
+from typing import Final, final
+
+from troth.core.cold import Found, Query
+from troth.core.lifecycles import FINAL_STATES
+from troth.core.model import Promise, Task
+
+from . import rows
+from .errors import CheckpointDamaged
+from .rows import RowDecoder
+from .store import Snapshot
+
+READ_COUNT: Final = 100
+"""Rows that one step of a search decodes; it takes about a millisecond."""
+
+PREFIX_SCAN_COUNT: Final = 2_000
+"""If no more ids than this begin with a pattern's prefix, they are read in order of id."""
+
+Place = tuple[int, bytes]
+"""A serial and the id's bytes, as an index has them."""
+
+
+@final
+class ColdReader:
+    """The cold side of all shards of a process, for the thread that runs them."""
+
+    def __init__(self, snapshot: Snapshot, shard_count: int) -> None:
+        self.snapshot = snapshot
+        self.decoder = RowDecoder()
+        self.shards = [ShardColdStore(self, shard) for shard in range(shard_count)]
+
+    def renew(self, snapshot: Snapshot) -> None:
+        """Read a newer snapshot from here on."""
+        old, self.snapshot = self.snapshot, snapshot
+        old.close()
+
+    def close(self) -> None:
+        """Let go of the snapshot."""
+        self.snapshot.close()
+
+
+@final
+class ShardColdStore:
+    """One shard's `core.cold.ColdStore`. Raises CheckpointDamaged for a row that has rotted."""
+
+    def __init__(self, reader: ColdReader, shard: int) -> None:
+        self._reader = reader
+        self._shard = shard
+
+    def promise(self, promise_id: str) -> Promise | None:
+        """See ColdStore."""
+        key = rows.id_key(self._shard, promise_id)
+        value = self._reader.snapshot.get(rows.PROMISES, key)
+        return None if value is None else self._reader.decoder.promise(rows.PROMISES, key, value)
+
+    def task(self, task_id: str) -> Task | None:
+        """See ColdStore."""
+        key = rows.id_key(self._shard, task_id)
+        value = self._reader.snapshot.get(rows.TASKS, key)
+        return None if value is None else self._reader.decoder.task(rows.TASKS, key, value)
+
+    def search(self, query: Query) -> Found:
+        """See ColdStore."""
+        if not any(state in query.states for state in FINAL_STATES):
+            return Found([], None)
+        if query.pattern.prefix:
+            found = self._search_prefix(query)
+            if found is not None:
+                return found
+        return self._search_places(query, self._places(query))
+
+    def _search_prefix(self, query: Query) -> Found | None:
+        """Sift all ids with the pattern's prefix, if there are few; None if there are many."""
+        decoder = self._reader.decoder
+        start, stop = rows.prefix_range(self._shard, query.pattern.prefix)
+        candidates: list[tuple[int, bytes, bytes]] = []
+        scan = self._reader.snapshot.scan(rows.PROMISES, start, stop)
+        for count, (key, value) in enumerate(scan):
+            if count == PREFIX_SCAN_COUNT:
+                return None
+            head = decoder.promise_head(key, value)
+            if head.serial < query.before_serial and head.state in query.states:
+                candidates.append((head.serial, key, value))
+        candidates.sort(reverse=True)
+        matched: list[Promise] = []
+        for place, (serial, key, value) in enumerate(candidates):
+            promise = decoder.promise(rows.PROMISES, key, value)
+            if query.matches(promise):
+                matched.append(promise)
+                if len(matched) == query.limit_count and place + 1 < len(candidates):
+                    return Found(matched, serial)
+        return Found(matched, None)
+
+    def _places(self, query: Query) -> Iterator[Place]:
+        """The candidates, newest first, from the best index."""
+        shard = self._shard
+        if query.tags:
+            key, value = next(iter(query.tags.items()))
+            return self._index(rows.BY_TAG, rows.tag_prefix(shard, key, value), query)
+        states = [state for state in FINAL_STATES if state in query.states]
+        if len(states) == len(FINAL_STATES):
+            return self._index(rows.BY_SERIAL, rows.shard_key(shard), query)
+        return heapq.merge(
+            *(
+                self._index(rows.BY_STATE, rows.state_prefix(shard, state), query)
+                for state in states
+            ),
+            reverse=True,
+        )
+
+    def _index(self, table: str, prefix: bytes, query: Query) -> Iterator[Place]:
+        start = prefix + rows.newest_first(query.before_serial - 1)
+        for key, identifier in self._reader.snapshot.scan(table, start, rows.after(prefix)):
+            yield rows.serial_of(key), identifier
+
+    def _search_places(self, query: Query, places: Iterator[Place]) -> Found:
+        """Read the rows at the places whose id matches; the others cost next to nothing."""
+        matched: list[Promise] = []
+        last = query.before_serial
+        read_count = 0
+        for count, (serial, identifier) in enumerate(places):
+            if (
+                count == query.scan_count
+                or read_count == READ_COUNT
+                or len(matched) == query.limit_count
+            ):
+                return Found(matched, last)
+            last = serial
+            promise_id = identifier.decode()
+            if not query.pattern.matches(promise_id):
+                continue
+            read_count += 1
+            promise = self.promise(promise_id)
+            if promise is None:
+                raise CheckpointDamaged(rows.PROMISES, "an index names a row that is missing")
+            if promise.serial == serial and query.matches(promise):
+                matched.append(promise)
+        return Found(matched, None)

@@ -1,0 +1,214 @@
+"""How entities are laid out in the checkpoint store: tables, keys, values. Format 1; see README.md.
+
+Every key begins with the shard's number, so that a shard's rows are one range. A value carries a
+CRC32C of table, key and content, so that a row that has rotted, or that was found under another's
+key, is noticed when it is read.
+"""
+
+import hashlib
+from typing import Final, TypeVar
+
+import google_crc32c
+import msgspec
+from msgspec import Struct
+
+from troth.core import records
+from troth.core.captures import ShardHeader
+from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, Task
+from troth.core.records import ShardMessage
+
+from .errors import CheckpointDamaged
+
+FORMAT_VERSION: Final = 1
+
+META = "meta"
+HEADERS = "headers"
+LIVE_PROMISES = "live_promises"
+PROMISES = "promises"
+LIVE_TASKS = "live_tasks"
+TASKS = "tasks"
+CALLBACKS = "callbacks"
+SCHEDULES = "schedules"
+LOCKS = "locks"
+OUTBOX = "outbox"
+BY_SERIAL = "promises_by_serial"
+BY_STATE = "promises_by_state"
+BY_TAG = "promises_by_tag"
+
+TABLES: Final = (
+    META,
+    HEADERS,
+    LIVE_PROMISES,
+    PROMISES,
+    LIVE_TASKS,
+    TASKS,
+    CALLBACKS,
+    SCHEDULES,
+    LOCKS,
+    OUTBOX,
+    BY_SERIAL,
+    BY_STATE,
+    BY_TAG,
+)
+
+_ID_BYTES_MAX: Final = 480
+_ID_HEAD_BYTES: Final = 440
+_SERIAL_END: Final = 2**64 - 1
+_STATE_BYTE: Final = {
+    PromiseState.RESOLVED: b"\x01",
+    PromiseState.REJECTED: b"\x02",
+    PromiseState.REJECTED_CANCELED: b"\x03",
+    PromiseState.REJECTED_TIMEDOUT: b"\x04",
+}
+
+Entity = TypeVar("Entity")
+
+
+def shard_key(shard: int) -> bytes:
+    """What all keys of a shard begin with."""
+    return shard.to_bytes(2, "big")
+
+
+def id_key(shard: int, identifier: str) -> bytes:
+    """The key of an entity.
+
+    Ids too long for a key keep their beginning, so that ranges by prefix work, and end in a hash.
+    """
+    text = identifier.encode()
+    if len(text) > _ID_BYTES_MAX:
+        digest = hashlib.blake2b(text, digest_size=32).digest()
+        text = text[:_ID_HEAD_BYTES] + b"\xff" + digest
+    return shard.to_bytes(2, "big") + text
+
+
+def prefix_range(shard: int, prefix: str) -> tuple[bytes, bytes]:
+    """The range of keys of ids that begin so; it may hold a few others."""
+    start = shard_key(shard) + prefix.encode()[:_ID_HEAD_BYTES]
+    return start, after(start)
+
+
+def after(prefix: bytes) -> bytes:
+    """The smallest key after all that begin so."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 512
+
+
+def newest_first(serial: int) -> bytes:
+    """A serial as part of a key, so that ascending keys are descending serials."""
+    return (_SERIAL_END - serial).to_bytes(8, "big")
+
+
+def serial_of(key: bytes) -> int:
+    """The serial at the end of an index key."""
+    return _SERIAL_END - int.from_bytes(key[-8:], "big")
+
+
+def state_prefix(shard: int, state: PromiseState) -> bytes:
+    """What the keys of BY_STATE begin with for one state."""
+    return shard_key(shard) + _STATE_BYTE[state]
+
+
+def tag_prefix(shard: int, key: str, value: str) -> bytes:
+    """What the keys of BY_TAG begin with for one tag. Different tags may share it, rarely."""
+    text = key.encode() + b"\0" + value.encode()
+    return shard_key(shard) + hashlib.blake2b(text, digest_size=8).digest()
+
+
+def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
+    """The index entries of a completed promise."""
+    serial = newest_first(promise.serial)
+    keys = [
+        (BY_SERIAL, shard_key(shard) + serial),
+        (BY_STATE, state_prefix(shard, promise.state) + serial),
+    ]
+    for key, value in (promise.tags or {}).items():
+        keys.append((BY_TAG, tag_prefix(shard, key, value) + serial))
+    return keys
+
+
+def outbox_key(shard: int, target: int, sequence: int) -> bytes:
+    """The key of an outbox message."""
+    return shard_key(shard) + target.to_bytes(2, "big") + sequence.to_bytes(8, "big")
+
+
+def outbox_place(key: bytes) -> tuple[int, int]:
+    """The target and sequence in an outbox key."""
+    return int.from_bytes(key[2:4], "big"), int.from_bytes(key[4:12], "big")
+
+
+def seal(table: str, key: bytes, content: bytes) -> bytes:
+    """A value with its checksum."""
+    return _checksum(table, key, content) + content
+
+
+def encode(table: str, key: bytes, entity: object) -> bytes:
+    """An entity as a value."""
+    return seal(table, key, records.encode(entity))
+
+
+def unseal(table: str, key: bytes, value: bytes) -> bytes:
+    """A value's content. Raises CheckpointDamaged if it is not what was written."""
+    content = value[4:]
+    if value[:4] != _checksum(table, key, content):
+        raise CheckpointDamaged(table, "a row is not what was written")
+    return content
+
+
+def _checksum(table: str, key: bytes, content: bytes) -> bytes:
+    value = google_crc32c.value(b"%b\0%b\0%b" % (table.encode(), key, content))
+    return int(value).to_bytes(4, "little")
+
+
+class PromiseHead(Struct, frozen=True, array_like=True):
+    """The beginning of a promise's row: enough to sort and sift by."""
+
+    id: str
+    serial: int
+    state: PromiseState
+
+
+class RowDecoder:
+    """Decoders of all kinds of rows. Raise CheckpointDamaged."""
+
+    def __init__(self) -> None:
+        self._promise = msgspec.json.Decoder(Promise)
+        self._head = msgspec.json.Decoder(PromiseHead)
+        self._task = msgspec.json.Decoder(Task)
+        self._callback = msgspec.json.Decoder(Callback)
+        self._schedule = msgspec.json.Decoder(Schedule)
+        self._lock = msgspec.json.Decoder(Lock)
+        self._message: msgspec.json.Decoder[ShardMessage] = msgspec.json.Decoder(ShardMessage)
+        self._header = msgspec.json.Decoder(ShardHeader)
+
+    def _decode(
+        self, decoder: "msgspec.json.Decoder[Entity]", table: str, key: bytes, value: bytes
+    ) -> Entity:
+        content = unseal(table, key, value)
+        try:
+            return decoder.decode(content)
+        except msgspec.DecodeError as error:
+            raise CheckpointDamaged(table, f"a row cannot be read ({error})") from error
+
+    def promise(self, table: str, key: bytes, value: bytes) -> Promise:
+        return self._decode(self._promise, table, key, value)
+
+    def promise_head(self, key: bytes, value: bytes) -> PromiseHead:
+        return self._decode(self._head, PROMISES, key, value)
+
+    def task(self, table: str, key: bytes, value: bytes) -> Task:
+        return self._decode(self._task, table, key, value)
+
+    def callback(self, key: bytes, value: bytes) -> Callback:
+        return self._decode(self._callback, CALLBACKS, key, value)
+
+    def schedule(self, key: bytes, value: bytes) -> Schedule:
+        return self._decode(self._schedule, SCHEDULES, key, value)
+
+    def lock(self, key: bytes, value: bytes) -> Lock:
+        return self._decode(self._lock, LOCKS, key, value)
+
+    def message(self, key: bytes, value: bytes) -> ShardMessage:
+        return self._decode(self._message, OUTBOX, key, value)
+
+    def header(self, key: bytes, value: bytes) -> ShardHeader:
+        return self._decode(self._header, HEADERS, key, value)

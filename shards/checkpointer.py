@@ -1,0 +1,152 @@
+"""When and how checkpoints are made, without stopping anybody.
+
+A checkpoint has five steps: each shard captures what changed since the last one, between two of its
+turns; wait until all that is durable in the log, so that a checkpoint never knows more than the
+log; write it, in a thread of its own; let cold reads see it and drop from memory what is finished;
+trim the log. A crash between any two leaves the old checkpoint or the new one, and a log that
+reaches from there to the end.
+
+One is made when the log has grown by `log_bytes`, when `interval_ms` have passed since the last one
+and something has changed, and at a clean stop. An error is final, as with the log:
+CheckpointFailure.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import structlog
+import trio
+
+from troth.core import checkpointing
+from troth.core.captures import Capture
+from troth.persistence.checkpoints import CheckpointStatistics
+
+from .committer import Committer
+from .shard import Shard
+
+log = structlog.get_logger("troth.checkpoints")
+
+
+class CheckpointStore(Protocol):
+    """What the checkpointer needs; `persistence.checkpoints.Checkpoints` is the real one."""
+
+    def write(self, captures: list[Capture]) -> None:
+        """Write durably; may block. Raises CheckpointFailure."""
+        ...  # pragma: no cover
+
+    def renew(self) -> None:
+        """Let cold reads see what was written."""
+        ...  # pragma: no cover
+
+    @property
+    def position(self) -> int:
+        """The log sequence up to which everything is covered."""
+        ...  # pragma: no cover
+
+    def statistics(self) -> CheckpointStatistics:
+        """Counters for metrics."""
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointerStatistics:
+    """`duration_last_ms` is the whole of the last checkpoint; `store` is what it wrote to."""
+
+    checkpoints_count: int
+    evicted_count: int
+    duration_last_ms: int
+    duration_max_ms: int
+    store: CheckpointStatistics
+
+
+@final
+class Checkpointer:
+    """Makes the checkpoints of one server.
+
+    `trim(sequence)` lets the log forget records below a sequence; it may block. `in_thread` runs a
+    blocking function elsewhere; tests run it in place.
+    """
+
+    def __init__(
+        self,
+        shards: list[Shard],
+        committer: Committer,
+        store: CheckpointStore,
+        trim: Callable[[int], None],
+        *,
+        interval_ms: int,
+        log_bytes: int,
+        use_thread: bool = True,
+    ) -> None:
+        self._shards = shards
+        self._committer = committer
+        self._store = store
+        self._trim = trim
+        self._interval_ms = interval_ms
+        self._log_bytes = log_bytes
+        self._use_thread = use_thread
+        self._limiter = trio.CapacityLimiter(1)
+        self._running = trio.Lock()
+        self._checkpoints_count = 0
+        self._evicted_count = 0
+        self._duration_last_ms = 0
+        self._duration_max_ms = 0
+
+    async def run(self) -> None:
+        """Make checkpoints when they are due, until cancelled. Raises CheckpointFailure."""
+        while True:
+            with trio.move_on_after(self._interval_ms / 1000):
+                await self._committer.wait_bytes(self._log_bytes)
+            if any(shard.machine.state.changes.count for shard in self._shards):
+                await self.checkpoint()
+
+    async def checkpoint(self) -> None:
+        """Make one checkpoint now. Raises CheckpointFailure."""
+        async with self._running:
+            started = time.monotonic()
+            self._committer.forget_bytes()
+            captures = []
+            for shard in self._shards:
+                captures.append(shard.capture())
+                await trio.lowlevel.checkpoint()
+            await self._committer.wait_durable()
+            if self._committer.failure is not None:
+                return
+            await self._blocking(lambda: self._store.write(captures))
+            self._store.renew()
+            for shard, capture in zip(self._shards, captures, strict=True):
+                self._evicted_count += checkpointing.evict(shard.machine.state, capture)
+                await trio.lowlevel.checkpoint()
+            position = self._store.position
+            await self._blocking(lambda: self._trim(position + 1))
+            self._note(started, captures)
+
+    async def _blocking(self, function: Callable[[], None]) -> None:
+        if self._use_thread:
+            await trio.to_thread.run_sync(function, limiter=self._limiter)
+        else:
+            await trio.lowlevel.checkpoint()
+            function()
+
+    def _note(self, started: float, captures: list[Capture]) -> None:
+        self._checkpoints_count += 1
+        self._duration_last_ms = int((time.monotonic() - started) * 1000)
+        self._duration_max_ms = max(self._duration_max_ms, self._duration_last_ms)
+        log.debug(
+            "checkpoint",
+            rows=sum(capture.rows_count for capture in captures),
+            duration_ms=self._duration_last_ms,
+            position=self._store.position,
+        )
+
+    def statistics(self) -> CheckpointerStatistics:
+        """Counters for metrics."""
+        return CheckpointerStatistics(
+            self._checkpoints_count,
+            self._evicted_count,
+            self._duration_last_ms,
+            self._duration_max_ms,
+            self._store.statistics(),
+        )
