@@ -233,8 +233,8 @@ class _Protocol(H11Protocol):
             tasks,  # type: ignore[arg-type]
             state,
             False,
-            _address(socket.getpeername()),
-            _address(socket.getsockname()),
+            _address(socket.getpeername),
+            _address(socket.getsockname),
             connection.send,
         )
         self._client = connection
@@ -271,10 +271,18 @@ class _Protocol(H11Protocol):
         await self.refuse(ApiError(Code.INVALID, [FieldProblem("request", problem)]))
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Hypercorn's hook for changing to HTTP/2: never done."""
+        """Hypercorn's hook for changing to HTTP/2: never done.
+
+        A request with two lengths is refused too: a proxy in front may have believed the other
+        one, and taken for the body what would be the next request here (RFC 9112, 6.1 and 11.2).
+        """
+        problem = None
         if event.http_version not in (b"1.0", b"1.1"):
-            problem = FieldProblem("request", "is HTTP/2; this server speaks HTTP/1.1")
-            await self.refuse(ApiError(Code.INVALID, [problem]))
+            problem = "is HTTP/2; this server speaks HTTP/1.1"
+        elif {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+            problem = "has both Content-Length and Transfer-Encoding; allowed is one of them"
+        if problem is not None:
+            await self.refuse(ApiError(Code.INVALID, [FieldProblem("request", problem)]))
             raise _RefusedError
 
     async def _create_stream(self, request: h11.Request) -> None:
@@ -360,5 +368,9 @@ def make_config(limits: ConnectionLimits) -> Config:
     return config
 
 
-def _address(address: Any) -> tuple[str, int] | None:
+def _address(ask: Callable[[], Any]) -> tuple[str, int] | None:
+    try:
+        address = ask()
+    except OSError:
+        return None  # the client has reset the connection already; reading will say so
     return (address[0], address[1]) if isinstance(address, tuple) else None

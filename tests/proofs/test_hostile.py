@@ -1,0 +1,499 @@
+"""Hostile input: always a refusal with the error body, never a 5xx, a hang or a changed state.
+
+After every test the server must be well: healthy, quick, within its memory, and holding exactly
+the promises and schedules whose creation it has acknowledged. What schemathesis finds is tested in
+tests/http/test_schema_fuzzing.py.
+"""
+
+import http.client
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import quote
+
+import pytest
+
+from tests.helpers.server import ServerProcess
+from tests.proofs.corpus import (
+    BODIES,
+    BROKEN_HTTP,
+    METHODS,
+    NO_METHODS,
+    SMUGGLED,
+    wrong_fields,
+)
+from tests.proofs.support import FAR_MS, Client, search_all
+from tests.proofs.wire import Answer, Wire, exchange, is_closed_within, memory_bytes
+
+MIB: Final = 1024 * 1024
+BODY_LIMIT_BYTES: Final = 4 * MIB
+MEMORY_GROWTH_LIMIT_BYTES: Final = 150 * MIB
+CONNECTIONS_LIMIT_COUNT: Final = 150
+TIMEOUT_MS: Final = 1000  # of the server, for headers and bodies that do not come
+REFUSALS: Final = {*range(400, 432), 501, 505}
+ARGUMENTS: Final = (
+    *("--header-timeout-ms", str(TIMEOUT_MS)),
+    *("--body-timeout-ms", str(TIMEOUT_MS)),
+    *("--connection-limit-count", str(CONNECTIONS_LIMIT_COUNT)),
+)
+
+
+class Target(ServerProcess):
+    """The server under attack, and how many things it says it has created."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.created_count = 0
+
+    def contents_count(self) -> int:
+        """How many promises and schedules there are."""
+        with Client(self.url) as client:
+            return len(search_all(client)) + len(search_all(client, kind="schedules"))
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """One server for all attacks."""
+    with Target(tmp_path_factory.mktemp("attacked"), *ARGUMENTS) as target:
+        # Some memory is only used by the first requests of a kind.
+        for number in range(200):
+            body = {"id": f"first{number}", "timeout": FAR_MS}
+            assert target.request("POST", "/promises", body)[0] == 201
+        yield target
+
+
+@pytest.fixture
+def target(attacked: Target) -> Iterator[Target]:
+    """The server, which must be well before and after."""
+    before_count = attacked.contents_count()
+    before_bytes = memory_bytes(attacked.process_id)
+    attacked.created_count = 0
+    yield attacked
+    started = time.monotonic()
+    assert attacked.request("GET", "/health")[0] == 200
+    assert time.monotonic() - started < 1
+    body = {"id": f"well{time.monotonic_ns()}", "timeout": FAR_MS}
+    assert attacked.request("POST", "/promises", body)[0] == 201
+    assert attacked.contents_count() == before_count + attacked.created_count + 1
+    assert memory_bytes(attacked.process_id) < before_bytes + MEMORY_GROWTH_LIMIT_BYTES
+    assert "Traceback" not in attacked.log()
+
+
+def assert_refused(answer: Answer, what: object = "") -> None:
+    """A refusal says what it is, in the usual form."""
+    assert answer.status in REFUSALS, (what, answer)
+    assert answer.headers["content-type"] == "application/json; charset=utf-8", (what, answer)
+    error = answer.json["error"]
+    assert error["code"] // 100 == answer.status, (what, answer)
+    assert error["message"]
+    assert error["details"]
+
+
+# --- bodies ---------------------------------------------------------------------------------------
+
+
+class Caller:
+    """Sends bodies as they are on a keep-alive connection."""
+
+    def __init__(self, target: ServerProcess) -> None:
+        """Connect when it is needed."""
+        port = int(target.url.rpartition(":")[2])
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
+    def call(
+        self, method: str, path: str, body: bytes, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """One request."""
+        self._connection.request(method, path, body, headers or {})
+        response = self._connection.getresponse()
+        names = {name.lower(): text for name, text in response.getheaders()}
+        return Answer(response.status, names, response.read())
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+
+@pytest.fixture
+def caller(target: Target) -> Iterator[Caller]:
+    """A connection for bodies."""
+    made = Caller(target)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def takers(attacked: Target) -> list[tuple[str, str, Any]]:
+    """Method, path and example body of every endpoint that takes a body."""
+    _, document = attacked.request("GET", "/openapi.json")
+    found = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "requestBody" in operation:
+                content = operation["requestBody"]["content"]["application/json"]
+                example = _example(content, document)
+                found.append((method.upper(), path.replace("{id}", "hostile"), example))
+    assert len(found) >= 12, found
+    return found
+
+
+def _example(content: Any, document: Any) -> Any:
+    if "example" in content:
+        return content["example"]
+    schema = content["schema"]
+    while "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    if "example" in schema:
+        return schema["example"]
+    if "examples" in schema:
+        return schema["examples"][0]
+    return {
+        name: _example({"schema": inner}, document)
+        for name, inner in schema.get("properties", {}).items()
+    }
+
+
+def _count_created(target: Target, path: str, answer: Answer) -> None:
+    if answer.status == 201 and path in {"/promises", "/promises/task", "/schedules"}:
+        target.created_count += 1
+
+
+def test_no_body_that_is_no_request_is_taken(
+    caller: Caller, takers: list[tuple[str, str, Any]]
+) -> None:
+    for method, path, _ in takers:
+        for name, body in BODIES.items():
+            assert_refused(caller.call(method, path, body), (method, path, name))
+
+
+def test_no_field_can_be_wrong_in_a_way_that_hurts(
+    target: Target, caller: Caller, takers: list[tuple[str, str, Any]]
+) -> None:
+    refused_count = 0
+    for method, path, example in takers:
+        for name, body in wrong_fields(example):
+            answer = caller.call(method, path, body)
+            _count_created(target, path, answer)
+            if answer.status >= 300:
+                assert_refused(answer, (method, path, name))
+                refused_count += 1
+            assert b"\\ud800" not in answer.body, (method, path, name)
+    assert refused_count > 500
+
+
+def test_the_content_type_does_not_matter(target: Target, caller: Caller) -> None:
+    kinds = ("", "text/plain", "application/xml", "multipart/form-data; boundary=x", "\xff/*", "x")
+    for number, kind in enumerate(kinds):
+        body = json.dumps({"id": f"kind{number}", "timeout": FAR_MS}).encode()
+        answer = caller.call("POST", "/promises", body, {"Content-Type": kind})
+        assert answer.status == 201, (kind, answer)
+        target.created_count += 1
+
+
+def test_a_body_beyond_the_limit_is_refused(
+    target: Target, takers: list[tuple[str, str, Any]]
+) -> None:
+    for method, path, _ in takers:
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n"
+        with Wire(target.url) as wire:
+            wire.send(f"{head}Content-Length: {BODY_LIMIT_BYTES + 1}\r\n\r\n{{".encode())
+            answer = wire.answer()
+            assert_refused(answer, path)
+            assert answer.status == 413
+        with Wire(target.url) as wire:
+            chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+            wire.send(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * 5)
+            assert wire.answer().status == 413
+
+
+# --- paths, ids, queries, methods -----------------------------------------------------------------
+
+
+def test_ids_with_any_byte_are_found_or_refused(target: Target) -> None:
+    for value in range(256):
+        for written in (bytes([value]), b"%%%02x" % value, b"%%%02X%%zz" % value, b"%25" * 3):
+            head = b"GET /promises/raw-" + written + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+            for answer in exchange(target.url, head):
+                assert_refused(answer, head)
+
+
+def test_ids_with_any_character_come_back_as_they_were(target: Target, caller: Caller) -> None:
+    characters = [*map(chr, range(1, 256)), "\0", "\u2028", "\ud7ff", "\ue000", "\uffff", "🙂"]
+    for character in characters:
+        name = f"any {character} id"
+        body = json.dumps({"id": name, "timeout": FAR_MS}).encode()
+        assert caller.call("POST", "/promises", body).status == 201, repr(character)
+        target.created_count += 1
+        answer = caller.call("GET", f"/promises/{quote(name, safe='')}", b"")
+        assert answer.status == 200, repr(character)
+        assert answer.json["id"] == name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/promises/" + "x" * 1025,
+        "/promises/" + "x" * 20_000,
+        "/promises/" + "/" * 20_000,
+        "/promises/" + "../" * 5_000,
+        "/tasks/claim/x/" + "9" * 5_000,
+        "/tasks/claim/x/nothing",
+        "/promises?id=*&limit=" + "9" * 5_000,
+        "/promises?id=" + "*" * 20_000,
+        "/promises?" + "&".join(f"tags[{number}]=x" for number in range(1_500)),
+        "/promises?" + "&" * 20_000,
+        "/promises?id=%ff",
+        "/promises?id=%",
+        "/promises?id=*&tags=%7B",
+        "/promises?cursor=" + "x" * 20_000,
+        "/promises?cursor=eyJhbGciOiJub25lIn0.e30.",
+        "/schedules?cursor=%00",
+        "/nothing/here",
+        "//",
+        "/promises/../../etc/passwd",
+        "/%70romise%73",
+        "*",
+        "http://other.example/promises/nobody",
+    ],
+    ids=lambda path: path[:40],
+)
+def test_no_path_hurts(path: str, target: Target) -> None:
+    answers = exchange(target.url, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+    assert len(answers) == 1
+    if not (path.startswith("/promises?id=**") and answers[0].status == 200):
+        assert_refused(answers[0], path)
+
+
+def test_every_method_on_every_path_is_taken_or_refused(target: Target) -> None:
+    _, document = target.request("GET", "/openapi.json")
+    paths = {path: set(operations) for path, operations in document["paths"].items()}
+    for path, known in {**paths, "/nothing": set()}.items():
+        for method in METHODS:
+            if method.lower() in known and method.isupper():
+                continue
+            allowed = {404 if path == "/nothing" else 405}
+            if method == "OPTIONS":
+                allowed.add(204)
+            if path.startswith("/promises/") and method in {"GET", "PATCH"}:
+                allowed |= {400, 404}  # `task` and `callback/x` are ids as well
+            target_path = path.replace("{id}", "x").replace("{counter}", "1")
+            with Wire(target.url) as wire:
+                wire.send(f"{method} {target_path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                answer = wire.answer(without_body=method == "HEAD")
+            what = (method, path, answer)
+            assert answer.status in allowed, what
+            if answer.status in {204, 405}:
+                assert {name.strip().lower() for name in answer.headers["allow"].split(",")} >= (
+                    known
+                ), what
+            if answer.status != 204 and method != "HEAD":
+                assert_refused(answer, what)
+
+
+@pytest.mark.parametrize("method", NO_METHODS, ids=repr)
+def test_a_word_that_can_be_no_method_is_refused(method: str, target: Target) -> None:
+    answers = exchange(
+        target.url, f"{method} /health HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1")
+    )
+
+    assert len(answers) == 1
+    assert_refused(answers[0], method)
+
+
+# --- bytes that are no HTTP -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("port", ["api", "poll"])
+@pytest.mark.parametrize("name", BROKEN_HTTP)
+def test_broken_http_is_refused(name: str, port: str, target: Target) -> None:
+    url = target.url if port == "api" else target.poll_url
+
+    answers = exchange(url, BROKEN_HTTP[name])
+
+    assert len(answers) <= 1, answers
+    for answer in answers:
+        assert_refused(answer, name)
+
+
+def test_an_answer_is_given_wherever_a_request_can_be_seen(target: Target) -> None:
+    """Closing without a word is only for what does not look like HTTP."""
+    silent = {name for name, content in BROKEN_HTTP.items() if not exchange(target.url, content)}
+
+    assert silent <= {"endless line", "zeros", "all bytes", "line ends"}
+
+
+def test_a_request_cannot_hide_another(target: Target) -> None:
+    for content in (BROKEN_HTTP["length and chunked"], BROKEN_HTTP["two lengths"] + SMUGGLED):
+        assert len(exchange(target.url, content)) <= 1
+    assert target.request("GET", "/promises/smuggled")[0] == 404
+
+
+def test_pipelined_requests_are_answered_in_order(target: Target) -> None:
+    count = 100
+    content = b"".join(
+        b"GET /promises/first%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(count)
+    )
+
+    answers = exchange(target.url, content)
+
+    assert [answer.json["id"] for answer in answers] == [f"first{n}" for n in range(count)]
+
+
+# --- slow, half-open, broken and too many connections ---------------------------------------------
+
+
+def test_slow_senders_are_cut_off(target: Target) -> None:
+    head = b"POST /promises HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+    with Wire(target.url) as slow_head, Wire(target.url) as slow_body:
+        slow_head.send(head)
+        slow_body.send(head + b"\r\n{")
+        for wire in (slow_head, slow_body):
+            answer = wire.answer()
+            assert_refused(answer)
+            assert answer.status == 408
+            assert is_closed_within(wire, 4)
+
+
+def test_a_header_a_byte_at_a_time_is_cut_off(target: Target) -> None:
+    """Each byte comes soon after the other, but the whole does not come in time."""
+    with Wire(target.url) as wire:
+        started = time.monotonic()
+        wire.send(b"GET / HTTP/1.1\r\nX: ")
+        while time.monotonic() - started < 2.5 * TIMEOUT_MS / 1000:
+            wire.send(b"x")
+            time.sleep(0.05)
+        assert wire.answer().status == 408
+
+
+def test_slow_readers_hold_up_nobody(target: Target) -> None:
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    wires = [Wire(target.url) for _ in range(20)]
+    for wire in wires:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.socket.settimeout(0.2)
+        try:
+            wire.socket.sendall(request * 200)  # never reads what comes
+        except TimeoutError:
+            continue  # the server reads no more either: so it should be
+    started = time.monotonic()
+    for _ in range(20):
+        assert target.request("GET", "/promises/first1")[0] == 200
+    assert time.monotonic() - started < 5
+    for wire in wires:
+        wire.socket.close()
+
+
+def test_half_closed_connections_are_answered(target: Target) -> None:
+    (answer,) = exchange(target.url, b"GET /promises/first1 HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert answer.json["id"] == "first1"
+    assert exchange(target.url, b"") == []
+    for answer in exchange(target.url, b"POST /promises HTTP/1.1\r\nHost: x\r\nContent-Le"):
+        assert_refused(answer)
+
+
+def test_resets_at_any_moment_hurt_nobody(target: Target) -> None:
+    body = json.dumps({"id": "reset", "timeout": FAR_MS}).encode()
+    content = b"POST /promises HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    for length in range(0, len(content), 2):  # never the last byte: never a whole request
+        with Wire(target.url) as wire:
+            wire.send(content[:length])
+            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for _ in range(50):
+        with Wire(target.poll_url) as wire:
+            wire.send(b"GET /group/worker HTTP/1.1\r\nHost: x\r\n\r\n")
+            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    assert target.request("GET", "/promises/reset")[0] == 404
+
+
+def test_a_flood_of_connections_is_limited(target: Target) -> None:
+    request = b"GET /promises/first1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with Wire(target.url) as early:
+        early.send(request)
+        assert early.answer().status == 200
+        flood = [Wire(target.url) for _ in range(2 * CONNECTIONS_LIMIT_COUNT)]
+        refused = 0
+        for wire in flood:
+            wire.send(request)
+            answer = wire.answer()
+            if answer.status == 503:
+                assert answer.code == 50301
+                assert "retry-after" in answer.headers
+                refused += 1
+        assert refused >= CONNECTIONS_LIMIT_COUNT
+        early.send(request)
+        assert early.answer().status == 200, "who was there before is served"
+        for wire in flood:
+            wire.socket.close()
+    deadline = time.monotonic() + 5
+    while exchange(target.url, request)[0].status != 200:
+        assert time.monotonic() < deadline, "room comes back"
+
+
+def test_many_hostile_clients_at_once(target: Target) -> None:
+    contents = [*BROKEN_HTTP.values()] * 3
+    problems: list[BaseException] = []
+
+    def attack(share: list[bytes]) -> None:
+        try:
+            for content in share:
+                for answer in exchange(target.url, content):
+                    assert_refused(answer)
+        except BaseException as error:
+            problems.append(error)
+            raise
+
+    threads = [threading.Thread(target=attack, args=(contents[start::8],)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert problems == []
+
+
+# --- what HTTP allows and this server need not do -------------------------------------------------
+
+
+def test_expect_continue_is_answered(target: Target) -> None:
+    body = json.dumps({"id": "expected", "timeout": FAR_MS}).encode()
+    head = (
+        b"POST /promises HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    )
+    with Wire(target.url) as wire:
+        wire.send(head % len(body))
+        assert wire.answer().status == 100
+        wire.send(body)
+        assert wire.answer().status == 201
+        target.created_count += 1
+    with Wire(target.url) as wire:
+        wire.send(head % (BODY_LIMIT_BYTES + 1))
+        answer = wire.answer()
+        assert (answer if answer.status != 100 else wire.answer()).status == 413
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Connection: Upgrade\r\nUpgrade: TLS/1.3",
+        "Connection: close, close, keep-alive\r\nTE: trailers\r\nRange: bytes=0-1",
+        "Content-Length: 0\r\nAccept: nothing/known\r\nAccept-Encoding: x;q=-1",
+    ],
+    ids=["h2c", "websocket", "tls", "connection", "accept"],
+)
+def test_what_is_not_offered_is_ignored(headers: str, target: Target) -> None:
+    request = f"GET /promises/first1 HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n"
+
+    (answer,) = exchange(target.url, request.encode())
+
+    assert answer.status == 200
+    assert answer.json["id"] == "first1"
