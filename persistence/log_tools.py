@@ -266,6 +266,8 @@ def verify(files: Files, path: str | os.PathLike[str], from_sequence: int = 1) -
             _count_batch(report, batch, reader.identity.shard_count)
     except LogDamaged as damage:
         report.break_in_log = damage
+        if reader.segments and not report.records_count:
+            report.next_sequence = min(from_sequence, reader.segments[0].first_sequence)
         report.add(Damage(damage.file, damage.offset, damage.problem))
         _look_behind(report, reader, damage)
     else:
