@@ -37,6 +37,7 @@ from .clock import Clock
 from .committer import Committer
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
+from .lateness import Lateness
 from .wheel import TimingWheel
 
 # Sleeping follows the monotonic clock and deadlines the wall clock; looking again now and then
@@ -122,7 +123,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class ShardStatistics:
-    """Counts of one shard; `lateness_ms` is how late the last due timer was handled."""
+    """Counts of one shard; `timer_lateness_total` says how many timers were at most how late."""
 
     mailbox_count: int
     commands_count: int
@@ -131,6 +132,7 @@ class ShardStatistics:
     timers_count: int
     timers_fired_count: int
     timer_lateness_max_ms: int
+    timer_lateness_total: tuple[tuple[str, int], ...]
     promises_count: int
     promises_in_memory_count: int
     promises_pending_count: int
@@ -165,7 +167,10 @@ class Shard:
         self._post = post
         self._mailbox_limit_count = mailbox_limit_count
         self._mailbox: deque[Entry] = deque()
-        self._due: deque[TimerKey] = deque()
+        self._due: deque[tuple[TimerKey, int]] = deque()
+        self._overdue_when_armed: set[TimerKey] = set()
+        self._lateness = Lateness()
+        self._now_ms = clock.now_ms()
         self._wheel: TimingWheel[TimerKey] = TimingWheel(clock.now_ms())
         self._held_back: deque[Turn] = deque()
         self._position = committer.durable_position
@@ -175,7 +180,6 @@ class Shard:
         self._refused_count = 0
         self._turns_count = 0
         self._timers_fired_count = 0
-        self._lateness_max_ms = 0
 
     # The mailbox
 
@@ -235,7 +239,8 @@ class Shard:
     def start(self) -> None:
         """Begin after a replay: arm the timers, send again what was on its way."""
         self._position = self._committer.durable_position
-        step = self.machine.start(self._clock.now_ms())
+        self._now_ms = self._clock.now_ms()
+        step = self.machine.start(self._now_ms)
         turn = Turn()
         self._take(step, None, turn)
         self._commit(turn)
@@ -259,15 +264,12 @@ class Shard:
 
     def take_turn(self) -> None:
         """Handle what is due and what is in the mailbox, up to the batch limits."""
-        now_ms = self._clock.now_ms()
+        self._now_ms = now_ms = self._clock.now_ms()
         self._turn = turn = Turn()
         self._collect_due(now_ms)
-        due = self._due
-        for _ in range(min(len(due), TIMERS_BATCH_LIMIT_COUNT)):
-            kind, identifier = due.popleft()
-            self._take(self._step(Expire(kind, identifier), now_ms), None, turn)
-            self._timers_fired_count += 1
-        self.machine.timers_may_be_late = bool(due)
+        if self._due:
+            self._expire_due(now_ms, turn)
+        self.machine.timers_may_be_late = bool(self._due)
         mailbox = self._mailbox
         for _ in range(min(len(mailbox), BATCH_LIMIT_COUNT)):
             command, waiter, place, held = mailbox.popleft()
@@ -286,10 +288,22 @@ class Shard:
         wake_ms = self._wheel.next_wake_ms()
         if wake_ms is None or wake_ms > now_ms:
             return
-        due = self._wheel.advance(now_ms)
-        if due:
-            self._lateness_max_ms = max(self._lateness_max_ms, now_ms - wake_ms)
-            self._due.extend(due)
+        self._due.extend(self._wheel.take_due(now_ms))
+
+    def _expire_due(self, now_ms: int, turn: Turn) -> None:
+        """Step what is due, up to the limit, and note how late that is."""
+        handled = []
+        for _ in range(min(len(self._due), TIMERS_BATCH_LIMIT_COUNT)):
+            key, deadline_ms = self._due.popleft()
+            if key in self._overdue_when_armed:
+                self._overdue_when_armed.discard(key)
+            else:
+                handled.append(deadline_ms)
+            self._take(self._step(Expire(*key), now_ms), None, turn)
+            self._timers_fired_count += 1
+        ended_ms = self._clock.now_ms()
+        for deadline_ms in handled:
+            self._lateness.add(ended_ms - deadline_ms)
 
     def _step(self, command: Command, now_ms: int) -> Step:
         """Step the machine. A defect that changed nothing costs one request, not the server."""
@@ -307,10 +321,14 @@ class Shard:
             turn.bodies.append(records.encode(record))
         wheel = self._wheel
         for key, deadline_ms in step.timers:
+            if self._overdue_when_armed:
+                self._overdue_when_armed.discard(key)
             if deadline_ms is None:
                 wheel.cancel(key)
             else:
                 wheel.arm(key, deadline_ms)
+                if deadline_ms <= self._now_ms:
+                    self._overdue_when_armed.add(key)
         # Other shards get their messages at once: their records come later in the same log, so
         # none of them can be durable without this one's (README.md, "Between shards").
         for target, message in step.posts:
@@ -404,7 +422,8 @@ class Shard:
             turns_count=self._turns_count,
             timers_count=len(self._wheel),
             timers_fired_count=self._timers_fired_count,
-            timer_lateness_max_ms=self._lateness_max_ms,
+            timer_lateness_max_ms=self._lateness.max_ms,
+            timer_lateness_total=self._lateness.cumulative(),
             promises_count=state.promises_count,
             promises_in_memory_count=len(state.promises),
             promises_pending_count=state.pending_count,

@@ -175,6 +175,13 @@ class TimingWheel(Generic[Key]):
     def advance(self, now_ms: int) -> list[Key]:
         """Move to this time and return the keys whose deadline is not after it, in order.
 
+        See `take_due`.
+        """
+        return [key for key, _ in self.take_due(now_ms)]
+
+    def take_due(self, now_ms: int) -> list[tuple[Key, int]]:
+        """Like `advance`, with the deadlines.
+
         A time before that of the last call counts as the time of the last call. Raises ValueError
         when it is beyond 2^63-1.
         """
@@ -188,15 +195,14 @@ class TimingWheel(Generic[Key]):
             self._take_passed_slots(now_ms, due)
         due.sort(key=_deadline_of_item)
         slot_of = self._slot_of
-        keys = [key for key, _ in due]
-        for key in keys:
+        for key, _ in due:
             del slot_of[key]
-        self._due_count += len(keys)
+        self._due_count += len(due)
         checked = self._removed_count >> _SHRINK_CHECK_BITS
-        self._removed_count += len(keys)
+        self._removed_count += len(due)
         if self._removed_count >> _SHRINK_CHECK_BITS != checked:
             self._shrink()
-        return keys
+        return due
 
     def statistics(self) -> WheelStatistics:
         """Return counts of entries and of what was done."""
