@@ -26,7 +26,6 @@ from troth.persistence.errors import CheckpointFailure, DataDirectoryError, LogF
 from troth.shards.checkpointer import Checkpointer
 from troth.shards.clock import SystemClock
 from troth.shards.delivery import Delivery
-from troth.shards.held import HeldMessages
 from troth.shards.polls import Polls
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Storage
@@ -175,7 +174,7 @@ class Server:
             url=self.url,
             shards=self.shards,
             polls=self.polls,
-            hold=lambda: HeldMessages(self.delivery.send),
+            hold=self.shards.hold,
             statistics={
                 "delivery": self.delivery.statistics,
                 "log": storage.statistics,

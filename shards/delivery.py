@@ -114,9 +114,13 @@ class Delivery:
     def send(self, message: TaskMessage) -> None:
         """Take a message; its fate is reported later, or before this returns. Never blocks.
 
-        An earlier message of the same task is withdrawn.
+        An earlier message of the same task is withdrawn; one with a lower counter than what
+        is under way is ignored.
         """
-        earlier = self._shipments.pop(message.task.id, None)
+        earlier = self._shipments.get(message.task.id)
+        if earlier is not None and message.task.counter < earlier.counter:
+            return
+        self._shipments.pop(message.task.id, None)
         attempt_count = 0
         if earlier is not None:
             attempt_count = earlier.attempt_count

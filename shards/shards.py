@@ -26,7 +26,7 @@ from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
 from troth.core.machine import Machine, Options
 from troth.core.model import Fence, Promise, PromiseState, Schedule, TaskKind, replace
 from troth.core.patterns import Pattern
-from troth.core.replies import Reply
+from troth.core.replies import Reply, TaskMessage
 from troth.persistence.checkpoints import Checkpoints
 from troth.persistence.log import LogRecord
 
@@ -187,6 +187,18 @@ class Shards:
     def shard_of(self, identifier: str) -> int:
         """The index of the shard that an id lives in."""
         return shard_of(identifier, self._count)
+
+    def hold(self) -> HeldMessages:
+        """What one request's messages to workers wait in; see HeldMessages."""
+        return HeldMessages(self._send_if_wanted)
+
+    def _send_if_wanted(self, message: TaskMessage) -> None:
+        """Send a message that was held, unless its task was claimed, ended or given out since."""
+        task = message.task
+        state = self._shards[self.shard_of(task.root_id)].machine.state
+        current = state.tasks.get(task.id)
+        if current is not None and current.sending and current.counter == task.counter:
+            self._outgoing.send(message)
 
     def tell(self, command: Command) -> None:
         """Hand over a report of delivery."""

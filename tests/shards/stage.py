@@ -165,7 +165,7 @@ class Stage:
 
     def held(self) -> HeldMessages:
         """The messages of one request."""
-        return HeldMessages(self.outgoing.send)
+        return self.shards.hold()
 
 
 def make_shards(

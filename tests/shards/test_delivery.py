@@ -251,6 +251,18 @@ async def test_a_newer_message_of_a_task_replaces_the_older(autojump_clock: Mock
         assert world.commands() == [TaskSent("t", 2)]
 
 
+async def test_an_older_message_of_a_task_does_not_replace_the_newer(
+    autojump_clock: MockClock,
+) -> None:
+    world = World()
+    async with world.running():
+        with world.polls.connect("g", "a") as connection:
+            world.send(message("t", "poll://g", counter=2))
+            world.send(message("t", "poll://g", counter=1))
+            assert await read(connection) == ["t/2"]
+        assert world.commands() == [TaskSent("t", 2)]
+
+
 async def test_one_stalled_group_does_not_hold_another(autojump_clock: MockClock) -> None:
     world = World()
     async with world.running():

@@ -440,6 +440,19 @@ async def test_held_messages_wait_for_the_answer_even_across_shards() -> None:
         assert s.outgoing.events == [("send", f"__resume:{root}:{leaf}", 1)]
 
 
+async def test_a_held_message_is_not_sent_when_its_task_was_claimed_meanwhile() -> None:
+    async with stage() as s:
+        held = s.held()
+        s.ask(create("p", receiver=WORKER), held)
+        await s.write_all()
+        reply = await s.call(ClaimTask("__invoke:p", 1, "pid", 60_000))
+        assert reply.code is Code.CREATED
+
+        held.release()
+
+        assert [event for event in s.outgoing.events if event[0] == "send"] == []
+
+
 async def test_an_answer_written_early_lets_messages_go_when_they_are_durable() -> None:
     async with stage() as s:
         held = s.held()
