@@ -167,12 +167,12 @@ class World:
 
     # Faults
 
-    async def make_trouble(self, duration_s: float) -> None:
+    async def make_trouble(self, duration_s: float, mean_pause_s: float = 4) -> None:
         """Inject faults for so long; afterwards all is calm and the server runs."""
         random = self.random("faults")
         ends = trio.current_time() + duration_s
         while trio.current_time() < ends:
-            await trio.sleep(random.expovariate(1 / 4))
+            await trio.sleep(random.expovariate(1 / mean_pause_s))
             server = await self.server_is_up()
             if not server.is_over:
                 fault = random.choice(FAULTS)

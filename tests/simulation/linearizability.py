@@ -1,0 +1,167 @@
+"""Is there one order of all operations that explains every answer and respects real time?
+
+A checker after Wing and Gong with Lowe's memory of configurations, in the shape of porcupine: a
+`Model` says how one object behaves when its operations come one after the other, and `check` looks
+for an order in which a concurrent history could have happened. An operation without an answer may
+take effect at any moment after its call, or never.
+
+`PromiseModel` is written from the API's specification and shares no code with the server.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from troth.core.codes import Code
+from troth.core.commands import Command, CompletePromise, CreatePromise, ReadPromise
+from troth.core.model import PromiseState
+from troth.core.replies import Reply
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class Operation(Generic[Input, Output]):
+    """One call. Times are any numbers that order events; no answer is `output` None."""
+
+    called: float
+    input: Input
+    returned: float = float("inf")
+    output: Output | None = None
+
+
+class Model(Protocol[Input, Output, State]):
+    """How an object behaves when its operations come one after the other."""
+
+    def partition(self, operation: Operation[Input, Output]) -> Hashable:
+        """Which object an operation is about; objects are checked one by one."""
+        ...
+
+    def initial(self) -> State:
+        """The object before any operation."""
+        ...
+
+    def step(self, state: State, input: Input, output: Output | None) -> tuple[bool, State]:  # noqa: A002
+        """Whether `output` is right in this state (None always is), and the state afterwards."""
+        ...
+
+    def equal(self, left: State, right: State) -> bool:
+        """Whether two states are the same."""
+        ...
+
+
+def check(
+    model: Model[Input, Output, State], history: Iterable[Operation[Input, Output]]
+) -> list[Hashable]:
+    """The objects whose history cannot be explained; none if all is well."""
+    objects: dict[Hashable, list[Operation[Input, Output]]] = {}
+    for operation in history:
+        objects.setdefault(model.partition(operation), []).append(operation)
+    return [name for name, operations in objects.items() if not _explains(model, operations)]
+
+
+def _explains(
+    model: Model[Input, Output, State], operations: Sequence[Operation[Input, Output]]
+) -> bool:
+    """Search for an order: depth first, never twice from the same done set and state."""
+    operations = sorted(operations, key=lambda operation: operation.called)
+    answered = 0
+    for place, operation in enumerate(operations):
+        if operation.output is not None:
+            answered |= 1 << place
+    stack: list[tuple[int, State]] = [(0, model.initial())]
+    seen: dict[int, list[State]] = {}
+    while stack:
+        done, state = stack.pop()
+        if done & answered == answered:
+            return True
+        if any(model.equal(state, other) for other in seen.get(done, ())):
+            continue
+        seen.setdefault(done, []).append(state)
+        for place in _next_places(operations, done):
+            operation = operations[place]
+            right, after = model.step(state, operation.input, operation.output)
+            if operation.output is None and model.equal(state, after):
+                continue  # whether this happened here makes no difference to anything
+            if right:
+                stack.append((done | 1 << place, after))
+    return False
+
+
+def _next_places(operations: Sequence[Operation[Input, Output]], done: int) -> list[int]:
+    """The operations that may come next: called before the first of the others has returned."""
+    waiting = [place for place in range(len(operations)) if not done >> place & 1]
+    first_return = min(operations[place].returned for place in waiting)
+    return [place for place in waiting if operations[place].called <= first_return]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A promise as the model knows it."""
+
+    state: PromiseState
+    create_key: str | None
+    complete_key: str | None = None
+    data: str | None = None
+
+
+_REFUSALS = {
+    PromiseState.RESOLVED: Code.PROMISE_RESOLVED,
+    PromiseState.REJECTED: Code.PROMISE_REJECTED,
+    PromiseState.REJECTED_CANCELED: Code.PROMISE_CANCELED,
+}
+
+
+class PromiseModel:
+    """A promise that nobody lets time out: created once, completed once."""
+
+    def partition(self, operation: Operation[Command, Reply]) -> Hashable:
+        command = operation.input
+        assert isinstance(command, CreatePromise | CompletePromise | ReadPromise)
+        return command.id
+
+    def initial(self) -> Known | None:
+        return None
+
+    def equal(self, left: Known | None, right: Known | None) -> bool:
+        return left == right
+
+    def step(
+        self,
+        state: Known | None,
+        input: Command,  # noqa: A002
+        output: Reply | None,
+    ) -> tuple[bool, Known | None]:
+        code, after = self._expected(state, input)
+        if output is None:
+            return True, after
+        if output.code is not code:
+            return False, state
+        if code.status >= 300 or after is None:
+            return True, after
+        shown = output.promise
+        right = shown is not None and (shown.state, shown.value.data) == (after.state, after.data)
+        return right, after
+
+    def _expected(self, state: Known | None, command: Command) -> tuple[Code, Known | None]:
+        if isinstance(command, CreatePromise):
+            if state is None:
+                return Code.CREATED, Known(PromiseState.PENDING, command.idempotency_key)
+            matches = state.create_key is not None and state.create_key == command.idempotency_key
+            pending = state.state is PromiseState.PENDING
+            allowed = matches and (pending or not command.strict)
+            return (Code.OK if allowed else Code.PROMISE_EXISTS), state
+        if state is None:
+            return Code.PROMISE_NOT_FOUND, None
+        if isinstance(command, ReadPromise):
+            return Code.OK, state
+        assert isinstance(command, CompletePromise)
+        if state.state is PromiseState.PENDING:
+            return Code.CREATED, Known(
+                command.state, state.create_key, command.idempotency_key, command.value.data
+            )
+        matches = state.complete_key is not None and state.complete_key == command.idempotency_key
+        allowed = matches and (not command.strict or state.state is command.state)
+        return (Code.OK if allowed else _REFUSALS[state.state]), state
