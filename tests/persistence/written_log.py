@@ -66,6 +66,15 @@ def _remove(segment: int) -> Callable[[SimulatedFiles], None]:
     return damage
 
 
+def _truncate(segment: int, size_bytes: int) -> Callable[[SimulatedFiles], None]:
+    def damage(files: SimulatedFiles) -> None:
+        file = files.open(segment_paths(files)[segment])
+        file.truncate(size_bytes)
+        file.sync()
+
+    return damage
+
+
 def _remove_all(files: SimulatedFiles) -> None:
     for path in segment_paths(files):
         files.remove(path)
@@ -95,6 +104,9 @@ DAMAGES: dict[str, Callable[[SimulatedFiles], None]] = {
     "the last batch of a segment": _last_batch_of_a_segment,
     "the first header": _flip(0, 20),
     "a header": _flip(2, 20),
+    "a truncated segment": _truncate(2, SEGMENT_HEADER_BYTES + 100),
+    "a truncated header": _truncate(3, 40),
+    "an empty first segment": _truncate(0, 0),
     "the first segment is missing": _remove(0),
     "a segment is missing": _remove(2),
     "all segments are missing": _remove_all,
