@@ -141,6 +141,10 @@ class Checkpoints:
                 yield _write(rows.OUTBOX, key, message)
             yield _write(rows.HEADERS, rows.shard_key(shard), capture.header)
 
+    def open_snapshot(self) -> Snapshot:
+        """The store as of its newest commit, for whoever copies it; to be closed. In any thread."""
+        return self._store.snapshot()
+
     def renew(self) -> None:
         """Let cold reads see the newest commit. In the thread that reads."""
         self.reader.renew(self._store.snapshot())

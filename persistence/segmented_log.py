@@ -204,7 +204,22 @@ class SegmentedLog:
         May run in any thread beside `append`; a `trim` meanwhile may end it with an error. Raises
         `LookupError` if the record is trimmed, `LogDamaged` or `DataDirectoryUnreadable`.
         """
-        until_sequence = self._next_sequence
+        batches = self.read_batches(from_sequence, self._next_sequence)
+        return (
+            (sequence, record)
+            for first_sequence, records in batches
+            for sequence, record in enumerate(records, first_sequence)
+            if sequence >= from_sequence
+        )
+
+    def read_batches(
+        self, from_sequence: int, until_sequence: int
+    ) -> Iterator[tuple[int, list[LogRecord]]]:
+        """Yield the batches from the one that holds `from_sequence` on, whole.
+
+        The last is the one before `until_sequence`, which has to be durable or the next to be
+        written. Otherwise as `read`.
+        """
         with self._segments_lock:
             segments = list(self._segments)
         if from_sequence < segments[0].first_sequence:
@@ -215,11 +230,15 @@ class SegmentedLog:
             return iter(())
         scan = LogScan(self._files, self._log_path, self._data_id, segments, until_sequence)
         return (
-            (sequence, record)
+            (first_sequence, records)
             for first_sequence, records in scan.batches()
-            for sequence, record in enumerate(records, first_sequence)
-            if sequence >= from_sequence
+            if first_sequence + len(records) > from_sequence
         )
+
+    def finished_segments(self) -> list[Segment]:
+        """The segments that will never change again, with the length of what is valid in them."""
+        with self._segments_lock:
+            return self._segments[:-1]
 
     def trim(self, to_sequence: int) -> None:
         """Delete the segments that hold only records below `to_sequence`. Raises `LogFailure`.
