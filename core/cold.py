@@ -75,18 +75,19 @@ def merge(parts: Iterable[Found], limit_count: int) -> Found:
     """Merge the matches of several places into one page, newest first.
 
     A place that has not looked at everything may still hold matches below where it stopped; so rows
-    below the highest such serial are left for the next page.
+    below the highest such serial are left for the next page. While a checkpoint ends, a promise is
+    for a moment both in memory and in the cold store; it is one row all the same.
     """
     parts = list(parts)
     stops = [part.next_before for part in parts if part.next_before is not None]
     horizon = max(stops, default=None)
-    rows = [
-        promise
+    by_serial = {
+        promise.serial: promise
         for part in parts
         for promise in part.promises
         if horizon is None or promise.serial >= horizon
-    ]
-    rows.sort(key=lambda promise: promise.serial, reverse=True)
+    }
+    rows = [by_serial[serial] for serial in sorted(by_serial, reverse=True)]
     if len(rows) > limit_count:
         del rows[limit_count:]
         return Found(rows, rows[-1].serial)

@@ -193,11 +193,15 @@ def _search_one(machine: Machine, query: Query, promise_id: str, now_ms: int) ->
 
 def _search_memory(machine: Machine, query: Query, now_ms: int) -> Found:
     """Look through the promises that are in memory."""
-    if PromiseState.PENDING not in query.states and not machine.timers_may_be_late:
+    index = machine.state.index_for(query.tags)
+    if (
+        PromiseState.PENDING not in query.states
+        and not machine.timers_may_be_late
+        and len(machine.state.completed) <= min(len(index), query.scan_count)
+    ):
         return _search_completed(machine, query)
     matched: list[Promise] = []
     last = query.before_serial
-    index = machine.state.index_for(query.tags)
     for serial, promise_id in index.below(query.before_serial, query.scan_count):
         last = serial
         if promise_id is None or not query.pattern.matches(promise_id):
@@ -211,7 +215,7 @@ def _search_memory(machine: Machine, query: Query, now_ms: int) -> Found:
 
 
 def _search_completed(machine: Machine, query: Query) -> Found:
-    """Look through the completed promises that are in memory: those since the last checkpoint."""
+    """Look through the completed promises that are in memory, which are few: all at once."""
     matched = [
         promise
         for promise in machine.state.completed.values()
