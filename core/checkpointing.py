@@ -7,10 +7,15 @@ captured sequence then gives the state at the crash.
 """
 
 import heapq
+from collections.abc import Iterator
+from typing import Final
 
 from .captures import Capture, Loaded, ShardHeader
 from .model import PromiseState, Task, TaskKind, TaskState
 from .state import ACTIVE, Root, ShardState
+
+EVICTION_SLICE_COUNT: Final = 500
+"""How many entities leave memory at a time; it takes about a millisecond."""
 
 
 def capture(state: ShardState, sequence: int, position: int) -> Capture:
@@ -65,8 +70,11 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
     )
 
 
-def evict(state: ShardState, written: Capture) -> int:
-    """Drop what is finished and was written; how many entities left memory."""
+def evict(state: ShardState, written: Capture) -> Iterator[int]:
+    """Drop what is finished and was written, in slices; how many left memory with each.
+
+    Between two slices the state is whole and may change.
+    """
     count = 0
     for name, promise in written.promises.items():
         if promise is None or promise.state is PromiseState.PENDING:
@@ -77,11 +85,17 @@ def evict(state: ShardState, written: Capture) -> int:
     for name, row in written.tasks.items():
         if row is None or not row.is_final or name in state.changes.tasks:
             continue
+            if count == EVICTION_SLICE_COUNT:
+                yield count
+                count = 0
         task = state.tasks.get(name)
         if task is not None and task.is_final:
             del state.tasks[name]
             count += 1
-    return count
+            if count == EVICTION_SLICE_COUNT:
+                yield count
+                count = 0
+    yield count
 
 
 def load(state: ShardState, loaded: Loaded) -> None:

@@ -22,7 +22,12 @@ import trio
 from troth import __version__
 from troth.core.machine import Options
 from troth.core.replies import TaskMessage
-from troth.persistence.errors import CheckpointFailure, DataDirectoryError, LogFailure
+from troth.persistence.errors import (
+    CheckpointDamaged,
+    CheckpointFailure,
+    DataDirectoryError,
+    LogFailure,
+)
 from troth.shards.checkpointer import Checkpointer
 from troth.shards.clock import SystemClock
 from troth.shards.delivery import Delivery
@@ -53,6 +58,8 @@ def serve(settings: Settings) -> int:
     problem: str | None = None
     try:
         trio.run(_serve, settings, strict_exception_groups=True)
+    except* CheckpointDamaged as group:
+        problem = f"{_first(group)} The server has stopped."
     except* (DataDirectoryError, ListenError) as group:
         problem = _first(group)
     except* CheckpointFailure as group:

@@ -119,9 +119,9 @@ class Checkpoints:
     def write(self, captures: Sequence[Capture]) -> None:
         """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailure."""
         self._store.commit(self._writes(captures))
-        for capture in captures:
-            self._headers[capture.header.shard] = capture.header
-            self._rows_count += capture.rows_count
+        # In one assignment: the event loop reads them for statistics while this runs in a thread.
+        self._headers = self._headers | {one.header.shard: one.header for one in captures}
+        self._rows_count += sum(capture.rows_count for capture in captures)
         self._is_new = False
         self._checkpoints_count += 1
 

@@ -134,13 +134,22 @@ class ShardColdStore:
             ):
                 return Found(matched, last)
             last = serial
-            promise_id = identifier.decode()
+            promise_id = _text(identifier)
             if not query.pattern.matches(promise_id):
                 continue
             read_count += 1
             promise = self.promise(promise_id)
             if promise is None:
                 raise CheckpointDamaged(rows.PROMISES, "an index names a row that is missing")
-            if promise.serial == serial and query.matches(promise):
+            if promise.serial != serial:
+                raise CheckpointDamaged(rows.PROMISES, "an index names a row at another place")
+            if query.matches(promise):
                 matched.append(promise)
         return Found(matched, None)
+
+
+def _text(identifier: bytes) -> str:
+    try:
+        return identifier.decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointDamaged(rows.PROMISES, "an index names an id that is no text") from error

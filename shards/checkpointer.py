@@ -117,8 +117,9 @@ class Checkpointer:
             await self._blocking(lambda: self._store.write(captures))
             self._store.renew()
             for shard, capture in zip(self._shards, captures, strict=True):
-                self._evicted_count += checkpointing.evict(shard.machine.state, capture)
-                await trio.lowlevel.checkpoint()
+                for count in checkpointing.evict(shard.machine.state, capture):
+                    self._evicted_count += count
+                    await trio.lowlevel.checkpoint()
             position = self._store.position
             await self._blocking(lambda: self._trim(position + 1))
             self._note(started, captures)

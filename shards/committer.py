@@ -12,7 +12,7 @@ from typing import Protocol, final
 
 import trio
 
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import PersistenceError
 from troth.persistence.log import Log, LogRecord
 from troth.persistence.writer import Writer
 
@@ -101,7 +101,7 @@ class Committer:
     def __init__(self, next_sequence: int, on_durable: Callable[[int], None]) -> None:
         self.position = next_sequence - 1
         self.durable_position = next_sequence - 1
-        self.failure: LogFailure | None = None
+        self.failure: PersistenceError | None = None
         self.failed = trio.Event()
         self._on_durable = on_durable
         self._pending: list[LogRecord] = []
@@ -189,8 +189,8 @@ class Committer:
         self._wake_waiting()
         self._on_durable(position)
 
-    def fail(self, failure: LogFailure) -> None:
-        """The log has failed: nothing that is not durable now will be acknowledged."""
+    def fail(self, failure: PersistenceError) -> None:
+        """The log or the state has failed: nothing that is not durable now will be acknowledged."""
         if self.failure is None:
             self.failure = failure
             self.failed.set()

@@ -30,7 +30,7 @@ from troth.core.limits import (
 from troth.core.machine import Machine, Step
 from troth.core.replies import Reply, TaskMessage
 from troth.core.state import TimerKey
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import CheckpointDamaged, LogFailure
 from troth.persistence.log import LogRecord
 
 from .clock import Clock
@@ -254,6 +254,9 @@ class Shard:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
             try:
                 self.take_turn()
+            except CheckpointDamaged as error:
+                self._committer.fail(error)
+                raise
             except Exception:
                 # The state says more than the log will. Other shards may have messages of this turn
                 # already: nothing that rests on them may become durable.
@@ -306,9 +309,14 @@ class Shard:
             self._lateness.add(ended_ms - deadline_ms)
 
     def _step(self, command: Command, now_ms: int) -> Step:
-        """Step the machine. A defect that changed nothing costs one request, not the server."""
+        """Step the machine. A defect that changed nothing costs one request, not the server.
+
+        A checkpoint that has rotted does: the next request might be given a wrong answer.
+        """
         try:
             return self.machine.step(command, now_ms)
+        except CheckpointDamaged:
+            raise
         except Exception:
             if not self.machine.is_clean:
                 raise

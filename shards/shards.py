@@ -28,6 +28,7 @@ from troth.core.model import Fence, Promise, PromiseState, Schedule, TaskKind, r
 from troth.core.patterns import Pattern
 from troth.core.replies import Reply, TaskMessage
 from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.log import LogRecord
 
 from . import gather
@@ -221,10 +222,18 @@ class Shards:
             # The task exists because the leaf has completed. A completed promise never changes, and
             # the record of it is before those of the task: so it can be looked at without asking,
             # which could fail although the claim has succeeded.
-            leaf_shard = self._shards[self.shard_of(claimed.leaf_id)]
-            leaf = leaf_shard.machine.state.find_promise(claimed.leaf_id)
+            leaf = self._completed(claimed.leaf_id)
             reply = replace(reply, claimed=replace(claimed, leaf=leaf))
         return reply
+
+    def _completed(self, promise_id: str) -> Promise | None:
+        """Look at a completed promise from outside of its shard. Raises StorageFailed."""
+        state = self._shards[self.shard_of(promise_id)].machine.state
+        try:
+            return state.find_promise(promise_id)
+        except CheckpointDamaged as error:
+            self.committer.fail(error)
+            raise StorageFailed from error
 
     async def _ask_all(
         self, questions: list[tuple[int, Command]], held: HeldMessages | None = None

@@ -18,7 +18,7 @@ from troth.core.commands import Command
 from troth.core.machine import Options
 from troth.core.model import TaskKind
 from troth.core.replies import Reply, TaskMessage
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailure, PersistenceError
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.shards.clock import Clock
@@ -75,7 +75,7 @@ class Server:
         self.has_lost_power = False
         self.is_over = False
         self._is_stopping = False
-        self.failure: LogFailure | None = None
+        self.failure: PersistenceError | None = None
         self.writer: SimulatedWriter | None = None
         self._scopes: dict[trio.CancelScope, None] = {}
         self._life = trio.CancelScope()
