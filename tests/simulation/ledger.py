@@ -88,11 +88,16 @@ class Ledger:
         )
 
     def lock_granted(self, resource_id: str, hold: Hold) -> None:
-        """A lock was granted: nobody else holds it at that moment of the server's time."""
+        """A lock was granted: it is nobody else's at any moment of that time.
+
+        The answer may be late, so others' times may be before this one or after it.
+        """
         holds = self.locks.setdefault(resource_id, {})
         for other in holds.values():
             require(
-                other.execution_id == hold.execution_id or other.until_ms <= hold.since_ms,
+                other.execution_id == hold.execution_id
+                or other.until_ms <= hold.since_ms
+                or hold.until_ms <= other.since_ms,
                 f"lock {resource_id}: {hold} although {other}",
             )
         holds[hold.execution_id] = hold

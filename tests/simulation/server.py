@@ -117,18 +117,21 @@ class Server:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until the life ends; returns then, whatever has ended it."""
         try:
-            with self._life:
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    await nursery.start(self.delivery.run)
-                    await nursery.start(self.shards.run, self.storage.make_writer)
-                    task_status.started()
+            async with trio.open_nursery() as beneath:
+                await beneath.start(self.delivery.run)
+                # The shards end first, since they hand messages to delivery to the last.
+                with self._life:
+                    async with trio.open_nursery() as nursery:
+                        self._nursery = nursery
+                        await nursery.start(self.shards.run, self.storage.make_writer)
+                        task_status.started()
+                beneath.cancel_scope.cancel()
         except* LogFailure as failures:
-            self.failure = self.shards.committer.failure
-            if self.failure is None:
+            if self.shards.committer.failure is None:
                 raise failures  # only the committer may say that the log has failed
         finally:
             self.is_over = True
+            self.failure = self.shards.committer.failure  # also one while closing, not raised
             if self._is_stopping and self.failure is None and not self.has_lost_power:
                 self._close()
             for scope in list(self._scopes):
