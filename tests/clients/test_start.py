@@ -102,7 +102,9 @@ def test_a_worker_that_comes_too_early_waits_for_its_stream(starting: StartingSe
             )
             received = b""
             while b"__invoke:a" not in received:
-                received += worker.recv(4096)
+                part = worker.recv(4096)
+                assert part, f"the server has ended the stream after {received!r}"
+                received += part
             assert other.arrived() == []
 
 
