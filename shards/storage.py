@@ -6,19 +6,24 @@ committer what it writes with. Nothing in the directory changes before recovery 
 """
 
 import secrets
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from troth import __version__
 from troth.core.limits import SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
+from troth.persistence.archive import Archive, ArchiveStatistics
 from troth.persistence.checkpoints import Checkpoints
-from troth.persistence.data_directory import CHECKPOINTS_NAME, DataDirectory
+from troth.persistence.data_directory import CHECKPOINTS_NAME, LOG_NAME, DataDirectory
 from troth.persistence.errors import LogDamaged
 from troth.persistence.files import RealFiles
 from troth.persistence.log import LogRecord, LogStatistics, MemoryLog
 from troth.persistence.rows import TABLES
+from troth.persistence.segments import Segment, list_segments
+from troth.persistence.snapshots import Cut, cut_open_directory
 from troth.persistence.store import LmdbStore
 
 from .committer import BatchWriter, Committer, DirectWriter, start_writer_thread
@@ -131,9 +136,15 @@ class DirectoryStorage:
     """
 
     def __init__(
-        self, path: Path, shard_count: int | None = None, segment_bytes: int = SEGMENT_BYTES
+        self,
+        path: Path,
+        shard_count: int | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        *,
+        archive_directory: Path | None = None,
+        archive_keep_ms: int | None = None,
     ) -> None:
-        self.place = str(path.absolute())
+        self.place = str(path.absolute()).rstrip("/")
         self._directory = DataDirectory.open(
             path,
             RealFiles(),
@@ -149,6 +160,15 @@ class DirectoryStorage:
         except BaseException:
             self._directory.close()
             raise
+        self._log_path = f"{self.place}/{LOG_NAME}"
+        self._archive: Archive | None = None
+        if archive_directory is not None:
+            self._archive = Archive(
+                archive_directory, self._directory.identity.data_id, archive_keep_ms
+            )
+        self._is_recovered = False
+        self._holds: dict[object, int] = {}
+        self._holds_lock = threading.Lock()  # trimming happens in another thread
 
     @property
     def shard_count(self) -> int:
@@ -167,7 +187,51 @@ class DirectoryStorage:
         return self._checkpoints
 
     def trim(self, to_sequence: int) -> None:
-        self._directory.log.trim(to_sequence)
+        """Only what is archived, if there is an archive, and what no snapshot is reading."""
+        log = self._directory.log
+        if self._archive is not None:
+            finished = log.finished_segments()
+            self._archive.store(self._log_path, finished)
+            missing = [segment for segment in finished if not self._archive.has(segment)]
+            if missing:
+                to_sequence = min(to_sequence, missing[0].first_sequence)
+        with self._holds_lock:
+            to_sequence = min([to_sequence, *self._holds.values()])
+        # Whoever holds the log from here on finds a checkpoint that reaches as far as this.
+        log.trim(to_sequence)
+
+    def hold_log(self) -> Callable[[], None]:
+        """Keep what no checkpoint covers now from being trimmed, until the result is called."""
+        hold = object()
+        with self._holds_lock:
+            self._holds[hold] = self._checkpoints.position + 1
+
+        def release() -> None:
+            with self._holds_lock:
+                self._holds.pop(hold, None)
+
+        return release
+
+    def open_cut(self, created_at_ms: int) -> Cut:
+        """Make a cut of everything that is durable now. Raises CheckpointDamaged."""
+        return cut_open_directory(
+            self._directory,
+            self._checkpoints,
+            created_at_ms=created_at_ms,
+            troth_version=__version__,
+        )
+
+    def archive(self, now_ms: int) -> None:
+        """Copy finished segments, and remove copies that are too old. Blocks. Raises OSError."""
+        if self._archive is not None:
+            error = self._archive.store(self._log_path, self._directory.log.finished_segments())
+            if error is not None:
+                raise error
+            self._archive.remove_old(now_ms)
+
+    def archive_statistics(self) -> ArchiveStatistics | None:
+        """Counters of the archive; None if there is none."""
+        return None if self._archive is None else self._archive.statistics()
 
     def records(self) -> Iterator[tuple[int, LogRecord]]:
         position = self._checkpoints.position
@@ -178,6 +242,7 @@ class DirectoryStorage:
                 0,
                 f"the log ends before sequence {position}, which the checkpoints have reached",
             )
+        self._is_recovered = True
 
     def make_writer(self, committer: Committer) -> BatchWriter:
         return start_writer_thread(self._directory.log, committer)
@@ -192,3 +257,9 @@ class DirectoryStorage:
     def close(self) -> None:
         self._checkpoints.close()
         self._directory.close()
+        if self._archive is not None and self._is_recovered:
+            # A log that was closed is never appended to: its last segment is finished too.
+            self._archive.store(self._log_path, self._closed_segments())
+
+    def _closed_segments(self) -> list[Segment]:
+        return list_segments(RealFiles(), self._log_path)
