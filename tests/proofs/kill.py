@@ -32,6 +32,7 @@ DRAIN_S: Final = 30.0
 ARGUMENTS: Final = (
     *("--shards", "5"),
     *("--segment-bytes", "65536"),  # the smallest: many segments begin and end
+    *("--checkpoint-interval-ms", "100"),  # kills fall between the steps of checkpoints too
     *("--task-claim-timeout-ms", "1000"),
     *("--task-retry-first-ms", "50"),
     *("--task-retry-limit-ms", "500"),
