@@ -36,10 +36,16 @@ class ShardHeader(Struct, frozen=True):
     schedules_count: int
     locks_count: int
     outbox_count: int
+    task_counter_floor: int = 0
 
 
 class Capture(Struct):
-    """The changes of one shard, by id."""
+    """The changes of one shard, by id.
+
+    `deleted_promises` and `deleted_tasks` are the ids under which something was deleted since the
+    last checkpoint: whatever earlier checkpoints wrote there is to go, with its index entries,
+    also if the id is in use again and its new entity is among the changes.
+    """
 
     header: ShardHeader
     promises: dict[str, Promise | None]
@@ -48,6 +54,8 @@ class Capture(Struct):
     schedules: dict[str, Schedule | None]
     locks: dict[str, Lock | None]
     outbox: dict[OutboxKey, ShardMessage | None]
+    deleted_promises: frozenset[str] = frozenset()
+    deleted_tasks: frozenset[str] = frozenset()
 
     @property
     def rows_count(self) -> int:

@@ -38,6 +38,8 @@ def capture(state: ShardState, sequence: int, position: int) -> Capture:
         {name: state.schedules.get(name) for name in changes.schedules},
         {name: state.locks.get(name) for name in changes.locks},
         {key: state.outbox.get(key[0], {}).get(key[1]) for key in changes.outbox},
+        frozenset(changes.deleted_promises),
+        frozenset(changes.deleted_tasks),
     )
 
 
@@ -67,30 +69,39 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         len(state.schedules),
         len(state.locks),
         sum(len(messages) for messages in state.outbox.values()),
+        state.task_counter_floor,
     )
 
 
 def evict(state: ShardState, written: Capture) -> Iterator[int]:
     """Drop what is finished and was written, in slices; how many left memory with each.
 
-    Between two slices the state is whole and may change.
+    Between two slices the state is whole and may change. What was deleted before the capture is no
+    longer in the cold store, and need not be hidden.
     """
+    retention = state.retention
+    state.hidden_promises -= written.deleted_promises - state.changes.deleted_promises
+    state.hidden_tasks -= written.deleted_tasks - state.changes.deleted_tasks
     count = 0
     for name, promise in written.promises.items():
         if promise is None or promise.state is PromiseState.PENDING:
             continue
         if state.promises.get(name) is promise:
             state.forget_promise(promise)
+            if retention is not None:
+                retention.goes_cold(promise)
             count += 1
-    for name, row in written.tasks.items():
-        if row is None or not row.is_final or name in state.changes.tasks:
-            continue
             if count == EVICTION_SLICE_COUNT:
                 yield count
                 count = 0
+    for name, row in written.tasks.items():
+        if row is None or not row.is_final or name in state.changes.tasks:
+            continue
         task = state.tasks.get(name)
         if task is not None and task.is_final:
             del state.tasks[name]
+            if retention is not None:
+                retention.task_left(task)
             count += 1
             if count == EVICTION_SLICE_COUNT:
                 yield count
@@ -102,6 +113,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     """Bring an empty state to what a checkpoint says is live."""
     top = loaded.header
     state.task_sequence = top.task_sequence
+    state.task_counter_floor = top.task_counter_floor
     state.largest_serial = top.largest_serial
     state.inbox = dict(top.inbox)
     state.outbox_sequence = dict(top.outbox_sequence)
@@ -127,6 +139,8 @@ def load(state: ShardState, loaded: Loaded) -> None:
 
 def _load_task(state: ShardState, task: Task) -> None:
     state.tasks[task.id] = task
+    if state.retention is not None:
+        state.retention.task_began(task)
     if task.kind is TaskKind.NOTIFY:
         state.notifications[task.id] = task
     else:

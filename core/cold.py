@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from .model import Promise, PromiseState, Task
 from .patterns import Pattern
+from .retention_rules import Place
 
 
 class Query(Struct, frozen=True):
@@ -42,6 +43,13 @@ class Found(Struct, frozen=True):
     next_before: int | None
 
 
+class Ended(Struct, frozen=True):
+    """A completed promise's place in the order of ends."""
+
+    place: Place
+    id: str
+
+
 class ColdStore(Protocol):
     """One shard's completed promises and tasks that are not in memory."""
 
@@ -57,6 +65,16 @@ class ColdStore(Protocol):
         """Find completed promises."""
         ...  # pragma: no cover
 
+    def ended(
+        self, state: PromiseState, after: Place, until_ms: int, limit_count: int
+    ) -> list[Ended]:
+        """Promises of one state that ended after a place, up to a time; the earliest first."""
+        ...  # pragma: no cover
+
+    def tasks_of(self, root_id: str) -> list[Task]:
+        """The finished tasks of which a promise is the root."""
+        ...  # pragma: no cover
+
 
 class NothingCold:
     """The port of a shard that keeps everything in memory."""
@@ -69,6 +87,14 @@ class NothingCold:
 
     def search(self, query: Query) -> Found:
         return Found([], None)
+
+    def ended(
+        self, state: PromiseState, after: Place, until_ms: int, limit_count: int
+    ) -> list[Ended]:
+        return []
+
+    def tasks_of(self, root_id: str) -> list[Task]:
+        return []
 
 
 def merge(parts: Iterable[Found], limit_count: int) -> Found:

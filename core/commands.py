@@ -19,6 +19,7 @@ from .model import (
     Value,
 )
 from .records import ShardMessage
+from .retention_rules import RetentionRule
 
 
 class Command(Struct, frozen=True):
@@ -217,6 +218,31 @@ class RetryTask(Command, frozen=True):
 
     id: str
     counter: int
+
+
+Slice = tuple[int, int, int]
+"""Where a slice of a count begins; the shard that gave it knows what it means."""
+
+SLICE_START: Slice = (0, -1, 0)
+"""Where the first slice begins."""
+
+
+class Retain(Command, frozen=True):
+    """Delete what the shard's retention rules reach now: one slice of the work.
+
+    At most `limit_count` promises go, and at most `scan_count` are looked at.
+    """
+
+    limit_count: int
+    scan_count: int
+
+
+class CountRetained(Command, frozen=True):
+    """Count what retention rules would delete now: one slice of `scan_count` promises."""
+
+    rules: tuple[RetentionRule, ...]
+    start: Slice
+    scan_count: int
 
 
 class Receive(Command, frozen=True):

@@ -49,6 +49,12 @@ GET_CLAIM_TTL_MS: Final = 60_000  # lease of a task claimed by GET
 SCHEDULE_CATCH_UP_COUNT: Final = 1_000
 SCHEDULE_BATCH_COUNT: Final = 50  # runs of one schedule before others get their turn
 
+# Retention.
+RETENTION_INTERVAL_MS: Final = 60_000
+RETENTION_SLICE_COUNT: Final = 50  # promises deleted at once, by one record
+RETENTION_SCAN_COUNT: Final = 200  # promises looked at before others get their turn
+RETENTION_RECHECK_MS: Final = 60_000  # a promise that had to wait is looked at again
+
 # Delivery.
 POLL_CONNECTIONS_LIMIT_COUNT: Final = 1_000
 POLL_BUFFER_LIMIT_COUNT: Final = 100
@@ -75,6 +81,7 @@ assert BATCH_LIMIT_COUNT <= MAILBOX_LIMIT_COUNT
 assert TASK_RETRY_FIRST_MS <= TASK_RETRY_LIMIT_MS
 assert PUSH_TIMEOUT_MS <= TASK_RETRY_LIMIT_MS
 assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
+assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
 
 

@@ -21,6 +21,7 @@ from .cron import parse as parse_cron
 from .limits import SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
 from .model import EMPTY_VALUE, Fence, Promise, PromiseState, Task, TaskKind, TaskState
 from .replies import Reply, TaskMessage
+from .retention_rules import Retention, RetentionRule
 from .state import ShardState, TimerKey
 from .zones import Zone
 
@@ -56,11 +57,13 @@ class Options(Struct, frozen=True):
     """What an operator may choose about the machine's behaviour.
 
     `catch_up_count` is how many missed runs of a schedule are made up for (None: all of them).
+    `retention` says which completed promises are deleted, and when.
     """
 
     task_claim_timeout_ms: int = TASK_CLAIM_TIMEOUT_MS
     catch_up_count: int | None = SCHEDULE_CATCH_UP_COUNT
     time_zone: str | Zone = "UTC"
+    retention: tuple[RetentionRule, ...] = ()
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:
@@ -91,7 +94,8 @@ class Machine:
     """One shard's state machine.
 
     `shard_of` maps an id to a shard's index; `next_serial` gives the process-wide serial numbers;
-    `holds` tells whether a task, of any shard, is held as a fence says.
+    `holds` tells whether a task, of any shard, is held as a fence says; `is_awaited` whether an
+    unfinished task, of any shard, is about a promise. Without it, this shard's tasks are all.
     """
 
     def __init__(
@@ -101,11 +105,15 @@ class Machine:
         next_serial: Callable[[], int],
         options: Options | None = None,
         holds: Callable[[Fence, int], bool] = no_fence,
+        is_awaited: Callable[[str], bool] | None = None,
     ) -> None:
         self.state = ShardState(index, shard_of)
         self.next_serial = next_serial
         self.options = options or Options()
         self.holds = holds
+        if self.options.retention:
+            self.state.retention = Retention(self.options.retention)
+        self.is_awaited = is_awaited or self.awaits
         self.catching_up: set[str] = set()
         # Whoever owns the timers may say that all that are due have been handled; then a search for
         # completed promises need not look for pending ones that should have timed out.
@@ -251,6 +259,11 @@ class Machine:
         deadline = task.deadline
         return not root_is_due and deadline is not None and deadline > now_ms
 
+    def awaits(self, promise_id: str) -> bool:
+        """Whether an unfinished task of this shard is about a promise; False without retention."""
+        notes = self.state.retention
+        return notes is not None and notes.is_awaited(promise_id)
+
     # Dispatch: which messages go out
 
     def _dispatch(self, sends: list[TaskMessage], now_ms: int) -> None:
@@ -343,4 +356,4 @@ def acknowledge(machine: Machine, command: Acknowledge, now_ms: int) -> Reply:
 
 
 # The other commands' decisions register themselves when their modules are imported.
-from . import locks, promises, schedules, tasks  # noqa: E402, F401
+from . import locks, promises, retention, schedules, tasks  # noqa: E402, F401

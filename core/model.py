@@ -89,6 +89,15 @@ class Promise(Struct, frozen=True, array_like=True):
             return PromiseState.RESOLVED
         return PromiseState.REJECTED_TIMEDOUT
 
+    @property
+    def ended_on(self) -> int:
+        """What the age of a completed promise counts from: its completion, not before it existed.
+
+        A promise may be created with a timeout long past, and is then completed as of that time.
+        """
+        assert self.completed_on is not None, "a pending promise has not ended"
+        return max(self.completed_on, self.created_on)
+
 
 class Callback(Struct, frozen=True, array_like=True):
     """A wish to be told when `promise_id` completes: to resume a root, or to notify.

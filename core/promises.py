@@ -179,8 +179,7 @@ def search_promises(machine: Machine, command: SearchPromises, now_ms: int) -> R
         found = _search_one(machine, query, query.pattern.exact, now_ms)
     else:
         in_memory = _search_memory(machine, query, now_ms)
-        cold = machine.state.cold.search(query)
-        found = cold_store.merge((in_memory, cold), query.limit_count)
+        found = cold_store.merge((in_memory, _search_cold(machine, query)), query.limit_count)
     return Reply(Code.OK, promises=PromisePage(tuple(found.promises), found.next_before))
 
 
@@ -212,6 +211,19 @@ def _search_memory(machine: Machine, query: Query, now_ms: int) -> Found:
             if len(matched) == query.limit_count:
                 break
     return Found(matched, last if index.has_below(last) else None)
+
+
+def _search_cold(machine: Machine, query: Query) -> Found:
+    """Look through the promises that have left memory; not those deleted or made anew since."""
+    state = machine.state
+    found = state.cold.search(query)
+    hidden, present = state.hidden_promises, state.promises
+    promises = [
+        promise
+        for promise in found.promises
+        if promise.id not in present and promise.id not in hidden
+    ]
+    return Found(promises, found.next_before)
 
 
 def _search_completed(machine: Machine, query: Query) -> Found:

@@ -84,6 +84,19 @@ class PromiseCompleted(Struct, frozen=True, array_like=True, tag="promise-comple
     at: int
 
 
+class PromisesDeleted(Struct, frozen=True, array_like=True, tag="promises-deleted/1"):
+    """Completed promises are gone for good, with the finished tasks of which they were the root.
+
+    From here on new tasks of the shard count from above `task_counter`, which none of the deleted
+    ones exceeded: an id that comes back never repeats what a late worker may hold.
+    """
+
+    ids: list[str]
+    task_ids: list[str]
+    task_counter: int
+    at: int
+
+
 class CallbackCreated(Struct, frozen=True, array_like=True, tag="callback-created/1"):
     """Somebody waits for a promise."""
 
@@ -210,6 +223,7 @@ class MessagesAcknowledged(Struct, frozen=True, array_like=True, tag="messages-a
 Record = (
     PromiseCreated
     | PromiseCompleted
+    | PromisesDeleted
     | CallbackCreated
     | TaskEnqueued
     | TaskDelivered

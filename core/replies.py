@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from .codes import Code
+from .commands import Slice
 from .model import Callback, Lock, Promise, Schedule, Task, TaskKind
 
 
@@ -36,6 +37,18 @@ class Claimed(Struct, frozen=True):
     leaf: Promise | None = None
 
 
+class Retained(Struct, frozen=True):
+    """What one slice of retention did, or would do.
+
+    `deleted_counts` has one number a rule; `waiting_count` promises were due but something
+    unfinished was about them. `following` is where to go on, None when nothing is left for now.
+    """
+
+    deleted_counts: tuple[int, ...]
+    waiting_count: int
+    following: Slice | None
+
+
 class Reply(Struct, frozen=True):
     """The answer to one command: a code, and what goes with it.
 
@@ -51,6 +64,7 @@ class Reply(Struct, frozen=True):
     claimed: Claimed | None = None
     promises: PromisePage | None = None
     schedules: SchedulePage | None = None
+    retained: Retained | None = None
     count: int = 0
 
 

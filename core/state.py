@@ -11,8 +11,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+from . import deletion, task_ids
 from . import records as r
-from . import task_ids
 from .addresses import route
 from .cold import ColdStore, NothingCold
 from .commands import TimerKind
@@ -30,6 +30,7 @@ from .model import (
     TaskState,
     replace,
 )
+from .retention_rules import Retention
 from .serial_index import SerialIndex
 
 TimerKey = tuple[TimerKind, str]
@@ -58,7 +59,10 @@ class Root:
 class Changes:
     """The ids of what changed since the last checkpoint. `callbacks` maps to the promise's id."""
 
-    __slots__ = ("callbacks", "locks", "outbox", "promises", "schedules", "tasks")
+    __slots__ = (
+        *("callbacks", "deleted_promises", "deleted_tasks", "locks", "outbox", "promises"),
+        *("schedules", "tasks"),
+    )
 
     def __init__(self) -> None:
         self.promises: set[str] = set()
@@ -67,6 +71,8 @@ class Changes:
         self.schedules: set[str] = set()
         self.locks: set[str] = set()
         self.outbox: set[tuple[int, int]] = set()
+        self.deleted_promises: set[str] = set()
+        self.deleted_tasks: set[str] = set()
 
     @property
     def count(self) -> int:
@@ -86,7 +92,8 @@ class ShardState:
 
     Completed promises and finished tasks may have left memory after a checkpoint; `find_promise`
     and `find_task` look in `cold` too. Everything else is in memory. With `tracks_changes` the ids
-    of what changes are collected for the next checkpoint.
+    of what changes are collected for the next checkpoint, and what is deleted stays in
+    `hidden_promises` and `hidden_tasks` until `cold` no longer has it.
     """
 
     def __init__(
@@ -101,6 +108,9 @@ class ShardState:
         self.cold: ColdStore = cold or NothingCold()
         self.tracks_changes = tracks_changes
         self.changes = Changes()
+        self.hidden_promises: set[str] = set()
+        self.hidden_tasks: set[str] = set()
+        self.retention: Retention | None = None
         self.promises_count = 0
         self.tasks_count = 0
         self.promises: dict[str, Promise] = {}
@@ -111,6 +121,7 @@ class ShardState:
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.tasks: dict[str, Task] = {}
         self.task_sequence = 0
+        self.task_counter_floor = 0
         self.roots: dict[str, Root] = {}
         self.notifications: dict[str, Task] = {}
         self.claimed: dict[str, dict[str, Task]] = {}
@@ -145,12 +156,16 @@ class ShardState:
     def find_promise(self, promise_id: str) -> Promise | None:
         """The promise, wherever it is; None if there is none."""
         promise = self.promises.get(promise_id)
-        return promise if promise is not None else self.cold.promise(promise_id)
+        if promise is not None or promise_id in self.hidden_promises:
+            return promise
+        return self.cold.promise(promise_id)
 
     def find_task(self, task_id: str) -> Task | None:
         """The task, wherever it is; None if there is none."""
         task = self.tasks.get(task_id)
-        return task if task is not None else self.cold.task(task_id)
+        if task is not None or task_id in self.hidden_tasks:
+            return task
+        return self.cold.task(task_id)
 
     # Promises
 
@@ -236,6 +251,8 @@ class ShardState:
         )
         self.promises[record.id] = self.completed[record.id] = completed
         self.pending_count -= 1
+        if self.retention is not None and not self.tracks_changes:
+            self.retention.stays(completed)
         if self.tracks_changes:
             self.changes.promises.add(record.id)
         self.timers.append(((TimerKind.PROMISE, record.id), None))
@@ -287,6 +304,7 @@ class ShardState:
         old = self.find_task(task.id)
         if old is None:
             self.tasks_count += 1
+            task.counter = self.task_counter_floor + 1
         elif not old.is_final:
             return
         else:
@@ -294,6 +312,8 @@ class ShardState:
         self.task_sequence += 1
         task.sequence = self.task_sequence
         self.tasks[task.id] = task
+        if self.retention is not None:
+            self.retention.task_began(task)
         if task.kind is TaskKind.NOTIFY:
             self.notifications[task.id] = task
             self.new_notifications.append(task)
@@ -333,6 +353,8 @@ class ShardState:
         if task.not_before is not None and state is not TaskState.INIT:
             self.timers.append(((TimerKind.TASK_DELAY, task.id), None))
         final = task.is_final
+        if final and self.retention is not None:
+            self.retention.task_ended(task)
         if task.kind is TaskKind.NOTIFY:
             if final:
                 self.notifications.pop(task.id, None)
@@ -544,6 +566,7 @@ def _delay(tags: dict[str, str]) -> int | None:
 _APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.PromiseCreated: ShardState.promise_created,
     r.PromiseCompleted: ShardState.promise_completed,
+    r.PromisesDeleted: deletion.promises_deleted,
     r.CallbackCreated: ShardState.callback_created,
     r.TaskEnqueued: ShardState.task_enqueued,
     r.TaskDelivered: ShardState.task_delivered,

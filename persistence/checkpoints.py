@@ -6,6 +6,7 @@ a crash leaves the old checkpoint or the new one. Live entities (pending promise
 to `position` is covered and may be trimmed; the checkpoint is synced before that.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -131,6 +132,7 @@ class Checkpoints:
             yield rows.META, _DATA_ID_KEY, self._data_id
         for capture in captures:
             shard = capture.header.shard
+            yield from self._deletions(shard, capture)
             yield from _promise_writes(shard, capture)
             yield from _task_writes(shard, capture)
             yield from _plain_writes(rows.CALLBACKS, shard, capture.callbacks)
@@ -144,6 +146,27 @@ class Checkpoints:
     def open_snapshot(self) -> Snapshot:
         """The store as of its newest commit, for whoever copies it; to be closed. In any thread."""
         return self._store.snapshot()
+
+    def _deletions(self, shard: int, capture: Capture) -> Iterator[Write]:
+        """Take out what was deleted, before anything new is written under the same ids."""
+        for name in sorted(capture.deleted_tasks):
+            key = rows.id_key(shard, name)
+            yield rows.LIVE_TASKS, key, None
+            yield rows.TASKS, key, None
+        if not capture.deleted_promises:
+            return
+        # What is in the indexes follows from the old row, which only the store has.
+        with contextlib.closing(self._store.snapshot()) as snapshot:
+            for name in sorted(capture.deleted_promises):
+                key = rows.id_key(shard, name)
+                yield rows.LIVE_PROMISES, key, None
+                value = snapshot.get(rows.PROMISES, key)
+                if value is None:
+                    continue
+                yield rows.PROMISES, key, None
+                old = self._decoder.promise(rows.PROMISES, key, value)
+                for table, index_key in rows.index_keys(shard, old):
+                    yield table, index_key, None
 
     def renew(self) -> None:
         """Let cold reads see the newest commit. In the thread that reads."""

@@ -6,12 +6,15 @@ promises the fewest rows, looks at a bounded number of them, and says where to g
 """
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from typing import Final, final
 
-from troth.core.cold import Found, Query
+from troth.core import task_ids
+from troth.core.cold import Ended, Found, Query
 from troth.core.lifecycles import FINAL_STATES
-from troth.core.model import Promise, Task
+from troth.core.model import Promise, PromiseState, Task
+from troth.core.retention_rules import Place as EndPlace
 
 from . import rows
 from .errors import CheckpointDamaged
@@ -66,6 +69,33 @@ class ShardColdStore:
         key = rows.id_key(self._shard, task_id)
         value = self._reader.snapshot.get(rows.TASKS, key)
         return None if value is None else self._reader.decoder.task(rows.TASKS, key, value)
+
+    def ended(
+        self, state: PromiseState, after: EndPlace, until_ms: int, limit_count: int
+    ) -> list[Ended]:
+        """See ColdStore."""
+        if until_ms < 0:
+            return []
+        ended_on, serial = after
+        start = rows.end_key(self._shard, state, (ended_on, serial + 1))
+        stop = rows.end_key(self._shard, state, (until_ms + 1, 0))
+        scan = self._reader.snapshot.scan(rows.BY_END, start, stop)
+        return [
+            Ended(rows.end_place(key), identifier.decode())
+            for key, identifier in itertools.islice(scan, limit_count)
+        ]
+
+    def tasks_of(self, root_id: str) -> list[Task]:
+        """See ColdStore."""
+        invoke = self.task(task_ids.invoke_id(root_id))
+        found = [] if invoke is None else [invoke]
+        for beginning in (task_ids.resume_id(root_id, ""), task_ids.notify_id(root_id, "")):
+            start, stop = rows.prefix_range(self._shard, beginning)
+            for key, value in self._reader.snapshot.scan(rows.TASKS, start, stop):
+                task = self._reader.decoder.task(rows.TASKS, key, value)
+                if task.root_id == root_id:  # long ids share the beginnings of their keys
+                    found.append(task)
+        return found
 
     def search(self, query: Query) -> Found:
         """See ColdStore."""

@@ -34,6 +34,7 @@ OUTBOX = "outbox"
 BY_SERIAL = "promises_by_serial"
 BY_STATE = "promises_by_state"
 BY_TAG = "promises_by_tag"
+BY_END = "promises_by_end"
 
 TABLES: Final = (
     META,
@@ -49,6 +50,7 @@ TABLES: Final = (
     BY_SERIAL,
     BY_STATE,
     BY_TAG,
+    BY_END,
 )
 
 _ID_BYTES_MAX: Final = 480
@@ -114,12 +116,26 @@ def tag_prefix(shard: int, key: str, value: str) -> bytes:
     return shard_key(shard) + hashlib.blake2b(text, digest_size=8).digest()
 
 
+def end_key(shard: int, state: PromiseState, place: tuple[int, int]) -> bytes:
+    """The key in BY_END of a promise that ended at a place in the order of ends, or just after."""
+    ended_on, serial = place
+    # Nothing ended before 1970; such a place is the beginning.
+    number = (ended_on << 64) + serial if ended_on >= 0 else 0
+    return state_prefix(shard, state) + number.to_bytes(16, "big")
+
+
+def end_place(key: bytes) -> tuple[int, int]:
+    """When the promise of a key in BY_END ended, and its serial."""
+    return int.from_bytes(key[-16:-8], "big"), int.from_bytes(key[-8:], "big")
+
+
 def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
     """The index entries of a completed promise."""
     serial = newest_first(promise.serial)
     keys = [
         (BY_SERIAL, shard_key(shard) + serial),
         (BY_STATE, state_prefix(shard, promise.state) + serial),
+        (BY_END, end_key(shard, promise.state, (promise.ended_on, promise.serial))),
     ]
     for key, value in (promise.tags or {}).items():
         keys.append((BY_TAG, tag_prefix(shard, key, value) + serial))

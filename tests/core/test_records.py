@@ -56,6 +56,8 @@ SAMPLES: tuple[r.Record, ...] = (
     r.PromiseCompleted("p", PromiseState.REJECTED, Value(None, "eA=="), None, 12, 12),
     r.PromiseCompleted("p", PromiseState.REJECTED_CANCELED, Value({"a": "b"}), "", 13, 13),
     r.PromiseCompleted("p", PromiseState.REJECTED_TIMEDOUT, Value(), None, -5, 99),
+    r.PromisesDeleted(["p", "p/ü:1"], ["__invoke:p", "__notify:p/ü%3A1:s"], 3, 14),
+    r.PromisesDeleted(["q"], [], 0, 15),
     r.CallbackCreated(RESUME),
     r.CallbackCreated(NOTIFY),
     r.TaskEnqueued("__invoke:p", 10_000),
@@ -89,6 +91,8 @@ def strategy(kind: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*map(strategy, get_args(kind)))
     if get_origin(kind) is dict:
         return st.dictionaries(*map(strategy, get_args(kind)), max_size=3)
+    if get_origin(kind) is list:
+        return st.lists(strategy(*get_args(kind)), max_size=3)
     if kind is object:
         plain = st.none() | st.booleans() | st.integers(NUMBER_MIN, NUMBER_MAX) | st.text()
         return st.lists(plain) | st.dictionaries(st.text(), plain) | plain

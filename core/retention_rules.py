@@ -1,0 +1,129 @@
+"""Retention rules, and what a shard remembers about whom they will reach.
+
+A rule says: completed promises in these states, with this tag if one is named, are deleted when
+their completion is `age_ms` ago. `Retention` is a shard's notes for carrying the rules out. They
+are no part of the state: they are rebuilt after a restart, and with other rules they are others.
+
+Where promises leave memory after a checkpoint, an index of the cold store lists them by the time
+they ended. A *lane* walks this index for one rule and one state and never looks back: what a lane
+passed and left was not its rule's, and never will be, since completed promises do not change.
+Everything that a lane could miss stands in a heap by the time it is due: completed promises of
+shards that keep everything in memory, promises that reached the cold store only after a lane had
+passed their time, and promises that were due but had to wait.
+"""
+
+import heapq
+
+from msgspec import Struct
+
+from .model import Promise, PromiseState, Task
+
+Place = tuple[int, int]
+"""When a promise ended, in ms, and its serial: its place in the order of ends."""
+
+BEGINNING: Place = (-1, 0)
+"""Before every place."""
+
+
+class RetentionRule(Struct, frozen=True):
+    """Which promises to delete, `age_ms` after they ended. `tag` is a name and its value."""
+
+    states: tuple[PromiseState, ...]
+    age_ms: int
+    tag: tuple[str, str] | None = None
+
+    def matches(self, promise: Promise) -> bool:
+        """Whether this rule is about a promise, whatever its age."""
+        if promise.state not in self.states:
+            return False
+        if self.tag is None:
+            return True
+        name, value = self.tag
+        return promise.tags is not None and promise.tags.get(name) == value
+
+
+def due_on(rules: tuple[RetentionRule, ...], promise: Promise) -> int | None:
+    """When the first of the rules reaches a completed promise, in ms; None if none ever does."""
+    ages_ms = [rule.age_ms for rule in rules if rule.matches(promise)]
+    return promise.ended_on + min(ages_ms) if ages_ms else None
+
+
+def due_rule(rules: tuple[RetentionRule, ...], promise: Promise, now_ms: int) -> int | None:
+    """The place of the first rule that deletes a completed promise now; None if none does."""
+    for place, rule in enumerate(rules):
+        if promise.ended_on + rule.age_ms <= now_ms and rule.matches(promise):
+            return place
+    return None
+
+
+class Lane:
+    """How far one rule has looked through the cold promises of one state."""
+
+    __slots__ = ("after", "age_ms", "state")
+
+    def __init__(self, state: PromiseState, age_ms: int) -> None:
+        self.state = state
+        self.age_ms = age_ms
+        self.after = BEGINNING
+
+
+class Retention:
+    """One shard's notes. `looked_ms` is the latest time that the lanes were walked for."""
+
+    __slots__ = ("_finished", "_unfinished", "heap", "lanes", "looked_ms", "rules")
+
+    def __init__(self, rules: tuple[RetentionRule, ...]) -> None:
+        self.rules = rules
+        self.lanes = [Lane(state, rule.age_ms) for rule in rules for state in rule.states]
+        self.heap: list[tuple[int, int, str]] = []
+        self.looked_ms = -1
+        self._unfinished: dict[str, int] = {}
+        self._finished: dict[str, dict[str, None]] = {}
+
+    def stays(self, promise: Promise) -> None:
+        """A promise has completed and stays in memory for good."""
+        due = due_on(self.rules, promise)
+        if due is not None:
+            self.look_again(promise, due)
+
+    def goes_cold(self, promise: Promise) -> None:
+        """A completed promise is leaving memory: the lanes will meet it, unless they are past."""
+        due = due_on(self.rules, promise)
+        if due is not None and due <= self.looked_ms:
+            self.look_again(promise, due)
+
+    def look_again(self, promise: Promise, due_ms: int) -> None:
+        """Look at a promise when the time has come."""
+        heapq.heappush(self.heap, (due_ms, promise.serial, promise.id))
+
+    # Tasks: those that a promise waits for, and those that go with it
+
+    def task_began(self, task: Task) -> None:
+        """An unfinished task is there."""
+        self._unfinished[task.leaf_id] = self._unfinished.get(task.leaf_id, 0) + 1
+        self.task_left(task)
+
+    def task_ended(self, task: Task) -> None:
+        """An unfinished task has finished; it is still in memory."""
+        count = self._unfinished[task.leaf_id] - 1
+        if count:
+            self._unfinished[task.leaf_id] = count
+        else:
+            del self._unfinished[task.leaf_id]
+        self._finished.setdefault(task.root_id, {})[task.id] = None
+
+    def task_left(self, task: Task) -> None:
+        """A finished task is no longer in memory as such."""
+        finished = self._finished.get(task.root_id)
+        if finished is not None:
+            finished.pop(task.id, None)
+            if not finished:
+                del self._finished[task.root_id]
+
+    def is_awaited(self, promise_id: str) -> bool:
+        """Whether an unfinished task of this shard is about a promise, of any shard."""
+        return promise_id in self._unfinished
+
+    def finished_tasks(self, root_id: str) -> list[str]:
+        """The ids of a promise's finished tasks that are in memory."""
+        return list(self._finished.get(root_id, ()))
