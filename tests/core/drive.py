@@ -14,6 +14,7 @@ from troth.core.codes import Code
 from troth.core.limits import INTEGER_MAX
 from troth.core.machine import Options
 from troth.core.model import ClaimRequest, Fence, PromiseState, Value
+from troth.persistence.store import MemoryStore
 
 from .model import Model, View
 from .system import System, message_key, reply_view
@@ -34,13 +35,19 @@ class Drive:
     """One random run.
 
     With `is_lazy`, timers whose lateness nobody can see fire late; the moments that then depend on
-    it (when a task was completed together with its root) are not compared.
+    it (when a task was completed together with its root) are not compared. With
+    `makes_checkpoints` the steps of checkpoints come between everything else, and crashes between
+    them; nobody may see that.
     """
 
-    def __init__(self, seed: int, shard_count: int, is_lazy: bool) -> None:
+    def __init__(
+        self, seed: int, shard_count: int, is_lazy: bool, makes_checkpoints: bool = False
+    ) -> None:
         self.random = Random(seed)
         self.is_lazy = is_lazy
-        self.system = System(shard_count, OPTIONS, now=START_MS)
+        store = MemoryStore() if makes_checkpoints else None
+        self.checkpoint_steps: list[str] = []
+        self.system = System(shard_count, OPTIONS, now=START_MS, store=store)
         self.model = Model(self.is_local, OPTIONS.task_claim_timeout_ms, 4)
         self.model.settle(START_MS)
         self.seen: Counter[tuple[str, Code]] = Counter()
@@ -59,6 +66,8 @@ class Drive:
 
     def one_thing(self) -> None:
         """One random thing."""
+        if self.system.store is not None and self.random.random() < 0.4:
+            self.checkpoint_step()
         chance = self.random.random()
         if chance < 0.30:
             self.pass_time()
@@ -249,9 +258,31 @@ class Drive:
         transitions = self.system.transitions
         self.system.now += self.random.choice((0, 1, 50, 9_000))
         self.system = self.system.restarted()
+        self.checkpoint_steps = []
         self.system.transitions = transitions
         self.settle_all()
         self.events["crash"] += 1
+
+    def checkpoint_step(self) -> None:
+        """Go one step further in a checkpoint, or begin one."""
+        system, count = self.system, self.system.shard_count
+        if not self.checkpoint_steps:
+            if self.random.random() < 0.8:
+                return
+            self.checkpoint_steps = [*["capture"] * count, "write", "renew", *["evict"] * count]
+        step = self.checkpoint_steps.pop(0)
+        if step == "capture":
+            system.capture(len(system.captures))
+        elif step == "write":
+            system.write_checkpoint()
+        elif step == "renew":
+            system.renew()
+        else:
+            self.events["evicted"] += system.evict()
+        self.events[step] += 1
+        if self.random.random() < 0.05:
+            self.crash()
+            self.events[f"crash after {step}"] += 1
 
     # Commands
 

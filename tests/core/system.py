@@ -12,11 +12,14 @@ must hold whatever was asked:
 
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from troth.core import checkpointing
 from troth.core import commands as c
 from troth.core import records as r
+from troth.core.captures import Capture
 from troth.core.codes import Code
 from troth.core.lifecycles import TASK, TaskEvent
 from troth.core.limits import INTEGER_MAX
@@ -33,6 +36,9 @@ from troth.core.model import (
 )
 from troth.core.replies import Reply, TaskMessage
 from troth.core.state import ShardState, TimerKey
+from troth.persistence import rows
+from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.store import MemoryStore
 from troth.shards.hashing import home_of
 
 from .model import (
@@ -47,6 +53,8 @@ from .model import (
 
 RANK = {c.TimerKind.PROMISE: 0, c.TimerKind.TASK: 1, c.TimerKind.LOCK: 2}
 ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
+DATA_ID = b"the tests' data."
+DECODER = rows.RowDecoder()
 EVENT_OF_COMMAND = {
     c.ClaimTask: TaskEvent.CLAIM,
     c.CompleteTask: TaskEvent.COMPLETE,
@@ -72,6 +80,7 @@ class System:
     options: Options = field(default_factory=Options)
     log: Log = field(default_factory=list)
     now: int = 0
+    store: MemoryStore | None = None
 
     def __post_init__(self) -> None:
         self.serial = 0
@@ -89,18 +98,66 @@ class System:
         self._reporting: str | None = None
         self.transitions: set[tuple[TaskState, TaskEvent]] = set()
         self.states: dict[str, TaskState] = {}
+        self.captures: list[Capture] = []
+        self.checkpoints: Checkpoints | None = None
+        if self.store is not None:
+            self.checkpoints = self._load(self.store)
+        self.sequences = [0] * self.shard_count
         for step in self.log:
             for shard, body in step:
+                self.sequences[shard] += 1
+                if self.checkpoints and self.sequences[shard] <= self._covered(shard):
+                    continue
                 self.machines[shard].state.replay(r.decode(body))
         self.serial = max(machine.state.largest_serial for machine in self.machines)
         self.states = {task.id: task.state for task in self.tasks()}
 
     def restarted(self, step_count: int | None = None) -> "System":
         """The server after a crash that kept the first `step_count` steps (default: all)."""
-        system = System(self.shard_count, self.options, list(self.log[:step_count]), self.now)
+        log = list(self.log[:step_count])
+        system = System(self.shard_count, self.options, log, self.now, self.store)
         for index, machine in enumerate(system.machines):
             system._take(index, machine.start(self.now))
         return system
+
+    # Checkpoints: `capture` every shard, then `write_checkpoint`, `renew`, and `evict` each
+
+    def _load(self, store: MemoryStore) -> Checkpoints:
+        checkpoints = Checkpoints(store, DATA_ID, self.shard_count)
+        for machine in self.machines:
+            state = machine.state
+            state.cold = checkpoints.reader.shards[state.index]
+            state.tracks_changes = True
+            loaded = checkpoints.load(state.index)
+            if loaded is not None:
+                checkpointing.load(state, loaded)
+        return checkpoints
+
+    def _covered(self, shard: int) -> int:
+        assert self.checkpoints is not None
+        return self.checkpoints.covered_sequence(shard)
+
+    def capture(self, index: int) -> None:
+        """Collect what changed in a shard."""
+        position = sum(self.sequences)
+        state = self.machines[index].state
+        self.captures.append(checkpointing.capture(state, self.sequences[index], position))
+
+    def write_checkpoint(self) -> None:
+        """Commit what was captured of all shards."""
+        assert self.checkpoints is not None
+        assert len(self.captures) == self.shard_count
+        self.checkpoints.write(self.captures)
+
+    def renew(self) -> None:
+        """Let cold reads see it."""
+        assert self.checkpoints is not None
+        self.checkpoints.renew()
+
+    def evict(self) -> int:
+        """Drop what the oldest capture holds and is finished; how many entities."""
+        capture = self.captures.pop(0)
+        return sum(checkpointing.evict(self.machines[capture.header.shard].state, capture))
 
     # What a machine needs of the others
 
@@ -132,6 +189,7 @@ class System:
     def _take(self, index: int, step: Step) -> None:
         if step.records:
             self.log.append([(index, r.encode(record)) for record in step.records])
+            self.sequences[index] += len(step.records)
         for key, deadline in step.timers:
             if deadline is None:
                 self.timers[index].pop(key, None)
@@ -279,13 +337,36 @@ class System:
     # Views
 
     def tasks(self) -> list[Task]:
-        """All tasks."""
-        return [task for machine in self.machines for task in machine.state.tasks.values()]
+        """All tasks, wherever they are."""
+        found = [task for machine in self.machines for task in machine.state.tasks.values()]
+        for state, key, value in self._cold_rows(rows.TASKS):
+            task = DECODER.task(rows.TASKS, key, value)
+            if task.id not in state.tasks and state.find_task(task.id) is not None:
+                found.append(task)
+        return found
+
+    def promises(self) -> list[Promise]:
+        """All promises, wherever they are."""
+        found = [one for machine in self.machines for one in machine.state.promises.values()]
+        for state, key, value in self._cold_rows(rows.PROMISES):
+            promise = DECODER.promise(rows.PROMISES, key, value)
+            if promise.id not in state.promises and state.find_promise(promise.id) is not None:
+                found.append(promise)
+        return found
+
+    def _cold_rows(self, table: str) -> Iterator[tuple[ShardState, bytes, bytes]]:
+        if self.checkpoints is None:
+            return
+        snapshot = self.checkpoints.reader.snapshot
+        for machine in self.machines:
+            prefix = rows.shard_key(machine.state.index)
+            for key, value in snapshot.scan(table, prefix, rows.after(prefix)):
+                yield machine.state, key, value
 
     def everything(self) -> View:
         """All that is true now, as the model's `everything`."""
         states = [machine.state for machine in self.machines]
-        promises = [one for state in states for one in state.promises.values()]
+        promises = self.promises()
         schedules = [one for state in states for one in state.schedules.values()]
         callbacks = [
             one for state in states for group in state.callbacks.values() for one in group.values()

@@ -1,0 +1,215 @@
+"""Checkpoints between all the random things of a run change nothing that anybody can see.
+
+`Drive` compares each answer with the model's; here its runs also capture, write, evict and reload,
+step by step between everything else, and crash between those steps. What is then in memory is
+compared with what the log alone gives.
+"""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from troth.core import checkpointing
+from troth.core import commands as c
+from troth.core.limits import INTEGER_MAX
+from troth.core.model import PromiseState, Task, TaskState
+from troth.core.state import ShardState
+from troth.persistence.store import MemoryStore
+
+from .drive import Drive
+from .system import System
+
+FINAL = tuple(state for state in PromiseState if state is not PromiseState.PENDING)
+
+
+def is_live(task: Task) -> bool:
+    """Whether it must be in memory."""
+    return not task.is_final
+
+
+def is_waiting(task: Task | None) -> bool:
+    """Whether it must be in its root's queue; entries of others may be left there."""
+    return task is not None and task.state is TaskState.INIT
+
+
+def without_notes(task: Task) -> Task:
+    """A copy without what is not part of the state."""
+    row = task.copy()
+    row.queued = row.sending = row.stalled = False
+    return row
+
+
+def live_view(state: ShardState) -> dict[str, Any]:
+    """What must be in memory after a start, whether it came from a checkpoint or from the log."""
+    return {
+        "pending": {
+            name: one for name, one in state.promises.items() if one.state is PromiseState.PENDING
+        },
+        "pending count": state.pending_count,
+        "promises count": state.promises_count,
+        "tasks count": state.tasks_count,
+        "callbacks": state.callbacks,
+        "tasks": {name: without_notes(one) for name, one in state.tasks.items() if is_live(one)},
+        "task sequence": state.task_sequence,
+        "largest serial": state.largest_serial,
+        "roots": {
+            name: (
+                root.active_count,
+                set(root.tasks),
+                {name for _, name in root.queue if is_waiting(root.tasks.get(name))},
+            )
+            for name, root in state.roots.items()
+        },
+        "notifications": set(state.notifications),
+        "claimed": {name: set(tasks) for name, tasks in state.claimed.items()},
+        "schedules": state.schedules,
+        "locks": state.locks,
+        "locks of": {name: set(held) for name, held in state.locks_of.items()},
+        "outbox": state.outbox,
+        "outbox sequence": state.outbox_sequence,
+        "inbox": state.inbox,
+    }
+
+
+def entries(state: ShardState) -> dict[str, Any]:
+    """What the indexes in memory name."""
+    return {
+        "all": {name for _, name in state.promise_index.below(INTEGER_MAX, INTEGER_MAX) if name},
+        "tags": {
+            tag: {name for _, name in index.below(INTEGER_MAX, INTEGER_MAX) if name}
+            for tag, index in state.tag_index.items()
+        },
+    }
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+@pytest.mark.parametrize("shard_count", [1, 3])
+@pytest.mark.parametrize("seed", range(400, 406))
+def test_checkpoints_change_nothing_that_can_be_seen(
+    seed: int, shard_count: int, is_lazy: bool
+) -> None:
+    """Random runs with checkpoints and crashes in them answer as the model does."""
+    drive = Drive(seed, shard_count, is_lazy, makes_checkpoints=True)
+    for _ in range(5):
+        drive.run(50)
+        live = drive.system
+        from_log = System(shard_count, live.options, live.log, live.now)
+        from_checkpoint = System(shard_count, live.options, live.log, live.now, live.store)
+        assert from_log.everything() == from_checkpoint.everything(), f"seed {seed}"
+        for here, there in zip(from_log.machines, from_checkpoint.machines, strict=True):
+            assert live_view(here.state) == live_view(there.state), f"seed {seed}"
+        for machine in (*live.machines, *from_checkpoint.machines):
+            state = machine.state
+            tags = {
+                tag: {one.id for one in state.promises.values() if tag in (one.tags or {}).items()}
+                for one in state.promises.values()
+                for tag in (one.tags or {}).items()
+            }
+            assert entries(state) == {"all": set(state.promises), "tags": tags}, f"seed {seed}"
+            final = {name for name, one in state.promises.items() if one.state in FINAL}
+            assert set(state.completed) == final
+
+
+def test_the_runs_reach_every_step() -> None:
+    """The runs above really evict and crash at every step."""
+    events: Counter[str] = Counter()
+    for seed in range(420, 432):
+        drive = Drive(seed, 2, is_lazy=False, makes_checkpoints=True)
+        drive.run(250)
+        events += drive.events
+    for name in ("capture", "write", "renew", "evict"):
+        assert events[f"crash after {name}"] >= 2, events
+    assert events["evicted"] >= 100, events
+
+
+def small_system() -> System:
+    """One shard with a completed promise, a pending one and a task whose root has ended."""
+    system = System(1, now=1_000, store=MemoryStore())
+    tags = {"resonate:invoke": "poll://g", "x": "1"}
+    system.ask(c.CreatePromise("done", 10**15, tags=tags))
+    system.ask(c.CompletePromise("done", PromiseState.RESOLVED))
+    system.ask(c.CreatePromise("waits", 10**15, tags={"x": "1"}))
+    return system
+
+
+def test_what_is_finished_leaves_memory_and_is_found_all_the_same() -> None:
+    """Only the pending promise stays; reads, creates, completions and tasks see the other one."""
+    system = small_system()
+    state = system.machines[0].state
+    before = system.everything()
+    system.capture(0)
+    system.write_checkpoint()
+    system.renew()
+    assert system.evict() == 2
+    assert list(state.promises) == ["waits"]
+    assert state.tasks == {}
+    assert state.completed == {}
+    assert state.promises_count == 2
+    assert state.tasks_count == 1
+    assert system.everything() == before
+    assert system.ask(c.ReadPromise("done")).code.name == "OK"
+    assert system.ask(c.CreatePromise("done", 5)).code.name == "PROMISE_EXISTS"
+    assert system.ask(c.ClaimTask("__invoke:done", 1, "w", 10)).code.status >= 400
+
+
+def test_what_changed_after_its_capture_stays() -> None:
+    """A promise captured pending and completed since is not dropped with the old capture."""
+    system = small_system()
+    state = system.machines[0].state
+    system.capture(0)
+    system.ask(c.CompletePromise("waits", PromiseState.REJECTED))
+    system.write_checkpoint()
+    system.renew()
+    system.evict()
+    assert list(state.promises) == ["waits"]
+    assert state.changes.promises == {"waits"}
+    assert system.restarted().everything() == system.everything()
+
+
+def test_a_promise_that_is_moving_is_found_once() -> None:
+    """Between the renewal and the eviction a promise is in two places."""
+    system = small_system()
+    system.capture(0)
+    system.write_checkpoint()
+    system.renew()
+    for states in (tuple(PromiseState), FINAL):
+        found = system.search("*", states, {"x": "1"}, 10, 100)
+        names = [promise.id for promise in found]
+        assert names == ["waits", "done"][-len(names) :]
+        assert len(names) == (2 if states is not FINAL else 1)
+    assert [one.id for one in system.search("*", FINAL, {}, 1, 1)] == ["done"]
+
+
+def test_forgetting_comes_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No slice is larger than the limit, and the state is whole between two."""
+    monkeypatch.setattr(checkpointing, "EVICTION_SLICE_COUNT", 3)
+    system = System(1, now=1_000, store=MemoryStore())
+    for number in range(10):
+        system.ask(c.CreatePromise(f"p{number}", 10**15))
+        system.ask(c.CompletePromise(f"p{number}", PromiseState.RESOLVED))
+    system.capture(0)
+    system.write_checkpoint()
+    system.renew()
+    state = system.machines[0].state
+    sizes = []
+    for count in checkpointing.evict(state, system.captures[0]):
+        sizes.append(count)
+        assert len(state.promises) == 10 - sum(sizes)
+        assert len(system.search("*", FINAL, {}, 3, 5)) == 10
+    assert sizes == [3, 3, 3, 1]
+
+
+def test_many_completed_promises_in_memory_are_searched_by_index() -> None:
+    """Beyond what one look may cost, pages come from the index; they hold the same promises."""
+    system = System(1, now=1_000)
+    for number in range(40):
+        tags = {"x": str(number % 2)}
+        system.ask(c.CreatePromise(f"p{number}", 10**15, tags=tags))
+        if number % 4:
+            system.ask(c.CompletePromise(f"p{number}", PromiseState.RESOLVED))
+    expected = [f"p{number}" for number in reversed(range(40)) if number % 4]
+    assert [one.id for one in system.search("*", FINAL, {}, 3, 7)] == expected
+    assert [one.id for one in system.search("*", FINAL, {}, 100, 1000)] == expected
+    odd = [name for name in expected if int(name[1:]) % 2]
+    assert [one.id for one in system.search("*", FINAL, {"x": "1"}, 2, 5)] == odd
