@@ -28,6 +28,7 @@ class Code(IntEnum):
     TASK_COUNTER = 40307
     TASK_STATE = 40308
     ORIGIN_FORBIDDEN = 40310
+    ADMIN_ONLY = 40311
     PROMISE_NOT_FOUND = 40400
     SCHEDULE_NOT_FOUND = 40401
     LOCK_NOT_FOUND = 40402
@@ -59,6 +60,7 @@ OURS = frozenset(
         Code.REQUEST_TIMEOUT,
         Code.BODY_TOO_LARGE,
         Code.ORIGIN_FORBIDDEN,
+        Code.ADMIN_ONLY,
         Code.STORE_FAILED,
         Code.STARTING,
     }
@@ -74,6 +76,7 @@ MESSAGES: dict[Code, str] = {
     Code.PROMISE_TIMEDOUT: "The promise has already timedout",
     Code.LOCK_HELD: "The lock is already acquired",
     Code.ORIGIN_FORBIDDEN: "The origin is not allowed",
+    Code.ADMIN_ONLY: "Only an administrator may do this",
     Code.TASK_CLAIMED: "The task is already claimed",
     Code.TASK_COMPLETED: "The task is already completed",
     Code.TASK_COUNTER: "The task counter is invalid",
@@ -127,6 +130,11 @@ EXPLANATIONS: dict[Code, str] = {
     ),
     Code.ORIGIN_FORBIDDEN: (
         "The browser's `Origin` is not among the allowed ones (setting `cors_allow_origin`)."
+    ),
+    Code.ADMIN_ONLY: (
+        "Without users (setting `basic_auth`), what concerns the whole server is only for programs "
+        "on its own machine, and with `allow_anonymous` for nobody: a proxy would make everybody "
+        "look like one of them. It is never for web pages of other origins."
     ),
     Code.TASK_CLAIMED: "Somebody has claimed the task and their lease has not run out.",
     Code.TASK_COMPLETED: "The task is completed or timed out; there is nothing left to do.",

@@ -75,6 +75,8 @@ SHUTDOWN_TIMEOUT_MS: Final = 10_000
 CHECKPOINT_INTERVAL_MS: Final = 60_000
 CHECKPOINT_LOG_BYTES: Final = 64 * 1024 * 1024  # log growth that makes a checkpoint due
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
+SNAPSHOT_KEEP_COUNT: Final = 7  # scheduled snapshots that are kept
+ARCHIVE_KEEP_MS: Final = 36_525 * 86_400_000  # a hundred years
 
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
 assert BATCH_LIMIT_COUNT <= MAILBOX_LIMIT_COUNT

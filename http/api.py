@@ -12,6 +12,7 @@ from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.polls import Polls
+from troth.shards.snapshotter import Snapshotter
 
 from .errors import ApiError
 from .fields import RequestLimits
@@ -92,6 +93,7 @@ class Api:
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `statistics` has a further source of numbers for `/metrics`, by name.
+    `snapshotter` is None if nothing is kept on disk.
     """
 
     settings: Settings
@@ -101,6 +103,7 @@ class Api:
     hold: Callable[[], HeldMessages]
     statistics: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     readiness: Readiness = Readiness.READY
+    snapshotter: Snapshotter | None = None
     pages: Pages = field(default_factory=Pages)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)

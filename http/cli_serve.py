@@ -22,6 +22,13 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "checkpoint_interval_ms",
         "checkpoint_log_bytes",
     ),
+    "Snapshots and archive": (
+        "snapshot_directory",
+        "snapshot_schedule",
+        "snapshot_keep_count",
+        "archive_directory",
+        "archive_keep_ms",
+    ),
     "Addresses and access": (
         "listen",
         "poll_listen",

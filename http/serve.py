@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from troth import __version__
+from troth.core.cron import parse as parse_cron
 from troth.core.machine import Options
 from troth.core.replies import TaskMessage
 from troth.persistence.errors import (
@@ -33,6 +34,7 @@ from troth.shards.clock import SystemClock
 from troth.shards.delivery import Delivery
 from troth.shards.polls import Polls
 from troth.shards.shards import Shards
+from troth.shards.snapshotter import Snapshotter
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Storage
 
 from .api import Api, Readiness
@@ -90,7 +92,13 @@ def _fail(problem: str, log_format: str) -> int:
 def _open_storage(settings: Settings) -> Storage:
     if settings.in_memory:
         return MemoryStorage(settings.shards)
-    return DirectoryStorage(settings.data, settings.shards, settings.segment_bytes)
+    return DirectoryStorage(
+        settings.data,
+        settings.shards,
+        settings.segment_bytes,
+        archive_directory=settings.archive_directory,
+        archive_keep_ms=settings.archive_keep_ms,
+    )
 
 
 async def _serve(settings: Settings) -> None:
@@ -216,6 +224,7 @@ class Server:
             if self.checkpointer is not None:
                 self.api.metrics.add_source("checkpoints", self.checkpointer.statistics)
                 nursery.start_soon(self.checkpointer.run)
+                self._start_snapshotter(nursery, self.checkpointer)
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
@@ -225,6 +234,25 @@ class Server:
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
             self._announce(recovery)
+
+    def _start_snapshotter(self, nursery: trio.Nursery, checkpointer: Checkpointer) -> None:
+        if not isinstance(self.storage, DirectoryStorage):
+            return
+        settings = self.settings
+        schedule = settings.snapshot_schedule
+        snapshotter = Snapshotter(
+            self.storage,
+            checkpointer.checkpoint,
+            self.clock,
+            directory=settings.snapshot_directory,
+            schedule=None
+            if schedule is None
+            else parse_cron(schedule, _options(settings).time_zone),
+            keep_count=settings.snapshot_keep_count,
+        )
+        self.api.snapshotter = snapshotter
+        self.api.metrics.add_source("snapshots", snapshotter.statistics)
+        nursery.start_soon(snapshotter.run)
 
     async def _start(
         self, nursery: trio.Nursery, running: list[Listener], listener: Listener

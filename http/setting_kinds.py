@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from troth.core.addresses import Address, Undeliverable, resolve
+from troth.core.cron import InvalidCron, parse
 
 Given = TypeVar("Given")
 
@@ -286,6 +287,26 @@ class TimeZone(Kind):
         # An unknown name is a KeyError, an impossible one a ValueError, a folder an OSError.
         except (KeyError, ValueError, OSError) as refusal:
             raise NotAllowedError(self.allowed) from refusal
+        return text
+
+
+@dataclass(frozen=True)
+class CronExpression(Kind):
+    """When something is done again and again."""
+
+    @property
+    def allowed(self) -> str:
+        return "a cron expression, such as 0 3 * * * or @hourly"
+
+    @property
+    def placeholder(self) -> str:
+        return "CRON"
+
+    def from_text(self, text: str) -> str:
+        try:
+            parse(text)
+        except InvalidCron as refusal:
+            raise NotAllowedError(f"{self.allowed} ({refusal})") from refusal
         return text
 
 

@@ -32,6 +32,7 @@ from troth.core.addresses import Address
 from .setting_kinds import (
     BaseUrl,
     Choice,
+    CronExpression,
     Directory,
     Kind,
     Listen,
@@ -114,6 +115,31 @@ class Settings:
         limits.CHECKPOINT_LOG_BYTES,
         Number(64 * _KIB, 1024 * _MIB),
         "Growth of the log after which a checkpoint is made at once.",
+    )
+    snapshot_directory: Path | None = _setting(
+        None,
+        WordOr({"none": None}, Directory()),
+        "Directory for the snapshots that snapshot_schedule asks for; made if missing.",
+    )
+    snapshot_schedule: str | None = _setting(
+        None,
+        WordOr({"none": None}, CronExpression()),
+        "When to write a snapshot of everything, from which a server can be restored.",
+    )
+    snapshot_keep_count: int = _setting(
+        limits.SNAPSHOT_KEEP_COUNT,
+        Number(1, 100_000),
+        "Scheduled snapshots to keep; older ones are removed.",
+    )
+    archive_directory: Path | None = _setting(
+        None,
+        WordOr({"none": None}, Directory()),
+        "Directory for copies of the log's finished files, for restoring to any moment.",
+    )
+    archive_keep_ms: int = _setting(
+        limits.ARCHIVE_KEEP_MS,
+        Number(60 * _SECOND_MS, limits.ARCHIVE_KEEP_MS),
+        "How long archived files of the log are kept; as good as for ever unless set.",
     )
 
     listen: ListenAddress = _setting(
@@ -484,6 +510,11 @@ def _check_together(settings: Settings) -> None:
             "id_limit_bytes",
             f"less than request_headers_limit_bytes ({settings.request_headers_limit_bytes})",
         )
+    if settings.snapshot_schedule is not None and settings.snapshot_directory is None:
+        raise refuse("snapshot_schedule", "none, unless snapshot_directory says where to")
+    for name in ("snapshot_schedule", "archive_directory"):
+        if settings.in_memory and getattr(settings, name) is not None:
+            raise refuse(name, "none, since with in_memory there is nothing to copy")
     if settings.task_retry_first_ms > settings.task_retry_limit_ms:
         raise refuse(
             "task_retry_first_ms", f"at most task_retry_limit_ms ({settings.task_retry_limit_ms})"

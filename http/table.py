@@ -1,6 +1,7 @@
 """The endpoint table: every row, for each port."""
 
 from . import (
+    admin_endpoints,
     lock_endpoints,
     promise_endpoints,
     schedule_endpoints,
@@ -16,6 +17,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *schedule_endpoints.ENDPOINTS,
     *lock_endpoints.ENDPOINTS,
     *search_endpoints.ENDPOINTS,
+    *admin_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""

@@ -40,12 +40,12 @@ class ArchiveStatistics:
 
 @final
 class Archive:
-    """The archive of one log. `keep_ms` is how long copies are kept; None: for ever.
+    """The archive of one log. `keep_ms` is how long copies are kept.
 
     All methods block; they may be called from several threads.
     """
 
-    def __init__(self, directory: Path, data_id: bytes, keep_ms: int | None) -> None:
+    def __init__(self, directory: Path, data_id: bytes, keep_ms: int) -> None:
         self.path = directory / data_id.hex()
         self._keep_ms = keep_ms
         self._lock = threading.Lock()
@@ -126,7 +126,7 @@ class Archive:
 
     def remove_old(self, now_ms: int) -> None:
         """Remove copies that were made longer than `keep_ms` ago, oldest first. Raises OSError."""
-        if self._keep_ms is None or not self.path.is_dir():
+        if not self.path.is_dir():
             return
         with self._lock:
             for segment in list_segments(RealFiles(), str(self.path)):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from troth import __version__
-from troth.core.limits import SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
+from troth.core.limits import ARCHIVE_KEEP_MS, SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
 from troth.persistence.archive import Archive, ArchiveStatistics
 from troth.persistence.checkpoints import Checkpoints
 from troth.persistence.data_directory import CHECKPOINTS_NAME, LOG_NAME, DataDirectory
@@ -142,7 +142,7 @@ class DirectoryStorage:
         segment_bytes: int = SEGMENT_BYTES,
         *,
         archive_directory: Path | None = None,
-        archive_keep_ms: int | None = None,
+        archive_keep_ms: int = ARCHIVE_KEEP_MS,
     ) -> None:
         self.place = str(path.absolute()).rstrip("/")
         self._directory = DataDirectory.open(

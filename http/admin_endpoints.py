@@ -1,0 +1,110 @@
+"""What concerns the whole server: taking a snapshot of it while it runs.
+
+Whoever may do this may read everything, so all rows here ask `require_admin` first.
+"""
+
+import ipaddress
+
+import structlog
+
+from troth.core.codes import Code
+from troth.persistence.errors import PersistenceError
+from troth.shards.snapshotter import OpenSnapshot, TooManySnapshots
+
+from .api import Api
+from .endpoints import Call, Endpoint, Success
+from .errors import ApiError, FieldProblem
+from .requests import Request, Response
+
+_log = structlog.get_logger(__name__)
+
+
+def require_admin(api: Api, request: Request) -> None:
+    """Raise ApiError (403) unless whoever sent a request, authenticated, may run the server.
+
+    With users, each of them may. Without, programs on this machine may: not web pages, which a
+    browser on this machine shows, and not if anonymous access from elsewhere is allowed.
+    """
+    if api.settings.basic_auth:
+        return
+    is_page = b"origin" in request.headers or b"sec-fetch-site" in request.headers
+    if api.settings.allow_anonymous or is_page or not _is_loopback(request.peer):
+        raise ApiError(Code.ADMIN_ONLY)
+
+
+def _is_loopback(peer: str | None) -> bool:
+    try:
+        return peer is not None and ipaddress.ip_address(peer).is_loopback
+    except ValueError:
+        return False
+
+
+class SnapshotStream:
+    """A snapshot on its way to a client. A `requests.ChunkStream`.
+
+    If it cannot be finished, the stream ends without the file's end, which the client notices.
+    """
+
+    def __init__(self, snapshot: OpenSnapshot) -> None:
+        """Take over the snapshot; `close` lets go of it."""
+        self._snapshot = snapshot
+        self._stopped = False
+
+    async def next_chunk(self) -> bytes | None:
+        """Make the next piece, in a thread."""
+        if self._stopped:
+            return None
+        try:
+            return await self._snapshot.next_piece()
+        except PersistenceError as error:
+            _log.error("a snapshot could not be finished", problem=str(error))
+            return None
+
+    def stop(self) -> None:
+        """End the stream at the next chunk."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Let the log be trimmed again."""
+        self._snapshot.close()
+
+
+async def take_snapshot(api: Api, call: Call) -> Response:
+    """POST /admin/snapshot."""
+    require_admin(api, call.request)
+    if api.snapshotter is None:
+        problem = "keeps everything in memory (--in-memory), so there is nothing to copy"
+        raise ApiError(Code.INVALID, [FieldProblem("server", problem)])
+    try:
+        snapshot = await api.snapshotter.open()
+    except TooManySnapshots as error:
+        message = "Other snapshots are being taken. Ask again after `Retry-After`."
+        raise ApiError(Code.OVERLOADED, message=message) from error
+    return Response(
+        200,
+        headers=[
+            (b"content-type", b"application/octet-stream"),
+            (b"cache-control", b"no-store"),
+        ],
+        stream=SnapshotStream(snapshot),
+    )
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="takeSnapshot",
+        group="Server",
+        method="POST",
+        path="/admin/snapshot",
+        summary="Take a snapshot",
+        description=(
+            "A file with everything the server remembers at this moment, its secret included, for "
+            "`troth snapshot restore`. Writers are not held up. The stream is whole if the file "
+            "has an end; `troth snapshot create` checks that, `troth snapshot verify` too. For "
+            "users, if there are any, else for programs on the server's own machine."
+        ),
+        handler=take_snapshot,
+        successes=(Success(200, "The file.", "Text", "application/octet-stream"),),
+        refusals=(Code.ADMIN_ONLY,),
+    ),
+)
