@@ -12,6 +12,7 @@ from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.polls import Polls
+from troth.shards.retention import Sweeper
 from troth.shards.snapshotter import Snapshotter
 
 from .errors import ApiError
@@ -93,7 +94,7 @@ class Api:
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `statistics` has a further source of numbers for `/metrics`, by name.
-    `snapshotter` is None if nothing is kept on disk.
+    `snapshotter` is None if nothing is kept on disk, `sweeper` until the server is ready.
     """
 
     settings: Settings
@@ -104,6 +105,7 @@ class Api:
     statistics: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
+    sweeper: Sweeper | None = None
     pages: Pages = field(default_factory=Pages)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)

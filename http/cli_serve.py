@@ -22,6 +22,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "checkpoint_interval_ms",
         "checkpoint_log_bytes",
     ),
+    "Retention": ("retain", "retention_interval_ms"),
     "Snapshots and archive": (
         "snapshot_directory",
         "snapshot_schedule",

@@ -171,6 +171,19 @@ class Integer(Field):
 
 
 @dataclass(frozen=True, slots=True)
+class Flag(Field):
+    """Yes or no; absent means no."""
+
+    def check(self, value: bool | None, limits: RequestLimits) -> str | None:
+        """Both are fine."""
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """A boolean, which may be absent."""
+        return self.describe({"type": ["boolean", "null"]})
+
+
+@dataclass(frozen=True, slots=True)
 class StringMap(Field):
     """An object from strings to strings. `tags` says whose limits apply: tags' or headers'."""
 

@@ -188,6 +188,22 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "TasksAffected": _object("A count.", tasksAffected=_integer("How many tasks were renewed.", 1)),
     "LocksAffected": _object("A count.", locksAffected=_integer("How many locks were renewed.", 1)),
+    "RetainedByRule": _object(
+        "One rule.",
+        rule=_text("The rule.", "resolved:7d"),
+        count=_integer("How many promises it has deleted, or would delete.", 3),
+    ),
+    "RetentionOutcome": _object(
+        "What retention did.",
+        dryRun={
+            "type": "boolean",
+            "description": "Whether promises were only counted.",
+            "examples": [True],
+        },
+        rules=_list("The rules, in order.", "RetainedByRule"),
+        waiting=_integer("Promises that were due, but something unfinished is about them.", 0),
+        durationMs=_integer("How long it took, in milliseconds.", 12),
+    ),
     "Status": _object("A word.", status=_text("`ok` or `ready`.", "ok")),
     "Text": {"type": "string", "description": "Text."},
     "AnyObject": {"type": "object", "description": "An OpenAPI description."},

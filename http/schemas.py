@@ -12,7 +12,7 @@ from msgspec import field as struct_field
 from troth.core import limits
 from troth.core.lifecycles import COMPLETION_STATES
 
-from .fields import AnyJson, Base64, Choice, Integer, Nested, StringMap, Text
+from .fields import AnyJson, Base64, Choice, Flag, Integer, Nested, StringMap, Text
 
 _FAR_MS = 4102444800000  # the year 2100
 _RECEIVER = (
@@ -243,4 +243,22 @@ class ClaimTaskBody(TaskBody, rename="camel"):
     ttl: Annotated[
         int | None,
         Integer("For how many milliseconds, unless renewed by a heartbeat.", 60_000, minimum=0),
+    ] = None
+
+
+class RetentionBody(Struct, rename="camel"):
+    """Whether to delete or only to count, and by which rules."""
+
+    dry_run: Annotated[
+        bool | None, Flag("Only count what would be deleted; change nothing.", True)
+    ] = None
+    retain: Annotated[
+        str | None,
+        Text(
+            "Rules to try out in place of the server's, as in the setting `retain`. Nothing is "
+            "ever deleted by these: it is a dry run, whatever `dryRun` says.",
+            "resolved:7d,all:90d:team=billing",
+            limit_bytes=limits.RETENTION_RULES_LIMIT_BYTES,
+            form="retention-rules",
+        ),
     ] = None

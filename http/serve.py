@@ -33,6 +33,7 @@ from troth.shards.checkpointer import Checkpointer
 from troth.shards.clock import SystemClock
 from troth.shards.delivery import Delivery
 from troth.shards.polls import Polls
+from troth.shards.retention import Sweeper
 from troth.shards.shards import Shards
 from troth.shards.snapshotter import Snapshotter
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Storage
@@ -45,6 +46,7 @@ from .local_zone import local_zone
 from .log_output import configure_logging
 from .push import PushSender
 from .rendering import render_message
+from .retention_kind import rule_texts
 from .setting_kinds import ListenAddress
 from .settings import Settings
 
@@ -139,6 +141,7 @@ def _options(settings: Settings) -> Options:
         task_claim_timeout_ms=settings.task_claim_timeout_ms,
         catch_up_count=counts[chosen] if isinstance(chosen, str) else chosen,
         time_zone=settings.time_zone if settings.time_zone is not None else local_zone(),
+        retention=settings.retain,
     )
 
 
@@ -225,6 +228,7 @@ class Server:
                 self.api.metrics.add_source("checkpoints", self.checkpointer.statistics)
                 nursery.start_soon(self.checkpointer.run)
                 self._start_snapshotter(nursery, self.checkpointer)
+            self._start_sweeper(nursery)
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
@@ -234,6 +238,19 @@ class Server:
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
             self._announce(recovery)
+
+    def _start_sweeper(self, nursery: trio.Nursery) -> None:
+        rules = self.settings.retain
+        sweeper = Sweeper(
+            self.shards,
+            rules,
+            rule_texts(rules),
+            interval_ms=self.settings.retention_interval_ms,
+            now_ms=self.clock.now_ms,
+        )
+        self.api.sweeper = sweeper
+        self.api.metrics.add_source("retention", sweeper.statistics)
+        nursery.start_soon(sweeper.run)
 
     def _start_snapshotter(self, nursery: trio.Nursery, checkpointer: Checkpointer) -> None:
         if not isinstance(self.storage, DirectoryStorage):

@@ -28,7 +28,9 @@ import click
 
 from troth.core import limits
 from troth.core.addresses import Address
+from troth.core.retention_rules import RetentionRule
 
+from .retention_kind import RetentionRules
 from .setting_kinds import (
     BaseUrl,
     Choice,
@@ -140,6 +142,18 @@ class Settings:
         limits.ARCHIVE_KEEP_MS,
         Number(60 * _SECOND_MS, limits.ARCHIVE_KEEP_MS),
         "How long archived files of the log are kept; as good as for ever unless set.",
+    )
+
+    retain: tuple[RetentionRule, ...] = _setting(
+        (),
+        RetentionRules(),
+        "Completed promises to delete for good, by state, time since completion and tag (none: "
+        "they are kept for ever). Their ids are free again.",
+    )
+    retention_interval_ms: int = _setting(
+        limits.RETENTION_INTERVAL_MS,
+        Number(100, _DAY_MS),
+        "How often promises that the rules of retain reach are looked for.",
     )
 
     listen: ListenAddress = _setting(

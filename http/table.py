@@ -4,6 +4,7 @@ from . import (
     admin_endpoints,
     lock_endpoints,
     promise_endpoints,
+    retention_endpoints,
     schedule_endpoints,
     search_endpoints,
     server_endpoints,
@@ -18,6 +19,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *lock_endpoints.ENDPOINTS,
     *search_endpoints.ENDPOINTS,
     *admin_endpoints.ENDPOINTS,
+    *retention_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""

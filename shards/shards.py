@@ -79,7 +79,12 @@ class Shards:
         self._shards = [
             Shard(
                 Machine(
-                    index, self.shard_of, self._next_serial, options, partial(self._holds, index)
+                    index,
+                    self.shard_of,
+                    self._next_serial,
+                    options,
+                    partial(self._holds, index),
+                    self._is_awaited,
                 ),
                 clock,
                 self.committer,
@@ -235,6 +240,16 @@ class Shards:
             self.committer.fail(error)
             raise StorageFailed from error
 
+    @property
+    def count(self) -> int:
+        """How many shards there are."""
+        return self._count
+
+    async def ask_shard(self, index: int, command: Command) -> Reply:
+        """Have a certain shard carry out a command; its reply, when that is durable. As `ask`."""
+        (reply,) = await self._ask_all([(index, command)])
+        return reply
+
     async def _ask_all(
         self, questions: list[tuple[int, Command]], held: HeldMessages | None = None
     ) -> list[Reply]:
@@ -350,6 +365,14 @@ class Shards:
         owner = self._shards[self.shard_of(home_of(ClaimTask(fence.task_id, 0, "", 0)))]
         self._shards[asking].rest_on(owner)
         return owner.machine.task_is_held(fence, now_ms)
+
+    def _is_awaited(self, promise_id: str) -> bool:
+        """Whether an unfinished task of any shard is about a promise; asked as `_holds` is.
+
+        A shard that then deletes the promise writes that later into the same log than whatever
+        the others' answers rest on.
+        """
+        return any(shard.machine.awaits(promise_id) for shard in self._shards)
 
     def _durable(self, position: int) -> None:
         for shard in self._shards:

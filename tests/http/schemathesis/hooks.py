@@ -14,6 +14,10 @@ schemathesis.openapi.format(
     strategies.sampled_from(["* * * * *", "0 3 * * 1-5", "*/5 0 3 1,15 jan ?", "@every 1h"]),
 )
 schemathesis.openapi.format(
+    "retention-rules",
+    strategies.sampled_from(["none", "resolved:7d", "all:90d:team=billing,rejected:1h30m"]),
+)
+schemathesis.openapi.format(
     "promise-id-template",
     strategies.sampled_from(["p", "{{.id}}", "a.{{ .timestamp }}", "{{.id}}/{{.timestamp}}"]),
 )
