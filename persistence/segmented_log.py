@@ -35,6 +35,8 @@ from .segments import (
     write_header,
 )
 
+_SETTLE_BYTES = 1 << 20
+
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
@@ -111,22 +113,33 @@ class SegmentedLog:
         self._file = prepare_segment(self._files, path, self._segment_bytes)
         try:
             write_header(self._file, self._header())
+            last = self._segments.pop()
+            if last.first_sequence != self._next_sequence:  # else the new one takes its name
+                self._settle(segment_path(self._log_path, last.first_sequence), last, end)
+                self._segments.append(Segment(last.first_sequence, end.kept_bytes))
         except OSError:
             self._file.close()
             self._files.remove(path)
             raise
-        last = self._segments.pop()
-        if last.first_sequence != self._next_sequence:  # else the new one takes its name
-            if last.size_bytes > end.kept_bytes:
-                self._cut(segment_path(self._log_path, last.first_sequence), end.kept_bytes)
-            self._segments.append(Segment(last.first_sequence, end.kept_bytes))
         publish_segment(self._files, self._log_path, path, self._next_sequence)
         self._begin_segment(self._segment_bytes)
 
-    def _cut(self, path: str, size_bytes: int) -> None:
+    def _settle(self, path: str, last: Segment, end: LogEnd) -> None:
+        """Make what was read of the last segment durable, and cut what is torn behind it.
+
+        What was read may be in the kernel's cache only: the process that wrote it may have died
+        before its sync, or of a sync that failed, and then the kernel takes the pages for clean
+        though they never reached the disk. So they are written again before anybody is told of
+        what they hold. Only the last segment can be so: a new one is begun when the one before is
+        synced.
+        """
+        content = self._files.read(path)
         file = self._files.open(path)
         try:
-            file.truncate(size_bytes)
+            for offset in range(0, end.kept_bytes, _SETTLE_BYTES):
+                file.write_at(offset, content[offset : min(offset + _SETTLE_BYTES, end.kept_bytes)])
+            if last.size_bytes > end.kept_bytes:
+                file.truncate(end.kept_bytes)
             file.sync()
         finally:
             file.close()
