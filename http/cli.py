@@ -25,6 +25,8 @@ COMMANDS: Final = {
     "locks": "cli_locks:locks",
     "tree": "cli_tree:tree",
     "log": "cli_log:log",
+    "snapshot": "cli_snapshot:snapshot",
+    "data": "cli_data:data",
 }
 """Every command with the module beside this one that has it, in the order of the help text."""
 
@@ -55,7 +57,8 @@ class LazyGroup(click.Group):
 def troth() -> None:
     """Durable promises: values that programs wait for, kept safe by a server.
 
-    `troth serve` runs the server. `troth log` reads its files. All other commands talk to a
+    `troth serve` runs the server. `troth log`, `troth snapshot` and `troth data` look after
+    its files. All other commands talk to a
     running server over HTTP.
 
     \b

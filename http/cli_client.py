@@ -5,6 +5,7 @@ server that does not answer, or not in the language of the API, becomes `Unreach
 status 3). Neither shows a traceback, and no message shows a password.
 """
 
+import contextlib
 import ipaddress
 import json
 import re
@@ -22,6 +23,8 @@ from troth.core.codes import EXPLANATIONS, Code
 DEFAULT_SERVER: Final = "http://127.0.0.1:8001"
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
+DOWNLOAD_TIMEOUT_S: Final = 300.0
+"""Between two pieces of a file; the first one may have to wait for a checkpoint."""
 _SHOWN_TEXT_COUNT: Final = 300
 _ERROR_NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
 
@@ -34,6 +37,7 @@ HINTS: Final[Mapping[int, str]] = {
     Code.SCHEDULE_NOT_FOUND: "`troth schedules search 'PREFIX*'` finds ids.",
     Code.PROMISE_EXISTS: "Choose another id, or give the --idempotency-key it was created with.",
     Code.SCHEDULE_EXISTS: "Choose another id, or delete the schedule that has it first.",
+    Code.ADMIN_ONLY: "Run this on the server's own machine, or give the server users (basic_auth).",
     Code.PATH_NOT_FOUND: "Does --server name the server's API address, without a path of its own?",
 }
 """What somebody at the command line can do about a refusal, by code."""
@@ -137,12 +141,35 @@ class Client:
         except httpx.TimeoutException as error:
             raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
-            reason = _ERROR_NUMBER.sub("", str(error)).strip() or type(error).__name__
-            raise UnreachableError(
-                f"no server can be reached at {self.shown_url} ({reason}). "
-                "Start one with `troth serve`, or name it with --server."
-            ) from error
+            raise self._unreachable(error) from error
         return self._answer(response)
+
+    @contextlib.contextmanager
+    def download(self, method: str, path: str) -> Iterator[Iterator[bytes]]:
+        """Send one request whose answer is a file, and give out its pieces. Raises as `ask`."""
+        url = str(self._base) + path
+        begun = False
+        try:
+            with self._http.stream(method, url, timeout=DOWNLOAD_TIMEOUT_S) as response:
+                if not response.is_success:
+                    response.read()
+                    self._answer(response)
+                begun = True
+                yield response.iter_bytes()
+        except httpx.TimeoutException as error:
+            raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
+        except httpx.HTTPError as error:
+            if begun:
+                problem = "ended the connection before all was sent"
+                raise UnreachableError(f"{self.shown_url} {problem}.") from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> UnreachableError:
+        reason = _ERROR_NUMBER.sub("", str(error)).strip() or type(error).__name__
+        return UnreachableError(
+            f"no server can be reached at {self.shown_url} ({reason}). "
+            "Start one with `troth serve`, or name it with --server."
+        )
 
     def pages(self, path: str, query: Sequence[tuple[str, str]], key: str) -> Iterator[list[Any]]:
         """All pages of a search, each the list under `key`. Raises as `ask`."""

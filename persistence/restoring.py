@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -146,8 +147,8 @@ def _check_until(
         )
     if until.time_ms is not None and until.time_ms < header.rows_until_ms:
         raise SnapshotError(
-            f"{file} shows nothing before {header.rows_until_ms} (ms since 1970), and "
-            f"{until.time_ms} was asked for. Nothing was changed. Use an older snapshot."
+            f"{file} shows nothing before {_utc(header.rows_until_ms)}, and "
+            f"{_utc(until.time_ms)} was asked for. Nothing was changed. Use an older snapshot."
         )
     if until.sequence is not None and until.sequence > header.until_sequence and not archives:
         raise SnapshotError(
@@ -347,6 +348,14 @@ class _Restoration:
         finally:
             file.close()
         sync_directory(self._path)
+
+
+def _utc(time_ms: int) -> str:
+    try:
+        time = datetime.fromtimestamp(time_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{time_ms} ms since 1970"
+    return time.isoformat(timespec="milliseconds")
 
 
 def _time_ms(record: LogRecord) -> int | None:

@@ -154,7 +154,7 @@ def cut_open_directory(
 
 @contextlib.contextmanager
 def cut_stopped_directory(path: Path, *, created_at_ms: int, troth_version: str) -> Iterator[Cut]:
-    """A cut of a directory that nobody serves; it is locked meanwhile, and nothing in it changes.
+    """A cut of a directory that nobody serves; it is locked meanwhile, and nothing it holds changes.
 
     Raises a DataDirectoryError or CheckpointFailure.
     """
@@ -166,6 +166,8 @@ def cut_stopped_directory(path: Path, *, created_at_ms: int, troth_version: str)
         raise DataDirectoryLocked(reader.path) from error
     with contextlib.ExitStack() as closing:
         closing.callback(lock.close)
+        # Before opening the store, which touches it.
+        rows_until_ms = _modified_at_ms(path / CHECKPOINTS_NAME / DATA_NAME, created_at_ms)
         store = LmdbStore(path / CHECKPOINTS_NAME, rows.TABLES)
         closing.callback(store.close)
         checkpoints = Checkpoints(store, reader.identity.data_id, reader.identity.shard_count)
@@ -184,7 +186,7 @@ def cut_stopped_directory(path: Path, *, created_at_ms: int, troth_version: str)
             checkpoints.open_snapshot(),
             until_sequence=reader.end.next_sequence - 1,
             batches=lambda sequence: _batches_of(reader, sequence),
-            rows_until_ms=_modified_at_ms(path / CHECKPOINTS_NAME / DATA_NAME, created_at_ms),
+            rows_until_ms=rows_until_ms,
             created_at_ms=created_at_ms,
             troth_version=troth_version,
         )
@@ -203,10 +205,16 @@ def _modified_at_ms(path: Path, otherwise_ms: int) -> int:
         return otherwise_ms
 
 
-def write_file(chunks: Iterable[bytes], target: Path, progress: Progress | None = None) -> int:
+def write_file(
+    chunks: Iterable[bytes],
+    target: Path,
+    progress: Progress | None = None,
+    check: Callable[[Path], object] | None = None,
+) -> int:
     """Write a new file, whole and synced before it has its name; its size in bytes.
 
-    Raises SnapshotError if there is such a file, or the disk refuses; then nothing is left behind.
+    `check` may refuse it before that by raising SnapshotError. Raises SnapshotError if there is
+    such a file, or the disk refuses; then nothing is left behind.
     """
     partial = target.with_name(target.name + PARTIAL_SUFFIX)
     refuse_existing(target)
@@ -224,6 +232,8 @@ def write_file(chunks: Iterable[bytes], target: Path, progress: Progress | None 
                     progress(size_bytes)
             file.flush()
             os.fsync(file.fileno())
+        if check is not None:
+            check(partial)
         # Two that write to one name at a time are kept apart by this: a link never replaces.
         os.link(partial, target)
         os.unlink(partial)
