@@ -154,7 +154,7 @@ def cut_open_directory(
 
 @contextlib.contextmanager
 def cut_stopped_directory(path: Path, *, created_at_ms: int, troth_version: str) -> Iterator[Cut]:
-    """A cut of a directory that nobody serves; it is locked meanwhile, and nothing it holds changes.
+    """A cut of a directory that nobody serves, locked meanwhile. Nothing it holds changes.
 
     Raises a DataDirectoryError or CheckpointFailure.
     """
