@@ -7,18 +7,21 @@ to `position` is covered and may be trimmed; the checkpoint is synced before tha
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from troth.core.captures import Capture, Loaded, ShardHeader
 from troth.core.model import PromiseState
 
-from . import rows
+from . import digests, rows
 from .cold import ColdReader
 from .errors import CheckpointDamaged
 from .rows import RowDecoder
 from .store import Snapshot, Store, Write
+
+SMALL_BYTES: Final = 64 << 20
+"""Up to this size a store is verified before the server starts, beyond it while it runs."""
 
 _FORMAT_KEY = b"format"
 _DATA_ID_KEY = b"data id"
@@ -26,12 +29,14 @@ _DATA_ID_KEY = b"data id"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointStatistics:
-    """What checkpoints have done since the start."""
+    """What checkpoints have done since the start; `verified_count` rows were compared with their
+    digests."""
 
     checkpoints_count: int
     rows_count: int
     position: int
     size_bytes: int
+    verified_count: int
 
 
 @final
@@ -47,6 +52,7 @@ class Checkpoints:
         self._decoder = RowDecoder()
         self._checkpoints_count = 0
         self._rows_count = 0
+        self._verified_count = 0
         snapshot = store.snapshot()
         self._is_new = self._check(snapshot, data_id)
         self._data_id = data_id
@@ -170,12 +176,39 @@ class Checkpoints:
 
     def renew(self) -> None:
         """Let cold reads see the newest commit. In the thread that reads."""
+        self.reader.close()
+        self._store.release_memory()
         self.reader.renew(self._store.snapshot())
+
+    @property
+    def is_small(self) -> bool:
+        """Whether `verify` takes less than a second or so."""
+        return self._store.size_bytes() <= SMALL_BYTES
+
+    def verify(self, pause: Callable[[], None] = lambda: None) -> int:
+        """Read all that is stored and compare it with its digests; how many rows it has.
+
+        Blocks; any thread. `pause` is called now and then. Raises CheckpointDamaged.
+        """
+
+        def rest() -> None:
+            snapshot.release_pages()
+            pause()
+
+        with contextlib.closing(self._store.snapshot()) as snapshot:
+            count = digests.verify(snapshot, rows.TABLES, rest)
+            snapshot.release_pages()
+        self._verified_count = count
+        return count
 
     def statistics(self) -> CheckpointStatistics:
         """Counters for metrics."""
         return CheckpointStatistics(
-            self._checkpoints_count, self._rows_count, self.position, self._store.size_bytes()
+            self._checkpoints_count,
+            self._rows_count,
+            self.position,
+            self._store.size_bytes(),
+            self._verified_count,
         )
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from troth.core.lifecycles import FINAL_STATES
 from troth.core.model import Promise, PromiseState, Task
 from troth.core.retention_rules import Place as EndPlace
 
-from . import rows
+from . import process_memory, rows
 from .errors import CheckpointDamaged
 from .rows import RowDecoder
 from .store import Snapshot
@@ -26,6 +26,13 @@ READ_COUNT: Final = 100
 
 PREFIX_SCAN_COUNT: Final = 2_000
 """If no more ids than this begin with a pattern's prefix, they are read in order of id."""
+
+FILE_MEMORY_LIMIT_BYTES: Final = 128 << 20
+"""When pages of files take more memory than this, those of the store are given back."""
+
+READS_BETWEEN_LOOKS_COUNT: Final = 256
+SEARCH_READS_COUNT: Final = 20
+"""How often to look at that, in reads of one row, and how many of them a search is like."""
 
 Place = tuple[int, bytes]
 """A serial and the id's bytes, as an index has them."""
@@ -38,12 +45,21 @@ class ColdReader:
     def __init__(self, snapshot: Snapshot, shard_count: int) -> None:
         self.snapshot = snapshot
         self.decoder = RowDecoder()
+        self._reads_count = 0
         self.shards = [ShardColdStore(self, shard) for shard in range(shard_count)]
 
     def renew(self, snapshot: Snapshot) -> None:
         """Read a newer snapshot from here on."""
         old, self.snapshot = self.snapshot, snapshot
         old.close()
+
+    def note_reads(self, count: int) -> None:
+        """Now and then give back the memory that reads have drawn in, if it is much."""
+        self._reads_count += count
+        if self._reads_count >= READS_BETWEEN_LOOKS_COUNT:
+            self._reads_count = 0
+            if process_memory.file_bytes() > FILE_MEMORY_LIMIT_BYTES:
+                self.snapshot.release_pages()
 
     def close(self) -> None:
         """Let go of the snapshot."""
@@ -60,12 +76,14 @@ class ShardColdStore:
 
     def promise(self, promise_id: str) -> Promise | None:
         """See ColdStore."""
+        self._reader.note_reads(1)
         key = rows.id_key(self._shard, promise_id)
         value = self._reader.snapshot.get(rows.PROMISES, key)
         return None if value is None else self._reader.decoder.promise(rows.PROMISES, key, value)
 
     def task(self, task_id: str) -> Task | None:
         """See ColdStore."""
+        self._reader.note_reads(1)
         key = rows.id_key(self._shard, task_id)
         value = self._reader.snapshot.get(rows.TASKS, key)
         return None if value is None else self._reader.decoder.task(rows.TASKS, key, value)
@@ -101,6 +119,7 @@ class ShardColdStore:
         """See ColdStore."""
         if not any(state in query.states for state in FINAL_STATES):
             return Found([], None)
+        self._reader.note_reads(SEARCH_READS_COUNT)
         if query.pattern.prefix:
             found = self._search_prefix(query)
             if found is not None:

@@ -3,19 +3,23 @@
 `Store` is the port, `LmdbStore` the real one (one LMDB environment, one named database a table) and
 `MemoryStore` a twin for tests that can fail or crash a commit. A commit is all or nothing and on
 disk when it returns; a snapshot shows the store as of one commit for as long as it is open. One
-thread commits; any thread may read, each snapshot in one thread at a time.
+thread commits; any thread may read, each snapshot in one thread at a time. Every commit brings the
+digests of the tables up to date (`digests.py`).
 """
 
 import bisect
 import errno
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol, final
 
 import lmdb
 
-from .errors import CheckpointFailure
+from . import digests, process_memory
+from .digests import Digest
+from .errors import CheckpointDamaged, CheckpointFailure
 
 MAP_BYTES: Final = 1 << 40
 """Address space for the store, not disk: a disk fills up long before this does."""
@@ -45,6 +49,10 @@ class Snapshot(Protocol):
         """Keys with their values from `start` up to, and without, `stop`, in ascending order."""
         ...  # pragma: no cover
 
+    def release_pages(self) -> None:
+        """Let go of memory that reading has taken."""
+        ...  # pragma: no cover
+
     def close(self) -> None:
         """Let go; a second call does nothing. Iterators of this snapshot end with it."""
         ...  # pragma: no cover
@@ -61,6 +69,10 @@ class Store(Protocol):
         """The store as it is now."""
         ...  # pragma: no cover
 
+    def release_memory(self) -> None:
+        """Let go of memory that commits have taken, if no snapshot is open."""
+        ...  # pragma: no cover
+
     def size_bytes(self) -> int:
         """What the store takes on disk."""
         ...  # pragma: no cover
@@ -74,14 +86,21 @@ class Store(Protocol):
 class LmdbStore:
     """The store in an LMDB environment in the directory `path`; the first commit makes it.
 
-    Raises CheckpointFailure when the environment cannot be opened.
+    Raises CheckpointFailure when the environment cannot be opened, and CheckpointDamaged when what
+    is there is none; reading raises CheckpointDamaged when LMDB finds nonsense.
     """
 
     def __init__(self, path: Path, tables: tuple[str, ...]) -> None:
+        assert digests.TABLE not in tables, "the store keeps that one by itself"
         self.path = path
-        self._names = tables
+        self._names = (*tables, digests.TABLE)
         self._tables: dict[str, Any] = {}
         self._environment: lmdb.Environment | None = None
+        # Snapshots are opened and closed in several threads, and the environment must stay open as
+        # long as one of them is.
+        self._lock = threading.Lock()
+        self._snapshots_count = 0
+        self._ranges: list[process_memory.Range] = []
         if (path / DATA_NAME).exists():
             self._open()
 
@@ -89,13 +108,15 @@ class LmdbStore:
         try:
             self.path.mkdir(exist_ok=True)
             environment = _open(self.path, len(self._names))
-            for name in self._names:
-                self._tables[name] = environment.open_db(name.encode())
+            self._tables = {name: environment.open_db(name.encode()) for name in self._names}
             _sync_directory(self.path)
             _sync_directory(self.path.parent)
+        except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
+            raise CheckpointDamaged(DATA_NAME, f"it is no store ({error})") from error
         except (lmdb.Error, OSError) as error:
             raise CheckpointFailure(str(self.path), "cannot be opened", error) from error
         self._environment = environment
+        self._ranges = process_memory.mapped_ranges(self.path / DATA_NAME)
         return environment
 
     def commit(self, writes: Iterable[Write]) -> None:
@@ -103,19 +124,61 @@ class LmdbStore:
         environment = self._environment or self._open()
         try:
             with environment.begin(write=True) as transaction:
-                for table, key, value in writes:
-                    if value is None:
-                        transaction.delete(key, db=self._tables[table])
-                    else:
-                        transaction.put(key, value, db=self._tables[table])
+                self._write(transaction, writes)
         except (lmdb.Error, OSError) as error:
             raise CheckpointFailure(str(self.path), "cannot be written", error) from error
 
+    def _write(self, transaction: lmdb.Transaction, writes: Iterable[Write]) -> None:
+        tables = self._tables
+        snapshot = LmdbSnapshot(transaction, tables)
+        changed: dict[str, Digest] = {}
+        put, pop, replace = transaction.put, transaction.pop, transaction.replace
+        for table, key, value in writes:
+            digest = changed.get(table)
+            if digest is None:
+                digest = changed[table] = digests.read(snapshot, table)
+            database = tables[table]
+            if value is None:
+                old = pop(key, db=database)
+            elif put(key, value, overwrite=False, db=database):
+                old = None
+            else:
+                old = replace(key, value, db=database)
+            if old is not None:
+                digest.remove(key, bytes(old))
+            if value is not None:
+                digest.add(key, value)
+        for table, digest in changed.items():
+            put(table.encode(), digest.encode(), db=tables[digests.TABLE])
+
     def snapshot(self) -> Snapshot:
         """See Store."""
-        if self._environment is None:
-            return MemorySnapshot({})
-        return LmdbSnapshot(self._environment.begin(), self._tables)
+        with self._lock:
+            if self._environment is None:
+                return MemorySnapshot({})
+            transaction = self._environment.begin()
+            self._snapshots_count += 1
+        return LmdbSnapshot(transaction, self._tables, self)
+
+    def closed_snapshot(self) -> None:
+        """A snapshot was closed; for LmdbSnapshot."""
+        with self._lock:
+            self._snapshots_count -= 1
+
+    def release_pages(self) -> None:
+        """Give back the memory that reading has drawn in; any thread, at any time."""
+        process_memory.release(self._ranges)
+
+    def release_memory(self) -> None:
+        """See Store.
+
+        LMDB keeps the memory of a commit's pages for the next one, as many as the largest commit
+        had, until the environment is closed. So it is closed and opened.
+        """
+        with self._lock:
+            if self._environment is not None and self._snapshots_count == 0:
+                self._environment.close()
+                self._open()
 
     def size_bytes(self) -> int:
         """See Store."""
@@ -142,6 +205,7 @@ def _open(path: Path, tables_count: int) -> lmdb.Environment:
                 max_dbs=tables_count,
                 max_readers=64,
                 mode=0o600,
+                readahead=False,
             )
         except lmdb.Error as error:
             if not _is_about_memory(error) or size_bytes <= MAP_BYTES_SMALLEST:
@@ -163,33 +227,52 @@ def _sync_directory(path: Path) -> None:
 
 @final
 class LmdbSnapshot:
-    """A read transaction."""
+    """A read transaction; `store` is told when it is over."""
 
-    def __init__(self, transaction: lmdb.Transaction, tables: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        transaction: lmdb.Transaction,
+        tables: dict[str, Any],
+        store: LmdbStore | None = None,
+    ) -> None:
         self._transaction = transaction
         self._tables = tables
+        self._store = store
         self._closed = False
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """See Snapshot."""
-        value = self._transaction.get(key, db=self._tables[table])
+        try:
+            value = self._transaction.get(key, db=self._tables[table])
+        except lmdb.Error as error:
+            raise CheckpointDamaged(table, f"it cannot be read ({error})") from error
         return value if value is None else bytes(value)
 
     def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See Snapshot."""
-        with self._transaction.cursor(db=self._tables[table]) as cursor:
-            if not cursor.set_range(start):
-                return
-            for key, value in cursor:
-                if bytes(key) >= stop:
+        try:
+            with self._transaction.cursor(db=self._tables[table]) as cursor:
+                if not cursor.set_range(start):
                     return
-                yield bytes(key), bytes(value)
+                for key, value in cursor:
+                    if bytes(key) >= stop:
+                        return
+                    yield bytes(key), bytes(value)
+        except lmdb.Error as error:
+            raise CheckpointDamaged(table, f"it cannot be read ({error})") from error
+
+    def release_pages(self) -> None:
+        """See Snapshot."""
+        if self._store is not None:
+            self._store.release_pages()
 
     def close(self) -> None:
         """See Snapshot."""
         if not self._closed:
             self._closed = True
             self._transaction.abort()
+            if self._store is not None:
+                self._store.closed_snapshot()
 
 
 @final
@@ -207,13 +290,20 @@ class MemoryStore:
     def commit(self, writes: Iterable[Write]) -> None:
         """See Store."""
         changed = {table: dict(rows) for table, rows in self.tables.items()}
+        before = self.snapshot()
+        sums: dict[str, Digest] = {}
         for table, key, value in writes:
             assert len(key) <= KEY_BYTES_MAX, "the real store would refuse this key"
             rows = changed.setdefault(table, {})
-            if value is None:
-                rows.pop(key, None)
-            else:
+            digest = sums.setdefault(table, digests.read(before, table))
+            old = rows.pop(key, None)
+            if old is not None:
+                digest.remove(key, old)
+            if value is not None:
                 rows[key] = value
+                digest.add(key, value)
+        for table, digest in sums.items():
+            changed.setdefault(digests.TABLE, {})[table.encode()] = digest.encode()
         if self.fail_next:
             self.fail_next = False
             raise CheckpointFailure("memory", "cannot be written", OSError(errno.EIO, "asked to"))
@@ -223,6 +313,9 @@ class MemoryStore:
     def snapshot(self) -> "MemorySnapshot":
         """See Store."""
         return MemorySnapshot(self.tables)
+
+    def release_memory(self) -> None:
+        """See Store."""
 
     def size_bytes(self) -> int:
         """See Store."""
@@ -254,6 +347,9 @@ class MemorySnapshot:
             if keys[index] >= stop:
                 return
             yield keys[index], rows[keys[index]]
+
+    def release_pages(self) -> None:
+        """See Snapshot."""
 
     def close(self) -> None:
         """See Snapshot."""

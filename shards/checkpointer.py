@@ -14,7 +14,7 @@ CheckpointFailure.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 import structlog
 import trio
@@ -22,9 +22,12 @@ import trio
 from troth.core import checkpointing
 from troth.core.captures import Capture
 from troth.persistence.checkpoints import CheckpointStatistics
+from troth.persistence.process_memory import trim_heap
 
 from .committer import Committer
 from .shard import Shard
+
+VERIFY_PAUSE_LIMIT_S: Final = 0.1
 
 log = structlog.get_logger("troth.checkpoints")
 
@@ -38,6 +41,15 @@ class CheckpointStore(Protocol):
 
     def renew(self) -> None:
         """Let cold reads see what was written."""
+        ...  # pragma: no cover
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it was verified at the start already."""
+        ...  # pragma: no cover
+
+    def verify(self, pause: Callable[[], None]) -> int:
+        """Compare all that is stored with its digests. Raises CheckpointDamaged."""
         ...  # pragma: no cover
 
     @property
@@ -95,7 +107,35 @@ class Checkpointer:
         self._duration_max_ms = 0
 
     async def run(self) -> None:
-        """Make checkpoints when they are due, until cancelled. Raises CheckpointFailure."""
+        """Make checkpoints when they are due, until cancelled.
+
+        Meanwhile, once, a store too large to be verified at the start is. Raises CheckpointFailure
+        or CheckpointDamaged.
+        """
+        async with trio.open_nursery() as nursery:
+            if not self._store.is_small:
+                nursery.start_soon(self._verify)
+            await self._run()
+
+    async def _verify(self) -> None:
+        started = time.monotonic()
+        worked = started
+
+        def pause() -> None:
+            """Work a tenth of the time, so that nobody feels it; stop with the server."""
+            nonlocal worked
+            trio.from_thread.check_cancelled()
+            time.sleep(min(9 * (time.monotonic() - worked), VERIFY_PAUSE_LIMIT_S))
+            worked = time.monotonic()
+
+        rows_count = await trio.to_thread.run_sync(self._store.verify, pause)
+        log.info(
+            "the checkpoints are as they were written",
+            rows=rows_count,
+            duration_ms=int((time.monotonic() - started) * 1000),
+        )
+
+    async def _run(self) -> None:
         while True:
             with trio.move_on_after(self._interval_ms / 1000):
                 await self._committer.wait_bytes(self._log_bytes)
@@ -121,8 +161,12 @@ class Checkpointer:
                     self._evicted_count += count
                     await trio.lowlevel.checkpoint()
             position = self._store.position
-            await self._blocking(lambda: self._trim(position + 1))
+            await self._blocking(lambda: self._finish(position))
             self._note(started, captures)
+
+    def _finish(self, position: int) -> None:
+        self._trim(position + 1)
+        trim_heap()
 
     async def _blocking(self, function: Callable[[], None]) -> None:
         if self._use_thread:

@@ -126,6 +126,8 @@ class Shards:
 
     def _load(self, checkpoints: Checkpoints) -> None:
         """Bring the state to the checkpoint, from where the log goes on."""
+        if checkpoints.is_small:
+            checkpoints.verify()
         for shard in self._shards:
             state = shard.machine.state
             state.cold = checkpoints.reader.shards[shard.index]

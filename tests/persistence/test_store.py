@@ -1,0 +1,300 @@
+"""The ordered store: the real one and its twin do the same, and both keep true digests."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from troth.persistence import digests
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
+from troth.persistence.store import DATA_NAME, LOCK_NAME, LmdbStore, MemoryStore, Store, Write
+
+TABLES = ("a", "b")
+END = b"\xff" * 512
+keys = st.binary(min_size=1, max_size=4) | st.binary(min_size=500, max_size=511)
+writes = st.lists(st.tuples(st.sampled_from(TABLES), keys, st.none() | st.binary(max_size=9000)))
+
+
+@pytest.fixture(params=["lmdb", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Each kind of store."""
+    made: Store = LmdbStore(tmp_path / "s", TABLES) if request.param == "lmdb" else MemoryStore()
+    yield made
+    made.close()
+
+
+def contents(store: Store) -> dict[str, list[tuple[bytes, bytes]]]:
+    """All rows, digests too."""
+    snapshot = store.snapshot()
+    found = {table: list(snapshot.scan(table, b"", END)) for table in (*TABLES, digests.TABLE)}
+    snapshot.close()
+    return found
+
+
+def verify(store: Store) -> int:
+    """Compare the store with its digests."""
+    snapshot = store.snapshot()
+    try:
+        return digests.verify(snapshot, TABLES, lambda: None)
+    finally:
+        snapshot.close()
+
+
+def test_an_empty_store_has_nothing(store: Store, tmp_path: Path) -> None:
+    """Opening and reading makes no files."""
+    assert contents(store) == {"a": [], "b": [], digests.TABLE: []}
+    assert store.size_bytes() == 0
+    assert list(tmp_path.iterdir()) == []
+    store.release_memory()
+
+
+def test_a_snapshot_shows_one_commit(store: Store) -> None:
+    """What is committed later is in later snapshots only; ranges stop before their end."""
+    store.commit([("a", b"1", b"one"), ("a", b"3", b"three"), ("b", b"1", b"other")])
+    before = store.snapshot()
+    store.commit([("a", b"1", None), ("a", b"2", b"two"), ("a", b"3", b"3"), ("b", b"9", None)])
+    after = store.snapshot()
+    assert list(before.scan("a", b"", END)) == [(b"1", b"one"), (b"3", b"three")]
+    assert list(after.scan("a", b"", END)) == [(b"2", b"two"), (b"3", b"3")]
+    assert list(after.scan("a", b"2", b"3")) == [(b"2", b"two")]
+    assert list(after.scan("a", b"4", END)) == []
+    assert (before.get("a", b"1"), after.get("a", b"1")) == (b"one", None)
+    before.release_pages()
+    assert before.get("b", b"1") == b"other"
+    for snapshot in (before, after, after):
+        snapshot.close()
+    store.release_memory()
+    assert verify(store) == 3
+
+
+def test_memory_is_kept_while_somebody_reads(tmp_path: Path) -> None:
+    """An open snapshot outlives a release of memory; reads go on after it."""
+    store = LmdbStore(tmp_path / "s", TABLES)
+    store.commit([("a", b"%d" % number, bytes(2000)) for number in range(2000)])
+    snapshot = store.snapshot()
+    store.release_memory()
+    store.release_pages()
+    assert len(list(snapshot.scan("a", b"", END))) == 2000
+    snapshot.close()
+    store.release_memory()
+    assert verify(store) == 2000
+    store.close()
+    store.close()
+    assert not (tmp_path / "s" / LOCK_NAME).exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(commits=st.lists(writes, max_size=5))
+def test_the_twin_does_the_same(
+    commits: list[list[Write]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """After any commits both stores hold the same rows and the same digests, which are true."""
+    real, twin = LmdbStore(tmp_path_factory.mktemp("s"), TABLES), MemoryStore()
+    for commit in commits:
+        real.commit(commit)
+        twin.commit(commit)
+        assert contents(real) == contents(twin)
+        assert verify(real) == verify(twin) == sum(len(contents(twin)[table]) for table in TABLES)
+    real.close()
+
+
+def test_a_failed_commit_changes_nothing() -> None:
+    """Not even a row of it."""
+    store = MemoryStore()
+    store.commit([("a", b"1", b"one")])
+    before = contents(store)
+    store.fail_next = True
+    with pytest.raises(CheckpointFailure, match="asked to"):
+        store.commit([("a", b"1", None), ("b", b"2", b"two")])
+    assert contents(store) == before
+    assert verify(store) == 1
+
+
+@pytest.mark.parametrize("change", ["lost", "changed", "added", "moved"])
+def test_a_digest_notices_every_kind_of_change(change: str) -> None:
+    """A row that is gone, is another, was never written, or stands under another's key."""
+    store = MemoryStore()
+    store.commit([("a", b"1", b"one"), ("a", b"2", b"two")])
+    rows = store.tables["a"]
+    if change == "lost":
+        del rows[b"2"]
+    elif change == "changed":
+        rows[b"2"] = b"twO"
+    elif change == "added":
+        rows[b"3"] = b""
+    else:
+        rows[b"1"], rows[b"2"] = rows[b"2"], rows[b"1"]
+    with pytest.raises(CheckpointDamaged, match="table a"):
+        verify(store)
+
+
+def test_verifying_pauses_and_can_be_ended() -> None:
+    """`pause` comes after each slice, and what it raises ends the reading."""
+    store = MemoryStore()
+    store.commit([("a", b"%06d" % number, b"") for number in range(2 * digests.SLICE_COUNT)])
+    pauses: list[None] = []
+    snapshot = store.snapshot()
+    assert digests.verify(snapshot, TABLES, lambda: pauses.append(None)) == 4000
+    assert len(pauses) == 2
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        digests.verify(snapshot, TABLES, stop)
+
+
+def test_the_real_store_survives_closing(tmp_path: Path) -> None:
+    """What was committed is there after opening again, and more commits keep the digests true."""
+    store = LmdbStore(tmp_path / "s", TABLES)
+    store.commit([("a", b"1", b"one"), ("b", b"1", b"x")])
+    store.close()
+    store = LmdbStore(tmp_path / "s", TABLES)
+    store.commit([("a", b"2", b"two"), ("b", b"1", None)])
+    assert contents(store)["a"] == [(b"1", b"one"), (b"2", b"two")]
+    assert verify(store) == 2
+    assert (tmp_path / "s" / DATA_NAME).stat().st_mode & 0o077 == 0, "nobody else may read it"
+    assert store.size_bytes() > 0
+    store.close()
+
+
+@pytest.mark.parametrize("content", [b"nonsense" * 2000, bytes(8192)])
+def test_what_is_no_store_is_refused(tmp_path: Path, content: bytes) -> None:
+    """With a clear word, and without a change."""
+    (tmp_path / DATA_NAME).write_bytes(content)
+    with pytest.raises(CheckpointDamaged, match="no store"):
+        LmdbStore(tmp_path, TABLES)
+    assert (tmp_path / DATA_NAME).read_bytes() == content
+
+
+def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+    """The message names the place."""
+    (tmp_path / "s").write_bytes(b"")
+    store = LmdbStore(tmp_path / "s", TABLES)
+    with pytest.raises(CheckpointFailure, match="cannot be opened"):
+        store.commit([("a", b"1", b"one")])
+
+
+FULL_DISK = """
+    import resource, signal, sys
+    from pathlib import Path
+    from troth.persistence.errors import CheckpointFailure
+    from troth.persistence.store import LmdbStore
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    store = LmdbStore(Path(sys.argv[1]), ("a", "b"))
+    store.commit([("a", b"1", b"one")])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    try:
+        store.commit([("a", b"%d" % number, bytes(1000)) for number in range(10_000)])
+    except CheckpointFailure as failure:
+        print(failure)
+"""
+
+
+def test_a_file_that_may_not_grow_fails_the_commit_and_keeps_the_last(tmp_path: Path) -> None:
+    """The kernel refuses to write beyond a limit, as on a full disk; then the limit is gone."""
+    answer = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path / "s")],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+    )
+    assert "cannot be written" in answer.stdout
+    assert "Nothing acknowledged was lost" in answer.stdout
+    store = LmdbStore(tmp_path / "s", TABLES)
+    assert contents(store)["a"] == [(b"1", b"one")]
+    store.commit([("a", b"2", bytes(1000))])
+    assert verify(store) == 2
+    store.close()
+
+
+def test_a_small_address_space_gets_a_small_map(tmp_path: Path) -> None:
+    """Where a terabyte cannot be mapped, less is."""
+    script = (
+        "import resource, sys; from pathlib import Path;"
+        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30));"
+        "from troth.persistence.store import LmdbStore;"
+        "store = LmdbStore(Path(sys.argv[1]), ('a',)); store.commit([('a', b'1', b'one')]);"
+        "print(store.snapshot().get('a', b'1'))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "s")],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+    )
+    assert answer.stdout == "b'one'\n"
+
+
+READ_ALL = """
+    import sys
+    from pathlib import Path
+    from troth.persistence import digests
+    from troth.persistence.errors import PersistenceError
+    from troth.persistence.store import LmdbStore
+    try:
+        store = LmdbStore(Path(sys.argv[1]), ("a", "b"))
+        snapshot = store.snapshot()
+        digests.verify(snapshot, ("a", "b"), lambda: None)
+        print(sorted(snapshot.scan("a", b"", b"\\xff" * 512)) == eval(sys.argv[2]))
+    except PersistenceError:
+        print("refused")
+"""
+
+
+def flip(random: Random, content: bytearray) -> None:
+    """Flip one bit, wherever."""
+    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+
+
+def zero_page(random: Random, content: bytearray) -> None:
+    """Lose a whole page, as when a write never reached the disk."""
+    place = random.randrange(len(content) // 4096) * 4096
+    content[place : place + 4096] = bytes(4096)
+
+
+@pytest.mark.parametrize("damage", [flip, zero_page])
+def test_damage_is_refused_or_harmless(
+    tmp_path: Path, damage: Callable[[Random, bytearray], None]
+) -> None:
+    """Damage anywhere in the file leads to a refusal, to a dead process, or to intact rows."""
+    seed = 7
+    random = Random(seed)
+    store = LmdbStore(tmp_path / "s", TABLES)
+    rows = [(b"%04d" % number, bytes([number % 256]) * 60) for number in range(300)]
+    store.commit([("a", key, value) for key, value in rows])
+    store.close()
+    content = (tmp_path / "s" / DATA_NAME).read_bytes()
+    outcomes = set()
+    for _ in range(12):
+        damaged = bytearray(content)
+        damage(random, damaged)
+        (tmp_path / "s" / DATA_NAME).write_bytes(damaged)
+        # In a process of its own: LMDB trusts its file, and nonsense in it may end the process.
+        code = textwrap.dedent(READ_ALL)
+        answer = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                code,
+                str(tmp_path / "s"),
+                "[(b'%04d' % n, bytes([n % 256]) * 60) for n in range(300)]",
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        )
+        died = answer.returncode < 0
+        assert died or answer.stdout in ("refused\n", "True\n"), f"seed {seed}: {answer}"
+        outcomes.add("died" if died else answer.stdout.strip())
+    assert "refused" in outcomes, f"seed {seed}"
