@@ -172,15 +172,15 @@ class Integer(Field):
 
 @dataclass(frozen=True, slots=True)
 class Flag(Field):
-    """Yes or no; absent means no."""
+    """Yes or no. Required means: not absent."""
 
     def check(self, value: bool | None, limits: RequestLimits) -> str | None:
         """Both are fine."""
-        return None
+        return "is required" if self.required and value is None else None
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """A boolean, which may be absent."""
-        return self.describe({"type": ["boolean", "null"]})
+        """A boolean; null only if it may be absent."""
+        return self.describe({"type": "boolean" if self.required else ["boolean", "null"]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,12 @@ class RetentionBody(Struct, rename="camel"):
     """Whether to delete or only to count, and by which rules."""
 
     dry_run: Annotated[
-        bool | None, Flag("Only count what would be deleted; change nothing.", True)
+        bool | None,
+        Flag(
+            "True: only count what would be deleted; change nothing. False: delete.",
+            True,
+            required=True,
+        ),
     ] = None
     retain: Annotated[
         str | None,
