@@ -7,7 +7,10 @@ have no backup, and it goes in an order that a crash cannot turn against them:
 2. Write all that will be dropped to a file, and sync it (`log_dropped.py`).
 3. Remove the segments behind the damage, the last one first, each removal durable before the next:
    until all are gone, those left do not continue what is before them, which is damage too.
-4. Cut the segment with the damage, or begin an empty log if nothing in front of it can be kept.
+4. Cut the segment with the damage.
+5. Remove segments that hold only what checkpoints cover, the first one first, if they are damaged:
+   with them nothing is lost.
+6. Begin an empty log where the checkpoints end if nothing is left.
 
 Wherever this is interrupted, the log is either still damaged in the same place, and can be repaired
 again, or is repaired; and from step 3 on the dropped part is whole in its file.
@@ -50,12 +53,14 @@ class RepairInterrupted(PersistenceError):  # noqa: N818
 class RepairPlan:
     """What a repair would do."""
 
-    report: LogReport
+    report: LogReport  # of the log from the segment on that holds `from_sequence`
     damage: LogDamaged
+    from_sequence: int  # what the log has to hold: everything before it is in the checkpoints
     next_sequence: int  # of the log after the repair: this record and all later ones are dropped
     parts: list[tuple[str, int]]  # segments, each with the offset from which it is dropped
-    size_bytes: int  # of the parts
-    epoch: int  # the highest found in them
+    covered: list[str]  # damaged or in front of damage, and in the checkpoints: dropped too
+    size_bytes: int  # of all that is dropped
+    epoch: int  # the highest found in it
 
     @property
     def cut(self) -> tuple[str, int] | None:
@@ -63,6 +68,11 @@ class RepairPlan:
         if self.parts and self.parts[0][1] > 0:
             return self.parts[0]
         return None
+
+    @property
+    def loses_nothing(self) -> bool:
+        """Whether everything that is dropped is in the checkpoints."""
+        return bool(self.covered) and not self.parts
 
     @property
     def keeps_nothing(self) -> bool:
@@ -73,13 +83,12 @@ class RepairPlan:
 class LogRepair:
     """A data directory, locked to be repaired. Use it in a `with` block."""
 
-    def __init__(self, files: Files, path: str | os.PathLike[str], from_sequence: int = 1) -> None:
-        """Lock the directory. The log has to hold the records from `from_sequence` on.
+    def __init__(self, files: Files, path: str | os.PathLike[str]) -> None:
+        """Lock the directory.
 
         Raises `DataDirectoryLocked`, `DataDirectoryUnreadable` or `UnknownFormatVersion`.
         """
         self._files = files
-        self._from_sequence = from_sequence
         self._reader = LogReader(files, path)
         self._lock = _lock(files, self._reader.path)
 
@@ -89,37 +98,65 @@ class LogRepair:
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
-    def plan(self) -> RepairPlan | None:
+    @property
+    def data_id(self) -> bytes:
+        """Whose checkpoints may lie beside the log."""
+        return self._reader.identity.data_id
+
+    def plan(self, from_sequence: int = 1) -> RepairPlan | None:
         """Verify the log and say what a repair would do; None if the log is sound.
 
-        Raises `RepairRefused` where cutting is no remedy, and what `verify` raises.
+        The log has to hold the records from `from_sequence` on. Raises `RepairRefused` where
+        cutting is no remedy, and what `verify` raises.
         """
-        report = verify(self._files, self._reader.path, self._from_sequence)
-        if report.unreadable_count:
-            worst = next(place for place in report.damages if place.problem.startswith("record "))
-            raise RepairRefused(
-                f"{worst.file}: {worst.problem}. {UNCHANGED} The bytes of the log are whole there, "
-                "so cutting would only lose what another version of Troth can read: start the "
-                "version that wrote it, or a newer one."
-            )
+        report = verify(self._files, self._reader.path, from_sequence)
+        _refuse_unreadable_records(report)
         damage = report.break_in_log
         if damage is None:
             return None
-        if not self._files.is_directory(self._reader.log_path):
+        log_path = self._reader.log_path
+        if not self._files.is_directory(log_path):
             raise RepairRefused(
-                f"{self._reader.log_path} is missing, so there is nothing to cut. {UNCHANGED} "
-                "Restore a backup."
+                f"{log_path} is missing, so there is nothing to cut. {UNCHANGED} Restore a backup."
             )
         self._reader.list_segments()
-        parts = later_segments(self._reader, damage)
-        next_sequence = report.next_sequence
-        if next_sequence < self._from_sequence:
+        needed = verify(self._files, self._reader.path, from_sequence, only_needed=True)
+        broken = needed.break_in_log
+        next_sequence = needed.next_sequence
+        covered: list[str] = []
+        if next_sequence < from_sequence:
             # What could be kept ends before what is needed, so nothing would continue it.
-            log_path = self._reader.log_path
-            parts = [(segment_path(log_path, first), 0) for first, _ in self._reader.segments]
-            next_sequence = self._from_sequence
-        size_bytes = sum(self._files.size(file) - offset for file, offset in parts)
-        return RepairPlan(report, damage, next_sequence, parts, size_bytes, self._epoch(parts))
+            parts = [(path, 0) for path in self._paths()]
+            next_sequence = from_sequence
+        else:
+            parts = [] if broken is None else later_segments(self._reader, broken)
+            if broken is None or (broken.file, broken.offset) != (damage.file, damage.offset):
+                covered = self._covered(from_sequence)
+        dropped = [*parts, *((path, 0) for path in covered)]
+        size_bytes = sum(self._files.size(file) - offset for file, offset in dropped)
+        return RepairPlan(
+            needed,
+            damage,
+            from_sequence,
+            next_sequence,
+            parts,
+            covered,
+            size_bytes,
+            self._epoch(dropped),
+        )
+
+    def _paths(self) -> list[str]:
+        log_path = self._reader.log_path
+        return [segment_path(log_path, first) for first, _ in self._reader.segments]
+
+    def _covered(self, from_sequence: int) -> list[str]:
+        """The segments that hold nothing from `from_sequence` on."""
+        followers = self._reader.segments[1:]
+        return [
+            path
+            for path, follower in zip(self._paths(), followers, strict=False)
+            if follower.first_sequence <= from_sequence
+        ]
 
     def dropped_path(self, plan: RepairPlan) -> str:
         """A name in the data directory that is free for the file with what is dropped."""
@@ -143,14 +180,15 @@ class LogRepair:
             raise RepairRefused(
                 f"{dropped_path} exists already. {UNCHANGED} Give the name of a new file."
             )
+        parts = [*((path, 0) for path in plan.covered), *plan.parts]
         dropped = write_dropped(
-            self._reader, plan.parts, plan.damage, plan.next_sequence, dropped_path, now_ms
+            self._reader, parts, plan.damage, plan.next_sequence, dropped_path, now_ms
         )
         try:
             self._cut(plan)
         except OSError as error:
             raise RepairInterrupted(self._reader.log_path, error, dropped_path) from error
-        left = verify(self._files, self._reader.path, self._from_sequence)
+        left = verify(self._files, self._reader.path, plan.from_sequence)
         assert left.is_sound, f"the repaired log is still damaged: {left.damages[0]}"
         assert left.next_sequence == plan.next_sequence
         return dropped
@@ -169,6 +207,9 @@ class LogRepair:
                 file.sync()
             finally:
                 file.close()
+        for removed in plan.covered:
+            self._files.remove(removed)
+            self._files.sync_directory(log_path)
         if not self._reader.list_segments():
             self._begin_empty_log(plan)
 
@@ -188,6 +229,17 @@ class LogRepair:
         starts = (read_segment(self._files, file)[:SEGMENT_HEADER_BYTES] for file, _ in parts)
         headers = filter(None, map(decode_segment_header, starts))
         return max((header.epoch for header in headers), default=1)
+
+
+def _refuse_unreadable_records(report: LogReport) -> None:
+    """Raise `RepairRefused` if the part that would be kept holds what this version cannot use."""
+    if report.unreadable_count:
+        first = next(place for place in report.damages if place.problem.startswith("record "))
+        raise RepairRefused(
+            f"{first.file}: {first.problem}. {UNCHANGED} The bytes of the log are whole there, so "
+            "cutting would only lose what another version of Troth can read: start the version "
+            "that wrote it, or a newer one."
+        )
 
 
 def _lock(files: Files, path: str) -> Lock:

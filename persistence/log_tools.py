@@ -41,13 +41,16 @@ class Batch(NamedTuple):
     @property
     def end(self) -> int:
         """The offset behind the batch."""
-        return self.record_offset(len(self.records))
+        bodies_bytes = sum(len(record.body) for record in self.records)
+        headers_bytes = FRAME_HEADER_BYTES + RECORD_HEADER_BYTES * len(self.records)
+        return self.offset + headers_bytes + bodies_bytes
 
-    def record_offset(self, index: int) -> int:
-        """The offset in the file of the record with this index in the batch."""
-        before = self.records[:index]
-        bodies_bytes = sum(len(record.body) for record in before)
-        return self.offset + FRAME_HEADER_BYTES + RECORD_HEADER_BYTES * len(before) + bodies_bytes
+    def located(self) -> Iterator[tuple[int, int, LogRecord]]:
+        """Yield the records with their sequences and offsets."""
+        offset = self.offset + FRAME_HEADER_BYTES
+        for sequence, record in enumerate(self.records, self.first_sequence):
+            yield sequence, offset, record
+            offset += RECORD_HEADER_BYTES + len(record.body)
 
 
 class LogReader:
@@ -186,15 +189,13 @@ def dump(files: Files, path: str | os.PathLike[str], selection: Selection) -> It
     start = 1 if timed else selection.from_sequence
     time_ms: int | None = None
     for batch in reader.batches(start):
-        for index, log_record in enumerate(batch.records):
-            sequence = batch.first_sequence + index
+        for sequence, offset, log_record in batch.located():
             if selection.to_sequence is not None and sequence > selection.to_sequence:
                 return
             record = read_record(log_record.body)
             own_time_ms = None if record is None else record_time_ms(record)
             time_ms = time_ms if own_time_ms is None else own_time_ms
             if _is_selected(selection, sequence, log_record.shard, record, time_ms):
-                offset = batch.record_offset(index)
                 yield Entry(sequence, batch.file, offset, log_record, record, own_time_ms)
 
 
@@ -253,34 +254,51 @@ class LogReport:
             self.damages.append(damage)
 
 
-def verify(files: Files, path: str | os.PathLike[str], from_sequence: int = 1) -> LogReport:
+def verify(
+    files: Files,
+    path: str | os.PathLike[str],
+    from_sequence: int = 1,
+    *,
+    only_needed: bool = False,
+) -> LogReport:
     """Read everything and report; damage is in the report, not raised.
 
-    The log has to hold the records from `from_sequence` on. Raises `DataDirectoryUnreadable` and
+    The log has to hold what follows the checkpoints: the records from `from_sequence` on. With
+    `only_needed` the segments before that are not looked at. Raises `DataDirectoryUnreadable` and
     `UnknownFormatVersion`: then nothing can be said about the whole.
     """
     reader = LogReader(files, path)
     report = LogReport(reader.path, next_sequence=from_sequence)
     try:
-        for batch in reader.batches(needed_sequence=from_sequence):
+        for batch in reader.batches(from_sequence if only_needed else 1, from_sequence):
             _count_batch(report, batch, reader.identity.shard_count)
+        _take_end(report, reader, from_sequence)
     except LogDamaged as damage:
         report.break_in_log = damage
         if reader.segments and not report.records_count:
             report.next_sequence = min(from_sequence, reader.segments[0].first_sequence)
         report.add(Damage(damage.file, damage.offset, damage.problem))
         _look_behind(report, reader, damage)
-    else:
-        assert reader.end is not None
-        end = reader.end
-        report.epoch, report.next_sequence = end.epoch, end.next_sequence
-        if end.torn_bytes:
-            file = segment_path(reader.log_path, end.segments[-1].first_sequence)
-            report.torn = Damage(file, end.kept_bytes, f"{end.torn_bytes} bytes are unfinished")
-            report.torn_bytes = end.torn_bytes
     report.segments_count = len(reader.segments)
     report.size_bytes = sum(segment.size_bytes for segment in reader.segments)
     return report
+
+
+def _take_end(report: LogReport, reader: LogReader, from_sequence: int) -> None:
+    """Take the end of an undamaged log into the report. Raises `LogDamaged` if it is too early."""
+    assert reader.end is not None
+    end = reader.end
+    report.epoch, report.next_sequence = end.epoch, end.next_sequence
+    if end.next_sequence < from_sequence:
+        raise LogDamaged(
+            reader.log_path,
+            0,
+            f"it ends before record {from_sequence - 1}, which the checkpoints have reached",
+        )
+    if end.torn_bytes:
+        file = segment_path(reader.log_path, end.segments[-1].first_sequence)
+        report.torn = Damage(file, end.kept_bytes, f"{end.torn_bytes} bytes are unfinished")
+        report.torn_bytes = end.torn_bytes
 
 
 def _count_batch(report: LogReport, batch: Batch, shard_count: int) -> None:
@@ -291,7 +309,7 @@ def _count_batch(report: LogReport, batch: Batch, shard_count: int) -> None:
     report.records_count += len(batch.records)
     report.next_sequence = batch.first_sequence + len(batch.records)
     report.last_sequence = report.next_sequence - 1
-    for index, (shard, _, body) in enumerate(batch.records):
+    for sequence, offset, (shard, _, body) in batch.located():
         record = read_record(body)
         problem = ""
         if record is None:
@@ -303,8 +321,6 @@ def _count_batch(report: LogReport, batch: Batch, shard_count: int) -> None:
             report.last_time_ms = report.last_time_ms if time_ms is None else time_ms
         if problem:
             report.unreadable_count += 1
-            sequence = batch.first_sequence + index
-            offset = batch.record_offset(index)
             report.add(Damage(batch.file, offset, f"record {sequence} {problem}"))
 
 

@@ -34,10 +34,12 @@ SEEDS_PER_CRASH = 4
 SLOW_NAMES = tuple(DAMAGES)
 
 
-def repaired(files: SimulatedFiles, dropped_path: str = DROPPED) -> RepairPlan:
+def repaired(
+    files: SimulatedFiles, dropped_path: str = DROPPED, from_sequence: int = 1
+) -> RepairPlan:
     """Plan and carry out a repair that is needed."""
     with LogRepair(files, PATH) as repair:
-        plan = repair.plan()
+        plan = repair.plan(from_sequence)
         assert plan is not None
         repair.carry_out(plan, dropped_path, NOW_MS)
     return plan
@@ -159,16 +161,105 @@ def test_what_is_needed_must_follow_what_is_kept() -> None:
     """What a log keeps below the records that are needed is of no use, so it begins anew there."""
     files, _ = damaged("a batch in the first segment")
 
-    with LogRepair(files, PATH, from_sequence=5) as repair:
-        plan = repair.plan()
-        assert plan is not None
-        assert plan.keeps_nothing
-        repair.carry_out(plan, DROPPED, NOW_MS)
+    plan = repaired(files, from_sequence=5)
 
-    assert recover(files, 5) == []
+    assert plan.keeps_nothing
     directory = open_directory(files)
     assert list(directory.recover(5)) == []
     assert directory.log.next_sequence == 5
+
+
+# --- with checkpoints -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["a batch in the first segment", "the first header", "a header", "a truncated segment"]
+)
+def test_damage_in_what_checkpoints_cover_loses_nothing(name: str) -> None:
+    """The segments in front of the one that is needed go, and all that is needed stays."""
+    files, all_records = damaged(name)
+    paths = segment_paths(files)
+    needed = int(paths[4].rpartition("/")[2].removesuffix(".log"))
+    before = log_files(files)
+
+    plan = repaired(files, from_sequence=needed)
+
+    assert plan.loses_nothing
+    assert not plan.keeps_nothing
+    assert plan.covered == paths[:4]
+    assert segment_paths(files) == paths[4:]
+    assert [record for _, record in recover(files, needed)] == all_records[needed - 1 :]
+    assert put_back(log_files(files), lines(files)).items() >= before.items()
+
+
+def test_damage_on_both_sides_of_where_checkpoints_end() -> None:
+    files, all_records = damaged("several places")
+    paths = segment_paths(files)
+    needed = int(paths[2].rpartition("/")[2].removesuffix(".log"))
+
+    plan = repaired(files, from_sequence=needed)
+
+    assert not plan.loses_nothing
+    assert plan.covered == paths[:2]
+    assert segment_paths(files) == [paths[2]]
+    assert [record for _, record in recover(files, needed)] == (
+        all_records[needed - 1 : plan.next_sequence - 1]
+    )
+
+
+def test_damage_behind_where_checkpoints_end_keeps_what_is_in_front_of_it() -> None:
+    files, _ = damaged("a batch in the middle")
+
+    plan = repaired(files, from_sequence=2)
+
+    assert plan.covered == []
+    assert not plan.keeps_nothing
+    assert recover(files)[-1][0] == plan.next_sequence - 1
+
+
+@pytest.mark.parametrize("needed", [17, 30])
+def test_a_log_that_ends_before_the_checkpoints_begins_anew_behind_them(needed: int) -> None:
+    files, all_records = written()
+    assert needed > len(all_records) + 1
+
+    plan = repaired(files, from_sequence=needed)
+
+    assert plan.keeps_nothing
+    assert not plan.loses_nothing  # what came after the checkpoints is not there
+    directory = open_directory(files)
+    assert list(directory.recover(needed)) == []
+    assert directory.log.next_sequence == needed
+    assert lines(files)[-1]["records"] == len(all_records)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a batch in the first segment", "several places", "a header"])
+def test_a_crash_while_covered_segments_are_removed(name: str) -> None:
+    for operation in range(1, 1000):
+        files, all_records = damaged(name)
+        needed = int(segment_paths(files)[3].rpartition("/")[2].removesuffix(".log"))
+        with LogRepair(files, PATH) as repair:
+            planned = repair.plan(needed)
+        assert planned is not None
+        before = log_files(files)
+        files.crash_before_operation = files.operations_count + operation
+        is_finished = False
+        try:
+            repaired(files, from_sequence=needed)
+            is_finished = True
+        except SimulatedCrash:
+            assert operation < 100
+        for seed in range(SEEDS_PER_CRASH):
+            survivor = files.crash(Random(f"{name}/{operation}/{seed}"))
+            if log_files(survivor) != before:
+                assert lines(survivor)
+            if not verify(survivor, PATH, needed).is_sound:
+                repaired(survivor, DROPPED + ".again", needed)
+            left = [record for _, record in recover(survivor, needed)]
+            assert left == all_records[needed - 1 : planned.next_sequence - 1], (operation, seed)
+        if is_finished:
+            return
+    raise AssertionError("the repair never came to its end")
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -64,6 +64,11 @@ FACTS: list[tuple[records.Record, set[str], int | None]] = [
         5,
     ),
     (records.PromiseCompleted("p", PromiseState.RESOLVED, Value(), None, 4, 6), {"p"}, 6),
+    (
+        records.PromisesDeleted(["p", "q"], ["__invoke:p"], 1, 6),
+        {"p", "q", "__invoke:p"},
+        6,
+    ),
     (records.CallbackCreated(CALLBACK), {"__resume:r:p", "p", "r"}, 5),
     (records.TaskEnqueued("__invoke:p", 7), {"__invoke:p", "p"}, None),
     (records.TaskDelivered("__notify:p:n"), {"__notify:p:n", "p"}, None),
@@ -267,6 +272,17 @@ def test_a_log_that_begins_later_can_be_dumped_but_is_not_sound_alone() -> None:
     assert f"the records 1 to {first - 1} are missing" in report.damages[0].problem
     assert report.later_records_count == len(dumped(files))
     assert verify(files, PATH, from_sequence=first).is_sound
+
+
+def test_a_log_that_ends_before_the_checkpoints_is_damaged() -> None:
+    files, all_records = written()
+    next_sequence = len(all_records) + 1
+
+    assert verify(files, PATH, next_sequence).is_sound
+    report = verify(files, PATH, next_sequence + 1)
+
+    assert not report.is_sound
+    assert f"it ends before record {next_sequence}, which" in report.damages[0].problem
 
 
 # --- verify ---------------------------------------------------------------------------------------
