@@ -14,6 +14,7 @@ from .model import (
     ClaimRequest,
     Fence,
     Json,
+    Promise,
     PromiseState,
     Trace,
     Value,
@@ -55,6 +56,12 @@ class CompletePromise(Command, frozen=True):
     idempotency_key: str | None = None
     strict: bool = False
     fence: Fence | None = None
+
+
+class ImportPromise(Command, frozen=True):
+    """Take in a promise from another server, just as it is; its serial is given here."""
+
+    promise: Promise
 
 
 class CreateCallback(Command, frozen=True):

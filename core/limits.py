@@ -25,6 +25,8 @@ IDEMPOTENCY_KEY_LIMIT_BYTES: Final = 1024
 TRACE_LIMIT_BYTES: Final = 1024  # each of traceparent and tracestate
 REQUEST_HEADERS_LIMIT_BYTES: Final = 32 * 1024  # request line and header lines together
 
+IMPORT_LIMIT_COUNT: Final = 100  # promises of one request of an import
+
 # Search.
 PAGE_LIMIT_COUNT: Final = 100
 SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get their turn

@@ -10,13 +10,14 @@ from .commands import (
     CreateCallback,
     CreatePromise,
     CreateSubscription,
+    ImportPromise,
     ReadPromise,
     SearchPromises,
     TimerKind,
 )
 from .limits import saturating_add
 from .machine import EXPIRIES, Machine, decides
-from .model import Callback, Fence, Promise, PromiseState, TaskKind
+from .model import Callback, Fence, Promise, PromiseState, TaskKind, replace
 from .patterns import Pattern
 from .replies import PromisePage, Reply
 from .state import seed_of
@@ -108,6 +109,31 @@ def complete_promise(machine: Machine, command: CompletePromise, now_ms: int) ->
     elif code is not Code.OK:
         return Reply(code)
     return Reply(code, promise=promise)
+
+
+@decides(ImportPromise)
+def import_promise(machine: Machine, command: ImportPromise, now_ms: int) -> Reply:
+    """Take in a promise; if it was taken in before, nothing is done.
+
+    A promise that was pending when it was taken in may have completed here since.
+    """
+    given = command.promise
+    existing = machine.promise(given.id, now_ms)
+    if existing is None:
+        seed = seed_of(given.tags) if given.state is PromiseState.PENDING else None
+        promise = replace(given, serial=machine.next_serial())
+        machine.emit(r.PromiseImported(promise, seed, now_ms))
+        return Reply(Code.CREATED, promise=machine.promise(given.id, now_ms))
+    same = replace(existing, serial=given.serial, trace=given.trace)
+    if given.state is PromiseState.PENDING:
+        same = replace(
+            same,
+            state=given.state,
+            value=given.value,
+            key_for_complete=given.key_for_complete,
+            completed_on=given.completed_on,
+        )
+    return Reply(Code.OK if same == given else Code.PROMISE_EXISTS, promise=existing)
 
 
 @decides(CreateCallback)

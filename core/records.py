@@ -15,7 +15,7 @@ that are not a record, which the log's checksums make a defect and not an accide
 import msgspec
 from msgspec import Struct
 
-from .model import Callback, Lock, PromiseState, Schedule, Trace, Value
+from .model import Callback, Lock, Promise, PromiseState, Schedule, Trace, Value
 
 
 class ResumeMessage(Struct, frozen=True, array_like=True, tag="resume/1"):
@@ -81,6 +81,17 @@ class PromiseCompleted(Struct, frozen=True, array_like=True, tag="promise-comple
     value: Value
     key_for_complete: str | None
     completed_on: int
+    at: int
+
+
+class PromiseImported(Struct, frozen=True, array_like=True, tag="promise-imported/1"):
+    """A promise came from another server, in any state, with its times and keys.
+
+    `task` is the invoke task of a pending one. Completed ones make no tasks and wake nobody.
+    """
+
+    promise: Promise
+    task: TaskSeed | None
     at: int
 
 
@@ -224,6 +235,7 @@ Record = (
     PromiseCreated
     | PromiseCompleted
     | PromisesDeleted
+    | PromiseImported
     | CallbackCreated
     | TaskEnqueued
     | TaskDelivered

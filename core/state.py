@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from . import deletion, task_ids
+from . import arrival, deletion, task_ids
 from . import records as r
 from .addresses import route
 from .cold import ColdStore, NothingCold
@@ -181,9 +181,10 @@ class ShardState:
             record.key_for_create,
             trace=record.trace,
         )
-        self._add_promise(promise, record.task)
+        self.add_promise(promise, record.task)
 
-    def _add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
+    def add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
+        """Take up a pending promise that is new, with its invoke task if it has one."""
         assert promise.id not in self.promises, "a promise is created once"
         self.promises[promise.id] = promise
         self.promises_count += 1
@@ -482,7 +483,7 @@ class ShardState:
             message.param,
             message.tags,
         )
-        self._add_promise(promise, message.task)
+        self.add_promise(promise, message.task)
 
     # Locks
 
@@ -567,6 +568,7 @@ _APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.PromiseCreated: ShardState.promise_created,
     r.PromiseCompleted: ShardState.promise_completed,
     r.PromisesDeleted: deletion.promises_deleted,
+    r.PromiseImported: arrival.promise_imported,
     r.CallbackCreated: ShardState.callback_created,
     r.TaskEnqueued: ShardState.task_enqueued,
     r.TaskDelivered: ShardState.task_delivered,

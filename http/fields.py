@@ -284,6 +284,28 @@ class Nested(Field):
         return self.describe(inner)
 
 
+@dataclass(frozen=True, slots=True)
+class Entries(Field):
+    """A list of other bodies: at least one, at most `limit_count`."""
+
+    body: type[Struct] = Struct
+    limit_count: int = 1
+
+    def check(self, value: list[Struct] | None, limits: RequestLimits) -> str | None:
+        """Their number; `problems` descends into them."""
+        if not value:
+            return "is required and must not be empty"
+        if len(value) > self.limit_count:
+            return f"has {len(value)} entries; allowed are at most {self.limit_count}"
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """An array of the inner body."""
+        inner = body_schema(self.body, limits)
+        shape = {"type": "array", "minItems": 1, "maxItems": self.limit_count, "items": inner}
+        return self.describe(shape)
+
+
 @functools.cache
 def rules(body: type[Struct]) -> tuple[tuple[str, str, Field], ...]:
     """The marked fields of a body: attribute, JSON name, marker."""
@@ -310,6 +332,9 @@ def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[Fiel
                 found.extend(problems(value, limits, f"{prefix}{name}."))
             continue
         problem = marker.check(value, limits)
+        if isinstance(marker, Entries) and problem is None:
+            for place, entry in enumerate(value):
+                found.extend(problems(entry, limits, f"{prefix}{name}[{place}]."))
         if problem is not None:
             found.append(FieldProblem(prefix + name, problem))
     return found
@@ -336,10 +361,12 @@ def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
 
 def example(body: type[Struct]) -> dict[str, Any]:
     """An accepted body, from the examples of its fields."""
-    made = {}
+    made: dict[str, Any] = {}
     for _, name, marker in rules(body):
         if isinstance(marker, Nested):
             made[name] = example(marker.body)
+        elif isinstance(marker, Entries):
+            made[name] = [example(marker.body)]
         elif marker.example is not None:
             made[name] = marker.example
     return made

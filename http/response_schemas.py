@@ -188,6 +188,21 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "TasksAffected": _object("A count.", tasksAffected=_integer("How many tasks were renewed.", 1)),
     "LocksAffected": _object("A count.", locksAffected=_integer("How many locks were renewed.", 1)),
+    "Imported": _object(
+        "What became of one promise.",
+        id=_text("Its id.", _ID),
+        result={
+            "type": "string",
+            "enum": ["created", "present", "conflict"],
+            "description": (
+                "`present`: it was here already. `conflict`: another promise has its id; it stays."
+            ),
+            "examples": ["created"],
+        },
+    ),
+    "ImportOutcome": _object(
+        "What became of the promises.", promises=_list("As in the request.", "Imported")
+    ),
     "RetainedByRule": _object(
         "One rule.",
         rule=_text("The rule.", "resolved:7d"),

@@ -10,9 +10,9 @@ from msgspec import Raw, Struct
 from msgspec import field as struct_field
 
 from troth.core import limits
-from troth.core.lifecycles import COMPLETION_STATES
+from troth.core.lifecycles import COMPLETION_STATES, FINAL_STATES, PENDING
 
-from .fields import AnyJson, Base64, Choice, Flag, Integer, Nested, StringMap, Text
+from .fields import AnyJson, Base64, Choice, Entries, Flag, Integer, Nested, StringMap, Text
 
 _FAR_MS = 4102444800000  # the year 2100
 _RECEIVER = (
@@ -265,5 +265,63 @@ class RetentionBody(Struct, rename="camel"):
             "resolved:7d,all:90d:team=billing",
             limit_bytes=limits.RETENTION_RULES_LIMIT_BYTES,
             form="retention-rules",
+        ),
+    ] = None
+
+
+class ImportedPromiseBody(Struct, rename="camel"):
+    """A promise as another server had it, in the form in which the API shows promises."""
+
+    id: Annotated[str | None, Text("The promise's id.", "order/42", required=True)] = None
+    state: Annotated[
+        str | None,
+        Choice(
+            "Its state.",
+            "RESOLVED",
+            required=True,
+            choices=tuple(state.value for state in (PENDING, *FINAL_STATES)),
+        ),
+    ] = None
+    param: Annotated[ValueBody | None, Nested("What it is about.", body=ValueBody)] = None
+    value: Annotated[
+        ValueBody | None, Nested("Its result; not used while pending.", body=ValueBody)
+    ] = None
+    timeout: Annotated[
+        int | None, Integer("When it times out, or would have, in ms since 1970.", _FAR_MS)
+    ] = None
+    idempotency_key_for_create: Annotated[
+        str | None,
+        Text("The key it was created with.", limit_bytes=limits.IDEMPOTENCY_KEY_LIMIT_BYTES),
+    ] = None
+    idempotency_key_for_complete: Annotated[
+        str | None,
+        Text(
+            "The key it was completed with; not used while pending.",
+            limit_bytes=limits.IDEMPOTENCY_KEY_LIMIT_BYTES,
+        ),
+    ] = None
+    tags: Annotated[dict[str, str | None] | None, StringMap("Its tags.", {"team": "orders"})] = None
+    created_on: Annotated[
+        int | None, Integer("When it was created, in ms since 1970.", 1_767_225_600_000, minimum=0)
+    ] = None
+    completed_on: Annotated[
+        int | None,
+        Integer(
+            "When it was completed; absent means at once. Not used while pending.",
+            1_767_225_700_000,
+        ),
+    ] = None
+
+
+class ImportBody(Struct, rename="camel"):
+    """Promises from another server."""
+
+    promises: Annotated[
+        list[ImportedPromiseBody] | None,
+        Entries(
+            "In the order in which they were created.",
+            required=True,
+            body=ImportedPromiseBody,
+            limit_count=limits.IMPORT_LIMIT_COUNT,
         ),
     ] = None

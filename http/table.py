@@ -2,6 +2,7 @@
 
 from . import (
     admin_endpoints,
+    import_endpoints,
     lock_endpoints,
     promise_endpoints,
     retention_endpoints,
@@ -20,6 +21,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *search_endpoints.ENDPOINTS,
     *admin_endpoints.ENDPOINTS,
     *retention_endpoints.ENDPOINTS,
+    *import_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""

@@ -71,6 +71,9 @@ def record_ids(record: records.Record) -> frozenset[str]:
             return frozenset({id})
         case records.PromiseCreated(id=id, task=seed):
             return frozenset({id} if seed is None else {id, task_ids.invoke_id(id)})
+        case records.PromiseImported(promise=promise, task=seed):
+            named = {promise.id} if seed is None else {promise.id, task_ids.invoke_id(promise.id)}
+            return frozenset(named)
         case records.PromisesDeleted(ids=ids, task_ids=task_ids_deleted):
             return frozenset({*ids, *task_ids_deleted})
         case (

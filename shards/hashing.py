@@ -28,6 +28,7 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.CreatePromise: lambda command: command.id,
     c.ReadPromise: lambda command: command.id,
     c.CompletePromise: lambda command: command.id,
+    c.ImportPromise: lambda command: command.promise.id,
     c.CreateCallback: lambda command: command.promise_id,
     c.CreateSubscription: lambda command: command.promise_id,
     c.ClaimTask: lambda command: _of_task(command.id),

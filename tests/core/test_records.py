@@ -20,6 +20,7 @@ from troth.core import records as r
 from troth.core.model import (
     Callback,
     Lock,
+    Promise,
     PromiseState,
     Schedule,
     TaskKind,
@@ -44,6 +45,10 @@ SCHEDULE = Schedule(
     *(1_700_000_100_000, "five minutes", {"x": "y"}, VALUE, {"resonate:invoke": "poll://g"}),
     *("key", 1_699_999_800_000),
 )
+IMPORTED = Promise(
+    *("old", 11, PromiseState.REJECTED_CANCELED, 9, 5, VALUE, {"a": "b"}, "", VALUE, "key", 7),
+    TRACE,
+)
 SAMPLES: tuple[r.Record, ...] = (
     r.PromiseCreated("p", 1, 10, 5, Value(), None, None, None, None),
     r.PromiseCreated(
@@ -56,6 +61,10 @@ SAMPLES: tuple[r.Record, ...] = (
     r.PromiseCompleted("p", PromiseState.REJECTED, Value(None, "eA=="), None, 12, 12),
     r.PromiseCompleted("p", PromiseState.REJECTED_CANCELED, Value({"a": "b"}), "", 13, 13),
     r.PromiseCompleted("p", PromiseState.REJECTED_TIMEDOUT, Value(), None, -5, 99),
+    r.PromiseImported(IMPORTED, None, 1_700_000_000_900),
+    r.PromiseImported(
+        Promise("w", 12, PromiseState.PENDING, NUMBER_MAX, 3), r.TaskSeed("poll://g"), 4
+    ),
     r.PromisesDeleted(["p", "p/ü:1"], ["__invoke:p", "__notify:p/ü%3A1:s"], 3, 14),
     r.PromisesDeleted(["q"], [], 0, 15),
     r.CallbackCreated(RESUME),
