@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from troth.core.limits import SEGMENT_BYTES
+
 from . import rows
 from .archive import later_batches
 from .checkpoints import Checkpoints
@@ -78,6 +80,7 @@ def restore(
     archives: Iterable[Path] = (),
     progress: Progress | None = None,
     random_bytes: Callable[[int], bytes] = os.urandom,
+    segment_bytes: int = SEGMENT_BYTES,
 ) -> Restored:
     """Make the data directory `data`, which must not exist or be empty.
 
@@ -90,7 +93,9 @@ def restore(
         building = data.with_name(data.name + RESTORING_SUFFIX)
         try:
             with _locked(building):
-                restoration = _Restoration(reader, building, until, random_bytes, progress)
+                restoration = _Restoration(
+                    reader, building, until, random_bytes, progress, segment_bytes
+                )
                 try:
                     restored = restoration.run(tuple(archives))
                     os.rename(building, data)
@@ -195,12 +200,14 @@ class _Restoration:
         until: Until,
         random_bytes: Callable[[int], bytes],
         progress: Progress | None,
+        segment_bytes: int,
     ) -> None:
         self._reader = reader
         self._header = reader.header
         self._path = path
         self._until = until
         self._progress = progress
+        self._segment_bytes = segment_bytes
         self.data_id = random_bytes(DATA_ID_BYTES)
         self.rows_count = 0
         self.records_count = 0
@@ -247,7 +254,7 @@ class _Restoration:
             records_count=0,
             bytes_read=0,
         )
-        return SegmentedLog(files, log_path, self.data_id, end)
+        return SegmentedLog(files, log_path, self.data_id, end, segment_bytes=self._segment_bytes)
 
     def _copy_snapshot(self, store: LmdbStore, log: SegmentedLog) -> None:
         """Everything in the file is read and checked, also what comes after the wanted moment."""
@@ -341,12 +348,11 @@ class _Restoration:
         sync_directory(self._path / LOG_NAME)
         sync_directory(self._path)
         files = RealFiles()
-        file = files.create(str(self._path / IDENTITY_NAME))
-        try:
+        temporary_path = str(self._path / f"{IDENTITY_NAME}.tmp")
+        with contextlib.closing(files.create(temporary_path)) as file:
             file.write_at(0, encode_identity(identity))
             file.sync()
-        finally:
-            file.close()
+        files.rename(temporary_path, str(self._path / IDENTITY_NAME))
         sync_directory(self._path)
 
 
