@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "log": "cli_log:log",
     "snapshot": "cli_snapshot:snapshot",
     "data": "cli_data:data",
+    "export": "cli_export:export",
+    "import": "cli_import:import_command",
 }
 """Every command with the module beside this one that has it, in the order of the help text."""
 

@@ -13,6 +13,7 @@ from troth.persistence.files import RealFiles
 from .cli_log import data_option
 from .cli_options import OrderedGroup
 from .cli_output import emit, fields, moment, visible
+from .cli_retention import retention_command
 
 
 @click.group(cls=OrderedGroup)
@@ -84,3 +85,6 @@ def _text(statistics: DataStatistics) -> str:
             ),
         ],
     )
+
+
+data.add_command(retention_command)
