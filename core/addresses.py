@@ -27,6 +27,8 @@ from urllib.parse import quote, unquote
 
 import orjson
 
+from .limits import RECEIVER_DEPTH_LIMIT_COUNT
+
 Receiver: TypeAlias = str | dict[str, object]
 Cast: TypeAlias = Literal["uni", "any"]
 
@@ -116,7 +118,8 @@ def route(tag_value: str) -> Receiver | None:
 
     Text that is not JSON is the receiver itself. A JSON object with a non-empty string `type`,
     perhaps `data` and nothing else is a receiver; data that is missing is null. Any other JSON
-    (numbers, quoted strings, null, …) routes nowhere.
+    (numbers, quoted strings, null, …) routes nowhere; so does one that is nested deeper than a
+    receiver may be, since it could not be written to the log.
     """
     if tag_value[:1] not in _JSON_STARTS:
         return tag_value
@@ -131,7 +134,22 @@ def route(tag_value: str) -> Receiver | None:
     data = fields.pop("data", None)
     if fields or not isinstance(type_name, str) or not type_name:
         return None
+    if not nests_within(data, RECEIVER_DEPTH_LIMIT_COUNT - 1):
+        return None
     return {"type": type_name, "data": data}
+
+
+def nests_within(value: object, depth_count: int) -> bool:
+    """Return whether at most so many arrays and objects of a JSON value lie inside one another."""
+    level = [value]
+    while containers := [one for one in level if isinstance(one, dict | list)]:
+        if depth_count == 0:
+            return False
+        depth_count -= 1
+        level = []
+        for one in containers:
+            level.extend(one.values() if isinstance(one, dict) else one)
+    return True
 
 
 # --- receivers ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from troth.core.addresses import (
     resolve,
     route,
 )
+from troth.core.limits import RECEIVER_DEPTH_LIMIT_COUNT
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -80,6 +81,18 @@ def test_text_that_is_not_json_is_the_receiver(tag_value: str) -> None:
 )
 def test_other_json_routes_nowhere(tag_value: str) -> None:
     assert route(tag_value) is None
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_what_is_nested_too_deeply_for_the_log_routes_nowhere(opening: str, closing: str) -> None:
+    deepest = RECEIVER_DEPTH_LIMIT_COUNT - 1  # inside the receiver's own object
+
+    def routed(depth: int) -> object:
+        return route('{"type":"poll","data":' + opening * depth + "1" + closing * depth + "}")
+
+    assert isinstance(routed(deepest), dict)
+    for depth in (deepest + 1, 500, 975, 1000, 1020):
+        assert routed(depth) is None
 
 
 @pytest.mark.parametrize(
