@@ -142,7 +142,7 @@ def _redirected(request: httpx.Request, response: httpx.Response, body: bytes) -
 
 
 def _is_same_place(old: httpx.URL, new: httpx.URL) -> bool:
-    if old.host != new.host:
+    if old.raw_host != new.raw_host:  # `host` refuses names such as xn--n3h, which are in use
         return False
     if old.scheme == new.scheme:
         return old.port == new.port
