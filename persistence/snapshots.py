@@ -16,9 +16,10 @@ from typing import Final
 
 from troth.core.captures import ShardHeader
 
-from . import rows
+from . import digests, rows
 from .checkpoints import Checkpoints
 from .data_directory import CHECKPOINTS_NAME, DataDirectory, Identity
+from .digests import Digest
 from .errors import CheckpointDamaged, DataDirectoryLocked
 from .files import RealFiles
 from .log_tools import LogReader
@@ -72,8 +73,20 @@ class Cut:
 
     def encoded(self) -> Iterator[bytes]:
         """Yield the file's bytes. Raises CheckpointDamaged, LogDamaged, DataDirectoryUnreadable."""
-        tables = ((table, self.snapshot.scan(table, b"", _KEY_END)) for table in TABLES)
+        tables = ((table, self._rows(table)) for table in TABLES)
         return encode(self.header, tables, self.batches)
+
+    def _rows(self, table: str) -> Iterator[Row]:
+        """A table's rows, compared at the end with the digest that the store keeps of them.
+
+        A restored store makes digests of its own: what is wrong has to be noticed here.
+        """
+        found = Digest()
+        for key, value in self.snapshot.scan(table, b"", _KEY_END):
+            found.add(key, value)
+            yield key, value
+        if found.encode() != digests.read(self.snapshot, table).encode():
+            raise CheckpointDamaged(table, "its rows are not those that were written")
 
     def close(self) -> None:
         """Let go of the rows; a second call does nothing."""

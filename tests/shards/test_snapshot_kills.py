@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 import trio
 
@@ -17,6 +18,7 @@ from tests.shards.snapshot_world import SEGMENT_BYTES, state_of, world
 from tests.shards.test_snapshotter import fill
 from troth.persistence import files
 from troth.persistence.data_directory import IDENTITY_NAME
+from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.restoring import MARK_NAME, Until, restore
 from troth.persistence.snapshot_file import SnapshotError
 from troth.persistence.snapshots import (
@@ -241,3 +243,18 @@ def test_a_snapshot_never_replaces_a_file(
     with pytest.raises(SnapshotError, match="exists already"):
         stopped(tmp_path / "data", file)
     assert file.read_bytes() == before
+
+
+def test_rows_that_are_not_those_that_were_written_make_no_snapshot(
+    tmp_path: Path, snapshot: tuple[Path, dict[str, Any]]
+) -> None:
+    """One index entry has vanished from the store's pages: nothing else would show that."""
+    with lmdb.open(str(tmp_path / "data" / "checkpoints"), max_dbs=32) as environment:
+        table = environment.open_db(b"promises_by_state")
+        with environment.begin(write=True, db=table) as transaction:
+            cursor = transaction.cursor()
+            assert cursor.first()
+            cursor.delete()
+    with pytest.raises(CheckpointDamaged, match="promises_by_state"):
+        stopped(tmp_path / "data", tmp_path / "b.snapshot")
+    assert sorted(os.listdir(tmp_path)) == ["a.snapshot", "data"]
