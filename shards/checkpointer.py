@@ -124,8 +124,8 @@ class Checkpointer:
         def pause() -> None:
             """Work a tenth of the time, so that nobody feels it; stop with the server."""
             nonlocal worked
-            trio.from_thread.check_cancelled()
-            time.sleep(min(9 * (time.monotonic() - worked), VERIFY_PAUSE_LIMIT_S))
+            pause_s = min(9 * (time.monotonic() - worked), VERIFY_PAUSE_LIMIT_S)
+            trio.from_thread.run(trio.sleep, pause_s)
             worked = time.monotonic()
 
         rows_count = await trio.to_thread.run_sync(self._store.verify, pause)

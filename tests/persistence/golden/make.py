@@ -1,0 +1,105 @@
+"""Makes the golden data directory of a release, with a checkpoint and a log that goes on from it.
+
+    python -m tests.persistence.golden.make tests/persistence/golden/format_1
+
+Run it once for a release whose formats are new, and never again for the same name: the test beside
+it opens what older releases wrote. `expected.json` says what must be found.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import trio
+import trio.testing
+
+from tests.shards.stage import FAR_MS, WORKER, Outgoing, make_shards
+from troth.core import commands as c
+from troth.core import records
+from troth.core.model import PromiseState, Value
+from troth.shards.shards import Shards
+from troth.shards.storage import DirectoryStorage
+
+ALL = tuple(PromiseState)
+SHARD_COUNT = 4
+
+
+async def describe(shards: Shards) -> dict[str, Any]:
+    """Everything that a release must find again, as JSON."""
+    promises, before = [], None
+    while True:
+        page, before = await shards.search_promises("*", ALL, {}, 3, before)
+        promises += page
+        if before is None:
+            break
+    tagged, _ = await shards.search_promises("*", ALL, {"kind": "order"}, 100, None)
+    schedules, _ = await shards.search_schedules("*", {}, 100, None)
+    states = [shard.machine.state for shard in shards._shards]
+    task_ids = [f"__invoke:{promise.id}" for promise in promises]
+    tasks = [
+        state.find_task(name)
+        for name in task_ids
+        for state in states
+        if state.find_task(name) is not None
+    ]
+    found = {
+        "promises": promises,
+        "tagged": [promise.id for promise in tagged],
+        "schedules": schedules,
+        "tasks": tasks,
+        "callbacks": [
+            [one for waiting in state.callbacks.values() for one in waiting.values()]
+            for state in states
+        ],
+        "locks": [list(state.locks.values()) for state in states],
+        "counts": [[state.promises_count, state.tasks_count] for state in states],
+    }
+    described: dict[str, Any] = json.loads(records.encode(found))
+    for task in described["tasks"]:
+        del task[-3:]  # what delivery does with it at the moment
+    return described
+
+
+async def write(shards: Shards, name: str) -> None:
+    """Something of every kind."""
+    content = Value({"content-type": "text/plain"}, "aGVsbG8=")
+    tags = {"kind": "order", "schlüssel": "⏰" * 40}
+    for number in range(20):
+        identifier = f"{name}/{number}/" + "x" * (100 * number)
+        invoke = {"resonate:invoke": WORKER} if number % 3 == 0 else {}
+        await shards.ask(c.CreatePromise(identifier, FAR_MS, content, {**tags, **invoke}, "key"))
+        if number % 2 == 0:
+            state = ALL[1 + number // 2 % 3]
+            await shards.ask(c.CompletePromise(identifier, state, content, "done"))
+    root, leaf = f"{name}/1/" + "x" * 100, f"{name}/3/" + "x" * 300
+    await shards.ask(c.CreateCallback(leaf, root, FAR_MS, WORKER))
+    await shards.ask(c.CreateSubscription(root, "s", FAR_MS, WORKER))
+    await shards.ask(c.ClaimTask(f"__invoke:{leaf}", 1, "worker", 10**11))
+    await shards.ask(c.AcquireLock(f"{name}/resource", "execution", "worker", 10**11))
+    await shards.ask(c.CreateSchedule(f"{name}/schedule", "0 0 0 1 1 *", "p.{{.timestamp}}", 9))
+
+
+async def make(path: Path) -> None:
+    """Write the directory and `expected.json`."""
+    path.mkdir(parents=True)  # noqa: ASYNC240  nothing else runs here
+    storage = DirectoryStorage(path / "data", SHARD_COUNT, segment_bytes=65536)
+    shards = make_shards(SHARD_COUNT, Outgoing())
+    shards.recover(storage)
+    checkpointer = shards.make_checkpointer(storage, interval_ms=10**9, log_bytes=10**9)
+    assert checkpointer is not None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(shards.run, storage.make_writer)
+        await write(shards, "covered")
+        await checkpointer.checkpoint()
+        await write(shards, "tail")
+        await shards.stop()
+        shards._stopping = False
+        expected = await describe(shards)
+        nursery.cancel_scope.cancel()
+    storage.close()
+    (path / "expected.json").write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    trio.run(make, Path(sys.argv[1]), clock=trio.testing.MockClock())

@@ -1,0 +1,149 @@
+"""Searching what has left memory: the same matches by every index, in pages of every size."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import pytest
+
+from troth.core.captures import Capture
+from troth.core.checkpointing import capture
+from troth.core.cold import Found, Query, merge
+from troth.core.limits import INTEGER_MAX
+from troth.core.model import Promise, PromiseState
+from troth.core.patterns import Pattern
+from troth.core.state import ShardState
+from troth.persistence import cold, rows
+from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.errors import CheckpointDamaged
+from troth.persistence.store import MemoryStore
+
+ALL = tuple(PromiseState)
+PATTERNS = ("*", "a*", "a/1*", "*1", "*/*2", "b*7", "none*", "é*", "l" * 450 + "*")
+
+
+def empty_capture(shard: int) -> Capture:
+    """A capture without changes."""
+    return capture(ShardState(shard, lambda _: shard), 1, 1)
+
+
+def stored(promises: Sequence[Promise], shard: int = 1) -> tuple[MemoryStore, Checkpoints]:
+    """A store of two shards that holds these completed promises in one of them."""
+    store = MemoryStore()
+    checkpoints = Checkpoints(store, b"data", 2)
+    captures = [empty_capture(0), empty_capture(1)]
+    captures[shard].promises = {promise.id: promise for promise in promises}
+    checkpoints.write(captures)
+    checkpoints.renew()
+    return store, checkpoints
+
+
+def some_promises(random: Random, count: int) -> list[Promise]:
+    """Promises of all final states, with few ids to begin with and few tags."""
+    heads = ("a", "b", "a/1", "é", "l" * 450)
+    return [
+        Promise(
+            f"{random.choice(heads)}/{number}",
+            number * random.choice((1, 2)) * 1000 + number,
+            random.choice(ALL[1:]),
+            INTEGER_MAX,
+            1,
+            tags=random.choice((None, {}, {"x": "1"}, {"x": "2", "y": "1"})),
+            completed_on=2,
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def query(**changes: Any) -> Query:
+    """A search for everything, but for what is given."""
+    pattern = Pattern(changes.pop("pattern", "*"))
+    chosen: dict[str, Any] = {
+        "states": ALL,
+        "tags": {},
+        "limit_count": 5,
+        "before_serial": INTEGER_MAX,
+        "scan_count": 10,
+    }
+    return Query(pattern, **(chosen | changes))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_search_finds_what_matches_newest_first(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every index, for all patterns, states and tags, in pages and scans of any size."""
+    monkeypatch.setattr(cold, "PREFIX_SCAN_COUNT", Random(seed).choice((5, 2_000)))
+    monkeypatch.setattr(cold, "READ_COUNT", Random(seed).choice((3, 100)))
+    random = Random(seed)
+    promises = some_promises(random, 120)
+    _, checkpoints = stored(promises)
+    shard = checkpoints.reader.shards[1]
+    for _ in range(60):
+        limit_count = random.choice((1, 4, 200))
+        asked: dict[str, Any] = {
+            "pattern": random.choice(PATTERNS),
+            "states": random.choice((ALL, ALL[1:], ALL[1:2], ALL[2:4], ALL[:2], ALL[:1])),
+            "tags": random.choice(({}, {"x": "1"}, {"x": "2", "y": "1"}, {"z": "1"})),
+            "limit_count": limit_count,
+            "scan_count": random.choice((1, 7, 2000)),
+        }
+        found: list[Promise] = []
+        before: int | None = INTEGER_MAX
+        while before is not None:
+            page = shard.search(query(**asked, before_serial=before))
+            assert len(page.promises) <= limit_count
+            assert page.next_before is None or page.next_before < before, "no progress"
+            found += page.promises
+            before = page.next_before
+        everything = query(**asked)
+        expected = [one for one in promises if everything.matches(one)]
+        expected.sort(key=lambda one: -one.serial)
+        assert found == expected, f"seed {seed}: {asked}"
+
+
+def test_each_shard_sees_its_own() -> None:
+    """Not its neighbours'."""
+    promises = some_promises(Random(1), 10)
+    _, checkpoints = stored(promises)
+    other = checkpoints.reader.shards[0]
+    assert other.search(query()) == Found([], None)
+    assert other.promise(promises[0].id) is None
+    assert checkpoints.reader.shards[1].promise(promises[0].id) == promises[0]
+
+
+@pytest.mark.parametrize(
+    "damage", ["row is gone", "row is rotten", "index names nobody", "index has another serial"]
+)
+def test_what_does_not_fit_together_is_damage(damage: str) -> None:
+    """Never a page without the row."""
+    store, checkpoints = stored(some_promises(Random(2), 5))
+    table = rows.PROMISES if damage.startswith("row") else rows.BY_SERIAL
+    changed = dict(store.tables[table])
+    key = min(changed)
+    value = changed.pop(key)
+    if damage == "row is rotten":
+        changed[key] = value[:-1]
+    elif damage == "index names nobody":
+        changed[key] = b"\xff\xfe"
+    elif damage == "index has another serial":
+        changed[key[:-8] + rows.newest_first(rows.serial_of(key) + 1)] = value
+    store.tables = store.tables | {table: changed}
+    checkpoints.renew()
+    with pytest.raises(CheckpointDamaged):
+        checkpoints.reader.shards[1].search(query())
+    with pytest.raises(CheckpointDamaged):
+        checkpoints.verify()
+
+
+def test_merging_repeats_and_omits_nothing() -> None:
+    """Rows below where somebody has stopped wait; a row in two places is one."""
+    one, two, three, four = (
+        Promise(f"p{serial}", serial, PromiseState.RESOLVED, 1, 1) for serial in range(1, 5)
+    )
+    assert merge((Found([four, two], None), Found([three, two], None)), 9) == Found(
+        [four, three, two], None
+    )
+    assert merge((Found([four, one], None), Found([three], 3)), 9) == Found([four, three], 3)
+    assert merge((Found([four, three], None), Found([two], None)), 2) == Found([four, three], 3)
+    assert merge((Found([], 7), Found([], 4)), 2) == Found([], 7)

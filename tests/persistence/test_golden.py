@@ -1,0 +1,47 @@
+"""Every data directory that a release has written can be opened by all later ones.
+
+`golden/` holds one directory for each format, with what must be found in it (`golden/make.py`
+wrote them). Each is copied, opened twice, and compared.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.shards.stage import Outgoing, make_shards
+from troth.shards.storage import DirectoryStorage
+
+from .golden.make import SHARD_COUNT, describe
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("format_*"))
+
+
+def test_there_is_one() -> None:
+    """The glob finds what it should."""
+    assert [path.name for path in GOLDEN][:1] == ["format_1"]
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
+async def test_an_old_directory_opens(golden: Path, tmp_path: Path, mock_clock: object) -> None:
+    """What it holds is what its release wrote; also after this release's own checkpoint."""
+    expected = json.loads((golden / "expected.json").read_text())
+    data = tmp_path / "data"
+    shutil.copytree(golden / "data", data)
+    for life in range(3):
+        storage = DirectoryStorage(data)
+        shards = make_shards(SHARD_COUNT, Outgoing())
+        recovery = shards.recover(storage)
+        assert (recovery.records_count > 0) == (life < 2), "from the checkpoint and from the log"
+        checkpointer = shards.make_checkpointer(storage, interval_ms=10**9, log_bytes=10**9)
+        assert checkpointer is not None
+        async with trio.open_nursery() as nursery:
+            await nursery.start(shards.run, storage.make_writer)
+            assert await describe(shards) == expected
+            if life > 0:
+                await checkpointer.checkpoint()
+                assert await describe(shards) == expected
+            nursery.cancel_scope.cancel()
+        storage.close()
