@@ -61,10 +61,11 @@ class Gathered:
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @server_command
 def export(session: Session, file: Path, overwrite: bool) -> None:
-    """Write all promises and schedules to FILE, one JSON object a line.
+    """Write all promises and schedules to FILE.
 
-    `troth import` reads such a file into another server; other programs can read it as well. If
-    the export is interrupted, the same command goes on where it stopped.
+    It has one JSON object a line. `troth import` reads such a file into another server; other
+    programs can read it as well. If the export is interrupted, the same command goes on where it
+    stopped.
 
     \b
     Example:

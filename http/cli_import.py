@@ -75,7 +75,7 @@ class Tally:
 )
 @server_command
 def import_command(session: Session, file: Path, on_error: str) -> None:
-    """Read the promises and schedules in FILE, which `troth export` has written, into a server.
+    """Read what `troth export` wrote into a server.
 
     Needs the right to administrate the server. Repeating it is safe: what is there already is
     left alone. Pending promises with a routing tag are sent to workers as if they were new.
@@ -206,14 +206,17 @@ def _send(session: Session, batch: list[Numbered], tally: Tally) -> None:
     results = answer.content.get("promises") if isinstance(answer.content, dict) else None
     if not isinstance(results, list) or len(results) != len(batch):
         raise session.client.not_the_api()
+    conflicts = []
     for (number, promise), result in zip(batch, results, strict=True):
         if result["result"] == "created":
             tally.created += 1
         elif result["result"] == "present":
             tally.present += 1
         else:
-            shown = visible(str(promise["id"]))
-            tally.fail(number, f"another promise has the id {shown} at the server")
+            conflicts.append((number, visible(str(promise["id"]))))
+    # After all have been counted: the first error may end the import.
+    for number, shown in conflicts:
+        tally.fail(number, f"another promise has the id {shown} at the server")
 
 
 def _send_schedule(session: Session, number: int, schedule: Any, tally: Tally) -> None:

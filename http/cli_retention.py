@@ -16,7 +16,7 @@ from .cli_output import span, table
 )
 @server_command
 def retention_command(session: Session, dry_run: bool, retain: str | None) -> None:
-    """Carry out the retention rules of a running server now, not at the next minute.
+    """Carry out a server's retention rules now.
 
     Retention deletes completed promises for good, by the rules of the server's setting `retain`.
     With --dry-run they are counted. Needs the right to administrate the server.

@@ -25,7 +25,7 @@ STATES: Final[Mapping[str, tuple[PromiseState, ...]]] = {
 """The word for each choice of states."""
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION: Final = re.compile(r"(?:[0-9]{1,12}(?:ms|s|m|h|d))+", re.ASCII)
+_DURATION: Final = re.compile(r"(?:[0-9]{1,15}(?:ms|s|m|h|d))+", re.ASCII)
 _DURATION_PART: Final = re.compile(r"([0-9]+)(ms|s|m|h|d)", re.ASCII)
 AGE_LIMIT_MS: Final = 1000 * 366 * 86_400_000
 """Nobody waits for longer than a thousand years."""
