@@ -214,8 +214,10 @@ class Server:
                 name = f"listener_{door.listener.name.split()[0].lower()}"
                 self.api.metrics.add_source(name, door.listener.statistics)
             await self._start(nursery, running, self.doors[0].listener)
+            # Not abandoned when the server is stopped meanwhile: the storage is closed next, and
+            # nobody may be using it then.
             recovery = await trio.to_thread.run_sync(
-                self.shards.recover, self.storage, abandon_on_cancel=True
+                self.shards.recover, self.storage, trio.from_thread.check_cancelled
             )
             await nursery.start(self.delivery.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
@@ -229,6 +231,8 @@ class Server:
                 nursery.start_soon(self.checkpointer.run)
                 self._start_snapshotter(nursery, self.checkpointer)
             self._start_sweeper(nursery)
+            if self._is_stopping:
+                return  # the stop that has begun ends the rest
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
@@ -237,7 +241,12 @@ class Server:
             # not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
-            self._announce(recovery)
+            if not self._is_stopping:
+                self._announce(recovery)
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self.api.readiness is Readiness.STOPPING
 
     def _start_sweeper(self, nursery: trio.Nursery) -> None:
         rules = self.settings.retain
@@ -280,7 +289,7 @@ class Server:
     async def _stop_on_signal(self, nursery: trio.Nursery, running: list[Listener]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
-                if self.api.readiness is Readiness.STOPPING:
+                if self._is_stopping:
                     _log.warning("stopping at once", signal=signal.Signals(number).name)
                     os._exit(EXIT_FAILED)
                 _log.info("stopping", signal=signal.Signals(number).name)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import Final, final
 
 import trio
 
@@ -40,6 +40,9 @@ from .hashing import home_of, shard_of
 from .held import HeldMessages
 from .shard import Outgoing, Shard, ShardStatistics, Waiter
 from .storage import Recovery, Storage
+
+_REPLAY_SLICE_COUNT: Final = 1_000
+"""How many records are replayed between two pauses; it takes some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +100,32 @@ class Shards:
 
     # Starting and stopping
 
-    def recover(self, storage: Storage) -> Recovery:
+    def recover(self, storage: Storage, pause: Callable[[], None] = lambda: None) -> Recovery:
         """Bring the state up from what is stored, before `run`; may run in a thread of its own.
 
-        Raises a `persistence.errors.DataDirectoryError`; then these shards are not to be used.
+        `pause` is called now and then, and may raise to end it. Raises a
+        `persistence.errors.DataDirectoryError`; then these shards are not to be used.
         """
         started = time.monotonic()
         checkpoints = storage.checkpoints
         if checkpoints is not None:
-            self._load(checkpoints)
-        count = self.replay(storage.records())
+            self._load(checkpoints, pause)
+        count = self.replay(storage.records(), pause)
         self.committer.begin(storage.next_sequence)
         duration_ms = int((time.monotonic() - started) * 1000)
         return Recovery(count, duration_ms, *storage.torn())
 
-    def replay(self, recovered: Iterable[tuple[int, LogRecord]]) -> int:
+    def replay(
+        self,
+        recovered: Iterable[tuple[int, LogRecord]],
+        pause: Callable[[], None] = lambda: None,
+    ) -> int:
         """Bring the state up from records; how many there were."""
         count = 0
         states = [shard.machine.state for shard in self._shards]
-        for _, entry in recovered:
+        for number, (_, entry) in enumerate(recovered):
+            if number % _REPLAY_SLICE_COUNT == 0:
+                pause()
             if entry.shard_sequence <= self._shards[entry.shard].sequence:
                 continue  # the checkpoint covers it
             states[entry.shard].replay(records.decode(entry.body))
@@ -124,11 +134,12 @@ class Shards:
         self._serial = max(state.largest_serial for state in states)
         return count
 
-    def _load(self, checkpoints: Checkpoints) -> None:
+    def _load(self, checkpoints: Checkpoints, pause: Callable[[], None]) -> None:
         """Bring the state to the checkpoint, from where the log goes on."""
         if checkpoints.is_small:
-            checkpoints.verify()
+            checkpoints.verify(pause)
         for shard in self._shards:
+            pause()
             state = shard.machine.state
             state.cold = checkpoints.reader.shards[shard.index]
             state.tracks_changes = True
