@@ -16,7 +16,7 @@ from .response_schemas import SCHEMAS, example_of
 
 _REST_PARAMETER = re.compile(r"\{(\w+)\.\.\.\}")
 # What clients can send in a header without thinking about encodings. UTF-8 is understood too.
-_HEADER_TEXT = r"^[ -~]*$"
+_HEADER_TEXT = r"^[\t -~]*$"
 
 
 def _header_schemas() -> dict[Header, tuple[str, Schema]]:
