@@ -1,4 +1,4 @@
-"""The bytes of a snapshot file: written front to back, read front to back. README.md section 8.
+"""The bytes of a snapshot file: written front to back, read front to back: README.md, Snapshots.
 
 `encode` makes a file out of rows and batches of the log, piece by piece, so that it can go to a
 disk or a socket in constant memory. `SnapshotReader` yields the same pieces again, each verified
