@@ -1,7 +1,7 @@
 """What a large store costs: memory, the start, reads of what has left memory, and searches.
 
-Fills a directory with completed and pending promises (through the shards, without HTTP), then
-starts a real server on it and prints one table:
+Fills a directory with completed and pending promises, through a server's API, then starts a server
+on it anew and prints one table:
 
     python -m troth.bench.store_size --directory /var/lib/troth-bench --completed 1000000
 
@@ -11,74 +11,129 @@ A directory that is there already is measured as it is, so a second run need not
 import http.client
 import json
 import random
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import click
-import trio
-
-from troth.core.commands import CompletePromise, CreatePromise
-from troth.core.model import PromiseState, Value
-from troth.core.replies import TaskMessage
-from troth.shards.clock import SystemClock
-from troth.shards.shards import Shards
-from troth.shards.storage import DirectoryStorage
 
 FAR_MS = 2**62
-CONTENT = Value({"content-type": "application/json"}, "aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=")
+CONTENT = {
+    "headers": {"content-type": "application/json"},
+    "data": "aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=",
+}
 CUSTOMERS_COUNT = 5_000
-CLIENTS_COUNT = 256
+BATCH_COUNT = 2_000
 READS_COUNT = 5_000
 PORT = 8977
 
 
-class Nowhere:
-    """Delivery that has nothing to deliver."""
+class Blaster:
+    """Pipelined requests over a few connections: as many a second as the server can take."""
 
-    def send(self, message: TaskMessage) -> None:
-        """Take a message."""
+    def __init__(self, port: int, connections_count: int = 8) -> None:
+        self._sockets = [
+            socket.create_connection(("127.0.0.1", port)) for _ in range(connections_count)
+        ]
 
-    def withdraw(self, task_id: str) -> None:
-        """Forget one."""
+    def send(self, requests: list[bytes]) -> list[float]:
+        """Send requests, spread over the connections; how long each connection took, in s."""
+        count = len(self._sockets)
+        shares = [requests[number::count] for number in range(count)]
+        started = time.perf_counter()
+        for connection, share in zip(self._sockets, shares, strict=True):
+            connection.sendall(b"".join(share))
+        durations = []
+        for connection, share in zip(self._sockets, shares, strict=True):
+            _read_answers(connection, len(share))
+            durations.append(time.perf_counter() - started)
+        return durations
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in self._sockets:
+            connection.close()
 
 
-async def fill(path: Path, completed_count: int, pending_count: int) -> None:
-    """Make the directory."""
-    storage = DirectoryStorage(path)
-    shards = Shards(
-        shard_count=storage.shard_count,
-        clock=SystemClock(),
-        outgoing=Nowhere(),
-        cursor_secret=storage.secret,
+def _read_answers(connection: socket.socket, count: int) -> None:
+    """Read so many answers to their ends, which must all be good."""
+    pending = b""
+    while count:
+        received = connection.recv(1 << 18)
+        if not received:
+            raise click.ClickException("the server has closed a connection")
+        pending += received
+        while (end := pending.find(b"\r\n\r\n")) >= 0:
+            head = pending[:end].lower()
+            if head[9:11] != b"20":
+                raise click.ClickException(pending.decode(errors="replace"))
+            body_bytes = int(head.partition(b"content-length:")[2].partition(b"\r")[0])
+            if len(pending) < end + 4 + body_bytes:
+                break
+            pending = pending[end + 4 + body_bytes :]
+            count -= 1
+
+
+def create(name: str, tags: dict[str, str]) -> bytes:
+    """A request that creates a promise."""
+    body = {"id": name, "timeout": FAR_MS, "param": CONTENT, "tags": tags}
+    return request("POST", "/promises", body)
+
+
+def complete(name: str) -> bytes:
+    """A request that completes one."""
+    return request("PATCH", f"/promises/{name}", {"state": "RESOLVED", "value": CONTENT})
+
+
+def request(method: str, path: str, body: dict[str, object]) -> bytes:
+    """A request as bytes."""
+    content = json.dumps(body).encode()
+    head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+    return head.encode() + b"content-length: %d\r\n\r\n%b" % (len(content), content)
+
+
+def fill(completed_count: int, pending_count: int) -> None:
+    """Create and complete promises, through the API of the running server."""
+    blaster = Blaster(PORT)
+    for start in range(0, completed_count, BATCH_COUNT):
+        places = range(start, min(start + BATCH_COUNT, completed_count))
+        names = [f"workflow-{place}.step" for place in places]
+        blaster.send(
+            [
+                create(name, {"customer": f"c{place % CUSTOMERS_COUNT}", "kind": "order"})
+                for name, place in zip(names, places, strict=True)
+            ]
+        )
+        blaster.send([complete(name) for name in names])
+    for start in range(0, pending_count, BATCH_COUNT):
+        places = range(start, min(start + BATCH_COUNT, pending_count))
+        blaster.send(
+            [create(f"pending-{one}", {"customer": f"c{one % CUSTOMERS_COUNT}"}) for one in places]
+        )
+    blaster.close()
+
+
+@contextmanager
+def serving(path: Path, *arguments: str) -> Iterator[tuple[int, float]]:
+    """Run a server on a directory: its process id, and how long it took to be ready, in s."""
+    started = time.monotonic()
+    command = [sys.executable, "-m", "troth", "serve", "--data", str(path), *arguments]
+    server = subprocess.Popen(  # noqa: S603  this program
+        [*command, "--listen", f"127.0.0.1:{PORT}", "--poll-listen", f"127.0.0.1:{PORT + 1}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    shards.recover(storage)
-    checkpointer = shards.make_checkpointer(storage, interval_ms=60_000, log_bytes=64 << 20)
-    assert checkpointer is not None, "a directory has checkpoints"
-
-    async def client(number: int) -> None:
-        for place in range(number, completed_count, CLIENTS_COUNT):
-            tags = {"customer": f"c{place % CUSTOMERS_COUNT}", "kind": "order"}
-            await shards.ask(CreatePromise(f"workflow-{place}.step", FAR_MS, CONTENT, tags))
-            command = CompletePromise(f"workflow-{place}.step", PromiseState.RESOLVED, CONTENT)
-            await shards.ask(command)
-        for place in range(number, pending_count, CLIENTS_COUNT):
-            tags = {"customer": f"c{place % CUSTOMERS_COUNT}"}
-            await shards.ask(CreatePromise(f"pending-{place}", FAR_MS, CONTENT, tags))
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(shards.run, storage.make_writer)
-        nursery.start_soon(checkpointer.run)
-        async with trio.open_nursery() as clients:
-            for number in range(CLIENTS_COUNT):
-                clients.start_soon(client, number)
-        await shards.stop()
-        await checkpointer.checkpoint()
-        nursery.cancel_scope.cancel()
-    storage.close()
+    try:
+        yield server.pid, wait_ready(server, started)
+    finally:
+        CONNECTION.close()
+        server.terminate()
+        server.wait()
 
 
 def memory(process: int) -> str:
@@ -132,15 +187,9 @@ def wait_ready(process: "subprocess.Popen[bytes]", started: float) -> float:
 def measure(path: Path, completed_count: int) -> None:
     """Start a server on the directory and print what it is like."""
     luck = random.Random(1)  # noqa: S311  which promises are read
-    started = time.monotonic()
-    command = [sys.executable, "-m", "troth", "serve", "--data", str(path)]
-    server = subprocess.Popen(  # noqa: S603  this program
-        [*command, "--listen", f"127.0.0.1:{PORT}", "--poll-listen", f"127.0.0.1:{PORT + 1}"],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        rows = [("start to /ready, s", f"{wait_ready(server, started):.2f}")]
-        rows.append(("memory after the start, MB", memory(server.pid)))
+    with serving(path) as (process, start_s):
+        rows = [("start to /ready, s", f"{start_s:.2f}")]
+        rows.append(("memory after the start, MB", memory(process)))
 
         def any_promise() -> str:
             return f"/promises/workflow-{luck.randrange(completed_count)}.step"
@@ -157,14 +206,10 @@ def measure(path: Path, completed_count: int) -> None:
         rows.append(("search of all, ms", percentiles(200, lambda: "/promises?id=*")))
         prefix = "/promises?id=workflow-77*&state=resolved"
         rows.append(("search by prefix, ms", percentiles(50, lambda: prefix)))
-        rows.append(("memory after the reads, MB", memory(server.pid)))
-        total = json.dumps(completed_count)
-        click.echo(f"{total} completed promises\n")
+        rows.append(("memory after the reads, MB", memory(process)))
+        click.echo(f"{completed_count:,} completed promises\n")
         for name, value in rows:
             click.echo(f"{name:<34}{value}")
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @click.command(help=__doc__)
@@ -175,7 +220,9 @@ def main(directory: Path, completed_count: int, pending_count: int) -> None:
     """Fill and measure."""
     if not directory.exists():
         started = time.monotonic()
-        trio.run(fill, directory, completed_count, pending_count)
+        with serving(directory) as (process, _):
+            fill(completed_count, pending_count)
+            click.echo(f"memory after filling, MB: {memory(process)}")
         click.echo(f"filled in {time.monotonic() - started:.0f} s")
     measure(directory, completed_count)
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 from troth.core import records as r
 from troth.core.cron import parse
-from troth.core.model import PromiseState, TaskKind, TaskState
+from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
 from troth.core.state import ShardState
+from troth.persistence import rows
 from troth.persistence.log import LogRecord
 from troth.shards.hashing import shard_of
 
@@ -17,15 +18,34 @@ from .server import SHARD_COUNT, Server
 def check_recovered(server: Server, ledger: Ledger) -> None:
     """Everything that was acknowledged is there, and nothing is half done."""
     states = [shard.machine.state for shard in server.shards._shards]
-    _check_acknowledged(states, ledger)
+    _check_acknowledged(server, states, ledger)
+    if server.storage.checkpoints is not None:
+        server.storage.checkpoints.verify()
     for state in states:
         _check_whole(state)
     _check_outboxes(states)
 
 
-def _check_acknowledged(states: list[ShardState], ledger: Ledger) -> None:
-    promises = {key: value for state in states for key, value in state.promises.items()}
-    tasks = {key: value for state in states for key, value in state.tasks.items()}
+def _cold(server: Server) -> tuple[dict[str, Promise], dict[str, Task]]:
+    """What only the checkpoints hold, or what they still hold of before."""
+    promises: dict[str, Promise] = {}
+    tasks: dict[str, Task] = {}
+    if server.storage.checkpoints is not None:
+        snapshot, decoder = server.storage.checkpoints.reader.snapshot, rows.RowDecoder()
+        for key, value in snapshot.scan(rows.PROMISES, b"", b"\xff" * 512):
+            promise = decoder.promise(rows.PROMISES, key, value)
+            promises[promise.id] = promise
+        for key, value in snapshot.scan(rows.TASKS, b"", b"\xff" * 512):
+            task = decoder.task(rows.TASKS, key, value)
+            tasks[task.id] = task
+    return promises, tasks
+
+
+def _check_acknowledged(server: Server, states: list[ShardState], ledger: Ledger) -> None:
+    promises, tasks = _cold(server)
+    for state in states:
+        promises |= state.promises
+        tasks |= state.tasks
     waiting = {one for state in states for some in state.callbacks.values() for one in some}
     under_way = {
         message.callback.id
@@ -63,8 +83,8 @@ def _check_whole(state: ShardState) -> None:
         promise = state.promises[identifier]
         require(promise.state is PromiseState.PENDING, f"{identifier} ended and has callbacks")
     for root_id, root in state.roots.items():
-        promise = state.promises[root_id]
-        if promise.state is not PromiseState.PENDING:
+        root_promise = state.find_promise(root_id)
+        if root_promise is not None and root_promise.state is not PromiseState.PENDING:
             # Resume tasks of a leaf that ended after its root may come later; invoke tasks may not.
             kinds = {task.kind for task in root.tasks.values()}
             require(TaskKind.INVOKE not in kinds, f"{root_id} ended and its task did not")

@@ -18,9 +18,12 @@ from troth.core.commands import Command
 from troth.core.machine import Options
 from troth.core.model import TaskKind
 from troth.core.replies import Reply, TaskMessage
+from troth.persistence.checkpoints import Checkpoints
 from troth.persistence.errors import LogFailure, PersistenceError
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
+from troth.persistence.store import MemoryStore
+from troth.shards.checkpointer import Checkpointer
 from troth.shards.clock import Clock
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.delivery import Delivery, PushFailed
@@ -68,8 +71,14 @@ class Server:
         clock: Clock,
         random: Random,
         push: Push,
+        store: MemoryStore | None = None,
+        *,
+        trims_log: bool = True,
     ) -> None:
-        """Recover. Raises DataDirectoryError if the disk refuses."""
+        """Recover. Raises DataDirectoryError if the disk refuses.
+
+        With a `store` it makes checkpoints there, and trims the log unless told not to.
+        """
         self.files = files
         self.random = random
         self.has_lost_power = False
@@ -81,8 +90,9 @@ class Server:
         self._life = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self.storage = SimulatedStorage(
-            files, SHARD_COUNT, self._make_writer, segment_bytes=16 * 1024
+            files, SHARD_COUNT, self._make_writer, segment_bytes=16 * 1024, store=store
         )
+        self._trims_log = trims_log
         self.polls = Polls(connections_limit_count=100, buffer_limit_count=3)
         self.delivery = Delivery(
             render=render,
@@ -114,6 +124,27 @@ class Server:
         self._nursery.start_soon(self.writer.run)
         return self.writer
 
+    def _make_checkpointer(self, checkpoints: Checkpoints) -> Checkpointer:
+        return Checkpointer(
+            self.shards._shards,
+            self.shards.committer,
+            checkpoints,
+            self._trim,
+            interval_ms=2_000,
+            log_bytes=8 * 1024,
+            use_thread=False,
+        )
+
+    def _trim(self, to_sequence: int) -> None:
+        if not self._trims_log:
+            return
+        try:
+            self.storage.trim(to_sequence)
+        except SimulatedCrash:
+            self.lose_power()
+        except LogFailure as failure:
+            self.shards.committer.fail(failure)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until the life ends; returns then, whatever has ended it."""
         try:
@@ -124,6 +155,10 @@ class Server:
                     async with trio.open_nursery() as nursery:
                         self._nursery = nursery
                         await nursery.start(self.shards.run, self.storage.make_writer)
+                        if self.storage.checkpoints is not None:
+                            nursery.start_soon(
+                                self._make_checkpointer(self.storage.checkpoints).run
+                            )
                         task_status.started()
                 beneath.cancel_scope.cancel()
         except* LogFailure as failures:

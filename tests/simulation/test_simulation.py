@@ -80,3 +80,16 @@ def test_messages_not_sent_again_are_found_out(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("tests.simulation.simulation.CALM_LIMIT_S", 60)
 
     assert "not done" in _fails(10)
+
+
+@pytest.mark.parametrize("seed", range(40, 46))
+def test_the_server_keeps_its_promises_with_checkpoints(seed: int) -> None:
+    """Half of the runs trim the log; in the others it is checked as a whole at the end."""
+    outcome = simulate(
+        seed,
+        reboots_after_disk_failure=seed % 4 < 2,
+        makes_checkpoints=True,
+        trims_log=seed % 2 == 0,
+    )
+    assert outcome.checkpoints_count > 10
+    assert outcome.lives_count > 5

@@ -14,6 +14,7 @@ from troth.core.commands import Command, CreatePromise, CreateSchedule
 from troth.core.replies import Reply
 from troth.persistence.errors import DataDirectoryUnwritable
 from troth.persistence.simulated_files import SimulatedFiles
+from troth.persistence.store import MemoryStore
 
 from .ledger import Ledger
 from .server import PushFailed, Server, Unreachable
@@ -48,12 +49,16 @@ class World:
         check_recovered: Callable[[Server, Ledger], None],
         *,
         reboots_after_disk_failure: bool = True,
+        store: MemoryStore | None = None,
+        trims_log: bool = True,
     ) -> None:
         self.seed = seed
         self.trace = Trace()
         self.ledger = Ledger()
         self.clock = JumpingClock()
         self.files = SimulatedFiles()
+        self.store = store  # of checkpoints, if any are made; outlives every crash
+        self.trims_log = trims_log
         self.server: Server | None = None
         self.is_calm = False  # no faults any more
         # After a failed sync a disk may hold less than what reading it shows, until a reboot.
@@ -95,12 +100,23 @@ class World:
             if not self.is_calm and self._random.random() < 0.15:
                 self.files.fail("sync", skip_count=self._random.randrange(4))
             try:
-                return Server(self.files, self.clock, self._random, self._deliver)
+                return self.open_server()
             except DataDirectoryUnwritable as error:
                 self.trace.note("server", f"refuses to start: {type(error).__name__}")
                 if self.is_calm:
                     raise
                 self.files = self.files.crash(self._random)
+
+    def open_server(self) -> Server:
+        """Open the disk as it is now. Raises DataDirectoryError."""
+        return Server(
+            self.files,
+            self.clock,
+            self._random,
+            self._deliver,
+            self.store,
+            trims_log=self.trims_log,
+        )
 
     def _after(self, server: Server) -> None:
         if server.failure is not None:
