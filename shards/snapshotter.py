@@ -221,7 +221,7 @@ class Snapshotter:
         directory.mkdir(mode=0o700, exist_ok=True)
         time = datetime.fromtimestamp(header.created_at_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         target = directory / automatic_name(time, header.until_sequence)
-        self._last_bytes = write_file(snapshot.pieces(), target)
+        self._last_bytes = write_file(_until_cancelled(snapshot.pieces()), target)
         self._last_at_ms = self._clock.now_ms()
         self._scheduled_count += 1
         self._removed_count += remove_old(directory, header.data_id, self._keep_count)
@@ -254,3 +254,10 @@ class Snapshotter:
             last_bytes=self._last_bytes,
             archive=self._storage.archive_statistics(),
         )
+
+
+def _until_cancelled(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, in a thread; a server that stops does not wait for the rest."""
+    for piece in pieces:
+        trio.from_thread.check_cancelled()
+        yield piece

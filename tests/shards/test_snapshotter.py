@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from troth.persistence.restoring import Until, restore
 from troth.persistence.segments import Segment
 from troth.persistence.snapshot_file import SnapshotError
 from troth.persistence.snapshots import inspect, list_directory, verify
-from troth.shards.snapshotter import OPEN_LIMIT_COUNT, TooManySnapshots
+from troth.shards.snapshotter import OPEN_LIMIT_COUNT, OpenSnapshot, TooManySnapshots
 
 
 async def fill(server: World, first: int, count: int) -> None:
@@ -183,6 +185,27 @@ async def test_a_scheduled_snapshot_that_fails_stops_nobody(tmp_path: Path) -> N
                 await server.create(f"p{server.shards.committer.position}")
                 await trio.sleep(0.05)
         assert server.snapshotter.statistics().open_count == 0
+
+
+async def test_a_server_that_stops_does_not_wait_for_a_scheduled_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    def endless(_: OpenSnapshot) -> Iterator[bytes]:
+        while True:
+            begun.set()
+            yield b"x"
+
+    monkeypatch.setattr(OpenSnapshot, "pieces", endless)
+    with trio.fail_after(20):
+        async with world(
+            tmp_path / "data", directory=tmp_path / "backups", schedule=parse("@every 1s")
+        ) as server:
+            await trio.to_thread.run_sync(begun.wait)
+            await server.create("p0")
+
+    assert os.listdir(tmp_path / "backups") == []
 
 
 async def test_archived_segments_carry_a_snapshot_on_to_any_moment(tmp_path: Path) -> None:
