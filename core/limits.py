@@ -29,6 +29,8 @@ IMPORT_LIMIT_COUNT: Final = 100  # promises of one request of an import
 
 # Search.
 PAGE_LIMIT_COUNT: Final = 100
+PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024  # a page ends before the row that would exceed it
+COLD_READ_LIMIT_BYTES: Final = 1024 * 1024  # read from disk before others get their turn
 SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get their turn
 
 # Shards.

@@ -55,6 +55,15 @@ class Value(Struct, frozen=True, array_like=True, omit_defaults=True):
     headers: dict[str, str] | None = None
     data: str | None = None
 
+    @property
+    def size(self) -> int:
+        """How many characters it has, about."""
+        return len(self.data or "") + _size(self.headers)
+
+
+def _size(entries: dict[str, str] | None) -> int:
+    return sum([len(key) + len(text) for key, text in entries.items()]) if entries else 0
+
 
 EMPTY_VALUE = Value()
 
@@ -88,6 +97,11 @@ class Promise(Struct, frozen=True, array_like=True):
         if self.tags is not None and self.tags.get(TAG_TIMEOUT) == "true":
             return PromiseState.RESOLVED
         return PromiseState.REJECTED_TIMEDOUT
+
+    @property
+    def size(self) -> int:
+        """How many characters it has, about, apart from what all promises have."""
+        return self.param.size + self.value.size + _size(self.tags)
 
     @property
     def ended_on(self) -> int:
@@ -195,6 +209,11 @@ class Schedule(Struct, frozen=True, array_like=True):
     promise_tags: dict[str, str] | None = None
     idempotency_key: str | None = None
     last_run_time: int | None = None
+
+    @property
+    def size(self) -> int:
+        """How many characters it has, about, apart from what all schedules have."""
+        return self.promise_param.size + _size(self.tags) + _size(self.promise_tags)
 
 
 class Fence(Struct, frozen=True):

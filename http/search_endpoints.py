@@ -165,7 +165,7 @@ ENDPOINTS = (
         method="GET",
         path="/promises",
         summary="Search for promises",
-        description="Newest first. The last page has no cursor.",
+        description="Newest first. A page of large promises ends early; the last has no cursor.",
         handler=search_promises,
         query=(
             _pattern("order/*"),
@@ -187,7 +187,7 @@ ENDPOINTS = (
         method="GET",
         path="/schedules",
         summary="Search for schedules",
-        description="Newest first. The last page has no cursor.",
+        description="Newest first. A page of large schedules ends early; the last has no cursor.",
         handler=search_schedules,
         query=(_pattern("nightly*"), _TAGS, _LIMIT, _CURSOR),
         successes=(Success(200, "A page of schedules.", "SchedulePage"),),

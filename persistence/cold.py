@@ -13,6 +13,7 @@ from typing import Final, final
 from troth.core import task_ids
 from troth.core.cold import Ended, Found, Query
 from troth.core.lifecycles import FINAL_STATES
+from troth.core.limits import COLD_READ_LIMIT_BYTES
 from troth.core.model import Promise, PromiseState, Task
 from troth.core.retention_rules import Place as EndPlace
 
@@ -132,8 +133,10 @@ class ShardColdStore:
         start, stop = rows.prefix_range(self._shard, query.pattern.prefix)
         candidates: list[tuple[int, bytes, bytes]] = []
         scan = self._reader.snapshot.scan(rows.PROMISES, start, stop)
+        read_bytes = 0
         for count, (key, value) in enumerate(scan):
-            if count == PREFIX_SCAN_COUNT:
+            read_bytes += len(value)
+            if count == PREFIX_SCAN_COUNT or read_bytes > COLD_READ_LIMIT_BYTES:
                 return None
             head = decoder.promise_head(key, value)
             if head.serial < query.before_serial and head.state in query.states:
@@ -174,11 +177,12 @@ class ShardColdStore:
         """Read the rows at the places whose id matches; the others cost next to nothing."""
         matched: list[Promise] = []
         last = query.before_serial
-        read_count = 0
+        read_count = read_bytes = 0
         for count, (serial, identifier) in enumerate(places):
             if (
                 count == query.scan_count
                 or read_count == READ_COUNT
+                or read_bytes > COLD_READ_LIMIT_BYTES
                 or len(matched) == query.limit_count
             ):
                 return Found(matched, last)
@@ -190,6 +194,7 @@ class ShardColdStore:
             promise = self.promise(promise_id)
             if promise is None:
                 raise CheckpointDamaged(rows.PROMISES, "an index names a row that is missing")
+            read_bytes += promise.size
             if promise.serial != serial:
                 raise CheckpointDamaged(rows.PROMISES, "an index names a row at another place")
             if query.matches(promise):

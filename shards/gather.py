@@ -4,22 +4,27 @@ Every entity has a serial number that orders all of the process by creation. A s
 its newest matches below a serial, and how far down it has looked. The page is complete as soon as
 no shard can still hold a match that belongs before the page's last row; until then, only the shards
 that could are asked to go on. So a page costs what it needs, in slices that leave room for other
-work.
+work. A page of large rows ends early, so that its answer holds nobody up.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from troth.core.limits import INTEGER_MAX
+from troth.core.limits import INTEGER_MAX, PAGE_LIMIT_BYTES
 
 
 class HasSerial(Protocol):
-    """Anything with a place in the order of creation."""
+    """Anything with a place in the order of creation, and a size."""
 
     @property
     def serial(self) -> int:
         """The process-wide serial number."""
+        ...  # pragma: no cover
+
+    @property
+    def size(self) -> int:
+        """How many characters it has, about."""
         ...  # pragma: no cover
 
 
@@ -39,12 +44,13 @@ async def page(
     shards: list[int],
     limit_count: int,
     before_serial: int | None,
+    limit_bytes: int = PAGE_LIMIT_BYTES,
 ) -> tuple[list[Row], int | None]:
     """Gather one page.
 
     `ask` takes {shard: serial to look below} and how many rows to give at most, and gives the parts
-    in the same order. The second
-    result is the last row's serial if the page is full, else None (rest.md 10.2).
+    in the same order. The second result is the last row's serial if the page is full, else None
+    (rest.md 10.2). It is full, too, when a further row would exceed `limit_bytes`.
     """
     rows: list[Row] = []
     share_count = _share(limit_count, len(shards))
@@ -62,7 +68,22 @@ async def page(
         if len(rows) == limit_count:
             last = rows[-1].serial
             unread = {index: before for index, before in unread.items() if before > last}
+        # Before these rows nothing can come any more.
+        certain = [row for row in rows if row.serial >= max(unread.values(), default=0)]
+        fitting_count = _fitting_count(certain, limit_bytes)
+        if fitting_count < len(certain):
+            return certain[:fitting_count], certain[fitting_count - 1].serial
     return rows, rows[-1].serial if rows and len(rows) == limit_count else None
+
+
+def _fitting_count(rows: Sequence[HasSerial], limit_bytes: int) -> int:
+    """How many of the first rows stay within a size together; at least one, if there is one."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += row.size
+        if size > limit_bytes and count:
+            return count
+    return len(rows)
 
 
 def _share(limit_count: int, shards_count: int) -> int:

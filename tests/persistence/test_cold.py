@@ -10,7 +10,7 @@ from troth.core.captures import Capture
 from troth.core.checkpointing import capture
 from troth.core.cold import Found, Query, merge
 from troth.core.limits import INTEGER_MAX
-from troth.core.model import Promise, PromiseState
+from troth.core.model import Promise, PromiseState, Value
 from troth.core.patterns import Pattern
 from troth.core.state import ShardState
 from troth.persistence import cold, rows
@@ -100,6 +100,23 @@ def test_a_search_finds_what_matches_newest_first(
         expected = [one for one in promises if everything.matches(one)]
         expected.sort(key=lambda one: -one.serial)
         assert found == expected, f"seed {seed}: {asked}"
+
+
+@pytest.mark.parametrize("pattern", ["*", "a*"])
+def test_a_slice_of_large_rows_ends_early(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that reading them holds up nobody else."""
+    monkeypatch.setattr(cold, "COLD_READ_LIMIT_BYTES", 2_500)
+    large = Value(data="A" * 1_000)
+    promises = [
+        Promise(f"a/{n}", n, PromiseState.RESOLVED, INTEGER_MAX, 1, value=large, completed_on=2)
+        for n in range(1, 9)
+    ]
+    store = stored(promises)[1].reader.shards[1]
+
+    found = store.search(query(pattern=pattern, limit_count=8))
+
+    assert [promise.serial for promise in found.promises] == [8, 7, 6]
+    assert found.next_before == 6
 
 
 def test_each_shard_sees_its_own() -> None:

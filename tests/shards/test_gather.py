@@ -16,6 +16,7 @@ class Row:
 
     serial: int
     matches: bool
+    size: int = 1
 
 
 class FakeShard:
@@ -54,7 +55,7 @@ def worlds(draw: st.DrawFn) -> tuple[dict[int, FakeShard], int]:
 
 
 def gather(
-    shards: dict[int, FakeShard], limit_count: int, before: int | None
+    shards: dict[int, FakeShard], limit_count: int, before: int | None, limit_bytes: int = 1_000
 ) -> tuple[list[Row], int | None]:
     """Run one page."""
 
@@ -63,7 +64,7 @@ def gather(
         return [shards[index].answer(below, count) for index, below in wanted.items()]
 
     async def main() -> tuple[list[Row], int | None]:
-        return await page(ask, list(shards), limit_count, before)
+        return await page(ask, list(shards), limit_count, before, limit_bytes)
 
     return trio.run(main)
 
@@ -85,6 +86,32 @@ def test_pages_are_what_sorting_everything_gives(world: tuple[dict[int, FakeShar
         if cursor is None:
             break
         before = cursor
+
+
+@given(worlds(), st.data())
+def test_pages_of_large_rows_end_early_and_leave_nothing_out(
+    world: tuple[dict[int, FakeShard], int], data: st.DataObject
+) -> None:
+    shards, limit_count = world
+    for shard in shards.values():
+        shard.rows = [
+            Row(row.serial, row.matches, data.draw(st.integers(0, 30))) for row in shard.rows
+        ]
+    everything = [row for shard in shards.values() for row in shard.rows if row.matches]
+    everything.sort(key=lambda row: -row.serial)
+    seen: list[Row] = []
+    before: int | None = None
+    while True:
+        rows, cursor = gather(shards, limit_count, before, limit_bytes=40)
+
+        assert len(rows) <= limit_count
+        assert len(rows) == 1 or sum(row.size for row in rows) <= 40
+        seen += rows
+        if cursor is None:
+            break
+        assert cursor == rows[-1].serial
+        before = cursor
+    assert everything == seen
 
 
 def test_a_full_page_does_not_ask_shards_that_have_only_older_rows() -> None:
