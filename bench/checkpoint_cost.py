@@ -45,7 +45,7 @@ def run(path: Path, seconds: float, arguments: tuple[str, ...]) -> tuple[float, 
 @click.option("--directory", type=click.Path(path_type=Path), required=True)
 @click.option("--seconds", default=20.0, show_default=True)
 @click.option("--pairs", "pairs_count", default=3, show_default=True)
-@click.option("--log-bytes", default=16 << 20, show_default=True, help="Between two checkpoints.")
+@click.option("--log-bytes", default=1 << 20, show_default=True, help="Between two checkpoints.")
 def main(directory: Path, seconds: float, pairs_count: int, log_bytes: int) -> None:
     """Run the pairs."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,9 @@
 """What a large store costs: memory, the start, reads of what has left memory, and searches.
 
-Fills a directory with completed and pending promises, through a server's API, then starts a server
-on it anew and prints one table:
+Starts a server on a directory that `tests/helpers/fill_store.py` has filled, and prints one table:
 
+    python -m tests.helpers.fill_store /var/lib/troth-bench --completed 1000000
     python -m troth.bench.store_size --directory /var/lib/troth-bench --completed 1000000
-
-A directory that is there already is measured as it is, so a second run need not fill it again.
 """
 
 import http.client
@@ -28,7 +26,6 @@ CONTENT = {
     "data": "aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=",
 }
 CUSTOMERS_COUNT = 5_000
-BATCH_COUNT = 2_000
 READS_COUNT = 5_000
 PORT = 8977
 
@@ -40,6 +37,8 @@ class Blaster:
         self._sockets = [
             socket.create_connection(("127.0.0.1", port)) for _ in range(connections_count)
         ]
+        for connection in self._sockets:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, requests: list[bytes]) -> list[float]:
         """Send requests, spread over the connections; how long each connection took, in s."""
@@ -95,27 +94,6 @@ def request(method: str, path: str, body: dict[str, object]) -> bytes:
     content = json.dumps(body).encode()
     head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
     return head.encode() + b"content-length: %d\r\n\r\n%b" % (len(content), content)
-
-
-def fill(completed_count: int, pending_count: int) -> None:
-    """Create and complete promises, through the API of the running server."""
-    blaster = Blaster(PORT)
-    for start in range(0, completed_count, BATCH_COUNT):
-        places = range(start, min(start + BATCH_COUNT, completed_count))
-        names = [f"workflow-{place}.step" for place in places]
-        blaster.send(
-            [
-                create(name, {"customer": f"c{place % CUSTOMERS_COUNT}", "kind": "order"})
-                for name, place in zip(names, places, strict=True)
-            ]
-        )
-        blaster.send([complete(name) for name in names])
-    for start in range(0, pending_count, BATCH_COUNT):
-        places = range(start, min(start + BATCH_COUNT, pending_count))
-        blaster.send(
-            [create(f"pending-{one}", {"customer": f"c{one % CUSTOMERS_COUNT}"}) for one in places]
-        )
-    blaster.close()
 
 
 @contextmanager
@@ -213,17 +191,10 @@ def measure(path: Path, completed_count: int) -> None:
 
 
 @click.command(help=__doc__)
-@click.option("--directory", type=click.Path(path_type=Path), required=True)
+@click.option("--directory", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--completed", "completed_count", default=1_000_000, show_default=True)
-@click.option("--pending", "pending_count", default=100_000, show_default=True)
-def main(directory: Path, completed_count: int, pending_count: int) -> None:
-    """Fill and measure."""
-    if not directory.exists():
-        started = time.monotonic()
-        with serving(directory) as (process, _):
-            fill(completed_count, pending_count)
-            click.echo(f"memory after filling, MB: {memory(process)}")
-        click.echo(f"filled in {time.monotonic() - started:.0f} s")
+def main(directory: Path, completed_count: int) -> None:
+    """Measure."""
     measure(directory, completed_count)
 
 
