@@ -28,8 +28,8 @@ FORMAT_VERSION: Final = 1
 MAGIC: Final = b"\xffTROTHS\xfe"
 END_MAGIC: Final = b"\xffTROTHE\xfe"
 
-BLOCK_BYTES: Final = 256 * 1024
-"""A block is closed when its content has reached this: about a millisecond of work."""
+BLOCK_BYTES: Final = 64 * 1024
+"""A block is closed when its content has reached this: less than a millisecond of work."""
 
 HEADER_BYTES_MAX: Final = 1 << 20
 _CONTENT_BYTES_MAX: Final = BATCH_BYTES_MAX + (1 << 20)

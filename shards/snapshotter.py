@@ -9,6 +9,7 @@ Nothing that goes wrong with a scheduled snapshot or with the archive stops the 
 logged and counted, and tried again. Only a failed checkpoint is final, as everywhere.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,9 @@ OPEN_LIMIT_COUNT: Final = 2
 
 ARCHIVE_INTERVAL_MS: Final = 5_000
 """How often the server looks for finished segments to archive."""
+
+PAUSE_LIMIT_S: Final = 0.05
+"""Longest pause after a piece of a snapshot."""
 
 _LONGEST_SLEEP_MS: Final = 3_600_000
 
@@ -87,7 +91,10 @@ class OpenSnapshot:
 
     async def next_piece(self) -> bytes | None:
         """The next bytes of the file; None at its end. Raises PersistenceError."""
-        return await trio.to_thread.run_sync(next, self._pieces, None)
+        started = time.monotonic()
+        piece = await trio.to_thread.run_sync(next, self._pieces, None)
+        await trio.sleep(_pause_s(started))
+        return piece
 
     def pieces(self) -> Iterator[bytes]:
         """The rest, for a thread that writes them itself."""
@@ -219,12 +226,12 @@ class Snapshotter:
     def _write(self, directory: Path, snapshot: OpenSnapshot) -> None:
         header = snapshot.header
         directory.mkdir(mode=0o700, exist_ok=True)
-        time = datetime.fromtimestamp(header.created_at_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
-        target = directory / automatic_name(time, header.until_sequence)
-        self._last_bytes = write_file(_until_cancelled(snapshot.pieces()), target)
+        at = datetime.fromtimestamp(header.created_at_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        target = directory / automatic_name(at, header.until_sequence)
+        self._last_bytes = write_file(_gently(snapshot.pieces()), target)
         self._last_at_ms = self._clock.now_ms()
-        self._scheduled_count += 1
         self._removed_count += remove_old(directory, header.data_id, self._keep_count)
+        self._scheduled_count += 1
         _log.info("snapshot", file=str(target), bytes=self._last_bytes)
 
     async def _archive(self) -> None:
@@ -256,8 +263,15 @@ class Snapshotter:
         )
 
 
-def _until_cancelled(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, in a thread; a server that stops does not wait for the rest."""
+def _gently(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, in a thread, with pauses; a server that stops does not wait for the rest."""
+    started = time.monotonic()
     for piece in pieces:
-        trio.from_thread.check_cancelled()
         yield piece
+        trio.from_thread.run(trio.sleep, _pause_s(started))
+        started = time.monotonic()
+
+
+def _pause_s(started: float) -> float:
+    """As long as was worked: Python runs one thread at a time, and requests come first."""
+    return min(time.monotonic() - started, PAUSE_LIMIT_S)
