@@ -135,9 +135,13 @@ class Client:
         # Joined as text: the path's own percent-encoding must reach the server unchanged.
         url = str(self._base) + path
         try:
-            response = self._http.request(
+            with self._http.stream(
                 method, url, content=content, params=list(query) or None, headers=sent
-            )
+            ) as response:
+                # The poll port takes any path for a worker's; its stream never ends by itself.
+                if response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise self._a_stream()
+                response.read()
         except httpx.TimeoutException as error:
             raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
@@ -169,6 +173,12 @@ class Client:
         return UnreachableError(
             f"no server can be reached at {self.shown_url} ({reason}). "
             "Start one with `troth serve`, or name it with --server."
+        )
+
+    def _a_stream(self) -> UnreachableError:
+        return UnreachableError(
+            f"{self.shown_url} streams messages to workers (--poll-listen of `troth serve`). "
+            "Name the API's address (--listen) with --server."
         )
 
     def pages(self, path: str, query: Sequence[tuple[str, str]], key: str) -> Iterator[list[Any]]:

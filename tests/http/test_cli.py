@@ -191,6 +191,14 @@ def test_something_that_is_no_troth_server_ends_with_status_3(
     assert "Is it a Troth server?" in capsys.readouterr().err
 
 
+def test_the_poll_port_given_for_the_api_is_noticed_though_its_stream_never_ends(
+    shared_server: ServerProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # `/promises/a` is there the stream of worker `a` in the group `promises`.
+    assert cli.run(["promises", "get", "a", "--server", shared_server.poll_url]) == 3
+    assert "streams messages to workers" in capsys.readouterr().err
+
+
 def test_a_refusal_ends_with_status_1_and_says_code_meaning_and_hint(
     api: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
