@@ -56,11 +56,16 @@ class Listener:
         settings: Settings,
         *,
         name: str = "API",
+        flag: str = "--listen",
         url: str | None = None,
         write_timeout_ms: int = WRITE_TIMEOUT_MS,
     ) -> None:
-        """Remember what to listen on. `url` is what links in error bodies begin with."""
+        """Remember what to listen on.
+
+        `flag` sets that on the command line; `url` is what links in error bodies begin with.
+        """
         self.name = name
+        self._flag = flag
         self.port = address.port
         self._application = application
         self._host = address.host
@@ -100,7 +105,10 @@ class Listener:
     def _reason(self, error: OSError) -> str:
         place = f"{self._host} port {self.port}"
         if error.errno == errno.EADDRINUSE:
-            return f"Cannot serve the {self.name}: {place} is in use by another process."
+            return (
+                f"Cannot serve the {self.name}: {place} is in use by another process. "
+                f"Stop that one or choose another port with {self._flag}."
+            )
         if error.errno in (errno.EACCES, errno.EPERM):
             return f"Cannot serve the {self.name}: this user may not listen on {place}."
         return f"Cannot serve the {self.name} on {place}: {error.strerror or error}."

@@ -117,8 +117,10 @@ async def _serve(settings: Settings) -> None:
 class Door:
     """A port that is taken before the server behind it is made: `application` comes later."""
 
-    def __init__(self, address: ListenAddress, settings: Settings, name: str) -> None:
-        self.listener = Listener(self._answer, address, settings, name=name, url=settings.url)
+    def __init__(self, address: ListenAddress, settings: Settings, name: str, flag: str) -> None:
+        self.listener = Listener(
+            self._answer, address, settings, name=name, flag=flag, url=settings.url
+        )
         self.application: ASGIApplication | None = None
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
@@ -128,9 +130,9 @@ class Door:
 
 def _make_doors(settings: Settings) -> list[Door]:
     """The API's port and, unless it is switched off, that of the poll streams."""
-    doors = [Door(settings.listen, settings, "API")]
+    doors = [Door(settings.listen, settings, "API", "--listen")]
     if settings.poll_listen is not None:
-        doors.append(Door(settings.poll_listen, settings, "poll streams"))
+        doors.append(Door(settings.poll_listen, settings, "poll streams", "--poll-listen"))
     return doors
 
 
@@ -235,7 +237,9 @@ class Server:
                 return  # the stop that has begun ends the rest
             gc.collect()
             gc.freeze()
-            gc.set_threshold(50_000, 20, 100)
+            # What survives is state, nearly always: so look seldom, but never at so much at a time
+            # that requests would wait for more than some 10 ms.
+            gc.set_threshold(20_000, 5, 100)
             self.api.readiness = Readiness.READY
             # Until now they have waited in the port's queue. Requests may be refused meanwhile, but
             # not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).

@@ -351,7 +351,10 @@ class Users(Kind):
 
     @property
     def allowed(self) -> str:
-        return "user=password pairs; no name is empty or holds a colon, no password is empty"
+        return (
+            'user=password pairs, in a file as a table such as { user = "password" }; '
+            "no name is empty or holds a colon, no password is empty"
+        )
 
     @property
     def placeholder(self) -> str:

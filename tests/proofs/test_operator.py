@@ -223,7 +223,7 @@ def test_a_taken_port_is_refused_before_anything_is_made(
         )
         ended = run_serve("--data", str(tmp_path / "data"), *arguments)
 
-    assert_refused(ended, name, str(port), "in use by another process")
+    assert_refused(ended, name, str(port), "in use by another process", f"port with {flag}.")
     assert not (tmp_path / "data").exists()
 
 
