@@ -25,6 +25,7 @@ from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 from urllib.parse import quote, unquote
 
+import idna
 import orjson
 
 from .limits import RECEIVER_DEPTH_LIMIT_COUNT
@@ -319,9 +320,10 @@ def _push_host(host_and_port: str, text: str) -> str:
 def _host_name(host: str, text: str) -> str:
     """Return a host name in lower-case ASCII, or an IPv4 address."""
     try:
-        name = host.encode("idna").decode("ascii").lower()
+        # The library and rules (IDNA 2008) of the sender: what httpx refuses is refused here.
+        name = host.lower() if host.isascii() else idna.encode(host.lower()).decode("ascii")
         if name.startswith("xn--"):
-            name.encode("ascii").decode("idna")  # what cannot be shown cannot be checked by people
+            idna.decode(name)  # what cannot be shown cannot be checked by people
         if _LOOKS_LIKE_IPV4.match(name):
             name = ipaddress.IPv4Address(name).compressed
     except ValueError:  # UnicodeError is one
