@@ -3,6 +3,9 @@
 Promises, callbacks, schedules and locks are frozen: a change replaces the object, so a reply can
 hold one without copying it. Tasks change often and are mutable; whoever lets one out copies it. All
 times are milliseconds since the Unix epoch, all durations milliseconds, as in the API.
+
+None can be part of a cycle, so the garbage collector need not look at them (`gc=False`): there may
+be millions, and whoever waits for it waits for all of them.
 """
 
 import copy
@@ -49,7 +52,7 @@ TAG_SCHEDULE = "resonate:schedule"
 TAG_INVOCATION = "resonate:invocation"
 
 
-class Value(Struct, frozen=True, array_like=True, omit_defaults=True):
+class Value(Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
     """A promise's param or value. `data` is standard base64, as it came and as it goes out."""
 
     headers: dict[str, str] | None = None
@@ -68,14 +71,14 @@ def _size(entries: dict[str, str] | None) -> int:
 EMPTY_VALUE = Value()
 
 
-class Trace(Struct, frozen=True, array_like=True):
+class Trace(Struct, frozen=True, array_like=True, gc=False):
     """W3C trace context of the request that created something; handed on with its messages."""
 
     traceparent: str
     tracestate: str = ""
 
 
-class Promise(Struct, frozen=True, array_like=True):
+class Promise(Struct, frozen=True, array_like=True, gc=False):
     """A write-once record. `serial` orders all promises of the process by creation."""
 
     id: str
@@ -113,7 +116,7 @@ class Promise(Struct, frozen=True, array_like=True):
         return max(self.completed_on, self.created_on)
 
 
-class Callback(Struct, frozen=True, array_like=True):
+class Callback(Struct, frozen=True, array_like=True, gc=False):
     """A wish to be told when `promise_id` completes: to resume a root, or to notify.
 
     `id` is the id of the task that the completion will create.
@@ -129,7 +132,7 @@ class Callback(Struct, frozen=True, array_like=True):
     trace: Trace | None = None
 
 
-class Task(Struct, array_like=True):
+class Task(Struct, array_like=True, gc=False):
     """A unit of work for a receiver, leased to one process at a time.
 
     `counter` is the fence: it grows each time the task is given out anew. `expires_at` is when a
@@ -180,7 +183,7 @@ class Task(Struct, array_like=True):
         return copy.copy(self)
 
 
-class Lock(Struct, frozen=True, array_like=True):
+class Lock(Struct, frozen=True, array_like=True, gc=False):
     """A leased lock on `resource_id`."""
 
     resource_id: str
@@ -190,7 +193,7 @@ class Lock(Struct, frozen=True, array_like=True):
     expires_at: int
 
 
-class Schedule(Struct, frozen=True, array_like=True):
+class Schedule(Struct, frozen=True, array_like=True, gc=False):
     """A recipe that creates a promise at each instant of its cron expression.
 
     `next_run_time` is None for an expression that never matches again.

@@ -42,7 +42,7 @@ async def make_server() -> tuple[Server, SlowStorage]:
         poll_listen=None,
         shutdown_timeout_ms=300,
     )
-    door = Door(settings.listen, settings, "API")
+    door = Door(settings.listen, settings, "API", "--listen")
     await door.listener.open()
     storage = SlowStorage()
     return Server(settings, storage, [door]), storage
