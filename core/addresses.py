@@ -33,7 +33,6 @@ from .limits import RECEIVER_DEPTH_LIMIT_COUNT
 Receiver: TypeAlias = str | dict[str, object]
 Cast: TypeAlias = Literal["uni", "any"]
 
-ROUTING_TAG: Final = "resonate:invoke"
 DEFAULT_TARGET: Final = "default"
 
 URL_LENGTH_LIMIT: Final = 8_192

@@ -236,7 +236,6 @@ class _Exchange:
         headers = [
             *response.headers,
             (b"content-length", str(len(response.body)).encode()),
-            (b"request-id", self.request.id.encode()),
         ]
         await self._send_answer(
             {"type": "http.response.start", "status": response.status, "headers": headers}

@@ -4,6 +4,7 @@ Order of checks: path and method, origin, credentials, readiness, headers, body;
 Every refusal becomes an answer here; every other exception becomes a 500 and a line in the log.
 """
 
+import contextlib
 import uuid
 
 import structlog
@@ -41,23 +42,20 @@ class Dispatcher:
             try:
                 response = await self._answer(request)
             except ApiError as error:
-                response = self.refuse(request, error)
+                return self.refuse(request, error)
             except Exception:
                 _log.exception("a request failed", endpoint=request.endpoint)
-                response = self.refuse(request, ApiError(Code.INTERNAL))
-        response.headers.append((b"request-id", request.id.encode()))
-        response.headers.append((b"resonate-version", VERSION_HEADER_VALUE))
-        return response
+                return self.refuse(request, ApiError(Code.INTERNAL))
+        return _marked(request, response)
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """Make the answer to a refused request; a browser may read it if its origin is allowed."""
         response = error_response(error, self._api.url, request.id)
         if error.code is not Code.ORIGIN_FORBIDDEN:
-            try:
+            # To an origin that may not read the answer, no header says that it may.
+            with contextlib.suppress(ApiError):
                 response.headers += self._cors.headers(request.headers)
-            except ApiError:
-                return response  # the origin may not read the answer: no header says it may
-        return response
+        return _marked(request, response)
 
     async def _answer(self, request: Request) -> Response:
         preflight = self._cors.preflight(request.method, request.headers)
@@ -83,6 +81,13 @@ class Dispatcher:
         response = await endpoint.handler(self._api, Call(request, match.values, headers, body))
         response.headers += cors_headers
         return response
+
+
+def _marked(request: Request, response: Response) -> Response:
+    """Add the headers that every answer has."""
+    response.headers.append((b"request-id", request.id.encode()))
+    response.headers.append((b"resonate-version", VERSION_HEADER_VALUE))
+    return response
 
 
 def request_id(given: bytes | None) -> str:

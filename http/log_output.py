@@ -19,7 +19,6 @@ import sys
 from collections.abc import Mapping
 from typing import Final, TextIO
 
-import hypercorn
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -89,15 +88,6 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level_number),
     )
-
-
-def attach_hypercorn(config: hypercorn.Config) -> None:
-    """Make hypercorn log through the standard library, and not one line for each request.
-
-    Left alone it writes to stderr by a handler of its own, in a format of its own.
-    """
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.accesslog = None
 
 
 def _console_line(stream: TextIO) -> Processor:

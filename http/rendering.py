@@ -176,11 +176,6 @@ def render_message(message: TaskMessage, url: str) -> bytes:
     return orjson.dumps(made)
 
 
-def message_headers(message: TaskMessage) -> dict[str, str]:
-    """The HTTP headers that hand on the trace context with a pushed message."""
-    return trace_headers(message.task.trace)
-
-
 def trace_headers(trace: Trace | None) -> dict[str, str]:
     """A trace context as headers; empty without one."""
     if trace is None:

@@ -55,10 +55,6 @@ class StalledShipments:
         if not shipments:
             del self._by_receiver[shipment.receiver]
 
-    def count_of(self, key: ReceiverKey) -> int:
-        """Return how many shipments wait for this receiver."""
-        return len(self._by_receiver.get(key, ()))
-
     def counts_by_target(self) -> Counter[str]:
         """Return how many shipments wait, by target."""
         counts: Counter[str] = Counter()

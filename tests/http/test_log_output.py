@@ -7,14 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import hypercorn
 import pytest
 import structlog
-from hypercorn.logging import Logger as HypercornLogger
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.http.log_output import TEXT_LIMIT_CHARACTERS, attach_hypercorn, configure_logging
+from troth.http.log_output import TEXT_LIMIT_CHARACTERS, configure_logging
 
 
 class Terminal(io.StringIO):
@@ -68,22 +66,6 @@ def test_the_standard_library_goes_the_same_way() -> None:
     assert entry["logger"] == "quart.app"
     assert entry["level"] == "warning"
     assert entry["event"] == "slow by 12 ms"
-
-
-def test_hypercorn_goes_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
-    config = hypercorn.Config()
-    attach_hypercorn(config)
-
-    def write() -> None:
-        logger = HypercornLogger(config).error_logger
-        assert logger is not None
-        logger.info("Running on %s", "http://127.0.0.1:8001")
-
-    [entry] = logged(write)
-
-    assert entry["event"] == "Running on http://127.0.0.1:8001"
-    assert entry["logger"] == "hypercorn.error"
-    assert capsys.readouterr() == ("", "")
 
 
 def test_python_warnings_go_the_same_way() -> None:
