@@ -14,7 +14,7 @@ from tests.persistence.written_log import (
     written,
 )
 from troth.core import records
-from troth.core.model import Callback, Lock, PromiseState, Schedule, TaskKind, Value
+from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, TaskKind, Value
 from troth.persistence.errors import (
     DataDirectoryError,
     DataDirectoryUnreadable,
@@ -36,6 +36,7 @@ from troth.persistence.simulated_files import SimulatedFiles
 
 CALLBACK = Callback("__resume:r:p", TaskKind.RESUME, "p", "r", 9, "w", 5)
 MESSAGE = records.PromiseMessage("s.1", 9, Value(), {})
+ARRIVED = Promise("p", 1, PromiseState.PENDING, 9, 5)
 
 
 def dumped(files: SimulatedFiles, selection: Selection | None = None) -> list[int]:
@@ -64,6 +65,8 @@ FACTS: list[tuple[records.Record, set[str], int | None]] = [
         5,
     ),
     (records.PromiseCompleted("p", PromiseState.RESOLVED, Value(), None, 4, 6), {"p"}, 6),
+    (records.PromiseImported(ARRIVED, None, 6), {"p"}, 6),
+    (records.PromiseImported(ARRIVED, records.TaskSeed("w"), 6), {"p", "__invoke:p"}, 6),
     (
         records.PromisesDeleted(["p", "q"], ["__invoke:p"], 1, 6),
         {"p", "q", "__invoke:p"},
