@@ -84,9 +84,10 @@ def _errors_shown() -> Iterator[None]:
 def log() -> None:
     """Read, verify and repair the log of a data directory.
 
-    The log is where a server keeps everything: a list of records, each saying what happened, in
-    numbered files below the data directory. These commands read the files themselves, so they
-    need no running server, and they run where the files are.
+    The log is where a server writes everything first: a list of records, each saying what
+    happened, in numbered files below the data directory. Files that a checkpoint covers are
+    removed. These commands read the files themselves, so they need no running server, and they
+    run where the files are.
 
     \b
     Examples:
