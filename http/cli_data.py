@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from troth.persistence.data_statistics import DataStatistics, read_statistics
-from troth.persistence.errors import PersistenceError
 from troth.persistence.files import RealFiles
 
+from .cli_errors import errors_shown
 from .cli_log import data_option
 from .cli_options import OrderedGroup
 from .cli_output import emit, fields, moment, visible
@@ -40,10 +40,8 @@ def stats_command(path: Path, as_json: bool) -> None:
     Example:
       troth data stats --data /var/lib/troth --json
     """
-    try:
+    with errors_shown():
         statistics = read_statistics(RealFiles(), path)
-    except PersistenceError as error:
-        raise click.ClickException(str(error)) from error
     emit(
         json.dumps(dataclasses.asdict(statistics)) if as_json else _text(statistics),
     )

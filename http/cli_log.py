@@ -4,7 +4,6 @@ These commands read files and talk to no server. Only `repair` writes; the rules
 those of `persistence/log_repair.py`.
 """
 
-import contextlib
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,13 +13,13 @@ from typing import Any, Final
 import click
 
 from troth.core.limits import SHARDS_LIMIT_COUNT
-from troth.persistence.errors import PersistenceError
 from troth.persistence.files import RealFiles
 from troth.persistence.log_covered import covered_sequence, verify_directory
 from troth.persistence.log_records import DATA_SHOWN_CHARACTERS
 from troth.persistence.log_repair import LogRepair
 from troth.persistence.log_tools import Selection, dump
 
+from .cli_errors import errors_shown
 from .cli_log_output import entry_json, entry_line, plan_text, report_json, report_text
 from .cli_options import DURATION, TEXT, OrderedGroup
 from .cli_output import emit, note, now_ms, visible
@@ -69,15 +68,6 @@ data_option: Final = click.option(
     metavar="DIR",
     help="The data directory, as given to `troth serve` [environment: TROTH_DATA].",
 )
-
-
-@contextlib.contextmanager
-def _errors_shown() -> Iterator[None]:
-    """End the command with status 1 and the message of an error of the log or the disk."""
-    try:
-        yield
-    except PersistenceError as error:
-        raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=OrderedGroup)
@@ -175,7 +165,7 @@ def dump_command(
             else:
                 yield entry_line(entry, whole_values)
 
-    with _errors_shown():
+    with errors_shown():
         _emit_together(lines())
     if unreadable_count:
         raise click.ClickException(
@@ -217,7 +207,7 @@ def verify_command(path: Path, as_json: bool) -> None:
     Example:
       troth log verify --data /var/lib/troth
     """
-    with _errors_shown():
+    with errors_shown():
         report, covered = verify_directory(RealFiles(), path)
     if as_json:
         emit(json.dumps(report_json(report, covered)))
@@ -252,7 +242,7 @@ def repair_command(path: Path, yes: bool, dropped_path: Path | None) -> None:
     Example:
       troth log repair --data /var/lib/troth --dropped dropped.jsonl
     """
-    with _errors_shown(), LogRepair(RealFiles(), path) as repair:
+    with errors_shown(), LogRepair(RealFiles(), path) as repair:
         covered = covered_sequence(path, repair.data_id)
         plan = repair.plan(covered + 1)
         if plan is None:

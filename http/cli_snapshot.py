@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from troth import __version__
-from troth.persistence.errors import PersistenceError
 from troth.persistence.restoring import Restored, Until, restore
 from troth.persistence.snapshot_file import SnapshotDamaged
 from troth.persistence.snapshots import (
@@ -34,6 +33,7 @@ from troth.persistence.snapshots import (
     write_file,
 )
 
+from .cli_errors import errors_shown
 from .cli_log import Time
 from .cli_options import OrderedGroup, Session, server_command
 from .cli_output import emit, fields, moment, note, now_ms, visible
@@ -54,14 +54,6 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
         if text.isascii() and text.isdecimal():
             return Until(sequence=int(text))
         return Until(time_ms=Time().convert(text, param, ctx))
-
-
-@contextlib.contextmanager
-def _errors_shown() -> Iterator[None]:
-    try:
-        yield
-    except PersistenceError as error:
-        raise click.ClickException(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -120,7 +112,7 @@ def create_command(session: Session, file: Path, data_path: Path | None) -> None
       troth snapshot create backup.snapshot
       troth snapshot create backup.snapshot --data /var/lib/troth
     """
-    with _errors_shown():
+    with errors_shown():
         refuse_existing(file)
         with _progress("snapshot", None) as report:
             if data_path is None:
@@ -157,7 +149,7 @@ def verify_command(file: Path, as_json: bool) -> None:
     Example:
       troth snapshot verify backup.snapshot
     """
-    with _errors_shown():
+    with errors_shown():
         size_bytes = file.stat().st_size if file.is_file() else None
         with _progress("verifying", size_bytes) as report:
             verified = verify(file, report)
@@ -174,7 +166,7 @@ def inspect_command(file: Path, as_json: bool) -> None:
     Example:
       troth snapshot inspect backup.snapshot --json
     """
-    with _errors_shown():
+    with errors_shown():
         found = inspect(file)
     emit(json.dumps(_json(found)) if as_json else _text(found, "finished, not verified"))
 
@@ -191,7 +183,7 @@ def list_command(directory: Path, as_json: bool) -> None:
     Example:
       troth snapshot list /var/backups/troth
     """
-    with _errors_shown():
+    with errors_shown():
         found = list_directory(directory)
     if as_json:
         emit(json.dumps([_json(file) for file in found]))
@@ -255,7 +247,7 @@ def restore_command(
       troth snapshot restore backup.snapshot --data /var/lib/troth
       troth snapshot restore backup.snapshot --data new --archive /var/archive --until 2h
     """
-    with _errors_shown():
+    with errors_shown():
         size_bytes = file.stat().st_size if file.is_file() else None
         with _progress("restoring", size_bytes) as report:
             restored = restore(
