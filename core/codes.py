@@ -41,6 +41,7 @@ class Code(IntEnum):
     SCHEDULE_EXISTS = 40901
     TASK_FENCED = 41200
     BODY_TOO_LARGE = 41300
+    TOO_MANY_CALLBACKS = 42900
     INTERNAL = 50000
     STORE_FAILED = 50304
     SHUTTING_DOWN = 50300
@@ -59,6 +60,7 @@ OURS = frozenset(
         Code.METHOD_NOT_ALLOWED,
         Code.REQUEST_TIMEOUT,
         Code.BODY_TOO_LARGE,
+        Code.TOO_MANY_CALLBACKS,
         Code.ORIGIN_FORBIDDEN,
         Code.ADMIN_ONLY,
         Code.STORE_FAILED,
@@ -93,6 +95,7 @@ MESSAGES: dict[Code, str] = {
     Code.SCHEDULE_EXISTS: "The specified schedule already exists",
     Code.TASK_FENCED: "The task precondition failed",
     Code.BODY_TOO_LARGE: "The request body is too large",
+    Code.TOO_MANY_CALLBACKS: "Too many callbacks wait for the promise",
     Code.INTERNAL: "There was an internal server error",
     Code.STORE_FAILED: "The storage has failed and the server is stopping",
     Code.SHUTTING_DOWN: "The system is shutting down",
@@ -168,6 +171,10 @@ EXPLANATIONS: dict[Code, str] = {
     Code.BODY_TOO_LARGE: (
         "The body is larger than the server allows (setting `body_limit_bytes`). Store large "
         "values elsewhere and keep a reference in the promise."
+    ),
+    Code.TOO_MANY_CALLBACKS: (
+        "As many callbacks and subscriptions wait for this promise as one promise may have. They "
+        "are all served in the moment it completes, so there is a limit. Nothing was registered."
     ),
     Code.INTERNAL: "A defect of the server. Please report it with the server's log.",
     Code.STORE_FAILED: (

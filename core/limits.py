@@ -67,6 +67,7 @@ POLL_KEEP_ALIVE_MS: Final = 15_000
 PUSH_TIMEOUT_MS: Final = 10_000
 PUSH_CONCURRENCY_PER_TARGET_COUNT: Final = 8
 PUSH_CONCURRENCY_COUNT: Final = 256
+CALLBACKS_LIMIT_COUNT: Final = 10_000  # waiting for one promise; its completion serves them at once
 TARGET_QUEUE_LIMIT_COUNT: Final = 10_000  # messages waiting for one target; the rest back off
 
 # Connections.

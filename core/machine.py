@@ -18,7 +18,7 @@ from .codes import Code
 from .commands import Acknowledge, Command, Expire, Receive, TimerKind
 from .cron import Cron
 from .cron import parse as parse_cron
-from .limits import SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
+from .limits import CALLBACKS_LIMIT_COUNT, SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
 from .model import EMPTY_VALUE, Fence, Promise, PromiseState, Task, TaskKind, TaskState
 from .replies import Reply, TaskMessage
 from .retention_rules import Retention, RetentionRule
@@ -64,6 +64,7 @@ class Options(Struct, frozen=True):
     catch_up_count: int | None = SCHEDULE_CATCH_UP_COUNT
     time_zone: str | Zone = "UTC"
     retention: tuple[RetentionRule, ...] = ()
+    callbacks_limit_count: int = CALLBACKS_LIMIT_COUNT
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:

@@ -186,6 +186,8 @@ def _wait_for(machine: Machine, callback: Callback, now_ms: int) -> Reply:
     registered = machine.state.callbacks.get(promise.id, {})
     if promise.state is not PromiseState.PENDING or callback.id in registered:
         return Reply(Code.OK, promise=promise)
+    if len(registered) >= machine.options.callbacks_limit_count:
+        return Reply(Code.TOO_MANY_CALLBACKS)
     machine.emit(r.CallbackCreated(callback))
     return Reply(Code.CREATED, promise=promise, callback=callback)
 

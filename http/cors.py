@@ -1,8 +1,11 @@
 """Cross-origin requests: which web pages may call the API from a browser (rest.md 0.8).
 
-Does nothing unless origins are configured. Then a request from another origin is refused,
-preflights are answered without credentials, and answers carry what a browser needs, including the
-lists of methods and headers that the reference server forgot.
+A page of another origin may not write unless its origin is configured: a browser sends simple
+requests without asking first, so any page in it could otherwise make promises here (and through
+them have this server send requests). Beyond that nothing happens unless origins are configured.
+Then every request from another origin is refused, preflights are answered without credentials, and
+answers carry what a browser needs, including the lists of methods and headers that the reference
+server forgot.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,6 +48,14 @@ class Cors:
             (b"access-control-expose-headers", _EXPOSED),
             *vary,
         ]
+
+    def refuse_foreign_write(self, method: str, request_headers: Mapping[bytes, bytes]) -> None:
+        """Raise ApiError (403) for a write from a page of an origin that is not allowed."""
+        origin = request_headers.get(b"origin")
+        if origin is None or method == "GET" or self._any:
+            return
+        if origin.lower() not in self._origins and not self._is_same(origin, request_headers):
+            raise ApiError(Code.ORIGIN_FORBIDDEN)
 
     def preflight(self, method: str, request_headers: Mapping[bytes, bytes]) -> Response | None:
         """The answer to an OPTIONS request from another origin; None if this is none."""

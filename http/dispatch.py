@@ -69,6 +69,7 @@ class Dispatcher:
             raise
         endpoint = match.endpoint
         request.endpoint = endpoint.name
+        self._cors.refuse_foreign_write(request.method, request.headers)
         cors_headers = self._cors.headers(request.headers)
         if not endpoint.public:
             authenticate(request.headers, self._api.settings.basic_auth)

@@ -255,7 +255,12 @@ ENDPOINTS = (
         headers=(*FENCE, *TRACE),
         path_parameters=(ID_PARAMETER,),
         successes=_CALLBACK_ANSWERS,
-        refusals=(Code.SAME_ROOT, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
+        refusals=(
+            Code.SAME_ROOT,
+            Code.PROMISE_NOT_FOUND,
+            Code.TASK_FENCED,
+            Code.TOO_MANY_CALLBACKS,
+        ),
     ),
     Endpoint(
         name="createSubscriptionOfPromise",
@@ -268,7 +273,7 @@ ENDPOINTS = (
         headers=TRACE,
         path_parameters=(ID_PARAMETER,),
         successes=_CALLBACK_ANSWERS,
-        refusals=(Code.PROMISE_NOT_FOUND,),
+        refusals=(Code.PROMISE_NOT_FOUND, Code.TOO_MANY_CALLBACKS),
     ),
     Endpoint(
         name="createCallback",
@@ -280,7 +285,12 @@ ENDPOINTS = (
         body=CallbackBody,
         headers=(*FENCE, *TRACE),
         successes=_CALLBACK_ANSWERS,
-        refusals=(Code.SAME_ROOT, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
+        refusals=(
+            Code.SAME_ROOT,
+            Code.PROMISE_NOT_FOUND,
+            Code.TASK_FENCED,
+            Code.TOO_MANY_CALLBACKS,
+        ),
         deprecated=True,
     ),
     Endpoint(
@@ -293,7 +303,7 @@ ENDPOINTS = (
         body=SubscriptionBody,
         headers=TRACE,
         successes=_CALLBACK_ANSWERS,
-        refusals=(Code.PROMISE_NOT_FOUND,),
+        refusals=(Code.PROMISE_NOT_FOUND, Code.TOO_MANY_CALLBACKS),
         deprecated=True,
     ),
 )

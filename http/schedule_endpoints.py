@@ -3,11 +3,13 @@
 from troth.core import cron, templates
 from troth.core.codes import Code
 from troth.core.commands import CreateSchedule, DeleteSchedule, ReadSchedule
+from troth.core.limits import INTEGER_MAX
 
 from .api import Api
 from .decoding import string_map, value
 from .endpoints import ID_PARAMETER, Call, Endpoint, Header, Success, answer, ask
 from .errors import ApiError, FieldProblem
+from .fields import size_bytes
 from .rendering import schedule_object
 from .requests import Response
 from .schemas import CreateScheduleBody
@@ -16,7 +18,7 @@ from .schemas import CreateScheduleBody
 async def create_schedule(api: Api, call: Call) -> Response:
     """POST /schedules."""
     body: CreateScheduleBody = call.body
-    _check(body.cron or "", body.promise_id or "")
+    _check(body.id or "", body.cron or "", body.promise_id or "", api.limits.id_limit_bytes)
     command = CreateSchedule(
         id=body.id or "",
         cron=body.cron or "",
@@ -33,7 +35,7 @@ async def create_schedule(api: Api, call: Call) -> Response:
     return answer(reply.code, schedule_object(reply.schedule))
 
 
-def _check(expression: str, template: str) -> None:
+def _check(schedule_id: str, expression: str, template: str, id_limit_bytes: int) -> None:
     found = []
     try:
         cron.parse(expression)
@@ -42,6 +44,11 @@ def _check(expression: str, template: str) -> None:
     problem = templates.check(template)
     if problem is not None:
         found.append(FieldProblem("promiseId", problem))
+    else:
+        longest_bytes = size_bytes(templates.expand(template, schedule_id, INTEGER_MAX))
+        if longest_bytes > id_limit_bytes:
+            problem = f"gives ids of {longest_bytes} bytes; allowed are {id_limit_bytes}"
+            found.append(FieldProblem("promiseId", problem))
     if found:
         raise ApiError(Code.INVALID, found)
 

@@ -238,3 +238,16 @@ def test_the_tables_of_promises_answer_every_case() -> None:
         for strict in both
     }
     assert set(lifecycles.CREATE_EXISTING.values()) == {Code.OK, Code.PROMISE_EXISTS}
+
+
+def test_a_promise_takes_only_so_many_callbacks() -> None:
+    machine = Machine(
+        0, lambda _: 0, iter(range(1, 100)).__next__, Options(callbacks_limit_count=2)
+    )
+    machine.step(c.CreatePromise("p", 1_000), 0)
+    codes = [
+        machine.step(c.CreateSubscription("p", name, 1_000, "poll://g"), 0).reply.code
+        for name in ("a", "b", "c", "a")
+    ]
+
+    assert codes == [Code.CREATED, Code.CREATED, Code.TOO_MANY_CALLBACKS, Code.OK]

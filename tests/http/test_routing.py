@@ -235,6 +235,15 @@ async def test_only_public_endpoints_need_no_user() -> None:
         assert (await world.send("GET", "/metrics")).status == 401
 
 
+async def test_a_schedule_whose_promises_would_have_too_long_ids_is_refused() -> None:
+    body = {"id": "s" * 300, "cron": "* * * * *", "promiseId": "{{.id}}{{.id}}{{.id}}{{.id}}"}
+    async with running() as world:
+        answer = await world.send("POST", "/schedules", body)
+
+        assert (answer.status, answer.code) == (400, 40000)
+        assert "1200 bytes" in answer.body.decode()
+
+
 # --- origins --------------------------------------------------------------------------------------
 
 ORIGIN = "https://app.example"
@@ -270,6 +279,20 @@ async def test_other_origins_are_refused() -> None:
         same = {"Origin": "http://troth.test", "Host": "troth.test"}
         assert (await world.send("GET", "/ping", headers=same)).status == 200
         assert (await world.send("GET", "/ping")).status == 200
+
+
+async def test_a_page_of_another_origin_may_not_write_unless_it_is_allowed() -> None:
+    body = {"id": "a", "timeout": 1}
+    async with running() as world:
+        foreign = {"Origin": "https://evil.example", "Host": "troth.test"}
+        refused = await world.send("POST", "/promises", body, foreign)
+        read = await world.send("GET", "/promises/a", headers=foreign)
+        same = {"Origin": "http://troth.test", "Host": "troth.test"}
+        allowed = await world.send("POST", "/promises", body, same)
+
+        assert (refused.status, refused.code) == (403, 40310)
+        assert read.status == 404
+        assert allowed.status == 201
 
 
 async def test_any_origin_and_no_origin_configured() -> None:
