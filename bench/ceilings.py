@@ -1,4 +1,6 @@
-"""What no server can exceed here: an echo over the same connections, and the disk with the same bytes.
+"""What no server can exceed here: an echo over the same connections, and the disk.
+
+The disk is measured with append and fdatasync of as many bytes as the operations would write.
 
 Both are measured right before the scenario they stand beside, so that a machine that is busy with
 other things is as slow for them.

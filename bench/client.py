@@ -16,6 +16,10 @@ class BenchError(Exception):
     """The benchmark cannot go on. `str()` is one line for whoever started it."""
 
 
+class UnreachableError(BenchError):
+    """There is no server at the address."""
+
+
 @dataclass(frozen=True)
 class Target:
     """The server that is measured."""
@@ -52,7 +56,7 @@ class Target:
         return cls(host, port, poll_host, poll_port, prefix, authorization, process_id)
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Status and body (JSON, or text) of one request. Raises BenchError, unreachable."""
+        """Status and body (JSON, or text) of one request. Raises UnreachableError."""
         headers = {"Authorization": self.authorization} if self.authorization else {}
         content = None if body is None else json.dumps(body)
         connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
@@ -62,7 +66,9 @@ class Target:
                 response = connection.getresponse()
                 answer = response.read()
             except (OSError, http.client.HTTPException) as error:
-                raise BenchError(f"no server can be reached at {self.url} ({error})") from error
+                raise UnreachableError(
+                    f"no server can be reached at {self.url} ({error})"
+                ) from error
         if response.headers.get_content_type() == "application/json" and answer:
             return response.status, json.loads(answer)
         return response.status, answer.decode(errors="replace")

@@ -18,6 +18,7 @@ import click
 
 _HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 _EMPTY: Final = _HEAD % 0
+_CATCH_UP_S: Final = 0.25
 
 
 class EchoServer:
@@ -29,7 +30,7 @@ class EchoServer:
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self._interval_s = 1 / rate if rate else 0.0
-        self._due_s = 0.0
+        self._due_s = time.perf_counter()
 
     def serve(self) -> None:
         """Serve for ever."""
@@ -82,9 +83,9 @@ class EchoServer:
             data = data[whole:]
 
     def _pace(self) -> None:
-        """Wait until the next answer is due; lost time is not made up for."""
+        """Wait until the next answer is due; a short delay is made up for, a long pause is not."""
         now = time.perf_counter()
-        self._due_s = max(self._due_s + self._interval_s, now)
+        self._due_s = max(self._due_s + self._interval_s, now - _CATCH_UP_S)
         while time.perf_counter() < self._due_s:
             time.sleep(max(0.0, self._due_s - time.perf_counter() - 0.0005))
 

@@ -308,7 +308,7 @@ class Engine:
     def _next(self, connection: Connection, now: int) -> None:
         connection.operation = None
         self._in_flight -= 1
-        if connection.broken or self._stopping and not self._backlog or self._remaining == 0:
+        if connection.broken or (self._stopping and not self._backlog) or self._remaining == 0:
             if not connection.broken:
                 self._idle.append(connection)
         elif not self._open_loop:

@@ -23,6 +23,11 @@ MESSAGE: Final = -2
 DELIVERY_TIMEOUT_MS: Final = 5_000
 """A resume that nobody claims is not sent again after this."""
 
+TEAMS: Final = 10
+"""How many values the tag `team` of promises to search has."""
+SPREAD_STEPS: Final = 1000
+"""Time-outs that are spread are so many different ones."""
+
 Operation = Generator[tuple[int, bytes], bytes, None]
 
 
@@ -52,7 +57,7 @@ class Preparation(NamedTuple):
     """What must be on the server before a scenario starts: operations of another scenario."""
 
     scenario: str
-    count: int
+    operations_count: int
     tagged: bool = False
 
 
@@ -72,7 +77,7 @@ class Scenario:
     def __init__(self, workload: Workload, requests: Requests) -> None:
         self.workload = workload
         self.requests = requests
-        self.random = random.Random(workload.seed * 1009 + workload.process)  # noqa: S311
+        self.source = random.Random(workload.seed * 1009 + workload.process)  # noqa: S311
         self._numbers = itertools.count()
         self._prefix = f"{workload.run}-{workload.process}-"
 
@@ -94,15 +99,15 @@ class Scenario:
         number = next(self._numbers)
         if self.workload.distribution == "sequential":
             return f"{self._prefix}{number:010d}"
-        return f"{self._prefix}{self.random.getrandbits(96):024x}"
+        return f"{self._prefix}{self.source.getrandbits(96):024x}"
 
     def key(self) -> Callable[[], int]:
         """A function that chooses among `keys` things."""
-        return _chooser(self.workload, self.random)
+        return _chooser(self.workload, self.source)
 
     def payload(self) -> str:
         """Base64 of as many bytes as the payload has."""
-        return base64.b64encode(self.random.randbytes(self.workload.payload_bytes)).decode()
+        return base64.b64encode(self.source.randbytes(self.workload.payload_bytes)).decode()
 
 
 def _chooser(workload: Workload, source: random.Random) -> Callable[[], int]:
@@ -137,7 +142,7 @@ class Create(Scenario):
 
     name = "create"
     summary = "create a promise"
-    steps = (step("create", 201),)
+    steps: tuple[Step, ...] = (step("create", 201),)
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
         super().__init__(workload, requests)
@@ -148,9 +153,11 @@ class Create(Scenario):
         # Ids of things to read are found by their number: it starts at 0 again.
         self._numbers = itertools.count()
         self._templates = []
-        for team in range(10 if workload.tagged else 1):
+        kinds_count = SPREAD_STEPS if workload.spread_ms else TEAMS if workload.tagged else 1
+        for kind in range(kinds_count):
+            body["timeout"] = workload.timeout_ms + workload.spread_ms * kind // kinds_count
             if workload.tagged:
-                body["tags"] = {"team": str(team), "kind": "bench"}
+                body["tags"] = {"team": str(kind % TEAMS), "kind": "bench"}
             text = json.dumps(body, separators=(",", ":"))
             self._templates.append(Template(requests, "POST", "/promises", text, length))
         self._choice = itertools.cycle(self._templates)
@@ -217,7 +224,7 @@ class Search(Scenario):
         super().__init__(workload, requests)
         path = f"/promises?id={workload.keys_run}-*&tags[team]={{}}&limit=10"
         self._requests = itertools.cycle(
-            [requests.make("GET", path.format(team)) for team in range(10)]
+            [requests.make("GET", path.format(team)) for team in range(TEAMS)]
         )
 
     @classmethod
@@ -437,7 +444,7 @@ class Mixed(Scenario):
 
     def operation(self, lane: Lane) -> Operation:
         """One operation of one of the scenarios."""
-        chosen = bisect.bisect_left(self._shares, self.random.random() * self._shares[-1])
+        chosen = bisect.bisect_left(self._shares, self.source.random() * self._shares[-1])
         part, offset = self._parts[chosen]
         inner = part.operation(lane)
         answer = None
@@ -464,4 +471,4 @@ PUBLIC: Final = tuple(name for name in SCENARIOS if name not in {"claimed", "ech
 MIXABLE: Final = tuple(
     name for name in PUBLIC if name != "mixed" and not SCENARIOS[name].uses_streams
 )
-"""Those that a mix may contain: each connection does one thing after the other, without a stream."""
+"""Those that a mix may contain: those that need no stream beside the connection."""

@@ -49,6 +49,8 @@ class Workload:
     tagged: bool = False
     timeout_ms: int = FAR_AWAY_MS
     """When created promises time out, Unix milliseconds."""
+    spread_ms: int = 0
+    """Time-outs are spread evenly over so long."""
     request_timeout_s: float = 10.0
     seed: int = 1
     authorization: str | None = None
