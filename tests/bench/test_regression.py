@@ -12,7 +12,7 @@ import pytest
 from troth.bench.machine import divide_cores
 from troth.bench.session import Plan, Session
 
-CREATES_TO_ECHO_AT_LEAST: Final = 0.008
+CREATES_TO_ECHO_AT_LEAST: Final = 0.005
 """Durable creates a second as a share of what the echo server answers over as many connections."""
 CREATES_TO_READS_AT_LEAST: Final = 0.2
 """A create costs a log record and its fdatasync, shared by 16 connections."""
@@ -25,7 +25,7 @@ def test_creates_keep_their_share_of_what_is_possible(tmp_path: Path) -> None:
         connections=(16,),
         runs=2,
         directory=tmp_path,
-        workload={"duration_s": 1.0, "warm_up_s": 0.5, "keys": 100},
+        workload={"duration_s": 0.7, "warm_up_s": 0.4, "keys": 100},
     )
 
     creates, reads = Session(plan, divide_cores(pinned=True)).measure(None)
@@ -38,4 +38,3 @@ def test_creates_keep_their_share_of_what_is_possible(tmp_path: Path) -> None:
         for create, read in zip(creates.runs, reads.runs, strict=True)
     ]
     assert max(ratios) >= CREATES_TO_READS_AT_LEAST, (ratios, shares)
-    print(ratios, shares)
