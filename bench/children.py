@@ -121,14 +121,18 @@ class EchoProcess:
     def __init__(self, core: int | None, rate: float | None = None) -> None:
         """`rate` limits it to so many answers a second."""
         self._core = core
-        self._arguments = ("--rate", str(rate)) if rate else ()
+        self._arguments = ("--child", *(("--rate", str(rate)) if rate else ()))
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Target:
         command = (sys.executable, "-m", f"{__package__}.echo", *self._arguments)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(  # noqa: S603 — our own program
-            command, stdout=subprocess.PIPE, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         pin(self._process.pid, self._core)
         assert self._process.stdout is not None
@@ -148,6 +152,7 @@ class EchoProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                pipe.close()
             self._process = None

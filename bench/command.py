@@ -1,9 +1,11 @@
 """`troth bench`: the command line of the benchmark."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 from rich.console import Console
@@ -210,11 +212,26 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
     if options["url"] is not None and {"memory", "recovery"} & set(chosen):
         raise click.UsageError("memory and recovery start servers of their own, without --url.")
     try:
-        worse = _bench(chosen, mix, options)
+        with _ending_in_order():
+            worse = _bench(chosen, mix, options)
     except BenchError as error:
         raise BenchFailure(error) from error
     if worse and options["fail_if_worse"]:
         context.exit(1)
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, so that it ends what it has started."""
+
+    def end(_number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str, Any]) -> bool:

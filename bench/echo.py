@@ -9,8 +9,11 @@ ceiling for any. Run as a process, it prints its port and serves until it is end
 check a load generator against.
 """
 
+import os
 import select
+import signal
 import socket
+import sys
 import time
 from typing import Final
 
@@ -32,11 +35,13 @@ class EchoServer:
         self._interval_s = 1 / rate if rate else 0.0
         self._due_s = time.perf_counter()
 
-    def serve(self) -> None:
-        """Serve for ever."""
+    def serve(self, lifeline: int | None = None) -> None:
+        """Serve for ever, or until the other end of the descriptor `lifeline` is closed."""
         listener = self._listener.fileno()
         epoll = select.epoll()
         epoll.register(listener, select.EPOLLIN)
+        if lifeline is not None:
+            epoll.register(lifeline, select.EPOLLIN)
         sockets: dict[int, socket.socket] = {}
         rests: dict[int, bytes] = {}
         while True:
@@ -46,6 +51,10 @@ class EchoServer:
                     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     sockets[accepted.fileno()] = accepted
                     epoll.register(accepted, select.EPOLLIN)
+                    continue
+                if descriptor == lifeline:
+                    if not os.read(lifeline, 1024):
+                        return
                     continue
                 opened = sockets[descriptor]
                 try:
@@ -93,11 +102,16 @@ class EchoServer:
 @click.command()
 @click.argument("port", default=0)
 @click.option("--rate", type=float, help="Answer at most so many requests a second.")
-def main(port: int, rate: float | None) -> None:
+@click.option("--child", is_flag=True, help="Ignore Ctrl-C; end when standard input does.")
+def main(port: int, rate: float | None, child: bool) -> None:
     """Serve echoes on 127.0.0.1 and print the port."""
     server = EchoServer(port, rate)
     click.echo(server.port)
-    server.serve()
+    if child:
+        # Ctrl-C reaches all processes of a terminal; the one that started this ends it. Should that
+        # one be killed, its end of the pipe is closed all the same.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    server.serve(sys.stdin.fileno() if child else None)
 
 
 if __name__ == "__main__":

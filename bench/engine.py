@@ -14,7 +14,7 @@ import random
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +24,7 @@ from .wire import Events, ProtocolError, Requests, parse_answer
 from .workload import Workload
 
 INTERVAL_NS: Final = 250_000_000
+NEVER_NS: Final = 1 << 62
 DRAIN_LIMIT_NS: Final = 2_000_000_000
 _SECOND_NS: Final = 1_000_000_000
 _READ_BYTES: Final = 16_384
@@ -116,6 +117,8 @@ class Engine:
         self._totals = Totals()
         self._interval = Histogram()
         self._failures = 0
+        self._from_ns = self._to_ns = self._start_ns = self._count_from_ns = 0
+        self._interval_start_ns = self._next_tick_ns = self._processor_from_ns = 0
         self._address = (workload.host, workload.port)
         self._timeout_ns = int(workload.request_timeout_s * _SECOND_NS)
 
@@ -132,7 +135,7 @@ class Engine:
         self._from_ns = start + int(workload.warm_up_s * _SECOND_NS)
         self._to_ns = self._from_ns + int(workload.duration_s * _SECOND_NS)
         if workload.operation_limit is not None:
-            self._from_ns, self._to_ns = start, 1 << 62
+            self._from_ns, self._to_ns = start, NEVER_NS
         self._start_ns = start
         # In a closed loop what counts is when an operation ends; in an open one, its start.
         self._count_from_ns = self._from_ns if self._open_loop else 0
@@ -153,11 +156,10 @@ class Engine:
     # -- the loop ---------------------------------------------------------------------------
 
     def _loop(self, now: int) -> None:
-        arrivals = self._arrivals(now) if self._open_loop else None
-        next_arrival = next(arrivals) if arrivals is not None else 1 << 62
-        next_tick = now if self._from_ns == now else min(now + INTERVAL_NS, self._from_ns)
-        processor_from = 0
-        interval_start = now
+        arrivals = self._arrivals(now) if self._open_loop else iter(())
+        next_arrival = next(arrivals, NEVER_NS)
+        self._interval_start_ns = now
+        self._next_tick_ns = now if self._from_ns == now else min(now + INTERVAL_NS, self._from_ns)
         self._idle.extend(self._connections)
         if not self._open_loop:
             self._start_idle(now)
@@ -165,42 +167,19 @@ class Engine:
             now = time.perf_counter_ns()
             while next_arrival <= now and not self._stopping:
                 self._arrive(next_arrival, now)
-                assert arrivals is not None
                 next_arrival = next(arrivals)
-            if now >= next_tick:
-                self._finish_interval(interval_start, now)
-                interval_start = now
-                if not self._measuring and self._from_ns <= now < self._to_ns:
-                    self._measuring = True
-                    self._from_ns = now if not self._open_loop else self._from_ns
-                    processor_from = time.process_time_ns()
-                if now >= self._to_ns and not self._stopping:
-                    self._stopping = True
-                    self._totals.elapsed_ns = now - self._from_ns
-                    self._totals.processor_ns = time.process_time_ns() - processor_from
-                    if not self._open_loop:
-                        return
-                    next_arrival = 1 << 62
-                self._tend(now)
-                next_tick = now + INTERVAL_NS
-                for moment in (self._from_ns, self._to_ns):
-                    if now < moment < next_tick:
-                        next_tick = moment
-            if self._stopping and (
-                (not self._in_flight and not self._backlog) or now > self._to_ns + DRAIN_LIMIT_NS
-            ):
-                self._finish_interval(interval_start, now)
-                self._totals.unfinished = self._count_unfinished(now)
+            if now >= self._next_tick_ns:
+                self._tick(now)
+            if self._stopping:
+                next_arrival = NEVER_NS
+            if self._is_over(now):
                 return
-            if self._remaining == 0 and not self._in_flight:
-                self._finish_interval(interval_start, now)
-                self._totals.elapsed_ns = now - self._from_ns
-                self._totals.processor_ns = time.process_time_ns() - processor_from
-                return
-            wait_ns = min(next_arrival, next_tick) - now
-            timeout_s = 0.0 if wait_ns < _SPIN_NS else (wait_ns - 1_000_000) / _SECOND_NS
-            if next_arrival == 1 << 62:
-                timeout_s = max(timeout_s, 0.001)
+            wait_ns = min(next_arrival, self._next_tick_ns) - now
+            if wait_ns >= _SPIN_NS:
+                timeout_s = (wait_ns - 1_000_000) / _SECOND_NS
+            else:
+                # Ticks need not be exact; intended starts must be.
+                timeout_s = 0.0 if next_arrival < NEVER_NS else 0.001
             for descriptor, _ in self._epoll.poll(timeout_s):
                 entry = self._by_descriptor.get(descriptor)
                 if entry is None:
@@ -210,7 +189,44 @@ class Engine:
                 else:
                     self._read(entry[0])
 
-    def _arrivals(self, start: int) -> "collections.abc.Iterator[int]":
+    def _tick(self, now: int) -> None:
+        """End an interval; begin and end the measured time when it is time to."""
+        self._finish_interval(now)
+        if not self._measuring and self._from_ns <= now < self._to_ns:
+            self._measuring = True
+            if not self._open_loop:
+                self._from_ns = now
+            self._processor_from_ns = time.process_time_ns()
+        if now >= self._to_ns and not self._stopping:
+            self._stopping = True
+            self._note_elapsed(now)
+        self._tend(now)
+        self._next_tick_ns = now + INTERVAL_NS
+        for moment in (self._from_ns, self._to_ns):
+            if now < moment < self._next_tick_ns:
+                self._next_tick_ns = moment
+
+    def _is_over(self, now: int) -> bool:
+        """Whether all is done; then the last interval ends, too."""
+        if self._stopping:
+            is_drained = not self._in_flight and not self._backlog
+            if self._open_loop and not is_drained and now <= self._to_ns + DRAIN_LIMIT_NS:
+                return False
+            if self._open_loop:
+                self._finish_interval(now)
+                self._totals.unfinished = self._count_unfinished(now)
+            return True
+        if self._remaining == 0 and not self._in_flight:
+            self._finish_interval(now)
+            self._note_elapsed(now)
+            return True
+        return False
+
+    def _note_elapsed(self, now: int) -> None:
+        self._totals.elapsed_ns = now - self._from_ns
+        self._totals.processor_ns = time.process_time_ns() - self._processor_from_ns
+
+    def _arrivals(self, start: int) -> Iterator[int]:
         """The intended starts, without end."""
         assert self._workload.rate is not None
         mean_ns = _SECOND_NS / self._workload.rate
@@ -228,13 +244,14 @@ class Engine:
         else:
             self._backlog.append(intended)
 
-    def _finish_interval(self, start: int, now: int) -> None:
-        measured = self._measuring and not (self._stopping and not self._open_loop)
-        if measured:
+    def _finish_interval(self, now: int) -> None:
+        start, self._interval_start_ns = self._interval_start_ns, now
+        # A closed loop ends with the interval in which the time runs out.
+        if self._measuring:
             self._totals.latency.add(self._interval)
         if self._interval.count or self._failures or now > start:
             begin_s = (start - self._start_ns) / _SECOND_NS
-            self._report(Interval(begin_s, measured, self._interval, self._failures))
+            self._report(Interval(begin_s, self._measuring, self._interval, self._failures))
         self._interval = Histogram()
         self._failures = 0
 
@@ -312,9 +329,6 @@ class Engine:
             if not connection.broken:
                 self._idle.append(connection)
         elif not self._open_loop:
-            # Not at once: an operation that fails without a request would recurse for ever.
-            if connection.step in (PREPARE, MESSAGE):
-                connection.step = 0
             self._begin(connection, now)
         elif self._backlog:
             self._begin(connection, self._backlog.popleft())

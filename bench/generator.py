@@ -9,6 +9,7 @@ for each interval, at the end the totals; or `{"failed": TEXT}` and exit status 
 import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -50,6 +51,8 @@ def totals_json(totals: Totals) -> dict[str, object]:
 
 def main() -> int:
     """Do one workload; return the exit status."""
+    # Ctrl-C reaches all processes of a terminal; the one that started this ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     workload = Workload.from_json(sys.stdin.readline())
     if workload.cpu is not None:
         os.sched_setaffinity(0, {workload.cpu})

@@ -73,6 +73,8 @@ class Scenario:
     summary: ClassVar[str]
     steps: tuple[Step, ...]
     uses_streams: ClassVar[bool] = False
+    writes: ClassVar[bool] = True
+    """Whether every operation leaves something on the disk."""
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
         self.workload = workload
@@ -197,6 +199,7 @@ class Read(Scenario):
     name = "read"
     summary = "read a promise (one of --keys, chosen by --distribution)"
     steps = (step("read", 200),)
+    writes = False
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
         super().__init__(workload, requests)
@@ -219,6 +222,7 @@ class Search(Scenario):
     name = "search"
     summary = "search by tags, a page of 10 (among --keys promises)"
     steps = (step("search", 200),)
+    writes = False
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
         super().__init__(workload, requests)
@@ -413,6 +417,7 @@ class Mixed(Scenario):
 
     name = "mixed"
     summary = "operations of several scenarios (by default: reads, creates, locks, searches)"
+    writes = False  # not every one
     default_mix: ClassVar[dict[str, float]] = {
         "read": 40,
         "create": 30,

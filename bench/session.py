@@ -138,7 +138,11 @@ class Session:
         self.begin(title)
         shares = divide(workload, plan.processes, self.cores)
         made = run(shares, target.process_id, data, self.note)
-        one.runs.append(record(made, ceilings, open_loop=one.rate is not None))
+        made_record = record(made, ceilings, open_loop=one.rate is not None)
+        if not SCENARIOS[one.scenario].writes:
+            # What the disk manages says nothing about it.
+            made_record.disk_operations = made_record.sync_p50_ms = None
+        one.runs.append(made_record)
 
 
 def ramp(

@@ -132,4 +132,5 @@ def test_every_scenario_says_what_it_is() -> None:
     for name, scenario in SCENARIOS.items():
         assert scenario.name == name
         assert scenario.summary
-        assert scenario.steps or name == "mixed"
+        # A mix has the steps of its parts, and those are only known when it is made.
+        assert name == "mixed" or scenario.steps
