@@ -213,7 +213,8 @@ class Engine:
             if self._open_loop and not is_drained and now <= self._to_ns + DRAIN_LIMIT_NS:
                 return False
             if self._open_loop:
-                self._finish_interval(now)
+                # What came in late counts, but this is no quarter of a second to be shown.
+                self._totals.latency.add(self._interval)
                 self._totals.unfinished = self._count_unfinished(now)
             return True
         if self._remaining == 0 and not self._in_flight:
@@ -310,7 +311,8 @@ class Engine:
             self._send(connection, request)
 
     def _done(self, connection: Connection, now: int) -> None:
-        if connection.started_ns >= self._count_from_ns:
+        # What was to start before the measured time does not count in it, however late it ends.
+        if connection.started_ns >= self._count_from_ns or not self._measuring:
             self._interval.record(now - connection.started_ns)
         self._next(connection, now)
 

@@ -213,7 +213,7 @@ class _Watch:
 
     def __init__(self, process_id: int | None, data: Path | None) -> None:
         self._process_id = process_id
-        self._files = sorted(data.rglob("*.mdb")) if data is not None and data.exists() else []
+        self._data = data
         self._changed = self._last_change()
         self._start = time.perf_counter()
         self._first: tuple[float, Usage] | None = None
@@ -221,8 +221,11 @@ class _Watch:
         self._checkpoints_s: list[float] = []
 
     def _last_change(self) -> int:
-        # LMDB writes its file when a checkpoint is committed, and at no other time.
-        return max((path.stat().st_mtime_ns for path in self._files), default=0)
+        if self._data is None:
+            return 0
+        # LMDB writes its file when a checkpoint is committed, and at no other time. The first
+        # checkpoint makes it.
+        return max((path.stat().st_mtime_ns for path in self._data.rglob("data.mdb")), default=0)
 
     def look(self, *, measured: bool) -> Usage | None:
         """What the server has used so far; called at the end of each interval."""

@@ -176,6 +176,8 @@ def _over_connections(scenarios: Sequence[ScenarioRecord]) -> Chart:
         *("Throughput against connections", "connections", "operations/s", lines),
         x_ticks=[(count, number(count)) for count in sorted(echoes)],
         logarithmic_x=True,
+        # The ceiling would press everything else to the bottom.
+        logarithmic_y=True,
     )
 
 

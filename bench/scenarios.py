@@ -73,6 +73,8 @@ class Scenario:
     summary: ClassVar[str]
     steps: tuple[Step, ...]
     uses_streams: ClassVar[bool] = False
+    prepares: ClassVar[bool] = False
+    """Whether operations have requests that are not measured: then throughput says little."""
     writes: ClassVar[bool] = True
     """Whether every operation leaves something on the disk."""
 
@@ -287,6 +289,7 @@ class FanOut(Scenario):
     summary = "complete a promise that --fan-out others wait for, until all are told"
     steps = (step("complete", 201),)
     uses_streams = True
+    prepares = True
 
     def stream_path(self, lane: Lane) -> str:
         """Every connection hears of its own promises."""

@@ -98,8 +98,9 @@ def _timers(
     group = session.new_run()
     # They must all exist before the first is due: how fast promises can be made is tried first.
     trial = time.perf_counter()
-    list(ramp(session, target, [1000], "timers, trying the speed"))
-    each_s = (time.perf_counter() - trial) / 1000
+    trial_count = min(timers, 1000)
+    list(ramp(session, target, [trial_count], "timers, trying the speed"))
+    each_s = (time.perf_counter() - trial) / trial_count
     first_ms = time.time_ns() // 10**6 + int((timers + 4 * sampled) * each_s * 1500) + 3000
     listener = _Listener(target, group)
     try:

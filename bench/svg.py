@@ -12,7 +12,7 @@ from typing import Final
 
 WIDTH: Final = 680
 HEIGHT: Final = 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 16, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 28, 14, 46
 COLOURS_COUNT: Final = 8
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from .comparison import Verdict
 from .load import SLOT_S, Slot
 from .results import Report, RunRecord, ScenarioRecord, median_of
+from .scenarios import SCENARIOS
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BARS_SHOWN = 40
@@ -139,10 +140,22 @@ def remarks(scenarios: Sequence[ScenarioRecord]) -> list[str]:
     """Sentences about what a reader must not overlook."""
     said = []
     for one in scenarios:
+        if SCENARIOS[one.scenario].prepares:
+            said.append(
+                f"{one.title}: between operations there is much to prepare; ops/s and shares "
+                "include that, latencies do not."
+            )
+        synced = median_of([run.sync_p50_ms for run in one.runs])
+        if one.connections == 1 and synced is not None:
+            over = (median_of([run.latency_ms["p50"] for run in one.runs]) or 0.0) - synced
+            said.append(
+                f"{one.title}: append + fdatasync alone take {synced:.2f} ms (p50), all the rest "
+                f"{over:.2f} ms."
+            )
         if any(run.generator_limits for run in one.runs):
             said.append(
                 f"{one.title}: the load generator was the bottleneck; the server may be faster "
-                "than this. Use more --processes."
+                "than this. Use more --processes, if there are cores for them."
             )
         unfinished = sum(run.unfinished for run in one.runs)
         if unfinished:

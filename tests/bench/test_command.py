@@ -54,7 +54,7 @@ def test_studies_and_a_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "mix = {read = 3, locks = 1}\n"
     )
     studies = ("memory", "recovery", "timers")
-    sizes = ("--counts", "100,300", "--timers", "200", "--samples", "20", "--window", "1")
+    sizes = ("--counts", "50,100", "--timers", "200", "--samples", "20", "--window", "1")
     options = ("--no-ceilings", "--load-rate", "50", "--json", str(file))
 
     assert cli.run(["bench", "mixed", *studies, "--file", str(mix), *sizes, *options]) == 0
@@ -64,8 +64,8 @@ def test_studies_and_a_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert set(found.scenarios[1].runs[0].steps_ms) == {
         *("read: read", "locks: acquire", "locks: release")
     }
-    assert [row["promises stored"] for row in found.studies["recovery"]] == [100, 300]
-    assert [row["pending promises"] for row in found.studies["memory"]] == [100, 300]
+    assert [row["promises stored"] for row in found.studies["recovery"]] == [50, 100]
+    assert [row["pending promises"] for row in found.studies["memory"]] == [50, 100]
     (timers,) = found.studies["timers"]
     assert timers["samples"] == 20
     assert timers["lost"] == 0
