@@ -131,7 +131,7 @@ def show_steps(console: Console, scenarios: Sequence[ScenarioRecord]) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for one, name, ms in rows:
         shown = (f"{ms[column]:.2f}" for column in ("p50", "p99", "p99.9", "max"))
-        table.add_row(name if ": " in name else f"{one.scenario}: {name}", *shown)
+        table.add_row(f"{one.title}: {name}", *shown)
     console.print()
     console.print(table)
 
@@ -146,7 +146,7 @@ def remarks(scenarios: Sequence[ScenarioRecord]) -> list[str]:
                 "include that, latencies do not."
             )
         synced = median_of([run.sync_p50_ms for run in one.runs])
-        if one.connections == 1 and synced is not None:
+        if one.connections == 1 and synced is not None and not one.typical.steps_ms:
             over = (median_of([run.latency_ms["p50"] for run in one.runs]) or 0.0) - synced
             said.append(
                 f"{one.title}: append + fdatasync alone take {synced:.2f} ms (p50), all the rest "
