@@ -1,6 +1,7 @@
 """`troth bench`: the command line of the benchmark."""
 
 import contextlib
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from .client import BenchError, Target, UnreachableError
 from .comparison import compare
+from .load import SLOT_S
 from .machine import divide_cores, environment
 from .mix import read_mix
 from .page import make_page
@@ -288,7 +290,8 @@ def _plan(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str, 
         server_arguments=options["serve_options"],
         workload={
             "duration_s": options["duration"],
-            "warm_up_s": options["warm_up"],
+            # Whole slots, so that no slot is half warm-up and half measured.
+            "warm_up_s": math.ceil(options["warm_up"] / SLOT_S) * SLOT_S,
             "request_timeout_s": options["timeout"],
             "mix": mix,
             **{
