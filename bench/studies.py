@@ -1,0 +1,224 @@
+"""Measurements that are not about throughput: timers, recovery, memory.
+
+Each returns rows: a mapping from column to number, the first column being what was varied.
+"""
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from .client import BenchError, Target
+from .histogram import Histogram
+from .load import run, workload_for
+from .machine import usage
+from .results import milliseconds
+from .session import Session, ramp
+from .wire import Events, Requests
+
+Row = dict[str, Any]
+
+CONFIRM_WAIT_S: Final = 30.0
+_LATENESS: Final = re.compile(r'timer_lateness_total\{[^}]*"(?:le_(\d+)_ms|(all))"\} (\S+)')
+
+
+def study_memory(session: Session, counts: Sequence[int]) -> list[Row]:
+    """Resident memory of the server by pending promise, beyond what it needs when empty."""
+    rows: list[Row] = []
+    with session.own_server() as server:
+        target = server.target
+        assert target.process_id is not None
+        # What the first requests bring in (code, buffers) is no promise's memory.
+        list(ramp(session, target, [500], "memory, warming up"))
+        before = usage(target.process_id)
+        for count in ramp(session, target, counts, "memory"):
+            now = usage(target.process_id)
+            if before is None or now is None:
+                raise BenchError("this system does not say how much memory a process uses")
+            grown = now.memory_bytes - before.memory_bytes
+            rows.append(
+                {
+                    "pending promises": count,
+                    "resident MB": round(now.memory_bytes / 1e6, 1),
+                    "bytes a promise": round(grown / count),
+                }
+            )
+    return rows
+
+
+def study_recovery(session: Session, counts: Sequence[int]) -> list[Row]:
+    """How long a server takes to be ready, by promises stored: killed, and stopped in order."""
+    rows: list[Row] = []
+    with session.own_server() as server:
+        for count in ramp(session, server.target, counts, "recovery"):
+            server.kill()
+            session.begin(f"recovery: {count:,} promises, after a kill")
+            after_kill_s = server.start()
+            server.stop()
+            after_stop_s = server.start()
+            size = sum(file.stat().st_size for file in server.data.rglob("*") if file.is_file())
+            rows.append(
+                {
+                    "promises stored": count,
+                    "after kill -9, s": round(after_kill_s, 3),
+                    "after a stop, s": round(after_stop_s, 3),
+                    "data MB": round(size / 1e6, 1),
+                }
+            )
+    return rows
+
+
+def study_timers(
+    session: Session,
+    target: Target | None,
+    *,
+    timers: int,
+    window_s: float,
+    load_rate: float,
+    sampled: int,
+) -> list[Row]:
+    """How late promises time out, `timers` of them within `window_s`, while others are created.
+
+    `sampled` of them are subscribed to: what counts is when the message is here. That includes the
+    way to the worker. Where the server tells its own lateness (ours does, in /metrics), it is shown
+    beside it. Raises BenchError.
+    """
+    if target is not None:
+        return [_timers(session, target, timers, window_s, load_rate, sampled)]
+    with session.own_server() as server:
+        return [_timers(session, server.target, timers, window_s, load_rate, sampled)]
+
+
+def _timers(
+    session: Session, target: Target, timers: int, window_s: float, load_rate: float, sampled: int
+) -> Row:
+    group = session.new_run()
+    # They must all exist before the first is due: how fast promises can be made is tried first.
+    trial = time.perf_counter()
+    trial_count = min(timers, 1000)
+    list(ramp(session, target, [trial_count], "timers, trying the speed"))
+    each_s = (time.perf_counter() - trial) / trial_count
+    first_ms = time.time_ns() // 10**6 + int((timers + 4 * sampled) * each_s * 1500) + 3000
+    listener = _Listener(target, group)
+    try:
+        session.begin(f"timers: {timers:,} promises")
+        deadlines = _sampled_promises(target, group, sampled, first_ms, window_s)
+        spread = {"timeout_ms": first_ms, "spread_ms": int(window_s * 1000)}
+        list(ramp(session, target, [timers], "timers", **spread))
+        spare_s = first_ms / 1000 - time.time()
+        if spare_s < 0:
+            raise BenchError("the timers could not all be made in time; ask for fewer")
+        lateness_before = _server_lateness(target)
+        session.begin(f"timers: {timers:,} due within {window_s:g} s, {load_rate:g} creates/s")
+        load = workload_for(
+            target,
+            scenario="create",
+            run=session.new_run(),
+            rate=load_rate,
+            connections=64,
+            warm_up_s=max(0.0, spare_s - 0.5),
+            duration_s=window_s + 1.0,
+            cpu=session.cores.load_core(0),
+        )
+        loaded = run([load], target.process_id, None, session.note)
+        listener.wait(sampled)
+    finally:
+        listener.close()
+    late = Histogram()
+    for identifier, came_ms in list(listener.came_ms.items()):
+        late.record(int((came_ms - deadlines[identifier]) * 1e6))
+    row: Row = {
+        "timers": timers,
+        "window, seconds": window_s,
+        "creates/s beside": round(loaded.throughput),
+        "samples": late.count,
+        "lost": sampled - late.count,
+        "message late p50 ms": milliseconds(late.percentile(50)),
+        "message late p99 ms": milliseconds(late.percentile(99)),
+        "message late max ms": milliseconds(late.maximum),
+    }
+    after = _server_lateness(target)
+    if after:
+        fired = {name: count - lateness_before.get(name, 0.0) for name, count in after.items()}
+        row["server: timer p99 at most, ms"] = _bound(fired, 0.99)
+    return row
+
+
+def _sampled_promises(
+    target: Target, group: str, count: int, first_ms: int, window_s: float
+) -> Mapping[str, int]:
+    """Create promises and subscribe to them; return when each is due."""
+    deadlines = {}
+    for number in range(count):
+        identifier = f"{group}-s{number}"
+        deadline_ms = first_ms + int(window_s * 1000 * number / count)
+        made, answer = target.ask("POST", "/promises", {"id": identifier, "timeout": deadline_ms})
+        subscription = {
+            "id": "s",
+            "promiseId": identifier,
+            "timeout": deadline_ms + 60_000,
+            "recv": f"poll://{group}/w",
+        }
+        if made == 201:
+            made, answer = target.ask("POST", "/subscriptions", subscription)
+        if made != 201:
+            raise BenchError(f"a sampled timer could not be made: {made} {answer}")
+        deadlines[identifier] = deadline_ms
+    return deadlines
+
+
+class _Listener:
+    """A worker's stream, read in a thread: when each message came, by promise."""
+
+    def __init__(self, target: Target, group: str) -> None:
+        self.came_ms: dict[str, float] = {}
+        address = (target.poll_host, target.poll_port)
+        self._socket = socket.create_connection(address, CONFIRM_WAIT_S)
+        self._socket.settimeout(None)
+        requests = Requests(f"{address[0]}:{address[1]}", target.authorization)
+        self._socket.sendall(requests.make("GET", f"{target.poll_prefix}/{group}/w"))
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        events = Events()
+        while data := self._socket.recv(65536):
+            now_ms = time.time_ns() / 1e6
+            for event in events.feed(data):
+                promise = json.loads(event).get("promise", {})
+                with self._changed:
+                    self.came_ms.setdefault(promise.get("id", ""), now_ms)
+                    self._changed.notify_all()
+
+    def wait(self, count: int) -> None:
+        """Return when so many have come, or nothing more is to be expected."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.came_ms) >= count, CONFIRM_WAIT_S)
+
+    def close(self) -> None:
+        """End the stream and the thread."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+
+def _server_lateness(target: Target) -> dict[str, float]:
+    """How many timers were how late, as the server counts them; empty if it does not say."""
+    status, text = target.ask("GET", "/metrics")
+    counts: dict[str, float] = {}
+    if status == 200 and isinstance(text, str):
+        for bound, everything, value in _LATENESS.findall(text):
+            name = bound or everything
+            counts[name] = counts.get(name, 0.0) + float(value)
+    return counts
+
+
+def _bound(counts: Mapping[str, float], share: float) -> float | None:
+    """The smallest bound that this share of all timers did not exceed."""
+    wanted = counts.get("all", 0.0) * share
+    bounds = sorted(int(name) for name in counts if name != "all")
+    return next((float(one) for one in bounds if counts[str(one)] >= wanted > 0), None)
