@@ -16,9 +16,11 @@ import pytest
 from tests.clients.listening import EventStream
 from tests.helpers.server import ServerDiedError, ServerProcess, http_json
 
-# A server that begins to read its log only when it finds a file named `go`.
+# A server that begins to read its log only when it finds a file named `go`. Until then it is between
+# two records for ever, where recovery looks whether the server was told to stop.
 SLOW_SERVER: Final = """
 import pathlib, sys, time
+import trio
 from troth.http.cli import main
 from troth.shards.storage import DirectoryStorage
 
@@ -26,6 +28,7 @@ read = DirectoryStorage.records
 
 def wait_and_read(self):
     while not pathlib.Path("go").exists():
+        trio.from_thread.check_cancelled()
         time.sleep(0.01)
     return read(self)
 
