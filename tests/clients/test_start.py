@@ -16,8 +16,8 @@ import pytest
 from tests.clients.listening import EventStream
 from tests.helpers.server import ServerDiedError, ServerProcess, http_json
 
-# A server that begins to read its log only when it finds a file named `go`. Until then it is between
-# two records for ever, where recovery looks whether the server was told to stop.
+# A server that begins to read its log only when it finds a file named `go`. Until then it is
+# between two records for ever, where recovery looks whether the server was told to stop.
 SLOW_SERVER: Final = """
 import pathlib, sys, time
 import trio
