@@ -72,6 +72,9 @@ class Connection:
     context: WorkerContext
     url: str
     config: Config
+    received: bytes = b""
+    """What was read of the first request already, by the hot lane, since `received_since`."""
+    received_since: float = 0.0
 
     def __post_init__(self) -> None:
         """Start idle."""
@@ -128,6 +131,13 @@ class Connection:
     # Reading.
 
     async def _read(self) -> None:
+        if self.received:
+            received, self.received = self.received, b""
+            self._header_deadline = self.received_since + self.limits.header_timeout_ms / 1000
+            try:
+                await self._protocol.handle(RawData(received))
+            except _RefusedError:
+                return
         while True:
             try:
                 with trio.CancelScope(deadline=self._read_deadline()) as self._waiting:

@@ -21,7 +21,7 @@ from .decoding import NO_HEADERS, CallHeaders
 from .endpoints import Call, Endpoint, Header
 from .errors import ApiError, error_response
 from .requests import Request, Response
-from .router import Router
+from .router import Match, Router
 
 _REQUEST_ID_LIMIT_BYTES = 256
 _log = structlog.get_logger(__name__)
@@ -30,9 +30,12 @@ _log = structlog.get_logger(__name__)
 class Dispatcher:
     """Answers requests of one port with the endpoints of its table."""
 
-    def __init__(self, api: Api, endpoints: tuple[Endpoint, ...]) -> None:
-        """Compile the table."""
+    def __init__(
+        self, api: Api, endpoints: tuple[Endpoint, ...], handlers_api: Api | None = None
+    ) -> None:
+        """Compile the table. `handlers_api`, if given, is what handlers get in place of `api`."""
         self._api = api
+        self._handlers_api = handlers_api or api
         self._router = Router(endpoints)
         self._cors = Cors(api.settings.cors_allow_origin)
 
@@ -67,6 +70,13 @@ class Dispatcher:
             if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
                 return Response(204, headers=list(error.headers))
             raise
+        return await self.carry_out(request, match)
+
+    async def carry_out(self, request: Request, match: Match) -> Response:
+        """Answer a request whose endpoint is known. Raises ApiError.
+
+        The last two headers of every answer are not there yet.
+        """
         endpoint = match.endpoint
         request.endpoint = endpoint.name
         self._cors.refuse_foreign_write(request.method, request.headers)
@@ -79,7 +89,9 @@ class Dispatcher:
         body = None
         if endpoint.body is not None:
             body = decoding.decode_body(endpoint.body, request.body, self._api.limits)
-        response = await endpoint.handler(self._api, Call(request, match.values, headers, body))
+        response = await endpoint.handler(
+            self._handlers_api, Call(request, match.values, headers, body)
+        )
         response.headers += cors_headers
         return response
 
