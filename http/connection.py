@@ -125,7 +125,7 @@ class Connection:
         actions, self._stop_actions = self._stop_actions, []
         for action in actions:
             action()
-        if self._is_idle:
+        if self._is_idle and not self.received:
             self._reading.cancel()
 
     # Reading.
@@ -137,6 +137,8 @@ class Connection:
             try:
                 await self._protocol.handle(RawData(received))
             except _RefusedError:
+                return
+            if self._is_stopping and self._is_idle:
                 return
         while True:
             try:

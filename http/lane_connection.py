@@ -142,9 +142,16 @@ class LaneConnection:
             self.close()
 
     def stop(self) -> None:
-        """End as soon as the request in flight has been answered; at once if there is none."""
+        """End as soon as the request in flight has been answered; at once if there is none.
+
+        One that has not arrived whole may be in flight too; hypercorn's side knows what to do.
+        """
         self._is_stopping = True
-        if not self._is_busy and self._out is None and not self.is_closed:
+        if self._is_busy or self._out is not None or self.is_closed:
+            return
+        if self.received:
+            self._hand_over()
+        else:
             self.close()
 
     def close(self) -> None:
@@ -203,9 +210,6 @@ class LaneConnection:
         return True
 
     def _hand_over(self) -> None:
-        if self._is_stopping:
-            self.close()
-            return
         self.is_closed = self.is_handed_over = True
         self.ended()
 

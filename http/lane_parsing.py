@@ -53,7 +53,7 @@ class Parser:
         """Take the limits beyond which a request is not served here."""
         self._head_limit_bytes = head_limit_bytes
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
-        self._fields = b""
+        self._fields: bytes | None = None
         self._headers: Mapping[bytes, bytes] = {}
         self._length_bytes = 0
 
