@@ -8,7 +8,6 @@ import binascii
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -44,8 +43,7 @@ _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
 
 
-@dataclass(frozen=True, slots=True)
-class CallHeaders:
+class CallHeaders(Struct, frozen=True):
     """The request headers that change what an endpoint does."""
 
     idempotency_key: str | None = None

@@ -92,7 +92,8 @@ class Dispatcher:
         response = await endpoint.handler(
             self._handlers_api, Call(request, match.values, headers, body)
         )
-        response.headers += cors_headers
+        if cors_headers:
+            response.headers += cors_headers
         return response
 
 
@@ -119,9 +120,9 @@ def request_id(given: bytes | None) -> str:
 
 
 def _call_headers(endpoint: Endpoint, request: Request) -> CallHeaders:
-    if not endpoint.reads:
-        return NO_HEADERS
     reads, headers = endpoint.reads, request.headers
+    if endpoint.reads_raw.isdisjoint(headers):
+        return NO_HEADERS
     return CallHeaders(
         idempotency_key=decoding.text_header(
             headers, "Idempotency-Key", core_limits.IDEMPOTENCY_KEY_LIMIT_BYTES
