@@ -42,7 +42,8 @@ class _Template:
         self._pattern = _compile(template)
         # Most templates are something fixed and then an id: those need no regular expression.
         last = _LAST.fullmatch(template)
-        self._fixed, self._name = (last[1], last[2]) if last is not None else (None, "")
+        self._fixed: str | None = None if last is None else last[1]
+        self._name: str = "" if last is None else last[2]
 
     def may_begin(self, first: str | None) -> bool:
         """Whether a path may have this first segment (None: one that no template names)."""
