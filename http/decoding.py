@@ -123,6 +123,9 @@ def string_map(entries: Mapping[str, str | None] | None) -> dict[str, str] | Non
     """Tags or headers, sorted by name as answers show them; None if there are none."""
     if not entries:
         return None
+    if len(entries) == 1:
+        ((key, entry),) = entries.items()
+        return {key: entry or ""}
     return {key: entries[key] or "" for key in sorted(entries)}
 
 
