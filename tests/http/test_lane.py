@@ -254,8 +254,9 @@ STRICT: Final[dict[str, list[bytes]]] = {
     "a request as body": [_POST + b"Content-Length: %d\r\n\r\n" % len(_GET) + _GET + _GET],
     "many in one go": [_GET * 40],
     "errors in the middle": [_GET + _POST + b"Content-Length: 3\r\n\r\n{x}" + _GET],
-    "close in the middle": [_GET + _GET[:-2] + b"Connection: close\r\n\r\n" + _GET],
-    "1.0 in the middle": [_GET + _GET.replace(b"1.1", b"1.0") + _GET],
+    # Nothing follows these two: whether h11 refuses that before the answer is a matter of luck.
+    "close at the end": [_GET + _GET[:-2] + b"Connection: close\r\n\r\n"],
+    "1.0 at the end": [_GET + _GET.replace(b"1.1", b"1.0")],
     "a page in the middle": [_GET + b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" + _GET],
     "HEAD in the middle": [_GET + _GET.replace(b"GET", b"HEAD") + _GET],
     "OPTIONS in the middle": [_GET + _GET.replace(b"GET", b"OPTIONS") + _GET],
