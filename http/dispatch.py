@@ -43,13 +43,12 @@ class Dispatcher:
         """Answer a request. Raises nothing but cancellation."""
         with bound_contextvars(request_id=request.id, peer=request.peer):
             try:
-                response = await self._answer(request)
+                return await self._answer(request)
             except ApiError as error:
                 return self.refuse(request, error)
             except Exception:
                 _log.exception("a request failed", endpoint=request.endpoint)
                 return self.refuse(request, ApiError(Code.INTERNAL))
-        return _marked(request, response)
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """Make the answer to a refused request; a browser may read it if its origin is allowed."""
@@ -63,20 +62,17 @@ class Dispatcher:
     async def _answer(self, request: Request) -> Response:
         preflight = self._cors.preflight(request.method, request.headers)
         if preflight is not None:
-            return preflight
+            return _marked(request, preflight)
         try:
             match = self._router.match(request.method, request.raw_path)
         except ApiError as error:
             if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
-                return Response(204, headers=list(error.headers))
+                return _marked(request, Response(204, headers=list(error.headers)))
             raise
         return await self.carry_out(request, match)
 
     async def carry_out(self, request: Request, match: Match) -> Response:
-        """Answer a request whose endpoint is known. Raises ApiError.
-
-        The last two headers of every answer are not there yet.
-        """
+        """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
         endpoint = match.endpoint
         request.endpoint = endpoint.name
         self._cors.refuse_foreign_write(request.method, request.headers)
@@ -94,7 +90,7 @@ class Dispatcher:
         )
         if cors_headers:
             response.headers += cors_headers
-        return response
+        return _marked(request, response)
 
 
 def _marked(request: Request, response: Response) -> Response:

@@ -25,7 +25,6 @@ from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.shard import Asker
 
-from .api import VERSION_HEADER_VALUE
 from .dispatch import Dispatcher
 from .errors import ApiError
 from .metrics import Metrics
@@ -268,12 +267,12 @@ class Exchange:
     def _end(self, response: Response) -> None:
         request = self._request
         assert request.held is not None, "the connection has made them"
-        self._answered(render(response, request.id), request.held)
+        self._answered(render(response), request.held)
         duration_s = time.perf_counter() - self._start
         self._metrics.count(request.endpoint, response.status, duration_s)
 
 
-def render(response: Response, request_id: str) -> bytes:
+def render(response: Response) -> bytes:
     """An answer's bytes, as Quart and hypercorn would write them."""
     body = response.body
     if response.status == 204:
@@ -282,10 +281,7 @@ def render(response: Response, request_id: str) -> bytes:
         parts = [b"HTTP/1.1 %d \r\ncontent-length: %d\r\n" % (response.status, len(body))]
     for field in response.headers:
         parts.append(b"%s: %s\r\n" % field)
-    parts.append(
-        b"request-id: %s\r\nresonate-version: %s\r\ndate: %s\r\n\r\n"
-        % (request_id.encode(), VERSION_HEADER_VALUE, _date.text())
-    )
+    parts.append(b"date: %s\r\n\r\n" % _date.text())
     parts.append(body)
     return b"".join(parts)
 

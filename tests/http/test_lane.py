@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,18 +35,36 @@ _MOMENTS: Final = re.compile(
     rb'-[0-9a-f]{12}|"cursor":"[^"]*"'
 )
 
+pytestmark = pytest.mark.slow
+
 Servers = tuple[ServerProcess, ServerProcess]
+
+
+@contextmanager
+def running(directory: Path, *arguments: str) -> Iterator[Servers]:
+    """Two servers that differ in the lane only."""
+    common = ("--url", "http://troth", "--keep-alive-timeout-ms", "2500", "--shards", "4")
+    with (
+        ServerProcess(directory / "lane", *common, *arguments, "--hot-lane") as lane,
+        ServerProcess(directory / "quart", *common, *arguments, "--no-hot-lane") as quart,
+    ):
+        yield lane, quart
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    common = ("--url", "http://troth", "--keep-alive-timeout-ms", "2500", "--shards", "4")
-    places = tmp_path_factory.mktemp("lane"), tmp_path_factory.mktemp("quart")
-    with (
-        ServerProcess(places[0], *common, "--hot-lane") as lane,
-        ServerProcess(places[1], *common, "--no-hot-lane") as quart,
-    ):
-        yield lane, quart
+    with running(tmp_path_factory.mktemp("plain")) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    settings = ("--basic-auth", "x=y", "--cors-allow-origin", "http://friend")
+    with running(tmp_path_factory.mktemp("guarded"), *settings) as both:
+        yield both
+
+
+AUTHORIZATION: Final = b"Authorization: Basic eDp5\r\n"
 
 
 def lane_numbers(server: ServerProcess) -> dict[str, float]:
@@ -60,7 +79,7 @@ def lane_numbers(server: ServerProcess) -> dict[str, float]:
 
 def metrics(server: ServerProcess) -> tuple[int, str]:
     with Wire(server.url) as wire:
-        wire.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        wire.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + AUTHORIZATION + b"\r\n")
         answer = wire.answer()
     return answer.status, answer.body.decode()
 
@@ -203,10 +222,10 @@ def random_request(chance: random.Random) -> bytes:
             "traceparent": ["00-1-2-01"],
             "Connection": ["keep-alive", "Keep-Alive"],
             "Content-Type": ["text/plain", "application/json"],
-            "Origin": ["http://elsewhere"],
-            "Authorization": ["Basic eDp5"],
+            "Origin": ["http://elsewhere", "http://friend", "http://troth"],
+            "Authorization": ["Basic eDp5", "Basic eDp6", "basic  eDp5", "Basic !", "Bearer x"],
         }.items()
-        if chance.random() < 0.15
+        if chance.random() < (0.5 if key == "Authorization" else 0.15)
     }
     body = None
     if row.body is not None:
@@ -222,9 +241,21 @@ def random_request(chance: random.Random) -> bytes:
 
 
 async def test_random_requests_are_answered_alike(servers: Servers) -> None:
+    await compare_random(servers, RANDOM_REQUESTS_COUNT)
+
+
+async def test_credentials_and_origins_are_judged_alike(guarded: Servers) -> None:
+    before = lane_numbers(guarded[0])["requests_total"]
+
+    await compare_random(guarded, RANDOM_REQUESTS_COUNT // 3)
+
+    assert lane_numbers(guarded[0])["requests_total"] - before > RANDOM_REQUESTS_COUNT // 6
+
+
+async def compare_random(servers: Servers, count: int) -> None:
     chance = random.Random(SEED)
     print(f"TROTH_LANE_SEED={SEED}")
-    for _ in range(RANDOM_REQUESTS_COUNT // 10):
+    for _ in range(count // 10):
         await compare(servers, [random_request(chance) for _ in range(10)])
 
 

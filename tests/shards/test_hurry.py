@@ -11,7 +11,7 @@ from troth.core.commands import CompletePromise, CreatePromise, ReadPromise
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
 from troth.persistence.errors import LogFailure
-from troth.shards.errors import Overloaded, ShardsError, StorageFailed, Stopping
+from troth.shards.errors import Overloaded, ShardsError, Stopping, StorageFailed
 
 from .stage import EPOCH_MS, FAR_MS, id_in, matching, settle, stage
 
@@ -108,14 +108,18 @@ async def test_refusals_come_at_once_and_leave_nothing_behind() -> None:
             s.shards.submit(ReadPromise("a"), None, refused)
 
 
+async def ask_a_log_that_fails(asker: CalledBack) -> None:
+    async with stage(1) as s:
+        s.shards.submit(CreatePromise(id_in(0, 1, "a"), FAR_MS), None, asker)
+        s.shards.turn()
+        s.writer.fail()
+        await trio.sleep_forever()
+
+
 async def test_a_failing_log_refuses_those_who_are_called_back() -> None:
     asker = CalledBack()
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with stage(1) as s:
-            s.shards.submit(CreatePromise(id_in(0, 1, "a"), FAR_MS), None, asker)
-            s.shards.turn()
-            s.writer.fail()
-            await trio.sleep(1)
+        await ask_a_log_that_fails(asker)
     assert matching(caught.value, LogFailure)
     assert [type(error) for error in asker.errors] == [StorageFailed]
     assert asker.replies == []
