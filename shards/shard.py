@@ -133,6 +133,10 @@ class Turn:
     bodies: list[bytes] = field(default_factory=list)
 
 
+# Stands between turns; nothing is ever added to it.
+_NO_TURN = Turn()
+
+
 @dataclass(frozen=True, slots=True)
 class ShardStatistics:
     """Counts of one shard; `timer_lateness_total` says how many timers were at most how late."""
@@ -186,7 +190,7 @@ class Shard:
         self._wheel: TimingWheel[TimerKey] = TimingWheel(clock.now_ms())
         self._held_back: deque[Turn] = deque()
         self._position = committer.durable_position
-        self._turn = Turn()
+        self._turn = _NO_TURN
         self._sleeper: trio.lowlevel.Task | None = None
         self._sleeps_until_ms: int | None = None
         self._commands_count = 0
@@ -325,7 +329,7 @@ class Shard:
                 turn.answers[-1] = (asker, place, step.reply)
         self._turns_count += 1
         self._commit(turn)
-        self._turn = Turn()
+        self._turn = _NO_TURN
 
     def _collect_due(self, now_ms: int) -> None:
         wake_ms = self._wheel.next_wake_ms()
