@@ -51,7 +51,7 @@ class Code(IntEnum):
     @property
     def status(self) -> int:
         """The HTTP status: the code's first three digits."""
-        return self.value // 100
+        return self // 100
 
 
 OURS = frozenset(

@@ -68,6 +68,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "mailbox_limit_count",
     ),
     "Limits of connections": (
+        "hot_lane",
         "connection_limit_count",
         "header_timeout_ms",
         "body_timeout_ms",

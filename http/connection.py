@@ -72,6 +72,9 @@ class Connection:
     context: WorkerContext
     url: str
     config: Config
+    received: bytes = b""
+    """What was read of the first request already, by the hot lane, since `received_since`."""
+    received_since: float = 0.0
 
     def __post_init__(self) -> None:
         """Start idle."""
@@ -122,12 +125,21 @@ class Connection:
         actions, self._stop_actions = self._stop_actions, []
         for action in actions:
             action()
-        if self._is_idle:
+        if self._is_idle and not self.received:
             self._reading.cancel()
 
     # Reading.
 
     async def _read(self) -> None:
+        if self.received:
+            received, self.received = self.received, b""
+            self._header_deadline = self.received_since + self.limits.header_timeout_ms / 1000
+            try:
+                await self._protocol.handle(RawData(received))
+            except _RefusedError:
+                return
+            if self._is_stopping and self._is_idle:
+                return
         while True:
             try:
                 with trio.CancelScope(deadline=self._read_deadline()) as self._waiting:

@@ -8,7 +8,6 @@ import binascii
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -44,8 +43,7 @@ _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
 
 
-@dataclass(frozen=True, slots=True)
-class CallHeaders:
+class CallHeaders(Struct, frozen=True):
     """The request headers that change what an endpoint does."""
 
     idempotency_key: str | None = None
@@ -125,6 +123,9 @@ def string_map(entries: Mapping[str, str | None] | None) -> dict[str, str] | Non
     """Tags or headers, sorted by name as answers show them; None if there are none."""
     if not entries:
         return None
+    if len(entries) == 1:
+        ((key, entry),) = entries.items()
+        return {key: entry or ""}
     return {key: entries[key] or "" for key in sorted(entries)}
 
 

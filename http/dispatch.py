@@ -21,7 +21,7 @@ from .decoding import NO_HEADERS, CallHeaders
 from .endpoints import Call, Endpoint, Header
 from .errors import ApiError, error_response
 from .requests import Request, Response
-from .router import Router
+from .router import Match, Router
 
 _REQUEST_ID_LIMIT_BYTES = 256
 _log = structlog.get_logger(__name__)
@@ -30,9 +30,12 @@ _log = structlog.get_logger(__name__)
 class Dispatcher:
     """Answers requests of one port with the endpoints of its table."""
 
-    def __init__(self, api: Api, endpoints: tuple[Endpoint, ...]) -> None:
-        """Compile the table."""
+    def __init__(
+        self, api: Api, endpoints: tuple[Endpoint, ...], handlers_api: Api | None = None
+    ) -> None:
+        """Compile the table. `handlers_api`, if given, is what handlers get in place of `api`."""
         self._api = api
+        self._handlers_api = handlers_api or api
         self._router = Router(endpoints)
         self._cors = Cors(api.settings.cors_allow_origin)
 
@@ -40,13 +43,12 @@ class Dispatcher:
         """Answer a request. Raises nothing but cancellation."""
         with bound_contextvars(request_id=request.id, peer=request.peer):
             try:
-                response = await self._answer(request)
+                return await self._answer(request)
             except ApiError as error:
                 return self.refuse(request, error)
             except Exception:
                 _log.exception("a request failed", endpoint=request.endpoint)
                 return self.refuse(request, ApiError(Code.INTERNAL))
-        return _marked(request, response)
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """Make the answer to a refused request; a browser may read it if its origin is allowed."""
@@ -60,13 +62,17 @@ class Dispatcher:
     async def _answer(self, request: Request) -> Response:
         preflight = self._cors.preflight(request.method, request.headers)
         if preflight is not None:
-            return preflight
+            return _marked(request, preflight)
         try:
             match = self._router.match(request.method, request.raw_path)
         except ApiError as error:
             if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
-                return Response(204, headers=list(error.headers))
+                return _marked(request, Response(204, headers=list(error.headers)))
             raise
+        return await self.carry_out(request, match)
+
+    async def carry_out(self, request: Request, match: Match) -> Response:
+        """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
         endpoint = match.endpoint
         request.endpoint = endpoint.name
         self._cors.refuse_foreign_write(request.method, request.headers)
@@ -79,9 +85,12 @@ class Dispatcher:
         body = None
         if endpoint.body is not None:
             body = decoding.decode_body(endpoint.body, request.body, self._api.limits)
-        response = await endpoint.handler(self._api, Call(request, match.values, headers, body))
-        response.headers += cors_headers
-        return response
+        response = await endpoint.handler(
+            self._handlers_api, Call(request, match.values, headers, body)
+        )
+        if cors_headers:
+            response.headers += cors_headers
+        return _marked(request, response)
 
 
 def _marked(request: Request, response: Response) -> Response:
@@ -107,9 +116,9 @@ def request_id(given: bytes | None) -> str:
 
 
 def _call_headers(endpoint: Endpoint, request: Request) -> CallHeaders:
-    if not endpoint.reads:
-        return NO_HEADERS
     reads, headers = endpoint.reads, request.headers
+    if endpoint.reads_raw.isdisjoint(headers):
+        return NO_HEADERS
     return CallHeaders(
         idempotency_key=decoding.text_header(
             headers, "Idempotency-Key", core_limits.IDEMPOTENCY_KEY_LIMIT_BYTES

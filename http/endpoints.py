@@ -25,6 +25,8 @@ from .fields import Schema
 from .rendering import JsonObject, dump
 from .requests import Request, Response, json_response
 
+_REFUSALS_FROM = 40000  # codes from here on have a status of 400 or more
+
 
 class Header(StrEnum):
     """Request headers that endpoints may read."""
@@ -41,8 +43,7 @@ FENCE = (Header.TASK_ID, Header.TASK_COUNTER)
 TRACE = (Header.TRACEPARENT, Header.TRACESTATE)
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Struct, eq=False):
     """A request that has passed all general checks, with everything decoded."""
 
     request: Request
@@ -102,10 +103,13 @@ class Endpoint:
     sheltered: bool = True
     deprecated: bool = False
     reads: frozenset[Header] = field(init=False)
+    reads_raw: frozenset[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Keep the headers as a set, for quick looks."""
+        """Keep the headers as sets, for quick looks: as they are, and as requests have them."""
         object.__setattr__(self, "reads", frozenset(self.headers))
+        raw = frozenset(header.value.lower().encode() for header in self.headers)
+        object.__setattr__(self, "reads_raw", raw)
 
 
 ID_PARAMETER = Parameter(
@@ -123,7 +127,7 @@ async def ask(api: Api, call: Call, command: Command) -> Reply:
         reply = await api.shards.ask(command, call.request.held)
     except ShardsError as error:
         raise shards_error(error) from error
-    if reply.code.status >= 400:
+    if reply.code >= _REFUSALS_FROM:
         raise ApiError(reply.code)
     return reply
 

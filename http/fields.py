@@ -66,6 +66,11 @@ class Field:
     example: Any = None
     required: bool = False
 
+    @property
+    def may_be_absent(self) -> bool:
+        """Whether nothing needs to be checked if the field is absent or null."""
+        return not self.required
+
     def check(self, value: Any, limits: RequestLimits) -> str | None:
         """Say what is wrong with a value that has the right type; None if nothing is."""
         raise NotImplementedError
@@ -272,6 +277,11 @@ class Nested(Field):
 
     body: type[Struct] = Struct
 
+    @property
+    def may_be_absent(self) -> bool:
+        """Not if something inside is required: then that is what is missing."""
+        return not _has_required(self.body)
+
     def check(self, value: Struct | None, limits: RequestLimits) -> str | None:
         """Nothing: `problems` descends into it."""
         return None
@@ -325,11 +335,11 @@ def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[Fiel
     found = []
     for attribute, name, marker in rules(type(body)):
         value = getattr(body, attribute)
+        if value is None and marker.may_be_absent:
+            continue
         if isinstance(marker, Nested):
-            if value is None and _has_required(marker.body):
-                value = marker.body()
-            if value is not None:
-                found.extend(problems(value, limits, f"{prefix}{name}."))
+            inner = marker.body() if value is None else value
+            found.extend(problems(inner, limits, f"{prefix}{name}."))
             continue
         problem = marker.check(value, limits)
         if isinstance(marker, Entries) and problem is None:

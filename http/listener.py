@@ -20,6 +20,7 @@ from troth.core.codes import Code
 
 from .connection import WRITE_TIMEOUT_MS, ASGIApplication, Connection, ConnectionLimits, make_config
 from .errors import ApiError, error_body
+from .lane import Lane
 from .setting_kinds import ListenAddress
 from .settings import Settings
 
@@ -71,7 +72,8 @@ class Listener:
         self._host = address.host
         self._url = url
         self._limit_count = settings.connection_limit_count
-        self._limits = ConnectionLimits(
+        self.lane: Lane | None = None
+        self.limits = self._limits = ConnectionLimits(
             header_timeout_ms=settings.header_timeout_ms,
             keep_alive_timeout_ms=settings.keep_alive_timeout_ms,
             header_limit_bytes=settings.request_headers_limit_bytes,
@@ -84,6 +86,7 @@ class Listener:
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._ended = trio.Event()
+        self._on_lane_count = 0
         self._is_stopping = False
         self._accepted_count = 0
         self._refused_count = 0
@@ -151,6 +154,8 @@ class Listener:
             self._accepting.cancel()
             for connection in list(self._connections):
                 connection.stop()
+            if self.lane is not None:
+                self.lane.stop()
         await self._ended.wait()
 
     def cut(self) -> None:
@@ -160,12 +165,16 @@ class Listener:
     def statistics(self) -> ListenerStatistics:
         """Return counts of this moment and totals since the start."""
         return ListenerStatistics(
-            connections_count=len(self._connections),
+            connections_count=self._connections_count,
             connections_limit_count=self._limit_count,
             accepted_total_count=self._accepted_count,
             refused_total_count=self._refused_count,
             failed_total_count=self._failed_count,
         )
+
+    @property
+    def _connections_count(self) -> int:
+        return len(self._connections) + self._on_lane_count
 
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         while True:
@@ -178,7 +187,7 @@ class Listener:
                 await trio.sleep(_ACCEPT_PAUSE_S)
                 continue
             self._accepted_count += 1
-            if len(self._connections) >= self._limit_count:
+            if self._connections_count >= self._limit_count:
                 self._refused_count += 1
                 nursery.start_soon(self._refuse, stream)
             else:
@@ -186,10 +195,30 @@ class Listener:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:
+            received, since = b"", 0.0
+            if self.lane is not None:
+                self._on_lane_count += 1
+                try:
+                    handed_over = await self.lane.serve(stream)
+                finally:
+                    self._on_lane_count -= 1
+                if handed_over is None:
+                    return
+                stream = handed_over.stream
+                received, since = handed_over.received, handed_over.since
             connection = Connection(
-                self._application, stream, self._limits, self._context, self.url, self._config
+                self._application,
+                stream,
+                self._limits,
+                self._context,
+                self.url,
+                self._config,
+                received,
+                since,
             )
             self._connections.add(connection)
+            if self._is_stopping:
+                connection.stop()
             try:
                 await connection.run()
             finally:

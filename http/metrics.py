@@ -7,20 +7,25 @@ all others are gauges.
 """
 
 import dataclasses
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -38,19 +43,8 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
-        self._requests = Counter(
-            "troth_http_requests_total",
-            "Requests answered.",
-            ["endpoint", "status"],
-            registry=self._registry,
-        )
-        self._durations = Histogram(
-            "troth_http_request_duration_seconds",
-            "From the last byte of a request to the last of its answer; streams are not in here.",
-            ["endpoint"],
-            buckets=_BUCKETS_S,
-            registry=self._registry,
-        )
+        self._requests = _RequestsCollector()
+        self._registry.register(self._requests)
         self._statistics = _StatisticsCollector(dict(sources))
         self._registry.register(self._statistics)
 
@@ -60,13 +54,56 @@ class Metrics:
 
     def count(self, endpoint: str, status: int, duration_s: float | None) -> None:
         """Note one answered request; without a duration if it was a stream."""
-        self._requests.labels(endpoint, str(status)).inc()
-        if duration_s is not None:
-            self._durations.labels(endpoint).observe(duration_s)
+        self._requests.count(endpoint, status, duration_s)
 
     def render(self) -> bytes:
         """Everything, in Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+class _RequestsCollector(Collector):
+    """Counts requests. As prometheus_client's own counters, but at a tenth of their cost.
+
+    Those take locks and format labels each time; these are only ever touched in the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], int] = {}
+        # Of each endpoint: how many durations fell into each bucket; and their sum, in seconds.
+        self._buckets: dict[str, list[int]] = {}
+        self._sums_s: dict[str, float] = {}
+
+    def count(self, endpoint: str, status: int, duration_s: float | None) -> None:
+        """Note one answered request."""
+        key = endpoint, status
+        self._counts[key] = self._counts.get(key, 0) + 1
+        if duration_s is None:
+            return
+        buckets = self._buckets.get(endpoint)
+        if buckets is None:
+            buckets = self._buckets[endpoint] = [0] * (len(_BUCKETS_S) + 1)
+            self._sums_s[endpoint] = 0.0
+        buckets[bisect_left(_BUCKETS_S, duration_s)] += 1
+        self._sums_s[endpoint] += duration_s
+
+    def collect(self) -> Iterator[Metric]:
+        """All counts, and all durations."""
+        requests = CounterMetricFamily(
+            "troth_http_requests", "Requests answered.", labels=["endpoint", "status"]
+        )
+        for (endpoint, status), count in self._counts.items():
+            requests.add_metric([endpoint, str(status)], count)
+        yield requests
+        durations = HistogramMetricFamily(
+            "troth_http_request_duration_seconds",
+            "From the last byte of a request to the last of its answer; streams are not in here.",
+            labels=["endpoint"],
+        )
+        bounds = [*(str(bound) for bound in _BUCKETS_S), "+Inf"]
+        for endpoint, buckets in self._buckets.items():
+            cumulative = list(zip(bounds, accumulate(buckets), strict=True))
+            durations.add_metric([endpoint], cumulative, self._sums_s[endpoint])
+        yield durations
 
 
 class _StatisticsCollector(Collector):

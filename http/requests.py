@@ -4,16 +4,16 @@ Handlers see nothing else: no Quart, no ASGI, no sockets. A response has either 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from troth.shards.held import HeldMessages
 
 JSON_TYPE = b"application/json; charset=utf-8"
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct, eq=False):
     """One HTTP request, its body read completely.
 
     `raw_path` and `query` are as they came, without the `?` between them. `headers` has lower-case
@@ -47,8 +47,7 @@ class ChunkStream(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Response:
+class Response(Struct, eq=False):
     """An answer. `headers` need not include Content-Length; the list given is copied."""
 
     status: int

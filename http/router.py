@@ -8,8 +8,7 @@ is not the promise `task`.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from troth.core.codes import Code
 
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from .endpoints import Endpoint
 
 _PARAMETER = re.compile(r"\{(\w+)(\.\.\.)?\}")
+_LAST = re.compile(r"([^{}]*)\{(\w+)\.\.\.\}")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """An endpoint and the decoded values of its path parameters."""
 
     endpoint: "Endpoint"
@@ -34,23 +33,57 @@ class Match:
 _NO_VALUES: Mapping[str, str] = {}
 
 
+class _Template:
+    """A path template with parameters, and its endpoints by method."""
+
+    def __init__(self, template: str, methods: "dict[str, Endpoint]") -> None:
+        self.methods = methods
+        self._first = _first_segment(template)
+        self._pattern = _compile(template)
+        # Most templates are something fixed and then an id: those need no regular expression.
+        last = _LAST.fullmatch(template)
+        self._fixed: str | None = None if last is None else last[1]
+        self._name: str = "" if last is None else last[2]
+
+    def may_begin(self, first: str | None) -> bool:
+        """Whether a path may have this first segment (None: one that no template names)."""
+        return self._first == first or "{" in self._first
+
+    def match(self, path: str) -> Mapping[str, str] | None:
+        """The values of the parameters; None if the path is another."""
+        fixed = self._fixed
+        if fixed is not None:
+            return {self._name: path[len(fixed) :]} if path.startswith(fixed) else None
+        found = self._pattern.fullmatch(path)
+        return None if found is None else found.groupdict()
+
+
 class Router:
     """All endpoints of one port."""
 
     def __init__(self, endpoints: "Sequence[Endpoint]") -> None:
         """Compile the templates. Two rows for one method and template are a mistake."""
         self._exact: dict[str, dict[str, Endpoint]] = {}
-        self._patterns: list[tuple[re.Pattern[str], dict[str, Endpoint]]] = []
+        self._templates: list[_Template] = []
+        # The templates that paths with a certain first segment may match, in the same order.
+        self._templates_of: dict[str, list[_Template]] = {}
         by_template: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
             methods = by_template.setdefault(endpoint.path, {})
             assert endpoint.method not in methods, f"{endpoint.method} {endpoint.path} twice"
             methods[endpoint.method] = endpoint
         for template in sorted(by_template, key=_literal_count, reverse=True):
-            if "{" in template:
-                self._patterns.append((_compile(template), by_template[template]))
-            else:
+            if "{" not in template:
                 self._exact[template] = by_template[template]
+                continue
+            self._templates.append(_Template(template, by_template[template]))
+        for first in {_first_segment(template) for template in by_template}:
+            self._templates_of[first] = [
+                template for template in self._templates if template.may_begin(first)
+            ]
+        self._templates_of_others = [
+            template for template in self._templates if template.may_begin(None)
+        ]
 
     def match(self, method: str, raw_path: bytes) -> Match:
         """Find the endpoint. Raises ApiError: 400 bad escape, 404, or 405 with `Allow`."""
@@ -59,12 +92,13 @@ class Router:
         if methods is not None and method in methods:
             return Match(methods[method], _NO_VALUES)
         allowed = set(methods or ())
-        for pattern, candidates in self._patterns:
-            found = pattern.fullmatch(path)
-            if found is not None:
-                if method in candidates:
-                    return Match(candidates[method], found.groupdict())
-                allowed.update(candidates)
+        first = path.split("/", 2)[1] if path.startswith("/") else ""
+        for template in self._templates_of.get(first, self._templates_of_others):
+            values = template.match(path)
+            if values is not None:
+                if method in template.methods:
+                    return Match(template.methods[method], values)
+                allowed.update(template.methods)
         if allowed:
             allow = ", ".join(sorted({*allowed, "OPTIONS"})).encode()
             raise ApiError(Code.METHOD_NOT_ALLOWED, headers=[(b"allow", allow)])
@@ -77,6 +111,10 @@ def decode_path(raw_path: bytes) -> str:
         # `GET http://host/path`, as proxies ask.
         raw_path = _ABSOLUTE.sub(b"", raw_path, count=1) or b"/"
     return percent_decode(raw_path, "path")
+
+
+def _first_segment(template: str) -> str:
+    return template.split("/")[1]
 
 
 def _literal_count(template: str) -> int:

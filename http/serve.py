@@ -41,6 +41,7 @@ from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Stor
 from .api import Api, Readiness
 from .application import create_application, create_poll_application
 from .connection import ASGIApplication
+from .lane import Lane
 from .listener import Listener, ListenError
 from .local_zone import local_zone
 from .log_output import configure_logging
@@ -49,6 +50,7 @@ from .rendering import render_message
 from .retention_kind import rule_texts
 from .setting_kinds import ListenAddress
 from .settings import Settings
+from .table import API_ENDPOINTS
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -215,6 +217,7 @@ class Server:
                 door.application = application
                 name = f"listener_{door.listener.name.split()[0].lower()}"
                 self.api.metrics.add_source(name, door.listener.statistics)
+            await self._start_lane(nursery, self.doors[0].listener)
             await self._start(nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped meanwhile: the storage is closed next, and
             # nobody may be using it then.
@@ -251,6 +254,14 @@ class Server:
     @property
     def _is_stopping(self) -> bool:
         return self.api.readiness is Readiness.STOPPING
+
+    async def _start_lane(self, nursery: trio.Nursery, listener: Listener) -> None:
+        if not self.settings.hot_lane:
+            return
+        lane = Lane(self.api, self.shards, API_ENDPOINTS, listener.limits)
+        self.api.metrics.add_source("lane", lane.statistics)
+        await nursery.start(lane.run)
+        listener.lane = lane
 
     def _start_sweeper(self, nursery: trio.Nursery) -> None:
         rules = self.settings.retain

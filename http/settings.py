@@ -189,6 +189,11 @@ class Settings:
         "console", Choice(("console", "json")), "For people, or one JSON object a line."
     )
 
+    hot_lane: bool = _setting(
+        True,
+        Switch(),
+        "Serve plain requests by the short way; without it, all go through Quart and hypercorn.",
+    )
     connection_limit_count: int = _setting(
         limits.CONNECTION_LIMIT_COUNT,
         Number(1, 1_000_000),

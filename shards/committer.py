@@ -103,6 +103,8 @@ class Committer:
         self.durable_position = next_sequence - 1
         self.failure: PersistenceError | None = None
         self.failed = trio.Event()
+        # While this is set, whoever set it calls `flush` before anybody waits for anything.
+        self.is_flushed_by_caller = False
         self._on_durable = on_durable
         self._pending: list[LogRecord] = []
         self._pending_bytes = 0
@@ -133,7 +135,7 @@ class Committer:
         """
         if self.failure is not None:
             raise StorageFailed
-        if not self._pending:
+        if not self._pending and not self.is_flushed_by_caller:
             self._work.set()
         self._pending.extend(records)
         size_bytes = sum([len(record.body) for record in records])

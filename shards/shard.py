@@ -100,8 +100,20 @@ class Waiter:
             trio.lowlevel.reschedule(self.task, outcome.Error(error))
 
 
-Entry = tuple[Command, Waiter | None, int, HeldMessages | None]
-"""A command in a mailbox; its waiter, which of the waiter's replies it gives, and the request that
+class Asker(Protocol):
+    """Whoever is told the replies to commands: a `Waiter`, or something that is called back."""
+
+    def answer(self, place: int, reply: Reply) -> None:
+        """Take the reply to the command asked at this place. Never raises, never blocks."""
+        ...  # pragma: no cover
+
+    def refuse(self, error: ShardsError) -> None:
+        """Take an error instead of the replies. Never raises, never blocks."""
+        ...  # pragma: no cover
+
+
+Entry = tuple[Command, Asker | None, int, HeldMessages | None]
+"""A command in a mailbox; who asked, which of the asker's replies it gives, and the request that
 messages to workers wait for."""
 
 
@@ -115,10 +127,14 @@ class Turn:
     """What a turn holds back until `position` is durable."""
 
     position: int = 0
-    answers: list[tuple[Waiter, int, Reply]] = field(default_factory=list)
+    answers: list[tuple[Asker, int, Reply]] = field(default_factory=list)
     messages: list[Messages] = field(default_factory=list)
     acknowledgements: dict[int, int] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
+
+
+# Stands between turns; nothing is ever added to it.
+_NO_TURN = Turn()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +190,9 @@ class Shard:
         self._wheel: TimingWheel[TimerKey] = TimingWheel(clock.now_ms())
         self._held_back: deque[Turn] = deque()
         self._position = committer.durable_position
-        self._turn = Turn()
+        self._turn = _NO_TURN
         self._sleeper: trio.lowlevel.Task | None = None
+        self._sleeps_until_ms: int | None = None
         self._commands_count = 0
         self._refused_count = 0
         self._turns_count = 0
@@ -183,13 +200,17 @@ class Shard:
 
     # The mailbox
 
-    def ask(self, command: Command, waiter: Waiter, place: int, held: HeldMessages | None) -> None:
+    def ask(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
         """Put a client's command into the mailbox. Raises Overloaded if it is full."""
+        self.put(command, asker, place, held)
+        self._wake()
+
+    def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
+        """As `ask`, but without waking the actor: whoever calls this calls `hurry` soon."""
         if len(self._mailbox) >= self._mailbox_limit_count:
             self._refused_count += 1
             raise Overloaded
-        self._mailbox.append((command, waiter, place, held))
-        self._wake()
+        self._mailbox.append((command, asker, place, held))
 
     def tell(self, command: Command, held: HeldMessages | None = None) -> None:
         """Put an internal command into the mailbox.
@@ -209,10 +230,12 @@ class Shard:
         """Park until something is in the mailbox or the wheel wants attention."""
         wake_ms = self._wheel.next_wake_ms()
         if wake_ms is None:
+            self._sleeps_until_ms = None
             await self._park()
             return
         delay_ms = wake_ms - self._clock.now_ms()
         if delay_ms > 0:
+            self._sleeps_until_ms = wake_ms
             with trio.move_on_after(min(delay_ms, SLEEP_LIMIT_MS) / 1000):
                 await self._park()
 
@@ -252,18 +275,39 @@ class Shard:
                 await self._sleep()
             if self._committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
-            try:
-                self.take_turn()
-            except CheckpointDamaged as error:
-                self._committer.fail(error)
-                raise
-            except Exception:
-                # The state says more than the log will. Other shards may have messages of this turn
-                # already: nothing that rests on them may become durable.
-                self._committer.fail(LogFailure("a command failed half-way; see the server's log"))
-                raise
+            self._take_turn_or_fail()
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.checkpoint_if_cancelled()
+
+    def hurry(self) -> None:
+        """Take a turn now, in the caller's task, instead of when the actor's task comes to it.
+
+        Nothing in a turn waits, so between two turns of the actor this is as good as its own. What
+        is left over, and timers that are due earlier than the actor has planned for, wake it.
+        """
+        if self._committer.pending_bytes < LOG_PENDING_LIMIT_BYTES:
+            self._take_turn_or_fail()
+        if self._sleeper is None:
+            return  # the actor is about to look by itself
+        if self._mailbox or self._due:
+            self._wake()
+            return
+        wake_ms = self._wheel.next_wake_ms()
+        planned_ms = self._sleeps_until_ms
+        if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
+            self._wake()
+
+    def _take_turn_or_fail(self) -> None:
+        try:
+            self.take_turn()
+        except CheckpointDamaged as error:
+            self._committer.fail(error)
+            raise
+        except Exception:
+            # The state says more than the log will. Other shards may have messages of this turn
+            # already: nothing that rests on them may become durable.
+            self._committer.fail(LogFailure("a command failed half-way; see the server's log"))
+            raise
 
     def take_turn(self) -> None:
         """Handle what is due and what is in the mailbox, up to the batch limits."""
@@ -275,17 +319,17 @@ class Shard:
         self.machine.timers_may_be_late = bool(self._due)
         mailbox = self._mailbox
         for _ in range(min(len(mailbox), BATCH_LIMIT_COUNT)):
-            command, waiter, place, held = mailbox.popleft()
+            command, asker, place, held = mailbox.popleft()
             self._commands_count += 1
-            if waiter is not None:
-                turn.answers.append((waiter, place, UNANSWERED))
+            if asker is not None:
+                turn.answers.append((asker, place, UNANSWERED))
             step = self._step(command, now_ms)
             self._take(step, held, turn)
-            if waiter is not None:
-                turn.answers[-1] = (waiter, place, step.reply)
+            if asker is not None:
+                turn.answers[-1] = (asker, place, step.reply)
         self._turns_count += 1
         self._commit(turn)
-        self._turn = Turn()
+        self._turn = _NO_TURN
 
     def _collect_due(self, now_ms: int) -> None:
         wake_ms = self._wheel.next_wake_ms()
@@ -392,8 +436,8 @@ class Shard:
             else:
                 for message in sends:
                     outgoing.send(message)
-        for waiter, place, reply in turn.answers:
-            waiter.answer(place, reply)
+        for asker, place, reply in turn.answers:
+            asker.answer(place, reply)
         for source, sequence in turn.acknowledgements.items():
             self._post(source, Acknowledge(self.index, sequence), None)
 
@@ -403,13 +447,13 @@ class Shard:
             self._refuse(self._held_back.popleft(), error)
         self._refuse(self._turn, error)
         while self._mailbox:
-            _, waiter, _, _ = self._mailbox.popleft()
-            if waiter is not None:
-                waiter.refuse(error)
+            _, asker, _, _ = self._mailbox.popleft()
+            if asker is not None:
+                asker.refuse(error)
 
     def _refuse(self, turn: Turn, error: ShardsError) -> None:
-        for waiter, _, _ in turn.answers:
-            waiter.refuse(error)
+        for asker, _, _ in turn.answers:
+            asker.refuse(error)
 
     def capture(self) -> Capture:
         """Collect what changed since the last checkpoint; what was stepped so far is in it."""

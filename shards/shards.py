@@ -38,7 +38,7 @@ from .committer import BatchWriter, Committer, CommitterStatistics
 from .errors import Overloaded, Stopping, StorageFailed
 from .hashing import home_of, shard_of
 from .held import HeldMessages
-from .shard import Outgoing, Shard, ShardStatistics, Waiter
+from .shard import Asker, Outgoing, Shard, ShardStatistics, Waiter
 from .storage import Recovery, Storage
 
 _REPLAY_SLICE_COUNT: Final = 1_000
@@ -78,6 +78,8 @@ class Shards:
         self._outgoing = outgoing
         self._serial = 0
         self._stopping = False
+        self._writer: BatchWriter | None = None
+        self._submitted: dict[int, Shard] = {}
         self._count = shard_count
         self._shards = [
             Shard(
@@ -170,7 +172,7 @@ class Shards:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run until cancelled; then write what is appended. Raises LogFailure if the log fails."""
-        writer = make_writer(self.committer)
+        writer = self._writer = make_writer(self.committer)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
@@ -235,6 +237,40 @@ class Shards:
         """
         index = self.shard_of(home_of(command))
         (reply,) = await self._ask_all([(index, command)], held)
+        return self.with_leaf(reply)
+
+    def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
+        """As `ask`, without a task that waits: `asker` is called with the reply when it is durable.
+
+        Nothing happens before `turn` is called, which the caller does before it waits for anything.
+        The reply is to be completed by `with_leaf`. Raises Overloaded, Stopping or StorageFailed;
+        then the asker is not called.
+        """
+        self._refuse_unless_open()
+        index = self.shard_of(home_of(command))
+        shard = self._shards[index]
+        shard.put(command, asker, 0, held)
+        self._submitted[index] = shard
+
+    def turn(self) -> None:
+        """Carry out everything submitted, now, as one batch for the log, and start to write it.
+
+        Replies that need not wait for the log come before this returns.
+        """
+        committer = self.committer
+        committer.is_flushed_by_caller = True
+        try:
+            while self._submitted:
+                submitted, self._submitted = self._submitted, {}
+                for shard in submitted.values():
+                    shard.hurry()
+        finally:
+            committer.is_flushed_by_caller = False
+            assert self._writer is not None, "commands are submitted only to running shards"
+            committer.flush(self._writer)
+
+    def with_leaf(self, reply: Reply) -> Reply:
+        """Add the leaf promise to the reply to a claim. Raises StorageFailed."""
         claimed = reply.claimed
         if claimed is not None and claimed.kind is TaskKind.RESUME:
             # The task exists because the leaf has completed. A completed promise never changes, and
@@ -266,10 +302,7 @@ class Shards:
     async def _ask_all(
         self, questions: list[tuple[int, Command]], held: HeldMessages | None = None
     ) -> list[Reply]:
-        if self.committer.failure is not None:
-            raise StorageFailed
-        if self._stopping:
-            raise Stopping
+        self._refuse_unless_open()
         waiter = Waiter(len(questions))
         try:
             for place, (index, command) in enumerate(questions):
@@ -278,6 +311,12 @@ class Shards:
             waiter.abandon()  # some shards may have been asked already
             raise
         return await waiter.wait()
+
+    def _refuse_unless_open(self) -> None:
+        if self.committer.failure is not None:
+            raise StorageFailed
+        if self._stopping:
+            raise Stopping
 
     # What concerns many shards
 

@@ -1,0 +1,267 @@
+"""One connection on the hot lane: its buffers, its order, its patience.
+
+- Requests are carried out one after the other, in order, and answered in that order; what a client
+  sends meanwhile stays in the socket. So a connection holds at most one unanswered request and one
+  unwritten answer here.
+- A connection whose next request is not for the lane (see `lane_parsing.py`), or that does not
+  arrive within `PARTIAL_LIMIT_S`, is given up, for good, with the bytes read so far; all earlier
+  requests have been answered by then.
+- A client that takes nothing of an answer for the write timeout is cut off. One that leaves early
+  has its request carried out all the same.
+"""
+
+import select
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from troth.shards.held import HeldMessages
+
+from .lane_exchange import Exchange
+from .lane_parsing import NotServedError, Parsed, Parser
+
+PARTIAL_LIMIT_S: Final = 1.0
+_READ_BYTES: Final = 16 * 1024
+# A client that pipelines more than this in one go waits for the others' turn.
+_REQUESTS_AT_ONCE_COUNT: Final = 16
+_HANG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_INCOMING: Final = select.EPOLLIN | _HANG_UP
+
+
+class Surroundings(Protocol):
+    """What a connection needs of the lane."""
+
+    @property
+    def now(self) -> float:
+        """The time in seconds, as of a moment ago."""
+        ...
+
+    def exchange(self, connection: "LaneConnection", parsed: Parsed) -> Exchange:
+        """Make the exchange for a request. Raises NotServedError."""
+        ...
+
+    def again(self, connection: "LaneConnection") -> None:
+        """Call `work` again soon."""
+        ...
+
+
+class LaneConnection:
+    """A connection while it is on the lane. `ended` is called when it no longer is.
+
+    Then `is_handed_over` says whether the socket is open, and `received` what was read of it; the
+    first of that came at `partial_since`.
+    """
+
+    __slots__ = (
+        "_held",
+        "_idle_since",
+        "_is_at_end",
+        "_is_busy",
+        "_is_hung_up",
+        "_is_readable",
+        "_is_stopping",
+        "_is_working",
+        "_lane",
+        "_out",
+        "_parser",
+        "_write_since",
+        "ended",
+        "is_closed",
+        "is_handed_over",
+        "partial_since",
+        "peer",
+        "received",
+        "socket",
+    )
+
+    def __init__(
+        self,
+        lane: Surroundings,
+        connected: socket.socket,
+        peer: str | None,
+        parser: Parser,
+        ended: Callable[[], None],
+    ) -> None:
+        """Take over a non-blocking socket."""
+        self._lane = lane
+        self._parser = parser
+        self.socket = connected
+        self.peer = peer
+        self.ended = ended
+        self.received = b""
+        self.partial_since = 0.0
+        self.is_closed = False
+        self.is_handed_over = False
+        self._idle_since = lane.now
+        self._write_since = 0.0
+        self._out: memoryview | None = None
+        self._held: HeldMessages | None = None
+        self._is_busy = False
+        self._is_readable = False
+        self._is_hung_up = False
+        self._is_at_end = False
+        self._is_stopping = False
+        self._is_working = False
+
+    # What the lane calls
+
+    def on_event(self, mask: int) -> None:
+        """Take what epoll says: edges, so every one is remembered."""
+        if mask & _INCOMING:
+            self._is_readable = True
+            if mask & _HANG_UP:
+                self._is_hung_up = True
+        if self._out is not None and mask & (select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP):
+            self._write()
+        self.work()
+
+    def work(self) -> None:
+        """Read and begin requests, as far as it goes now."""
+        self._is_working = True
+        try:
+            for _ in range(_REQUESTS_AT_ONCE_COUNT):
+                if self._is_busy or self.is_closed or self._out is not None:
+                    return
+                if not self._step():
+                    return
+        finally:
+            self._is_working = False
+        self._lane.again(self)
+
+    def check(self, now: float, keep_alive_timeout_s: float, write_timeout_s: float) -> None:
+        """Lose patience, if it is time."""
+        if self._out is not None:
+            if now - self._write_since > write_timeout_s:
+                self.close()
+        elif self._is_busy:
+            return
+        elif self.received:
+            if now - self.partial_since > PARTIAL_LIMIT_S:
+                self._hand_over()
+        elif now - self._idle_since > keep_alive_timeout_s:
+            self.close()
+
+    def stop(self) -> None:
+        """End as soon as the request in flight has been answered; at once if there is none.
+
+        One that has not arrived whole may be in flight too; hypercorn's side knows what to do.
+        """
+        self._is_stopping = True
+        if self._is_busy or self._out is not None or self.is_closed:
+            return
+        if self.received:
+            self._hand_over()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """End the connection; repeated calls do nothing."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.ended()
+        self.socket.close()
+        self._out = None
+        self._release()
+
+    # Reading
+
+    def _step(self) -> bool:
+        """Take one request or one read; whether there may be more to do."""
+        if self.received:
+            try:
+                parsed = self._parser.parse(self.received)
+                exchange = None if parsed is None else self._lane.exchange(self, parsed)
+            except NotServedError:
+                self._hand_over()
+                return False
+            if parsed is not None and exchange is not None:
+                self.received = self.received[parsed.end :]
+                self.partial_since = self._lane.now
+                self._is_busy = True
+                exchange.run()
+                return True
+            if self._is_at_end:
+                self._hand_over()
+                return False
+        elif self._is_at_end:
+            self.close()
+            return False
+        return self._is_readable and self._read()
+
+    def _read(self) -> bool:
+        try:
+            data = self.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            self._is_readable = False
+            return False
+        except OSError:
+            self.close()
+            return False
+        if not data:
+            self._is_at_end = True
+        elif self.received:
+            self.received += data
+        else:
+            self.received = data
+            self.partial_since = self._lane.now
+        # Less than asked for means that there was no more; but an end is not announced again.
+        self._is_readable = len(data) == _READ_BYTES or self._is_hung_up
+        return True
+
+    def _hand_over(self) -> None:
+        self.is_closed = self.is_handed_over = True
+        self.ended()
+
+    # Writing
+
+    def answered(self, data: bytes, held: HeldMessages) -> None:
+        """Write the answer to the request in flight, and go on."""
+        self._is_busy = False
+        self._idle_since = self._lane.now
+        if self.is_closed:
+            held.release()
+            return
+        self._held = held
+        try:
+            sent_bytes = self.socket.send(data)
+        except BlockingIOError:
+            sent_bytes = 0
+        except OSError:
+            self.close()
+            return
+        if sent_bytes < len(data):
+            self._write_since = self._lane.now
+            self._out = memoryview(data)[sent_bytes:]
+            return
+        self._after_answer()
+
+    def _write(self) -> None:
+        """Go on with an answer that the client was too slow for."""
+        assert self._out is not None, "called only with something to write"
+        try:
+            sent_bytes = self.socket.send(self._out)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        self._write_since = self._lane.now
+        if sent_bytes < len(self._out):
+            self._out = self._out[sent_bytes:]
+            return
+        self._out = None
+        self._idle_since = self._lane.now
+        self._after_answer()
+
+    def _after_answer(self) -> None:
+        self._release()
+        if self._is_stopping:
+            self.close()
+        elif not self._is_working and (self.received or self._is_readable or self._is_at_end):
+            self._lane.again(self)
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()

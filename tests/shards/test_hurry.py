@@ -1,0 +1,125 @@
+"""Asking with a call-back, and turns that are taken by whoever asked instead of by the actor."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from troth.core.codes import Code
+from troth.core.commands import CompletePromise, CreatePromise, ReadPromise
+from troth.core.model import PromiseState
+from troth.core.replies import Reply
+from troth.persistence.errors import LogFailure
+from troth.shards.errors import Overloaded, ShardsError, Stopping, StorageFailed
+
+from .stage import EPOCH_MS, FAR_MS, id_in, matching, settle, stage
+
+
+@dataclass
+class CalledBack:
+    """An asker that keeps what it is told."""
+
+    replies: list[Reply] = field(default_factory=list)
+    errors: list[ShardsError] = field(default_factory=list)
+
+    def answer(self, place: int, reply: Reply) -> None:
+        assert place == 0
+        self.replies.append(reply)
+
+    def refuse(self, error: ShardsError) -> None:
+        self.errors.append(error)
+
+
+async def test_a_reply_comes_when_it_is_durable_and_not_before() -> None:
+    async with stage(2) as s:
+        asker = CalledBack()
+        s.shards.submit(CreatePromise("a", FAR_MS), None, asker)
+        s.shards.turn()
+        reader = CalledBack()
+        s.shards.submit(ReadPromise("a"), None, reader)
+        s.shards.turn()
+        assert asker.replies == reader.replies == []
+
+        s.writer.make_all_durable()
+        assert [reply.code for reply in asker.replies] == [Code.CREATED]
+        assert [reply.code for reply in reader.replies] == [Code.OK]
+
+
+async def test_what_is_durable_already_is_answered_within_the_turn() -> None:
+    async with stage(2) as s:
+        await s.call(CreatePromise("a", FAR_MS))
+        asker = CalledBack()
+        s.shards.submit(ReadPromise("a"), None, asker)
+        assert asker.replies == []
+        s.shards.turn()
+        assert [reply.code for reply in asker.replies] == [Code.OK]
+
+
+async def test_one_turn_is_one_batch_for_the_log() -> None:
+    async with stage(4) as s:
+        for number in range(20):
+            s.shards.submit(CreatePromise(f"p{number}", FAR_MS), None, CalledBack())
+        s.shards.turn()
+        assert [len(batch) for batch in s.writer.waiting] == [20]
+
+
+async def test_turns_of_both_kinds_keep_the_order_of_a_shard() -> None:
+    async with stage(1) as s:
+        created, completed = CalledBack(), CalledBack()
+        s.shards.submit(CreatePromise("a", FAR_MS), None, created)
+        s.shards.turn()
+        asked = s.ask(CompletePromise("a", PromiseState.RESOLVED))
+        await settle()
+        s.shards.submit(CompletePromise("a", PromiseState.REJECTED), None, completed)
+        s.shards.turn()
+        s.writer.make_all_durable()
+        await settle()
+        assert asked.is_done
+        assert [reply.code for reply in completed.replies] == [Code.PROMISE_RESOLVED]
+
+
+async def test_a_timer_armed_in_such_a_turn_wakes_the_sleeping_actor(
+    autojump_clock: MockClock,
+) -> None:
+    async with stage(1) as s:
+        await s.call(CreatePromise("far", FAR_MS))
+        await settle()
+        s.shards.submit(CreatePromise("near", EPOCH_MS + 1_500), None, CalledBack())
+        s.shards.turn()
+        s.writer.make_all_durable()
+        await trio.sleep(2)
+        kinds = [type(record).__name__ for record in s.writer.records()]
+        assert kinds[-1] == "PromiseCompleted"
+
+
+async def test_refusals_come_at_once_and_leave_nothing_behind() -> None:
+    async with stage(1, mailbox_limit_count=1) as s:
+        asker, refused = CalledBack(), CalledBack()
+        s.shards.submit(CreatePromise("a", FAR_MS), None, asker)
+        with pytest.raises(Overloaded):
+            s.shards.submit(CreatePromise("b", FAR_MS), None, refused)
+        s.shards.turn()
+        s.writer.make_all_durable()
+        assert len(asker.replies) == 1
+        assert refused == CalledBack()
+        await s.shards.stop()
+        with pytest.raises(Stopping):
+            s.shards.submit(ReadPromise("a"), None, refused)
+
+
+async def ask_a_log_that_fails(asker: CalledBack) -> None:
+    async with stage(1) as s:
+        s.shards.submit(CreatePromise(id_in(0, 1, "a"), FAR_MS), None, asker)
+        s.shards.turn()
+        s.writer.fail()
+        await trio.sleep_forever()
+
+
+async def test_a_failing_log_refuses_those_who_are_called_back() -> None:
+    asker = CalledBack()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await ask_a_log_that_fails(asker)
+    assert matching(caught.value, LogFailure)
+    assert [type(error) for error in asker.errors] == [StorageFailed]
+    assert asker.replies == []
