@@ -12,9 +12,9 @@ import pytest
 from troth.bench.machine import divide_cores
 from troth.bench.session import Plan, Session
 
-CREATES_TO_ECHO_AT_LEAST: Final = 0.005
+CREATES_TO_ECHO_AT_LEAST: Final = 0.03
 """Durable creates a second as a share of what the echo server answers over as many connections."""
-CREATES_TO_READS_AT_LEAST: Final = 0.2
+CREATES_TO_READS_AT_LEAST: Final = 0.1
 """A create costs a log record and its fdatasync, shared by 16 connections."""
 
 
