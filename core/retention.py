@@ -130,10 +130,31 @@ def _is_awaited(machine: Machine, promise_id: str) -> bool:
 
 @decides(CountRetained)
 def count_retained(machine: Machine, command: CountRetained, now_ms: int) -> Reply:
-    """Count what rules would delete now: the slice that begins at `command.start`."""
+    """Count what rules would delete now: the slice that begins at `command.start`.
+
+    A slice goes on until it has looked at `scan_count` promises, so a small shard is counted in one
+    moment. In a large one a checkpoint may move promises between two slices, which then may not be
+    counted: the count is of what was there all the time.
+    """
+    counts = [0] * len(command.rules)
+    waiting_count = looked_count = 0
+    following: Slice | None = command.start
+    while following is not None and looked_count < command.scan_count:
+        part, part_count = _count_part(machine, command, following, now_ms)
+        counts = [one + other for one, other in zip(counts, part.deleted_counts, strict=True)]
+        waiting_count += part.waiting_count
+        looked_count += part_count
+        following = part.following
+    return Reply(Code.OK, retained=Retained(tuple(counts), waiting_count, following))
+
+
+def _count_part(
+    machine: Machine, command: CountRetained, start: Slice, now_ms: int
+) -> tuple[Retained, int]:
+    """Count from `start` on in one lane, or in memory; the second is how many were looked at."""
     state, rules = machine.state, command.rules
     lanes = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
-    lane, first, second = command.start
+    lane, first, second = start
     following: Slice | None
     promises: list[Promise | None]
     if lane < len(lanes):
@@ -163,4 +184,4 @@ def count_retained(machine: Machine, command: CountRetained, now_ms: int) -> Rep
             waiting_count += 1
         else:
             counts[rule] += 1
-    return Reply(Code.OK, retained=Retained(tuple(counts), waiting_count, following))
+    return Retained(tuple(counts), waiting_count, following), len(promises)
