@@ -63,6 +63,17 @@ class UnknownFormatVersion(DataDirectoryError):
         self.known = known
 
 
+class UnknownRecord(DataDirectoryError):
+    """The log holds a kind of record that this version does not know."""
+
+    def __init__(self, sequence: int, problem: str) -> None:
+        super().__init__(
+            f"record {sequence} of the log is none that this version of Troth knows ({problem}). "
+            f"{UNCHANGED} Start the version of Troth that wrote it, or a newer one."
+        )
+        self.sequence = sequence
+
+
 class ShardCountMismatch(DataDirectoryError):
     """A shard count was asked for that is not the one the directory was made with."""
 

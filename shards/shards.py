@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
 
+import msgspec
+import structlog
 import trio
 
 from troth.core import checkpointing, records
@@ -28,7 +30,7 @@ from troth.core.model import Fence, Promise, PromiseState, Schedule, TaskKind, r
 from troth.core.patterns import Pattern
 from troth.core.replies import Reply, TaskMessage
 from troth.persistence.checkpoints import Checkpoints
-from troth.persistence.errors import CheckpointDamaged
+from troth.persistence.errors import CheckpointDamaged, UnknownRecord
 from troth.persistence.log import LogRecord
 
 from . import gather
@@ -41,8 +43,13 @@ from .held import HeldMessages
 from .shard import Asker, Outgoing, Shard, ShardStatistics, Waiter
 from .storage import Recovery, Storage
 
+PROGRESS_S: Final = 2.0
+"""Every so often a replay that takes long says how far it is."""
+
 _REPLAY_SLICE_COUNT: Final = 1_000
 """How many records are replayed between two pauses; it takes some milliseconds."""
+
+log = structlog.get_logger("troth.shards")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +129,24 @@ class Shards:
         recovered: Iterable[tuple[int, LogRecord]],
         pause: Callable[[], None] = lambda: None,
     ) -> int:
-        """Bring the state up from records; how many there were."""
+        """Bring the state up from records; how many there were. Raises UnknownRecord."""
         count = 0
+        said = started = time.monotonic()
         states = [shard.machine.state for shard in self._shards]
-        for number, (_, entry) in enumerate(recovered):
+        for number, (sequence, entry) in enumerate(recovered):
             if number % _REPLAY_SLICE_COUNT == 0:
                 pause()
+                now = time.monotonic()
+                if now - said >= PROGRESS_S:
+                    said = now
+                    log.info("reading the log", records=number, seconds=round(now - started, 1))
             if entry.shard_sequence <= self._shards[entry.shard].sequence:
                 continue  # the checkpoint covers it
-            states[entry.shard].replay(records.decode(entry.body))
+            try:
+                record = records.decode(entry.body)
+            except msgspec.DecodeError as error:
+                raise UnknownRecord(sequence, str(error)) from error
+            states[entry.shard].replay(record)
             self._shards[entry.shard].sequence = entry.shard_sequence
             count += 1
         self._serial = max(state.largest_serial for state in states)

@@ -3,9 +3,11 @@
 from random import Random
 
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
+from troth.core import records
 from troth.core.codes import Code
 from troth.core.commands import (
     AcquireLock,
@@ -20,7 +22,8 @@ from troth.core.commands import (
 )
 from troth.core.model import Promise, PromiseState
 from troth.core.task_ids import resume_id
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailure, UnknownRecord
+from troth.persistence.log import LogRecord
 from troth.shards.errors import Overloaded, Stopping
 
 from .stage import EPOCH_MS, FAR_MS, WORKER, Outgoing, id_in, make_shards, settle, stage
@@ -213,6 +216,25 @@ async def test_what_was_appended_is_written_when_running_ends() -> None:
     assert len(s.writer.written) == 1
     assert s.writer.closed
     assert not asked.is_done
+
+
+async def test_a_replay_that_takes_long_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("troth.shards.shards.PROGRESS_S", 0.0)
+    shards = make_shards(1, Outgoing())
+    body = records.encode(records.TasksRenewed("nobody", 0))
+    entries = ((number, LogRecord(0, number, body)) for number in range(1, 2_002))
+
+    with structlog.testing.capture_logs() as logged:
+        assert shards.replay(entries) == 2_001
+
+    assert [line["records"] for line in logged] == [0, 1_000, 2_000]
+
+
+async def test_a_record_that_this_version_does_not_know_is_refused() -> None:
+    shards = make_shards(1, Outgoing())
+
+    with pytest.raises(UnknownRecord, match=r"record 7 of the log .* a newer one"):
+        shards.replay([(7, LogRecord(0, 1, b'["promise-forgotten/9","a"]'))])
 
 
 async def test_a_replay_gives_the_same_state_and_goes_on_counting() -> None:
