@@ -25,6 +25,7 @@ from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.shard import Asker
 
+from .api import Shards
 from .dispatch import Dispatcher
 from .errors import ApiError
 from .metrics import Metrics
@@ -39,13 +40,8 @@ Call = Coroutine["Question | Job", Any, Response]
 _log = structlog.get_logger(__name__)
 
 
-class LaneShards(Protocol):
-    """The part of `troth.shards.shards.Shards` that the lane needs."""
-
-    @property
-    def cursor_secret(self) -> bytes:
-        """The key that cursors are signed with."""
-        ...
+class LaneShards(Shards, Protocol):
+    """What the lane needs of the shards beside what handlers do: asking without a task."""
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """Take a command; the asker is called back. Raises ShardsError."""
@@ -57,43 +53,6 @@ class LaneShards(Protocol):
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Complete the reply to a claim. Raises StorageFailed."""
-        ...
-
-    async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
-        """Carry out a command. Raises ShardsError."""
-        ...
-
-    async def search_promises(
-        self,
-        pattern: str,
-        states: tuple[PromiseState, ...],
-        tags: Mapping[str, str],
-        limit_count: int,
-        before_serial: int | None,
-    ) -> tuple[list[Promise], int | None]:
-        """Find promises, newest first."""
-        ...
-
-    async def search_schedules(
-        self,
-        pattern: str,
-        tags: Mapping[str, str],
-        limit_count: int,
-        before_serial: int | None,
-    ) -> tuple[list[Schedule], int | None]:
-        """Find schedules, newest first."""
-        ...
-
-    async def heartbeat_tasks(self, process_id: str) -> int:
-        """Renew the tasks of a process and count them."""
-        ...
-
-    async def heartbeat_locks(self, process_id: str) -> int:
-        """Renew the locks of a process and count them."""
-        ...
-
-    def statistics(self) -> object:
-        """Return numbers about the shards."""
         ...
 
 
