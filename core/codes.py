@@ -29,16 +29,26 @@ class Code(IntEnum):
     TASK_STATE = 40308
     ORIGIN_FORBIDDEN = 40310
     ADMIN_ONLY = 40311
+    RESERVED_ID = 40314
     PROMISE_NOT_FOUND = 40400
     SCHEDULE_NOT_FOUND = 40401
     LOCK_NOT_FOUND = 40402
     TASK_NOT_FOUND = 40403
     RECEIVER_NOT_FOUND = 40404
     PATH_NOT_FOUND = 40410
+    FUNCTION_NOT_FOUND = 40411
+    BUILD_NOT_FOUND = 40412
+    LABEL_NOT_FOUND = 40413
+    EXECUTION_NOT_FOUND = 40417
+    ENTRY_NOT_FOUND = 40419
     METHOD_NOT_ALLOWED = 40500
     REQUEST_TIMEOUT = 40800
     PROMISE_EXISTS = 40900
     SCHEDULE_EXISTS = 40901
+    ENTRY_EXISTS = 40910
+    ENTRY_CHANGED = 40911
+    EXECUTION_NOT_HELD = 40914
+    EXECUTION_FINISHED = 40915
     TASK_FENCED = 41200
     BODY_TOO_LARGE = 41300
     TOO_MANY_CALLBACKS = 42900
@@ -63,8 +73,18 @@ OURS = frozenset(
         Code.TOO_MANY_CALLBACKS,
         Code.ORIGIN_FORBIDDEN,
         Code.ADMIN_ONLY,
+        Code.RESERVED_ID,
+        Code.EXECUTION_NOT_FOUND,
+        Code.ENTRY_NOT_FOUND,
+        Code.ENTRY_EXISTS,
+        Code.ENTRY_CHANGED,
+        Code.EXECUTION_NOT_HELD,
+        Code.EXECUTION_FINISHED,
         Code.STORE_FAILED,
         Code.STARTING,
+        Code.FUNCTION_NOT_FOUND,
+        Code.BUILD_NOT_FOUND,
+        Code.LABEL_NOT_FOUND,
     }
 )
 
@@ -79,6 +99,7 @@ MESSAGES: dict[Code, str] = {
     Code.LOCK_HELD: "The lock is already acquired",
     Code.ORIGIN_FORBIDDEN: "The origin is not allowed",
     Code.ADMIN_ONLY: "Only an administrator may do this",
+    Code.RESERVED_ID: "The id is reserved for the server",
     Code.TASK_CLAIMED: "The task is already claimed",
     Code.TASK_COMPLETED: "The task is already completed",
     Code.TASK_COUNTER: "The task counter is invalid",
@@ -89,10 +110,16 @@ MESSAGES: dict[Code, str] = {
     Code.TASK_NOT_FOUND: "The specified task was not found",
     Code.RECEIVER_NOT_FOUND: "The specified recv couldn't be found",
     Code.PATH_NOT_FOUND: "There is nothing at this path",
+    Code.EXECUTION_NOT_FOUND: "The specified function task was not found",
+    Code.ENTRY_NOT_FOUND: "The specified entry was not found",
     Code.METHOD_NOT_ALLOWED: "The path does not support this method",
     Code.REQUEST_TIMEOUT: "The request did not arrive in time",
     Code.PROMISE_EXISTS: "The specified promise already exists",
     Code.SCHEDULE_EXISTS: "The specified schedule already exists",
+    Code.ENTRY_EXISTS: "The specified entry already exists",
+    Code.ENTRY_CHANGED: "The specified entry has been changed meanwhile",
+    Code.EXECUTION_NOT_HELD: "The node does not hold the function task",
+    Code.EXECUTION_FINISHED: "The function task is already finished",
     Code.TASK_FENCED: "The task precondition failed",
     Code.BODY_TOO_LARGE: "The request body is too large",
     Code.TOO_MANY_CALLBACKS: "Too many callbacks wait for the promise",
@@ -101,6 +128,9 @@ MESSAGES: dict[Code, str] = {
     Code.SHUTTING_DOWN: "The system is shutting down",
     Code.OVERLOADED: "The api submission queue is full",
     Code.STARTING: "The server is starting",
+    Code.FUNCTION_NOT_FOUND: "The specified function was not found",
+    Code.BUILD_NOT_FOUND: "The specified build was not found",
+    Code.LABEL_NOT_FOUND: "The specified tag was not found",
 }
 
 EXPLANATIONS: dict[Code, str] = {
@@ -139,6 +169,10 @@ EXPLANATIONS: dict[Code, str] = {
         "on its own machine, and with `allow_anonymous` for nobody: a proxy would make everybody "
         "look like one of them. It is never for web pages of other origins."
     ),
+    Code.RESERVED_ID: (
+        "Ids that begin with `troth:` are the server's own: function tasks and builds live under "
+        "them. Choose another id. Nothing was changed."
+    ),
     Code.TASK_CLAIMED: "Somebody has claimed the task and their lease has not run out.",
     Code.TASK_COMPLETED: "The task is completed or timed out; there is nothing left to do.",
     Code.TASK_COUNTER: (
@@ -155,6 +189,8 @@ EXPLANATIONS: dict[Code, str] = {
         "`resonate:invoke`, for example to `poll://any@default`. Nothing was created."
     ),
     Code.PATH_NOT_FOUND: "The path is not part of the API. `/docs` lists what is.",
+    Code.EXECUTION_NOT_FOUND: "No function task of your account has this id.",
+    Code.ENTRY_NOT_FOUND: "There is no such thing, or somebody has just deleted it.",
     Code.METHOD_NOT_ALLOWED: "The path exists, with other methods: see the `Allow` header.",
     Code.REQUEST_TIMEOUT: "The client took too long to send its request.",
     Code.PROMISE_EXISTS: (
@@ -163,6 +199,17 @@ EXPLANATIONS: dict[Code, str] = {
     ),
     Code.SCHEDULE_EXISTS: (
         "A schedule with this id exists and was created with another `Idempotency-Key`, or none."
+    ),
+    Code.ENTRY_EXISTS: "Something with this id exists already. Nothing was changed.",
+    Code.ENTRY_CHANGED: (
+        "Somebody else has changed this at the same time. Read it again and repeat the change."
+    ),
+    Code.EXECUTION_NOT_HELD: (
+        "The function task was given out again since, because the node was not heard of for too "
+        "long. Stop working on it and drop the result."
+    ),
+    Code.EXECUTION_FINISHED: (
+        "The function task has a result, was canceled or ran out of time. Nothing was changed."
     ),
     Code.TASK_FENCED: (
         "The headers `Task-Id` and `Task-Counter` name a task that the sender no longer holds. "
@@ -188,6 +235,12 @@ EXPLANATIONS: dict[Code, str] = {
         "again after `Retry-After`."
     ),
     Code.STARTING: "The server is still reading its log. Send the request again shortly.",
+    Code.FUNCTION_NOT_FOUND: "The account of the token has no function with this id.",
+    Code.BUILD_NOT_FOUND: (
+        "The account of the token has no build with this id. Of a function's builds only the "
+        "newest are kept, and none when the function is deleted."
+    ),
+    Code.LABEL_NOT_FOUND: "The account of the token has no tag with this id.",
 }
 
 assert set(MESSAGES) == set(EXPLANATIONS)

@@ -24,6 +24,7 @@ from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.shard import Asker
+from troth.shards.shards import EntryKind
 
 from .api import Shards
 from .dispatch import Dispatcher
@@ -112,6 +113,12 @@ class AskedShards:
         found: tuple[list[Schedule], int | None] = await _have_done(
             partial(search, pattern, tags, limit_count, before_serial)
         )
+        return found
+
+    async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
+        """Collect the catalog's entries of a type, of one account or all (None), oldest first."""
+        list_entries = self._shards.list_entries
+        found: list[EntryKind] = await _have_done(partial(list_entries, kind, account_id))
         return found
 
     async def heartbeat_tasks(self, process_id: str) -> int:

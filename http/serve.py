@@ -197,6 +197,7 @@ class Server:
             shards=self.shards,
             polls=self.polls,
             hold=self.shards.hold,
+            now_ms=self.clock.now_ms,
             statistics={
                 "delivery": self.delivery.statistics,
                 "log": storage.statistics,

@@ -180,6 +180,7 @@ async def running(settings: Settings | None = None) -> AsyncIterator[World]:
         shards=shards,
         polls=polls,
         hold=lambda: HeldMessages(outbox.send),
+        now_ms=clock.now_ms,
     )
     shards.recover(storage)
     async with trio.open_nursery() as nursery:
