@@ -357,4 +357,4 @@ def acknowledge(machine: Machine, command: Acknowledge, now_ms: int) -> Reply:
 
 
 # The other commands' decisions register themselves when their modules are imported.
-from . import locks, promises, retention, schedules, tasks  # noqa: E402, F401
+from . import entries, locks, promises, retention, schedules, tasks  # noqa: E402, F401

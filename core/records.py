@@ -15,6 +15,7 @@ that are not a record, which the log's checksums make a defect and not an accide
 import msgspec
 from msgspec import Struct
 
+from .catalog import Entry
 from .model import Callback, Lock, Promise, PromiseState, Schedule, Trace, Value
 
 
@@ -231,6 +232,20 @@ class MessagesAcknowledged(Struct, frozen=True, array_like=True, tag="messages-a
     sequence: int
 
 
+class EntryWritten(Struct, frozen=True, array_like=True, tag="entry-written/1"):
+    """An entry of the catalog is as it says: new, or in the place of its earlier revision."""
+
+    entry: Entry
+    at: int
+
+
+class EntryDeleted(Struct, frozen=True, array_like=True, tag="entry-deleted/1"):
+    """An entry of the catalog is gone."""
+
+    id: str
+    at: int
+
+
 Record = (
     PromiseCreated
     | PromiseCompleted
@@ -253,6 +268,8 @@ Record = (
     | LocksRenewed
     | MessageReceived
     | MessagesAcknowledged
+    | EntryWritten
+    | EntryDeleted
 )
 
 encode = msgspec.json.Encoder().encode

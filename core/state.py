@@ -11,11 +11,12 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from . import arrival, deletion, task_ids
+from . import arrival, deletion, entry_state, task_ids
 from . import records as r
 from .addresses import route
 from .cold import ColdStore, NothingCold
 from .commands import TimerKind
+from .entry_state import Entries
 from .limits import INTEGER_MAX, saturating_add
 from .model import (
     TAG_DELAY,
@@ -61,7 +62,7 @@ class Changes:
 
     __slots__ = (
         *("callbacks", "deleted_promises", "deleted_tasks", "locks", "outbox", "promises"),
-        *("schedules", "tasks"),
+        *("entries", "schedules", "tasks"),
     )
 
     def __init__(self) -> None:
@@ -71,6 +72,7 @@ class Changes:
         self.schedules: set[str] = set()
         self.locks: set[str] = set()
         self.outbox: set[tuple[int, int]] = set()
+        self.entries: set[str] = set()
         self.deleted_promises: set[str] = set()
         self.deleted_tasks: set[str] = set()
 
@@ -84,6 +86,7 @@ class Changes:
             + len(self.schedules)
             + len(self.locks)
             + len(self.outbox)
+            + len(self.entries)
         )
 
 
@@ -132,6 +135,7 @@ class ShardState:
         self.outbox: dict[int, dict[int, r.ShardMessage]] = {}
         self.outbox_sequence: dict[int, int] = {}
         self.inbox: dict[int, int] = {}
+        self.entries = Entries()
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
         self.timers: list[tuple[TimerKey, int | None]] = []
@@ -586,4 +590,6 @@ _APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.LocksRenewed: ShardState.locks_renewed,
     r.MessageReceived: ShardState.message_received,
     r.MessagesAcknowledged: ShardState.messages_acknowledged,
+    r.EntryWritten: entry_state.entry_written,
+    r.EntryDeleted: entry_state.entry_deleted,
 }

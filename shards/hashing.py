@@ -42,6 +42,10 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.DeleteSchedule: lambda command: command.id,
     c.AcquireLock: lambda command: command.resource_id,
     c.ReleaseLock: lambda command: command.resource_id,
+    c.CreateEntry: lambda command: command.entry.id,
+    c.ReadEntry: lambda command: command.id,
+    c.ReplaceEntry: lambda command: command.entry.id,
+    c.DeleteEntry: lambda command: command.id,
 }
 
 

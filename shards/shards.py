@@ -9,18 +9,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, final
+from typing import Final, TypeVar, cast, final
 
 import msgspec
 import structlog
 import trio
 
 from troth.core import checkpointing, records
+from troth.core.catalog import Entry
 from troth.core.commands import (
     ClaimTask,
     Command,
     HeartbeatLocks,
     HeartbeatTasks,
+    ListEntries,
     SearchPromises,
     SearchSchedules,
 )
@@ -50,6 +52,8 @@ _REPLAY_SLICE_COUNT: Final = 1_000
 """How many records are replayed between two pauses; it takes some milliseconds."""
 
 log = structlog.get_logger("troth.shards")
+
+EntryKind = TypeVar("EntryKind", bound=Entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +420,16 @@ class Shards:
         """The shards that can hold matches: one for an exact id, else all."""
         exact = Pattern(pattern).exact
         return [self.shard_of(exact)] if exact is not None else list(range(self._count))
+
+    async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
+        """The catalog's entries of a type, of one account or all (None), the oldest first."""
+        command = ListEntries(cast(type[Entry], kind), account_id)
+        replies = await self._ask_all([(index, command) for index in range(self._count)])
+        found: list[EntryKind] = []
+        for reply in replies:
+            found.extend(one for one in reply.entries if isinstance(one, kind))
+        found.sort(key=lambda one: (one.created_on, one.id))
+        return found
 
     # For the shards
 
