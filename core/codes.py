@@ -29,6 +29,8 @@ class Code(IntEnum):
     TASK_STATE = 40308
     ORIGIN_FORBIDDEN = 40310
     ADMIN_ONLY = 40311
+    FORBIDDEN_SCOPE = 40312
+    FORBIDDEN_PREFIX = 40313
     RESERVED_ID = 40314
     PROMISE_NOT_FOUND = 40400
     SCHEDULE_NOT_FOUND = 40401
@@ -39,6 +41,8 @@ class Code(IntEnum):
     FUNCTION_NOT_FOUND = 40411
     BUILD_NOT_FOUND = 40412
     LABEL_NOT_FOUND = 40413
+    ACCOUNT_NOT_FOUND = 40415
+    TOKEN_NOT_FOUND = 40416
     EXECUTION_NOT_FOUND = 40417
     ENTRY_NOT_FOUND = 40419
     METHOD_NOT_ALLOWED = 40500
@@ -52,6 +56,7 @@ class Code(IntEnum):
     TASK_FENCED = 41200
     BODY_TOO_LARGE = 41300
     TOO_MANY_CALLBACKS = 42900
+    TOO_MANY_ATTEMPTS = 42901
     INTERNAL = 50000
     STORE_FAILED = 50304
     SHUTTING_DOWN = 50300
@@ -73,7 +78,12 @@ OURS = frozenset(
         Code.TOO_MANY_CALLBACKS,
         Code.ORIGIN_FORBIDDEN,
         Code.ADMIN_ONLY,
+        Code.FORBIDDEN_SCOPE,
+        Code.FORBIDDEN_PREFIX,
         Code.RESERVED_ID,
+        Code.ACCOUNT_NOT_FOUND,
+        Code.TOKEN_NOT_FOUND,
+        Code.TOO_MANY_ATTEMPTS,
         Code.EXECUTION_NOT_FOUND,
         Code.ENTRY_NOT_FOUND,
         Code.ENTRY_EXISTS,
@@ -99,6 +109,8 @@ MESSAGES: dict[Code, str] = {
     Code.LOCK_HELD: "The lock is already acquired",
     Code.ORIGIN_FORBIDDEN: "The origin is not allowed",
     Code.ADMIN_ONLY: "Only an administrator may do this",
+    Code.FORBIDDEN_SCOPE: "The credentials do not allow this",
+    Code.FORBIDDEN_PREFIX: "The token is limited to other ids",
     Code.RESERVED_ID: "The id is reserved for the server",
     Code.TASK_CLAIMED: "The task is already claimed",
     Code.TASK_COMPLETED: "The task is already completed",
@@ -110,6 +122,8 @@ MESSAGES: dict[Code, str] = {
     Code.TASK_NOT_FOUND: "The specified task was not found",
     Code.RECEIVER_NOT_FOUND: "The specified recv couldn't be found",
     Code.PATH_NOT_FOUND: "There is nothing at this path",
+    Code.ACCOUNT_NOT_FOUND: "The specified account was not found",
+    Code.TOKEN_NOT_FOUND: "The specified token was not found",
     Code.EXECUTION_NOT_FOUND: "The specified function task was not found",
     Code.ENTRY_NOT_FOUND: "The specified entry was not found",
     Code.METHOD_NOT_ALLOWED: "The path does not support this method",
@@ -122,6 +136,7 @@ MESSAGES: dict[Code, str] = {
     Code.EXECUTION_FINISHED: "The function task is already finished",
     Code.TASK_FENCED: "The task precondition failed",
     Code.BODY_TOO_LARGE: "The request body is too large",
+    Code.TOO_MANY_ATTEMPTS: "Too many failed attempts to authenticate",
     Code.TOO_MANY_CALLBACKS: "Too many callbacks wait for the promise",
     Code.INTERNAL: "There was an internal server error",
     Code.STORE_FAILED: "The storage has failed and the server is stopping",
@@ -143,8 +158,9 @@ EXPLANATIONS: dict[Code, str] = {
         "`rootPromiseId` must differ. Use a subscription to be told about a promise itself."
     ),
     Code.UNAUTHORIZED: (
-        "The server asks for credentials and the request had none, or wrong ones. Send them in "
-        "the `Authorization` header."
+        "The server asks for credentials and the request had none, or wrong ones, or a token that "
+        "was revoked or has expired, or whose account is disabled. Send `Bearer` and a token, or "
+        "`Basic` credentials, in the `Authorization` header."
     ),
     Code.PROMISE_RESOLVED: (
         "The promise was resolved before. A promise completes once; read it to see its value. "
@@ -169,6 +185,15 @@ EXPLANATIONS: dict[Code, str] = {
         "on its own machine, and with `allow_anonymous` for nobody: a proxy would make everybody "
         "look like one of them. It is never for web pages of other origins."
     ),
+    Code.FORBIDDEN_SCOPE: (
+        "The credentials are good but lack a scope. Each endpoint's page says which it needs; "
+        "`troth token create --scope` gives it to a new token. Users (setting `basic_auth`) have "
+        "all scopes but no account, so they cannot use `/v1`."
+    ),
+    Code.FORBIDDEN_PREFIX: (
+        "The token was made for ids that begin with a certain text (`troth token create "
+        "--id-prefix`), and the request names another. Whether that exists is not said."
+    ),
     Code.RESERVED_ID: (
         "Ids that begin with `troth:` are the server's own: function tasks and builds live under "
         "them. Choose another id. Nothing was changed."
@@ -189,6 +214,8 @@ EXPLANATIONS: dict[Code, str] = {
         "`resonate:invoke`, for example to `poll://any@default`. Nothing was created."
     ),
     Code.PATH_NOT_FOUND: "The path is not part of the API. `/docs` lists what is.",
+    Code.ACCOUNT_NOT_FOUND: "No account has this id or name.",
+    Code.TOKEN_NOT_FOUND: "No token has this id.",
     Code.EXECUTION_NOT_FOUND: "No function task of your account has this id.",
     Code.ENTRY_NOT_FOUND: "There is no such thing, or somebody has just deleted it.",
     Code.METHOD_NOT_ALLOWED: "The path exists, with other methods: see the `Allow` header.",
@@ -218,6 +245,11 @@ EXPLANATIONS: dict[Code, str] = {
     Code.BODY_TOO_LARGE: (
         "The body is larger than the server allows (setting `body_limit_bytes`). Store large "
         "values elsewhere and keep a reference in the promise."
+    ),
+    Code.TOO_MANY_ATTEMPTS: (
+        "So many requests with wrong credentials came from this network address that it has to "
+        "wait, with right ones too (setting `failed_attempts_limit_count`). Send the request again "
+        "after `Retry-After`."
     ),
     Code.TOO_MANY_CALLBACKS: (
         "As many callbacks and subscriptions wait for this promise as one promise may have. They "

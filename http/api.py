@@ -17,6 +17,8 @@ from troth.shards.retention import Sweeper
 from troth.shards.shards import EntryKind
 from troth.shards.snapshotter import Snapshotter
 
+from .attempts import Attempts
+from .credentials import Directory
 from .errors import ApiError
 from .fields import RequestLimits
 from .metrics import Metrics
@@ -115,12 +117,15 @@ class Api:
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
     pages: Pages = field(default_factory=Pages)
+    directory: Directory = field(init=False)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive the request limits from the settings."""
+        """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
+        attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
+        self.directory = Directory(self.settings.basic_auth, attempts, self.now_ms)
         self.metrics = Metrics(
             {
                 "shards": self.shards.statistics,

@@ -78,7 +78,7 @@ class Dispatcher:
         self._cors.refuse_foreign_write(request.method, request.headers)
         cors_headers = self._cors.headers(request.headers)
         if not endpoint.public:
-            authenticate(request.headers, self._api.settings.basic_auth)
+            request.principal = authenticate(self._api, request, endpoint)
         if endpoint.sheltered:
             self._api.refuse_unless_ready()
         headers = _call_headers(endpoint, request)

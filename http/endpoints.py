@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.replies import Reply
@@ -22,6 +23,7 @@ from .api import Api, shards_error
 from .decoding import NO_HEADERS, CallHeaders
 from .errors import ApiError
 from .fields import Schema
+from .principals import ACCOUNT_SCOPES, OPEN_SCOPES
 from .rendering import JsonObject, dump
 from .requests import Request, Response, json_response
 
@@ -82,8 +84,12 @@ class Endpoint:
     """A row of the table.
 
     `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
-    those that every endpoint has are added from its other properties. `public` endpoints need no
-    credentials. `sheltered` ones work only while the server is ready.
+    those that every endpoint has are added from its other properties. `scope` is what a token must
+    allow (see `authentication.py`); only `public` endpoints, which need no credentials, have none.
+    `sheltered` ones work only while the server is ready.
+
+    Derived: `is_open` endpoints need no credentials while the server has neither users nor
+    accounts; `needs_account` ones are about what belongs to an account, so they need a token.
     """
 
     name: str
@@ -99,14 +105,23 @@ class Endpoint:
     query: tuple[Parameter, ...] = ()
     successes: tuple[Success, ...] = ()
     refusals: tuple[Code, ...] = ()
+    scope: Scope | None = None
     public: bool = False
     sheltered: bool = True
     deprecated: bool = False
+    is_open: bool = field(init=False)
+    needs_account: bool = field(init=False)
     reads: frozenset[Header] = field(init=False)
     reads_raw: frozenset[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Keep the headers as sets, for quick looks: as they are, and as requests have them."""
+        """Derive what is looked at for each request; headers as they are and as requests have them.
+
+        A row without a scope that is not public would be open to everybody, so there is none.
+        """
+        assert self.public == (self.scope is None), f"{self.name}: either public or with a scope"
+        object.__setattr__(self, "is_open", self.scope in OPEN_SCOPES)
+        object.__setattr__(self, "needs_account", self.scope in ACCOUNT_SCOPES)
         object.__setattr__(self, "reads", frozenset(self.headers))
         raw = frozenset(header.value.lower().encode() for header in self.headers)
         object.__setattr__(self, "reads_raw", raw)
@@ -119,6 +134,23 @@ ID_PARAMETER = Parameter(
     required=True,
     example="order/42",
 )
+
+
+def require_account(call: Call) -> str:
+    """The id of the account that a request is for.
+
+    Only for endpoints whose scope is one of `ACCOUNT_SCOPES`: nobody without an account gets there.
+    """
+    account_id = call.request.principal.account_id
+    assert account_id, "authenticate lets nobody without an account pass"
+    return account_id
+
+
+def require_scope(call: Call, scope: Scope) -> None:
+    """Raise ApiError (403) unless the sender may do this too, beside what the row asks for."""
+    if scope not in call.request.principal.scopes:
+        message = f"What the request came with lacks the scope `{scope.value}`, which this needs."
+        raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
 
 
 async def ask(api: Api, call: Call, command: Command) -> Reply:

@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from troth import __version__
+from troth.core.catalog import Account, Token
 from troth.core.cron import parse as parse_cron
 from troth.core.machine import Options
 from troth.core.replies import TaskMessage
@@ -205,6 +206,9 @@ class Server:
             readiness=Readiness.STARTING,
         )
 
+        # Until the catalog has been read, nobody knows whether there are accounts.
+        self.api.directory.unload()
+
     def _render(self, message: TaskMessage) -> bytes:
         return render_message(message, self.url)
 
@@ -227,6 +231,10 @@ class Server:
             )
             await nursery.start(self.delivery.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            self.api.directory.load(
+                await self.shards.list_entries(Account, None),
+                await self.shards.list_entries(Token, None),
+            )
             self.checkpointer = self.shards.make_checkpointer(
                 self.storage,
                 interval_ms=self.settings.checkpoint_interval_ms,

@@ -4,6 +4,7 @@ Each has two forms: POST with a body, and GET with everything in the path, which
 in messages point to. A task claimed by GET belongs to the process `<id>/<counter>`.
 """
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ClaimTask, CompleteTask, DropTask
 from troth.shards.errors import ShardsError
@@ -147,6 +148,7 @@ ENDPOINTS = (
             "higher counter."
         ),
         handler=claim_task,
+        scope=Scope.PROMISES_WRITE,
         body=ClaimTaskBody,
         successes=_CLAIM_ANSWERS,
         refusals=_CLAIM_REFUSALS,
@@ -159,6 +161,7 @@ ENDPOINTS = (
         summary="Claim a task by its link",
         description=_BY_LINK,
         handler=claim_task_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_CLAIM_ANSWERS,
         refusals=_CLAIM_REFUSALS,
@@ -171,6 +174,7 @@ ENDPOINTS = (
         summary="Complete a task",
         description="Ends the lease. The promise is not touched: it is completed by itself.",
         handler=complete_task,
+        scope=Scope.PROMISES_WRITE,
         body=TaskBody,
         successes=_COMPLETE_ANSWERS,
         refusals=_COMPLETE_REFUSALS,
@@ -183,6 +187,7 @@ ENDPOINTS = (
         summary="Complete a task by its link",
         description=_BY_LINK,
         handler=complete_task_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_COMPLETE_ANSWERS,
         refusals=_COMPLETE_REFUSALS,
@@ -195,6 +200,7 @@ ENDPOINTS = (
         summary="Give a task back",
         description="The task goes out again at once, with a higher counter.",
         handler=drop_task,
+        scope=Scope.PROMISES_WRITE,
         body=TaskBody,
         successes=_DROP_ANSWERS,
         refusals=_DROP_REFUSALS,
@@ -207,6 +213,7 @@ ENDPOINTS = (
         summary="Give a task back by its link",
         description=_BY_LINK,
         handler=drop_task_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_DROP_ANSWERS,
         refusals=_DROP_REFUSALS,
@@ -218,6 +225,7 @@ ENDPOINTS = (
         path="/tasks/heartbeat",
         summary="Keep all tasks of a process",
         handler=heartbeat_tasks,
+        scope=Scope.PROMISES_WRITE,
         body=HeartbeatBody,
         successes=_HEARTBEAT_ANSWERS,
     ),
@@ -229,6 +237,7 @@ ENDPOINTS = (
         summary="Keep a task by its link",
         description="Only for a task that was claimed by its link.",
         handler=heartbeat_tasks_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_HEARTBEAT_ANSWERS,
     ),
