@@ -41,9 +41,11 @@ class Code(IntEnum):
     FUNCTION_NOT_FOUND = 40411
     BUILD_NOT_FOUND = 40412
     LABEL_NOT_FOUND = 40413
+    NODE_NOT_FOUND = 40414
     ACCOUNT_NOT_FOUND = 40415
     TOKEN_NOT_FOUND = 40416
     EXECUTION_NOT_FOUND = 40417
+    RESULT_NOT_READY = 40418
     ENTRY_NOT_FOUND = 40419
     METHOD_NOT_ALLOWED = 40500
     REQUEST_TIMEOUT = 40800
@@ -51,17 +53,25 @@ class Code(IntEnum):
     SCHEDULE_EXISTS = 40901
     ENTRY_EXISTS = 40910
     ENTRY_CHANGED = 40911
+    NO_BUILD = 40912
+    FUNCTION_PAUSED = 40913
     EXECUTION_NOT_HELD = 40914
     EXECUTION_FINISHED = 40915
+    EXECUTION_CANCELED = 41001
     TASK_FENCED = 41200
     BODY_TOO_LARGE = 41300
     TOO_MANY_CALLBACKS = 42900
     TOO_MANY_ATTEMPTS = 42901
+    TOO_MANY_EXECUTIONS = 42902
     INTERNAL = 50000
+    FUNCTION_FAILED = 50001
+    NODES_LOST = 50201
+    FUNCTION_UNUSABLE = 50202
     STORE_FAILED = 50304
     SHUTTING_DOWN = 50300
     OVERLOADED = 50301
     STARTING = 50305
+    EXECUTION_TIMEDOUT = 50401
 
     @property
     def status(self) -> int:
@@ -90,6 +100,16 @@ OURS = frozenset(
         Code.ENTRY_CHANGED,
         Code.EXECUTION_NOT_HELD,
         Code.EXECUTION_FINISHED,
+        Code.NODE_NOT_FOUND,
+        Code.RESULT_NOT_READY,
+        Code.NO_BUILD,
+        Code.FUNCTION_PAUSED,
+        Code.EXECUTION_CANCELED,
+        Code.TOO_MANY_EXECUTIONS,
+        Code.FUNCTION_FAILED,
+        Code.NODES_LOST,
+        Code.FUNCTION_UNUSABLE,
+        Code.EXECUTION_TIMEDOUT,
         Code.STORE_FAILED,
         Code.STARTING,
         Code.FUNCTION_NOT_FOUND,
@@ -138,6 +158,16 @@ MESSAGES: dict[Code, str] = {
     Code.BODY_TOO_LARGE: "The request body is too large",
     Code.TOO_MANY_ATTEMPTS: "Too many failed attempts to authenticate",
     Code.TOO_MANY_CALLBACKS: "Too many callbacks wait for the promise",
+    Code.NODE_NOT_FOUND: "The specified node was not found",
+    Code.RESULT_NOT_READY: "The function task has no result yet",
+    Code.NO_BUILD: "The function has no runner",
+    Code.FUNCTION_PAUSED: "The function is paused",
+    Code.EXECUTION_CANCELED: "The function task was canceled",
+    Code.TOO_MANY_EXECUTIONS: "Too many function tasks wait",
+    Code.FUNCTION_FAILED: "The function has failed",
+    Code.NODES_LOST: "The nodes that ran the function were lost",
+    Code.FUNCTION_UNUSABLE: "The function gave no usable answer",
+    Code.EXECUTION_TIMEDOUT: "The function took too long",
     Code.INTERNAL: "There was an internal server error",
     Code.STORE_FAILED: "The storage has failed and the server is stopping",
     Code.SHUTTING_DOWN: "The system is shutting down",
@@ -254,6 +284,42 @@ EXPLANATIONS: dict[Code, str] = {
     Code.TOO_MANY_CALLBACKS: (
         "As many callbacks and subscriptions wait for this promise as one promise may have. They "
         "are all served in the moment it completes, so there is a limit. Nothing was registered."
+    ),
+    Code.NODE_NOT_FOUND: "No node of your account has this id, or it was deleted.",
+    Code.RESULT_NOT_READY: (
+        "The function task is not finished. Ask again after `Retry-After`, or with `?wait=SECONDS`."
+    ),
+    Code.NO_BUILD: (
+        "NO_RUNNER: the function has code but no build of it has succeeded. Upload one with "
+        "`POST /v1/build/{functionId}`."
+    ),
+    Code.FUNCTION_PAUSED: (
+        "Nobody can run a paused function. `POST /v1/function/{functionId}/togglePause` lets "
+        "it run again."
+    ),
+    Code.EXECUTION_CANCELED: (
+        "Somebody has canceled the function task before it was finished, so it has no result."
+    ),
+    Code.TOO_MANY_EXECUTIONS: (
+        "As many function tasks of the account wait as may (setting "
+        "`function_queue_limit_count`). Nothing was created; send the request again after "
+        "`Retry-After`."
+    ),
+    Code.FUNCTION_FAILED: (
+        "The function gave no answer: it raised an error, ended early or took more than it "
+        "may. The detail says what is known; the node's log has more."
+    ),
+    Code.NODES_LOST: (
+        "More than three nodes were lost while they ran this function, one after the other. "
+        "It may be that the function is what ends them."
+    ),
+    Code.FUNCTION_UNUSABLE: (
+        "The function's URL could not be called, or its answer cannot be handed on: too "
+        "large, not HTTP, or with a status that is none of a result."
+    ),
+    Code.EXECUTION_TIMEDOUT: (
+        "The function took longer than its `timeout` allows, or no node could run it in time "
+        "(setting `task_wait_limit_ms`)."
     ),
     Code.INTERNAL: "A defect of the server. Please report it with the server's log.",
     Code.STORE_FAILED: (
