@@ -228,7 +228,7 @@ class StoreArchive(Command, frozen=True):
 
 
 class DeletePromises(Command, frozen=True):
-    """Delete the server's own completed promises (archives) for good; what is not there is not."""
+    """Delete archives of builds that live in this shard; what is not there is passed over."""
 
     ids: tuple[str, ...]
 
@@ -263,6 +263,12 @@ class SearchExecutions(Command, frozen=True):
     limit_count: int
     before_serial: int
     scan_count: int
+
+
+class ListUsage(Command, frozen=True):
+    """One shard's part of how often the functions of an account, or of all (None), were run."""
+
+    account_id: str | None
 
 
 class AssignExecution(Command, frozen=True):
@@ -321,6 +327,7 @@ class TimerKind(StrEnum):
     TASK_DELAY = "task delay"
     LOCK = "lock"
     SCHEDULE = "schedule"
+    EXECUTION = "execution"
 
 
 class Expire(Command, frozen=True):

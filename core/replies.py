@@ -5,7 +5,7 @@ from msgspec import Struct
 from .catalog import Entry
 from .codes import Code
 from .commands import Slice
-from .executions import Execution
+from .executions import Execution, Usage
 from .model import Callback, Lock, Promise, Schedule, Task, TaskKind
 
 
@@ -82,6 +82,7 @@ class Reply(Struct, frozen=True):
     entries: tuple[Entry, ...] = ()
     execution: Execution | None = None
     executions: ExecutionPage | None = None
+    usage: tuple[Usage, ...] = ()
 
 
 class TaskMessage(Struct, frozen=True):

@@ -46,6 +46,14 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.ReadEntry: lambda command: command.id,
     c.ReplaceEntry: lambda command: command.entry.id,
     c.DeleteEntry: lambda command: command.id,
+    c.StoreArchive: lambda command: command.id,
+    c.CreateExecution: lambda command: command.id,
+    c.ReadExecution: lambda command: command.id,
+    c.CancelExecution: lambda command: command.id,
+    c.AssignExecution: lambda command: _of_task(command.id),
+    c.ReportExecution: lambda command: _of_task(command.id),
+    c.ReturnExecution: lambda command: _of_task(command.id),
+    c.FinishExecution: lambda command: _of_task(command.id),
 }
 
 

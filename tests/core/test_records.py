@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.core import catalog
+from troth.core import catalog, executions
 from troth.core import records as r
 from troth.core.model import (
     Callback,
@@ -73,6 +73,15 @@ ENTRIES: tuple[catalog.Entry, ...] = (
         *(4, True, True, True, True),
     ),
 )
+PLANS = (
+    executions.ExecutionPlan(
+        "a" * 24, "e" * 24, catalog.FunctionKind.HTTP, DEMANDS, url="https://x"
+    ),
+    executions.ExecutionPlan(
+        *("a" * 24, "e" * 24, catalog.FunctionKind.CODE, DEMANDS),
+        *(catalog.Language.PYTHON, "f" * 24),
+    ),
+)
 SAMPLES: tuple[r.Record, ...] = (
     r.PromiseCreated("p", 1, 10, 5, Value(), None, None, None, None),
     r.PromiseCreated(
@@ -116,6 +125,11 @@ SAMPLES: tuple[r.Record, ...] = (
     r.MessagesAcknowledged(2, 7),
     *(r.EntryWritten(entry, 1_700_000_000_005) for entry in ENTRIES),
     r.EntryDeleted("e" * 24, 1_700_000_000_006),
+    *(r.ExecutionCreated("troth:task/1", plan, 1_700_000_000_007) for plan in PLANS),
+    r.ExecutionAssigned("troth:task/1", "n/ü", 1_700_000_000_008),
+    r.ExecutionReported("troth:task/1", 1_700_000_000_009),
+    r.ExecutionReported("troth:task/1", 1_700_000_000_010, 75),
+    r.ExecutionReturned("troth:task/1", 1_700_000_000_011),
 )
 RECORD_TYPES = get_args(r.Record)
 

@@ -88,6 +88,9 @@ class Outbox:
     def withdraw(self, task_id: str) -> None:
         """Forget a message, as delivery does when its task has ended."""
 
+    def finished(self, promise_ids: list[str]) -> None:
+        """Hear of finished function tasks."""
+
 
 @dataclass
 class World:
