@@ -91,13 +91,16 @@ class Router:
         methods = self._exact.get(path)
         if methods is not None and method in methods:
             return Match(methods[method], _NO_VALUES)
-        allowed = set(methods or ())
         first = path.split("/", 2)[1] if path.startswith("/") else ""
-        for template in self._templates_of.get(first, self._templates_of_others):
-            values = template.match(path)
-            if values is not None:
-                if method in template.methods:
+        templates = self._templates_of.get(first, self._templates_of_others)
+        for template in templates:
+            if method in template.methods:
+                values = template.match(path)
+                if values is not None:
                     return Match(template.methods[method], values)
+        allowed = set(methods or ())
+        for template in templates:
+            if template.match(path) is not None:
                 allowed.update(template.methods)
         if allowed:
             allow = ", ".join(sorted({*allowed, "OPTIONS"})).encode()
