@@ -46,12 +46,12 @@ _TYPE_NAMES = {
 class BodyDecoder(Generic[Body]):
     """Decodes and checks JSON bodies of one kind, within limits."""
 
-    def __init__(self, body: type[Body], limits: RequestLimits) -> None:
-        """Compile the decoder."""
+    def __init__(self, body: type[Body], limits: RequestLimits, *, closely: bool = False) -> None:
+        """Compile the decoder; one that looks at every body closely if told to."""
         self._body = body
         self._limits = limits
         self._base64 = _base64_in(body)
-        strict = strict_body(body, limits)
+        strict = None if closely else strict_body(body, limits)
         self._strict_decoder = None if strict is None else msgspec.json.Decoder(strict)
         self._decoder: msgspec.json.Decoder[Body | None] = msgspec.json.Decoder(body | None)
 
@@ -60,26 +60,22 @@ class BodyDecoder(Generic[Body]):
 
         All base64 in it is canonical: standard, with padding, without line breaks.
         """
-        decoded = self._decode_quickly(content)
+        decoded = None
+        # The decoder does not look into keys and values that it skips; so bytes beyond ASCII, which
+        # may not be UTF-8, need the closer look.
+        if self._strict_decoder is not None and content.isascii():
+            try:
+                decoded = self._strict_decoder.decode(content)
+            except (msgspec.DecodeError, RecursionError):
+                decoded = None
         if decoded is None:
-            decoded = self._decode(content)
+            decoded = self._decode_closely(content)
         if self._base64:
             _make_canonical(decoded, self._base64)
         return decoded
 
-    def _decode_quickly(self, content: bytes) -> Body | None:
-        """Decode a body that is certainly good; None if it needs a closer look."""
-        # The decoder does not look into keys and values that it skips; so bytes beyond ASCII, which
-        # may not be UTF-8, are for `_decode`.
-        if self._strict_decoder is None or not content.isascii():
-            return None
-        try:
-            return self._strict_decoder.decode(content)
-        except (msgspec.DecodeError, RecursionError):
-            return None
-
-    def _decode(self, content: bytes) -> Body:
-        """Decode and check a body, and say everything that is wrong with it."""
+    def _decode_closely(self, content: bytes) -> Body:
+        """Decode a body and check it field by field."""
         if not content:
             raise invalid("body", "is empty; a JSON object is required")
         try:

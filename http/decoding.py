@@ -50,13 +50,8 @@ def value(body: ValueBody | None) -> Value:
 
 
 def string_map(entries: Mapping[str, str | None] | None) -> dict[str, str] | None:
-    """Tags or headers, sorted by name as answers show them; None if there are none."""
-    if not entries:
-        return None
-    if len(entries) == 1:
-        ((key, entry),) = entries.items()
-        return {key: entry or ""}
-    return {key: entries[key] or "" for key in sorted(entries)}
+    """Tags or headers; None if there are none."""
+    return {key: entry or "" for key, entry in entries.items()} if entries else None
 
 
 # --- headers --------------------------------------------------------------------------------------

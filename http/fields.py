@@ -448,6 +448,8 @@ def decode_base64(text: str) -> bytes:
         raise ValueError("there are characters outside ASCII")
     if "\n" in text or "\r" in text:
         text = text.replace("\n", "").replace("\r", "")
+    if len(text) % 4:
+        raise ValueError("Incorrect padding")  # binascii takes one `=` too many, up to Python 3.11
     return binascii.a2b_base64(text, strict_mode=True)
 
 
