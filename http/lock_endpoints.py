@@ -2,35 +2,39 @@
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.core.commands import AcquireLock, ReleaseLock
+from troth.core.commands import AcquireLock, Command, ReleaseLock
+from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 
 from .api import Api, shards_error
-from .endpoints import Call, Endpoint, Success, answer, ask
-from .rendering import lock_object
+from .endpoints import Asking, Call, Endpoint, Success, answer, nothing
+from .rendering import dump, lock_object
 from .requests import Response
 from .schemas import AcquireLockBody, HeartbeatBody, ReleaseLockBody
 
 
-async def acquire_lock(api: Api, call: Call) -> Response:
-    """POST /locks/acquire."""
+def _acquire(_api: Api, call: Call) -> Command:
     body: AcquireLockBody = call.body
-    command = AcquireLock(
+    return AcquireLock(
         resource_id=body.resource_id or "",
         execution_id=body.execution_id or "",
         process_id=body.process_id or "",
         ttl=body.ttl or 0,
     )
-    reply = await ask(api, call, command)
+
+
+def _acquired(_api: Api, reply: Reply) -> bytes:
     assert reply.lock is not None
-    return answer(reply.code, lock_object(reply.lock))
+    return dump(lock_object(reply.lock))
 
 
-async def release_lock(api: Api, call: Call) -> Response:
-    """POST /locks/release."""
+def _release(_api: Api, call: Call) -> Command:
     body: ReleaseLockBody = call.body
-    reply = await ask(api, call, ReleaseLock(body.resource_id or "", body.execution_id or ""))
-    return Response(reply.code.status)
+    return ReleaseLock(body.resource_id or "", body.execution_id or "")
+
+
+acquire_lock = Asking(_acquire, _acquired)
+release_lock = Asking(_release, nothing)
 
 
 async def heartbeat_locks(api: Api, call: Call) -> Response:

@@ -3,6 +3,7 @@
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import (
+    Command,
     CompletePromise,
     CreateCallback,
     CreatePromise,
@@ -10,6 +11,7 @@ from troth.core.commands import (
     ReadPromise,
 )
 from troth.core.model import ClaimRequest, PromiseState
+from troth.core.replies import Reply
 
 from .api import Api
 from .decoding import CallHeaders, receiver, string_map, value
@@ -17,15 +19,13 @@ from .endpoints import (
     FENCE,
     ID_PARAMETER,
     TRACE,
+    Asking,
     Call,
     Endpoint,
     Header,
     Success,
-    answer,
-    ask,
 )
-from .rendering import callback_answer, promise_object, task_object
-from .requests import Response
+from .rendering import callback_answer, dump, promise_object, task_object
 from .schemas import (
     CallbackBody,
     CallbackOfPromiseBody,
@@ -37,29 +37,27 @@ from .schemas import (
 )
 
 
-async def create_promise(api: Api, call: Call) -> Response:
-    """POST /promises."""
-    body: CreatePromiseBody = call.body
-    reply = await ask(api, call, _creation(body, call.headers, None))
+def _promise(_api: Api, reply: Reply) -> bytes:
     assert reply.promise is not None
-    return answer(reply.code, promise_object(reply.promise))
+    return dump(promise_object(reply.promise))
 
 
-async def create_promise_and_task(api: Api, call: Call) -> Response:
-    """POST /promises/task."""
+def _create(_api: Api, call: Call) -> Command:
+    return _creation(call.body, call.headers, None)
+
+
+def _create_with_task(_api: Api, call: Call) -> Command:
     body: CreatePromiseAndTaskBody = call.body
     assert body.promise is not None
     assert body.task is not None
     claim = ClaimRequest(body.task.process_id or "", body.task.ttl or 0)
-    reply = await ask(api, call, _creation(body.promise, call.headers, claim))
+    return _creation(body.promise, call.headers, claim)
+
+
+def _promise_and_task(_api: Api, reply: Reply) -> bytes:
     assert reply.promise is not None
-    return answer(
-        reply.code,
-        {
-            "promise": promise_object(reply.promise),
-            "task": None if reply.task is None else task_object(reply.task),
-        },
-    )
+    task = None if reply.task is None else task_object(reply.task)
+    return dump({"promise": promise_object(reply.promise), "task": task})
 
 
 def _creation(
@@ -78,17 +76,13 @@ def _creation(
     )
 
 
-async def read_promise(api: Api, call: Call) -> Response:
-    """GET /promises/{id}."""
-    reply = await ask(api, call, ReadPromise(call.path["id"]))
-    assert reply.promise is not None
-    return answer(reply.code, promise_object(reply.promise))
+def _read(_api: Api, call: Call) -> Command:
+    return ReadPromise(call.path["id"])
 
 
-async def complete_promise(api: Api, call: Call) -> Response:
-    """PATCH /promises/{id}."""
+def _complete(_api: Api, call: Call) -> Command:
     body: CompletePromiseBody = call.body
-    command = CompletePromise(
+    return CompletePromise(
         id=call.path["id"],
         state=PromiseState((body.state or "").upper()),
         value=value(body.value),
@@ -96,26 +90,20 @@ async def complete_promise(api: Api, call: Call) -> Response:
         strict=call.headers.strict,
         fence=call.headers.fence,
     )
-    reply = await ask(api, call, command)
-    assert reply.promise is not None
-    return answer(reply.code, promise_object(reply.promise))
 
 
-async def create_callback(api: Api, call: Call) -> Response:
-    """POST /callbacks."""
+def _call_back(_api: Api, call: Call) -> Command:
     body: CallbackBody = call.body
-    return await _create_callback(api, call, body.promise_id or "", body)
+    return _callback(body.promise_id or "", call)
 
 
-async def create_callback_of_promise(api: Api, call: Call) -> Response:
-    """POST /promises/callback/{id}."""
-    return await _create_callback(api, call, call.path["id"], call.body)
+def _call_back_of_promise(_api: Api, call: Call) -> Command:
+    return _callback(call.path["id"], call)
 
 
-async def _create_callback(
-    api: Api, call: Call, promise_id: str, body: CallbackOfPromiseBody
-) -> Response:
-    command = CreateCallback(
+def _callback(promise_id: str, call: Call) -> CreateCallback:
+    body: CallbackOfPromiseBody = call.body
+    return CreateCallback(
         promise_id=promise_id,
         root_id=body.root_promise_id or "",
         timeout=body.timeout or 0,
@@ -123,33 +111,40 @@ async def _create_callback(
         trace=call.headers.trace,
         fence=call.headers.fence,
     )
-    reply = await ask(api, call, command)
-    return answer(reply.code, callback_answer(reply.callback, reply.promise))
 
 
-async def create_subscription(api: Api, call: Call) -> Response:
-    """POST /subscriptions."""
+def _subscribe(_api: Api, call: Call) -> Command:
     body: SubscriptionBody = call.body
-    return await _create_subscription(api, call, body.promise_id or "", body)
+    return _subscription(body.promise_id or "", call)
 
 
-async def create_subscription_of_promise(api: Api, call: Call) -> Response:
-    """POST /promises/subscribe/{id}."""
-    return await _create_subscription(api, call, call.path["id"], call.body)
+def _subscribe_to_promise(_api: Api, call: Call) -> Command:
+    return _subscription(call.path["id"], call)
 
 
-async def _create_subscription(
-    api: Api, call: Call, promise_id: str, body: SubscriptionOfPromiseBody
-) -> Response:
-    command = CreateSubscription(
+def _subscription(promise_id: str, call: Call) -> CreateSubscription:
+    body: SubscriptionOfPromiseBody = call.body
+    return CreateSubscription(
         promise_id=promise_id,
         name=body.id or "",
         timeout=body.timeout or 0,
         receiver=receiver(body.recv),
         trace=call.headers.trace,
     )
-    reply = await ask(api, call, command)
-    return answer(reply.code, callback_answer(reply.callback, reply.promise))
+
+
+def _noted(_api: Api, reply: Reply) -> bytes:
+    return dump(callback_answer(reply.callback, reply.promise))
+
+
+create_promise = Asking(_create, _promise)
+create_promise_and_task = Asking(_create_with_task, _promise_and_task)
+read_promise = Asking(_read, _promise)
+complete_promise = Asking(_complete, _promise)
+create_callback = Asking(_call_back, _noted)
+create_callback_of_promise = Asking(_call_back_of_promise, _noted)
+create_subscription = Asking(_subscribe, _noted)
+create_subscription_of_promise = Asking(_subscribe_to_promise, _noted)
 
 
 _COMPLETED = (

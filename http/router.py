@@ -65,8 +65,10 @@ class Router:
         """Compile the templates. Two rows for one method and template are a mistake."""
         self._exact: dict[str, dict[str, Endpoint]] = {}
         self._templates: list[_Template] = []
-        # The templates that paths with a certain first segment may match, in the same order.
+        # The templates that paths with a certain first segment may match, in the same order; and of
+        # these, those that have a certain method.
         self._templates_of: dict[str, list[_Template]] = {}
+        self._templates_with: dict[tuple[str, str], list[_Template]] = {}
         by_template: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
             methods = by_template.setdefault(endpoint.path, {})
@@ -78,9 +80,12 @@ class Router:
                 continue
             self._templates.append(_Template(template, by_template[template]))
         for first in {_first_segment(template) for template in by_template}:
-            self._templates_of[first] = [
-                template for template in self._templates if template.may_begin(first)
-            ]
+            possible = [template for template in self._templates if template.may_begin(first)]
+            self._templates_of[first] = possible
+            for method in {method for template in possible for method in template.methods}:
+                self._templates_with[first, method] = [
+                    template for template in possible if method in template.methods
+                ]
         self._templates_of_others = [
             template for template in self._templates if template.may_begin(None)
         ]
@@ -91,13 +96,15 @@ class Router:
         methods = self._exact.get(path)
         if methods is not None and method in methods:
             return Match(methods[method], _NO_VALUES)
-        allowed = set(methods or ())
         first = path.split("/", 2)[1] if path.startswith("/") else ""
-        for template in self._templates_of.get(first, self._templates_of_others):
+        templates = self._templates_of.get(first, self._templates_of_others)
+        for template in self._templates_with.get((first, method), templates):
             values = template.match(path)
-            if values is not None:
-                if method in template.methods:
-                    return Match(template.methods[method], values)
+            if values is not None and method in template.methods:
+                return Match(template.methods[method], values)
+        allowed = set(methods or ())
+        for template in templates:
+            if template.match(path) is not None:
                 allowed.update(template.methods)
         if allowed:
             allow = ", ".join(sorted({*allowed, "OPTIONS"})).encode()

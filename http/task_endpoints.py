@@ -6,67 +6,63 @@ in messages point to. A task claimed by GET belongs to the process `<id>/<counte
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.core.commands import ClaimTask, CompleteTask, DropTask
+from troth.core.commands import ClaimTask, Command, CompleteTask, DropTask
+from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 
 from .api import Api, shards_error
 from .decoding import integer
-from .endpoints import Call, Endpoint, Parameter, Success, answer, ask
-from .rendering import claim_object, task_object
+from .endpoints import Asking, Call, Endpoint, Parameter, Success, answer, nothing
+from .rendering import claim_object, dump, task_object
 from .requests import Response
 from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
 
 
-async def claim_task(api: Api, call: Call) -> Response:
-    """POST /tasks/claim."""
+def _claim(_api: Api, call: Call) -> Command:
     body: ClaimTaskBody = call.body
-    command = ClaimTask(body.id or "", body.counter or 0, body.process_id or "", body.ttl or 0)
-    return await _claim(api, call, command)
+    return ClaimTask(body.id or "", body.counter or 0, body.process_id or "", body.ttl or 0)
 
 
-async def claim_task_by_link(api: Api, call: Call) -> Response:
-    """GET /tasks/claim/{id}/{counter}."""
+def _claim_by_link(api: Api, call: Call) -> Command:
     task_id, counter = _named(call)
     ttl_ms = api.settings.get_claim_ttl_ms
-    return await _claim(
-        api, call, ClaimTask(task_id, counter, _process_id(task_id, counter), ttl_ms)
-    )
+    return ClaimTask(task_id, counter, _process_id(task_id, counter), ttl_ms)
 
 
-async def _claim(api: Api, call: Call, command: ClaimTask) -> Response:
-    reply = await ask(api, call, command)
+def _claimed(api: Api, reply: Reply) -> bytes:
     assert reply.claimed is not None
-    return answer(reply.code, claim_object(reply.claimed, api.url))
+    return dump(claim_object(reply.claimed, api.url))
 
 
-async def complete_task(api: Api, call: Call) -> Response:
-    """POST /tasks/complete."""
+def _complete(_api: Api, call: Call) -> Command:
     body: TaskBody = call.body
-    return await _complete(api, call, body.id or "", body.counter or 0)
+    return CompleteTask(body.id or "", body.counter or 0)
 
 
-async def complete_task_by_link(api: Api, call: Call) -> Response:
-    """GET /tasks/complete/{id}/{counter}."""
-    return await _complete(api, call, *_named(call))
+def _complete_by_link(_api: Api, call: Call) -> Command:
+    return CompleteTask(*_named(call))
 
 
-async def _complete(api: Api, call: Call, task_id: str, counter: int) -> Response:
-    reply = await ask(api, call, CompleteTask(task_id, counter))
+def _completed(_api: Api, reply: Reply) -> bytes:
     assert reply.task is not None
-    return answer(reply.code, task_object(reply.task))
+    return dump(task_object(reply.task))
 
 
-async def drop_task(api: Api, call: Call) -> Response:
-    """POST /tasks/drop."""
+def _drop(_api: Api, call: Call) -> Command:
     body: TaskBody = call.body
-    reply = await ask(api, call, DropTask(body.id or "", body.counter or 0))
-    return Response(reply.code.status)
+    return DropTask(body.id or "", body.counter or 0)
 
 
-async def drop_task_by_link(api: Api, call: Call) -> Response:
-    """GET /tasks/drop/{id}/{counter}."""
-    reply = await ask(api, call, DropTask(*_named(call)))
-    return Response(reply.code.status)
+def _drop_by_link(_api: Api, call: Call) -> Command:
+    return DropTask(*_named(call))
+
+
+claim_task = Asking(_claim, _claimed)
+claim_task_by_link = Asking(_claim_by_link, _claimed)
+complete_task = Asking(_complete, _completed)
+complete_task_by_link = Asking(_complete_by_link, _completed)
+drop_task = Asking(_drop, nothing)
+drop_task_by_link = Asking(_drop_by_link, nothing)
 
 
 async def heartbeat_tasks(api: Api, call: Call) -> Response:
