@@ -104,13 +104,23 @@ class Success:
 
 
 @dataclass(frozen=True, slots=True)
+class RawBody:
+    """A request body that the handler reads itself, and which types of content it takes."""
+
+    description: str
+    media_types: tuple[str, ...]
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A row of the table.
 
     `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
     those that every endpoint has are added from its other properties. `scope` is what a token must
     allow (see `authentication.py`); only `public` endpoints, which need no credentials, have none.
-    `sheltered` ones work only while the server is ready.
+    `sheltered` ones work only while the server is ready. What is sent is either JSON, decoded into
+    `body`, or a `raw_body`, or nothing.
 
     Derived: `is_open` endpoints need no credentials while the server has neither users nor
     accounts; `needs_account` ones are about what belongs to an account, so they need a token.
@@ -124,6 +134,7 @@ class Endpoint:
     handler: Handler
     description: str = ""
     body: type[Struct] | None = None
+    raw_body: RawBody | None = None
     headers: tuple[Header, ...] = ()
     path_parameters: tuple[Parameter, ...] = ()
     query: tuple[Parameter, ...] = ()

@@ -27,8 +27,7 @@ import trio
 from troth.core import task_ids
 from troth.core.catalog import Node
 from troth.core.commands import Command, TaskSent
-from troth.core.executions import ExecutionPlan
-from troth.core.model import Task
+from troth.core.executions import ExecutionPlan, plan_of
 from troth.core.replies import TaskMessage
 
 from .alarms import Alarms
@@ -41,15 +40,6 @@ from .work_queues import WorkQueues
 
 _REST_MS: Final = 1_000  # a node that gave a task back gets none for so long
 _ACCOUNTS_SHOWN_COUNT: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class AccountWork:
-    """What one account has waiting and running."""
-
-    account: str
-    waiting_count: int
-    running_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +60,10 @@ class PlacementStatistics:
     replaced_total_count: int
     returned_total_count: int
     finished_total_count: int
-    accounts: tuple[AccountWork, ...]
-    """Those with most tasks waiting, at most 20, most first."""
+    waiting_by_account: tuple[tuple[str, int], ...]
+    """The accounts with most tasks waiting, calls included, at most 20, most first."""
+    running_by_account: tuple[tuple[str, int], ...]
+    """The accounts with most tasks running on nodes, at most 20, most first."""
 
 
 class Calls:
@@ -94,19 +86,14 @@ class Placement:
         self,
         *,
         report: Callable[[Command], None],
-        plan_of: Callable[[Task], ExecutionPlan],
         calls: Calls,
         endings: Endings,
         now_ms: Callable[[], int],
         calls_concurrency_count: int,
         calls_per_host_count: int,
     ) -> None:
-        """`report` puts a command into a shard's mailbox; it neither blocks nor raises.
-
-        `plan_of` reads what is to be executed from a task's receiver.
-        """
+        """`report` puts a command into a shard's mailbox; it neither blocks nor raises."""
         self._report = report
-        self._plan_of = plan_of
         self._calls = calls
         self._endings = endings
         self._now_ms = now_ms
@@ -138,7 +125,7 @@ class Placement:
                 return
             self._forget(earlier)
         order = (task.created_on or 0, task.sequence, task.root_id)
-        work = Work(task.root_id, task.counter, self._plan_of(task), order)
+        work = Work(task.root_id, task.counter, plan_of(task.receiver), order)
         self._works[work.promise_id] = work
         self._place(work)
 
@@ -286,18 +273,17 @@ class Placement:
             replaced_total_count=self._totals["replaced"],
             returned_total_count=self._totals["returned"],
             finished_total_count=self._totals["finished"],
-            accounts=self._account_rows(),
+            waiting_by_account=_largest(self._waiting_counts()),
+            running_by_account=_largest(
+                {account_id: running for account_id, _, running in self._queues.counts()}
+            ),
         )
 
-    def _account_rows(self) -> tuple[AccountWork, ...]:
-        calls = self._gates.waiting_counts()
-        rows = [
-            AccountWork(account_id, waiting_count + calls.pop(account_id, 0), running_count)
-            for account_id, waiting_count, running_count in self._queues.counts()
-        ]
-        rows += [AccountWork(account_id, count, 0) for account_id, count in calls.items()]
-        rows.sort(key=lambda row: (-row.waiting_count, -row.running_count, row.account))
-        return tuple(rows[:_ACCOUNTS_SHOWN_COUNT])
+    def _waiting_counts(self) -> dict[str, int]:
+        counts = self._gates.waiting_counts()
+        for account_id, waiting_count, _ in self._queues.counts():
+            counts[account_id] = counts.get(account_id, 0) + waiting_count
+        return counts
 
     # Placing
 
@@ -403,3 +389,9 @@ class Placement:
     def _tell(self, node: NodePlace, message: NodeMessage) -> None:
         if node.connection is not None:
             node.connection.put(message)
+
+
+def _largest(counts: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    rows = [(account_id, count) for account_id, count in counts.items() if count]
+    rows.sort(key=lambda row: (-row[1], row[0]))
+    return tuple(rows[:_ACCOUNTS_SHOWN_COUNT])

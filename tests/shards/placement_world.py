@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from troth.core.catalog import Capabilities, FunctionKind, Language, Node, task_promise_id
 from troth.core.commands import Command, TaskSent
-from troth.core.executions import ExecutionPlan
+from troth.core.executions import ExecutionPlan, receiver_of
 from troth.core.model import Task, TaskKind, replace
 from troth.core.replies import TaskMessage
-from troth.core.task_ids import invoke_id, parse
+from troth.core.task_ids import invoke_id
 from troth.shards.endings import Endings
 from troth.shards.node_connections import NodeConnection, NodeMessage, NodeMessageKind
 from troth.shards.placement import Calls, Placement
-from troth.shards.work import Need, Requirement, Stage, Work, need_of
+from troth.shards.work import Requirement, Stage, Work
 
 
 class FakeCalls(Calls):
@@ -87,7 +87,6 @@ class World:
         self._sequence = 0
         self.placement = Placement(
             report=self._report,
-            plan_of=lambda task: self.plans[task.root_id],
             calls=self.calls,
             endings=self.endings,
             now_ms=lambda: self.now_ms,
@@ -122,7 +121,7 @@ class World:
             TaskKind.INVOKE,
             promise_id,
             promise_id,
-            {"type": "function", "data": None},
+            receiver_of(self.plans[promise_id]),
             2**62,
             self._sequence,
             self.now_ms,
@@ -223,15 +222,3 @@ class World:
                 for work in node.works.values()
             )
         assert set(placement._works) == set(self.tasks)
-
-
-def promise_of(task_id: str) -> str:
-    """The promise of an invoke task's id."""
-    name = parse(task_id)
-    assert name is not None
-    return name.root
-
-
-def need(world: World, promise_id: str) -> Need:
-    """What a task waits for."""
-    return need_of(world.plans[promise_id])

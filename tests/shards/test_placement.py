@@ -2,6 +2,7 @@
 
 import time
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -153,7 +154,7 @@ def test_an_account_uses_its_own_nodes_before_shared_ones() -> None:
     ],
 )
 def test_capabilities_decide_and_zero_demands_nothing(
-    offers: dict[str, int], wanted: dict[str, int], *, meets: bool
+    offers: dict[str, Any], wanted: dict[str, Any], *, meets: bool
 ) -> None:
     world = World()
     node = world.node("n", **offers)
