@@ -164,6 +164,8 @@ class ShardStatistics:
     schedules_count: int
     locks_count: int
     outbox_count: int
+    entries_count: int
+    executions_count: int
 
 
 @final
@@ -495,4 +497,6 @@ class Shard:
             schedules_count=len(state.schedules),
             locks_count=len(state.locks),
             outbox_count=sum(len(messages) for messages in state.outbox.values()),
+            entries_count=len(state.entries),
+            executions_count=len(state.executions),
         )
