@@ -134,6 +134,7 @@ class ShardState:
         self.inbox: dict[int, int] = {}
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
+        self.promise_timers: list[Promise] = []
         self.timers: list[tuple[TimerKey, int | None]] = []
         self.touched_roots: dict[str, None] = {}
         self.new_notifications: list[Task] = []
@@ -147,6 +148,7 @@ class ShardState:
     def replay(self, record: r.Record) -> None:
         """Apply a record read from the log: the same, without notes."""
         _APPLY[type(record)](self, record)
+        self.promise_timers.clear()
         self.timers.clear()
         self.touched_roots.clear()
         self.new_notifications.clear()
@@ -193,7 +195,7 @@ class ShardState:
         self.index_promise(promise)
         self.largest_serial = max(self.largest_serial, promise.serial)
         self.pending_count += 1
-        self.timers.append(((TimerKind.PROMISE, promise.id), promise.timeout))
+        self.promise_timers.append(promise)
         if seed is None:
             return
         task = Task(
@@ -256,7 +258,7 @@ class ShardState:
             self.retention.stays(completed)
         if self.tracks_changes:
             self.changes.promises.add(record.id)
-        self.timers.append(((TimerKind.PROMISE, record.id), None))
+        self.promise_timers.append(completed)
         root = self.roots.get(record.id)
         if root is not None:
             for task in list(root.tasks.values()):

@@ -274,12 +274,13 @@ class Shards:
         Replies that need not wait for the log come before this returns.
         """
         committer = self.committer
+        now_ms = self.clock.now_ms()
         committer.is_flushed_by_caller = True
         try:
             while self._submitted:
                 submitted, self._submitted = self._submitted, {}
                 for shard in submitted.values():
-                    shard.hurry()
+                    shard.hurry(now_ms)
         finally:
             committer.is_flushed_by_caller = False
             assert self._writer is not None, "commands are submitted only to running shards"
