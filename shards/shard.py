@@ -33,7 +33,7 @@ from troth.core.model import PromiseState
 from troth.core.records import encode
 from troth.core.replies import Reply, TaskMessage
 from troth.core.state import TimerKey
-from troth.persistence.errors import CheckpointDamaged, LogFailure
+from troth.persistence.errors import CheckpointDamaged, LogFailure, PersistenceError
 from troth.persistence.log import LogRecord
 
 from .clock import Clock
@@ -222,13 +222,12 @@ class Shard:
         self._mailbox.append((command, asker, place, held))
 
     def tell(self, command: Command, held: HeldMessages | None = None) -> None:
-        """Put an internal command into the mailbox.
+        """Put an internal command into the mailbox; as with `put`, `hurry` is called soon.
 
         These have no limit of their own: each belongs to state that is bounded elsewhere (a task in
         delivery, a message in an outbox), and refusing one would lose it.
         """
         self._mailbox.append((command, None, 0, held))
-        self._wake()
 
     def _wake(self) -> None:
         if self._sleeper is not None:
@@ -313,13 +312,19 @@ class Shard:
         try:
             self.take_turn(now_ms)
         except CheckpointDamaged as error:
-            self._committer.fail(error)
+            self._fail(error)
             raise
         except Exception:
             # The state says more than the log will. Other shards may have messages of this turn
             # already: nothing that rests on them may become durable.
-            self._committer.fail(LogFailure("a command failed half-way; see the server's log"))
+            self._fail(LogFailure("a command failed half-way; see the server's log"))
             raise
+
+    def _fail(self, failure: PersistenceError) -> None:
+        self._committer.fail(failure)
+        # At once: until everybody is refused, somebody else may have this shard take a turn.
+        turn, self._turn = self._turn, _NO_TURN
+        self._refuse(turn, StorageFailed())
 
     def take_turn(self, now_ms: int) -> None:
         """Handle what is due and what is in the mailbox, up to the batch limits."""
