@@ -25,6 +25,6 @@ def promise_imported(state: "ShardState", record: r.PromiseImported) -> None:
     state.index_promise(promise)
     state.largest_serial = max(state.largest_serial, promise.serial)
     if state.tracks_changes:
-        state.changes.promises.add(promise.id)
+        state.changes.promises.append(promise.id)
     elif state.retention is not None:
         state.retention.stays(promise)

@@ -25,7 +25,7 @@ from .records import ShardMessage
 from .retention_rules import RetentionRule
 
 
-class Command(Struct, frozen=True):
+class Command(Struct, frozen=True, gc=False):
     """Anything a shard can be asked to do."""
 
 

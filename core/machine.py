@@ -8,7 +8,7 @@ settles it, that is, applies the transition of a deadline that has passed.
 """
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -35,24 +35,30 @@ class RunsSkipped(Struct, frozen=True):
     resumed_at_ms: int | None
 
 
-class Step(Struct):
+class Step(Struct, gc=False):
     """What one command led to.
 
     The records must be durable before the reply, the sends and the withdrawals leave the shard.
-    `timers` are (key, deadline in ms or None to cancel), the last entry of a key counts. `posts`
-    are commands for other shards; `received` names the (source, sequence) to acknowledge when
-    durable; `finished` the function tasks that were.
+    `promise_timers` are promises that began to be pending, whose timers are to be set to their
+    timeouts, or ceased to be, whose timers are to be cancelled. `timers` are all others: (key,
+    deadline in ms or None to cancel), the last entry of a key counts. `posts` are commands for
+    other shards; `received` names the (source, sequence) to acknowledge when durable; `finished`
+    names the function tasks that were.
+
+    Most commands lead to the first three at most; `has_effects` tells whether there is more.
     """
 
     reply: Reply
     records: list[r.Record]
-    timers: list[tuple[TimerKey, int | None]]
-    sends: list[TaskMessage]
-    withdrawals: list[str]
-    posts: list[tuple[int, Receive]]
-    received: tuple[int, int] | None
-    skipped: list[RunsSkipped]
-    finished: list[str] = []
+    promise_timers: list[Promise]
+    has_effects: bool = False
+    timers: Sequence[tuple[TimerKey, int | None]] = ()
+    sends: Sequence[TaskMessage] = ()
+    withdrawals: Sequence[str] = ()
+    posts: Sequence[tuple[int, Receive]] = ()
+    received: tuple[int, int] | None = None
+    skipped: Sequence[RunsSkipped] = ()
+    finished: Sequence[str] = ()
 
 
 class Options(Struct, frozen=True):
@@ -136,6 +142,9 @@ class Machine:
         The step's timers are all that the shard needs; its posts are the outbox, sent again.
         """
         state = self.state
+        state.promise_timers.extend(
+            promise for promise in state.promises.values() if promise.state is PromiseState.PENDING
+        )
         state.timers.extend(self._deadlines())
         state.touched_roots.update(dict.fromkeys(state.roots))
         state.new_notifications.extend(
@@ -147,16 +156,30 @@ class Machine:
 
     def _finish(self, reply: Reply, now_ms: int) -> Step:
         state = self.state
+        records, self._records = self._records, []
+        promise_timers, state.promise_timers = state.promise_timers, []
+        if not (
+            state.timers
+            or state.touched_roots
+            or state.new_notifications
+            or state.withdrawals
+            or state.messages
+            or state.finished
+            or self.received
+            or self._skipped
+        ):
+            return Step(reply, records, promise_timers)
         sends: list[TaskMessage] = []
-        if state.touched_roots or state.new_notifications:
-            self._dispatch(sends, now_ms)
+        self._dispatch(sends, now_ms)
         posts = [
             (target, Receive(state.index, number, message))
             for target, number, message in state.messages
         ]
         step = Step(
             reply,
-            self._records,
+            records,
+            promise_timers,
+            True,
             state.timers,
             sends,
             state.withdrawals,
@@ -164,7 +187,6 @@ class Machine:
             self.received,
             self._skipped,
         )
-        self._records = []
         state.timers = []
         if state.withdrawals:
             state.withdrawals = []
@@ -197,12 +219,10 @@ class Machine:
         """The promise as it is now, timed out if it is time; None if there is none."""
         if promise_id in self.state.executions:
             settle_execution(self, promise_id, now_ms)
-        promise = self.state.find_promise(promise_id)
-        if (
-            promise is not None
-            and promise.timeout <= now_ms
-            and promise.state is PromiseState.PENDING
-        ):
+        promise = self.state.promises.get(promise_id)
+        if promise is None:
+            return self.state.find_promise(promise_id)  # a completed one, which has left memory
+        if promise.timeout <= now_ms and promise.state is PromiseState.PENDING:
             self.settle_tasks(promise_id, promise.timeout - 1)
             self.emit(
                 r.PromiseCompleted(
@@ -308,11 +328,8 @@ class Machine:
             return
 
     def _deadlines(self) -> Iterator[tuple[TimerKey, int | None]]:
-        """Every deadline of the state, for a timing wheel that starts empty."""
+        """Every deadline but those of promises, for a timing wheel that starts empty."""
         state = self.state
-        for promise in state.promises.values():
-            if promise.state is PromiseState.PENDING:
-                yield (TimerKind.PROMISE, promise.id), promise.timeout
         for task in state.tasks.values():
             deadline = state.timer_of(task)
             if deadline is not None:

@@ -110,6 +110,7 @@ class ShardState:
         self.usage: dict[str, Usage] = {}
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
+        self.promise_timers: list[Promise] = []
         self.timers: list[tuple[TimerKey, int | None]] = []
         self.touched_roots: dict[str, None] = {}
         self.new_notifications: list[Task] = []
@@ -124,6 +125,7 @@ class ShardState:
     def replay(self, record: r.Record) -> None:
         """Apply a record read from the log: the same, without notes."""
         _APPLY[type(record)](self, record)
+        self.promise_timers.clear()
         self.timers.clear()
         self.touched_roots.clear()
         self.new_notifications.clear()
@@ -167,11 +169,11 @@ class ShardState:
         self.promises[promise.id] = promise
         self.promises_count += 1
         if self.tracks_changes:
-            self.changes.promises.add(promise.id)
+            self.changes.promises.append(promise.id)
         self.index_promise(promise)
         self.largest_serial = max(self.largest_serial, promise.serial)
         self.pending_count += 1
-        self.timers.append(((TimerKind.PROMISE, promise.id), promise.timeout))
+        self.promise_timers.append(promise)
         if seed is None:
             return
         task = Task(
@@ -237,8 +239,8 @@ class ShardState:
         if self.retention is not None and not self.tracks_changes:
             self.retention.stays(completed)
         if self.tracks_changes:
-            self.changes.promises.add(record.id)
-        self.timers.append(((TimerKind.PROMISE, record.id), None))
+            self.changes.promises.append(record.id)
+        self.promise_timers.append(completed)
         root = self.roots.get(record.id)
         if root is not None:
             for task in list(root.tasks.values()):

@@ -94,7 +94,10 @@ class Shards:
         self._serial = 0
         self._stopping = False
         self._writer: BatchWriter | None = None
+        # The shards that the next turn is about, and the task that sees to it that there is one.
         self._submitted: dict[int, Shard] = {}
+        self._turner: trio.lowlevel.Task | None = None
+        self._in_turn = False
         self._count = shard_count
         self._shards = [
             Shard(
@@ -200,6 +203,7 @@ class Shards:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._take_turns)
                 nursery.start_soon(self.committer.run, writer)
                 for shard in self._shards:
                     shard.start()
@@ -209,6 +213,21 @@ class Shards:
             self.committer.flush(writer)
             with trio.CancelScope(shield=True):
                 await writer.close()
+
+    async def _take_turns(self) -> None:
+        """Take a turn whenever something was posted by whoever takes none himself."""
+
+        def leave(_: object) -> trio.lowlevel.Abort:
+            self._turner = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            if self._submitted:
+                await trio.lowlevel.checkpoint()
+            else:
+                self._turner = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(leave)
+            self.turn()
 
     async def _watch(self) -> None:
         await self.committer.failed.wait()
@@ -250,7 +269,13 @@ class Shards:
         self._post(self.shard_of(home_of(command)), command, None)
 
     def _post(self, index: int, command: Command, held: HeldMessages | None) -> None:
-        self._shards[index].tell(command, held)
+        """Put an internal command into a shard's mailbox, for this turn or a coming one."""
+        shard = self._shards[index]
+        shard.tell(command, held)
+        self._submitted[index] = shard
+        if self._turner is not None and not self._in_turn:
+            task, self._turner = self._turner, None
+            trio.lowlevel.reschedule(task)
 
     async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
         """Have one command carried out; its reply, when that is durable.
@@ -282,14 +307,15 @@ class Shards:
         Replies that need not wait for the log come before this returns.
         """
         committer = self.committer
-        committer.is_flushed_by_caller = True
+        now_ms = self.clock.now_ms()
+        committer.is_flushed_by_caller = self._in_turn = True
         try:
             while self._submitted:
                 submitted, self._submitted = self._submitted, {}
                 for shard in submitted.values():
-                    shard.hurry()
+                    shard.hurry(now_ms)
         finally:
-            committer.is_flushed_by_caller = False
+            committer.is_flushed_by_caller = self._in_turn = False
             assert self._writer is not None, "commands are submitted only to running shards"
             committer.flush(self._writer)
 

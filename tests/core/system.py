@@ -190,6 +190,11 @@ class System:
         if step.records:
             self.log.append([(index, r.encode(record)) for record in step.records])
             self.sequences[index] += len(step.records)
+        for promise in step.promise_timers:
+            if promise.state is PromiseState.PENDING:
+                self.timers[index][c.TimerKind.PROMISE, promise.id] = promise.timeout
+            else:
+                self.timers[index].pop((c.TimerKind.PROMISE, promise.id), None)
         for key, deadline in step.timers:
             if deadline is None:
                 self.timers[index].pop(key, None)

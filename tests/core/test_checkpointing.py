@@ -163,7 +163,7 @@ def test_what_changed_after_its_capture_stays() -> None:
     system.renew()
     system.evict()
     assert list(state.promises) == ["waits"]
-    assert state.changes.promises == {"waits"}
+    assert state.changes.promises == ["waits"]
     assert system.restarted().everything() == system.everything()
 
 
