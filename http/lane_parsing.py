@@ -12,7 +12,9 @@ CR or LF, NUL and folded lines are left to hypercorn.
 
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 """Longer bodies are not collected here: reading them dominates their cost anyway."""
@@ -29,7 +31,7 @@ class NotServedError(Exception):
     """These bytes are not for the lane; they say nothing about whether they are a good request."""
 
 
-class Parsed(NamedTuple):
+class Parsed(Struct, gc=False):
     """One complete request. `end` is where the next one begins in the buffer."""
 
     method: str
@@ -78,7 +80,8 @@ class Parser:
             return None
         method, target = line.groups()
         path, _, query = target.partition(b"?")
-        return Parsed(_METHODS[method], path, query, self._headers, buffer[body_start:end], end)
+        body = buffer[body_start:end]
+        return Parsed(_METHODS[method], path, query, self._headers, body, end)
 
     def _refuse_hopeless(self, buffer: bytes) -> None:
         """Do not wait for the end of a head that cannot be served."""

@@ -8,7 +8,9 @@ is not the promise `task`.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from troth.core.codes import Code
 
@@ -23,7 +25,7 @@ _LAST = re.compile(r"([^{}]*)\{(\w+)\.\.\.\}")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
-class Match(NamedTuple):
+class Match(Struct, frozen=True):
     """An endpoint and the decoded values of its path parameters."""
 
     endpoint: "Endpoint"
