@@ -78,6 +78,7 @@ class Lane:
     ) -> None:
         """Derive what is served from the table of the port's endpoints."""
         self._api = api
+        self._hold = api.hold
         self._shards = shards
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
@@ -230,16 +231,16 @@ class Lane:
             raise NotServedError
         self._requests_count += 1
         given = parsed.headers.get(b"request-id")
-        held = self._api.hold()
+        held = self._hold()
         request = Request(
-            method=parsed.method,
-            raw_path=parsed.path,
-            query=parsed.query,
-            headers=parsed.headers,
-            body=parsed.body,
-            held=held,
-            peer=connection.peer,
-            id=request_id(given) if given else self._ids.new(),
+            parsed.method,
+            parsed.path,
+            parsed.query,
+            parsed.headers,
+            parsed.body,
+            held,
+            connection.peer,
+            request_id(given) if given else self._ids.new(),
         )
         return Exchange(self, self._dispatcher, request, held, match, connection.answered)
 
