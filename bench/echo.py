@@ -140,7 +140,7 @@ class EchoServer:
         except BlockingIOError:
             return
         except (OSError, MalformedError):
-            pass
+            pass  # the client is gone, or is not worth an answer here
         self._epoll.unregister(connection.socket)
         del self._connections[connection.socket.fileno()]
         connection.socket.close()

@@ -40,6 +40,9 @@ def capture(state: ShardState, sequence: int, position: int) -> Capture:
         {key: state.outbox.get(key[0], {}).get(key[1]) for key in changes.outbox},
         frozenset(changes.deleted_promises),
         frozenset(changes.deleted_tasks),
+        {name: state.entries.by_id.get(name) for name in changes.entries},
+        {name: state.executions.get(name) for name in changes.executions},
+        {name: state.usage.get(name) for name in changes.usage},
     )
 
 
@@ -70,6 +73,9 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         len(state.locks),
         sum(len(messages) for messages in state.outbox.values()),
         state.task_counter_floor,
+        len(state.entries),
+        len(state.executions),
+        len(state.usage),
     )
 
 
@@ -135,6 +141,10 @@ def load(state: ShardState, loaded: Loaded) -> None:
         state.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
     for (target, sequence), message in sorted(loaded.outbox.items(), key=lambda item: item[0]):
         state.outbox.setdefault(target, {})[sequence] = message
+    for entry in loaded.entries:
+        state.entries.put(entry)
+    state.executions.update({one.promise_id: one for one in loaded.executions})
+    state.usage.update({one.function_id: one for one in loaded.usage})
 
 
 def _load_task(state: ShardState, task: Task) -> None:

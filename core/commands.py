@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from .catalog import Entry
+from .executions import ExecutionPlan
 from .model import (
     EMPTY_VALUE,
     ClaimRequest,
@@ -186,6 +188,134 @@ class HeartbeatLocks(Command, frozen=True):
     process_id: str
 
 
+class CreateEntry(Command, frozen=True):
+    """Put a new entry, of revision 1, into the catalog. Refused if its id is taken."""
+
+    entry: Entry
+
+
+class ReadEntry(Command, frozen=True):
+    """Read one entry of the catalog."""
+
+    id: str
+
+
+class ReplaceEntry(Command, frozen=True):
+    """Put a changed entry in the place of the one whose revision is one less; else refused."""
+
+    entry: Entry
+
+
+class DeleteEntry(Command, frozen=True):
+    """Take an entry out of the catalog; refused if it has changed since `revision`."""
+
+    id: str
+    revision: int
+
+
+class ListEntries(Command, frozen=True):
+    """One shard's part of the entries of a type, of one account or of all (None)."""
+
+    kind: type[Entry]
+    account_id: str | None
+
+
+class StoreArchive(Command, frozen=True):
+    """Keep a build's archive: a promise that is resolved from its creation."""
+
+    id: str
+    data: str
+
+
+class DeletePromises(Command, frozen=True):
+    """Delete archives of builds that live in this shard; what is not there is passed over."""
+
+    ids: tuple[str, ...]
+
+
+class CreateExecution(Command, frozen=True):
+    """Create a function task: promise, invoke task and execution. `id` is the promise's.
+
+    `param` is the request: its body as data, and headers `method`, `query`, `headers` (JSON).
+    """
+
+    id: str
+    timeout: int
+    plan: ExecutionPlan
+    param: Value = EMPTY_VALUE
+    idempotency_key: str | None = None
+
+
+class ReadExecution(Command, frozen=True):
+    """Read a function task: its promise and, while it is pending, its execution."""
+
+    id: str
+
+
+class SearchExecutions(Command, frozen=True):
+    """One shard's part of an account's function tasks, newest first; see SearchPromises.
+
+    The promises in the page carry no data.
+    """
+
+    account_id: str
+    function_id: str | None
+    limit_count: int
+    before_serial: int
+    scan_count: int
+
+
+class ListUsage(Command, frozen=True):
+    """One shard's part of how often the functions of an account, or of all (None), were run."""
+
+    account_id: str | None
+
+
+class AssignExecution(Command, frozen=True):
+    """A node claims a function task's lease for `ttl` milliseconds. `id` is the invoke task's."""
+
+    id: str
+    counter: int
+    node_id: str
+    ttl: int
+
+
+class ReportExecution(Command, frozen=True):
+    """The node still works on it: renew the lease, note the progress (None: unchanged).
+
+    Past its time the execution is ended instead (504).
+    """
+
+    id: str
+    counter: int
+    node_id: str
+    progress: int | None = None
+
+
+class ReturnExecution(Command, frozen=True):
+    """The node gives a function task back undone; it does not count as lost."""
+
+    id: str
+    counter: int
+    node_id: str
+
+
+class FinishExecution(Command, frozen=True):
+    """The node has the result: complete the promise, if the node still holds the lease."""
+
+    id: str
+    counter: int
+    node_id: str
+    state: PromiseState
+    value: Value
+
+
+class CancelExecution(Command, frozen=True):
+    """End a function task that nobody wants any more."""
+
+    id: str
+
+
 # What follows comes from inside the server.
 
 
@@ -197,6 +327,7 @@ class TimerKind(StrEnum):
     TASK_DELAY = "task delay"
     LOCK = "lock"
     SCHEDULE = "schedule"
+    EXECUTION = "execution"
 
 
 class Expire(Command, frozen=True):

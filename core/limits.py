@@ -25,6 +25,11 @@ IDEMPOTENCY_KEY_LIMIT_BYTES: Final = 1024
 TRACE_LIMIT_BYTES: Final = 1024  # each of traceparent and tracestate
 REQUEST_HEADERS_LIMIT_BYTES: Final = 32 * 1024  # request line and header lines together
 
+# Credentials.
+FAILED_ATTEMPTS_LIMIT_COUNT: Final = 10  # wrong credentials from an address in the window
+FAILED_ATTEMPTS_WINDOW_MS: Final = 60_000
+FAILED_ATTEMPTS_ADDRESSES_COUNT: Final = 10_000  # addresses that are remembered
+
 IMPORT_LIMIT_COUNT: Final = 100  # promises of one request of an import
 
 # Search.
@@ -70,6 +75,30 @@ PUSH_CONCURRENCY_COUNT: Final = 256
 CALLBACKS_LIMIT_COUNT: Final = 10_000  # waiting for one promise; its completion serves them at once
 TARGET_QUEUE_LIMIT_COUNT: Final = 10_000  # messages waiting for one target; the rest back off
 
+# Functions and their code.
+FUNCTION_NAME_LIMIT_BYTES: Final = 128
+FUNCTION_DESCRIPTION_LIMIT_BYTES: Final = 80
+FUNCTION_URL_LIMIT_BYTES: Final = 2048
+FUNCTION_TIMEOUT_LIMIT_S: Final = 3600
+FUNCTION_CPU_LIMIT_COUNT: Final = 256
+FUNCTION_MEMORY_LIMIT_MB: Final = 1024 * 1024
+FUNCTION_LATENCY_LIMIT_MS: Final = 60_000
+FUNCTIONS_LIMIT_COUNT: Final = 10_000  # of one account
+FUNCTION_LABELS_LIMIT_COUNT: Final = 64  # of one function
+LABELS_LIMIT_COUNT: Final = 1_000  # of one account
+LABEL_NAME_LIMIT_BYTES: Final = 80
+BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a zip archive as it is uploaded
+BUILDS_KEPT_COUNT: Final = 10  # of one function
+BUILDS_WAITING_LIMIT_COUNT: Final = 64  # uploaded and not yet checked; beyond it: 503
+CODE_ENTRIES_LIMIT_COUNT: Final = 5_000
+CODE_UNPACKED_LIMIT_BYTES: Final = 64 * 1024 * 1024
+CODE_PATH_LIMIT_BYTES: Final = 512
+CODE_DEPTH_LIMIT_COUNT: Final = 32
+CODE_COMPRESSION_LIMIT_RATIO: Final = 200
+HANDLER_LIMIT_BYTES: Final = 1024 * 1024
+COMPILE_MEMORY_LIMIT_BYTES: Final = 1024 * 1024 * 1024
+COMPILE_TIMEOUT_S: Final = 10
+
 # Connections.
 CONNECTION_LIMIT_COUNT: Final = 10_000
 HEADER_TIMEOUT_MS: Final = 10_000
@@ -91,6 +120,8 @@ assert PUSH_TIMEOUT_MS <= TASK_RETRY_LIMIT_MS
 assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
 assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
+assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "an archive is the body of a request"
+assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES
 
 
 def saturating_add(left: int, right: int) -> int:

@@ -18,6 +18,7 @@ from .codes import Code
 from .commands import Acknowledge, Command, Expire, Receive, TimerKind
 from .cron import Cron
 from .cron import parse as parse_cron
+from .execution_deadlines import settle_execution
 from .limits import CALLBACKS_LIMIT_COUNT, SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
 from .model import EMPTY_VALUE, Fence, Promise, PromiseState, Task, TaskKind, TaskState
 from .replies import Reply, TaskMessage
@@ -40,7 +41,7 @@ class Step(Struct):
     The records must be durable before the reply, the sends and the withdrawals leave the shard.
     `timers` are (key, deadline in ms or None to cancel), the last entry of a key counts. `posts`
     are commands for other shards; `received` names the (source, sequence) to acknowledge when
-    durable.
+    durable; `finished` the function tasks that were.
     """
 
     reply: Reply
@@ -51,6 +52,7 @@ class Step(Struct):
     posts: list[tuple[int, Receive]]
     received: tuple[int, int] | None
     skipped: list[RunsSkipped]
+    finished: list[str] = []
 
 
 class Options(Struct, frozen=True):
@@ -168,6 +170,8 @@ class Machine:
             state.withdrawals = []
         if posts:
             state.messages = []
+        if state.finished:
+            step.finished, state.finished = state.finished, []
         if self._skipped:
             self._skipped = []
         self.received = None
@@ -191,6 +195,8 @@ class Machine:
 
     def promise(self, promise_id: str, now_ms: int) -> Promise | None:
         """The promise as it is now, timed out if it is time; None if there is none."""
+        if promise_id in self.state.executions:
+            settle_execution(self, promise_id, now_ms)
         promise = self.state.find_promise(promise_id)
         if (
             promise is not None
@@ -316,6 +322,9 @@ class Machine:
         for schedule in state.schedules.values():
             if schedule.next_run_time is not None:
                 yield (TimerKind.SCHEDULE, schedule.id), schedule.next_run_time
+        for execution in state.executions.values():
+            if execution.ends_on is not None:
+                yield (TimerKind.EXECUTION, execution.promise_id), execution.ends_on
 
     def cron(self, expression: str) -> Cron:
         """The parsed cron expression, in the configured time zone."""
@@ -357,4 +366,13 @@ def acknowledge(machine: Machine, command: Acknowledge, now_ms: int) -> Reply:
 
 
 # The other commands' decisions register themselves when their modules are imported.
-from . import locks, promises, retention, schedules, tasks  # noqa: E402, F401
+from . import (  # noqa: E402
+    archives,  # noqa: F401
+    entries,  # noqa: F401
+    execution_decisions,  # noqa: F401
+    locks,  # noqa: F401
+    promises,  # noqa: F401
+    retention,  # noqa: F401
+    schedules,  # noqa: F401
+    tasks,  # noqa: F401
+)

@@ -206,9 +206,14 @@ def search_promises(machine: Machine, command: SearchPromises, now_ms: int) -> R
     if query.pattern.exact is not None:
         found = _search_one(machine, query, query.pattern.exact, now_ms)
     else:
-        in_memory = _search_memory(machine, query, now_ms)
-        found = cold_store.merge((in_memory, _search_cold(machine, query)), query.limit_count)
+        found = find(machine, query, now_ms)
     return Reply(Code.OK, promises=PromisePage(tuple(found.promises), found.next_before))
+
+
+def find(machine: Machine, query: Query, now_ms: int) -> Found:
+    """What of this shard a query with a wildcard wants, in memory and not."""
+    in_memory = _search_memory(machine, query, now_ms)
+    return cold_store.merge((in_memory, _search_cold(machine, query)), query.limit_count)
 
 
 def _search_one(machine: Machine, query: Query, promise_id: str, now_ms: int) -> Found:
@@ -231,7 +236,7 @@ def _search_memory(machine: Machine, query: Query, now_ms: int) -> Found:
     last = query.before_serial
     for serial, promise_id in index.below(query.before_serial, query.scan_count):
         last = serial
-        if promise_id is None or not query.pattern.matches(promise_id):
+        if promise_id is None or not query.admits(promise_id):
             continue
         promise = machine.promise(promise_id, now_ms)
         if promise is not None and query.matches(promise):

@@ -15,6 +15,8 @@ that are not a record, which the log's checksums make a defect and not an accide
 import msgspec
 from msgspec import Struct
 
+from .catalog import Entry
+from .executions import ExecutionPlan
 from .model import Callback, Lock, Promise, PromiseState, Schedule, Trace, Value
 
 
@@ -231,6 +233,58 @@ class MessagesAcknowledged(Struct, frozen=True, array_like=True, tag="messages-a
     sequence: int
 
 
+class EntryWritten(Struct, frozen=True, array_like=True, tag="entry-written/1"):
+    """An entry of the catalog is as it says: new, or in the place of its earlier revision."""
+
+    entry: Entry
+    at: int
+
+
+class EntryDeleted(Struct, frozen=True, array_like=True, tag="entry-deleted/1"):
+    """An entry of the catalog is gone."""
+
+    id: str
+    at: int
+
+
+class ExecutionCreated(Struct, frozen=True, array_like=True, tag="execution-created/1"):
+    """The pending promise `id` is a function task; the record before this one created it.
+
+    Applying PromiseCompleted to it ends the execution: what is known of it goes into the headers of
+    the promise's value.
+    """
+
+    id: str
+    plan: ExecutionPlan
+    at: int
+
+
+class ExecutionAssigned(Struct, frozen=True, array_like=True, tag="execution-assigned/1"):
+    """A node has claimed the function task `id` (a promise's); TaskClaimed says until when.
+
+    Applying TaskReleased to its task from here on means that the node is lost.
+    """
+
+    id: str
+    node_id: str
+    at: int
+
+
+class ExecutionReported(Struct, frozen=True, array_like=True, tag="execution-reported/1"):
+    """The node works on the function task: the lease of its task runs anew from `at`."""
+
+    id: str
+    at: int
+    progress: int | None = None
+
+
+class ExecutionReturned(Struct, frozen=True, array_like=True, tag="execution-returned/1"):
+    """The node does not work on the function task any more; TaskReleased follows."""
+
+    id: str
+    at: int
+
+
 Record = (
     PromiseCreated
     | PromiseCompleted
@@ -253,6 +307,12 @@ Record = (
     | LocksRenewed
     | MessageReceived
     | MessagesAcknowledged
+    | EntryWritten
+    | EntryDeleted
+    | ExecutionCreated
+    | ExecutionAssigned
+    | ExecutionReported
+    | ExecutionReturned
 )
 
 encode = msgspec.json.Encoder().encode

@@ -2,8 +2,10 @@
 
 from msgspec import Struct
 
+from .catalog import Entry
 from .codes import Code
 from .commands import Slice
+from .executions import Execution, Usage
 from .model import Callback, Lock, Promise, Schedule, Task, TaskKind
 
 
@@ -49,6 +51,16 @@ class Retained(Struct, frozen=True):
     following: Slice | None
 
 
+class ExecutionPage(Struct, frozen=True):
+    """One shard's part of a page of function tasks; see PromisePage.
+
+    With each promise comes its execution, None if it is finished.
+    """
+
+    executions: tuple[tuple[Promise, Execution | None], ...]
+    next_before: int | None
+
+
 class Reply(Struct, frozen=True):
     """The answer to one command: a code, and what goes with it.
 
@@ -66,6 +78,11 @@ class Reply(Struct, frozen=True):
     schedules: SchedulePage | None = None
     retained: Retained | None = None
     count: int = 0
+    entry: Entry | None = None
+    entries: tuple[Entry, ...] = ()
+    execution: Execution | None = None
+    executions: ExecutionPage | None = None
+    usage: tuple[Usage, ...] = ()
 
 
 class TaskMessage(Struct, frozen=True):

@@ -6,6 +6,7 @@ made up for in order; beyond the configured count the oldest are left out.
 """
 
 from . import records as r
+from .catalog import is_reserved
 from .codes import Code
 from .commands import (
     CreateSchedule,
@@ -30,6 +31,9 @@ def create_schedule(machine: Machine, command: CreateSchedule, now_ms: int) -> R
 
     The caller has checked the cron expression and the template.
     """
+    # A timestamp is digits, so no run's id is reserved if that of the first instant is not.
+    if is_reserved(expand(command.promise_id, command.id, 0)):
+        return Reply(Code.RESERVED_ID)
     existing = machine.state.schedules.get(command.id)
     if existing is not None:
         if keys_match(existing.idempotency_key, command.idempotency_key):

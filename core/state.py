@@ -11,11 +11,15 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from . import arrival, deletion, task_ids
+from . import arrival, deletion, entry_state, execution_state, task_ids
 from . import records as r
 from .addresses import route
+from .catalog import is_reserved
+from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .commands import TimerKind
+from .entry_state import Entries
+from .executions import Execution, Usage
 from .limits import INTEGER_MAX, saturating_add
 from .model import (
     TAG_DELAY,
@@ -54,37 +58,6 @@ class Root:
         self.queue: list[tuple[int, str]] = []
         self.active_count = 0
         self.sending: str | None = None
-
-
-class Changes:
-    """The ids of what changed since the last checkpoint. `callbacks` maps to the promise's id."""
-
-    __slots__ = (
-        *("callbacks", "deleted_promises", "deleted_tasks", "locks", "outbox", "promises"),
-        *("schedules", "tasks"),
-    )
-
-    def __init__(self) -> None:
-        self.promises: set[str] = set()
-        self.tasks: set[str] = set()
-        self.callbacks: dict[str, str] = {}
-        self.schedules: set[str] = set()
-        self.locks: set[str] = set()
-        self.outbox: set[tuple[int, int]] = set()
-        self.deleted_promises: set[str] = set()
-        self.deleted_tasks: set[str] = set()
-
-    @property
-    def count(self) -> int:
-        """How many entities changed."""
-        return (
-            len(self.promises)
-            + len(self.tasks)
-            + len(self.callbacks)
-            + len(self.schedules)
-            + len(self.locks)
-            + len(self.outbox)
-        )
 
 
 class ShardState:
@@ -132,6 +105,9 @@ class ShardState:
         self.outbox: dict[int, dict[int, r.ShardMessage]] = {}
         self.outbox_sequence: dict[int, int] = {}
         self.inbox: dict[int, int] = {}
+        self.entries = Entries()
+        self.executions: dict[str, Execution] = {}
+        self.usage: dict[str, Usage] = {}
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
         self.timers: list[tuple[TimerKey, int | None]] = []
@@ -139,6 +115,7 @@ class ShardState:
         self.new_notifications: list[Task] = []
         self.withdrawals: list[str] = []
         self.messages: list[tuple[int, int, r.ShardMessage]] = []
+        self.finished: list[str] = []
 
     def apply(self, record: r.Record) -> None:
         """Make the fact `record` true."""
@@ -152,6 +129,7 @@ class ShardState:
         self.new_notifications.clear()
         self.withdrawals.clear()
         self.messages.clear()
+        self.finished.clear()
 
     def find_promise(self, promise_id: str) -> Promise | None:
         """The promise, wherever it is; None if there is none."""
@@ -214,7 +192,8 @@ class ShardState:
 
     def index_promise(self, promise: Promise) -> None:
         """Note where a promise that is now in memory stands in the orders of searches."""
-        self.promise_index.append(promise.serial, promise.id)
+        if not is_reserved(promise.id):  # those are found by their tags
+            self.promise_index.append(promise.serial, promise.id)
         if promise.tags is not None:
             for tag in promise.tags.items():
                 index = self.tag_index.get(tag)
@@ -243,10 +222,13 @@ class ShardState:
     def promise_completed(self, record: r.PromiseCompleted) -> None:
         promise = self.promises[record.id]
         assert promise.state is PromiseState.PENDING, "a promise completes once"
+        value = record.value
+        if record.id in self.executions:
+            value = execution_state.execution_ended(self, record)
         completed = replace(
             promise,
             state=record.state,
-            value=record.value,
+            value=value,
             key_for_complete=record.key_for_complete,
             completed_on=record.completed_on,
         )
@@ -342,6 +324,11 @@ class ShardState:
             self.changes.tasks.add(task.id)
         self.timers.append(((TimerKind.TASK, task.id), self.timer_of(task)))
 
+    def renew_lease(self, task: Task, expires_at: int) -> None:
+        """Let a claimed task's lease run until another time."""
+        task.expires_at = expires_at
+        self._arm(task)
+
     def _move(self, task: Task, state: TaskState) -> None:
         """Change a task's state, with everything that is counted or indexed by it."""
         was, task.state = task.state, state
@@ -415,6 +402,8 @@ class ShardState:
 
     def task_released(self, record: r.TaskReleased) -> None:
         task = self.tasks[record.id]
+        if task.root_id in self.executions:
+            execution_state.lease_ended(self, task.root_id)
         task.counter += 1
         self._move(task, TaskState.INIT)
         self._clear_lease(task)
@@ -586,4 +575,10 @@ _APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.LocksRenewed: ShardState.locks_renewed,
     r.MessageReceived: ShardState.message_received,
     r.MessagesAcknowledged: ShardState.messages_acknowledged,
+    r.EntryWritten: entry_state.entry_written,
+    r.EntryDeleted: entry_state.entry_deleted,
+    r.ExecutionCreated: execution_state.execution_created,
+    r.ExecutionAssigned: execution_state.execution_assigned,
+    r.ExecutionReported: execution_state.execution_reported,
+    r.ExecutionReturned: execution_state.execution_returned,
 }

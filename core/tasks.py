@@ -1,6 +1,7 @@
 """What the task commands do: claim, complete, drop, renew, and delivery's reports (rest.md 5)."""
 
 from . import records as r
+from .catalog import is_reserved
 from .codes import Code
 from .commands import (
     ClaimTask,
@@ -19,7 +20,7 @@ from .model import Task, TaskKind, TaskState
 from .replies import Claimed, Reply
 
 
-def _judge(
+def judge(
     machine: Machine, task_id: str, counter: int, event: TaskEvent, now_ms: int
 ) -> tuple[Task | None, Code, bool]:
     """Look an event up in the life cycle: the task, the reply's code, whether it changes."""
@@ -35,7 +36,7 @@ def _judge(
 @decides(ClaimTask)
 def claim_task(machine: Machine, command: ClaimTask, now_ms: int) -> Reply:
     """Take a task's lease. The reply names the promises that the task is about."""
-    task, code, changes = _judge(machine, command.id, command.counter, TaskEvent.CLAIM, now_ms)
+    task, code, changes = judge(machine, command.id, command.counter, TaskEvent.CLAIM, now_ms)
     if task is None or not changes:
         return Reply(code)
     expires_at = saturating_add(now_ms, command.ttl)
@@ -49,7 +50,7 @@ def claim_task(machine: Machine, command: ClaimTask, now_ms: int) -> Reply:
 @decides(CompleteTask)
 def complete_task(machine: Machine, command: CompleteTask, now_ms: int) -> Reply:
     """Declare a claimed task done; a final one is answered as it is, whatever the counter."""
-    task, code, changes = _judge(machine, command.id, command.counter, TaskEvent.COMPLETE, now_ms)
+    task, code, changes = judge(machine, command.id, command.counter, TaskEvent.COMPLETE, now_ms)
     if task is None or code.status >= 400:
         return Reply(code)
     if changes:
@@ -60,7 +61,7 @@ def complete_task(machine: Machine, command: CompleteTask, now_ms: int) -> Reply
 @decides(DropTask)
 def drop_task(machine: Machine, command: DropTask, now_ms: int) -> Reply:
     """Give a claimed task back; it goes out again with the next counter."""
-    _, code, changes = _judge(machine, command.id, command.counter, TaskEvent.DROP, now_ms)
+    _, code, changes = judge(machine, command.id, command.counter, TaskEvent.DROP, now_ms)
     if changes:
         machine.emit(r.TaskReleased(command.id))
     return Reply(code)
@@ -68,7 +69,12 @@ def drop_task(machine: Machine, command: DropTask, now_ms: int) -> Reply:
 
 @decides(HeartbeatTasks)
 def heartbeat_tasks(machine: Machine, command: HeartbeatTasks, now_ms: int) -> Reply:
-    """Renew the leases of a process; those that have run out are not revived."""
+    """Renew the leases of a process; those that have run out are not revived.
+
+    Nodes report for each function task: nobody may keep a node's tasks by using its name.
+    """
+    if is_reserved(command.process_id):
+        return Reply(Code.OK)
     held = machine.state.claimed.get(command.process_id)
     if held is None:
         return Reply(Code.OK)

@@ -9,12 +9,16 @@ from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
+from troth.shards.clock import SystemClock
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.polls import Polls
 from troth.shards.retention import Sweeper
+from troth.shards.shards import EntryKind
 from troth.shards.snapshotter import Snapshotter
 
+from .attempts import Attempts
+from .credentials import Directory
 from .errors import ApiError
 from .fields import RequestLimits
 from .metrics import Metrics
@@ -57,6 +61,10 @@ class Shards(Protocol):
         """Find schedules, newest first, and say where the next page starts."""
         ...
 
+    async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
+        """Collect the catalog's entries of a type, of one account or all (None), oldest first."""
+        ...
+
     async def heartbeat_tasks(self, process_id: str) -> int:
         """Renew the tasks of a process and count them."""
         ...
@@ -93,8 +101,9 @@ class Api:
     """Everything a handler may use. One per process.
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
-    back for one request. `statistics` has a further source of numbers for `/metrics`, by name.
-    `snapshotter` is None if nothing is kept on disk, `sweeper` until the server is ready.
+    back for one request. `now_ms` is the shards' clock. `statistics` has a further source of
+    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`
+    until the server is ready.
     """
 
     settings: Settings
@@ -102,17 +111,21 @@ class Api:
     shards: Shards
     polls: Polls
     hold: Callable[[], HeldMessages]
+    now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
     statistics: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
     pages: Pages = field(default_factory=Pages)
+    directory: Directory = field(init=False)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive the request limits from the settings."""
+        """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
+        attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
+        self.directory = Directory(self.settings.basic_auth, attempts, self.now_ms)
         self.metrics = Metrics(
             {
                 "shards": self.shards.statistics,

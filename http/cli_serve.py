@@ -36,6 +36,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "url",
         "allow_anonymous",
         "basic_auth",
+        "failed_attempts_limit_count",
         "cors_allow_origin",
     ),
     "Log": ("log_level", "log_format"),

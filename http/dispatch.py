@@ -88,7 +88,7 @@ class Dispatcher:
         if b"origin" in request.headers:
             self._cors.refuse_foreign(request.method, request.headers)
         if not endpoint.public:
-            authenticate(request.headers, self.api.settings.basic_auth)
+            request.principal = authenticate(self.api, request, endpoint)
         if endpoint.sheltered and self.api.readiness is not Readiness.READY:
             self.api.refuse_unless_ready()
         headers = NO_HEADERS

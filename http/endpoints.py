@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.replies import Reply
@@ -22,6 +23,7 @@ from .api import Api, shards_error
 from .decoding import NO_HEADERS, CallHeaders
 from .errors import ApiError
 from .fields import Schema
+from .principals import ACCOUNT_SCOPES, OPEN_SCOPES
 from .rendering import JsonObject, dump
 from .requests import Request, Response, json_response
 
@@ -68,14 +70,13 @@ class Asking:
     command: Callable[[Api, Call], Command]
     shown: Callable[[Api, Reply], bytes]
 
+    def question(self, api: Api, call: Call) -> Command:
+        """The command that the request asks for, if its sender may. Raises ApiError."""
+        return self.command(api, call)
+
     async def __call__(self, api: Api, call: Call) -> Response:
         """Ask and wait. Raises ApiError for every refusal."""
-        try:
-            reply = await api.shards.ask(self.command(api, call), call.request.held)
-        except ShardsError as error:
-            raise shards_error(error) from error
-        if reply.code >= REFUSALS_FROM:
-            raise ApiError(reply.code)
+        reply = await ask(api, call, self.question(api, call))
         body = self.shown(api, reply)
         return json_response(reply.code.status, body) if body else Response(reply.code.status)
 
@@ -103,12 +104,26 @@ class Success:
 
 
 @dataclass(frozen=True, slots=True)
+class RawBody:
+    """A request body that the handler reads itself, and which types of content it takes."""
+
+    description: str
+    media_types: tuple[str, ...]
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A row of the table.
 
     `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
-    those that every endpoint has are added from its other properties. `public` endpoints need no
-    credentials. `sheltered` ones work only while the server is ready.
+    those that every endpoint has are added from its other properties. `scope` is what a token must
+    allow (see `authentication.py`); only `public` endpoints, which need no credentials, have none.
+    `sheltered` ones work only while the server is ready. What is sent is either JSON, decoded into
+    `body`, or a `raw_body`, or nothing.
+
+    Derived: `is_open` endpoints need no credentials while the server has neither users nor
+    accounts; `needs_account` ones are about what belongs to an account, so they need a token.
     """
 
     name: str
@@ -119,19 +134,29 @@ class Endpoint:
     handler: Handler
     description: str = ""
     body: type[Struct] | None = None
+    raw_body: RawBody | None = None
     headers: tuple[Header, ...] = ()
     path_parameters: tuple[Parameter, ...] = ()
     query: tuple[Parameter, ...] = ()
     successes: tuple[Success, ...] = ()
     refusals: tuple[Code, ...] = ()
+    scope: Scope | None = None
     public: bool = False
     sheltered: bool = True
     deprecated: bool = False
+    is_open: bool = field(init=False)
+    needs_account: bool = field(init=False)
     reads: frozenset[Header] = field(init=False)
     reads_raw: frozenset[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Keep the headers as sets, for quick looks: as they are, and as requests have them."""
+        """Derive what is looked at for each request; headers as they are and as requests have them.
+
+        A row without a scope that is not public would be open to everybody, so there is none.
+        """
+        assert self.public == (self.scope is None), f"{self.name}: either public or with a scope"
+        object.__setattr__(self, "is_open", self.scope in OPEN_SCOPES)
+        object.__setattr__(self, "needs_account", self.scope in ACCOUNT_SCOPES)
         object.__setattr__(self, "reads", frozenset(self.headers))
         raw = frozenset(header.value.lower().encode() for header in self.headers)
         object.__setattr__(self, "reads_raw", raw)
@@ -144,6 +169,34 @@ ID_PARAMETER = Parameter(
     required=True,
     example="order/42",
 )
+
+
+def require_account(call: Call) -> str:
+    """The id of the account that a request is for.
+
+    Only for endpoints whose scope is one of `ACCOUNT_SCOPES`: nobody without an account gets there.
+    """
+    account_id = call.request.principal.account_id
+    assert account_id, "authenticate lets nobody without an account pass"
+    return account_id
+
+
+def require_scope(call: Call, scope: Scope) -> None:
+    """Raise ApiError (403) unless the sender may do this too, beside what the row asks for."""
+    if scope not in call.request.principal.scopes:
+        message = f"What the request came with lacks the scope `{scope.value}`, which this needs."
+        raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
+
+
+async def ask(api: Api, call: Call, command: Command) -> Reply:
+    """Have the shards carry out a command. Raises ApiError for every refusal."""
+    try:
+        reply = await api.shards.ask(command, call.request.held)
+    except ShardsError as error:
+        raise shards_error(error) from error
+    if reply.code >= REFUSALS_FROM:
+        raise ApiError(reply.code)
+    return reply
 
 
 def answer(code: Code, made: JsonObject) -> Response:

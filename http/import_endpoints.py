@@ -4,12 +4,12 @@ The ordinary API cannot do this: it sets the times itself, and a promise that is
 routing tag sends work out, also if it was completed long ago.
 """
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ImportPromise
 from troth.core.model import EMPTY_VALUE, Promise, PromiseState
 from troth.shards.errors import ShardsError
 
-from .admin_endpoints import require_admin
 from .api import Api, shards_error
 from .decoding import string_map, value
 from .endpoints import Call, Endpoint, Success, answer
@@ -21,7 +21,6 @@ _RESULTS = {Code.CREATED: "created", Code.OK: "present", Code.PROMISE_EXISTS: "c
 
 async def import_promises(api: Api, call: Call) -> Response:
     """POST /admin/import."""
-    require_admin(api, call.request)
     body: ImportBody = call.body
     made = []
     # One after the other: the order of creation is part of what is taken in.
@@ -68,6 +67,7 @@ ENDPOINTS = (
             "machine."
         ),
         handler=import_promises,
+        scope=Scope.ADMIN,
         body=ImportBody,
         successes=(Success(200, "What became of each.", "ImportOutcome"),),
         refusals=(Code.ADMIN_ONLY,),

@@ -92,7 +92,7 @@ class Exchange(Struct, eq=False):
         dispatcher = self.dispatcher
         try:
             call = dispatcher.admit(self.request, self.match)
-            self.questions.submit(handler.command(dispatcher.api, call), self.held, self)
+            self.questions.submit(handler.question(dispatcher.api, call), self.held, self)
         except Exception as error:
             self._fail(error)
 

@@ -1,5 +1,6 @@
 """Locks: at most one execution at a time holds a resource, for as long as it sends heartbeats."""
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import AcquireLock, Command, ReleaseLock
 from troth.core.replies import Reply
@@ -55,6 +56,7 @@ ENDPOINTS = (
         summary="Take or renew a lock",
         description="The execution that holds a lock may take it again, even for another process.",
         handler=acquire_lock,
+        scope=Scope.PROMISES_WRITE,
         body=AcquireLockBody,
         successes=(Success(201, "The lock is held by this execution.", "Lock"),),
         refusals=(Code.LOCK_HELD,),
@@ -66,6 +68,7 @@ ENDPOINTS = (
         path="/locks/release",
         summary="Give a lock back",
         handler=release_lock,
+        scope=Scope.PROMISES_WRITE,
         body=ReleaseLockBody,
         successes=(Success(204, "The lock is free."),),
         refusals=(Code.LOCK_NOT_FOUND,),
@@ -77,6 +80,7 @@ ENDPOINTS = (
         path="/locks/heartbeat",
         summary="Keep all locks of a process",
         handler=heartbeat_locks,
+        scope=Scope.PROMISES_WRITE,
         body=HeartbeatBody,
         successes=(Success(200, "How many locks were renewed.", "LocksAffected"),),
     ),

@@ -126,6 +126,12 @@ def _operation(endpoint: Endpoint, limits: RequestLimits, *, needs_user: bool) -
                 }
             },
         }
+    if endpoint.raw_body is not None:
+        operation["requestBody"] = {
+            "description": endpoint.raw_body.description,
+            "required": endpoint.raw_body.required,
+            "content": {media_type: {} for media_type in endpoint.raw_body.media_types},
+        }
     if endpoint.deprecated:
         operation["deprecated"] = True
     if needs_user and not endpoint.public:

@@ -127,6 +127,9 @@ def _endpoint(endpoint: Endpoint, limits: RequestLimits) -> Iterable[str]:
     ]
     if endpoint.body is not None:
         rows.extend(_body_rows(body_schema(endpoint.body, limits), ""))
+    if endpoint.raw_body is not None:
+        types = " ".join(f"<code>{_text(name)}</code>" for name in endpoint.raw_body.media_types)
+        rows.append(("body", types, _text(endpoint.raw_body.description)))
     if rows:
         yield _table(("In", "Name", "Meaning"), rows)
     if endpoint.body is not None:

@@ -1,5 +1,6 @@
 """Promises: create, read, complete, and be told when one completes (rest.md 2, 3, 4)."""
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import (
     Command,
@@ -176,6 +177,7 @@ ENDPOINTS = (
             "existing promise is returned with 200."
         ),
         handler=create_promise,
+        scope=Scope.PROMISES_WRITE,
         body=CreatePromiseBody,
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
         successes=(
@@ -196,6 +198,7 @@ ENDPOINTS = (
             "and nobody is sent a message, unless the lease runs out."
         ),
         handler=create_promise_and_task,
+        scope=Scope.PROMISES_WRITE,
         body=CreatePromiseAndTaskBody,
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
         successes=(
@@ -211,6 +214,7 @@ ENDPOINTS = (
         path="/promises/{id...}",
         summary="Read a promise",
         handler=read_promise,
+        scope=Scope.PROMISES_READ,
         path_parameters=(ID_PARAMETER,),
         successes=(Success(200, "The promise.", "Promise"),),
         refusals=(Code.PROMISE_NOT_FOUND,),
@@ -229,6 +233,7 @@ ENDPOINTS = (
             "`Idempotency-Key` is answered 200."
         ),
         handler=complete_promise,
+        scope=Scope.PROMISES_WRITE,
         body=CompletePromiseBody,
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE),
         path_parameters=(ID_PARAMETER,),
@@ -246,6 +251,7 @@ ENDPOINTS = (
         summary="Resume a promise's work when another completes",
         description="When the promise in the path completes, a task resumes `rootPromiseId`.",
         handler=create_callback_of_promise,
+        scope=Scope.PROMISES_WRITE,
         body=CallbackOfPromiseBody,
         headers=(*FENCE, *TRACE),
         path_parameters=(ID_PARAMETER,),
@@ -264,6 +270,7 @@ ENDPOINTS = (
         path="/promises/subscribe/{id...}",
         summary="Be notified when a promise completes",
         handler=create_subscription_of_promise,
+        scope=Scope.PROMISES_WRITE,
         body=SubscriptionOfPromiseBody,
         headers=TRACE,
         path_parameters=(ID_PARAMETER,),
@@ -277,6 +284,7 @@ ENDPOINTS = (
         path="/callbacks",
         summary="Resume a promise's work when another completes (older form)",
         handler=create_callback,
+        scope=Scope.PROMISES_WRITE,
         body=CallbackBody,
         headers=(*FENCE, *TRACE),
         successes=_CALLBACK_ANSWERS,
@@ -295,6 +303,7 @@ ENDPOINTS = (
         path="/subscriptions",
         summary="Be notified when a promise completes (older form)",
         handler=create_subscription,
+        scope=Scope.PROMISES_WRITE,
         body=SubscriptionBody,
         headers=TRACE,
         successes=_CALLBACK_ANSWERS,

@@ -1,6 +1,7 @@
 """Schedules: promises made at certain times (rest.md 8)."""
 
 from troth.core import cron, templates
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import Command, CreateSchedule, DeleteSchedule, ReadSchedule
 from troth.core.limits import INTEGER_MAX
@@ -80,6 +81,7 @@ ENDPOINTS = (
             "the tag `resonate:invoke` in `promiseTags`, its work is sent to a receiver each time."
         ),
         handler=create_schedule,
+        scope=Scope.PROMISES_WRITE,
         body=CreateScheduleBody,
         headers=(Header.IDEMPOTENCY_KEY,),
         successes=(
@@ -95,6 +97,7 @@ ENDPOINTS = (
         path="/schedules/{id...}",
         summary="Read a schedule",
         handler=read_schedule,
+        scope=Scope.PROMISES_READ,
         path_parameters=(ID_PARAMETER,),
         successes=(Success(200, "The schedule.", "Schedule"),),
         refusals=(Code.SCHEDULE_NOT_FOUND,),
@@ -107,6 +110,7 @@ ENDPOINTS = (
         summary="Delete a schedule",
         description="The promises it has made stay.",
         handler=delete_schedule,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=(ID_PARAMETER,),
         successes=(Success(204, "The schedule is gone."),),
         refusals=(Code.SCHEDULE_NOT_FOUND,),

@@ -6,6 +6,7 @@ search is the cursor's; the other parameters are checked and then not used.
 
 import orjson
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.lifecycles import CANCELED, PENDING, REJECTED, RESOLVED, TIMEDOUT
 from troth.core.limits import PAGE_LIMIT_COUNT
@@ -167,6 +168,7 @@ ENDPOINTS = (
         summary="Search for promises",
         description="Newest first. A page of large promises ends early; the last has no cursor.",
         handler=search_promises,
+        scope=Scope.PROMISES_READ,
         query=(
             _pattern("order/*"),
             Parameter(
@@ -189,6 +191,7 @@ ENDPOINTS = (
         summary="Search for schedules",
         description="Newest first. A page of large schedules ends early; the last has no cursor.",
         handler=search_schedules,
+        scope=Scope.PROMISES_READ,
         query=(_pattern("nightly*"), _TAGS, _LIMIT, _CURSOR),
         successes=(Success(200, "A page of schedules.", "SchedulePage"),),
     ),

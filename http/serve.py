@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from troth import __version__
+from troth.core.catalog import Account, Token
 from troth.core.cron import parse as parse_cron
 from troth.core.machine import Options
 from troth.core.replies import TaskMessage
@@ -197,12 +198,16 @@ class Server:
             shards=self.shards,
             polls=self.polls,
             hold=self.shards.hold,
+            now_ms=self.clock.now_ms,
             statistics={
                 "delivery": self.delivery.statistics,
                 "log": storage.statistics,
             },
             readiness=Readiness.STARTING,
         )
+
+        # Until the catalog has been read, nobody knows whether there are accounts.
+        self.api.directory.unload()
 
     def _render(self, message: TaskMessage) -> bytes:
         return render_message(message, self.url)
@@ -226,6 +231,10 @@ class Server:
             )
             await nursery.start(self.delivery.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            self.api.directory.load(
+                await self.shards.list_entries(Account, None),
+                await self.shards.list_entries(Token, None),
+            )
             self.checkpointer = self.shards.make_checkpointer(
                 self.storage,
                 interval_ms=self.settings.checkpoint_interval_ms,

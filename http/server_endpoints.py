@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG001 — handlers share one signature.
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.shards.polls import TooManyConnections
 
@@ -81,6 +82,7 @@ def _poll_endpoint(name: str, path: str, summary: str, description: str) -> Endp
         summary=summary,
         description=description,
         handler=poll,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=(
             Parameter(
                 "group",
@@ -152,6 +154,7 @@ ENDPOINTS = (
         path="/metrics",
         summary="Numbers for Prometheus",
         handler=show_metrics,
+        scope=Scope.METRICS_READ,
         successes=(Success(200, "All metrics.", "Text", "text/plain"),),
         sheltered=False,
     ),

@@ -178,6 +178,11 @@ class Settings:
         "Users who may use the API, with passwords (none: everybody). Best kept in the file: "
         "command lines can be read by others.",
     )
+    failed_attempts_limit_count: int = _setting(
+        limits.FAILED_ATTEMPTS_LIMIT_COUNT,
+        Number(0, 1_000_000),
+        "Wrong credentials from one address in a minute before it has to wait (0: any number).",
+    )
     cors_allow_origin: tuple[str, ...] = _setting(
         (), Origins(), "Origins whose web pages may call the API from a browser."
     )

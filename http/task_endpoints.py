@@ -4,6 +4,7 @@ Each has two forms: POST with a body, and GET with everything in the path, which
 in messages point to. A task claimed by GET belongs to the process `<id>/<counter>`.
 """
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ClaimTask, Command, CompleteTask, DropTask
 from troth.core.replies import Reply
@@ -143,6 +144,7 @@ ENDPOINTS = (
             "higher counter."
         ),
         handler=claim_task,
+        scope=Scope.PROMISES_WRITE,
         body=ClaimTaskBody,
         successes=_CLAIM_ANSWERS,
         refusals=_CLAIM_REFUSALS,
@@ -155,6 +157,7 @@ ENDPOINTS = (
         summary="Claim a task by its link",
         description=_BY_LINK,
         handler=claim_task_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_CLAIM_ANSWERS,
         refusals=_CLAIM_REFUSALS,
@@ -167,6 +170,7 @@ ENDPOINTS = (
         summary="Complete a task",
         description="Ends the lease. The promise is not touched: it is completed by itself.",
         handler=complete_task,
+        scope=Scope.PROMISES_WRITE,
         body=TaskBody,
         successes=_COMPLETE_ANSWERS,
         refusals=_COMPLETE_REFUSALS,
@@ -179,6 +183,7 @@ ENDPOINTS = (
         summary="Complete a task by its link",
         description=_BY_LINK,
         handler=complete_task_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_COMPLETE_ANSWERS,
         refusals=_COMPLETE_REFUSALS,
@@ -191,6 +196,7 @@ ENDPOINTS = (
         summary="Give a task back",
         description="The task goes out again at once, with a higher counter.",
         handler=drop_task,
+        scope=Scope.PROMISES_WRITE,
         body=TaskBody,
         successes=_DROP_ANSWERS,
         refusals=_DROP_REFUSALS,
@@ -203,6 +209,7 @@ ENDPOINTS = (
         summary="Give a task back by its link",
         description=_BY_LINK,
         handler=drop_task_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_DROP_ANSWERS,
         refusals=_DROP_REFUSALS,
@@ -214,6 +221,7 @@ ENDPOINTS = (
         path="/tasks/heartbeat",
         summary="Keep all tasks of a process",
         handler=heartbeat_tasks,
+        scope=Scope.PROMISES_WRITE,
         body=HeartbeatBody,
         successes=_HEARTBEAT_ANSWERS,
     ),
@@ -225,6 +233,7 @@ ENDPOINTS = (
         summary="Keep a task by its link",
         description="Only for a task that was claimed by its link.",
         handler=heartbeat_tasks_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_HEARTBEAT_ANSWERS,
     ),

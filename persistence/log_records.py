@@ -50,7 +50,7 @@ def record_time_ms(record: records.Record) -> int | None:
 
 
 def record_ids(record: records.Record) -> frozenset[str]:
-    """The ids of all promises, tasks, schedules and locks that a record is about.
+    """The ids of all promises, tasks, schedules, locks and entries that a record is about.
 
     A task's record is about the promise it belongs to as well, and about the one it resumes for.
     """
@@ -61,6 +61,8 @@ def record_ids(record: records.Record) -> frozenset[str]:
             return frozenset({schedule.id})
         case records.ScheduleFired(id=id, promise=promise):
             return frozenset({id, promise.id})
+        case records.EntryWritten(entry=entry):
+            return frozenset({entry.id})
         case records.LockAcquired(lock=lock):
             return frozenset({lock.resource_id})
         case records.LockReleased(resource_id=resource_id):

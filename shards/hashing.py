@@ -42,6 +42,18 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.DeleteSchedule: lambda command: command.id,
     c.AcquireLock: lambda command: command.resource_id,
     c.ReleaseLock: lambda command: command.resource_id,
+    c.CreateEntry: lambda command: command.entry.id,
+    c.ReadEntry: lambda command: command.id,
+    c.ReplaceEntry: lambda command: command.entry.id,
+    c.DeleteEntry: lambda command: command.id,
+    c.StoreArchive: lambda command: command.id,
+    c.CreateExecution: lambda command: command.id,
+    c.ReadExecution: lambda command: command.id,
+    c.CancelExecution: lambda command: command.id,
+    c.AssignExecution: lambda command: _of_task(command.id),
+    c.ReportExecution: lambda command: _of_task(command.id),
+    c.ReturnExecution: lambda command: _of_task(command.id),
+    c.FinishExecution: lambda command: _of_task(command.id),
 }
 
 

@@ -60,6 +60,10 @@ class Outgoing(Protocol):
         """Forget a task's message."""
         ...  # pragma: no cover
 
+    def finished(self, promise_ids: list[str]) -> None:
+        """Hear of function tasks that are finished, whatever finished them; once for each."""
+        ...  # pragma: no cover
+
 
 @final
 class Waiter:
@@ -131,6 +135,7 @@ class Turn:
     messages: list[Messages] = field(default_factory=list)
     acknowledgements: dict[int, int] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
 
 
 # Stands between turns; nothing is ever added to it.
@@ -159,6 +164,8 @@ class ShardStatistics:
     schedules_count: int
     locks_count: int
     outbox_count: int
+    entries_count: int
+    executions_count: int
 
 
 @final
@@ -391,6 +398,8 @@ class Shard:
         if step.withdrawals or step.sends:
             # A copy: while it is empty, the machine goes on to use the same list.
             turn.messages.append((step.withdrawals.copy(), step.sends, held))
+        if step.finished:
+            turn.finished.extend(step.finished)
         for skipped in step.skipped:
             log.warning(
                 "missed runs of a schedule are left out",
@@ -415,7 +424,7 @@ class Shard:
         turn.position = self._position
         if committer.durable_position >= turn.position and not self._held_back:
             self._let_go(turn)
-        elif turn.answers or turn.messages or turn.acknowledgements:
+        elif turn.answers or turn.messages or turn.acknowledgements or turn.finished:
             self._held_back.append(turn)
 
     # Letting go
@@ -436,6 +445,8 @@ class Shard:
             else:
                 for message in sends:
                     outgoing.send(message)
+        if turn.finished:
+            outgoing.finished(turn.finished)
         for asker, place, reply in turn.answers:
             asker.answer(place, reply)
         for source, sequence in turn.acknowledgements.items():
@@ -486,4 +497,6 @@ class Shard:
             schedules_count=len(state.schedules),
             locks_count=len(state.locks),
             outbox_count=sum(len(messages) for messages in state.outbox.values()),
+            entries_count=len(state.entries),
+            executions_count=len(state.executions),
         )

@@ -9,24 +9,30 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, final
+from typing import Final, TypeVar, cast, final
 
 import msgspec
 import structlog
 import trio
 
-from troth.core import checkpointing, records
+from troth.core import checkpointing, records, task_ids
+from troth.core.catalog import Entry
 from troth.core.commands import (
     ClaimTask,
     Command,
+    DeletePromises,
     HeartbeatLocks,
     HeartbeatTasks,
+    ListEntries,
+    ListUsage,
+    SearchExecutions,
     SearchPromises,
     SearchSchedules,
 )
+from troth.core.executions import Execution, Usage, added
 from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
 from troth.core.machine import Machine, Options
-from troth.core.model import Fence, Promise, PromiseState, Schedule, TaskKind, replace
+from troth.core.model import Fence, Promise, PromiseState, Schedule, Task, TaskKind, replace
 from troth.core.patterns import Pattern
 from troth.core.replies import Reply, TaskMessage
 from troth.persistence.checkpoints import Checkpoints
@@ -50,6 +56,8 @@ _REPLAY_SLICE_COUNT: Final = 1_000
 """How many records are replayed between two pauses; it takes some milliseconds."""
 
 log = structlog.get_logger("troth.shards")
+
+EntryKind = TypeVar("EntryKind", bound=Entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +424,82 @@ class Shards:
         """The shards that can hold matches: one for an exact id, else all."""
         exact = Pattern(pattern).exact
         return [self.shard_of(exact)] if exact is not None else list(range(self._count))
+
+    async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
+        """The catalog's entries of a type, of one account or all (None), the oldest first."""
+        command = ListEntries(cast(type[Entry], kind), account_id)
+        replies = await self._ask_all([(index, command) for index in range(self._count)])
+        found: list[EntryKind] = []
+        for reply in replies:
+            found.extend(one for one in reply.entries if isinstance(one, kind))
+        found.sort(key=lambda one: (one.created_on, one.id))
+        return found
+
+    async def search_executions(
+        self,
+        account_id: str,
+        function_id: str | None,
+        limit_count: int,
+        before_serial: int | None,
+    ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
+        """A page of an account's function tasks, without data; see search_promises."""
+        executions: dict[int, Execution | None] = {}
+
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
+            replies = await self._ask_all(
+                [
+                    (
+                        index,
+                        SearchExecutions(account_id, function_id, count, before, SEARCH_SCAN_COUNT),
+                    )
+                    for index, before in wanted.items()
+                ]
+            )
+            parts = []
+            for page in [reply.executions for reply in replies if reply.executions is not None]:
+                executions.update({one.serial: execution for one, execution in page.executions})
+                rows = tuple(promise for promise, _ in page.executions)
+                parts.append(gather.Part(rows, page.next_before))
+            return parts
+
+        shards = list(range(self._count))
+        promises, following = await gather.page(ask, shards, limit_count, before_serial)
+        return [(one, executions[one.serial]) for one in promises], following
+
+    def assigned_executions(self) -> list[tuple[Execution, Task]]:
+        """The function tasks that nodes have, each with its task. For placement, at the start.
+
+        What is told here may not be durable while the shards run.
+        """
+        return [
+            (execution, state.tasks[task_ids.invoke_id(promise_id)].copy())
+            for state in [shard.machine.state for shard in self._shards]
+            for promise_id, execution in state.executions.items()
+            if execution.assigned_on is not None
+        ]
+
+    async def usage(self, account_id: str | None) -> dict[str, Usage]:
+        """How often the functions of an account, or of all (None), were run, by function id."""
+        command = ListUsage(account_id)
+        replies = await self._ask_all([(index, command) for index in range(self._count)])
+        found: dict[str, Usage] = {}
+        for reply in replies:
+            for one in reply.usage:
+                before = found.get(one.function_id)
+                found[one.function_id] = one if before is None else added(before, one)
+        return found
+
+    async def delete_archives(self, promise_ids: Iterable[str]) -> int:
+        """Delete builds' archives for good; how many there were."""
+        homes: dict[int, list[str]] = {}
+        for promise_id in promise_ids:
+            homes.setdefault(self.shard_of(promise_id), []).append(promise_id)
+        if not homes:
+            return 0
+        replies = await self._ask_all(
+            [(index, DeletePromises(tuple(ids))) for index, ids in homes.items()]
+        )
+        return sum(reply.count for reply in replies)
 
     # For the shards
 

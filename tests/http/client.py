@@ -88,6 +88,9 @@ class Outbox:
     def withdraw(self, task_id: str) -> None:
         """Forget a message, as delivery does when its task has ended."""
 
+    def finished(self, promise_ids: list[str]) -> None:
+        """Hear of finished function tasks."""
+
 
 @dataclass
 class World:
@@ -180,6 +183,7 @@ async def running(settings: Settings | None = None) -> AsyncIterator[World]:
         shards=shards,
         polls=polls,
         hold=lambda: HeldMessages(outbox.send),
+        now_ms=clock.now_ms,
     )
     shards.recover(storage)
     async with trio.open_nursery() as nursery:

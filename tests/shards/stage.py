@@ -99,6 +99,9 @@ class Outgoing:
     def withdraw(self, task_id: str) -> None:
         self._note("withdraw", task_id)
 
+    def finished(self, promise_ids: list[str]) -> None:
+        self._note("finished", *promise_ids)
+
     def _note(self, *event: object) -> None:
         self.events.append(event)
         self.times_ms.append(EPOCH_MS + round(trio.current_time() * 1000))
