@@ -3,7 +3,7 @@
 Each wake-up takes everything that is ready: it reads, parses, begins every request, has the shards
 carry all of them out as one batch for the log, and goes back to sleep. Answers are written by the
 shards' call-backs, at once for what is durable already, else when the log is. There is no task and
-no event per request.
+no event per request, except for handlers that ask several shards at once.
 
 What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which ask the
 shards and nothing else, with the dispatcher and the handlers that every way in uses. Its answers
