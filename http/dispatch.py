@@ -29,7 +29,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """Answers requests of one port with the endpoints of its table."""
+    """Answers requests of one port with the endpoints of its table.
+
+    `is_plain` says that `finish` adds nothing but the headers that every answer has.
+    """
 
     def __init__(self, api: Api, endpoints: tuple[Endpoint, ...]) -> None:
         """Compile the table."""
@@ -39,6 +42,7 @@ class Dispatcher:
             row.name: BodyDecoder(row.body, api.limits) for row in endpoints if row.body
         }
         self._cors = Cors(api.settings.cors_allow_origin)
+        self.is_plain = self._cors.is_off
 
     async def answer(self, request: Request) -> Response:
         """Answer a request. Raises nothing but cancellation."""
@@ -95,14 +99,9 @@ class Dispatcher:
             body = self._bodies[endpoint.name].decode(request.body)
         return Call(request, match.values, headers, body)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether `finish` adds nothing but the headers that every answer has."""
-        return self._cors.is_off
-
     def finish(self, request: Request, response: Response) -> Response:
         """Add to a handler's answer what comes after it: headers."""
-        if not self._cors.is_off:
+        if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
 

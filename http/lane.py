@@ -3,7 +3,7 @@
 Each wake-up takes everything that is ready: it reads, parses, begins every request, has the shards
 carry all of them out as one batch for the log, and goes back to sleep. Answers are written by the
 shards' call-backs, at once for what is durable already, else when the log is. There is no task and
-no event per request.
+no event per request, except for handlers that ask several shards at once.
 
 What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which ask the
 shards and nothing else, with the dispatcher and the handlers that every way in uses. Its answers
@@ -78,6 +78,7 @@ class Lane:
     ) -> None:
         """Derive what is served from the table of the port's endpoints."""
         self._api = api
+        self._hold = api.hold
         self._shards = shards
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
@@ -230,16 +231,16 @@ class Lane:
             raise NotServedError
         self._requests_count += 1
         given = parsed.headers.get(b"request-id")
-        held = self._api.hold()
+        held = self._hold()
         request = Request(
-            method=parsed.method,
-            raw_path=parsed.path,
-            query=parsed.query,
-            headers=parsed.headers,
-            body=parsed.body,
-            held=held,
-            peer=connection.peer,
-            id=request_id(given) if given else self._ids.new(),
+            parsed.method,
+            parsed.path,
+            parsed.query,
+            parsed.headers,
+            parsed.body,
+            held,
+            connection.peer,
+            request_id(given) if given else self._ids.new(),
         )
         return Exchange(self, self._dispatcher, request, held, match, connection.answered)
 

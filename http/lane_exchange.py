@@ -13,6 +13,7 @@ from email.utils import formatdate
 from typing import Final, Protocol
 
 import structlog
+from msgspec import Struct, field
 
 from troth.core.codes import Code
 from troth.core.commands import Command
@@ -67,53 +68,42 @@ Written = Callable[[bytes, HeldMessages], None]
 """Takes an answer's bytes; releases the messages when they are written or can never be."""
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """One request being answered; also the `Asker` that the shards call back.
 
-    Nothing here raises: whatever goes wrong becomes an answer.
+    Made when the request has been read whole; `run` begins, and `answered` is called once, at the
+    end. Nothing here raises: whatever goes wrong becomes an answer.
     """
 
-    __slots__ = ("_answered", "_dispatcher", "_held", "_match", "_questions", "_request", "_start")
-
-    def __init__(
-        self,
-        questions: Questions,
-        dispatcher: Dispatcher,
-        request: Request,
-        held: HeldMessages,
-        match: Match,
-        answered: Written,
-    ) -> None:
-        """Begin with a request that has been read whole; `run` moves it on."""
-        self._questions = questions
-        self._dispatcher = dispatcher
-        self._request = request
-        self._held = held
-        self._match = match
-        self._answered = answered
-        self._start = time.perf_counter()
+    questions: Questions
+    dispatcher: Dispatcher
+    request: Request
+    held: HeldMessages
+    match: Match
+    answered: Written
+    started_s: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
         """Ask the shards, or have a task run the handler if it does more than ask."""
-        handler = self._match.endpoint.handler
+        handler = self.match.endpoint.handler
         if not isinstance(handler, Asking):
-            self._questions.start(self)
+            self.questions.start(self)
             return
-        dispatcher = self._dispatcher
+        dispatcher = self.dispatcher
         try:
-            call = dispatcher.admit(self._request, self._match)
-            self._questions.submit(handler.question(dispatcher.api, call), self._held, self)
+            call = dispatcher.admit(self.request, self.match)
+            self.questions.submit(handler.question(dispatcher.api, call), self.held, self)
         except Exception as error:
             self._fail(error)
 
     def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
         """Take the shards' reply."""
-        dispatcher = self._dispatcher
-        handler = self._match.endpoint.handler
+        dispatcher = self.dispatcher
+        handler = self.match.endpoint.handler
         assert isinstance(handler, Asking), "the others do not ask this way"
         try:
             if reply.claimed is not None:
-                reply = self._questions.with_leaf(reply)
+                reply = self.questions.with_leaf(reply)
             if reply.code >= REFUSALS_FROM:
                 raise ApiError(reply.code)
             body = handler.shown(dispatcher.api, reply)
@@ -122,10 +112,10 @@ class Exchange:
             return
         status = reply.code // 100
         if body and dispatcher.is_plain:
-            self._end(status, render_json(status, body, self._request.id))
+            self._end(status, render_json(status, body, self.request.id))
         else:
             response = json_response(status, body) if body else Response(status)
-            self._finish(dispatcher.finish(self._request, response))
+            self._finish(dispatcher.finish(self.request, response))
 
     def refuse(self, error: ShardsError) -> None:
         """Take the shards' refusal."""
@@ -134,14 +124,14 @@ class Exchange:
     async def carry_out(self) -> None:
         """Run a handler that waits for more than one shard."""
         try:
-            response = await self._dispatcher.carry_out(self._request, self._match)
+            response = await self.dispatcher.carry_out(self.request, self.match)
         except Exception as error:
             self._fail(error)
         else:
             self._finish(response)
 
     def _fail(self, error: Exception) -> None:
-        request = self._request
+        request = self.request
         if isinstance(error, ShardsError):
             error = shards_error(error)
         elif not isinstance(error, ApiError):
@@ -153,15 +143,15 @@ class Exchange:
                 exc_info=error,
             )
             error = ApiError(Code.INTERNAL)
-        self._finish(self._dispatcher.refuse(request, error))
+        self._finish(self.dispatcher.refuse(request, error))
 
     def _finish(self, response: Response) -> None:
         self._end(response.status, render(response))
 
     def _end(self, status: int, answer: bytes) -> None:
-        self._answered(answer, self._held)
-        duration_s = time.perf_counter() - self._start
-        self._dispatcher.api.metrics.count(self._request.endpoint, status, duration_s)
+        self.answered(answer, self.held)
+        duration_s = time.perf_counter() - self.started_s
+        self.dispatcher.api.metrics.count(self.request.endpoint, status, duration_s)
 
 
 _JSON_ANSWER: Final = (
@@ -185,8 +175,8 @@ def render(response: Response) -> bytes:
         parts = [b"HTTP/1.1 204 \r\n"]
     else:
         parts = [b"HTTP/1.1 %d \r\ncontent-length: %d\r\n" % (response.status, len(body))]
-    for field in response.headers:
-        parts.append(b"%s: %s\r\n" % field)
+    for header in response.headers:
+        parts.append(b"%s: %s\r\n" % header)
     parts.append(b"date: %s\r\n\r\n" % _date.text())
     parts.append(body)
     return b"".join(parts)

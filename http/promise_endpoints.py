@@ -25,7 +25,7 @@ from .endpoints import (
     Header,
     Success,
 )
-from .rendering import callback_answer, dump, promise_object, task_object
+from .rendering import callback_answer, dump, promise_json, promise_object, task_object
 from .schemas import (
     CallbackBody,
     CallbackOfPromiseBody,
@@ -39,7 +39,7 @@ from .schemas import (
 
 def _promise(_api: Api, reply: Reply) -> bytes:
     assert reply.promise is not None
-    return dump(promise_object(reply.promise))
+    return promise_json(reply.promise)
 
 
 def _create(_api: Api, call: Call) -> Command:

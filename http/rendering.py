@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from troth.core.model import (
     Callback,
@@ -28,26 +28,28 @@ NEVER_MS = -62135596800000
 """How the API writes the time of a schedule that never fires again: the start of the year 1."""
 
 _encode = msgspec.json.Encoder().encode
+# Sorts the keys of dicts; the fields of structs stay in their order.
+_encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 
 # Everything that may stand in a path. Slashes too: all routes take ids with slashes.
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 _PLAIN = re.compile(r"[A-Za-z0-9_.\-/:@!$&'()*+,;=~]*")
 
 
-class ValueObject(Struct, gc=False):
-    """A param or value."""
+class _ValueObject(Struct, gc=False):
+    """A param or value, as JSON shows it; what is UNSET is left out."""
 
     headers: dict[str, str] | UnsetType
     data: str | UnsetType
 
 
-class PromiseObject(Struct, gc=False, rename="camel"):
-    """A promise. Written as a dict would be, at less cost; what is UNSET is left out."""
+class _PromiseObject(Struct, gc=False, rename="camel"):
+    """A promise, as JSON shows it: written like a dict, at less cost."""
 
     id: str
     state: PromiseState
-    param: ValueObject
-    value: ValueObject
+    param: _ValueObject
+    value: _ValueObject
     timeout: int
     idempotency_key_for_create: str | UnsetType
     idempotency_key_for_complete: str | UnsetType
@@ -56,34 +58,43 @@ class PromiseObject(Struct, gc=False, rename="camel"):
     completed_on: int | UnsetType
 
 
-JsonObject = dict[str, Any] | PromiseObject
-_EMPTY = ValueObject(UNSET, UNSET)
+JsonObject = dict[str, Any]
+_EMPTY = _ValueObject(UNSET, UNSET)
 
 
-def value_object(value: Value) -> ValueObject:
-    """A param or value; `{}` if empty."""
+def _value(value: Value) -> _ValueObject:
     headers, data = value.headers, value.data
-    if headers:
-        return ValueObject(_sorted(headers), data or UNSET)
-    return ValueObject(UNSET, data) if data else _EMPTY
+    return _ValueObject(headers or UNSET, data or UNSET) if headers or data else _EMPTY
 
 
-def promise_object(promise: Promise) -> PromiseObject:
-    """A promise."""
+def value_object(value: Value) -> Raw:
+    """A param or value; `{}` if empty."""
+    return Raw(_encode_sorted(_value(value)))
+
+
+def promise_json(promise: Promise) -> bytes:
+    """A promise, as JSON text."""
     key_for_create, key_for_complete = promise.key_for_create, promise.key_for_complete
     completed_on = promise.completed_on
-    return PromiseObject(
-        promise.id,
-        promise.state,
-        value_object(promise.param),
-        value_object(promise.value),
-        promise.timeout,
-        UNSET if key_for_create is None else key_for_create,
-        UNSET if key_for_complete is None else key_for_complete,
-        _sorted(promise.tags) if promise.tags else UNSET,
-        promise.created_on,
-        UNSET if completed_on is None else completed_on,
+    return _encode_sorted(
+        _PromiseObject(
+            promise.id,
+            promise.state,
+            _value(promise.param),
+            _value(promise.value),
+            promise.timeout,
+            UNSET if key_for_create is None else key_for_create,
+            UNSET if key_for_complete is None else key_for_complete,
+            promise.tags or UNSET,
+            promise.created_on,
+            UNSET if completed_on is None else completed_on,
+        )
     )
+
+
+def promise_object(promise: Promise) -> Raw:
+    """A promise, to be part of a larger object."""
+    return Raw(promise_json(promise))
 
 
 def task_object(task: Task) -> JsonObject:
@@ -223,4 +234,4 @@ def trace_headers(trace: Trace | None) -> dict[str, str]:
 
 
 def _sorted(entries: dict[str, str]) -> dict[str, str]:
-    return dict(sorted(entries.items())) if len(entries) > 1 else entries
+    return dict(sorted(entries.items()))

@@ -8,7 +8,9 @@ is not the promise `task`.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from troth.core.codes import Code
 
@@ -23,7 +25,7 @@ _LAST = re.compile(r"([^{}]*)\{(\w+)\.\.\.\}")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
-class Match(NamedTuple):
+class Match(Struct, frozen=True):
     """An endpoint and the decoded values of its path parameters."""
 
     endpoint: "Endpoint"
@@ -64,6 +66,8 @@ class Router:
     def __init__(self, endpoints: "Sequence[Endpoint]") -> None:
         """Compile the templates. Two rows for one method and template are a mistake."""
         self._exact: dict[str, dict[str, Endpoint]] = {}
+        # What is asked for most, found without decoding; a path may be spelled otherwise, though.
+        self._as_written: dict[tuple[str, bytes], Match] = {}
         self._templates: list[_Template] = []
         # The templates that paths with a certain first segment may match, in the same order; and of
         # these, those that have a certain method.
@@ -77,6 +81,8 @@ class Router:
         for template in sorted(by_template, key=_literal_count, reverse=True):
             if "{" not in template:
                 self._exact[template] = by_template[template]
+                for method, endpoint in by_template[template].items():
+                    self._as_written[method, template.encode()] = Match(endpoint, _NO_VALUES)
                 continue
             self._templates.append(_Template(template, by_template[template]))
         for first in {_first_segment(template) for template in by_template}:
@@ -92,6 +98,9 @@ class Router:
 
     def match(self, method: str, raw_path: bytes) -> Match:
         """Find the endpoint. Raises ApiError: 400 bad escape, 404, or 405 with `Allow`."""
+        found = self._as_written.get((method, raw_path))
+        if found is not None:
+            return found
         path = decode_path(raw_path)
         methods = self._exact.get(path)
         if methods is not None and method in methods:
