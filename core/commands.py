@@ -90,7 +90,8 @@ class CreateSubscription(Command, frozen=True):
 class SearchPromises(Command, frozen=True):
     """One shard's part of a search: newest first, serials below `before_serial`.
 
-    The shard looks at `scan_count` promises at most and says in the page where to go on.
+    The shard looks at `scan_count` promises at most and says in the page where to go on. Only ids
+    that begin with `id_prefix` are found.
     """
 
     pattern: str
@@ -99,6 +100,7 @@ class SearchPromises(Command, frozen=True):
     limit_count: int
     before_serial: int
     scan_count: int
+    id_prefix: str = ""
 
 
 class ClaimTask(Command, frozen=True):
@@ -125,9 +127,13 @@ class DropTask(Command, frozen=True):
 
 
 class HeartbeatTasks(Command, frozen=True):
-    """Renew the leases of all tasks of a process in this shard (rest.md 5.8)."""
+    """Renew the leases of all tasks of a process in this shard (rest.md 5.8).
+
+    Of all whose root promises' ids begin with `id_prefix`, that is.
+    """
 
     process_id: str
+    id_prefix: str = ""
 
 
 class CreateSchedule(Command, frozen=True):
@@ -164,6 +170,7 @@ class SearchSchedules(Command, frozen=True):
     limit_count: int
     before_serial: int
     scan_count: int
+    id_prefix: str = ""
 
 
 class AcquireLock(Command, frozen=True):
@@ -183,9 +190,10 @@ class ReleaseLock(Command, frozen=True):
 
 
 class HeartbeatLocks(Command, frozen=True):
-    """Renew all locks of a process in this shard."""
+    """Renew all locks of a process in this shard whose resources' ids begin with `id_prefix`."""
 
     process_id: str
+    id_prefix: str = ""
 
 
 class CreateEntry(Command, frozen=True):

@@ -196,7 +196,7 @@ def _wait_for(machine: Machine, callback: Callback, now_ms: int) -> Reply:
 def search_promises(machine: Machine, command: SearchPromises, now_ms: int) -> Reply:
     """One page of this shard's promises that match, newest first."""
     query = Query(
-        Pattern(command.pattern),
+        Pattern(command.pattern, command.id_prefix),
         command.states,
         command.tags,
         command.limit_count,

@@ -79,7 +79,7 @@ def delete_schedule(machine: Machine, command: DeleteSchedule, now_ms: int) -> R
 @decides(SearchSchedules)
 def search_schedules(machine: Machine, command: SearchSchedules, now_ms: int) -> Reply:
     """One page of this shard's schedules that match, newest first."""
-    pattern = Pattern(command.pattern)
+    pattern = Pattern(command.pattern, command.id_prefix)
     matched: list[Schedule] = []
     last = command.before_serial
     index = machine.state.schedule_index

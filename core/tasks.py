@@ -80,10 +80,16 @@ def heartbeat_tasks(machine: Machine, command: HeartbeatTasks, now_ms: int) -> R
         return Reply(Code.OK)
     for task_id in list(held):
         machine.task(task_id, now_ms)
-    count = len(machine.state.claimed.get(command.process_id, ()))
-    if count:
+    held = machine.state.claimed.get(command.process_id, {})
+    if command.id_prefix:
+        within = [task for task in held.values() if task.root_id.startswith(command.id_prefix)]
+        for task in within:
+            expires_at = saturating_add(now_ms, task.ttl)
+            machine.emit(r.TaskClaimed(task.id, command.process_id, task.ttl, expires_at))
+        return Reply(Code.OK, count=len(within))
+    if held:
         machine.emit(r.TasksRenewed(command.process_id, now_ms))
-    return Reply(Code.OK, count=count)
+    return Reply(Code.OK, count=len(held))
 
 
 @decides(TaskSent)

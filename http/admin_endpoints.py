@@ -3,8 +3,6 @@
 Whoever may do this may read everything, so all rows here need the scope `admin`.
 """
 
-# ruff: noqa: ARG001 — handlers share one signature.
-
 import structlog
 
 from troth.core.catalog import Scope
@@ -55,11 +53,12 @@ async def take_snapshot(api: Api, call: Call) -> Response:
     if api.snapshotter is None:
         problem = "keeps everything in memory (--in-memory), so there is nothing to copy"
         raise ApiError(Code.INVALID, [FieldProblem("server", problem)])
-    try:
-        snapshot = await api.snapshotter.open()
-    except TooManySnapshots as error:
-        message = "Other snapshots are being taken. Ask again after `Retry-After`."
-        raise ApiError(Code.OVERLOADED, message=message) from error
+    async with api.audit.act(call.request, "snapshot.take"):
+        try:
+            snapshot = await api.snapshotter.open()
+        except TooManySnapshots as error:
+            message = "Other snapshots are being taken. Ask again after `Retry-After`."
+            raise ApiError(Code.OVERLOADED, message=message) from error
     return Response(
         200,
         headers=[

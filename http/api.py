@@ -1,12 +1,13 @@
 """What handlers work with: the shards, the polls, the settings, and whether the server is ready."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from troth.core.codes import Code
 from troth.core.commands import Command
+from troth.core.executions import Execution, Usage
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
 from troth.shards.clock import SystemClock
@@ -18,11 +19,16 @@ from troth.shards.shards import EntryKind
 from troth.shards.snapshotter import Snapshotter
 
 from .attempts import Attempts
+from .audit import AuditLog
 from .credentials import Directory
 from .errors import ApiError
 from .fields import RequestLimits
 from .metrics import Metrics
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .builder import Builder
+    from .usage import PlacementView
 
 VERSION_HEADER_VALUE = b"0.8.2"
 """What some SDKs look for in `Resonate-Version` (decisions.md 1)."""
@@ -47,6 +53,7 @@ class Shards(Protocol):
         tags: Mapping[str, str],
         limit_count: int,
         before_serial: int | None,
+        id_prefix: str = "",
     ) -> tuple[list[Promise], int | None]:
         """Find promises, newest first, and say where the next page starts."""
         ...
@@ -57,6 +64,7 @@ class Shards(Protocol):
         tags: Mapping[str, str],
         limit_count: int,
         before_serial: int | None,
+        id_prefix: str = "",
     ) -> tuple[list[Schedule], int | None]:
         """Find schedules, newest first, and say where the next page starts."""
         ...
@@ -65,11 +73,23 @@ class Shards(Protocol):
         """Collect the catalog's entries of a type, of one account or all (None), oldest first."""
         ...
 
-    async def heartbeat_tasks(self, process_id: str) -> int:
+    def unfinished_executions(self) -> Iterable[Execution]:
+        """Look at all function tasks that are not finished."""
+        ...
+
+    async def usage(self, account_id: str | None) -> dict[str, Usage]:
+        """Collect how often the functions of an account, or of all (None), were run."""
+        ...
+
+    async def delete_archives(self, promise_ids: Iterable[str]) -> int:
+        """Delete archives of builds for good, and count those that were there."""
+        ...
+
+    async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the tasks of a process and count them."""
         ...
 
-    async def heartbeat_locks(self, process_id: str) -> int:
+    async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the locks of a process and count them."""
         ...
 
@@ -102,8 +122,8 @@ class Api:
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `now_ms` is the shards' clock. `statistics` has a further source of
-    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`
-    until the server is ready.
+    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`,
+    `builder` and `placement` until the server is ready.
     """
 
     settings: Settings
@@ -116,8 +136,11 @@ class Api:
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
+    builder: "Builder | None" = None
+    placement: "PlacementView | None" = None
     pages: Pages = field(default_factory=Pages)
     directory: Directory = field(init=False)
+    audit: AuditLog = field(init=False)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)
 
@@ -126,10 +149,12 @@ class Api:
         self.url = self.url.rstrip("/")
         attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
         self.directory = Directory(self.settings.basic_auth, attempts, self.now_ms)
+        self.audit = AuditLog(self.now_ms)
         self.metrics = Metrics(
             {
                 "shards": self.shards.statistics,
                 "polls": self.polls.statistics,
+                "failed_attempts": attempts.statistics,
                 **self.statistics,
             }
         )

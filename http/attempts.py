@@ -28,7 +28,7 @@ class AttemptsStatistics:
     """Addresses remembered now, and totals since the start."""
 
     addresses_count: int
-    failed_total_count: int
+    counted_total_count: int
     refused_total_count: int
 
 

@@ -14,7 +14,10 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from typing import Final
+
+import trio
 
 from troth.core.catalog import Account, Scope, Token
 
@@ -24,6 +27,15 @@ from .principals import OPERATOR, Principal, PrincipalKind
 TOKEN_PREFIX: Final = "troth_"  # noqa: S105  what tokens begin with, so that scanners find them
 _TOKEN_BYTES: Final = 32
 _TOKEN_LENGTH: Final = len(TOKEN_PREFIX) + 43
+
+
+class TokenState(StrEnum):
+    """Whether a token works: only an active one does."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 def new_secret() -> str:
@@ -61,6 +73,8 @@ class Directory:
         self._bearers: dict[str, tuple[str, Principal]] = {}
         self._watched: dict[str, set[Callable[[], None]]] = {}
         self.is_open = self._shall_be_open()
+        self.changing = trio.Lock()
+        """Held by whoever changes an account or a token, from the first look to the last word."""
 
     def unload(self) -> None:
         """Let in nobody but users and the operator until `load` says who has an account."""
@@ -86,6 +100,11 @@ class Directory:
         for token in changed:
             self._judge(token)
         self.is_open = self._shall_be_open()
+
+    def drop(self, token: Token) -> None:
+        """Forget a token that no longer works."""
+        del self._tokens[token.id]
+        self._bearers.pop(token.digest, None)
 
     def _judge(self, token: Token) -> None:
         account = self._accounts.get(token.account_id)
@@ -160,6 +179,19 @@ class Directory:
             return found
         named = (one for one in self._accounts.values() if one.name == account_id)
         return next(named, None)
+
+    def tokens_of(self, account: Account) -> list[Token]:
+        """An account's tokens, also those that no longer work, the oldest first."""
+        return [token for token in self.tokens() if token.account_id == account.id]
+
+    def state_of(self, token: Token) -> TokenState:
+        """Whether a token works, and if not, why."""
+        if token.revoked_on is not None:
+            return TokenState.REVOKED
+        if token.expires_on is not None and token.expires_on <= self._now_ms():
+            return TokenState.EXPIRED
+        account = self._accounts.get(token.account_id)
+        return TokenState.DISABLED if account is None or account.disabled else TokenState.ACTIVE
 
     def token(self, token_id: str) -> Token | None:
         """The token with this id; None if there is none."""

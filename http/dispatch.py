@@ -23,6 +23,7 @@ from .endpoints import Call, Endpoint, Header
 from .errors import ApiError, error_response
 from .requests import Request, Response
 from .router import Match, Router
+from .streams import limited
 
 _REQUEST_ID_LIMIT_BYTES = 256
 _log = structlog.get_logger(__name__)
@@ -100,7 +101,9 @@ class Dispatcher:
         return Call(request, match.values, headers, body)
 
     def finish(self, request: Request, response: Response) -> Response:
-        """Add to a handler's answer what comes after it: headers."""
+        """Add to a handler's answer what comes after it: headers, and an end to its stream."""
+        if response.stream is not None:
+            response.stream = limited(response.stream, self.api.directory, request.principal)
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)

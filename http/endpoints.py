@@ -23,6 +23,7 @@ from .api import Api, shards_error
 from .decoding import NO_HEADERS, CallHeaders
 from .errors import ApiError
 from .fields import Schema
+from .permissions import refuse_unless_permitted
 from .principals import ACCOUNT_SCOPES, OPEN_SCOPES
 from .rendering import JsonObject, dump
 from .requests import Request, Response, json_response
@@ -72,11 +73,13 @@ class Asking:
 
     def question(self, api: Api, call: Call) -> Command:
         """The command that the request asks for, if its sender may. Raises ApiError."""
-        return self.command(api, call)
+        command = self.command(api, call)
+        refuse_unless_permitted(call.request.principal, command)
+        return command
 
     async def __call__(self, api: Api, call: Call) -> Response:
         """Ask and wait. Raises ApiError for every refusal."""
-        reply = await ask(api, call, self.question(api, call))
+        reply = await _asked(api, call, self.question(api, call))
         body = self.shown(api, reply)
         return json_response(reply.code.status, body) if body else Response(reply.code.status)
 
@@ -118,7 +121,8 @@ class Endpoint:
 
     `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
     those that every endpoint has are added from its other properties. `scope` is what a token must
-    allow (see `authentication.py`); only `public` endpoints, which need no credentials, have none.
+    allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
+    credentials, have none.
     `sheltered` ones work only while the server is ready. What is sent is either JSON, decoded into
     `body`, or a `raw_body`, or nothing.
 
@@ -141,6 +145,7 @@ class Endpoint:
     successes: tuple[Success, ...] = ()
     refusals: tuple[Code, ...] = ()
     scope: Scope | None = None
+    or_scope: Scope | None = None
     public: bool = False
     sheltered: bool = True
     deprecated: bool = False
@@ -189,7 +194,15 @@ def require_scope(call: Call, scope: Scope) -> None:
 
 
 async def ask(api: Api, call: Call, command: Command) -> Reply:
-    """Have the shards carry out a command. Raises ApiError for every refusal."""
+    """Have the shards carry out a command, if its sender may name the ids in it.
+
+    Raises ApiError for every refusal.
+    """
+    refuse_unless_permitted(call.request.principal, command)
+    return await _asked(api, call, command)
+
+
+async def _asked(api: Api, call: Call, command: Command) -> Reply:
     try:
         reply = await api.shards.ask(command, call.request.held)
     except ShardsError as error:

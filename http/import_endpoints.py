@@ -13,6 +13,7 @@ from troth.shards.errors import ShardsError
 from .api import Api, shards_error
 from .decoding import string_map, value
 from .endpoints import Call, Endpoint, Success, answer
+from .permissions import refuse_unless_permitted
 from .requests import Response
 from .schemas import ImportBody, ImportedPromiseBody
 
@@ -23,13 +24,17 @@ async def import_promises(api: Api, call: Call) -> Response:
     """POST /admin/import."""
     body: ImportBody = call.body
     made = []
-    # One after the other: the order of creation is part of what is taken in.
-    for entry in body.promises or []:
-        try:
-            reply = await api.shards.ask(ImportPromise(_promise(entry)), call.request.held)
-        except ShardsError as error:
-            raise shards_error(error) from error
-        made.append({"id": entry.id, "result": _RESULTS[reply.code]})
+    commands = [ImportPromise(_promise(entry)) for entry in body.promises or []]
+    async with api.audit.act(call.request, "promises.import", count=len(commands)):
+        for command in commands:
+            refuse_unless_permitted(call.request.principal, command)
+        # One after the other: the order of creation is part of what is taken in.
+        for command in commands:
+            try:
+                reply = await api.shards.ask(command, call.request.held)
+            except ShardsError as error:
+                raise shards_error(error) from error
+            made.append({"id": command.promise.id, "result": _RESULTS[reply.code]})
     return answer(Code.OK, {"promises": made})
 
 

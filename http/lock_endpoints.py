@@ -41,7 +41,8 @@ async def heartbeat_locks(api: Api, call: Call) -> Response:
     """POST /locks/heartbeat."""
     body: HeartbeatBody = call.body
     try:
-        count = await api.shards.heartbeat_locks(body.process_id or "")
+        prefix = call.request.principal.id_prefix
+        count = await api.shards.heartbeat_locks(body.process_id or "", prefix)
     except ShardsError as error:
         raise shards_error(error) from error
     return answer(Code.OK, {"locksAffected": count})

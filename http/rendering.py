@@ -183,7 +183,7 @@ def callback_answer(callback: Callback | None, promise: Promise | None) -> JsonO
     }
 
 
-def dump(made: JsonObject) -> bytes:
+def dump(made: JsonObject | list[JsonObject]) -> bytes:
     """Write JSON text: compact, UTF-8."""
     return _encode(made)
 

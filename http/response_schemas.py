@@ -9,6 +9,7 @@ from typing import Any
 from troth.core.codes import Code
 from troth.core.model import PromiseState
 
+from .account_schemas import SCHEMAS as ACCOUNT_SCHEMAS
 from .fields import JSON_SCHEMA, Schema
 from .rendering import NEVER_MS
 from .schema_parts import integer, list_of, map_of, object_of, or_null, reference, text, time_ms
@@ -171,6 +172,7 @@ SCHEMAS: dict[str, Schema] = {
         waiting=integer("Promises that were due, but something unfinished is about them.", 0),
         durationMs=integer("How long it took, in milliseconds.", 12),
     ),
+    **ACCOUNT_SCHEMAS,
     "Status": object_of("A word.", status=text("`ok` or `ready`.", "ok")),
     "Text": {"type": "string", "description": "Text."},
     "AnyObject": {"type": "object", "description": "An OpenAPI description."},

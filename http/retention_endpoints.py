@@ -30,7 +30,12 @@ async def sweep(api: Api, call: Call) -> Response:
         except NotAllowedError as refusal:
             raise invalid("retain", f"allowed are {refusal}") from refusal
     try:
-        outcome = await sweeper.dry_run(rules) if is_dry else await sweeper.sweep()
+        if is_dry:
+            outcome = await sweeper.dry_run(rules)
+        else:
+            async with api.audit.act(call.request, "retention.sweep") as told:
+                outcome = await sweeper.sweep()
+                told["deleted"] = sum(outcome.counts)
     except ShardsError as error:
         raise shards_error(error) from error
     counted = zip(rule_texts(rules), outcome.counts, strict=True)

@@ -1,7 +1,8 @@
 """Search for promises and schedules, page by page (rest.md 10, decisions.md 1).
 
 `*` in the id stands for any characters and is the only wildcard. When a cursor is given, the
-search is the cursor's; the other parameters are checked and then not used.
+search is the cursor's; the other parameters are checked and then not used. A token with an id
+prefix finds only ids that begin so, whatever its cursor says.
 """
 
 import orjson
@@ -34,7 +35,12 @@ async def search_promises(api: Api, call: Call) -> Response:
     search = _search(api, call.request.query, "promises")
     try:
         found, before_serial = await api.shards.search_promises(
-            search.pattern, search.states, search.tags, search.limit_count, search.before_serial
+            search.pattern,
+            search.states,
+            search.tags,
+            search.limit_count,
+            search.before_serial,
+            call.request.principal.id_prefix,
         )
     except ShardsError as error:
         raise shards_error(error) from error
@@ -47,7 +53,11 @@ async def search_schedules(api: Api, call: Call) -> Response:
     search = _search(api, call.request.query, "schedules")
     try:
         found, before_serial = await api.shards.search_schedules(
-            search.pattern, search.tags, search.limit_count, search.before_serial
+            search.pattern,
+            search.tags,
+            search.limit_count,
+            search.before_serial,
+            call.request.principal.id_prefix,
         )
     except ShardsError as error:
         raise shards_error(error) from error

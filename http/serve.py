@@ -39,8 +39,10 @@ from troth.shards.shards import Shards
 from troth.shards.snapshotter import Snapshotter
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Storage
 
+from . import operator_key
 from .api import Api, Readiness
 from .application import create_application, create_poll_application
+from .audit import AuditLog
 from .connection import ASGIApplication
 from .lane import Lane
 from .listener import Listener, ListenError
@@ -206,6 +208,8 @@ class Server:
             readiness=Readiness.STARTING,
         )
 
+        if isinstance(storage, DirectoryStorage):
+            self.api.audit = AuditLog(self.clock.now_ms, settings.data)
         # Until the catalog has been read, nobody knows whether there are accounts.
         self.api.directory.unload()
 
@@ -231,6 +235,8 @@ class Server:
             )
             await nursery.start(self.delivery.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            if isinstance(self.storage, DirectoryStorage):
+                self.api.directory.operator_key = operator_key.provide(self.settings.data)
             self.api.directory.load(
                 await self.shards.list_entries(Account, None),
                 await self.shards.list_entries(Token, None),

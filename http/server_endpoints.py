@@ -10,6 +10,7 @@ from .api import Api, Readiness
 from .endpoints import Call, Endpoint, Parameter, Success, answer
 from .errors import ApiError
 from .metrics import CONTENT_TYPE
+from .permissions import refuse_unless_within
 from .requests import Response, json_response
 from .streams import HEADERS, PollStream
 
@@ -63,7 +64,8 @@ async def show_errors(api: Api, call: Call) -> Response:
 
 
 async def poll(api: Api, call: Call) -> Response:
-    """GET /poll/{group}/{id}."""
+    """GET /poll/{group}/{id}. A token with an id prefix may listen to groups that begin so."""
+    refuse_unless_within(call.request.principal, (call.path["group"],))
     try:
         connection = api.polls.connect(call.path["group"], call.path["id"])
     except TooManyConnections as error:

@@ -1,6 +1,7 @@
 """The endpoint table: every row, for each port."""
 
 from . import (
+    account_endpoints,
     admin_endpoints,
     import_endpoints,
     lock_endpoints,
@@ -22,6 +23,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *admin_endpoints.ENDPOINTS,
     *retention_endpoints.ENDPOINTS,
     *import_endpoints.ENDPOINTS,
+    *account_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""

@@ -68,17 +68,17 @@ drop_task_by_link = Asking(_drop_by_link, nothing)
 async def heartbeat_tasks(api: Api, call: Call) -> Response:
     """POST /tasks/heartbeat."""
     body: HeartbeatBody = call.body
-    return await _heartbeat(api, body.process_id or "")
+    return await _heartbeat(api, call, body.process_id or "")
 
 
 async def heartbeat_tasks_by_link(api: Api, call: Call) -> Response:
     """GET /tasks/heartbeat/{id}/{counter}."""
-    return await _heartbeat(api, _process_id(*_named(call)))
+    return await _heartbeat(api, call, _process_id(*_named(call)))
 
 
-async def _heartbeat(api: Api, process_id: str) -> Response:
+async def _heartbeat(api: Api, call: Call, process_id: str) -> Response:
     try:
-        count = await api.shards.heartbeat_tasks(process_id)
+        count = await api.shards.heartbeat_tasks(process_id, call.request.principal.id_prefix)
     except ShardsError as error:
         raise shards_error(error) from error
     return answer(Code.OK, {"tasksAffected": count})

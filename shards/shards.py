@@ -6,7 +6,7 @@ everything from a log that has been read back; `run` keeps it going.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, cast, final
@@ -370,19 +370,19 @@ class Shards:
 
     # What concerns many shards
 
-    async def heartbeat_tasks(self, process_id: str) -> int:
-        """Renew all leases of a process; how many tasks it holds."""
+    async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
+        """Renew the leases of a process on tasks of ids that begin so; how many there are."""
         holders = [
             shard.index for shard in self._shards if process_id in shard.machine.state.claimed
         ]
-        return await self._count_of(holders, HeartbeatTasks(process_id))
+        return await self._count_of(holders, HeartbeatTasks(process_id, id_prefix))
 
-    async def heartbeat_locks(self, process_id: str) -> int:
-        """Renew all locks of a process; how many it holds."""
+    async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
+        """Renew the locks of a process on ids that begin so; how many there are."""
         holders = [
             shard.index for shard in self._shards if process_id in shard.machine.state.locks_of
         ]
-        return await self._count_of(holders, HeartbeatLocks(process_id))
+        return await self._count_of(holders, HeartbeatLocks(process_id, id_prefix))
 
     async def _count_of(self, indexes: list[int], command: Command) -> int:
         if not indexes:
@@ -402,8 +402,12 @@ class Shards:
         tags: Mapping[str, str],
         limit_count: int,
         before_serial: int | None,
+        id_prefix: str = "",
     ) -> tuple[list[Promise], int | None]:
-        """A page of promises, newest first, and the serial to go on below (None: no full page)."""
+        """A page of promises, newest first, and the serial to go on below (None: no full page).
+
+        Only ids that begin with `id_prefix` are found.
+        """
 
         async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
             replies = await self._ask_all(
@@ -411,7 +415,13 @@ class Shards:
                     (
                         index,
                         SearchPromises(
-                            pattern, states, dict(tags), count, before, SEARCH_SCAN_COUNT
+                            pattern,
+                            states,
+                            dict(tags),
+                            count,
+                            before,
+                            SEARCH_SCAN_COUNT,
+                            id_prefix,
                         ),
                     )
                     for index, before in wanted.items()
@@ -428,6 +438,7 @@ class Shards:
         tags: Mapping[str, str],
         limit_count: int,
         before_serial: int | None,
+        id_prefix: str = "",
     ) -> tuple[list[Schedule], int | None]:
         """A page of schedules; see search_promises."""
 
@@ -436,7 +447,9 @@ class Shards:
                 [
                     (
                         index,
-                        SearchSchedules(pattern, dict(tags), count, before, SEARCH_SCAN_COUNT),
+                        SearchSchedules(
+                            pattern, dict(tags), count, before, SEARCH_SCAN_COUNT, id_prefix
+                        ),
                     )
                     for index, before in wanted.items()
                 ]
@@ -503,6 +516,11 @@ class Shards:
             for promise_id, execution in state.executions.items()
             if execution.assigned_on is not None
         ]
+
+    def unfinished_executions(self) -> Iterator[Execution]:
+        """All function tasks that are not finished; what is told may not be durable yet."""
+        for shard in self._shards:
+            yield from shard.machine.state.executions.values()
 
     async def usage(self, account_id: str | None) -> dict[str, Usage]:
         """How often the functions of an account, or of all (None), were run, by function id."""
