@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from troth.core import records, task_ids
+from troth.core.catalog import Entry
 from troth.core.model import Callback, TaskKind, Value
 
 DATA_SHOWN_CHARACTERS: Final = 60
@@ -120,6 +121,8 @@ def _plain(content: Any, whole_values: bool) -> Any:
             for name in content.__struct_fields__
             if (part := getattr(content, name)) is not None
         }
+        if isinstance(content, Entry):
+            return {"type": content.__struct_config__.tag, **named}
         if isinstance(content, Value) and not whole_values:
             return _shortened(named)
         return named

@@ -23,8 +23,9 @@ from troth.persistence import rows
 from troth.persistence.store import MemoryStore
 
 from .drive import ALL_STATES, OPTIONS, START_MS, Drive
+from .dumps import dump
 from .model import Model, ModelCallback, ModelPromise, ModelTask
-from .system import System, dump
+from .system import System
 
 FINAL = ALL_STATES[1:]
 RULES = (
