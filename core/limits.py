@@ -96,6 +96,7 @@ LABEL_NAME_LIMIT_BYTES: Final = 80
 BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a zip archive as it is uploaded
 BUILDS_KEPT_COUNT: Final = 10  # of one function
 BUILDS_WAITING_LIMIT_COUNT: Final = 64  # uploaded and not yet checked; beyond it: 503
+BUILDS_OF_ACCOUNT_WAITING_LIMIT_COUNT: Final = 16
 CODE_ENTRIES_LIMIT_COUNT: Final = 5_000
 CODE_UNPACKED_LIMIT_BYTES: Final = 64 * 1024 * 1024
 CODE_PATH_LIMIT_BYTES: Final = 512

@@ -1,6 +1,6 @@
 """What handlers work with: the shards, the polls, the settings, and whether the server is ready."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.executions import Execution, Usage
+from troth.core.limits import RESULT_WAITS_LIMIT_COUNT
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
 from troth.shards.clock import SystemClock
+from troth.shards.endings import Endings
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
+from troth.shards.placement import Placement
 from troth.shards.polls import Polls
 from troth.shards.retention import Sweeper
 from troth.shards.shards import EntryKind
@@ -28,7 +31,6 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from .builder import Builder
-    from .usage import PlacementView
 
 VERSION_HEADER_VALUE = b"0.8.2"
 """What some SDKs look for in `Resonate-Version` (decisions.md 1)."""
@@ -71,6 +73,20 @@ class Shards(Protocol):
 
     async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
         """Collect the catalog's entries of a type, of one account or all (None), oldest first."""
+        ...
+
+    async def ask_each(self, commands: Sequence[Command]) -> list[Reply]:
+        """Carry out commands at the same time. Raises ShardsError."""
+        ...
+
+    async def search_executions(
+        self,
+        account_id: str,
+        function_id: str | None,
+        limit_count: int,
+        before_serial: int | None,
+    ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
+        """Find an account's function tasks, newest first, and say where the next page starts."""
         ...
 
     def unfinished_executions(self) -> Iterable[Execution]:
@@ -137,7 +153,8 @@ class Api:
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
     builder: "Builder | None" = None
-    placement: "PlacementView | None" = None
+    placement: Placement | None = None
+    endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
     directory: Directory = field(init=False)
     audit: AuditLog = field(init=False)
@@ -166,6 +183,12 @@ class Api:
             value_header_limit_bytes=self.settings.value_header_limit_bytes,
             body_limit_bytes=self.settings.body_limit_bytes,
         )
+
+    @property
+    def function_placement(self) -> Placement:
+        """Where function tasks go. Only while the server is ready."""
+        assert self.placement is not None, "handlers run only when there is one"
+        return self.placement
 
     def refuse_unless_ready(self) -> None:
         """Raise ApiError (503) while the server starts or stops."""

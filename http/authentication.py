@@ -18,7 +18,6 @@ import binascii
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
-from troth.core.catalog import Scope
 from troth.core.codes import Code
 
 from .api import Api
@@ -46,7 +45,7 @@ def authenticate(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
     if endpoint.is_open and api.directory.is_open:
         return ANONYMOUS
     principal = _identified(api, request, endpoint)
-    _refuse_unless_allowed(principal, endpoint.scope)
+    _refuse_unless_allowed(principal, endpoint)
     return principal
 
 
@@ -108,7 +107,10 @@ def _text(secret: bytes) -> str:
     return secret.decode() if secret.isascii() else ""
 
 
-def _refuse_unless_allowed(principal: Principal, scope: Scope | None) -> None:
+def _refuse_unless_allowed(principal: Principal, endpoint: "Endpoint") -> None:
+    scope = endpoint.scope
+    if endpoint.or_scope is not None and endpoint.or_scope in principal.scopes:
+        scope = endpoint.or_scope
     if scope is None or scope not in principal.scopes:
         missing = "" if scope is None else f" the scope `{scope.value}`"
         message = f"What the request came with lacks{missing}, which this needs."

@@ -149,7 +149,7 @@ class Choice(Field):
         if not value:
             return f"is required; allowed are {allowed}"
         if value.upper() not in self.choices:
-            return f"given {_shown(value)}; allowed are {allowed}"
+            return f"given {shown(value)}; allowed are {allowed}"
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
@@ -233,7 +233,7 @@ class StringMap(Field):
             length_bytes = size_bytes(key) + size_bytes(entry or "")
             if length_bytes > limit_bytes:
                 return (
-                    f"the entry {_shown(key)} is {length_bytes} bytes long with its key; "
+                    f"the entry {shown(key)} is {length_bytes} bytes long with its key; "
                     f"allowed are at most {limit_bytes}"
                 )
         return None
@@ -473,6 +473,6 @@ def _too_much(value: object, depth_count: int) -> str | None:
     return None
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """What was given, short enough for a message."""
     return repr(text) if len(text) <= 64 else f"{text[:64]!r}…"

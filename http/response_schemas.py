@@ -11,6 +11,7 @@ from troth.core.model import PromiseState
 
 from .account_schemas import SCHEMAS as ACCOUNT_SCHEMAS
 from .fields import JSON_SCHEMA, Schema
+from .function_response_schemas import FUNCTION_SCHEMAS
 from .rendering import NEVER_MS
 from .schema_parts import integer, list_of, map_of, object_of, or_null, reference, text, time_ms
 
@@ -173,6 +174,7 @@ SCHEMAS: dict[str, Schema] = {
         durationMs=integer("How long it took, in milliseconds.", 12),
     ),
     **ACCOUNT_SCHEMAS,
+    **FUNCTION_SCHEMAS,
     "Status": object_of("A word.", status=text("`ok` or `ready`.", "ok")),
     "Text": {"type": "string", "description": "Text."},
     "AnyObject": {"type": "object", "description": "An OpenAPI description."},
@@ -233,8 +235,8 @@ def example_of(schema: Schema) -> Any:
         return schema["examples"][0]
     if "anyOf" in schema:
         return example_of(schema["anyOf"][0])
-    if schema["type"] == "array":
+    if schema.get("type") == "array":
         return [example_of(schema["items"])]
-    if schema["type"] == "object":
+    if schema.get("type") == "object":
         return {name: example_of(inner) for name, inner in schema.get("properties", {}).items()}
     return "…"

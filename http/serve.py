@@ -43,6 +43,7 @@ from . import operator_key
 from .api import Api, Readiness
 from .application import create_application, create_poll_application
 from .audit import AuditLog
+from .builder import Builder
 from .connection import ASGIApplication
 from .lane import Lane
 from .listener import Listener, ListenError
@@ -251,6 +252,7 @@ class Server:
                 nursery.start_soon(self.checkpointer.run)
                 self._start_snapshotter(nursery, self.checkpointer)
             self._start_sweeper(nursery)
+            await self._start_builder(nursery)
             if self._is_stopping:
                 return  # the stop that has begun ends the rest
             gc.collect()
@@ -290,6 +292,12 @@ class Server:
         self.api.sweeper = sweeper
         self.api.metrics.add_source("retention", sweeper.statistics)
         nursery.start_soon(sweeper.run)
+
+    async def _start_builder(self, nursery: trio.Nursery) -> None:
+        builder = Builder(self.api)
+        self.api.builder = builder
+        self.api.metrics.add_source("builds", builder.statistics)
+        await nursery.start(builder.run)
 
     def _start_snapshotter(self, nursery: trio.Nursery, checkpointer: Checkpointer) -> None:
         if not isinstance(self.storage, DirectoryStorage):

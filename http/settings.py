@@ -230,6 +230,11 @@ class Settings:
         Number(1 * _KIB, limits.LOG_PENDING_LIMIT_BYTES // 4),
         "Largest body of a request.",
     )
+    build_limit_bytes: int = _setting(
+        limits.BUILD_LIMIT_BYTES,
+        Number(1 * _KIB, limits.LOG_PENDING_LIMIT_BYTES // 4),
+        "Largest zip archive with a function's code; not more than body_limit_bytes, in effect.",
+    )
     id_limit_bytes: int = _setting(
         limits.ID_LIMIT_BYTES,
         Number(64, 64 * _KIB),

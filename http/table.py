@@ -3,7 +3,10 @@
 from . import (
     account_endpoints,
     admin_endpoints,
+    build_endpoints,
+    function_endpoints,
     import_endpoints,
+    label_endpoints,
     lock_endpoints,
     promise_endpoints,
     retention_endpoints,
@@ -11,6 +14,7 @@ from . import (
     search_endpoints,
     server_endpoints,
     task_endpoints,
+    usage,
 )
 from .endpoints import Endpoint
 
@@ -20,6 +24,10 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *schedule_endpoints.ENDPOINTS,
     *lock_endpoints.ENDPOINTS,
     *search_endpoints.ENDPOINTS,
+    *function_endpoints.ENDPOINTS,
+    *label_endpoints.ENDPOINTS,
+    *usage.ENDPOINTS,
+    *build_endpoints.ENDPOINTS,
     *admin_endpoints.ENDPOINTS,
     *retention_endpoints.ENDPOINTS,
     *import_endpoints.ENDPOINTS,

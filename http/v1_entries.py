@@ -26,30 +26,46 @@ CHANGE_ATTEMPTS_COUNT: Final = 20
 _ABSENT: Final = frozenset({Code.ENTRY_NOT_FOUND})
 
 
+async def ask(api: Api, command: Command, tolerated: frozenset[Code] = frozenset()) -> Reply:
+    """Have the shards carry out a command. Refusals raise ApiError, but for the tolerated ones."""
+    try:
+        reply = await api.shards.ask(command)
+    except ShardsError as error:
+        raise shards_error(error) from error
+    if reply.code.status >= 400 and reply.code not in tolerated:
+        raise ApiError(reply.code)
+    return reply
+
+
 async def read_own(
     api: Api, kind: type[Owned], entry_id: str, account_id: str, code: Code
 ) -> Owned:
     """Read an entry of an account; `code` is the refusal if there is none."""
-    reply = await _ask(api, ReadEntry(entry_id), _ABSENT)
+    reply = await ask(api, ReadEntry(entry_id), _ABSENT)
     entry = reply.entry
     if not isinstance(entry, kind) or entry.account_id != account_id:
         raise ApiError(code)
     return entry
 
 
-async def list_own(api: Api, kind: type[Owned], account_id: str) -> list[Owned]:
-    """All entries of a type that an account has, newest first."""
+async def list_all(api: Api, kind: type[Owned], account_id: str | None) -> list[Owned]:
+    """All entries of a type, of one account or of all (None), the oldest first."""
     try:
-        found = await api.shards.list_entries(kind, account_id)
+        return await api.shards.list_entries(kind, account_id)
     except ShardsError as error:
         raise shards_error(error) from error
+
+
+async def list_own(api: Api, kind: type[Owned], account_id: str) -> list[Owned]:
+    """All entries of a type that an account has, newest first."""
+    found = await list_all(api, kind, account_id)
     found.reverse()
     return found
 
 
 async def create(api: Api, entry: Entry) -> None:
     """Put a new entry into the catalog; its id must be new."""
-    await _ask(api, CreateEntry(entry))
+    await ask(api, CreateEntry(entry))
 
 
 async def change_own(
@@ -66,7 +82,7 @@ async def change_own(
         if changed is None or changed == entry:
             return entry
         changed = replace(changed, revision=entry.revision + 1)
-        reply = await _ask(api, ReplaceEntry(changed), _ABSENT | {Code.ENTRY_CHANGED})
+        reply = await ask(api, ReplaceEntry(changed), _ABSENT | {Code.ENTRY_CHANGED})
         if reply.code.status < 300:
             return changed
     raise ApiError(Code.ENTRY_CHANGED)
@@ -78,20 +94,9 @@ async def delete_own(
     """Take an entry of an account out of the catalog; the entry as it last was."""
     for _ in range(CHANGE_ATTEMPTS_COUNT):
         entry = await read_own(api, kind, entry_id, account_id, code)
-        reply = await _ask(
+        reply = await ask(
             api, DeleteEntry(entry.id, entry.revision), _ABSENT | {Code.ENTRY_CHANGED}
         )
         if reply.code.status < 300:
             return entry
     raise ApiError(Code.ENTRY_CHANGED)
-
-
-async def _ask(api: Api, command: Command, tolerated: frozenset[Code] = frozenset()) -> Reply:
-    """Have the shards carry out a command. Refusals raise ApiError, but for the tolerated ones."""
-    try:
-        reply = await api.shards.ask(command)
-    except ShardsError as error:
-        raise shards_error(error) from error
-    if reply.code.status >= 400 and reply.code not in tolerated:
-        raise ApiError(reply.code)
-    return reply

@@ -72,6 +72,17 @@ class CallGates:
         """How many calls wait, by account."""
         return dict(self._waiting)
 
+    def oldest(self, account_id: str | None = None) -> Work | None:
+        """The oldest call that waits, of one account or of all; looks at every gate."""
+        found = [host.queues.oldest(account_id) for host in self._hosts.values()]
+        found.append(self._ready.oldest(account_id))
+        for name, account in self._accounts.items():
+            if account_id is None or account_id == name:
+                found += account.parked
+        return min(
+            [one for one in found if one is not None], key=lambda one: one.order, default=None
+        )
+
     def put(self, work: Work) -> None:
         """Let a call wait for its turn; it may come before this returns."""
         assert isinstance(work.need, Host)

@@ -253,15 +253,20 @@ class Placement:
         """How many tasks of an account wait for a node or a call."""
         return self._queues.queued_count(account_id) + self._gates.waiting_count_of(account_id)
 
+    def oldest_waiting_ms(self, account_id: str | None = None) -> int:
+        """For how long the oldest task that waits has, of one account or of all; 0 if none does."""
+        oldest = [self._queues.oldest(account_id), self._gates.oldest(account_id)]
+        orders = [work.order for work in oldest if work is not None]
+        return max(0, self._now_ms() - min(orders)[0]) if orders else 0
+
     def statistics(self) -> PlacementStatistics:
         """Return counts of this moment and totals since the start."""
         nodes = [node for node in self._nodes.values() if not node.entry.deleted]
-        oldest = self._queues.oldest()
         calls_waiting_count = self._gates.waiting_count
         return PlacementStatistics(
             waiting_count=len(self._queues),
             waiting_calls_count=calls_waiting_count,
-            oldest_waiting_ms=0 if oldest is None else max(0, self._now_ms() - oldest.order[0]),
+            oldest_waiting_ms=self.oldest_waiting_ms(),
             running_count=sum(len(node.works) for node in nodes),
             running_calls_count=self._gates.running_count,
             nodes_count=len(nodes),

@@ -6,7 +6,7 @@ everything from a log that has been read back; `run` keeps it going.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, cast, final
@@ -361,6 +361,15 @@ class Shards:
             waiter.abandon()  # some shards may have been asked already
             raise
         return await waiter.wait()
+
+    async def ask_each(self, commands: Sequence[Command]) -> list[Reply]:
+        """Have several commands carried out; their replies in the same order. As `ask`."""
+        if not commands:
+            await trio.lowlevel.checkpoint()
+            return []
+        return await self._ask_all(
+            [(self.shard_of(home_of(command)), command) for command in commands]
+        )
 
     def _refuse_unless_open(self) -> None:
         if self.committer.failure is not None:

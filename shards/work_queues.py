@@ -155,9 +155,16 @@ class WorkQueues:
         account = self._accounts.get(account_id)
         return 0 if account is None else account.running_count
 
-    def oldest(self) -> Work | None:
-        """The oldest task that waits; looks at every line."""
-        firsts = [line.first() for account in self._accounts.values() for line in _lines(account)]
+    def oldest(self, account_id: str | None = None) -> Work | None:
+        """The oldest task that waits, of one account or of all; looks at each of their lines."""
+        accounts = self._accounts.values()
+        lines = [
+            line
+            for account in accounts
+            if account_id is None or account.id == account_id
+            for line in _lines(account)
+        ]
+        firsts = [line.first() for line in lines]
         return min(firsts, key=lambda work: work.order, default=None)
 
     def put(self, work: Work) -> None:

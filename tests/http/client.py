@@ -18,6 +18,7 @@ from troth.http.application import (
     create_application,
     create_poll_application,
 )
+from troth.http.builder import Builder
 from troth.http.settings import Settings
 from troth.shards.held import HeldMessages
 from troth.shards.polls import Polls
@@ -188,5 +189,7 @@ async def running(settings: Settings | None = None) -> AsyncIterator[World]:
     shards.recover(storage)
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
+        api.builder = Builder(api)
+        await nursery.start(api.builder.run)
         yield World(api, create_application(api), create_poll_application(api), outbox, clock)
         nursery.cancel_scope.cancel()
