@@ -24,6 +24,8 @@ COMMANDS: Final = {
     "schedules": "cli_schedules:schedules",
     "locks": "cli_locks:locks",
     "tree": "cli_tree:tree",
+    "account": "cli_account:account",
+    "token": "cli_token:token",
     "log": "cli_log:log",
     "snapshot": "cli_snapshot:snapshot",
     "data": "cli_data:data",

@@ -81,7 +81,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 OTHER: Final = "Other"
 
-CLIENT_VARIABLES: Final = ("TROTH_SERVER", "TROTH_USER", "TROTH_PASSWORD")
+CLIENT_VARIABLES: Final = ("TROTH_SERVER", "TROTH_TOKEN", "TROTH_USER", "TROTH_PASSWORD")
 """What the commands that talk to a server read from the environment; see `cli_client`."""
 
 

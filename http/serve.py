@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -109,6 +110,39 @@ def _open_storage(settings: Settings) -> Storage:
     )
 
 
+def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
+    """Run a server for as long as `act` takes, which is called in another thread.
+
+    It is given the server's address and the operator's key. Raises what it raises; else an
+    exception group of what ended the server.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    raised: list[Exception] = []
+
+    async def run() -> None:
+        doors = _make_doors(settings)
+        for door in doors:
+            await door.listener.open()
+        with ExitStack() as closing:
+            storage = _open_storage(settings)
+            closing.callback(storage.close)
+            server = Server(settings, storage, doors)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.run)
+                await server.ready.wait()
+                try:
+                    await trio.to_thread.run_sync(
+                        act, server.url, server.api.directory.operator_key
+                    )
+                except Exception as error:
+                    raised.append(error)
+                server.stop.set()
+
+    trio.run(run, strict_exception_groups=True)
+    if raised:
+        raise raised[0]
+
+
 async def _serve(settings: Settings) -> None:
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     doors = _make_doors(settings)
@@ -194,6 +228,10 @@ class Server:
             options=_options(settings),
             mailbox_limit_count=settings.mailbox_limit_count,
         )
+        self.ready = trio.Event()
+        """Set when requests are served."""
+        self.stop = trio.Event()
+        """Whoever sets it stops the server, as a signal does."""
         self.checkpointer: Checkpointer | None = None
         self.api = Api(
             settings=settings,
@@ -223,6 +261,7 @@ class Server:
         applications = (create_application(self.api), create_poll_application(self.api))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery, running)
+            nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):
                 door.application = application
                 name = f"listener_{door.listener.name.split()[0].lower()}"
@@ -261,6 +300,7 @@ class Server:
             # that requests would wait for more than some 10 ms.
             gc.set_threshold(20_000, 5, 100)
             self.api.readiness = Readiness.READY
+            self.ready.set()
             # Until now they have waited in the port's queue. Requests may be refused meanwhile, but
             # not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
             for door in self.doors[1:]:
@@ -332,6 +372,10 @@ class Server:
                     os._exit(EXIT_FAILED)
                 _log.info("stopping", signal=signal.Signals(number).name)
                 nursery.start_soon(self._stop, nursery, running)
+
+    async def _stop_when_asked(self, nursery: trio.Nursery, running: list[Listener]) -> None:
+        await self.stop.wait()
+        await self._stop(nursery, running)
 
     async def _stop(self, nursery: trio.Nursery, listeners: list[Listener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
