@@ -143,6 +143,18 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
         raise raised[0]
 
 
+def _refuse_exposed(settings: Settings) -> None:
+    """Raise ListenError if other machines would be let in and nobody would need credentials."""
+    name = settings.exposed
+    if name is not None:
+        raise ListenError(
+            f"Cannot serve: {name} is {getattr(settings, name)}, which other machines can reach, "
+            "and nobody would need credentials. Make an account first (`troth account add NAME "
+            f"--data {settings.data}`), name users with basic_auth, choose an address of this "
+            "machine only, or set allow_anonymous to let everybody in."
+        )
+
+
 async def _serve(settings: Settings) -> None:
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     doors = _make_doors(settings)
@@ -281,6 +293,8 @@ class Server:
                 await self.shards.list_entries(Account, None),
                 await self.shards.list_entries(Token, None),
             )
+            if self.api.directory.is_open:
+                _refuse_exposed(self.settings)
             self.checkpointer = self.shards.make_checkpointer(
                 self.storage,
                 interval_ms=self.settings.checkpoint_interval_ms,

@@ -343,6 +343,13 @@ class Settings:
     """Where each setting that has not its default came from: the name of the source, by setting."""
 
     @property
+    def exposed(self) -> str | None:
+        """Which address lets other machines in without a user's password; None: neither does."""
+        addresses = {"listen": self.listen, "poll_listen": self.poll_listen}
+        found = (name for name, one in addresses.items() if one and not one.is_loopback)
+        return None if self.basic_auth or self.allow_anonymous else next(found, None)
+
+    @property
     def public_url(self) -> str:
         """What links begin with: `url` if given, else `http://` and the address of `listen`."""
         return self.url if self.url is not None else f"http://{self.listen}"
@@ -521,16 +528,13 @@ def _check_together(settings: Settings) -> None:
         source = settings.sources.get(name, "default")
         return SettingsError(source, name, _kind(name).show(getattr(settings, name)), allowed)
 
-    for name in ("listen", "poll_listen"):
-        address = getattr(settings, name)
-        if address is not None and not address.is_loopback and not settings.basic_auth:
-            if settings.allow_anonymous:
-                continue
-            raise refuse(
-                name,
-                "an address of this machine only (127.0.0.1, ::1, localhost), unless basic_auth "
-                "names users or allow_anonymous is set to let everybody in",
-            )
+    if settings.exposed is not None and (settings.in_memory or not settings.data.exists()):
+        # There are no accounts. If there may be some, `serve` looks.
+        raise refuse(
+            settings.exposed,
+            "an address of this machine only (127.0.0.1, ::1, localhost), unless there is an "
+            "account, basic_auth names users or allow_anonymous is set to let everybody in",
+        )
     if settings.poll_listen == settings.listen and settings.listen.port != 0:
         raise refuse("poll_listen", "an address other than that of listen, or none")
     if settings.id_limit_bytes >= settings.request_headers_limit_bytes:
