@@ -320,6 +320,32 @@ class Settings:
         "How long a task claimed by opening its link stays claimed without a heartbeat.",
     )
 
+    task_wait_limit_ms: int = _setting(
+        limits.TASK_WAIT_LIMIT_MS,
+        Number(1_000, 365 * _DAY_MS),
+        "A function task that has not ended within this from its creation is given up (504).",
+    )
+    function_queue_limit_count: int = _setting(
+        limits.FUNCTION_QUEUE_LIMIT_COUNT,
+        Number(1, 10_000_000),
+        "Function tasks of one account that may wait for a node; further ones are refused (429).",
+    )
+    function_calls_concurrency_count: int = _setting(
+        limits.FUNCTION_CALLS_CONCURRENCY_COUNT,
+        Number(2, 100_000),
+        "Calls of HTTP functions at a time; one account has at most half of them.",
+    )
+    function_calls_per_host_count: int = _setting(
+        limits.FUNCTION_CALLS_PER_HOST_COUNT,
+        Number(1, 10_000),
+        "Calls of HTTP functions to one host at a time.",
+    )
+    function_private_networks: bool = _setting(
+        False,
+        Switch(),
+        "Let HTTP functions call addresses of this machine and of private networks.",
+    )
+
     schedule_catch_up: Literal["all", "latest"] | int = _setting(
         limits.SCHEDULE_CATCH_UP_COUNT,
         WordOr({"all": "all", "latest": "latest"}, Number(1, 1_000_000)),
