@@ -137,11 +137,14 @@ def _operation(endpoint: Endpoint, limits: RequestLimits, *, has_users: bool) ->
     if endpoint.description:
         operation["description"] = endpoint.description
     if endpoint.body is not None:
+        schema = body_schema(endpoint.body, limits)
+        if not schema["required"]:
+            schema["type"] = ["object", "null"]
         operation["requestBody"] = {
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": body_schema(endpoint.body, limits),
+                    "schema": schema,
                     "example": example(endpoint.body),
                 }
             },
