@@ -2,10 +2,17 @@
 
 from . import records as r
 from .codes import Code
-from .commands import AcquireLock, HeartbeatLocks, ReleaseLock, TimerKind
+from .commands import (
+    LOCK_TIMER,
+    AcquireLock,
+    HeartbeatLocks,
+    ReleaseLock,
+)
 from .limits import saturating_add
 from .machine import EXPIRIES, Machine, decides
-from .model import Lock
+from .model import (
+    Lock,
+)
 from .replies import Reply
 
 
@@ -64,4 +71,4 @@ def expire_lock(machine: Machine, resource_id: str, now_ms: int) -> None:
     _lock(machine, resource_id, now_ms)
 
 
-EXPIRIES[TimerKind.LOCK] = expire_lock
+EXPIRIES[LOCK_TIMER] = expire_lock
