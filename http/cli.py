@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "data": "cli_data:data",
     "export": "cli_export:export",
     "import": "cli_import:import_command",
+    "node": "cli_node:node_command",
     "bench": ".bench.command:bench",  # relative to this package's parent
 }
 """Every command with the module beside this one that has it, in the order of the help text."""
