@@ -11,7 +11,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from .captures import Capture, Loaded, ShardHeader
-from .model import PromiseState, Task, TaskKind, TaskState
+from .model import (
+    CLAIMED,
+    NOTIFY,
+    PENDING,
+    Task,
+)
 from .state import ACTIVE, Root, ShardState
 
 EVICTION_SLICE_COUNT: Final = 500
@@ -90,7 +95,7 @@ def evict(state: ShardState, written: Capture) -> Iterator[int]:
     state.hidden_tasks -= written.deleted_tasks - state.changes.deleted_tasks
     count = 0
     for name, promise in written.promises.items():
-        if promise is None or promise.state is PromiseState.PENDING:
+        if promise is None or promise.state is PENDING:
             continue
         if state.promises.get(name) is promise:
             state.forget_promise(promise)
@@ -151,7 +156,7 @@ def _load_task(state: ShardState, task: Task) -> None:
     state.tasks[task.id] = task
     if state.retention is not None:
         state.retention.task_began(task)
-    if task.kind is TaskKind.NOTIFY:
+    if task.kind is NOTIFY:
         state.notifications[task.id] = task
     else:
         root = state.roots.setdefault(task.root_id, Root())
@@ -161,6 +166,6 @@ def _load_task(state: ShardState, task: Task) -> None:
         else:
             task.queued = True
             heapq.heappush(root.queue, (task.sequence, task.id))
-    if task.state is TaskState.CLAIMED:
+    if task.state is CLAIMED:
         assert task.process_id is not None, "a claimed task has a holder"
         state.claimed.setdefault(task.process_id, {})[task.id] = task

@@ -6,6 +6,7 @@ since nothing else may touch a shard's state.
 """
 
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
 
@@ -336,6 +337,13 @@ class TimerKind(StrEnum):
     LOCK = "lock"
     SCHEDULE = "schedule"
     EXECUTION = "execution"
+
+
+# See PENDING in model.py.
+PROMISE_TIMER: Final = TimerKind.PROMISE
+TASK_TIMER: Final = TimerKind.TASK
+DELAY_TIMER: Final = TimerKind.TASK_DELAY
+LOCK_TIMER: Final = TimerKind.LOCK
 
 
 class Expire(Command, frozen=True):

@@ -2,7 +2,12 @@
 
 from . import records as r
 from .codes import Code
-from .commands import AcquireLock, HeartbeatLocks, ReleaseLock, TimerKind
+from .commands import (
+    LOCK_TIMER,
+    AcquireLock,
+    HeartbeatLocks,
+    ReleaseLock,
+)
 from .limits import saturating_add
 from .machine import EXPIRIES, Machine, decides
 from .model import Lock, replace
@@ -70,4 +75,4 @@ def expire_lock(machine: Machine, resource_id: str, now_ms: int) -> None:
     _lock(machine, resource_id, now_ms)
 
 
-EXPIRIES[TimerKind.LOCK] = expire_lock
+EXPIRIES[LOCK_TIMER] = expire_lock

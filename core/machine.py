@@ -15,12 +15,30 @@ from msgspec import Struct
 
 from . import records as r
 from .codes import Code
-from .commands import Acknowledge, Command, Expire, Receive, TimerKind
+from .commands import (
+    DELAY_TIMER,
+    LOCK_TIMER,
+    TASK_TIMER,
+    Acknowledge,
+    Command,
+    Expire,
+    Receive,
+    TimerKind,
+)
 from .cron import Cron
 from .cron import parse as parse_cron
 from .execution_deadlines import settle_execution
 from .limits import CALLBACKS_LIMIT_COUNT, SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
-from .model import EMPTY_VALUE, Fence, Promise, PromiseState, Task, TaskKind, TaskState
+from .model import (
+    CLAIMED,
+    EMPTY_VALUE,
+    INIT,
+    NOTIFY,
+    PENDING,
+    Fence,
+    Promise,
+    Task,
+)
 from .replies import Reply, TaskMessage
 from .retention_rules import Retention, RetentionRule
 from .state import ShardState, TimerKey
@@ -143,12 +161,12 @@ class Machine:
         """
         state = self.state
         state.promise_timers.extend(
-            promise for promise in state.promises.values() if promise.state is PromiseState.PENDING
+            promise for promise in state.promises.values() if promise.state is PENDING
         )
         state.timers.extend(self._deadlines())
         state.touched_roots.update(dict.fromkeys(state.roots))
         state.new_notifications.extend(
-            task for task in state.notifications.values() if task.state is TaskState.INIT
+            task for task in state.notifications.values() if task.state is INIT
         )
         for target, messages in state.outbox.items():
             state.messages.extend((target, number, text) for number, text in messages.items())
@@ -222,7 +240,7 @@ class Machine:
         promise = self.state.promises.get(promise_id)
         if promise is None:
             return self.state.find_promise(promise_id)  # a completed one, which has left memory
-        if promise.timeout <= now_ms and promise.state is PromiseState.PENDING:
+        if promise.timeout <= now_ms and promise.state is PENDING:
             self.settle_tasks(promise_id, promise.timeout - 1)
             self.emit(
                 r.PromiseCompleted(
@@ -263,7 +281,7 @@ class Machine:
         task = self.state.find_task(task_id)
         if task is None:
             return None
-        if task.kind is not TaskKind.NOTIFY:
+        if task.kind is not NOTIFY:
             self.promise(task.root_id, now_ms)
         self._settle_task(task, now_ms)
         return task
@@ -274,13 +292,13 @@ class Machine:
         Changes nothing, so that other shards may ask in the middle of a step of their own.
         """
         task = self.state.tasks.get(fence.task_id)
-        if task is None or task.state is not TaskState.CLAIMED or task.counter != fence.counter:
+        if task is None or task.state is not CLAIMED or task.counter != fence.counter:
             return False
         root = self.state.promises.get(task.root_id)
         root_is_due = (
-            task.kind is not TaskKind.NOTIFY
+            task.kind is not NOTIFY
             and root is not None
-            and root.state is PromiseState.PENDING
+            and root.state is PENDING
             and root.timeout <= now_ms
         )
         deadline = task.deadline
@@ -300,7 +318,7 @@ class Machine:
                 self._offer(root_id, sends, now_ms)
             state.touched_roots.clear()
         for task in state.new_notifications:
-            if task.state is TaskState.INIT and not task.sending and task.timeout > now_ms:
+            if task.state is INIT and not task.sending and task.timeout > now_ms:
                 task.sending = True
                 task.stalled = False
                 sends.append(TaskMessage(task.copy(), state.find_promise(task.root_id)))
@@ -317,10 +335,10 @@ class Machine:
             if task is None:
                 continue
             task.queued = False
-            if task.state is not TaskState.INIT or task.stalled or task.timeout <= now_ms:
+            if task.state is not INIT or task.stalled or task.timeout <= now_ms:
                 continue
             if task.not_before is not None and task.not_before > now_ms:
-                self.state.timers.append(((TimerKind.TASK_DELAY, task.id), task.not_before))
+                self.state.timers.append(((DELAY_TIMER, task.id), task.not_before))
                 continue
             task.sending = True
             root.sending = task.id
@@ -333,9 +351,9 @@ class Machine:
         for task in state.tasks.values():
             deadline = state.timer_of(task)
             if deadline is not None:
-                yield (TimerKind.TASK, task.id), deadline
+                yield (TASK_TIMER, task.id), deadline
         for lock in state.locks.values():
-            yield (TimerKind.LOCK, lock.resource_id), lock.expires_at
+            yield (LOCK_TIMER, lock.resource_id), lock.expires_at
         for schedule in state.schedules.values():
             if schedule.next_run_time is not None:
                 yield (TimerKind.SCHEDULE, schedule.id), schedule.next_run_time

@@ -17,20 +17,27 @@ from .addresses import route
 from .catalog import is_reserved
 from .changes import Changes
 from .cold import ColdStore, NothingCold
-from .commands import TimerKind
+from .commands import DELAY_TIMER, LOCK_TIMER, TASK_TIMER, TimerKind
 from .entry_state import Entries
 from .executions import Execution, Usage
 from .limits import INTEGER_MAX, saturating_add
 from .model import (
+    CLAIMED,
+    COMPLETED,
+    ENQUEUED,
+    INIT,
+    INVOKE,
+    NOTIFY,
+    PENDING,
+    RESUME,
     TAG_DELAY,
     TAG_INVOKE,
+    TIMEDOUT,
     Callback,
     Lock,
     Promise,
-    PromiseState,
     Schedule,
     Task,
-    TaskKind,
     TaskState,
     replace,
 )
@@ -38,7 +45,7 @@ from .retention_rules import Retention
 from .serial_index import SerialIndex
 
 TimerKey = tuple[TimerKind, str]
-ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
+ACTIVE = (ENQUEUED, CLAIMED)
 
 
 _NO_ENTRIES = SerialIndex()
@@ -153,7 +160,7 @@ class ShardState:
         promise = Promise(
             record.id,
             record.serial,
-            PromiseState.PENDING,
+            PENDING,
             record.timeout,
             record.created_on,
             record.param,
@@ -178,7 +185,7 @@ class ShardState:
             return
         task = Task(
             task_ids.invoke_id(promise.id),
-            TaskKind.INVOKE,
+            INVOKE,
             promise.id,
             promise.id,
             seed.receiver,
@@ -223,7 +230,7 @@ class ShardState:
 
     def promise_completed(self, record: r.PromiseCompleted) -> None:
         promise = self.promises[record.id]
-        assert promise.state is PromiseState.PENDING, "a promise completes once"
+        assert promise.state is PENDING, "a promise completes once"
         value = record.value
         if record.id in self.executions:
             value = execution_state.execution_ended(self, record)
@@ -245,7 +252,7 @@ class ShardState:
         if root is not None:
             for task in list(root.tasks.values()):
                 task.completed_on = record.at
-                self._move(task, TaskState.COMPLETED)
+                self._move(task, COMPLETED)
         callbacks = self.callbacks.pop(record.id, None)
         if callbacks is not None:
             if self.tracks_changes:
@@ -255,7 +262,7 @@ class ShardState:
 
     def _fire(self, callback: Callback, at: int) -> None:
         """Turn a callback into its task; the callback's promise has completed."""
-        if callback.kind is TaskKind.RESUME:
+        if callback.kind is RESUME:
             target = self.shard_of(callback.root_id)
             if target != self.index:
                 self._post(target, r.ResumeMessage(callback, at))
@@ -299,7 +306,7 @@ class ShardState:
         self.tasks[task.id] = task
         if self.retention is not None:
             self.retention.task_began(task)
-        if task.kind is TaskKind.NOTIFY:
+        if task.kind is NOTIFY:
             self.notifications[task.id] = task
             self.new_notifications.append(task)
         else:
@@ -317,14 +324,14 @@ class ShardState:
     def timer_of(self, task: Task) -> int | None:
         """The deadline that the task needs a timer for; None if it needs none."""
         deadline = task.deadline
-        if deadline is not None and task.kind is TaskKind.INVOKE and deadline == task.timeout:
+        if deadline is not None and task.kind is INVOKE and deadline == task.timeout:
             return None  # its promise has the same timeout, and ends the task
         return deadline
 
     def _arm(self, task: Task) -> None:
         if self.tracks_changes:
             self.changes.tasks.add(task.id)
-        self.timers.append(((TimerKind.TASK, task.id), self.timer_of(task)))
+        self.timers.append(((TASK_TIMER, task.id), self.timer_of(task)))
 
     def renew_lease(self, task: Task, expires_at: int) -> None:
         """Let a claimed task's lease run until another time."""
@@ -334,21 +341,21 @@ class ShardState:
     def _move(self, task: Task, state: TaskState) -> None:
         """Change a task's state, with everything that is counted or indexed by it."""
         was, task.state = task.state, state
-        if was is TaskState.CLAIMED:
+        if was is CLAIMED:
             self._forget_claim(task)
         if task.sending or task.stalled:
             self.withdrawals.append(task.id)
         self.settle_send(task)
         task.stalled = False
-        if task.not_before is not None and state is not TaskState.INIT:
-            self.timers.append(((TimerKind.TASK_DELAY, task.id), None))
+        if task.not_before is not None and state is not INIT:
+            self.timers.append(((DELAY_TIMER, task.id), None))
         final = task.is_final
         if final and self.retention is not None:
             self.retention.task_ended(task)
-        if task.kind is TaskKind.NOTIFY:
+        if task.kind is NOTIFY:
             if final:
                 self.notifications.pop(task.id, None)
-            elif state is TaskState.INIT:
+            elif state is INIT:
                 self.new_notifications.append(task)
         else:
             root = self.roots[task.root_id]
@@ -357,7 +364,7 @@ class ShardState:
                 del root.tasks[task.id]
             if not root.tasks:
                 del self.roots[task.root_id]
-            elif state is TaskState.INIT:
+            elif state is INIT:
                 self.queue(task)
             self.touched_roots[task.root_id] = None
         self._arm(task)
@@ -375,7 +382,7 @@ class ShardState:
     def _claim(self, task: Task, process_id: str, ttl: int, expires_at: int) -> None:
         task.ttl = ttl
         task.expires_at = expires_at
-        self._move(task, TaskState.CLAIMED)
+        self._move(task, CLAIMED)
         task.process_id = process_id
         self.claimed.setdefault(process_id, {})[task.id] = task
 
@@ -389,10 +396,10 @@ class ShardState:
     def task_enqueued(self, record: r.TaskEnqueued) -> None:
         task = self.tasks[record.id]
         task.expires_at = record.expires_at
-        self._move(task, TaskState.ENQUEUED)
+        self._move(task, ENQUEUED)
 
     def task_delivered(self, record: r.TaskDelivered) -> None:
-        self._move(self.tasks[record.id], TaskState.COMPLETED)
+        self._move(self.tasks[record.id], COMPLETED)
 
     def task_claimed(self, record: r.TaskClaimed) -> None:
         self._claim(self.tasks[record.id], record.process_id, record.ttl, record.expires_at)
@@ -407,19 +414,19 @@ class ShardState:
         if task.root_id in self.executions:
             execution_state.lease_ended(self, task.root_id)
         task.counter += 1
-        self._move(task, TaskState.INIT)
+        self._move(task, INIT)
         self._clear_lease(task)
 
     def task_completed(self, record: r.TaskCompleted) -> None:
         task = self.tasks[record.id]
         task.completed_on = record.at
-        self._move(task, TaskState.COMPLETED)
+        self._move(task, COMPLETED)
         self._clear_lease(task)
 
     def task_timed_out(self, record: r.TaskTimedOut) -> None:
         task = self.tasks[record.id]
         task.completed_on = task.timeout
-        self._move(task, TaskState.TIMEDOUT)
+        self._move(task, TIMEDOUT)
         self._clear_lease(task)
 
     def tasks_renewed(self, record: r.TasksRenewed) -> None:
@@ -468,7 +475,7 @@ class ShardState:
         promise = Promise(
             message.id,
             serial,
-            PromiseState.PENDING,
+            PENDING,
             message.timeout,
             at,
             message.param,
@@ -483,11 +490,11 @@ class ShardState:
         self._drop_lock(lock.resource_id)
         self.locks[lock.resource_id] = lock
         self.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
-        self.timers.append(((TimerKind.LOCK, lock.resource_id), lock.expires_at))
+        self.timers.append(((LOCK_TIMER, lock.resource_id), lock.expires_at))
 
     def lock_released(self, record: r.LockReleased) -> None:
         self._drop_lock(record.resource_id)
-        self.timers.append(((TimerKind.LOCK, record.resource_id), None))
+        self.timers.append(((LOCK_TIMER, record.resource_id), None))
 
     def _drop_lock(self, resource_id: str) -> None:
         if self.tracks_changes:
@@ -507,7 +514,7 @@ class ShardState:
                 self.changes.locks.add(resource_id)
             expires_at = saturating_add(record.at, lock.ttl)
             self.locks[resource_id] = replace(lock, expires_at=expires_at)
-            self.timers.append(((TimerKind.LOCK, resource_id), expires_at))
+            self.timers.append(((LOCK_TIMER, resource_id), expires_at))
 
     # Messages between shards
 

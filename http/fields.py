@@ -399,7 +399,7 @@ def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
     """
     fields: list[tuple[str, Any, Any]] = []
     for attribute, name, marker in rules(body):
-        strict = marker.strict(limits)
+        strict = marker.strict(limits) if _is_as_strict_as_checked(type(marker)) else None
         if strict is None:
             return None
         if marker.may_be_absent:
@@ -408,6 +408,12 @@ def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
             fields.append((attribute, strict, msgspec.field(name=name)))
     made: Any = msgspec.defstruct(f"Strict{body.__name__}", fields, bases=(body,), kw_only=True)
     return cast("type[Body]", made)
+
+
+def _is_as_strict_as_checked(kind: type[Field]) -> bool:
+    """Whether a kind's `strict` was written for its `check`, not for that of a kind it extends."""
+    says_which = next(one for one in kind.__mro__ if {"check", "strict"} & vars(one).keys())
+    return "strict" in vars(says_which)
 
 
 @functools.cache

@@ -21,7 +21,12 @@ from msgspec import Struct
 from troth.core import checkpointing
 from troth.core.captures import Capture
 from troth.core.codes import Code
-from troth.core.commands import Acknowledge, Command, Expire, TimerKind
+from troth.core.commands import (
+    PROMISE_TIMER,
+    Acknowledge,
+    Command,
+    Expire,
+)
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
     LOG_PENDING_LIMIT_BYTES,
@@ -29,7 +34,9 @@ from troth.core.limits import (
     TIMERS_BATCH_LIMIT_COUNT,
 )
 from troth.core.machine import Machine, Step
-from troth.core.model import PromiseState
+from troth.core.model import (
+    PENDING,
+)
 from troth.core.records import encode
 from troth.core.replies import Reply, TaskMessage
 from troth.core.state import TimerKey
@@ -383,7 +390,7 @@ class Shard:
                 self._overdue_when_armed.discard(key)
             else:
                 handled.append(deadline_ms)
-            command = Expire(TimerKind.PROMISE, key) if type(key) is str else Expire(*key)
+            command = Expire(PROMISE_TIMER, key) if type(key) is str else Expire(*key)
             try:
                 step = self.machine.step(command, now_ms)
             except Exception as error:
@@ -413,7 +420,7 @@ class Shard:
         for record in step.records:
             turn.bodies.append(encode(record))
         for promise in step.promise_timers:
-            if promise.state is PromiseState.PENDING:
+            if promise.state is PENDING:
                 self._wheel.arm_fixed(promise.id, promise.timeout)
                 self._note_armed(promise.id, promise.timeout)
             else:

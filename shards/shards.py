@@ -32,7 +32,15 @@ from troth.core.commands import (
 from troth.core.executions import Execution, Usage, added
 from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
 from troth.core.machine import Machine, Options
-from troth.core.model import Fence, Promise, PromiseState, Schedule, Task, TaskKind, replace
+from troth.core.model import (
+    RESUME,
+    Fence,
+    Promise,
+    PromiseState,
+    Schedule,
+    Task,
+    replace,
+)
 from troth.core.patterns import Pattern
 from troth.core.replies import Reply, TaskMessage
 from troth.persistence.checkpoints import Checkpoints
@@ -322,7 +330,7 @@ class Shards:
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""
         claimed = reply.claimed
-        if claimed is not None and claimed.kind is TaskKind.RESUME:
+        if claimed is not None and claimed.kind is RESUME:
             # The task exists because the leaf has completed. A completed promise never changes, and
             # the record of it is before those of the task: so it can be looked at without asking,
             # which could fail although the claim has succeeded.

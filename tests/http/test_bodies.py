@@ -4,7 +4,8 @@ import base64
 import copy
 import json
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -15,7 +16,14 @@ from msgspec import Struct
 
 from troth.http.bodies import BodyDecoder
 from troth.http.errors import ApiError, FieldProblem
-from troth.http.fields import BASE64_PATTERN, RequestLimits, decode_base64, example, strict_body
+from troth.http.fields import (
+    BASE64_PATTERN,
+    Integer,
+    RequestLimits,
+    decode_base64,
+    example,
+    strict_body,
+)
 from troth.http.schemas import (
     AcquireLockBody,
     ClaimTaskBody,
@@ -163,6 +171,23 @@ def test_the_bodies_of_busy_endpoints_are_decoded_quickly(body: type[Struct]) ->
 
     assert strict is not None
     assert isinstance(msgspec.json.decode(json.dumps(example(body)), type=strict), body)
+
+
+@dataclass(frozen=True, slots=True)
+class Even(Integer):
+    """Stricter than the marker it extends, which knows nothing of that."""
+
+    def check(self, value: int | None, limits: RequestLimits) -> str | None:  # noqa: ARG002
+        return "is odd" if (value or 0) % 2 else None
+
+
+class EvenBody(Struct):
+    number: Annotated[int | None, Even("Divisible by two.")] = None
+
+
+def test_a_stricter_check_is_never_left_out() -> None:
+    with pytest.raises(ApiError):
+        BodyDecoder(EvenBody, RequestLimits()).decode(b'{"number": 3}')
 
 
 @given(text=BASE64 | st.text(st.sampled_from("AQgw=\n"), max_size=9))
