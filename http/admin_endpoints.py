@@ -85,6 +85,5 @@ ENDPOINTS = (
         handler=take_snapshot,
         scope=Scope.ADMIN,
         successes=(Success(200, "The file.", "Text", "application/octet-stream"),),
-        refusals=(Code.ADMIN_ONLY,),
     ),
 )

@@ -70,6 +70,7 @@ class Builder:
         self._queue: deque[Build] = deque()
         self._waiting_of: Counter[str] = Counter()
         self._something = trio.Event()
+        self._settled = trio.Event()
         self._has_leftovers = False
         self._reading = trio.CapacityLimiter(1)
         self._totals: Counter[str] = Counter()
@@ -99,6 +100,12 @@ class Builder:
             raise
         self._queue.append(build)
         self._something.set()
+        if self._settled.is_set():
+            self._settled = trio.Event()
+
+    async def wait_settled(self) -> None:
+        """Wait until every build that was taken is checked, and what follows is done."""
+        await self._settled.wait()
 
     def waiting_count(self, account_id: str) -> int:
         """How many builds of an account wait to be checked."""
@@ -140,6 +147,7 @@ class Builder:
                 await self._persevere(partial(self._check, build))
                 self._done(build)
             self._something = trio.Event()
+            self._settled.set()
             with trio.move_on_after(TIDY_INTERVAL_S) as waiting:
                 await self._something.wait()
             if waiting.cancelled_caught and self._has_leftovers:

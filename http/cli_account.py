@@ -119,7 +119,9 @@ def _change(session: Session, account: str, *, disabled: bool) -> None:
 )
 @operator_command()
 def log_command(session: Session, limit_count: int) -> None:
-    """Show who changed what about the server: accounts, tokens, nodes, snapshots, imports.
+    """Show who changed what about the server.
+
+    Noted are changes of accounts, tokens and nodes, snapshots, imports and retention by hand.
 
     The whole log is in the files audit.log, audit.log.1 … of the data directory.
 

@@ -75,6 +75,5 @@ ENDPOINTS = (
         scope=Scope.ADMIN,
         body=ImportBody,
         successes=(Success(200, "What became of each.", "ImportOutcome"),),
-        refusals=(Code.ADMIN_ONLY,),
     ),
 )

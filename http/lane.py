@@ -35,7 +35,9 @@ from .lane_exchange import Exchange, LaneShards, RequestIds
 from .lane_parsing import NotServedError, Parsed, Parser
 from .requests import Request
 
-LANE_GROUPS: Final = frozenset({"Promises", "Tasks", "Schedules", "Locks"})
+LANE_GROUPS: Final = frozenset(
+    {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
+)
 """Groups of endpoints whose handlers await nothing but the shards."""
 
 _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET

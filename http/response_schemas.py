@@ -10,6 +10,7 @@ from troth.core.codes import Code
 from troth.core.model import PromiseState
 
 from .account_schemas import SCHEMAS as ACCOUNT_SCHEMAS
+from .execution_response_schemas import EXECUTION_SCHEMAS
 from .fields import JSON_SCHEMA, Schema
 from .function_response_schemas import FUNCTION_SCHEMAS
 from .rendering import NEVER_MS
@@ -173,8 +174,9 @@ SCHEMAS: dict[str, Schema] = {
         waiting=integer("Promises that were due, but something unfinished is about them.", 0),
         durationMs=integer("How long it took, in milliseconds.", 12),
     ),
-    **ACCOUNT_SCHEMAS,
     **FUNCTION_SCHEMAS,
+    **EXECUTION_SCHEMAS,
+    **ACCOUNT_SCHEMAS,
     "Status": object_of("A word.", status=text("`ok` or `ready`.", "ok")),
     "Text": {"type": "string", "description": "Text."},
     "AnyObject": {"type": "object", "description": "An OpenAPI description."},

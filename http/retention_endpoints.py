@@ -68,6 +68,5 @@ ENDPOINTS = (
         scope=Scope.ADMIN,
         body=RetentionBody,
         successes=(Success(200, "What was or would be deleted.", "RetentionOutcome"),),
-        refusals=(Code.ADMIN_ONLY,),
     ),
 )

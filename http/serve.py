@@ -21,7 +21,8 @@ import structlog
 import trio
 
 from troth import __version__
-from troth.core.catalog import Account, Token
+from troth.core import limits
+from troth.core.catalog import Account, Node, Token
 from troth.core.cron import parse as parse_cron
 from troth.core.machine import Options
 from troth.core.replies import TaskMessage
@@ -34,6 +35,9 @@ from troth.persistence.errors import (
 from troth.shards.checkpointer import Checkpointer
 from troth.shards.clock import SystemClock
 from troth.shards.delivery import Delivery
+from troth.shards.endings import Endings
+from troth.shards.outgoing import OutgoingRoutes
+from troth.shards.placement import Placement
 from troth.shards.polls import Polls
 from troth.shards.retention import Sweeper
 from troth.shards.shards import Shards
@@ -46,6 +50,8 @@ from .application import create_application, create_poll_application
 from .audit import AuditLog
 from .builder import Builder
 from .connection import ASGIApplication
+from .function_calls import FunctionCalls
+from .http_connections import is_public
 from .lane import Lane
 from .listener import Listener, ListenError
 from .local_zone import local_zone
@@ -143,6 +149,18 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
         raise raised[0]
 
 
+def _refuse_exposed(settings: Settings) -> None:
+    """Raise ListenError if other machines would be let in and nobody would need credentials."""
+    name = settings.exposed
+    if name is not None:
+        raise ListenError(
+            f"Cannot serve: {name} is {getattr(settings, name)}, which other machines can reach, "
+            "and nobody would need credentials. Make an account first (`troth account add NAME "
+            f"--data {settings.data}`), name users with basic_auth, choose an address of this "
+            "machine only, or set allow_anonymous to let everybody in."
+        )
+
+
 async def _serve(settings: Settings) -> None:
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     doors = _make_doors(settings)
@@ -220,10 +238,25 @@ class Server:
             concurrency_count=settings.push_concurrency_count,
             target_queue_limit_count=settings.target_queue_limit_count,
         )
+        self.endings = Endings(limit_count=limits.RESULT_WAITS_LIMIT_COUNT)
+        self.function_calls = FunctionCalls(
+            ask=lambda command: self.shards.ask(command),
+            body_limit_bytes=settings.body_limit_bytes,
+            guard=None if settings.function_private_networks else is_public,
+        )
+        self.placement = Placement(
+            report=lambda command: self.shards.tell(command),
+            calls=self.function_calls,
+            endings=self.endings,
+            now_ms=self.clock.now_ms,
+            calls_concurrency_count=settings.function_calls_concurrency_count,
+            calls_per_host_count=settings.function_calls_per_host_count,
+        )
+        self.function_calls.attach(self.placement)
         self.shards = Shards(
             shard_count=storage.shard_count,
             clock=self.clock,
-            outgoing=self.delivery,
+            outgoing=OutgoingRoutes(self.delivery, self.placement),
             cursor_secret=storage.secret,
             options=_options(settings),
             mailbox_limit_count=settings.mailbox_limit_count,
@@ -242,9 +275,13 @@ class Server:
             now_ms=self.clock.now_ms,
             statistics={
                 "delivery": self.delivery.statistics,
+                "placement": self.placement.statistics,
+                "function_calls": self.function_calls.statistics,
                 "log": storage.statistics,
             },
             readiness=Readiness.STARTING,
+            placement=self.placement,
+            endings=self.endings,
         )
 
         if isinstance(storage, DirectoryStorage):
@@ -274,13 +311,18 @@ class Server:
                 self.shards.recover, self.storage, trio.from_thread.check_cancelled
             )
             await nursery.start(self.delivery.run)
+            await nursery.start(self.placement.run)
+            await nursery.start(self.function_calls.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            await self._introduce_nodes()
             if isinstance(self.storage, DirectoryStorage):
                 self.api.directory.operator_key = operator_key.provide(self.settings.data)
             self.api.directory.load(
                 await self.shards.list_entries(Account, None),
                 await self.shards.list_entries(Token, None),
             )
+            if self.api.directory.is_open:
+                _refuse_exposed(self.settings)
             self.checkpointer = self.shards.make_checkpointer(
                 self.storage,
                 interval_ms=self.settings.checkpoint_interval_ms,
@@ -307,6 +349,19 @@ class Server:
                 await self._start(nursery, running, door.listener)
             if not self._is_stopping:
                 self._announce(recovery)
+
+    async def _introduce_nodes(self) -> None:
+        """Tell placement which nodes there are, and what they were working on."""
+        for node in await self.shards.list_entries(Node, None):
+            self.placement.put_node(node)
+        for execution, task in self.shards.assigned_executions():
+            self.placement.restore(
+                execution.promise_id,
+                task.counter,
+                execution.plan,
+                execution.node_id,
+                task.created_on or 0,
+            )
 
     @property
     def _is_stopping(self) -> bool:
@@ -380,6 +435,7 @@ class Server:
     async def _stop(self, nursery: trio.Nursery, listeners: list[Listener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
         self.api.readiness = Readiness.STOPPING
+        self.endings.close()
         with trio.move_on_after(self.settings.shutdown_timeout_ms / 1000):
             async with trio.open_nursery() as stopping:
                 for listener in listeners:

@@ -4,10 +4,12 @@ from . import (
     account_endpoints,
     admin_endpoints,
     build_endpoints,
+    execution_endpoints,
     function_endpoints,
     import_endpoints,
     label_endpoints,
     lock_endpoints,
+    node_endpoints,
     promise_endpoints,
     retention_endpoints,
     schedule_endpoints,
@@ -32,6 +34,8 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *retention_endpoints.ENDPOINTS,
     *import_endpoints.ENDPOINTS,
     *account_endpoints.ENDPOINTS,
+    *execution_endpoints.ENDPOINTS,
+    *node_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""

@@ -231,9 +231,12 @@ class Placement:
         if work is not None and work.counter == counter:
             work.is_ending = is_ending
 
-    def returned(self, node_id: str) -> None:
-        """A node has given a task back: it gets a moment's rest, lest it is given it at once."""
+    def returned(self, node_id: str, promise_id: str, counter: int) -> None:
+        """A node gives a task back: it gets a moment's rest, lest it is given it at once."""
+        if not self.is_with(node_id, promise_id, counter):
+            return
         self._totals["returned"] += 1
+        self.ending(promise_id, counter)
         node = self._nodes[node_id]
         if not node.is_resting:
             self._free.discard(node)

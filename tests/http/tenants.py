@@ -58,12 +58,12 @@ class Tenant:
 
     async def checked(self, build_id: str) -> dict[str, Any]:
         """Wait until a build is checked; the build."""
+        assert self.world.api.builder is not None
         with trio.fail_after(30):
-            while True:
-                build: dict[str, Any] = (await self.send("GET", f"/build/{build_id}")).json
-                if build["status"] != "PENDING":
-                    return build
-                await trio.sleep(0.01)
+            await self.world.api.builder.wait_settled()
+        build: dict[str, Any] = (await self.send("GET", f"/build/{build_id}")).json
+        assert build["status"] != "PENDING"
+        return build
 
 
 async def made(asked: Any) -> str:

@@ -342,13 +342,14 @@ async def test_a_node_that_gives_a_task_back_rests_a_moment(
     node.take()
     async with trio.open_nursery() as nursery:
         await nursery.start(world.placement.run)
-        world.placement.returned("n")
+        world.placement.returned("n", promise_id, 1)
         world.again(promise_id)
         assert world.placement.waiting_count("a") == 1
         await trio.sleep(1.5)
         node.take()
         nursery.cancel_scope.cancel()
     assert node.runs() == ["t1", "t1"]
+    assert node.cancels() == []
 
 
 async def test_a_connection_waits_for_messages_and_ends() -> None:
