@@ -380,14 +380,16 @@ class ShardState:
                 self.new_notifications.append(task)
         else:
             root = self.roots[task.root_id]
-            root.active_count += (state in ACTIVE) - (was in ACTIVE)
+            is_active = state in ACTIVE
+            root.active_count += is_active - (was in ACTIVE)
             if final:
                 del root.tasks[task.id]
             if not root.tasks:
                 del self.roots[task.root_id]
             elif state is INIT:
                 self.queue(task)
-            self.touched_roots[task.root_id] = None
+            elif not is_active:
+                self.touched_roots[task.root_id] = None
         self._arm(task)
 
     def settle_send(self, task: Task) -> None:
