@@ -13,15 +13,9 @@ from typing import Any
 
 from . import arrival, deletion, task_ids
 from . import records as r
-from .addresses import route
 from .cold import ColdStore, NothingCold
-from .commands import (
-    DELAY_TIMER,
-    LOCK_TIMER,
-    TASK_TIMER,
-    TimerKind,
-)
-from .limits import INTEGER_MAX, saturating_add
+from .commands import DELAY_TIMER, LOCK_TIMER, TASK_TIMER, TimerKind
+from .limits import saturating_add
 from .model import (
     CLAIMED,
     COMPLETED,
@@ -31,8 +25,6 @@ from .model import (
     NOTIFY,
     PENDING,
     RESUME,
-    TAG_DELAY,
-    TAG_INVOKE,
     TIMEDOUT,
     Callback,
     Lock,
@@ -563,24 +555,6 @@ class ShardState:
                 self.changes.outbox.add((record.target, sequence))
         if not waiting:
             self.outbox.pop(record.target, None)
-
-
-def seed_of(tags: dict[str, str] | None) -> r.TaskSeed | None:
-    """The invoke task that a promise with these tags gets; None if they name no receiver."""
-    if tags is None or TAG_INVOKE not in tags:
-        return None
-    receiver = route(tags[TAG_INVOKE])
-    if receiver is None:
-        return None
-    return r.TaskSeed(receiver, not_before=_delay(tags))
-
-
-def _delay(tags: dict[str, str]) -> int | None:
-    """The time before which the task is not sent; a malformed tag is ignored (rest.md 14.2)."""
-    text = tags.get(TAG_DELAY, "")
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        return None
-    return min(int(text), INTEGER_MAX)
 
 
 _APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
