@@ -640,6 +640,13 @@ async def test_a_node_is_registered_listed_changed_deleted_and_restored(
         assert (await owner.send("PATCH", f"/node/{NODE}")).status == 200
         row |= {"available": False}
         assert (await owner.send("GET", "/node/list")).json == [row]
+        acts = [(entry["act"], entry["node"]) for entry in await world.api.audit.read(100)]
+        assert acts == [
+            ("node.change", NODE),
+            ("node.change", NODE),
+            ("node.delete", NODE),
+            ("node.restore", NODE),
+        ]
         unknown = await owner.send("PATCH", f"/node/{OTHER_NODE}")
         assert unknown.code == Code.NODE_NOT_FOUND
         nursery.cancel_scope.cancel()
