@@ -163,9 +163,9 @@ async def take_result(api: Api, call: Call) -> Response:
     if problem is None:
         state, value = result_value(status, headers, call.request.body)
     else:
-        state, value = failure_value(
-            504 if status == 504 else 500, problem, call.request.body, headers
-        )
+        # Only of what the function raised is there more to say than the server would.
+        known = b"" if status == 504 else call.request.body
+        state, value = failure_value(504 if status == 504 else 500, problem, known, headers)
     reply = await _finish(api, call, node.id, promise_id, counter, state, value)
     return Response(reply.code.status)
 
