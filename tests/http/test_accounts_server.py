@@ -196,6 +196,29 @@ def test_everything_works_with_the_server_stopped(tmp_path: Path) -> None:
     assert str(Code.ACCOUNT_NOT_FOUND.value) in refused
 
 
+def test_a_server_for_one_command_sends_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as receiver:
+        receiver.settimeout(0)
+        address = f"http://127.0.0.1:{receiver.getsockname()[1]}/"
+        server = ServerProcess(tmp_path)
+        with server:
+            body = {
+                "id": "a",
+                "timeout": 4_102_444_800_000,
+                "tags": {"resonate:invoke": address, "resonate:delay": "0"},
+            }
+            assert httpx.post(f"{server.url}/promises", json=body).status_code == 201
+            time.sleep(SOON_S / 2)  # the server may have begun to send; nobody answers
+        while True:
+            try:
+                receiver.accept()[0].close()
+            except BlockingIOError:
+                break
+        troth("account", "add", "billing", "--data", str(server.data))
+        with pytest.raises(BlockingIOError):
+            receiver.accept()
+
+
 def test_the_key_goes_to_servers_on_this_machine_only(tmp_path: Path) -> None:
     place = ("--data", str(tmp_path / "data"))
     troth("account", "add", "billing", *place)
