@@ -83,8 +83,8 @@ def test_a_directory_has_one_node(tmp_path: Path, server: FakeServer) -> None:
 
 
 def test_a_wrong_token_ends_it_with_a_word(tmp_path: Path, server: FakeServer) -> None:
-    node = NodeProcess(tmp_path / "node", server)
-    node.start("troth_another-token-of-the-tests")
+    node = NodeProcess(tmp_path / "node", server, token="troth_another-token-of-the-tests")
+    node.start()
 
     assert node.wait() == 1
     assert "refuses this node: 401" in node.log()
