@@ -200,7 +200,8 @@ class Request:
             self.Body = body
         self.Header = {name.lower(): text for name, text in meta["headers"]}
         self.QueryString: str = meta["query"]
-        self.Query = dict(parse_qsl(self.QueryString, keep_blank_values=True))
+        query = self.QueryString
+        self.Query = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
         self.Method: str = meta["method"]
         self.Host: str = meta["host"]
         self.TaskId: str = meta["id"]
