@@ -72,7 +72,7 @@ class History:
     async def pass_time(self) -> None:
         """Move to the next deadline, or towards it."""
         now, following = self.reference.now, self.reference.next_deadline()
-        limit = now + self.random.choice((1, 10, 40, 1_000, 3_000))
+        limit = now + self.random.choice((1, 10, 20, 40, 40, 100, 1_000, 3_000))
         while following is not None and following <= limit:
             if self.random.random() < 0.2:
                 limit = following - 1
@@ -113,11 +113,12 @@ class History:
         """Make a random request, sometimes a wrong one."""
         weights = {"create promise": 4, "complete promise": 4, "create callback": 4}
         weights |= {"create subscription": 2, "claim task": 6, "complete task": 3, "drop task": 2}
-        weights |= {"create promise and task": 2}
+        weights |= {"create promise and task": 3, "acquire lock": 3}
+        weights |= {"heartbeat tasks": 3, "heartbeat locks": 3}
         names = list(FIELDS)
         (name,) = self.random.choices(names, [weights.get(one, 1) for one in names])
         arguments = getattr(self, name.replace(" ", "_"))()
-        if self._sent and self.random.random() < 0.15:
+        if self._sent and self.random.random() < 0.2:
             name, arguments = self.again()
         elif self.random.random() < 0.08:
             self.spoil(name, arguments)
@@ -191,7 +192,7 @@ class History:
 
     def ttl(self) -> int:
         """A lease."""
-        return self.random.choice((0, 1, 30, 60, 200, 100_000, INTEGER_MAX))
+        return self.random.choice((0, 1, 30, 60, 60, 200, 200, 5_000, INTEGER_MAX))
 
     def value(self) -> Json:
         """A param or value."""
@@ -237,7 +238,8 @@ class History:
 
     def read_promise(self) -> Arguments:
         """A read."""
-        return {"id": self.promise_id()}
+        existing = list(self.reference.promises) if self.random.random() < 0.7 else []
+        return {"id": self.random.choice(existing) if existing else self.promise_id()}
 
     def complete_promise(self) -> Arguments:
         """A completion, often of a promise that somebody waits for."""
@@ -245,6 +247,9 @@ class History:
         waited_for = [one.json["promiseId"] for one in self.reference.callbacks.values()]
         if waited_for and random.random() < 0.5:
             identifier = random.choice(waited_for)
+        ended = [name for name, one in self.reference.promises.items() if not is_pending(one)]
+        if ended and random.random() < 0.25:
+            identifier = random.choice(ended)
         return {
             "id": identifier,
             "state": random.choice(("RESOLVED", "rejected", "REJECTED_CANCELED")),

@@ -1,6 +1,6 @@
 """A server without sockets, asked by the names that `reference.py` knows.
 
-HTTP application, dispatcher, shards and timers are the real ones; the clock stands still until it
+Dispatcher, handlers, shards and timers are the real ones; the clock stands still until it
 is moved, and messages to workers stay in `under_way` until somebody says what became of them.
 """
 
@@ -13,15 +13,16 @@ from urllib.parse import quote, unquote
 import trio
 import trio.testing
 
-from tests.http.client import Answer as HttpAnswer
-from tests.http.client import ManualClock, World
+from tests.http.client import ManualClock
 from troth.core.commands import RetryTask, TaskNotSent, TaskSent
 from troth.core.machine import Options
 from troth.core.replies import TaskMessage
 from troth.http.api import Api
-from troth.http.application import create_application, create_poll_application
+from troth.http.dispatch import Dispatcher
 from troth.http.rendering import render_message
+from troth.http.requests import Request
 from troth.http.settings import Settings
+from troth.http.table import API_ENDPOINTS
 from troth.shards.polls import Polls
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
@@ -76,9 +77,12 @@ class Delivery:
 class Wire:
     """The server, and requests by name."""
 
-    def __init__(self, world: World, shards: Shards, delivery: Delivery) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, clock: ManualClock, shards: Shards, delivery: Delivery
+    ) -> None:
         self.delivery = delivery
-        self._world = world
+        self._dispatcher = dispatcher
+        self._clock = clock
         self._shards = shards
 
     async def ask(self, name: str, arguments: Arguments) -> Answer:
@@ -86,18 +90,29 @@ class Wire:
         if name.startswith("search"):
             return await self._search(name, arguments)
         method, target, body = self._request(name, arguments)
-        answer = await self._send(method, target, body, _headers(arguments))
-        if answer.status >= 400:
-            return Answer(answer.code)
-        made = answer.json if answer.body else None
-        return Answer(answer.status * 100, None if made is None else decoded(made))
+        status, made = await self._send(method, target, body, _headers(arguments))
+        if status >= 400:
+            return Answer(made["error"]["code"])
+        return Answer(status * 100, decoded(made))
 
     async def _send(
         self, method: str, target: str, body: Json | None, headers: dict[str, str]
-    ) -> HttpAnswer:
-        answer = await self._world.send(method, target, body, headers)
+    ) -> tuple[int, Any]:
+        """The status and the JSON of the answer; messages leave after it, as over a socket."""
+        path, _, query = target.partition("?")
+        held = self._shards.hold()
+        request = Request(
+            method,
+            path.encode(),
+            query.encode(),
+            {name.lower().encode(): text.encode() for name, text in headers.items()},
+            b"" if body is None else json.dumps(body).encode(),
+            held,
+        )
+        response = await self._dispatcher.answer(request)
+        held.release()
         await trio.testing.wait_all_tasks_blocked()
-        return answer
+        return response.status, json.loads(response.body) if response.body else None
 
     def _request(self, name: str, arguments: Arguments) -> tuple[str, str, Json | None]:
         body = {key: given for key, given in arguments.items() if key not in (*HEADER_OF, "fence")}
@@ -120,29 +135,32 @@ class Wire:
         target, found = f"/{kind}?{'&'.join(query)}", []
         limit_count = arguments.get("limit") or 100
         while True:
-            answer = await self._send("GET", target, None, {})
-            if answer.status >= 400:
-                return Answer(answer.code)
-            page = answer.json
+            status, page = await self._send("GET", target, None, {})
+            if status >= 400:
+                return Answer(page["error"]["code"])
             found += page[kind]
             if page["cursor"] is None:
                 assert len(page[kind]) < limit_count, "a full page has a cursor (rest.md 10.2)"
                 return Answer(20000, {kind: found})
             assert len(page[kind]) == limit_count, "only a full page has a cursor (rest.md 10.2)"
             spoiled = page["cursor"][:-3] + "AAA"
-            refused = await self._send("GET", f"/{kind}?cursor={quote(spoiled)}", None, {})
-            assert refused.code == INVALID, "a cursor that was changed is refused (decisions.md)"
+            _, refused = await self._send("GET", f"/{kind}?cursor={quote(spoiled)}", None, {})
+            assert refused["error"]["code"] == INVALID, "a changed cursor is refused"
             target = f"/{kind}?cursor={quote(page['cursor'])}"
 
     async def pass_time(self, now: int) -> None:
         """Move the clock, and let everything happen that is due."""
-        clock = self._world.clock
+        clock = self._clock
         ahead_ms, clock.time_ms = now - clock.time_ms, now
         mock = trio.lowlevel.current_clock()
         assert isinstance(mock, trio.testing.MockClock)
         # Only wakes who waits; what is due, they judge by their own clock.
         mock.jump(ahead_ms / 1000 + 0.001)
         await trio.testing.wait_all_tasks_blocked()
+
+    def set_clock(self, now: int) -> None:
+        """Move the clock without waking anybody: no timer has fired when the next request comes."""
+        self._clock.time_ms = now
 
     def under_way(self) -> dict[tuple[str, int], Json]:
         """The messages that wait for delivery, as they would be sent."""
@@ -229,7 +247,5 @@ async def running(shard_count: int) -> AsyncIterator[Wire]:
     shards.recover(storage)
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
-        outbox: Any = delivery
-        world = World(api, create_application(api), create_poll_application(api), outbox, clock)
-        yield Wire(world, shards, delivery)
+        yield Wire(Dispatcher(api, API_ENDPOINTS), clock, shards, delivery)
         nursery.cancel_scope.cancel()
