@@ -15,12 +15,14 @@ from tests.shards.stage import FAR_MS, Outgoing, make_shards
 from tests.shards.test_snapshotter import fill
 from troth.core import commands as c
 from troth.core.codes import Code
+from troth.core.model import PromiseState
 from troth.persistence.errors import LogConflict, LogFailure
 from troth.persistence.log import LogRecord
 from troth.persistence.restoring import Until, restore
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.snapshot_file import SnapshotError
+from troth.persistence.store import MemoryStore
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.errors import StorageFailed
 
@@ -98,6 +100,34 @@ async def test_done_but_timed_out_from_the_log() -> None:
 def test_gc_racing_a_late_retry_with_the_same_id() -> None:
     """ "GC racing a late retry with the same id": at every step; old and new are never mixed."""
     test_retention.test_an_id_is_free_at_every_step_of_the_checkpoint_that_forgets_it()
+
+
+@pytest.mark.parametrize("is_cold", [False, True])
+def test_gc_and_a_late_message_with_the_same_id(is_cold: bool) -> None:
+    """ "GC racing a late retry with the same id": what was sent before does not fit what is new.
+
+    A leaf is deleted while its root lives on, and made again; the root waits for it again. The
+    message about the first is not good for the second, though the task has the same id.
+    """
+    store = MemoryStore() if is_cold else None
+    system = test_retention.RetainingSystem(1, now=1_000, store=store)
+    system.ask(c.CreatePromise("root", FAR_MS))
+    for counter in (1, 2):
+        system.ask(c.CreatePromise("leaf", FAR_MS, tags={"x": "1"}))
+        system.ask(c.CreateCallback("leaf", "root", FAR_MS, "poll://g"))
+        # The book that the test's system keeps of life cycles knows of no task made anew.
+        system.states.pop("__resume:root:leaf", None)
+        system.ask(c.CompletePromise("leaf", PromiseState.RESOLVED))
+        if counter == 2:
+            late = system.ask(c.ClaimTask("__resume:root:leaf", 1, "w", 1_000))
+            assert late.code is Code.TASK_COUNTER
+        done = system.ask(c.ClaimTask("__resume:root:leaf", counter, "w", 1_000))
+        assert done.code is Code.CREATED
+        system.ask(c.CompleteTask("__resume:root:leaf", counter))
+        if is_cold:
+            test_retention.checkpoint(system)
+        system.now += 1_000
+        assert system.retain(0, 50, 200)[0] == ["leaf"]
 
 
 async def test_restore_of_an_old_backup_while_a_newer_owner_lives(tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ class History:
         """Do that many things, and compare after each."""
         for _ in range(step_count):
             chance = self.random.random()
-            if chance < 0.2:
+            if chance < 0.15:
                 await self.pass_time()
-            elif chance < 0.4:
+            elif chance < 0.3:
                 await self.report()
             else:
                 await self.request()
@@ -72,7 +72,7 @@ class History:
     async def pass_time(self) -> None:
         """Move to the next deadline, or towards it."""
         now, following = self.reference.now, self.reference.next_deadline()
-        limit = now + self.random.choice((1, 10, 20, 40, 40, 100, 1_000, 3_000))
+        limit = now + self.random.choice((1, 5, 10, 20, 40, 100, 1_500))
         while following is not None and following <= limit:
             if self.random.random() < 0.2:
                 limit = following - 1
@@ -111,9 +111,9 @@ class History:
 
     async def request(self) -> None:
         """Make a random request, sometimes a wrong one."""
-        weights = {"create promise": 4, "complete promise": 4, "create callback": 4}
-        weights |= {"create subscription": 2, "claim task": 6, "complete task": 3, "drop task": 2}
-        weights |= {"create promise and task": 3, "acquire lock": 3}
+        weights = {"create promise": 4, "complete promise": 4, "create callback": 3}
+        weights |= {"create subscription": 2, "claim task": 9, "complete task": 3, "drop task": 2}
+        weights |= {"create promise and task": 4, "acquire lock": 5}
         weights |= {"heartbeat tasks": 3, "heartbeat locks": 3}
         names = list(FIELDS)
         (name,) = self.random.choices(names, [weights.get(one, 1) for one in names])
@@ -182,9 +182,9 @@ class History:
     def timeout(self) -> int:
         """A deadline, often near."""
         now = self.reference.now
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.7:
             return self.random.choice((INTEGER_MAX, START_MS * 2))
-        timeout = self.random.choice((0, now - 5, now, now + 1, now + 40, now + 80, now + 5_000))
+        timeout = self.random.choice((0, now - 5, now, now + 1, now + 40, now + 300, now + 5_000))
         while self._is_sharded and (timeout in self._timeouts or timeout % 1_000 == 0):
             timeout += 1
         self._timeouts.add(timeout)
@@ -192,7 +192,7 @@ class History:
 
     def ttl(self) -> int:
         """A lease."""
-        return self.random.choice((0, 1, 30, 60, 60, 200, 200, 5_000, INTEGER_MAX))
+        return self.random.choice((0, 1, 30, 60, 100, 150, 200, 300, 5_000, INTEGER_MAX))
 
     def value(self) -> Json:
         """A param or value."""
@@ -221,8 +221,9 @@ class History:
             tags["resonate:delay"] = random.choice((str(near), "soon"))
         if random.random() < 0.3:
             tags["x"] = random.choice("12")
+        is_new = random.random() < 0.4
         return {
-            "id": self.promise_id(),
+            "id": f"n{random.randint(0, 999)}" if is_new else self.promise_id(),
             "timeout": self.timeout(),
             "param": self.value(),
             "tags": tags,
@@ -288,7 +289,7 @@ class History:
         if not tasks or random.random() < 0.03:
             name = random.choice(("__invoke:none", "__resume:a", "nonsense"))
             return {"id": name, "counter": 1}
-        task = random.choice(live if live and random.random() < 0.8 else tasks)
+        task = random.choice(live if live and random.random() < 0.9 else tasks)
         return {"id": task.id, "counter": task.counter + random.choice((0, 0, 0, 1))}
 
     def claim_task(self) -> Arguments:
@@ -339,8 +340,8 @@ class History:
         """A lock given back."""
         random = self.random
         return {
-            "resourceId": random.choice(("r1", "r/2")),
-            "executionId": random.choice(("e1", "e2")),
+            "resourceId": random.choice(("r1", "r/2", "r3", "r4")),
+            "executionId": random.choice(("e1", "e2", "e3")),
         }
 
     heartbeat_locks = heartbeat_tasks

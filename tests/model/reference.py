@@ -330,9 +330,16 @@ class Reference:
             for task in self.tasks.values()
             if task.state == "claimed" and task.process_id == arguments["processId"]
         ]
+        others = [task for task in self.tasks.values() if task.state == "claimed"]
+        self.met = self.whose(len(held), len(others) - len(held))
         for task in held:
             task.expires_at = plus(self.now, task.ttl)
         return 20000, {"tasksAffected": len(held)}
+
+    @staticmethod
+    def whose(own_count: int, others_count: int) -> str:
+        """Whose leases a heartbeat meets."""
+        return " and ".join(["own"] * bool(own_count) + ["others'"] * bool(others_count)) or "none"
 
     # Messages
 
@@ -495,6 +502,7 @@ class Reference:
     def heartbeat_locks(self, arguments: Arguments) -> tuple[int, Json]:
         """rest.md 9."""
         held = [lock for lock in self.locks.values() if lock["processId"] == arguments["processId"]]
+        self.met = self.whose(len(held), len(self.locks) - len(held))
         for lock in held:
             lock["expiresAt"] = plus(self.now, lock["ttl"])
         return 20000, {"locksAffected": len(held)}

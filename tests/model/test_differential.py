@@ -21,9 +21,9 @@ from .reference import REFUSAL_OF_STATE
 from .validation import FIELDS
 from .wire import running
 
-RUNS_MIN_COUNT = 60
+RUNS_MIN_COUNT = 40
 RUNS_LIMIT_COUNT = 400
-STEPS_COUNT = 150
+STEPS_COUNT = 250
 
 ENDED = ("RESOLVED", "REJECTED", "REJECTED_CANCELED", "REJECTED_TIMEDOUT")
 TASK_STATES = ("init", "enqueued", "claimed", "completed", "timedout")
@@ -102,7 +102,11 @@ EXPECTED: set[Row] = {
         "drop task",
         dict.fromkeys(TASK_STATES, (20000, 20000)) | {"claimed": (20100, 40307)},
     ),
-    *((name, "-", 20000) for name in ("heartbeat tasks", "heartbeat locks")),
+    *(
+        (name, whose, 20000)
+        for name in ("heartbeat tasks", "heartbeat locks")
+        for whose in ("none", "own", "others'", "own and others'")
+    ),
     *((name, "-", 20000) for name in ("search promises", "search schedules")),
     *(("create schedule", "absent", 20100), ("create schedule", "present", 40901)),
     ("create schedule", "present, same key", 20000),
