@@ -7,7 +7,9 @@ place in the order of creation is new: it comes after all that is there already.
 from typing import TYPE_CHECKING
 
 from . import records as r
-from .model import PromiseState
+from .model import (
+    PENDING,
+)
 
 if TYPE_CHECKING:
     from .state import ShardState
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 def promise_imported(state: "ShardState", record: r.PromiseImported) -> None:
     """Apply the record: a pending promise begins as if created here, a completed one just is."""
     promise = record.promise
-    if promise.state is PromiseState.PENDING:
+    if promise.state is PENDING:
         state.add_promise(promise, record.task)
         return
     assert promise.id not in state.promises, "a promise is imported once"
@@ -25,6 +27,6 @@ def promise_imported(state: "ShardState", record: r.PromiseImported) -> None:
     state.index_promise(promise)
     state.largest_serial = max(state.largest_serial, promise.serial)
     if state.tracks_changes:
-        state.changes.promises.add(promise.id)
+        state.changes.promises.append(promise.id)
     elif state.retention is not None:
         state.retention.stays(promise)

@@ -6,6 +6,8 @@ copies where they do (tasks). None stands for something that is gone.
 
 from msgspec import Struct
 
+from .catalog import Entry
+from .executions import Execution, Usage
 from .model import Callback, Lock, Promise, Schedule, Task
 from .records import ShardMessage
 
@@ -37,6 +39,9 @@ class ShardHeader(Struct, frozen=True):
     locks_count: int
     outbox_count: int
     task_counter_floor: int = 0
+    entries_count: int = 0
+    executions_count: int = 0
+    usage_count: int = 0
 
 
 class Capture(Struct):
@@ -56,6 +61,14 @@ class Capture(Struct):
     outbox: dict[OutboxKey, ShardMessage | None]
     deleted_promises: frozenset[str] = frozenset()
     deleted_tasks: frozenset[str] = frozenset()
+    entries: dict[str, Entry | None] = {}
+    executions: dict[str, Execution | None] = {}
+    usage: dict[str, Usage | None] = {}
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether anything is in it that stores of format 1 have no place for."""
+        return bool(self.entries or self.executions or self.usage)
 
     @property
     def rows_count(self) -> int:
@@ -67,6 +80,9 @@ class Capture(Struct):
             + len(self.schedules)
             + len(self.locks)
             + len(self.outbox)
+            + len(self.entries)
+            + len(self.executions)
+            + len(self.usage)
         )
 
 
@@ -80,3 +96,6 @@ class Loaded(Struct):
     schedules: list[Schedule]
     locks: list[Lock]
     outbox: dict[OutboxKey, ShardMessage]
+    entries: list[Entry] = []
+    executions: list[Execution] = []
+    usage: list[Usage] = []

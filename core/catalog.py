@@ -23,6 +23,7 @@ class Scope(StrEnum):
     FUNCTIONS_READ = "functions:read"
     FUNCTIONS_WRITE = "functions:write"
     NODE = "node"
+    METRICS_READ = "metrics:read"
     ADMIN = "admin"
 
 

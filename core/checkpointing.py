@@ -11,7 +11,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from .captures import Capture, Loaded, ShardHeader
-from .model import PromiseState, Task, TaskKind, TaskState
+from .model import (
+    CLAIMED,
+    NOTIFY,
+    PENDING,
+    Task,
+)
 from .state import ACTIVE, Root, ShardState
 
 EVICTION_SLICE_COUNT: Final = 500
@@ -40,6 +45,9 @@ def capture(state: ShardState, sequence: int, position: int) -> Capture:
         {key: state.outbox.get(key[0], {}).get(key[1]) for key in changes.outbox},
         frozenset(changes.deleted_promises),
         frozenset(changes.deleted_tasks),
+        {name: state.entries.by_id.get(name) for name in changes.entries},
+        {name: state.executions.get(name) for name in changes.executions},
+        {name: state.usage.get(name) for name in changes.usage},
     )
 
 
@@ -70,6 +78,9 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         len(state.locks),
         sum(len(messages) for messages in state.outbox.values()),
         state.task_counter_floor,
+        len(state.entries),
+        len(state.executions),
+        len(state.usage),
     )
 
 
@@ -84,7 +95,7 @@ def evict(state: ShardState, written: Capture) -> Iterator[int]:
     state.hidden_tasks -= written.deleted_tasks - state.changes.deleted_tasks
     count = 0
     for name, promise in written.promises.items():
-        if promise is None or promise.state is PromiseState.PENDING:
+        if promise is None or promise.state is PENDING:
             continue
         if state.promises.get(name) is promise:
             state.forget_promise(promise)
@@ -135,13 +146,17 @@ def load(state: ShardState, loaded: Loaded) -> None:
         state.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
     for (target, sequence), message in sorted(loaded.outbox.items(), key=lambda item: item[0]):
         state.outbox.setdefault(target, {})[sequence] = message
+    for entry in loaded.entries:
+        state.entries.put(entry)
+    state.executions.update({one.promise_id: one for one in loaded.executions})
+    state.usage.update({one.function_id: one for one in loaded.usage})
 
 
 def _load_task(state: ShardState, task: Task) -> None:
     state.tasks[task.id] = task
     if state.retention is not None:
         state.retention.task_began(task)
-    if task.kind is TaskKind.NOTIFY:
+    if task.kind is NOTIFY:
         state.notifications[task.id] = task
     else:
         root = state.roots.setdefault(task.root_id, Root())
@@ -151,6 +166,6 @@ def _load_task(state: ShardState, task: Task) -> None:
         else:
             task.queued = True
             heapq.heappush(root.queue, (task.sequence, task.id))
-    if task.state is TaskState.CLAIMED:
+    if task.state is CLAIMED:
         assert task.process_id is not None, "a claimed task has a holder"
         state.claimed.setdefault(task.process_id, {})[task.id] = task

@@ -29,24 +29,49 @@ class Code(IntEnum):
     TASK_STATE = 40308
     ORIGIN_FORBIDDEN = 40310
     ADMIN_ONLY = 40311
+    FORBIDDEN_SCOPE = 40312
+    FORBIDDEN_PREFIX = 40313
+    RESERVED_ID = 40314
     PROMISE_NOT_FOUND = 40400
     SCHEDULE_NOT_FOUND = 40401
     LOCK_NOT_FOUND = 40402
     TASK_NOT_FOUND = 40403
     RECEIVER_NOT_FOUND = 40404
     PATH_NOT_FOUND = 40410
+    FUNCTION_NOT_FOUND = 40411
+    BUILD_NOT_FOUND = 40412
+    LABEL_NOT_FOUND = 40413
+    NODE_NOT_FOUND = 40414
+    ACCOUNT_NOT_FOUND = 40415
+    TOKEN_NOT_FOUND = 40416
+    EXECUTION_NOT_FOUND = 40417
+    RESULT_NOT_READY = 40418
+    ENTRY_NOT_FOUND = 40419
     METHOD_NOT_ALLOWED = 40500
     REQUEST_TIMEOUT = 40800
     PROMISE_EXISTS = 40900
     SCHEDULE_EXISTS = 40901
+    ENTRY_EXISTS = 40910
+    ENTRY_CHANGED = 40911
+    NO_BUILD = 40912
+    FUNCTION_PAUSED = 40913
+    EXECUTION_NOT_HELD = 40914
+    EXECUTION_FINISHED = 40915
+    EXECUTION_CANCELED = 41001
     TASK_FENCED = 41200
     BODY_TOO_LARGE = 41300
     TOO_MANY_CALLBACKS = 42900
+    TOO_MANY_ATTEMPTS = 42901
+    TOO_MANY_EXECUTIONS = 42902
     INTERNAL = 50000
+    FUNCTION_FAILED = 50001
+    NODES_LOST = 50201
+    FUNCTION_UNUSABLE = 50202
     STORE_FAILED = 50304
     SHUTTING_DOWN = 50300
     OVERLOADED = 50301
     STARTING = 50305
+    EXECUTION_TIMEDOUT = 50401
 
     @property
     def status(self) -> int:
@@ -63,8 +88,33 @@ OURS = frozenset(
         Code.TOO_MANY_CALLBACKS,
         Code.ORIGIN_FORBIDDEN,
         Code.ADMIN_ONLY,
+        Code.FORBIDDEN_SCOPE,
+        Code.FORBIDDEN_PREFIX,
+        Code.RESERVED_ID,
+        Code.ACCOUNT_NOT_FOUND,
+        Code.TOKEN_NOT_FOUND,
+        Code.TOO_MANY_ATTEMPTS,
+        Code.EXECUTION_NOT_FOUND,
+        Code.ENTRY_NOT_FOUND,
+        Code.ENTRY_EXISTS,
+        Code.ENTRY_CHANGED,
+        Code.EXECUTION_NOT_HELD,
+        Code.EXECUTION_FINISHED,
+        Code.NODE_NOT_FOUND,
+        Code.RESULT_NOT_READY,
+        Code.NO_BUILD,
+        Code.FUNCTION_PAUSED,
+        Code.EXECUTION_CANCELED,
+        Code.TOO_MANY_EXECUTIONS,
+        Code.FUNCTION_FAILED,
+        Code.NODES_LOST,
+        Code.FUNCTION_UNUSABLE,
+        Code.EXECUTION_TIMEDOUT,
         Code.STORE_FAILED,
         Code.STARTING,
+        Code.FUNCTION_NOT_FOUND,
+        Code.BUILD_NOT_FOUND,
+        Code.LABEL_NOT_FOUND,
     }
 )
 
@@ -79,6 +129,9 @@ MESSAGES: dict[Code, str] = {
     Code.LOCK_HELD: "The lock is already acquired",
     Code.ORIGIN_FORBIDDEN: "The origin is not allowed",
     Code.ADMIN_ONLY: "Only an administrator may do this",
+    Code.FORBIDDEN_SCOPE: "The credentials do not allow this",
+    Code.FORBIDDEN_PREFIX: "The token is limited to other ids",
+    Code.RESERVED_ID: "The id is reserved for the server",
     Code.TASK_CLAIMED: "The task is already claimed",
     Code.TASK_COMPLETED: "The task is already completed",
     Code.TASK_COUNTER: "The task counter is invalid",
@@ -89,18 +142,40 @@ MESSAGES: dict[Code, str] = {
     Code.TASK_NOT_FOUND: "The specified task was not found",
     Code.RECEIVER_NOT_FOUND: "The specified recv couldn't be found",
     Code.PATH_NOT_FOUND: "There is nothing at this path",
+    Code.ACCOUNT_NOT_FOUND: "The specified account was not found",
+    Code.TOKEN_NOT_FOUND: "The specified token was not found",
+    Code.EXECUTION_NOT_FOUND: "The specified function task was not found",
+    Code.ENTRY_NOT_FOUND: "The specified entry was not found",
     Code.METHOD_NOT_ALLOWED: "The path does not support this method",
     Code.REQUEST_TIMEOUT: "The request did not arrive in time",
     Code.PROMISE_EXISTS: "The specified promise already exists",
     Code.SCHEDULE_EXISTS: "The specified schedule already exists",
+    Code.ENTRY_EXISTS: "The specified entry already exists",
+    Code.ENTRY_CHANGED: "The specified entry has been changed meanwhile",
+    Code.EXECUTION_NOT_HELD: "The node does not hold the function task",
+    Code.EXECUTION_FINISHED: "The function task is already finished",
     Code.TASK_FENCED: "The task precondition failed",
     Code.BODY_TOO_LARGE: "The request body is too large",
+    Code.TOO_MANY_ATTEMPTS: "Too many failed attempts to authenticate",
     Code.TOO_MANY_CALLBACKS: "Too many callbacks wait for the promise",
+    Code.NODE_NOT_FOUND: "The specified node was not found",
+    Code.RESULT_NOT_READY: "The function task has no result yet",
+    Code.NO_BUILD: "The function has no runner",
+    Code.FUNCTION_PAUSED: "The function is paused",
+    Code.EXECUTION_CANCELED: "The function task was canceled",
+    Code.TOO_MANY_EXECUTIONS: "Too many function tasks wait",
+    Code.FUNCTION_FAILED: "The function has failed",
+    Code.NODES_LOST: "The nodes that ran the function were lost",
+    Code.FUNCTION_UNUSABLE: "The function gave no usable answer",
+    Code.EXECUTION_TIMEDOUT: "The function took too long",
     Code.INTERNAL: "There was an internal server error",
     Code.STORE_FAILED: "The storage has failed and the server is stopping",
     Code.SHUTTING_DOWN: "The system is shutting down",
     Code.OVERLOADED: "The api submission queue is full",
     Code.STARTING: "The server is starting",
+    Code.FUNCTION_NOT_FOUND: "The specified function was not found",
+    Code.BUILD_NOT_FOUND: "The specified build was not found",
+    Code.LABEL_NOT_FOUND: "The specified tag was not found",
 }
 
 EXPLANATIONS: dict[Code, str] = {
@@ -113,8 +188,9 @@ EXPLANATIONS: dict[Code, str] = {
         "`rootPromiseId` must differ. Use a subscription to be told about a promise itself."
     ),
     Code.UNAUTHORIZED: (
-        "The server asks for credentials and the request had none, or wrong ones. Send them in "
-        "the `Authorization` header."
+        "The server asks for credentials and the request had none, or wrong ones, or a token that "
+        "was revoked or has expired, or whose account is disabled. Send `Bearer` and a token, or "
+        "`Basic` credentials, in the `Authorization` header."
     ),
     Code.PROMISE_RESOLVED: (
         "The promise was resolved before. A promise completes once; read it to see its value. "
@@ -139,6 +215,19 @@ EXPLANATIONS: dict[Code, str] = {
         "on its own machine, and with `allow_anonymous` for nobody: a proxy would make everybody "
         "look like one of them. It is never for web pages of other origins."
     ),
+    Code.FORBIDDEN_SCOPE: (
+        "The credentials are good but lack a scope. Each endpoint's page says which it needs; "
+        "`troth token create --scope` gives it to a new token. Users (setting `basic_auth`) have "
+        "all scopes but no account, so they cannot use `/v1`."
+    ),
+    Code.FORBIDDEN_PREFIX: (
+        "The token was made for ids that begin with a certain text (`troth token create "
+        "--id-prefix`), and the request names another. Whether that exists is not said."
+    ),
+    Code.RESERVED_ID: (
+        "Ids that begin with `troth:` are the server's own: function tasks and builds live under "
+        "them. Choose another id. Nothing was changed."
+    ),
     Code.TASK_CLAIMED: "Somebody has claimed the task and their lease has not run out.",
     Code.TASK_COMPLETED: "The task is completed or timed out; there is nothing left to do.",
     Code.TASK_COUNTER: (
@@ -155,6 +244,10 @@ EXPLANATIONS: dict[Code, str] = {
         "`resonate:invoke`, for example to `poll://any@default`. Nothing was created."
     ),
     Code.PATH_NOT_FOUND: "The path is not part of the API. `/docs` lists what is.",
+    Code.ACCOUNT_NOT_FOUND: "No account has this id or name.",
+    Code.TOKEN_NOT_FOUND: "No token has this id.",
+    Code.EXECUTION_NOT_FOUND: "No function task of your account has this id.",
+    Code.ENTRY_NOT_FOUND: "There is no such thing, or somebody has just deleted it.",
     Code.METHOD_NOT_ALLOWED: "The path exists, with other methods: see the `Allow` header.",
     Code.REQUEST_TIMEOUT: "The client took too long to send its request.",
     Code.PROMISE_EXISTS: (
@@ -164,6 +257,17 @@ EXPLANATIONS: dict[Code, str] = {
     Code.SCHEDULE_EXISTS: (
         "A schedule with this id exists and was created with another `Idempotency-Key`, or none."
     ),
+    Code.ENTRY_EXISTS: "Something with this id exists already. Nothing was changed.",
+    Code.ENTRY_CHANGED: (
+        "Somebody else has changed this at the same time. Read it again and repeat the change."
+    ),
+    Code.EXECUTION_NOT_HELD: (
+        "The function task was given out again since, because the node was not heard of for too "
+        "long. Stop working on it and drop the result."
+    ),
+    Code.EXECUTION_FINISHED: (
+        "The function task has a result, was canceled or ran out of time. Nothing was changed."
+    ),
     Code.TASK_FENCED: (
         "The headers `Task-Id` and `Task-Counter` name a task that the sender no longer holds. "
         "Somebody else has taken over the work; nothing was changed."
@@ -172,9 +276,50 @@ EXPLANATIONS: dict[Code, str] = {
         "The body is larger than the server allows (setting `body_limit_bytes`). Store large "
         "values elsewhere and keep a reference in the promise."
     ),
+    Code.TOO_MANY_ATTEMPTS: (
+        "So many requests with wrong credentials came from this network address that it has to "
+        "wait, with right ones too (setting `failed_attempts_limit_count`). Send the request again "
+        "after `Retry-After`."
+    ),
     Code.TOO_MANY_CALLBACKS: (
         "As many callbacks and subscriptions wait for this promise as one promise may have. They "
         "are all served in the moment it completes, so there is a limit. Nothing was registered."
+    ),
+    Code.NODE_NOT_FOUND: "No node of your account has this id, or it was deleted.",
+    Code.RESULT_NOT_READY: (
+        "The function task is not finished. Ask again after `Retry-After`, or with `?wait=SECONDS`."
+    ),
+    Code.NO_BUILD: (
+        "NO_RUNNER: the function has code but no build of it has succeeded. Upload one with "
+        "`POST /v1/build/{functionId}`."
+    ),
+    Code.FUNCTION_PAUSED: (
+        "Nobody can run a paused function. `POST /v1/function/{functionId}/togglePause` lets "
+        "it run again."
+    ),
+    Code.EXECUTION_CANCELED: (
+        "Somebody has canceled the function task before it was finished, so it has no result."
+    ),
+    Code.TOO_MANY_EXECUTIONS: (
+        "As many function tasks of the account wait as may (setting "
+        "`function_queue_limit_count`). Nothing was created; send the request again after "
+        "`Retry-After`."
+    ),
+    Code.FUNCTION_FAILED: (
+        "The function gave no answer: it raised an error, ended early or took more than it "
+        "may. The detail says what is known; the node's log has more."
+    ),
+    Code.NODES_LOST: (
+        "More than three nodes were lost while they ran this function, one after the other. "
+        "It may be that the function is what ends them."
+    ),
+    Code.FUNCTION_UNUSABLE: (
+        "The function's URL could not be called, or its answer cannot be handed on: too "
+        "large, not HTTP, or with a status that is none of a result."
+    ),
+    Code.EXECUTION_TIMEDOUT: (
+        "The function took longer than its `timeout` allows, or no node could run it in time "
+        "(setting `task_wait_limit_ms`)."
     ),
     Code.INTERNAL: "A defect of the server. Please report it with the server's log.",
     Code.STORE_FAILED: (
@@ -188,6 +333,12 @@ EXPLANATIONS: dict[Code, str] = {
         "again after `Retry-After`."
     ),
     Code.STARTING: "The server is still reading its log. Send the request again shortly.",
+    Code.FUNCTION_NOT_FOUND: "The account of the token has no function with this id.",
+    Code.BUILD_NOT_FOUND: (
+        "The account of the token has no build with this id. Of a function's builds only the "
+        "newest are kept, and none when the function is deleted."
+    ),
+    Code.LABEL_NOT_FOUND: "The account of the token has no tag with this id.",
 }
 
 assert set(MESSAGES) == set(EXPLANATIONS)

@@ -11,13 +11,17 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from .catalog import is_reserved
 from .model import Promise, PromiseState, Task
 from .patterns import Pattern
 from .retention_rules import Place
 
 
 class Query(Struct, frozen=True):
-    """What a search asks of one shard's completed promises. `scan_count` bounds the work."""
+    """What a search asks of one shard's completed promises. `scan_count` bounds the work.
+
+    It finds the server's own promises if it is for these (`reserved`), and else none of them.
+    """
 
     pattern: Pattern
     states: tuple[PromiseState, ...]
@@ -25,10 +29,15 @@ class Query(Struct, frozen=True):
     limit_count: int
     before_serial: int
     scan_count: int
+    reserved: bool = False
+
+    def admits(self, promise_id: str) -> bool:
+        """Whether a promise of this id may belong into the result."""
+        return is_reserved(promise_id) is self.reserved and self.pattern.matches(promise_id)
 
     def matches(self, promise: Promise) -> bool:
         """Whether a promise belongs into the result, apart from its serial."""
-        if promise.state not in self.states or not self.pattern.matches(promise.id):
+        if promise.state not in self.states or not self.admits(promise.id):
             return False
         tags = promise.tags
         if not self.tags:

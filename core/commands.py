@@ -6,6 +6,7 @@ since nothing else may touch a shard's state.
 """
 
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
 
@@ -25,7 +26,7 @@ from .records import ShardMessage
 from .retention_rules import RetentionRule
 
 
-class Command(Struct, frozen=True):
+class Command(Struct, frozen=True, gc=False):
     """Anything a shard can be asked to do."""
 
 
@@ -90,7 +91,8 @@ class CreateSubscription(Command, frozen=True):
 class SearchPromises(Command, frozen=True):
     """One shard's part of a search: newest first, serials below `before_serial`.
 
-    The shard looks at `scan_count` promises at most and says in the page where to go on.
+    The shard looks at `scan_count` promises at most and says in the page where to go on. Only ids
+    that begin with `id_prefix` are found.
     """
 
     pattern: str
@@ -99,6 +101,7 @@ class SearchPromises(Command, frozen=True):
     limit_count: int
     before_serial: int
     scan_count: int
+    id_prefix: str = ""
 
 
 class ClaimTask(Command, frozen=True):
@@ -125,9 +128,13 @@ class DropTask(Command, frozen=True):
 
 
 class HeartbeatTasks(Command, frozen=True):
-    """Renew the leases of all tasks of a process in this shard (rest.md 5.8)."""
+    """Renew the leases of all tasks of a process in this shard (rest.md 5.8).
+
+    Of all whose root promises' ids begin with `id_prefix`, that is.
+    """
 
     process_id: str
+    id_prefix: str = ""
 
 
 class CreateSchedule(Command, frozen=True):
@@ -164,6 +171,7 @@ class SearchSchedules(Command, frozen=True):
     limit_count: int
     before_serial: int
     scan_count: int
+    id_prefix: str = ""
 
 
 class AcquireLock(Command, frozen=True):
@@ -183,9 +191,10 @@ class ReleaseLock(Command, frozen=True):
 
 
 class HeartbeatLocks(Command, frozen=True):
-    """Renew all locks of a process in this shard."""
+    """Renew all locks of a process in this shard whose resources' ids begin with `id_prefix`."""
 
     process_id: str
+    id_prefix: str = ""
 
 
 class CreateEntry(Command, frozen=True):
@@ -228,7 +237,7 @@ class StoreArchive(Command, frozen=True):
 
 
 class DeletePromises(Command, frozen=True):
-    """Delete the server's own completed promises (archives) for good; what is not there is not."""
+    """Delete archives of builds that live in this shard; what is not there is passed over."""
 
     ids: tuple[str, ...]
 
@@ -263,6 +272,12 @@ class SearchExecutions(Command, frozen=True):
     limit_count: int
     before_serial: int
     scan_count: int
+
+
+class ListUsage(Command, frozen=True):
+    """One shard's part of how often the functions of an account, or of all (None), were run."""
+
+    account_id: str | None
 
 
 class AssignExecution(Command, frozen=True):
@@ -321,6 +336,14 @@ class TimerKind(StrEnum):
     TASK_DELAY = "task delay"
     LOCK = "lock"
     SCHEDULE = "schedule"
+    EXECUTION = "execution"
+
+
+# See PENDING in model.py.
+PROMISE_TIMER: Final = TimerKind.PROMISE
+TASK_TIMER: Final = TimerKind.TASK
+DELAY_TIMER: Final = TimerKind.TASK_DELAY
+LOCK_TIMER: Final = TimerKind.LOCK
 
 
 class Expire(Command, frozen=True):

@@ -34,7 +34,7 @@ def promises_deleted(state: "ShardState", record: r.PromisesDeleted) -> None:
     state.task_counter_floor = max(state.task_counter_floor, record.task_counter)
     if state.tracks_changes:
         changes = state.changes
-        changes.promises.update(record.ids)
+        changes.promises.extend(record.ids)
         changes.deleted_promises.update(record.ids)
         changes.tasks.update(record.task_ids)
         changes.deleted_tasks.update(record.task_ids)

@@ -8,9 +8,11 @@ headers of the promise's value, under the keys below, and the execution is forgo
 
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from .catalog import Capabilities, FunctionKind, Language
+from .model import Json
 
 LOST_NODES_LIMIT_COUNT: Final = 3
 """An execution whose node died more often than this ends with status 502."""
@@ -49,6 +51,23 @@ class ExecutionPlan(Struct, frozen=True, array_like=True, gc=False):
     url: str | None = None
 
 
+RECEIVER_TYPE: Final = "function"
+
+
+def receiver_of(plan: ExecutionPlan) -> Json:
+    """The receiver of a function task's invoke task: all that finding it a node takes."""
+    return {"type": RECEIVER_TYPE, "data": msgspec.to_builtins(plan)}
+
+
+class _Receiver(Struct, frozen=True):
+    data: ExecutionPlan
+
+
+def plan_of(receiver: Json) -> ExecutionPlan:
+    """Read back what `receiver_of` made. Raises msgspec.ValidationError for anything else."""
+    return msgspec.convert(receiver, _Receiver).data
+
+
 class Execution(Struct, frozen=True, array_like=True, gc=False):
     """An unfinished function task. `node_id` is empty and `assigned_on` None while it is queued.
 
@@ -63,11 +82,18 @@ class Execution(Struct, frozen=True, array_like=True, gc=False):
     progress: int = 0
     lost_nodes_count: int = 0
 
+    @property
+    def ends_on(self) -> int | None:
+        """When the server ends it by itself; None while it is queued."""
+        if self.assigned_on is None:
+            return None
+        return self.assigned_on + self.plan.capabilities.timeout_s * 1_000 + EXECUTION_GRACE_MS
+
 
 class Usage(Struct, frozen=True, array_like=True, gc=False):
-    """How often a function of this shard's tasks ran: `days` maps days since 1970 to tasks created.
+    """How often a function ran, as far as its tasks live in one shard (or added up).
 
-    Only the last seven days are kept.
+    `days` maps days since 1970 to tasks created on them. Only the last seven days are kept.
     """
 
     function_id: str
@@ -75,3 +101,21 @@ class Usage(Struct, frozen=True, array_like=True, gc=False):
     created_count: int = 0
     finished_count: int = 0
     days: dict[int, int] = {}
+
+
+USAGE_DAYS_COUNT: Final = 7
+DAY_MS: Final = 86_400_000
+
+
+def added(left: Usage, right: Usage) -> Usage:
+    """The usage of one function in two places together."""
+    days = dict(left.days)
+    for day, count in right.days.items():
+        days[day] = days.get(day, 0) + count
+    return Usage(
+        left.function_id,
+        left.account_id,
+        left.created_count + right.created_count,
+        left.finished_count + right.finished_count,
+        days,
+    )

@@ -25,6 +25,17 @@ IDEMPOTENCY_KEY_LIMIT_BYTES: Final = 1024
 TRACE_LIMIT_BYTES: Final = 1024  # each of traceparent and tracestate
 REQUEST_HEADERS_LIMIT_BYTES: Final = 32 * 1024  # request line and header lines together
 
+# Credentials.
+FAILED_ATTEMPTS_LIMIT_COUNT: Final = 10  # wrong credentials from an address in the window
+FAILED_ATTEMPTS_WINDOW_MS: Final = 60_000
+FAILED_ATTEMPTS_ADDRESSES_COUNT: Final = 10_000  # addresses that are remembered
+ACCOUNTS_LIMIT_COUNT: Final = 10_000
+ACCOUNT_NAME_LIMIT_BYTES: Final = 128  # and of tokens
+TOKENS_LIMIT_COUNT: Final = 1_000  # of one account; those that no longer work make room
+AUDIT_FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
+AUDIT_FILES_COUNT: Final = 10
+AUDIT_PAGE_LIMIT_COUNT: Final = 1_000  # entries that are shown at once
+
 IMPORT_LIMIT_COUNT: Final = 100  # promises of one request of an import
 
 # Search.
@@ -70,6 +81,45 @@ PUSH_CONCURRENCY_COUNT: Final = 256
 CALLBACKS_LIMIT_COUNT: Final = 10_000  # waiting for one promise; its completion serves them at once
 TARGET_QUEUE_LIMIT_COUNT: Final = 10_000  # messages waiting for one target; the rest back off
 
+# Functions and their code.
+FUNCTION_NAME_LIMIT_BYTES: Final = 128
+FUNCTION_DESCRIPTION_LIMIT_BYTES: Final = 80
+FUNCTION_URL_LIMIT_BYTES: Final = 2048
+FUNCTION_TIMEOUT_LIMIT_S: Final = 3600
+FUNCTION_CPU_LIMIT_COUNT: Final = 256
+FUNCTION_MEMORY_LIMIT_MB: Final = 1024 * 1024
+FUNCTION_LATENCY_LIMIT_MS: Final = 60_000
+FUNCTIONS_LIMIT_COUNT: Final = 10_000  # of one account
+FUNCTION_LABELS_LIMIT_COUNT: Final = 64  # of one function
+LABELS_LIMIT_COUNT: Final = 1_000  # of one account
+LABEL_NAME_LIMIT_BYTES: Final = 80
+BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a zip archive as it is uploaded
+BUILDS_KEPT_COUNT: Final = 10  # of one function
+BUILDS_WAITING_LIMIT_COUNT: Final = 64  # uploaded and not yet checked; beyond it: 503
+BUILDS_OF_ACCOUNT_WAITING_LIMIT_COUNT: Final = 16
+CODE_ENTRIES_LIMIT_COUNT: Final = 5_000
+CODE_UNPACKED_LIMIT_BYTES: Final = 64 * 1024 * 1024
+CODE_PATH_LIMIT_BYTES: Final = 512
+CODE_DEPTH_LIMIT_COUNT: Final = 32
+CODE_COMPRESSION_LIMIT_RATIO: Final = 200
+HANDLER_LIMIT_BYTES: Final = 1024 * 1024
+COMPILE_MEMORY_LIMIT_BYTES: Final = 1024 * 1024 * 1024
+COMPILE_TIMEOUT_S: Final = 10
+
+# Function tasks and nodes.
+TASK_WAIT_LIMIT_MS: Final = 86_400_000  # from its creation, a function task has ended by then
+FUNCTION_QUEUE_LIMIT_COUNT: Final = 100_000  # waiting function tasks of an account; beyond it: 429
+FUNCTION_CALLS_CONCURRENCY_COUNT: Final = 256  # calls of HTTP functions at a time
+FUNCTION_CALLS_PER_HOST_COUNT: Final = 16
+NODE_HEARTBEAT_MS: Final = 3_000  # how often a node says what it is working on
+NODE_LEASE_MS: Final = 10_000  # without a word for so long, a node has lost its tasks
+NODE_SLOTS_LIMIT_COUNT: Final = 256
+NODES_LIMIT_COUNT: Final = 1_000  # of one account
+RESULT_WAIT_LIMIT_S: Final = 60
+RESULT_WAITS_LIMIT_COUNT: Final = 10_000  # clients waiting for results; others are not let wait
+EXECUTION_PAGE_LIMIT_COUNT: Final = 1_000
+EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # function tasks that can be listed
+
 # Connections.
 CONNECTION_LIMIT_COUNT: Final = 10_000
 HEADER_TIMEOUT_MS: Final = 10_000
@@ -90,7 +140,10 @@ assert TASK_RETRY_FIRST_MS <= TASK_RETRY_LIMIT_MS
 assert PUSH_TIMEOUT_MS <= TASK_RETRY_LIMIT_MS
 assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
 assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
+assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
+assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "an archive is the body of a request"
+assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES
 
 
 def saturating_add(left: int, right: int) -> int:

@@ -2,10 +2,15 @@
 
 from . import records as r
 from .codes import Code
-from .commands import AcquireLock, HeartbeatLocks, ReleaseLock, TimerKind
+from .commands import (
+    LOCK_TIMER,
+    AcquireLock,
+    HeartbeatLocks,
+    ReleaseLock,
+)
 from .limits import saturating_add
 from .machine import EXPIRIES, Machine, decides
-from .model import Lock
+from .model import Lock, replace
 from .replies import Reply
 
 
@@ -53,10 +58,16 @@ def heartbeat_locks(machine: Machine, command: HeartbeatLocks, now_ms: int) -> R
         return Reply(Code.OK)
     for resource_id in list(held):
         _lock(machine, resource_id, now_ms)
-    count = len(machine.state.locks_of.get(command.process_id, ()))
-    if count:
+    held = machine.state.locks_of.get(command.process_id, {})
+    if command.id_prefix:
+        within = [machine.state.locks[one] for one in held if one.startswith(command.id_prefix)]
+        for lock in within:
+            expires_at = saturating_add(now_ms, lock.ttl)
+            machine.emit(r.LockAcquired(replace(lock, expires_at=expires_at)))
+        return Reply(Code.OK, count=len(within))
+    if held:
         machine.emit(r.LocksRenewed(command.process_id, now_ms))
-    return Reply(Code.OK, count=count)
+    return Reply(Code.OK, count=len(held))
 
 
 def expire_lock(machine: Machine, resource_id: str, now_ms: int) -> None:
@@ -64,4 +75,4 @@ def expire_lock(machine: Machine, resource_id: str, now_ms: int) -> None:
     _lock(machine, resource_id, now_ms)
 
 
-EXPIRIES[TimerKind.LOCK] = expire_lock
+EXPIRIES[LOCK_TIMER] = expire_lock

@@ -8,18 +8,37 @@ settles it, that is, applies the transition of a deadline that has passed.
 """
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from . import records as r
 from .codes import Code
-from .commands import Acknowledge, Command, Expire, Receive, TimerKind
+from .commands import (
+    DELAY_TIMER,
+    LOCK_TIMER,
+    TASK_TIMER,
+    Acknowledge,
+    Command,
+    Expire,
+    Receive,
+    TimerKind,
+)
 from .cron import Cron
 from .cron import parse as parse_cron
+from .execution_deadlines import settle_execution
 from .limits import CALLBACKS_LIMIT_COUNT, SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
-from .model import EMPTY_VALUE, Fence, Promise, PromiseState, Task, TaskKind, TaskState
+from .model import (
+    CLAIMED,
+    EMPTY_VALUE,
+    INIT,
+    NOTIFY,
+    PENDING,
+    Fence,
+    Promise,
+    Task,
+)
 from .replies import Reply, TaskMessage
 from .retention_rules import Retention, RetentionRule
 from .state import ShardState, TimerKey
@@ -34,23 +53,30 @@ class RunsSkipped(Struct, frozen=True):
     resumed_at_ms: int | None
 
 
-class Step(Struct):
+class Step(Struct, gc=False):
     """What one command led to.
 
     The records must be durable before the reply, the sends and the withdrawals leave the shard.
-    `timers` are (key, deadline in ms or None to cancel), the last entry of a key counts. `posts`
-    are commands for other shards; `received` names the (source, sequence) to acknowledge when
-    durable.
+    `promise_timers` are promises that began to be pending, whose timers are to be set to their
+    timeouts, or ceased to be, whose timers are to be cancelled. `timers` are all others: (key,
+    deadline in ms or None to cancel), the last entry of a key counts. `posts` are commands for
+    other shards; `received` names the (source, sequence) to acknowledge when durable; `finished`
+    names the function tasks that were.
+
+    Most commands lead to the first three at most; `has_effects` tells whether there is more.
     """
 
     reply: Reply
     records: list[r.Record]
-    timers: list[tuple[TimerKey, int | None]]
-    sends: list[TaskMessage]
-    withdrawals: list[str]
-    posts: list[tuple[int, Receive]]
-    received: tuple[int, int] | None
-    skipped: list[RunsSkipped]
+    promise_timers: list[Promise]
+    has_effects: bool = False
+    timers: Sequence[tuple[TimerKey, int | None]] = ()
+    sends: Sequence[TaskMessage] = ()
+    withdrawals: Sequence[str] = ()
+    posts: Sequence[tuple[int, Receive]] = ()
+    received: tuple[int, int] | None = None
+    skipped: Sequence[RunsSkipped] = ()
+    finished: Sequence[str] = ()
 
 
 class Options(Struct, frozen=True):
@@ -134,10 +160,13 @@ class Machine:
         The step's timers are all that the shard needs; its posts are the outbox, sent again.
         """
         state = self.state
+        state.promise_timers.extend(
+            promise for promise in state.promises.values() if promise.state is PENDING
+        )
         state.timers.extend(self._deadlines())
         state.touched_roots.update(dict.fromkeys(state.roots))
         state.new_notifications.extend(
-            task for task in state.notifications.values() if task.state is TaskState.INIT
+            task for task in state.notifications.values() if task.state is INIT
         )
         for target, messages in state.outbox.items():
             state.messages.extend((target, number, text) for number, text in messages.items())
@@ -145,16 +174,30 @@ class Machine:
 
     def _finish(self, reply: Reply, now_ms: int) -> Step:
         state = self.state
+        records, self._records = self._records, []
+        promise_timers, state.promise_timers = state.promise_timers, []
+        if not (
+            state.timers
+            or state.touched_roots
+            or state.new_notifications
+            or state.withdrawals
+            or state.messages
+            or state.finished
+            or self.received
+            or self._skipped
+        ):
+            return Step(reply, records, promise_timers)
         sends: list[TaskMessage] = []
-        if state.touched_roots or state.new_notifications:
-            self._dispatch(sends, now_ms)
+        self._dispatch(sends, now_ms)
         posts = [
             (target, Receive(state.index, number, message))
             for target, number, message in state.messages
         ]
         step = Step(
             reply,
-            self._records,
+            records,
+            promise_timers,
+            True,
             state.timers,
             sends,
             state.withdrawals,
@@ -162,12 +205,13 @@ class Machine:
             self.received,
             self._skipped,
         )
-        self._records = []
         state.timers = []
         if state.withdrawals:
             state.withdrawals = []
         if posts:
             state.messages = []
+        if state.finished:
+            step.finished, state.finished = state.finished, []
         if self._skipped:
             self._skipped = []
         self.received = None
@@ -191,12 +235,12 @@ class Machine:
 
     def promise(self, promise_id: str, now_ms: int) -> Promise | None:
         """The promise as it is now, timed out if it is time; None if there is none."""
-        promise = self.state.find_promise(promise_id)
-        if (
-            promise is not None
-            and promise.timeout <= now_ms
-            and promise.state is PromiseState.PENDING
-        ):
+        if promise_id in self.state.executions:
+            settle_execution(self, promise_id, now_ms)
+        promise = self.state.promises.get(promise_id)
+        if promise is None:
+            return self.state.find_promise(promise_id)  # a completed one, which has left memory
+        if promise.timeout <= now_ms and promise.state is PENDING:
             self.settle_tasks(promise_id, promise.timeout - 1)
             self.emit(
                 r.PromiseCompleted(
@@ -237,7 +281,7 @@ class Machine:
         task = self.state.find_task(task_id)
         if task is None:
             return None
-        if task.kind is not TaskKind.NOTIFY:
+        if task.kind is not NOTIFY:
             self.promise(task.root_id, now_ms)
         self._settle_task(task, now_ms)
         return task
@@ -248,13 +292,13 @@ class Machine:
         Changes nothing, so that other shards may ask in the middle of a step of their own.
         """
         task = self.state.tasks.get(fence.task_id)
-        if task is None or task.state is not TaskState.CLAIMED or task.counter != fence.counter:
+        if task is None or task.state is not CLAIMED or task.counter != fence.counter:
             return False
         root = self.state.promises.get(task.root_id)
         root_is_due = (
-            task.kind is not TaskKind.NOTIFY
+            task.kind is not NOTIFY
             and root is not None
-            and root.state is PromiseState.PENDING
+            and root.state is PENDING
             and root.timeout <= now_ms
         )
         deadline = task.deadline
@@ -274,7 +318,7 @@ class Machine:
                 self._offer(root_id, sends, now_ms)
             state.touched_roots.clear()
         for task in state.new_notifications:
-            if task.state is TaskState.INIT and not task.sending and task.timeout > now_ms:
+            if task.state is INIT and not task.sending and task.timeout > now_ms:
                 task.sending = True
                 task.stalled = False
                 sends.append(TaskMessage(task.copy(), state.find_promise(task.root_id)))
@@ -291,10 +335,10 @@ class Machine:
             if task is None:
                 continue
             task.queued = False
-            if task.state is not TaskState.INIT or task.stalled or task.timeout <= now_ms:
+            if task.state is not INIT or task.stalled or task.timeout <= now_ms:
                 continue
             if task.not_before is not None and task.not_before > now_ms:
-                self.state.timers.append(((TimerKind.TASK_DELAY, task.id), task.not_before))
+                self.state.timers.append(((DELAY_TIMER, task.id), task.not_before))
                 continue
             task.sending = True
             root.sending = task.id
@@ -302,20 +346,20 @@ class Machine:
             return
 
     def _deadlines(self) -> Iterator[tuple[TimerKey, int | None]]:
-        """Every deadline of the state, for a timing wheel that starts empty."""
+        """Every deadline but those of promises, for a timing wheel that starts empty."""
         state = self.state
-        for promise in state.promises.values():
-            if promise.state is PromiseState.PENDING:
-                yield (TimerKind.PROMISE, promise.id), promise.timeout
         for task in state.tasks.values():
             deadline = state.timer_of(task)
             if deadline is not None:
-                yield (TimerKind.TASK, task.id), deadline
+                yield (TASK_TIMER, task.id), deadline
         for lock in state.locks.values():
-            yield (TimerKind.LOCK, lock.resource_id), lock.expires_at
+            yield (LOCK_TIMER, lock.resource_id), lock.expires_at
         for schedule in state.schedules.values():
             if schedule.next_run_time is not None:
                 yield (TimerKind.SCHEDULE, schedule.id), schedule.next_run_time
+        for execution in state.executions.values():
+            if execution.ends_on is not None:
+                yield (TimerKind.EXECUTION, execution.promise_id), execution.ends_on
 
     def cron(self, expression: str) -> Cron:
         """The parsed cron expression, in the configured time zone."""
@@ -357,4 +401,13 @@ def acknowledge(machine: Machine, command: Acknowledge, now_ms: int) -> Reply:
 
 
 # The other commands' decisions register themselves when their modules are imported.
-from . import locks, promises, retention, schedules, tasks  # noqa: E402, F401
+from . import (  # noqa: E402
+    archives,  # noqa: F401
+    entries,  # noqa: F401
+    execution_decisions,  # noqa: F401
+    locks,  # noqa: F401
+    promises,  # noqa: F401
+    retention,  # noqa: F401
+    schedules,  # noqa: F401
+    tasks,  # noqa: F401
+)

@@ -8,8 +8,8 @@ None can be part of a cycle, so the garbage collector need not look at them (`gc
 be millions, and whoever waits for it waits for all of them.
 """
 
-import copy
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +27,13 @@ class PromiseState(StrEnum):
     REJECTED_TIMEDOUT = "REJECTED_TIMEDOUT"
 
 
+# Members of enums by themselves, for what is done for every command: looking one up in its class
+# takes 0.1 us and more (CPython 3.11).
+PENDING: Final = PromiseState.PENDING
+RESOLVED: Final = PromiseState.RESOLVED
+REJECTED_TIMEDOUT: Final = PromiseState.REJECTED_TIMEDOUT
+
+
 class TaskState(StrEnum):
     """The states of a task (rest.md 5.2)."""
 
@@ -37,6 +44,13 @@ class TaskState(StrEnum):
     TIMEDOUT = "timedout"
 
 
+INIT: Final = TaskState.INIT
+ENQUEUED: Final = TaskState.ENQUEUED
+CLAIMED: Final = TaskState.CLAIMED
+COMPLETED: Final = TaskState.COMPLETED
+TIMEDOUT: Final = TaskState.TIMEDOUT
+
+
 class TaskKind(StrEnum):
     """What a task asks of its receiver."""
 
@@ -44,6 +58,10 @@ class TaskKind(StrEnum):
     RESUME = "resume"
     NOTIFY = "notify"
 
+
+INVOKE: Final = TaskKind.INVOKE
+RESUME: Final = TaskKind.RESUME
+NOTIFY: Final = TaskKind.NOTIFY
 
 TAG_TIMEOUT = "resonate:timeout"
 TAG_INVOKE = "resonate:invoke"
@@ -98,8 +116,8 @@ class Promise(Struct, frozen=True, array_like=True, gc=False):
     def timed_out_state(self) -> PromiseState:
         """The state this promise takes when its timeout passes (rest.md 2.1)."""
         if self.tags is not None and self.tags.get(TAG_TIMEOUT) == "true":
-            return PromiseState.RESOLVED
-        return PromiseState.REJECTED_TIMEDOUT
+            return RESOLVED
+        return REJECTED_TIMEDOUT
 
     @property
     def size(self) -> int:
@@ -152,7 +170,7 @@ class Task(Struct, array_like=True, gc=False):
     timeout: int
     sequence: int
     created_on: int | None
-    state: TaskState = TaskState.INIT
+    state: TaskState = INIT
     counter: int = 1
     process_id: str | None = None
     ttl: int = 0
@@ -167,20 +185,22 @@ class Task(Struct, array_like=True, gc=False):
     @property
     def is_final(self) -> bool:
         """Whether nothing more can happen to this task."""
-        return self.state is TaskState.COMPLETED or self.state is TaskState.TIMEDOUT
+        state = self.state
+        return state is COMPLETED or state is TIMEDOUT
 
     @property
     def deadline(self) -> int | None:
         """When something happens to this task by itself; None if never."""
-        if self.is_final:
+        state, timeout = self.state, self.timeout
+        if state is INIT:
+            return timeout
+        if state is COMPLETED or state is TIMEDOUT:
             return None
-        if self.state is TaskState.INIT:
-            return self.timeout
-        return min(self.expires_at, self.timeout)
+        return self.expires_at if self.expires_at < timeout else timeout
 
     def copy(self) -> "Task":
         """A copy for a reply or a message, which later changes do not touch."""
-        return copy.copy(self)
+        return replace(self)
 
 
 class Lock(Struct, frozen=True, array_like=True, gc=False):

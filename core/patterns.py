@@ -6,12 +6,13 @@ a regular expression would let a hostile pattern take forever).
 
 
 class Pattern:
-    """A compiled id pattern."""
+    """A compiled id pattern. `within` is what every match must begin with besides."""
 
-    __slots__ = ("_exact", "_inner", "_prefix", "_suffix")
+    __slots__ = ("_exact", "_inner", "_prefix", "_suffix", "_within")
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, within: str = "") -> None:
         first, *rest = pattern.split("*")
+        self._within = within
         self._exact = pattern if not rest else None
         self._prefix = first
         self._suffix = rest[-1] if rest else ""
@@ -25,10 +26,12 @@ class Pattern:
     @property
     def prefix(self) -> str:
         """What every match begins with; may be empty."""
-        return self._prefix
+        return max(self._prefix, self._within, key=len)
 
     def matches(self, text: str) -> bool:
         """Whether the pattern covers the whole of `text`."""
+        if self._within and not text.startswith(self._within):
+            return False
         if self._exact is not None:
             return text == self._exact
         if not text.startswith(self._prefix):

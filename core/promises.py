@@ -1,11 +1,14 @@
 """What the promise commands do: create, read, complete, wait, search (rest.md 2, 3, 4, 10)."""
 
+from typing import Final
+
 from . import cold as cold_store
 from . import lifecycles, task_ids
 from . import records as r
 from .codes import Code
 from .cold import Found, Query
 from .commands import (
+    PROMISE_TIMER,
     CompletePromise,
     CreateCallback,
     CreatePromise,
@@ -13,14 +16,25 @@ from .commands import (
     ImportPromise,
     ReadPromise,
     SearchPromises,
-    TimerKind,
 )
 from .limits import saturating_add
 from .machine import EXPIRIES, Machine, decides
-from .model import Callback, Fence, Promise, PromiseState, TaskKind, replace
+from .model import (
+    NOTIFY,
+    PENDING,
+    RESUME,
+    Callback,
+    Fence,
+    Promise,
+    replace,
+)
 from .patterns import Pattern
 from .replies import PromisePage, Reply
 from .state import seed_of
+
+# See PENDING in model.py.
+_OK: Final = Code.OK
+_CREATED: Final = Code.CREATED
 
 
 def keys_match(stored: str | None, given: str | None) -> bool:
@@ -41,7 +55,7 @@ def create_promise(machine: Machine, command: CreatePromise, now_ms: int) -> Rep
     if existing is not None:
         matches = keys_match(existing.key_for_create, command.idempotency_key)
         code = lifecycles.CREATE_EXISTING[existing.state, matches, command.strict]
-        return Reply(code, promise=existing if code is Code.OK else None)
+        return Reply(code, promise=existing if code is _OK else None)
     seed = seed_of(command.tags)
     if command.claim is not None:
         if seed is None:
@@ -70,7 +84,7 @@ def create_promise(machine: Machine, command: CreatePromise, now_ms: int) -> Rep
     task = None
     if command.claim is not None:
         task = machine.state.tasks[task_ids.invoke_id(command.id)].copy()
-    return Reply(Code.CREATED, promise=machine.state.promises[command.id], task=task)
+    return Reply(_CREATED, promise=machine.state.promises[command.id], task=task)
 
 
 @decides(ReadPromise)
@@ -79,7 +93,7 @@ def read_promise(machine: Machine, command: ReadPromise, now_ms: int) -> Reply:
     promise = machine.promise(command.id, now_ms)
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
-    return Reply(Code.OK, promise=promise)
+    return Reply(_OK, promise=promise)
 
 
 @decides(CompletePromise)
@@ -93,7 +107,7 @@ def complete_promise(machine: Machine, command: CompletePromise, now_ms: int) ->
     matches = keys_match(promise.key_for_complete, command.idempotency_key)
     same = promise.state is command.state
     code = lifecycles.COMPLETE[promise.state, matches, same, command.strict]
-    if code is Code.CREATED:
+    if code is _CREATED:
         machine.settle_tasks(command.id, now_ms)
         machine.emit(
             r.PromiseCompleted(
@@ -106,7 +120,7 @@ def complete_promise(machine: Machine, command: CompletePromise, now_ms: int) ->
             )
         )
         promise = machine.state.promises[command.id]
-    elif code is not Code.OK:
+    elif code is not _OK:
         return Reply(code)
     return Reply(code, promise=promise)
 
@@ -120,12 +134,12 @@ def import_promise(machine: Machine, command: ImportPromise, now_ms: int) -> Rep
     given = command.promise
     existing = machine.promise(given.id, now_ms)
     if existing is None:
-        seed = seed_of(given.tags) if given.state is PromiseState.PENDING else None
+        seed = seed_of(given.tags) if given.state is PENDING else None
         promise = replace(given, serial=machine.next_serial())
         machine.emit(r.PromiseImported(promise, seed, now_ms))
-        return Reply(Code.CREATED, promise=machine.promise(given.id, now_ms))
+        return Reply(_CREATED, promise=machine.promise(given.id, now_ms))
     same = replace(existing, serial=given.serial, trace=given.trace)
-    if given.state is PromiseState.PENDING:
+    if given.state is PENDING:
         same = replace(
             same,
             state=given.state,
@@ -133,7 +147,7 @@ def import_promise(machine: Machine, command: ImportPromise, now_ms: int) -> Rep
             key_for_complete=given.key_for_complete,
             completed_on=given.completed_on,
         )
-    return Reply(Code.OK if same == given else Code.PROMISE_EXISTS, promise=existing)
+    return Reply(_OK if same == given else Code.PROMISE_EXISTS, promise=existing)
 
 
 @decides(CreateCallback)
@@ -147,7 +161,7 @@ def create_callback(machine: Machine, command: CreateCallback, now_ms: int) -> R
         machine,
         Callback(
             task_ids.resume_id(command.root_id, command.promise_id),
-            TaskKind.RESUME,
+            RESUME,
             command.promise_id,
             command.root_id,
             command.timeout,
@@ -166,7 +180,7 @@ def create_subscription(machine: Machine, command: CreateSubscription, now_ms: i
         machine,
         Callback(
             task_ids.notify_id(command.promise_id, command.name),
-            TaskKind.NOTIFY,
+            NOTIFY,
             command.promise_id,
             command.promise_id,
             command.timeout,
@@ -184,19 +198,19 @@ def _wait_for(machine: Machine, callback: Callback, now_ms: int) -> Reply:
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
     registered = machine.state.callbacks.get(promise.id, {})
-    if promise.state is not PromiseState.PENDING or callback.id in registered:
-        return Reply(Code.OK, promise=promise)
+    if promise.state is not PENDING or callback.id in registered:
+        return Reply(_OK, promise=promise)
     if len(registered) >= machine.options.callbacks_limit_count:
         return Reply(Code.TOO_MANY_CALLBACKS)
     machine.emit(r.CallbackCreated(callback))
-    return Reply(Code.CREATED, promise=promise, callback=callback)
+    return Reply(_CREATED, promise=promise, callback=callback)
 
 
 @decides(SearchPromises)
 def search_promises(machine: Machine, command: SearchPromises, now_ms: int) -> Reply:
     """One page of this shard's promises that match, newest first."""
     query = Query(
-        Pattern(command.pattern),
+        Pattern(command.pattern, command.id_prefix),
         command.states,
         command.tags,
         command.limit_count,
@@ -206,9 +220,14 @@ def search_promises(machine: Machine, command: SearchPromises, now_ms: int) -> R
     if query.pattern.exact is not None:
         found = _search_one(machine, query, query.pattern.exact, now_ms)
     else:
-        in_memory = _search_memory(machine, query, now_ms)
-        found = cold_store.merge((in_memory, _search_cold(machine, query)), query.limit_count)
-    return Reply(Code.OK, promises=PromisePage(tuple(found.promises), found.next_before))
+        found = find(machine, query, now_ms)
+    return Reply(_OK, promises=PromisePage(tuple(found.promises), found.next_before))
+
+
+def find(machine: Machine, query: Query, now_ms: int) -> Found:
+    """What of this shard a query with a wildcard wants, in memory and not."""
+    in_memory = _search_memory(machine, query, now_ms)
+    return cold_store.merge((in_memory, _search_cold(machine, query)), query.limit_count)
 
 
 def _search_one(machine: Machine, query: Query, promise_id: str, now_ms: int) -> Found:
@@ -222,7 +241,7 @@ def _search_memory(machine: Machine, query: Query, now_ms: int) -> Found:
     """Look through the promises that are in memory."""
     index = machine.state.index_for(query.tags)
     if (
-        PromiseState.PENDING not in query.states
+        PENDING not in query.states
         and not machine.timers_may_be_late
         and len(machine.state.completed) <= min(len(index), query.scan_count)
     ):
@@ -231,7 +250,7 @@ def _search_memory(machine: Machine, query: Query, now_ms: int) -> Found:
     last = query.before_serial
     for serial, promise_id in index.below(query.before_serial, query.scan_count):
         last = serial
-        if promise_id is None or not query.pattern.matches(promise_id):
+        if promise_id is None or not query.admits(promise_id):
             continue
         promise = machine.promise(promise_id, now_ms)
         if promise is not None and query.matches(promise):
@@ -273,4 +292,4 @@ def expire_promise(machine: Machine, promise_id: str, now_ms: int) -> None:
     machine.promise(promise_id, now_ms)
 
 
-EXPIRIES[TimerKind.PROMISE] = expire_promise
+EXPIRIES[PROMISE_TIMER] = expire_promise

@@ -15,17 +15,19 @@ that are not a record, which the log's checksums make a defect and not an accide
 import msgspec
 from msgspec import Struct
 
+from .catalog import Entry
+from .executions import ExecutionPlan
 from .model import Callback, Lock, Promise, PromiseState, Schedule, Trace, Value
 
 
-class ResumeMessage(Struct, frozen=True, array_like=True, tag="resume/1"):
+class ResumeMessage(Struct, frozen=True, array_like=True, gc=False, tag="resume/1"):
     """To the root's shard: create the task that resumes the root."""
 
     callback: Callback
     created_on: int
 
 
-class TaskSeed(Struct, frozen=True, array_like=True):
+class TaskSeed(Struct, frozen=True, array_like=True, gc=False):
     """The invoke task that is created together with a promise.
 
     With a `process_id` it is born claimed until `expires_at`.
@@ -38,7 +40,7 @@ class TaskSeed(Struct, frozen=True, array_like=True):
     not_before: int | None = None
 
 
-class PromiseMessage(Struct, frozen=True, array_like=True, tag="promise/1"):
+class PromiseMessage(Struct, frozen=True, array_like=True, gc=False, tag="promise/1"):
     """To the promise's shard: a schedule creates this promise, unless the id is taken.
 
     `task` says what its tags meant when the schedule fired, so that a later release which reads
@@ -55,7 +57,7 @@ class PromiseMessage(Struct, frozen=True, array_like=True, tag="promise/1"):
 ShardMessage = ResumeMessage | PromiseMessage
 
 
-class PromiseCreated(Struct, frozen=True, array_like=True, tag="promise-created/1"):
+class PromiseCreated(Struct, frozen=True, array_like=True, gc=False, tag="promise-created/1"):
     """A promise exists, PENDING."""
 
     id: str
@@ -69,7 +71,7 @@ class PromiseCreated(Struct, frozen=True, array_like=True, tag="promise-created/
     task: TaskSeed | None
 
 
-class PromiseCompleted(Struct, frozen=True, array_like=True, tag="promise-completed/1"):
+class PromiseCompleted(Struct, frozen=True, array_like=True, gc=False, tag="promise-completed/1"):
     """A promise reached a final state. `at` is when the server did it.
 
     Applying it completes the unfinished tasks of this root, turns the promise's callbacks into
@@ -84,7 +86,7 @@ class PromiseCompleted(Struct, frozen=True, array_like=True, tag="promise-comple
     at: int
 
 
-class PromiseImported(Struct, frozen=True, array_like=True, tag="promise-imported/1"):
+class PromiseImported(Struct, frozen=True, array_like=True, gc=False, tag="promise-imported/1"):
     """A promise came from another server, in any state, with its times and keys.
 
     `task` is the invoke task of a pending one. Completed ones make no tasks and wake nobody.
@@ -95,7 +97,7 @@ class PromiseImported(Struct, frozen=True, array_like=True, tag="promise-importe
     at: int
 
 
-class PromisesDeleted(Struct, frozen=True, array_like=True, tag="promises-deleted/1"):
+class PromisesDeleted(Struct, frozen=True, array_like=True, gc=False, tag="promises-deleted/1"):
     """Completed promises are gone for good, with the finished tasks of which they were the root.
 
     From here on new tasks of the shard count from above `task_counter`, which none of the deleted
@@ -108,26 +110,26 @@ class PromisesDeleted(Struct, frozen=True, array_like=True, tag="promises-delete
     at: int
 
 
-class CallbackCreated(Struct, frozen=True, array_like=True, tag="callback-created/1"):
+class CallbackCreated(Struct, frozen=True, array_like=True, gc=False, tag="callback-created/1"):
     """Somebody waits for a promise."""
 
     callback: Callback
 
 
-class TaskEnqueued(Struct, frozen=True, array_like=True, tag="task-enqueued/1"):
+class TaskEnqueued(Struct, frozen=True, array_like=True, gc=False, tag="task-enqueued/1"):
     """The task's message was sent; unless claimed by `expires_at`, it goes out again."""
 
     id: str
     expires_at: int
 
 
-class TaskDelivered(Struct, frozen=True, array_like=True, tag="task-delivered/1"):
+class TaskDelivered(Struct, frozen=True, array_like=True, gc=False, tag="task-delivered/1"):
     """A notification was delivered; its task is completed, without a completion time."""
 
     id: str
 
 
-class TaskClaimed(Struct, frozen=True, array_like=True, tag="task-claimed/1"):
+class TaskClaimed(Struct, frozen=True, array_like=True, gc=False, tag="task-claimed/1"):
     """A process has the task's lease."""
 
     id: str
@@ -136,45 +138,45 @@ class TaskClaimed(Struct, frozen=True, array_like=True, tag="task-claimed/1"):
     expires_at: int
 
 
-class TaskReleased(Struct, frozen=True, array_like=True, tag="task-released/1"):
+class TaskReleased(Struct, frozen=True, array_like=True, gc=False, tag="task-released/1"):
     """The task is to be given out again, with the next counter."""
 
     id: str
 
 
-class TaskCompleted(Struct, frozen=True, array_like=True, tag="task-completed/1"):
+class TaskCompleted(Struct, frozen=True, array_like=True, gc=False, tag="task-completed/1"):
     """The task's holder has completed it."""
 
     id: str
     at: int
 
 
-class TaskTimedOut(Struct, frozen=True, array_like=True, tag="task-timed-out/1"):
+class TaskTimedOut(Struct, frozen=True, array_like=True, gc=False, tag="task-timed-out/1"):
     """The task's own timeout passed."""
 
     id: str
 
 
-class TasksRenewed(Struct, frozen=True, array_like=True, tag="tasks-renewed/1"):
+class TasksRenewed(Struct, frozen=True, array_like=True, gc=False, tag="tasks-renewed/1"):
     """All leases of a process on tasks of this shard run anew from `at`."""
 
     process_id: str
     at: int
 
 
-class ScheduleCreated(Struct, frozen=True, array_like=True, tag="schedule-created/1"):
+class ScheduleCreated(Struct, frozen=True, array_like=True, gc=False, tag="schedule-created/1"):
     """A schedule exists."""
 
     schedule: Schedule
 
 
-class ScheduleDeleted(Struct, frozen=True, array_like=True, tag="schedule-deleted/1"):
+class ScheduleDeleted(Struct, frozen=True, array_like=True, gc=False, tag="schedule-deleted/1"):
     """A schedule is gone."""
 
     id: str
 
 
-class ScheduleFired(Struct, frozen=True, array_like=True, tag="schedule-fired/1"):
+class ScheduleFired(Struct, frozen=True, array_like=True, gc=False, tag="schedule-fired/1"):
     """A schedule's instant `run_time` has come and it asks for its promise.
 
     `serial` is the promise's, if the promise lives in this shard.
@@ -188,33 +190,33 @@ class ScheduleFired(Struct, frozen=True, array_like=True, tag="schedule-fired/1"
     at: int
 
 
-class ScheduleSkipped(Struct, frozen=True, array_like=True, tag="schedule-skipped/1"):
+class ScheduleSkipped(Struct, frozen=True, array_like=True, gc=False, tag="schedule-skipped/1"):
     """Runs missed during a downtime are left out up to `next_run_time`."""
 
     id: str
     next_run_time: int | None
 
 
-class LockAcquired(Struct, frozen=True, array_like=True, tag="lock-acquired/1"):
+class LockAcquired(Struct, frozen=True, array_like=True, gc=False, tag="lock-acquired/1"):
     """A lock is held."""
 
     lock: Lock
 
 
-class LockReleased(Struct, frozen=True, array_like=True, tag="lock-released/1"):
+class LockReleased(Struct, frozen=True, array_like=True, gc=False, tag="lock-released/1"):
     """A lock is free, given back or expired."""
 
     resource_id: str
 
 
-class LocksRenewed(Struct, frozen=True, array_like=True, tag="locks-renewed/1"):
+class LocksRenewed(Struct, frozen=True, array_like=True, gc=False, tag="locks-renewed/1"):
     """All locks of a process in this shard run anew from `at`."""
 
     process_id: str
     at: int
 
 
-class MessageReceived(Struct, frozen=True, array_like=True, tag="message-received/1"):
+class MessageReceived(Struct, frozen=True, array_like=True, gc=False, tag="message-received/1"):
     """A message from another shard took effect. `serial` is that of the promise it creates."""
 
     source: int
@@ -224,11 +226,65 @@ class MessageReceived(Struct, frozen=True, array_like=True, tag="message-receive
     at: int
 
 
-class MessagesAcknowledged(Struct, frozen=True, array_like=True, tag="messages-acknowledged/1"):
+class MessagesAcknowledged(
+    Struct, frozen=True, array_like=True, gc=False, tag="messages-acknowledged/1"
+):
     """The outbox to `target` is done up to `sequence`."""
 
     target: int
     sequence: int
+
+
+class EntryWritten(Struct, frozen=True, array_like=True, tag="entry-written/1"):
+    """An entry of the catalog is as it says: new, or in the place of its earlier revision."""
+
+    entry: Entry
+    at: int
+
+
+class EntryDeleted(Struct, frozen=True, array_like=True, tag="entry-deleted/1"):
+    """An entry of the catalog is gone."""
+
+    id: str
+    at: int
+
+
+class ExecutionCreated(Struct, frozen=True, array_like=True, tag="execution-created/1"):
+    """The pending promise `id` is a function task; the record before this one created it.
+
+    Applying PromiseCompleted to it ends the execution: what is known of it goes into the headers of
+    the promise's value.
+    """
+
+    id: str
+    plan: ExecutionPlan
+    at: int
+
+
+class ExecutionAssigned(Struct, frozen=True, array_like=True, tag="execution-assigned/1"):
+    """A node has claimed the function task `id` (a promise's); TaskClaimed says until when.
+
+    Applying TaskReleased to its task from here on means that the node is lost.
+    """
+
+    id: str
+    node_id: str
+    at: int
+
+
+class ExecutionReported(Struct, frozen=True, array_like=True, tag="execution-reported/1"):
+    """The node works on the function task: the lease of its task runs anew from `at`."""
+
+    id: str
+    at: int
+    progress: int | None = None
+
+
+class ExecutionReturned(Struct, frozen=True, array_like=True, tag="execution-returned/1"):
+    """The node does not work on the function task any more; TaskReleased follows."""
+
+    id: str
+    at: int
 
 
 Record = (
@@ -253,6 +309,12 @@ Record = (
     | LocksRenewed
     | MessageReceived
     | MessagesAcknowledged
+    | EntryWritten
+    | EntryDeleted
+    | ExecutionCreated
+    | ExecutionAssigned
+    | ExecutionReported
+    | ExecutionReturned
 )
 
 encode = msgspec.json.Encoder().encode

@@ -5,11 +5,11 @@ from msgspec import Struct
 from .catalog import Entry
 from .codes import Code
 from .commands import Slice
-from .executions import Execution
+from .executions import Execution, Usage
 from .model import Callback, Lock, Promise, Schedule, Task, TaskKind
 
 
-class PromisePage(Struct, frozen=True):
+class PromisePage(Struct, frozen=True, gc=False):
     """One shard's part of a page of promises, newest first.
 
     `next_before` is the serial to continue below, None when the shard has no more.
@@ -19,14 +19,14 @@ class PromisePage(Struct, frozen=True):
     next_before: int | None
 
 
-class SchedulePage(Struct, frozen=True):
+class SchedulePage(Struct, frozen=True, gc=False):
     """One shard's part of a page of schedules; see PromisePage."""
 
     schedules: tuple[Schedule, ...]
     next_before: int | None
 
 
-class Claimed(Struct, frozen=True):
+class Claimed(Struct, frozen=True, gc=False):
     """What a successful claim hands over: the task's kind and the promises that it is about.
 
     `root` (and `leaf`, for resume tasks) are None where no such promise exists.
@@ -39,7 +39,7 @@ class Claimed(Struct, frozen=True):
     leaf: Promise | None = None
 
 
-class Retained(Struct, frozen=True):
+class Retained(Struct, frozen=True, gc=False):
     """What one slice of retention did, or would do.
 
     `deleted_counts` has one number a rule; `waiting_count` promises were due but something
@@ -51,7 +51,7 @@ class Retained(Struct, frozen=True):
     following: Slice | None
 
 
-class ExecutionPage(Struct, frozen=True):
+class ExecutionPage(Struct, frozen=True, gc=False):
     """One shard's part of a page of function tasks; see PromisePage.
 
     With each promise comes its execution, None if it is finished.
@@ -61,7 +61,7 @@ class ExecutionPage(Struct, frozen=True):
     next_before: int | None
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, gc=False):
     """The answer to one command: a code, and what goes with it.
 
     Refusals carry the code alone. `task` is a copy that later changes do not touch.
@@ -82,9 +82,10 @@ class Reply(Struct, frozen=True):
     entries: tuple[Entry, ...] = ()
     execution: Execution | None = None
     executions: ExecutionPage | None = None
+    usage: tuple[Usage, ...] = ()
 
 
-class TaskMessage(Struct, frozen=True):
+class TaskMessage(Struct, frozen=True, gc=False):
     """A message to be delivered: the task as it is now; for notify, with its promise."""
 
     task: Task

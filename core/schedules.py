@@ -6,6 +6,7 @@ made up for in order; beyond the configured count the oldest are left out.
 """
 
 from . import records as r
+from .catalog import is_reserved
 from .codes import Code
 from .commands import (
     CreateSchedule,
@@ -30,6 +31,9 @@ def create_schedule(machine: Machine, command: CreateSchedule, now_ms: int) -> R
 
     The caller has checked the cron expression and the template.
     """
+    # A timestamp is digits, so no run's id is reserved if that of the first instant is not.
+    if is_reserved(expand(command.promise_id, command.id, 0)):
+        return Reply(Code.RESERVED_ID)
     existing = machine.state.schedules.get(command.id)
     if existing is not None:
         if keys_match(existing.idempotency_key, command.idempotency_key):
@@ -75,7 +79,7 @@ def delete_schedule(machine: Machine, command: DeleteSchedule, now_ms: int) -> R
 @decides(SearchSchedules)
 def search_schedules(machine: Machine, command: SearchSchedules, now_ms: int) -> Reply:
     """One page of this shard's schedules that match, newest first."""
-    pattern = Pattern(command.pattern)
+    pattern = Pattern(command.pattern, command.id_prefix)
     matched: list[Schedule] = []
     last = command.before_serial
     index = machine.state.schedule_index

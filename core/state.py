@@ -11,22 +11,33 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from . import arrival, deletion, task_ids
+from . import arrival, deletion, entry_state, execution_state, task_ids
 from . import records as r
 from .addresses import route
+from .catalog import is_reserved
+from .changes import Changes
 from .cold import ColdStore, NothingCold
-from .commands import TimerKind
+from .commands import DELAY_TIMER, LOCK_TIMER, TASK_TIMER, TimerKind
+from .entry_state import Entries
+from .executions import Execution, Usage
 from .limits import INTEGER_MAX, saturating_add
 from .model import (
+    CLAIMED,
+    COMPLETED,
+    ENQUEUED,
+    INIT,
+    INVOKE,
+    NOTIFY,
+    PENDING,
+    RESUME,
     TAG_DELAY,
     TAG_INVOKE,
+    TIMEDOUT,
     Callback,
     Lock,
     Promise,
-    PromiseState,
     Schedule,
     Task,
-    TaskKind,
     TaskState,
     replace,
 )
@@ -34,7 +45,7 @@ from .retention_rules import Retention
 from .serial_index import SerialIndex
 
 TimerKey = tuple[TimerKind, str]
-ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
+ACTIVE = (ENQUEUED, CLAIMED)
 
 
 _NO_ENTRIES = SerialIndex()
@@ -54,37 +65,6 @@ class Root:
         self.queue: list[tuple[int, str]] = []
         self.active_count = 0
         self.sending: str | None = None
-
-
-class Changes:
-    """The ids of what changed since the last checkpoint. `callbacks` maps to the promise's id."""
-
-    __slots__ = (
-        *("callbacks", "deleted_promises", "deleted_tasks", "locks", "outbox", "promises"),
-        *("schedules", "tasks"),
-    )
-
-    def __init__(self) -> None:
-        self.promises: set[str] = set()
-        self.tasks: set[str] = set()
-        self.callbacks: dict[str, str] = {}
-        self.schedules: set[str] = set()
-        self.locks: set[str] = set()
-        self.outbox: set[tuple[int, int]] = set()
-        self.deleted_promises: set[str] = set()
-        self.deleted_tasks: set[str] = set()
-
-    @property
-    def count(self) -> int:
-        """How many entities changed."""
-        return (
-            len(self.promises)
-            + len(self.tasks)
-            + len(self.callbacks)
-            + len(self.schedules)
-            + len(self.locks)
-            + len(self.outbox)
-        )
 
 
 class ShardState:
@@ -132,13 +112,18 @@ class ShardState:
         self.outbox: dict[int, dict[int, r.ShardMessage]] = {}
         self.outbox_sequence: dict[int, int] = {}
         self.inbox: dict[int, int] = {}
+        self.entries = Entries()
+        self.executions: dict[str, Execution] = {}
+        self.usage: dict[str, Usage] = {}
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
+        self.promise_timers: list[Promise] = []
         self.timers: list[tuple[TimerKey, int | None]] = []
         self.touched_roots: dict[str, None] = {}
         self.new_notifications: list[Task] = []
         self.withdrawals: list[str] = []
         self.messages: list[tuple[int, int, r.ShardMessage]] = []
+        self.finished: list[str] = []
 
     def apply(self, record: r.Record) -> None:
         """Make the fact `record` true."""
@@ -147,11 +132,13 @@ class ShardState:
     def replay(self, record: r.Record) -> None:
         """Apply a record read from the log: the same, without notes."""
         _APPLY[type(record)](self, record)
+        self.promise_timers.clear()
         self.timers.clear()
         self.touched_roots.clear()
         self.new_notifications.clear()
         self.withdrawals.clear()
         self.messages.clear()
+        self.finished.clear()
 
     def find_promise(self, promise_id: str) -> Promise | None:
         """The promise, wherever it is; None if there is none."""
@@ -173,7 +160,7 @@ class ShardState:
         promise = Promise(
             record.id,
             record.serial,
-            PromiseState.PENDING,
+            PENDING,
             record.timeout,
             record.created_on,
             record.param,
@@ -189,16 +176,16 @@ class ShardState:
         self.promises[promise.id] = promise
         self.promises_count += 1
         if self.tracks_changes:
-            self.changes.promises.add(promise.id)
+            self.changes.promises.append(promise.id)
         self.index_promise(promise)
         self.largest_serial = max(self.largest_serial, promise.serial)
         self.pending_count += 1
-        self.timers.append(((TimerKind.PROMISE, promise.id), promise.timeout))
+        self.promise_timers.append(promise)
         if seed is None:
             return
         task = Task(
             task_ids.invoke_id(promise.id),
-            TaskKind.INVOKE,
+            INVOKE,
             promise.id,
             promise.id,
             seed.receiver,
@@ -214,7 +201,8 @@ class ShardState:
 
     def index_promise(self, promise: Promise) -> None:
         """Note where a promise that is now in memory stands in the orders of searches."""
-        self.promise_index.append(promise.serial, promise.id)
+        if not is_reserved(promise.id):  # those are found by their tags
+            self.promise_index.append(promise.serial, promise.id)
         if promise.tags is not None:
             for tag in promise.tags.items():
                 index = self.tag_index.get(tag)
@@ -242,11 +230,14 @@ class ShardState:
 
     def promise_completed(self, record: r.PromiseCompleted) -> None:
         promise = self.promises[record.id]
-        assert promise.state is PromiseState.PENDING, "a promise completes once"
+        assert promise.state is PENDING, "a promise completes once"
+        value = record.value
+        if record.id in self.executions:
+            value = execution_state.execution_ended(self, record)
         completed = replace(
             promise,
             state=record.state,
-            value=record.value,
+            value=value,
             key_for_complete=record.key_for_complete,
             completed_on=record.completed_on,
         )
@@ -255,13 +246,13 @@ class ShardState:
         if self.retention is not None and not self.tracks_changes:
             self.retention.stays(completed)
         if self.tracks_changes:
-            self.changes.promises.add(record.id)
-        self.timers.append(((TimerKind.PROMISE, record.id), None))
+            self.changes.promises.append(record.id)
+        self.promise_timers.append(completed)
         root = self.roots.get(record.id)
         if root is not None:
             for task in list(root.tasks.values()):
                 task.completed_on = record.at
-                self._move(task, TaskState.COMPLETED)
+                self._move(task, COMPLETED)
         callbacks = self.callbacks.pop(record.id, None)
         if callbacks is not None:
             if self.tracks_changes:
@@ -271,7 +262,7 @@ class ShardState:
 
     def _fire(self, callback: Callback, at: int) -> None:
         """Turn a callback into its task; the callback's promise has completed."""
-        if callback.kind is TaskKind.RESUME:
+        if callback.kind is RESUME:
             target = self.shard_of(callback.root_id)
             if target != self.index:
                 self._post(target, r.ResumeMessage(callback, at))
@@ -315,7 +306,7 @@ class ShardState:
         self.tasks[task.id] = task
         if self.retention is not None:
             self.retention.task_began(task)
-        if task.kind is TaskKind.NOTIFY:
+        if task.kind is NOTIFY:
             self.notifications[task.id] = task
             self.new_notifications.append(task)
         else:
@@ -333,33 +324,38 @@ class ShardState:
     def timer_of(self, task: Task) -> int | None:
         """The deadline that the task needs a timer for; None if it needs none."""
         deadline = task.deadline
-        if deadline is not None and task.kind is TaskKind.INVOKE and deadline == task.timeout:
+        if deadline is not None and task.kind is INVOKE and deadline == task.timeout:
             return None  # its promise has the same timeout, and ends the task
         return deadline
 
     def _arm(self, task: Task) -> None:
         if self.tracks_changes:
             self.changes.tasks.add(task.id)
-        self.timers.append(((TimerKind.TASK, task.id), self.timer_of(task)))
+        self.timers.append(((TASK_TIMER, task.id), self.timer_of(task)))
+
+    def renew_lease(self, task: Task, expires_at: int) -> None:
+        """Let a claimed task's lease run until another time."""
+        task.expires_at = expires_at
+        self._arm(task)
 
     def _move(self, task: Task, state: TaskState) -> None:
         """Change a task's state, with everything that is counted or indexed by it."""
         was, task.state = task.state, state
-        if was is TaskState.CLAIMED:
+        if was is CLAIMED:
             self._forget_claim(task)
         if task.sending or task.stalled:
             self.withdrawals.append(task.id)
         self.settle_send(task)
         task.stalled = False
-        if task.not_before is not None and state is not TaskState.INIT:
-            self.timers.append(((TimerKind.TASK_DELAY, task.id), None))
+        if task.not_before is not None and state is not INIT:
+            self.timers.append(((DELAY_TIMER, task.id), None))
         final = task.is_final
         if final and self.retention is not None:
             self.retention.task_ended(task)
-        if task.kind is TaskKind.NOTIFY:
+        if task.kind is NOTIFY:
             if final:
                 self.notifications.pop(task.id, None)
-            elif state is TaskState.INIT:
+            elif state is INIT:
                 self.new_notifications.append(task)
         else:
             root = self.roots[task.root_id]
@@ -368,7 +364,7 @@ class ShardState:
                 del root.tasks[task.id]
             if not root.tasks:
                 del self.roots[task.root_id]
-            elif state is TaskState.INIT:
+            elif state is INIT:
                 self.queue(task)
             self.touched_roots[task.root_id] = None
         self._arm(task)
@@ -386,7 +382,7 @@ class ShardState:
     def _claim(self, task: Task, process_id: str, ttl: int, expires_at: int) -> None:
         task.ttl = ttl
         task.expires_at = expires_at
-        self._move(task, TaskState.CLAIMED)
+        self._move(task, CLAIMED)
         task.process_id = process_id
         self.claimed.setdefault(process_id, {})[task.id] = task
 
@@ -400,10 +396,10 @@ class ShardState:
     def task_enqueued(self, record: r.TaskEnqueued) -> None:
         task = self.tasks[record.id]
         task.expires_at = record.expires_at
-        self._move(task, TaskState.ENQUEUED)
+        self._move(task, ENQUEUED)
 
     def task_delivered(self, record: r.TaskDelivered) -> None:
-        self._move(self.tasks[record.id], TaskState.COMPLETED)
+        self._move(self.tasks[record.id], COMPLETED)
 
     def task_claimed(self, record: r.TaskClaimed) -> None:
         self._claim(self.tasks[record.id], record.process_id, record.ttl, record.expires_at)
@@ -415,20 +411,22 @@ class ShardState:
 
     def task_released(self, record: r.TaskReleased) -> None:
         task = self.tasks[record.id]
+        if task.root_id in self.executions:
+            execution_state.lease_ended(self, task.root_id)
         task.counter += 1
-        self._move(task, TaskState.INIT)
+        self._move(task, INIT)
         self._clear_lease(task)
 
     def task_completed(self, record: r.TaskCompleted) -> None:
         task = self.tasks[record.id]
         task.completed_on = record.at
-        self._move(task, TaskState.COMPLETED)
+        self._move(task, COMPLETED)
         self._clear_lease(task)
 
     def task_timed_out(self, record: r.TaskTimedOut) -> None:
         task = self.tasks[record.id]
         task.completed_on = task.timeout
-        self._move(task, TaskState.TIMEDOUT)
+        self._move(task, TIMEDOUT)
         self._clear_lease(task)
 
     def tasks_renewed(self, record: r.TasksRenewed) -> None:
@@ -477,7 +475,7 @@ class ShardState:
         promise = Promise(
             message.id,
             serial,
-            PromiseState.PENDING,
+            PENDING,
             message.timeout,
             at,
             message.param,
@@ -492,11 +490,11 @@ class ShardState:
         self._drop_lock(lock.resource_id)
         self.locks[lock.resource_id] = lock
         self.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
-        self.timers.append(((TimerKind.LOCK, lock.resource_id), lock.expires_at))
+        self.timers.append(((LOCK_TIMER, lock.resource_id), lock.expires_at))
 
     def lock_released(self, record: r.LockReleased) -> None:
         self._drop_lock(record.resource_id)
-        self.timers.append(((TimerKind.LOCK, record.resource_id), None))
+        self.timers.append(((LOCK_TIMER, record.resource_id), None))
 
     def _drop_lock(self, resource_id: str) -> None:
         if self.tracks_changes:
@@ -516,7 +514,7 @@ class ShardState:
                 self.changes.locks.add(resource_id)
             expires_at = saturating_add(record.at, lock.ttl)
             self.locks[resource_id] = replace(lock, expires_at=expires_at)
-            self.timers.append(((TimerKind.LOCK, resource_id), expires_at))
+            self.timers.append(((LOCK_TIMER, resource_id), expires_at))
 
     # Messages between shards
 
@@ -586,4 +584,10 @@ _APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.LocksRenewed: ShardState.locks_renewed,
     r.MessageReceived: ShardState.message_received,
     r.MessagesAcknowledged: ShardState.messages_acknowledged,
+    r.EntryWritten: entry_state.entry_written,
+    r.EntryDeleted: entry_state.entry_deleted,
+    r.ExecutionCreated: execution_state.execution_created,
+    r.ExecutionAssigned: execution_state.execution_assigned,
+    r.ExecutionReported: execution_state.execution_reported,
+    r.ExecutionReturned: execution_state.execution_returned,
 }

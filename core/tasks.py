@@ -1,8 +1,13 @@
 """What the task commands do: claim, complete, drop, renew, and delivery's reports (rest.md 5)."""
 
+from typing import Final
+
 from . import records as r
+from .catalog import is_reserved
 from .codes import Code
 from .commands import (
+    DELAY_TIMER,
+    TASK_TIMER,
     ClaimTask,
     CompleteTask,
     DropTask,
@@ -10,16 +15,24 @@ from .commands import (
     RetryTask,
     TaskNotSent,
     TaskSent,
-    TimerKind,
 )
 from .lifecycles import TASK, TaskEvent
 from .limits import saturating_add
 from .machine import DONE, EXPIRIES, Machine, decides
-from .model import Task, TaskKind, TaskState
+from .model import (
+    INIT,
+    NOTIFY,
+    Task,
+)
 from .replies import Claimed, Reply
 
+# See PENDING in model.py.
+_OK: Final = Code.OK
+_CLAIM: Final = TaskEvent.CLAIM
+_COMPLETE: Final = TaskEvent.COMPLETE
 
-def _judge(
+
+def judge(
     machine: Machine, task_id: str, counter: int, event: TaskEvent, now_ms: int
 ) -> tuple[Task | None, Code, bool]:
     """Look an event up in the life cycle: the task, the reply's code, whether it changes."""
@@ -35,7 +48,7 @@ def _judge(
 @decides(ClaimTask)
 def claim_task(machine: Machine, command: ClaimTask, now_ms: int) -> Reply:
     """Take a task's lease. The reply names the promises that the task is about."""
-    task, code, changes = _judge(machine, command.id, command.counter, TaskEvent.CLAIM, now_ms)
+    task, code, changes = judge(machine, command.id, command.counter, _CLAIM, now_ms)
     if task is None or not changes:
         return Reply(code)
     expires_at = saturating_add(now_ms, command.ttl)
@@ -49,7 +62,7 @@ def claim_task(machine: Machine, command: ClaimTask, now_ms: int) -> Reply:
 @decides(CompleteTask)
 def complete_task(machine: Machine, command: CompleteTask, now_ms: int) -> Reply:
     """Declare a claimed task done; a final one is answered as it is, whatever the counter."""
-    task, code, changes = _judge(machine, command.id, command.counter, TaskEvent.COMPLETE, now_ms)
+    task, code, changes = judge(machine, command.id, command.counter, _COMPLETE, now_ms)
     if task is None or code.status >= 400:
         return Reply(code)
     if changes:
@@ -60,7 +73,7 @@ def complete_task(machine: Machine, command: CompleteTask, now_ms: int) -> Reply
 @decides(DropTask)
 def drop_task(machine: Machine, command: DropTask, now_ms: int) -> Reply:
     """Give a claimed task back; it goes out again with the next counter."""
-    _, code, changes = _judge(machine, command.id, command.counter, TaskEvent.DROP, now_ms)
+    _, code, changes = judge(machine, command.id, command.counter, TaskEvent.DROP, now_ms)
     if changes:
         machine.emit(r.TaskReleased(command.id))
     return Reply(code)
@@ -68,16 +81,27 @@ def drop_task(machine: Machine, command: DropTask, now_ms: int) -> Reply:
 
 @decides(HeartbeatTasks)
 def heartbeat_tasks(machine: Machine, command: HeartbeatTasks, now_ms: int) -> Reply:
-    """Renew the leases of a process; those that have run out are not revived."""
+    """Renew the leases of a process; those that have run out are not revived.
+
+    Nodes report for each function task: nobody may keep a node's tasks by using its name.
+    """
+    if is_reserved(command.process_id):
+        return Reply(Code.OK)
     held = machine.state.claimed.get(command.process_id)
     if held is None:
-        return Reply(Code.OK)
+        return Reply(_OK)
     for task_id in list(held):
         machine.task(task_id, now_ms)
-    count = len(machine.state.claimed.get(command.process_id, ()))
-    if count:
+    held = machine.state.claimed.get(command.process_id, {})
+    if command.id_prefix:
+        within = [task for task in held.values() if task.root_id.startswith(command.id_prefix)]
+        for task in within:
+            expires_at = saturating_add(now_ms, task.ttl)
+            machine.emit(r.TaskClaimed(task.id, command.process_id, task.ttl, expires_at))
+        return Reply(Code.OK, count=len(within))
+    if held:
         machine.emit(r.TasksRenewed(command.process_id, now_ms))
-    return Reply(Code.OK, count=count)
+    return Reply(_OK, count=len(held))
 
 
 @decides(TaskSent)
@@ -87,7 +111,7 @@ def task_sent(machine: Machine, command: TaskSent, now_ms: int) -> Reply:
     if task is None or not task.sending or task.counter != command.counter:
         return DONE
     machine.state.settle_send(task)
-    if task.kind is TaskKind.NOTIFY:
+    if task.kind is NOTIFY:
         machine.emit(r.TaskDelivered(task.id))
     else:
         expires_at = saturating_add(now_ms, machine.options.task_claim_timeout_ms)
@@ -112,7 +136,7 @@ def retry_task(machine: Machine, command: RetryTask, now_ms: int) -> Reply:
     if task is None or not task.stalled or task.counter != command.counter:
         return DONE
     task.stalled = False
-    if task.kind is TaskKind.NOTIFY:
+    if task.kind is NOTIFY:
         machine.state.new_notifications.append(task)
     else:
         machine.state.queue(task)
@@ -127,9 +151,9 @@ def expire_task(machine: Machine, task_id: str, now_ms: int) -> None:
 def end_delay(machine: Machine, task_id: str, now_ms: int) -> None:
     """A delayed task may be sent now (tag `resonate:delay`)."""
     task = machine.task(task_id, now_ms)
-    if task is not None and task.state is TaskState.INIT and not task.sending:
+    if task is not None and task.state is INIT and not task.sending:
         machine.state.queue(task)
 
 
-EXPIRIES[TimerKind.TASK] = expire_task
-EXPIRIES[TimerKind.TASK_DELAY] = end_delay
+EXPIRIES[TASK_TIMER] = expire_task
+EXPIRIES[DELAY_TIMER] = end_delay

@@ -24,6 +24,15 @@ def check(template: str) -> str | None:
     return None
 
 
+def beginning(template: str, schedule_id: str) -> str:
+    """What the promise ids of all runs of a schedule begin with, as far as it is certain."""
+    for match in _PLACEHOLDER.finditer(template):
+        if match[1] != ".id":
+            template = template[: match.start()]
+            break
+    return expand(template, schedule_id, 0)
+
+
 def expand(template: str, schedule_id: str, timestamp_ms: int) -> str:
     """The promise id for the run of a schedule at `timestamp_ms`."""
     values = {".id": schedule_id, ".timestamp": str(timestamp_ms)}

@@ -1,12 +1,11 @@
 """What concerns the whole server: taking a snapshot of it while it runs.
 
-Whoever may do this may read everything, so all rows here ask `require_admin` first.
+Whoever may do this may read everything, so all rows here need the scope `admin`.
 """
-
-import ipaddress
 
 import structlog
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.persistence.errors import PersistenceError
 from troth.shards.snapshotter import OpenSnapshot, TooManySnapshots
@@ -14,29 +13,9 @@ from troth.shards.snapshotter import OpenSnapshot, TooManySnapshots
 from .api import Api
 from .endpoints import Call, Endpoint, Success
 from .errors import ApiError, FieldProblem
-from .requests import Request, Response
+from .requests import Response
 
 _log = structlog.get_logger(__name__)
-
-
-def require_admin(api: Api, request: Request) -> None:
-    """Raise ApiError (403) unless whoever sent a request, authenticated, may run the server.
-
-    With users, each of them may. Without, programs on this machine may: not web pages, which a
-    browser on this machine shows, and not if anonymous access from elsewhere is allowed.
-    """
-    if api.settings.basic_auth:
-        return
-    is_page = b"origin" in request.headers or b"sec-fetch-site" in request.headers
-    if api.settings.allow_anonymous or is_page or not _is_loopback(request.peer):
-        raise ApiError(Code.ADMIN_ONLY)
-
-
-def _is_loopback(peer: str | None) -> bool:
-    try:
-        return peer is not None and ipaddress.ip_address(peer).is_loopback
-    except ValueError:
-        return False
 
 
 class SnapshotStream:
@@ -71,15 +50,15 @@ class SnapshotStream:
 
 async def take_snapshot(api: Api, call: Call) -> Response:
     """POST /admin/snapshot."""
-    require_admin(api, call.request)
     if api.snapshotter is None:
         problem = "keeps everything in memory (--in-memory), so there is nothing to copy"
         raise ApiError(Code.INVALID, [FieldProblem("server", problem)])
-    try:
-        snapshot = await api.snapshotter.open()
-    except TooManySnapshots as error:
-        message = "Other snapshots are being taken. Ask again after `Retry-After`."
-        raise ApiError(Code.OVERLOADED, message=message) from error
+    async with api.audit.act(call.request, "snapshot.take"):
+        try:
+            snapshot = await api.snapshotter.open()
+        except TooManySnapshots as error:
+            message = "Other snapshots are being taken. Ask again after `Retry-After`."
+            raise ApiError(Code.OVERLOADED, message=message) from error
     return Response(
         200,
         headers=[
@@ -104,7 +83,7 @@ ENDPOINTS = (
             "users, if there are any, else for programs on the server's own machine."
         ),
         handler=take_snapshot,
+        scope=Scope.ADMIN,
         successes=(Success(200, "The file.", "Text", "application/octet-stream"),),
-        refusals=(Code.ADMIN_ONLY,),
     ),
 )

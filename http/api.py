@@ -1,24 +1,36 @@
 """What handlers work with: the shards, the polls, the settings, and whether the server is ready."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from troth.core.codes import Code
 from troth.core.commands import Command
+from troth.core.executions import Execution, Usage
+from troth.core.limits import RESULT_WAITS_LIMIT_COUNT
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
+from troth.shards.clock import SystemClock
+from troth.shards.endings import Endings
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
+from troth.shards.placement import Placement
 from troth.shards.polls import Polls
 from troth.shards.retention import Sweeper
+from troth.shards.shards import EntryKind
 from troth.shards.snapshotter import Snapshotter
 
+from .attempts import Attempts
+from .audit import AuditLog
+from .credentials import Directory
 from .errors import ApiError
 from .fields import RequestLimits
 from .metrics import Metrics
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .builder import Builder
 
 VERSION_HEADER_VALUE = b"0.8.2"
 """What some SDKs look for in `Resonate-Version` (decisions.md 1)."""
@@ -43,6 +55,7 @@ class Shards(Protocol):
         tags: Mapping[str, str],
         limit_count: int,
         before_serial: int | None,
+        id_prefix: str = "",
     ) -> tuple[list[Promise], int | None]:
         """Find promises, newest first, and say where the next page starts."""
         ...
@@ -53,15 +66,46 @@ class Shards(Protocol):
         tags: Mapping[str, str],
         limit_count: int,
         before_serial: int | None,
+        id_prefix: str = "",
     ) -> tuple[list[Schedule], int | None]:
         """Find schedules, newest first, and say where the next page starts."""
         ...
 
-    async def heartbeat_tasks(self, process_id: str) -> int:
+    async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
+        """Collect the catalog's entries of a type, of one account or all (None), oldest first."""
+        ...
+
+    async def ask_each(self, commands: Sequence[Command]) -> list[Reply]:
+        """Carry out commands at the same time. Raises ShardsError."""
+        ...
+
+    async def search_executions(
+        self,
+        account_id: str,
+        function_id: str | None,
+        limit_count: int,
+        before_serial: int | None,
+    ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
+        """Find an account's function tasks, newest first, and say where the next page starts."""
+        ...
+
+    def unfinished_executions(self) -> Iterable[Execution]:
+        """Look at all function tasks that are not finished."""
+        ...
+
+    async def usage(self, account_id: str | None) -> dict[str, Usage]:
+        """Collect how often the functions of an account, or of all (None), were run."""
+        ...
+
+    async def delete_archives(self, promise_ids: Iterable[str]) -> int:
+        """Delete archives of builds for good, and count those that were there."""
+        ...
+
+    async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the tasks of a process and count them."""
         ...
 
-    async def heartbeat_locks(self, process_id: str) -> int:
+    async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the locks of a process and count them."""
         ...
 
@@ -93,8 +137,9 @@ class Api:
     """Everything a handler may use. One per process.
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
-    back for one request. `statistics` has a further source of numbers for `/metrics`, by name.
-    `snapshotter` is None if nothing is kept on disk, `sweeper` until the server is ready.
+    back for one request. `now_ms` is the shards' clock. `statistics` has a further source of
+    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`,
+    `builder` and `placement` until the server is ready.
     """
 
     settings: Settings
@@ -102,21 +147,31 @@ class Api:
     shards: Shards
     polls: Polls
     hold: Callable[[], HeldMessages]
+    now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
     statistics: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
+    builder: "Builder | None" = None
+    placement: Placement | None = None
+    endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
+    directory: Directory = field(init=False)
+    audit: AuditLog = field(init=False)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive the request limits from the settings."""
+        """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
+        attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
+        self.directory = Directory(self.settings.basic_auth, attempts, self.now_ms)
+        self.audit = AuditLog(self.now_ms)
         self.metrics = Metrics(
             {
                 "shards": self.shards.statistics,
                 "polls": self.polls.statistics,
+                "failed_attempts": attempts.statistics,
                 **self.statistics,
             }
         )
@@ -128,6 +183,12 @@ class Api:
             value_header_limit_bytes=self.settings.value_header_limit_bytes,
             body_limit_bytes=self.settings.body_limit_bytes,
         )
+
+    @property
+    def function_placement(self) -> Placement:
+        """Where function tasks go. Only while the server is ready."""
+        assert self.placement is not None, "handlers run only when there is one"
+        return self.placement
 
     def refuse_unless_ready(self) -> None:
         """Raise ApiError (503) while the server starts or stops."""

@@ -1,49 +1,140 @@
-"""Who is asking: the one function that every way in uses before it does anything for a client.
+"""Who is asking, and may they: the one function that every way in uses before anything else.
 
-With `basic_auth` empty everybody may. Otherwise HTTP Basic users, compared in constant time, so
-that nobody learns a password, or that a user exists, from how long a refusal takes. Further kinds
-of credentials are further branches of `authenticate`.
+While the server has neither users (setting `basic_auth`) nor accounts, everybody may use the
+promise API, and programs on this machine may run the server; `/v1` always needs a token. Otherwise
+every endpoint that is not public needs one of these in the header `Authorization`:
+
+- `Bearer TOKEN`, or the token alone;
+- `Basic`, with a user's name and password, or with a token as the password (the user name is not
+  looked at) or as the user name of an empty password: for clients that can do nothing else;
+- the operator's key, in the place of a token.
+
+Whatever is wrong with credentials, the answer is the same, and takes as long. Too many failures
+from one address: see `attempts.py`.
 """
 
 import base64
 import binascii
-import hashlib
-import hmac
-from collections.abc import Mapping
+import ipaddress
+from typing import TYPE_CHECKING, Final
 
 from troth.core.codes import Code
 
+from .api import Api
+from .credentials import Directory
 from .errors import ApiError
+from .principals import ACCOUNT_SCOPES, ANONYMOUS, LOCAL, Principal
+from .requests import Request
 
-ANONYMOUS = ""
-_CHALLENGE = (b"www-authenticate", b'Basic realm="Authorization Required", charset="UTF-8"')
+if TYPE_CHECKING:
+    from .endpoints import Endpoint
+
+_REALM: Final = b'realm="Authorization Required"'
+_CHALLENGE: Final = (
+    b"www-authenticate",
+    b"Basic " + _REALM + b', charset="UTF-8", Bearer ' + _REALM,
+)
 
 
-def authenticate(headers: Mapping[bytes, bytes], basic_auth: Mapping[str, str]) -> str:
-    """Return the user's name, `ANONYMOUS` if none is needed. Raises ApiError (401)."""
-    if not basic_auth:
+def authenticate(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
+    """Say who sent a request for an endpoint that is not public, if they may.
+
+    Raises ApiError: 401 for strangers, 403 if they may not, 429 after too many failures, 503 while
+    it is not known yet who has an account.
+    """
+    if endpoint.is_open and api.directory.is_open:
         return ANONYMOUS
-    user, password = _basic_credentials(headers.get(b"authorization", b""))
-    known = basic_auth.get(user)
-    # The unknown user's password is compared too, with something that never matches.
-    expected = _digest(known if known is not None else "")
-    if hmac.compare_digest(_digest(password), expected) and known is not None:
-        return user
+    principal = _identified(api, request, endpoint)
+    _refuse_unless_allowed(principal, endpoint)
+    return principal
+
+
+def _identified(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
+    directory = api.directory
+    authorization = request.headers.get(b"authorization")
+    principal = None
+    if authorization:
+        principal = _bearer_of(directory, request.peer, authorization)
+        if principal is not None:
+            return principal
+    if directory.is_open and not endpoint.needs_account:
+        # Only what is for administrators comes here.
+        _refuse_unless_local(api, request)
+        return LOCAL
+    if not directory.is_loaded and (authorization or not directory.has_users):
+        raise ApiError(Code.STARTING)
+    if authorization:
+        directory.attempts.failed(request.peer)
     raise ApiError(Code.UNAUTHORIZED, headers=[_CHALLENGE])
 
 
-def _basic_credentials(authorization: bytes) -> tuple[str, str]:
-    """User and password; both empty, which matches nobody, if the header is unusable."""
-    scheme, _, encoded = authorization.partition(b" ")
-    if scheme.lower() != b"basic":
-        return "", ""
+def _bearer_of(directory: Directory, peer: str | None, authorization: bytes) -> Principal | None:
+    """Whose credentials these are. Raises ApiError (429)."""
+    scheme, separator, rest = authorization.partition(b" ")
+    name = scheme.lower()
+    if name == b"basic" and separator:
+        user, password = _decoded(rest)
+        secret = password or user
+    else:
+        user = password = ""
+        secret = _text(rest.strip(b" ") if name == b"bearer" and separator else authorization)
+    principal = directory.operator(secret)
+    if principal is not None:
+        return principal
+    wait_ms = directory.attempts.wait_ms(peer)
+    if wait_ms:
+        directory.attempts.refused()
+        seconds = str(-(-wait_ms // 1000)).encode()
+        raise ApiError(Code.TOO_MANY_ATTEMPTS, headers=[(b"retry-after", seconds)])
+    principal = directory.bearer(secret)
+    if principal is None and user:
+        principal = directory.user(user, password)
+    return principal
+
+
+def _decoded(encoded: bytes) -> tuple[str, str]:
+    """User and password; both empty, which match nobody, if they cannot be read."""
     try:
-        decoded = base64.b64decode(encoded.strip(), validate=True).decode()
+        decoded = base64.b64decode(encoded.strip(b" "), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return "", ""
     user, _, password = decoded.partition(":")
     return user, password
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+def _text(secret: bytes) -> str:
+    """What was shown, as text; empty, which matches nobody, if it is none."""
+    return secret.decode() if secret.isascii() else ""
+
+
+def _refuse_unless_allowed(principal: Principal, endpoint: "Endpoint") -> None:
+    scope = endpoint.scope
+    if endpoint.or_scope is not None and endpoint.or_scope in principal.scopes:
+        scope = endpoint.or_scope
+    if scope is None or scope not in principal.scopes:
+        missing = "" if scope is None else f" the scope `{scope.value}`"
+        message = f"What the request came with lacks{missing}, which this needs."
+        raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
+    if scope in ACCOUNT_SCOPES and not principal.account_id:
+        message = (
+            "Users of the setting `basic_auth` have no account. This needs a token, which has."
+        )
+        raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
+
+
+def _refuse_unless_local(api: Api, request: Request) -> None:
+    """Raise ApiError (403) unless a request without credentials may run the server.
+
+    Programs on this machine may: not web pages, which a browser on this machine shows, and not if
+    anonymous access from elsewhere is allowed.
+    """
+    is_page = b"origin" in request.headers or b"sec-fetch-site" in request.headers
+    if api.settings.allow_anonymous or is_page or not _is_loopback(request.peer):
+        raise ApiError(Code.ADMIN_ONLY)
+
+
+def _is_loopback(peer: str | None) -> bool:
+    try:
+        return peer is not None and ipaddress.ip_address(peer).is_loopback
+    except ValueError:
+        return False

@@ -24,11 +24,14 @@ COMMANDS: Final = {
     "schedules": "cli_schedules:schedules",
     "locks": "cli_locks:locks",
     "tree": "cli_tree:tree",
+    "account": "cli_account:account",
+    "token": "cli_token:token",
     "log": "cli_log:log",
     "snapshot": "cli_snapshot:snapshot",
     "data": "cli_data:data",
     "export": "cli_export:export",
     "import": "cli_import:import_command",
+    "node": "cli_node:node_command",
     "bench": ".bench.command:bench",  # relative to this package's parent
 }
 """Every command with the module beside this one that has it, in the order of the help text."""

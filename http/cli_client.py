@@ -29,7 +29,13 @@ _SHOWN_TEXT_COUNT: Final = 300
 _ERROR_NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
 
 HINTS: Final[Mapping[int, str]] = {
-    Code.UNAUTHORIZED: "Give --user and --password, or set TROTH_USER and TROTH_PASSWORD.",
+    Code.UNAUTHORIZED: (
+        "Give --token, or --user and --password; or set TROTH_TOKEN, or TROTH_USER and "
+        "TROTH_PASSWORD."
+    ),
+    Code.FORBIDDEN_SCOPE: "`troth token create ACCOUNT --scope SCOPE` makes one that may.",
+    Code.ACCOUNT_NOT_FOUND: "`troth account list` shows all.",
+    Code.TOKEN_NOT_FOUND: "`troth token list` shows the ids of all.",
     Code.PROMISE_RESOLVED: "`troth promises get ID` shows its value.",
     Code.PROMISE_REJECTED: "`troth promises get ID` shows its value.",
     Code.PROMISE_CANCELED: "`troth promises get ID` shows its value.",
@@ -37,7 +43,9 @@ HINTS: Final[Mapping[int, str]] = {
     Code.SCHEDULE_NOT_FOUND: "`troth schedules search 'PREFIX*'` finds ids.",
     Code.PROMISE_EXISTS: "Choose another id, or give the --idempotency-key it was created with.",
     Code.SCHEDULE_EXISTS: "Choose another id, or delete the schedule that has it first.",
-    Code.ADMIN_ONLY: "Run this on the server's own machine, or give the server users (basic_auth).",
+    Code.ADMIN_ONLY: (
+        "Run this on the server's own machine, or give the server an account (`troth account add`)."
+    ),
     Code.PATH_NOT_FOUND: "Does --server name the server's API address, without a path of its own?",
 }
 """What somebody at the command line can do about a refusal, by code."""
@@ -79,7 +87,9 @@ class UnreachableError(click.ClickException):
 class Client:
     """Talks to one server over one connection. Used in a `with` block."""
 
-    def __init__(self, server: str, user: str | None, password: str | None) -> None:
+    def __init__(
+        self, server: str, user: str | None, password: str | None, token: str | None = None
+    ) -> None:
         """`server` is a URL or `HOST:PORT`. Raises click.UsageError if it cannot be one."""
         url = server if "://" in server else f"http://{server}"
         try:
@@ -91,6 +101,13 @@ class Client:
             raise _bad_server("it must be http:// or https:// and a host")
         if (user is None) != (password is None):
             raise click.UsageError("--user and --password belong together: give both or neither.")
+        if user is not None and token is not None:
+            raise click.UsageError("--token and --user exclude each other: give one of them.")
+        if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+            raise click.UsageError("--token (or TROTH_TOKEN): it holds what no token holds.")
+        headers = {"accept": "application/json", "user-agent": "troth"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
         bracketed = f"[{host}]" if ":" in host else host
         self.shown_url = f"{parts.scheme}://{bracketed}" + (f":{port}" if port else "")
         try:
@@ -101,7 +118,7 @@ class Client:
                 # A proxy cannot reach what only this machine can.
                 trust_env=not _is_loopback(host),
                 timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-                headers={"accept": "application/json", "user-agent": "troth"},
+                headers=headers,
             )
             self._base = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL as error:
@@ -224,6 +241,15 @@ def _segment(text: str) -> str:
     return quote(text, safe=":@!$&'()*+,;=~")
 
 
+def is_loopback(server: str) -> bool:
+    """Whether a server that `Client` takes is on this machine."""
+    url = server if "://" in server else f"http://{server}"
+    try:
+        return _is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+
+
 def _bad_server(reason: str) -> click.UsageError:
     return click.UsageError(f"--server (or TROTH_SERVER): {reason}. Example: {DEFAULT_SERVER}")
 
@@ -252,7 +278,7 @@ def _refusal(answer: Answer, response: httpx.Response) -> str:
             lines.append(_EXPLANATIONS.get(code, ""))
     hint = HINTS.get(code, "")
     retry_after = response.headers.get("retry-after")
-    if retry_after and answer.status == 503:
+    if retry_after and answer.status in {429, 503}:
         hint = f"Try again after {retry_after} s."
     if hint:
         lines.append(f"Hint: {hint}")

@@ -64,6 +64,8 @@ def _text(statistics: DataStatistics) -> str:
             ("callbacks", str(counts["callbacks"])),
             ("schedules", str(counts["schedules"])),
             ("locks", str(counts["locks"])),
+            ("entries of the catalog", str(counts["entries"])),
+            ("unfinished function tasks", str(counts["executions"])),
             (
                 "checkpoints",
                 f"{statistics.checkpoint_bytes} bytes, up to record "

@@ -128,7 +128,7 @@ DURATION: Final = Duration()
 
 
 CONNECTION_SECTION: Final = "Connection and output"
-_CONNECTION_OPTIONS: Final = frozenset({"server", "user", "password", "as_json"})
+_CONNECTION_OPTIONS: Final = frozenset({"server", "user", "password", "token", "as_json"})
 
 
 class ServerCommand(click.Command):
@@ -171,32 +171,43 @@ def together(*decorators: Callable[[Any], Any]) -> Callable[[Decorated], Decorat
     return decorate
 
 
-connection_options: Final = together(
-    click.option(
-        "--server",
-        envvar="TROTH_SERVER",
-        default=DEFAULT_SERVER,
-        show_default=True,
-        metavar="URL",
-        help="The server's API address [environment: TROTH_SERVER].",
-    ),
-    click.option(
-        "--user", envvar="TROTH_USER", metavar="NAME", help="User name [environment: TROTH_USER]."
-    ),
-    click.option(
-        "--password",
-        envvar="TROTH_PASSWORD",
-        metavar="TEXT",
-        help="Password; others can read command lines, so better in the environment "
-        "[TROTH_PASSWORD].",
-    ),
-    click.option(
-        "--json",
-        "as_json",
-        is_flag=True,
-        help="Print the server's JSON answer on one line, for scripts; nothing if it is empty.",
-    ),
-)
+def connection_options_of(default_server: str | None) -> Callable[[Decorated], Decorated]:
+    """The options of the connection; without a default, `server` is None unless it is given."""
+    return together(
+        click.option(
+            "--server",
+            envvar="TROTH_SERVER",
+            default=default_server,
+            show_default=default_server is not None,
+            metavar="URL",
+            help="The server's API address [environment: TROTH_SERVER].",
+        ),
+        click.option(
+            "--token",
+            envvar="TROTH_TOKEN",
+            metavar="TEXT",
+            help="Token; others can read command lines, so better in the environment "
+            "[TROTH_TOKEN].",
+        ),
+        click.option(
+            "--user",
+            envvar="TROTH_USER",
+            metavar="NAME",
+            help="User name, of servers with users [environment: TROTH_USER].",
+        ),
+        click.option(
+            "--password",
+            envvar="TROTH_PASSWORD",
+            metavar="TEXT",
+            help="Password of that user, better in the environment [TROTH_PASSWORD].",
+        ),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            help="Print the server's JSON answer on one line, for scripts; nothing if it is empty.",
+        ),
+    )
 
 
 def server_command(command: Callable[..., None]) -> Callable[..., None]:
@@ -204,18 +215,31 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_session(
-        server: str, user: str | None, password: str | None, as_json: bool, **arguments: Any
+        server: str,
+        user: str | None,
+        password: str | None,
+        token: str | None,
+        as_json: bool,
+        **arguments: Any,
     ) -> None:
-        with Client(server, user, password) as client:
-            try:
-                command(Session(client, as_json), **arguments)
-            except RefusedError as refusal:
-                if as_json and refusal.answer.text:
-                    # A script finds the answer where it looks for answers, also for a refusal.
-                    emit(one_line(refusal.answer.text))
-                raise
+        session = Session(Client(server, user, password, token), as_json)
+        run_session(session, command, arguments)
 
-    return connection_options(with_session)
+    return connection_options_of(DEFAULT_SERVER)(with_session)
+
+
+def run_session(
+    session: Session, command: Callable[..., None], arguments: Mapping[str, Any]
+) -> None:
+    """Call a command with its session, and close the connection."""
+    with session.client:
+        try:
+            command(session, **arguments)
+        except RefusedError as refusal:
+            if session.as_json and refusal.answer.text:
+                # A script finds the answer where it looks for answers, also for a refusal.
+                emit(one_line(refusal.answer.text))
+            raise
 
 
 value_options: Final = together(

@@ -36,6 +36,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "url",
         "allow_anonymous",
         "basic_auth",
+        "failed_attempts_limit_count",
         "cors_allow_origin",
     ),
     "Log": ("log_level", "log_format"),
@@ -80,7 +81,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 OTHER: Final = "Other"
 
-CLIENT_VARIABLES: Final = ("TROTH_SERVER", "TROTH_USER", "TROTH_PASSWORD")
+CLIENT_VARIABLES: Final = ("TROTH_SERVER", "TROTH_TOKEN", "TROTH_USER", "TROTH_PASSWORD")
 """What the commands that talk to a server read from the environment; see `cli_client`."""
 
 

@@ -25,10 +25,14 @@ _PREFLIGHT_AGE_SECONDS = b"600"
 
 
 class Cors:
-    """The rule for one server. `origins` is the setting `cors_allow_origin`; `*` means any."""
+    """The rule for one server. `origins` is the setting `cors_allow_origin`; `*` means any.
+
+    `is_off` says that no origins are configured: then no answer gets a header from here.
+    """
 
     def __init__(self, origins: Sequence[str]) -> None:
         """Take the configured origins."""
+        self.is_off = not origins
         self._any = "*" in origins
         self._origins = frozenset(origin.encode().lower() for origin in origins)
 
@@ -49,8 +53,12 @@ class Cors:
             *vary,
         ]
 
-    def refuse_foreign_write(self, method: str, request_headers: Mapping[bytes, bytes]) -> None:
-        """Raise ApiError (403) for a write from a page of an origin that is not allowed."""
+    def refuse_foreign(self, method: str, request_headers: Mapping[bytes, bytes]) -> None:
+        """Raise ApiError (403) for a request from a page of an origin that is not allowed."""
+        self._refuse_foreign_write(method, request_headers)
+        self.headers(request_headers)
+
+    def _refuse_foreign_write(self, method: str, request_headers: Mapping[bytes, bytes]) -> None:
         origin = request_headers.get(b"origin")
         if origin is None or method == "GET" or self._any:
             return

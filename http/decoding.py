@@ -5,40 +5,21 @@ Decoding stops at the first thing that cannot be read; validation (`fields.probl
 """
 
 import binascii
-import functools
 import re
 from collections.abc import Mapping
-from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from troth.core import limits as core_limits
-from troth.core.codes import Code
 from troth.core.limits import INTEGER_MAX, INTEGER_MIN
 from troth.core.model import EMPTY_VALUE, Fence, Json, Trace, Value
 
-from .errors import ApiError, invalid
-from .fields import RequestLimits, canonical_base64, problems
+from .errors import invalid
 from .schemas import ValueBody
 
-Body = TypeVar("Body", bound=Struct)
-
-_TYPE_ERROR = re.compile(
-    r"Expected `(?P<wanted>.+?)`, got `(?P<given>.+?)`(?: - at `\$(?P<path>.*)`)?$"
-)
-_PLACE = re.compile(r" - at `\$(?P<path>.*)`$")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,32}", re.ASCII)
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{2}")
-_TYPE_NAMES = {
-    "int": "an integer",
-    "float": "a number with a fraction or exponent",
-    "str": "a string",
-    "object": "an object",
-    "array": "an array",
-    "bool": "a boolean",
-    "null": "null",
-}
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
 
@@ -55,54 +36,6 @@ class CallHeaders(Struct, frozen=True):
 NO_HEADERS = CallHeaders()
 
 
-@functools.cache
-def _decoder(body: type[Body]) -> "msgspec.json.Decoder[Body | None]":
-    return msgspec.json.Decoder(body | None)
-
-
-def decode_body(body: type[Body], content: bytes, limits: RequestLimits) -> Body:
-    """Decode and check a JSON body. A body of `null` counts as `{}`. Raises ApiError."""
-    if not content:
-        raise invalid("body", "is empty; a JSON object is required")
-    try:
-        if not content.isascii():
-            content.decode()  # the decoder does not look into keys and values that it skips
-        decoded = _decoder(body).decode(content)
-    except UnicodeDecodeError as error:
-        raise invalid("body", f"is not UTF-8 (byte {error.start})") from error
-    except RecursionError as error:
-        raise invalid("body", "is nested too deeply") from error
-    except msgspec.ValidationError as error:
-        raise _type_problem(str(error)) from error
-    except msgspec.DecodeError as error:
-        raise invalid("body", f"is not one JSON object ({error})") from error
-    if decoded is None:
-        decoded = body()
-    found = problems(decoded, limits)
-    if found:
-        raise ApiError(Code.INVALID, found)
-    return decoded
-
-
-def _type_problem(message: str) -> ApiError:
-    match = _TYPE_ERROR.match(message)
-    if match is None:
-        place = _PLACE.search(message)
-        return invalid(
-            _field_of(place["path"]) if place else "body", _PLACE.sub("", message).lower()
-        )
-    wanted = " or ".join(
-        _TYPE_NAMES.get(name, name) for name in match["wanted"].split(" | ") if name != "null"
-    )
-    given = _TYPE_NAMES.get(match["given"], match["given"])
-    return invalid(_field_of(match["path"] or ""), f"given {given}; allowed is {wanted}")
-
-
-def _field_of(path: str) -> str:
-    field = path.removeprefix(".").replace("[...]", "")
-    return field or "body"
-
-
 def receiver(raw: msgspec.Raw) -> Json:
     """Decode a receiver that `AnyJson` has accepted."""
     decoded: Json = msgspec.json.decode(raw)
@@ -110,23 +43,15 @@ def receiver(raw: msgspec.Raw) -> Json:
 
 
 def value(body: ValueBody | None) -> Value:
-    """The param or value that a body describes; empty parts are left out."""
+    """The param or value that a decoded body describes; empty parts are left out."""
     if body is None or (not body.headers and not body.data):
         return EMPTY_VALUE
-    return Value(
-        headers=string_map(body.headers),
-        data=canonical_base64(body.data) if body.data else None,
-    )
+    return Value(string_map(body.headers), body.data or None)
 
 
 def string_map(entries: Mapping[str, str | None] | None) -> dict[str, str] | None:
-    """Tags or headers, sorted by name as answers show them; None if there are none."""
-    if not entries:
-        return None
-    if len(entries) == 1:
-        ((key, entry),) = entries.items()
-        return {key: entry or ""}
-    return {key: entries[key] or "" for key in sorted(entries)}
+    """Tags or headers; None if there are none."""
+    return {key: entry or "" for key, entry in entries.items()} if entries else None
 
 
 # --- headers --------------------------------------------------------------------------------------

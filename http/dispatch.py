@@ -14,30 +14,36 @@ from troth.core import limits as core_limits
 from troth.core.codes import Code
 
 from . import decoding
-from .api import VERSION_HEADER_VALUE, Api
+from .api import VERSION_HEADER_VALUE, Api, Readiness
 from .authentication import authenticate
+from .bodies import BodyDecoder
 from .cors import Cors
 from .decoding import NO_HEADERS, CallHeaders
 from .endpoints import Call, Endpoint, Header
 from .errors import ApiError, error_response
 from .requests import Request, Response
 from .router import Match, Router
+from .streams import limited
 
 _REQUEST_ID_LIMIT_BYTES = 256
 _log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """Answers requests of one port with the endpoints of its table."""
+    """Answers requests of one port with the endpoints of its table.
 
-    def __init__(
-        self, api: Api, endpoints: tuple[Endpoint, ...], handlers_api: Api | None = None
-    ) -> None:
-        """Compile the table. `handlers_api`, if given, is what handlers get in place of `api`."""
-        self._api = api
-        self._handlers_api = handlers_api or api
-        self._router = Router(endpoints)
+    `is_plain` says that `finish` adds nothing but the headers that every answer has.
+    """
+
+    def __init__(self, api: Api, endpoints: tuple[Endpoint, ...]) -> None:
+        """Compile the table."""
+        self.api = api
+        self.router = Router(endpoints)
+        self._bodies = {
+            row.name: BodyDecoder(row.body, api.limits) for row in endpoints if row.body
+        }
         self._cors = Cors(api.settings.cors_allow_origin)
+        self.is_plain = self._cors.is_off
 
     async def answer(self, request: Request) -> Response:
         """Answer a request. Raises nothing but cancellation."""
@@ -52,7 +58,7 @@ class Dispatcher:
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """Make the answer to a refused request; a browser may read it if its origin is allowed."""
-        response = error_response(error, self._api.url, request.id)
+        response = error_response(error, self.api.url, request.id)
         if error.code is not Code.ORIGIN_FORBIDDEN:
             # To an origin that may not read the answer, no header says that it may.
             with contextlib.suppress(ApiError):
@@ -64,7 +70,7 @@ class Dispatcher:
         if preflight is not None:
             return _marked(request, preflight)
         try:
-            match = self._router.match(request.method, request.raw_path)
+            match = self.router.match(request.method, request.raw_path)
         except ApiError as error:
             if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
                 return _marked(request, Response(204, headers=list(error.headers)))
@@ -73,23 +79,33 @@ class Dispatcher:
 
     async def carry_out(self, request: Request, match: Match) -> Response:
         """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
+        call = self.admit(request, match)
+        return self.finish(request, await match.endpoint.handler(self.api, call))
+
+    def admit(self, request: Request, match: Match) -> Call:
+        """Check and decode a request: what comes before its handler. Raises ApiError."""
         endpoint = match.endpoint
         request.endpoint = endpoint.name
-        self._cors.refuse_foreign_write(request.method, request.headers)
-        cors_headers = self._cors.headers(request.headers)
+        if b"origin" in request.headers:
+            self._cors.refuse_foreign(request.method, request.headers)
         if not endpoint.public:
-            authenticate(request.headers, self._api.settings.basic_auth)
-        if endpoint.sheltered:
-            self._api.refuse_unless_ready()
-        headers = _call_headers(endpoint, request)
+            request.principal = authenticate(self.api, request, endpoint)
+        if endpoint.sheltered and self.api.readiness is not Readiness.READY:
+            self.api.refuse_unless_ready()
+        headers = NO_HEADERS
+        if not endpoint.reads_raw.isdisjoint(request.headers):
+            headers = _call_headers(endpoint, request)
         body = None
         if endpoint.body is not None:
-            body = decoding.decode_body(endpoint.body, request.body, self._api.limits)
-        response = await endpoint.handler(
-            self._handlers_api, Call(request, match.values, headers, body)
-        )
-        if cors_headers:
-            response.headers += cors_headers
+            body = self._bodies[endpoint.name].decode(request.body)
+        return Call(request, match.values, headers, body)
+
+    def finish(self, request: Request, response: Response) -> Response:
+        """Add to a handler's answer what comes after it: headers, and an end to its stream."""
+        if response.stream is not None:
+            response.stream = limited(response.stream, self.api.directory, request.principal)
+        if not self.is_plain:
+            response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
 
 
@@ -117,8 +133,6 @@ def request_id(given: bytes | None) -> str:
 
 def _call_headers(endpoint: Endpoint, request: Request) -> CallHeaders:
     reads, headers = endpoint.reads, request.headers
-    if endpoint.reads_raw.isdisjoint(headers):
-        return NO_HEADERS
     return CallHeaders(
         idempotency_key=decoding.text_header(
             headers, "Idempotency-Key", core_limits.IDEMPOTENCY_KEY_LIMIT_BYTES

@@ -10,16 +10,17 @@ JSON null counts as absent; "required" means: not absent, not "", not 0 (rest.md
 import binascii
 import functools
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from troth.core import limits as core_limits
 from troth.core.limits import INTEGER_MAX, INTEGER_MIN
 
 from .errors import FieldProblem
 
+Body = TypeVar("Body", bound=Struct)
 Schema = dict[str, Any]
 
 JSON_SCHEMA: Schema = {
@@ -75,6 +76,14 @@ class Field:
         """Say what is wrong with a value that has the right type; None if nothing is."""
         raise NotImplementedError
 
+    def strict(self, limits: RequestLimits) -> Any:
+        """A type of which the decoder takes nothing that `check` refuses; None if there is none.
+
+        It may refuse what `check` accepts: then the body is decoded and checked the long way. What
+        it says is about values: null is added to it for a field that may be absent.
+        """
+        return None
+
     def schema(self, limits: RequestLimits) -> Schema:
         """Describe exactly what is accepted, as JSON Schema."""
         raise NotImplementedError
@@ -109,6 +118,12 @@ class Text(Field):
                 return f"is {length_bytes} bytes long; allowed are at most {limit_bytes}"
         return None
 
+    def strict(self, limits: RequestLimits) -> Any:
+        """Short enough even if every character has four bytes."""
+        limit_bytes = limits.id_limit_bytes if self.limit_bytes is None else self.limit_bytes
+        most = limit_bytes // 4 if limit_bytes else None
+        return Annotated[str, Meta(min_length=1 if self.required else None, max_length=most)]
+
     def schema(self, limits: RequestLimits) -> Schema:
         """A string; null only if it may be absent."""
         limit_bytes = limits.id_limit_bytes if self.limit_bytes is None else self.limit_bytes
@@ -134,8 +149,12 @@ class Choice(Field):
         if not value:
             return f"is required; allowed are {allowed}"
         if value.upper() not in self.choices:
-            return f"given {_shown(value)}; allowed are {allowed}"
+            return f"given {shown(value)}; allowed are {allowed}"
         return None
+
+    def strict(self, limits: RequestLimits) -> Any:
+        """The words as they are listed."""
+        return Literal[self.choices]
 
     def schema(self, limits: RequestLimits) -> Schema:
         """A pattern, since case does not matter."""
@@ -162,6 +181,11 @@ class Integer(Field):
             return f"given {value}; allowed is {self.minimum} or more"
         return None
 
+    def strict(self, limits: RequestLimits) -> Any:
+        """The same, but nothing below zero if it is required."""
+        least = max(self.minimum, 1) if self.required else self.minimum
+        return Annotated[int, Meta(ge=least, le=INTEGER_MAX)]
+
     def schema(self, limits: RequestLimits) -> Schema:
         """An integer; OpenAPI's format names the 64 bits."""
         schema: Schema = {
@@ -182,6 +206,10 @@ class Flag(Field):
     def check(self, value: bool | None, limits: RequestLimits) -> str | None:
         """Both are fine."""
         return "is required" if self.required and value is None else None
+
+    def strict(self, limits: RequestLimits) -> Any:
+        """Both are fine."""
+        return bool
 
     def schema(self, limits: RequestLimits) -> Schema:
         """A boolean; null only if it may be absent."""
@@ -205,10 +233,16 @@ class StringMap(Field):
             length_bytes = size_bytes(key) + size_bytes(entry or "")
             if length_bytes > limit_bytes:
                 return (
-                    f"the entry {_shown(key)} is {length_bytes} bytes long with its key; "
+                    f"the entry {shown(key)} is {length_bytes} bytes long with its key; "
                     f"allowed are at most {limit_bytes}"
                 )
         return None
+
+    def strict(self, limits: RequestLimits) -> Any:
+        """Each key and each entry within half of what both may have together."""
+        limit_count, limit_bytes = self._limits(limits)
+        text = Annotated[str, Meta(max_length=limit_bytes // 8)]
+        return Annotated[dict[text, text | None], Meta(max_length=limit_count)]
 
     def schema(self, limits: RequestLimits) -> Schema:
         """An object; a null entry is read as an empty string."""
@@ -240,6 +274,10 @@ class Base64(Field):
         except ValueError as error:
             return f"must be standard base64 with padding ({error})"
         return None
+
+    def strict(self, limits: RequestLimits) -> Any:
+        """The decoder's own base64, which takes no line breaks; `canonical_base64` follows."""
+        return bytes
 
     def schema(self, limits: RequestLimits) -> Schema:
         """A pattern rather than `contentEncoding`, which validators ignore."""
@@ -285,6 +323,10 @@ class Nested(Field):
     def check(self, value: Struct | None, limits: RequestLimits) -> str | None:
         """Nothing: `problems` descends into it."""
         return None
+
+    def strict(self, limits: RequestLimits) -> Any:
+        """The strict form of the inner body."""
+        return strict_body(self.body, limits)
 
     def schema(self, limits: RequestLimits) -> Schema:
         """The schema of the inner body."""
@@ -350,6 +392,30 @@ def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[Fiel
     return found
 
 
+def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
+    """A kind of body of which the decoder takes only what `problems` finds nothing wrong with.
+
+    None if a field has no strict type. Base64 is `bytes` in it; see `canonical_base64`.
+    """
+    fields: list[tuple[str, Any, Any]] = []
+    for attribute, name, marker in rules(body):
+        strict = marker.strict(limits) if _is_as_strict_as_checked(type(marker)) else None
+        if strict is None:
+            return None
+        if marker.may_be_absent:
+            fields.append((attribute, strict | None, msgspec.field(default=None, name=name)))
+        else:
+            fields.append((attribute, strict, msgspec.field(name=name)))
+    made: Any = msgspec.defstruct(f"Strict{body.__name__}", fields, bases=(body,), kw_only=True)
+    return cast("type[Body]", made)
+
+
+def _is_as_strict_as_checked(kind: type[Field]) -> bool:
+    """Whether a kind's `strict` was written for its `check`, not for that of a kind it extends."""
+    says_which = next(one for one in kind.__mro__ if {"check", "strict"} & vars(one).keys())
+    return "strict" in vars(says_which)
+
+
 @functools.cache
 def _has_required(body: type[Struct]) -> bool:
     return any(marker.required for _, _, marker in rules(body))
@@ -388,14 +454,15 @@ def decode_base64(text: str) -> bytes:
         raise ValueError("there are characters outside ASCII")
     if "\n" in text or "\r" in text:
         text = text.replace("\n", "").replace("\r", "")
+    if len(text) % 4:
+        raise ValueError("Incorrect padding")  # binascii takes one `=` too many, up to Python 3.11
     return binascii.a2b_base64(text, strict_mode=True)
 
 
-def canonical_base64(text: str) -> str:
-    """The one spelling of what `text`, which `Base64.check` accepts, stands for."""
-    if "=" not in text and "\n" not in text and "\r" not in text:
-        return text
-    return binascii.b2a_base64(decode_base64(text), newline=False).decode()
+def canonical_base64(given: str | bytes) -> str:
+    """The one spelling of some bytes, or of what a text, which `Base64.check` accepts, means."""
+    content = given if isinstance(given, bytes) else decode_base64(given)
+    return binascii.b2a_base64(content, newline=False).decode()
 
 
 def _too_much(value: object, depth_count: int) -> str | None:
@@ -412,6 +479,6 @@ def _too_much(value: object, depth_count: int) -> str | None:
     return None
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """What was given, short enough for a message."""
     return repr(text) if len(text) <= 64 else f"{text[:64]!r}…"

@@ -4,15 +4,16 @@ The ordinary API cannot do this: it sets the times itself, and a promise that is
 routing tag sends work out, also if it was completed long ago.
 """
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ImportPromise
 from troth.core.model import EMPTY_VALUE, Promise, PromiseState
 from troth.shards.errors import ShardsError
 
-from .admin_endpoints import require_admin
 from .api import Api, shards_error
 from .decoding import string_map, value
 from .endpoints import Call, Endpoint, Success, answer
+from .permissions import refuse_unless_permitted
 from .requests import Response
 from .schemas import ImportBody, ImportedPromiseBody
 
@@ -21,16 +22,19 @@ _RESULTS = {Code.CREATED: "created", Code.OK: "present", Code.PROMISE_EXISTS: "c
 
 async def import_promises(api: Api, call: Call) -> Response:
     """POST /admin/import."""
-    require_admin(api, call.request)
     body: ImportBody = call.body
     made = []
-    # One after the other: the order of creation is part of what is taken in.
-    for entry in body.promises or []:
-        try:
-            reply = await api.shards.ask(ImportPromise(_promise(entry)), call.request.held)
-        except ShardsError as error:
-            raise shards_error(error) from error
-        made.append({"id": entry.id, "result": _RESULTS[reply.code]})
+    commands = [ImportPromise(_promise(entry)) for entry in body.promises or []]
+    async with api.audit.act(call.request, "promises.import", count=len(commands)):
+        for command in commands:
+            refuse_unless_permitted(call.request.principal, command)
+        # One after the other: the order of creation is part of what is taken in.
+        for command in commands:
+            try:
+                reply = await api.shards.ask(command, call.request.held)
+            except ShardsError as error:
+                raise shards_error(error) from error
+            made.append({"id": command.promise.id, "result": _RESULTS[reply.code]})
     return answer(Code.OK, {"promises": made})
 
 
@@ -68,8 +72,8 @@ ENDPOINTS = (
             "machine."
         ),
         handler=import_promises,
+        scope=Scope.ADMIN,
         body=ImportBody,
         successes=(Success(200, "What became of each.", "ImportOutcome"),),
-        refusals=(Code.ADMIN_ONLY,),
     ),
 )

@@ -3,7 +3,7 @@
 Each wake-up takes everything that is ready: it reads, parses, begins every request, has the shards
 carry all of them out as one batch for the log, and goes back to sleep. Answers are written by the
 shards' call-backs, at once for what is durable already, else when the log is. There is no task and
-no event per request.
+no event per request, except for handlers that ask several shards at once.
 
 What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which ask the
 shards and nothing else, with the dispatcher and the handlers that every way in uses. Its answers
@@ -11,17 +11,17 @@ are, byte for byte, those of the Quart path. A connection with anything else is 
 path for good (`serve` returns it).
 """
 
-import copy
 import os
 import select
 import socket
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import structlog
 import trio
 
 from troth.core.commands import Command
+from troth.core.replies import Reply
 from troth.shards.held import HeldMessages
 from troth.shards.shard import Asker
 
@@ -31,12 +31,13 @@ from .dispatch import Dispatcher, request_id
 from .endpoints import Endpoint
 from .errors import ApiError
 from .lane_connection import LaneConnection
-from .lane_exchange import AskedShards, Exchange, Job, LaneShards, RequestIds
+from .lane_exchange import Exchange, LaneShards, RequestIds
 from .lane_parsing import NotServedError, Parsed, Parser
 from .requests import Request
-from .router import Router
 
-LANE_GROUPS: Final = frozenset({"Promises", "Tasks", "Schedules", "Locks"})
+LANE_GROUPS: Final = frozenset(
+    {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
+)
 """Groups of endpoints whose handlers await nothing but the shards."""
 
 _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
@@ -78,14 +79,11 @@ class Lane:
         limits: ConnectionLimits,
     ) -> None:
         """Derive what is served from the table of the port's endpoints."""
-        handlers_api = copy.copy(api)
-        handlers_api.shards = AskedShards(shards)
         self._api = api
+        self._hold = api.hold
         self._shards = shards
         self._limits = limits
-        self._dispatcher = Dispatcher(api, endpoints, handlers_api)
-        # All rows take part in matching, so that a path means the same here as there.
-        self._router = Router(endpoints)
+        self._dispatcher = Dispatcher(api, endpoints)
         self._served = frozenset(row.name for row in endpoints if row.group in LANE_GROUPS)
         self._ids = RequestIds()
         self._connections: dict[int, LaneConnection] = {}
@@ -227,26 +225,26 @@ class Lane:
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
         """Make the exchange for a request. Raises NotServedError."""
         try:
-            match = self._router.match(parsed.method, parsed.path)
+            # All rows take part in matching, so that a path means the same here as there.
+            match = self._dispatcher.router.match(parsed.method, parsed.path)
         except ApiError:
             raise NotServedError from None
         if match.endpoint.name not in self._served:
             raise NotServedError
         self._requests_count += 1
         given = parsed.headers.get(b"request-id")
+        held = self._hold()
         request = Request(
-            method=parsed.method,
-            raw_path=parsed.path,
-            query=parsed.query,
-            headers=parsed.headers,
-            body=parsed.body,
-            held=self._api.hold(),
-            peer=connection.peer,
-            id=request_id(given) if given else self._ids.new(),
+            parsed.method,
+            parsed.path,
+            parsed.query,
+            parsed.headers,
+            parsed.body,
+            held,
+            connection.peer,
+            request_id(given) if given else self._ids.new(),
         )
-        return Exchange(
-            self, self._dispatcher, self._api.metrics, request, match, connection.answered
-        )
+        return Exchange(self, self._dispatcher, request, held, match, connection.answered)
 
     def again(self, connection: LaneConnection) -> None:
         """Have a connection work again, in this pass or in the next."""
@@ -264,18 +262,14 @@ class Lane:
         if not self._in_pass:
             os.eventfd_write(self._bell, 1)
 
-    def start(self, exchange: Exchange, job: Job) -> None:
-        """Do a job in a task, and resume the exchange with its result."""
-        assert self._nursery is not None, "exchanges begin only while the lane runs"
-        self._nursery.start_soon(self._do, exchange, job)
+    def with_leaf(self, reply: Reply) -> Reply:
+        """Complete the reply to a claim. Raises StorageFailed."""
+        return self._shards.with_leaf(reply)
 
-    async def _do(self, exchange: Exchange, job: Job) -> None:
-        try:
-            result: Any = await job()
-        except Exception as error:
-            exchange.fail(error)
-        else:
-            exchange.resume(result)
+    def start(self, exchange: Exchange) -> None:
+        """Have a task carry out an exchange."""
+        assert self._nursery is not None, "exchanges begin only while the lane runs"
+        self._nursery.start_soon(exchange.carry_out)
 
 
 def _peer(stream: trio.SocketStream) -> str | None:

@@ -167,25 +167,29 @@ class LaneConnection:
     # Reading
 
     def _step(self) -> bool:
-        """Take one request or one read; whether there may be more to do."""
-        if self.received:
-            try:
-                parsed = self._parser.parse(self.received)
-                exchange = None if parsed is None else self._lane.exchange(self, parsed)
-            except NotServedError:
-                self._hand_over()
+        """Take one request, reading if need be; whether there may be more to do."""
+        if not self.received:
+            if self._is_at_end:
+                self.close()
                 return False
-            if parsed is not None and exchange is not None:
+            if not self._is_readable or not self._read():
+                return False
+            if not self.received:
+                return True
+        try:
+            parsed = self._parser.parse(self.received)
+            if parsed is not None:
+                exchange = self._lane.exchange(self, parsed)
                 self.received = self.received[parsed.end :]
                 self.partial_since = self._lane.now
                 self._is_busy = True
                 exchange.run()
                 return True
-            if self._is_at_end:
-                self._hand_over()
-                return False
-        elif self._is_at_end:
-            self.close()
+        except NotServedError:
+            self._hand_over()
+            return False
+        if self._is_at_end:
+            self._hand_over()
             return False
         return self._is_readable and self._read()
 
@@ -222,18 +226,20 @@ class LaneConnection:
         if self.is_closed:
             held.release()
             return
-        self._held = held
         try:
             sent_bytes = self.socket.send(data)
         except BlockingIOError:
             sent_bytes = 0
         except OSError:
+            held.release()
             self.close()
             return
         if sent_bytes < len(data):
+            self._held = held
             self._write_since = self._lane.now
             self._out = memoryview(data)[sent_bytes:]
             return
+        held.release()
         self._after_answer()
 
     def _write(self) -> None:
@@ -252,10 +258,10 @@ class LaneConnection:
             return
         self._out = None
         self._idle_since = self._lane.now
+        self._release()
         self._after_answer()
 
     def _after_answer(self) -> None:
-        self._release()
         if self._is_stopping:
             self.close()
         elif not self._is_working and (self.received or self._is_readable or self._is_at_end):

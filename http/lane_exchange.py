@@ -1,46 +1,38 @@
 """One request on the hot lane, from its bytes to those of its answer, without a task of its own.
 
-The same handlers run as everywhere: coroutines. But nothing here awaits: `Exchange` moves the
-coroutine on by hand until it asks the shards, and again when the shards call back with the reply.
-What needs several shards at once (searches, heartbeats) runs in a small task, and the coroutine
-goes on with its result.
+The same handlers run as everywhere. Those that ask one shard one thing have two halves (`Asking`):
+the first makes the command, the second is called with the reply when the shards call back, and
+nothing waits in between. The others (searches, heartbeats) are coroutines and run in a small task.
 """
 
 import itertools
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable
 from email.utils import formatdate
-from functools import partial
-from types import coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import structlog
+from msgspec import Struct, field
 
 from troth.core.codes import Code
 from troth.core.commands import Command
-from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.shard import Asker
 
-from .api import Shards
+from .api import VERSION_HEADER_VALUE, shards_error
 from .dispatch import Dispatcher
+from .endpoints import REFUSALS_FROM, Asking
 from .errors import ApiError
-from .metrics import Metrics
-from .requests import Request, Response
+from .requests import JSON_TYPE, Request, Response, json_response
 from .router import Match
-
-Result = TypeVar("Result")
-Question = tuple[Command, HeldMessages | None]
-Job = Callable[[], Awaitable[Any]]
-Call = Coroutine["Question | Job", Any, Response]
 
 _log = structlog.get_logger(__name__)
 
 
-class LaneShards(Shards, Protocol):
+class LaneShards(Protocol):
     """What the lane needs of the shards beside what handlers do: asking without a task."""
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
@@ -56,88 +48,19 @@ class LaneShards(Shards, Protocol):
         ...
 
 
-@coroutine
-def _ask(question: Question) -> Generator[Question, Reply, Reply]:
-    """Hand a question to whoever moves the coroutine; go on with the reply."""
-    return (yield question)
-
-
-@coroutine
-def _have_done(job: Job) -> Generator[Job, Any, Any]:
-    """Have a task do something; go on with its result."""
-    return (yield job)
-
-
-class AskedShards:
-    """The shards as a handler on the lane sees them: each question suspends its coroutine."""
-
-    def __init__(self, shards: LaneShards) -> None:
-        """Take the real ones."""
-        self._shards = shards
-
-    @property
-    def cursor_secret(self) -> bytes:
-        """The key that cursors are signed with."""
-        return self._shards.cursor_secret
-
-    async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
-        """Carry out a command. Raises ShardsError."""
-        reply = await _ask((command, held))
-        return reply if reply.claimed is None else self._shards.with_leaf(reply)
-
-    async def search_promises(
-        self,
-        pattern: str,
-        states: tuple[PromiseState, ...],
-        tags: Mapping[str, str],
-        limit_count: int,
-        before_serial: int | None,
-    ) -> tuple[list[Promise], int | None]:
-        """Find promises, newest first, and say where the next page starts."""
-        search = self._shards.search_promises
-        found: tuple[list[Promise], int | None] = await _have_done(
-            partial(search, pattern, states, tags, limit_count, before_serial)
-        )
-        return found
-
-    async def search_schedules(
-        self,
-        pattern: str,
-        tags: Mapping[str, str],
-        limit_count: int,
-        before_serial: int | None,
-    ) -> tuple[list[Schedule], int | None]:
-        """Find schedules, newest first, and say where the next page starts."""
-        search = self._shards.search_schedules
-        found: tuple[list[Schedule], int | None] = await _have_done(
-            partial(search, pattern, tags, limit_count, before_serial)
-        )
-        return found
-
-    async def heartbeat_tasks(self, process_id: str) -> int:
-        """Renew the tasks of a process and count them."""
-        count: int = await _have_done(partial(self._shards.heartbeat_tasks, process_id))
-        return count
-
-    async def heartbeat_locks(self, process_id: str) -> int:
-        """Renew the locks of a process and count them."""
-        count: int = await _have_done(partial(self._shards.heartbeat_locks, process_id))
-        return count
-
-    def statistics(self) -> object:
-        """Return numbers about the shards, as frozen data."""
-        return self._shards.statistics()
-
-
 class Questions(Protocol):
-    """Who carries questions and jobs to the shards: the lane."""
+    """Who carries questions to the shards, and gives handlers a task: the lane."""
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """Take a command; the asker is called back. Raises ShardsError."""
         ...
 
-    def start(self, exchange: "Exchange", job: Job) -> None:
-        """Do a job in a task, and resume the exchange with its result."""
+    def with_leaf(self, reply: Reply) -> Reply:
+        """Complete the reply to a claim. Raises StorageFailed."""
+        ...
+
+    def start(self, exchange: "Exchange") -> None:
+        """Call the exchange's `carry_out` in a task."""
         ...
 
 
@@ -145,90 +68,104 @@ Written = Callable[[bytes, HeldMessages], None]
 """Takes an answer's bytes; releases the messages when they are written or can never be."""
 
 
-class Exchange:
-    """One request being answered; also the `Asker` that the shards call back."""
+class Exchange(Struct, eq=False):
+    """One request being answered; also the `Asker` that the shards call back.
 
-    __slots__ = (
-        "_answered",
-        "_call",
-        "_dispatcher",
-        "_metrics",
-        "_questions",
-        "_request",
-        "_start",
-    )
+    Made when the request has been read whole; `run` begins, and `answered` is called once, at the
+    end. Nothing here raises: whatever goes wrong becomes an answer.
+    """
 
-    def __init__(
-        self,
-        questions: Questions,
-        dispatcher: Dispatcher,
-        metrics: Metrics,
-        request: Request,
-        match: Match,
-        answered: Written,
-    ) -> None:
-        """Begin with a request that has been read whole; `run` moves it on."""
-        self._questions = questions
-        self._dispatcher = dispatcher
-        self._metrics = metrics
-        self._request = request
-        self._answered = answered
-        self._start = time.perf_counter()
-        self._call: Call = dispatcher.carry_out(request, match)
+    questions: Questions
+    dispatcher: Dispatcher
+    request: Request
+    held: HeldMessages
+    match: Match
+    answered: Written
+    started_s: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
-        """Move on until the first question, or to the end."""
-        self.resume(None)
+        """Ask the shards, or have a task run the handler if it does more than ask."""
+        handler = self.match.endpoint.handler
+        if not isinstance(handler, Asking):
+            self.questions.start(self)
+            return
+        dispatcher = self.dispatcher
+        try:
+            call = dispatcher.admit(self.request, self.match)
+            self.questions.submit(handler.question(dispatcher.api, call), self.held, self)
+        except Exception as error:
+            self._fail(error)
 
     def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
         """Take the shards' reply."""
-        self.resume(reply)
+        dispatcher = self.dispatcher
+        handler = self.match.endpoint.handler
+        assert isinstance(handler, Asking), "the others do not ask this way"
+        try:
+            if reply.claimed is not None:
+                reply = self.questions.with_leaf(reply)
+            if reply.code >= REFUSALS_FROM:
+                raise ApiError(reply.code)
+            body = handler.shown(dispatcher.api, reply)
+        except Exception as error:
+            self._fail(error)
+            return
+        status = reply.code // 100
+        if body and dispatcher.is_plain:
+            self._end(status, render_json(status, body, self.request.id))
+        else:
+            response = json_response(status, body) if body else Response(status)
+            self._finish(dispatcher.finish(self.request, response))
 
     def refuse(self, error: ShardsError) -> None:
         """Take the shards' refusal."""
-        self.fail(error)
+        self._fail(error)
 
-    def resume(self, result: object) -> None:
-        """Go on with what was asked for. Never raises."""
-        self._move(self._call.send, result)
-
-    def fail(self, error: Exception) -> None:
-        """Go on with a failure of what was asked for. Never raises."""
-        self._move(self._call.throw, error)
-
-    def _move(self, step: Callable[[Any], "Question | Job"], given: object) -> None:
-        request = self._request
+    async def carry_out(self) -> None:
+        """Run a handler that waits for more than one shard."""
         try:
-            wanted = step(given)
-            while True:
-                if not isinstance(wanted, tuple):
-                    self._questions.start(self, wanted)
-                    return
-                try:
-                    self._questions.submit(*wanted, self)
-                    return
-                except ShardsError as error:
-                    wanted = self._call.throw(error)
-        except StopIteration as stop:
-            response: Response = stop.value
-        except ApiError as error:
-            response = self._dispatcher.refuse(request, error)
-        except Exception:
-            _log.exception(
+            response = await self.dispatcher.carry_out(self.request, self.match)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._finish(response)
+
+    def _fail(self, error: Exception) -> None:
+        request = self.request
+        if isinstance(error, ShardsError):
+            error = shards_error(error)
+        elif not isinstance(error, ApiError):
+            _log.error(
                 "a request failed",
                 endpoint=request.endpoint,
                 request_id=request.id,
                 peer=request.peer,
+                exc_info=error,
             )
-            response = self._dispatcher.refuse(request, ApiError(Code.INTERNAL))
-        self._end(response)
+            error = ApiError(Code.INTERNAL)
+        self._finish(self.dispatcher.refuse(request, error))
 
-    def _end(self, response: Response) -> None:
-        request = self._request
-        assert request.held is not None, "the connection has made them"
-        self._answered(render(response), request.held)
-        duration_s = time.perf_counter() - self._start
-        self._metrics.count(request.endpoint, response.status, duration_s)
+    def _finish(self, response: Response) -> None:
+        self._end(response.status, render(response))
+
+    def _end(self, status: int, answer: bytes) -> None:
+        self.answered(answer, self.held)
+        duration_s = time.perf_counter() - self.started_s
+        self.dispatcher.api.metrics.count(self.request.endpoint, status, duration_s)
+
+
+_JSON_ANSWER: Final = (
+    b"HTTP/1.1 %%d \r\ncontent-length: %%d\r\ncontent-type: %b\r\nrequest-id: %%b\r\n"
+    b"resonate-version: %b\r\ndate: %%b\r\n\r\n%%b"
+) % (JSON_TYPE, VERSION_HEADER_VALUE)
+
+
+def render_json(status: int, body: bytes, request_id: str) -> bytes:
+    """The bytes of a JSON answer with the headers that every answer has, and no others.
+
+    As `render` of what `Dispatcher.finish` makes of `json_response`.
+    """
+    return _JSON_ANSWER % (status, len(body), request_id.encode(), _date.text(), body)
 
 
 def render(response: Response) -> bytes:
@@ -238,8 +175,8 @@ def render(response: Response) -> bytes:
         parts = [b"HTTP/1.1 204 \r\n"]
     else:
         parts = [b"HTTP/1.1 %d \r\ncontent-length: %d\r\n" % (response.status, len(body))]
-    for field in response.headers:
-        parts.append(b"%s: %s\r\n" % field)
+    for header in response.headers:
+        parts.append(b"%s: %s\r\n" % header)
     parts.append(b"date: %s\r\n\r\n" % _date.text())
     parts.append(body)
     return b"".join(parts)

@@ -12,7 +12,9 @@ CR or LF, NUL and folded lines are left to hypercorn.
 
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 """Longer bodies are not collected here: reading them dominates their cost anyway."""
@@ -29,7 +31,7 @@ class NotServedError(Exception):
     """These bytes are not for the lane; they say nothing about whether they are a good request."""
 
 
-class Parsed(NamedTuple):
+class Parsed(Struct, gc=False):
     """One complete request. `end` is where the next one begins in the buffer."""
 
     method: str
@@ -43,16 +45,29 @@ class Parsed(NamedTuple):
 class Parser:
     """Finds the requests of one connection.
 
-    Clients repeat themselves: when the fields of a request are, byte for byte, those of the one
-    before, what was found out about them is used again.
+    Clients repeat themselves: when the head of a request, or its fields, are, byte for byte, those
+    of the one before, what was found out about them is used again.
     """
 
-    __slots__ = ("_body_limit_bytes", "_fields", "_head_limit_bytes", "_headers", "_length_bytes")
+    __slots__ = (
+        "_body_limit_bytes",
+        "_fields",
+        "_head",
+        "_head_limit_bytes",
+        "_headers",
+        "_length_bytes",
+        "_method",
+        "_path",
+        "_query",
+    )
 
     def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
         """Take the limits beyond which a request is not served here."""
         self._head_limit_bytes = head_limit_bytes
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
+        self._head: bytes | None = None
+        self._method = ""
+        self._path = self._query = b""
         self._fields: bytes | None = None
         self._headers: Mapping[bytes, bytes] = {}
         self._length_bytes = 0
@@ -66,19 +81,15 @@ class Parser:
         if head_end < 0:
             self._refuse_hopeless(buffer)
             return None
-        line = _REQUEST_LINE.match(buffer)
         body_start = head_end + 4
-        if line is None or body_start > self._head_limit_bytes:
-            raise NotServedError
-        fields = buffer[line.end() : head_end + 2]
-        if fields != self._fields:
-            self._read_fields(fields)
+        head = buffer[:body_start]
+        if head != self._head:
+            self._read_head(head)
         end = body_start + self._length_bytes
         if end > len(buffer):
             return None
-        method, target = line.groups()
-        path, _, query = target.partition(b"?")
-        return Parsed(_METHODS[method], path, query, self._headers, buffer[body_start:end], end)
+        body = buffer[body_start:end]
+        return Parsed(self._method, self._path, self._query, self._headers, body, end)
 
     def _refuse_hopeless(self, buffer: bytes) -> None:
         """Do not wait for the end of a head that cannot be served."""
@@ -88,6 +99,18 @@ class Parser:
             or buffer.count(b"\n") != buffer.count(b"\r\n")
         ):
             raise NotServedError
+
+    def _read_head(self, head: bytes) -> None:
+        line = _REQUEST_LINE.match(head)
+        if line is None or len(head) > self._head_limit_bytes:
+            raise NotServedError
+        fields = head[line.end() : -2]
+        if fields != self._fields:
+            self._read_fields(fields)
+        method, target = line.groups()
+        self._method = _METHODS[method]
+        self._path, _, self._query = target.partition(b"?")
+        self._head = head
 
     def _read_fields(self, fields: bytes) -> None:
         if _FIELDS.fullmatch(fields) is None:

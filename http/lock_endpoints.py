@@ -1,42 +1,48 @@
 """Locks: at most one execution at a time holds a resource, for as long as it sends heartbeats."""
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.core.commands import AcquireLock, ReleaseLock
+from troth.core.commands import AcquireLock, Command, ReleaseLock
+from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 
 from .api import Api, shards_error
-from .endpoints import Call, Endpoint, Success, answer, ask
-from .rendering import lock_object
+from .endpoints import Asking, Call, Endpoint, Success, answer, nothing
+from .rendering import dump, lock_object
 from .requests import Response
 from .schemas import AcquireLockBody, HeartbeatBody, ReleaseLockBody
 
 
-async def acquire_lock(api: Api, call: Call) -> Response:
-    """POST /locks/acquire."""
+def _acquire(_api: Api, call: Call) -> Command:
     body: AcquireLockBody = call.body
-    command = AcquireLock(
+    return AcquireLock(
         resource_id=body.resource_id or "",
         execution_id=body.execution_id or "",
         process_id=body.process_id or "",
         ttl=body.ttl or 0,
     )
-    reply = await ask(api, call, command)
+
+
+def _acquired(_api: Api, reply: Reply) -> bytes:
     assert reply.lock is not None
-    return answer(reply.code, lock_object(reply.lock))
+    return dump(lock_object(reply.lock))
 
 
-async def release_lock(api: Api, call: Call) -> Response:
-    """POST /locks/release."""
+def _release(_api: Api, call: Call) -> Command:
     body: ReleaseLockBody = call.body
-    reply = await ask(api, call, ReleaseLock(body.resource_id or "", body.execution_id or ""))
-    return Response(reply.code.status)
+    return ReleaseLock(body.resource_id or "", body.execution_id or "")
+
+
+acquire_lock = Asking(_acquire, _acquired)
+release_lock = Asking(_release, nothing)
 
 
 async def heartbeat_locks(api: Api, call: Call) -> Response:
     """POST /locks/heartbeat."""
     body: HeartbeatBody = call.body
     try:
-        count = await api.shards.heartbeat_locks(body.process_id or "")
+        prefix = call.request.principal.id_prefix
+        count = await api.shards.heartbeat_locks(body.process_id or "", prefix)
     except ShardsError as error:
         raise shards_error(error) from error
     return answer(Code.OK, {"locksAffected": count})
@@ -51,6 +57,7 @@ ENDPOINTS = (
         summary="Take or renew a lock",
         description="The execution that holds a lock may take it again, even for another process.",
         handler=acquire_lock,
+        scope=Scope.PROMISES_WRITE,
         body=AcquireLockBody,
         successes=(Success(201, "The lock is held by this execution.", "Lock"),),
         refusals=(Code.LOCK_HELD,),
@@ -62,6 +69,7 @@ ENDPOINTS = (
         path="/locks/release",
         summary="Give a lock back",
         handler=release_lock,
+        scope=Scope.PROMISES_WRITE,
         body=ReleaseLockBody,
         successes=(Success(204, "The lock is free."),),
         refusals=(Code.LOCK_NOT_FOUND,),
@@ -73,6 +81,7 @@ ENDPOINTS = (
         path="/locks/heartbeat",
         summary="Keep all locks of a process",
         handler=heartbeat_locks,
+        scope=Scope.PROMISES_WRITE,
         body=HeartbeatBody,
         successes=(Success(200, "How many locks were renewed.", "LocksAffected"),),
     ),

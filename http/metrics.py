@@ -10,7 +10,7 @@ import dataclasses
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from prometheus_client import (
@@ -43,18 +43,15 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
-        self._requests = _RequestsCollector()
-        self._registry.register(self._requests)
+        requests = _RequestsCollector()
+        self.count: Final = requests.count
+        self._registry.register(requests)
         self._statistics = _StatisticsCollector(dict(sources))
         self._registry.register(self._statistics)
 
     def add_source(self, name: str, statistics: Callable[[], object]) -> None:
         """Read one more `statistics` function at each scrape."""
         self._statistics.sources[name] = statistics
-
-    def count(self, endpoint: str, status: int, duration_s: float | None) -> None:
-        """Note one answered request; without a duration if it was a stream."""
-        self._requests.count(endpoint, status, duration_s)
 
     def render(self) -> bytes:
         """Everything, in Prometheus's text format."""
@@ -74,7 +71,7 @@ class _RequestsCollector(Collector):
         self._sums_s: dict[str, float] = {}
 
     def count(self, endpoint: str, status: int, duration_s: float | None) -> None:
-        """Note one answered request."""
+        """Note one answered request; without a duration if it was a stream."""
         key = endpoint, status
         self._counts[key] = self._counts.get(key, 0) + 1
         if duration_s is None:

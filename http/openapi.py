@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from troth.core import limits as core_limits
+from troth.core.catalog import Scope
 from troth.core.codes import EXPLANATIONS, MESSAGES, Code
 
 from .api import VERSION_HEADER_VALUE, Api
@@ -62,6 +63,25 @@ def _header_schemas() -> dict[Header, tuple[str, Schema]]:
     }
 
 
+_SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": (
+            "A token of an account, from `troth token create`; it needs the scope that is named. "
+            "`Authorization` may also hold the token alone."
+        ),
+    },
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": (
+            "A user of the setting `basic_auth`; or a token as the password, for clients that "
+            "can send nothing else."
+        ),
+    },
+}
+
 _REQUEST_ID: dict[str, Any] = {
     "name": "Request-Id",
     "in": "header",
@@ -75,7 +95,7 @@ def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         path = _REST_PARAMETER.sub(r"{\1}", endpoint.path)
-        operation = _operation(endpoint, api.limits, needs_user=bool(api.settings.basic_auth))
+        operation = _operation(endpoint, api.limits, has_users=api.directory.has_users)
         paths.setdefault(path, {})[endpoint.method.lower()] = operation
     groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
     document = {
@@ -95,13 +115,13 @@ def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
         "paths": paths,
         "components": {
             "schemas": SCHEMAS,
-            "securitySchemes": {"basic": {"type": "http", "scheme": "basic"}},
+            "securitySchemes": _SECURITY_SCHEMES,
         },
     }
     return orjson.dumps(document)
 
 
-def _operation(endpoint: Endpoint, limits: RequestLimits, *, needs_user: bool) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, limits: RequestLimits, *, has_users: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "tags": [endpoint.group],
@@ -117,20 +137,44 @@ def _operation(endpoint: Endpoint, limits: RequestLimits, *, needs_user: bool) -
     if endpoint.description:
         operation["description"] = endpoint.description
     if endpoint.body is not None:
+        schema = body_schema(endpoint.body, limits)
+        if not schema["required"]:
+            schema["type"] = ["object", "null"]
         operation["requestBody"] = {
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": body_schema(endpoint.body, limits),
+                    "schema": schema,
                     "example": example(endpoint.body),
                 }
             },
         }
+    if endpoint.raw_body is not None:
+        operation["requestBody"] = {
+            "description": endpoint.raw_body.description,
+            "required": endpoint.raw_body.required,
+            "content": {media_type: {} for media_type in endpoint.raw_body.media_types},
+        }
     if endpoint.deprecated:
         operation["deprecated"] = True
-    if needs_user and not endpoint.public:
-        operation["security"] = [{"basic": []}]
+    operation["security"] = _security(endpoint, has_users=has_users)
     return operation
+
+
+def scopes_of(endpoint: Endpoint) -> list[str]:
+    """The scopes of which a token needs one; none for public endpoints."""
+    return [scope.value for scope in (endpoint.scope, endpoint.or_scope) if scope is not None]
+
+
+def _security(endpoint: Endpoint, *, has_users: bool) -> list[dict[str, list[str]]]:
+    """What is to be sent: one of these. Nothing at all may do while there are no accounts."""
+    if endpoint.public:
+        return []
+    kinds: list[dict[str, list[str]]] = [{"bearer": [scope]} for scope in scopes_of(endpoint)]
+    kinds.append({"basic": []})
+    if not endpoint.needs_account and not has_users:
+        kinds.append({})
+    return kinds
 
 
 def _parameter(parameter: Parameter, place: str) -> dict[str, Any]:
@@ -165,7 +209,11 @@ def refusals_of(endpoint: Endpoint) -> list[Code]:
         Code.INTERNAL,
     }
     if not endpoint.public:
-        codes.add(Code.UNAUTHORIZED)
+        codes |= {Code.UNAUTHORIZED, Code.FORBIDDEN_SCOPE, Code.TOO_MANY_ATTEMPTS}
+    if endpoint.scope is Scope.ADMIN:
+        codes.add(Code.ADMIN_ONLY)
+    if endpoint.scope in {Scope.PROMISES_READ, Scope.PROMISES_WRITE}:
+        codes |= {Code.FORBIDDEN_PREFIX, Code.RESERVED_ID}
     if endpoint.sheltered:
         codes |= {Code.SHUTTING_DOWN, Code.OVERLOADED, Code.STORE_FAILED, Code.STARTING}
     return sorted(codes)
@@ -202,7 +250,7 @@ def _refusal(status: int, codes: list[Code]) -> dict[str, Any]:
             }
         },
     }
-    if status == 503:
+    if status in {429, 503}:
         response["headers"] = {
             "Retry-After": {
                 "description": "After how many seconds to try again.",

@@ -16,7 +16,7 @@ from troth.core.model import PromiseState, TaskState
 from .api import Api, Pages
 from .endpoints import Endpoint, Parameter
 from .fields import RequestLimits, body_schema, example
-from .openapi import openapi_document, refusals_of
+from .openapi import openapi_document, refusals_of, scopes_of
 from .response_schemas import SCHEMAS, example_of
 
 _STYLE = """
@@ -91,6 +91,13 @@ def _documentation_page(limits: RequestLimits, endpoints: tuple[Endpoint, ...]) 
         '<a href="/docs/errors">all codes</a>. For programs: '
         '<a href="/openapi.json">OpenAPI</a>.</p>',
         _table(("Endpoint", "What for"), index),
+        "<h2>Authentication</h2>",
+        "<p>While the server has neither accounts (<code>troth account add</code>) nor users "
+        "(setting <code>basic_auth</code>), everybody may use the promise API, and programs on its "
+        "own machine may run the server; <code>/v1</code> always needs a token. Otherwise send "
+        "<code>Authorization: Bearer TOKEN</code>, the token alone, or <code>Basic</code> with a "
+        "user and password, or with a token as the password. Each endpoint says which scope it "
+        "needs. Ids that begin with <code>troth:</code> are the server's own.</p>",
         "<h2>Life cycles</h2>",
         "<p>A promise is pending until it completes, once: by a client, or by its timeout.</p>",
         _promise_diagram(),
@@ -120,6 +127,9 @@ def _endpoint(endpoint: Endpoint, limits: RequestLimits) -> Iterable[str]:
     yield f"{_text(_path(endpoint))}</code> {_text(endpoint.summary)}</h3>"
     if endpoint.description:
         yield f"<p>{_text(endpoint.description)}</p>"
+    if not endpoint.public:
+        scopes = " or ".join(f"<code>{scope}</code>" for scope in scopes_of(endpoint))
+        yield f"<p>A token needs the scope {scopes}.</p>"
     rows = [
         *(_parameter_row("path", parameter) for parameter in endpoint.path_parameters),
         *(_parameter_row("query", parameter) for parameter in endpoint.query),
@@ -127,6 +137,9 @@ def _endpoint(endpoint: Endpoint, limits: RequestLimits) -> Iterable[str]:
     ]
     if endpoint.body is not None:
         rows.extend(_body_rows(body_schema(endpoint.body, limits), ""))
+    if endpoint.raw_body is not None:
+        types = " ".join(f"<code>{_text(name)}</code>" for name in endpoint.raw_body.media_types)
+        rows.append(("body", types, _text(endpoint.raw_body.description)))
     if rows:
         yield _table(("In", "Name", "Meaning"), rows)
     if endpoint.body is not None:

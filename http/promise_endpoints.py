@@ -1,7 +1,9 @@
 """Promises: create, read, complete, and be told when one completes (rest.md 2, 3, 4)."""
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import (
+    Command,
     CompletePromise,
     CreateCallback,
     CreatePromise,
@@ -9,6 +11,7 @@ from troth.core.commands import (
     ReadPromise,
 )
 from troth.core.model import ClaimRequest, PromiseState
+from troth.core.replies import Reply
 
 from .api import Api
 from .decoding import CallHeaders, receiver, string_map, value
@@ -16,15 +19,13 @@ from .endpoints import (
     FENCE,
     ID_PARAMETER,
     TRACE,
+    Asking,
     Call,
     Endpoint,
     Header,
     Success,
-    answer,
-    ask,
 )
-from .rendering import callback_answer, promise_object, task_object
-from .requests import Response
+from .rendering import callback_answer, dump, promise_json, promise_object, task_object
 from .schemas import (
     CallbackBody,
     CallbackOfPromiseBody,
@@ -36,29 +37,27 @@ from .schemas import (
 )
 
 
-async def create_promise(api: Api, call: Call) -> Response:
-    """POST /promises."""
-    body: CreatePromiseBody = call.body
-    reply = await ask(api, call, _creation(body, call.headers, None))
+def _promise(_api: Api, reply: Reply) -> bytes:
     assert reply.promise is not None
-    return answer(reply.code, promise_object(reply.promise))
+    return promise_json(reply.promise)
 
 
-async def create_promise_and_task(api: Api, call: Call) -> Response:
-    """POST /promises/task."""
+def _create(_api: Api, call: Call) -> Command:
+    return _creation(call.body, call.headers, None)
+
+
+def _create_with_task(_api: Api, call: Call) -> Command:
     body: CreatePromiseAndTaskBody = call.body
     assert body.promise is not None
     assert body.task is not None
     claim = ClaimRequest(body.task.process_id or "", body.task.ttl or 0)
-    reply = await ask(api, call, _creation(body.promise, call.headers, claim))
+    return _creation(body.promise, call.headers, claim)
+
+
+def _promise_and_task(_api: Api, reply: Reply) -> bytes:
     assert reply.promise is not None
-    return answer(
-        reply.code,
-        {
-            "promise": promise_object(reply.promise),
-            "task": None if reply.task is None else task_object(reply.task),
-        },
-    )
+    task = None if reply.task is None else task_object(reply.task)
+    return dump({"promise": promise_object(reply.promise), "task": task})
 
 
 def _creation(
@@ -77,17 +76,13 @@ def _creation(
     )
 
 
-async def read_promise(api: Api, call: Call) -> Response:
-    """GET /promises/{id}."""
-    reply = await ask(api, call, ReadPromise(call.path["id"]))
-    assert reply.promise is not None
-    return answer(reply.code, promise_object(reply.promise))
+def _read(_api: Api, call: Call) -> Command:
+    return ReadPromise(call.path["id"])
 
 
-async def complete_promise(api: Api, call: Call) -> Response:
-    """PATCH /promises/{id}."""
+def _complete(_api: Api, call: Call) -> Command:
     body: CompletePromiseBody = call.body
-    command = CompletePromise(
+    return CompletePromise(
         id=call.path["id"],
         state=PromiseState((body.state or "").upper()),
         value=value(body.value),
@@ -95,26 +90,20 @@ async def complete_promise(api: Api, call: Call) -> Response:
         strict=call.headers.strict,
         fence=call.headers.fence,
     )
-    reply = await ask(api, call, command)
-    assert reply.promise is not None
-    return answer(reply.code, promise_object(reply.promise))
 
 
-async def create_callback(api: Api, call: Call) -> Response:
-    """POST /callbacks."""
+def _call_back(_api: Api, call: Call) -> Command:
     body: CallbackBody = call.body
-    return await _create_callback(api, call, body.promise_id or "", body)
+    return _callback(body.promise_id or "", call)
 
 
-async def create_callback_of_promise(api: Api, call: Call) -> Response:
-    """POST /promises/callback/{id}."""
-    return await _create_callback(api, call, call.path["id"], call.body)
+def _call_back_of_promise(_api: Api, call: Call) -> Command:
+    return _callback(call.path["id"], call)
 
 
-async def _create_callback(
-    api: Api, call: Call, promise_id: str, body: CallbackOfPromiseBody
-) -> Response:
-    command = CreateCallback(
+def _callback(promise_id: str, call: Call) -> CreateCallback:
+    body: CallbackOfPromiseBody = call.body
+    return CreateCallback(
         promise_id=promise_id,
         root_id=body.root_promise_id or "",
         timeout=body.timeout or 0,
@@ -122,33 +111,40 @@ async def _create_callback(
         trace=call.headers.trace,
         fence=call.headers.fence,
     )
-    reply = await ask(api, call, command)
-    return answer(reply.code, callback_answer(reply.callback, reply.promise))
 
 
-async def create_subscription(api: Api, call: Call) -> Response:
-    """POST /subscriptions."""
+def _subscribe(_api: Api, call: Call) -> Command:
     body: SubscriptionBody = call.body
-    return await _create_subscription(api, call, body.promise_id or "", body)
+    return _subscription(body.promise_id or "", call)
 
 
-async def create_subscription_of_promise(api: Api, call: Call) -> Response:
-    """POST /promises/subscribe/{id}."""
-    return await _create_subscription(api, call, call.path["id"], call.body)
+def _subscribe_to_promise(_api: Api, call: Call) -> Command:
+    return _subscription(call.path["id"], call)
 
 
-async def _create_subscription(
-    api: Api, call: Call, promise_id: str, body: SubscriptionOfPromiseBody
-) -> Response:
-    command = CreateSubscription(
+def _subscription(promise_id: str, call: Call) -> CreateSubscription:
+    body: SubscriptionOfPromiseBody = call.body
+    return CreateSubscription(
         promise_id=promise_id,
         name=body.id or "",
         timeout=body.timeout or 0,
         receiver=receiver(body.recv),
         trace=call.headers.trace,
     )
-    reply = await ask(api, call, command)
-    return answer(reply.code, callback_answer(reply.callback, reply.promise))
+
+
+def _noted(_api: Api, reply: Reply) -> bytes:
+    return dump(callback_answer(reply.callback, reply.promise))
+
+
+create_promise = Asking(_create, _promise)
+create_promise_and_task = Asking(_create_with_task, _promise_and_task)
+read_promise = Asking(_read, _promise)
+complete_promise = Asking(_complete, _promise)
+create_callback = Asking(_call_back, _noted)
+create_callback_of_promise = Asking(_call_back_of_promise, _noted)
+create_subscription = Asking(_subscribe, _noted)
+create_subscription_of_promise = Asking(_subscribe_to_promise, _noted)
 
 
 _COMPLETED = (
@@ -181,6 +177,7 @@ ENDPOINTS = (
             "existing promise is returned with 200."
         ),
         handler=create_promise,
+        scope=Scope.PROMISES_WRITE,
         body=CreatePromiseBody,
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
         successes=(
@@ -201,6 +198,7 @@ ENDPOINTS = (
             "and nobody is sent a message, unless the lease runs out."
         ),
         handler=create_promise_and_task,
+        scope=Scope.PROMISES_WRITE,
         body=CreatePromiseAndTaskBody,
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
         successes=(
@@ -216,6 +214,7 @@ ENDPOINTS = (
         path="/promises/{id...}",
         summary="Read a promise",
         handler=read_promise,
+        scope=Scope.PROMISES_READ,
         path_parameters=(ID_PARAMETER,),
         successes=(Success(200, "The promise.", "Promise"),),
         refusals=(Code.PROMISE_NOT_FOUND,),
@@ -234,6 +233,7 @@ ENDPOINTS = (
             "`Idempotency-Key` is answered 200."
         ),
         handler=complete_promise,
+        scope=Scope.PROMISES_WRITE,
         body=CompletePromiseBody,
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE),
         path_parameters=(ID_PARAMETER,),
@@ -251,6 +251,7 @@ ENDPOINTS = (
         summary="Resume a promise's work when another completes",
         description="When the promise in the path completes, a task resumes `rootPromiseId`.",
         handler=create_callback_of_promise,
+        scope=Scope.PROMISES_WRITE,
         body=CallbackOfPromiseBody,
         headers=(*FENCE, *TRACE),
         path_parameters=(ID_PARAMETER,),
@@ -269,6 +270,7 @@ ENDPOINTS = (
         path="/promises/subscribe/{id...}",
         summary="Be notified when a promise completes",
         handler=create_subscription_of_promise,
+        scope=Scope.PROMISES_WRITE,
         body=SubscriptionOfPromiseBody,
         headers=TRACE,
         path_parameters=(ID_PARAMETER,),
@@ -282,6 +284,7 @@ ENDPOINTS = (
         path="/callbacks",
         summary="Resume a promise's work when another completes (older form)",
         handler=create_callback,
+        scope=Scope.PROMISES_WRITE,
         body=CallbackBody,
         headers=(*FENCE, *TRACE),
         successes=_CALLBACK_ANSWERS,
@@ -300,6 +303,7 @@ ENDPOINTS = (
         path="/subscriptions",
         summary="Be notified when a promise completes (older form)",
         handler=create_subscription,
+        scope=Scope.PROMISES_WRITE,
         body=SubscriptionBody,
         headers=TRACE,
         successes=_CALLBACK_ANSWERS,

@@ -4,57 +4,102 @@ Keys come in the order of rest.md 1.1; empty parts are left out as there. Number
 integers.
 """
 
+import re
 from typing import Any
 from urllib.parse import quote
 
-import orjson
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from troth.core.model import Callback, Lock, Promise, Schedule, Task, TaskKind, Trace, Value
+from troth.core.model import (
+    Callback,
+    Lock,
+    Promise,
+    PromiseState,
+    Schedule,
+    Task,
+    TaskKind,
+    Trace,
+    Value,
+)
 from troth.core.replies import Claimed, TaskMessage
 
 NEVER_MS = -62135596800000
 """How the API writes the time of a schedule that never fires again: the start of the year 1."""
 
+_encode = msgspec.json.Encoder().encode
+# Sorts the keys of dicts; the fields of structs stay in their order.
+_encode_sorted = msgspec.json.Encoder(order="deterministic").encode
+
 # Everything that may stand in a path. Slashes too: all routes take ids with slashes.
 _PATH_SAFE = "/:@!$&'()*+,;=~"
+_PLAIN = re.compile(r"[A-Za-z0-9_.\-/:@!$&'()*+,;=~]*")
+
+
+class _ValueObject(Struct, gc=False):
+    """A param or value, as JSON shows it; what is UNSET is left out."""
+
+    headers: dict[str, str] | UnsetType
+    data: str | UnsetType
+
+
+class _PromiseObject(Struct, gc=False, rename="camel"):
+    """A promise, as JSON shows it: written like a dict, at less cost."""
+
+    id: str
+    state: PromiseState
+    param: _ValueObject
+    value: _ValueObject
+    timeout: int
+    idempotency_key_for_create: str | UnsetType
+    idempotency_key_for_complete: str | UnsetType
+    tags: dict[str, str] | UnsetType
+    created_on: int
+    completed_on: int | UnsetType
+
 
 JsonObject = dict[str, Any]
+_EMPTY = _ValueObject(UNSET, UNSET)
 
 
-def value_object(value: Value) -> JsonObject:
+def _value(value: Value) -> _ValueObject:
+    headers, data = value.headers, value.data
+    return _ValueObject(headers or UNSET, data or UNSET) if headers or data else _EMPTY
+
+
+def value_object(value: Value) -> Raw:
     """A param or value; `{}` if empty."""
-    made: JsonObject = {}
-    if value.headers:
-        made["headers"] = _sorted(value.headers)
-    if value.data:
-        made["data"] = value.data
-    return made
+    return Raw(_encode_sorted(_value(value)))
 
 
-def promise_object(promise: Promise) -> JsonObject:
-    """A promise."""
-    made: JsonObject = {
-        "id": promise.id,
-        "state": promise.state.value,
-        "param": value_object(promise.param),
-        "value": value_object(promise.value),
-        "timeout": promise.timeout,
-    }
-    if promise.key_for_create is not None:
-        made["idempotencyKeyForCreate"] = promise.key_for_create
-    if promise.key_for_complete is not None:
-        made["idempotencyKeyForComplete"] = promise.key_for_complete
-    if promise.tags:
-        made["tags"] = _sorted(promise.tags)
-    made["createdOn"] = promise.created_on
-    if promise.completed_on is not None:
-        made["completedOn"] = promise.completed_on
-    return made
+def promise_json(promise: Promise) -> bytes:
+    """A promise, as JSON text."""
+    key_for_create, key_for_complete = promise.key_for_create, promise.key_for_complete
+    completed_on = promise.completed_on
+    return _encode_sorted(
+        _PromiseObject(
+            promise.id,
+            promise.state,
+            _value(promise.param),
+            _value(promise.value),
+            promise.timeout,
+            UNSET if key_for_create is None else key_for_create,
+            UNSET if key_for_complete is None else key_for_complete,
+            promise.tags or UNSET,
+            promise.created_on,
+            UNSET if completed_on is None else completed_on,
+        )
+    )
+
+
+def promise_object(promise: Promise) -> Raw:
+    """A promise, to be part of a larger object."""
+    return Raw(promise_json(promise))
 
 
 def task_object(task: Task) -> JsonObject:
     """A task, without what only the server needs."""
-    made: JsonObject = {
+    made: dict[str, Any] = {
         "id": task.id,
         "counter": task.counter,
         "timeout": task.timeout,
@@ -82,7 +127,7 @@ def callback_object(callback: Callback) -> JsonObject:
 
 def schedule_object(schedule: Schedule) -> JsonObject:
     """A schedule."""
-    made: JsonObject = {"id": schedule.id}
+    made: dict[str, Any] = {"id": schedule.id}
     if schedule.description:
         made["description"] = schedule.description
     made["cron"] = schedule.cron
@@ -123,7 +168,7 @@ def claim_object(claimed: Claimed, url: str) -> JsonObject:
             "id": promise_id,
         }
 
-    promises: JsonObject = {}
+    promises: dict[str, Any] = {}
     if claimed.kind is TaskKind.RESUME:
         promises["leaf"] = about(claimed.leaf_id, claimed.leaf)
     promises["root"] = about(claimed.root_id, claimed.root)
@@ -138,13 +183,15 @@ def callback_answer(callback: Callback | None, promise: Promise | None) -> JsonO
     }
 
 
-def dump(made: JsonObject) -> bytes:
+def dump(made: JsonObject | list[JsonObject]) -> bytes:
     """Write JSON text: compact, UTF-8."""
-    return orjson.dumps(made)
+    return _encode(made)
 
 
 def path_of(text: str) -> str:
     """Percent-encode an id for a path, so that decoding the path once gives it back."""
+    if _PLAIN.fullmatch(text):
+        return text
     return quote(text, safe=_PATH_SAFE)
 
 
@@ -157,7 +204,7 @@ def render_message(message: TaskMessage, url: str) -> bytes:
     `url` is what links begin with, without a slash at the end.
     """
     task = message.task
-    made: JsonObject = {}
+    made: dict[str, Any] = {}
     head = trace_headers(task.trace)
     if head:
         made["head"] = head
@@ -173,7 +220,7 @@ def render_message(message: TaskMessage, url: str) -> bytes:
         }
         made["task"] = task_object(task)
     made["type"] = task.kind.value
-    return orjson.dumps(made)
+    return dump(made)
 
 
 def trace_headers(trace: Trace | None) -> dict[str, str]:
@@ -187,4 +234,4 @@ def trace_headers(trace: Trace | None) -> dict[str, str]:
 
 
 def _sorted(entries: dict[str, str]) -> dict[str, str]:
-    return dict(sorted(entries.items())) if len(entries) > 1 else entries
+    return dict(sorted(entries.items()))

@@ -10,6 +10,8 @@ from msgspec import Struct, field
 
 from troth.shards.held import HeldMessages
 
+from .principals import ANONYMOUS, Principal
+
 JSON_TYPE = b"application/json; charset=utf-8"
 
 
@@ -17,7 +19,8 @@ class Request(Struct, eq=False):
     """One HTTP request, its body read completely.
 
     `raw_path` and `query` are as they came, without the `?` between them. `headers` has lower-case
-    names; of repeated headers it holds the first. `endpoint` is set by the dispatcher, for metrics.
+    names; of repeated headers it holds the first. The dispatcher sets `endpoint`, for metrics, and
+    `principal`: who has sent the request.
     """
 
     method: str
@@ -29,6 +32,7 @@ class Request(Struct, eq=False):
     peer: str | None = None
     id: str = ""
     endpoint: str = "unmatched"
+    principal: Principal = ANONYMOUS
 
 
 class ChunkStream(Protocol):

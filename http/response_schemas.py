@@ -7,65 +7,16 @@ Tests check real answers and every example against them, with no further keys al
 from typing import Any
 
 from troth.core.codes import Code
-from troth.core.limits import INTEGER_MAX, INTEGER_MIN
 from troth.core.model import PromiseState
 
+from .account_schemas import SCHEMAS as ACCOUNT_SCHEMAS
+from .execution_response_schemas import EXECUTION_SCHEMAS
 from .fields import JSON_SCHEMA, Schema
+from .function_response_schemas import FUNCTION_SCHEMAS
 from .rendering import NEVER_MS
+from .schema_parts import integer, list_of, map_of, object_of, or_null, reference, text, time_ms
 
-_TIME_MS = 1767225600000
 _ID = "order/42"
-
-
-def _text(description: str, example: str) -> Schema:
-    return {"type": "string", "description": description, "examples": [example]}
-
-
-def _integer(description: str, example: int) -> Schema:
-    return {
-        "type": "integer",
-        "format": "int64",
-        "minimum": INTEGER_MIN,
-        "maximum": INTEGER_MAX,
-        "description": description,
-        "examples": [example],
-    }
-
-
-def _map(description: str, example: dict[str, str]) -> Schema:
-    return {
-        "type": "object",
-        "additionalProperties": {"type": "string"},
-        "description": description,
-        "examples": [example],
-    }
-
-
-def _object(about: str, optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
-    """An object. Its properties are required but for the named ones."""
-    return {
-        "type": "object",
-        "description": about,
-        "properties": properties,
-        "required": [name for name in properties if name not in optional],
-        "additionalProperties": False,
-    }
-
-
-def _reference(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _or_null(name: str) -> Schema:
-    return {"anyOf": [_reference(name), {"type": "null"}]}
-
-
-def _time(description: str) -> Schema:
-    return _integer(f"{description}, in milliseconds since 1970.", _TIME_MS)
-
-
-def _list(description: str, name: str) -> Schema:
-    return {"type": "array", "description": description, "items": _reference(name)}
 
 
 _CURSOR: Schema = {
@@ -83,95 +34,95 @@ _BLAME: Schema = {
 
 SCHEMAS: dict[str, Schema] = {
     "Json": JSON_SCHEMA,
-    "Value": _object(
+    "Value": object_of(
         "A promise's param or value; empty parts are absent.",
         ("headers", "data"),
-        headers=_map("Names and values of the client's choice.", {"kind": "greeting"}),
-        data=_text("Bytes in standard base64.", "aGVsbG8="),
+        headers=map_of("Names and values of the client's choice.", {"kind": "greeting"}),
+        data=text("Bytes in standard base64.", "aGVsbG8="),
     ),
-    "Promise": _object(
+    "Promise": object_of(
         "A promise.",
         ("idempotencyKeyForCreate", "idempotencyKeyForComplete", "tags", "completedOn"),
-        id=_text("The id.", _ID),
+        id=text("The id.", _ID),
         state={
             "type": "string",
             "enum": [state.value for state in PromiseState],
             "description": "All but PENDING are final.",
             "examples": ["PENDING"],
         },
-        param=_reference("Value"),
-        value=_reference("Value"),
-        timeout=_time("When it times out"),
-        idempotencyKeyForCreate=_text("The key it was created with.", "create-42"),
-        idempotencyKeyForComplete=_text("The key it was completed with.", "complete-42"),
-        tags=_map("Tags; absent if there are none.", {"team": "orders"}),
-        createdOn=_time("When it was created"),
-        completedOn=_time("When it completed; absent while it is pending"),
+        param=reference("Value"),
+        value=reference("Value"),
+        timeout=time_ms("When it times out"),
+        idempotencyKeyForCreate=text("The key it was created with.", "create-42"),
+        idempotencyKeyForComplete=text("The key it was completed with.", "complete-42"),
+        tags=map_of("Tags; absent if there are none.", {"team": "orders"}),
+        createdOn=time_ms("When it was created"),
+        completedOn=time_ms("When it completed; absent while it is pending"),
     ),
-    "Task": _object(
+    "Task": object_of(
         "A task.",
         ("processId", "createdOn", "completedOn"),
-        id=_text("The id.", "__invoke:order/42"),
-        counter=_integer("How often it was given out; the fence.", 1),
-        timeout=_time("When it is given up"),
-        rootPromiseId=_text("The promise whose work it is.", _ID),
-        processId=_text("Who claimed it last.", "worker-1"),
-        createdOn=_time("When it was created"),
-        completedOn=_time("When it ended"),
+        id=text("The id.", "__invoke:order/42"),
+        counter=integer("How often it was given out; the fence.", 1),
+        timeout=time_ms("When it is given up"),
+        rootPromiseId=text("The promise whose work it is.", _ID),
+        processId=text("Who claimed it last.", "worker-1"),
+        createdOn=time_ms("When it was created"),
+        completedOn=time_ms("When it ended"),
     ),
-    "PromiseAndTask": _object(
-        "A promise and its task.", promise=_reference("Promise"), task=_or_null("Task")
+    "PromiseAndTask": object_of(
+        "A promise and its task.", promise=reference("Promise"), task=or_null("Task")
     ),
-    "Callback": _object(
+    "Callback": object_of(
         "A callback or subscription.",
-        id=_text("The id of the task that will be made.", "__resume:order/41:order/42"),
-        promiseId=_text("The promise that is waited for.", _ID),
-        rootPromiseId=_text("The promise that goes on then.", "order/41"),
-        timeout=_time("When delivery is given up"),
-        createdOn=_time("When it was created"),
+        id=text("The id of the task that will be made.", "__resume:order/41:order/42"),
+        promiseId=text("The promise that is waited for.", _ID),
+        rootPromiseId=text("The promise that goes on then.", "order/41"),
+        timeout=time_ms("When delivery is given up"),
+        createdOn=time_ms("When it was created"),
     ),
-    "CallbackAnswer": _object(
+    "CallbackAnswer": object_of(
         "The callback, if it was made now, and the promise it waits for.",
-        callback=_or_null("Callback"),
-        promise=_reference("Promise"),
+        callback=or_null("Callback"),
+        promise=reference("Promise"),
     ),
-    "Schedule": _object(
+    "Schedule": object_of(
         "A schedule.",
         ("description", "promiseTags", "lastRunTime", "idempotencyKey"),
-        id=_text("The id.", "nightly"),
-        description=_text("For people.", "Close the books"),
-        cron=_text("When it fires.", "0 3 * * *"),
-        tags=_map("Tags.", {"team": "orders"}),
-        promiseId=_text("What the promises' ids are made from.", "nightly.{{.timestamp}}"),
-        promiseTimeout=_integer("Milliseconds from firing to the promise's timeout.", 3_600_000),
-        promiseParam=_reference("Value"),
-        promiseTags=_map("The promises' tags.", {"team": "orders"}),
-        lastRunTime=_time("When it fired last"),
-        nextRunTime=_time(f"When it fires next ({NEVER_MS}: never)"),
-        idempotencyKey=_text("The key it was created with.", "create-nightly"),
-        createdOn=_time("When it was created"),
+        id=text("The id.", "nightly"),
+        description=text("For people.", "Close the books"),
+        cron=text("When it fires.", "0 3 * * *"),
+        tags=map_of("Tags.", {"team": "orders"}),
+        promiseId=text("What the promises' ids are made from.", "nightly.{{.timestamp}}"),
+        promiseTimeout=integer("Milliseconds from firing to the promise's timeout.", 3_600_000),
+        promiseParam=reference("Value"),
+        promiseTags=map_of("The promises' tags.", {"team": "orders"}),
+        lastRunTime=time_ms("When it fired last"),
+        nextRunTime=time_ms(f"When it fires next ({NEVER_MS}: never)"),
+        idempotencyKey=text("The key it was created with.", "create-nightly"),
+        createdOn=time_ms("When it was created"),
     ),
-    "Lock": _object(
+    "Lock": object_of(
         "A lock.",
-        resourceId=_text("What is locked.", "printer"),
-        executionId=_text("Who holds it.", "run-7"),
-        processId=_text("Whose heartbeats renew it.", "worker-1"),
-        ttl=_integer("Milliseconds from each renewal to its end.", 60_000),
-        expiresAt=_time("When it ends unless renewed"),
+        resourceId=text("What is locked.", "printer"),
+        executionId=text("Who holds it.", "run-7"),
+        processId=text("Whose heartbeats renew it.", "worker-1"),
+        ttl=integer("Milliseconds from each renewal to its end.", 60_000),
+        expiresAt=time_ms("When it ends unless renewed"),
     ),
-    "ClaimedPromise": _object(
+    "ClaimedPromise": object_of(
         "A promise that a claimed task is about; `data` is null if there is no such promise.",
-        data=_or_null("Promise"),
-        href=_text("Where to read it.", "http://127.0.0.1:8001/promises/order/42"),
-        id=_text("Its id.", _ID),
+        data=or_null("Promise"),
+        href=text("Where to read it.", "http://127.0.0.1:8001/promises/order/42"),
+        id=text("Its id.", _ID),
     ),
-    "Claim": _object(
+    "Claim": object_of(
         "What a claim hands over.",
-        promises=_object(
+        promises=object_of(
             "The promise to work on and, for `resume`, the one that has completed.",
             ("leaf",),
-            leaf=_reference("ClaimedPromise"),
-            root=_reference("ClaimedPromise"),
+            leaf=reference("ClaimedPromise"),
+            root=reference("ClaimedPromise"),
         ),
         type={
             "type": "string",
@@ -180,17 +131,21 @@ SCHEMAS: dict[str, Schema] = {
             "examples": ["invoke"],
         },
     ),
-    "PromisePage": _object(
-        "A page of promises.", cursor=_CURSOR, promises=_list("Newest first.", "Promise")
+    "PromisePage": object_of(
+        "A page of promises.", cursor=_CURSOR, promises=list_of("Newest first.", "Promise")
     ),
-    "SchedulePage": _object(
-        "A page of schedules.", cursor=_CURSOR, schedules=_list("Newest first.", "Schedule")
+    "SchedulePage": object_of(
+        "A page of schedules.", cursor=_CURSOR, schedules=list_of("Newest first.", "Schedule")
     ),
-    "TasksAffected": _object("A count.", tasksAffected=_integer("How many tasks were renewed.", 1)),
-    "LocksAffected": _object("A count.", locksAffected=_integer("How many locks were renewed.", 1)),
-    "Imported": _object(
+    "TasksAffected": object_of(
+        "A count.", tasksAffected=integer("How many tasks were renewed.", 1)
+    ),
+    "LocksAffected": object_of(
+        "A count.", locksAffected=integer("How many locks were renewed.", 1)
+    ),
+    "Imported": object_of(
         "What became of one promise.",
-        id=_text("Its id.", _ID),
+        id=text("Its id.", _ID),
         result={
             "type": "string",
             "enum": ["created", "present", "conflict"],
@@ -200,26 +155,29 @@ SCHEMAS: dict[str, Schema] = {
             "examples": ["created"],
         },
     ),
-    "ImportOutcome": _object(
-        "What became of the promises.", promises=_list("As in the request.", "Imported")
+    "ImportOutcome": object_of(
+        "What became of the promises.", promises=list_of("As in the request.", "Imported")
     ),
-    "RetainedByRule": _object(
+    "RetainedByRule": object_of(
         "One rule.",
-        rule=_text("The rule.", "resolved:7d"),
-        count=_integer("How many promises it has deleted, or would delete.", 3),
+        rule=text("The rule.", "resolved:7d"),
+        count=integer("How many promises it has deleted, or would delete.", 3),
     ),
-    "RetentionOutcome": _object(
+    "RetentionOutcome": object_of(
         "What retention did.",
         dryRun={
             "type": "boolean",
             "description": "Whether promises were only counted.",
             "examples": [True],
         },
-        rules=_list("The rules, in order.", "RetainedByRule"),
-        waiting=_integer("Promises that were due, but something unfinished is about them.", 0),
-        durationMs=_integer("How long it took, in milliseconds.", 12),
+        rules=list_of("The rules, in order.", "RetainedByRule"),
+        waiting=integer("Promises that were due, but something unfinished is about them.", 0),
+        durationMs=integer("How long it took, in milliseconds.", 12),
     ),
-    "Status": _object("A word.", status=_text("`ok` or `ready`.", "ok")),
+    **FUNCTION_SCHEMAS,
+    **EXECUTION_SCHEMAS,
+    **ACCOUNT_SCHEMAS,
+    "Status": object_of("A word.", status=text("`ok` or `ready`.", "ok")),
     "Text": {"type": "string", "description": "Text."},
     "AnyObject": {"type": "object", "description": "An OpenAPI description."},
     "Message": {
@@ -233,28 +191,28 @@ SCHEMAS: dict[str, Schema] = {
             '"type":"invoke"}\n\n'
         ],
     },
-    "ErrorDetail": _object(
+    "ErrorDetail": object_of(
         "One thing that is wrong.",
         (),
         **{"@type": _BLAME},
-        message=_text("For people.", "id: is required and must not be empty"),
+        message=text("For people.", "id: is required and must not be empty"),
         domain={
             "type": "string",
             "enum": ["request", "server"],
             "description": "Whose fault it is.",
             "examples": ["request"],
         },
-        metadata=_object(
+        metadata=object_of(
             "More about it.",
             ("field", "requestId"),
-            field=_text("Which field is wrong.", "id"),
-            url=_text("Where the code is explained.", "http://127.0.0.1:8001/docs/errors#40000"),
-            requestId=_text("The request's id, as in the log.", "a1b2c3"),
+            field=text("Which field is wrong.", "id"),
+            url=text("Where the code is explained.", "http://127.0.0.1:8001/docs/errors#40000"),
+            requestId=text("The request's id, as in the log.", "a1b2c3"),
         ),
     ),
-    "Error": _object(
+    "Error": object_of(
         "A refusal.",
-        error=_object(
+        error=object_of(
             "What is wrong.",
             code={
                 "type": "integer",
@@ -263,8 +221,8 @@ SCHEMAS: dict[str, Schema] = {
                 "the HTTP status.",
                 "examples": [Code.INVALID.value],
             },
-            message=_text("The code in words.", "The request is invalid"),
-            details=_list("At least one.", "ErrorDetail"),
+            message=text("The code in words.", "The request is invalid"),
+            details=list_of("At least one.", "ErrorDetail"),
         ),
     ),
 }
@@ -279,8 +237,8 @@ def example_of(schema: Schema) -> Any:
         return schema["examples"][0]
     if "anyOf" in schema:
         return example_of(schema["anyOf"][0])
-    if schema["type"] == "array":
+    if schema.get("type") == "array":
         return [example_of(schema["items"])]
-    if schema["type"] == "object":
+    if schema.get("type") == "object":
         return {name: example_of(inner) for name, inner in schema.get("properties", {}).items()}
     return "…"

@@ -1,12 +1,12 @@
 """Retention on demand: delete now what the server's rules reach, or count what rules would reach.
 
-Whoever may run the server may do this; see `admin_endpoints.require_admin`.
+Whoever may run the server may do this.
 """
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.shards.errors import ShardsError
 
-from .admin_endpoints import require_admin
 from .api import Api, shards_error
 from .endpoints import Call, Endpoint, Success, answer
 from .errors import ApiError, invalid
@@ -18,7 +18,6 @@ from .setting_kinds import NotAllowedError
 
 async def sweep(api: Api, call: Call) -> Response:
     """POST /admin/retention."""
-    require_admin(api, call.request)
     body: RetentionBody = call.body
     sweeper = api.sweeper
     if sweeper is None:
@@ -31,7 +30,12 @@ async def sweep(api: Api, call: Call) -> Response:
         except NotAllowedError as refusal:
             raise invalid("retain", f"allowed are {refusal}") from refusal
     try:
-        outcome = await sweeper.dry_run(rules) if is_dry else await sweeper.sweep()
+        if is_dry:
+            outcome = await sweeper.dry_run(rules)
+        else:
+            async with api.audit.act(call.request, "retention.sweep") as told:
+                outcome = await sweeper.sweep()
+                told["deleted"] = sum(outcome.counts)
     except ShardsError as error:
         raise shards_error(error) from error
     counted = zip(rule_texts(rules), outcome.counts, strict=True)
@@ -61,8 +65,8 @@ ENDPOINTS = (
             "programs on the server's own machine."
         ),
         handler=sweep,
+        scope=Scope.ADMIN,
         body=RetentionBody,
         successes=(Success(200, "What was or would be deleted.", "RetentionOutcome"),),
-        refusals=(Code.ADMIN_ONLY,),
     ),
 )

@@ -8,7 +8,9 @@ is not the promise `task`.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from troth.core.codes import Code
 
@@ -23,7 +25,7 @@ _LAST = re.compile(r"([^{}]*)\{(\w+)\.\.\.\}")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
-class Match(NamedTuple):
+class Match(Struct, frozen=True):
     """An endpoint and the decoded values of its path parameters."""
 
     endpoint: "Endpoint"
@@ -64,9 +66,13 @@ class Router:
     def __init__(self, endpoints: "Sequence[Endpoint]") -> None:
         """Compile the templates. Two rows for one method and template are a mistake."""
         self._exact: dict[str, dict[str, Endpoint]] = {}
+        # What is asked for most, found without decoding; a path may be spelled otherwise, though.
+        self._as_written: dict[tuple[str, bytes], Match] = {}
         self._templates: list[_Template] = []
-        # The templates that paths with a certain first segment may match, in the same order.
+        # The templates that paths with a certain first segment may match, in the same order; and of
+        # these, those that have a certain method.
         self._templates_of: dict[str, list[_Template]] = {}
+        self._templates_with: dict[tuple[str, str], list[_Template]] = {}
         by_template: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
             methods = by_template.setdefault(endpoint.path, {})
@@ -75,29 +81,39 @@ class Router:
         for template in sorted(by_template, key=_literal_count, reverse=True):
             if "{" not in template:
                 self._exact[template] = by_template[template]
+                for method, endpoint in by_template[template].items():
+                    self._as_written[method, template.encode()] = Match(endpoint, _NO_VALUES)
                 continue
             self._templates.append(_Template(template, by_template[template]))
         for first in {_first_segment(template) for template in by_template}:
-            self._templates_of[first] = [
-                template for template in self._templates if template.may_begin(first)
-            ]
+            possible = [template for template in self._templates if template.may_begin(first)]
+            self._templates_of[first] = possible
+            for method in {method for template in possible for method in template.methods}:
+                self._templates_with[first, method] = [
+                    template for template in possible if method in template.methods
+                ]
         self._templates_of_others = [
             template for template in self._templates if template.may_begin(None)
         ]
 
     def match(self, method: str, raw_path: bytes) -> Match:
         """Find the endpoint. Raises ApiError: 400 bad escape, 404, or 405 with `Allow`."""
+        found = self._as_written.get((method, raw_path))
+        if found is not None:
+            return found
         path = decode_path(raw_path)
         methods = self._exact.get(path)
         if methods is not None and method in methods:
             return Match(methods[method], _NO_VALUES)
-        allowed = set(methods or ())
         first = path.split("/", 2)[1] if path.startswith("/") else ""
-        for template in self._templates_of.get(first, self._templates_of_others):
+        templates = self._templates_of.get(first, self._templates_of_others)
+        for template in self._templates_with.get((first, method), templates):
             values = template.match(path)
-            if values is not None:
-                if method in template.methods:
-                    return Match(template.methods[method], values)
+            if values is not None and method in template.methods:
+                return Match(template.methods[method], values)
+        allowed = set(methods or ())
+        for template in templates:
+            if template.match(path) is not None:
                 allowed.update(template.methods)
         if allowed:
             allow = ", ".join(sorted({*allowed, "OPTIONS"})).encode()

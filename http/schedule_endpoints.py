@@ -1,25 +1,25 @@
 """Schedules: promises made at certain times (rest.md 8)."""
 
 from troth.core import cron, templates
+from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.core.commands import CreateSchedule, DeleteSchedule, ReadSchedule
+from troth.core.commands import Command, CreateSchedule, DeleteSchedule, ReadSchedule
 from troth.core.limits import INTEGER_MAX
+from troth.core.replies import Reply
 
 from .api import Api
 from .decoding import string_map, value
-from .endpoints import ID_PARAMETER, Call, Endpoint, Header, Success, answer, ask
+from .endpoints import ID_PARAMETER, Asking, Call, Endpoint, Header, Success, nothing
 from .errors import ApiError, FieldProblem
 from .fields import size_bytes
-from .rendering import schedule_object
-from .requests import Response
+from .rendering import dump, schedule_object
 from .schemas import CreateScheduleBody
 
 
-async def create_schedule(api: Api, call: Call) -> Response:
-    """POST /schedules."""
+def _create(api: Api, call: Call) -> Command:
     body: CreateScheduleBody = call.body
     _check(body.id or "", body.cron or "", body.promise_id or "", api.limits.id_limit_bytes)
-    command = CreateSchedule(
+    return CreateSchedule(
         id=body.id or "",
         cron=body.cron or "",
         promise_id=body.promise_id or "",
@@ -30,9 +30,11 @@ async def create_schedule(api: Api, call: Call) -> Response:
         promise_tags=string_map(body.promise_tags),
         idempotency_key=call.headers.idempotency_key,
     )
-    reply = await ask(api, call, command)
+
+
+def _schedule(_api: Api, reply: Reply) -> bytes:
     assert reply.schedule is not None
-    return answer(reply.code, schedule_object(reply.schedule))
+    return dump(schedule_object(reply.schedule))
 
 
 def _check(schedule_id: str, expression: str, template: str, id_limit_bytes: int) -> None:
@@ -53,17 +55,17 @@ def _check(schedule_id: str, expression: str, template: str, id_limit_bytes: int
         raise ApiError(Code.INVALID, found)
 
 
-async def read_schedule(api: Api, call: Call) -> Response:
-    """GET /schedules/{id}."""
-    reply = await ask(api, call, ReadSchedule(call.path["id"]))
-    assert reply.schedule is not None
-    return answer(reply.code, schedule_object(reply.schedule))
+def _read(_api: Api, call: Call) -> Command:
+    return ReadSchedule(call.path["id"])
 
 
-async def delete_schedule(api: Api, call: Call) -> Response:
-    """DELETE /schedules/{id}."""
-    reply = await ask(api, call, DeleteSchedule(call.path["id"]))
-    return Response(reply.code.status)
+def _delete(_api: Api, call: Call) -> Command:
+    return DeleteSchedule(call.path["id"])
+
+
+create_schedule = Asking(_create, _schedule)
+read_schedule = Asking(_read, _schedule)
+delete_schedule = Asking(_delete, nothing)
 
 
 ENDPOINTS = (
@@ -79,6 +81,7 @@ ENDPOINTS = (
             "the tag `resonate:invoke` in `promiseTags`, its work is sent to a receiver each time."
         ),
         handler=create_schedule,
+        scope=Scope.PROMISES_WRITE,
         body=CreateScheduleBody,
         headers=(Header.IDEMPOTENCY_KEY,),
         successes=(
@@ -94,6 +97,7 @@ ENDPOINTS = (
         path="/schedules/{id...}",
         summary="Read a schedule",
         handler=read_schedule,
+        scope=Scope.PROMISES_READ,
         path_parameters=(ID_PARAMETER,),
         successes=(Success(200, "The schedule.", "Schedule"),),
         refusals=(Code.SCHEDULE_NOT_FOUND,),
@@ -106,6 +110,7 @@ ENDPOINTS = (
         summary="Delete a schedule",
         description="The promises it has made stay.",
         handler=delete_schedule,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=(ID_PARAMETER,),
         successes=(Success(204, "The schedule is gone."),),
         refusals=(Code.SCHEDULE_NOT_FOUND,),

@@ -1,11 +1,13 @@
 """Search for promises and schedules, page by page (rest.md 10, decisions.md 1).
 
 `*` in the id stands for any characters and is the only wildcard. When a cursor is given, the
-search is the cursor's; the other parameters are checked and then not used.
+search is the cursor's; the other parameters are checked and then not used. A token with an id
+prefix finds only ids that begin so, whatever its cursor says.
 """
 
 import orjson
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.lifecycles import CANCELED, PENDING, REJECTED, RESOLVED, TIMEDOUT
 from troth.core.limits import PAGE_LIMIT_COUNT
@@ -33,7 +35,12 @@ async def search_promises(api: Api, call: Call) -> Response:
     search = _search(api, call.request.query, "promises")
     try:
         found, before_serial = await api.shards.search_promises(
-            search.pattern, search.states, search.tags, search.limit_count, search.before_serial
+            search.pattern,
+            search.states,
+            search.tags,
+            search.limit_count,
+            search.before_serial,
+            call.request.principal.id_prefix,
         )
     except ShardsError as error:
         raise shards_error(error) from error
@@ -46,7 +53,11 @@ async def search_schedules(api: Api, call: Call) -> Response:
     search = _search(api, call.request.query, "schedules")
     try:
         found, before_serial = await api.shards.search_schedules(
-            search.pattern, search.tags, search.limit_count, search.before_serial
+            search.pattern,
+            search.tags,
+            search.limit_count,
+            search.before_serial,
+            call.request.principal.id_prefix,
         )
     except ShardsError as error:
         raise shards_error(error) from error
@@ -167,6 +178,7 @@ ENDPOINTS = (
         summary="Search for promises",
         description="Newest first. A page of large promises ends early; the last has no cursor.",
         handler=search_promises,
+        scope=Scope.PROMISES_READ,
         query=(
             _pattern("order/*"),
             Parameter(
@@ -189,6 +201,7 @@ ENDPOINTS = (
         summary="Search for schedules",
         description="Newest first. A page of large schedules ends early; the last has no cursor.",
         handler=search_schedules,
+        scope=Scope.PROMISES_READ,
         query=(_pattern("nightly*"), _TAGS, _LIMIT, _CURSOR),
         successes=(Success(200, "A page of schedules.", "SchedulePage"),),
     ),

@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,6 +21,8 @@ import structlog
 import trio
 
 from troth import __version__
+from troth.core import limits
+from troth.core.catalog import Account, Node, Token
 from troth.core.cron import parse as parse_cron
 from troth.core.machine import Options
 from troth.core.replies import TaskMessage
@@ -32,15 +35,23 @@ from troth.persistence.errors import (
 from troth.shards.checkpointer import Checkpointer
 from troth.shards.clock import SystemClock
 from troth.shards.delivery import Delivery
+from troth.shards.endings import Endings
+from troth.shards.outgoing import OutgoingRoutes
+from troth.shards.placement import Placement
 from troth.shards.polls import Polls
 from troth.shards.retention import Sweeper
 from troth.shards.shards import Shards
 from troth.shards.snapshotter import Snapshotter
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Storage
 
+from . import operator_key
 from .api import Api, Readiness
 from .application import create_application, create_poll_application
+from .audit import AuditLog
+from .builder import Builder
 from .connection import ASGIApplication
+from .function_calls import FunctionCalls
+from .http_connections import is_public
 from .lane import Lane
 from .listener import Listener, ListenError
 from .local_zone import local_zone
@@ -103,6 +114,51 @@ def _open_storage(settings: Settings) -> Storage:
         archive_directory=settings.archive_directory,
         archive_keep_ms=settings.archive_keep_ms,
     )
+
+
+def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
+    """Run a server for as long as `act` takes, which is called in another thread.
+
+    It is given the server's address and the operator's key. Raises what it raises; else an
+    exception group of what ended the server.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    raised: list[Exception] = []
+
+    async def run() -> None:
+        doors = _make_doors(settings)
+        for door in doors:
+            await door.listener.open()
+        with ExitStack() as closing:
+            storage = _open_storage(settings)
+            closing.callback(storage.close)
+            server = Server(settings, storage, doors)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.run)
+                await server.ready.wait()
+                try:
+                    await trio.to_thread.run_sync(
+                        act, server.url, server.api.directory.operator_key
+                    )
+                except Exception as error:
+                    raised.append(error)
+                server.stop.set()
+
+    trio.run(run, strict_exception_groups=True)
+    if raised:
+        raise raised[0]
+
+
+def _refuse_exposed(settings: Settings) -> None:
+    """Raise ListenError if other machines would be let in and nobody would need credentials."""
+    name = settings.exposed
+    if name is not None:
+        raise ListenError(
+            f"Cannot serve: {name} is {getattr(settings, name)}, which other machines can reach, "
+            "and nobody would need credentials. Make an account first (`troth account add NAME "
+            f"--data {settings.data}`), name users with basic_auth, choose an address of this "
+            "machine only, or set allow_anonymous to let everybody in."
+        )
 
 
 async def _serve(settings: Settings) -> None:
@@ -182,14 +238,33 @@ class Server:
             concurrency_count=settings.push_concurrency_count,
             target_queue_limit_count=settings.target_queue_limit_count,
         )
+        self.endings = Endings(limit_count=limits.RESULT_WAITS_LIMIT_COUNT)
+        self.function_calls = FunctionCalls(
+            ask=lambda command: self.shards.ask(command),
+            body_limit_bytes=settings.body_limit_bytes,
+            guard=None if settings.function_private_networks else is_public,
+        )
+        self.placement = Placement(
+            report=lambda command: self.shards.tell(command),
+            calls=self.function_calls,
+            endings=self.endings,
+            now_ms=self.clock.now_ms,
+            calls_concurrency_count=settings.function_calls_concurrency_count,
+            calls_per_host_count=settings.function_calls_per_host_count,
+        )
+        self.function_calls.attach(self.placement)
         self.shards = Shards(
             shard_count=storage.shard_count,
             clock=self.clock,
-            outgoing=self.delivery,
+            outgoing=OutgoingRoutes(self.delivery, self.placement),
             cursor_secret=storage.secret,
             options=_options(settings),
             mailbox_limit_count=settings.mailbox_limit_count,
         )
+        self.ready = trio.Event()
+        """Set when requests are served."""
+        self.stop = trio.Event()
+        """Whoever sets it stops the server, as a signal does."""
         self.checkpointer: Checkpointer | None = None
         self.api = Api(
             settings=settings,
@@ -197,12 +272,22 @@ class Server:
             shards=self.shards,
             polls=self.polls,
             hold=self.shards.hold,
+            now_ms=self.clock.now_ms,
             statistics={
                 "delivery": self.delivery.statistics,
+                "placement": self.placement.statistics,
+                "function_calls": self.function_calls.statistics,
                 "log": storage.statistics,
             },
             readiness=Readiness.STARTING,
+            placement=self.placement,
+            endings=self.endings,
         )
+
+        if isinstance(storage, DirectoryStorage):
+            self.api.audit = AuditLog(self.clock.now_ms, settings.data)
+        # Until the catalog has been read, nobody knows whether there are accounts.
+        self.api.directory.unload()
 
     def _render(self, message: TaskMessage) -> bytes:
         return render_message(message, self.url)
@@ -213,6 +298,7 @@ class Server:
         applications = (create_application(self.api), create_poll_application(self.api))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery, running)
+            nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):
                 door.application = application
                 name = f"listener_{door.listener.name.split()[0].lower()}"
@@ -225,7 +311,18 @@ class Server:
                 self.shards.recover, self.storage, trio.from_thread.check_cancelled
             )
             await nursery.start(self.delivery.run)
+            await nursery.start(self.placement.run)
+            await nursery.start(self.function_calls.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            await self._introduce_nodes()
+            if isinstance(self.storage, DirectoryStorage):
+                self.api.directory.operator_key = operator_key.provide(self.settings.data)
+            self.api.directory.load(
+                await self.shards.list_entries(Account, None),
+                await self.shards.list_entries(Token, None),
+            )
+            if self.api.directory.is_open:
+                _refuse_exposed(self.settings)
             self.checkpointer = self.shards.make_checkpointer(
                 self.storage,
                 interval_ms=self.settings.checkpoint_interval_ms,
@@ -236,6 +333,7 @@ class Server:
                 nursery.start_soon(self.checkpointer.run)
                 self._start_snapshotter(nursery, self.checkpointer)
             self._start_sweeper(nursery)
+            await self._start_builder(nursery)
             if self._is_stopping:
                 return  # the stop that has begun ends the rest
             gc.collect()
@@ -244,12 +342,26 @@ class Server:
             # that requests would wait for more than some 10 ms.
             gc.set_threshold(20_000, 5, 100)
             self.api.readiness = Readiness.READY
+            self.ready.set()
             # Until now they have waited in the port's queue. Requests may be refused meanwhile, but
             # not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
             if not self._is_stopping:
                 self._announce(recovery)
+
+    async def _introduce_nodes(self) -> None:
+        """Tell placement which nodes there are, and what they were working on."""
+        for node in await self.shards.list_entries(Node, None):
+            self.placement.put_node(node)
+        for execution, task in self.shards.assigned_executions():
+            self.placement.restore(
+                execution.promise_id,
+                task.counter,
+                execution.plan,
+                execution.node_id,
+                task.created_on or 0,
+            )
 
     @property
     def _is_stopping(self) -> bool:
@@ -275,6 +387,12 @@ class Server:
         self.api.sweeper = sweeper
         self.api.metrics.add_source("retention", sweeper.statistics)
         nursery.start_soon(sweeper.run)
+
+    async def _start_builder(self, nursery: trio.Nursery) -> None:
+        builder = Builder(self.api)
+        self.api.builder = builder
+        self.api.metrics.add_source("builds", builder.statistics)
+        await nursery.start(builder.run)
 
     def _start_snapshotter(self, nursery: trio.Nursery, checkpointer: Checkpointer) -> None:
         if not isinstance(self.storage, DirectoryStorage):
@@ -310,9 +428,14 @@ class Server:
                 _log.info("stopping", signal=signal.Signals(number).name)
                 nursery.start_soon(self._stop, nursery, running)
 
+    async def _stop_when_asked(self, nursery: trio.Nursery, running: list[Listener]) -> None:
+        await self.stop.wait()
+        await self._stop(nursery, running)
+
     async def _stop(self, nursery: trio.Nursery, listeners: list[Listener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
         self.api.readiness = Readiness.STOPPING
+        self.endings.close()
         with trio.move_on_after(self.settings.shutdown_timeout_ms / 1000):
             async with trio.open_nursery() as stopping:
                 for listener in listeners:

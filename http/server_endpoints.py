@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG001 — handlers share one signature.
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.shards.polls import TooManyConnections
 
@@ -9,6 +10,7 @@ from .api import Api, Readiness
 from .endpoints import Call, Endpoint, Parameter, Success, answer
 from .errors import ApiError
 from .metrics import CONTENT_TYPE
+from .permissions import refuse_unless_within
 from .requests import Response, json_response
 from .streams import HEADERS, PollStream
 
@@ -62,7 +64,8 @@ async def show_errors(api: Api, call: Call) -> Response:
 
 
 async def poll(api: Api, call: Call) -> Response:
-    """GET /poll/{group}/{id}."""
+    """GET /poll/{group}/{id}. A token with an id prefix may listen to groups that begin so."""
+    refuse_unless_within(call.request.principal, (call.path["group"],))
     try:
         connection = api.polls.connect(call.path["group"], call.path["id"])
     except TooManyConnections as error:
@@ -81,6 +84,7 @@ def _poll_endpoint(name: str, path: str, summary: str, description: str) -> Endp
         summary=summary,
         description=description,
         handler=poll,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=(
             Parameter(
                 "group",
@@ -152,6 +156,7 @@ ENDPOINTS = (
         path="/metrics",
         summary="Numbers for Prometheus",
         handler=show_metrics,
+        scope=Scope.METRICS_READ,
         successes=(Success(200, "All metrics.", "Text", "text/plain"),),
         sheltered=False,
     ),

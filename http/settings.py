@@ -178,6 +178,11 @@ class Settings:
         "Users who may use the API, with passwords (none: everybody). Best kept in the file: "
         "command lines can be read by others.",
     )
+    failed_attempts_limit_count: int = _setting(
+        limits.FAILED_ATTEMPTS_LIMIT_COUNT,
+        Number(0, 1_000_000),
+        "Wrong credentials from one address in a minute before it has to wait (0: any number).",
+    )
     cors_allow_origin: tuple[str, ...] = _setting(
         (), Origins(), "Origins whose web pages may call the API from a browser."
     )
@@ -224,6 +229,11 @@ class Settings:
         # What waits for the disk must have room for several of the largest requests.
         Number(1 * _KIB, limits.LOG_PENDING_LIMIT_BYTES // 4),
         "Largest body of a request.",
+    )
+    build_limit_bytes: int = _setting(
+        limits.BUILD_LIMIT_BYTES,
+        Number(1 * _KIB, limits.LOG_PENDING_LIMIT_BYTES // 4),
+        "Largest zip archive with a function's code; not more than body_limit_bytes, in effect.",
     )
     id_limit_bytes: int = _setting(
         limits.ID_LIMIT_BYTES,
@@ -310,6 +320,32 @@ class Settings:
         "How long a task claimed by opening its link stays claimed without a heartbeat.",
     )
 
+    task_wait_limit_ms: int = _setting(
+        limits.TASK_WAIT_LIMIT_MS,
+        Number(1_000, 365 * _DAY_MS),
+        "A function task that has not ended within this from its creation is given up (504).",
+    )
+    function_queue_limit_count: int = _setting(
+        limits.FUNCTION_QUEUE_LIMIT_COUNT,
+        Number(1, 10_000_000),
+        "Function tasks of one account that may wait for a node; further ones are refused (429).",
+    )
+    function_calls_concurrency_count: int = _setting(
+        limits.FUNCTION_CALLS_CONCURRENCY_COUNT,
+        Number(2, 100_000),
+        "Calls of HTTP functions at a time; one account has at most half of them.",
+    )
+    function_calls_per_host_count: int = _setting(
+        limits.FUNCTION_CALLS_PER_HOST_COUNT,
+        Number(1, 10_000),
+        "Calls of HTTP functions to one host at a time.",
+    )
+    function_private_networks: bool = _setting(
+        False,
+        Switch(),
+        "Let HTTP functions call addresses of this machine and of private networks.",
+    )
+
     schedule_catch_up: Literal["all", "latest"] | int = _setting(
         limits.SCHEDULE_CATCH_UP_COUNT,
         WordOr({"all": "all", "latest": "latest"}, Number(1, 1_000_000)),
@@ -331,6 +367,13 @@ class Settings:
         default_factory=lambda: MappingProxyType({}), repr=False, compare=False
     )
     """Where each setting that has not its default came from: the name of the source, by setting."""
+
+    @property
+    def exposed(self) -> str | None:
+        """Which address lets other machines in without a user's password; None: neither does."""
+        addresses = {"listen": self.listen, "poll_listen": self.poll_listen}
+        found = (name for name, one in addresses.items() if one and not one.is_loopback)
+        return None if self.basic_auth or self.allow_anonymous else next(found, None)
 
     @property
     def public_url(self) -> str:
@@ -511,16 +554,13 @@ def _check_together(settings: Settings) -> None:
         source = settings.sources.get(name, "default")
         return SettingsError(source, name, _kind(name).show(getattr(settings, name)), allowed)
 
-    for name in ("listen", "poll_listen"):
-        address = getattr(settings, name)
-        if address is not None and not address.is_loopback and not settings.basic_auth:
-            if settings.allow_anonymous:
-                continue
-            raise refuse(
-                name,
-                "an address of this machine only (127.0.0.1, ::1, localhost), unless basic_auth "
-                "names users or allow_anonymous is set to let everybody in",
-            )
+    if settings.exposed is not None and (settings.in_memory or not settings.data.exists()):
+        # There are no accounts. If there may be some, `serve` looks.
+        raise refuse(
+            settings.exposed,
+            "an address of this machine only (127.0.0.1, ::1, localhost), unless there is an "
+            "account, basic_auth names users or allow_anonymous is set to let everybody in",
+        )
     if settings.poll_listen == settings.listen and settings.listen.port != 0:
         raise refuse("poll_listen", "an address other than that of listen, or none")
     if settings.id_limit_bytes >= settings.request_headers_limit_bytes:

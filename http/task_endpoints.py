@@ -4,84 +4,81 @@ Each has two forms: POST with a body, and GET with everything in the path, which
 in messages point to. A task claimed by GET belongs to the process `<id>/<counter>`.
 """
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.core.commands import ClaimTask, CompleteTask, DropTask
+from troth.core.commands import ClaimTask, Command, CompleteTask, DropTask
+from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 
 from .api import Api, shards_error
 from .decoding import integer
-from .endpoints import Call, Endpoint, Parameter, Success, answer, ask
-from .rendering import claim_object, task_object
+from .endpoints import Asking, Call, Endpoint, Parameter, Success, answer, nothing
+from .rendering import claim_object, dump, task_object
 from .requests import Response
 from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
 
 
-async def claim_task(api: Api, call: Call) -> Response:
-    """POST /tasks/claim."""
+def _claim(_api: Api, call: Call) -> Command:
     body: ClaimTaskBody = call.body
-    command = ClaimTask(body.id or "", body.counter or 0, body.process_id or "", body.ttl or 0)
-    return await _claim(api, call, command)
+    return ClaimTask(body.id or "", body.counter or 0, body.process_id or "", body.ttl or 0)
 
 
-async def claim_task_by_link(api: Api, call: Call) -> Response:
-    """GET /tasks/claim/{id}/{counter}."""
+def _claim_by_link(api: Api, call: Call) -> Command:
     task_id, counter = _named(call)
     ttl_ms = api.settings.get_claim_ttl_ms
-    return await _claim(
-        api, call, ClaimTask(task_id, counter, _process_id(task_id, counter), ttl_ms)
-    )
+    return ClaimTask(task_id, counter, _process_id(task_id, counter), ttl_ms)
 
 
-async def _claim(api: Api, call: Call, command: ClaimTask) -> Response:
-    reply = await ask(api, call, command)
+def _claimed(api: Api, reply: Reply) -> bytes:
     assert reply.claimed is not None
-    return answer(reply.code, claim_object(reply.claimed, api.url))
+    return dump(claim_object(reply.claimed, api.url))
 
 
-async def complete_task(api: Api, call: Call) -> Response:
-    """POST /tasks/complete."""
+def _complete(_api: Api, call: Call) -> Command:
     body: TaskBody = call.body
-    return await _complete(api, call, body.id or "", body.counter or 0)
+    return CompleteTask(body.id or "", body.counter or 0)
 
 
-async def complete_task_by_link(api: Api, call: Call) -> Response:
-    """GET /tasks/complete/{id}/{counter}."""
-    return await _complete(api, call, *_named(call))
+def _complete_by_link(_api: Api, call: Call) -> Command:
+    return CompleteTask(*_named(call))
 
 
-async def _complete(api: Api, call: Call, task_id: str, counter: int) -> Response:
-    reply = await ask(api, call, CompleteTask(task_id, counter))
+def _completed(_api: Api, reply: Reply) -> bytes:
     assert reply.task is not None
-    return answer(reply.code, task_object(reply.task))
+    return dump(task_object(reply.task))
 
 
-async def drop_task(api: Api, call: Call) -> Response:
-    """POST /tasks/drop."""
+def _drop(_api: Api, call: Call) -> Command:
     body: TaskBody = call.body
-    reply = await ask(api, call, DropTask(body.id or "", body.counter or 0))
-    return Response(reply.code.status)
+    return DropTask(body.id or "", body.counter or 0)
 
 
-async def drop_task_by_link(api: Api, call: Call) -> Response:
-    """GET /tasks/drop/{id}/{counter}."""
-    reply = await ask(api, call, DropTask(*_named(call)))
-    return Response(reply.code.status)
+def _drop_by_link(_api: Api, call: Call) -> Command:
+    return DropTask(*_named(call))
+
+
+claim_task = Asking(_claim, _claimed)
+claim_task_by_link = Asking(_claim_by_link, _claimed)
+complete_task = Asking(_complete, _completed)
+complete_task_by_link = Asking(_complete_by_link, _completed)
+drop_task = Asking(_drop, nothing)
+drop_task_by_link = Asking(_drop_by_link, nothing)
 
 
 async def heartbeat_tasks(api: Api, call: Call) -> Response:
     """POST /tasks/heartbeat."""
     body: HeartbeatBody = call.body
-    return await _heartbeat(api, body.process_id or "")
+    return await _heartbeat(api, call, body.process_id or "")
 
 
 async def heartbeat_tasks_by_link(api: Api, call: Call) -> Response:
     """GET /tasks/heartbeat/{id}/{counter}."""
-    return await _heartbeat(api, _process_id(*_named(call)))
+    return await _heartbeat(api, call, _process_id(*_named(call)))
 
 
-async def _heartbeat(api: Api, process_id: str) -> Response:
+async def _heartbeat(api: Api, call: Call, process_id: str) -> Response:
     try:
-        count = await api.shards.heartbeat_tasks(process_id)
+        count = await api.shards.heartbeat_tasks(process_id, call.request.principal.id_prefix)
     except ShardsError as error:
         raise shards_error(error) from error
     return answer(Code.OK, {"tasksAffected": count})
@@ -147,6 +144,7 @@ ENDPOINTS = (
             "higher counter."
         ),
         handler=claim_task,
+        scope=Scope.PROMISES_WRITE,
         body=ClaimTaskBody,
         successes=_CLAIM_ANSWERS,
         refusals=_CLAIM_REFUSALS,
@@ -159,6 +157,7 @@ ENDPOINTS = (
         summary="Claim a task by its link",
         description=_BY_LINK,
         handler=claim_task_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_CLAIM_ANSWERS,
         refusals=_CLAIM_REFUSALS,
@@ -171,6 +170,7 @@ ENDPOINTS = (
         summary="Complete a task",
         description="Ends the lease. The promise is not touched: it is completed by itself.",
         handler=complete_task,
+        scope=Scope.PROMISES_WRITE,
         body=TaskBody,
         successes=_COMPLETE_ANSWERS,
         refusals=_COMPLETE_REFUSALS,
@@ -183,6 +183,7 @@ ENDPOINTS = (
         summary="Complete a task by its link",
         description=_BY_LINK,
         handler=complete_task_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_COMPLETE_ANSWERS,
         refusals=_COMPLETE_REFUSALS,
@@ -195,6 +196,7 @@ ENDPOINTS = (
         summary="Give a task back",
         description="The task goes out again at once, with a higher counter.",
         handler=drop_task,
+        scope=Scope.PROMISES_WRITE,
         body=TaskBody,
         successes=_DROP_ANSWERS,
         refusals=_DROP_REFUSALS,
@@ -207,6 +209,7 @@ ENDPOINTS = (
         summary="Give a task back by its link",
         description=_BY_LINK,
         handler=drop_task_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_DROP_ANSWERS,
         refusals=_DROP_REFUSALS,
@@ -218,6 +221,7 @@ ENDPOINTS = (
         path="/tasks/heartbeat",
         summary="Keep all tasks of a process",
         handler=heartbeat_tasks,
+        scope=Scope.PROMISES_WRITE,
         body=HeartbeatBody,
         successes=_HEARTBEAT_ANSWERS,
     ),
@@ -229,6 +233,7 @@ ENDPOINTS = (
         summary="Keep a task by its link",
         description="Only for a task that was claimed by its link.",
         handler=heartbeat_tasks_by_link,
+        scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_HEARTBEAT_ANSWERS,
     ),

@@ -53,6 +53,7 @@ class Checkpoints:
         self._checkpoints_count = 0
         self._rows_count = 0
         self._verified_count = 0
+        self._format_version = rows.FORMAT_VERSION
         snapshot = store.snapshot()
         self._is_new = self._check(snapshot, data_id)
         self._data_id = data_id
@@ -64,11 +65,9 @@ class Checkpoints:
         version = snapshot.get(rows.META, _FORMAT_KEY)
         if version is None:
             return True
-        if version != b"%d" % rows.FORMAT_VERSION:
-            raise CheckpointDamaged(
-                rows.META,
-                f"format {version!r} is unknown; this version of Troth knows {rows.FORMAT_VERSION}",
-            )
+        if not rows.is_known_format(version):
+            raise rows.unknown_format(version)
+        self._format_version = int(version)
         if snapshot.get(rows.META, _DATA_ID_KEY) != data_id:
             raise CheckpointDamaged(rows.META, "it belongs to another data directory")
         return False
@@ -115,6 +114,9 @@ class Checkpoints:
                 rows.outbox_place(key): decoder.message(key, value)
                 for key, value in scan(rows.OUTBOX, shard)
             },
+            [decoder.entry(key, value) for key, value in scan(rows.ENTRIES, shard)],
+            [decoder.execution(key, value) for key, value in scan(rows.EXECUTIONS, shard)],
+            [decoder.usage(key, value) for key, value in scan(rows.USAGE, shard)],
         )
         _check_counts(loaded)
         return loaded
@@ -133,9 +135,13 @@ class Checkpoints:
         self._checkpoints_count += 1
 
     def _writes(self, captures: Sequence[Capture]) -> Iterator[Write]:
-        if self._is_new:
-            yield rows.META, _FORMAT_KEY, b"%d" % rows.FORMAT_VERSION
+        version = self._format_version
+        if any(capture.has_functions for capture in captures) or self._has_functions():
+            version = rows.FUNCTIONS_FORMAT_VERSION
+        if self._is_new or version != self._format_version:
+            yield rows.META, _FORMAT_KEY, b"%d" % version
             yield rows.META, _DATA_ID_KEY, self._data_id
+            self._format_version = version
         for capture in captures:
             shard = capture.header.shard
             yield from self._deletions(shard, capture)
@@ -144,10 +150,23 @@ class Checkpoints:
             yield from _plain_writes(rows.CALLBACKS, shard, capture.callbacks)
             yield from _plain_writes(rows.SCHEDULES, shard, capture.schedules)
             yield from _plain_writes(rows.LOCKS, shard, capture.locks)
+            yield from _plain_writes(rows.ENTRIES, shard, capture.entries)
+            yield from _plain_writes(rows.EXECUTIONS, shard, capture.executions)
+            yield from _plain_writes(rows.USAGE, shard, capture.usage)
             for (target, sequence), message in sorted(capture.outbox.items(), key=lambda i: i[0]):
                 key = rows.outbox_key(shard, target, sequence)
                 yield _write(rows.OUTBOX, key, message)
             yield _write(rows.HEADERS, rows.shard_key(shard), capture.header)
+
+    def _has_functions(self) -> bool:
+        """Whether the store holds what format 2 adds, as one does that was restored."""
+        if self._format_version != rows.FORMAT_VERSION:
+            return False  # it is noted already
+        with contextlib.closing(self._store.snapshot()) as snapshot:
+            return any(
+                next(snapshot.scan(table, b"", b"\xff" * 512), None) is not None
+                for table in rows.FUNCTION_TABLES
+            )
 
     def open_snapshot(self) -> Snapshot:
         """The store as of its newest commit, for whoever copies it; to be closed. In any thread."""
@@ -237,7 +256,7 @@ def _promise_writes(shard: int, capture: Capture) -> Iterator[Write]:
             continue
         yield rows.LIVE_PROMISES, key, None
         yield _write(rows.PROMISES, key, promise)
-        for table, index_key in rows.index_keys(shard, promise):
+        for table, index_key in rows.kept_index_keys(shard, promise):
             yield table, index_key, name.encode()
 
 
@@ -264,6 +283,9 @@ def _check_counts(loaded: Loaded) -> None:
         (rows.SCHEDULES, len(loaded.schedules), header.schedules_count),
         (rows.LOCKS, len(loaded.locks), header.locks_count),
         (rows.OUTBOX, len(loaded.outbox), header.outbox_count),
+        (rows.ENTRIES, len(loaded.entries), header.entries_count),
+        (rows.EXECUTIONS, len(loaded.executions), header.executions_count),
+        (rows.USAGE, len(loaded.usage), header.usage_count),
     ):
         if found != expected:
             raise CheckpointDamaged(

@@ -139,7 +139,11 @@ class ShardColdStore:
             if count == PREFIX_SCAN_COUNT or read_bytes > COLD_READ_LIMIT_BYTES:
                 return None
             head = decoder.promise_head(key, value)
-            if head.serial < query.before_serial and head.state in query.states:
+            if (
+                head.serial < query.before_serial
+                and head.state in query.states
+                and query.admits(head.id)
+            ):
                 candidates.append((head.serial, key, value))
         candidates.sort(reverse=True)
         matched: list[Promise] = []
@@ -188,7 +192,7 @@ class ShardColdStore:
                 return Found(matched, last)
             last = serial
             promise_id = _text(identifier)
-            if not query.pattern.matches(promise_id):
+            if not query.admits(promise_id):
                 continue
             read_count += 1
             promise = self.promise(promise_id)

@@ -59,11 +59,8 @@ def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
 def _position(snapshot: LmdbSnapshot, data_id: bytes) -> int:
     """The position of the shard that is furthest behind. Raises `CheckpointDamaged`."""
     version = snapshot.get(rows.META, b"format")
-    if version not in (None, b"%d" % rows.FORMAT_VERSION):
-        raise CheckpointDamaged(
-            rows.META,
-            f"format {version!r} is unknown; this version of Troth knows {rows.FORMAT_VERSION}",
-        )
+    if version is not None and not rows.is_known_format(version):
+        raise rows.unknown_format(version)
     if snapshot.get(rows.META, b"data id") not in (None, data_id):
         raise CheckpointDamaged(rows.META, "it belongs to another data directory")
     decoder = RowDecoder()

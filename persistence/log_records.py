@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from troth.core import records, task_ids
+from troth.core.catalog import Entry
 from troth.core.model import Callback, TaskKind, Value
 
 DATA_SHOWN_CHARACTERS: Final = 60
@@ -50,7 +51,7 @@ def record_time_ms(record: records.Record) -> int | None:
 
 
 def record_ids(record: records.Record) -> frozenset[str]:
-    """The ids of all promises, tasks, schedules and locks that a record is about.
+    """The ids of all promises, tasks, schedules, locks and entries that a record is about.
 
     A task's record is about the promise it belongs to as well, and about the one it resumes for.
     """
@@ -61,6 +62,8 @@ def record_ids(record: records.Record) -> frozenset[str]:
             return frozenset({schedule.id})
         case records.ScheduleFired(id=id, promise=promise):
             return frozenset({id, promise.id})
+        case records.EntryWritten(entry=entry):
+            return frozenset({entry.id})
         case records.LockAcquired(lock=lock):
             return frozenset({lock.resource_id})
         case records.LockReleased(resource_id=resource_id):
@@ -118,6 +121,8 @@ def _plain(content: Any, whole_values: bool) -> Any:
             for name in content.__struct_fields__
             if (part := getattr(content, name)) is not None
         }
+        if isinstance(content, Entry):
+            return {"type": content.__struct_config__.tag, **named}
         if isinstance(content, Value) and not whole_values:
             return _shortened(named)
         return named

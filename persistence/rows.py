@@ -1,4 +1,4 @@
-"""How entities are laid out in the checkpoint store: tables, keys, values. Format 1; see README.md.
+"""How entities are laid out in the checkpoint store: tables, keys, values; see README.md.
 
 Every key begins with the shard's number, so that a shard's rows are one range. A value carries a
 CRC32C of table, key and content, so that a row that has rotted, or that was found under another's
@@ -14,12 +14,18 @@ from msgspec import Struct
 
 from troth.core import records
 from troth.core.captures import ShardHeader
+from troth.core.catalog import Entry, is_reserved
+from troth.core.executions import Execution, Usage
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, Task
 from troth.core.records import ShardMessage
 
 from .errors import CheckpointDamaged
 
 FORMAT_VERSION: Final = 1
+"""The format of a store without catalog and function tasks; all releases read it."""
+
+FUNCTIONS_FORMAT_VERSION: Final = 2
+"""The format of a store that has ever held any: releases that know nothing of them refuse it."""
 
 META = "meta"
 HEADERS = "headers"
@@ -31,6 +37,9 @@ CALLBACKS = "callbacks"
 SCHEDULES = "schedules"
 LOCKS = "locks"
 OUTBOX = "outbox"
+ENTRIES = "entries"
+EXECUTIONS = "executions"
+USAGE = "usage"
 BY_SERIAL = "promises_by_serial"
 BY_STATE = "promises_by_state"
 BY_TAG = "promises_by_tag"
@@ -47,11 +56,17 @@ TABLES: Final = (
     SCHEDULES,
     LOCKS,
     OUTBOX,
+    ENTRIES,
+    EXECUTIONS,
+    USAGE,
     BY_SERIAL,
     BY_STATE,
     BY_TAG,
     BY_END,
 )
+
+FUNCTION_TABLES: Final = (ENTRIES, EXECUTIONS, USAGE)
+"""The tables that format 2 adds."""
 
 _ID_BYTES_MAX: Final = 480
 _ID_HEAD_BYTES: Final = 440
@@ -129,8 +144,22 @@ def end_place(key: bytes) -> tuple[int, int]:
     return int.from_bytes(key[-16:-8], "big"), int.from_bytes(key[-8:], "big")
 
 
+def is_known_format(version: bytes) -> bool:
+    """Whether this release reads stores that say to have this format."""
+    return version in (b"%d" % FORMAT_VERSION, b"%d" % FUNCTIONS_FORMAT_VERSION)
+
+
+def unknown_format(version: bytes) -> CheckpointDamaged:
+    """What to raise if it does not."""
+    return CheckpointDamaged(
+        META,
+        f"format {version!r} is unknown; this version of Troth knows up to "
+        f"{FUNCTIONS_FORMAT_VERSION}",
+    )
+
+
 def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
-    """The index entries of a completed promise."""
+    """The index entries that a completed promise may have."""
     serial = newest_first(promise.serial)
     keys = [
         (BY_SERIAL, shard_key(shard) + serial),
@@ -139,6 +168,17 @@ def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
     ]
     for key, value in (promise.tags or {}).items():
         keys.append((BY_TAG, tag_prefix(shard, key, value) + serial))
+    return keys
+
+
+def kept_index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
+    """The index entries to write for a completed promise.
+
+    The server's own are searched by their tags only. So nobody else's search meets them.
+    """
+    keys = index_keys(shard, promise)
+    if is_reserved(promise.id):
+        return [key for key in keys if key[0] not in (BY_SERIAL, BY_STATE)]
     return keys
 
 
@@ -195,6 +235,9 @@ class RowDecoder:
         self._lock = msgspec.json.Decoder(Lock)
         self._message: msgspec.json.Decoder[ShardMessage] = msgspec.json.Decoder(ShardMessage)
         self._header = msgspec.json.Decoder(ShardHeader)
+        self._entry: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+        self._execution = msgspec.json.Decoder(Execution)
+        self._usage = msgspec.json.Decoder(Usage)
 
     def _decode(
         self, decoder: "msgspec.json.Decoder[Entity]", table: str, key: bytes, value: bytes
@@ -225,6 +268,15 @@ class RowDecoder:
 
     def message(self, key: bytes, value: bytes) -> ShardMessage:
         return self._decode(self._message, OUTBOX, key, value)
+
+    def entry(self, key: bytes, value: bytes) -> Entry:
+        return self._decode(self._entry, ENTRIES, key, value)
+
+    def execution(self, key: bytes, value: bytes) -> Execution:
+        return self._decode(self._execution, EXECUTIONS, key, value)
+
+    def usage(self, key: bytes, value: bytes) -> Usage:
+        return self._decode(self._usage, USAGE, key, value)
 
     def header(self, key: bytes, value: bytes) -> ShardHeader:
         return self._decode(self._header, HEADERS, key, value)

@@ -52,6 +52,7 @@ _SEALED: Final = frozenset(
         rows.SCHEDULES,
         rows.LOCKS,
         rows.OUTBOX,
+        *rows.FUNCTION_TABLES,
     }
 )
 """Tables whose values carry a checksum; the others are indexes."""

@@ -6,9 +6,11 @@ that was handed over; when the log is durable up to a position, `on_durable` is 
 the event loop. After a failure of the log nothing is durable any more, ever (fail stop).
 """
 
+import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 import trio
 
@@ -17,6 +19,9 @@ from troth.persistence.log import Log, LogRecord
 from troth.persistence.writer import Writer
 
 from .errors import StorageFailed
+
+_RINGS_COUNT: Final = 4096
+"""How many rings are heard at once; more are heard next."""
 
 
 class BatchWriter(Protocol):
@@ -59,10 +64,24 @@ class DirectWriter:
 
 @final
 class ThreadWriter:
-    """The real writer as the event loop sees it."""
+    """The real writer as the event loop sees it: a thread, and a pipe that it rings.
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    Whatever the thread has to say is one attribute, written there and read here, so a ring is all
+    that must come across: half the cost of trio's own way to call from another thread, and no
+    queue in between that could grow.
+    """
+
+    def __init__(self, log: Log, committer: "Committer") -> None:
+        """Start the thread. Use in the event loop."""
+        self._committer = committer
+        self._durable_position = committer.durable_position
+        self._failure: PersistenceError | None = None
+        self._listens_on, self._rings_on = os.pipe()
+        os.set_blocking(self._listens_on, False)
+        os.set_blocking(self._rings_on, False)
+        self._writer = Writer(log, self._note_durable, self._note_failure)
+        trio.lowlevel.spawn_system_task(self._listen)
+        self._writer.start()
 
     def submit(self, batch: list[LogRecord]) -> None:
         self._writer.submit(batch)
@@ -70,25 +89,40 @@ class ThreadWriter:
     async def close(self) -> None:
         # Joining the thread takes as long as the last sync.
         await trio.to_thread.run_sync(self._writer.close)
+        self._report()
+        trio.lowlevel.notify_closing(self._listens_on)
+        os.close(self._listens_on)
+        os.close(self._rings_on)
 
+    # In the thread
 
-def start_writer_thread(log: Log, committer: "Committer") -> ThreadWriter:
-    """Start the real writer; it reports to `committer` through the event loop."""
-    token = trio.lowlevel.current_trio_token()
+    def _note_durable(self, position: int) -> None:
+        self._durable_position = position
+        self._ring()
 
-    def in_loop(function: Callable[..., None], *arguments: object) -> None:
-        try:
-            token.run_sync_soon(function, *arguments)
-        except trio.RunFinishedError:
-            return  # the server has ended; nobody waits for this report any more
+    def _note_failure(self, failure: PersistenceError) -> None:
+        self._failure = failure
+        self._ring()
 
-    writer = Writer(
-        log,
-        lambda sequence: in_loop(committer.durable, sequence),
-        lambda failure: in_loop(committer.fail, failure),
-    )
-    writer.start()
-    return ThreadWriter(writer)
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of rings that will be heard
+            os.write(self._rings_on, b"!")
+
+    # In the event loop
+
+    async def _listen(self) -> None:
+        with contextlib.suppress(trio.ClosedResourceError):
+            while True:
+                await trio.lowlevel.wait_readable(self._listens_on)
+                os.read(self._listens_on, _RINGS_COUNT)
+                self._report()
+
+    def _report(self) -> None:
+        # A failure is noted after everything that was durable before it.
+        failure = self._failure
+        self._committer.durable(self._durable_position)
+        if failure is not None:
+            self._committer.fail(failure)
 
 
 @final

@@ -5,6 +5,7 @@ directory is made, because this function must give the same answer for ever.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import xxhash
@@ -12,10 +13,13 @@ import xxhash
 from troth.core import commands as c
 from troth.core import task_ids
 
+_hash = xxhash.xxh3_64_intdigest
+_of_id = attrgetter("id")
+
 
 def shard_of(identifier: str, shard_count: int) -> int:
     """The index of the shard that an id lives in."""
-    return xxhash.xxh3_64_intdigest(identifier.encode()) % shard_count
+    return _hash(identifier.encode()) % shard_count
 
 
 def _of_task(task_id: str) -> str:
@@ -25,9 +29,9 @@ def _of_task(task_id: str) -> str:
 
 
 _HOME: dict[type[c.Command], Callable[[Any], str]] = {
-    c.CreatePromise: lambda command: command.id,
-    c.ReadPromise: lambda command: command.id,
-    c.CompletePromise: lambda command: command.id,
+    c.CreatePromise: _of_id,
+    c.ReadPromise: _of_id,
+    c.CompletePromise: _of_id,
     c.ImportPromise: lambda command: command.promise.id,
     c.CreateCallback: lambda command: command.promise_id,
     c.CreateSubscription: lambda command: command.promise_id,
@@ -37,11 +41,23 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.TaskSent: lambda command: _of_task(command.id),
     c.TaskNotSent: lambda command: _of_task(command.id),
     c.RetryTask: lambda command: _of_task(command.id),
-    c.CreateSchedule: lambda command: command.id,
-    c.ReadSchedule: lambda command: command.id,
-    c.DeleteSchedule: lambda command: command.id,
+    c.CreateSchedule: _of_id,
+    c.ReadSchedule: _of_id,
+    c.DeleteSchedule: _of_id,
     c.AcquireLock: lambda command: command.resource_id,
     c.ReleaseLock: lambda command: command.resource_id,
+    c.CreateEntry: lambda command: command.entry.id,
+    c.ReadEntry: lambda command: command.id,
+    c.ReplaceEntry: lambda command: command.entry.id,
+    c.DeleteEntry: lambda command: command.id,
+    c.StoreArchive: lambda command: command.id,
+    c.CreateExecution: lambda command: command.id,
+    c.ReadExecution: lambda command: command.id,
+    c.CancelExecution: lambda command: command.id,
+    c.AssignExecution: lambda command: _of_task(command.id),
+    c.ReportExecution: lambda command: _of_task(command.id),
+    c.ReturnExecution: lambda command: _of_task(command.id),
+    c.FinishExecution: lambda command: _of_task(command.id),
 }
 
 

@@ -33,6 +33,8 @@ class HeldMessages:
     def release(self) -> None:
         """Send everything that is held; what is added later is sent at once. May be repeated."""
         self._released = True
+        if not self._messages:
+            return
         messages, self._messages = self._messages, []
         for message in messages:
             self._send(message)

@@ -165,7 +165,8 @@ class PollConnection:
         when the server has ended this connection.
         """
         assert not self._handed_out or self._closed_by, "confirm() comes before the next receive()"
-        await trio.lowlevel.checkpoint()
+        if self._waiting or self._closed_by is not None:
+            await trio.lowlevel.checkpoint()
         while not self._waiting and self._closed_by is None:
             self._wake = trio.Event()
             await self._wake.wait()

@@ -9,18 +9,24 @@ still there (I3).
 """
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol, final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, final
 
 import outcome
 import structlog
 import trio
+from msgspec import Struct
 
-from troth.core import checkpointing, records
+from troth.core import checkpointing
 from troth.core.captures import Capture
 from troth.core.codes import Code
-from troth.core.commands import Acknowledge, Command, Expire
+from troth.core.commands import (
+    PROMISE_TIMER,
+    Acknowledge,
+    Command,
+    Expire,
+)
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
     LOG_PENDING_LIMIT_BYTES,
@@ -28,9 +34,13 @@ from troth.core.limits import (
     TIMERS_BATCH_LIMIT_COUNT,
 )
 from troth.core.machine import Machine, Step
+from troth.core.model import (
+    PENDING,
+)
+from troth.core.records import encode
 from troth.core.replies import Reply, TaskMessage
 from troth.core.state import TimerKey
-from troth.persistence.errors import CheckpointDamaged, LogFailure
+from troth.persistence.errors import CheckpointDamaged, LogFailure, PersistenceError
 from troth.persistence.log import LogRecord
 
 from .clock import Clock
@@ -38,11 +48,17 @@ from .committer import Committer
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
 from .lateness import Lateness
-from .wheel import TimingWheel
+from .wheel import DEADLINE_MAX_MS, TimingWheel
 
 # Sleeping follows the monotonic clock and deadlines the wall clock; looking again now and then
 # keeps timers right when the wall clock is set while everything sleeps.
 SLEEP_LIMIT_MS = 10_000
+
+# Later than any deadline.
+NEVER_MS: Final = DEADLINE_MAX_MS + 1
+
+WheelKey = TimerKey | str
+"""For a promise's deadline, which never changes, its id; for others what the machine says."""
 
 UNANSWERED = Reply(Code.INTERNAL)
 
@@ -58,6 +74,10 @@ class Outgoing(Protocol):
 
     def withdraw(self, task_id: str) -> None:
         """Forget a task's message."""
+        ...  # pragma: no cover
+
+    def finished(self, promise_ids: list[str]) -> None:
+        """Hear of function tasks that are finished, whatever finished them; once for each."""
         ...  # pragma: no cover
 
 
@@ -117,20 +137,20 @@ Entry = tuple[Command, Asker | None, int, HeldMessages | None]
 messages to workers wait for."""
 
 
-Messages = tuple[list[str], list[TaskMessage], HeldMessages | None]
+Messages = tuple[Sequence[str], Sequence[TaskMessage], HeldMessages | None]
 """What one step means for delivery: tasks to withdraw, then messages to send, and the request that
 these wait for. Steps stay apart, because a later one may withdraw what an earlier one sends."""
 
 
-@dataclass(slots=True)
-class Turn:
+class Turn(Struct):
     """What a turn holds back until `position` is durable."""
 
     position: int = 0
-    answers: list[tuple[Asker, int, Reply]] = field(default_factory=list)
-    messages: list[Messages] = field(default_factory=list)
-    acknowledgements: dict[int, int] = field(default_factory=dict)
-    bodies: list[bytes] = field(default_factory=list)
+    answers: list[tuple[Asker, int, Reply]] = []
+    messages: list[Messages] = []
+    acknowledgements: dict[int, int] = {}
+    bodies: list[bytes] = []
+    finished: list[str] = []
 
 
 # Stands between turns; nothing is ever added to it.
@@ -159,6 +179,8 @@ class ShardStatistics:
     schedules_count: int
     locks_count: int
     outbox_count: int
+    entries_count: int
+    executions_count: int
 
 
 @final
@@ -183,11 +205,12 @@ class Shard:
         self._post = post
         self._mailbox_limit_count = mailbox_limit_count
         self._mailbox: deque[Entry] = deque()
-        self._due: deque[tuple[TimerKey, int]] = deque()
-        self._overdue_when_armed: set[TimerKey] = set()
+        self._due: deque[tuple[WheelKey, int]] = deque()
+        self._due_from_ms = NEVER_MS  # nothing in the wheel is due before
+        self._overdue_when_armed: set[WheelKey] = set()
         self._lateness = Lateness()
         self._now_ms = clock.now_ms()
-        self._wheel: TimingWheel[TimerKey] = TimingWheel(clock.now_ms())
+        self._wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
         self._held_back: deque[Turn] = deque()
         self._position = committer.durable_position
         self._turn = _NO_TURN
@@ -213,13 +236,12 @@ class Shard:
         self._mailbox.append((command, asker, place, held))
 
     def tell(self, command: Command, held: HeldMessages | None = None) -> None:
-        """Put an internal command into the mailbox.
+        """Put an internal command into the mailbox; as with `put`, `hurry` is called soon.
 
         These have no limit of their own: each belongs to state that is bounded elsewhere (a task in
         delivery, a message in an outbox), and refusing one would lose it.
         """
         self._mailbox.append((command, None, 0, held))
-        self._wake()
 
     def _wake(self) -> None:
         if self._sleeper is not None:
@@ -228,7 +250,7 @@ class Shard:
 
     async def _sleep(self) -> None:
         """Park until something is in the mailbox or the wheel wants attention."""
-        wake_ms = self._wheel.next_wake_ms()
+        wake_ms = self._look_at_wheel()
         if wake_ms is None:
             self._sleeps_until_ms = None
             await self._park()
@@ -275,67 +297,89 @@ class Shard:
                 await self._sleep()
             if self._committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
-            self._take_turn_or_fail()
+            self._take_turn_or_fail(self._clock.now_ms())
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.checkpoint_if_cancelled()
 
-    def hurry(self) -> None:
+    def hurry(self, now_ms: int) -> None:
         """Take a turn now, in the caller's task, instead of when the actor's task comes to it.
 
-        Nothing in a turn waits, so between two turns of the actor this is as good as its own. What
-        is left over, and timers that are due earlier than the actor has planned for, wake it.
+        `now_ms` is what the clock says. Nothing in a turn waits, so between two turns of the actor
+        this is as good as its own. What is left over, and timers that are due earlier than the
+        actor has planned for, wake it.
         """
         if self._committer.pending_bytes < LOG_PENDING_LIMIT_BYTES:
-            self._take_turn_or_fail()
+            self._take_turn_or_fail(now_ms)
         if self._sleeper is None:
             return  # the actor is about to look by itself
         if self._mailbox or self._due:
             self._wake()
             return
-        wake_ms = self._wheel.next_wake_ms()
         planned_ms = self._sleeps_until_ms
-        if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
-            self._wake()
+        if self._due_from_ms < (NEVER_MS if planned_ms is None else planned_ms):
+            # What seemed earlier may have been cancelled since.
+            wake_ms = self._look_at_wheel()
+            if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
+                self._wake()
 
-    def _take_turn_or_fail(self) -> None:
+    def _take_turn_or_fail(self, now_ms: int) -> None:
         try:
-            self.take_turn()
+            self.take_turn(now_ms)
         except CheckpointDamaged as error:
-            self._committer.fail(error)
+            self._fail(error)
             raise
         except Exception:
             # The state says more than the log will. Other shards may have messages of this turn
             # already: nothing that rests on them may become durable.
-            self._committer.fail(LogFailure("a command failed half-way; see the server's log"))
+            self._fail(LogFailure("a command failed half-way; see the server's log"))
             raise
 
-    def take_turn(self) -> None:
+    def _fail(self, failure: PersistenceError) -> None:
+        self._committer.fail(failure)
+        # At once: until everybody is refused, somebody else may have this shard take a turn.
+        turn, self._turn = self._turn, _NO_TURN
+        self._refuse(turn, StorageFailed())
+
+    def take_turn(self, now_ms: int) -> None:
         """Handle what is due and what is in the mailbox, up to the batch limits."""
-        self._now_ms = now_ms = self._clock.now_ms()
+        self._now_ms = now_ms
         self._turn = turn = Turn()
-        self._collect_due(now_ms)
+        if self._due_from_ms <= now_ms:
+            self._collect_due(now_ms)
         if self._due:
             self._expire_due(now_ms, turn)
-        self.machine.timers_may_be_late = bool(self._due)
+        machine = self.machine
+        machine.timers_may_be_late = bool(self._due)
         mailbox = self._mailbox
-        for _ in range(min(len(mailbox), BATCH_LIMIT_COUNT)):
+        answers = turn.answers
+        count = min(len(mailbox), BATCH_LIMIT_COUNT)
+        for _ in range(count):
             command, asker, place, held = mailbox.popleft()
-            self._commands_count += 1
+            try:
+                step = machine.step(command, now_ms)
+            except Exception as error:
+                if asker is not None:  # it is told so, if this ends the server
+                    answers.append((asker, place, UNANSWERED))
+                step = self._contain(error, command)
+                if asker is not None:
+                    answers.pop()
             if asker is not None:
-                turn.answers.append((asker, place, UNANSWERED))
-            step = self._step(command, now_ms)
+                answers.append((asker, place, step.reply))
             self._take(step, held, turn)
-            if asker is not None:
-                turn.answers[-1] = (asker, place, step.reply)
+        self._commands_count += count
         self._turns_count += 1
         self._commit(turn)
         self._turn = _NO_TURN
 
     def _collect_due(self, now_ms: int) -> None:
-        wake_ms = self._wheel.next_wake_ms()
-        if wake_ms is None or wake_ms > now_ms:
-            return
         self._due.extend(self._wheel.take_due(now_ms))
+        self._look_at_wheel()
+
+    def _look_at_wheel(self) -> int | None:
+        """When the wheel wants attention; None if never."""
+        wake_ms = self._wheel.next_wake_ms()
+        self._due_from_ms = NEVER_MS if wake_ms is None else wake_ms
+        return wake_ms
 
     def _expire_due(self, now_ms: int, turn: Turn) -> None:
         """Step what is due, up to the limit, and note how late that is."""
@@ -346,41 +390,60 @@ class Shard:
                 self._overdue_when_armed.discard(key)
             else:
                 handled.append(deadline_ms)
-            self._take(self._step(Expire(*key), now_ms), None, turn)
+            command = Expire(PROMISE_TIMER, key) if type(key) is str else Expire(*key)
+            try:
+                step = self.machine.step(command, now_ms)
+            except Exception as error:
+                step = self._contain(error, command)
+            self._take(step, None, turn)
             self._timers_fired_count += 1
         ended_ms = self._clock.now_ms()
         for deadline_ms in handled:
             self._lateness.add(ended_ms - deadline_ms)
 
-    def _step(self, command: Command, now_ms: int) -> Step:
-        """Step the machine. A defect that changed nothing costs one request, not the server.
+    def _contain(self, error: Exception, command: Command) -> Step:
+        """A defect that changed nothing costs one request, not the server: the step instead.
 
         A checkpoint that has rotted does: the next request might be given a wrong answer.
         """
-        try:
-            return self.machine.step(command, now_ms)
-        except CheckpointDamaged:
-            raise
-        except Exception:
-            if not self.machine.is_clean:
-                raise
-            log.exception("a command failed; nothing was changed", command=type(command).__name__)
-            return Step(Reply(Code.INTERNAL), [], [], [], [], [], None, [])
+        if isinstance(error, CheckpointDamaged) or not self.machine.is_clean:
+            raise error
+        log.error(
+            "a command failed; nothing was changed",
+            command=type(command).__name__,
+            exc_info=error,
+        )
+        return Step(UNANSWERED, [], [])
 
     def _take(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
         """Sort what a step led to: now, to other shards now, or when durable."""
         for record in step.records:
-            turn.bodies.append(records.encode(record))
-        wheel = self._wheel
-        for key, deadline_ms in step.timers:
-            if self._overdue_when_armed:
-                self._overdue_when_armed.discard(key)
-            if deadline_ms is None:
-                wheel.cancel(key)
+            turn.bodies.append(encode(record))
+        for promise in step.promise_timers:
+            if promise.state is PENDING:
+                self._wheel.arm_fixed(promise.id, promise.timeout)
+                self._note_armed(promise.id, promise.timeout)
             else:
-                wheel.arm(key, deadline_ms)
-                if deadline_ms <= self._now_ms:
-                    self._overdue_when_armed.add(key)
+                self._wheel.cancel_fixed(promise.id, promise.timeout)
+                self._overdue_when_armed.discard(promise.id)
+        if step.has_effects:
+            self._take_effects(step, held, turn)
+
+    def _note_armed(self, key: WheelKey, deadline_ms: int) -> None:
+        if deadline_ms < self._due_from_ms:
+            self._due_from_ms = deadline_ms
+        if deadline_ms <= self._now_ms:
+            self._overdue_when_armed.add(key)
+
+    def _take_effects(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
+        """Do the same with what only some steps lead to."""
+        for key, deadline_ms in step.timers:
+            self._overdue_when_armed.discard(key)
+            if deadline_ms is None:
+                self._wheel.cancel(key)
+            else:
+                self._wheel.arm(key, deadline_ms)
+                self._note_armed(key, deadline_ms)
         # Other shards get their messages at once: their records come later in the same log, so
         # none of them can be durable without this one's (README.md, "Between shards").
         for target, message in step.posts:
@@ -390,7 +453,9 @@ class Shard:
             turn.acknowledgements[source] = max(sequence, turn.acknowledgements.get(source, 0))
         if step.withdrawals or step.sends:
             # A copy: while it is empty, the machine goes on to use the same list.
-            turn.messages.append((step.withdrawals.copy(), step.sends, held))
+            turn.messages.append((tuple(step.withdrawals), step.sends, held))
+        if step.finished:
+            turn.finished.extend(step.finished)
         for skipped in step.skipped:
             log.warning(
                 "missed runs of a schedule are left out",
@@ -415,7 +480,7 @@ class Shard:
         turn.position = self._position
         if committer.durable_position >= turn.position and not self._held_back:
             self._let_go(turn)
-        elif turn.answers or turn.messages or turn.acknowledgements:
+        elif turn.answers or turn.messages or turn.acknowledgements or turn.finished:
             self._held_back.append(turn)
 
     # Letting go
@@ -436,6 +501,8 @@ class Shard:
             else:
                 for message in sends:
                     outgoing.send(message)
+        if turn.finished:
+            outgoing.finished(turn.finished)
         for asker, place, reply in turn.answers:
             asker.answer(place, reply)
         for source, sequence in turn.acknowledgements.items():
@@ -486,4 +553,6 @@ class Shard:
             schedules_count=len(state.schedules),
             locks_count=len(state.locks),
             outbox_count=sum(len(messages) for messages in state.outbox.values()),
+            entries_count=len(state.entries),
+            executions_count=len(state.executions),
         )

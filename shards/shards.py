@@ -6,27 +6,41 @@ everything from a log that has been read back; `run` keeps it going.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, final
+from typing import Final, TypeVar, cast, final
 
 import msgspec
 import structlog
 import trio
 
-from troth.core import checkpointing, records
+from troth.core import checkpointing, records, task_ids
+from troth.core.catalog import Entry
 from troth.core.commands import (
     ClaimTask,
     Command,
+    DeletePromises,
     HeartbeatLocks,
     HeartbeatTasks,
+    ListEntries,
+    ListUsage,
+    SearchExecutions,
     SearchPromises,
     SearchSchedules,
 )
+from troth.core.executions import Execution, Usage, added
 from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
 from troth.core.machine import Machine, Options
-from troth.core.model import Fence, Promise, PromiseState, Schedule, TaskKind, replace
+from troth.core.model import (
+    RESUME,
+    Fence,
+    Promise,
+    PromiseState,
+    Schedule,
+    Task,
+    replace,
+)
 from troth.core.patterns import Pattern
 from troth.core.replies import Reply, TaskMessage
 from troth.persistence.checkpoints import Checkpoints
@@ -50,6 +64,8 @@ _REPLAY_SLICE_COUNT: Final = 1_000
 """How many records are replayed between two pauses; it takes some milliseconds."""
 
 log = structlog.get_logger("troth.shards")
+
+EntryKind = TypeVar("EntryKind", bound=Entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,10 @@ class Shards:
         self._serial = 0
         self._stopping = False
         self._writer: BatchWriter | None = None
+        # The shards that the next turn is about, and the task that sees to it that there is one.
         self._submitted: dict[int, Shard] = {}
+        self._turner: trio.lowlevel.Task | None = None
+        self._in_turn = False
         self._count = shard_count
         self._shards = [
             Shard(
@@ -192,6 +211,7 @@ class Shards:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._take_turns)
                 nursery.start_soon(self.committer.run, writer)
                 for shard in self._shards:
                     shard.start()
@@ -201,6 +221,21 @@ class Shards:
             self.committer.flush(writer)
             with trio.CancelScope(shield=True):
                 await writer.close()
+
+    async def _take_turns(self) -> None:
+        """Take a turn whenever something was posted by whoever takes none himself."""
+
+        def leave(_: object) -> trio.lowlevel.Abort:
+            self._turner = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            if self._submitted:
+                await trio.lowlevel.checkpoint()
+            else:
+                self._turner = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(leave)
+            self.turn()
 
     async def _watch(self) -> None:
         await self.committer.failed.wait()
@@ -242,7 +277,13 @@ class Shards:
         self._post(self.shard_of(home_of(command)), command, None)
 
     def _post(self, index: int, command: Command, held: HeldMessages | None) -> None:
-        self._shards[index].tell(command, held)
+        """Put an internal command into a shard's mailbox, for this turn or a coming one."""
+        shard = self._shards[index]
+        shard.tell(command, held)
+        self._submitted[index] = shard
+        if self._turner is not None and not self._in_turn:
+            task, self._turner = self._turner, None
+            trio.lowlevel.reschedule(task)
 
     async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
         """Have one command carried out; its reply, when that is durable.
@@ -274,21 +315,22 @@ class Shards:
         Replies that need not wait for the log come before this returns.
         """
         committer = self.committer
-        committer.is_flushed_by_caller = True
+        now_ms = self.clock.now_ms()
+        committer.is_flushed_by_caller = self._in_turn = True
         try:
             while self._submitted:
                 submitted, self._submitted = self._submitted, {}
                 for shard in submitted.values():
-                    shard.hurry()
+                    shard.hurry(now_ms)
         finally:
-            committer.is_flushed_by_caller = False
+            committer.is_flushed_by_caller = self._in_turn = False
             assert self._writer is not None, "commands are submitted only to running shards"
             committer.flush(self._writer)
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""
         claimed = reply.claimed
-        if claimed is not None and claimed.kind is TaskKind.RESUME:
+        if claimed is not None and claimed.kind is RESUME:
             # The task exists because the leaf has completed. A completed promise never changes, and
             # the record of it is before those of the task: so it can be looked at without asking,
             # which could fail although the claim has succeeded.
@@ -328,6 +370,15 @@ class Shards:
             raise
         return await waiter.wait()
 
+    async def ask_each(self, commands: Sequence[Command]) -> list[Reply]:
+        """Have several commands carried out; their replies in the same order. As `ask`."""
+        if not commands:
+            await trio.lowlevel.checkpoint()
+            return []
+        return await self._ask_all(
+            [(self.shard_of(home_of(command)), command) for command in commands]
+        )
+
     def _refuse_unless_open(self) -> None:
         if self.committer.failure is not None:
             raise StorageFailed
@@ -336,19 +387,19 @@ class Shards:
 
     # What concerns many shards
 
-    async def heartbeat_tasks(self, process_id: str) -> int:
-        """Renew all leases of a process; how many tasks it holds."""
+    async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
+        """Renew the leases of a process on tasks of ids that begin so; how many there are."""
         holders = [
             shard.index for shard in self._shards if process_id in shard.machine.state.claimed
         ]
-        return await self._count_of(holders, HeartbeatTasks(process_id))
+        return await self._count_of(holders, HeartbeatTasks(process_id, id_prefix))
 
-    async def heartbeat_locks(self, process_id: str) -> int:
-        """Renew all locks of a process; how many it holds."""
+    async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
+        """Renew the locks of a process on ids that begin so; how many there are."""
         holders = [
             shard.index for shard in self._shards if process_id in shard.machine.state.locks_of
         ]
-        return await self._count_of(holders, HeartbeatLocks(process_id))
+        return await self._count_of(holders, HeartbeatLocks(process_id, id_prefix))
 
     async def _count_of(self, indexes: list[int], command: Command) -> int:
         if not indexes:
@@ -368,8 +419,12 @@ class Shards:
         tags: Mapping[str, str],
         limit_count: int,
         before_serial: int | None,
+        id_prefix: str = "",
     ) -> tuple[list[Promise], int | None]:
-        """A page of promises, newest first, and the serial to go on below (None: no full page)."""
+        """A page of promises, newest first, and the serial to go on below (None: no full page).
+
+        Only ids that begin with `id_prefix` are found.
+        """
 
         async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
             replies = await self._ask_all(
@@ -377,7 +432,13 @@ class Shards:
                     (
                         index,
                         SearchPromises(
-                            pattern, states, dict(tags), count, before, SEARCH_SCAN_COUNT
+                            pattern,
+                            states,
+                            dict(tags),
+                            count,
+                            before,
+                            SEARCH_SCAN_COUNT,
+                            id_prefix,
                         ),
                     )
                     for index, before in wanted.items()
@@ -394,6 +455,7 @@ class Shards:
         tags: Mapping[str, str],
         limit_count: int,
         before_serial: int | None,
+        id_prefix: str = "",
     ) -> tuple[list[Schedule], int | None]:
         """A page of schedules; see search_promises."""
 
@@ -402,7 +464,9 @@ class Shards:
                 [
                     (
                         index,
-                        SearchSchedules(pattern, dict(tags), count, before, SEARCH_SCAN_COUNT),
+                        SearchSchedules(
+                            pattern, dict(tags), count, before, SEARCH_SCAN_COUNT, id_prefix
+                        ),
                     )
                     for index, before in wanted.items()
                 ]
@@ -416,6 +480,87 @@ class Shards:
         """The shards that can hold matches: one for an exact id, else all."""
         exact = Pattern(pattern).exact
         return [self.shard_of(exact)] if exact is not None else list(range(self._count))
+
+    async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
+        """The catalog's entries of a type, of one account or all (None), the oldest first."""
+        command = ListEntries(cast(type[Entry], kind), account_id)
+        replies = await self._ask_all([(index, command) for index in range(self._count)])
+        found: list[EntryKind] = []
+        for reply in replies:
+            found.extend(one for one in reply.entries if isinstance(one, kind))
+        found.sort(key=lambda one: (one.created_on, one.id))
+        return found
+
+    async def search_executions(
+        self,
+        account_id: str,
+        function_id: str | None,
+        limit_count: int,
+        before_serial: int | None,
+    ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
+        """A page of an account's function tasks, without data; see search_promises."""
+        executions: dict[int, Execution | None] = {}
+
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
+            replies = await self._ask_all(
+                [
+                    (
+                        index,
+                        SearchExecutions(account_id, function_id, count, before, SEARCH_SCAN_COUNT),
+                    )
+                    for index, before in wanted.items()
+                ]
+            )
+            parts = []
+            for page in [reply.executions for reply in replies if reply.executions is not None]:
+                executions.update({one.serial: execution for one, execution in page.executions})
+                rows = tuple(promise for promise, _ in page.executions)
+                parts.append(gather.Part(rows, page.next_before))
+            return parts
+
+        shards = list(range(self._count))
+        promises, following = await gather.page(ask, shards, limit_count, before_serial)
+        return [(one, executions[one.serial]) for one in promises], following
+
+    def assigned_executions(self) -> list[tuple[Execution, Task]]:
+        """The function tasks that nodes have, each with its task. For placement, at the start.
+
+        What is told here may not be durable while the shards run.
+        """
+        return [
+            (execution, state.tasks[task_ids.invoke_id(promise_id)].copy())
+            for state in [shard.machine.state for shard in self._shards]
+            for promise_id, execution in state.executions.items()
+            if execution.assigned_on is not None
+        ]
+
+    def unfinished_executions(self) -> Iterator[Execution]:
+        """All function tasks that are not finished; what is told may not be durable yet."""
+        for shard in self._shards:
+            yield from shard.machine.state.executions.values()
+
+    async def usage(self, account_id: str | None) -> dict[str, Usage]:
+        """How often the functions of an account, or of all (None), were run, by function id."""
+        command = ListUsage(account_id)
+        replies = await self._ask_all([(index, command) for index in range(self._count)])
+        found: dict[str, Usage] = {}
+        for reply in replies:
+            for one in reply.usage:
+                before = found.get(one.function_id)
+                found[one.function_id] = one if before is None else added(before, one)
+        return found
+
+    async def delete_archives(self, promise_ids: Iterable[str]) -> int:
+        """Delete builds' archives for good; how many there were."""
+        homes: dict[int, list[str]] = {}
+        for promise_id in promise_ids:
+            homes.setdefault(self.shard_of(promise_id), []).append(promise_id)
+        if not homes:
+            return 0
+        replies = await self._ask_all(
+            [(index, DeletePromises(tuple(ids))) for index, ids in homes.items()]
+        )
+        return sum(reply.count for reply in replies)
 
     # For the shards
 

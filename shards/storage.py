@@ -26,7 +26,7 @@ from troth.persistence.segments import Segment, list_segments
 from troth.persistence.snapshots import Cut, cut_open_directory
 from troth.persistence.store import LmdbStore
 
-from .committer import BatchWriter, Committer, DirectWriter, start_writer_thread
+from .committer import BatchWriter, Committer, DirectWriter, ThreadWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class DirectoryStorage:
         self._is_recovered = True
 
     def make_writer(self, committer: Committer) -> BatchWriter:
-        return start_writer_thread(self._directory.log, committer)
+        return ThreadWriter(self._directory.log, committer)
 
     def statistics(self) -> LogStatistics:
         return self._directory.log.statistics()

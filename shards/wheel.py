@@ -6,8 +6,11 @@ Promises:
   deadline. A cancelled entry is gone at once; nothing is left behind to be skipped later.
 - `advance` returns each key once, at the first call whose time is at or after its deadline, in the
   order of the deadlines and, where these are equal, of arming.
-- Memory is two dictionary entries and one integer for each armed key. Tables that were large and
-  are nearly empty now are shrunk, so memory follows the number of armed keys.
+- A key whose deadline never changes, and is known to its owner, may be armed by `arm_fixed` and
+  cancelled by `cancel_fixed`: the wheel then need not remember where it is.
+- Memory is two dictionary entries and one integer for each armed key, one entry for a fixed one.
+  Tables that were large and are nearly empty now are shrunk, so memory follows the number of armed
+  keys.
 - The clock may jump by years: empty time costs nothing.
 
 How it works. A deadline is seen as a number in base 256, and so is the cursor, the time of the last
@@ -19,8 +22,9 @@ due before everything at a higher one. When the cursor enters a slot, what is in
 levels, at most seven times in an entry's life and usually twice.
 
 A slot is a dictionary from key to deadline, which keeps the order of arming, and `_slot_of` knows
-the dictionary that holds a key: cancelling is two deletions. Equal deadlines always share a slot,
-so moving slots as a whole keeps their order too. One integer for each level has a bit for each slot
+the dictionary that holds a key: cancelling is two deletions. Where a deadline lies follows from the
+cursor, so a fixed key's is found without. Equal deadlines always share a slot, so moving slots as a
+whole keeps their order too. One integer for each level has a bit for each slot
 that may hold something; bits of slots that were emptied by `cancel` are cleared when they are met.
 
 Moving a slot takes one call of `advance`: about 0.5 us an entry. A wheel whose million entries lie
@@ -76,6 +80,7 @@ class TimingWheel(Generic[Key]):
     __slots__ = (
         "_cursor_ms",
         "_due_count",
+        "_fixed_count",
         "_moved_count",
         "_occupied",
         "_overdue",
@@ -92,6 +97,7 @@ class TimingWheel(Generic[Key]):
             raise ValueError(f"now_ms must be within 0 and {DEADLINE_MAX_MS}, not {now_ms}")
         self._cursor_ms = now_ms
         self._slot_of: dict[Key, dict[Key, int]] = {}
+        self._fixed_count = 0  # entries that are not in `_slot_of`
         # Digit d of the level with shift s is at (s << 5) + d, that is level * 256 + d.
         self._slots: list[dict[Key, int] | None] = [None] * (LEVEL_COUNT * SLOT_COUNT)
         self._occupied = [0] * LEVEL_COUNT
@@ -104,14 +110,14 @@ class TimingWheel(Generic[Key]):
 
     def __len__(self) -> int:
         """Return the number of armed keys."""
-        return len(self._slot_of)
+        return len(self._slot_of) + self._fixed_count
 
     def __contains__(self, key: object) -> bool:
-        """Tell whether the key is armed."""
+        """Tell whether the key is armed, and not as a fixed one."""
         return key in self._slot_of
 
     def deadline_of(self, key: Key) -> int | None:
-        """Return the deadline of the key in ms, or None if it is not armed."""
+        """Return the deadline of the key in ms, or None if it is not armed or fixed."""
         slot = self._slot_of.get(key)
         return None if slot is None else slot[key]
 
@@ -120,24 +126,52 @@ class TimingWheel(Generic[Key]):
 
         Raises ValueError, and changes nothing, when the deadline is beyond 2^63-1.
         """
-        cursor_ms = self._cursor_ms
-        if deadline_ms <= cursor_ms:
-            slot = self._overdue
-            if not slot or deadline_ms < self._overdue_from_ms:
-                self._overdue_from_ms = deadline_ms
-        else:
-            try:
-                shift = _SHIFT_OF[(deadline_ms ^ cursor_ms).bit_length()]
-            except IndexError:
-                raise ValueError(f"deadline beyond {DEADLINE_MAX_MS} ms: {deadline_ms}") from None
-            digit = deadline_ms >> shift & _DIGIT
-            slot = self._slots[(shift << 5) + digit] or self._open_slot(shift, digit)
+        slot = self._slot_for(deadline_ms)
         slot_of = self._slot_of
         if key in slot_of:
             self._remove(key, slot_of[key])
             self._replaced_count += 1
         slot[key] = deadline_ms
         slot_of[key] = slot
+
+    def arm_fixed(self, key: Key, deadline_ms: int) -> None:
+        """Set the deadline of a key that is not armed, and whose deadline will never change.
+
+        Raises ValueError as `arm` does.
+        """
+        slot = self._slot_for(deadline_ms)
+        assert key not in slot, "a fixed key is armed once"
+        slot[key] = deadline_ms
+        self._fixed_count += 1
+
+    def cancel_fixed(self, key: Key, deadline_ms: int) -> bool:
+        """Forget a key that was armed by `arm_fixed`; return whether it was still armed."""
+        cursor_ms = self._cursor_ms
+        slot: dict[Key, int] | None
+        if deadline_ms <= cursor_ms:
+            slot = self._overdue
+        else:
+            shift = _SHIFT_OF[(deadline_ms ^ cursor_ms).bit_length()]
+            slot = self._slots[(shift << 5) + (deadline_ms >> shift & _DIGIT)]
+        if slot is None or key not in slot:
+            return False
+        self._fixed_count -= 1
+        self._remove(key, slot)
+        return True
+
+    def _slot_for(self, deadline_ms: int) -> dict[Key, int]:
+        """Return where an entry with this deadline lies now. Raises ValueError as `arm` does."""
+        cursor_ms = self._cursor_ms
+        if deadline_ms <= cursor_ms:
+            if not self._overdue or deadline_ms < self._overdue_from_ms:
+                self._overdue_from_ms = deadline_ms
+            return self._overdue
+        try:
+            shift = _SHIFT_OF[(deadline_ms ^ cursor_ms).bit_length()]
+        except IndexError:
+            raise ValueError(f"deadline beyond {DEADLINE_MAX_MS} ms: {deadline_ms}") from None
+        digit = deadline_ms >> shift & _DIGIT
+        return self._slots[(shift << 5) + digit] or self._open_slot(shift, digit)
 
     def cancel(self, key: Key) -> bool:
         """Forget the key's deadline; return whether there was one."""
@@ -196,7 +230,8 @@ class TimingWheel(Generic[Key]):
         due.sort(key=_deadline_of_item)
         slot_of = self._slot_of
         for key, _ in due:
-            del slot_of[key]
+            if slot_of.pop(key, None) is None:
+                self._fixed_count -= 1
         self._due_count += len(due)
         checked = self._removed_count >> _SHRINK_CHECK_BITS
         self._removed_count += len(due)
@@ -207,8 +242,8 @@ class TimingWheel(Generic[Key]):
     def statistics(self) -> WheelStatistics:
         """Return counts of entries and of what was done."""
         return WheelStatistics(
-            entries_count=len(self._slot_of),
-            armed_count=len(self._slot_of) + self._removed_count,
+            entries_count=len(self),
+            armed_count=len(self) + self._removed_count,
             replaced_count=self._replaced_count,
             cancelled_count=self._removed_count - self._replaced_count - self._due_count,
             due_count=self._due_count,
@@ -278,7 +313,8 @@ class TimingWheel(Generic[Key]):
             lower_digit = deadline_ms >> shift & _DIGIT
             slot = slots[(shift << 5) + lower_digit] or self._open_slot(shift, lower_digit)
             slot[key] = deadline_ms
-            slot_of[key] = slot
+            if key in slot_of:
+                slot_of[key] = slot
         self._moved_count += len(entries) - (len(due) - before_count)
 
     def _shrink(self) -> None:

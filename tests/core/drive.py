@@ -40,6 +40,8 @@ class Drive:
     them; nobody may see that.
     """
 
+    model_type: type[Model] = Model
+
     def __init__(
         self, seed: int, shard_count: int, is_lazy: bool, makes_checkpoints: bool = False
     ) -> None:
@@ -48,7 +50,7 @@ class Drive:
         store = MemoryStore() if makes_checkpoints else None
         self.checkpoint_steps: list[str] = []
         self.system = System(shard_count, OPTIONS, now=START_MS, store=store)
-        self.model = Model(self.is_local, OPTIONS.task_claim_timeout_ms, 4)
+        self.model = self.model_type(self.is_local, OPTIONS.task_claim_timeout_ms, 4)
         self.model.settle(START_MS)
         self.seen: Counter[tuple[str, Code]] = Counter()
         self.events: Counter[str] = Counter()

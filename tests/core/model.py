@@ -34,6 +34,9 @@ SCHEDULE_FIELDS = (
     *("id", "cron", "promise_id", "promise_timeout", "created_on", "next_run_time"),
     *("description", "tags", "promise_param", "promise_tags", "idempotency_key", "last_run_time"),
 )
+EXECUTION_FIELDS = (
+    *("promise_id", "plan", "node_id", "assigned_on", "progress", "lost_nodes_count"),
+)
 REFUSAL_OF_STATE = {
     "RESOLVED": Code.PROMISE_RESOLVED,
     "REJECTED": Code.PROMISE_REJECTED,
@@ -178,21 +181,24 @@ class Model:
         """Let time pass until `now`."""
         self.now = now
         while due := [entry for entry in self.deadlines() if entry[0] <= now]:
-            time, rank, identifier = min(due)
-            if rank == 0:
-                promise = self.promises[identifier]
-                is_timer = (promise.tags or {}).get("resonate:timeout") == "true"
-                state = "RESOLVED" if is_timer else "REJECTED_TIMEDOUT"
-                self.finish(promise, state, EMPTY_VALUE, None, time)
-            elif rank == 1:
-                task = self.tasks[identifier]
-                if task.timeout == time:
-                    task.state, task.completed_on = "timedout", task.timeout
-                    task.process_id = None
-                else:
-                    self.release(task)
+            self.happen(*min(due))
+
+    def happen(self, time: int, rank: int, identifier: str) -> None:
+        """Apply one deadline."""
+        if rank == 0:
+            promise = self.promises[identifier]
+            is_timer = (promise.tags or {}).get("resonate:timeout") == "true"
+            state = "RESOLVED" if is_timer else "REJECTED_TIMEDOUT"
+            self.finish(promise, state, EMPTY_VALUE, None, time)
+        elif rank == 1:
+            task = self.tasks[identifier]
+            if task.timeout == time:
+                task.state, task.completed_on = "timedout", task.timeout
+                task.process_id = None
             else:
-                del self.locks[identifier]
+                self.release(task)
+        else:
+            del self.locks[identifier]
 
     def release(self, task: ModelTask) -> None:
         """Give a task out anew."""
@@ -537,6 +543,10 @@ class Model:
             lock.expires_at = plus(self.now, lock.ttl)
         return {"code": Code.OK, "count": len(held)}
 
+    def functions(self) -> View:
+        """What is true of function tasks and the catalog: nothing here; see FunctionModel."""
+        return {"entries": {}, "executions": {}, "usage": {}}
+
     def everything(self) -> View:
         """All that is true now, in a form that compares."""
         return {
@@ -551,4 +561,5 @@ class Model:
             "locks": {one.resource_id: view(one, LOCK_FIELDS) for one in self.locks.values()},
             "schedules": [view(one, SCHEDULE_FIELDS) for one in self.schedules.values()],
             "transit": sorted(key for key, _ in self.transit),
+            **self.functions(),
         }

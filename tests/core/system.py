@@ -12,15 +12,15 @@ must hold whatever was asked:
 
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from troth.core import checkpointing
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core.captures import Capture
 from troth.core.codes import Code
+from troth.core.executions import Usage
 from troth.core.lifecycles import TASK, TaskEvent
 from troth.core.limits import INTEGER_MAX
 from troth.core.machine import Machine, Options, Step
@@ -43,6 +43,7 @@ from troth.shards.hashing import home_of
 
 from .model import (
     CALLBACK_FIELDS,
+    EXECUTION_FIELDS,
     LOCK_FIELDS,
     PROMISE_FIELDS,
     SCHEDULE_FIELDS,
@@ -51,7 +52,12 @@ from .model import (
     view,
 )
 
-RANK = {c.TimerKind.PROMISE: 0, c.TimerKind.TASK: 1, c.TimerKind.LOCK: 2}
+RANK = {
+    c.TimerKind.PROMISE: 0,
+    c.TimerKind.EXECUTION: 0,
+    c.TimerKind.TASK: 1,
+    c.TimerKind.LOCK: 2,
+}
 ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
 DATA_ID = b"the tests' data."
 DECODER = rows.RowDecoder()
@@ -190,6 +196,11 @@ class System:
         if step.records:
             self.log.append([(index, r.encode(record)) for record in step.records])
             self.sequences[index] += len(step.records)
+        for promise in step.promise_timers:
+            if promise.state is PromiseState.PENDING:
+                self.timers[index][c.TimerKind.PROMISE, promise.id] = promise.timeout
+            else:
+                self.timers[index].pop((c.TimerKind.PROMISE, promise.id), None)
         for key, deadline in step.timers:
             if deadline is None:
                 self.timers[index].pop(key, None)
@@ -394,6 +405,13 @@ class System:
                 for number_and_message in messages.items()
                 if number_and_message[0] > states[target].inbox.get(index, 0)
             ),
+            "entries": {name: one for state in states for name, one in state.entries.by_id.items()},
+            "executions": {
+                name: view(one, EXECUTION_FIELDS)
+                for state in states
+                for name, one in state.executions.items()
+            },
+            "usage": usage_view(one for state in states for one in state.usage.values()),
         }
 
     # Checks
@@ -414,6 +432,9 @@ class System:
         for schedule in state.schedules.values():
             if schedule.next_run_time is not None:
                 expected[c.TimerKind.SCHEDULE, schedule.id] = schedule.next_run_time
+        for execution in state.executions.values():
+            if execution.ends_on is not None:
+                expected[c.TimerKind.EXECUTION, execution.promise_id] = execution.ends_on
         armed = dict(self.timers[index])
         for key in [key for key in armed if key[0] is c.TimerKind.TASK_DELAY]:
             task = state.tasks[key[1]]
@@ -520,6 +541,17 @@ class System:
         self.transitions.add(row)
 
 
+def usage_view(usage: Iterable[Usage]) -> View:
+    """How often each function was run, over all shards: created, finished, by day."""
+    shown: View = {}
+    for one in usage:
+        created, finished, days = shown.get(one.function_id, (0, 0, {}))
+        days = {day: days.get(day, 0) + one.days.get(day, 0) for day in {*days, *one.days}}
+        counts = (created + one.created_count, finished + one.finished_count)
+        shown[one.function_id] = (*counts, days)
+    return shown
+
+
 def message_key(message: r.ShardMessage) -> tuple[str, ...]:
     """What the model calls a message between shards."""
     if isinstance(message, r.ResumeMessage):
@@ -540,45 +572,13 @@ def reply_view(reply: Reply) -> View:
         entity = getattr(reply, name)
         if entity is not None:
             shown[name] = view(entity, fields)
+    if reply.entry is not None:
+        shown["entry"] = reply.entry
+    if reply.execution is not None:
+        shown["execution"] = view(reply.execution, EXECUTION_FIELDS)
     claimed = reply.claimed
     if claimed is not None:
         shown |= view(claimed, ("kind", "root_id", "leaf_id"))
         shown["root"] = claimed.root and view(claimed.root, PROMISE_FIELDS)
         shown["leaf"] = claimed.leaf and view(claimed.leaf, PROMISE_FIELDS)
     return shown
-
-
-def dump(state: ShardState) -> dict[str, Any]:
-    """The whole state of a shard as bytes and numbers, without the dispatcher's notes."""
-
-    def tasks(group: dict[str, Task]) -> list[bytes]:
-        plain = [replace(one, queued=False, sending=False, stalled=False) for one in group.values()]
-        return sorted(map(r.encode, plain))
-
-    return {
-        "promises": {key: r.encode(one) for key, one in state.promises.items()},
-        "promise index": list(state.promise_index.below(INTEGER_MAX, 10**6)),
-        "pending": state.pending_count,
-        "callbacks": {
-            key: {name: r.encode(one) for name, one in group.items()}
-            for key, group in state.callbacks.items()
-        },
-        "tasks": tasks(state.tasks),
-        "task sequence": state.task_sequence,
-        "roots": {
-            key: (sorted(root.tasks), root.active_count) for key, root in state.roots.items()
-        },
-        "notifications": sorted(state.notifications),
-        "claimed": {key: sorted(group) for key, group in state.claimed.items()},
-        "schedules": {key: r.encode(one) for key, one in state.schedules.items()},
-        "schedule index": list(state.schedule_index.below(INTEGER_MAX, 10**6)),
-        "locks": {key: r.encode(one) for key, one in state.locks.items()},
-        "locks of": {key: sorted(group) for key, group in state.locks_of.items()},
-        "outbox": {
-            target: {number: r.encode(one) for number, one in messages.items()}
-            for target, messages in state.outbox.items()
-        },
-        "outbox sequence": dict(state.outbox_sequence),
-        "inbox": dict(state.inbox),
-        "largest serial": state.largest_serial,
-    }

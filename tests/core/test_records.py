@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from troth.core import catalog, executions
 from troth.core import records as r
 from troth.core.model import (
     Callback,
@@ -48,6 +49,38 @@ SCHEDULE = Schedule(
 IMPORTED = Promise(
     *("old", 11, PromiseState.REJECTED_CANCELED, 9, 5, VALUE, {"a": "b"}, "", VALUE, "key", 7),
     TRACE,
+)
+DEMANDS = catalog.Capabilities(30, 2, 512, 100, True)
+ENTRIES: tuple[catalog.Entry, ...] = (
+    catalog.Account("a" * 24, 1, 5, "ünï"),
+    catalog.Account("a" * 24, 2, 5, "ünï", True),
+    catalog.Token("b" * 24, 1, 6, "a" * 24, "c" * 64, (catalog.Scope.TASKS_READ,)),
+    catalog.Token("b" * 24, 2, 6, "a" * 24, "c" * 64, (), "n", "p/", NUMBER_MAX, 99),
+    catalog.Label("d" * 24, 1, 7, "a" * 24, "red", "#f00"),
+    catalog.Function("e" * 24, 1, 8, "a" * 24, "web", catalog.FunctionKind.HTTP, url="https://x"),
+    catalog.Function(
+        *("e" * 24, 3, 8, "a" * 24, "code", catalog.FunctionKind.CODE, "words", ("d" * 24,)),
+        *(catalog.Language.PYTHON, None, "f" * 24, True, DEMANDS),
+    ),
+    catalog.Build(
+        *("f" * 24, 1, 9, "a" * 24, "e" * 24, catalog.BuildStatus.SUCCESS, "0" * 64, 1_000),
+        *("amd64", (catalog.BuildStep(catalog.BuildStatus.PENDING, 9),), ("a line",)),
+    ),
+    catalog.Node("63f47d24-0000-4000-8000-dab5eb85451f", 1, 10, "a" * 24),
+    catalog.Node(
+        "63f47d24-0000-4000-8000-dab5eb85451f",
+        *(2, 10, "a" * 24, "mine", (catalog.Language.JAVASCRIPT,), DEMANDS),
+        *(4, True, True, True, True),
+    ),
+)
+PLANS = (
+    executions.ExecutionPlan(
+        "a" * 24, "e" * 24, catalog.FunctionKind.HTTP, DEMANDS, url="https://x"
+    ),
+    executions.ExecutionPlan(
+        *("a" * 24, "e" * 24, catalog.FunctionKind.CODE, DEMANDS),
+        *(catalog.Language.PYTHON, "f" * 24),
+    ),
 )
 SAMPLES: tuple[r.Record, ...] = (
     r.PromiseCreated("p", 1, 10, 5, Value(), None, None, None, None),
@@ -90,6 +123,13 @@ SAMPLES: tuple[r.Record, ...] = (
     r.MessageReceived(15, NUMBER_MAX, PROMISE, 10, 74_002),
     r.MessageReceived(0, 2, ROUTED, 11, 74_003),
     r.MessagesAcknowledged(2, 7),
+    *(r.EntryWritten(entry, 1_700_000_000_005) for entry in ENTRIES),
+    r.EntryDeleted("e" * 24, 1_700_000_000_006),
+    *(r.ExecutionCreated("troth:task/1", plan, 1_700_000_000_007) for plan in PLANS),
+    r.ExecutionAssigned("troth:task/1", "n/ü", 1_700_000_000_008),
+    r.ExecutionReported("troth:task/1", 1_700_000_000_009),
+    r.ExecutionReported("troth:task/1", 1_700_000_000_010, 75),
+    r.ExecutionReturned("troth:task/1", 1_700_000_000_011),
 )
 RECORD_TYPES = get_args(r.Record)
 
@@ -100,6 +140,8 @@ def strategy(kind: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*map(strategy, get_args(kind)))
     if get_origin(kind) is dict:
         return st.dictionaries(*map(strategy, get_args(kind)), max_size=3)
+    if get_origin(kind) is tuple:
+        return st.lists(strategy(get_args(kind)[0]), max_size=3).map(tuple)
     if get_origin(kind) is list:
         return st.lists(strategy(*get_args(kind)), max_size=3)
     if kind is object:
@@ -109,6 +151,8 @@ def strategy(kind: Any) -> st.SearchStrategy[Any]:
         return st.integers(NUMBER_MIN, NUMBER_MAX)
     if kind is str:
         return st.text()
+    if kind is bool:
+        return st.booleans()
     if kind is type(None):
         return st.none()
     if issubclass(kind, Enum):

@@ -13,16 +13,20 @@ from troth.core import records as r
 from troth.core.model import PromiseState, TaskKind
 
 from .drive import Drive
+from .dumps import dump
+from .function_drive import FunctionDrive
 from .model import Model
-from .system import System, dump, message_key
+from .system import System, message_key
 
 Moment = tuple[int, int, Model]
 """A length of the log in steps, the time then, and what was true then."""
 
 
-def drive_with_moments(seed: int, shard_count: int) -> tuple[Drive, list[Moment]]:
+def drive_with_moments(
+    kind: type[Drive], seed: int, shard_count: int
+) -> tuple[Drive, list[Moment]]:
     """A random run, remembered at some of its moments."""
-    drive = Drive(seed, shard_count, is_lazy=False)
+    drive = kind(seed, shard_count, is_lazy=False)
     moments: list[Moment] = []
     for _ in range(12):
         drive.run(10)
@@ -56,9 +60,10 @@ def assert_nothing_is_under_way(system: System) -> None:
 
 @pytest.mark.parametrize("shard_count", [1, 4])
 @pytest.mark.parametrize("seed", range(12))
-def test_replay_gives_the_same_state(seed: int, shard_count: int) -> None:
+@pytest.mark.parametrize("kind", [Drive, FunctionDrive])
+def test_replay_gives_the_same_state(kind: type[Drive], seed: int, shard_count: int) -> None:
     """Live and replay are one: every field and every index is the same, timers and sends too."""
-    drive = Drive(seed, shard_count, is_lazy=seed % 2 == 1)
+    drive = kind(seed, shard_count, is_lazy=seed % 2 == 1)
     drive.run(150)
     live = drive.system
     replayed = System(shard_count, live.options, live.log, live.now)
@@ -78,9 +83,12 @@ def test_replay_gives_the_same_state(seed: int, shard_count: int) -> None:
 
 @pytest.mark.parametrize("shard_count", [1, 4])
 @pytest.mark.parametrize("seed", range(100, 108))
-def test_a_crash_at_any_moment_keeps_what_was_true_then(seed: int, shard_count: int) -> None:
+@pytest.mark.parametrize("kind", [Drive, FunctionDrive])
+def test_a_crash_at_any_moment_keeps_what_was_true_then(
+    kind: type[Drive], seed: int, shard_count: int
+) -> None:
     """A cut at a moment gives the model of that moment, and the messages on their way arrive."""
-    drive, moments = drive_with_moments(seed, shard_count)
+    drive, moments = drive_with_moments(kind, seed, shard_count)
     for step_count, now, model in moments:
         past = System(shard_count, drive.system.options, drive.system.log[:step_count], now)
         system = past.restarted()

@@ -23,8 +23,9 @@ from troth.persistence import rows
 from troth.persistence.store import MemoryStore
 
 from .drive import ALL_STATES, OPTIONS, START_MS, Drive
+from .dumps import dump
 from .model import Model, ModelCallback, ModelPromise, ModelTask
-from .system import System, dump
+from .system import System
 
 FINAL = ALL_STATES[1:]
 RULES = (
@@ -436,3 +437,19 @@ def test_a_pass_costs_what_is_new_and_not_what_there_is() -> None:
         len(system.machines[0].state.cold.ended(lane.state, lane.after, 10**9, 9))
         for lane in retention.lanes
     ] == [0, 0, 0, 0]
+
+
+def test_archives_of_builds_are_passed_over() -> None:
+    """They go with their builds, however old they are."""
+    rule = RetentionRule(tuple(PromiseState)[1:], 0)
+    system = System(1, Options(retention=(rule,)), now=1_000)
+    system.ask(c.StoreArchive("troth:archive/1", "eA=="))
+    system.ask(c.CreatePromise("p", 10**15))
+    system.ask(c.CompletePromise("p", PromiseState.RESOLVED))
+    system.now += 10**9
+
+    counted = system.tell(0, c.CountRetained((rule,), c.SLICE_START, 100)).reply.retained
+    assert counted is not None
+    assert counted.deleted_counts == (1,)
+    system.tell(0, c.Retain(100, 100))
+    assert [one.id for one in system.promises()] == ["troth:archive/1"]

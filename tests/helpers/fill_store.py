@@ -33,6 +33,9 @@ class Nowhere:
     def withdraw(self, task_id: str) -> None:
         """Forget one."""
 
+    def finished(self, promise_ids: list[str]) -> None:
+        """Hear of finished function tasks."""
+
 
 async def fill(path: Path, completed_count: int, pending_count: int) -> None:
     """Make the directory, or add to it."""

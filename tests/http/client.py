@@ -18,6 +18,7 @@ from troth.http.application import (
     create_application,
     create_poll_application,
 )
+from troth.http.builder import Builder
 from troth.http.settings import Settings
 from troth.shards.held import HeldMessages
 from troth.shards.polls import Polls
@@ -87,6 +88,9 @@ class Outbox:
 
     def withdraw(self, task_id: str) -> None:
         """Forget a message, as delivery does when its task has ended."""
+
+    def finished(self, promise_ids: list[str]) -> None:
+        """Hear of finished function tasks."""
 
 
 @dataclass
@@ -180,9 +184,12 @@ async def running(settings: Settings | None = None) -> AsyncIterator[World]:
         shards=shards,
         polls=polls,
         hold=lambda: HeldMessages(outbox.send),
+        now_ms=clock.now_ms,
     )
     shards.recover(storage)
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
+        api.builder = Builder(api)
+        await nursery.start(api.builder.run)
         yield World(api, create_application(api), create_poll_application(api), outbox, clock)
         nursery.cancel_scope.cancel()

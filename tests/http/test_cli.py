@@ -103,7 +103,7 @@ def test_options_of_the_connection_stand_apart(capsys: pytest.CaptureFixture[str
 
     assert heading
     assert "--server" not in own
-    assert all(flag in shared for flag in ("--server", "--user", "--password", "--json"))
+    assert all(flag in shared for flag in ("--server", "--token", "--user", "--password", "--json"))
 
 
 def test_every_setting_is_under_a_heading_of_serve(capsys: pytest.CaptureFixture[str]) -> None:

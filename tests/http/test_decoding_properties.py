@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from troth.core.model import PromiseState
 from troth.http import decoding
+from troth.http.bodies import BodyDecoder
 from troth.http.cursors import Search, decode_cursor, encode_cursor
 from troth.http.errors import ApiError
 from troth.http.fields import RequestLimits, canonical_base64
@@ -64,7 +65,7 @@ def test_any_body_is_decoded_or_refused(
     body: type[CreatePromiseBody | CallbackBody | CreateScheduleBody], content: bytes
 ) -> None:
     try:
-        decoded = decoding.decode_body(body, content, LIMITS)
+        decoded = BodyDecoder(body, LIMITS).decode(content)
     except ApiError as error:
         assert error.code.status == 400
         assert error.problems

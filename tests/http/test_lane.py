@@ -60,7 +60,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     settings = ("--basic-auth", "x=y", "--cors-allow-origin", "http://friend")
-    with running(tmp_path_factory.mktemp("guarded"), *settings) as both:
+    patience = ("--failed-attempts-limit-count", "0")  # half of the requests are such attempts
+    with running(tmp_path_factory.mktemp("guarded"), *settings, *patience) as both:
         yield both
 
 

@@ -298,6 +298,9 @@ class TestRefusals:
         error = refused(**{name: address})
 
         assert error.given == address
+        assert refused(**{name: address, "in_memory": "true", "data": "/"}).given == address
+        # In a data directory there may be accounts, which is as good.
+        assert from_environment(**{name: address, "data": "/"}).exposed == name
         assert "basic_auth" in error.allowed
         assert "allow_anonymous" in error.allowed
         assert from_environment(**{name: address, "basic_auth": "ada=secret"}).basic_auth

@@ -2,6 +2,7 @@
 
 import errno
 
+import msgspec
 import pytest
 
 from tests.persistence.lives import PATH, recover, segment_paths
@@ -14,6 +15,8 @@ from tests.persistence.written_log import (
     written,
 )
 from troth.core import records
+from troth.core.catalog import Account, Capabilities, FunctionKind
+from troth.core.executions import ExecutionPlan
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, TaskKind, Value
 from troth.persistence.errors import (
     DataDirectoryError,
@@ -57,6 +60,7 @@ def verified(files: SimulatedFiles) -> LogReport:
 
 # --- records --------------------------------------------------------------------------------------
 
+PLAN = ExecutionPlan("a", "f", FunctionKind.HTTP, Capabilities(), url="https://example.com")
 FACTS: list[tuple[records.Record, set[str], int | None]] = [
     (records.PromiseCreated("p", 1, 9, 5, Value(), None, None, None, None), {"p"}, 5),
     (
@@ -94,6 +98,12 @@ FACTS: list[tuple[records.Record, set[str], int | None]] = [
         8,
     ),
     (records.MessagesAcknowledged(1, 2), set(), None),
+    (records.EntryWritten(Account("a", 1, 5, "n"), 8), {"a"}, 8),
+    (records.EntryDeleted("a", 8), {"a"}, 8),
+    (records.ExecutionCreated("troth:task/1", PLAN, 8), {"troth:task/1"}, 8),
+    (records.ExecutionAssigned("troth:task/1", "n", 8), {"troth:task/1"}, 8),
+    (records.ExecutionReported("troth:task/1", 8), {"troth:task/1"}, 8),
+    (records.ExecutionReturned("troth:task/1", 8), {"troth:task/1"}, 8),
 ]
 
 
@@ -106,6 +116,15 @@ def test_what_every_record_is_about(
     assert record_type(record) in records.encode(record).decode()
     assert read_record(records.encode(record)) == record
     assert set(record_fields(record)) <= set(record.__struct_fields__)
+
+
+def test_an_entrys_type_is_told() -> None:
+    entry = Account("a", 1, 5, "n")
+
+    assert record_fields(records.EntryWritten(entry, 8))["entry"] == {
+        "type": "account/1",
+        **msgspec.structs.asdict(entry),
+    }
 
 
 def test_every_type_of_record_is_in_the_list_above() -> None:

@@ -150,6 +150,10 @@ class World:
         self.tasks.pop(task_id, None)
         self.delivery.withdraw(task_id)
 
+    def finished(self, promise_ids: list[str]) -> None:
+        """Tell it, as the shards do."""
+        self.delivery.finished(promise_ids)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run delivery and the machine's stand-in."""

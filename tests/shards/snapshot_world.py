@@ -34,6 +34,9 @@ class Nowhere:
     def withdraw(self, task_id: str) -> None:
         """There is nothing to take back."""
 
+    def finished(self, promise_ids: list[str]) -> None:
+        """There is nothing to do."""
+
 
 @dataclass
 class World:

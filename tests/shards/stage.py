@@ -19,6 +19,7 @@ from troth.core.records import Record
 from troth.core.replies import Reply, TaskMessage
 from troth.persistence.errors import LogFailure
 from troth.persistence.log import LogRecord, MemoryLog
+from troth.shards import shard
 from troth.shards.clock import TrioClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter
 from troth.shards.errors import ShardsError
@@ -99,6 +100,9 @@ class Outgoing:
     def withdraw(self, task_id: str) -> None:
         self._note("withdraw", task_id)
 
+    def finished(self, promise_ids: list[str]) -> None:
+        self._note("finished", *promise_ids)
+
     def _note(self, *event: object) -> None:
         self.events.append(event)
         self.times_ms.append(EPOCH_MS + round(trio.current_time() * 1000))
@@ -169,7 +173,10 @@ class Stage:
 
 
 def make_shards(
-    shard_count: int, outgoing: Outgoing, mailbox_limit_count: int = 1000, next_sequence: int = 1
+    shard_count: int,
+    outgoing: shard.Outgoing,
+    mailbox_limit_count: int = 1000,
+    next_sequence: int = 1,
 ) -> Shards:
     """Shards on trio's clock, not running yet."""
     return Shards(
@@ -184,11 +191,18 @@ def make_shards(
 
 @asynccontextmanager
 async def stage(
-    shard_count: int = 1, *, mailbox_limit_count: int = 1000, direct: bool = False
+    shard_count: int = 1,
+    *,
+    mailbox_limit_count: int = 1000,
+    direct: bool = False,
+    shards: Shards | None = None,
 ) -> AsyncIterator[Stage]:
-    """Run shards, with a manual writer unless `direct`; cancelled at the end."""
+    """Run shards, with a manual writer unless `direct`; cancelled at the end.
+
+    Those that are given have an `Outgoing` of their own.
+    """
     outgoing = Outgoing()
-    shards = make_shards(shard_count, outgoing, mailbox_limit_count)
+    shards = shards or make_shards(shard_count, outgoing, mailbox_limit_count)
     manual: list[ManualWriter] = []
 
     def make_writer(committer: Committer) -> BatchWriter:

@@ -5,7 +5,7 @@ import trio
 
 from troth.persistence.errors import LogFailure
 from troth.persistence.log import LogRecord, MemoryLog
-from troth.shards.committer import Committer, DirectWriter, start_writer_thread
+from troth.shards.committer import Committer, DirectWriter, ThreadWriter
 from troth.shards.errors import StorageFailed
 
 from .stage import ManualWriter, settle
@@ -178,7 +178,7 @@ async def test_the_thread_reports_through_the_event_loop() -> None:
         reported.set()
 
     committer = Committer(1, on_durable)
-    writer = start_writer_thread(MemoryLog(), committer)
+    writer = ThreadWriter(MemoryLog(), committer)
     committer.append(entries(1, 1))
     committer.flush(writer)
     with trio.fail_after(10):
@@ -193,7 +193,7 @@ async def test_the_thread_reports_a_failure() -> None:
     log = MemoryLog()
     log.close()
     committer = committer_with([])
-    writer = start_writer_thread(log, committer)
+    writer = ThreadWriter(log, committer)
     committer.append(entries(1))
     committer.flush(writer)
 
@@ -202,3 +202,16 @@ async def test_the_thread_reports_a_failure() -> None:
     await writer.close()
 
     assert isinstance(committer.failure, LogFailure)
+
+
+async def test_closing_reports_what_was_written_last() -> None:
+    durable: list[int] = []
+    committer = committer_with(durable)
+    writer = ThreadWriter(MemoryLog(), committer)
+    for number in range(1, 101):
+        committer.append(entries(number))
+        committer.flush(writer)
+    await writer.close()
+
+    assert committer.durable_position == committer.position
+    assert durable == sorted(set(durable))

@@ -24,6 +24,7 @@ TIMES_MS = (
     | st.integers(-(2**63), DEADLINE_MAX_MS)
 )
 KEYS = st.integers(0, 12)
+FIXED_KEYS = st.integers(20, 29)
 
 
 class WheelModel(RuleBasedStateMachine):
@@ -34,6 +35,7 @@ class WheelModel(RuleBasedStateMachine):
         self.wheel: TimingWheel[int] = TimingWheel(START_MS)
         self.model: dict[int, tuple[int, int]] = {}
         self.now_ms = START_MS
+        self.fixed_ms: dict[int, int] = {}  # what its owner remembers of every fixed key
         self.armed_count = 0
         self.due_count = 0
 
@@ -50,6 +52,23 @@ class WheelModel(RuleBasedStateMachine):
     @rule(key=KEYS)
     def cancel(self, key: int) -> None:
         assert self.wheel.cancel(key) == (self.model.pop(key, None) is not None)
+
+    @rule(key=FIXED_KEYS, deadline_ms=TIMES_MS)
+    def arm_fixed(self, key: int, deadline_ms: int) -> None:
+        if key not in self.model:
+            self.wheel.arm_fixed(key, deadline_ms)
+            self.armed_count += 1
+            self.model[key] = (deadline_ms, self.armed_count)
+            self.fixed_ms[key] = deadline_ms
+
+    @rule(key=FIXED_KEYS, delay_ms=st.integers(-3, 600))
+    def arm_fixed_soon(self, key: int, delay_ms: int) -> None:
+        self.arm_fixed(key, min(self.now_ms + delay_ms, DEADLINE_MAX_MS))
+
+    @rule(key=FIXED_KEYS)
+    def cancel_fixed(self, key: int) -> None:
+        was_armed = self.model.pop(key, None) is not None
+        assert self.wheel.cancel_fixed(key, self.fixed_ms.get(key, START_MS)) == was_armed
 
     def advance_both(self, now_ms: int) -> list[int]:
         self.now_ms = max(self.now_ms, now_ms)
@@ -214,6 +233,28 @@ def test_an_entry_takes_little_memory_and_gives_it_back() -> None:
     assert full_bytes / count <= 150
     assert left_bytes < 400_000
     assert len(wheel) == 2
+
+
+@pytest.mark.slow
+def test_a_fixed_entry_takes_half_as_much() -> None:
+    count = 200_000
+    keys = [f"promise-{number}" for number in range(count)]
+    tracemalloc.start()
+    try:
+        wheel: TimingWheel[str] = TimingWheel(START_MS)
+        before_bytes = memory_bytes()
+        for number, key in enumerate(keys):
+            wheel.arm_fixed(key, START_MS + 1 + number * 37)
+        full_bytes = memory_bytes() - before_bytes
+        for number, key in enumerate(keys):
+            assert wheel.cancel_fixed(key, START_MS + 1 + number * 37)
+        left_bytes = memory_bytes() - before_bytes
+    finally:
+        tracemalloc.stop()
+
+    assert full_bytes / count <= 90
+    assert left_bytes < 100_000
+    assert len(wheel) == 0
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Makes the golden data directory of a release, with a checkpoint and a log that goes on from it.
 
-    python -m tests.persistence.golden.make tests/persistence/golden/format_1
+    python -m tests.persistence.golden.make tests/persistence/golden/format_2
 
 Run it once for a release whose formats are new, and never again for the same name: the test beside
 it opens what older releases wrote. `expected.json` says what must be found.
@@ -15,8 +15,9 @@ import trio
 import trio.testing
 
 from tests.shards.stage import FAR_MS, WORKER, Outgoing, make_shards
+from troth.core import catalog, records, task_ids
 from troth.core import commands as c
-from troth.core import records
+from troth.core.executions import ExecutionPlan
 from troth.core.model import PromiseState, Value
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage
@@ -55,10 +56,43 @@ async def describe(shards: Shards) -> dict[str, Any]:
         "locks": [list(state.locks.values()) for state in states],
         "counts": [[state.promises_count, state.tasks_count] for state in states],
     }
+    functions = await describe_functions(shards)
+    if any(functions.values()):
+        found |= functions
     described: dict[str, Any] = json.loads(records.encode(found))
-    for task in described["tasks"]:
+    for task in [*described["tasks"], *described.get("function tasks", [])]:
         del task[-3:]  # what delivery does with it at the moment
     return described
+
+
+async def describe_functions(shards: Shards) -> dict[str, Any]:
+    """What there is since format 2: the catalog and function tasks."""
+    entries = [
+        one
+        for kind in (catalog.Account, catalog.Function, catalog.Build)
+        for one in await shards.list_entries(kind, None)
+    ]
+    tasks, _ = await shards.search_executions("account", None, 100, None)
+    states = [shard.machine.state for shard in shards._shards]
+    promise_ids = [promise.id for promise, _ in tasks]
+    promise_ids += [catalog.archive_id(name) for name in ("covered", "tail")]
+    return {
+        "entries": entries,
+        "executions": [execution for _, execution in tasks],
+        "reserved": [
+            promise
+            for name in promise_ids
+            for state in states
+            if (promise := state.find_promise(name)) is not None
+        ],
+        "function tasks": [
+            task
+            for promise, _ in tasks
+            for state in states
+            if (task := state.find_task(task_ids.invoke_id(promise.id))) is not None
+        ],
+        "usage": await shards.usage(None),
+    }
 
 
 async def write(shards: Shards, name: str) -> None:
@@ -80,6 +114,45 @@ async def write(shards: Shards, name: str) -> None:
     await shards.ask(c.CreateSchedule(f"{name}/schedule", "0 0 0 1 1 *", "p.{{.timestamp}}", 9))
 
 
+async def write_functions(shards: Shards, name: str) -> None:
+    """A catalog, and function tasks in all their states."""
+    demands = catalog.Capabilities(30, 2, 512, 100, True)
+    function = catalog.Function(
+        *(f"{name} function", 1, 5, "account", "ünï", catalog.FunctionKind.CODE, "words"),
+        *(("label",), catalog.Language.PYTHON, None, f"{name} build", True, demands),
+    )
+    build = catalog.Build(
+        *(f"{name} build", 1, 6, "account", function.id, catalog.BuildStatus.SUCCESS, "00", 9),
+        *("amd64", (catalog.BuildStep(catalog.BuildStatus.PENDING, 6),), ("a line",)),
+    )
+    for entry in (catalog.Account(f"{name} account", 1, 4, name), function, build):
+        await shards.ask(c.CreateEntry(entry))
+    await shards.ask(c.ReplaceEntry(catalog.Account(f"{name} account", 2, 4, name, True)))
+    await shards.ask(c.CreateEntry(catalog.Label(f"{name} gone", 1, 7, "account", "red")))
+    await shards.ask(c.DeleteEntry(f"{name} gone", 1))
+    await shards.ask(c.StoreArchive(catalog.archive_id(name), "UEsDBA=="))
+    plan = ExecutionPlan(
+        *("account", function.id, catalog.FunctionKind.CODE, demands),
+        *(catalog.Language.PYTHON, build.id),
+    )
+    request = Value({"method": "POST", "query": "a=1", "headers": "[]"}, "aGVsbG8=")
+    for number in range(5):
+        identifier = catalog.task_promise_id(f"{name} {number}")
+        task_id = task_ids.invoke_id(identifier)
+        await shards.ask(c.CreateExecution(identifier, FAR_MS, plan, request, "key"))
+        if number > 0:
+            await shards.ask(c.AssignExecution(task_id, 1, "node", 10**11))
+        if number == 1:
+            await shards.ask(c.ReportExecution(task_id, 1, "node", 75))
+        if number == 2:
+            await shards.ask(c.ReturnExecution(task_id, 1, "node"))
+        if number == 3:
+            result = Value({"troth:status": "201", "troth:headers": "[]"}, "aGk=")
+            await shards.ask(c.FinishExecution(task_id, 1, "node", PromiseState.RESOLVED, result))
+        if number == 4:
+            await shards.ask(c.CancelExecution(identifier))
+
+
 async def make(path: Path) -> None:
     """Write the directory and `expected.json`."""
     path.mkdir(parents=True)  # noqa: ASYNC240  nothing else runs here
@@ -91,8 +164,10 @@ async def make(path: Path) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
         await write(shards, "covered")
+        await write_functions(shards, "covered")
         await checkpointer.checkpoint()
         await write(shards, "tail")
+        await write_functions(shards, "tail")
         await shards.stop()
         shards._stopping = False
         expected = await describe(shards)

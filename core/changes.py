@@ -1,0 +1,41 @@
+"""What a shard notes for the next checkpoint."""
+
+
+class Changes:
+    """The ids of what changed since the last checkpoint. `callbacks` maps to the promise's id.
+
+    A promise that changed twice is there twice: a list takes an eighth of a set's memory.
+    """
+
+    __slots__ = (
+        *("callbacks", "deleted_promises", "deleted_tasks", "locks", "outbox", "promises"),
+        *("entries", "executions", "schedules", "tasks", "usage"),
+    )
+
+    def __init__(self) -> None:
+        self.promises: list[str] = []
+        self.tasks: set[str] = set()
+        self.callbacks: dict[str, str] = {}
+        self.schedules: set[str] = set()
+        self.locks: set[str] = set()
+        self.outbox: set[tuple[int, int]] = set()
+        self.entries: set[str] = set()
+        self.executions: set[str] = set()
+        self.usage: set[str] = set()
+        self.deleted_promises: set[str] = set()
+        self.deleted_tasks: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        """How many entities changed; a promise that changed twice counts twice."""
+        return (
+            len(self.promises)
+            + len(self.tasks)
+            + len(self.callbacks)
+            + len(self.schedules)
+            + len(self.locks)
+            + len(self.outbox)
+            + len(self.entries)
+            + len(self.executions)
+            + len(self.usage)
+        )

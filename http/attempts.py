@@ -1,0 +1,91 @@
+"""Failed attempts to show credentials, by network address: whoever fails too often has to wait.
+
+Nobody guesses a token's 256 bits, but somebody may guess a password, and each guess costs work. An
+address that failed `limit_count` times within a window is refused until that window ends, whatever
+it shows. The table is bounded: beyond its size the address that failed longest ago is forgotten.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from troth.core.limits import FAILED_ATTEMPTS_ADDRESSES_COUNT, FAILED_ATTEMPTS_WINDOW_MS
+
+_IPV6_NETWORK_BITS: Final = 64  # what one customer of a network provider has at least
+
+
+@dataclass(slots=True)
+class _Failures:
+    """The failures of one address in the window that began with the first of them."""
+
+    since_ms: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsStatistics:
+    """Addresses remembered now, and totals since the start."""
+
+    addresses_count: int
+    counted_total_count: int
+    refused_total_count: int
+
+
+class Attempts:
+    """Counts failures. With a `limit_count` of 0 nobody ever has to wait."""
+
+    def __init__(self, limit_count: int, now_ms: Callable[[], int]) -> None:
+        """`now_ms` is the clock that windows are measured with."""
+        self._limit_count = limit_count
+        self._now_ms = now_ms
+        # In the order of the latest failure.
+        self._failures: dict[str, _Failures] = {}
+        self._failed_count = 0
+        self._refused_count = 0
+
+    def wait_ms(self, peer: str | None) -> int:
+        """How long an address still has to wait; 0 if not at all."""
+        if not self._failures:
+            return 0
+        failures = self._failures.get(_network(peer))
+        if failures is None or failures.count < self._limit_count:
+            return 0
+        return max(0, failures.since_ms + FAILED_ATTEMPTS_WINDOW_MS - self._now_ms())
+
+    def refused(self) -> None:
+        """Count a request that was refused because its address has to wait."""
+        self._refused_count += 1
+
+    def failed(self, peer: str | None) -> None:
+        """Count wrong credentials from an address."""
+        self._failed_count += 1
+        if not self._limit_count:
+            return
+        network = _network(peer)
+        now_ms = self._now_ms()
+        failures = self._failures.pop(network, None)
+        # A clock that was set back must not lock anybody out for long.
+        if failures is None or not 0 <= now_ms - failures.since_ms < FAILED_ATTEMPTS_WINDOW_MS:
+            failures = _Failures(now_ms, 0)
+        failures.count += 1
+        self._failures[network] = failures
+        if len(self._failures) > FAILED_ATTEMPTS_ADDRESSES_COUNT:
+            del self._failures[next(iter(self._failures))]
+
+    def statistics(self) -> AttemptsStatistics:
+        """Return counts of this moment and totals since the start."""
+        return AttemptsStatistics(len(self._failures), self._failed_count, self._refused_count)
+
+
+def _network(peer: str | None) -> str:
+    """What an address is counted as: whoever has one IPv6 address has many."""
+    if peer is None or ":" not in peer:
+        return peer or ""
+    try:
+        address = ipaddress.IPv6Address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, _IPV6_NETWORK_BITS), strict=False))

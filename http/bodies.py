@@ -1,0 +1,147 @@
+"""From the bytes of a request's body to checked values.
+
+Decoding stops at the first thing that cannot be read; validation (`fields.problems`) collects.
+
+Nearly all bodies are good, and the decoder alone can see that of most: it is tried first with a
+type that accepts nothing wrong (`fields.strict_body`). What that refuses is looked at the long way,
+which finds out what is wrong, if anything. Either way the result is the same.
+"""
+
+import re
+from typing import Generic
+
+import msgspec
+from msgspec import Struct
+
+from troth.core.codes import Code
+
+from .errors import ApiError, invalid
+from .fields import (
+    Base64,
+    Body,
+    Entries,
+    Nested,
+    RequestLimits,
+    canonical_base64,
+    problems,
+    rules,
+    strict_body,
+)
+
+_TYPE_ERROR = re.compile(
+    r"Expected `(?P<wanted>.+?)`, got `(?P<given>.+?)`(?: - at `\$(?P<path>.*)`)?$"
+)
+_PLACE = re.compile(r" - at `\$(?P<path>.*)`$")
+_TYPE_NAMES = {
+    "int": "an integer",
+    "float": "a number with a fraction or exponent",
+    "str": "a string",
+    "object": "an object",
+    "array": "an array",
+    "bool": "a boolean",
+    "null": "null",
+}
+
+
+class BodyDecoder(Generic[Body]):
+    """Decodes and checks JSON bodies of one kind, within limits."""
+
+    def __init__(self, body: type[Body], limits: RequestLimits, *, closely: bool = False) -> None:
+        """Compile the decoder; one that looks at every body closely if told to."""
+        self._body = body
+        self._limits = limits
+        self._base64 = _base64_in(body)
+        strict = None if closely else strict_body(body, limits)
+        self._strict_decoder = None if strict is None else msgspec.json.Decoder(strict)
+        self._decoder: msgspec.json.Decoder[Body | None] = msgspec.json.Decoder(body | None)
+
+    def decode(self, content: bytes) -> Body:
+        """Decode and check a body. One of `null` counts as `{}`. Raises ApiError (400).
+
+        All base64 in it is canonical: standard, with padding, without line breaks.
+        """
+        decoded = None
+        # The decoder does not look into keys and values that it skips; so bytes beyond ASCII, which
+        # may not be UTF-8, need the closer look.
+        if self._strict_decoder is not None and content.isascii():
+            try:
+                decoded = self._strict_decoder.decode(content)
+            except (msgspec.DecodeError, RecursionError):
+                decoded = None
+        if decoded is None:
+            decoded = self._decode_closely(content)
+        if self._base64:
+            _make_canonical(decoded, self._base64)
+        return decoded
+
+    def _decode_closely(self, content: bytes) -> Body:
+        """Decode a body and check it field by field."""
+        if not content:
+            raise invalid("body", "is empty; a JSON object is required")
+        try:
+            if not content.isascii():
+                content.decode()
+            decoded = self._decoder.decode(content)
+        except UnicodeDecodeError as error:
+            raise invalid("body", f"is not UTF-8 (byte {error.start})") from error
+        except RecursionError as error:
+            raise invalid("body", "is nested too deeply") from error
+        except msgspec.ValidationError as error:
+            raise _type_problem(str(error)) from error
+        except msgspec.DecodeError as error:
+            raise invalid("body", f"is not one JSON object ({error})") from error
+        if decoded is None:
+            decoded = self._body()
+        found = problems(decoded, self._limits)
+        if found:
+            raise ApiError(Code.INVALID, found)
+        return decoded
+
+
+Places = tuple[tuple[str, "Places"], ...]
+"""Where in a body base64 is: an attribute, and where in that; nowhere means that it is base64."""
+
+
+def _base64_in(body: type[Struct]) -> Places:
+    found: list[tuple[str, Places]] = []
+    for attribute, _, marker in rules(body):
+        if isinstance(marker, Base64):
+            found.append((attribute, ()))
+        elif isinstance(marker, Nested | Entries):
+            inner = _base64_in(marker.body)
+            if inner:
+                found.append((attribute, inner))
+    return tuple(found)
+
+
+def _make_canonical(body: Struct, places: Places) -> None:
+    for attribute, inner in places:
+        given = getattr(body, attribute)
+        if given is None:
+            continue
+        if not inner:
+            setattr(body, attribute, canonical_base64(given))
+        elif isinstance(given, list):
+            for entry in given:
+                _make_canonical(entry, inner)
+        else:
+            _make_canonical(given, inner)
+
+
+def _type_problem(message: str) -> ApiError:
+    match = _TYPE_ERROR.match(message)
+    if match is None:
+        place = _PLACE.search(message)
+        return invalid(
+            _field_of(place["path"]) if place else "body", _PLACE.sub("", message).lower()
+        )
+    wanted = " or ".join(
+        _TYPE_NAMES.get(name, name) for name in match["wanted"].split(" | ") if name != "null"
+    )
+    given = _TYPE_NAMES.get(match["given"], match["given"])
+    return invalid(_field_of(match["path"] or ""), f"given {given}; allowed is {wanted}")
+
+
+def _field_of(path: str) -> str:
+    field = path.removeprefix(".").replace("[...]", "")
+    return field or "body"

@@ -1,0 +1,311 @@
+"""HTTP to hosts that may be hostile: what the sender of pushes and the caller of functions share.
+
+- Closing a connection ends in time, whatever the other side does.
+- The environment's proxies and .netrc are not looked at; no cookie is kept, nothing decompressed.
+- Answer headers beyond about 100 KB end the exchange (h11's limit).
+- With a guard, only addresses that it allows are connected to. It judges the very addresses that
+  are then used, so a name that changes its mind between two look-ups gains nothing.
+- Names that do not resolve keep threads busy for longer than any deadline; those are this module's
+  own (`_RESOLVER_THREADS_COUNT`), so that the log writer's threads are never waited for.
+"""
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any, Final, final
+
+import httpcore
+import httpx
+import trio
+
+_CLOSE_SECONDS: Final = 0.5
+_RESOLVER_THREADS_COUNT: Final = 64
+_IDLE_CONNECTIONS_COUNT: Final = 256
+_IDLE_SECONDS: Final = 15.0
+_ADDRESS_SECONDS: Final = 3.0  # then the next of a host's addresses is tried
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Guard = Callable[[IpAddress], bool]
+"""Says whether an address may be connected to."""
+
+
+class AddressRefusedError(Exception):
+    """The guard allows none of a host's addresses."""
+
+
+def make_transport(
+    ssl_context: ssl.SSLContext | None = None, guard: Guard | None = None
+) -> "PoolTransport":
+    """Make a client without limits of its own. Inside `trio.run`; sets its name resolver."""
+    trio.socket.set_custom_hostname_resolver(_Resolver())
+    return PoolTransport(
+        httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
+            max_connections=None,  # whoever uses this limits what is sent at a time
+            max_keepalive_connections=_IDLE_CONNECTIONS_COUNT,
+            keepalive_expiry=_IDLE_SECONDS,
+            network_backend=_Backend(guard),
+        )
+    )
+
+
+def is_public(address: IpAddress) -> bool:
+    """Whether an address is one of the open internet: not this machine's, a network's or a group's.
+
+    An IPv4 address inside an IPv6 one is judged as what it stands for.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is not None:
+            return is_public(inner)
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return address.is_global and not address.is_multicast
+
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+async def exchange(transport: "PoolTransport", request: httpx.Request) -> httpx.Response:
+    """Send a request and return its answer, the body not read; the caller closes it.
+
+    A connection that was idle and that the other side closed at the moment of its use is replaced.
+    """
+    is_fresh = False
+
+    async def trace(event: str, _: Mapping[str, Any]) -> None:
+        nonlocal is_fresh
+        is_fresh = is_fresh or event.startswith("connection.connect_tcp")
+
+    request.extensions["trace"] = trace
+    try:
+        return await transport.handle_async_request(request)
+    except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
+        if is_fresh:
+            raise
+        return await transport.handle_async_request(request)
+
+
+def is_same_place(old: httpx.URL, new: httpx.URL) -> bool:
+    """Whether a redirect stays on its host and port, or only becomes https."""
+    if old.raw_host != new.raw_host:  # `host` refuses names such as xn--n3h, which are in use
+        return False
+    if old.scheme == new.scheme:
+        return old.port == new.port
+    is_secured = old.scheme == "http" and new.scheme == "https"
+    return is_secured and old.port is None and new.port is None  # None is the default port
+
+
+NETWORK_ERRORS: Final = (
+    httpcore.ConnectionNotAvailable,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+    httpx.HTTPError,
+    httpx.StreamError,
+    httpx.InvalidURL,
+    OSError,
+    trio.BrokenResourceError,
+    UnicodeError,
+)
+"""Everything that can go wrong outside of this server."""
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a line for people."""
+    text = str(error).strip()
+    name = type(error).__name__
+    return f"{name}: {text}"[:300] if text else name
+
+
+@final
+class PoolTransport(httpx.AsyncBaseTransport):
+    """httpx's requests on an httpcore pool: httpx's own transport does not take a backend."""
+
+    def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
+        self._pool = pool
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        answer = await self._pool.handle_async_request(
+            httpcore.Request(
+                method=request.method,
+                url=httpcore.URL(
+                    scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+                ),
+                headers=request.headers.raw,
+                content=_RequestBody(request.content),
+                extensions=request.extensions,
+            )
+        )
+        return httpx.Response(
+            answer.status, headers=answer.headers, stream=_AnswerStream(answer), request=request
+        )
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+@final
+class _RequestBody:
+    """A body in one piece.
+
+    Not an asynchronous generator, as httpx's is: httpcore drops those half-way when a receiver
+    hangs up, and Python then warns of it.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _OnePiece(self._body)
+
+
+@final
+class _OnePiece(AsyncIterator[bytes]):
+    def __init__(self, piece: bytes) -> None:
+        self._piece: bytes | None = piece
+
+    async def __anext__(self) -> bytes:
+        if not self._piece:
+            raise StopAsyncIteration
+        piece, self._piece = self._piece, None
+        return piece
+
+
+@final
+class _AnswerStream(httpx.AsyncByteStream):
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._answer.aiter_stream():
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
+
+
+@final
+class _Backend(httpcore.AsyncNetworkBackend):
+    """trio's connections, wrapped."""
+
+    def __init__(self, guard: Guard | None) -> None:
+        self._trio = httpcore.TrioBackend()
+        self._guard = guard
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        if self._guard is not None:
+            return await self._connect_guarded(self._guard, host, port, socket_options)
+        return _Stream(
+            await self._trio.connect_tcp(host, port, timeout, local_address, socket_options)
+        )
+
+    async def _connect_guarded(
+        self,
+        guard: Guard,
+        host: str,
+        port: int,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first of a host's addresses that may be used and answers."""
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+        allowed = [text for text in addresses if guard(ipaddress.ip_address(text.split("%")[0]))]
+        if not allowed:
+            raise AddressRefusedError
+        for text in allowed[:-1]:
+            try:
+                return _Stream(
+                    await self._trio.connect_tcp(
+                        text, port, _ADDRESS_SECONDS, socket_options=socket_options
+                    )
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue  # the next address may answer
+        return _Stream(
+            await self._trio.connect_tcp(allowed[-1], port, None, socket_options=socket_options)
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+
+@final
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection whose closing ends in time.
+
+    httpcore closes connections shielded from cancellation, and closing TLS writes to the socket: a
+    receiver that does not read could hold the send for ever.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(
+        self,
+        max_bytes: int,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> bytes:
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(
+        self,
+        buffer: bytes,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        with trio.move_on_after(_CLOSE_SECONDS):
+            await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+@final
+class _Resolver(trio.abc.HostnameResolver):
+    """Resolves names on threads of its own; a lookup that hangs is left behind when cancelled."""
+
+    def __init__(self) -> None:
+        self._limiter = trio.CapacityLimiter(_RESOLVER_THREADS_COUNT)
+
+    async def getaddrinfo(
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002  the base class's signature
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        return await trio.to_thread.run_sync(
+            lambda: socket.getaddrinfo(host, port, family, type, proto, flags),
+            limiter=self._limiter,
+            abandon_on_cancel=True,
+        )
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        return await trio.to_thread.run_sync(
+            lambda: socket.getnameinfo(sockaddr, flags),
+            limiter=self._limiter,
+            abandon_on_cancel=True,
+        )

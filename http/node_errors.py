@@ -1,0 +1,26 @@
+"""What ends an execution or a node, by who is to blame."""
+
+
+class NodeError(Exception):
+    """The node cannot go on; the text says what the operator can do."""
+
+
+class RefusedError(Exception):
+    """The server answered a request with a status that does not mean success."""
+
+    def __init__(self, status: int, text: str) -> None:
+        """`text` is what the server says about it."""
+        super().__init__(f"{status} {text}".rstrip())
+        self.status = status
+
+
+class UnreachableError(Exception):
+    """The server did not answer, or not in HTTP."""
+
+
+class BadCodeError(Exception):
+    """The function's code cannot be used; the text is for its author."""
+
+
+class SandboxError(Exception):
+    """A sandbox could not be set up on this machine; the function is not to blame."""

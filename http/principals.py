@@ -1,0 +1,58 @@
+"""Who sent a request, as handlers see it: what may be done, for which account, to which ids."""
+
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from troth.core.catalog import Scope
+
+ACCOUNT_SCOPES: Final = frozenset(
+    {
+        Scope.TASKS_READ,
+        Scope.TASKS_WRITE,
+        Scope.FUNCTIONS_READ,
+        Scope.FUNCTIONS_WRITE,
+        Scope.NODE,
+    }
+)
+"""What only makes sense for an account, since what it is about belongs to one."""
+
+
+class PrincipalKind(StrEnum):
+    """How somebody has shown who they are."""
+
+    ANONYMOUS = "anonymous"
+    LOCAL = "local"
+    USER = "user"
+    TOKEN = "token"  # noqa: S105  the name of a kind, not a secret
+    OPERATOR = "operator"
+
+
+class Principal(Struct, frozen=True):
+    """Who sent a request. `account_id` and `token_id` are empty but for tokens.
+
+    With an `id_prefix`, only ids that begin so may be named. `expires_on` is when the token ends,
+    in ms since 1970; None for never. `name` is a user's.
+    """
+
+    kind: PrincipalKind
+    scopes: frozenset[Scope]
+    name: str = ""
+    account_id: str = ""
+    token_id: str = ""
+    id_prefix: str = ""
+    expires_on: int | None = None
+
+
+OPEN_SCOPES: Final = frozenset(Scope) - ACCOUNT_SCOPES - {Scope.ADMIN}
+"""What everybody may do while the server has neither users nor accounts."""
+
+ANONYMOUS: Final = Principal(PrincipalKind.ANONYMOUS, OPEN_SCOPES)
+"""Somebody who has shown nothing; whether that is enough is judged in `authentication.py`."""
+
+LOCAL: Final = Principal(PrincipalKind.LOCAL, OPEN_SCOPES | {Scope.ADMIN})
+"""A program on this machine, while the server has neither users nor accounts."""
+
+OPERATOR: Final = Principal(PrincipalKind.OPERATOR, frozenset({Scope.ADMIN}))
+"""Who can read the key in the data directory."""

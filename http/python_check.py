@@ -1,0 +1,55 @@
+"""Whether Python source compiles and has a handler, found out by a process that may perish.
+
+Nothing of the source is run. The process has no environment, little memory and little time, so
+source that exhausts or crashes the compiler costs nobody anything but the build.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from troth.core.limits import COMPILE_MEMORY_LIMIT_BYTES, COMPILE_TIMEOUT_S, HANDLER_LIMIT_BYTES
+
+VERSION: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The Python that source is checked with: the server's own."""
+
+_CHILD: Final = str(Path(__file__).with_name("python_check_child.py"))
+
+
+async def check_python(
+    source: bytes,
+    name: str,
+    *,
+    timeout_s: int = COMPILE_TIMEOUT_S,
+    memory_bytes: int = COMPILE_MEMORY_LIMIT_BYTES,
+) -> list[str]:
+    """What is wrong with the source of a file of this name; empty if nothing is."""
+    if len(source) > HANDLER_LIMIT_BYTES:
+        return [
+            f"{name}: is {len(source)} bytes large; allowed are at most {HANDLER_LIMIT_BYTES}. "
+            "Put data and libraries into files of their own"
+        ]
+    command = [sys.executable, "-I", "-S", "-W", "ignore", _CHILD]
+    with trio.move_on_after(timeout_s * 2):
+        finished = await trio.run_process(
+            [*command, name, str(timeout_s), str(memory_bytes)],
+            stdin=source,
+            capture_stdout=True,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            env={},
+            deliver_cancel=_kill,
+        )
+        if finished.returncode == 0:
+            problems: list[str] = json.loads(finished.stdout)
+            return problems
+    return [f"{name}: cannot be compiled within {timeout_s} seconds and the memory allowed"]
+
+
+async def _kill(process: trio.Process) -> None:
+    process.kill()
+    await trio.lowlevel.checkpoint()

@@ -1,0 +1,36 @@
+"""Who gets a message: placement those of function tasks, delivery all others."""
+
+from typing import Final, final
+
+from troth.core import task_ids
+from troth.core.catalog import TASK_PREFIX
+from troth.core.replies import TaskMessage
+
+from .shard import Outgoing
+
+_FUNCTION_TASKS: Final = task_ids.invoke_id(TASK_PREFIX)
+"""What the ids of function tasks' invoke tasks begin with."""
+
+
+@final
+class OutgoingRoutes:
+    """Hands each message to the one of two that is responsible for it."""
+
+    def __init__(self, delivery: Outgoing, placement: Outgoing) -> None:
+        self._delivery = delivery
+        self._placement = placement
+
+    def send(self, message: TaskMessage) -> None:
+        """See Outgoing."""
+        self._of(message.task.id).send(message)
+
+    def withdraw(self, task_id: str) -> None:
+        """See Outgoing."""
+        self._of(task_id).withdraw(task_id)
+
+    def finished(self, promise_ids: list[str]) -> None:
+        """See Outgoing. Only function tasks are told about."""
+        self._placement.finished(promise_ids)
+
+    def _of(self, task_id: str) -> Outgoing:
+        return self._placement if task_id.startswith(_FUNCTION_TASKS) else self._delivery

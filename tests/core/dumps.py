@@ -1,0 +1,47 @@
+"""The whole state of a shard in a form that compares."""
+
+from typing import Any
+
+from troth.core import records as r
+from troth.core.limits import INTEGER_MAX
+from troth.core.model import Task, replace
+from troth.core.state import ShardState
+
+
+def dump(state: ShardState) -> dict[str, Any]:
+    """The whole state of a shard as bytes and numbers, without the dispatcher's notes."""
+
+    def tasks(group: dict[str, Task]) -> list[bytes]:
+        plain = [replace(one, queued=False, sending=False, stalled=False) for one in group.values()]
+        return sorted(map(r.encode, plain))
+
+    return {
+        "promises": {key: r.encode(one) for key, one in state.promises.items()},
+        "promise index": list(state.promise_index.below(INTEGER_MAX, 10**6)),
+        "pending": state.pending_count,
+        "callbacks": {
+            key: {name: r.encode(one) for name, one in group.items()}
+            for key, group in state.callbacks.items()
+        },
+        "tasks": tasks(state.tasks),
+        "task sequence": state.task_sequence,
+        "roots": {
+            key: (sorted(root.tasks), root.active_count) for key, root in state.roots.items()
+        },
+        "notifications": sorted(state.notifications),
+        "claimed": {key: sorted(group) for key, group in state.claimed.items()},
+        "schedules": {key: r.encode(one) for key, one in state.schedules.items()},
+        "schedule index": list(state.schedule_index.below(INTEGER_MAX, 10**6)),
+        "locks": {key: r.encode(one) for key, one in state.locks.items()},
+        "locks of": {key: sorted(group) for key, group in state.locks_of.items()},
+        "outbox": {
+            target: {number: r.encode(one) for number, one in messages.items()}
+            for target, messages in state.outbox.items()
+        },
+        "outbox sequence": dict(state.outbox_sequence),
+        "inbox": dict(state.inbox),
+        "largest serial": state.largest_serial,
+        "entries": dict(state.entries.by_id),
+        "executions": dict(state.executions),
+        "usage": dict(state.usage),
+    }

@@ -1,0 +1,63 @@
+"""A node that is shared by the tests of what functions do to it: two slots, little memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.node.fake_server import FakeServer, python, wait_until
+from tests.node.node_process import MODES, NodeProcess
+
+MEMORY_MB = 128
+GOOD = python("def handle(request):\n    return 'well'\n")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A server and a node that belong together."""
+
+    server: FakeServer
+    node: NodeProcess
+
+    def assert_well(self) -> None:
+        """The node runs the next task, and nothing of the ones before is left."""
+        assert self.server.run(GOOD).body == b"well"
+        wait_until(lambda: not self.left_processes(), 10)
+        wait_until(lambda: not self.left_files(), 10)
+        assert not self.server.stop
+
+    def left_processes(self) -> list[int]:
+        """Processes of functions that are not the first one of a sandbox."""
+        return [one for one in self.node.function_processes() if not self._is_first(one)]
+
+    def _is_first(self, process_id: int) -> bool:
+        try:
+            status = Path(f"/proc/{process_id}/stat").read_text()
+        except OSError:
+            return True
+        return int(status.rpartition(")")[2].split()[1]) == self.node.process_id
+
+    def left_files(self) -> list[Path]:
+        """Files of tasks, and directories of sandboxes that are no more."""
+        sandboxes = [*(self.node.directory / "run").iterdir()]
+        files = [path for sandbox in sandboxes for path in (sandbox / "work").glob("*")]
+        if len(sandboxes) > len(self.node.function_processes()):
+            files += sandboxes
+        return files
+
+
+@pytest.fixture(scope="module", params=MODES)
+def ground(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ground]:
+    """A node in each of the ways in which functions are kept apart."""
+    directory = tmp_path_factory.mktemp("node") / "node"
+    with (
+        FakeServer() as server,
+        NodeProcess(
+            directory, server, "--slots", "2", "--memory", str(MEMORY_MB), mode=request.param
+        ) as node,
+    ):
+        assert server.connected.wait(30), node.log()
+        yield Ground(server, node)

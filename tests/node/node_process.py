@@ -1,0 +1,118 @@
+"""A real `troth node` in a process of its own, as root with users of its own or as one user."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tests.helpers.server import REPOSITORY
+from tests.node.fake_server import TOKEN, WAIT_S, FakeServer
+
+UID_BASE: Final = 710_000
+USER: Final = 65_534
+MODES: Final = ("users", "one user") if os.geteuid() == 0 else ("one user",)
+"""How functions are kept apart: by users of their own if root runs the node, else by processes."""
+
+
+class NodeProcess:
+    """One node. Used in a `with` block; at its end nothing of it is left."""
+
+    def __init__(
+        self, directory: Path, server: FakeServer, *arguments: str, mode: str = MODES[0]
+    ) -> None:
+        """`directory` is the node's; `arguments` come on top of the usual ones."""
+        self.directory = directory
+        self.mode = mode
+        self.log_path = directory.with_suffix(".log")
+        self._arguments = (
+            *("--server", server.url, "--directory", str(directory)),
+            *("--uid-base", str(UID_BASE), "--log-level", "debug", "--log-format", "json"),
+            *arguments,
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def start(self, token: str = TOKEN) -> None:
+        """Start it; returns at once."""
+        prefix: tuple[str, ...] = ()
+        if self.mode == "one user" and os.geteuid() == 0:
+            # It may read this installation, wherever it is, and has no other rights.
+            prefix = (
+                *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
+                *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
+                "--bounding-set=-all,+dac_read_search",
+            )
+            self.directory.mkdir(exist_ok=True)
+            os.chown(self.directory, USER, USER)
+        inherited = {name: text for name, text in os.environ.items() if name[:6] != "TROTH_"}
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                (*prefix, sys.executable, "-m", "troth", "node", *self._arguments),
+                env={**inherited, "PYTHONPATH": str(REPOSITORY / "src"), "TROTH_TOKEN": token},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def process_id(self) -> int:
+        """The node's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = WAIT_S) -> int:
+        """Wait for its end; the exit status."""
+        assert self._process is not None
+        return self._process.wait(timeout_s)
+
+    def log(self) -> str:
+        """What it has written."""
+        return self.log_path.read_text(errors="replace")
+
+    def events(self) -> list[str]:
+        """What its log says, without the values."""
+        lines = [line for line in self.log().splitlines() if line.startswith("{")]
+        return [json.loads(line)["event"] for line in lines]
+
+    def function_processes(self) -> list[int]:
+        """All processes on this machine that are a function's, by their user or their parents."""
+        found = []
+        for name in os.listdir("/proc"):
+            with contextlib.suppress(OSError):
+                # Gone meanwhile.
+                if not name.isdecimal() or int(name) == self.process_id:
+                    continue
+                status = Path(f"/proc/{name}/status").read_text()
+                uid = int(status.split("Uid:")[1].split()[0])
+                if self.mode == "users":
+                    is_function = UID_BASE <= uid < UID_BASE + 1_000
+                else:
+                    environment = Path(f"/proc/{name}/environ").read_bytes()
+                    is_function = f"HOME={self.directory}/run/".encode() in environment
+                if is_function:
+                    found.append(int(name))
+        return found

@@ -1,0 +1,110 @@
+"""What a store says about its format, and which rows the server's own promises have."""
+
+import pytest
+
+from troth.core.captures import Capture, ShardHeader
+from troth.core.catalog import Account
+from troth.core.executions import ACCOUNT_TAG, Usage
+from troth.core.model import Promise, PromiseState
+from troth.persistence import rows
+from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.errors import CheckpointDamaged
+from troth.persistence.store import MemoryStore
+
+DATA_ID = b"x" * 16
+INDEXES = (rows.BY_SERIAL, rows.BY_STATE, rows.BY_TAG, rows.BY_END)
+
+
+def capture(**changes: object) -> Capture:
+    """What one shard hands over."""
+    header = ShardHeader(0, 1, 1, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0)
+    made = Capture(header, {}, {}, {}, {}, {}, {})
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def format_of(store: MemoryStore) -> bytes | None:
+    return store.snapshot().get(rows.META, b"format")
+
+
+def completed(promise_id: str) -> Promise:
+    return Promise(
+        *(promise_id, 7, PromiseState.RESOLVED, 9, 1),
+        tags={ACCOUNT_TAG: "a"},
+        completed_on=2,
+    )
+
+
+def indexed(store: MemoryStore) -> set[str]:
+    """The indexes that have rows."""
+    return {table for table in INDEXES if store.tables.get(table)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"entries": {"a": Account("a", 1, 2, "n")}},
+        {"executions": {"troth:task/1": None}},
+        {"usage": {"f": Usage("f", "a")}},
+    ],
+)
+def test_the_format_steps_up_when_there_is_something_new(changes: dict[str, object]) -> None:
+    store = MemoryStore()
+    checkpoints = Checkpoints(store, DATA_ID, 1)
+
+    checkpoints.write([capture()])
+    assert format_of(store) == b"1"
+    checkpoints.write([capture(**changes)])
+    assert format_of(store) == b"2"
+    checkpoints.write([capture()])
+    assert format_of(store) == b"2", "it never steps back"
+    Checkpoints(store, DATA_ID, 1).write([capture()])
+    assert format_of(store) == b"2"
+
+
+def test_a_store_that_got_its_rows_otherwise_says_so_too() -> None:
+    """As restoring a snapshot does."""
+    store = MemoryStore()
+    Checkpoints(store, DATA_ID, 1).write([])
+    key = rows.id_key(0, "a")
+    store.commit([(rows.ENTRIES, key, rows.encode(rows.ENTRIES, key, Account("a", 1, 2, "n")))])
+
+    Checkpoints(store, DATA_ID, 1).write([capture()])
+    assert format_of(store) == b"2"
+
+
+def test_a_format_of_a_later_release_is_refused() -> None:
+    store = MemoryStore()
+    store.commit([(rows.META, b"format", b"3")])
+
+    with pytest.raises(CheckpointDamaged, match="knows up to 2"):
+        Checkpoints(store, DATA_ID, 1)
+
+
+@pytest.mark.parametrize(
+    ("promise_id", "tables"),
+    [("p", set(INDEXES)), ("troth:task/1", {rows.BY_TAG, rows.BY_END})],
+)
+def test_the_servers_own_promises_are_found_by_tags_only(promise_id: str, tables: set[str]) -> None:
+    store = MemoryStore()
+    checkpoints = Checkpoints(store, DATA_ID, 1)
+    checkpoints.write([capture(promises={promise_id: completed(promise_id)})])
+    assert indexed(store) == tables
+
+    gone = frozenset({promise_id})
+    checkpoints.write([capture(promises={promise_id: None}, deleted_promises=gone)])
+    assert indexed(store) == set()
+
+
+def test_deleting_takes_rows_that_are_not_written_any_more() -> None:
+    """A client may have made such an id before it was reserved."""
+    promise = completed("troth:x")
+    store = MemoryStore()
+    checkpoints = Checkpoints(store, DATA_ID, 1)
+    checkpoints.write([capture(promises={"troth:x": promise})])
+    store.commit((table, key, b"troth:x") for table, key in rows.index_keys(0, promise))
+
+    gone = frozenset({"troth:x"})
+    checkpoints.write([capture(promises={"troth:x": None}, deleted_promises=gone)])
+    assert indexed(store) == set()
