@@ -174,6 +174,9 @@ class Builder:
                     await trio.sleep_forever()
                 _log.error("a build was left as it is", problem=str(error))
                 return None
+            except Exception:
+                _log.exception("a build was left as it is")
+                return None
 
     async def _take_up(self) -> None:
         builds = await list_all(self._api, Build, None)
@@ -235,7 +238,8 @@ class Builder:
             return [], await self._inspect(content, function.language)
         except ArchiveRefused as error:
             return list(error.problems), []
-        except (OSError, ValueError):
+        except Exception:
+            # Whatever an archive has brought about, it costs nobody but this build.
             _log.exception("a build could not be checked", build=build.id)
             return ["the server could not check it; see the server's log, and upload it again"], []
 

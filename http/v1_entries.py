@@ -20,7 +20,7 @@ from .errors import ApiError
 Owned = TypeVar("Owned", Build, Function, Label, Node)
 Change = Callable[[Owned], Owned | None]
 
-CHANGE_ATTEMPTS_COUNT: Final = 20
+CHANGE_ATTEMPTS_COUNT: Final = 100
 """How often a change is tried again because somebody else changed the entry meanwhile."""
 
 _ABSENT: Final = frozenset({Code.ENTRY_NOT_FOUND})

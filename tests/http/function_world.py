@@ -20,6 +20,7 @@ from troth.core.commands import CreateEntry
 from troth.http.api import Api
 from troth.http.application import create_application, create_poll_application
 from troth.http.function_calls import FunctionCalls
+from troth.http.http_connections import Guard
 from troth.http.settings import Settings
 from troth.http.v1_values import new_id
 from troth.shards.endings import Endings
@@ -77,8 +78,10 @@ class FunctionWorld(World):
 
 
 @asynccontextmanager
-async def functions_running(settings: Settings | None = None) -> AsyncIterator[FunctionWorld]:
-    """A server for the time of a `with` block."""
+async def functions_running(
+    settings: Settings | None = None, guard: Guard | None = None
+) -> AsyncIterator[FunctionWorld]:
+    """A server for the time of a `with` block; `guard` judges where functions may be."""
     settings = settings or Settings()
     clock = TrioClock()
     outbox = Outbox()
@@ -87,7 +90,7 @@ async def functions_running(settings: Settings | None = None) -> AsyncIterator[F
     calls = FunctionCalls(
         ask=lambda command: shards.ask(command),
         body_limit_bytes=settings.body_limit_bytes,
-        guard=None,
+        guard=guard,
     )
     placement = Placement(
         report=lambda command: shards.tell(command),

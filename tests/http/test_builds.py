@@ -28,6 +28,7 @@ from troth.core.commands import (
 from troth.core.executions import ExecutionPlan
 from troth.http import builder as builder_module
 from troth.http.builder import Builder
+from troth.http.code_archives import ArchiveLimits, CodeArchive
 from troth.http.settings import Settings
 
 MOMENT = "2027-01-15T08:00:00Z"
@@ -218,6 +219,24 @@ async def test_a_deleted_functions_builds_go_when_no_task_needs_them() -> None:
         await world.api.builder.tidy()
         assert await ids_of(owner, function_id) == []
         assert not await has_archive(world, first)
+
+
+async def test_a_defect_costs_one_build_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(content: bytes, limits: ArchiveLimits) -> CodeArchive:
+        raise RuntimeError("a defect")
+
+    async with running() as world:
+        owner = tenant(world)
+        function_id = await owner.function()
+        with monkeypatch.context() as patched:
+            patched.setattr(builder_module, "inspect", fail)
+            build = await owner.built(function_id)
+        assert build["status"] == "FAILED"
+        assert "the server could not check it" in build["log"][0]
+        with monkeypatch.context() as patched:
+            patched.setattr(builder_module, "_superfluous", fail)
+            assert (await owner.built(function_id))["status"] == "SUCCESS"
+        assert (await owner.built(function_id))["status"] == "SUCCESS"
 
 
 async def test_what_was_needed_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

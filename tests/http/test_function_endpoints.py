@@ -1,13 +1,17 @@
 """Functions and tags over HTTP, and that nobody sees another account's."""
 
+import jsonschema_rs
 import pytest
+import trio
 
 from tests.http.client import NOW_MS, running
 from tests.http.tenants import tenant
 from troth.core.catalog import Capabilities, FunctionKind, Language, Scope
 from troth.core.commands import CancelExecution, CreateExecution
 from troth.core.executions import DAY_MS, ExecutionPlan
-from troth.http import function_endpoints, label_endpoints
+from troth.http import function_endpoints, label_endpoints, v1_entries
+from troth.http.response_schemas import SCHEMAS
+from troth.http.table import API_ENDPOINTS
 
 NOBODY = "0123456789abcdef01234567"
 
@@ -291,6 +295,71 @@ async def test_usage_is_counted_by_function_and_account() -> None:
         world.clock.time_ms += DAY_MS * 5
         metrics = (await owner.send("GET", f"/function/{function_id}")).json["metrics"]
         assert (metrics["todaysTasks"], metrics["weekTasks"]) == (0, 2)
+
+
+async def test_changes_at_the_same_time_do_not_swallow_each_other() -> None:
+    async with running() as world:
+        owner = tenant(world)
+        labels = [await owner.tag(str(number)) for number in range(5)]
+        function_id = await owner.function(tag=labels)
+        answers = []
+
+        async def ask(method: str, place: str, body: object) -> None:
+            answers.append((await owner.send(method, place, body)).status)
+
+        async with trio.open_nursery() as nursery:
+            for number, label_id in enumerate(labels[:4]):
+                nursery.start_soon(ask, "DELETE", f"/tag/{label_id}", None)
+                nursery.start_soon(ask, "POST", f"/function/{function_id}/togglePause", None)
+                changes = [{"timeout": 20}, {"cpuCount": 1}, {"memSize": 2}, {"privileged": True}]
+                place = f"/function/{function_id}/capabilities"
+                nursery.start_soon(ask, "POST", place, changes[number])
+        function = (await owner.send("GET", f"/function/{function_id}")).json
+
+        assert set(answers) == {204}
+        assert function["paused"] is False
+        assert [one["id"] for one in function["tags"]] == labels[4:]
+        assert list(function["capabilities"].values()) == [20, 1, 2, 0, True]
+
+
+async def test_a_change_that_never_gets_its_turn_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(v1_entries, "CHANGE_ATTEMPTS_COUNT", 0)
+    async with running() as world:
+        owner = tenant(world)
+        function_id = await owner.function()
+        for method in ("PATCH", "DELETE"):
+            answer = await owner.send(method, f"/function/{function_id}", {"name": "x"})
+            assert (answer.status, answer.code) == (409, 40911)
+
+
+async def test_answers_are_as_described() -> None:
+    async with running() as world:
+        owner = tenant(world)
+        label_id = await owner.tag(color="#fff")
+        function_id = await owner.function(tag=[label_id])
+        of_url = await owner.function(type="HTTP", lang=None, url="http://x/")
+        good, bad = await owner.built(function_id), await owner.built(function_id, b"bad")
+        asked = {
+            "listTags": ["/tag/list"],
+            "listFunctions": ["/function/list", "/function/list?page=9"],
+            "readFunction": [f"/function/{function_id}", f"/function/{of_url}"],
+            "readCapabilities": [f"/function/{function_id}/capabilities"],
+            "listBuilds": ["/build/list", "/build/list?functionId=x"],
+            "readBuild": [f"/build/{good['id']}", f"/build/{bad['id']}"],
+            "showUsage": ["/metrics"],
+        }
+        by_name = {endpoint.name: endpoint for endpoint in API_ENDPOINTS}
+        for name, places in asked.items():
+            (success,) = by_name[name].successes
+            assert success.schema is not None
+            components = {"components": {"schemas": SCHEMAS}}
+            validator = jsonschema_rs.validator_for({**SCHEMAS[success.schema], **components})
+            for place in places:
+                answer = await owner.send("GET", place)
+                assert answer.status == success.status
+                validator.validate(answer.json)
 
 
 OF_FUNCTIONS = [
