@@ -73,6 +73,9 @@ class Delivery:
         self.under_way.pop(task_id, None)
         self.stalled.pop(task_id, None)
 
+    def finished(self, promise_ids: list[str]) -> None:
+        """Hear of finished function tasks, of which there are none here."""
+
 
 class Wire:
     """The server, and requests by name."""

@@ -7,7 +7,7 @@ import time
 
 import structlog
 
-from .simulation import SimulationFailed, simulate
+from .simulation import Outcome, SimulationFailed, simulate
 
 
 def main() -> int:
@@ -15,6 +15,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--runs", type=int, default=10, help="how many seeds (10)")
+    parser.add_argument("--minutes", type=int, default=1, help="of trouble in a run (1)")
+    parser.add_argument(
+        "--checkpoints",
+        action="store_true",
+        help="make checkpoints; every other run trims the log, and the others check all of it",
+    )
     parser.add_argument(
         "--no-reboot",
         action="store_true",
@@ -24,14 +30,30 @@ def main() -> int:
     # The server's warnings about the faults that are injected would hide the outcomes.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     failed: list[int] = []
+    outcomes: list[Outcome] = []
     for seed in range(arguments.seed, arguments.seed + arguments.runs):
         started = time.monotonic()
         try:
-            outcome = simulate(seed, reboots_after_disk_failure=not arguments.no_reboot)
+            outcome = simulate(
+                seed,
+                reboots_after_disk_failure=not arguments.no_reboot,
+                makes_checkpoints=arguments.checkpoints,
+                trims_log=seed % 2 == 0,
+                minutes=arguments.minutes,
+            )
+            outcomes.append(outcome)
             print(f"{outcome} ({time.monotonic() - started:.1f} s)", flush=True)
         except SimulationFailed as failure:
             failed.append(seed)
             print(failure, flush=True)
+    hours = sum(outcome.simulated_s for outcome in outcomes) / 3600
+    lives_count = sum(outcome.lives_count for outcome in outcomes)
+    answers_count = sum(outcome.answers_count for outcome in outcomes)
+    print(
+        f"{len(outcomes)} runs: {hours:.2f} h simulated, {lives_count} lives, "
+        f"{answers_count} answers",
+        flush=True,
+    )
     if failed:
         print(f"failed seeds: {failed}", file=sys.stderr)
     return 1 if failed else 0
