@@ -13,7 +13,7 @@ from .wire import running
 async def _run(seed: int, step_count: int) -> None:
     shard_count = (1, 4)[seed % 2]
     async with running(shard_count) as wire:
-        history = History(seed, wire, shard_count)
+        history = History(seed, wire)
         await history.run(step_count)
     print(f"seed {seed}: {history.seen.total()} answers, {history.events.total()} events")
 

@@ -1,8 +1,8 @@
 """Random histories: requests, time, reports; one seed makes one, for server and reference.
 
 Ids come from small sets, so that requests meet each other. Time moves from deadline to deadline, or
-to the millisecond before one. With several shards no two promises time out in the same
-millisecond, nor with a schedule's run: whose effects come first is then up to the shards.
+to the millisecond before one. No two promises time out in the same millisecond, nor in that of a
+schedule's run: whose effects come first is up to the server then.
 """
 
 from collections import Counter
@@ -43,13 +43,12 @@ Seen = Counter[tuple[str, str, int]]
 class History:
     """One random run, compared step by step."""
 
-    def __init__(self, seed: int, wire: Wire, shard_count: int) -> None:
+    def __init__(self, seed: int, wire: Wire) -> None:
         self.random = Random(seed)
         self.wire = wire
         self.reference = Reference(START_MS, URL, CLAIM_TIMEOUT_MS)
         self.seen: Seen = Counter()
         self.events: Counter[str] = Counter()
-        self._is_sharded = shard_count > 1
         self._timeouts: set[int] = set()
         self._sent: list[tuple[str, Arguments]] = []
 
@@ -185,7 +184,7 @@ class History:
         if self.random.random() < 0.7:
             return self.random.choice((INTEGER_MAX, START_MS * 2))
         timeout = self.random.choice((0, now - 5, now, now + 1, now + 40, now + 300, now + 5_000))
-        while self._is_sharded and (timeout in self._timeouts or timeout % 1_000 == 0):
+        while timeout in self._timeouts or timeout % 1_000 == 0:
             timeout += 1
         self._timeouts.add(timeout)
         return timeout
@@ -290,7 +289,7 @@ class History:
             name = random.choice(("__invoke:none", "__resume:a", "nonsense"))
             return {"id": name, "counter": 1}
         task = random.choice(live if live and random.random() < 0.9 else tasks)
-        return {"id": task.id, "counter": task.counter + random.choice((0, 0, 0, 1))}
+        return {"id": task.id, "counter": task.counter + random.choice((0, 0, 0, 0, 1, -1))}
 
     def claim_task(self) -> Arguments:
         """A claim."""

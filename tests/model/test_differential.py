@@ -134,7 +134,7 @@ async def test_the_server_does_what_the_specification_says(
             break
         shard_count = (1, 4)[seed % 2]
         async with running(shard_count) as wire:
-            history = History(seed, wire, shard_count)
+            history = History(seed, wire)
             try:
                 await history.run(STEPS_COUNT)
             except AssertionError as error:
