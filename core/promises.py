@@ -30,7 +30,7 @@ from .model import (
 )
 from .patterns import Pattern
 from .replies import PromisePage, Reply
-from .state import seed_of
+from .seeds import seed_of
 
 # See PENDING in model.py.
 _OK: Final = Code.OK

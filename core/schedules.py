@@ -21,7 +21,7 @@ from .model import TAG_INVOCATION, TAG_SCHEDULE, Schedule
 from .patterns import Pattern
 from .promises import keys_match
 from .replies import Reply, SchedulePage
-from .state import seed_of
+from .seeds import seed_of
 from .templates import expand
 
 

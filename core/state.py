@@ -13,14 +13,13 @@ from typing import Any
 
 from . import arrival, deletion, entry_state, execution_state, task_ids
 from . import records as r
-from .addresses import route
 from .catalog import is_reserved
 from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .commands import DELAY_TIMER, LOCK_TIMER, TASK_TIMER, TimerKind
 from .entry_state import Entries
 from .executions import Execution, Usage
-from .limits import INTEGER_MAX, saturating_add
+from .limits import saturating_add
 from .model import (
     CLAIMED,
     COMPLETED,
@@ -30,8 +29,6 @@ from .model import (
     NOTIFY,
     PENDING,
     RESUME,
-    TAG_DELAY,
-    TAG_INVOKE,
     TIMEDOUT,
     Callback,
     Lock,
@@ -359,14 +356,16 @@ class ShardState:
                 self.new_notifications.append(task)
         else:
             root = self.roots[task.root_id]
-            root.active_count += (state in ACTIVE) - (was in ACTIVE)
+            is_active = state in ACTIVE
+            root.active_count += is_active - (was in ACTIVE)
             if final:
                 del root.tasks[task.id]
             if not root.tasks:
                 del self.roots[task.root_id]
             elif state is INIT:
                 self.queue(task)
-            self.touched_roots[task.root_id] = None
+            elif not is_active:
+                self.touched_roots[task.root_id] = None
         self._arm(task)
 
     def settle_send(self, task: Task) -> None:
@@ -542,24 +541,6 @@ class ShardState:
                 self.changes.outbox.add((record.target, sequence))
         if not waiting:
             self.outbox.pop(record.target, None)
-
-
-def seed_of(tags: dict[str, str] | None) -> r.TaskSeed | None:
-    """The invoke task that a promise with these tags gets; None if they name no receiver."""
-    if tags is None or TAG_INVOKE not in tags:
-        return None
-    receiver = route(tags[TAG_INVOKE])
-    if receiver is None:
-        return None
-    return r.TaskSeed(receiver, not_before=_delay(tags))
-
-
-def _delay(tags: dict[str, str]) -> int | None:
-    """The time before which the task is not sent; a malformed tag is ignored (rest.md 14.2)."""
-    text = tags.get(TAG_DELAY, "")
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        return None
-    return min(int(text), INTEGER_MAX)
 
 
 _APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {

@@ -12,9 +12,11 @@ all that are in use, read as on the reference server. So an id names exactly one
 `parse` is the inverse of the three makers.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .model import TaskKind
+
+_INVOKE: Final = "__invoke:"
 
 
 class TaskName(NamedTuple):
@@ -42,7 +44,7 @@ def _unescape(part: str) -> str:
 
 def invoke_id(promise_id: str) -> str:
     """Name the task that starts the work of a promise."""
-    return f"__invoke:{promise_id}"
+    return _INVOKE + promise_id
 
 
 def resume_id(root_id: str, leaf_id: str) -> str:
@@ -53,6 +55,14 @@ def resume_id(root_id: str, leaf_id: str) -> str:
 def notify_id(promise_id: str, name: str) -> str:
     """Name the task that tells the subscriber `name` about a promise."""
     return f"__notify:{_escape(promise_id)}:{name}"
+
+
+def home(task_id: str) -> str:
+    """The id whose shard a task lives in: that of its root; an unknown id may live anywhere."""
+    if task_id.startswith(_INVOKE):
+        return task_id[len(_INVOKE) :]
+    name = parse(task_id)
+    return task_id if name is None else name.root
 
 
 def parse(task_id: str) -> TaskName | None:

@@ -51,7 +51,13 @@ class Attempts:
         failures = self._failures.get(_network(peer))
         if failures is None or failures.count < self._limit_count:
             return 0
-        return max(0, failures.since_ms + FAILED_ATTEMPTS_WINDOW_MS - self._now_ms())
+        since_ms = self._now_ms() - failures.since_ms
+        # A clock that was set back must not lock anybody out for long.
+        return FAILED_ATTEMPTS_WINDOW_MS - since_ms if self._is_within(since_ms) else 0
+
+    @staticmethod
+    def _is_within(since_ms: int) -> bool:
+        return 0 <= since_ms < FAILED_ATTEMPTS_WINDOW_MS
 
     def refused(self) -> None:
         """Count a request that was refused because its address has to wait."""
@@ -65,8 +71,7 @@ class Attempts:
         network = _network(peer)
         now_ms = self._now_ms()
         failures = self._failures.pop(network, None)
-        # A clock that was set back must not lock anybody out for long.
-        if failures is None or not 0 <= now_ms - failures.since_ms < FAILED_ATTEMPTS_WINDOW_MS:
+        if failures is None or not self._is_within(now_ms - failures.since_ms):
             failures = _Failures(now_ms, 0)
         failures.count += 1
         self._failures[network] = failures

@@ -45,7 +45,7 @@ _RETRY_S: Final = 1.0
 _PASSING: Final = frozenset({Code.OVERLOADED, Code.ENTRY_CHANGED})
 _ENDING: Final = frozenset({Code.SHUTTING_DOWN, Code.STORE_FAILED})
 _GONE: Final = frozenset({Code.FUNCTION_NOT_FOUND, Code.BUILD_NOT_FOUND})
-_NOT_STORED: Final = "the server stopped while the archive arrived; upload it again"
+_NOT_STORED: Final = "the archive could not be stored; upload it again"
 
 _log = structlog.get_logger("troth.builder")
 
@@ -89,19 +89,22 @@ class Builder:
             message = "Too many builds wait to be checked. Upload it again after `Retry-After`."
             raise ApiError(Code.OVERLOADED, message=message)
         self._waiting_of[build.account_id] += 1
+        is_known = False
         try:
             # In this order: an archive that is there has a build by which it is found.
             await create(self._api, build)
+            is_known = True
             data = base64.b64encode(archive).decode()
             await ask(self._api, StoreArchive(archive_id(build.id), data))
-        except BaseException:
-            # It may be stored nevertheless: then the next start goes on with it.
-            self._done(build)
-            raise
-        self._queue.append(build)
-        self._something.set()
-        if self._settled.is_set():
-            self._settled = trio.Event()
+        finally:
+            # Without its archive it fails, rather than being PENDING until the next start.
+            if is_known:
+                self._queue.append(build)
+                self._something.set()
+                if self._settled.is_set():
+                    self._settled = trio.Event()
+            else:
+                self._done(build)
 
     async def wait_settled(self) -> None:
         """Wait until every build that was taken is checked, and what follows is done."""
@@ -125,6 +128,14 @@ class Builder:
                 self._has_leftovers = True
             else:
                 await self._remove(build)
+
+    async def function_deleted(self, function: Function) -> None:
+        """Remove what a deleted function leaves behind, now or, if that fails, later."""
+        try:
+            await self.tidy(function.account_id, function.id)
+        except ApiError as error:
+            _log.info("builds are removed later", function=function.id, problem=str(error))
+            self._has_leftovers = True
 
     def statistics(self) -> BuilderStatistics:
         """Return counts."""

@@ -139,9 +139,12 @@ class FunctionCalls(Calls):
         try:
             with self._scopes[work]:
                 await self._carry_out(work, self._placement)
-        except ShardsError as error:
-            # Its lease runs out, and it is called again.
-            _log.warning("a call of a function was given up", task=work.id, problem=repr(error))
+        except* ShardsError as group:
+            # The server stops, or its log has failed. The lease runs out, and it is called again.
+            _log.warning("a call was given up", task=work.id, problem=repr(group.exceptions[0]))
+        except* Exception:
+            # A defect of ours; it must not end the server.
+            _log.exception("a call failed unexpectedly", task=work.id)
         finally:
             del self._scopes[work]
             self._placement.call_ended(work)
@@ -194,6 +197,10 @@ class FunctionCalls(Calls):
             return failure_value(502, str(error))
         except NETWORK_ERRORS as error:
             return failure_value(502, f"the function could not be called: {reason(error)}")
+        except Exception:
+            # A defect of ours: it must neither end the server nor be tried again and again.
+            _log.exception("a call failed unexpectedly", task=work.id)
+            return failure_value(500, "the server could not call the function")
         self._failed_count -= 1
         self._answered_count += 1
         return result

@@ -166,7 +166,7 @@ async def delete_function(api: Api, call: Call) -> Response:
         api, Function, call.path["functionId"], require_account(call), Code.FUNCTION_NOT_FOUND
     )
     if api.builder is not None:
-        await api.builder.tidy(function.account_id, function.id)
+        await api.builder.function_deleted(function)
     return Response(204)
 
 

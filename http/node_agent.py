@@ -115,6 +115,10 @@ class Agent:
                     if error.status in {401, 403}:
                         raise self._not_allowed(error) from error
                     problem = str(error)
+                    if error.status == 404:
+                        problem += (
+                            " It was deleted, and can be restored; or it is another account's."
+                        )
                 except UnreachableError as error:
                     problem = str(error)
                 if self._was_greeted:
@@ -181,7 +185,7 @@ class Agent:
             case "drain" | "disable" as word:
                 _log.info("the server gives no more tasks", reason=word)
                 for execution in [*self._executions.values()]:
-                    if not execution.is_assigned:
+                    if not execution.has_begun:
                         execution.cancel()
             case other:
                 _log.debug("a message of an unknown type", type=other)
@@ -260,7 +264,7 @@ class Agent:
         self._is_stopping = True
         self._streaming.cancel()
         for execution in [*self._executions.values()]:
-            if not execution.is_assigned:
+            if not execution.has_begun:
                 execution.cancel()
         _log.info("stopping", running=len(self._executions))
         async with trio.open_nursery() as nursery:

@@ -75,6 +75,8 @@ class Execution:
     ) -> None:
         self.task_id = task_id
         self.counter = counter
+        self.has_begun = False
+        """It does not wait for a slot any more; the server may know it as assigned."""
         self.is_assigned = False
         self.progress: int | None = None
         self.confirmed_at = 0.0
@@ -109,6 +111,7 @@ class Execution:
         """
         with self._scope:
             async with slots:
+                self.has_begun = True
                 self.confirmed_at = trio.current_time()
                 answer = await self._insist("assign", {"id": self.task_id, "counter": self.counter})
                 if answer is None or not answer.is_success:
@@ -128,7 +131,7 @@ class Execution:
 
     async def give_back(self) -> None:
         """Tell the server that it is not going to be carried out here."""
-        if not self.is_assigned:
+        if not self.has_begun:
             return
         _log.info("a task is given back", task=self.task_id)
         path = f"{self._link.path}/return/{self.task_id}/{self.counter}"

@@ -117,7 +117,7 @@ def _open_storage(settings: Settings) -> Storage:
 
 
 def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
-    """Run a server for as long as `act` takes, which is called in another thread.
+    """Run a server that sends nothing for as long as `act` takes, which is called in a thread.
 
     It is given the server's address and the operator's key. Raises what it raises; else an
     exception group of what ended the server.
@@ -132,7 +132,7 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
         with ExitStack() as closing:
             storage = _open_storage(settings)
             closing.callback(storage.close)
-            server = Server(settings, storage, doors)
+            server = Server(settings, storage, doors, is_alone=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.run)
                 await server.ready.wait()
@@ -208,10 +208,14 @@ def _options(settings: Settings) -> Options:
 class Server:
     """One server's parts, wired together. `url` is what links begin with.
 
-    The listeners of `doors` are open; the first is the API's.
+    The listeners of `doors` are open; the first is the API's. A server that `is_alone` sends
+    nothing to anybody: what is to be sent waits for the next start.
     """
 
-    def __init__(self, settings: Settings, storage: Storage, doors: list[Door]) -> None:
+    def __init__(
+        self, settings: Settings, storage: Storage, doors: list[Door], *, is_alone: bool = False
+    ) -> None:
+        self._is_alone = is_alone
         self.settings = settings
         self.storage = storage
         self.doors = doors
@@ -310,9 +314,10 @@ class Server:
             recovery = await trio.to_thread.run_sync(
                 self.shards.recover, self.storage, trio.from_thread.check_cancelled
             )
-            await nursery.start(self.delivery.run)
-            await nursery.start(self.placement.run)
-            await nursery.start(self.function_calls.run)
+            if not self._is_alone:
+                await nursery.start(self.delivery.run)
+                await nursery.start(self.placement.run)
+                await nursery.start(self.function_calls.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
             await self._introduce_nodes()
             if isinstance(self.storage, DirectoryStorage):

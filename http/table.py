@@ -10,6 +10,7 @@ from . import (
     label_endpoints,
     lock_endpoints,
     node_endpoints,
+    node_work_endpoints,
     promise_endpoints,
     retention_endpoints,
     schedule_endpoints,
@@ -36,6 +37,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *account_endpoints.ENDPOINTS,
     *execution_endpoints.ENDPOINTS,
     *node_endpoints.ENDPOINTS,
+    *node_work_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""

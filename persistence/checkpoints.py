@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from troth.core.captures import Capture, Loaded, ShardHeader
-from troth.core.model import PromiseState
+from troth.core.model import PENDING
 
 from . import digests, rows
 from .cold import ColdReader
@@ -246,18 +246,18 @@ def _plain_writes(table: str, shard: int, entities: Mapping[str, object]) -> Ite
 
 
 def _promise_writes(shard: int, capture: Capture) -> Iterator[Write]:
-    for name in sorted(capture.promises):
-        promise = capture.promises[name]
-        key = rows.id_key(shard, name)
+    for name, promise in sorted(capture.promises.items()):
         if promise is None:
             continue
-        if promise.state is PromiseState.PENDING:
-            yield _write(rows.LIVE_PROMISES, key, promise)
+        key = rows.id_key(shard, name)
+        if promise.state is PENDING:
+            yield rows.LIVE_PROMISES, key, rows.encode(rows.LIVE_PROMISES, key, promise)
             continue
         yield rows.LIVE_PROMISES, key, None
-        yield _write(rows.PROMISES, key, promise)
+        yield rows.PROMISES, key, rows.encode(rows.PROMISES, key, promise)
+        identifier = name.encode()
         for table, index_key in rows.kept_index_keys(shard, promise):
-            yield table, index_key, name.encode()
+            yield table, index_key, identifier
 
 
 def _task_writes(shard: int, capture: Capture) -> Iterator[Write]:

@@ -68,6 +68,9 @@ TABLES: Final = (
 FUNCTION_TABLES: Final = (ENTRIES, EXECUTIONS, USAGE)
 """The tables that format 2 adds."""
 
+# What the checksums of a table's rows begin with.
+_CHECKSUM_OF_NAME: Final = {table: google_crc32c.value(table.encode() + b"\0") for table in TABLES}
+
 _ID_BYTES_MAX: Final = 480
 _ID_HEAD_BYTES: Final = 440
 _SERIAL_END: Final = 2**64 - 1
@@ -211,7 +214,7 @@ def unseal(table: str, key: bytes, value: bytes) -> bytes:
 
 
 def _checksum(table: str, key: bytes, content: bytes) -> bytes:
-    value = google_crc32c.value(b"%b\0%b\0%b" % (table.encode(), key, content))
+    value = google_crc32c.extend(_CHECKSUM_OF_NAME[table], b"%b\0%b" % (key, content))
     return int(value).to_bytes(4, "little")
 
 

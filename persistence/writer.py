@@ -133,7 +133,9 @@ class Writer:
 
     def _join(self, first: list[LogRecord]) -> tuple[list[LogRecord], int, bool]:
         """Join what else is waiting to `first`: the batch, how many submits, whether to close."""
-        joined = first
+        if self._queue.empty():  # nearly always: their sizes do not matter then
+            return first, 1, False
+        joined = first.copy()  # the submitter's list stays as it is
         submits_count = 1
         size_bytes = _size_bytes(first)
         while size_bytes < JOINED_BYTES_MAX:
@@ -143,8 +145,6 @@ class Writer:
                 break
             if batch is None:
                 return joined, submits_count, True
-            if joined is first:
-                joined = first.copy()  # the submitter's list stays as it is
             joined += batch
             submits_count += 1
             size_bytes += _size_bytes(batch)

@@ -22,10 +22,9 @@ def shard_of(identifier: str, shard_count: int) -> int:
     return _hash(identifier.encode()) % shard_count
 
 
-def _of_task(task_id: str) -> str:
-    """A task lives with its root promise; an id that names no task may be looked up anywhere."""
-    name = task_ids.parse(task_id)
-    return name.root if name is not None else task_id
+def _of_task(command: Any) -> str:
+    """A task lives with its root promise."""
+    return task_ids.home(command.id)
 
 
 _HOME: dict[type[c.Command], Callable[[Any], str]] = {
@@ -35,29 +34,29 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.ImportPromise: lambda command: command.promise.id,
     c.CreateCallback: lambda command: command.promise_id,
     c.CreateSubscription: lambda command: command.promise_id,
-    c.ClaimTask: lambda command: _of_task(command.id),
-    c.CompleteTask: lambda command: _of_task(command.id),
-    c.DropTask: lambda command: _of_task(command.id),
-    c.TaskSent: lambda command: _of_task(command.id),
-    c.TaskNotSent: lambda command: _of_task(command.id),
-    c.RetryTask: lambda command: _of_task(command.id),
+    c.ClaimTask: _of_task,
+    c.CompleteTask: _of_task,
+    c.DropTask: _of_task,
+    c.TaskSent: _of_task,
+    c.TaskNotSent: _of_task,
+    c.RetryTask: _of_task,
     c.CreateSchedule: _of_id,
     c.ReadSchedule: _of_id,
     c.DeleteSchedule: _of_id,
     c.AcquireLock: lambda command: command.resource_id,
     c.ReleaseLock: lambda command: command.resource_id,
     c.CreateEntry: lambda command: command.entry.id,
-    c.ReadEntry: lambda command: command.id,
+    c.ReadEntry: _of_id,
     c.ReplaceEntry: lambda command: command.entry.id,
-    c.DeleteEntry: lambda command: command.id,
-    c.StoreArchive: lambda command: command.id,
-    c.CreateExecution: lambda command: command.id,
-    c.ReadExecution: lambda command: command.id,
-    c.CancelExecution: lambda command: command.id,
-    c.AssignExecution: lambda command: _of_task(command.id),
-    c.ReportExecution: lambda command: _of_task(command.id),
-    c.ReturnExecution: lambda command: _of_task(command.id),
-    c.FinishExecution: lambda command: _of_task(command.id),
+    c.DeleteEntry: _of_id,
+    c.StoreArchive: _of_id,
+    c.CreateExecution: _of_id,
+    c.ReadExecution: _of_id,
+    c.CancelExecution: _of_id,
+    c.AssignExecution: _of_task,
+    c.ReportExecution: _of_task,
+    c.ReturnExecution: _of_task,
+    c.FinishExecution: _of_task,
 }
 
 

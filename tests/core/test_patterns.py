@@ -72,3 +72,12 @@ def test_hostile_patterns_are_fast(pattern: str, text: str) -> None:
         assert not compiled.matches(text)
 
     assert time.process_time() - started < 1
+
+
+@given(st.text(alphabet="ab*"), st.text(alphabet="ab", max_size=3), st.text(alphabet="ab"))
+def test_within_narrows_a_pattern_and_nothing_else(pattern: str, within: str, text: str) -> None:
+    narrowed = Pattern(pattern, within)
+
+    assert narrowed.matches(text) == (text.startswith(within) and Pattern(pattern).matches(text))
+    if narrowed.matches(text):
+        assert text.startswith(narrowed.prefix)

@@ -48,3 +48,18 @@ def test_a_template_that_passes_expands_to_a_text_without_its_placeholders(
         marked = templates.expand(template, "\x00", 0)
         assert "{{" not in marked.replace("\x00", "")
         assert templates.expand(template, schedule_id, 0) == marked.replace("\x00", schedule_id)
+
+
+@pytest.mark.parametrize(
+    ("template", "begins"),
+    [
+        ("a.{{.timestamp}}", "a."),
+        ("{{.id}}.{{.timestamp}}.x", "s/1."),
+        ("{{.timestamp}}.{{.id}}", ""),
+        ("a", "a"),
+        ("{{ .id }}", "s/1"),
+    ],
+)
+def test_what_all_runs_begin_with_is_known(template: str, begins: str) -> None:
+    assert templates.beginning(template, "s/1") == begins
+    assert templates.expand(template, "s/1", 42).startswith(begins)

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from tests.http.client import NOW_MS, Answer, Outbox, World, scope
-from tests.http.tenants import Tenant
+from tests.http.tenants import Tenant, tenant
 from troth.core.catalog import Build, BuildStatus, Capabilities, Function, FunctionKind, Language
 from troth.core.commands import CreateEntry
 from troth.http.api import Api
@@ -241,3 +241,20 @@ class ScriptedNode:
         return await self.tenant.send(
             "POST", f"/node/{self.id}/result/{task_id}/{counter}", raw=body, headers=given
         )
+
+
+async def created(sender: Tenant, function_id: str, body: object = None, query: str = "") -> str:
+    """Create a task; its id."""
+    answer = await sender.send("POST", f"/task/{function_id}{query}", body)
+    assert answer.status == 201, answer.body
+    assert list(answer.json) == ["id"]
+    task_id: str = answer.json["id"]
+    return task_id
+
+
+async def ready_node(world: FunctionWorld, nursery: trio.Nursery, **body: object) -> ScriptedNode:
+    """A connected node of the first account."""
+    node = ScriptedNode(tenant(world))
+    assert (await node.register(**body)).status == 201
+    await node.connect(nursery)
+    return node

@@ -1,6 +1,8 @@
 """Builds: uploaded, checked, used, handed to nodes, and removed when nobody needs them."""
 
 import hashlib
+from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -21,15 +23,19 @@ from troth.core.catalog import (
 from troth.core.commands import (
     AssignExecution,
     CancelExecution,
+    Command,
     CreateEntry,
     CreateExecution,
     ReadPromise,
+    StoreArchive,
 )
 from troth.core.executions import ExecutionPlan
+from troth.core.replies import Reply
 from troth.http import builder as builder_module
 from troth.http.builder import Builder
 from troth.http.code_archives import ArchiveLimits, CodeArchive
 from troth.http.settings import Settings
+from troth.shards.errors import Overloaded
 
 MOMENT = "2027-01-15T08:00:00Z"
 
@@ -154,6 +160,29 @@ async def test_uploads_that_are_refused_at_once() -> None:
         assert (await owner.send("POST", place, raw=b"x")).status == 201
 
 
+async def test_a_build_whose_archive_is_not_stored_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as world:
+        owner = tenant(world)
+        function_id = await owner.function()
+        ask, builder = world.api.shards.ask, world.api.builder
+        assert builder is not None
+
+        async def refuse(kind: type[Command], command: Command, *held: Any) -> Reply:
+            if isinstance(command, kind):
+                raise Overloaded
+            return await ask(command, *held)
+
+        for kind, left in ((CreateEntry, []), (StoreArchive, ["FAILED"])):
+            with monkeypatch.context() as patched:
+                patched.setattr(world.api.shards, "ask", partial(refuse, kind))
+                answer = await owner.send("POST", f"/build/{function_id}", raw=b"x")
+            assert answer.status == 503
+            await builder.wait_settled()
+            rows = (await owner.send("GET", "/build/list")).json["results"]
+            assert [row["status"] for row in rows] == left
+        assert builder.statistics().waiting_count == 0
+
+
 async def test_too_many_uploads_at_a_time_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder_module, "BUILDS_OF_ACCOUNT_WAITING_LIMIT_COUNT", 1)
     monkeypatch.setattr(builder_module, "BUILDS_WAITING_LIMIT_COUNT", 2)
@@ -255,6 +284,28 @@ async def test_what_was_needed_is_looked_for_again(monkeypatch: pytest.MonkeyPat
                 await trio.lowlevel.checkpoint()
 
 
+async def test_a_function_is_deleted_although_its_builds_cannot_be_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(promise_ids: object) -> int:
+        raise Overloaded
+
+    async with running() as world:
+        owner = tenant(world)
+        function_id = await owner.function()
+        build_id = (await owner.built(function_id))["id"]
+        with monkeypatch.context() as patched:
+            patched.setattr(world.api.shards, "delete_archives", refuse)
+            assert (await owner.send("DELETE", f"/function/{function_id}")).status == 204
+        assert await ids_of(owner, function_id) == [build_id]
+
+        monkeypatch.setattr(builder_module, "TIDY_INTERVAL_S", 0)
+        await owner.built(await owner.function())  # wakes it, and then its interval is over
+        with trio.fail_after(5):
+            while await ids_of(owner, function_id):
+                await trio.lowlevel.checkpoint()
+
+
 async def test_what_an_earlier_run_has_left_is_taken_up() -> None:
     async with running() as world:
         owner = tenant(world)
@@ -275,7 +326,7 @@ async def test_what_an_earlier_run_has_left_is_taken_up() -> None:
             failed = await owner.checked(halves.id)
             nursery.cancel_scope.cancel()
         assert failed["status"] == "FAILED"
-        assert "the server stopped while the archive arrived" in failed["log"][0]
+        assert "the archive could not be stored" in failed["log"][0]
         assert (await owner.send("GET", f"/build/{orphan.id}")).status == 404
         assert (await owner.send("GET", f"/function/{used}")).json["buildId"] == good
         assert later.statistics().waiting_count == 0

@@ -210,6 +210,24 @@ async def test_a_canceled_call_ends_at_once() -> None:
         assert (await customer.send("GET", f"/task/{task_id}/result")).status == 410
 
 
+async def test_a_call_that_outlives_the_shards_is_given_up_in_peace() -> None:
+    received: list[bytes] = []
+    may_answer = trio.Event()
+
+    async def handle(stream: trio.SocketStream, request: bytes) -> None:
+        await may_answer.wait()
+        await OK(stream, request)
+
+    async with host(handle, received) as place, world_with() as world:
+        customer = tenant(world)
+        function_id = await function(world, customer.account_id, f"http://{place}/")
+        assert (await customer.send("POST", f"/task/{function_id}")).status == 201
+        await eventually(lambda: bool(received))
+        await world.shards.stop()
+        may_answer.set()
+        await eventually(lambda: calls_count(world) == 0)
+
+
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 async def test_private_addresses_are_not_called_whatever_they_are_named(name: str) -> None:
     received: list[bytes] = []

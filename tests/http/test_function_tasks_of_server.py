@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -237,7 +238,59 @@ def _comparable(
     return status, body, {name: text for name, text in headers.items() if name not in left_out}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_call_that_the_servers_end_has_cut_off_is_made_again(
+    tmp_path: Path, *, is_killed: bool
+) -> None:
+    calls: list[str] = []
+    handler = type("Handler", (_Hanging,), {"calls": calls})
+    with (
+        function_at(handler) as url,
+        ServerProcess(tmp_path / "server", "--function-private-networks") as server,
+    ):
+        client = new_client(server)
+        function_id = client.json(
+            "POST",
+            "/v1/function",
+            {"name": "f", "type": "HTTP", "url": url, "capabilities": {"timeout": 60}},
+        )["id"]
+        task_id = client.json("POST", f"/v1/task/{function_id}")["id"]
+        deadline = time.monotonic() + WAIT_S
+        while not calls:
+            assert time.monotonic() < deadline, "it is not called"
+            time.sleep(0.05)
+        if is_killed:
+            server.kill9()
+        else:
+            assert server.terminate() == 0
+            assert "unexpectedly" not in server.log()
+        server.start()
+        status, body, _ = client.send("GET", f"/v1/task/{task_id}/result?wait=19")
+        assert (status, body) == (200, b"again")
+        assert calls == [task_id, task_id]
+
+
 # --- the seed's examples, with curl ---------------------------------------------------------------
+
+
+class _Hanging(BaseHTTPRequestHandler):
+    """A function that hangs when it is called first, and then answers."""
+
+    calls: list[str]
+
+    def do_POST(self) -> None:
+        self.calls.append(self.headers["Troth-Task-Id"])
+        if len(self.calls) == 1:
+            self.rfile.read()  # until the caller is gone
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"again")
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+        """Say nothing."""
 
 
 class _Greeter(BaseHTTPRequestHandler):
@@ -263,10 +316,10 @@ class _Greeter(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def greeter() -> Iterator[str]:
-    """The URL of a function."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Greeter) as listening:
+@contextmanager
+def function_at(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A function's URL, as long as the block."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, args=(0.05,))
         thread.start()
         yield f"http://127.0.0.1:{listening.server_address[1]}/"
@@ -299,8 +352,11 @@ EXAMPLE = """{
 }"""
 
 
-def test_the_documentations_examples_as_they_stand(tmp_path: Path, greeter: str) -> None:
-    with ServerProcess(tmp_path / "server", "--function-private-networks") as server:
+def test_the_documentations_examples_as_they_stand(tmp_path: Path) -> None:
+    with (
+        function_at(_Greeter) as greeter,
+        ServerProcess(tmp_path / "server", "--function-private-networks") as server,
+    ):
         client = new_client(server)
         made = client.json("POST", "/v1/function", {"name": "f", "type": "HTTP", "url": greeter})
         function_id = made["id"]

@@ -101,11 +101,13 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.refuse: dict[str, int] = {}
+        self.refused: list[str] = []
         self.registrations: list[Mapping[str, Any]] = []
         self.tasks: dict[str, Offered] = {}
         self.stop: list[Mapping[str, Any]] = []
         self.heartbeat_ms = 1_000
         self.lease_ms = 10_000
+        self.result_limit_bytes = 64 << 20
         self.fetched_count = 0
         self.connected = threading.Event()
         self._archives: dict[str, bytes] = {}
@@ -201,6 +203,7 @@ class FakeServer:
             return 401, b'{"error":{"code":40100,"message":"unauthorized"}}'
         for end, status in self.refuse.items():
             if path.endswith(end) or f"/{end}/" in path:
+                self.refused.append(end)
                 return status, b'{"error":{"code":%d00,"message":"told to refuse"}}' % status
         _, version, kind, *rest = path.split("/")
         assert version == "v1"
@@ -250,6 +253,8 @@ class FakeServer:
         return 200, json.dumps({"stop": self.stop}).encode()
 
     def _result(self, task: Offered, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        if len(body) > self.result_limit_bytes:
+            return 413, b""
         task.status = int(headers["troth-status"])
         task.headers = dict(json.loads(base64.b64decode(headers["troth-headers"])))
         if "troth-error" in headers:
@@ -260,7 +265,9 @@ class FakeServer:
 
     def messages(self) -> Iterator[bytes]:
         """What the work stream carries."""
-        messages = self._messages
+        # The newest stream takes everything; one before it may not have noticed its end.
+        self._messages.put(None)
+        messages = self._messages = Queue()
         hello = {"type": "hello", "heartbeatMs": self.heartbeat_ms, "leaseMs": self.lease_ms}
         yield b": here\n\n" + _event(hello)
         self.connected.set()

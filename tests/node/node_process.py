@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from tests.helpers.server import REPOSITORY
-from tests.node.fake_server import TOKEN, WAIT_S, FakeServer
+from tests.node.fake_server import TOKEN, WAIT_S
 
 UID_BASE: Final = 710_000
 USER: Final = 65_534
@@ -19,13 +19,27 @@ MODES: Final = ("users", "one user") if os.geteuid() == 0 else ("one user",)
 """How functions are kept apart: by users of their own if root runs the node, else by processes."""
 
 
+class HasUrl(Protocol):
+    """A server, or what stands for one."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+
+
 class NodeProcess:
     """One node. Used in a `with` block; at its end nothing of it is left."""
 
     def __init__(
-        self, directory: Path, server: FakeServer, *arguments: str, mode: str = MODES[0]
+        self,
+        directory: Path,
+        server: HasUrl,
+        *arguments: str,
+        mode: str = MODES[0],
+        token: str = TOKEN,
     ) -> None:
         """`directory` is the node's; `arguments` come on top of the usual ones."""
+        self.token = token
         self.directory = directory
         self.mode = mode
         self.log_path = directory.with_suffix(".log")
@@ -50,7 +64,7 @@ class NodeProcess:
             self._process.kill()
             self._process.wait()
 
-    def start(self, token: str = TOKEN) -> None:
+    def start(self) -> None:
         """Start it; returns at once."""
         prefix: tuple[str, ...] = ()
         if self.mode == "one user" and os.geteuid() == 0:
@@ -66,7 +80,7 @@ class NodeProcess:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 (*prefix, sys.executable, "-m", "troth", "node", *self._arguments),
-                env={**inherited, "PYTHONPATH": str(REPOSITORY / "src"), "TROTH_TOKEN": token},
+                env={**inherited, "PYTHONPATH": str(REPOSITORY / "src"), "TROTH_TOKEN": self.token},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -75,16 +75,16 @@ def test_outbox_keys_can_be_read_back(shard: int, target: int, sequence: int) ->
 @given(content=st.binary(max_size=50), data=st.data())
 def test_any_flipped_bit_is_noticed(content: bytes, data: st.DataObject) -> None:
     """In the value, and a value that stands under another key or in another table."""
-    value = rows.seal("table", b"key", content)
-    assert rows.unseal("table", b"key", value) == content
+    value = rows.seal(rows.PROMISES, b"key", content)
+    assert rows.unseal(rows.PROMISES, b"key", value) == content
     place = data.draw(st.integers(0, len(value) * 8 - 1))
     flipped = bytearray(value)
     flipped[place // 8] ^= 1 << place % 8
     for table, key, wrong in (
-        ("table", b"key", bytes(flipped)),
-        ("table", b"kez", value),
-        ("tablf", b"key", value),
-        ("table", b"key", value[:-1] if content else b"123"),
+        (rows.PROMISES, b"key", bytes(flipped)),
+        (rows.PROMISES, b"kez", value),
+        (rows.TASKS, b"key", value),
+        (rows.PROMISES, b"key", value[:-1] if content else b"123"),
     ):
         with pytest.raises(CheckpointDamaged):
             rows.unseal(table, key, wrong)

@@ -1,0 +1,310 @@
+"""A node's life: registration, its stream, leases, interruptions, and its end."""
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.node.fake_server import TOKEN, Code, FakeServer, python, wait_until
+from tests.node.node_process import MODES, NodeProcess
+
+pytestmark = pytest.mark.slow
+
+GOOD = python("def handle(request):\n    return 'well'\n")
+SLOW = python(
+    "import time\ndef handle(request):\n    time.sleep(float(request.Body))\n    return 'done'\n"
+)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A server of the test's own."""
+    with FakeServer() as fake:
+        yield fake
+
+
+@contextlib.contextmanager
+def running(directory: Path, server: FakeServer, *arguments: str) -> Iterator[NodeProcess]:
+    """A node that is connected."""
+    with NodeProcess(directory / "node", server, *arguments) as node:
+        assert server.connected.wait(30), node.log()
+        yield node
+
+
+def test_it_registers_what_it_was_told(tmp_path: Path, server: FakeServer) -> None:
+    arguments = (
+        *("--slots", "3", "--cpu", "5", "--memory", "77", "--latency", "9"),
+        *("--privileged", "--shared", "--description", "in the cellar"),
+    )
+    with running(tmp_path, server, *arguments):
+        assert server.registrations == [
+            {
+                "description": "in the cellar",
+                "languages": ["PY", "JS"],
+                "cpuCount": 5,
+                "memSize": 77,
+                "networkLatency": 9,
+                "privileged": True,
+                "slots": 3,
+                "shared": True,
+            }
+        ]
+
+
+def test_it_is_the_same_node_after_a_restart(tmp_path: Path, server: FakeServer) -> None:
+    with running(tmp_path, server) as node:
+        assert server.run(GOOD).body == b"well"
+        first = (tmp_path / "node" / "node-id").read_text()
+        node.signal(signal.SIGTERM)
+        assert node.wait() == 0
+        server.connected.clear()
+        node.start()
+        assert server.connected.wait(30)
+
+        assert str(uuid.UUID(first.strip())) in node.log()
+        assert (tmp_path / "node" / "node-id").read_text() == first
+        assert server.run(GOOD).body == b"well"
+        assert server.fetched_count == 1
+
+
+def test_a_directory_has_one_node(tmp_path: Path, server: FakeServer) -> None:
+    with running(tmp_path, server) as node:
+        second = NodeProcess(node.directory, server)
+        second.log_path = tmp_path / "second.log"
+        with second:
+            assert second.wait() == 1
+            assert "another node uses the directory" in second.log()
+
+
+def test_a_wrong_token_ends_it_with_a_word(tmp_path: Path, server: FakeServer) -> None:
+    node = NodeProcess(tmp_path / "node", server, token="troth_another-token-of-the-tests")
+    node.start()
+
+    assert node.wait() == 1
+    assert "refuses this node: 401" in node.log()
+    assert "Is the token right" in node.log()
+    assert "another-token" not in node.log()
+
+
+def test_a_token_without_the_scope_ends_it_with_a_word(tmp_path: Path, server: FakeServer) -> None:
+    server.refuse["work"] = 403
+    node = NodeProcess(tmp_path / "node", server)
+    node.start()
+
+    assert node.wait() == 1
+    assert "scope `node`" in node.log()
+
+
+def test_it_waits_for_a_server_that_is_not_there(tmp_path: Path, server: FakeServer) -> None:
+    server.go_away()
+    with NodeProcess(tmp_path / "node", server) as node:
+        wait_until(lambda: "not connected" in node.log())
+        server.start()
+        assert server.connected.wait(30)
+        assert server.run(GOOD).body == b"well"
+
+
+def test_a_running_task_survives_a_restart_of_the_server(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    with running(tmp_path, server):
+        task = server.offer(SLOW, b"2")
+        assert task.assigned.wait(30)
+        server.go_away()
+        server.start()
+        assert server.connected.wait(30)
+
+        assert task.wait().body == b"done"
+        assert len(server.registrations) == 2
+        assert server.run(GOOD).body == b"well"
+
+
+def test_a_result_is_sent_until_it_is_taken(tmp_path: Path, server: FakeServer) -> None:
+    server.refuse["result"] = 503
+    with running(tmp_path, server) as node:
+        task = server.offer(GOOD)
+        wait_until(lambda: "asking again" in node.events())
+        assert not task.finished.is_set()
+        del server.refuse["result"]
+
+        assert task.wait().body == b"well"
+
+
+def test_a_result_that_is_refused_is_forgotten(tmp_path: Path, server: FakeServer) -> None:
+    server.refuse["result"] = 409
+    with running(tmp_path, server) as node:
+        server.offer(GOOD)
+        wait_until(lambda: "a result was not taken" in node.events())
+        del server.refuse["result"]
+
+        assert server.run(GOOD).body == b"well"
+
+
+def test_a_task_that_is_not_assigned_is_forgotten(tmp_path: Path, server: FakeServer) -> None:
+    server.refuse["assign"] = 409
+    with running(tmp_path, server):
+        task = server.offer(GOOD)
+        wait_until(lambda: server.refused == ["assign"])
+        server.refuse.clear()
+
+        assert server.run(GOOD).body == b"well"
+        assert not task.assigned.is_set()
+
+
+def test_a_lost_lease_ends_the_task(tmp_path: Path, server: FakeServer) -> None:
+    server.lease_ms = 2_000
+    with running(tmp_path, server) as node:
+        task = server.offer(SLOW, b"60", timeout_s=100)
+        assert task.assigned.wait(30)
+        server.refuse["report"] = 503
+        wait_until(lambda: "its lease has run out" in node.log())
+        del server.refuse["report"]
+
+        assert server.run(GOOD).body == b"well"
+        assert not task.finished.is_set()
+        assert not task.returned.is_set()
+
+
+@pytest.mark.parametrize("way", ["cancel", "stop"])
+def test_a_canceled_task_ends(tmp_path: Path, server: FakeServer, way: str) -> None:
+    with running(tmp_path, server) as node:
+        task = server.offer(SLOW, b"60", timeout_s=100)
+        assert task.assigned.wait(30)
+        if way == "cancel":
+            server.send({"type": "cancel", "task": task.key})
+        else:
+            server.stop.append(task.key)
+        wait_until(lambda: "a task is ended" in node.events())
+        server.stop.clear()
+
+        assert server.run(GOOD).body == b"well"
+        assert not task.finished.is_set()
+
+
+def test_it_takes_no_more_than_its_slots(tmp_path: Path, server: FakeServer) -> None:
+    with running(tmp_path, server, "--slots", "2"):
+        tasks = [server.offer(SLOW, b"0.5") for _ in range(4)]
+        while not any(task.finished.is_set() for task in tasks):
+            assigned_count = sum(task.assigned.is_set() for task in tasks)
+            # One that finishes right now has made room.
+            finished_count = sum(task.finished.is_set() for task in tasks)
+            assert assigned_count <= 2 + finished_count
+            tasks[0].finished.wait(0.02)
+
+        assert [task.wait().body for task in tasks] == [b"done"] * 4
+
+
+def test_sigterm_lets_tasks_finish(tmp_path: Path, server: FakeServer) -> None:
+    with running(tmp_path, server) as node:
+        task = server.offer(SLOW, b"1")
+        assert task.assigned.wait(30)
+        node.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in node.events())
+        late = server.offer(GOOD)
+
+        assert node.wait() == 0
+        assert task.wait().body == b"done"
+        assert not late.assigned.is_set()
+        assert node.function_processes() == []
+        assert [*(node.directory / "run").iterdir()] == []
+
+
+@pytest.mark.parametrize("signals_count", [1, 2])
+def test_what_does_not_finish_is_given_back(
+    tmp_path: Path, server: FakeServer, signals_count: int
+) -> None:
+    grace = "300ms" if signals_count == 1 else "60s"
+    with running(tmp_path, server, "--grace", grace) as node:
+        task = server.offer(SLOW, b"60", timeout_s=100)
+        assert task.assigned.wait(30)
+        for _ in range(signals_count):
+            node.signal(signal.SIGTERM)
+            wait_until(lambda: "stopping" in node.events())
+
+        assert node.wait(10) == 0
+        assert task.returned.is_set()
+        assert not task.finished.is_set()
+        assert node.function_processes() == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_functions_do_not_outlive_a_node_that_is_killed(
+    tmp_path: Path, server: FakeServer, mode: str
+) -> None:
+    code = python(
+        "import os, time\ndef handle(request):\n"
+        "    if os.fork() == 0:\n        os.setsid()\n"
+        "    print('forked', flush=True)\n    time.sleep(600)\n"
+    )
+    with NodeProcess(tmp_path / "node", server, mode=mode) as node:
+        assert server.connected.wait(30), node.log()
+        server.offer(code, timeout_s=100)
+        wait_until(lambda: len(node.function_processes()) >= 3)
+        node.signal(signal.SIGKILL)
+        node.wait()
+        # The zygote and the task end with it; what the task has started is left for the next start.
+        wait_until(lambda: len(node.function_processes()) <= 1)
+        server.connected.clear()
+        node.start()
+        assert server.connected.wait(30)
+
+        wait_until(lambda: node.function_processes() == [])
+        assert server.run(GOOD).body == b"well"
+
+
+def test_code_that_is_not_what_was_announced_is_not_run(tmp_path: Path, server: FakeServer) -> None:
+    class Changed(Code):
+        @property
+        def digest(self) -> str:
+            return hashlib.sha256(b"another").hexdigest()
+
+    with running(tmp_path, server):
+        task = server.run(Changed(GOOD.archive))
+
+        assert (task.status, task.json()["error"]["type"]) == (500, "BadCode")
+        assert server.run(Code(b"no zip")).json()["error"]["type"] == "BadCode"
+        assert server.run(GOOD).body == b"well"
+
+
+def test_a_server_that_takes_no_large_results_gets_an_error(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    server.result_limit_bytes = 1_000
+    with running(tmp_path, server):
+        task = server.run(python("def handle(request):\n    return 'x' * 1001\n"))
+
+        assert (task.status, task.json()["error"]["type"]) == (500, "ResultTooLarge")
+
+
+def test_without_node_js_it_offers_python_only(
+    tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with running(tmp_path, server):
+        assert server.registrations[0]["languages"] == ["PY"]
+
+
+def test_the_token_is_in_no_file_and_no_argument(tmp_path: Path, server: FakeServer) -> None:
+    with running(tmp_path, server) as node:
+        server.run(GOOD)
+        inside = [path for path in node.directory.rglob("*") if path.is_file()]
+        assert inside
+        assert not any(TOKEN.encode() in path.read_bytes() for path in inside)
+        everywhere = subprocess.run(["ps", "-eo", "args"], capture_output=True, check=True).stdout
+        assert TOKEN.encode() not in everywhere
+        assert TOKEN not in node.log()
+
+
+def test_two_nodes_of_root_do_not_share_users(tmp_path: Path, server: FakeServer) -> None:
+    with running(tmp_path, server), NodeProcess(tmp_path / "second", server) as second:
+        if os.geteuid() == 0:
+            assert second.wait() == 1
+            assert "--uid-base" in second.log()
+        else:
+            wait_until(lambda: len(server.registrations) == 2)
