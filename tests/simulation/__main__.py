@@ -7,6 +7,7 @@ import time
 
 import structlog
 
+from .chances import parse_chances
 from .simulation import Outcome, SimulationFailed, simulate
 
 
@@ -22,11 +23,22 @@ def main() -> int:
         help="make checkpoints; every other run trims the log, and the others check all of it",
     )
     parser.add_argument(
+        "--chance",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="how likely a fault is, such as kill=0 or answer_is_lost=0.3; see chances.py",
+    )
+    parser.add_argument(
         "--no-reboot",
         action="store_true",
         help="after a disk failure start again on the same machine, without losing its cache",
     )
     arguments = parser.parse_args()
+    try:
+        chances = parse_chances(arguments.chance)
+    except ValueError as error:
+        parser.error(str(error))
     # The server's warnings about the faults that are injected would hide the outcomes.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     failed: list[int] = []
@@ -40,6 +52,7 @@ def main() -> int:
                 makes_checkpoints=arguments.checkpoints,
                 trims_log=seed % 2 == 0,
                 minutes=arguments.minutes,
+                chances=chances,
             )
             outcomes.append(outcome)
             print(f"{outcome} ({time.monotonic() - started:.1f} s)", flush=True)

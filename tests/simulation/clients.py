@@ -188,7 +188,7 @@ async def run_subscriber(world: World, number: int) -> None:
                     while True:
                         bodies = await connection.receive()
                         await trio.sleep(random.expovariate(1 / 0.002))
-                        if not world.is_calm and random.random() < 0.05:
+                        if world.strikes(world.chances.subscriber_hangs_up, random):
                             world.trace.note(f"subscriber{number}", "hangs up")
                             break
                         for body in bodies:

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from troth.persistence.store import MemoryStore
 
+from .chances import Chances
 from .checks import check_log, check_recovered, check_settled
 from .clients import Clients, run_subscriber
 from .ledger import require
@@ -74,6 +75,7 @@ def simulate(
     makes_checkpoints: bool = False,
     trims_log: bool = True,
     minutes: int = 1,
+    chances: Chances | None = None,
 ) -> Outcome:
     """Run one simulation with so many minutes of trouble. Raises SimulationFailed.
 
@@ -86,6 +88,7 @@ def simulate(
         reboots_after_disk_failure=reboots_after_disk_failure,
         store=store,
         trims_log=trims_log,
+        chances=chances,
     )
     outcomes: list[Outcome] = []
     try:
