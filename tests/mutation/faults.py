@@ -225,8 +225,7 @@ FAULTS: tuple[Fault, ...] = (
         "shards/shard.py",
         "turn.acknowledgements[source] = max(sequence, turn.acknowledgements.get(source, 0))",
         "self._post(source, Acknowledge(self.index, sequence), None)",
-        OUTBOX,
-        SIMULATION,
+        SHARD,
     ),
     fault(
         "messages leave before the answer that caused them",
