@@ -48,6 +48,14 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "schedule_catch_up",
         "time_zone",
     ),
+    "Functions": (
+        "task_wait_limit_ms",
+        "function_queue_limit_count",
+        "function_calls_concurrency_count",
+        "function_calls_per_host_count",
+        "function_private_networks",
+        "build_limit_bytes",
+    ),
     "Sending messages to workers": (
         "targets",
         "poll_connections_limit_count",

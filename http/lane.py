@@ -3,10 +3,11 @@
 Each wake-up takes everything that is ready: it reads, parses, begins every request, has the shards
 carry all of them out as one batch for the log, and goes back to sleep. Answers are written by the
 shards' call-backs, at once for what is durable already, else when the log is. There is no task and
-no event per request, except for handlers that ask several shards at once.
+no event per request, except for handlers that ask several shards or questions, or wait for the end
+of a function task.
 
-What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which ask the
-shards and nothing else, with the dispatcher and the handlers that every way in uses. Its answers
+What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which answer in
+one piece, with the dispatcher and the handlers that every way in uses. Its answers
 are, byte for byte, those of the Quart path. A connection with anything else is handed over to that
 path for good (`serve` returns it).
 """
@@ -38,7 +39,7 @@ from .requests import Request
 LANE_GROUPS: Final = frozenset(
     {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
 )
-"""Groups of endpoints whose handlers await nothing but the shards."""
+"""Groups of endpoints that answer in one piece, most of them with what the shards say."""
 
 _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 # Other tasks run between passes: what is ready beyond this waits for the next one.

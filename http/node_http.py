@@ -24,6 +24,8 @@ CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
 STREAM_SILENCE_LIMIT_S: Final = 60.0
 """A stream that says nothing for so long, not even a comment, is broken."""
+ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
+"""Of an answer; the largest has the body of a task's request."""
 _READ_BYTES: Final = 64 * 1024
 _IDLE_LIMIT_COUNT: Final = 32
 _EVENT_LIMIT_BYTES: Final = 64 * 1024
@@ -139,7 +141,7 @@ class Client:
         body: object = None,
         *,
         headers: Headers = (),
-        limit_bytes: int = 8 * 1024 * 1024,
+        limit_bytes: int = ANSWER_LIMIT_BYTES,
     ) -> Answer:
         """Send one request; `body` is bytes, or anything for JSON, or None. Raises Unreachable."""
         content = b"" if body is None else body if isinstance(body, bytes) else _json(body)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from troth.core import commands as c
 from troth.core import task_ids, templates
-from troth.core.catalog import is_reserved
+from troth.core.catalog import RESERVED_PREFIX
 from troth.core.codes import Code
 from troth.core.model import Fence
 
@@ -97,10 +97,11 @@ OWN: Final[frozenset[type[c.Command]]] = frozenset(
 def refuse_unless_permitted(principal: Principal, command: c.Command) -> None:
     """Raise ApiError (403) if a command names an id that its sender may not name."""
     kind = type(command)
-    if kind in NAMED:
-        named = NAMED[kind](command)
+    names = NAMED.get(kind)
+    if names is not None:
+        named = names(command)
         for one in named:
-            if is_reserved(one):
+            if one.startswith(RESERVED_PREFIX):
                 raise ApiError(Code.RESERVED_ID)
     elif kind in LOCKS:
         named = LOCKS[kind](command)

@@ -19,8 +19,13 @@ _POLL_INTERVAL_S: Final = 0.02
 class Program:
     """One running example, and what it prints. Use as a context manager; it leaves nothing."""
 
-    def __init__(self, server: ServerProcess, directory: Path, name: str, *arguments: str) -> None:
-        """Start `name`.py with these arguments against `server`; its output goes to `directory`."""
+    def __init__(
+        self, server: ServerProcess, directory: Path, name: str, *arguments: str, login: str = ""
+    ) -> None:
+        """Start `name`.py with these arguments against `server`; its output goes to `directory`.
+
+        `login` is what it shows: a user's name, a colon and a password.
+        """
         self._title = " ".join((name, *arguments))
         directory.mkdir(parents=True, exist_ok=True)
         self._log_path = directory / f"{len(list(directory.iterdir()))}.log"
@@ -28,7 +33,7 @@ class Program:
             self._process = subprocess.Popen(
                 [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments],
                 cwd=directory,
-                env=environment(server),
+                env=environment(server, login),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -86,15 +91,19 @@ class Program:
         return f"`{self._title}` (which printed:\n{printed}\n)"
 
 
-def environment(server: ServerProcess) -> Mapping[str, str]:
+def environment(server: ServerProcess, login: str = "") -> Mapping[str, str]:
     """The environment in which the SDK and the command line find this server."""
+
+    def found(url: str) -> str:
+        return url.replace("://", f"://{login}@") if login else url
+
     inherited = {
         key: text for key, text in os.environ.items() if not key.startswith(("RESONATE_", "TROTH_"))
     }
     return {
         **inherited,
         "PYTHONPATH": str(EXAMPLES.parents[1] / "src"),
-        "RESONATE_SERVER": server.url,
-        "RESONATE_POLLER": server.poll_url,
+        "RESONATE_SERVER": found(server.url),
+        "RESONATE_POLLER": found(server.poll_url),
         "TROTH_SERVER": server.url,
     }

@@ -14,6 +14,7 @@ from typing import Final
 import httpx
 import pytest
 
+from tests.examples.program import Program
 from tests.helpers.server import REPOSITORY, ServerProcess
 from tests.http.test_authentication import GUARDED, target_of
 from troth.core.catalog import Scope
@@ -161,6 +162,18 @@ def test_client_commands_take_a_token(operated: Operated) -> None:
         refused = troth("promises", "get", "a", *place, "--token", wrong, status=2)
         assert wrong not in refused
     troth("promises", "get", "a", *place, "--token", token, "--user", "x", status=2)
+
+
+def test_a_published_sdk_works_with_a_token(operated: Operated, tmp_path: Path) -> None:
+    """It knows no tokens, but user names and passwords in URLs, for calls and streams alike."""
+    login = f"worker:{operated.token('promises:read', 'promises:write')}"
+
+    def start(*arguments: str) -> Program:
+        name = "order_over_two_workers"
+        return Program(operated.server, tmp_path / "out", name, *arguments, login=login)
+
+    with start("start", "order-1", "apples", "3") as order, start("shop"), start("warehouse"):
+        assert order.result() == "3 apples from shelf-a for 6"
 
 
 # --- the operator, with the server stopped --------------------------------------------------------

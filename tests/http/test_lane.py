@@ -51,17 +51,20 @@ def running(directory: Path, *arguments: str) -> Iterator[Servers]:
         yield lane, quart
 
 
+# Many of the requests are failed attempts, and how long to wait then differs by a second.
+PATIENCE: Final = ("--failed-attempts-limit-count", "0")
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with running(tmp_path_factory.mktemp("plain")) as both:
+    with running(tmp_path_factory.mktemp("plain"), *PATIENCE) as both:
         yield both
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     settings = ("--basic-auth", "x=y", "--cors-allow-origin", "http://friend")
-    patience = ("--failed-attempts-limit-count", "0")  # half of the requests are such attempts
-    with running(tmp_path_factory.mktemp("guarded"), *settings, *patience) as both:
+    with running(tmp_path_factory.mktemp("guarded"), *settings, *PATIENCE) as both:
         yield both
 
 
