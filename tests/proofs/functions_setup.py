@@ -220,6 +220,12 @@ class NodeProcess:
             self.wait_until_harmless()
 
     @property
+    def process_id(self) -> int:
+        """The node's process."""
+        assert self._process is not None, "the node does not run"
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether it was started, and not ended from here."""
         return self._process is not None
