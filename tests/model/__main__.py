@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from .histories import History
+from .pair import DifferenceError, shrunk
 from .wire import running
 
 
@@ -14,7 +15,13 @@ async def _run(seed: int, step_count: int) -> None:
     shard_count = (1, 4)[seed % 2]
     async with running(shard_count) as wire:
         history = History(seed, wire)
-        await history.run(step_count)
+        try:
+            await history.run(step_count)
+        except DifferenceError as error:
+            print(f"seed {seed}: {error}\nThe shortest history that ends so:")
+            for action in await shrunk(history.actions, shard_count):
+                print(f"  {action}")
+            raise
     print(f"seed {seed}: {history.seen.total()} answers, {history.events.total()} events")
 
 

@@ -18,7 +18,8 @@ from troth.core.codes import Code
 from troth.http.settings import Settings
 
 from .histories import History, Seen
-from .reference import REFUSAL_OF_STATE
+from .pair import DifferenceError, difference, shrunk
+from .reference import REFUSAL_OF_STATE, Reference
 from .validation import FIELDS
 from .wire import running
 
@@ -137,14 +138,36 @@ async def test_the_server_does_what_the_specification_says(
             history = History(seed, wire)
             try:
                 await history.run(STEPS_COUNT)
-            except AssertionError as error:
-                error.add_note(f"seed {seed}")
+            except DifferenceError as error:
+                lines = map(str, await shrunk(history.actions, shard_count))
+                error.add_note("\n".join((f"seed {seed}, made as short as possible:", *lines)))
                 raise
         seen += history.seen
         events += history.events
 
     assert set(seen) == EXPECTED
     assert set(events) == {"time", "delivered", "not delivered", "try again", "outdated"}
+
+
+async def test_a_history_with_a_difference_is_made_short_and_plays_again(
+    mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault is planted in the reference: its locks are never anybody's."""
+
+    def find_no_lock(reference: Reference, arguments: object) -> None:
+        """The lock is nobody's."""
+
+    monkeypatch.setattr(Reference, "find_lock", find_no_lock)
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012  the server ends with the block
+        async with running(1) as wire:
+            history = History(3, wire)
+            await history.run(STEPS_COUNT)
+    assert caught.value.split(DifferenceError)[1] is None
+    short = await shrunk(history.actions, 1)
+
+    assert [action[1] for action in short] == ["acquire lock", "acquire lock"]
+    assert len(history.actions) > 10
+    assert await difference(short, 1) == await difference(short, 1) is not None
 
 
 async def test_a_body_beyond_the_limit() -> None:
