@@ -69,9 +69,13 @@ async def test_another_account_sees_nothing(autojump_clock: MockClock) -> None:
         second_id = await created(owner, function_id)
         await trio.testing.wait_all_tasks_blocked()
         assert own.orders_count == 0
-        for guessed in (order, (second_id, 1)):
+        third_id = await created(owner, function_id)
+        await owner.send("DELETE", f"/task/{third_id}")
+        # Nor can it find out which ids are in use: those of tasks that run, wait, or have ended.
+        for guessed in (order, (second_id, 1), (third_id, 1), ("0" * 24, 1)):
             assert (await own.assign(*guessed)).code == Code.EXECUTION_NOT_HELD
-            assert (await own.result(*guessed)).code == Code.EXECUTION_NOT_HELD
+            assert (await own.result(*guessed)).code == Code.EXECUTION_NOT_FOUND
+            assert (await own.give_back(*guessed)).code == Code.EXECUTION_NOT_FOUND
             assert (await own.report(guessed)).json["stop"] != []
         nursery.cancel_scope.cancel()
 
