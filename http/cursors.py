@@ -40,7 +40,11 @@ _decoder = msgspec.json.Decoder(Search)
 
 def encode_cursor(search: Search, secret: bytes) -> str:
     """Make the cursor of a search."""
-    payload = _encoder.encode(search)
+    return sign_payload(_encoder.encode(search), secret)
+
+
+def sign_payload(payload: bytes, secret: bytes) -> str:
+    """Make the cursor that has this in it. What it is, only `decode_cursor` looks at."""
     return f"{_word(payload)}.{_word(_sign(payload, secret))}"
 
 
@@ -61,10 +65,13 @@ def decode_cursor(cursor: str, kind: str, secret: bytes) -> Search:
         raise refusal
     if cursor != f"{_word(payload)}.{_word(signature)}":
         raise refusal
-    search = _decoder.decode(payload)
-    if search.kind != kind:
+    try:
+        search = _decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        # The secret outlives the program: another version has signed another form of search.
+        raise refusal from error
+    if search.kind != kind or not 1 <= search.limit_count <= PAGE_LIMIT_COUNT:
         raise refusal
-    assert 1 <= search.limit_count <= PAGE_LIMIT_COUNT
     return search
 
 
