@@ -16,9 +16,9 @@
 import ipaddress
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from time import perf_counter
 from typing import Any, Final, final
 
 import httpcore
@@ -320,14 +320,14 @@ class _Stream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> bytes:
         if self._read_at is not None:
-            is_quick = time.perf_counter() - self._read_at < _PORTION_SECONDS
+            is_quick = perf_counter() - self._read_at < _PORTION_SECONDS
             wanted_bytes = self._portion_bytes * 2 if is_quick else self._portion_bytes // 4
             self._portion_bytes = min(max(wanted_bytes, _PORTION_MIN_BYTES), _PORTION_MAX_BYTES)
         content = await self._stream.read(min(max_bytes, self._portion_bytes), timeout)
         room = _head_room.get()
         if room is not None:
             room.take(len(content))
-        self._read_at = time.perf_counter()
+        self._read_at = perf_counter()
         return content
 
     async def write(

@@ -222,7 +222,7 @@ async def test_what_takes_long_to_understand_is_read_in_small_portions(
 ) -> None:
     """64 KB may take seconds, and everybody would have to wait for that long."""
     now_s = 0.0
-    monkeypatch.setattr("troth.http.http_connections.time.perf_counter", lambda: now_s)
+    monkeypatch.setattr("troth.http.http_connections.perf_counter", lambda: now_s)
     network = _Network()
     stream = http_connections._Stream(network)
     for passed_s in (0.0, 0.001, 0.05, 0.05, 0.05, 0.001, *[0.001] * 10):
