@@ -77,10 +77,13 @@ def is_public(address: IpAddress) -> bool:
             return is_public(inner)
         if address in _NAT64:
             return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.is_site_local or address in _COMPATIBLE:
+            return False
     return address.is_global and not address.is_multicast
 
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")  # IPv4 addresses as they were once written
 
 
 async def exchange(transport: "PoolTransport", request: httpx.Request) -> httpx.Response:

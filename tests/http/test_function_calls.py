@@ -339,6 +339,8 @@ async def test_the_guard_judges_the_address_that_is_connected_to() -> None:
         ("64:ff9b::7f00:1", False),
         ("64:ff9b::5db8:d822", True),
         ("2002:7f00:1::", False),
+        ("::127.0.0.1", False),
+        ("fec0::1", False),
     ],
 )
 def test_which_addresses_are_public(address: str, *, public: bool) -> None:
