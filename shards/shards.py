@@ -314,6 +314,8 @@ class Shards:
 
         Replies that need not wait for the log come before this returns.
         """
+        if not self._submitted:
+            return
         committer = self.committer
         now_ms = self.clock.now_ms()
         committer.is_flushed_by_caller = self._in_turn = True
@@ -326,6 +328,14 @@ class Shards:
             committer.is_flushed_by_caller = self._in_turn = False
             assert self._writer is not None, "commands are submitted only to running shards"
             committer.flush(self._writer)
+
+    def answer_bell(self, bell: int) -> None:
+        """Say, before `run`, that whoever owns this eventfd calls `hear` whenever it rings."""
+        self.committer.bell = bell
+
+    def hear(self) -> None:
+        """Let go what the log has made durable meanwhile: replies come before this returns."""
+        self.committer.hear()
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""
