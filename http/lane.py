@@ -23,6 +23,7 @@ import trio
 
 from troth.core.commands import Command
 from troth.core.replies import Reply
+from troth.shards.committer import Committer
 from troth.shards.held import HeldMessages
 from troth.shards.shard import Asker
 
@@ -97,6 +98,7 @@ class Lane:
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._bell, select.EPOLLIN)
+        self._committer: Committer | None = None
         self._nursery: trio.Nursery | None = None
         self._occupied = trio.Event()
         self._is_stopping = False
@@ -144,13 +146,14 @@ class Lane:
         taken_over = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
         return HandedOver(taken_over, connection.received, connection.partial_since)
 
-    def hear_log(self) -> None:
-        """Have the log's thread ring here: before `run`, and for one lane of a server only.
+    def hear_log(self, committer: Committer) -> None:
+        """Have the log's thread ring here: before it starts, and for one lane of a server only.
 
         Then a pass writes the answers that are durable beside taking new requests, and no other
         task need wake up in between.
         """
-        self._shards.answer_bell(self._bell)
+        committer.bell = self._bell
+        self._committer = committer
 
     def stop(self) -> None:
         """End idle connections, and the others when their request has been answered."""
@@ -197,7 +200,8 @@ class Lane:
         for number, mask in self._epoll.poll(0, _EVENTS_LIMIT_COUNT):
             if number == self._bell:
                 os.eventfd_read(number)
-                self._shards.hear()
+                if self._committer is not None:
+                    self._committer.hear()
                 continue
             connection = connections.get(number)
             if connection is not None:

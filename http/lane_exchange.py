@@ -43,14 +43,6 @@ class LaneShards(Protocol):
         """Carry out what was submitted, now."""
         ...
 
-    def answer_bell(self, bell: int) -> None:
-        """Say that `hear` will be called whenever this eventfd rings."""
-        ...
-
-    def hear(self) -> None:
-        """Take the replies that are durable now."""
-        ...
-
     def with_leaf(self, reply: Reply) -> Reply:
         """Complete the reply to a claim. Raises StorageFailed."""
         ...

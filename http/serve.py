@@ -380,7 +380,7 @@ class Server:
         for door, (name, endpoints) in zip(self.doors, tables, strict=False):
             lane = Lane(self.api, self.shards, endpoints, door.listener.limits)
             if door is self.doors[0]:
-                lane.hear_log()
+                lane.hear_log(self.shards.committer)
             self.api.metrics.add_source(name, lane.statistics)
             await nursery.start(lane.run)
             door.listener.lane = lane

@@ -329,14 +329,6 @@ class Shards:
             assert self._writer is not None, "commands are submitted only to running shards"
             committer.flush(self._writer)
 
-    def answer_bell(self, bell: int) -> None:
-        """Say, before `run`, that whoever owns this eventfd calls `hear` whenever it rings."""
-        self.committer.bell = bell
-
-    def hear(self) -> None:
-        """Let go what the log has made durable meanwhile: replies come before this returns."""
-        self.committer.hear()
-
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""
         claimed = reply.claimed
