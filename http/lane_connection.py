@@ -166,6 +166,7 @@ class LaneConnection:
         self._is_stopping = True
         if self._stream is not None:
             self._stream.stop()
+            return
         if self._is_busy or self._out is not None or self.is_closed:
             return
         if self.received:
