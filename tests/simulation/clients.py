@@ -37,9 +37,11 @@ Goal = tuple[str, Callable[[], bool]]
 class Clients:
     """All clients of a run, and what they expect in the end."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, minutes: int = 1) -> None:
+        """With work for about so many minutes."""
         self.goals: list[Goal] = []
         self._world = world
+        self._minutes = minutes
 
     async def run(self) -> None:
         """Run all clients until their requests are made."""
@@ -59,7 +61,7 @@ class Clients:
         """Have work done, and wait for it: by a subscription and by reading."""
         world, who = self._world, f"client{number}"
         random = world.random(who)
-        for round_number in range(5):
+        for round_number in range(5 * self._minutes):
             await trio.sleep(random.expovariate(1 / 2))
             kind = random.choice((f"job/{who}/{round_number}", f"parent/{who}/{round_number}/2"))
             target = random.choice((f"poll://any@{GROUP}", PUSH_URL))
@@ -104,7 +106,7 @@ class Clients:
         """Several clients complete the same promises, each in its own way."""
         who = f"racer{number}"
         random = self._world.random(who)
-        for round_number in range(8):
+        for round_number in range(8 * self._minutes):
             await trio.sleep(random.expovariate(1 / 2))
             identifier = f"race/{round_number}"
             command = CreatePromise(identifier, FAR_MS, idempotency_key="race")
@@ -124,7 +126,7 @@ class Clients:
         """Promises that nobody completes: they end by themselves."""
         who = f"patient{number}"
         random = self._world.random(who)
-        for round_number in range(5):
+        for round_number in range(5 * self._minutes):
             identifier = f"short/{who}/{round_number}"
             ends_at_ms = self._world.clock.now_ms() + random.randrange(100, 30_000)
             tags = {"resonate:timeout": "true"} if random.random() < 0.5 else {}
@@ -138,7 +140,7 @@ class Clients:
         """Take a lock, keep it a while, give it back or forget to."""
         world, who = self._world, f"locker{number}"
         random = world.random(who)
-        for round_number in range(12):
+        for round_number in range(12 * self._minutes):
             await trio.sleep(random.expovariate(1))
             ttl_ms = random.randrange(500, 5_000)
             execution = f"{who}/{round_number}"
@@ -186,7 +188,7 @@ async def run_subscriber(world: World, number: int) -> None:
                     while True:
                         bodies = await connection.receive()
                         await trio.sleep(random.expovariate(1 / 0.002))
-                        if not world.is_calm and random.random() < 0.05:
+                        if world.strikes(world.chances.subscriber_hangs_up, random):
                             world.trace.note(f"subscriber{number}", "hangs up")
                             break
                         for body in bodies:

@@ -13,13 +13,14 @@ from trio.testing import MockClock
 
 from troth.persistence.store import MemoryStore
 
+from .chances import Chances
 from .checks import check_log, check_recovered, check_settled
 from .clients import Clients, run_subscriber
 from .ledger import require
 from .workers import CONNECTIONS_COUNT, run_polling_worker, run_push_workers
 from .world import World
 
-TROUBLE_S = 60
+MINUTE_S = 60
 CALM_LIMIT_S = 400
 """Longer than the longest chain of leases, claim timeouts and back-offs, shorter than the time
 after which delivery looks at everything anew: what only that net would catch counts as lost."""
@@ -73,8 +74,10 @@ def simulate(
     reboots_after_disk_failure: bool = True,
     makes_checkpoints: bool = False,
     trims_log: bool = True,
+    minutes: int = 1,
+    chances: Chances | None = None,
 ) -> Outcome:
-    """Run one simulation. Raises SimulationFailed.
+    """Run one simulation with so many minutes of trouble. Raises SimulationFailed.
 
     With checkpoints that trim the log, the log is not there at the end to be checked as a whole.
     """
@@ -85,10 +88,11 @@ def simulate(
         reboots_after_disk_failure=reboots_after_disk_failure,
         store=store,
         trims_log=trims_log,
+        chances=chances,
     )
     outcomes: list[Outcome] = []
     try:
-        run_deterministically(seed, _play, world, outcomes)
+        run_deterministically(seed, _play, world, minutes, outcomes)
     except Exception as error:
         raise SimulationFailed(
             f"seed {seed} failed; the last of {world.trace.lines_count} lines:\n"
@@ -104,8 +108,8 @@ def causes(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def _play(world: World, outcomes: list[Outcome]) -> None:
-    clients = Clients(world)
+async def _play(world: World, minutes: int, outcomes: list[Outcome]) -> None:
+    clients = Clients(world, minutes)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.run_server)
         nursery.start_soon(run_push_workers, world)
@@ -115,7 +119,7 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             nursery.start_soon(run_subscriber, world, number)
         async with trio.open_nursery() as active:
             active.start_soon(clients.run)
-            active.start_soon(world.make_trouble, TROUBLE_S)
+            active.start_soon(world.make_trouble, minutes * MINUTE_S)
         calm_since = trio.current_time()
         await _until_done(world, clients)
         world.trace.note("end", f"all is done {trio.current_time() - calm_since:.0f} s later")

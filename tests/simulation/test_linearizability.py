@@ -1,5 +1,7 @@
 """What several clients see at the same time is what one after the other could have seen."""
 
+from collections import Counter
+from collections.abc import Callable
 from itertools import count
 from random import Random
 
@@ -7,12 +9,23 @@ import pytest
 import trio
 
 from troth.core.codes import Code
-from troth.core.commands import Command, CompletePromise, CreatePromise, ReadPromise
+from troth.core.commands import (
+    AcquireLock,
+    ClaimTask,
+    Command,
+    CompletePromise,
+    CompleteTask,
+    CreatePromise,
+    DropTask,
+    ReadPromise,
+    ReleaseLock,
+)
 from troth.core.model import Promise, PromiseState, Value
 from troth.core.replies import Reply
 
+from .chances import Chances
 from .checks import check_recovered
-from .linearizability import Operation, PromiseModel, check
+from .linearizability import LockModel, Operation, PromiseModel, RootModel, check
 from .server import Unreachable
 from .simulation import run_deterministically
 from .workers import FAR_MS
@@ -24,18 +37,31 @@ CANCELED, PENDING = PromiseState.REJECTED_CANCELED, PromiseState.PENDING
 History = list[Operation[Command, Reply]]
 
 
-def record(seed: int, *, clients_count: int = 5, requests_count: int = 20) -> History:
-    """Let clients work on three promises at the same time while the server keeps crashing."""
+Requests = Callable[[Random, str], Command]
+
+
+def record(
+    seed: int,
+    request_of: Requests | None = None,
+    *,
+    clients_count: int = 5,
+    requests_count: int = 20,
+) -> History:
+    """Let clients work on three objects at the same time while the server keeps crashing.
+
+    `request_of` makes a client's next request; without it they are about promises.
+    """
+    request_of = request_of or some_request
     history: History = []
     times = count()
-    world = World(seed, check_recovered)
+    world = World(seed, check_recovered, chances=Chances(mean_pause_s=0.5))
 
     async def client(number: int) -> None:
         random = world.random(f"client {number}")
         for request in range(requests_count):
             await trio.sleep(random.expovariate(1 / 0.05))
             await world.server_is_up()
-            command = some_request(random, f"{number}/{request}")
+            command = request_of(random, f"{number}/{request}")
             called = next(times)
             try:
                 reply = await world.ask(f"client{number}", command, random)
@@ -48,7 +74,7 @@ def record(seed: int, *, clients_count: int = 5, requests_count: int = 20) -> Hi
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.run_server)
             await world.server_is_up()
-            nursery.start_soon(world.make_trouble, 1000, 0.5)
+            nursery.start_soon(world.make_trouble, 1000)
             async with trio.open_nursery() as clients:
                 for number in range(clients_count):
                     clients.start_soon(client, number)
@@ -70,6 +96,77 @@ def some_request(random: Random, name: str) -> Command:
         state = random.choice((RESOLVED, REJECTED, CANCELED))
         return CompletePromise(identifier, state, Value(data=name), key, strict)
     return ReadPromise(identifier)
+
+
+def some_lock_request(random: Random, name: str) -> Command:
+    """A request on one of three locks, by one of three executions."""
+    resource, execution = random.choice("abc"), random.choice("xyz")
+    if random.random() < 0.6:
+        return AcquireLock(resource, execution, name, FAR_MS)
+    return ReleaseLock(resource, execution)
+
+
+def some_task_request(random: Random, name: str) -> Command:
+    """A request on one of three roots and their tasks, whose messages nobody receives."""
+    root, counter = random.choice("abc"), random.choice((1, 1, 1, 2, 2, 3))
+    task_id = f"__invoke:{root}"
+    kind = random.random()
+    if kind < 0.25:
+        tags = {"resonate:invoke": "poll://nobody"}
+        return CreatePromise(root, FAR_MS, tags=tags)
+    if kind < 0.28:
+        return CompletePromise(root, RESOLVED)
+    if kind < 0.7:
+        return ClaimTask(task_id, counter, name, FAR_MS)
+    return DropTask(task_id, counter) if kind < 0.95 else CompleteTask(task_id, counter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_concurrent_histories_of_locks_have_an_explanation(seed: int) -> None:
+    history = record(seed, some_lock_request)
+
+    assert check(LockModel(), history) == [], f"seed {seed}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_concurrent_histories_of_tasks_have_an_explanation(seed: int) -> None:
+    history = record(seed, some_task_request)
+
+    assert check(RootModel(), history) == [], f"seed {seed}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("request_of", "expected"),
+    [
+        (
+            some_lock_request,
+            {Code.CREATED, Code.NO_CONTENT, Code.LOCK_HELD, Code.LOCK_NOT_FOUND},
+        ),
+        (
+            some_task_request,
+            {
+                *(Code.CREATED, Code.TASK_CLAIMED, Code.TASK_COUNTER, Code.TASK_STATE),
+                *(Code.TASK_COMPLETED, Code.TASK_NOT_FOUND, Code.PROMISE_RESOLVED),
+            },
+        ),
+    ],
+)
+def test_histories_of_locks_and_tasks_hold_every_answer(
+    request_of: Requests, expected: set[Code]
+) -> None:
+    """Otherwise the tests above would prove little."""
+    codes = Counter(
+        operation.output.code
+        for seed in range(12)
+        for operation in record(seed, request_of)
+        if operation.output is not None
+    )
+
+    assert set(codes) >= expected
+    assert codes[Code.CREATED] >= 50
 
 
 @pytest.mark.slow
@@ -231,6 +328,87 @@ SOUND: dict[str, History] = {
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_history_is_accepted(name: str) -> None:
     assert check(PromiseModel(), SOUND[name]) == []
+
+
+TASK = "__invoke:p"
+GRANTED, GONE = Reply(Code.CREATED), Reply(Code.NO_CONTENT)
+HELD, CLAIMED = Reply(Code.LOCK_HELD), Reply(Code.TASK_CLAIMED)
+
+
+def acquire(execution: str) -> AcquireLock:
+    return AcquireLock("p", execution, "w", FAR_MS)
+
+
+def claim(process: str, counter: int = 1) -> ClaimTask:
+    return ClaimTask(TASK, counter, process, FAR_MS)
+
+
+BROKEN_LOCKS: dict[str, History] = {
+    "held by two": [Operation(0, acquire("x"), 2, GRANTED), Operation(1, acquire("y"), 3, GRANTED)],
+    "a release that is forgotten": [
+        Operation(0, acquire("x"), 1, GRANTED),
+        Operation(2, ReleaseLock("p", "x"), 3, GONE),
+        Operation(4, acquire("y"), 5, HELD),
+    ],
+    "released by another": [
+        Operation(0, acquire("x"), 1, GRANTED),
+        Operation(2, ReleaseLock("p", "y"), 3, GONE),
+    ],
+    "refused although nobody can hold it": [Operation(0, acquire("x"), 1, HELD)],
+}
+BROKEN_TASKS: dict[str, History] = {
+    "a double claim": [
+        Operation(0, CREATE, 1, GRANTED),
+        Operation(2, claim("v"), 4, GRANTED),
+        Operation(3, claim("w"), 5, GRANTED),
+    ],
+    "a claim with a counter that is over": [
+        Operation(0, CREATE, 1, GRANTED),
+        Operation(2, claim("v"), 3, GRANTED),
+        Operation(4, DropTask(TASK, 1), 5, GRANTED),
+        Operation(6, claim("w"), 7, GRANTED),
+    ],
+    "a claim after the root has ended": [
+        Operation(0, CREATE, 1, GRANTED),
+        Operation(2, complete("x"), 3, GRANTED),
+        Operation(4, claim("v"), 5, GRANTED),
+    ],
+    "a lost claim": [
+        Operation(0, CREATE, 1, GRANTED),
+        Operation(2, claim("v"), 3, GRANTED),
+        Operation(4, CompleteTask(TASK, 1), 5, Reply(Code.TASK_STATE)),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_LOCKS)
+def test_a_broken_history_of_a_lock_is_rejected(name: str) -> None:
+    assert check(LockModel(), BROKEN_LOCKS[name]) == ["p"]
+
+
+@pytest.mark.parametrize("name", BROKEN_TASKS)
+def test_a_broken_history_of_a_task_is_rejected(name: str) -> None:
+    assert check(RootModel(), BROKEN_TASKS[name]) == ["p"]
+
+
+def test_sound_histories_of_locks_and_tasks_are_accepted() -> None:
+    """With answers that are missing, and requests at the same time."""
+    locks = [
+        Operation[Command, Reply](0, acquire("x")),
+        Operation[Command, Reply](1, acquire("y"), 2, HELD),
+        Operation[Command, Reply](3, ReleaseLock("p", "x")),
+        Operation[Command, Reply](4, acquire("y"), 5, GRANTED),
+    ]
+    tasks = [
+        Operation[Command, Reply](0, CREATE, 1, GRANTED),
+        Operation[Command, Reply](2, claim("v"), 5, CLAIMED),
+        Operation[Command, Reply](3, claim("w"), 4, GRANTED),
+        Operation[Command, Reply](6, DropTask(TASK, 1)),
+        Operation[Command, Reply](7, claim("v", counter=2), 8, GRANTED),
+    ]
+
+    assert check(LockModel(), locks) == []
+    assert check(RootModel(), tasks) == []
 
 
 def test_objects_are_judged_one_by_one() -> None:

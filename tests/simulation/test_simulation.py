@@ -1,5 +1,6 @@
 """A few seeds of the simulation, and its own promises: repeatable, and able to fail."""
 
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from troth.core.machine import Machine
 from troth.shards.shard import Shard, Turn
 
+from .chances import Chances, parse_chances
 from .simulation import SimulationFailed, simulate
 
 
@@ -26,6 +28,23 @@ def test_a_seed_is_one_run() -> None:
 
     assert first == second
     assert first.trace_hash != other.trace_hash
+
+
+@pytest.mark.slow
+def test_every_chance_is_a_fault_that_strikes() -> None:
+    """With a chance of nothing a fault never strikes, so that all faults have a chance."""
+    peaceful = Chances(**{field.name: 0 for field in fields(Chances)})
+    outcome = simulate(7, chances=replace(peaceful, mean_pause_s=4, change_pace=1))
+
+    # The last power cut is none of them.
+    assert (outcome.lives_count, outcome.power_cuts_count, outcome.disk_failures_count) == (2, 1, 0)
+    assert simulate(7, chances=replace(peaceful, mean_pause_s=4, kill=1)).lives_count > 5
+
+
+def test_chances_are_given_by_name() -> None:
+    assert parse_chances(["kill=0", "answer_is_lost=0.5"]) == Chances(kill=0, answer_is_lost=0.5)
+    with pytest.raises(ValueError, match="'kil' is no chance"):
+        parse_chances(["kil=0"])
 
 
 def _fails(seeds: int) -> str:

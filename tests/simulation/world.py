@@ -16,6 +16,7 @@ from troth.persistence.errors import DataDirectoryUnwritable
 from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.store import MemoryStore
 
+from .chances import Chances
 from .ledger import Ledger
 from .server import PushFailed, Server, Unreachable
 from .trace import Trace
@@ -51,8 +52,10 @@ class World:
         reboots_after_disk_failure: bool = True,
         store: MemoryStore | None = None,
         trims_log: bool = True,
+        chances: Chances | None = None,
     ) -> None:
         self.seed = seed
+        self.chances = chances or Chances()
         self.trace = Trace()
         self.ledger = Ledger()
         self.clock = JumpingClock()
@@ -76,6 +79,10 @@ class World:
         """A generator for one actor."""
         return Random(f"{self.seed}/{name}")
 
+    def strikes(self, chance: float, random: Random) -> bool:
+        """Whether a fault strikes now: with this chance, and never when all is calm."""
+        return not self.is_calm and random.random() < chance
+
     # The server's lives
 
     async def run_server(self) -> None:
@@ -97,7 +104,7 @@ class World:
     def _open(self) -> Server:
         """Start a life; recovery may be cut short by another power cut or a failing disk."""
         while True:
-            if not self.is_calm and self._random.random() < 0.15:
+            if self.strikes(self.chances.disk_fails_while_starting, self._random):
                 self.files.fail("sync", skip_count=self._random.randrange(4))
             try:
                 return self.open_server()
@@ -146,7 +153,7 @@ class World:
         existed = subject in ledger.created
         answer_delay_s = random.expovariate(1 / 0.002)
         reply = await server.ask(command, answer_delay_s)
-        if not self.is_calm and self._network.random() < 0.03:
+        if self.strikes(self.chances.answer_is_lost, self._network):
             self.trace.note(who, f"{describe(command)}: the answer is lost")
             raise Unreachable
         self.trace.note(who, f"{describe(command)}: {reply.code.name}")
@@ -170,28 +177,39 @@ class World:
     async def _deliver(self, url: str, body: bytes) -> None:
         """A push on its way: it may be late, refused, or arrive and look refused."""
         await trio.sleep(self._network.expovariate(1 / 0.01))
-        luck = 1.0 if self.is_calm else self._network.random()
-        if luck < 0.1:
+        chances = self.chances
+        fates = {
+            "refused": chances.push_is_refused,
+            "late": chances.push_comes_late_and_looks_refused,
+            "looks refused": chances.push_looks_refused,
+            "doubled": chances.push_is_doubled,
+        }
+        rest = 1 - sum(fates.values())
+        (fate,) = self._network.choices([*fates, "delivered"], [*fates.values(), rest])
+        if self.is_calm:
+            fate = "delivered"
+        if fate == "refused":
             raise PushFailed("connection refused")
-        if luck < 0.15:
+        if fate == "late":
             await trio.sleep(3)
         self.receive_push(url, body)
-        if 0.2 <= luck < 0.3:
-            self.receive_push(url, body)  # twice: networks do that
-        if luck < 0.2:
+        if fate == "doubled":
+            self.receive_push(url, body)  # networks do that
+        if fate in ("late", "looks refused"):
             raise PushFailed("the answer was lost")
 
     # Faults
 
-    async def make_trouble(self, duration_s: float, mean_pause_s: float = 4) -> None:
+    async def make_trouble(self, duration_s: float) -> None:
         """Inject faults for so long; afterwards all is calm and the server runs."""
         random = self.random("faults")
+        weights = [getattr(self.chances, fault.__name__) for fault in FAULTS]
         ends = trio.current_time() + duration_s
         while trio.current_time() < ends:
-            await trio.sleep(random.expovariate(1 / mean_pause_s))
+            await trio.sleep(random.expovariate(1 / self.chances.mean_pause_s))
             server = await self.server_is_up()
             if not server.is_over:
-                fault = random.choice(FAULTS)
+                (fault,) = random.choices(FAULTS, weights)
                 self.trace.note("fault", fault.__name__)
                 fault(self, server, random)
         server = await self.server_is_up()
