@@ -23,6 +23,7 @@ import trio
 
 from troth.core.commands import Command
 from troth.core.replies import Reply
+from troth.shards.committer import Committer
 from troth.shards.held import HeldMessages
 from troth.shards.shard import Asker
 
@@ -40,6 +41,9 @@ LANE_GROUPS: Final = frozenset(
     {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
 )
 """Groups of endpoints that answer in one piece, most of them with what the shards say."""
+
+STREAM_GROUPS: Final = frozenset({"Workers"})
+"""Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
 
 _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 # Other tasks run between passes: what is ready beyond this waits for the next one.
@@ -85,13 +89,16 @@ class Lane:
         self._shards = shards
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
-        self._served = frozenset(row.name for row in endpoints if row.group in LANE_GROUPS)
+        self._served = frozenset(
+            row.name for row in endpoints if row.group in LANE_GROUPS | STREAM_GROUPS
+        )
         self._ids = RequestIds()
         self._connections: dict[int, LaneConnection] = {}
         self._again: list[LaneConnection] = []
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._bell, select.EPOLLIN)
+        self._committer: Committer | None = None
         self._nursery: trio.Nursery | None = None
         self._occupied = trio.Event()
         self._is_stopping = False
@@ -139,6 +146,15 @@ class Lane:
         taken_over = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
         return HandedOver(taken_over, connection.received, connection.partial_since)
 
+    def hear_log(self, committer: Committer) -> None:
+        """Have the log's thread ring here: before it starts, and for one lane of a server only.
+
+        Then a pass writes the answers that are durable beside taking new requests, and no other
+        task need wake up in between.
+        """
+        committer.bell = self._bell
+        self._committer = committer
+
     def stop(self) -> None:
         """End idle connections, and the others when their request has been answered."""
         self._is_stopping = True
@@ -184,6 +200,8 @@ class Lane:
         for number, mask in self._epoll.poll(0, _EVENTS_LIMIT_COUNT):
             if number == self._bell:
                 os.eventfd_read(number)
+                if self._committer is not None:
+                    self._committer.hear()
                 continue
             connection = connections.get(number)
             if connection is not None:
@@ -192,7 +210,8 @@ class Lane:
             again, self._again = self._again, []
             for connection in again:
                 self._contain(connection, 0)
-            if self._has_submitted:
+            if again or self._has_submitted:
+                # What streams have written is reported to the shards too.
                 self._has_submitted = False
                 self._shards.turn()
             if not self._again:
@@ -245,7 +264,7 @@ class Lane:
             connection.peer,
             request_id(given) if given else self._ids.new(),
         )
-        return Exchange(self, self._dispatcher, request, held, match, connection.answered)
+        return Exchange(self, self._dispatcher, request, held, match, connection)
 
     def again(self, connection: LaneConnection) -> None:
         """Have a connection work again, in this pass or in the next."""
