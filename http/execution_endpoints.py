@@ -45,7 +45,8 @@ _RETRY_AFTER: Final = (b"retry-after", b"1")
 _PAGE_DEFAULT_COUNT: Final = 100
 _JSON_TYPE: Final = re.compile(rb"\s*application/(?:[!#$&^_.+\w-]+\+)?json\s*(?:;.*)?", re.I)
 _ANY_JSON: Final = msgspec.json.Decoder(msgspec.Raw)
-_SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,9})?", re.ASCII)
+# A number as JSON writes it, which is how clients that know our schema do.
+_SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,20})?(?:[eE]-?[0-9]{1,2})?")
 # A text, or a comma before a closing bracket. A text that does not end is taken to the end of the
 # body, and nothing is given back (`*+`): else each quote in it would be tried as its beginning.
 _TRAILING_COMMA: Final = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|,(?=[ \t\r\n]*[\]}])', re.DOTALL)
@@ -337,8 +338,15 @@ ENDPOINTS = (
         summary="List function tasks, newest first",
         handler=list_tasks,
         query=(
-            Parameter("functionId", "Only tasks of this function.", ID_SCHEMA),
-            Parameter("page", "Which page; the first is 1.", _ANY_COUNT, example=1),
+            Parameter("functionId", "Only tasks of this function.", {"type": "string"}),
+            Parameter(
+                "page",
+                "Which page; the first is 1. Only the newest "
+                f"{limits.EXECUTION_PAGES_LIMIT_COUNT:,} tasks can be listed, so `page` times "
+                "`limit` must not be more.",
+                {**_ANY_COUNT, "maximum": limits.EXECUTION_PAGES_LIMIT_COUNT},
+                example=1,
+            ),
             Parameter(
                 "limit",
                 f"How many tasks a page has; {_PAGE_DEFAULT_COUNT} unless given.",
