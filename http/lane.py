@@ -8,8 +8,8 @@ of a function task.
 
 What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which answer in
 one piece, and of `STREAM_GROUPS`, with the dispatcher and the handlers that every way in uses. Its
-answers are, byte for byte, those of the Quart path. A connection with anything else is handed over to that
-path for good (`serve` returns it).
+answers are, byte for byte, those of the Quart path. A connection with anything else is handed over
+to that path for good (`serve` returns it).
 """
 
 import os
