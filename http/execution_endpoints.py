@@ -30,6 +30,7 @@ from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 
 from .api import Api, shards_error
+from .authentication import while_let_in
 from .decoding import query_parameters
 from .endpoints import Call, Endpoint, Header, Parameter, RawBody, Success, answer, ask
 from .endpoints import require_account as account_of
@@ -250,7 +251,8 @@ async def read_result(api: Api, call: Call) -> Response:
     with api.endings.expect(task_promise_id(task_id)) as expectation:
         _, execution = found = await _read_own(api, call)
         if execution is not None and wait_s:
-            await expectation.wait(wait_s)
+            with while_let_in(api.directory, call.request.principal):
+                await expectation.wait(wait_s)
             _, execution = found = await _read_own(api, call)
     if execution is not None:
         raise ApiError(Code.RESULT_NOT_READY, headers=[_RETRY_AFTER])
