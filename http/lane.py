@@ -7,9 +7,9 @@ no event per request, except for handlers that ask several shards or questions, 
 of a function task.
 
 What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which answer in
-one piece, with the dispatcher and the handlers that every way in uses. Its answers
-are, byte for byte, those of the Quart path. A connection with anything else is handed over to that
-path for good (`serve` returns it).
+one piece, and of `STREAM_GROUPS`, with the dispatcher and the handlers that every way in uses. Its
+answers are, byte for byte, those of the Quart path. A connection with anything else is handed over
+to that path for good (`serve` returns it).
 """
 
 import os
@@ -23,7 +23,6 @@ import trio
 
 from troth.core.commands import Command
 from troth.core.replies import Reply
-from troth.shards.committer import Committer
 from troth.shards.held import HeldMessages
 from troth.shards.shard import Asker
 
@@ -98,7 +97,6 @@ class Lane:
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._bell, select.EPOLLIN)
-        self._committer: Committer | None = None
         self._nursery: trio.Nursery | None = None
         self._occupied = trio.Event()
         self._is_stopping = False
@@ -146,15 +144,6 @@ class Lane:
         taken_over = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
         return HandedOver(taken_over, connection.received, connection.partial_since)
 
-    def hear_log(self, committer: Committer) -> None:
-        """Have the log's thread ring here: before it starts, and for one lane of a server only.
-
-        Then a pass writes the answers that are durable beside taking new requests, and no other
-        task need wake up in between.
-        """
-        committer.bell = self._bell
-        self._committer = committer
-
     def stop(self) -> None:
         """End idle connections, and the others when their request has been answered."""
         self._is_stopping = True
@@ -200,8 +189,6 @@ class Lane:
         for number, mask in self._epoll.poll(0, _EVENTS_LIMIT_COUNT):
             if number == self._bell:
                 os.eventfd_read(number)
-                if self._committer is not None:
-                    self._committer.hear()
                 continue
             connection = connections.get(number)
             if connection is not None:

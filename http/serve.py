@@ -373,14 +373,12 @@ class Server:
         return self.api.readiness is Readiness.STOPPING
 
     async def _start_lanes(self, nursery: trio.Nursery) -> None:
-        """Each port has a lane of its own; the API's hears what has become durable."""
+        """Make a lane for each port."""
         if not self.settings.hot_lane:
             return
         tables = (("lane", API_ENDPOINTS), ("poll_lane", POLL_ENDPOINTS))
         for door, (name, endpoints) in zip(self.doors, tables, strict=False):
             lane = Lane(self.api, self.shards, endpoints, door.listener.limits)
-            if door is self.doors[0]:
-                lane.hear_log(self.shards.committer)
             self.api.metrics.add_source(name, lane.statistics)
             await nursery.start(lane.run)
             door.listener.lane = lane

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 import trio
 
@@ -19,6 +19,9 @@ from troth.persistence.log import Log, LogRecord
 from troth.persistence.writer import Writer
 
 from .errors import StorageFailed
+
+_RINGS_COUNT: Final = 4096
+"""How many rings are heard at once; more are heard next."""
 
 
 class BatchWriter(Protocol):
@@ -61,12 +64,11 @@ class DirectWriter:
 
 @final
 class ThreadWriter:
-    """The real writer as the event loop sees it: a thread, and a bell (an eventfd) that it rings.
+    """The real writer as the event loop sees it: a thread, and a pipe that it rings.
 
     Whatever the thread has to say is one attribute, written there and read here, so a ring is all
     that must come across: half the cost of trio's own way to call from another thread, and no
-    queue in between that could grow. If somebody answers the committer's bell, it is that one;
-    else there is a task that does.
+    queue in between that could grow.
     """
 
     def __init__(self, log: Log, committer: "Committer") -> None:
@@ -74,14 +76,11 @@ class ThreadWriter:
         self._committer = committer
         self._durable_position = committer.durable_position
         self._failure: PersistenceError | None = None
+        self._listens_on, self._rings_on = os.pipe()
+        os.set_blocking(self._listens_on, False)
+        os.set_blocking(self._rings_on, False)
         self._writer = Writer(log, self._note_durable, self._note_failure)
-        committer.hear = self._report
-        if committer.bell is None:
-            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            trio.lowlevel.spawn_system_task(self._listen)
-        else:
-            # One of our own: the thread may ring when whoever answers it is gone.
-            self._bell = os.dup(committer.bell)
+        trio.lowlevel.spawn_system_task(self._listen)
         self._writer.start()
 
     def submit(self, batch: list[LogRecord]) -> None:
@@ -91,8 +90,9 @@ class ThreadWriter:
         # Joining the thread takes as long as the last sync.
         await trio.to_thread.run_sync(self._writer.close)
         self._report()
-        trio.lowlevel.notify_closing(self._bell)
-        os.close(self._bell)
+        trio.lowlevel.notify_closing(self._listens_on)
+        os.close(self._listens_on)
+        os.close(self._rings_on)
 
     # In the thread
 
@@ -105,15 +105,16 @@ class ThreadWriter:
         self._ring()
 
     def _ring(self) -> None:
-        os.eventfd_write(self._bell, 1)
+        with contextlib.suppress(BlockingIOError):  # full of rings that will be heard
+            os.write(self._rings_on, b"!")
 
     # In the event loop
 
     async def _listen(self) -> None:
         with contextlib.suppress(trio.ClosedResourceError):
             while True:
-                await trio.lowlevel.wait_readable(self._bell)
-                os.eventfd_read(self._bell)
+                await trio.lowlevel.wait_readable(self._listens_on)
+                os.read(self._listens_on, _RINGS_COUNT)
                 self._report()
 
     def _report(self) -> None:
@@ -122,10 +123,6 @@ class ThreadWriter:
         self._committer.durable(self._durable_position)
         if failure is not None:
             self._committer.fail(failure)
-
-
-def _hear_nothing() -> None:
-    """What there is to hear of a writer without a thread."""
 
 
 @final
@@ -142,9 +139,6 @@ class Committer:
         self.failed = trio.Event()
         # While this is set, whoever set it calls `flush` before anybody waits for anything.
         self.is_flushed_by_caller = False
-        # An eventfd that a writer's thread may ring; whoever answers it calls `hear` then.
-        self.bell: int | None = None
-        self.hear: Callable[[], None] = _hear_nothing
         self._on_durable = on_durable
         self._pending: list[LogRecord] = []
         self._pending_bytes = 0

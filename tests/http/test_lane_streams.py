@@ -15,13 +15,13 @@ from trio.testing import MockClock
 from tests.helpers.server import ServerProcess
 from tests.http.test_lane import FAR_MS, lane_numbers, port_of, request, running, same
 from tests.shards.test_polls import Listener, Text, make
+from troth.core.catalog import Account, Token
 from troth.http.attempts import Attempts
-from troth.http.credentials import Directory
+from troth.http.credentials import Directory, digest_of, new_secret
 from troth.http.lane_connection import LaneConnection
 from troth.http.lane_exchange import Exchange
 from troth.http.lane_parsing import NotServedError, Parsed, Parser
 from troth.http.lane_streams import LaneStream
-from troth.http.principals import Principal, PrincipalKind
 from troth.http.requests import ReadyStream
 from troth.http.streams import CONNECTED, KEEP_ALIVE, PollStream, limited
 from troth.shards.polls import PollConnection, Polls
@@ -154,7 +154,11 @@ async def test_a_comment_comes_when_nothing_else_did(
 async def test_a_stream_is_due_when_its_token_has_expired_and_ends() -> None:
     now_ms = 0
     directory = Directory({}, Attempts(10, lambda: now_ms), lambda: now_ms)
-    principal = Principal(PrincipalKind.TOKEN, frozenset(), expires_on=50)
+    directory.put(Account("a", 1, 0, "billing"))
+    secret = new_secret()
+    directory.put(Token("t", 1, 0, "a", digest_of(secret), (), expires_on=50))
+    principal = directory.bearer(secret)
+    assert principal is not None
     polls, listener = make()
     stream = limited(PollStream(polls.connect("g", "a"), KEEP_ALIVE_MS), directory, principal)
     assert isinstance(stream, ReadyStream)
