@@ -3,8 +3,8 @@
 Handlers see nothing else: no Quart, no ASGI, no sockets. A response has either a body or a stream.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -48,6 +48,23 @@ class ChunkStream(Protocol):
 
     def close(self) -> None:
         """Give everything up. Called exactly once, whatever happened."""
+        ...
+
+
+@runtime_checkable
+class ReadyStream(ChunkStream, Protocol):
+    """A stream for those who must not wait: they are called when there may be something."""
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """Have `action` called whenever `next_now` may have news; it must not call back at once."""
+        ...
+
+    def next_now(self) -> bytes | None:
+        """As `next_chunk`, but without waiting: empty if there is nothing now."""
+        ...
+
+    def is_due(self, now: float) -> bool:
+        """Whether `next_now` has news at this time, though nobody may have been called."""
         ...
 
 
