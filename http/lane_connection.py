@@ -22,6 +22,7 @@ from troth.shards.held import HeldMessages
 from .lane_exchange import Exchange
 from .lane_parsing import NotServedError, Parsed, Parser
 from .lane_streams import LaneStream
+from .requests import Request
 
 PARTIAL_LIMIT_S: Final = 1.0
 _READ_BYTES: Final = 16 * 1024
@@ -68,6 +69,7 @@ class LaneConnection:
         "_lane",
         "_out",
         "_parser",
+        "_request",
         "_stream",
         "_write_since",
         "ended",
@@ -102,6 +104,7 @@ class LaneConnection:
         self._out: memoryview | None = None
         self._held: HeldMessages | None = None
         self._is_busy = False
+        self._request: Request | None = None
         self._is_readable = False
         self._is_hung_up = False
         self._is_at_end = False
@@ -118,6 +121,8 @@ class LaneConnection:
             self._is_readable = True
             if mask & _HANG_UP:
                 self._is_hung_up = True
+                if self._request is not None:
+                    self._request.leave()
                 if self._stream is not None:
                     self.close()
                     return
@@ -206,6 +211,9 @@ class LaneConnection:
                 self.received = self.received[parsed.end :]
                 self.partial_since = self._lane.now
                 self._is_busy = True
+                self._request = exchange.request
+                if self._is_hung_up:
+                    self._request.leave()
                 exchange.run()
                 return True
         except NotServedError:
@@ -245,6 +253,7 @@ class LaneConnection:
     def answered(self, data: bytes, held: HeldMessages) -> None:
         """Write the answer to the request in flight, and go on."""
         self._is_busy = False
+        self._request = None
         self._idle_since = self._lane.now
         if self.is_closed:
             held.release()
@@ -263,6 +272,7 @@ class LaneConnection:
             stream.close()
             self.close()
             return
+        self._request = None
         self._stream = stream
         stream.when_ready(self._work_soon)
         if self._is_stopping:

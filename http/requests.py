@@ -20,7 +20,8 @@ class Request(Struct, eq=False):
 
     `raw_path` and `query` are as they came, without the `?` between them. `headers` has lower-case
     names; of repeated headers it holds the first. The dispatcher sets `endpoint`, for metrics, and
-    `principal`: who has sent the request.
+    `principal`: who has sent the request. A handler that waits for long puts what ends its wait
+    into `on_left`; `is_left` says that the client is gone.
     """
 
     method: str
@@ -33,6 +34,14 @@ class Request(Struct, eq=False):
     id: str = ""
     endpoint: str = "unmatched"
     principal: Principal = ANONYMOUS
+    is_left: bool = False
+    on_left: Callable[[], None] | None = None
+
+    def leave(self) -> None:
+        """Take note that the client is gone: whoever waits for its sake need not wait longer."""
+        self.is_left = True
+        if self.on_left is not None:
+            self.on_left()
 
 
 class ChunkStream(Protocol):
