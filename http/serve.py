@@ -314,6 +314,7 @@ class Server:
             recovery = await trio.to_thread.run_sync(
                 self.shards.recover, self.storage, trio.from_thread.check_cancelled
             )
+            self.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:
                 await nursery.start(self.delivery.run)
                 await nursery.start(self.placement.run)
@@ -326,6 +327,7 @@ class Server:
                 await self.shards.list_entries(Account, None),
                 await self.shards.list_entries(Token, None),
             )
+            self.placement.withhold(self.api.directory.disabled_accounts())
             if self.api.directory.is_open:
                 _refuse_exposed(self.settings)
             self.checkpointer = self.shards.make_checkpointer(
