@@ -207,7 +207,9 @@ class World:
         waiting = [
             work
             for work in placement._works.values()
-            if work.stage is Stage.QUEUED and isinstance(work.need, Requirement)
+            if work.stage is Stage.QUEUED
+            and isinstance(work.need, Requirement)
+            and not placement._withheld.reaches(work.account_id)
         ]
         assert len(waiting) == len(placement._queues)
         free = [node for node in placement.nodes.values() if node.has_room]
