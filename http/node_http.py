@@ -197,9 +197,7 @@ class Client:
                     raise UnreachableError(f"it sent more than {limit_bytes} bytes")
             if not isinstance(event, h11.EndOfMessage):
                 raise UnreachableError("it closed the connection")
-            is_kept = (
-                may_keep and connection.is_reusable() and len(self._idle) < _IDLE_LIMIT_COUNT
-            )
+            is_kept = may_keep and connection.is_reusable() and len(self._idle) < _IDLE_LIMIT_COUNT
         finally:
             if is_kept:
                 self._idle.append(connection)
