@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.limits import PAGE_LIMIT_COUNT
 from troth.core.model import PromiseState
 
@@ -67,7 +68,7 @@ def decode_cursor(cursor: str, kind: str, secret: bytes) -> Search:
         raise refusal
     try:
         search = _decoder.decode(payload)
-    except msgspec.DecodeError as error:
+    except UNREADABLE_JSON as error:
         # The secret outlives the program: another version has signed another form of search.
         raise refusal from error
     if search.kind != kind or not 1 <= search.limit_count <= PAGE_LIMIT_COUNT:

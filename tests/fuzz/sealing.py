@@ -11,6 +11,7 @@ import zlib
 import google_crc32c
 import msgspec
 
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.persistence.frames import (
     FRAME_HEADER_BYTES,
     FRAME_MAGIC,
@@ -73,9 +74,7 @@ def packed_snapshot(content: bytes) -> bytes:
     made = bytearray(start)
     end_offset = 0
     while position + 12 <= len(content):
-        kind, table, zero, items_count, size_bytes = struct.unpack_from(
-            "<BBHII", content, position
-        )
+        kind, table, zero, items_count, size_bytes = struct.unpack_from("<BBHII", content, position)
         position += 12
         block = content[position : position + size_bytes]
         position += len(block)
@@ -102,6 +101,6 @@ def _snapshot_start(content: bytes) -> tuple[bytes, int]:
 def _ended(block: bytes, sha256: str) -> bytes:
     try:
         end = msgspec.json.decode(block, type=SnapshotEnd)
-    except msgspec.DecodeError:
+    except UNREADABLE_JSON:
         return block  # it is to be refused as it is
     return msgspec.json.encode(msgspec.structs.replace(end, sha256=sha256))

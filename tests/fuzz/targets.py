@@ -28,6 +28,7 @@ from tests.node.test_node_parts import frames_read
 from tests.persistence.lives import open_directory, segment_paths
 from tests.persistence.test_damage import written
 from troth.core import addresses, records
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.http import decoding, node_http
 from troth.http.bodies import BodyDecoder
 from troth.http.cursors import decode_cursor, encode_cursor, sign_payload
@@ -106,7 +107,7 @@ def check_receiver(content: bytes) -> bool:
     routed = addresses.route(text)
     try:
         given = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE_JSON:
         given = text  # no JSON: then it is an address as it stands
     accepted = can_be_sent_to(given)
     return (routed is not None and can_be_sent_to(routed)) or accepted
@@ -226,7 +227,7 @@ def check_record(content: bytes) -> bool:
     """A record of the log: read as what is written again, or refused."""
     try:
         record = records.decode(content)
-    except msgspec.DecodeError:
+    except UNREADABLE_JSON:
         return False
     assert records.decode(records.encode(record)) == record
     return True

@@ -86,7 +86,7 @@ def parse(content: bytes) -> Parsed | None:
 
 def means_the_same_to_h11(content: bytes) -> bool:
     """Whether the lane takes it; what it takes, h11 must take too, with the same meaning."""
-    parsed = parse(content)
+    parsed = parse(content) if content else None  # the lane asks when there is something
     if parsed is None:
         return False
     connection = h11.Connection(h11.SERVER)

@@ -63,6 +63,24 @@ def test_no_bytes_break_the_reader(content: bytes) -> None:
     assert content.startswith(b"".join(frames.frame(*one) for one in read or []))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"type":"V\xff","message":""}',
+        b'{"type":"V","message":"m","more":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'["V","m"]',
+        b"",
+    ],
+)
+def test_an_error_that_a_function_has_made_up_breaks_its_channel_and_nothing_else(
+    content: bytes,
+) -> None:
+    with pytest.raises(BrokenChannelError):
+        frames.error_of(content)
+    with pytest.raises(BrokenChannelError):
+        frames.response(len(content).to_bytes(4, "big") + content + b"body")
+
+
 def result(meta: object, body: bytes = b"") -> frames.Response:
     """What becomes of a result frame."""
     described = json.dumps(meta).encode()
