@@ -50,7 +50,7 @@ simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 MI
 differ: $(DEVELOP_READY) ## Hold the server against the specification's model: SEED=0 RUNS=20 STEPS=300
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
 
-mutate: $(DEVELOP_READY) ## Plant every known fault and see which test notices (six minutes)
+mutate: $(DEVELOP_READY) ## Plant every known fault and see which test notices (twelve minutes)
 	@$(BIN)/python -m tests.mutation $(ARGS)
 
 fuzz: $(DEVELOP_READY) ## Feed the parsers what is nearly right, each so long: SEED=0 MINUTES=1

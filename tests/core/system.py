@@ -503,7 +503,9 @@ class System:
         states = self.states
         for number, record in enumerate(step.records):
             event = EVENT_OF_RECORD.get(type(record))
-            if isinstance(record, r.TaskReleased):
+            if isinstance(command, c.HeartbeatTasks) and event is TaskEvent.CLAIM:
+                event = None  # some of a process's tasks are renewed by claiming them again
+            elif isinstance(record, r.TaskReleased):
                 is_drop = isinstance(command, c.DropTask) and step.reply.code is Code.CREATED
                 is_last = number == len(step.records) - 1
                 event = TaskEvent.DROP if is_drop and is_last else TaskEvent.EXPIRE

@@ -135,6 +135,14 @@ def test_a_digest_notices_every_kind_of_change(change: str) -> None:
         verify(store)
 
 
+def test_a_digest_that_is_none_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = MemoryStore().snapshot()
+    monkeypatch.setattr(type(snapshot), "get", lambda *_: b"short")
+
+    with pytest.raises(CheckpointDamaged, match="the digest of a is not one"):
+        digests.read(snapshot, "a")
+
+
 def test_verifying_pauses_and_can_be_ended() -> None:
     """`pause` comes after each slice, and what it raises ends the reading."""
     store = MemoryStore()

@@ -1,5 +1,6 @@
 """Snapshots of running shards, by request and by schedule, the archive, and what restores."""
 
+import errno
 import os
 import random
 import shutil
@@ -19,6 +20,8 @@ from troth.persistence.restoring import Until, restore
 from troth.persistence.segments import Segment
 from troth.persistence.snapshot_file import SnapshotError
 from troth.persistence.snapshots import inspect, list_directory, verify
+from troth.shards import snapshotter
+from troth.shards.clock import SystemClock
 from troth.shards.snapshotter import OPEN_LIMIT_COUNT, OpenSnapshot, TooManySnapshots
 
 
@@ -353,3 +356,74 @@ def test_copies_are_removed_when_they_are_old_and_never_overwritten(tmp_path: Pa
     assert again.store(str(log), [Segment(9, 100)]) is None
     assert (again.path / f"{9:020d}.log").read_bytes() == b"c" * 100
     assert (again.path / f"{9:020d}.log.superseded-1").read_bytes() == b"b" * 100
+    # And once more: what was set aside stays too.
+    (log / f"{9:020d}.log").write_bytes(b"d" * 100)
+    third = Archive(tmp_path / "archive", b"i" * 16, 1000)
+    assert third.store(str(log), [Segment(9, 100)]) is None
+    assert (third.path / f"{9:020d}.log.superseded-1").read_bytes() == b"b" * 100
+    assert (third.path / f"{9:020d}.log.superseded-2").read_bytes() == b"c" * 100
+
+
+def test_a_copy_that_cannot_be_finished_leaves_nothing_and_is_made_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    (log / f"{1:020d}.log").write_bytes(b"a" * 100)
+    archive = Archive(tmp_path / "archive", b"i" * 16, 1000)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        error = archive.store(str(log), [Segment(1, 100)])
+    assert error is not None
+    assert not archive.has(Segment(1, 100))
+    assert archive.statistics().failing
+    assert not archive.path.exists() or os.listdir(archive.path) == []
+
+    assert archive.store(str(log), [Segment(1, 100)]) is None
+    assert archive.has(Segment(1, 100))
+    assert not archive.statistics().failing
+    assert archive.statistics().failures_total_count == 1
+    assert (archive.path / f"{1:020d}.log").read_bytes() == b"a" * 100
+
+
+async def test_that_the_log_cannot_be_archived_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server goes on, tries again, and does not fill its own log with it."""
+    monkeypatch.setattr(snapshotter, "ARCHIVE_INTERVAL_MS", 0)
+    tried_five_times = trio.Event()
+    tries_count = 0
+
+    class FailingStorage:
+        def archive_statistics(self) -> object:
+            return object()
+
+        def archive(self, _now_ms: int) -> None:
+            nonlocal tries_count
+            tries_count += 1
+            if tries_count == 5:
+                trio.from_thread.run_sync(tried_five_times.set)
+            elif tries_count != 3:
+                raise OSError(errno.EROFS, "read-only file system")
+
+    async def nothing() -> None:
+        raise AssertionError("nobody has asked for a checkpoint")
+
+    archiving = snapshotter.Snapshotter(
+        FailingStorage(),  # type: ignore[arg-type]  # all that is used here
+        nothing,
+        SystemClock(),
+        directory=None,
+        schedule=None,
+        keep_count=1,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(archiving.run)
+        await tried_five_times.wait()
+        nursery.cancel_scope.cancel()
+
+    assert capsys.readouterr().out.count("cannot be archived") == 2  # good in between
