@@ -213,6 +213,12 @@ def cut_power_while_writing(world: World, server: Server, random: Random) -> Non
     world.files.crash_before_operation = world.files.operations_count + random.randint(1, 6)
 
 
+def cut_power_within_a_batch(world: World, server: Server, random: Random) -> None:
+    """When one shard's records are on disk and another's, which rest on them, are not."""
+    if server.writer is not None:
+        server.writer.is_to_lose_power_within_a_batch = True
+
+
 def kill(world: World, server: Server, random: Random) -> None:
     """The process goes, the machine stays."""
     server.kill()
@@ -244,6 +250,7 @@ def change_pace(world: World, server: Server, random: Random) -> None:
 FAULTS: tuple[Fault, ...] = (
     cut_power,
     cut_power_while_writing,
+    cut_power_within_a_batch,
     kill,
     fail_disk,
     stop,
