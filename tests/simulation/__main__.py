@@ -1,4 +1,10 @@
-"""`python -m tests.simulation --seed N --runs M`: simulate the server with M seeds from N on."""
+"""`python -m tests.simulation --seed N --runs M --steps K`: simulate the server with M seeds.
+
+    make simulate SEED=7 STEPS=2000
+
+prints a line for each seed and, in the end, what they amount to. For a run that fails it prints the
+smallest one that fails in the same way, and how to run that again.
+"""
 
 import argparse
 import logging
@@ -7,31 +13,49 @@ import time
 
 import structlog
 
+from .plan import STEPS_COUNT, plan_of
+from .shrinking import shrink
 from .simulation import SimulationFailed, simulate
+from .totals import Totals
 
 
 def main() -> int:
     """Run; 1 if a seed failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="the first seed (0)")
-    parser.add_argument("--runs", type=int, default=10, help="how many seeds (10)")
-    parser.add_argument(
-        "--no-reboot",
-        action="store_true",
-        help="after a disk failure start again on the same machine, without losing its cache",
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--seed", type=int, default=0, help="the first seed (0)")
+    parser.add_argument("--runs", type=int, default=1, help="how many seeds (1)")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS_COUNT, help=f"requests of each run ({STEPS_COUNT})"
+    )
+    parser.add_argument(
+        "--without",
+        default="",
+        help="faults, occurrences of faults and kinds of clients to leave out, with commas between",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no line for a run that is right")
+    parser.add_argument("--no-shrinking", action="store_true", help="show a failure as it is")
     arguments = parser.parse_args()
     # The server's warnings about the faults that are injected would hide the outcomes.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    without = frozenset(filter(None, arguments.without.split(",")))
+    totals = Totals()
     failed: list[int] = []
+    started_s = time.monotonic()
     for seed in range(arguments.seed, arguments.seed + arguments.runs):
-        started = time.monotonic()
         try:
-            outcome = simulate(seed, reboots_after_disk_failure=not arguments.no_reboot)
-            print(f"{outcome} ({time.monotonic() - started:.1f} s)", flush=True)
+            outcome = simulate(plan_of(seed, arguments.steps, without))
         except SimulationFailed as failure:
             failed.append(seed)
-            print(failure, flush=True)
+            print(failure if arguments.no_shrinking else shrink(failure), flush=True)
+            continue
+        totals.add(outcome)
+        if not arguments.quiet:
+            print(outcome, flush=True)
+    print(totals.report(time.monotonic() - started_s))
     if failed:
         print(f"failed seeds: {failed}", file=sys.stderr)
     return 1 if failed else 0

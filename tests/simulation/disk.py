@@ -1,19 +1,22 @@
-"""The log's writer in simulated time: a trio task instead of a thread, with a seeded delay.
+"""The log's writer and the store of checkpoints, in simulated time.
 
-It may write what the shards submitted together in several frames, cut anywhere: the state must be
-right after every prefix of the log, whatever happens to share a batch today.
+The writer is a trio task instead of a thread, with a seeded delay. It may write what the shards
+submitted together in several frames, cut anywhere: the state must be right after every prefix of
+the log, whatever happens to share a batch today.
 """
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
 
 import trio
 
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import CheckpointFailure, LogFailure
 from troth.persistence.log import LogRecord
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash
+from troth.persistence.store import MemorySnapshot, MemoryStore, Write
 from troth.shards.committer import Committer
 
 
@@ -117,3 +120,41 @@ class SimulatedWriter:
         self._waiting.clear()
         if joined:
             self._do(partial(self._log.append, joined, self._log.next_sequence))
+
+
+class SimulatedStore:
+    """A store of checkpoints whose next commit may go wrong; it outlives the server's lives."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryStore()
+        self.lost_power: Callable[[], None] = lambda: None
+        self.next_fault: str | None = None
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """See Store."""
+        fault, self.next_fault = self.next_fault, None
+        if fault == "checkpoint_fails":
+            self.memory.fail_next = True
+        if fault == "power_cut before":
+            self.lost_power()
+            raise SimulatedCrash
+        self.memory.commit(writes)
+        if fault == "power_cut after":
+            self.lost_power()
+            raise SimulatedCrash
+        if fault == "checkpoint_done_but_failed":
+            raise CheckpointFailure("memory", "cannot be written", OSError(errno.EIO, "asked to"))
+
+    def snapshot(self) -> MemorySnapshot:
+        """See Store."""
+        return self.memory.snapshot()
+
+    def release_memory(self) -> None:
+        """See Store."""
+
+    def size_bytes(self) -> int:
+        """See Store."""
+        return self.memory.size_bytes()
+
+    def close(self) -> None:
+        """See Store."""

@@ -5,17 +5,12 @@ A checker after Wing and Gong with Lowe's memory of configurations, in the shape
 for an order in which a concurrent history could have happened. An operation without an answer may
 take effect at any moment after its call, or never.
 
-`PromiseModel` is written from the API's specification and shares no code with the server.
+The models of promises, tasks and locks are in `linear_models.py`.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
-
-from troth.core.codes import Code
-from troth.core.commands import Command, CompletePromise, CreatePromise, ReadPromise
-from troth.core.model import PromiseState
-from troth.core.replies import Reply
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -95,73 +90,3 @@ def _next_places(operations: Sequence[Operation[Input, Output]], done: int) -> l
     waiting = [place for place in range(len(operations)) if not done >> place & 1]
     first_return = min(operations[place].returned for place in waiting)
     return [place for place in waiting if operations[place].called <= first_return]
-
-
-@dataclass(frozen=True)
-class Known:
-    """A promise as the model knows it."""
-
-    state: PromiseState
-    create_key: str | None
-    complete_key: str | None = None
-    data: str | None = None
-
-
-_REFUSALS = {
-    PromiseState.RESOLVED: Code.PROMISE_RESOLVED,
-    PromiseState.REJECTED: Code.PROMISE_REJECTED,
-    PromiseState.REJECTED_CANCELED: Code.PROMISE_CANCELED,
-}
-
-
-class PromiseModel:
-    """A promise that nobody lets time out: created once, completed once."""
-
-    def partition(self, operation: Operation[Command, Reply]) -> Hashable:
-        command = operation.input
-        assert isinstance(command, CreatePromise | CompletePromise | ReadPromise)
-        return command.id
-
-    def initial(self) -> Known | None:
-        return None
-
-    def equal(self, left: Known | None, right: Known | None) -> bool:
-        return left == right
-
-    def step(
-        self,
-        state: Known | None,
-        input: Command,  # noqa: A002
-        output: Reply | None,
-    ) -> tuple[bool, Known | None]:
-        code, after = self._expected(state, input)
-        if output is None:
-            return True, after
-        if output.code is not code:
-            return False, state
-        if code.status >= 300 or after is None:
-            return True, after
-        shown = output.promise
-        right = shown is not None and (shown.state, shown.value.data) == (after.state, after.data)
-        return right, after
-
-    def _expected(self, state: Known | None, command: Command) -> tuple[Code, Known | None]:
-        if isinstance(command, CreatePromise):
-            if state is None:
-                return Code.CREATED, Known(PromiseState.PENDING, command.idempotency_key)
-            matches = state.create_key is not None and state.create_key == command.idempotency_key
-            pending = state.state is PromiseState.PENDING
-            allowed = matches and (pending or not command.strict)
-            return (Code.OK if allowed else Code.PROMISE_EXISTS), state
-        if state is None:
-            return Code.PROMISE_NOT_FOUND, None
-        if isinstance(command, ReadPromise):
-            return Code.OK, state
-        assert isinstance(command, CompletePromise)
-        if state.state is PromiseState.PENDING:
-            return Code.CREATED, Known(
-                command.state, state.create_key, command.idempotency_key, command.value.data
-            )
-        matches = state.complete_key is not None and state.complete_key == command.idempotency_key
-        allowed = matches and (not command.strict or state.state is command.state)
-        return (Code.OK if allowed else _REFUSALS[state.state]), state

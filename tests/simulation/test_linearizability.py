@@ -1,20 +1,33 @@
 """What several clients see at the same time is what one after the other could have seen."""
 
-from itertools import count
+from contextlib import suppress
 from random import Random
+from typing import Any
 
 import pytest
 import trio
 
 from troth.core.codes import Code
-from troth.core.commands import Command, CompletePromise, CreatePromise, ReadPromise
-from troth.core.model import Promise, PromiseState, Value
-from troth.core.replies import Reply
+from troth.core.commands import (
+    AcquireLock,
+    ClaimTask,
+    Command,
+    CompletePromise,
+    CompleteTask,
+    CreatePromise,
+    ReadPromise,
+    ReleaseLock,
+)
+from troth.core.model import Lock, Promise, PromiseState, TaskKind, Value
+from troth.core.replies import Claimed, Reply
 
 from .checks import check_recovered
-from .linearizability import Operation, PromiseModel, check
+from .linear_models import LockModel, LockOperation, PromiseModel, TaskModel, TimedLock
+from .linearizability import Operation, check
+from .plan import Plan
 from .server import Unreachable
 from .simulation import run_deterministically
+from .trouble import make_trouble
 from .workers import FAR_MS
 from .world import World
 
@@ -26,41 +39,35 @@ History = list[Operation[Command, Reply]]
 
 def record(seed: int, *, clients_count: int = 5, requests_count: int = 20) -> History:
     """Let clients work on three promises at the same time while the server keeps crashing."""
-    history: History = []
-    times = count()
-    world = World(seed, check_recovered)
+    world = World(Plan(seed, steps_count=10_000), check_recovered)
 
     async def client(number: int) -> None:
         random = world.random(f"client {number}")
         for request in range(requests_count):
             await trio.sleep(random.expovariate(1 / 0.05))
             await world.server_is_up()
-            command = some_request(random, f"{number}/{request}")
-            called = next(times)
-            try:
-                reply = await world.ask(f"client{number}", command, random)
-            except Unreachable:
-                history.append(Operation(called, command))
-            else:
-                history.append(Operation(called, command, next(times), reply))
+            with suppress(Unreachable):
+                command = some_request(random, f"{number}/{request}")
+                await world.ask(f"client{number}", command, random)
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
+            world.nursery = nursery
             nursery.start_soon(world.run_server)
             await world.server_is_up()
-            nursery.start_soon(world.make_trouble, 1000, 0.5)
+            nursery.start_soon(make_trouble, world, 0.5)
             async with trio.open_nursery() as clients:
                 for number in range(clients_count):
                     clients.start_soon(client, number)
             nursery.cancel_scope.cancel()
 
-    run_deterministically(seed, main)
-    return history
+    run_deterministically(seed, main, instruments=[world.steps])
+    return world.history.promises
 
 
 def some_request(random: Random, name: str) -> Command:
     """A request on one of three promises; keys and `strict` are such that they often meet."""
-    identifier = random.choice("abc")
+    identifier = f"race/{random.choice('abc')}"
     key = random.choice((None, "one", "two"))
     strict = random.random() < 0.3
     kind = random.random()
@@ -161,6 +168,12 @@ BROKEN: dict[str, History] = {
         Operation(2, complete("x"), 4, completed("x")),
         Operation(3, complete("y"), 5, completed("y")),
     ],
+    "a lost write": [
+        Operation(0, CREATE, 1, MADE),
+        Operation(2, complete("x"), 3, completed("x")),
+        Operation(4, complete("y"), 5, completed("y")),
+        Operation(6, READ, 7, seen("y")),
+    ],
     "forgotten": [
         Operation(0, CREATE, 1, MADE),
         Operation(2, READ, 3, Reply(Code.PROMISE_NOT_FOUND)),
@@ -239,3 +252,134 @@ def test_objects_are_judged_one_by_one() -> None:
     ]
 
     assert check(PromiseModel(), BROKEN["made twice"] + other) == ["p"]
+
+
+# Locks
+
+TTL_MS = 10
+
+
+def acquire(called: float, returned: float, who: str, until_ms: int | None) -> LockOperation:
+    """Between 100 ms and 200 ms of the server's time; without `until_ms` it is refused."""
+    timed = TimedLock(AcquireLock("lock", who, who, TTL_MS), 100, 200)
+    if until_ms is None:
+        return Operation(called, timed, returned, Reply(Code.LOCK_HELD))
+    lock = Lock("lock", who, who, TTL_MS, until_ms)
+    return Operation(called, timed, returned, Reply(Code.CREATED, lock=lock))
+
+
+def release(called: float, returned: float, who: str, code: Code) -> LockOperation:
+    timed = TimedLock(ReleaseLock("lock", who), 100, 105)
+    return Operation(called, timed, returned, Reply(code))
+
+
+LOST_ACQUIRE = Operation[TimedLock, Reply](0, TimedLock(AcquireLock("lock", "a", "a", 10), 0, 0))
+
+BROKEN_LOCKS: dict[str, list[LockOperation]] = {
+    "held by two": [acquire(0, 1, "a", 160), acquire(2, 3, "b", 165)],
+    "held by two, asked at the same time": [acquire(0, 3, "a", 160), acquire(1, 2, "b", 165)],
+    "refused although it was given back": [
+        acquire(0, 1, "a", 160),
+        release(2, 3, "a", Code.NO_CONTENT),
+        acquire(4, 5, "b", None),
+    ],
+    "refused although nobody ever held it": [acquire(0, 1, "b", None)],
+    "refused although its time was over": [acquire(0, 1, "a", 99), acquire(2, 3, "b", None)],
+    "given back twice": [
+        acquire(0, 1, "a", 160),
+        release(2, 3, "a", Code.NO_CONTENT),
+        release(4, 5, "a", Code.NO_CONTENT),
+    ],
+    "lost before its time": [
+        acquire(0, 1, "a", 160),
+        release(2, 3, "a", Code.LOCK_NOT_FOUND),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_LOCKS)
+def test_a_broken_history_of_a_lock_is_rejected(name: str) -> None:
+    assert check(LockModel(), BROKEN_LOCKS[name]) == ["lock"]
+
+
+SOUND_LOCKS: dict[str, list[LockOperation]] = {
+    "one after the other": [
+        acquire(0, 1, "a", 160),
+        acquire(2, 3, "b", None),
+        release(4, 5, "a", Code.NO_CONTENT),
+        acquire(6, 7, "b", 165),
+    ],
+    "its time is over": [acquire(0, 1, "a", 150), acquire(2, 3, "b", 160)],
+    "renewed": [acquire(0, 1, "a", 150), acquire(2, 3, "a", 155)],
+    "refused for one whose answer was lost": [LOST_ACQUIRE, acquire(1, 2, "b", None)],
+    "taken after one whose answer was lost": [LOST_ACQUIRE, acquire(1, 2, "b", 160)],
+}
+
+
+@pytest.mark.parametrize("name", SOUND_LOCKS)
+def test_a_sound_history_of_a_lock_is_accepted(name: str) -> None:
+    assert check(LockModel(), SOUND_LOCKS[name]) == []
+
+
+# Tasks
+
+TASK = "__invoke:root"
+GRANTED = Reply(Code.CREATED, claimed=Claimed(TaskKind.INVOKE, "root", "root"))
+DONE = Reply(Code.CREATED)
+
+
+def claim(called: float, returned: float, counter: int, reply: Reply | None) -> Any:
+    return Operation(called, ClaimTask(TASK, counter, "p", 10), returned, reply)
+
+
+def finish(called: float, returned: float, counter: int, reply: Reply | None) -> Any:
+    return Operation(called, CompleteTask(TASK, counter), returned, reply)
+
+
+BROKEN_TASKS: dict[str, list[Any]] = {
+    "a double claim": [claim(0, 1, 1, GRANTED), claim(2, 3, 1, GRANTED)],
+    "a double claim at the same time": [claim(0, 3, 1, GRANTED), claim(1, 2, 1, GRANTED)],
+    "a stale counter": [claim(0, 1, 2, GRANTED), claim(2, 3, 1, GRANTED)],
+    "claimed again when it was done": [
+        claim(0, 1, 1, GRANTED),
+        finish(2, 3, 1, DONE),
+        claim(4, 5, 2, GRANTED),
+    ],
+    "done by who has lost it": [
+        claim(0, 1, 1, GRANTED),
+        claim(2, 3, 2, GRANTED),
+        finish(4, 5, 1, DONE),
+    ],
+    "done by nobody": [finish(0, 1, 1, DONE)],
+    "refused as claimed by nobody": [claim(0, 1, 1, Reply(Code.TASK_CLAIMED))],
+    "claimed after it was seen to be done": [
+        claim(0, 1, 1, Reply(Code.TASK_COMPLETED)),
+        claim(2, 3, 2, GRANTED),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_TASKS)
+def test_a_broken_history_of_a_task_is_rejected(name: str) -> None:
+    assert check(TaskModel(), BROKEN_TASKS[name]) == ["root"]
+
+
+SOUND_TASKS: dict[str, list[Any]] = {
+    "done": [claim(0, 1, 1, GRANTED), finish(2, 3, 1, DONE), finish(4, 5, 1, Reply(Code.OK))],
+    "lost and claimed anew": [
+        claim(0, 1, 1, GRANTED),
+        claim(2, 3, 2, GRANTED),
+        finish(4, 5, 1, Reply(Code.TASK_COUNTER)),
+        finish(6, 7, 2, DONE),
+    ],
+    "claimed without an answer, then done": [
+        claim(0, float("inf"), 1, None),
+        claim(1, 2, 1, Reply(Code.TASK_CLAIMED)),
+        finish(3, 4, 1, DONE),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SOUND_TASKS)
+def test_a_sound_history_of_a_task_is_accepted(name: str) -> None:
+    assert check(TaskModel(), SOUND_TASKS[name]) == []
