@@ -43,7 +43,7 @@ def test_the_server_keeps_its_promises_and_every_fault_happens() -> None:
     assert totals.sums["crashes"] > 80
     assert totals.sums["checkpoints"] > 100
     assert totals.sums["schedule slots"] > 100
-    assert totals.sums["promises deleted by retention"] > 100
+    assert totals.sums["promises deleted by retention"] > 50
     assert totals.sums["function tasks finished"] > 100
 
 
