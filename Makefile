@@ -3,16 +3,19 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEED ?= 0
+RUNS ?= 20
+STEPS ?= 300
 
 BIN := .venv/bin
 SERVE_READY := .venv/.ready-to-serve
 DEVELOP_READY := .venv/.ready-to-develop
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint fmt types cover
+.PHONY: help serve test lint fmt types cover simulate differ mutate prove
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Arguments are handed on: make serve ARGS="--in-memory", make test ARGS="-k name".'
 
 serve: $(SERVE_READY) ## Start the server
@@ -34,6 +37,23 @@ types: $(DEVELOP_READY) ## Check types
 
 cover: $(DEVELOP_READY) ## Run all tests and show which lines they miss
 	@$(BIN)/python -m pytest -q --cov=troth --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+
+simulate: STEPS = 800
+simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 STEPS=800
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
+
+differ: $(DEVELOP_READY) ## Hold the server against the specification's model: SEED=0 RUNS=20 STEPS=300
+	@$(BIN)/python -m tests.model --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
+
+mutate: $(DEVELOP_READY) ## Plant every known fault and see which test notices (six minutes)
+	@$(BIN)/python -m tests.mutation $(ARGS)
+
+# Each part says its seeds; make prove SEED=1000 runs others.
+prove: $(DEVELOP_READY) ## Run all proofs long (half an hour): SEED=0
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --steps 2000 --quiet
+	@$(BIN)/python -m tests.model --seed $(SEED) --runs 300 --steps 500
+	@$(BIN)/python -m tests.proofs.kill --rounds 20 --seed $(SEED)
+	@$(BIN)/python -m tests.mutation
 
 # The package itself is installed in place, so only a changed pyproject.toml needs another install.
 $(SERVE_READY): pyproject.toml

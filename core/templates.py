@@ -6,7 +6,8 @@ templates.
 
 import re
 
-_PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+# The blanks are taken off afterwards: in the pattern they could be divided in too many ways.
+_PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAMES = (".id", ".timestamp")
 _ALLOWED = "allowed are {{.id}} and {{.timestamp}}"
 
@@ -14,7 +15,7 @@ _ALLOWED = "allowed are {{.id}} and {{.timestamp}}"
 def check(template: str) -> str | None:
     """Say what is wrong with a template; None if nothing is."""
     for match in _PLACEHOLDER.finditer(template):
-        if match[1] not in _NAMES:
+        if match[1].strip() not in _NAMES:
             return (
                 f"unknown placeholder {match[0]!r}; allowed are {{{{.id}}}} and {{{{.timestamp}}}}"
             )
@@ -27,7 +28,7 @@ def check(template: str) -> str | None:
 def beginning(template: str, schedule_id: str) -> str:
     """What the promise ids of all runs of a schedule begin with, as far as it is certain."""
     for match in _PLACEHOLDER.finditer(template):
-        if match[1] != ".id":
+        if match[1].strip() != ".id":
             template = template[: match.start()]
             break
     return expand(template, schedule_id, 0)
@@ -36,4 +37,4 @@ def beginning(template: str, schedule_id: str) -> str:
 def expand(template: str, schedule_id: str, timestamp_ms: int) -> str:
     """The promise id for the run of a schedule at `timestamp_ms`."""
     values = {".id": schedule_id, ".timestamp": str(timestamp_ms)}
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1].strip(), match[0]), template)

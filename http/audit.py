@@ -1,6 +1,7 @@
 """The audit log: who changed what about the server itself, from where, and with what outcome.
 
-One JSON object a line in `audit.log` in the data directory, which only the server's user may read.
+One JSON object a line in `audit.log` in the data directory, which only the server's user may read,
+in ASCII: a text that somebody chose neither ends a line nor reaches a terminal that shows the file.
 A line is on disk before the act that it tells of is acknowledged. Beyond `AUDIT_FILE_LIMIT_BYTES`
 the file becomes `audit.log.1`, that one `audit.log.2` and so on; the last is dropped. Secrets never
 come here: not tokens, not passwords, not their digests. It is no part of snapshots.
@@ -71,7 +72,7 @@ class AuditLog:
             "request": request.id,
             **{name: content for name, content in (what or {}).items() if content is not None},
         }
-        line = json.dumps(entry, ensure_ascii=False)
+        line = json.dumps(entry)
         async with self._one_at_a_time:
             if self._path is None:
                 self._recent.append(line)
@@ -158,7 +159,7 @@ class AuditLog:
                 text = name.read_text(encoding="utf-8", errors="replace")
             except FileNotFoundError:
                 break
-            found = [*text.splitlines(), *found][-limit_count:]
+            found = [*text.split("\n")[:-1], *found][-limit_count:]
             if len(found) == limit_count:
                 break
         return found

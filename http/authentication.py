@@ -15,15 +15,19 @@ from one address: see `attempts.py`.
 
 import base64
 import binascii
+import contextlib
 import ipaddress
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
+
+import trio
 
 from troth.core.codes import Code
 
 from .api import Api
 from .credentials import Directory
 from .errors import ApiError
-from .principals import ACCOUNT_SCOPES, ANONYMOUS, LOCAL, Principal
+from .principals import ACCOUNT_SCOPES, ANONYMOUS, LOCAL, Principal, PrincipalKind
 from .requests import Request
 
 if TYPE_CHECKING:
@@ -65,7 +69,34 @@ def _identified(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
         raise ApiError(Code.STARTING)
     if authorization:
         directory.attempts.failed(request.peer)
-    raise ApiError(Code.UNAUTHORIZED, headers=[_CHALLENGE])
+    raise _unauthorized()
+
+
+def _unauthorized() -> ApiError:
+    return ApiError(Code.UNAUTHORIZED, headers=[_CHALLENGE])
+
+
+@contextlib.contextmanager
+def while_let_in(directory: Directory, principal: Principal) -> Iterator[None]:
+    """Wait in the block, for as long as the token that a request came with works.
+
+    When it is revoked, disabled or has expired, the wait is cancelled. Raises ApiError (401) then.
+    """
+    if principal.kind is not PrincipalKind.TOKEN:
+        yield
+        return
+    remaining_ms = directory.remaining_ms(principal)
+    with trio.CancelScope() as scope:
+        if remaining_ms is not None:
+            scope.deadline = trio.current_time() + remaining_ms / 1000
+        forget = directory.watch(principal, scope.cancel)
+        try:
+            yield
+        finally:
+            forget()
+    # It may have stopped working in the very moment in which the wait was over.
+    if scope.cancel_called or directory.remaining_ms(principal) == 0:
+        raise _unauthorized()
 
 
 def _bearer_of(directory: Directory, peer: str | None, authorization: bytes) -> Principal | None:

@@ -55,7 +55,8 @@ _FAILED_STATUS: Final = 1
     type=click.IntRange(1, 1024),
     default=os.cpu_count() or 1,
     metavar="NUMBER",
-    help="Processors a task may demand, and those of a task that demands none  [default: all].",
+    show_default="all",
+    help="Processors a task may demand, and those of a task that demands none.",
 )
 @click.option(
     "--memory",
@@ -130,7 +131,9 @@ def node_command(
     log_level: str,
     log_format: str,
 ) -> None:
-    """Run functions for a server on this machine, until told to stop (Ctrl-C or SIGTERM).
+    """Run functions for a server on this machine.
+
+    It goes on until told to stop, by Ctrl-C or SIGTERM.
 
     Tasks run as processes of their own, with limits, in empty directories; see http/NODE.md for
     what that keeps apart and what it does not. Started by root, tasks run as users of their own,
@@ -138,8 +141,8 @@ def node_command(
 
     \b
     Examples:
-      TROTH_TOKEN=troth_... troth node --server http://10.0.0.1:8001
       troth node --slots 4 --memory 1024 --directory /var/lib/troth-node
+      troth node --server http://10.0.0.1:8001
     """
     # Only here: no other command needs them.
     from .log_output import configure_logging

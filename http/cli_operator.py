@@ -3,7 +3,7 @@
 Such a command proves who runs it with the key in the data directory (`operator_key.py`), which
 goes to servers on this machine only. If no server runs on the directory, the command starts one of
 its own for the one call, so that accounts can be made before the server is ever reachable. With
-`--server`, or credentials, it does as all other commands do.
+`--token` or `--user` on the command line it does as all other commands do.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from troth.persistence.errors import DataDirectoryError, PersistenceError
 from troth.persistence.files import RealFiles
@@ -58,14 +59,22 @@ def operator_command(
             def act(client: Client) -> None:
                 run_session(Session(client, as_json), command, arguments)
 
-            if user is not None or password is not None or token is not None:
-                act(Client(server or DEFAULT_SERVER, user, password, token))
+            def as_all_others(address: str) -> None:
+                act(Client(address, user, password, token))
+
+            # What is in the environment is meant for the commands that act for an account.
+            if _is_given("token") or _is_given("user"):
+                as_all_others(server or DEFAULT_SERVER)
                 return
             settings = _settings(data)
-            if server is not None:
-                act(Client(server, None, None, _key_for(server, settings.data)))
+            if server is None or not _is_given("server"):
+                _at(settings, server, act, as_all_others, may_make=may_make)
+                return
+            key = _key_for(server, settings.data)
+            if key is None:
+                as_all_others(server)
             else:
-                _at(settings, is_named="data" in settings.sources, may_make=may_make, act=act)
+                act(Client(server, None, None, key))
 
         return data_option(connection_options_of(None)(with_session))
 
@@ -103,14 +112,20 @@ def _key(directory: Path) -> str:
 
 
 def _at(
-    settings: Settings, *, is_named: bool, may_make: bool, act: Callable[[Client], None]
+    settings: Settings,
+    server: str | None,
+    act: Callable[[Client], None],
+    as_all_others: Callable[[str], None],
+    *,
+    may_make: bool,
 ) -> None:
     """Do it at the server of a data directory, or with one of our own."""
     directory = settings.data
-    if settings.in_memory or (not directory.exists() and not is_named):
-        act(Client(DEFAULT_SERVER, None, None))
-    elif directory.exists() and _is_served(directory):
-        address = _address(settings)
+    is_there = directory.exists()
+    if settings.in_memory or (not is_there and "data" not in settings.sources):
+        as_all_others(server or DEFAULT_SERVER)
+    elif is_there and _is_served(directory):
+        address = server if server and is_loopback(server) else _address(settings)
         try:
             act(Client(address, None, None, _key(directory)))
         except UnreachableError as error:
@@ -118,12 +133,18 @@ def _at(
                 f"a server has {directory} open, but none answers at {address}. Name its address "
                 "with --server."
             ) from error
-    elif directory.exists() or may_make:
-        if not directory.exists():
+    elif is_there or may_make:
+        if not is_there:
             note(f"making the data directory {directory}")
         _alone(settings, act)
     else:
         raise click.ClickException(f"{directory} does not exist. Name the server's --data.")
+
+
+def _is_given(name: str) -> bool:
+    """Whether an option is on the command line, and not only in the environment."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
 
 
 def _is_served(directory: Path) -> bool:

@@ -204,6 +204,9 @@ class Directory:
 
         Only tokens can stop working.
         """
+        token = self._tokens.get(principal.token_id)
+        if token is None or self.state_of(token) is not TokenState.ACTIVE:
+            stop()  # it has ended since its bearer was let in
         watched = self._watched.setdefault(principal.token_id, set())
         watched.add(stop)
 

@@ -30,6 +30,7 @@ from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 
 from .api import Api, shards_error
+from .authentication import while_let_in
 from .decoding import query_parameters
 from .endpoints import Call, Endpoint, Header, Parameter, RawBody, Success, answer, ask
 from .endpoints import require_account as account_of
@@ -45,8 +46,9 @@ _PAGE_DEFAULT_COUNT: Final = 100
 _JSON_TYPE: Final = re.compile(rb"\s*application/(?:[!#$&^_.+\w-]+\+)?json\s*(?:;.*)?", re.I)
 _ANY_JSON: Final = msgspec.json.Decoder(msgspec.Raw)
 _SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,9})?", re.ASCII)
-# A text, or a comma before a closing bracket.
-_TRAILING_COMMA: Final = re.compile(rb'("(?:[^"\\]|\\.)*")|,(?=[ \t\r\n]*[\]}])', re.DOTALL)
+# A text, or a comma before a closing bracket. A text that does not end is taken to the end of the
+# body, and nothing is given back (`*+`): else each quote in it would be tried as its beginning.
+_TRAILING_COMMA: Final = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|,(?=[ \t\r\n]*[\]}])', re.DOTALL)
 
 
 async def create_task(api: Api, call: Call) -> Response:
@@ -249,7 +251,8 @@ async def read_result(api: Api, call: Call) -> Response:
     with api.endings.expect(task_promise_id(task_id)) as expectation:
         _, execution = found = await _read_own(api, call)
         if execution is not None and wait_s:
-            await expectation.wait(wait_s)
+            with while_let_in(api.directory, call.request.principal):
+                await expectation.wait(wait_s)
             _, execution = found = await _read_own(api, call)
     if execution is not None:
         raise ApiError(Code.RESULT_NOT_READY, headers=[_RETRY_AFTER])

@@ -35,6 +35,7 @@ from .http_connections import (
     NETWORK_ERRORS,
     AddressRefusedError,
     Guard,
+    Pieces,
     exchange,
     is_same_place,
     make_transport,
@@ -223,19 +224,23 @@ class FunctionCalls(Calls):
         raise _UnusableError(f"the function redirects more than {_REDIRECTS_LIMIT_COUNT} times")
 
     async def _body(self, response: httpx.Response) -> bytes:
-        """Read an answer's body. Raises _UnusableError if it is too long."""
+        """Read an answer's body. Raises _UnusableError if it is too long, or in small pieces."""
         parts: list[bytes] = []
         length_bytes = 0
+        pieces, are_too_many = Pieces(), False
         with trio.CancelScope() as scope:
             async for part in response.aiter_raw():
                 parts.append(part)
                 length_bytes += len(part)
-                if length_bytes > self._body_limit_bytes:
+                are_too_many = are_too_many or pieces.are_too_many(part)
+                if length_bytes > self._body_limit_bytes or are_too_many:
                     # Not `break`: cancelling ends the generators below this one in order.
                     scope.cancel()
         if length_bytes > self._body_limit_bytes:
             limit = self._body_limit_bytes
             raise _UnusableError(f"the function's answer is longer than {limit} bytes")
+        if are_too_many:
+            raise _UnusableError("the function's answer comes in too many, too small pieces")
         return b"".join(parts)
 
 

@@ -2,7 +2,11 @@
 
 - Closing a connection ends in time, whatever the other side does.
 - The environment's proxies and .netrc are not looked at; no cookie is kept, nothing decompressed.
-- Answer headers beyond about 100 KB end the exchange (h11's limit).
+- Answer headers beyond about 100 KB end the exchange (h11's limit), and so do interim answers of
+  more than that (`_HEAD_LIMIT_BYTES`).
+- Bytes that cost much to understand, such as a body in pieces of one byte each, are read in small
+  portions (`_Stream`), so that everybody else has to wait for milliseconds only; and a body in too
+  many pieces is not read to its end (`Pieces`).
 - With a guard, only addresses that it allows are connected to. It judges the very addresses that
   are then used, so a name that changes its mind between two look-ups gains nothing.
 - Names that do not resolve keep threads busy for longer than any deadline; those are this module's
@@ -12,7 +16,9 @@
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, final
 
 import httpcore
@@ -24,6 +30,16 @@ _RESOLVER_THREADS_COUNT: Final = 64
 _IDLE_CONNECTIONS_COUNT: Final = 256
 _IDLE_SECONDS: Final = 15.0
 _ADDRESS_SECONDS: Final = 3.0  # then the next of a host's addresses is tried
+_HEAD_LIMIT_BYTES: Final = 128 * 1024
+_PORTION_FIRST_BYTES: Final = 2 * 1024
+_PORTION_MIN_BYTES: Final = 512
+_PORTION_MAX_BYTES: Final = 64 * 1024
+_PORTION_SECONDS: Final = 0.002  # what took longer to understand was too much at once
+_PIECES_FREE_COUNT: Final = 256
+_PIECES_PER_SECOND_COUNT: Final = 100  # so many may be small: somebody writes them as they come
+_PIECE_BYTES: Final = 256
+
+_head_room: ContextVar["_HeadRoom | None"] = ContextVar("_head_room", default=None)
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Guard = Callable[[IpAddress], bool]
@@ -79,12 +95,54 @@ async def exchange(transport: "PoolTransport", request: httpx.Request) -> httpx.
         is_fresh = is_fresh or event.startswith("connection.connect_tcp")
 
     request.extensions["trace"] = trace
+    before = _head_room.set(_HeadRoom())
     try:
         return await transport.handle_async_request(request)
     except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
         if is_fresh:
             raise
+        _head_room.set(_HeadRoom())
         return await transport.handle_async_request(request)
+    finally:
+        _head_room.reset(before)
+
+
+@final
+class _HeadRoom:
+    """How much may still be read before the head of an answer has ended."""
+
+    def __init__(self) -> None:
+        self._left_bytes = _HEAD_LIMIT_BYTES
+
+    def take(self, count: int) -> None:
+        """Use some of it. Raises httpcore.RemoteProtocolError if there was too little."""
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            raise httpcore.RemoteProtocolError("its interim answers do not end")
+
+
+@final
+class Pieces:
+    """Counts the pieces a body comes in: each costs as much as hundreds of bytes do."""
+
+    def __init__(self) -> None:
+        self._begin = trio.current_time()
+        self._count = 0
+        self._length_bytes = 0
+
+    def are_too_many(self, piece: bytes) -> bool:
+        """Take note of the next one; whether it is one too many for so few bytes."""
+        self._count += 1
+        self._length_bytes += len(piece)
+        if self._count <= _PIECES_FREE_COUNT:
+            return False
+        passed_s = trio.current_time() - self._begin
+        allowed_count = (
+            _PIECES_FREE_COUNT
+            + self._length_bytes // _PIECE_BYTES
+            + passed_s * _PIECES_PER_SECOND_COUNT
+        )
+        return self._count > allowed_count
 
 
 def is_same_place(old: httpx.URL, new: httpx.URL) -> bool:
@@ -242,27 +300,42 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 @final
 class _Stream(httpcore.AsyncNetworkStream):
-    """A connection whose closing ends in time.
+    """A connection whose closing ends in time, and that is read as fast as it is understood.
 
     httpcore closes connections shielded from cancellation, and closing TLS writes to the socket: a
     receiver that does not read could hold the send for ever.
+
+    All that one reading has brought is understood without a pause, so the next one brings less if
+    that took long: 64 KB may be 10,000 pieces of a body, or 2,000 interim answers.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
+        self._portion_bytes = _PORTION_FIRST_BYTES
+        self._read_at: float | None = None
 
     async def read(
         self,
         max_bytes: int,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> bytes:
-        return await self._stream.read(max_bytes, timeout)
+        if self._read_at is not None:
+            is_quick = time.perf_counter() - self._read_at < _PORTION_SECONDS
+            wanted_bytes = self._portion_bytes * 2 if is_quick else self._portion_bytes // 4
+            self._portion_bytes = min(max(wanted_bytes, _PORTION_MIN_BYTES), _PORTION_MAX_BYTES)
+        content = await self._stream.read(min(max_bytes, self._portion_bytes), timeout)
+        room = _head_room.get()
+        if room is not None:
+            room.take(len(content))
+        self._read_at = time.perf_counter()
+        return content
 
     async def write(
         self,
         buffer: bytes,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> None:
+        self._read_at = None  # what comes next is another answer
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:

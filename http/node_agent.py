@@ -152,7 +152,7 @@ class Agent:
             "slots": options.slots_count,
             "shared": options.shared,
         }
-        answer = await self._link.client.ask("POST", self._link.path, body)
+        answer = await self._link.client.ask("POST", self._link.path, body, apart=True)
         if not answer.is_success:
             raise answer.refusal()
 

@@ -28,6 +28,7 @@ from .endpoints import (
     require_scope,
 )
 from .errors import ApiError, invalid
+from .function_calls import SERVER_NODE_ID
 from .node_bodies import ChangeNodeBody, RegisterNodeBody
 from .rendering import JsonObject, dump
 from .requests import Response, json_response
@@ -42,6 +43,9 @@ async def register_node(api: Api, call: Call) -> Response:
     node_id = call.path["hash"].lower()
     if not _HASH.fullmatch(node_id):
         raise invalid("path hash", f"given {node_id[:64]!r}; allowed is a UUID with dashes")
+    if node_id == SERVER_NODE_ID:
+        # Whoever had it could report, and end, every account's tasks of HTTP functions.
+        raise invalid("path hash", "is the server's own")
     account_id = require_account(call)
     if body.shared:
         require_scope(call, Scope.ADMIN)
@@ -129,6 +133,8 @@ async def change_node(api: Api, call: Call) -> Response:
     """PATCH /v1/node/{hash}."""
     node_id = call.path["hash"].lower()
     if not call.request.body:
+        # What is not the sender's is not noted: whoever made names up could fill the audit log.
+        _kept_node_of(api, call)
         async with api.audit.act(call.request, "node.restore", node=node_id):
             await _change(api, call, lambda entry: replace(entry, deleted=False))
         return Response(200)
@@ -163,8 +169,16 @@ async def _change(api: Api, call: Call, change: Callable[[Node], Node]) -> None:
 
 def node_of(api: Api, call: Call) -> NodePlace:
     """The node in the path, if it is the sender's. Raises ApiError (404)."""
+    node = _kept_node_of(api, call)
+    if node.entry.deleted:
+        raise ApiError(Code.NODE_NOT_FOUND)
+    return node
+
+
+def _kept_node_of(api: Api, call: Call) -> NodePlace:
+    """As `node_of`, but it may have been deleted."""
     node = api.function_placement.nodes.get(call.path["hash"].lower())
-    if node is None or node.entry.deleted or node.entry.account_id != require_account(call):
+    if node is None or node.entry.account_id != require_account(call):
         raise ApiError(Code.NODE_NOT_FOUND)
     return node
 

@@ -185,7 +185,9 @@ class Execution:
 
     async def _fetch(self, build_id: str) -> bytes:
         path = f"/v1/build/{build_id}/archive"
-        answer = await self._link.client.ask("GET", path, limit_bytes=ARCHIVE_LIMIT_BYTES)
+        answer = await self._link.client.ask(
+            "GET", path, limit_bytes=ARCHIVE_LIMIT_BYTES, apart=True
+        )
         if not answer.is_success:
             raise answer.refusal()
         return answer.body

@@ -3,6 +3,9 @@
 `Client.ask` sends a request and returns the answer, whatever its status; `Client.open_stream` reads
 server-sent events. A connection that has ended while it lay idle is replaced without a word, as
 nothing of the request can have been heard. Everything else is for the caller to try again.
+
+The server has a short way for small requests about tasks, which a connection leaves for good with
+the first request of another kind. So those get connections of their own (`apart`).
 """
 
 import contextlib
@@ -29,6 +32,8 @@ ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
 _IDLE_LIMIT_COUNT: Final = 32
 _EVENT_LIMIT_BYTES: Final = 64 * 1024
+_TOGETHER_LIMIT_BYTES: Final = 128 * 1024
+"""A body above this is sent apart: large ones do not go the server's short way."""
 _SHOWN_TEXT_COUNT: Final = 300
 
 Headers = Sequence[tuple[str, str]]
@@ -142,29 +147,42 @@ class Client:
         *,
         headers: Headers = (),
         limit_bytes: int = ANSWER_LIMIT_BYTES,
+        apart: bool = False,
     ) -> Answer:
-        """Send one request; `body` is bytes, or anything for JSON, or None. Raises Unreachable."""
+        """Send one request; `body` is bytes, or anything for JSON, or None.
+
+        `apart` is for what is not about tasks. Raises UnreachableError.
+        """
         content = b"" if body is None else body if isinstance(body, bytes) else _json(body)
+        apart = apart or len(content) > _TOGETHER_LIMIT_BYTES
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
         all_headers = [*self._headers, ("content-length", str(len(content))), *headers]
         if body is not None:
             all_headers.append(("content-type", kind))
         request = h11.Request(method=method, target=self._prefix + path, headers=all_headers)
         while True:
-            connection = self._idle.pop() if self._idle else None
+            connection = self._idle.pop() if self._idle and not apart else None
             is_kept = connection is not None
             with _failures(), trio.fail_after(ANSWER_TIMEOUT_S):
                 if connection is None:
                     connection = await self._connect()
                 try:
-                    return await self._exchange(connection, request, content, limit_bytes)
+                    return await self._exchange(
+                        connection, request, content, limit_bytes, may_keep=not apart
+                    )
                 except (trio.BrokenResourceError, h11.RemoteProtocolError, UnreachableError):
                     if not is_kept or connection.heard_count:
                         raise
                     # It had ended before it was used again: with another one, then.
 
     async def _exchange(
-        self, connection: _Connection, request: h11.Request, content: bytes, limit_bytes: int
+        self,
+        connection: _Connection,
+        request: h11.Request,
+        content: bytes,
+        limit_bytes: int,
+        *,
+        may_keep: bool,
     ) -> Answer:
         is_kept = False
         try:
@@ -179,7 +197,7 @@ class Client:
                     raise UnreachableError(f"it sent more than {limit_bytes} bytes")
             if not isinstance(event, h11.EndOfMessage):
                 raise UnreachableError("it closed the connection")
-            is_kept = connection.is_reusable() and len(self._idle) < _IDLE_LIMIT_COUNT
+            is_kept = may_keep and connection.is_reusable() and len(self._idle) < _IDLE_LIMIT_COUNT
         finally:
             if is_kept:
                 self._idle.append(connection)

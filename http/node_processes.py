@@ -164,19 +164,20 @@ async def end_tree(first: "subprocess.Popen[bytes]", uid: int | None) -> bool:
 
     Returns when all are gone; False if some are still there after ten seconds (a disk that hangs).
     """
-    kills = 0
     with trio.move_on_after(_END_TIMEOUT_S):
+        is_first_look = True
         while True:
-            freeze_and_kill(first.pid)
-            if uid is not None and kills < 3 and user_has_processes(uid):
-                kills += 1
-                await _kill_user(uid)
-            ended = first.poll() is not None
-            if ended:
+            if first.poll() is None:
+                freeze_and_kill(first.pid)
+            else:
                 forget_child(first.pid)
             end_strays()
-            if ended and not _is_left(uid):
+            if first.poll() is not None and not _is_left(uid):
+                forget_child(first.pid)
                 return True
+            if uid is not None and not is_first_look:
+                await _kill_user(uid)
+            is_first_look = False
             await trio.sleep(_END_INTERVAL_S)
     return False
 

@@ -310,7 +310,18 @@ def warm_up() -> None:
     meta = {"headers": [["a", "b"]], "query": "a=b", "method": "POST", "host": "", "id": ""}
     packed = json.dumps(meta).encode()
     payload = len(packed).to_bytes(LENGTH_BYTES, "big") + packed + b"{}"
-    samples = ("", b"", None, 1, 1.0, True, [], (), {}, {"Body": "", "StatusCode": 200})
+    samples: tuple[object, ...] = (
+        "",
+        b"",
+        None,
+        1,
+        1.0,
+        True,
+        [],
+        (),
+        {},
+        {"Body": "", "StatusCode": 200},
+    )
     # Python specializes what it has run several times, each time for one kind of value.
     for _ in range(WARM_UP_COUNT):
         for sample in samples:

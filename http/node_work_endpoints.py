@@ -4,7 +4,7 @@ A node opens a stream and is told on it what to run. It takes each task on (`ass
 few seconds what it works on (`report`), and posts the result; or gives the task back. Whatever it
 says carries the task's counter: once the task was given out anew, or has ended, the answer is 409
 and the node stops working on it. What becomes of tasks is decided by the shards; where they go, by
-`Placement`.
+`Placement`. A task of an account that the node does not work for is 404, as what does not exist.
 """
 
 import base64
@@ -20,9 +20,11 @@ from troth.core.commands import (
     AssignExecution,
     FinishExecution,
     ReadEntry,
+    ReadExecution,
     ReportExecution,
     ReturnExecution,
 )
+from troth.core.executions import ACCOUNT_TAG
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Promise, PromiseState, Value
 from troth.core.replies import Reply
@@ -148,7 +150,8 @@ async def return_task(api: Api, call: Call) -> Response:
     promise_id, counter = _named(call)
     # Before the shards give it out anew, or this node would be given it at once.
     api.function_placement.returned(node.id, promise_id, counter)
-    await ask(api, call, ReturnExecution(invoke_id(promise_id), counter, node.id))
+    command = ReturnExecution(invoke_id(promise_id), counter, node.id)
+    await _ask_about(api, call, promise_id, command)
     return Response(204)
 
 
@@ -185,12 +188,31 @@ async def _finish(
     if knows:
         placement.ending(promise_id, counter)
     try:
-        return await ask(
-            api, call, FinishExecution(invoke_id(promise_id), counter, node_id, state, value)
-        )
+        command = FinishExecution(invoke_id(promise_id), counter, node_id, state, value)
+        return await _ask_about(api, call, promise_id, command)
     except ApiError:
         if knows:
             placement.ending(promise_id, counter, is_ending=False)
+        raise
+
+
+async def _ask_about(
+    api: Api, call: Call, promise_id: str, command: FinishExecution | ReturnExecution
+) -> Reply:
+    """Ask as `ask` does; but to a node of one account, tasks of another do not exist.
+
+    Whose task it is, is looked up only after a refusal: the shards refuse every node that does not
+    hold it.
+    """
+    try:
+        return await ask(api, call, command)
+    except ApiError:
+        node = node_of(api, call).entry
+        if not node.shared:
+            reply = await ask(api, call, ReadExecution(promise_id))
+            tags = reply.promise.tags if reply.promise is not None else None
+            if (tags or {}).get(ACCOUNT_TAG) != node.account_id:
+                raise ApiError(Code.EXECUTION_NOT_FOUND) from None
         raise
 
 

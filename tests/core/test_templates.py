@@ -1,5 +1,7 @@
 """Promise id templates of schedules (decisions.md 1: as they are, and nothing but two names)."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,3 +65,11 @@ def test_a_template_that_passes_expands_to_a_text_without_its_placeholders(
 def test_what_all_runs_begin_with_is_known(template: str, begins: str) -> None:
     assert templates.beginning(template, "s/1") == begins
     assert templates.expand(template, "s/1", 42).startswith(begins)
+
+
+@pytest.mark.parametrize("template", ["{{" + " " * 4_000, "{{ " * 2_000])
+def test_no_template_takes_long_to_judge(template: str) -> None:
+    begin_s = time.process_time()
+    assert templates.check(template) is not None
+    assert templates.beginning(template, "s/1") == template
+    assert time.process_time() - begin_s < 1

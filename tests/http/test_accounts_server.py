@@ -192,9 +192,17 @@ def test_everything_works_with_the_server_stopped(tmp_path: Path) -> None:
         assert httpx.get(f"{server.url}/promises/a", headers=bearer(token)).status_code == 404
         # It is found to be served; where is another question.
         assert "--server" in troth("account", "list", *place, status=3)
-        listen = {"TROTH_LISTEN": server.url.removeprefix("http://")}
-        assert "billing" in troth("account", "list", *place, environment=listen)
-    troth("account", "disable", "billing", *place)
+        # What is in the environment for other commands does not get in the way of these.
+        for environment in (
+            {"TROTH_LISTEN": server.url.removeprefix("http://"), "TROTH_TOKEN": token},
+            {"TROTH_SERVER": server.url, "TROTH_USER": "x", "TROTH_PASSWORD": "y"},
+        ):
+            assert "billing" in troth("account", "list", *place, environment=environment)
+        refused = troth(
+            *("account", "list", *place, "--server", server.url, "--token", token), status=1
+        )
+        assert str(Code.FORBIDDEN_SCOPE.value) in refused
+    troth("account", "disable", "billing", *place, environment={"TROTH_SERVER": server.url})
     with server:
         assert httpx.get(f"{server.url}/promises/a", headers=bearer(token)).status_code == 401
     troth("account", "enable", "billing", *place)

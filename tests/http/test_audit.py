@@ -84,6 +84,19 @@ async def test_half_a_line_of_a_crash_is_passed_over(tmp_path: Path) -> None:
     assert [entry["act"] for entry in await audit.read(10)] == ["act"]
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r", "\x0b", "\x85", "\u2028", "\u2029", "\x9b2J"])
+async def test_no_text_ends_a_line_or_reaches_a_terminal(tmp_path: Path, ending: str) -> None:
+    """Or an act could be hidden by how it names what it is about."""
+    audit = AuditLog(lambda: NOW_MS, tmp_path)
+    await audit.write(request(), "act", what={"node": f"a{ending}{{}}{ending}b"})
+
+    assert [entry["node"] for entry in await audit.read(10)] == [f"a{ending}{{}}{ending}b"]
+    written = (tmp_path / FILE_NAME).read_bytes()
+    assert written.isascii()
+    assert written.count(b"\n") == 1
+    assert written[:-1].decode().isprintable()
+
+
 async def test_an_act_that_cannot_be_noted_is_not_acknowledged(tmp_path: Path) -> None:
     audit = AuditLog(lambda: NOW_MS, tmp_path / "missing")
     with pytest.raises(ApiError) as refusal:

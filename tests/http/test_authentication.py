@@ -342,3 +342,21 @@ async def test_a_stream_ends_when_its_token_expires(
 
         assert answer.parts == [CONNECTED, *[KEEP_ALIVE] * 3]
         assert trio.current_time() - began == pytest.approx(50)
+
+
+async def test_a_stream_of_a_token_that_has_ended_meanwhile_ends_at_once() -> None:
+    """Between letting somebody in and opening the stream, a handler may wait."""
+    async with running() as world:
+        directory = world.api.directory
+        made = await new_token(world, "promises:write")
+        principal = directory.bearer(made.json["token"])
+        assert principal is not None
+        stopped: list[str] = []
+        directory.watch(principal, lambda: stopped.append("early"))()
+        await world.send(
+            "DELETE", f"/admin/tokens/{made.json['id']}", headers=await operator(world)
+        )
+        directory.watch(principal, lambda: stopped.append("late"))()
+
+        assert stopped == ["late"]
+        assert directory._watched == {}

@@ -18,7 +18,9 @@ from tests.http.function_world import (
     ready_node,
 )
 from tests.http.tenants import tenant
+from troth.core.catalog import TASK_PREFIX
 from troth.core.codes import Code
+from troth.core.model import replace
 from troth.http.settings import Settings
 
 ISSUED = str(NOW_MS // 1000)
@@ -139,6 +141,9 @@ async def test_what_a_function_is_given_has_no_credentials_in_it(autojump_clock:
         (b'{"a" 1}', "application/problem+json", None),
         (b'"\xff"', "application/json", None),
         (b"[" * 100_000, "application/json", None),
+        # Quick to refuse: one that is looked at again from each of its quotes takes hours.
+        (b'"' + b'\\"' * 1_000_000, "application/json", None),
+        (b'["\\', "application/json", None),
     ],
 )
 async def test_a_body_is_judged_only_if_it_is_called_json(
@@ -255,6 +260,58 @@ async def test_a_wait_ends_with_the_task_at_once(autojump_clock: MockClock) -> N
             answer = await customer.send("GET", f"/task/{task_id}/result?wait={wrong}")
             assert (answer.status, answer.wrong_fields) == (400, ["query wait"])
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("way", ["revoked", "disabled", "expired"])
+async def test_a_wait_ends_with_its_token(autojump_clock: MockClock, way: str) -> None:
+    async with functions_running() as world:
+        customer = tenant(world)
+        directory = world.api.directory
+        (token,) = directory.tokens()
+        if way == "expired":
+            directory.put(replace(token, expires_on=NOW_MS + 2_000))
+        task_id = await created(customer, await world.function(customer.account_id))
+        ended: list[tuple[float, int]] = []
+
+        async def wait() -> None:
+            answer = await customer.send("GET", f"/task/{task_id}/result?wait=60")
+            ended.append((trio.current_time() - started, answer.code))
+
+        started = trio.current_time()
+        async with trio.open_nursery() as waits:
+            waits.start_soon(wait)
+            await trio.sleep_until(started + 2)
+            if way == "revoked":
+                directory.put(replace(token, revision=2, revoked_on=NOW_MS))
+            elif way == "disabled":
+                account = directory.account(customer.account_id)
+                assert account is not None
+                directory.put(replace(account, revision=2, disabled=True))
+        ((ended_s, code),) = ended
+        assert code == Code.UNAUTHORIZED
+        assert ended_s == pytest.approx(2.0, abs=0.05)
+
+
+async def test_a_wait_that_ends_together_with_its_token_shows_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with functions_running() as world:
+        customer = tenant(world)
+        task_id = await created(customer, await world.function(customer.account_id))
+        codes: list[int] = []
+
+        async def wait() -> None:
+            codes.append((await customer.send("GET", f"/task/{task_id}/result?wait=60")).code)
+
+        async with trio.open_nursery() as waits:
+            waits.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            # Nothing runs between the two, so the wait finds both.
+            world.api.endings.ended(f"{TASK_PREFIX}{task_id}")
+            account = world.api.directory.account(customer.account_id)
+            assert account is not None
+            world.api.directory.put(replace(account, revision=2, disabled=True))
+        assert codes == [Code.UNAUTHORIZED]
 
 
 async def test_canceling_tells_the_node_and_ends_the_task(autojump_clock: MockClock) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import httpcore
 import pytest
 import trio
 
@@ -16,6 +17,7 @@ from tests.http.tenants import Tenant, tenant
 from troth.core.catalog import Capabilities, Function, FunctionKind
 from troth.core.codes import Code
 from troth.core.commands import CreateEntry
+from troth.http import http_connections
 from troth.http.function_calls import SERVER_NODE_ID
 from troth.http.http_connections import Guard, is_public
 from troth.http.settings import Settings
@@ -44,6 +46,23 @@ async def endless_body(stream: trio.SocketStream, request: bytes) -> None:
     await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
     while True:
         await stream.send_all(b"more" * 1000)
+
+
+async def endless_interim_answers(stream: trio.SocketStream, request: bytes) -> None:
+    while True:
+        await stream.send_all(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+
+
+async def body_in_crumbs(stream: trio.SocketStream, request: bytes) -> None:
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await stream.send_all(b"1\r\nx\r\n" * 4000 + b"0\r\n\r\n")
+
+
+async def body_in_lines(stream: trio.SocketStream, request: bytes) -> None:
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(250):
+        await stream.send_all(b"3\r\nabc\r\n")
+    await stream.send_all(b"1000\r\n" + bytes(0x1000) + b"\r\n0\r\n\r\n")
 
 
 async def garbage(stream: trio.SocketStream, request: bytes) -> None:
@@ -180,6 +199,8 @@ async def test_a_redirect_on_the_same_host_is_followed() -> None:
         (answering("HTTP/1.1 302 F\nLocation: /\nContent-Length: 0\n\n"), "redirects more than"),
         (answering("HTTP/1.1 700 Odd\nContent-Length: 0\n\n"), "status 700"),
         (endless_body, "longer than 5000 bytes"),
+        (endless_interim_answers, "do not end"),
+        (body_in_crumbs, "too small pieces"),
         (garbage, "could not be called"),
     ],
 )
@@ -188,6 +209,49 @@ async def test_a_host_that_misbehaves_gives_502(handler: Handler, part: str) -> 
         _, _, result = await called(world, f"http://{place}/")
         assert (result.status, result.code) == (502, Code.FUNCTION_UNUSABLE)
         assert part in result.json["error"]["details"][0]["message"]
+
+
+async def test_a_body_may_come_in_some_small_pieces() -> None:
+    async with host(body_in_lines) as place, world_with() as world:
+        _, _, result = await called(world, f"http://{place}/")
+        assert (result.status, result.body) == (200, b"abc" * 250 + bytes(0x1000))
+
+
+async def test_what_takes_long_to_understand_is_read_in_small_portions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """64 KB may take seconds, and everybody would have to wait for that long."""
+    now_s = 0.0
+    monkeypatch.setattr("troth.http.http_connections.time.perf_counter", lambda: now_s)
+    network = _Network()
+    stream = http_connections._Stream(network)
+    for passed_s in (0.0, 0.001, 0.05, 0.05, 0.05, 0.001, *[0.001] * 10):
+        now_s += passed_s
+        await stream.read(1_000_000)
+    assert network.wanted[:6] == [2048, 4096, 1024, 512, 512, 1024]
+    assert network.wanted[-1] == 65_536
+    now_s += 60
+    await stream.write(b"the next request of this connection")
+    await stream.read(1_000_000)
+    assert network.wanted[-1] == 65_536
+
+
+class _Network(httpcore.AsyncNetworkStream):
+    """Remembers how much is read from it."""
+
+    def __init__(self) -> None:
+        self.wanted: list[int] = []
+
+    async def read(
+        self,
+        max_bytes: int,
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109
+    ) -> bytes:
+        self.wanted.append(max_bytes)
+        return b"x"
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        pass
 
 
 async def test_a_host_that_hangs_gives_504_and_its_place_is_free_again() -> None:

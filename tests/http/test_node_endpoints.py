@@ -19,6 +19,7 @@ from tests.http.tenants import tenant
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.model import replace
+from troth.http.function_calls import SERVER_NODE_ID
 
 # --- isolation ------------------------------------------------------------------------------------
 
@@ -68,9 +69,13 @@ async def test_another_account_sees_nothing(autojump_clock: MockClock) -> None:
         second_id = await created(owner, function_id)
         await trio.testing.wait_all_tasks_blocked()
         assert own.orders_count == 0
-        for guessed in (order, (second_id, 1)):
+        third_id = await created(owner, function_id)
+        await owner.send("DELETE", f"/task/{third_id}")
+        # Nor can it find out which ids are in use: those of tasks that run, wait, or have ended.
+        for guessed in (order, (second_id, 1), (third_id, 1), ("0" * 24, 1)):
             assert (await own.assign(*guessed)).code == Code.EXECUTION_NOT_HELD
-            assert (await own.result(*guessed)).code == Code.EXECUTION_NOT_HELD
+            assert (await own.result(*guessed)).code == Code.EXECUTION_NOT_FOUND
+            assert (await own.give_back(*guessed)).code == Code.EXECUTION_NOT_FOUND
             assert (await own.report(guessed)).json["stop"] != []
         nursery.cancel_scope.cancel()
 
@@ -168,6 +173,8 @@ async def test_a_node_is_registered_listed_changed_deleted_and_restored(
         ]
         unknown = await owner.send("PATCH", f"/node/{OTHER_NODE}")
         assert unknown.code == Code.NODE_NOT_FOUND
+        # Nor is noted what anybody calls a node: the audit log is not theirs to fill.
+        assert len(await world.api.audit.read(100)) == len(acts)
         nursery.cancel_scope.cancel()
 
 
@@ -199,6 +206,18 @@ async def test_a_node_is_named_by_a_uuid(autojump_clock: MockClock) -> None:
             await owner.send("POST", f"/node/{NODE.upper()}", {"languages": ["PY"]})
         ).status == (201)
         assert (await owner.send("GET", "/node/list")).json[0]["hash"] == NODE
+
+
+async def test_nobody_registers_as_the_node_that_calls_http_functions(
+    autojump_clock: MockClock,
+) -> None:
+    async with functions_running() as world:
+        thief = tenant(world)
+        answer = await thief.send("POST", f"/node/{SERVER_NODE_ID}", {"languages": ["PY"]})
+        assert (answer.status, answer.wrong_fields) == (400, ["path hash"])
+        # With it, one who knows the id of another account's task could end it.
+        answer = await ScriptedNode(thief, SERVER_NODE_ID).result("0" * 24, 1)
+        assert answer.code == Code.NODE_NOT_FOUND
 
 
 async def test_a_shared_node_takes_an_administrator_and_runs_everybodys_functions(

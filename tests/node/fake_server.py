@@ -109,6 +109,8 @@ class FakeServer:
         self.lease_ms = 10_000
         self.result_limit_bytes = 64 << 20
         self.fetched_count = 0
+        self.asked: list[tuple[int, str]] = []
+        """Of every request but the stream's: a number of its connection, and the path."""
         self.connected = threading.Event()
         self._archives: dict[str, bytes] = {}
         self._messages: Queue[Mapping[str, Any] | None] = Queue()
@@ -322,6 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET" and self.path.endswith("/work") and not self._is_refused(headers):
             self._stream()
             return
+        self.server_side.asked.append((self.client_address[1], self.path))
         status, content = self.server_side.answer(self.command, self.path, headers, body)
         self.send_response_only(status)
         self.send_header("content-length", str(len(content)))

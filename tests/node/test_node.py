@@ -200,6 +200,28 @@ def test_it_takes_no_more_than_its_slots(tmp_path: Path, server: FakeServer) -> 
         assert [task.wait().body for task in tasks] == [b"done"] * 4
 
 
+def test_requests_about_tasks_have_connections_of_their_own(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    large = python("def handle(request):\n    return 'x' * 1_000_000\n")
+    with running(tmp_path, server):
+        for code in (GOOD, large, GOOD):
+            server.run(code)
+    node = next(path for _, path in server.asked)
+    large_result = f"{node}/result/{2:024x}/1"
+    small = ("/assign", "/report", "/result/")
+    quick, slow = set(), []
+    for connection, path in server.asked:
+        if path != large_result and any(part in path for part in small):
+            quick.add(connection)
+        else:
+            slow.append(connection)
+    # Registered, fetched code twice, sent a large result: each on a connection of its own.
+    assert len(slow) == len(set(slow)) == 4
+    assert not quick.intersection(slow)
+    assert len(quick) <= 2
+
+
 def test_sigterm_lets_tasks_finish(tmp_path: Path, server: FakeServer) -> None:
     with running(tmp_path, server) as node:
         task = server.offer(SLOW, b"1")

@@ -26,8 +26,9 @@ from tests.helpers.server import REPOSITORY, ServerProcess
 from tests.proofs.support import NO_ANSWER
 
 WAIT_S: Final = 30.0
-UID_BASE: Final = 730_000
-"""The first of the users that tasks run as, if root runs this; each node has a thousand."""
+UID_BASE: Final = 10_000_000 + 100_000 * (os.getpid() % 10_000)
+"""The first of the users that tasks run as, if root runs this; each node has a thousand. They
+differ between proofs that run at the same time."""
 SCOPES: Final = (
     *("tasks:read", "tasks:write", "functions:read", "functions:write"),
     *("node", "promises:read", "promises:write", "metrics:read"),
@@ -220,9 +221,20 @@ class NodeProcess:
             self.wait_until_harmless()
 
     @property
+    def process_id(self) -> int:
+        """The node's process."""
+        assert self._process is not None, "the node does not run"
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether it was started, and not ended from here."""
         return self._process is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def start(self) -> None:
         """Start it; returns at once."""
@@ -291,6 +303,7 @@ def running_nodes(
         ]
 
         def are_connected() -> bool:
+            assert not any(node.has_ended for node in nodes), "a node has ended"
             listed = caller.send("GET", "/v1/node/list").json
             return [one["available"] for one in listed] == [True] * nodes_count
 

@@ -134,10 +134,13 @@ def grow_disk(place: Path, size_bytes: int) -> None:
 class Client:
     """One keep-alive connection that sends JSON, made when it is needed."""
 
-    def __init__(self, url: str, timeout_s: float = 10.0) -> None:
-        """Remember where to connect to."""
+    def __init__(
+        self, url: str, timeout_s: float = 10.0, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Remember where to connect to, and what headers every request has."""
         parts = urlsplit(url)
         assert parts.hostname is not None, url
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
 
     def __enter__(self) -> Self:
@@ -155,7 +158,7 @@ class Client:
     ) -> tuple[int, Any]:
         """Send one request; status and decoded body. Raises one of `NO_ANSWER`."""
         content = None if body is None else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json", **(headers or {})}
+        sent = {**self._headers, **(headers or {})}
         try:
             self._connection.request(method, path, content, sent)
             response = self._connection.getresponse()

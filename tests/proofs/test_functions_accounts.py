@@ -26,9 +26,6 @@ from tests.proofs.functions_walk import (
 )
 
 LACKS_SCOPE = 40312
-TELLING = {"returnTask", "takeResult"}
-"""They answer 409 for a task that another account's node has or had, and 404 for one that nobody
-has, so a node can tell which ids are in use. Nothing else comes out; see tests/proofs/README.md."""
 SOON_S = 1.0
 
 
@@ -65,7 +62,7 @@ def test_what_is_anothers_is_answered_as_what_does_not_exist(
                 _assert_hidden(name, answer.status, own_node=theirs is not ben.things)
                 for task in ben.things.tasks if name != "reportWork" else ():
                     assert task.encode() not in answer.body
-                if name not in (TELLING if theirs is not ben.things else {"registerNode"}):
+                if name != "registerNode":
                     expected = comparable(other.sent_by(ann.caller), nobodys)
                     assert comparable(answer, theirs) == expected, request
                 ben.assert_untouched()

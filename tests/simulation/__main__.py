@@ -13,6 +13,7 @@ import time
 
 import structlog
 
+from .faults import parse_chances
 from .plan import STEPS_COUNT, plan_of
 from .shrinking import shrink
 from .simulation import SimulationFailed, simulate
@@ -36,9 +37,20 @@ def main() -> int:
         default="",
         help="faults, occurrences of faults and kinds of clients to leave out, with commas between",
     )
+    parser.add_argument(
+        "--chance",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="how likely a fault is, such as kill=0 or answer_lost=0.3; see faults.py",
+    )
     parser.add_argument("--quiet", action="store_true", help="no line for a run that is right")
     parser.add_argument("--no-shrinking", action="store_true", help="show a failure as it is")
     arguments = parser.parse_args()
+    try:
+        chances = parse_chances(arguments.chance)
+    except ValueError as error:
+        parser.error(str(error))
     # The server's warnings about the faults that are injected would hide the outcomes.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     without = frozenset(filter(None, arguments.without.split(",")))
@@ -47,7 +59,7 @@ def main() -> int:
     started_s = time.monotonic()
     for seed in range(arguments.seed, arguments.seed + arguments.runs):
         try:
-            outcome = simulate(plan_of(seed, arguments.steps, without))
+            outcome = simulate(plan_of(seed, arguments.steps, without, chances))
         except SimulationFailed as failure:
             failed.append(seed)
             print(failure if arguments.no_shrinking else shrink(failure), flush=True)

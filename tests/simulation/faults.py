@@ -7,7 +7,7 @@ in the same way. That is what `shrinking.py` does.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final, NamedTuple
 
@@ -84,9 +84,17 @@ class Faults:
     """The luck of one run. `note` is told what strikes."""
 
     def __init__(
-        self, seed: int, without: frozenset[str], note: Callable[[str], None] = lambda _: None
+        self,
+        seed: int,
+        without: frozenset[str] = frozenset(),
+        chances: tuple[tuple[str, float], ...] = (),
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Leave out the faults, or numbered occurrences of faults, in `without`."""
+        """Leave out the faults, or numbered occurrences of faults, in `without`.
+
+        `chances` replace probabilities of the table.
+        """
+        self._chances = {name: fault.probability for name, fault in TABLE.items()} | dict(chances)
         self.counts: Counter[str] = Counter()
         self.struck: list[str] = []
         self.is_over = False
@@ -102,7 +110,7 @@ class Faults:
 
     def strikes(self, name: str) -> bool:
         """Draw for a fault: whether it happens here."""
-        if self.is_over or self._randoms[name].random() >= TABLE[name].probability:
+        if self.is_over or self._randoms[name].random() >= self._chances[name]:
             return False
         return self._happens(name)
 
@@ -112,7 +120,9 @@ class Faults:
 
     def moment(self) -> str | None:
         """The fault that a moment of trouble brings; None if that one is left out."""
-        weights = [TABLE[name].probability for name in MOMENTS]
+        weights = [self._chances[name] for name in MOMENTS]
+        if not any(weights):
+            return None
         (name,) = self._moments.choices(MOMENTS, weights)
         return name if self._happens(name) else None
 
@@ -125,3 +135,14 @@ class Faults:
         self.struck.append(occurrence)
         self._note(occurrence)
         return True
+
+
+def parse_chances(given: Iterable[str]) -> tuple[tuple[str, float], ...]:
+    """Probabilities from words like `kill=0`. Raises ValueError."""
+    chances = []
+    for word in given:
+        name, _, number = word.partition("=")
+        if name not in TABLE:
+            raise ValueError(f"{name!r} is no fault; there are: {', '.join(TABLE)}")
+        chances.append((name, float(number)))
+    return tuple(chances)

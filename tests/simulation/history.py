@@ -19,8 +19,8 @@ from troth.core.commands import (
 )
 from troth.core.replies import Reply
 
-from .linear_models import LockModel, LockOperation, PromiseModel, TaskModel, TimedLock
-from .linearizability import Operation, check
+from .lease_models import LeasedLockModel, LeasedTaskModel, LockOperation, TimedLock
+from .linearizability import Operation, PromiseModel, check
 
 TIMELESS = ("race/", "job/", "parent/")
 """Promises that nobody lets time out."""
@@ -88,6 +88,6 @@ class History:
         """The promises, tasks' roots and locks whose history has no explanation."""
         return [
             *(f"promise {one}" for one in check(PromiseModel(), self.promises)),
-            *(f"root {one}" for one in check(TaskModel(), self.tasks)),
-            *(f"lock {one}" for one in check(LockModel(), self.locks)),
+            *(f"root {one}" for one in check(LeasedTaskModel(), self.tasks)),
+            *(f"lock {one}" for one in check(LeasedLockModel(), self.locks)),
         ]

@@ -5,12 +5,27 @@ A checker after Wing and Gong with Lowe's memory of configurations, in the shape
 for an order in which a concurrent history could have happened. An operation without an answer may
 take effect at any moment after its call, or never.
 
-The models of promises, tasks and locks are in `linear_models.py`.
+`PromiseModel` is written from the API's specification and shares no code with the server.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
+
+from troth.core.codes import Code
+from troth.core.commands import (
+    AcquireLock,
+    ClaimTask,
+    Command,
+    CompletePromise,
+    CompleteTask,
+    CreatePromise,
+    DropTask,
+    ReadPromise,
+    ReleaseLock,
+)
+from troth.core.model import PromiseState
+from troth.core.replies import Reply
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -90,3 +105,177 @@ def _next_places(operations: Sequence[Operation[Input, Output]], done: int) -> l
     waiting = [place for place in range(len(operations)) if not done >> place & 1]
     first_return = min(operations[place].returned for place in waiting)
     return [place for place in waiting if operations[place].called <= first_return]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A promise as the model knows it."""
+
+    state: PromiseState
+    create_key: str | None
+    complete_key: str | None = None
+    data: str | None = None
+
+
+_REFUSALS = {
+    PromiseState.RESOLVED: Code.PROMISE_RESOLVED,
+    PromiseState.REJECTED: Code.PROMISE_REJECTED,
+    PromiseState.REJECTED_CANCELED: Code.PROMISE_CANCELED,
+}
+
+
+class PromiseModel:
+    """A promise that nobody lets time out: created once, completed once."""
+
+    def partition(self, operation: Operation[Command, Reply]) -> Hashable:
+        command = operation.input
+        assert isinstance(command, CreatePromise | CompletePromise | ReadPromise)
+        return command.id
+
+    def initial(self) -> Known | None:
+        return None
+
+    def equal(self, left: Known | None, right: Known | None) -> bool:
+        return left == right
+
+    def step(
+        self,
+        state: Known | None,
+        input: Command,  # noqa: A002
+        output: Reply | None,
+    ) -> tuple[bool, Known | None]:
+        code, after = self._expected(state, input)
+        if output is None:
+            return True, after
+        if output.code is Code.TASK_FENCED:
+            return getattr(input, "fence", None) is not None, state
+        if output.code is not code:
+            return False, state
+        if code.status >= 300 or after is None:
+            return True, after
+        shown = output.promise
+        right = shown is not None and (shown.state, shown.value.data) == (after.state, after.data)
+        return right, after
+
+    def _expected(self, state: Known | None, command: Command) -> tuple[Code, Known | None]:
+        if isinstance(command, CreatePromise):
+            if state is None:
+                return Code.CREATED, Known(PromiseState.PENDING, command.idempotency_key)
+            matches = state.create_key is not None and state.create_key == command.idempotency_key
+            pending = state.state is PromiseState.PENDING
+            allowed = matches and (pending or not command.strict)
+            return (Code.OK if allowed else Code.PROMISE_EXISTS), state
+        if state is None:
+            return Code.PROMISE_NOT_FOUND, None
+        if isinstance(command, ReadPromise):
+            return Code.OK, state
+        assert isinstance(command, CompletePromise)
+        if state.state is PromiseState.PENDING:
+            return Code.CREATED, Known(
+                command.state, state.create_key, command.idempotency_key, command.value.data
+            )
+        matches = state.complete_key is not None and state.complete_key == command.idempotency_key
+        allowed = matches and (not command.strict or state.state is command.state)
+        return (Code.OK if allowed else _REFUSALS[state.state]), state
+
+
+class LockModel:
+    """A lock whose lease never runs out: who holds it, if anybody does."""
+
+    def partition(self, operation: Operation[Command, Reply]) -> Hashable:
+        command = operation.input
+        assert isinstance(command, AcquireLock | ReleaseLock)
+        return command.resource_id
+
+    def initial(self) -> str | None:
+        return None
+
+    def equal(self, left: str | None, right: str | None) -> bool:
+        return left == right
+
+    def step(
+        self,
+        state: str | None,
+        input: Command,  # noqa: A002
+        output: Reply | None,
+    ) -> tuple[bool, str | None]:
+        if isinstance(input, AcquireLock):
+            is_free = state in (None, input.execution_id)
+            code = Code.CREATED if is_free else Code.LOCK_HELD
+            after = input.execution_id if is_free else state
+        else:
+            assert isinstance(input, ReleaseLock)
+            is_own = state == input.execution_id
+            code = Code.NO_CONTENT if is_own else Code.LOCK_NOT_FOUND
+            after = None if is_own else state
+        return output is None or output.code is code, after
+
+
+@dataclass(frozen=True)
+class Root:
+    """A root promise and its invoke task, which nobody is sent and whose lease never runs out."""
+
+    is_pending: bool = True
+    is_claimed: bool = False
+    is_over: bool = False
+    counter: int = 1
+
+
+class RootModel:
+    """The task of a root promise: claimed by one at a time, over when the promise or it is."""
+
+    def partition(self, operation: Operation[Command, Reply]) -> Hashable:
+        command = operation.input
+        assert isinstance(
+            command, CreatePromise | CompletePromise | ClaimTask | CompleteTask | DropTask
+        )
+        return command.id.removeprefix("__invoke:")
+
+    def initial(self) -> Root | None:
+        return None
+
+    def equal(self, left: Root | None, right: Root | None) -> bool:
+        return left == right
+
+    def step(
+        self,
+        state: Root | None,
+        input: Command,  # noqa: A002
+        output: Reply | None,
+    ) -> tuple[bool, Root | None]:
+        code, after = self._expected(state, input)
+        return output is None or output.code is code, after
+
+    def _expected(self, state: Root | None, command: Command) -> tuple[Code, Root | None]:
+        if isinstance(command, CreatePromise):
+            return (Code.CREATED, Root()) if state is None else (Code.PROMISE_EXISTS, state)
+        if isinstance(command, CompletePromise):
+            if state is None:
+                return Code.PROMISE_NOT_FOUND, None
+            if not state.is_pending:
+                return Code.PROMISE_RESOLVED, state
+            return Code.CREATED, replace(state, is_pending=False, is_claimed=False, is_over=True)
+        if state is None:
+            return Code.TASK_NOT_FOUND, None
+        assert isinstance(command, ClaimTask | CompleteTask | DropTask)
+        is_current = command.counter == state.counter
+        if isinstance(command, ClaimTask):
+            return self._claimed(state, is_current)
+        if state.is_over and isinstance(command, CompleteTask):
+            return Code.OK, state
+        if not state.is_claimed:
+            return (Code.OK if isinstance(command, DropTask) else Code.TASK_STATE), state
+        if not is_current:
+            return Code.TASK_COUNTER, state
+        if isinstance(command, CompleteTask):
+            return Code.CREATED, replace(state, is_claimed=False, is_over=True)
+        return Code.CREATED, replace(state, is_claimed=False, counter=state.counter + 1)
+
+    def _claimed(self, state: Root, is_current: bool) -> tuple[Code, Root]:
+        if state.is_claimed:
+            return Code.TASK_CLAIMED, state
+        if state.is_over:
+            return Code.TASK_COMPLETED, state
+        if not is_current:
+            return Code.TASK_COUNTER, state
+        return Code.CREATED, replace(state, is_claimed=True)

@@ -32,6 +32,8 @@ class Plan:
     makes_checkpoints: bool = True
     trims_log: bool = True
     pace: float = 1.0
+    chances: tuple[tuple[str, float], ...] = ()
+    """Probabilities instead of those in the table of faults."""
 
     @property
     def patience(self) -> float:
@@ -43,11 +45,15 @@ class Plan:
         parts = [f"--seed {self.seed} --steps {self.steps_count}"]
         if self.without:
             parts.append(f"--without {','.join(sorted(self.without))}")
+        parts += [f"--chance {name}={number:g}" for name, number in self.chances]
         return " ".join(parts)
 
 
 def plan_of(
-    seed: int, steps_count: int = STEPS_COUNT, without: frozenset[str] = frozenset()
+    seed: int,
+    steps_count: int = STEPS_COUNT,
+    without: frozenset[str] = frozenset(),
+    chances: tuple[tuple[str, float], ...] = (),
 ) -> Plan:
     """The run of a seed: the seed also decides the setting."""
     random = Random(f"{seed}/plan")
@@ -59,4 +65,5 @@ def plan_of(
         makes_checkpoints=random.random() < 0.7,
         trims_log=random.random() < 0.7,
         pace=random.choice(PACES),
+        chances=chances,
     )

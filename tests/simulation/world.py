@@ -60,7 +60,9 @@ class World:
         self.history = History()
         self.clock = JumpingClock()
         self.files = SimulatedFiles()
-        self.faults = Faults(plan.seed, plan.without, lambda name: self.trace.note("fault", name))
+        self.faults = Faults(
+            plan.seed, plan.without, plan.chances, lambda name: self.trace.note("fault", name)
+        )
         self.watch = Watch(SHARD_COUNT, RULES)
         self.steps = Steps()
         self.store = SimulatedStore() if plan.makes_checkpoints else None

@@ -1,99 +1,17 @@
-"""How a promise, the tasks of one root, and a lock behave when one call comes after the other.
+"""Models of tasks and locks whose leases run out, as those of whole simulations do.
 
-Written from the API's specification, and sharing no rules with the server. What the server does by
-itself (a lease or a lock that runs out) is allowed wherever its time may have come.
+Those in `linearizability.py` are stricter, and need clients that never let a lease run out. What
+the server does by itself is allowed here wherever its time may have come.
 """
 
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 from troth.core.codes import Code
-from troth.core.commands import (
-    AcquireLock,
-    ClaimTask,
-    Command,
-    CompletePromise,
-    CompleteTask,
-    CreatePromise,
-    ReadPromise,
-    ReleaseLock,
-)
-from troth.core.model import PromiseState
+from troth.core.commands import AcquireLock, ClaimTask, Command, CompleteTask, ReleaseLock
 from troth.core.replies import Reply
 
 from .linearizability import Operation
-
-
-@dataclass(frozen=True)
-class Known:
-    """A promise as the model knows it."""
-
-    state: PromiseState
-    create_key: str | None
-    complete_key: str | None = None
-    data: str | None = None
-
-
-_REFUSALS = {
-    PromiseState.RESOLVED: Code.PROMISE_RESOLVED,
-    PromiseState.REJECTED: Code.PROMISE_REJECTED,
-    PromiseState.REJECTED_CANCELED: Code.PROMISE_CANCELED,
-}
-
-
-class PromiseModel:
-    """A promise that nobody lets time out: created once, completed once."""
-
-    def partition(self, operation: Operation[Command, Reply]) -> Hashable:
-        command = operation.input
-        assert isinstance(command, CreatePromise | CompletePromise | ReadPromise)
-        return command.id
-
-    def initial(self) -> Known | None:
-        return None
-
-    def equal(self, left: Known | None, right: Known | None) -> bool:
-        return left == right
-
-    def step(
-        self,
-        state: Known | None,
-        input: Command,  # noqa: A002
-        output: Reply | None,
-    ) -> tuple[bool, Known | None]:
-        code, after = self._expected(state, input)
-        if output is None:
-            return True, after
-        if output.code is Code.TASK_FENCED:
-            return getattr(input, "fence", None) is not None, state
-        if output.code is not code:
-            return False, state
-        if code.status >= 300 or after is None:
-            return True, after
-        shown = output.promise
-        right = shown is not None and (shown.state, shown.value.data) == (after.state, after.data)
-        return right, after
-
-    def _expected(self, state: Known | None, command: Command) -> tuple[Code, Known | None]:
-        if isinstance(command, CreatePromise):
-            if state is None:
-                return Code.CREATED, Known(PromiseState.PENDING, command.idempotency_key)
-            matches = state.create_key is not None and state.create_key == command.idempotency_key
-            pending = state.state is PromiseState.PENDING
-            allowed = matches and (pending or not command.strict)
-            return (Code.OK if allowed else Code.PROMISE_EXISTS), state
-        if state is None:
-            return Code.PROMISE_NOT_FOUND, None
-        if isinstance(command, ReadPromise):
-            return Code.OK, state
-        assert isinstance(command, CompletePromise)
-        if state.state is PromiseState.PENDING:
-            return Code.CREATED, Known(
-                command.state, state.create_key, command.idempotency_key, command.value.data
-            )
-        matches = state.complete_key is not None and state.complete_key == command.idempotency_key
-        allowed = matches and (not command.strict or state.state is command.state)
-        return (Code.OK if allowed else _REFUSALS[state.state]), state
 
 
 @dataclass(frozen=True)
@@ -107,7 +25,7 @@ class TaskKnown:
 Tasks = tuple[tuple[str, TaskKnown], ...]
 
 
-class TaskModel:
+class LeasedTaskModel:
     """The tasks of one root. A lease may be lost at any time; then the counter has grown."""
 
     def partition(self, operation: Operation[Command, Reply]) -> Hashable:
@@ -186,7 +104,7 @@ class Held:
         return self.until_ms is None or self.until_ms <= at_ms
 
 
-class LockModel:
+class LeasedLockModel:
     """A lock with a lease, that nobody renews by heartbeats."""
 
     def partition(self, operation: LockOperation) -> Hashable:

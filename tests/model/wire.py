@@ -1,0 +1,254 @@
+"""A server without sockets, asked by the names that `reference.py` knows.
+
+Dispatcher, handlers, shards and timers are the real ones; the clock stands still until it
+is moved, and messages to workers stay in `under_way` until somebody says what became of them.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote, unquote
+
+import trio
+import trio.testing
+
+from tests.http.client import ManualClock
+from troth.core.commands import RetryTask, TaskNotSent, TaskSent
+from troth.core.machine import Options
+from troth.core.replies import TaskMessage
+from troth.http.api import Api
+from troth.http.dispatch import Dispatcher
+from troth.http.rendering import render_message
+from troth.http.requests import Request
+from troth.http.settings import Settings
+from troth.http.table import API_ENDPOINTS
+from troth.shards.polls import Polls
+from troth.shards.shards import Shards
+from troth.shards.storage import MemoryStorage
+
+from .objects import Answer, Arguments, Json
+from .words import INVALID
+
+URL = "http://troth.test"
+START_MS = 1_800_000_000_000
+CLAIM_TIMEOUT_MS = 40
+HEADER_OF = {"key": "Idempotency-Key", "strict": "Strict"}
+BODIES = {
+    "create promise": ("POST", "/promises"),
+    "create promise and task": ("POST", "/promises/task"),
+    "create callback": ("POST", "/callbacks"),
+    "create subscription": ("POST", "/subscriptions"),
+    "claim task": ("POST", "/tasks/claim"),
+    "complete task": ("POST", "/tasks/complete"),
+    "drop task": ("POST", "/tasks/drop"),
+    "heartbeat tasks": ("POST", "/tasks/heartbeat"),
+    "create schedule": ("POST", "/schedules"),
+    "acquire lock": ("POST", "/locks/acquire"),
+    "release lock": ("POST", "/locks/release"),
+    "heartbeat locks": ("POST", "/locks/heartbeat"),
+}
+PATHS = {
+    "read promise": ("GET", "/promises/"),
+    "complete promise": ("PATCH", "/promises/"),
+    "read schedule": ("GET", "/schedules/"),
+    "delete schedule": ("DELETE", "/schedules/"),
+}
+
+
+class Delivery:
+    """Stands for the delivery of messages: holds them until a test says what became of them."""
+
+    def __init__(self) -> None:
+        self.under_way: dict[str, TaskMessage] = {}
+        self.stalled: dict[str, int] = {}
+
+    def send(self, message: TaskMessage) -> None:
+        """Take a message."""
+        assert message.task.id not in self.under_way, "handed over twice"
+        self.under_way[message.task.id] = message
+
+    def withdraw(self, task_id: str) -> None:
+        """Forget a message."""
+        self.under_way.pop(task_id, None)
+        self.stalled.pop(task_id, None)
+
+    def finished(self, promise_ids: list[str]) -> None:
+        """Hear of finished function tasks, of which there are none here."""
+
+
+class Wire:
+    """The server, and requests by name."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, clock: ManualClock, shards: Shards, delivery: Delivery
+    ) -> None:
+        self.delivery = delivery
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._shards = shards
+
+    async def ask(self, name: str, arguments: Arguments) -> Answer:
+        """Make a request over HTTP; of a search, all pages."""
+        if name.startswith("search"):
+            return await self._search(name, arguments)
+        method, target, body = self._request(name, arguments)
+        status, made = await self._send(method, target, body, _headers(arguments))
+        if status >= 400:
+            return Answer(made["error"]["code"])
+        return Answer(status * 100, decoded(made))
+
+    async def _send(
+        self, method: str, target: str, body: Json | None, headers: dict[str, str]
+    ) -> tuple[int, Any]:
+        """The status and the JSON of the answer; messages leave after it, as over a socket."""
+        path, _, query = target.partition("?")
+        held = self._shards.hold()
+        request = Request(
+            method,
+            path.encode(),
+            query.encode(),
+            {name.lower().encode(): text.encode() for name, text in headers.items()},
+            b"" if body is None else json.dumps(body).encode(),
+            held,
+        )
+        response = await self._dispatcher.answer(request)
+        held.release()
+        await trio.testing.wait_all_tasks_blocked()
+        return response.status, json.loads(response.body) if response.body else None
+
+    def _request(self, name: str, arguments: Arguments) -> tuple[str, str, Json | None]:
+        body = {key: given for key, given in arguments.items() if key not in (*HEADER_OF, "fence")}
+        if name == "create promise and task":
+            task = {key: body.pop(key) for key in ("processId", "ttl") if key in body}
+            body = {"promise": body, "task": task}
+        if name in BODIES:
+            method, target = BODIES[name]
+            return method, target, body
+        method, prefix = PATHS[name]
+        target = prefix + quote(body.pop("id"), safe="/")
+        return method, target, body if method == "PATCH" else None
+
+    async def _search(self, name: str, arguments: Arguments) -> Answer:
+        kind = name.removeprefix("search ")
+        query = [f"{key}={quote(str(given))}" for key, given in arguments.items() if key != "tags"]
+        query += [
+            f"tags[{quote(key)}]={quote(text)}" for key, text in arguments.get("tags", {}).items()
+        ]
+        target, found = f"/{kind}?{'&'.join(query)}", []
+        limit_count = arguments.get("limit") or 100
+        while True:
+            status, page = await self._send("GET", target, None, {})
+            if status >= 400:
+                return Answer(page["error"]["code"])
+            found += page[kind]
+            if page["cursor"] is None:
+                assert len(page[kind]) < limit_count, "a full page has a cursor (rest.md 10.2)"
+                return Answer(20000, {kind: found})
+            assert len(page[kind]) == limit_count, "only a full page has a cursor (rest.md 10.2)"
+            spoiled = page["cursor"][:-3] + "AAA"
+            _, refused = await self._send("GET", f"/{kind}?cursor={quote(spoiled)}", None, {})
+            assert refused["error"]["code"] == INVALID, "a changed cursor is refused"
+            target = f"/{kind}?cursor={quote(page['cursor'])}"
+
+    async def pass_time(self, now: int) -> None:
+        """Move the clock, and let everything happen that is due."""
+        clock = self._clock
+        ahead_ms, clock.time_ms = now - clock.time_ms, now
+        mock = trio.lowlevel.current_clock()
+        assert isinstance(mock, trio.testing.MockClock)
+        # Only wakes who waits; what is due, they judge by their own clock.
+        mock.jump(ahead_ms / 1000 + 0.001)
+        await trio.testing.wait_all_tasks_blocked()
+
+    def set_clock(self, now: int) -> None:
+        """Move the clock without waking anybody: no timer has fired when the next request comes."""
+        self._clock.time_ms = now
+
+    def under_way(self) -> dict[tuple[str, int], Json]:
+        """The messages that wait for delivery, as they would be sent."""
+        return {
+            (message.task.id, message.task.counter): decoded(
+                json.loads(render_message(message, URL))
+            )
+            for message in self.delivery.under_way.values()
+        }
+
+    async def delivered(self, task_id: str, counter: int) -> None:
+        """Report that a message has arrived."""
+        if self._holds(self.delivery.under_way, task_id, counter):
+            del self.delivery.under_way[task_id]
+        await self._tell(TaskSent(task_id, counter))
+
+    async def not_delivered(self, task_id: str, counter: int) -> None:
+        """Report that a message has not arrived."""
+        if self._holds(self.delivery.under_way, task_id, counter):
+            del self.delivery.under_way[task_id]
+            self.delivery.stalled[task_id] = counter
+        await self._tell(TaskNotSent(task_id, counter))
+
+    async def try_again(self, task_id: str, counter: int) -> None:
+        """Report that the back-off of a message is over."""
+        self.delivery.stalled.pop(task_id, None)
+        await self._tell(RetryTask(task_id, counter))
+
+    async def _tell(self, command: TaskSent | TaskNotSent | RetryTask) -> None:
+        self._shards.tell(command)
+        await trio.testing.wait_all_tasks_blocked()
+
+    @staticmethod
+    def _holds(held: dict[str, TaskMessage], task_id: str, counter: int) -> bool:
+        return task_id in held and held[task_id].task.counter == counter
+
+
+def _headers(arguments: Arguments) -> dict[str, str]:
+    headers = {}
+    if arguments.get("key") is not None:
+        headers["Idempotency-Key"] = arguments["key"]
+    strict = arguments.get("strict")
+    if strict is not None:
+        headers["Strict"] = strict if isinstance(strict, str) else str(strict).lower()
+    if arguments.get("fence") is not None:
+        headers["Task-Id"], headers["Task-Counter"] = (str(one) for one in arguments["fence"])
+    return headers
+
+
+def decoded(made: Any) -> Any:
+    """JSON with its links percent-decoded, which must be plain ASCII before."""
+    if isinstance(made, list):
+        return [decoded(one) for one in made]
+    if not isinstance(made, dict):
+        return made
+    shown = {key: decoded(one) for key, one in made.items()}
+    links = made.get("href")
+    if isinstance(links, dict):
+        shown["href"] = {name: _link(link) for name, link in links.items()}
+    elif isinstance(links, str):
+        shown["href"] = _link(links)
+    return shown
+
+
+def _link(link: str) -> str:
+    assert link.isascii(), "links are percent-encoded (decisions.md)"
+    assert " " not in link
+    return unquote(link)
+
+
+@asynccontextmanager
+async def running(shard_count: int) -> AsyncIterator[Wire]:
+    """A server for the time of a `with` block. Needs a MockClock."""
+    delivery, clock, storage = Delivery(), ManualClock(START_MS), MemoryStorage(shard_count)
+    shards = Shards(
+        shard_count=shard_count,
+        clock=clock,
+        outgoing=delivery,
+        cursor_secret=storage.secret,
+        options=Options(task_claim_timeout_ms=CLAIM_TIMEOUT_MS, time_zone="UTC"),
+    )
+    polls = Polls(connections_limit_count=1, buffer_limit_count=1)
+    api = Api(settings=Settings(), url=URL, shards=shards, polls=polls, hold=shards.hold)
+    shards.recover(storage)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(shards.run, storage.make_writer)
+        yield Wire(Dispatcher(api, API_ENDPOINTS), clock, shards, delivery)
+        nursery.cancel_scope.cancel()
