@@ -5,7 +5,6 @@ PYTHON ?= python3
 ARGS ?=
 SEED ?= 0
 RUNS ?= 20
-MINUTES ?= 1
 STEPS ?= 300
 
 BIN := .venv/bin
@@ -39,8 +38,9 @@ types: $(DEVELOP_READY) ## Check types
 cover: $(DEVELOP_READY) ## Run all tests and show which lines they miss
 	@$(BIN)/python -m pytest -q --cov=troth --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
 
-simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 MINUTES=1
-	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) --minutes $(MINUTES) $(ARGS)
+simulate: STEPS = 800
+simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 STEPS=800
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
 
 differ: $(DEVELOP_READY) ## Hold the server against the specification's model: SEED=0 RUNS=20 STEPS=300
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
@@ -50,9 +50,7 @@ mutate: $(DEVELOP_READY) ## Plant every known fault and see which test notices (
 
 # Each part says its seeds; make prove SEED=1000 runs others.
 prove: $(DEVELOP_READY) ## Run all proofs long (half an hour): SEED=0
-	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --minutes 3
-	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --minutes 3 --checkpoints
-	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --no-reboot
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --steps 2000 --quiet
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs 300 --steps 500
 	@$(BIN)/python -m tests.proofs.kill --rounds 20 --seed $(SEED)
 	@$(BIN)/python -m tests.mutation
