@@ -278,8 +278,8 @@ EXPLANATIONS: dict[Code, str] = {
     ),
     Code.TOO_MANY_ATTEMPTS: (
         "So many requests with wrong credentials came from this network address that it has to "
-        "wait, with right ones too (setting `failed_attempts_limit_count`). Send the request again "
-        "after `Retry-After`."
+        "wait, with a right password too (setting `failed_attempts_limit_count`); a token that "
+        "works is let in. Send the request again after `Retry-After`."
     ),
     Code.TOO_MANY_CALLBACKS: (
         "As many callbacks and subscriptions wait for this promise as one promise may have. They "

@@ -91,6 +91,8 @@ async def change_account(api: Api, call: Call) -> Response:
             account = replace(account, revision=account.revision + 1, disabled=disabled)
             await ask(api, call, ReplaceEntry(account))
             directory.put(account)
+            if api.placement is not None:
+                api.placement.withhold(directory.disabled_accounts())
     return answer(Code.OK, account_object(account))
 
 
@@ -254,7 +256,8 @@ ENDPOINTS = (
         summary="Disable or enable an account",
         description=(
             "None of a disabled account's tokens works, from this moment on, and its streams end. "
-            "What it owns stays."
+            "What it owns stays. Its function tasks that wait do not start until it is enabled "
+            "again, if their time is not over then; those that run go on."
         ),
         handler=change_account,
         scope=Scope.ADMIN,

@@ -196,11 +196,13 @@ class _Exchange:
     async def _receive_disconnect(self) -> Message:
         """Quart's `receive`: returns when the client of a stream is gone.
 
-        Quart cancels the request then. Other requests are carried out to their end, which is near.
+        Quart cancels the request then. Other requests are carried out to their end, which is near,
+        or else comes when they hear that the client is gone.
         """
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
+                self.request.leave()
                 await self._streaming.wait()
                 return message
 

@@ -1,8 +1,9 @@
 """Failed attempts to show credentials, by network address: whoever fails too often has to wait.
 
 Nobody guesses a token's 256 bits, but somebody may guess a password, and each guess costs work. An
-address that failed `limit_count` times within a window is refused until that window ends, whatever
-it shows. The table is bounded: beyond its size the address that failed longest ago is forgotten.
+address that failed `limit_count` times within a window is refused until that window ends, even with
+a right password; tokens that work are let in, so that nobody can lock out the others behind his
+address. The table is bounded: beyond its size the address that failed longest ago is forgotten.
 """
 
 import ipaddress

@@ -263,7 +263,8 @@ class Builder:
             return archive, path, archive.read(path)
 
         archive, path, source = await trio.to_thread.run_sync(read, limiter=self._reading)
-        log = [f"{len(archive.files)} files, {archive.unpacked_bytes} bytes unpacked"]
+        files = "1 file" if len(archive.files) == 1 else f"{len(archive.files)} files"
+        log = [f"{files}, {archive.unpacked_bytes} bytes unpacked"]
         if language is Language.PYTHON:
             problems = await check_python(source, path)
             log.append(f"{path}: compiles with Python {VERSION} and has a handler")

@@ -25,7 +25,8 @@ from .cli_output import note
 from .cli_serve import CLIENT_VARIABLES
 from .operator_key import FILE_NAME, read
 from .setting_kinds import ListenAddress
-from .settings import Settings, SettingsError, load
+from .setting_sources import SettingsError, load
+from .settings import Settings
 
 _ANY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import click
 
-from .settings import Settings, settings_options
+from .setting_sources import settings_options
+from .settings import Settings
 
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "General": ("config", "help"),

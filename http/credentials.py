@@ -172,6 +172,10 @@ class Directory:
         """All tokens, also those that no longer work, the oldest first."""
         return sorted(self._tokens.values(), key=lambda token: (token.created_on, token.id))
 
+    def disabled_accounts(self) -> frozenset[str]:
+        """The ids of the accounts that are disabled."""
+        return frozenset(one.id for one in self._accounts.values() if one.disabled)
+
     def account(self, account_id: str) -> Account | None:
         """The account with this id, or else with this name; None if there is none."""
         found = self._accounts.get(account_id)

@@ -86,7 +86,7 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A path or query parameter, for documentation; `schema` says what is accepted."""
+    """A parameter in path, query or header, for documentation; `schema` says what is accepted."""
 
     name: str
     description: str
@@ -108,11 +108,15 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class RawBody:
-    """A request body that the handler reads itself, and which types of content it takes."""
+    """A request body that the handler reads itself, and which types of content it takes.
+
+    `body` says what JSON may be in it, if only that.
+    """
 
     description: str
     media_types: tuple[str, ...]
     required: bool = True
+    body: type[Struct] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ class Endpoint:
     allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
     credentials, have none.
     `sheltered` ones work only while the server is ready. What is sent is either JSON, decoded into
-    `body`, or a `raw_body`, or nothing.
+    `body`, or a `raw_body`, or nothing. `raw_headers` too the handler reads itself.
 
     Derived: `is_open` endpoints need no credentials while the server has neither users nor
     accounts; `needs_account` ones are about what belongs to an account, so they need a token.
@@ -140,6 +144,7 @@ class Endpoint:
     body: type[Struct] | None = None
     raw_body: RawBody | None = None
     headers: tuple[Header, ...] = ()
+    raw_headers: tuple[Parameter, ...] = ()
     path_parameters: tuple[Parameter, ...] = ()
     query: tuple[Parameter, ...] = ()
     successes: tuple[Success, ...] = ()

@@ -6,11 +6,14 @@ account, function and key, so no table of keys is needed. What belongs to anothe
 there.
 """
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
+import trio
 
 from troth.core import limits
 from troth.core.catalog import TASK_PREFIX, Function, FunctionKind, Scope, task_promise_id
@@ -37,7 +40,7 @@ from .endpoints import require_account as account_of
 from .errors import ApiError, FieldProblem, invalid
 from .execution_values import capabilities_of, request_value, result_response, status_of
 from .rendering import JsonObject, dump
-from .requests import Response, json_response
+from .requests import Request, Response, json_response
 from .v1_entries import read_own
 from .v1_values import ID_SCHEMA, is_id, new_id, unix_seconds
 
@@ -45,7 +48,8 @@ _RETRY_AFTER: Final = (b"retry-after", b"1")
 _PAGE_DEFAULT_COUNT: Final = 100
 _JSON_TYPE: Final = re.compile(rb"\s*application/(?:[!#$&^_.+\w-]+\+)?json\s*(?:;.*)?", re.I)
 _ANY_JSON: Final = msgspec.json.Decoder(msgspec.Raw)
-_SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,9})?", re.ASCII)
+# A number as JSON writes it, which is how clients that know our schema do.
+_SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,20})?(?:[eE]-?[0-9]{1,2})?")
 # A text, or a comma before a closing bracket. A text that does not end is taken to the end of the
 # body, and nothing is given back (`*+`): else each quote in it would be tried as its beginning.
 _TRAILING_COMMA: Final = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|,(?=[ \t\r\n]*[\]}])', re.DOTALL)
@@ -251,12 +255,25 @@ async def read_result(api: Api, call: Call) -> Response:
     with api.endings.expect(task_promise_id(task_id)) as expectation:
         _, execution = found = await _read_own(api, call)
         if execution is not None and wait_s:
-            with while_let_in(api.directory, call.request.principal):
+            with while_let_in(api.directory, call.request.principal), _while_there(call.request):
                 await expectation.wait(wait_s)
             _, execution = found = await _read_own(api, call)
     if execution is not None:
         raise ApiError(Code.RESULT_NOT_READY, headers=[_RETRY_AFTER])
     return result_response(found[0])
+
+
+@contextlib.contextmanager
+def _while_there(request: Request) -> Iterator[None]:
+    """Carry a block out for as long as the client is there: those who left wait for nothing."""
+    with trio.CancelScope() as scope:
+        request.on_left = scope.cancel
+        if request.is_left:
+            scope.cancel()
+        try:
+            yield
+        finally:
+            request.on_left = None
 
 
 def _wait_s(given: str | None) -> float:
@@ -337,8 +354,15 @@ ENDPOINTS = (
         summary="List function tasks, newest first",
         handler=list_tasks,
         query=(
-            Parameter("functionId", "Only tasks of this function.", ID_SCHEMA),
-            Parameter("page", "Which page; the first is 1.", _ANY_COUNT, example=1),
+            Parameter("functionId", "Only tasks of this function.", {"type": "string"}),
+            Parameter(
+                "page",
+                "Which page; the first is 1. Only the newest "
+                f"{limits.EXECUTION_PAGES_LIMIT_COUNT:,} tasks can be listed, so `page` times "
+                "`limit` must not be more.",
+                {**_ANY_COUNT, "maximum": limits.EXECUTION_PAGES_LIMIT_COUNT},
+                example=1,
+            ),
             Parameter(
                 "limit",
                 f"How many tasks a page has; {_PAGE_DEFAULT_COUNT} unless given.",

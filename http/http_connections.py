@@ -16,9 +16,9 @@
 import ipaddress
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from time import perf_counter
 from typing import Any, Final, final
 
 import httpcore
@@ -77,10 +77,13 @@ def is_public(address: IpAddress) -> bool:
             return is_public(inner)
         if address in _NAT64:
             return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.is_site_local or address in _COMPATIBLE:
+            return False
     return address.is_global and not address.is_multicast
 
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")  # IPv4 addresses as they were once written
 
 
 async def exchange(transport: "PoolTransport", request: httpx.Request) -> httpx.Response:
@@ -320,14 +323,14 @@ class _Stream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> bytes:
         if self._read_at is not None:
-            is_quick = time.perf_counter() - self._read_at < _PORTION_SECONDS
+            is_quick = perf_counter() - self._read_at < _PORTION_SECONDS
             wanted_bytes = self._portion_bytes * 2 if is_quick else self._portion_bytes // 4
             self._portion_bytes = min(max(wanted_bytes, _PORTION_MIN_BYTES), _PORTION_MAX_BYTES)
         content = await self._stream.read(min(max_bytes, self._portion_bytes), timeout)
         room = _head_room.get()
         if room is not None:
             room.take(len(content))
-        self._read_at = time.perf_counter()
+        self._read_at = perf_counter()
         return content
 
     async def write(

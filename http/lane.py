@@ -7,9 +7,9 @@ no event per request, except for handlers that ask several shards or questions, 
 of a function task.
 
 What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which answer in
-one piece, with the dispatcher and the handlers that every way in uses. Its answers
-are, byte for byte, those of the Quart path. A connection with anything else is handed over to that
-path for good (`serve` returns it).
+one piece, and of `STREAM_GROUPS`, with the dispatcher and the handlers that every way in uses. Its
+answers are, byte for byte, those of the Quart path. A connection with anything else is handed over
+to that path for good (`serve` returns it).
 """
 
 import os
@@ -40,6 +40,9 @@ LANE_GROUPS: Final = frozenset(
     {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
 )
 """Groups of endpoints that answer in one piece, most of them with what the shards say."""
+
+STREAM_GROUPS: Final = frozenset({"Workers"})
+"""Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
 
 _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 # Other tasks run between passes: what is ready beyond this waits for the next one.
@@ -85,7 +88,9 @@ class Lane:
         self._shards = shards
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
-        self._served = frozenset(row.name for row in endpoints if row.group in LANE_GROUPS)
+        self._served = frozenset(
+            row.name for row in endpoints if row.group in LANE_GROUPS | STREAM_GROUPS
+        )
         self._ids = RequestIds()
         self._connections: dict[int, LaneConnection] = {}
         self._again: list[LaneConnection] = []
@@ -192,7 +197,8 @@ class Lane:
             again, self._again = self._again, []
             for connection in again:
                 self._contain(connection, 0)
-            if self._has_submitted:
+            if again or self._has_submitted:
+                # What streams have written is reported to the shards too.
                 self._has_submitted = False
                 self._shards.turn()
             if not self._again:
@@ -245,7 +251,7 @@ class Lane:
             connection.peer,
             request_id(given) if given else self._ids.new(),
         )
-        return Exchange(self, self._dispatcher, request, held, match, connection.answered)
+        return Exchange(self, self._dispatcher, request, held, match, connection)
 
     def again(self, connection: LaneConnection) -> None:
         """Have a connection work again, in this pass or in the next."""

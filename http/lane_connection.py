@@ -6,6 +6,8 @@
 - A connection whose next request is not for the lane (see `lane_parsing.py`), or that does not
   arrive within `PARTIAL_LIMIT_S`, is given up, for good, with the bytes read so far; all earlier
   requests have been answered by then.
+- An answer may be a stream (`lane_streams.py`): all it has to say goes out in one piece when the
+  socket has room. It ends early when the client is gone; what that one sends meanwhile waits.
 - A client that takes nothing of an answer for the write timeout is cut off. One that leaves early
   has its request carried out all the same.
 """
@@ -19,6 +21,8 @@ from troth.shards.held import HeldMessages
 
 from .lane_exchange import Exchange
 from .lane_parsing import NotServedError, Parsed, Parser
+from .lane_streams import LaneStream
+from .requests import Request
 
 PARTIAL_LIMIT_S: Final = 1.0
 _READ_BYTES: Final = 16 * 1024
@@ -60,10 +64,13 @@ class LaneConnection:
         "_is_hung_up",
         "_is_readable",
         "_is_stopping",
+        "_is_to_work",
         "_is_working",
         "_lane",
         "_out",
         "_parser",
+        "_request",
+        "_stream",
         "_write_since",
         "ended",
         "is_closed",
@@ -97,11 +104,14 @@ class LaneConnection:
         self._out: memoryview | None = None
         self._held: HeldMessages | None = None
         self._is_busy = False
+        self._request: Request | None = None
         self._is_readable = False
         self._is_hung_up = False
         self._is_at_end = False
         self._is_stopping = False
         self._is_working = False
+        self._is_to_work = False
+        self._stream: LaneStream | None = None
 
     # What the lane calls
 
@@ -111,12 +121,21 @@ class LaneConnection:
             self._is_readable = True
             if mask & _HANG_UP:
                 self._is_hung_up = True
+                if self._request is not None:
+                    self._request.leave()
+                if self._stream is not None:
+                    self.close()
+                    return
         if self._out is not None and mask & (select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP):
             self._write()
         self.work()
 
     def work(self) -> None:
-        """Read and begin requests, as far as it goes now."""
+        """Read and begin requests, as far as it goes now; or go on with a stream."""
+        self._is_to_work = False
+        if self._stream is not None:
+            self._go_on_with(self._stream)
+            return
         self._is_working = True
         try:
             for _ in range(_REQUESTS_AT_ONCE_COUNT):
@@ -133,6 +152,9 @@ class LaneConnection:
         if self._out is not None:
             if now - self._write_since > write_timeout_s:
                 self.close()
+        elif self._stream is not None:
+            if self._stream.is_due(now):
+                self._work_soon()
         elif self._is_busy:
             return
         elif self.received:
@@ -147,6 +169,9 @@ class LaneConnection:
         One that has not arrived whole may be in flight too; hypercorn's side knows what to do.
         """
         self._is_stopping = True
+        if self._stream is not None:
+            self._stream.stop()
+            return
         if self._is_busy or self._out is not None or self.is_closed:
             return
         if self.received:
@@ -163,6 +188,9 @@ class LaneConnection:
         self.socket.close()
         self._out = None
         self._release()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
 
     # Reading
 
@@ -183,6 +211,9 @@ class LaneConnection:
                 self.received = self.received[parsed.end :]
                 self.partial_since = self._lane.now
                 self._is_busy = True
+                self._request = exchange.request
+                if self._is_hung_up:
+                    self._request.leave()
                 exchange.run()
                 return True
         except NotServedError:
@@ -222,25 +253,60 @@ class LaneConnection:
     def answered(self, data: bytes, held: HeldMessages) -> None:
         """Write the answer to the request in flight, and go on."""
         self._is_busy = False
+        self._request = None
         self._idle_since = self._lane.now
         if self.is_closed:
             held.release()
             return
+        if self._send(data):
+            held.release()
+            self._after_answer()
+        elif self.is_closed:
+            held.release()
+        else:
+            self._held = held
+
+    def streams(self, stream: LaneStream) -> None:
+        """Answer the request in flight with a stream, and go on after its end."""
+        if self.is_closed or self._is_hung_up or self._is_at_end:
+            stream.close()
+            self.close()
+            return
+        self._request = None
+        self._stream = stream
+        stream.when_ready(self._work_soon)
+        if self._is_stopping:
+            stream.stop()
+        self._go_on_with(stream)
+
+    def _go_on_with(self, stream: LaneStream) -> None:
+        """Write what the stream has to say, as long as the socket takes it."""
+        while self._out is None and not self.is_closed:
+            data = stream.next()
+            if data is None:
+                self._stream = None
+                stream.close()
+                self._is_busy = False
+                self._idle_since = self._lane.now
+                self._after_answer()
+                return
+            if not data or not self._send(data):
+                return
+
+    def _send(self, data: bytes) -> bool:
+        """Send something, when all before was; whether the socket has taken all of it."""
         try:
             sent_bytes = self.socket.send(data)
         except BlockingIOError:
             sent_bytes = 0
         except OSError:
-            held.release()
             self.close()
-            return
+            return False
         if sent_bytes < len(data):
-            self._held = held
             self._write_since = self._lane.now
             self._out = memoryview(data)[sent_bytes:]
-            return
-        held.release()
-        self._after_answer()
+            return False
+        return True
 
     def _write(self) -> None:
         """Go on with an answer that the client was too slow for."""
@@ -257,9 +323,16 @@ class LaneConnection:
             self._out = self._out[sent_bytes:]
             return
         self._out = None
+        if self._stream is not None:
+            return  # it is asked for more next
         self._idle_since = self._lane.now
         self._release()
         self._after_answer()
+
+    def _work_soon(self) -> None:
+        if not self._is_to_work:
+            self._is_to_work = True
+            self._lane.again(self)
 
     def _after_answer(self) -> None:
         if self._is_stopping:

@@ -8,7 +8,6 @@ nothing waits in between. The others (searches, heartbeats) are coroutines and r
 import itertools
 import os
 import time
-from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final, Protocol
 
@@ -26,7 +25,8 @@ from .api import VERSION_HEADER_VALUE, shards_error
 from .dispatch import Dispatcher
 from .endpoints import REFUSALS_FROM, Asking
 from .errors import ApiError
-from .requests import JSON_TYPE, Request, Response, json_response
+from .lane_streams import LaneStream
+from .requests import JSON_TYPE, ReadyStream, Request, Response, json_response
 from .router import Match
 
 _log = structlog.get_logger(__name__)
@@ -64,14 +64,22 @@ class Questions(Protocol):
         ...
 
 
-Written = Callable[[bytes, HeldMessages], None]
-"""Takes an answer's bytes; releases the messages when they are written or can never be."""
+class Client(Protocol):
+    """Where answers go: the connection that a request came by."""
+
+    def answered(self, data: bytes, held: HeldMessages) -> None:
+        """Write an answer; release the messages when that is done or can never be."""
+        ...
+
+    def streams(self, stream: LaneStream) -> None:
+        """Write a stream; close it at its end or when it can be written no longer."""
+        ...
 
 
 class Exchange(Struct, eq=False):
     """One request being answered; also the `Asker` that the shards call back.
 
-    Made when the request has been read whole; `run` begins, and `answered` is called once, at the
+    Made when the request has been read whole; `run` begins, and the client is called once, at the
     end. Nothing here raises: whatever goes wrong becomes an answer.
     """
 
@@ -80,7 +88,7 @@ class Exchange(Struct, eq=False):
     request: Request
     held: HeldMessages
     match: Match
-    answered: Written
+    client: Client
     started_s: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
@@ -146,10 +154,18 @@ class Exchange(Struct, eq=False):
         self._finish(self.dispatcher.refuse(request, error))
 
     def _finish(self, response: Response) -> None:
-        self._end(response.status, render(response))
+        if response.stream is None:
+            self._end(response.status, render(response))
+            return
+        assert isinstance(response.stream, ReadyStream), "the lane serves no others"
+        self.held.release()
+        self.client.streams(LaneStream(render_head(response), response.stream, self._count_stream))
+
+    def _count_stream(self) -> None:
+        self.dispatcher.api.metrics.count(self.request.endpoint, 200, None)
 
     def _end(self, status: int, answer: bytes) -> None:
-        self.answered(answer, self.held)
+        self.client.answered(answer, self.held)
         duration_s = time.perf_counter() - self.started_s
         self.dispatcher.api.metrics.count(self.request.endpoint, status, duration_s)
 
@@ -180,6 +196,17 @@ def render(response: Response) -> bytes:
     parts.append(b"date: %s\r\n\r\n" % _date.text())
     parts.append(body)
     return b"".join(parts)
+
+
+def render_head(response: Response) -> bytes:
+    """What comes before a stream's first chunk, as Quart and hypercorn would write it."""
+    headers = b"".join([b"%s: %s\r\n" % header for header in response.headers])
+    date = _date.text()
+    return (b"HTTP/1.1 %d \r\n%bdate: %b\r\nTransfer-Encoding: chunked\r\n\r\n") % (
+        response.status,
+        headers,
+        date,
+    )
 
 
 class _Date:

@@ -257,6 +257,7 @@ ENDPOINTS = (
             "JSON with any of `description`, `disabled`, `draining`; or nothing.",
             ("application/json",),
             required=False,
+            body=ChangeNodeBody,
         ),
         successes=(Success(200, "It is as asked for."),),
     ),

@@ -1,6 +1,7 @@
 """One task on a node: assigned, its code fetched, run, its result sent."""
 
 import base64
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -110,10 +111,13 @@ class Execution:
         Raises RefusedError (status 401) if the node's token is not accepted any more.
         """
         with self._scope:
-            async with slots:
+            await slots.acquire()
+            with contextlib.ExitStack() as slot:
+                slot.callback(slots.release)
                 self.has_begun = True
                 self.confirmed_at = trio.current_time()
-                answer = await self._insist("assign", {"id": self.task_id, "counter": self.counter})
+                named = {"id": self.task_id, "counter": self.counter}
+                answer = await self._insist("POST", f"{self._link.path}/assign", named)
                 if answer is None or not answer.is_success:
                     return
                 self.is_assigned = True
@@ -124,10 +128,14 @@ class Execution:
                     await self.give_back()
                     await trio.sleep(_BROKEN_PAUSE_S)
                     return
+                # The next task does not wait for the server to take this one's result.
+                nursery.start_soon(self._free, slot.pop_all())
                 await self._send_result(self._response)
-                with trio.move_on_after(_FREE_S):
-                    # The next task finds its sandbox warm.
-                    await self._freed.wait()
+
+    async def _free(self, slot: contextlib.ExitStack) -> None:
+        """Give up the slot when the sandbox is free, so that the next task finds it warm."""
+        with slot, trio.move_on_after(_FREE_S):
+            await self._freed.wait()
 
     async def give_back(self) -> None:
         """Tell the server that it is not going to be carried out here."""
@@ -185,9 +193,9 @@ class Execution:
 
     async def _fetch(self, build_id: str) -> bytes:
         path = f"/v1/build/{build_id}/archive"
-        answer = await self._link.client.ask(
-            "GET", path, limit_bytes=ARCHIVE_LIMIT_BYTES, apart=True
-        )
+        answer = await self._insist("GET", path, limit_bytes=ARCHIVE_LIMIT_BYTES, apart=True)
+        if answer is None:
+            raise UnreachableError("it did not give the function's code in time")
         if not answer.is_success:
             raise answer.refusal()
         return answer.body
@@ -205,10 +213,10 @@ class Execution:
         self._responded.set()
 
     async def _send_result(self, response: Response) -> None:
-        answer = await self._insist(*self._result(response))
+        answer = await self._post_result(response)
         if answer is not None and answer.status == 413:
             message = f"the server takes no result of {len(response.body)} bytes"
-            answer = await self._insist(*self._result(failure(500, "ResultTooLarge", message)))
+            answer = await self._post_result(failure(500, "ResultTooLarge", message))
         if answer is None:
             _log.warning("a result could not be sent in time", task=self.task_id)
         elif not answer.is_success:
@@ -216,29 +224,28 @@ class Execution:
         else:
             _log.debug("a task is finished", task=self.task_id, status=response.status)
 
-    def _result(self, response: Response) -> tuple[str, bytes, list[tuple[str, str]]]:
+    async def _post_result(self, response: Response) -> Answer | None:
         described = base64.b64encode(msgspec.json.encode(response.headers)).decode()
         headers = [("troth-status", str(response.status)), ("troth-headers", described)]
         if response.error is not None:
             error = response.error[:_ERROR_LIMIT_CHARACTERS].encode(errors="replace")
             headers.append(("troth-error", base64.b64encode(error).decode()))
         assert len(response.body) <= RESULT_LIMIT_BYTES
-        return f"result/{self.task_id}/{self.counter}", response.body, headers
+        path = f"{self._link.path}/result/{self.task_id}/{self.counter}"
+        return await self._insist("POST", path, response.body, headers=headers)
 
     async def _insist(
-        self, what: str, body: object, headers: list[tuple[str, str]] | None = None
+        self, method: str, path: str, body: object = None, **options: Any
     ) -> Answer | None:
         """Ask until there is an answer that counts, while the lease lives; None if there is none.
 
-        Raises RefusedError for status 401.
+        Takes what `Client.ask` takes. Raises RefusedError for status 401.
         """
         pause_s = _RETRY_FIRST_S
         while True:
             problem = ""
             try:
-                answer = await self._link.client.ask(
-                    "POST", f"{self._link.path}/{what}", body, headers=headers or ()
-                )
+                answer = await self._link.client.ask(method, path, body, **options)
                 if answer.status == 401:
                     raise answer.refusal()
                 if answer.status < 500 and answer.status != 429:

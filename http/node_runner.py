@@ -13,6 +13,7 @@ JavaScript: this process becomes Node.js, which runs `node_runner.js` for one ta
 import array
 import contextlib
 import ctypes
+import errno
 import gc
 import inspect
 import json
@@ -20,6 +21,7 @@ import os
 import resource
 import select
 import socket
+import struct
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -41,6 +43,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRI
 _CLONE_NEWNS, _CLONE_NEWIPC = 0x00020000, 0x08000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND = 1, 2, 4, 32, 4096
 _MS_REC, _MS_PRIVATE = 16384, 1 << 18
+_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 _SIGKILL: Final = 9
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -128,8 +131,9 @@ def _die_with(parent_id: int) -> None:
 def _make_files_private(config: dict[str, Any], uid: int, gid: int) -> None:
     """Mount namespace: the work directory in place of /tmp, the code read-only at /mnt/code.
 
-    So nothing the function can write to outlives it or escapes its quota, and neither the node's
-    directory nor the interpreter's need be open to everybody.
+    So nothing the function can write to outlives it or escapes its quota (what is open to
+    everybody elsewhere, as /run/lock is, becomes read-only), and neither the node's directory nor
+    the interpreter's need be open to everybody.
     """
     prefix_is_closed = not _is_open_to(uid, gid, os.__file__)
     script = b""
@@ -138,6 +142,7 @@ def _make_files_private(config: dict[str, Any], uid: int, gid: int) -> None:
             script = file.read()
     _call(_libc.unshare, _CLONE_NEWNS | _CLONE_NEWIPC)
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    _make_read_only()
     # What the mounts cover is reached by descriptors that were opened before.
     sources = {name: os.open(config[name], os.O_PATH) for name in ("code", "work")}
     if prefix_is_closed:
@@ -166,6 +171,22 @@ def _make_files_private(config: dict[str, Any], uid: int, gid: int) -> None:
         sys.path[:] = [path.replace(old, "/mnt/python", 1) for path in sys.path]
         sys.executable = sys.executable.replace(old, "/mnt/python", 1)
         sys.path_importer_cache.clear()
+        for module in list(sys.modules.values()):
+            if hasattr(module, "__path__"):
+                # A package that is loaded: the rest of it is there, too.
+                module.__path__ = [path.replace(old, "/mnt/python", 1) for path in module.__path__]
+
+
+def _make_read_only() -> None:
+    """All file systems that are there now; what is mounted afterwards is not."""
+    attributes = struct.pack("QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+    arguments = (_AT_FDCWD, b"/", _AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes)))
+    try:
+        _call(_libc.syscall, _SYS_MOUNT_SETATTR, *arguments)
+    except OSError as error:
+        # Before Linux 5.12 there is no way to do it to all at once.
+        if error.errno != errno.ENOSYS:
+            raise
 
 
 def _is_open_to(uid: int, gid: int, path: str) -> bool:

@@ -264,6 +264,26 @@ _TASK_PATH: Final = (
         example=1,
     ),
 )
+_RESULT_HEADERS: Final = (
+    Parameter(
+        "Troth-Status",
+        "The status that the function answered with.",
+        {"type": "string", "pattern": "^[0-9]{3}$"},
+        required=True,
+        example="200",
+    ),
+    Parameter(
+        "Troth-Headers",
+        "The headers that it answered with, as base64 of a JSON array of pairs of texts.",
+        {"type": "string", "format": "base64-header-pairs"},
+        example=base64.b64encode(b'[["Content-Type", "text/plain"]]').decode(),
+    ),
+    Parameter(
+        "Troth-Error",
+        "If it gave no answer: base64 of what went wrong. The status is 500 or 504 then.",
+        {"type": "string", "format": "base64-text"},
+    ),
+)
 _HELD: Final = (
     Code.NODE_NOT_FOUND,
     Code.EXECUTION_NOT_FOUND,
@@ -333,12 +353,9 @@ ENDPOINTS = (
         "Say what the function answered",
         take_result,
         group="Node work",
-        description=(
-            "The body is the function's. Headers: `Troth-Status`, its status; `Troth-Headers`, its "
-            "headers as base64 of a JSON array of pairs; and, if it gave no answer, `Troth-Error`, "
-            "base64 of what went wrong, with the status 500 or 504."
-        ),
+        description="The body is the function's.",
         path_parameters=_TASK_PATH,
+        raw_headers=_RESULT_HEADERS,
         raw_body=RawBody("The answer's body.", ("application/octet-stream",), required=False),
         successes=(
             Success(201, "The task is finished."),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from troth.core import limits as core_limits
 from troth.core.catalog import Scope
@@ -130,6 +131,7 @@ def _operation(endpoint: Endpoint, limits: RequestLimits, *, has_users: bool) ->
             *(_parameter(parameter, "path") for parameter in endpoint.path_parameters),
             *(_parameter(parameter, "query") for parameter in endpoint.query),
             *(_header(header) for header in endpoint.headers),
+            *(_parameter(parameter, "header") for parameter in endpoint.raw_headers),
             _REQUEST_ID,
         ],
         "responses": _responses(endpoint),
@@ -137,28 +139,30 @@ def _operation(endpoint: Endpoint, limits: RequestLimits, *, has_users: bool) ->
     if endpoint.description:
         operation["description"] = endpoint.description
     if endpoint.body is not None:
-        schema = body_schema(endpoint.body, limits)
-        if not schema["required"]:
-            schema["type"] = ["object", "null"]
         operation["requestBody"] = {
             "required": True,
-            "content": {
-                "application/json": {
-                    "schema": schema,
-                    "example": example(endpoint.body),
-                }
-            },
+            "content": {"application/json": _described(endpoint.body, limits)},
         }
-    if endpoint.raw_body is not None:
+    raw_body = endpoint.raw_body
+    if raw_body is not None:
+        described = {} if raw_body.body is None else _described(raw_body.body, limits)
         operation["requestBody"] = {
-            "description": endpoint.raw_body.description,
-            "required": endpoint.raw_body.required,
-            "content": {media_type: {} for media_type in endpoint.raw_body.media_types},
+            "description": raw_body.description,
+            "required": raw_body.required,
+            "content": dict.fromkeys(raw_body.media_types, described),
         }
     if endpoint.deprecated:
         operation["deprecated"] = True
     operation["security"] = _security(endpoint, has_users=has_users)
     return operation
+
+
+def _described(body: type[Struct], limits: RequestLimits) -> dict[str, Any]:
+    """What JSON a body is, with an example."""
+    schema = body_schema(body, limits)
+    if not schema["required"]:
+        schema["type"] = ["object", "null"]
+    return {"schema": schema, "example": example(body)}
 
 
 def scopes_of(endpoint: Endpoint) -> list[str]:

@@ -134,6 +134,7 @@ def _endpoint(endpoint: Endpoint, limits: RequestLimits) -> Iterable[str]:
         *(_parameter_row("path", parameter) for parameter in endpoint.path_parameters),
         *(_parameter_row("query", parameter) for parameter in endpoint.query),
         *(("header", f"<code>{header}</code>", "") for header in endpoint.headers),
+        *(_parameter_row("header", parameter) for parameter in endpoint.raw_headers),
     ]
     if endpoint.body is not None:
         rows.extend(_body_rows(body_schema(endpoint.body, limits), ""))

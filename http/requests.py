@@ -3,8 +3,8 @@
 Handlers see nothing else: no Quart, no ASGI, no sockets. A response has either a body or a stream.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -20,7 +20,8 @@ class Request(Struct, eq=False):
 
     `raw_path` and `query` are as they came, without the `?` between them. `headers` has lower-case
     names; of repeated headers it holds the first. The dispatcher sets `endpoint`, for metrics, and
-    `principal`: who has sent the request.
+    `principal`: who has sent the request. A handler that waits for long puts what ends its wait
+    into `on_left`; `is_left` says that the client is gone.
     """
 
     method: str
@@ -33,6 +34,14 @@ class Request(Struct, eq=False):
     id: str = ""
     endpoint: str = "unmatched"
     principal: Principal = ANONYMOUS
+    is_left: bool = False
+    on_left: Callable[[], None] | None = None
+
+    def leave(self) -> None:
+        """Take note that the client is gone: whoever waits for its sake need not wait longer."""
+        self.is_left = True
+        if self.on_left is not None:
+            self.on_left()
 
 
 class ChunkStream(Protocol):
@@ -48,6 +57,23 @@ class ChunkStream(Protocol):
 
     def close(self) -> None:
         """Give everything up. Called exactly once, whatever happened."""
+        ...
+
+
+@runtime_checkable
+class ReadyStream(ChunkStream, Protocol):
+    """A stream for those who must not wait: they are called when there may be something."""
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """Have `action` called whenever `next_now` may have news; it must not call back at once."""
+        ...
+
+    def next_now(self) -> bytes | None:
+        """As `next_chunk`, but without waiting: empty if there is nothing now."""
+        ...
+
+    def is_due(self, now: float) -> bool:
+        """Whether `next_now` has news at this time, though nobody may have been called."""
         ...
 
 

@@ -61,7 +61,7 @@ from .rendering import render_message
 from .retention_kind import rule_texts
 from .setting_kinds import ListenAddress
 from .settings import Settings
-from .table import API_ENDPOINTS
+from .table import API_ENDPOINTS, POLL_ENDPOINTS
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -307,13 +307,14 @@ class Server:
                 door.application = application
                 name = f"listener_{door.listener.name.split()[0].lower()}"
                 self.api.metrics.add_source(name, door.listener.statistics)
-            await self._start_lane(nursery, self.doors[0].listener)
+            await self._start_lanes(nursery)
             await self._start(nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped meanwhile: the storage is closed next, and
             # nobody may be using it then.
             recovery = await trio.to_thread.run_sync(
                 self.shards.recover, self.storage, trio.from_thread.check_cancelled
             )
+            self.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:
                 await nursery.start(self.delivery.run)
                 await nursery.start(self.placement.run)
@@ -326,6 +327,7 @@ class Server:
                 await self.shards.list_entries(Account, None),
                 await self.shards.list_entries(Token, None),
             )
+            self.placement.withhold(self.api.directory.disabled_accounts())
             if self.api.directory.is_open:
                 _refuse_exposed(self.settings)
             self.checkpointer = self.shards.make_checkpointer(
@@ -372,13 +374,16 @@ class Server:
     def _is_stopping(self) -> bool:
         return self.api.readiness is Readiness.STOPPING
 
-    async def _start_lane(self, nursery: trio.Nursery, listener: Listener) -> None:
+    async def _start_lanes(self, nursery: trio.Nursery) -> None:
+        """Make a lane for each port."""
         if not self.settings.hot_lane:
             return
-        lane = Lane(self.api, self.shards, API_ENDPOINTS, listener.limits)
-        self.api.metrics.add_source("lane", lane.statistics)
-        await nursery.start(lane.run)
-        listener.lane = lane
+        tables = (("lane", API_ENDPOINTS), ("poll_lane", POLL_ENDPOINTS))
+        for door, (name, endpoints) in zip(self.doors, tables, strict=False):
+            lane = Lane(self.api, self.shards, endpoints, door.listener.limits)
+            self.api.metrics.add_source(name, lane.statistics)
+            await nursery.start(lane.run)
+            door.listener.lane = lane
 
     def _start_sweeper(self, nursery: trio.Nursery) -> None:
         rules = self.settings.retain

@@ -155,6 +155,10 @@ ENDPOINTS = (
         method="GET",
         path="/metrics",
         summary="Numbers for Prometheus",
+        description=(
+            "About the whole server: the ids of accounts that have most tasks are among them, so "
+            "the scope is not one to give to customers."
+        ),
         handler=show_metrics,
         scope=Scope.METRICS_READ,
         successes=(Success(200, "All metrics.", "Text", "text/plain"),),

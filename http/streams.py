@@ -5,8 +5,14 @@ that it is connected, and whenever nothing was sent for the keep-alive time, so 
 notices when the other is gone. A message counts as delivered when the socket has taken it: that
 is when the next chunk is asked for.
 
+The hot lane takes chunks when there are any (`requests.ReadyStream`); elsewhere a task waits for
+them.
+
 Whatever a stream is of, it ends with the token that it was opened with (`limited`).
 """
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import trio
 
@@ -14,7 +20,7 @@ from troth.shards.polls import ConnectionClosed, PollConnection
 
 from .credentials import Directory
 from .principals import Principal, PrincipalKind
-from .requests import ChunkStream
+from .requests import ChunkStream, ReadyStream
 
 CONNECTED = b": connected\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -26,7 +32,7 @@ HEADERS = [
 
 
 class PollStream:
-    """One worker's stream. A `requests.ChunkStream`."""
+    """One worker's stream. A `requests.ReadyStream`."""
 
     def __init__(self, connection: PollConnection, keep_alive_ms: int) -> None:
         """Take over the connection; `close` ends it."""
@@ -36,6 +42,8 @@ class PollStream:
         self._unconfirmed = False
         self._stopped = False
         self._wait: trio.CancelScope | None = None
+        self._ready: Callable[[], None] | None = None
+        self._silent_until = 0.0
 
     async def next_chunk(self) -> bytes | None:
         """Wait for messages or for the keep-alive time; None when the server ends the stream."""
@@ -58,15 +66,50 @@ class PollStream:
         finally:
             self._wait = None
         if messages:
-            self._unconfirmed = True
-            return b"".join(b"data: " + message + b"\n\n" for message in messages)
+            return self._events(messages)
         return None if self._stopped else KEEP_ALIVE
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """See `ReadyStream`."""
+        self._ready = action
+        self._connection.when_ready(action)
+
+    def next_now(self) -> bytes | None:
+        """The messages that wait, or a comment if it is time; None when the stream ends."""
+        if self._unconfirmed:
+            self._unconfirmed = False
+            self._connection.confirm()
+        now = trio.current_time()
+        if not self._greeted:
+            self._greeted = True
+            self._silent_until = now + self._keep_alive_s
+            return CONNECTED
+        if self._stopped:
+            return None
+        try:
+            messages = self._connection.receive_now()
+        except ConnectionClosed:
+            return None
+        if not messages and now < self._silent_until:
+            return b""
+        self._silent_until = now + self._keep_alive_s
+        return self._events(messages) if messages else KEEP_ALIVE
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for a comment."""
+        return now >= self._silent_until
+
+    def _events(self, messages: list[bytes]) -> bytes:
+        self._unconfirmed = True
+        return b"".join([b"data: %b\n\n" % message for message in messages])
 
     def stop(self) -> None:
         """End the stream at the next chunk."""
         self._stopped = True
         if self._wait is not None:
             self._wait.cancel()
+        if self._ready is not None:
+            self._ready()
 
     def close(self) -> None:
         """Leave the poll group; what was not confirmed goes elsewhere."""
@@ -77,13 +120,18 @@ def limited(stream: ChunkStream, directory: Directory, principal: Principal) -> 
     """A stream that ends when its principal's token is revoked, disabled or has expired."""
     if principal.kind is not PrincipalKind.TOKEN:
         return stream
+    if isinstance(stream, ReadyStream):
+        return _LimitedReadyStream(stream, directory, principal)
     return _LimitedStream(stream, directory, principal)
 
 
-class _LimitedStream:
+Stream = TypeVar("Stream", bound=ChunkStream)
+
+
+class _LimitedStream(Generic[Stream]):
     """Another stream, for as long as a token works. A `requests.ChunkStream`."""
 
-    def __init__(self, stream: ChunkStream, directory: Directory, principal: Principal) -> None:
+    def __init__(self, stream: Stream, directory: Directory, principal: Principal) -> None:
         self._stream = stream
         self._directory = directory
         self._principal = principal
@@ -106,3 +154,24 @@ class _LimitedStream:
         """Give everything up."""
         self._forget()
         self._stream.close()
+
+
+class _LimitedReadyStream(_LimitedStream[ReadyStream]):
+    """The same for those who must not wait. A `requests.ReadyStream`."""
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """See `ReadyStream`."""
+        self._stream.when_ready(action)
+
+    def next_now(self) -> bytes | None:
+        """What there is to send now, unless the token has expired."""
+        if self._has_expired():
+            self._stream.stop()
+        return self._stream.next_now()
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for a comment, or for the end."""
+        return self._stream.is_due(now) or self._has_expired()
+
+    def _has_expired(self) -> bool:
+        return self._directory.remaining_ms(self._principal) == 0

@@ -12,7 +12,7 @@ A place is free again when the call has really ended, not when its task has: tha
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import final
 
 from .work import Host, Need, Stage, Work
@@ -61,6 +61,7 @@ class CallGates:
         self._accounts: dict[str, _AccountGate] = {}
         self._ready = WorkQueues()
         self._waiting: dict[str, int] = {}
+        self._is_paused = False
         self.waiting_count = 0
         self.running_count = 0
 
@@ -112,6 +113,14 @@ class CallGates:
         self._leave_host(host, work)
         self._begin()
 
+    def remove_all(self, works: Iterable[Work]) -> None:
+        """Forget calls that wait; none of them begins because another made room."""
+        self._is_paused = True
+        for work in works:
+            self.remove(work)
+        self._is_paused = False
+        self._begin()
+
     def ended(self, work: Work) -> None:
         """A call that was started is over."""
         self.running_count -= 1
@@ -139,7 +148,7 @@ class CallGates:
 
     def _begin(self) -> None:
         """Let calls through the third gate."""
-        while self.running_count < self._concurrency_count:
+        while self.running_count < self._concurrency_count and not self._is_paused:
             work = self._ready.take(_anything)
             if work is None:
                 return

@@ -67,6 +67,10 @@ class NodeConnection:
         if work in self._handed_out:
             self._handed_out.remove(work)
             return False
+        return self.take_back(work)
+
+    def take_back(self, work: Work) -> bool:
+        """Forget a task's message if it has not been taken for writing yet; whether that is so."""
         before_count = len(self._waiting)
         self._waiting = [entry for entry in self._waiting if entry[1] is not work]
         return len(self._waiting) < before_count

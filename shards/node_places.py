@@ -1,8 +1,9 @@
 """The nodes placement knows, and those among them that have a free slot.
 
 A node is free while its stream is connected, it is neither disabled, draining nor deleted, it is
-not resting, and fewer tasks than it has slots are with it. `FreeNodes` finds one for a task at a
-cost that grows with the number of *different* offers among free nodes, not with that of nodes.
+not resting, and fewer tasks than it has slots are with it, not counting those whose result has
+come in. `FreeNodes` finds one for a task at a cost that grows with the number of *different* offers
+among free nodes, not with that of nodes.
 """
 
 from collections import OrderedDict
@@ -16,14 +17,18 @@ from .work import Offer, Requirement, Work
 
 @final
 class NodePlace:
-    """A node: its entry in the catalog, its stream, and the tasks that are with it."""
+    """A node: its entry in the catalog, its stream, and the tasks that are with it.
 
-    __slots__ = ("connection", "entry", "is_resting", "offer", "works")
+    `ending` are those of them whose result has come in and is being made durable.
+    """
+
+    __slots__ = ("connection", "ending", "entry", "is_resting", "offer", "works")
 
     def __init__(self, entry: Node) -> None:
         """Begin without a stream."""
         self.connection: NodeConnection | None = None
         self.works: dict[str, Work] = {}
+        self.ending: set[str] = set()
         self.is_resting = False
         self.take(entry)
 
@@ -48,7 +53,7 @@ class NodePlace:
         entry = self.entry
         return (
             self.connection is not None
-            and len(self.works) < entry.slots_count
+            and len(self.works) - len(self.ending) < entry.slots_count
             and not (entry.disabled or entry.draining or entry.deleted or self.is_resting)
         )
 

@@ -7,18 +7,20 @@ dispatcher of greencloud.md 12. What it promises:
 - A task is with at most one node at a time, and only with one that meets its function's demands, is
   its account's or shared, connected, and neither disabled, draining nor deleted.
 - A node has at most as many tasks as slots. A slot is taken when a task is handed to its stream and
-  free when the task has ended or the shards give it out anew (returned, lost, not claimed in time).
+  free when its result has come in, the task has ended, or the shards give it out anew (returned,
+  lost, not claimed in time).
 - Between two events there is no task that waits beside a free node that could run it. Whose turn it
   is, `work_queues.py` says, and for calls `call_gates.py`.
 - A message that was not written when its stream ended goes elsewhere.
 - Who is still working on a task that has ended is told so at once.
+- Nothing of a disabled account starts; what has started goes on (`withheld.py`).
 
 Nothing here is durable: after a restart the shards send again what waits, and `restore` says what
 is running. Everything happens in one thread and nothing waits but the streams.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -35,6 +37,7 @@ from .call_gates import CallGates
 from .endings import Endings
 from .node_connections import NodeConnection, NodeMessage, NodeMessageKind
 from .node_places import FreeNodes, NodePlace
+from .withheld import Withheld
 from .work import Host, Requirement, Stage, Work
 from .work_queues import WorkQueues
 
@@ -48,6 +51,7 @@ class PlacementStatistics:
 
     waiting_count: int
     waiting_calls_count: int
+    withheld_count: int
     oldest_waiting_ms: int
     running_count: int
     running_calls_count: int
@@ -61,7 +65,8 @@ class PlacementStatistics:
     returned_total_count: int
     finished_total_count: int
     waiting_by_account: tuple[tuple[str, int], ...]
-    """The accounts with most tasks waiting, calls included, at most 20, most first."""
+    """The accounts with most tasks waiting, calls and what is withheld included, at most 20, most
+    first."""
     running_by_account: tuple[tuple[str, int], ...]
     """The accounts with most tasks running on nodes, at most 20, most first."""
 
@@ -106,6 +111,7 @@ class Placement:
             concurrency_count=calls_concurrency_count,
             per_host_count=calls_per_host_count,
         )
+        self._withheld = Withheld()
         self._alarms = Alarms()
         self._totals: Counter[str] = Counter()
 
@@ -164,6 +170,42 @@ class Placement:
         self._queues.started(work.account_id)
         self._give(node, work)
         work.stage = Stage.RUNNING
+
+    # What is told about accounts
+
+    def withhold(self, account_ids: Collection[str] | None) -> None:
+        """From now on, start no tasks of these accounts, or of any (None); all others may start.
+
+        What is on its way to a node, but not written, is taken back.
+        """
+        freed = self._withheld.change(account_ids)
+        reached = [work for work in self._works.values() if self._withheld.reaches(work.account_id)]
+        queued = [
+            work
+            for work in reached
+            if work.stage is Stage.QUEUED and not self._withheld.holds(work)
+        ]
+        self._gates.remove_all([work for work in queued if isinstance(work.need, Host)])
+        for work in queued:
+            if not isinstance(work.need, Host):
+                self._queues.remove(work)
+            self._withheld.put(work)
+        for work in reached:
+            if work.stage is Stage.HANDED:
+                self._take_back(work)
+        for work in freed:
+            self._place(work)
+
+    def _take_back(self, work: Work) -> None:
+        assert work.node is not None, "what is handed out is with a node"
+        connection = work.node.connection
+        if connection is None or not connection.take_back(work):
+            return  # it is being written: so it has started
+        node = self._release(work)
+        work.stage = Stage.QUEUED
+        self._withheld.put(work)
+        assert node is not None
+        self._fill(node)
 
     # What the nodes' endpoints tell and ask
 
@@ -226,17 +268,31 @@ class Placement:
             work.stage = Stage.RUNNING
 
     def ending(self, promise_id: str, counter: int, *, is_ending: bool = True) -> None:
-        """Whoever runs it has a result, or after all not: then it must be told if it ends."""
+        """Whoever runs it has a result, or after all not: then it must be told if it ends.
+
+        A node's slot is free from here on, while the result is made durable.
+        """
         work = self._works.get(promise_id)
-        if work is not None and work.counter == counter:
-            work.is_ending = is_ending
+        if work is None or work.counter != counter:
+            return
+        work.is_ending = is_ending
+        node = work.node
+        if node is None or (promise_id in node.ending) is is_ending:
+            return
+        if is_ending:
+            node.ending.add(promise_id)
+            self._queues.ended(work.account_id)
+        else:
+            node.ending.remove(promise_id)
+            self._queues.started(work.account_id)
+        self._fill(node)
 
     def returned(self, node_id: str, promise_id: str, counter: int) -> None:
         """A node gives a task back: it gets a moment's rest, lest it is given it at once."""
         if not self.is_with(node_id, promise_id, counter):
             return
         self._totals["returned"] += 1
-        self.ending(promise_id, counter)
+        self._works[promise_id].is_ending = True
         node = self._nodes[node_id]
         if not node.is_resting:
             self._free.discard(node)
@@ -254,11 +310,16 @@ class Placement:
 
     def waiting_count(self, account_id: str) -> int:
         """How many tasks of an account wait for a node or a call."""
-        return self._queues.queued_count(account_id) + self._gates.waiting_count_of(account_id)
+        return (
+            self._queues.queued_count(account_id)
+            + self._gates.waiting_count_of(account_id)
+            + self._withheld.count_of(account_id)
+        )
 
     def oldest_waiting_ms(self, account_id: str | None = None) -> int:
         """For how long the oldest task that waits has, of one account or of all; 0 if none does."""
-        oldest = [self._queues.oldest(account_id), self._gates.oldest(account_id)]
+        places = (self._queues, self._gates, self._withheld)
+        oldest = [place.oldest(account_id) for place in places]
         orders = [work.order for work in oldest if work is not None]
         return max(0, self._now_ms() - min(orders)[0]) if orders else 0
 
@@ -269,6 +330,7 @@ class Placement:
         return PlacementStatistics(
             waiting_count=len(self._queues),
             waiting_calls_count=calls_waiting_count,
+            withheld_count=len(self._withheld),
             oldest_waiting_ms=self.oldest_waiting_ms(),
             running_count=sum(len(node.works) for node in nodes),
             running_calls_count=self._gates.running_count,
@@ -291,12 +353,17 @@ class Placement:
         counts = self._gates.waiting_counts()
         for account_id, waiting_count, _ in self._queues.counts():
             counts[account_id] = counts.get(account_id, 0) + waiting_count
+        for account_id, waiting_count in self._withheld.counts():
+            counts[account_id] = counts.get(account_id, 0) + waiting_count
         return counts
 
     # Placing
 
     def _place(self, work: Work) -> None:
         """Give a task to a free node, or let it wait."""
+        if self._withheld.reaches(work.account_id):
+            self._withheld.put(work)
+            return
         need = work.need
         if isinstance(need, Host):
             self._gates.put(work)
@@ -346,7 +413,10 @@ class Placement:
         node, work.node = work.node, None
         if node is not None:
             del node.works[work.promise_id]
-            self._queues.ended(work.account_id)
+            if work.promise_id in node.ending:
+                node.ending.remove(work.promise_id)
+            else:
+                self._queues.ended(work.account_id)
         return node
 
     def _written(self, works: list[Work]) -> None:
@@ -377,14 +447,17 @@ class Placement:
     def _forget(self, work: Work) -> None:
         """A task is over, or over with whoever had it: they are told, and have room again."""
         del self._works[work.promise_id]
-        if isinstance(work.need, Host):
-            if work.stage is Stage.QUEUED:
-                self._gates.remove(work)
-            elif not work.is_ending:
-                self._calls.stop(work)
-            return
         if work.stage is Stage.QUEUED:
-            self._queues.remove(work)
+            if self._withheld.holds(work):
+                self._withheld.remove(work)
+            elif isinstance(work.need, Host):
+                self._gates.remove(work)
+            else:
+                self._queues.remove(work)
+            return
+        if isinstance(work.need, Host):
+            if not work.is_ending:
+                self._calls.stop(work)
             return
         node = self._release(work)
         assert node is not None, "a task that is not queued is with a node"

@@ -11,11 +11,13 @@ What this module promises:
   the one that has waited longest. So a worker that hangs gets no more work while others are idle.
 - Choosing costs the same however many connections a group has.
 
-Nothing here blocks but `PollConnection.receive`. The module knows nothing of tasks: an item is
+Nothing here blocks but `PollConnection.receive`; who must not wait has `when_ready` and
+`receive_now` instead. The module knows nothing of tasks: an item is
 whatever the listener (`delivery.py`) hands in.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, final
@@ -121,6 +123,10 @@ class _Group:
         return None
 
 
+def _nobody_waits() -> None:
+    """What is called for news before anybody wants to hear of them."""
+
+
 @final
 class PollConnection:
     """One worker's stream. Made by `Polls.connect`; a context manager, which ends the connection.
@@ -128,7 +134,7 @@ class PollConnection:
     One task uses it, in this order: `receive`, write to the socket, `confirm`, and again.
     """
 
-    __slots__ = ("_closed_by", "_handed_out", "_polls", "_waiting", "_wake", "group", "id")
+    __slots__ = ("_closed_by", "_handed_out", "_polls", "_ready", "_waiting", "group", "id")
 
     def __init__(self, polls: "Polls", group: str, connection_id: str) -> None:
         """Use `Polls.connect` instead."""
@@ -137,7 +143,7 @@ class PollConnection:
         self._polls = polls
         self._waiting: dict[Item, None] = {}
         self._handed_out: list[Item | None] = []
-        self._wake = trio.Event()
+        self._ready: Callable[[], None] = _nobody_waits
         self._closed_by: type[ConnectionClosed] | None = None
 
     def __enter__(self) -> Self:
@@ -164,15 +170,24 @@ class PollConnection:
         Nothing is lost if the wait is cancelled. Raises ConnectionReplaced or ConnectionClosed
         when the server has ended this connection.
         """
-        assert not self._handed_out or self._closed_by, "confirm() comes before the next receive()"
         if self._waiting or self._closed_by is not None:
             await trio.lowlevel.checkpoint()
         while not self._waiting and self._closed_by is None:
-            self._wake = trio.Event()
-            await self._wake.wait()
+            woken = trio.Event()
+            self._ready = woken.set
+            await woken.wait()
+        # From here on there is no checkpoint: a cancelled receive() has taken nothing.
+        return self.receive_now()
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """Have `action` called whenever `receive_now` may have news: often, and not from there."""
+        self._ready = action
+
+    def receive_now(self) -> list[bytes]:
+        """As `receive`, but without waiting: perhaps none."""
+        assert not self._handed_out or self._closed_by, "confirm() comes before the next message"
         if self._closed_by is not None:
             raise self._closed_by(f"poll connection {self.group}/{self.id}")
-        # From here on there is no checkpoint: a cancelled receive() has taken nothing.
         items = list(self._waiting)
         self._waiting.clear()
         self._handed_out = list(items)
@@ -189,7 +204,7 @@ class PollConnection:
 
     def _put(self, item: Item) -> None:
         self._waiting[item] = None
-        self._wake.set()
+        self._ready()
 
     def _discard(self, item: Item) -> bool:
         """Forget an item; whether that made room (one being written is only not reported)."""
@@ -205,7 +220,7 @@ class PollConnection:
         self._handed_out = []
         self._waiting.clear()
         self._closed_by = reason
-        self._wake.set()
+        self._ready()
         return items
 
 

@@ -314,6 +314,8 @@ class Shards:
 
         Replies that need not wait for the log come before this returns.
         """
+        if not self._submitted:
+            return
         committer = self.committer
         now_ms = self.clock.now_ms()
         committer.is_flushed_by_caller = self._in_turn = True

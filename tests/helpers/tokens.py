@@ -61,6 +61,6 @@ def new_client(server: ServerProcess, account: str) -> Client:
     """Make an account and a token for functions."""
     operator = Client(server, (server.data / "admin.key").read_text().strip())
     operator.json("POST", "/admin/accounts", {"name": account})
-    scopes = ["functions:read", "functions:write", "node"]
+    scopes = ["functions:read", "functions:write", "tasks:read", "tasks:write", "node"]
     made = operator.json("POST", "/admin/tokens", {"account": account, "scopes": scopes})
     return Client(server, made["token"])

@@ -266,15 +266,20 @@ async def test_while_open_programs_on_this_machine_administer_and_pages_do_not()
 # --- failed attempts ------------------------------------------------------------------------------
 
 
-async def test_after_too_many_failures_an_address_waits_with_right_credentials_too() -> None:
-    async with running() as world:
-        right = await secret_of(world, "promises:read")
+async def test_after_too_many_failures_an_address_waits_with_a_right_password_too() -> None:
+    async with running(Settings(basic_auth={"ann": "secret"})) as world:
+        right = basic("ann", "secret")
+        token = await secret_of(world, "promises:read")
         for _ in range(limits.FAILED_ATTEMPTS_LIMIT_COUNT):
             assert (await world.send("GET", "/promises/a", headers=bearer("x"))).status == 401
-        for headers in (bearer("x"), right, basic("", right["Authorization"][7:])):
+        for headers in (bearer("x"), right, basic("ann", "x")):
             answer = await world.send("GET", "/promises/a", headers=headers)
             assert (answer.status, answer.code) == (429, Code.TOO_MANY_ATTEMPTS)
             assert answer.header("retry-after") == "60"
+
+        # A token cannot be guessed: whoever has one need not wait for others behind his address.
+        for headers in (token, basic("", token["Authorization"][7:])):
+            assert (await world.send("GET", "/promises/a", headers=headers)).status == 404
 
         # Who shows nothing tries nothing, and the operator can always help.
         assert (await world.send("GET", "/promises/a")).status == 401

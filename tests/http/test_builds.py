@@ -88,7 +88,9 @@ async def test_a_good_build_becomes_what_new_tasks_run() -> None:
         assert build["log"][0] == f"2 files, {len(HANDLER) + 1} bytes unpacked"
         assert (await owner.send("GET", f"/function/{function_id}")).json["buildId"] == first
         world.clock.time_ms += 1
-        second = (await owner.built(function_id))["id"]
+        rebuilt = await owner.built(function_id)
+        assert rebuilt["log"][0] == f"1 file, {len(HANDLER)} bytes unpacked"
+        second = rebuilt["id"]
         world.clock.time_ms += 1
         bad = (await owner.built(function_id, b"bad"))["id"]
         assert (await owner.send("GET", f"/function/{function_id}")).json["buildId"] == second

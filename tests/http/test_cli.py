@@ -20,7 +20,7 @@ from tests.http.fake_api import FakeApi, promise
 from troth import __version__
 from troth.http import cli, cli_serve
 from troth.http.cli_client import Client, path_of
-from troth.http.settings import describe
+from troth.http.setting_sources import describe
 
 CLOSED_URL = "http://127.0.0.1:1"
 """Nobody listens there: binding the port takes rights that no test has."""

@@ -222,7 +222,7 @@ async def test_what_takes_long_to_understand_is_read_in_small_portions(
 ) -> None:
     """64 KB may take seconds, and everybody would have to wait for that long."""
     now_s = 0.0
-    monkeypatch.setattr("troth.http.http_connections.time.perf_counter", lambda: now_s)
+    monkeypatch.setattr("troth.http.http_connections.perf_counter", lambda: now_s)
     network = _Network()
     stream = http_connections._Stream(network)
     for passed_s in (0.0, 0.001, 0.05, 0.05, 0.05, 0.001, *[0.001] * 10):
@@ -339,6 +339,8 @@ async def test_the_guard_judges_the_address_that_is_connected_to() -> None:
         ("64:ff9b::7f00:1", False),
         ("64:ff9b::5db8:d822", True),
         ("2002:7f00:1::", False),
+        ("::127.0.0.1", False),
+        ("fec0::1", False),
     ],
 )
 def test_which_addresses_are_public(address: str, *, public: bool) -> None:

@@ -197,6 +197,28 @@ def test_a_stop_does_not_wait_for_those_who_wait(server: ServerProcess) -> None:
     assert time.monotonic() - started < 8
 
 
+@pytest.mark.parametrize("way", ["--hot-lane", "--no-hot-lane"])
+def test_who_hangs_up_does_not_wait(tmp_path: Path, way: str) -> None:
+    """Or a few clients could take all connections and waits there are, without keeping any."""
+    with ServerProcess(tmp_path, way) as server:
+        client = new_client(server)
+        task_id = client.json("POST", f"/v1/task/{code_function(client)}")["id"]
+
+        def wait_for(waiters_count: int) -> None:
+            wanted = b"troth_placement_waiters_count %d.0" % waiters_count
+            deadline = time.monotonic() + WAIT_S
+            while wanted not in client.send("GET", "/metrics")[1]:
+                assert time.monotonic() < deadline, f"there are not {waiters_count} who wait"
+                time.sleep(0.05)
+
+        connection = client.open()
+        headers = {"Authorization": f"Bearer {client.secret}"}
+        connection.request("GET", f"/v1/task/{task_id}/result?wait=60", headers=headers)
+        wait_for(1)
+        connection.close()
+        wait_for(0)
+
+
 def test_both_ways_in_give_the_same_answers(tmp_path: Path) -> None:
     answers = []
     for way in ("--hot-lane", "--no-hot-lane"):

@@ -11,7 +11,8 @@ from troth.core.model import PromiseState
 from troth.core.retention_rules import RetentionRule
 from troth.http.retention_kind import AGE_LIMIT_MS, STATES, RetentionRules, rule_texts
 from troth.http.setting_kinds import NotAllowedError
-from troth.http.settings import Settings, load
+from troth.http.setting_sources import load
+from troth.http.settings import Settings
 
 RESOLVED = RetentionRule((PromiseState.RESOLVED,), 7 * 86_400_000)
 TAGGED = RetentionRule(tuple(FINAL_STATES), 5_400_000, ("resonate:invoke", "poll://a=b:c"))

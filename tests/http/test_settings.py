@@ -23,7 +23,8 @@ from troth.http.setting_kinds import (
     Switch,
     WordOr,
 )
-from troth.http.settings import Settings, SettingsError, describe, load, settings_options
+from troth.http.setting_sources import SettingsError, describe, load, settings_options
+from troth.http.settings import Settings
 
 KINDS: dict[str, Kind] = {
     entry.name: entry.metadata["kind"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from troth.http.settings import SettingsError, load
+from troth.http.setting_sources import SettingsError, load
 
 
 def test_a_schedule_and_its_directory_are_read(tmp_path: Path) -> None:

@@ -187,17 +187,40 @@ def test_a_canceled_task_ends(tmp_path: Path, server: FakeServer, way: str) -> N
         assert not task.finished.is_set()
 
 
-def test_it_takes_no_more_than_its_slots(tmp_path: Path, server: FakeServer) -> None:
+def test_it_runs_no_more_than_its_slots(tmp_path: Path, server: FakeServer) -> None:
+    timed = python(
+        "import time\n"
+        "def handle(request):\n"
+        "    begun = time.monotonic()\n"
+        "    time.sleep(0.3)\n"
+        "    return [begun, time.monotonic()]\n"
+    )
     with running(tmp_path, server, "--slots", "2"):
-        tasks = [server.offer(SLOW, b"0.5") for _ in range(4)]
-        while not any(task.finished.is_set() for task in tasks):
-            assigned_count = sum(task.assigned.is_set() for task in tasks)
-            # One that finishes right now has made room.
-            finished_count = sum(task.finished.is_set() for task in tasks)
-            assert assigned_count <= 2 + finished_count
-            tasks[0].finished.wait(0.02)
+        tasks = [server.offer(timed) for _ in range(5)]
+        spans = [task.wait().json() for task in tasks]
+    running_counts = [sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans]
+    assert max(running_counts) == 2
 
-        assert [task.wait().body for task in tasks] == [b"done"] * 4
+
+def test_the_next_task_does_not_wait_until_the_result_is_taken(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    server.refuse["result"] = 503
+    with running(tmp_path, server):
+        first, second = [server.offer(GOOD) for _ in range(2)]
+        assert second.assigned.wait(30)
+        assert not first.finished.is_set()
+        server.refuse.clear()
+        assert first.wait().body == second.wait().body == b"well"
+
+
+def test_code_is_fetched_until_the_server_gives_it(tmp_path: Path, server: FakeServer) -> None:
+    server.refuse["archive"] = 503
+    with running(tmp_path, server):
+        task = server.offer(GOOD)
+        wait_until(lambda: "archive" in server.refused)
+        server.refuse.clear()
+        assert task.wait().body == b"well"
 
 
 def test_requests_about_tasks_have_connections_of_their_own(

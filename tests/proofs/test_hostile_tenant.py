@@ -223,19 +223,6 @@ def test_no_field_that_the_operator_sends_can_be_wrong_in_a_way_that_hurts(targe
     assert refused_count > 50
 
 
-def test_a_change_of_a_node_cannot_be_wrong_in_a_way_that_hurts(
-    target: Tenant, caller: Caller
-) -> None:
-    """Its body is optional, so the description has no schema of it."""
-    path = f"/v1/node/{NODE_ID}"
-    example = {"description": "x", "disabled": False, "draining": False}
-    for name, body in wrong_fields(example):
-        answer = caller.call("PATCH", path, body, JSON)
-        if answer.status >= 300:
-            assert_refused(answer, name)
-    assert caller.call("PATCH", path, json.dumps(example).encode(), JSON).status == 200
-
-
 def test_a_body_beyond_the_limit_is_refused(target: Tenant, takers: list[Taker]) -> None:
     for taker in takers:
         credentials = target.headers["Authorization"]
@@ -283,7 +270,7 @@ def test_no_query_hurts(target: Tenant) -> None:
         names = [one["name"] for one in wanted if one["in"] == "query"]
         if template.startswith("/v1/"):
             path = filled(template, target.values)
-            for name in (*names, "unknown", "%00", "a[b]"):
+            for name in (*names, "%00"):
                 for value in QUERY_VALUES:
                     if not path.endswith("/work"):
                         answer = raw.call("GET", f"{path}?{name}={value}".encode())
@@ -302,6 +289,10 @@ def test_a_node_cannot_send_a_result_that_hurts(target: Tenant, caller: Caller) 
     """A node that holds a task can end it well even after all that."""
     credentials = target.headers["Authorization"]
     path = f"/v1/node/{NODE_ID}"
+    # What it offers and whether it is given tasks, other attacks may have changed.
+    assert caller.call("POST", path, json.dumps(NODE).encode(), JSON).status == 201
+    enabled = b'{"disabled": false, "draining": false}'
+    assert caller.call("PATCH", path, enabled, JSON).status == 200
     with Wire(target.url) as stream:
         head = f"GET {path}/work HTTP/1.1\r\nHost: x\r\nAuthorization: {credentials}\r\n\r\n"
         stream.send(head.encode())

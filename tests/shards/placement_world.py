@@ -195,7 +195,8 @@ class World:
         placement = self.placement
         with_nodes: dict[str, str] = {}
         for node in placement.nodes.values():
-            assert len(node.works) <= node.entry.slots_count
+            assert node.ending <= node.works.keys()
+            assert len(node.works) - len(node.ending) <= node.entry.slots_count
             for promise_id, work in node.works.items():
                 assert promise_id not in with_nodes, "with two nodes at a time"
                 with_nodes[promise_id] = node.id
@@ -206,7 +207,9 @@ class World:
         waiting = [
             work
             for work in placement._works.values()
-            if work.stage is Stage.QUEUED and isinstance(work.need, Requirement)
+            if work.stage is Stage.QUEUED
+            and isinstance(work.need, Requirement)
+            and not placement._withheld.reaches(work.account_id)
         ]
         assert len(waiting) == len(placement._queues)
         free = [node for node in placement.nodes.values() if node.has_room]
@@ -219,6 +222,7 @@ class World:
             assert running_count == sum(
                 work.account_id == account_id
                 for node in placement.nodes.values()
-                for work in node.works.values()
+                for promise_id, work in node.works.items()
+                if promise_id not in node.ending
             )
         assert set(placement._works) == set(self.tasks)

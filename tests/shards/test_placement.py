@@ -62,6 +62,31 @@ def test_a_node_has_no_more_tasks_than_slots_and_gets_the_next_when_one_ends() -
     assert node.cancels() == []
 
 
+def test_a_node_gets_the_next_task_while_its_result_is_made_durable() -> None:
+    world = World()
+    node = world.node("n")
+    first, second, third = [world.create(name) for name in ("t1", "t2", "t3")]
+    node.take()
+
+    world.placement.ending(first, 1)
+    world.placement.ending(first, 1)
+    node.take()
+    assert node.runs() == ["t1", "t2"]
+    world.check()
+    # Refused after all: it has one too many, so there is no room when one of them ends.
+    world.placement.ending(first, 1, is_ending=False)
+    world.finish(second)
+    assert world.place_of(third) is None
+
+    world.placement.ending(first, 1)
+    world.finish(first)
+    node.take()
+    assert node.runs() == ["t1", "t2", "t3"]
+    world.finish(third)
+    world.check()
+    assert not world.placement._queues._accounts
+
+
 def test_what_is_canceled_is_told_to_the_node_at_once_and_frees_its_slot() -> None:
     world = World()
     node = world.node("n")
@@ -416,7 +441,10 @@ def test_in_random_order_every_promise_holds_and_no_account_starves(seed: int) -
     number = 0
     for _ in range(600):
         deed = random.choice(
-            ["create"] * 4 + ["finish"] * 2 + ["take"] * 3 + ["again", "drop", "change", "claim"]
+            ["create"] * 4
+            + ["finish"] * 2
+            + ["take"] * 3
+            + ["again", "drop", "change", "claim", "result"]
         )
         node: FakeNode = random.choice(list(world.nodes.values()))
         placed = [promise_id for promise_id in world.tasks if world.place_of(promise_id)]
@@ -439,6 +467,9 @@ def test_in_random_order_every_promise_holds_and_no_account_starves(seed: int) -
             promise_id = random.choice(placed)
             world.placement.withdraw(invoke_id(promise_id))
             world.placement.assigned(promise_id, world.tasks[promise_id].counter)
+        elif deed == "result" and placed:
+            promise_id = random.choice(placed)
+            world.placement.ending(promise_id, world.tasks[promise_id].counter)
         elif deed == "drop":
             if node.connection is not None and random.random() < 0.5:
                 node.connection.close()
