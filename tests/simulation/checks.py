@@ -109,6 +109,8 @@ def _check_acknowledged(server: Server, states: list[ShardState], ledger: Ledger
         found = Final(promise.state, promise.value.data)
         require(found == final, f"{identifier} was {final} and came back as {found}")
     for task_id in [*ledger.callbacks, *ledger.subscriptions]:
+        if ledger.subscriptions.get(task_id) in deleted:
+            continue
         require(
             task_id in tasks or task_id in waiting or task_id in under_way,
             f"the callback for {task_id} was acknowledged and is lost",

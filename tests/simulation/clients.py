@@ -84,18 +84,29 @@ class Clients:
         world, who = self._world, f"caller{number}"
         random = world.random(who)
         for round_number in self._rounds():
-            await self._rest(random, 3)
-            identifier = f"{TASK_PREFIX}{who}-{round_number}"
-            timeout_ms = world.clock.now_ms() + random.choice((20_000, 300_000))
-            plan = random.choice(PLANS)
-            create = CreateExecution(identifier, timeout_ms, plan, idempotency_key=who)
-            reply = await world.insist(who, create, random)
-            assert reply.code in (Code.OK, Code.CREATED), reply
-            self._expect_state(identifier, tuple(set(PromiseState) - {PENDING}))
-            if random.random() < 0.1:
-                await world.insist(who, CancelExecution(identifier), random)
+            await self._rest(random, 6)
+            made = [
+                await self._make_execution(who, f"{who}-{round_number}-{number}", random)
+                for number in range(random.randint(1, 4))
+            ]
+            if random.random() < 0.3:
+                await world.insist(who, CancelExecution(made[0]), random)
             with trio.move_on_after(random.uniform(1, 20)):
-                await self._await_end(identifier)
+                await self._await_end(made[-1])
+
+    async def _make_execution(self, who: str, name: str, random: Random) -> str:
+        """Have one function run, now or within some seconds; the id of its promise."""
+        identifier = TASK_PREFIX + name
+        ends_soon = random.random() < 0.3
+        timeout_ms = self._world.clock.now_ms() + 20_000 if ends_soon else FAR_MS
+        create = CreateExecution(identifier, timeout_ms, random.choice(PLANS), idempotency_key=who)
+        reply = await self._world.insist(who, create, random)
+        assert reply.code in (Code.OK, Code.CREATED), reply
+        endings = set(PromiseState) - {PENDING}
+        if not ends_soon:
+            endings.discard(PromiseState.REJECTED_TIMEDOUT)
+        self._expect_state(identifier, tuple(endings))
+        return identifier
 
     async def _await_end(self, identifier: str) -> None:
         server = await self._world.server_is_up()
@@ -119,6 +130,8 @@ class Clients:
                 self._expect(
                     f"{identifier} goes", partial(world.watch.deleted.__contains__, identifier)
                 )
+                if random.random() < 0.3:
+                    await self._subscribe(who, identifier, random)
                 if random.random() < 0.5:
                     value = Value(data=who)
                     complete = CompletePromise(identifier, PromiseState.RESOLVED, value)
@@ -142,6 +155,8 @@ class Clients:
         receiver = f"poll://uni@{SUBSCRIBERS}/{random.randrange(2)}"
         command = CreateSubscription(identifier, who, FAR_MS, receiver)
         reply = await self._world.insist(who, command, random)
+        if identifier in self._world.watch.deleted:
+            return
         assert reply.code in (Code.OK, Code.CREATED), reply
         if reply.code is Code.CREATED or (
             reply.promise is not None and reply.promise.state is PENDING

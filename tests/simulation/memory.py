@@ -1,5 +1,8 @@
 """I5: every queue has a limit, and nothing in memory outlives what it is about."""
 
+from collections import Counter
+
+from troth.core.catalog import Node
 from troth.core.limits import LOG_PENDING_LIMIT_BYTES, RESULT_WAITS_LIMIT_COUNT
 from troth.shards.delivery import Delivery
 from troth.shards.placement import Placement
@@ -20,6 +23,20 @@ def check_queues(shards: list[Shard], pending_bytes: int, mailbox_limit_count: i
         require(
             asked_count <= mailbox_limit_count,
             f"shard {shard.index}'s mailbox holds {asked_count}",
+        )
+
+
+def check_slots(shards: list[Shard], nodes: tuple[Node, ...]) -> None:
+    """Now and then: no node has more function tasks than slots."""
+    counts = Counter(
+        execution.node_id
+        for shard in shards
+        for execution in shard.machine.state.executions.values()
+    )
+    for node in nodes:
+        require(
+            counts[node.id] <= node.slots_count,
+            f"{node.id} has {counts[node.id]} function tasks in {node.slots_count} slots",
         )
 
 

@@ -12,7 +12,7 @@ NODES = tuple(
         ACCOUNT,
         languages=(Language.PYTHON,),
         offers=Capabilities(timeout_s=10, cpu_count=4, memory_mb=1024),
-        slots_count=2,
+        slots_count=1 + number % 2,
         shared=number == 0,
     )
     for number in range(3)

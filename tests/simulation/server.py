@@ -39,7 +39,7 @@ from troth.shards.work import Work
 
 from .disk import SimulatedStore, SimulatedWriter
 from .invariants import Watch
-from .memory import check_memory, check_queues
+from .memory import check_memory, check_queues, check_slots
 from .watched import WatchedRoutes, watch_committer, watch_machine
 
 SHARD_COUNT = 4
@@ -259,6 +259,7 @@ class Server:
             is_quiet = all(shard.is_quiet for shard in shards)
             if is_quiet and committer.durable_position == committer.position:
                 check_memory(shards, self.placement, self.delivery)
+                check_slots(shards, self._nodes)
 
     def check_queues(self) -> None:
         """See memory.py; for every step of the scheduler."""

@@ -12,6 +12,7 @@ import structlog
 from troth.core.machine import Machine
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedFile
+from troth.shards.delivery import Delivery
 from troth.shards.placement import Placement
 from troth.shards.shard import Shard, Turn, Waiter
 
@@ -230,6 +231,31 @@ def test_function_tasks_that_placement_keeps_are_found_out(
     monkeypatch.setattr(Placement, "finished", ignore)
 
     assert "placement holds" in _first_failure().complaint
+
+
+@pytest.mark.slow
+def test_nodes_with_more_tasks_than_slots_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start, what still runs is not counted."""
+
+    def ignore(*_: object) -> None:
+        """Count nothing."""
+
+    monkeypatch.setattr(Placement, "restore", ignore)
+
+    assert "function tasks in" in _first_failure(7).complaint
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_short_calm")
+def test_messages_lost_with_their_connection_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was on a stream that ended goes to another one, without another crash."""
+
+    def ignore(*_: object) -> None:
+        """Forget them."""
+
+    monkeypatch.setattr(Delivery, "returned", ignore)
+
+    assert "not done" in _first_failure(4).complaint
 
 
 @pytest.mark.slow

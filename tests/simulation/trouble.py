@@ -26,8 +26,26 @@ async def make_trouble(world: World, mean_pause_s: float = MEAN_PAUSE_S) -> None
     server = await world.server_is_up()
     world.faults.is_over = True
     world.disk_full_until = world.target_dead_until = 0
-    world.trace.note("fault", "a last power cut, then no more")
-    server.lose_power()  # the disk that comes back knows of no other fault
+    # What is stuck in the last life must come loose by itself, unless that life ends too.
+    if pauses.random() < 0.5 and not server.is_over:
+        world.trace.note("fault", "no more")
+        _disarm(world, server)
+    else:
+        world.trace.note("fault", "a last power cut, then no more")
+        server.lose_power()
+
+
+def _disarm(world: World, server: Server) -> None:
+    """Forget the faults that wait for something to strike."""
+    world.steps.disarm()
+    world.files.crash_before_operation = None
+    world.files.capacity_bytes = None
+    world.files._faults.clear()
+    if world.store is not None:
+        world.store.next_fault = None
+    if server.writer is not None:
+        server.writer.is_to_lose_power_within_a_batch = False
+        server.writer.slowness = 1.0
 
 
 Moment = Callable[[World, Server, Random], None]
