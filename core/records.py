@@ -8,8 +8,8 @@ is written as one JSON array, the tag first, then its fields in order. Rules for
 * what applying a record does beyond its fields (completing a promise completes its tasks and turns
   its callbacks into tasks) belongs to the meaning of its tag, so a change of that is a new tag too.
 
-`encode` and `decode` raise nothing of their own: `decode` raises `msgspec.DecodeError` for bytes
-that are not a record, which the log's checksums make a defect and not an accident.
+`encode` and `decode` raise nothing of their own: `decode` raises one of `UNREADABLE_JSON` for
+bytes that are not a record, which the log's checksums make a defect and not an accident.
 """
 
 import msgspec

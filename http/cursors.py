@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.limits import PAGE_LIMIT_COUNT
 from troth.core.model import PromiseState
 
@@ -40,7 +41,11 @@ _decoder = msgspec.json.Decoder(Search)
 
 def encode_cursor(search: Search, secret: bytes) -> str:
     """Make the cursor of a search."""
-    payload = _encoder.encode(search)
+    return sign_payload(_encoder.encode(search), secret)
+
+
+def sign_payload(payload: bytes, secret: bytes) -> str:
+    """Make the cursor that has this in it. What it is, only `decode_cursor` looks at."""
     return f"{_word(payload)}.{_word(_sign(payload, secret))}"
 
 
@@ -61,10 +66,13 @@ def decode_cursor(cursor: str, kind: str, secret: bytes) -> Search:
         raise refusal
     if cursor != f"{_word(payload)}.{_word(signature)}":
         raise refusal
-    search = _decoder.decode(payload)
-    if search.kind != kind:
+    try:
+        search = _decoder.decode(payload)
+    except UNREADABLE_JSON as error:
+        # The secret outlives the program: another version has signed another form of search.
+        raise refusal from error
+    if search.kind != kind or not 1 <= search.limit_count <= PAGE_LIMIT_COUNT:
         raise refusal
-    assert 1 <= search.limit_count <= PAGE_LIMIT_COUNT
     return search
 
 

@@ -10,6 +10,8 @@ import msgspec
 import structlog
 import trio
 
+from troth.core.json_errors import UNREADABLE_JSON
+
 from . import node_frames as frames
 from .node_builds import Builds
 from .node_errors import BadCodeError, RefusedError, SandboxError, UnreachableError
@@ -49,7 +51,7 @@ class Link:
         """A message of the work stream. Raises UnreachableError if it is none."""
         try:
             return msgspec.json.decode(event, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             raise UnreachableError("it sent a message that is none") from error
 
 
@@ -263,5 +265,5 @@ class Execution:
 def _decoded(answer: Answer) -> _Assignment:
     try:
         return msgspec.json.decode(answer.body, type=_Assignment)
-    except msgspec.DecodeError as error:
+    except UNREADABLE_JSON as error:
         raise UnreachableError("it assigned a task in a form that is not the API's") from error

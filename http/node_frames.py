@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from troth.core.json_errors import UNREADABLE_JSON
+
 from .node_limits import RESULT_LIMIT_BYTES
 
 HEAD_BYTES: Final = 5
@@ -125,7 +127,7 @@ def error_of(content: bytes) -> tuple[str, str]:
     """Type and message of an error. Raises BrokenChannelError."""
     try:
         error = msgspec.json.decode(content, type=_Error)
-    except msgspec.DecodeError as wrong:
+    except UNREADABLE_JSON as wrong:
         raise BrokenChannelError("the function's process reported an error that is none") from wrong
     return error.type, error.message
 
@@ -137,7 +139,7 @@ def response(content: bytes) -> Response:
     body = content[_LENGTH_BYTES + length :]
     try:
         meta = msgspec.json.decode(described, type=_Meta)
-    except msgspec.DecodeError as error:
+    except UNREADABLE_JSON as error:
         raise BrokenChannelError("the function's process gave a result that is none") from error
     if len(body) > RESULT_LIMIT_BYTES:
         raise ResultTooLargeError

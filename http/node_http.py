@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from troth import __version__
+from troth.core.json_errors import UNREADABLE_JSON
 
 from .node_errors import NodeError, RefusedError, UnreachableError
 
@@ -55,13 +56,13 @@ class Answer:
         """The body as JSON. Raises UnreachableError if it is none: then it is no Troth server."""
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             raise UnreachableError("it answered in a form that is not the API's") from error
 
     def refusal(self) -> RefusedError:
         """The error for an answer that is no success, with what the server says about it."""
         text = self.body[:_SHOWN_TEXT_COUNT].decode(errors="replace").strip()
-        with contextlib.suppress(msgspec.DecodeError, AttributeError, TypeError):
+        with contextlib.suppress(*UNREADABLE_JSON, AttributeError, TypeError):
             # Anything that is not the API's form is shown as it is.
             error = msgspec.json.decode(self.body).get("error")
             text = f"{error.get('code', '')} {error['message']}".strip()

@@ -11,6 +11,7 @@ import msgspec
 
 from troth.core import records, task_ids
 from troth.core.catalog import Entry
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.model import Callback, TaskKind, Value
 
 DATA_SHOWN_CHARACTERS: Final = 60
@@ -21,7 +22,7 @@ def read_record(body: bytes) -> records.Record | None:
     """Decode a body; None if this version of Troth knows no such record."""
     try:
         return records.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE_JSON:
         return None
 
 

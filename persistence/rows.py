@@ -16,6 +16,7 @@ from troth.core import records
 from troth.core.captures import ShardHeader
 from troth.core.catalog import Entry, is_reserved
 from troth.core.executions import Execution, Usage
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, Task
 from troth.core.records import ShardMessage
 
@@ -248,7 +249,7 @@ class RowDecoder:
         content = unseal(table, key, value)
         try:
             return decoder.decode(content)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             raise CheckpointDamaged(table, f"a row cannot be read ({error})") from error
 
     def promise(self, table: str, key: bytes, value: bytes) -> Promise:

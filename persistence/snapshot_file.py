@@ -20,6 +20,8 @@ import google_crc32c
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_errors import UNREADABLE_JSON
+
 from .errors import PersistenceError
 from .frames import BATCH_BYTES_MAX
 from .log import LogRecord
@@ -277,7 +279,7 @@ class SnapshotReader:
     def _decode(self, content: bytes, kind: type[_Decoded]) -> _Decoded:
         try:
             return msgspec.json.decode(content, type=kind)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             raise self._damaged(f"its description cannot be read ({error})") from error
 
     def parts(self) -> Iterator[Part]:

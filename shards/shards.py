@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, cast, final
 
-import msgspec
 import structlog
 import trio
 
@@ -30,6 +29,7 @@ from troth.core.commands import (
     SearchSchedules,
 )
 from troth.core.executions import Execution, Usage, added
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
 from troth.core.machine import Machine, Options
 from troth.core.model import (
@@ -163,7 +163,7 @@ class Shards:
                 continue  # the checkpoint covers it
             try:
                 record = records.decode(entry.body)
-            except msgspec.DecodeError as error:
+            except UNREADABLE_JSON as error:
                 raise UnknownRecord(sequence, str(error)) from error
             states[entry.shard].replay(record)
             self._shards[entry.shard].sequence = entry.shard_sequence

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from troth.core.codes import Code
 from troth.core.limits import PAGE_LIMIT_COUNT
 from troth.core.model import PromiseState
-from troth.http.cursors import Search, decode_cursor, encode_cursor
+from troth.http.cursors import Search, decode_cursor, encode_cursor, sign_payload
 from troth.http.errors import ApiError
 
 SECRET = bytes(range(32))
@@ -72,6 +72,20 @@ def test_a_guessed_signature_is_refused(payload: bytes, signature: bytes) -> Non
     words = (base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (payload, signature))
 
     assert refused(".".join(words))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'["promises","*",["PENDING"],{},10]',
+        b'["promises","*",["PENDING"],{},0,null]',
+        b'["promises","*",["PAUSED"],{},10,null]',
+        b'["promises","\xff",["PENDING"],{},10,null]',
+        b"{}",
+    ],
+)
+def test_a_cursor_that_another_version_has_signed_is_refused(payload: bytes) -> None:
+    assert refused(sign_payload(payload, SECRET))
 
 
 def test_a_cursor_of_another_server_or_another_search_is_refused() -> None:

@@ -179,6 +179,11 @@ async def test_a_repeated_creation_is_answered_with_the_first_task(
         assert first.json == second.json != others.json
         assert len((await customer.send("GET", "/task/list")).json) == 1
 
+        another_id = await world.function(customer.account_id)
+        another = await customer.send("POST", f"/task/{another_id}", {"a": 1}, headers=key)
+        assert another.status == 201
+        assert another.json != first.json
+
 
 async def test_functions_that_cannot_run_are_refused(autojump_clock: MockClock) -> None:
     async with functions_running(Settings(function_queue_limit_count=2)) as world:

@@ -48,18 +48,19 @@ async def test_another_account_sees_nothing(autojump_clock: MockClock) -> None:
         assert (await stranger.send("GET", f"/task/list?functionId={function_id}")).json == []
 
         thief = ScriptedNode(stranger)
-        for answer in [
-            await thief.register(),
-            await thief.assign(*order),
-            await thief.report(order),
-            await thief.give_back(*order),
-            await thief.result(*order),
-            await stranger.send("PATCH", f"/node/{NODE}"),
-            await stranger.send("PATCH", f"/node/{NODE}", {"disabled": True}),
-            await stranger.send("DELETE", f"/node/{NODE}"),
-            await stranger.send("GET", f"/node/{NODE}/work"),
-        ]:
-            assert (answer.status, answer.code) == (404, Code.NODE_NOT_FOUND)
+        with trio.fail_after(600):  # a stream that is opened for a stranger does not end
+            for answer in [
+                await thief.register(),
+                await thief.assign(*order),
+                await thief.report(order),
+                await thief.give_back(*order),
+                await thief.result(*order),
+                await stranger.send("PATCH", f"/node/{NODE}"),
+                await stranger.send("PATCH", f"/node/{NODE}", {"disabled": True}),
+                await stranger.send("DELETE", f"/node/{NODE}"),
+                await stranger.send("GET", f"/node/{NODE}/work"),
+            ]:
+                assert (answer.status, answer.code) == (404, Code.NODE_NOT_FOUND)
         assert (await stranger.send("GET", "/node/list")).json == []
 
         # A node of its own gets nothing of others, and cannot take what it was not given.

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from .faults import FAULTS, Fault
+from .fault import Fault
+from .faults import FAULTS
 from .planting import Plantation, StaleFaultError, Verdict
 
 PAGE = Path(__file__).parent / "README.md"

@@ -1,29 +1,11 @@
 """The planted faults, as data: what to change where, and which tests must notice.
 
-`old` has to be in the file exactly once; choose it short, and so that a change around it does not
-touch it. A fault whose text is gone is an error of this list, not a fault that was caught.
+Here are those of promises, tasks, schedules, locks and what keeps them; those of functions and of
+accounts are in `function_faults.py`. `FAULTS` are all.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One planted fault. `tests` are what pytest is given; they run for at most `limit_s`."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-    is_quick: bool = False
-    limit_s: int = 120
-
-
-def fault(name: str, file: str, old: str, new: str, *tests: str, is_quick: bool = False) -> Fault:
-    """A fault, with the tests by their path within `tests/`."""
-    return Fault(name, file, old, new, tuple(f"tests/{test}" for test in tests), is_quick)
-
+from .fault import Fault, fault
+from .function_faults import FUNCTION_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
     f"persistence/{name}.py" for name in ("segmented_log", "segments", "recovery")
@@ -33,7 +15,7 @@ OUTBOX, SIMULATION = "shards/test_outbox.py", "simulation/test_simulation.py"
 REPLAY, CORE_MODEL = "core/test_replay.py", "core/test_against_model.py"
 MODEL, SHARD = "model/test_differential.py", "shards/test_shard.py"
 
-FAULTS: tuple[Fault, ...] = (
+SERVER_FAULTS: tuple[Fault, ...] = (
     # The log on disk
     fault(
         "a batch is acknowledged without its fdatasync",
@@ -478,3 +460,5 @@ FAULTS: tuple[Fault, ...] = (
         "http/test_codes.py",
     ),
 )
+
+FAULTS = SERVER_FAULTS + FUNCTION_FAULTS

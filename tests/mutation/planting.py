@@ -17,7 +17,7 @@ from typing import Final
 
 from tests.helpers.repository import ROOT
 
-from .faults import Fault
+from .fault import Fault
 
 _LEFT_OUT: Final = shutil.ignore_patterns(
     *(".git", ".venv", ".hypothesis", ".*_cache", "__pycache__", ".coverage", "troth-data")

@@ -6,7 +6,8 @@ from random import Random
 import pytest
 
 from .__main__ import MARK, PAGE, table
-from .faults import FAULTS, Fault
+from .fault import Fault
+from .faults import FAULTS
 from .planting import Plantation, StaleFaultError, Verdict, planted
 
 SEED = 2

@@ -36,10 +36,11 @@ def test_frames_arrive_whole_however_they_are_cut(
     assert found == pairs
 
 
-@given(st.binary(max_size=200))
-def test_no_bytes_break_the_reader(content: bytes) -> None:
+def frames_read(content: bytes) -> list[tuple[bytes, bytes]] | None:
+    """The frames in what a function's process sent; None if it has to be ended."""
     reader = FrameReader(100)
     reader.feed(content)
+    read = []
     try:
         while (found := reader.next()) is not None:
             kind, payload = found
@@ -49,8 +50,35 @@ def test_no_bytes_break_the_reader(content: bytes) -> None:
                 frames.progress(payload)
             else:
                 frames.error_of(payload)
+            read.append(found)
     except (BrokenChannelError, ResultTooLargeError):
-        return
+        return None
+    return read
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reader(content: bytes) -> None:
+    read = frames_read(content)
+
+    assert content.startswith(b"".join(frames.frame(*one) for one in read or []))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"type":"V\xff","message":""}',
+        b'{"type":"V","message":"m","more":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'["V","m"]',
+        b"",
+    ],
+)
+def test_an_error_that_a_function_has_made_up_breaks_its_channel_and_nothing_else(
+    content: bytes,
+) -> None:
+    with pytest.raises(BrokenChannelError):
+        frames.error_of(content)
+    with pytest.raises(BrokenChannelError):
+        frames.response(len(content).to_bytes(4, "big") + content + b"body")
 
 
 def result(meta: object, body: bytes = b"") -> frames.Response:

@@ -240,6 +240,18 @@ def test_the_account_with_the_fewest_running_goes_next() -> None:
     assert sorted(node.runs()) == ["a0", "a1", "b0", "b1"]
 
 
+def test_what_an_account_has_running_counts_more_than_how_long_it_has_waited() -> None:
+    world = World()
+    node = world.node("n", slots=3, shared=True)
+    for number in range(4):
+        world.create(f"a{number}", "a")
+    world.create("b0", "b")
+    node.take()
+    world.finish("troth:task/a0")
+    node.take()
+    assert node.runs() == ["a0", "a1", "a2", "b0"]
+
+
 def test_accounts_with_equally_many_take_turns_on_a_single_slot() -> None:
     world = World()
     node = world.node("n", shared=True, connected=False)
