@@ -143,8 +143,8 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node gets one task more than it has slots",
         NODES,
-        "len(self.works) < entry.slots_count",
-        "len(self.works) <= entry.slots_count",
+        "len(self.works) - len(self.ending) < entry.slots_count",
+        "len(self.works) - len(self.ending) <= entry.slots_count",
         PLACING,
     ),
     fault(
