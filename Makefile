@@ -5,7 +5,6 @@ PYTHON ?= python3
 ARGS ?=
 SEED ?= 0
 RUNS ?= 20
-MINUTES ?= 1
 STEPS ?= 300
 
 BIN := .venv/bin
@@ -44,8 +43,9 @@ cover: $(DEVELOP_READY) ## Check that the tests run 95 % of core/, shards/ and p
 	  --cov-report=term-missing:skip-covered --cov-report=json:.coverage.json $(COVERED_BY) $(ARGS)
 	@$(BIN)/python -m tests.helpers.covered .coverage.json
 
-simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 MINUTES=1
-	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) --minutes $(MINUTES) $(ARGS)
+simulate: STEPS = 800
+simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 STEPS=800
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
 
 differ: $(DEVELOP_READY) ## Hold the server against the specification's model: SEED=0 RUNS=20 STEPS=300
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
@@ -58,9 +58,7 @@ fuzz: $(DEVELOP_READY) ## Feed the parsers what is nearly right, each so long: S
 
 # Each part says its seeds; make prove SEED=1000 runs others.
 prove: $(DEVELOP_READY) ## Run all proofs long (half an hour): SEED=0
-	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --minutes 3
-	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --minutes 3 --checkpoints
-	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --no-reboot
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --steps 2000 --quiet
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs 300 --steps 500
 	@$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes 1
 	@$(BIN)/python -m tests.proofs.kill --rounds 20 --seed $(SEED)

@@ -44,6 +44,9 @@ _EXCHANGE_KEY = "troth.exchange"
 CONNECTION_KEY = "troth.connection"
 """Where an ASGI scope's `state` may hold the `ClientConnection`."""
 
+# Of a body that was not read to its end: nothing after it on the connection can be understood.
+_CLOSING = ((b"connection", b"close"),)
+
 _log = structlog.get_logger(__name__)
 
 
@@ -191,7 +194,7 @@ class _Exchange:
                 parts.append(part)
                 if not message.get("more_body", False):
                     return b"".join(parts)
-        raise ApiError(Code.REQUEST_TIMEOUT)
+        raise ApiError(Code.REQUEST_TIMEOUT, headers=_CLOSING)
 
     async def _receive_disconnect(self) -> Message:
         """Quart's `receive`: returns when the client of a stream is gone.
@@ -269,7 +272,9 @@ class _Chunks(AsyncIterator[bytes]):
 
 def _too_large(limit_bytes: int) -> ApiError:
     return ApiError(
-        Code.BODY_TOO_LARGE, message=f"The body is longer than {limit_bytes} bytes, the limit."
+        Code.BODY_TOO_LARGE,
+        message=f"The body is longer than {limit_bytes} bytes, the limit.",
+        headers=_CLOSING,
     )
 
 

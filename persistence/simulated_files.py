@@ -131,14 +131,15 @@ class SimulatedFiles:
         """Return how much of the capacity is used."""
         return sum(len(content or b"") for content in self.snapshot().values())
 
-    def crash(self, random: Random) -> "SimulatedFiles":
+    def crash(self, random: Random, chance: float | None = None) -> "SimulatedFiles":
         """Return what the disk may hold after losing power now; this object is left as it is.
 
-        How much of the unsynced survives is drawn once for the whole disk (all, nothing, or
-        anything), so that the extremes are met often.
+        `chance` is how much of the unsynced survives, from 0 to 1. Unless given, it is drawn once
+        for the whole disk (all, nothing, or anything), so that the extremes are met often.
         """
         survivor = SimulatedFiles(self.capacity_bytes)
-        chance = random.choice((0.0, 0.5, 1.0, random.random()))
+        if chance is None:
+            chance = random.choice((0.0, 0.5, 1.0, random.random()))
         survivor._root = _survivor(self._root, random, chance)
         return survivor
 

@@ -157,6 +157,7 @@ async def test_a_client_can_read_the_413_although_it_has_more_to_send(chunked: b
         answer = await _exchange(listener, request, half=False)
 
         assert answer.startswith(b"HTTP/1.1 413 ")
+        assert answer.lower().count(b"\r\nconnection: close\r\n") == 1
         assert answer.endswith(b"}")
 
 

@@ -105,7 +105,7 @@ class FakeServer:
         self.registrations: list[Mapping[str, Any]] = []
         self.tasks: dict[str, Offered] = {}
         self.stop: list[Mapping[str, Any]] = []
-        self.heartbeat_ms = 1_000
+        self.heartbeat_ms = 250
         self.lease_ms = 10_000
         self.result_limit_bytes = 64 << 20
         self.fetched_count = 0

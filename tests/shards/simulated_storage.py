@@ -57,6 +57,11 @@ class SimulatedStorage:
         return self._directory.secret
 
     @property
+    def data_id(self) -> bytes:
+        """What tells this directory's files from those of others."""
+        return self._directory.identity.data_id
+
+    @property
     def log(self) -> SegmentedLog:
         """The log, when recovery has ended."""
         return self._directory.log

@@ -1,4 +1,10 @@
-"""`python -m tests.simulation --seed N --runs M`: simulate the server with M seeds from N on."""
+"""`python -m tests.simulation --seed N --runs M --steps K`: simulate the server with M seeds.
+
+    make simulate SEED=7 STEPS=2000
+
+prints a line for each seed and, in the end, what they amount to. For a run that fails it prints the
+smallest one that fails in the same way, and how to run that again.
+"""
 
 import argparse
 import logging
@@ -7,33 +13,39 @@ import time
 
 import structlog
 
-from .chances import parse_chances
-from .simulation import Outcome, SimulationFailed, simulate
+from .faults import parse_chances
+from .plan import STEPS_COUNT, plan_of
+from .shrinking import shrink
+from .simulation import SimulationFailed, simulate
+from .totals import Totals
 
 
 def main() -> int:
     """Run; 1 if a seed failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--seed", type=int, default=0, help="the first seed (0)")
-    parser.add_argument("--runs", type=int, default=10, help="how many seeds (10)")
-    parser.add_argument("--minutes", type=int, default=1, help="of trouble in a run (1)")
+    parser.add_argument("--runs", type=int, default=1, help="how many seeds (1)")
     parser.add_argument(
-        "--checkpoints",
-        action="store_true",
-        help="make checkpoints; every other run trims the log, and the others check all of it",
+        "--steps", type=int, default=STEPS_COUNT, help=f"requests of each run ({STEPS_COUNT})"
+    )
+    parser.add_argument(
+        "--without",
+        default="",
+        help="faults, occurrences of faults and kinds of clients to leave out, with commas between",
     )
     parser.add_argument(
         "--chance",
         action="append",
         default=[],
         metavar="NAME=NUMBER",
-        help="how likely a fault is, such as kill=0 or answer_is_lost=0.3; see chances.py",
+        help="how likely a fault is, such as kill=0 or answer_lost=0.3; see faults.py",
     )
-    parser.add_argument(
-        "--no-reboot",
-        action="store_true",
-        help="after a disk failure start again on the same machine, without losing its cache",
-    )
+    parser.add_argument("--quiet", action="store_true", help="no line for a run that is right")
+    parser.add_argument("--no-shrinking", action="store_true", help="show a failure as it is")
     arguments = parser.parse_args()
     try:
         chances = parse_chances(arguments.chance)
@@ -41,32 +53,21 @@ def main() -> int:
         parser.error(str(error))
     # The server's warnings about the faults that are injected would hide the outcomes.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    without = frozenset(filter(None, arguments.without.split(",")))
+    totals = Totals()
     failed: list[int] = []
-    outcomes: list[Outcome] = []
+    started_s = time.monotonic()
     for seed in range(arguments.seed, arguments.seed + arguments.runs):
-        started = time.monotonic()
         try:
-            outcome = simulate(
-                seed,
-                reboots_after_disk_failure=not arguments.no_reboot,
-                makes_checkpoints=arguments.checkpoints,
-                trims_log=seed % 2 == 0,
-                minutes=arguments.minutes,
-                chances=chances,
-            )
-            outcomes.append(outcome)
-            print(f"{outcome} ({time.monotonic() - started:.1f} s)", flush=True)
+            outcome = simulate(plan_of(seed, arguments.steps, without, chances))
         except SimulationFailed as failure:
             failed.append(seed)
-            print(failure, flush=True)
-    hours = sum(outcome.simulated_s for outcome in outcomes) / 3600
-    lives_count = sum(outcome.lives_count for outcome in outcomes)
-    answers_count = sum(outcome.answers_count for outcome in outcomes)
-    print(
-        f"{len(outcomes)} runs: {hours:.2f} h simulated, {lives_count} lives, "
-        f"{answers_count} answers",
-        flush=True,
-    )
+            print(failure if arguments.no_shrinking else shrink(failure), flush=True)
+            continue
+        totals.add(outcome)
+        if not arguments.quiet:
+            print(outcome, flush=True)
+    print(totals.report(time.monotonic() - started_s))
     if failed:
         print(f"failed seeds: {failed}", file=sys.stderr)
     return 1 if failed else 0

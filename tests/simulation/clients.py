@@ -5,15 +5,22 @@ must be true in the end.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import count, takewhile
 from random import Random
+from typing import ClassVar
 
 import trio
 
+from troth.core.catalog import TASK_PREFIX
 from troth.core.codes import Code
 from troth.core.commands import (
     AcquireLock,
+    CancelExecution,
     CompletePromise,
+    CreateExecution,
     CreatePromise,
     CreateSchedule,
     CreateSubscription,
@@ -24,7 +31,9 @@ from troth.core.model import PromiseState, Value
 from troth.shards.polls import ConnectionClosed
 
 from .ledger import Hold
-from .server import Unreachable
+from .node_entries import PLANS
+from .plan import CRONS
+from .server import TRIM_TAG, Unreachable
 from .workers import FAR_MS, GROUP, PUSH_URL
 from .world import World
 
@@ -37,22 +46,17 @@ Goal = tuple[str, Callable[[], bool]]
 class Clients:
     """All clients of a run, and what they expect in the end."""
 
-    def __init__(self, world: World, minutes: int = 1) -> None:
-        """With work for about so many minutes."""
+    def __init__(self, world: World) -> None:
         self.goals: list[Goal] = []
         self._world = world
-        self._minutes = minutes
 
     async def run(self) -> None:
         """Run all clients until their requests are made."""
         async with trio.open_nursery() as nursery:
-            for number in range(6):
-                nursery.start_soon(self._invoke, number)
-            for number in range(3):
-                nursery.start_soon(self._race, number)
-                nursery.start_soon(self._time_out, number)
-                nursery.start_soon(self._lock, number)
-            nursery.start_soon(self._schedule)
+            for kind, (client, clients_count) in self.KINDS.items():
+                if f"client:{kind}" not in self._world.plan.without:
+                    for number in range(clients_count):
+                        nursery.start_soon(client, self, number)
 
     def _expect(self, name: str, holds: Callable[[], bool]) -> None:
         self.goals.append((name, holds))
@@ -61,19 +65,77 @@ class Clients:
         """Have work done, and wait for it: by a subscription and by reading."""
         world, who = self._world, f"client{number}"
         random = world.random(who)
-        for round_number in range(5 * self._minutes):
-            await trio.sleep(random.expovariate(1 / 2))
+        for round_number in self._rounds():
+            await self._rest(random, 2)
             kind = random.choice((f"job/{who}/{round_number}", f"parent/{who}/{round_number}/2"))
             target = random.choice((f"poll://any@{GROUP}", PUSH_URL))
             await self._create(who, kind, FAR_MS, {"resonate:invoke": target}, random)
             self._expect_state(kind, (PromiseState.RESOLVED,))
             await self._subscribe(who, kind, random)
-            deadline = trio.current_time() + random.uniform(1, 20)
+            deadline = trio.current_time() + random.uniform(1, 20) * world.plan.pace
             while trio.current_time() < deadline:
                 reply = await world.insist(who, ReadPromise(kind), random)
                 if reply.promise is not None and reply.promise.state is not PENDING:
                     break
-                await trio.sleep(1)
+                await trio.sleep(self._world.plan.pace)
+
+    async def _function(self, number: int) -> None:
+        """Have functions run, on nodes or by the server; cancel some."""
+        world, who = self._world, f"caller{number}"
+        random = world.random(who)
+        for round_number in self._rounds():
+            await self._rest(random, 6)
+            made = [
+                await self._make_execution(who, f"{who}-{round_number}-{number}", random)
+                for number in range(random.randint(1, 4))
+            ]
+            if random.random() < 0.3:
+                await world.insist(who, CancelExecution(made[0]), random)
+            with trio.move_on_after(random.uniform(1, 20)):
+                await self._await_end(made[-1])
+
+    async def _make_execution(self, who: str, name: str, random: Random) -> str:
+        """Have one function run, now or within some seconds; the id of its promise."""
+        identifier = TASK_PREFIX + name
+        ends_soon = random.random() < 0.3
+        timeout_ms = self._world.clock.now_ms() + 20_000 if ends_soon else FAR_MS
+        create = CreateExecution(identifier, timeout_ms, random.choice(PLANS), idempotency_key=who)
+        reply = await self._world.insist(who, create, random)
+        assert reply.code in (Code.OK, Code.CREATED), reply
+        endings = set(PromiseState) - {PENDING}
+        if not ends_soon:
+            endings.discard(PromiseState.REJECTED_TIMEDOUT)
+        self._expect_state(identifier, tuple(endings))
+        return identifier
+
+    async def _await_end(self, identifier: str) -> None:
+        server = await self._world.server_is_up()
+        with server.endings.expect(identifier) as expectation:
+            await expectation.wait(20)
+
+    async def _let_go(self, number: int) -> None:
+        """Promises that retention deletes: they are seen to end, and to be gone some time later."""
+        world, who = self._world, f"forgetful{number}"
+        random = world.random(who)
+        for round_number in self._rounds():
+            await self._rest(random, 4)
+            identifier = f"gone/{who}/{round_number}"
+            tags = dict([TRIM_TAG])
+            ends_at_ms = world.clock.now_ms() + random.randrange(1_000, 10_000)
+            create = CreatePromise(identifier, ends_at_ms, tags=tags, idempotency_key=who)
+            # Sent once: a retry after the promise is gone would make it anew.
+            with suppress(Unreachable):
+                await world.ask(who, create, random)
+                world.ledger.created.add(identifier)
+                self._expect(
+                    f"{identifier} goes", partial(world.watch.deleted.__contains__, identifier)
+                )
+                if random.random() < 0.3:
+                    await self._subscribe(who, identifier, random)
+                if random.random() < 0.5:
+                    value = Value(data=who)
+                    complete = CompletePromise(identifier, PromiseState.RESOLVED, value)
+                    await world.ask(who, complete, random)
 
     async def _create(
         self, who: str, identifier: str, ends_at_ms: int, tags: dict[str, str], random: Random
@@ -93,6 +155,8 @@ class Clients:
         receiver = f"poll://uni@{SUBSCRIBERS}/{random.randrange(2)}"
         command = CreateSubscription(identifier, who, FAR_MS, receiver)
         reply = await self._world.insist(who, command, random)
+        if identifier in self._world.watch.deleted:
+            return
         assert reply.code in (Code.OK, Code.CREATED), reply
         if reply.code is Code.CREATED or (
             reply.promise is not None and reply.promise.state is PENDING
@@ -106,8 +170,8 @@ class Clients:
         """Several clients complete the same promises, each in its own way."""
         who = f"racer{number}"
         random = self._world.random(who)
-        for round_number in range(8 * self._minutes):
-            await trio.sleep(random.expovariate(1 / 2))
+        for round_number in self._rounds():
+            await self._rest(random, 2)
             identifier = f"race/{round_number}"
             command = CreatePromise(identifier, FAR_MS, idempotency_key="race")
             await self._world.insist(who, command, random)
@@ -126,7 +190,7 @@ class Clients:
         """Promises that nobody completes: they end by themselves."""
         who = f"patient{number}"
         random = self._world.random(who)
-        for round_number in range(5 * self._minutes):
+        for round_number in self._rounds():
             identifier = f"short/{who}/{round_number}"
             ends_at_ms = self._world.clock.now_ms() + random.randrange(100, 30_000)
             tags = {"resonate:timeout": "true"} if random.random() < 0.5 else {}
@@ -134,17 +198,18 @@ class Clients:
             await self._subscribe(who, identifier, random)
             timed_out = PromiseState.RESOLVED if tags else PromiseState.REJECTED_TIMEDOUT
             self._expect_state(identifier, (timed_out,))
-            await trio.sleep(random.expovariate(1 / 5))
+            await self._rest(random, 5)
 
     async def _lock(self, number: int) -> None:
         """Take a lock, keep it a while, give it back or forget to."""
         world, who = self._world, f"locker{number}"
         random = world.random(who)
-        for round_number in range(12 * self._minutes):
-            await trio.sleep(random.expovariate(1))
+        for round_number in self._rounds():
+            await self._rest(random, 1)
             ttl_ms = random.randrange(500, 5_000)
             execution = f"{who}/{round_number}"
-            command = AcquireLock("lock", execution, who, ttl_ms)
+            lock = f"lock{round_number // 8}"
+            command = AcquireLock(lock, execution, who, ttl_ms)
             try:
                 reply = await world.ask(who, command, random)
             except Unreachable:
@@ -153,19 +218,37 @@ class Clients:
                 continue
             until_ms = reply.lock.expires_at
             hold = Hold(execution, until_ms - ttl_ms, until_ms)
-            world.ledger.lock_granted("lock", hold)
+            world.ledger.lock_granted(lock, hold)
             await trio.sleep(random.expovariate(1 / 2))
             if random.random() < 0.7:
-                world.ledger.lock_let_go("lock", execution)
-                await world.insist(who, ReleaseLock("lock", execution), random)
+                world.ledger.lock_let_go(lock, execution)
+                await world.insist(who, ReleaseLock(lock, execution), random)
 
-    async def _schedule(self) -> None:
+    async def _schedule(self, _: int) -> None:
         """A schedule that makes promises in all shards."""
         random = self._world.random("scheduler")
         command = CreateSchedule(
-            "every", "*/5 * * * * *", "run/{{.timestamp}}", 10_000, idempotency_key="k"
+            "every", CRONS[self._world.plan.pace], "run/{{.timestamp}}", 10_000, idempotency_key="k"
         )
         await self._world.insist("scheduler", command, random)
+
+    KINDS: ClassVar = {
+        "work": (_invoke, 6),
+        "race": (_race, 3),
+        "timeout": (_time_out, 3),
+        "lock": (_lock, 3),
+        "schedule": (_schedule, 1),
+        "function": (_function, 3),
+        "retention": (_let_go, 2),
+    }
+    """What clients do, and how many do it; a plan may leave kinds out."""
+
+    def _rounds(self) -> Iterator[int]:
+        """Numbers, as long as the run goes on."""
+        return takewhile(lambda _: self._world.goes_on, count())
+
+    async def _rest(self, random: Random, mean_s: float) -> None:
+        await trio.sleep(random.expovariate(1 / mean_s) * self._world.plan.pace)
 
     # Reading back, at the end
 
@@ -173,7 +256,8 @@ class Clients:
         """Look at every promise that is known and not known to have ended."""
         random = self._world.random("reader")
         ledger = self._world.ledger
-        for identifier in sorted(ledger.created - ledger.finals.keys()):
+        unknown = ledger.created - ledger.finals.keys() - self._world.watch.deleted
+        for identifier in sorted(unknown):
             await self._world.insist("reader", ReadPromise(identifier), random)
 
 
@@ -188,7 +272,7 @@ async def run_subscriber(world: World, number: int) -> None:
                     while True:
                         bodies = await connection.receive()
                         await trio.sleep(random.expovariate(1 / 0.002))
-                        if world.strikes(world.chances.subscriber_hangs_up, random):
+                        if world.faults.strikes("subscriber_hangs_up"):
                             world.trace.note(f"subscriber{number}", "hangs up")
                             break
                         for body in bodies:

@@ -1,15 +1,22 @@
-"""The log's writer in simulated time: a trio task instead of a thread, with a seeded delay."""
+"""The log's writer and the store of checkpoints, in simulated time.
 
-from collections.abc import Callable
+The writer is a trio task instead of a thread, with a seeded delay. It may write what the shards
+submitted together in several frames, cut anywhere: the state must be right after every prefix of
+the log, whatever happens to share a batch today.
+"""
+
+import errno
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
 
 import trio
 
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import CheckpointFailure, LogFailure
 from troth.persistence.log import LogRecord
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash
+from troth.persistence.store import MemorySnapshot, MemoryStore, Write
 from troth.shards.committer import Committer
 
 
@@ -28,11 +35,13 @@ class SimulatedWriter:
     ) -> None:
         self.slowness = 1.0
         self.is_dead = False
+        self.is_to_lose_power_within_a_batch = False
         self._log = log
         self._committer = committer
         self._random = random
         self._lost_power = lost_power
         self._waiting: list[list[LogRecord]] = []
+        self._has_cut = False
         self._work = trio.Event()
 
     def submit(self, batch: list[LogRecord]) -> None:
@@ -52,6 +61,9 @@ class SimulatedWriter:
             joined = self._take()
             if not self._do(partial(self._log.append, joined, self._log.next_sequence)):
                 return
+            if self.is_to_lose_power_within_a_batch and self._has_cut:
+                self._lost_power()
+                return
             position = self._log.next_sequence - 1
             await trio.sleep(self._delay_s())
             self._committer.durable(position)
@@ -59,12 +71,30 @@ class SimulatedWriter:
                 return
 
     def _take(self) -> list[LogRecord]:
-        """All that waits, or only the first: what comes together need not be written together."""
+        """All that waits, or only a part: what comes together need not be written together."""
         taken_count = 1 if self._random.random() < 0.4 else len(self._waiting)
         taken, self._waiting = self._waiting[:taken_count], self._waiting[taken_count:]
+        records = [record for batch in taken for record in batch]
+        self._has_cut = False
+        if self.is_to_lose_power_within_a_batch or self._random.random() < 0.1:
+            records = self._cut(records)
         if self._waiting:
             self._work.set()
-        return [record for batch in taken for record in batch]
+        return records
+
+    def _cut(self, records: list[LogRecord]) -> list[LogRecord]:
+        """Leave what follows a change from one shard's records to another's for the next time."""
+        places = [
+            place
+            for place in range(1, len(records))
+            if records[place - 1].shard != records[place].shard
+        ]
+        if not places:
+            return records
+        place = self._random.choice(places)
+        self._waiting.insert(0, records[place:])
+        self._has_cut = True
+        return records[:place]
 
     def _delay_s(self) -> float:
         return self._random.expovariate(1 / 0.0005) * self.slowness
@@ -90,3 +120,41 @@ class SimulatedWriter:
         self._waiting.clear()
         if joined:
             self._do(partial(self._log.append, joined, self._log.next_sequence))
+
+
+class SimulatedStore:
+    """A store of checkpoints whose next commit may go wrong; it outlives the server's lives."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryStore()
+        self.lost_power: Callable[[], None] = lambda: None
+        self.next_fault: str | None = None
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """See Store."""
+        fault, self.next_fault = self.next_fault, None
+        if fault == "checkpoint_fails":
+            self.memory.fail_next = True
+        if fault == "power_cut before":
+            self.lost_power()
+            raise SimulatedCrash
+        self.memory.commit(writes)
+        if fault == "power_cut after":
+            self.lost_power()
+            raise SimulatedCrash
+        if fault == "checkpoint_done_but_failed":
+            raise CheckpointFailure("memory", "cannot be written", OSError(errno.EIO, "asked to"))
+
+    def snapshot(self) -> MemorySnapshot:
+        """See Store."""
+        return self.memory.snapshot()
+
+    def release_memory(self) -> None:
+        """See Store."""
+
+    def size_bytes(self) -> int:
+        """See Store."""
+        return self.memory.size_bytes()
+
+    def close(self) -> None:
+        """See Store."""

@@ -53,6 +53,7 @@ class Ledger:
     schedules: set[str] = field(default_factory=set)
     notified: set[str] = field(default_factory=set)  # tasks of notifications that arrived
     locks: dict[str, dict[str, Hold]] = field(default_factory=dict)
+    executed: set[str] = field(default_factory=set)  # function tasks that a node has finished
     answers_count: int = 0
 
     def promise_seen(self, promise: Promise, known: Final | None) -> None:

@@ -147,6 +147,8 @@ class PromiseModel:
         code, after = self._expected(state, input)
         if output is None:
             return True, after
+        if output.code is Code.TASK_FENCED:
+            return getattr(input, "fence", None) is not None, state
         if output.code is not code:
             return False, state
         if code.status >= 300 or after is None:

@@ -1,8 +1,8 @@
 """One life of the simulated server: everything but the sockets, from its start to its end.
 
-The real shards, delivery, poll connections and log run here; the disk, the writer thread, the push
-transport and the clock are simulated. A life ends by a power cut, a kill, a disk that fails or a
-clean stop. Whoever talks to it then gets `Unreachable`.
+The real shards, delivery, placement, retention, checkpoints, poll connections and log run here; the
+disk, the writer thread, the push transport and the clock are simulated. A life ends by a power cut,
+a kill, a disk that fails or a clean stop. Whoever talks to it then gets `Unreachable`.
 """
 
 import json
@@ -14,27 +14,40 @@ import trio
 
 from tests.shards.simulated_storage import SimulatedStorage
 from troth.core.addresses import PushAddress
+from troth.core.catalog import Node
 from troth.core.commands import Command
 from troth.core.machine import Options
-from troth.core.model import TaskKind
+from troth.core.model import PromiseState, TaskKind
 from troth.core.replies import Reply, TaskMessage
+from troth.core.retention_rules import RetentionRule
 from troth.persistence.checkpoints import Checkpoints
-from troth.persistence.errors import LogFailure, PersistenceError
+from troth.persistence.errors import CheckpointFailure, LogFailure, PersistenceError
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
-from troth.persistence.store import MemoryStore
 from troth.shards.checkpointer import Checkpointer
 from troth.shards.clock import Clock
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.delivery import Delivery, PushFailed
+from troth.shards.endings import Endings
 from troth.shards.errors import ShardsError
-from troth.shards.held import HeldMessages
+from troth.shards.outgoing import OutgoingRoutes
+from troth.shards.placement import Calls, Placement
 from troth.shards.polls import PollConnection, Polls
+from troth.shards.retention import Sweeper
 from troth.shards.shards import Shards
+from troth.shards.work import Work
 
-from .disk import SimulatedWriter
+from .disk import SimulatedStore, SimulatedWriter
+from .invariants import Watch
+from .memory import check_memory, check_queues, check_slots
+from .watched import WatchedRoutes, watch_committer, watch_machine
 
 SHARD_COUNT = 4
+MAILBOX_LIMIT_COUNT = 200
+MEMORY_CHECK_S = 1
+SWEEP_INTERVAL_MS = 5_000
+TRIM_TAG = ("keep", "no")
+RULES = (RetentionRule((PromiseState.RESOLVED, PromiseState.REJECTED_TIMEDOUT), 20_000, TRIM_TAG),)
 
 
 class Unreachable(Exception):  # noqa: N818  what a client sees of a crash
@@ -62,6 +75,16 @@ class _Transport:
         await self._push(address.url, body)
 
 
+class _Calls(Calls):
+    """Hands calls of HTTP functions to whoever plays their hosts."""
+
+    def __init__(self, begin: Callable[[Work], None]) -> None:
+        self.begin = begin  # type: ignore[method-assign,assignment]
+
+    def stop(self, work: Work) -> None:
+        """The host is not told; what it answers is refused."""
+
+
 class Server:
     """A server on a disk. Opening recovers; `run` serves until the life ends."""
 
@@ -71,9 +94,13 @@ class Server:
         clock: Clock,
         random: Random,
         push: Push,
-        store: MemoryStore | None = None,
+        watch: Watch,
+        store: SimulatedStore | None = None,
         *,
+        nodes: tuple[Node, ...] = (),
+        begin_call: Callable[["Server", Work], None] = lambda *_: None,
         trims_log: bool = True,
+        patience: float = 1.0,
     ) -> None:
         """Recover. Raises DataDirectoryError if the disk refuses.
 
@@ -85,14 +112,18 @@ class Server:
         self.is_over = False
         self._is_stopping = False
         self.failure: PersistenceError | None = None
+        self._checkpoint_failed = False
         self.writer: SimulatedWriter | None = None
         self._scopes: dict[trio.CancelScope, None] = {}
+        self.watch = watch
+        self._nodes = nodes
         self._life = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self.storage = SimulatedStorage(
             files, SHARD_COUNT, self._make_writer, segment_bytes=16 * 1024, store=store
         )
         self._trims_log = trims_log
+        self._patience = patience
         self.polls = Polls(connections_limit_count=100, buffer_limit_count=3)
         self.delivery = Delivery(
             render=render,
@@ -105,15 +136,39 @@ class Server:
             concurrency_count=8,
             concurrency_per_target_count=2,
         )
+        self.endings = Endings(limit_count=100)
+        self.placement = Placement(
+            report=self._report,
+            calls=_Calls(lambda work: begin_call(self, work)),
+            endings=self.endings,
+            now_ms=clock.now_ms,
+            calls_concurrency_count=4,
+            calls_per_host_count=2,
+        )
         self.shards = Shards(
             shard_count=SHARD_COUNT,
             clock=clock,
-            outgoing=self.delivery,
+            outgoing=WatchedRoutes(OutgoingRoutes(self.delivery, self.placement), watch),
             cursor_secret=self.storage.secret,
-            options=Options(),
-            mailbox_limit_count=200,
+            options=Options(retention=RULES),
+            mailbox_limit_count=MAILBOX_LIMIT_COUNT,
         )
         self.recovery = self.shards.recover(self.storage)
+        log = self.storage.log
+        watch.recovered(log.next_sequence, list(log.read(log._segments[0].first_sequence)))
+        watch_committer(self.shards.committer, watch)
+        for shard in self.shards._shards:
+            watch_machine(shard.machine, watch)
+        self.sweeper = Sweeper(
+            self.shards,
+            RULES,
+            ("keep=no",),
+            interval_ms=int(SWEEP_INTERVAL_MS * patience),
+            now_ms=clock.now_ms,
+        )
+        self.clock = clock
+        if store is not None:
+            store.lost_power = self.lose_power
 
     def _report(self, command: Command) -> None:
         self.shards.tell(command)
@@ -150,6 +205,7 @@ class Server:
         try:
             async with trio.open_nursery() as beneath:
                 await beneath.start(self.delivery.run)
+                await beneath.start(self.placement.run)
                 # The shards end first, since they hand messages to delivery to the last.
                 with self._life:
                     async with trio.open_nursery() as nursery:
@@ -159,20 +215,63 @@ class Server:
                             nursery.start_soon(
                                 self._make_checkpointer(self.storage.checkpoints).run
                             )
+                        self._restore_nodes()
+                        nursery.start_soon(self.sweeper.run)
+                        nursery.start_soon(self._check_memory)
                         task_status.started()
                 beneath.cancel_scope.cancel()
         except* LogFailure as failures:
             if self.shards.committer.failure is None:
                 raise failures  # only the committer may say that the log has failed
+        except* CheckpointFailure:
+            self._checkpoint_failed = True
+        except* SimulatedCrash as crashes:
+            if not self.has_lost_power:
+                raise crashes
         finally:
             self.is_over = True
+            self.endings.close()
             self.failure = self.shards.committer.failure  # also one while closing, not raised
+            if self.failure is None and self._checkpoint_failed:
+                self.failure = LogFailure("a checkpoint failed")
             if self._is_stopping and self.failure is None and not self.has_lost_power:
                 self._close()
             for scope in list(self._scopes):
                 scope.cancel()
 
+    def _restore_nodes(self) -> None:
+        for node in self._nodes:
+            self.placement.put_node(node)
+        for execution, task in self.shards.assigned_executions():
+            self.placement.restore(
+                execution.promise_id,
+                task.counter,
+                execution.plan,
+                execution.node_id,
+                task.created_on or 0,
+            )
+
+    async def _check_memory(self) -> None:
+        while True:
+            await trio.sleep(MEMORY_CHECK_S * self._patience)
+            committer = self.shards.committer
+            shards = self.shards._shards
+            is_quiet = all(shard.is_quiet for shard in shards)
+            if is_quiet and committer.durable_position == committer.position:
+                check_memory(shards, self.placement, self.delivery)
+                check_slots(shards, self._nodes)
+
+    def check_queues(self) -> None:
+        """See memory.py; for every step of the scheduler."""
+        committer = self.shards.committer
+        check_queues(self.shards._shards, committer.pending_bytes, MAILBOX_LIMIT_COUNT)
+
     # How a life ends
+
+    @property
+    def has_ended_well(self) -> bool:
+        """Whether it was stopped in order."""
+        return self._is_stopping and self.failure is None and not self.has_lost_power
 
     def lose_power(self) -> None:
         """The machine goes dark: nothing is written any more, from this very moment."""
@@ -231,10 +330,11 @@ class Server:
 
     async def ask(self, command: Command, answer_delay_s: float) -> Reply:
         """A request and its answer, as the HTTP side does it: messages leave after the answer."""
-        held = HeldMessages(self.delivery.send)
+        held = self.shards.hold()
         try:
             async with self.connection():
                 reply = await self.shards.ask(command, held)
+                self.watch.answered(reply)
                 await trio.sleep(answer_delay_s)
                 return reply
         finally:

@@ -1,7 +1,7 @@
-"""One run: a world with a server, workers and clients, trouble for a while, then calm.
+"""One run: a world with a server, workers, nodes and clients, trouble for a while, then calm.
 
-`simulate(seed)` raises `SimulationFailed`, with the seed and the end of the trace, if the server
-breaks a promise or does not finish its work in bounded time once the trouble is over.
+`simulate(plan)` raises `SimulationFailed`, with the run's name and the end of the trace, if the
+server breaks a promise or does not finish its work in bounded time once the trouble is over.
 """
 
 from collections import Counter
@@ -11,50 +11,66 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
-from troth.persistence.store import MemoryStore
-
-from .chances import Chances
 from .checks import check_log, check_recovered, check_settled
 from .clients import Clients, run_subscriber
-from .ledger import require
+from .ledger import BrokenPromise, require
+from .node_entries import NODES
+from .nodes import run_hosts, run_node
+from .plan import Plan
+from .server import SWEEP_INTERVAL_MS
+from .trouble import make_trouble
 from .workers import CONNECTIONS_COUNT, run_polling_worker, run_push_workers
 from .world import World
 
-MINUTE_S = 60
 CALM_LIMIT_S = 400
 """Longer than the longest chain of leases, claim timeouts and back-offs, shorter than the time
 after which delivery looks at everything anew: what only that net would catch counts as lost."""
 
 
 class SimulationFailed(Exception):  # noqa: N818  the outcome of a run
-    """The server broke a promise."""
+    """The server broke a promise. `complaint` says which one, in a line or some."""
+
+    def __init__(self, plan: Plan, complaint: str, trace_hash: str, tail: str) -> None:
+        super().__init__(f"failed: {plan}\nthe last lines of the trace:\n{tail}\n{complaint}")
+        self.plan = plan
+        self.complaint = complaint
+        self.trace_hash = trace_hash
+        self.struck: list[str] = []
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run was like."""
 
-    seed: int
+    plan: Plan
     trace_hash: str
-    lines_count: int
     answers_count: int
+    requests_count: int
     lives_count: int
-    power_cuts_count: int
+    crashes_count: int
     disk_failures_count: int
     simulated_s: float
     records: Counter[str]
+    records_count: int
     checkpoints_count: int
+    slots_count: int
+    deleted_count: int
+    executed_count: int
+    judged_count: int
+    steps_count: int
+    faults: Counter[str]
 
     def __str__(self) -> str:
+        """One line."""
         return (
-            f"seed {self.seed}: {self.simulated_s:.0f} s simulated, {self.lives_count} lives, "
-            f"{self.power_cuts_count} power cuts, {self.disk_failures_count} disk failures, "
-            f"{self.answers_count} answers, {self.records.total()} records, "
-            f"trace {self.trace_hash[:16]}"
+            f"{self.plan}: {self.simulated_s / 60:.0f} min simulated, {self.lives_count} lives, "
+            f"{self.crashes_count} crashes, {self.disk_failures_count} disk failures, "
+            f"{self.requests_count} requests, {self.records_count} records, "
+            f"{self.faults.total()} faults, trace {self.trace_hash[:16]}"
         )
 
 
-def run_deterministically(seed: int, main: Any, *arguments: Any) -> None:
+def run_deterministically(seed: int, main: Any, *arguments: Any, instruments: Any = ()) -> None:
     """Run trio with a scheduler whose luck is seeded, as trio's own tests do."""
     run: Any = trio._core._run
     before = run._ALLOW_DETERMINISTIC_SCHEDULING
@@ -62,88 +78,90 @@ def run_deterministically(seed: int, main: Any, *arguments: Any) -> None:
     state = run._r.getstate()
     run._r.seed(seed)
     try:
-        trio.run(main, *arguments, clock=MockClock(autojump_threshold=0))
+        clock = MockClock(autojump_threshold=0)
+        trio.run(main, *arguments, clock=clock, instruments=instruments)
     finally:
         run._r.setstate(state)
         run._ALLOW_DETERMINISTIC_SCHEDULING = before
 
 
-def simulate(
-    seed: int,
-    *,
-    reboots_after_disk_failure: bool = True,
-    makes_checkpoints: bool = False,
-    trims_log: bool = True,
-    minutes: int = 1,
-    chances: Chances | None = None,
-) -> Outcome:
-    """Run one simulation with so many minutes of trouble. Raises SimulationFailed.
-
-    With checkpoints that trim the log, the log is not there at the end to be checked as a whole.
-    """
-    store = MemoryStore() if makes_checkpoints else None
-    world = World(
-        seed,
-        check_recovered,
-        reboots_after_disk_failure=reboots_after_disk_failure,
-        store=store,
-        trims_log=trims_log,
-        chances=chances,
-    )
+def simulate(plan: Plan) -> Outcome:
+    """Run one simulation. Raises SimulationFailed."""
+    world = World(plan, check_recovered)
     outcomes: list[Outcome] = []
     try:
-        run_deterministically(seed, _play, world, minutes, outcomes)
+        run_deterministically(plan.seed, _play, world, outcomes, instruments=[world.steps])
     except Exception as error:
-        raise SimulationFailed(
-            f"seed {seed} failed; the last of {world.trace.lines_count} lines:\n"
-            f"{world.trace.tail()}\n{causes(error)}"
-        ) from error
+        failure = SimulationFailed(plan, causes(error), world.trace.hash, world.trace.tail())
+        failure.struck = world.faults.struck
+        raise failure from error
     return outcomes[0]
 
 
 def causes(error: BaseException) -> str:
-    """The plain exceptions inside groups, one a line."""
+    """The plain exceptions inside groups, one a line, what broke the rules first."""
+    found = sorted(set(_plain(error)), key=lambda line: not line.startswith(BrokenPromise.__name__))
+    return "\n".join(found)
+
+
+def _plain(error: BaseException) -> list[str]:
     if isinstance(error, BaseExceptionGroup):
-        return "\n".join(causes(one) for one in error.exceptions)
-    return f"{type(error).__name__}: {error}"
+        return [line for one in error.exceptions for line in _plain(one)]
+    return [f"{type(error).__name__}: {error}"]
 
 
-async def _play(world: World, minutes: int, outcomes: list[Outcome]) -> None:
-    clients = Clients(world, minutes)
+async def _play(world: World, outcomes: list[Outcome]) -> None:
+    clients = Clients(world)
     async with trio.open_nursery() as nursery:
+        world.nursery = nursery
+        world.steps.check = world.check_step
+        nursery.start_soon(world.steps.raise_broken)
         nursery.start_soon(world.run_server)
         nursery.start_soon(run_push_workers, world)
+        nursery.start_soon(run_hosts, world)
         for number in range(CONNECTIONS_COUNT):
             nursery.start_soon(run_polling_worker, world, number)
+        for number in range(len(NODES)):
+            nursery.start_soon(run_node, world, number)
         for number in range(2):
             nursery.start_soon(run_subscriber, world, number)
         async with trio.open_nursery() as active:
             active.start_soon(clients.run)
-            active.start_soon(world.make_trouble, minutes * MINUTE_S)
+            active.start_soon(make_trouble, world)
         calm_since = trio.current_time()
         await _until_done(world, clients)
         world.trace.note("end", f"all is done {trio.current_time() - calm_since:.0f} s later")
         nursery.cancel_scope.cancel()
     kinds = _check_disk(world)
+    unexplained = world.history.unexplained()
+    require(not unexplained, f"no order explains what was seen of {unexplained}")
     outcomes.append(
         Outcome(
-            seed=world.seed,
+            plan=world.plan,
             trace_hash=world.trace.hash,
-            lines_count=world.trace.lines_count,
             answers_count=world.ledger.answers_count,
+            requests_count=world.requests_count,
             lives_count=world.lives_count,
-            power_cuts_count=world.power_cuts_count,
+            crashes_count=world.crashes_count,
             disk_failures_count=world.disk_failures_count,
             simulated_s=trio.current_time(),
             records=kinds,
-            checkpoints_count=0 if world.store is None else world.store.commits_count,
+            records_count=world.watch.durable_count,
+            checkpoints_count=0 if world.store is None else world.store.memory.commits_count,
+            slots_count=world.watch.slots_count,
+            deleted_count=len(world.watch.deleted),
+            executed_count=len(world.ledger.executed),
+            judged_count=world.history.operations_count,
+            steps_count=world.steps.count,
+            faults=world.faults.counts,
         )
     )
 
 
 async def _until_done(world: World, clients: Clients) -> None:
     """Wait until every goal is reached and every task has ended."""
-    ends = trio.current_time() + CALM_LIMIT_S
+    sweep_s = SWEEP_INTERVAL_MS / 1000 * world.plan.patience
+    ends = trio.current_time() + CALM_LIMIT_S + 2 * sweep_s
     while True:
         await trio.sleep(1)
         await clients.read_all()
@@ -162,6 +180,6 @@ def _check_disk(world: World) -> Counter[str]:
     world.files = world.files.crash(world.random("last"))
     server = world.open_server()
     check_recovered(server, world.ledger)
-    if world.store is not None and world.trims_log:
+    if world.store is not None and world.plan.trims_log:
         return Counter()
     return check_log(server.storage.log.read(1))

@@ -23,11 +23,12 @@ from troth.core.commands import (
 from troth.core.model import Promise, PromiseState, Value
 from troth.core.replies import Reply
 
-from .chances import Chances
 from .checks import check_recovered
 from .linearizability import LockModel, Operation, PromiseModel, RootModel, check
+from .plan import Plan
 from .server import Unreachable
 from .simulation import run_deterministically
+from .trouble import make_trouble
 from .workers import FAR_MS
 from .world import World
 
@@ -54,7 +55,9 @@ def record(
     request_of = request_of or some_request
     history: History = []
     times = count()
-    world = World(seed, check_recovered, chances=Chances(mean_pause_s=0.5))
+    # What the network repeats would happen a second time and be in no history.
+    plan = Plan(seed, steps_count=10_000, without=frozenset(["request_doubled"]))
+    world = World(plan, check_recovered)
 
     async def client(number: int) -> None:
         random = world.random(f"client {number}")
@@ -74,13 +77,13 @@ def record(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.run_server)
             await world.server_is_up()
-            nursery.start_soon(world.make_trouble, 1000)
+            nursery.start_soon(make_trouble, world, 0.5)
             async with trio.open_nursery() as clients:
                 for number in range(clients_count):
                     clients.start_soon(client, number)
             nursery.cancel_scope.cancel()
 
-    run_deterministically(seed, main)
+    run_deterministically(seed, main, instruments=[world.steps])
     return history
 
 

@@ -52,7 +52,7 @@ class Process:
 
     def maybe_die(self) -> None:
         """In troubled times any step may be the last."""
-        if self._world.strikes(self._world.chances.worker_dies, self._random):
+        if self._world.faults.strikes("worker_dies"):
             self._world.trace.note(self.name, "dies")
             raise DiedError
 
@@ -65,7 +65,7 @@ class Process:
                     bodies = await connection.receive()
                     await trio.sleep(self._random.expovariate(1 / 0.002))
                     self.maybe_die()
-                    if self._world.strikes(self._world.chances.worker_hangs, self._random):
+                    if self._world.faults.strikes("worker_hangs"):
                         self._world.trace.note(self.name, "hangs")
                         await trio.sleep(self._random.uniform(5, 30))
                     connection.confirm()
@@ -115,8 +115,7 @@ class Process:
                 return
         else:
             await trio.sleep(self._random.expovariate(1 / 0.3))
-            chance = self._world.chances.worker_outlives_its_lease
-            if self._world.strikes(chance, self._random):
+            if self._world.faults.strikes("worker_dawdles"):
                 await trio.sleep(3 * TTL_MS / 1000)
         self.maybe_die()
         value = Value(data=self.name)

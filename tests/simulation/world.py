@@ -1,27 +1,36 @@
-"""Everything around the server: one disk, one clock, a network that loses answers, and faults.
+"""Everything around the server: one disk, one clock, a network that loses answers, and its lives.
 
-All randomness comes from the seed, by one generator for each actor, so that a change of one actor
-does not change the others' luck.
+All randomness comes from the seed, by one generator for each actor and each fault, so that a change
+of one does not change the others' luck. What goes wrong is decided by `faults.py`.
 """
 
-import errno
 from collections.abc import Callable
 from random import Random
 
 import trio
 
-from troth.core.commands import Command, CreatePromise, CreateSchedule
+from troth.core.commands import Command, CreatePromise, CreateSchedule, ReadPromise
+from troth.core.model import PromiseState
 from troth.core.replies import Reply
+from troth.persistence.checkpoints import Checkpoints
 from troth.persistence.errors import DataDirectoryUnwritable
-from troth.persistence.simulated_files import SimulatedFiles
-from troth.persistence.store import MemoryStore
+from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
+from troth.shards.work import Work
 
-from .chances import Chances
-from .ledger import Ledger
-from .server import PushFailed, Server, Unreachable
+from .damage import let_checkpoint_rot, let_log_rot
+from .disk import SimulatedStore
+from .faults import Faults
+from .history import History
+from .invariants import Watch
+from .ledger import Ledger, require
+from .node_entries import NODES
+from .plan import Plan
+from .server import RULES, SHARD_COUNT, PushFailed, Server, Unreachable
+from .steps import Steps
 from .trace import Trace
 
 EPOCH_MS = 1_700_000_000_000
+PUSH_TIMEOUT_S = 10
 
 
 class JumpingClock:
@@ -44,51 +53,55 @@ class JumpingClock:
 class World:
     """The surroundings of one run."""
 
-    def __init__(
-        self,
-        seed: int,
-        check_recovered: Callable[[Server, Ledger], None],
-        *,
-        reboots_after_disk_failure: bool = True,
-        store: MemoryStore | None = None,
-        trims_log: bool = True,
-        chances: Chances | None = None,
-    ) -> None:
-        self.seed = seed
-        self.chances = chances or Chances()
+    def __init__(self, plan: Plan, check_recovered: Callable[[Server, Ledger], None]) -> None:
+        self.plan = plan
         self.trace = Trace()
         self.ledger = Ledger()
+        self.history = History()
         self.clock = JumpingClock()
         self.files = SimulatedFiles()
-        self.store = store  # of checkpoints, if any are made; outlives every crash
-        self.trims_log = trims_log
+        self.faults = Faults(
+            plan.seed, plan.without, plan.chances, lambda name: self.trace.note("fault", name)
+        )
+        self.watch = Watch(SHARD_COUNT, RULES)
+        self.steps = Steps()
+        self.store = SimulatedStore() if plan.makes_checkpoints else None
         self.server: Server | None = None
-        self.is_calm = False  # no faults any more
-        # After a failed sync a disk may hold less than what reading it shows, until a reboot.
-        self.reboots_after_disk_failure = reboots_after_disk_failure
+        self.requests_count = 0
         self.lives_count = 0
-        self.power_cuts_count = 0
+        self.crashes_count = 0
         self.disk_failures_count = 0
+        self.target_dead_until = 0.0
+        self.disk_full_until = 0.0
         self.receive_push: Callable[[str, bytes], None] = _nobody
+        self.begin_call: Callable[[Server, Work], None] = lambda *_: None
+        self.nursery: trio.Nursery | None = None
         self._check_recovered = check_recovered
         self._random = self.random("world")
         self._network = self.random("network")
         self._up = trio.Event()
+        self._checkpoint_position: Callable[[], int] = lambda: 0
 
     def random(self, name: str) -> Random:
         """A generator for one actor."""
-        return Random(f"{self.seed}/{name}")
+        return Random(f"{self.plan.seed}/{name}")
 
-    def strikes(self, chance: float, random: Random) -> bool:
-        """Whether a fault strikes now: with this chance, and never when all is calm."""
-        return not self.is_calm and random.random() < chance
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing goes wrong any more."""
+        return self.faults.is_over
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run's steps are not used up yet."""
+        return self.requests_count < self.plan.steps_count
 
     # The server's lives
 
     async def run_server(self) -> None:
         """Keep starting the server, for ever; each end is followed by a restart."""
         while True:
-            server = self._open()
+            server = await self._open()
             self.lives_count += 1
             self.trace.note("server", f"starts with {server.recovery.records_count} records")
             self._check_recovered(server, self.ledger)
@@ -98,67 +111,170 @@ class World:
                 self._up.set()
             self.server = None
             self._up = trio.Event()
+            self.steps.disarm()
             self._after(server)
             await trio.sleep(self._random.uniform(0.1, 3))
 
-    def _open(self) -> Server:
+    async def _open(self) -> Server:
         """Start a life; recovery may be cut short by another power cut or a failing disk."""
         while True:
-            if self.strikes(self.chances.disk_fails_while_starting, self._random):
-                self.files.fail("sync", skip_count=self._random.randrange(4))
+            if trio.current_time() >= self.disk_full_until:
+                self.files.capacity_bytes = None
+            self._let_rot()
+            if self.faults.strikes("start_fails"):
+                self.files.fail("sync", skip_count=self.faults.random("start_fails").randrange(4))
+            if self.faults.strikes("power_cut_while_starting"):
+                self._cut_power_in(self.faults.random("power_cut_while_starting").randint(1, 6))
             try:
                 return self.open_server()
             except DataDirectoryUnwritable as error:
                 self.trace.note("server", f"refuses to start: {type(error).__name__}")
-                if self.is_calm:
-                    raise
-                self.files = self.files.crash(self._random)
+                require(not self.is_calm, f"does not start: {error}")
+            except SimulatedCrash:
+                self.trace.note("server", "power lost while starting")
+            self._crash()
+            await trio.sleep(1)
 
-    def open_server(self) -> Server:
-        """Open the disk as it is now. Raises DataDirectoryError."""
-        return Server(
+    def _let_rot(self) -> None:
+        random = self.faults.random("log_rots")
+        if self.lives_count and self.faults.strikes("log_rots"):
+            position = self._checkpoint_position()
+            if not let_log_rot(self.files, position, random, self._open_in_vain):
+                self.faults.missed("log_rots")
+            self.files.end_process()
+        if self.store is not None and self.faults.strikes("checkpoint_rots"):
+            if not let_checkpoint_rot(self.store, random, self._open_in_vain):
+                self.faults.missed("checkpoint_rots")
+            self.files.end_process()
+
+    def _open_in_vain(self) -> None:
+        """Open what cannot be opened; what the watch knows is left alone."""
+        self.open_server(Watch(SHARD_COUNT))
+
+    def open_server(self, watch: Watch | None = None) -> Server:
+        """Open the disk as it is now. Raises DataDirectoryError or SimulatedCrash."""
+        server = Server(
             self.files,
             self.clock,
             self._random,
             self._deliver,
+            self.watch if watch is None else watch,
             self.store,
-            trims_log=self.trims_log,
+            nodes=NODES,
+            begin_call=lambda server, work: self.begin_call(server, work),
+            trims_log=self.plan.trims_log,
+            patience=self.plan.patience,
         )
+        if self.store is not None:
+            store, data_id = self.store, server.storage.data_id
+            self._checkpoint_position = lambda: Checkpoints(store, data_id, SHARD_COUNT).position
+        return server
 
     def _after(self, server: Server) -> None:
         if server.failure is not None:
             self.disk_failures_count += 1
             self.trace.note("server", f"stopped: {server.failure}")
-        reboots = self.reboots_after_disk_failure or self._random.random() < 0.5
+        reboots = self.plan.reboots_after_disk_failure or self._random.random() < 0.5
         if server.has_lost_power or (server.failure is not None and reboots):
-            self.power_cuts_count += 1
-            self.files = self.files.crash(self._random)
+            self._crash()
             self.trace.note("disk", f"after the power cut: {self.files.used_bytes()} bytes")
         else:
             self.files.end_process()
             self.files.crash_before_operation = None
+        self.crashes_count += not server.has_ended_well
+
+    def _crash(self) -> None:
+        """The machine loses power: what was not synced is lost, torn, or there."""
+        chance = 1.0
+        if self.faults.strikes("unsynced_lost"):
+            chance = 0.0
+        elif self.faults.strikes("unsynced_torn"):
+            chance = self.faults.random("unsynced_torn").uniform(0.1, 0.9)
+        self.files = self.files.crash(self._random, chance)
+
+    def _cut_power_in(self, operations_count: int) -> None:
+        self.files.crash_before_operation = self.files.operations_count + operations_count
+
+    def check_step(self) -> None:
+        """What is checked after every step of the scheduler. Raises BrokenPromise."""
+        if self.server is not None and not self.server.is_over:
+            self.server.check_queues()
 
     # The network
 
     async def ask(self, who: str, command: Command, random: Random) -> Reply:
         """Send a request. Raises Unreachable if there is no answer."""
-        ledger = self.ledger
+        self.requests_count += 1
+        faults = self.faults
         await trio.sleep(random.expovariate(1 / 0.002))
-        server = self.server
-        if server is None:
+        if faults.strikes("request_late"):
+            await trio.sleep(faults.random("request_late").uniform(0.1, 3))
+        if self.server is None or faults.strikes("request_lost"):
             await trio.sleep(0.2)
+            raise Unreachable
+        if faults.strikes("request_doubled"):
+            assert self.nursery is not None
+            self.nursery.start_soon(self._send_again, who, command)
+        return await self._ask(who, command, random.expovariate(1 / 0.002))
+
+    async def _send_again(self, who: str, command: Command) -> None:
+        await trio.sleep(self.faults.random("request_doubled").uniform(0, 1))
+        try:
+            await self._ask(f"{who}'s echo", command, 0)
+        except Unreachable:
+            self.trace.note(who, "the echo is not heard")
+
+    async def _ask(self, who: str, command: Command, answer_delay_s: float) -> Reply:
+        server, ledger = self.server, self.ledger
+        if server is None:
             raise Unreachable
         subject = getattr(command, "id", getattr(command, "promise_id", ""))
         known = ledger.finals.get(subject)
         existed = subject in ledger.created
-        answer_delay_s = random.expovariate(1 / 0.002)
-        reply = await server.ask(command, answer_delay_s)
-        if self.strikes(self.chances.answer_is_lost, self._network):
-            self.trace.note(who, f"{describe(command)}: the answer is lost")
-            raise Unreachable
-        self.trace.note(who, f"{describe(command)}: {reply.code.name}")
-        ledger.answered(command, reply, known, existed)
+        asked_ms = self.clock.now_ms()
+        patience_s = float("inf")
+        if self.faults.strikes("client_vanishes"):
+            # Half of them are gone before the shard has even looked into its mailbox.
+            patience_s = self.faults.random("client_vanishes").choice((0, 0.001))
+        with self.history.call(command, asked_ms) as call:
+            with trio.move_on_after(patience_s) as scope:
+                reply = await server.ask(command, answer_delay_s)
+            if scope.cancelled_caught:
+                self.trace.note(who, f"{describe(command)}: hangs up")
+                await self._check_abandoned(server, command)
+                raise Unreachable
+            if self.faults.strikes("answer_lost"):
+                self.trace.note(who, f"{describe(command)}: the answer is lost")
+                raise Unreachable
+            self.trace.note(who, f"{describe(command)}: {reply.code.name}")
+            call.answered(reply, self.clock.now_ms())
+        promise = reply.promise
+        require(
+            promise is None
+            or not isinstance(command, ReadPromise)
+            or promise.state is not PromiseState.PENDING
+            or asked_ms < promise.timeout,
+            f"{subject} is shown as pending after its timeout",
+        )
+        ledger.answered(command, reply, known, existed and subject not in self.watch.deleted)
         return reply
+
+    async def _check_abandoned(self, server: Server, command: Command) -> None:
+        """I3: what was asked is done, although nobody waits for the answer any more."""
+        await trio.sleep(1)
+        committer = server.shards.committer
+        is_settled = committer.durable_position == committer.position
+        if (
+            isinstance(command, CreatePromise)
+            and command.fence is None
+            and not server.is_over
+            and all(shard.is_quiet for shard in server.shards._shards)
+            and is_settled
+        ):
+            require(
+                self.watch.is_durable(command.id),
+                f"{command.id} was asked for by who went, and lost",
+            )
 
     async def insist(self, who: str, command: Command, random: Random) -> Reply:
         """Send a request again and again until there is an answer. It must be repeatable."""
@@ -176,98 +292,22 @@ class World:
 
     async def _deliver(self, url: str, body: bytes) -> None:
         """A push on its way: it may be late, refused, or arrive and look refused."""
+        faults = self.faults
         await trio.sleep(self._network.expovariate(1 / 0.01))
-        chances = self.chances
-        fates = {
-            "refused": chances.push_is_refused,
-            "late": chances.push_comes_late_and_looks_refused,
-            "looks refused": chances.push_looks_refused,
-            "doubled": chances.push_is_doubled,
-        }
-        rest = 1 - sum(fates.values())
-        (fate,) = self._network.choices([*fates, "delivered"], [*fates.values(), rest])
-        if self.is_calm:
-            fate = "delivered"
-        if fate == "refused":
+        if faults.strikes("push_refused") or trio.current_time() < self.target_dead_until:
             raise PushFailed("connection refused")
-        if fate == "late":
+        if faults.strikes("push_hangs"):
+            await trio.sleep(PUSH_TIMEOUT_S)
+            raise PushFailed("no answer")
+        if faults.strikes("push_lost"):
+            return
+        if faults.strikes("push_late"):
             await trio.sleep(3)
         self.receive_push(url, body)
-        if fate == "doubled":
-            self.receive_push(url, body)  # networks do that
-        if fate in ("late", "looks refused"):
+        if faults.strikes("push_doubled"):
+            self.receive_push(url, body)
+        if faults.strikes("push_answer_lost"):
             raise PushFailed("the answer was lost")
-
-    # Faults
-
-    async def make_trouble(self, duration_s: float) -> None:
-        """Inject faults for so long; afterwards all is calm and the server runs."""
-        random = self.random("faults")
-        weights = [getattr(self.chances, fault.__name__) for fault in FAULTS]
-        ends = trio.current_time() + duration_s
-        while trio.current_time() < ends:
-            await trio.sleep(random.expovariate(1 / self.chances.mean_pause_s))
-            server = await self.server_is_up()
-            if not server.is_over:
-                (fault,) = random.choices(FAULTS, weights)
-                self.trace.note("fault", fault.__name__)
-                fault(self, server, random)
-        server = await self.server_is_up()
-        self.is_calm = True
-        self.trace.note("fault", "a last power cut, then no more")
-        server.lose_power()  # the disk that comes back knows of no other fault
-
-
-Fault = Callable[[World, Server, Random], None]
-
-
-def cut_power(world: World, server: Server, random: Random) -> None:
-    """Between two operations of the disk."""
-    server.lose_power()
-
-
-def cut_power_while_writing(world: World, server: Server, random: Random) -> None:
-    """In one of the next operations of the disk."""
-    world.files.crash_before_operation = world.files.operations_count + random.randint(1, 6)
-
-
-def kill(world: World, server: Server, random: Random) -> None:
-    """The process goes, the machine stays."""
-    server.kill()
-
-
-def fail_disk(world: World, server: Server, random: Random) -> None:
-    """One of the next operations fails, and the one after it would succeed."""
-    operation = random.choice(("sync", "write_at", "create", "rename"))
-    error = random.choice((errno.EIO, errno.ENOSPC))
-    world.files.fail(operation, error, skip_count=random.randrange(5))
-
-
-def stop(world: World, server: Server, random: Random) -> None:
-    """A clean stop, in time or not."""
-    server.begin_stop(patience_s=5)
-
-
-def jump(world: World, server: Server, random: Random) -> None:
-    """The clock is set."""
-    world.clock.jump(random.choice((-20_000, -1_000, 1_000, 30_000)))
-
-
-def change_pace(world: World, server: Server, random: Random) -> None:
-    """The disk becomes slow, or fast again."""
-    if server.writer is not None:
-        server.writer.slowness = random.choice((1.0, 10.0, 400.0))
-
-
-FAULTS: tuple[Fault, ...] = (
-    cut_power,
-    cut_power_while_writing,
-    kill,
-    fail_disk,
-    stop,
-    jump,
-    change_pace,
-)
 
 
 def _nobody(url: str, body: bytes) -> None:

@@ -1,0 +1,304 @@
+"""What must be true of every record that becomes durable, and of all that leaves the server.
+
+`Watch` sees each record when the log says that it is durable, and before anybody is told. It keeps
+a *shadow*: the state that a replay of exactly these records gives. So each record is checked
+against the state before it, and each answer and message against what is on disk at that moment:
+
+| rule | where |
+|---|---|
+| I1 nothing leaves before what it rests on is durable | `answered`, `sending` |
+| I2 state is the replay of the log, after every crash; nothing acknowledged is lost | `recovered` |
+| I5 queues and memory are bounded | `check_memory` (`memory.py`) |
+| I6 every message between shards takes effect once, in order, after its cause | `_message` |
+| rest.md 13: transitions, claims, locks, callbacks, deliveries | `_CHECKS`, `sending`, `stepped` |
+| every instant of a schedule fires once, in order | `_schedule_fired` |
+| no counter of a task is claimed twice | `_task_claimed` |
+| retention deletes only what its rules name | `_promises_deleted` |
+
+Ids and counters are remembered beyond what the shadow holds: so "never again" can be tested.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from troth.core import records as r
+from troth.core.cron import parse
+from troth.core.machine import Step
+from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
+from troth.core.replies import Reply, TaskMessage
+from troth.core.retention_rules import RetentionRule, due_rule
+from troth.core.state import ShardState
+from troth.persistence.log import LogRecord
+from troth.shards.hashing import shard_of
+
+from .ledger import BrokenPromise, require
+
+PENDING = PromiseState.PENDING
+UNDER_WAY = (TaskState.ENQUEUED, TaskState.CLAIMED)
+
+
+class Watch:
+    """All records of a run, and the state that the durable ones amount to."""
+
+    def __init__(self, shard_count: int, rules: tuple[RetentionRule, ...] = ()) -> None:
+        self.shadow = [
+            ShardState(index, lambda name: shard_of(name, shard_count))
+            for index in range(shard_count)
+        ]
+        self.durable_count = 0
+        self.deleted: set[str] = set()
+        self.slots_count = 0
+        self._shard_count = shard_count
+        self._rules = rules
+        self._log: list[LogRecord] = []
+        self._callbacks: set[str] = set()
+        self._claims: set[tuple[str, int]] = set()
+        self._locks: set[tuple[str, str]] = set()
+        self._fired: set[tuple[str, int]] = set()
+        self._at = 0
+
+    # The log
+
+    def appended(self, entries: list[LogRecord]) -> None:
+        """The shards have handed these to the committer."""
+        self._log += entries
+
+    def durable(self, position: int) -> None:
+        """The log is durable up to here. Raises BrokenPromise."""
+        require(position <= len(self._log), "something is durable that nobody has appended")
+        for entry in self._log[self.durable_count : position]:
+            self.check(entry.shard, r.decode(entry.body))
+        self.durable_count = max(self.durable_count, position)
+
+    def check(self, shard: int, record: r.Record) -> None:
+        """Check one record against the state before it, then apply it. Raises BrokenPromise."""
+        state = self.shadow[shard]
+        rule = _CHECKS.get(type(record))
+        if rule is not None:
+            rule(self, state, record)
+        state.replay(record)
+
+    def recovered(self, next_sequence: int, found: list[tuple[int, LogRecord]]) -> None:
+        """A crash has left the log like this; `found` is what is not trimmed."""
+        require(
+            next_sequence > self.durable_count,
+            f"{self.durable_count + 1 - next_sequence} durable records are lost",
+        )
+        require(next_sequence - 1 <= len(self._log), "there are records that nobody has appended")
+        for sequence, entry in found:
+            expected = self._log[sequence - 1]
+            require(entry == expected, f"record {sequence} is {entry} and was {expected}")
+        del self._log[next_sequence - 1 :]
+        self.durable(next_sequence - 1)
+
+    # What leaves
+
+    def answered(self, reply: Reply) -> None:
+        """A reply is about to leave: what it shows must be durable."""
+        if reply.promise is not None:
+            self._shown(reply.promise)
+        if reply.callback is not None:
+            require(reply.callback.id in self._callbacks, f"{reply.callback.id} is not durable")
+        if reply.lock is not None:
+            held = (reply.lock.resource_id, reply.lock.execution_id)
+            require(held in self._locks, f"lock {held} is not durable")
+        if reply.claimed is not None:
+            for promise in (reply.claimed.root, reply.claimed.leaf):
+                if promise is not None:
+                    self._shown(promise)
+        if reply.task is not None and not reply.task.id.startswith("__notify:"):
+            self._task_shown(reply.task)
+
+    def stepped(self, state: ShardState, step: Step) -> None:
+        """A machine has decided to send: of each root one task at most may be under way."""
+        for message in step.sends:
+            task = message.task
+            if task.kind is TaskKind.NOTIFY:
+                continue
+            others = [
+                other.id
+                for other in state.roots[task.root_id].tasks.values()
+                if (other.state in UNDER_WAY or other.sending) and other.id != task.id
+            ]
+            require(not others, f"{task.id} goes out while {others} is under way")
+
+    def _shown(self, promise: Promise) -> None:
+        if promise.id in self.deleted:
+            return
+        durable = self._promise(promise.id)
+        require(durable is not None, f"{promise.id} was shown and is not durable")
+        assert durable is not None
+        if promise.state is not PENDING:
+            require(
+                (durable.state, durable.value) == (promise.state, promise.value),
+                f"{promise.id} was shown as {promise.state} and is durable as {durable.state}",
+            )
+
+    def _task_shown(self, task: Task) -> None:
+        durable = self._task(task.id, task.root_id)
+        require(
+            durable is not None
+            and (durable.counter >= task.counter)
+            and (durable.is_final or not task.is_final),
+            f"{task.id}/{task.counter} was shown as {task.state} and is not durable",
+        )
+
+    def sending(self, message: TaskMessage) -> None:
+        """A message is handed to delivery or placement: its cause must be durable."""
+        task = message.task
+        if task.root_id in self.deleted:
+            return
+        durable = self._task(task.id, task.root_id)
+        require(
+            durable is not None and durable.counter >= task.counter,
+            f"{task.id}/{task.counter} goes out before it is durable",
+        )
+        if task.kind is TaskKind.NOTIFY:
+            promise = self._promise(task.root_id)
+            require(
+                promise is not None and promise.state is not PENDING,
+                f"{task.id} tells of {task.root_id}, which has not ended",
+            )
+
+    def is_durable(self, promise_id: str) -> bool:
+        """Whether a promise is on disk, or was and is deleted."""
+        return promise_id in self.deleted or self._promise(promise_id) is not None
+
+    def _promise(self, identifier: str) -> Promise | None:
+        return self.shadow[shard_of(identifier, self._shard_count)].promises.get(identifier)
+
+    def _task(self, task_id: str, root_id: str) -> Task | None:
+        return self.shadow[shard_of(root_id, self._shard_count)].tasks.get(task_id)
+
+    # Records. Each check sees the state before its record.
+
+    def _promise_created(self, state: ShardState, record: r.PromiseCreated) -> None:
+        require(record.id not in state.promises, f"{record.id} was made twice")
+        self._at = max(self._at, record.created_on)
+
+    def _promise_completed(self, state: ShardState, record: r.PromiseCompleted) -> None:
+        promise = state.promises.get(record.id)
+        require(promise is not None, f"{record.id} ended and was never made")
+        assert promise is not None
+        require(promise.state is PENDING, f"{record.id} ended twice")
+        self._at = max(self._at, record.at)
+        if record.completed_on < promise.timeout:
+            require(
+                record.state is not PromiseState.REJECTED_TIMEDOUT, f"{record.id} ended too early"
+            )
+        else:
+            require(
+                record.state is promise.timed_out_state,
+                f"{record.id} ended as {record.state} after its timeout",
+            )
+
+    def _promises_deleted(self, state: ShardState, record: r.PromisesDeleted) -> None:
+        for identifier in record.ids:
+            promise = state.promises.get(identifier)
+            require(
+                promise is not None
+                and promise.state is not PENDING
+                and due_rule(self._rules, promise, record.at) is not None,
+                f"{identifier} was deleted, and no rule says so",
+            )
+        for task_id in record.task_ids:
+            task = state.tasks.get(task_id)
+            require(task is None or task.is_final, f"{task_id} was deleted unfinished")
+        self.deleted.update(record.ids)
+
+    def _callback_created(self, state: ShardState, record: r.CallbackCreated) -> None:
+        callback = record.callback
+        promise = state.promises.get(callback.promise_id)
+        require(
+            promise is not None and promise.state is PENDING,
+            f"{callback.id} waits for what has ended",
+        )
+        known = state.callbacks.get(callback.promise_id, {})
+        require(callback.id not in known, f"{callback.id} was made twice")
+        self._callbacks.add(callback.id)
+
+    def _task_enqueued(self, state: ShardState, record: r.TaskEnqueued) -> None:
+        task = state.tasks[record.id]
+        require(task.state is TaskState.INIT, f"{task.id} goes out while it is {task.state}")
+        root = state.promises.get(task.root_id)
+        if task.kind is TaskKind.INVOKE and root is not None:
+            require(root.state is PENDING, f"{task.id} goes out after its promise ended")
+
+    def _task_claimed(self, state: ShardState, record: r.TaskClaimed) -> None:
+        task = state.tasks[record.id]
+        require(
+            task.state in (TaskState.INIT, TaskState.ENQUEUED),
+            f"{task.id} was claimed while it was {task.state}",
+        )
+        claim = (task.id, task.counter)
+        require(claim not in self._claims, f"{task.id}/{task.counter} was claimed twice")
+        self._claims.add(claim)
+
+    def _task_completed(self, state: ShardState, record: r.TaskCompleted) -> None:
+        task = state.tasks[record.id]
+        require(task.state is TaskState.CLAIMED, f"{task.id} completed while {task.state}")
+
+    def _task_released(self, state: ShardState, record: r.TaskReleased) -> None:
+        task = state.tasks[record.id]
+        require(task.state in UNDER_WAY, f"{task.id} was released while {task.state}")
+
+    def _lock_acquired(self, state: ShardState, record: r.LockAcquired) -> None:
+        lock = record.lock
+        held = state.locks.get(lock.resource_id)
+        require(
+            held is None or held.execution_id == lock.execution_id,
+            f"{lock.resource_id} was taken from {held}",
+        )
+        self._locks.add((lock.resource_id, lock.execution_id))
+
+    def _lock_released(self, state: ShardState, record: r.LockReleased) -> None:
+        require(record.resource_id in state.locks, f"{record.resource_id} was freed twice")
+
+    def _schedule_fired(self, state: ShardState, record: r.ScheduleFired) -> None:
+        schedule = state.schedules[record.id]
+        slot = (record.id, record.run_time)
+        require(slot not in self._fired, f"{record.id} fired twice at {record.run_time}")
+        require(
+            record.run_time == schedule.next_run_time,
+            f"{record.id} fired at {record.run_time}, not at {schedule.next_run_time}",
+        )
+        require(record.run_time <= record.at, f"{record.id} fired too early")
+        following = parse(schedule.cron).next_after_ms(record.run_time)
+        require(record.next_run_time == following, f"{record.id} leaves out {following}")
+        self._fired.add(slot)
+        self.slots_count += 1
+
+    def _message(self, state: ShardState, record: r.MessageReceived) -> None:
+        last = state.inbox.get(record.source, 0)
+        require(
+            record.sequence == last + 1,
+            f"shard {state.index} applied message {record.sequence} after {last}",
+        )
+        waiting = self.shadow[record.source].outbox.get(state.index, {})
+        require(
+            waiting.get(record.sequence) == record.message,
+            f"shard {state.index} applied a message that {record.source} has not sent",
+        )
+
+    def _acknowledged(self, state: ShardState, record: r.MessagesAcknowledged) -> None:
+        done = self.shadow[record.target].inbox.get(state.index, 0)
+        require(record.sequence <= done, "an outbox forgot what its target has not applied")
+
+
+_CHECKS: dict[type[Any], Callable[[Watch, ShardState, Any], None]] = {
+    r.PromiseCreated: Watch._promise_created,
+    r.PromiseCompleted: Watch._promise_completed,
+    r.PromisesDeleted: Watch._promises_deleted,
+    r.CallbackCreated: Watch._callback_created,
+    r.TaskEnqueued: Watch._task_enqueued,
+    r.TaskClaimed: Watch._task_claimed,
+    r.TaskCompleted: Watch._task_completed,
+    r.TaskReleased: Watch._task_released,
+    r.LockAcquired: Watch._lock_acquired,
+    r.LockReleased: Watch._lock_released,
+    r.ScheduleFired: Watch._schedule_fired,
+    r.MessageReceived: Watch._message,
+    r.MessagesAcknowledged: Watch._acknowledged,
+}
+
+__all__ = ["BrokenPromise", "Watch"]

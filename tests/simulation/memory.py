@@ -1,0 +1,75 @@
+"""I5: every queue has a limit, and nothing in memory outlives what it is about."""
+
+from collections import Counter
+
+from troth.core.catalog import Node
+from troth.core.limits import LOG_PENDING_LIMIT_BYTES, RESULT_WAITS_LIMIT_COUNT
+from troth.shards.delivery import Delivery
+from troth.shards.placement import Placement
+from troth.shards.shard import Shard
+from troth.shards.shipments import ShipmentState
+
+from .ledger import require
+
+BATCH_BYTES_MAX = 1 << 20
+"""More than one turn of all shards writes here."""
+
+
+def check_queues(shards: list[Shard], pending_bytes: int, mailbox_limit_count: int) -> None:
+    """At every step: what clients fill. `tell` has no limit: see `check_memory`."""
+    require(pending_bytes < LOG_PENDING_LIMIT_BYTES + BATCH_BYTES_MAX, "too much waits for the log")
+    for shard in shards:
+        asked_count = sum(entry[1] is not None for entry in shard._mailbox)
+        require(
+            asked_count <= mailbox_limit_count,
+            f"shard {shard.index}'s mailbox holds {asked_count}",
+        )
+
+
+def check_slots(shards: list[Shard], nodes: tuple[Node, ...]) -> None:
+    """Now and then: no node has more function tasks than slots."""
+    counts = Counter(
+        execution.node_id
+        for shard in shards
+        for execution in shard.machine.state.executions.values()
+    )
+    for node in nodes:
+        require(
+            counts[node.id] <= node.slots_count,
+            f"{node.id} has {counts[node.id]} function tasks in {node.slots_count} slots",
+        )
+
+
+def check_memory(shards: list[Shard], placement: Placement, delivery: Delivery) -> None:
+    """Now and then: timers, shipments and works are there for something that lives."""
+    unfinished_count = 0
+    executions_count = 0
+    for shard in shards:
+        state = shard.machine.state
+        tasks = [task for task in state.tasks.values() if not task.is_final]
+        unfinished_count += len(tasks)
+        executions_count += len(state.executions)
+        bound = (
+            state.pending_count
+            + 2 * len(tasks)  # a deadline, and a delay
+            + len(state.locks)
+            + len(state.schedules)
+            + len(state.executions)
+        )
+        count = len(shard._wheel)
+        require(count <= bound, f"shard {shard.index} has {count} timers for {bound} things")
+        claimed_count = sum(len(held) for held in state.claimed.values())
+        require(claimed_count <= len(tasks), "the index of claimed tasks has grown")
+        require(len(state.notifications) <= len(state.tasks), "notifications without tasks remain")
+    # Those released are kept for a while by intention, for the count of attempts.
+    shipments = delivery._shipments.values()
+    shipments_count = sum(one.state is not ShipmentState.RELEASED for one in shipments)
+    require(
+        shipments_count <= unfinished_count,
+        f"delivery holds {shipments_count} messages of {unfinished_count} unfinished tasks",
+    )
+    require(
+        len(placement._works) <= executions_count,
+        f"placement holds {len(placement._works)} of {executions_count} function tasks",
+    )
+    require(placement.statistics().waiters_count <= RESULT_WAITS_LIMIT_COUNT, "too many wait")

@@ -1,0 +1,50 @@
+"""What many runs amount to: simulated hours, crashes, operations, and each fault by name."""
+
+from collections import Counter
+
+from .faults import TABLE
+from .simulation import Outcome
+
+
+class Totals:
+    """Sums over runs."""
+
+    def __init__(self) -> None:
+        self.faults: Counter[str] = Counter()
+        self.sums: Counter[str] = Counter()
+        self.simulated_s = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a run that was right."""
+        self.faults += outcome.faults
+        self.simulated_s += outcome.simulated_s
+        self.sums += Counter(
+            {
+                "runs": 1,
+                "lives": outcome.lives_count,
+                "crashes": outcome.crashes_count,
+                "failures of the disk": outcome.disk_failures_count,
+                "requests": outcome.requests_count,
+                "answers": outcome.answers_count,
+                "durable records": outcome.records_count,
+                "checkpoints": outcome.checkpoints_count,
+                "schedule slots": outcome.slots_count,
+                "promises deleted by retention": outcome.deleted_count,
+                "function tasks finished": outcome.executed_count,
+                "operations with an explanation": outcome.judged_count,
+                "steps of the scheduler": outcome.steps_count,
+            }
+        )
+
+    @property
+    def never_happened(self) -> list[str]:
+        """The faults of the table that no run has met."""
+        return [name for name in TABLE if not self.faults[name]]
+
+    def report(self, wall_s: float) -> str:
+        """All numbers, for people."""
+        lines = [f"{self.simulated_s / 3600:.1f} hours simulated in {wall_s:.0f} s:"]
+        lines += [f"{count:10,} {name}" for name, count in self.sums.items()]
+        lines.append(f"{self.faults.total():10,} faults:")
+        lines += [f"{self.faults[name]:14,} {name}" for name in TABLE]
+        return "\n".join(lines)

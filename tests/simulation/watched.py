@@ -1,0 +1,62 @@
+"""The seams at which a life of the server is watched: what it writes, and what leaves it."""
+
+from troth.core.commands import Command
+from troth.core.machine import Machine, Step
+from troth.core.replies import TaskMessage
+from troth.persistence.log import LogRecord
+from troth.shards.committer import Committer
+from troth.shards.outgoing import OutgoingRoutes
+from troth.shards.shard import Outgoing
+
+from .invariants import Watch
+
+
+class WatchedRoutes:
+    """Looks at each message on its way to delivery or placement."""
+
+    def __init__(self, routes: OutgoingRoutes, watch: Watch) -> None:
+        self._routes: Outgoing = routes
+        self._watch = watch
+
+    def send(self, message: TaskMessage) -> None:
+        """See Outgoing."""
+        self._watch.sending(message)
+        self._routes.send(message)
+
+    def withdraw(self, task_id: str) -> None:
+        """See Outgoing."""
+        self._routes.withdraw(task_id)
+
+    def finished(self, promise_ids: list[str]) -> None:
+        """See Outgoing."""
+        self._routes.finished(promise_ids)
+
+
+def watch_committer(committer: Committer, watch: Watch) -> None:
+    """Tell the watch what is appended, and what is durable before anybody else hears of it."""
+    append, tell_shards = committer.append, committer._on_durable
+
+    def appended(records: list[LogRecord]) -> int:
+        position = append(records)
+        watch.appended(records)
+        return position
+
+    def durable(position: int) -> None:
+        watch.durable(position)
+        tell_shards(position)
+
+    committer.append = appended  # type: ignore[method-assign]
+    committer._on_durable = durable
+
+
+def watch_machine(machine: Machine, watch: Watch) -> None:
+    """Show each step of a machine to the watch."""
+    step = machine.step
+
+    def stepped(command: Command, now_ms: int) -> Step:
+        result = step(command, now_ms)
+        if result.has_effects and result.sends:
+            watch.stepped(machine.state, result)
+        return result
+
+    machine.step = stepped  # type: ignore[method-assign]
