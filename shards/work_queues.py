@@ -122,11 +122,6 @@ class WorkQueues:
         """How many tasks wait."""
         return self._queued_count
 
-    @property
-    def needs(self) -> Iterable[Need]:
-        """Those that some task waits with."""
-        return self._kinds.keys()
-
     def is_waiting(self, account_id: str, need: Need) -> bool:
         """Whether such a task of the account waits already."""
         account = self._accounts.get(account_id)
@@ -149,11 +144,6 @@ class WorkQueues:
         """How many tasks of an account wait."""
         account = self._accounts.get(account_id)
         return 0 if account is None else account.queued_count
-
-    def running_count(self, account_id: str) -> int:
-        """How many tasks of an account run."""
-        account = self._accounts.get(account_id)
-        return 0 if account is None else account.running_count
 
     def oldest(self, account_id: str | None = None) -> Work | None:
         """The oldest task that waits, of one account or of all; looks at each of their lines."""

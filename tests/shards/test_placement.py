@@ -10,6 +10,7 @@ import trio.testing
 
 from troth.core.catalog import Capabilities, Language
 from troth.core.commands import TaskSent
+from troth.core.model import replace
 from troth.core.task_ids import invoke_id
 from troth.shards.node_connections import ConnectionEnded, NodeMessage, NodeMessageKind
 from troth.shards.work import Offer, Requirement
@@ -107,6 +108,42 @@ def test_a_node_is_not_told_of_a_task_that_ended_before_it_was_written() -> None
     world.finish(first)
 
     assert node.take() == [NodeMessage(NodeMessageKind.HELLO)]
+
+
+def test_a_task_that_ends_while_its_message_is_written_is_canceled_and_was_not_sent() -> None:
+    world = World()
+    node = world.node("n")
+    world.create("t1")
+    node.read()
+    world.finish("troth:task/t1")
+    assert node.connection is not None
+    node.connection.confirm()
+    assert world.sent == []
+    node.take()
+    assert node.cancels() == [("t1", 1)]
+
+
+def test_of_two_changes_of_a_node_the_later_one_counts() -> None:
+    world = World()
+    node = world.node("n")
+    entry = world.placement.nodes["n"].entry
+    world.placement.put_node(replace(entry, revision=entry.revision + 2, draining=True))
+    world.placement.put_node(replace(entry, revision=entry.revision + 1))
+    world.create("t1")
+    node.take()
+    assert node.runs() == []
+
+
+def test_many_that_wait_and_go_leave_the_others_in_their_order() -> None:
+    world = World()
+    for number in range(300):
+        world.create(f"t{number:03}")
+    for number in range(300):
+        if number % 100:
+            world.placement.withdraw(invoke_id(f"troth:task/t{number:03}"))
+    node = world.node("n", slots=10)
+    node.take()
+    assert node.runs() == ["t000", "t100", "t200"]
 
 
 def test_a_result_that_was_refused_leaves_the_node_to_be_told() -> None:

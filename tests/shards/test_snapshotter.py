@@ -370,24 +370,26 @@ def test_a_copy_that_cannot_be_finished_leaves_nothing_and_is_made_later(
     log = tmp_path / "log"
     log.mkdir()
     (log / f"{1:020d}.log").write_bytes(b"a" * 100)
+    (log / f"{9:020d}.log").write_bytes(b"b" * 100)
     archive = Archive(tmp_path / "archive", b"i" * 16, 1000)
+    assert archive.store(str(log), [Segment(1, 100)]) is None
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        error = archive.store(str(log), [Segment(1, 100)])
+        error = archive.store(str(log), [Segment(1, 100), Segment(9, 100)])
     assert error is not None
-    assert not archive.has(Segment(1, 100))
+    assert not archive.has(Segment(9, 100))
     assert archive.statistics().failing
-    assert not archive.path.exists() or os.listdir(archive.path) == []
+    assert os.listdir(archive.path) == [f"{1:020d}.log"]
 
-    assert archive.store(str(log), [Segment(1, 100)]) is None
-    assert archive.has(Segment(1, 100))
+    assert archive.store(str(log), [Segment(1, 100), Segment(9, 100)]) is None
+    assert archive.has(Segment(9, 100))
     assert not archive.statistics().failing
     assert archive.statistics().failures_total_count == 1
-    assert (archive.path / f"{1:020d}.log").read_bytes() == b"a" * 100
+    assert (archive.path / f"{9:020d}.log").read_bytes() == b"b" * 100
 
 
 async def test_that_the_log_cannot_be_archived_is_said_once(
