@@ -6,6 +6,7 @@ ARGS ?=
 SEED ?= 0
 RUNS ?= 20
 STEPS ?= 300
+MINUTES ?= 1
 
 BIN := .venv/bin
 SERVE_READY := .venv/.ready-to-serve
@@ -57,11 +58,13 @@ fuzz: $(DEVELOP_READY) ## Feed the parsers what is nearly right, each so long: S
 	@$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 # Each part says its seeds; make prove SEED=1000 runs others.
-prove: $(DEVELOP_READY) ## Run all proofs long (half an hour): SEED=0
+prove: $(DEVELOP_READY) ## Run all proofs long (an hour): SEED=0
 	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --steps 2000 --quiet
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs 300 --steps 500
 	@$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes 1
 	@$(BIN)/python -m tests.proofs.kill --rounds 20 --seed $(SEED)
+	@$(BIN)/python -m tests.proofs.functions --tasks 1000 --nodes 4 --seed $(SEED)
+	@$(BIN)/python -m tests.proofs.timing
 	@$(BIN)/python -m tests.mutation
 
 # The package itself is installed in place, so only a changed pyproject.toml needs another install.

@@ -25,12 +25,16 @@ Check = Callable[[bytes], bool]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A parser. `modules` are the files whose lines an input should reach new ones of."""
+    """A parser. `modules` are the files whose lines an input should reach new ones of.
+
+    The normal test run checks `quick_count` inputs: about a second's.
+    """
 
     name: str
     check: Check
     words: tuple[bytes, ...]
     modules: tuple[str, ...]
+    quick_count: int
     limit_s: float = 2.0
 
     def corpus(self) -> dict[str, bytes]:

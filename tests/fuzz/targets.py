@@ -6,8 +6,10 @@ documents. Most are the properties of the parsers' own tests, so they are writte
 
 # ruff: noqa: PT017 — whether an input is refused is up to the input.
 
+import atexit
 import contextlib
 import functools
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,7 +131,9 @@ def check_cursor(content: bytes) -> bool:
 
 @functools.cache
 def _scratch() -> Path:
-    return Path(tempfile.mkdtemp(prefix="troth-fuzz-"))
+    path = Path(tempfile.mkdtemp(prefix="troth-fuzz-"))
+    atexit.register(shutil.rmtree, path)
+    return path
 
 
 def check_archive(content: bytes) -> bool:
@@ -295,24 +299,28 @@ def _targets() -> Iterator[Target]:
         means_the_same_to_h11,
         (b"\r\n", b"\r\n\r\n", b"Content-Length: 2", b"Transfer-Encoding: chunked", b" HTTP/1.1"),
         ("http/lane_parsing.py",),
+        20_000,
     )
     yield Target(
         "target",
         check_target,
         (b"%2f", b"%00", b"%", b"/", b"//", b"?", b"&", b"=", b"tags[a]=", b"/promises/"),
         ("http/router.py", "http/decoding.py"),
+        15_000,
     )
     yield Target(
         "bodies",
         check_bodies,
         (*_JSON, b'"id"', b'"timeout"', b'"recv"', b'"param"', b'"data"', b'"tags"', b'"\xff"'),
         ("http/bodies.py", "http/fields.py"),
+        1_200,
     )
     yield Target(
         "cron",
         check_cron,
         (b"*", b"/", b"-", b",", b"@every ", b"1h", b"TZ=UTC ", b"L", b"#", b"jan", b"60", b"?"),
         ("core/cron.py", "core/zones.py"),
+        8_000,
     )
     yield Target(
         "receiver",
@@ -329,33 +337,43 @@ def _targets() -> Iterator[Target]:
             b"xn--",
         ),
         ("core/addresses.py",),
+        4_000,
     )
-    yield Target("cursor", check_cursor, (*_JSON, b".", b"=", b'"promises"'), ("http/cursors.py",))
+    yield Target(
+        "cursor", check_cursor, (*_JSON, b".", b"=", b'"promises"'), ("http/cursors.py",), 8_000
+    )
     yield Target(
         "archive",
         check_archive,
         (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"../", b"handler.py"),
         ("http/zip_format.py", "http/code_archives.py"),
+        250,
     )
     yield Target(
         "frames",
         check_frames,
         (*_JSON, b"R\0\0\0", b"P\0\0\0\x02", b"E\0\0\0", b'"status"', b'"headers"'),
         ("http/node_frames.py",),
+        15_000,
     )
     yield Target(
-        "events", check_events, (b"\n", b"\r", b"data:", b": ", b"event:"), ("http/node_http.py",)
+        "events",
+        check_events,
+        (b"\n", b"\r", b"data:", b": ", b"event:"),
+        ("http/node_http.py",),
+        1_500,
     )
     yield Target(
         "log",
         check_log,
         (b"\xffTB\xf8", b"\xffTROTHL\xfe"),
         ("persistence/recovery.py", "persistence/frames.py"),
+        150,
     )
-    yield Target("record", check_record, (*_JSON, b'"promise-created/1"', b"/2"), _STORE)
-    yield Target("row", check_row, _JSON, _STORE)
+    yield Target("record", check_record, (*_JSON, b'"promise-created/1"', b"/2"), _STORE, 30_000)
+    yield Target("row", check_row, _JSON, _STORE, 4_000)
     yield Target(
-        "snapshot", check_snapshot, (*_JSON, b'"tables"'), ("persistence/snapshot_file.py",)
+        "snapshot", check_snapshot, (*_JSON, b'"tables"'), ("persistence/snapshot_file.py",), 150
     )
 
 
