@@ -22,6 +22,7 @@ import trio
 from .node_builds import Build
 from .node_errors import NodeError, SandboxError
 from .node_files import empty
+from .node_filter import filter_of_this_machine
 from .node_limits import USERS_COUNT, Allowance
 from .node_processes import adopt_orphans, end_marked, end_user, keep_memory_private
 from .node_sandbox import JAVASCRIPT, PYTHON, Machine, Sandbox
@@ -99,7 +100,11 @@ async def prepare(directory: Path, uid_base: int) -> Place:
     script.write_bytes(_SCRIPT.read_bytes())
     script.chmod(0o644)
     program = shutil.which("node") or shutil.which("nodejs")
-    machine = Machine(sandboxes, program, script, first_uid, private_files=first_uid is not None)
+    call_filter, problem = filter_of_this_machine()
+    if call_filter is None:
+        _log.warning("tasks may make all system calls, also to pass their limits", problem=problem)
+    has_users = first_uid is not None
+    machine = Machine(sandboxes, program, script, first_uid, has_users, call_filter)
     machine, languages = await _probe(directory / "probe", machine)
     return Place(_node_id(directory), machine, directory / "builds", languages)
 

@@ -21,11 +21,16 @@ function frame(kind, payload) {
   return Buffer.concat([head, payload]);
 }
 
+// A text that can be sent: what is no Unicode, half a surrogate pair, is replaced.
+function wellFormed(text) {
+  return Buffer.from(text).toString();
+}
+
 function errorFrame(kind, error) {
   const isError = error instanceof Error;
   const content = {
-    type: String(isError ? error.name : typeof error),
-    message: String(isError ? error.message : error).slice(0, TEXT_LIMIT),
+    type: wellFormed(String(isError ? error.name : typeof error).slice(0, TEXT_LIMIT)),
+    message: wellFormed(String(isError ? error.message : error).slice(0, TEXT_LIMIT)),
   };
   return frame(kind, Buffer.from(JSON.stringify(content)));
 }
@@ -89,7 +94,10 @@ function resultFrame(value) {
       throw new RangeError(`StatusCode must be an integer from 200 to 599, not ${String(status)}`);
     }
     headers = Object.entries(value.Header ?? {}).flatMap(([name, content]) =>
-      (Array.isArray(content) ? content : [content]).map((text) => [name, String(text)]),
+      (Array.isArray(content) ? content : [content]).map((text) => [
+        wellFormed(name),
+        wellFormed(String(text)),
+      ]),
     );
     if (Object.hasOwn(value, "Body")) [body, kind] = bodyOf(value.Body);
   } else {

@@ -40,6 +40,7 @@ ERROR_LIMIT_CHARACTERS: Final = 2_000
 
 # From the kernel's headers.
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _INSTRUCTION_BYTES = 22, 2, 8
 _CLONE_NEWNS, _CLONE_NEWIPC = 0x00020000, 0x08000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND = 1, 2, 4, 32, 4096
 _MS_REC, _MS_PRIVATE = 16384, 1 << 18
@@ -80,6 +81,12 @@ def _call(function: Callable[..., int], *arguments: object) -> None:
         raise OSError(number, os.strerror(number))
 
 
+class _Filter(ctypes.Structure):
+    """`struct sock_fprog` of linux/filter.h."""
+
+    _fields_ = (("count", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
 def _control(option: int, argument: int) -> None:
     _call(_libc.prctl, option, argument, 0, 0, 0)
 
@@ -115,10 +122,18 @@ def shut_in(config: dict[str, Any]) -> None:
     # What the function leaves behind becomes a child of this process: the node finds it there.
     _control(_PR_SET_CHILD_SUBREAPER, 1)
     _die_with(config["node_process_id"])
+    if config["call_filter"] is not None:
+        _filter_calls(bytes.fromhex(config["call_filter"]))
     os.umask(0o077)
     os.chdir(config["work"])
     for name in ("HOME", "TMPDIR"):
         os.environ[name] = config["work"]
+
+
+def _filter_calls(instructions: bytes) -> None:
+    """Have the kernel refuse calls, from now on, to this process and all that come from it."""
+    program = _Filter(len(instructions) // _INSTRUCTION_BYTES, instructions)
+    _call(_libc.prctl, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
 
 
 def _die_with(parent_id: int) -> None:
@@ -266,12 +281,19 @@ def _body_of(value: object) -> tuple[bytes, str]:
 
 
 def _error_frame(kind: bytes, error: BaseException) -> bytes:
-    try:
-        message = str(error)
-    except Exception:  # the function's own class may fail at anything
-        message = "(its text cannot be shown)"
-    content = {"type": type(error).__name__, "message": message[:ERROR_LIMIT_CHARACTERS]}
+    content = {
+        "type": _shown(lambda: type(error).__name__, "Exception"),
+        "message": _shown(lambda: str(error), "(its text cannot be shown)"),
+    }
     return frame(kind, json.dumps(content).encode())
+
+
+def _shown(text: Callable[[], str], otherwise: str) -> str:
+    """A text that can be sent: halves of surrogate pairs become question marks."""
+    try:
+        return text()[:ERROR_LIMIT_CHARACTERS].encode(errors="replace").decode()
+    except Exception:  # the function's own class may fail at anything
+        return otherwise
 
 
 def _print_traceback(error: BaseException) -> None:
@@ -429,7 +451,8 @@ def _answer(handle: Callable[[Request], Any]) -> None:
 
 def _result_frame(value: object) -> bytes:
     status, headers, content = response_of(value)
-    described = json.dumps({"status": status, "headers": headers}).encode()
+    # Escaped, half a surrogate pair would pass here and not at the node; so it is an error here.
+    described = json.dumps({"status": status, "headers": headers}, ensure_ascii=False).encode()
     return frame(b"R", len(described).to_bytes(LENGTH_BYTES, "big") + described + content)
 
 

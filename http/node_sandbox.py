@@ -64,6 +64,7 @@ class Machine:
 
     `node_program` is None without Node.js; `script` is what Node.js runs. `first_uid` is None if
     tasks run as the node's own user. `private_files`: tasks are given file systems of their own.
+    `call_filter` refuses system calls, see `node_filter`; None if there is none for this machine.
     """
 
     directory: Path
@@ -71,6 +72,7 @@ class Machine:
     script: Path
     first_uid: int | None
     private_files: bool
+    call_filter: bytes | None
 
 
 class Output:
@@ -226,6 +228,7 @@ class Sandbox:
         if self.language == PYTHON:
             # V8 maps far more than it uses.
             limits["RLIMIT_AS"] = allowance.memory_bytes + ADDRESS_SPACE_EXTRA_BYTES
+        call_filter = self._machine.call_filter
         return {
             "language": self.language,
             "code": str(self.build.path),
@@ -233,6 +236,7 @@ class Sandbox:
             "uid": self.uid,
             "gid": self.build.gid,
             "private_files": self._machine.private_files,
+            "call_filter": call_filter.hex() if call_filter is not None else None,
             "limits": limits,
             "processor_s": allowance.processor_s,
             "node_process_id": os.getpid(),

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.node.fake_server import FakeServer, python, wait_until
+from tests.node.fake_server import Code, FakeServer, python, wait_until
 from tests.node.node_process import MODES, NodeProcess
 
 MEMORY_MB = 128
@@ -61,3 +62,20 @@ def ground(
     ):
         assert server.connected.wait(30), node.log()
         yield Ground(server, node)
+
+
+def source(*lines: str) -> Code:
+    """A function of these lines."""
+    body = "\n".join(f"    {line}" for line in lines)
+    modules = "import json, os, signal, subprocess, sys, threading, time"
+    return python(f"{modules}\n\ndef handle(request):\n{body}\n")
+
+
+def error_of(ground: Ground, code: Code, **options: Any) -> tuple[int, str, str]:
+    """Run a function that fails: status, type and message. The node is well afterwards."""
+    task = ground.server.run(code, **options)
+    error = task.json()["error"]
+    assert task.error == f"{error['type']}: {error['message']}"
+    assert task.headers == {"content-type": "application/json"}
+    ground.assert_well()
+    return task.status, error["type"], error["message"]

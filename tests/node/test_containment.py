@@ -7,31 +7,13 @@ no process and no file of the one before is left.
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.node.conftest import Ground
+from tests.node.conftest import Ground, error_of, source
 from tests.node.fake_server import Code, javascript, python, wait_until
 
 pytestmark = pytest.mark.slow
-
-
-def source(*lines: str) -> Code:
-    """A function of these lines."""
-    body = "\n".join(f"    {line}" for line in lines)
-    modules = "import json, os, signal, subprocess, sys, threading, time"
-    return python(f"{modules}\n\ndef handle(request):\n{body}\n")
-
-
-def error_of(ground: Ground, code: Code, **options: Any) -> tuple[int, str, str]:
-    """Run a function that fails: status, type and message. The node is well afterwards."""
-    task = ground.server.run(code, **options)
-    error = task.json()["error"]
-    assert task.error == f"{error['type']}: {error['message']}"
-    assert task.headers == {"content-type": "application/json"}
-    ground.assert_well()
-    return task.status, error["type"], error["message"]
 
 
 def test_a_loop_ends_when_its_time_is_over(ground: Ground) -> None:
@@ -253,6 +235,50 @@ def test_a_header_that_cannot_be_sent_is_an_error(ground: Ground) -> None:
     code = source("return {'Header': {'x': 'a\\r\\nset-cookie: b'}}")
 
     assert error_of(ground, code)[:2] == (500, "BadResponse")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        source("raise ValueError('half \\ud800')"),
+        source(
+            "class Meta(type): __name__ = property(lambda self: 'Value\\ud800Error')",
+            "class Unnamed(Exception, metaclass=Meta): pass",
+            "raise Unnamed('half \\ud800')",
+        ),
+        javascript("exports.handle = () => { throw new RangeError('half \\ud800'); };"),
+    ],
+)
+def test_an_error_whose_text_is_no_unicode_is_told(ground: Ground, code: Code) -> None:
+    status, kind, message = error_of(ground, code)
+
+    assert status == 500
+    assert kind in {"ValueError", "Value?Error", "RangeError"}
+    assert message in {"half ?", "half \ufffd"}
+
+
+def test_what_is_no_unicode_costs_no_sandbox(ground: Ground) -> None:
+    code = python(
+        "import os\n"
+        "def handle(request):\n"
+        "    if request.Body == 'raise': raise ValueError('\\ud800')\n"
+        "    return {'Header': {'x': '\\ud800'}} if request.Body else os.getppid()\n"
+    )
+
+    zygotes = set()
+    for _ in range(4):
+        zygotes.add(ground.server.run(code).body)
+        assert ground.server.run(code, b"raise").json()["error"]["type"] == "ValueError"
+        assert ground.server.run(code, b"return").json()["error"]["type"] == "UnicodeEncodeError"
+
+    # One for each slot.
+    assert len(zygotes) <= 2
+
+
+def test_a_javascript_header_that_is_no_unicode_can_be_sent(ground: Ground) -> None:
+    code = javascript("exports.handle = () => ({ Header: { x: 'half \\ud800' } });")
+
+    assert ground.server.run(code).headers == {"x": "half \ufffd"}
 
 
 def test_a_huge_result_is_an_error(ground: Ground) -> None:

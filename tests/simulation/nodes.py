@@ -1,8 +1,7 @@
 """Simulated nodes that run functions, and hosts that HTTP functions call.
 
-What the endpoints for nodes do with placement and shards (`http/node_work_endpoints.py`) is done
-here in the same order: is the task with this node, assign it, report on it, return it or say its
-result.
+They are told what to run by placement's streams, and assign, report on, return and finish tasks by
+requests, to which `node_endpoints.py` is the server's side.
 """
 
 from random import Random
@@ -18,12 +17,11 @@ from troth.core.task_ids import invoke_id
 from troth.shards.node_connections import ConnectionEnded, NodeMessage, NodeMessageKind
 from troth.shards.work import Work
 
+from .node_endpoints import SERVER_NODE_ID
 from .node_entries import NODES
 from .server import Server, Unreachable
 from .workers import DiedError
 from .world import World
-
-SERVER_NODE_ID = "the server"
 
 
 class _Run:
@@ -40,17 +38,11 @@ class _Run:
 
     async def assign(self) -> bool:
         """Take the lease; whether this node has it now."""
-        placement = (await self._world.server_is_up()).placement
-        if self._node_id != SERVER_NODE_ID and not placement.is_with(
-            self._node_id, self._promise_id, self._counter
-        ):
-            return False
         command = AssignExecution(self._task_id, self._counter, self._node_id, NODE_LEASE_MS)
         reply = await self._world.ask(self._node_id, command, self._random)
         if reply.code not in (Code.OK, Code.CREATED):
             return False
         self._world.ledger.claimed(self._task_id, self._counter, self._node_id)
-        placement.assigned(self._promise_id, self._counter)
         return True
 
     async def report(self, *, is_silent: bool) -> None:
@@ -67,8 +59,6 @@ class _Run:
 
     async def give_back(self) -> None:
         """Return the task undone."""
-        server = await self._world.server_is_up()
-        server.placement.returned(self._node_id, self._promise_id, self._counter)
         command = ReturnExecution(self._task_id, self._counter, self._node_id)
         await self._world.insist(self._node_id, command, self._random)
 
@@ -77,21 +67,9 @@ class _Run:
         value = Value({"troth:status": "200"}, f"{self._node_id}/{self._counter}")
         state = PromiseState.RESOLVED
         command = FinishExecution(self._task_id, self._counter, self._node_id, state, value)
-        while True:
-            placement = (await self._world.server_is_up()).placement
-            knows = placement.is_with(self._node_id, self._promise_id, self._counter)
-            if knows:
-                placement.ending(self._promise_id, self._counter)
-            try:
-                reply = await self._world.ask(self._node_id, command, self._random)
-            except Unreachable:
-                if knows:
-                    placement.ending(self._promise_id, self._counter, is_ending=False)
-                await trio.sleep(self._random.uniform(0.1, 1))
-                continue
-            if reply.code is Code.CREATED:
-                self._world.ledger.executed.add(self._promise_id)
-            return
+        reply = await self._world.insist(self._node_id, command, self._random)
+        if reply.code is Code.CREATED:
+            self._world.ledger.executed.add(self._promise_id)
 
 
 class _Node:

@@ -40,6 +40,7 @@ from troth.shards.work import Work
 from .disk import SimulatedStore, SimulatedWriter
 from .invariants import Watch
 from .memory import check_memory, check_queues, check_slots
+from .node_endpoints import ask_for_node
 from .watched import WatchedRoutes, watch_committer, watch_machine
 
 SHARD_COUNT = 4
@@ -333,7 +334,9 @@ class Server:
         held = self.shards.hold()
         try:
             async with self.connection():
-                reply = await self.shards.ask(command, held)
+                reply = await ask_for_node(
+                    self.placement, command, lambda one: self.shards.ask(one, held)
+                )
                 self.watch.answered(reply)
                 await trio.sleep(answer_delay_s)
                 return reply
