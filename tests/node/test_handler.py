@@ -226,11 +226,11 @@ def test_progress_is_reported(ground: Ground, language: str) -> None:
     codes = {
         "PY": python(
             "import time\ndef handle(request):\n"
-            "    request.progress(250 / 6)\n    time.sleep(0.8)\n    return 'done'\n"
+            "    request.progress(250 / 6)\n    time.sleep(2)\n    return 'done'\n"
         ),
         "JS": javascript(
             "exports.handle = (request) => { request.progress(41.7);"
-            " return new Promise((r) => setTimeout(() => r('done'), 800)); };"
+            " return new Promise((r) => setTimeout(() => r('done'), 2000)); };"
         ),
     }
 
