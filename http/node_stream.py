@@ -7,7 +7,6 @@ it: when the next chunk is asked for.
 """
 
 import orjson
-import trio
 
 from troth.core.limits import NODE_HEARTBEAT_MS, NODE_LEASE_MS
 from troth.shards.node_connections import (
@@ -17,51 +16,26 @@ from troth.shards.node_connections import (
     NodeMessageKind,
 )
 
-from .streams import CONNECTED, KEEP_ALIVE
+from .streams import EventStream
 
 
-class NodeStream:
-    """One node's stream. A `requests.ChunkStream`."""
+class NodeStream(EventStream):
+    """One node's stream."""
 
     def __init__(self, connection: NodeConnection, keep_alive_ms: int) -> None:
         """Take over the connection; `close` ends it."""
+        super().__init__(keep_alive_ms)
         self._connection = connection
-        self._keep_alive_s = keep_alive_ms / 1000
-        self._greeted = False
-        self._unconfirmed = False
-        self._stopped = False
-        self._wait: trio.CancelScope | None = None
 
-    async def next_chunk(self) -> bytes | None:
-        """Wait for orders or for the keep-alive time; None when the stream ends."""
-        if self._unconfirmed:
-            self._unconfirmed = False
-            self._connection.confirm()
-        if not self._greeted:
-            self._greeted = True
-            await trio.lowlevel.checkpoint()
-            return CONNECTED
-        if self._stopped:
-            await trio.lowlevel.checkpoint()
-            return None
-        messages: list[NodeMessage] = []
+    async def _receive(self) -> list[bytes] | None:
         try:
-            with trio.move_on_after(self._keep_alive_s) as self._wait:
-                messages = await self._connection.receive()
+            messages = await self._connection.receive()
         except ConnectionEnded:
             return None
-        finally:
-            self._wait = None
-        if messages:
-            self._unconfirmed = True
-            return b"".join(b"data: " + _rendered(message) + b"\n\n" for message in messages)
-        return None if self._stopped else KEEP_ALIVE
+        return [_rendered(message) for message in messages]
 
-    def stop(self) -> None:
-        """End the stream at the next chunk."""
-        self._stopped = True
-        if self._wait is not None:
-            self._wait.cancel()
+    def _confirm(self) -> None:
+        self._connection.confirm()
 
     def close(self) -> None:
         """Leave; what was not confirmed goes elsewhere."""

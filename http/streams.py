@@ -11,6 +11,7 @@ them.
 Whatever a stream is of, it ends with the token that it was opened with (`limited`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -31,25 +32,32 @@ HEADERS = [
 ]
 
 
-class PollStream:
-    """One worker's stream. A `requests.ReadyStream`."""
+class EventStream(ABC):
+    """Server-sent events for a task that waits for them. A `requests.ChunkStream`."""
 
-    def __init__(self, connection: PollConnection, keep_alive_ms: int) -> None:
-        """Take over the connection; `close` ends it."""
-        self._connection = connection
+    def __init__(self, keep_alive_ms: int) -> None:
+        """Begin; a comment is sent whenever nothing was for so long."""
         self._keep_alive_s = keep_alive_ms / 1000
         self._greeted = False
         self._unconfirmed = False
         self._stopped = False
         self._wait: trio.CancelScope | None = None
-        self._ready: Callable[[], None] | None = None
-        self._silent_until = 0.0
+
+    @abstractmethod
+    async def _receive(self) -> list[bytes] | None:
+        """Wait for messages; None when the connection has ended."""
+
+    @abstractmethod
+    def _confirm(self) -> None:
+        """Take note that all messages received so far have been written."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave; what was not confirmed goes elsewhere."""
 
     async def next_chunk(self) -> bytes | None:
         """Wait for messages or for the keep-alive time; None when the server ends the stream."""
-        if self._unconfirmed:
-            self._unconfirmed = False
-            self._connection.confirm()
+        self._confirm_written()
         if not self._greeted:
             self._greeted = True
             await trio.lowlevel.checkpoint()
@@ -57,17 +65,53 @@ class PollStream:
         if self._stopped:
             await trio.lowlevel.checkpoint()
             return None
-        messages: list[bytes] = []
+        messages: list[bytes] | None = []
         try:
             with trio.move_on_after(self._keep_alive_s) as self._wait:
-                messages = await self._connection.receive()
-        except ConnectionClosed:
-            return None
+                messages = await self._receive()
         finally:
             self._wait = None
+        if messages is None:
+            return None
         if messages:
             return self._events(messages)
         return None if self._stopped else KEEP_ALIVE
+
+    def stop(self) -> None:
+        """End the stream at the next chunk."""
+        self._stopped = True
+        if self._wait is not None:
+            self._wait.cancel()
+
+    def _confirm_written(self) -> None:
+        """The next chunk is asked for: the socket has taken the last one."""
+        if self._unconfirmed:
+            self._unconfirmed = False
+            self._confirm()
+
+    def _events(self, messages: list[bytes]) -> bytes:
+        self._unconfirmed = True
+        return b"".join([b"data: %b\n\n" % message for message in messages])
+
+
+class PollStream(EventStream):
+    """One worker's stream. Also a `requests.ReadyStream`, for those who must not wait."""
+
+    def __init__(self, connection: PollConnection, keep_alive_ms: int) -> None:
+        """Take over the connection; `close` ends it."""
+        super().__init__(keep_alive_ms)
+        self._connection = connection
+        self._ready: Callable[[], None] | None = None
+        self._silent_until = 0.0
+
+    async def _receive(self) -> list[bytes] | None:
+        try:
+            return await self._connection.receive()
+        except ConnectionClosed:
+            return None
+
+    def _confirm(self) -> None:
+        self._connection.confirm()
 
     def when_ready(self, action: Callable[[], None]) -> None:
         """See `ReadyStream`."""
@@ -76,9 +120,7 @@ class PollStream:
 
     def next_now(self) -> bytes | None:
         """The messages that wait, or a comment if it is time; None when the stream ends."""
-        if self._unconfirmed:
-            self._unconfirmed = False
-            self._connection.confirm()
+        self._confirm_written()
         now = trio.current_time()
         if not self._greeted:
             self._greeted = True
@@ -99,15 +141,9 @@ class PollStream:
         """Whether it is time for a comment."""
         return now >= self._silent_until
 
-    def _events(self, messages: list[bytes]) -> bytes:
-        self._unconfirmed = True
-        return b"".join([b"data: %b\n\n" % message for message in messages])
-
     def stop(self) -> None:
         """End the stream at the next chunk."""
-        self._stopped = True
-        if self._wait is not None:
-            self._wait.cancel()
+        super().stop()
         if self._ready is not None:
             self._ready()
 
