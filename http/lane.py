@@ -24,7 +24,7 @@ import trio
 from troth.core.commands import Command
 from troth.core.replies import Reply
 from troth.shards.held import HeldMessages
-from troth.shards.shard import Asker
+from troth.shards.turns import Asker
 
 from .api import Api
 from .connection import ConnectionLimits

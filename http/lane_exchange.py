@@ -19,7 +19,7 @@ from troth.core.commands import Command
 from troth.core.replies import Reply
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
-from troth.shards.shard import Asker
+from troth.shards.turns import Asker
 
 from .api import VERSION_HEADER_VALUE, shards_error
 from .dispatch import Dispatcher

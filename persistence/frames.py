@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
-from .log import LogRecord
+from .log import LogRecord, NewRecord
 
 FORMAT_VERSION = 1
 DATA_ID_BYTES = 16
@@ -91,7 +91,7 @@ def decode_segment_header(data: bytes) -> SegmentHeader | None:
 
 
 def encode_frame(
-    batch: Sequence[LogRecord], first_sequence: int, epoch: int, previous_checksum: int
+    batch: Sequence[NewRecord], first_sequence: int, epoch: int, previous_checksum: int
 ) -> tuple[bytes, int]:
     """Return a batch as one frame, and its checksum. An empty batch gives a seal.
 

@@ -11,7 +11,18 @@ from typing import NamedTuple, Protocol, final
 
 from .errors import LogConflict, LogFailure
 
-__all__ = ["Log", "LogConflict", "LogFailure", "LogRecord", "LogStatistics", "MemoryLog"]
+__all__ = [
+    "Log",
+    "LogConflict",
+    "LogFailure",
+    "LogRecord",
+    "LogStatistics",
+    "MemoryLog",
+    "NewRecord",
+]
+
+NewRecord = tuple[int, int, bytes]
+"""A record before it is in the log, with the fields of `LogRecord`: plain, as there are many."""
 
 
 class LogRecord(NamedTuple):
@@ -47,7 +58,7 @@ class Log(Protocol):
     def next_sequence(self) -> int:
         """The number the next record will get."""
 
-    def append(self, batch: Sequence[LogRecord], expected_sequence: int) -> int:
+    def append(self, batch: Sequence[NewRecord], expected_sequence: int) -> int:
         """Make a batch durable, whole or not at all, and return its last record's sequence.
 
         Raises `LogConflict` if `expected_sequence` is not the next one, and `ValueError` if the
@@ -85,7 +96,7 @@ class MemoryLog:
     def next_sequence(self) -> int:
         return self._next_sequence
 
-    def append(self, batch: Sequence[LogRecord], expected_sequence: int) -> int:
+    def append(self, batch: Sequence[NewRecord], expected_sequence: int) -> int:
         if self._closed:
             raise LogFailure("the log is closed")
         if not batch:
@@ -94,7 +105,7 @@ class MemoryLog:
             raise LogConflict(expected_sequence, self._next_sequence)
         self._next_sequence += len(batch)
         self._appends_count += 1
-        self._bytes_appended += sum(len(record.body) for record in batch)
+        self._bytes_appended += sum(len(body) for _, _, body in batch)
         return self._next_sequence - 1
 
     def seal(self) -> None:

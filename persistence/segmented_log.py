@@ -23,7 +23,7 @@ from .frames import (
     encode_frame,
     encode_seal,
 )
-from .log import LogRecord, LogStatistics
+from .log import LogRecord, LogStatistics, NewRecord
 from .recovery import LogEnd, LogScan
 from .segments import (
     NEXT_NAME,
@@ -162,7 +162,7 @@ class SegmentedLog:
         """The number the next record will get."""
         return self._next_sequence
 
-    def append(self, batch: Sequence[LogRecord], expected_sequence: int) -> int:
+    def append(self, batch: Sequence[NewRecord], expected_sequence: int) -> int:
         """Make a batch durable and return its last record's sequence; see `Log.append`."""
         self._check_usable()
         if not batch:
@@ -317,7 +317,7 @@ class SegmentedLog:
         if self._closed:
             raise LogFailure("the log is closed")
 
-    def _checked_shard_sequences(self, batch: Sequence[LogRecord]) -> dict[int, int]:
+    def _checked_shard_sequences(self, batch: Sequence[NewRecord]) -> dict[int, int]:
         """Return each shard's last number in the batch; `ValueError` if one does not grow.
 
         Recovery refuses such a log, so it must never be written.

@@ -7,12 +7,12 @@ sealed once, and then the thread sleeps until there is work: an idle writer does
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
 from .errors import LogFailure
-from .log import Log, LogRecord
+from .log import Log, NewRecord
 
 # A frame is built in memory, and everyone in it waits for all of it: no larger than this, except
 # that what was submitted together stays together.
@@ -57,7 +57,7 @@ class Writer:
         self._on_durable = on_durable
         self._on_failure = on_failure
         self._seal_delay_s = seal_delay_s
-        self._queue: queue.SimpleQueue[list[LogRecord] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Sequence[NewRecord] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="troth-log-writer")
         self._closed = False
         self._submits_count = 0
@@ -69,7 +69,7 @@ class Writer:
         """Start the thread; once."""
         self._thread.start()
 
-    def submit(self, batch: list[LogRecord]) -> None:
+    def submit(self, batch: Sequence[NewRecord]) -> None:
         """Hand over a batch, never waiting; it becomes durable whole or not at all.
 
         The records get the sequences that follow those submitted before. The list must not be
@@ -131,11 +131,11 @@ class Writer:
             if closing:
                 return
 
-    def _join(self, first: list[LogRecord]) -> tuple[list[LogRecord], int, bool]:
+    def _join(self, first: Sequence[NewRecord]) -> tuple[Sequence[NewRecord], int, bool]:
         """Join what else is waiting to `first`: the batch, how many submits, whether to close."""
         if self._queue.empty():  # nearly always: their sizes do not matter then
             return first, 1, False
-        joined = first.copy()  # the submitter's list stays as it is
+        joined = list(first)  # the submitter's list stays as it is
         submits_count = 1
         size_bytes = _size_bytes(first)
         while size_bytes < JOINED_BYTES_MAX:
@@ -151,5 +151,5 @@ class Writer:
         return joined, submits_count, False
 
 
-def _size_bytes(batch: list[LogRecord]) -> int:
-    return sum([len(record.body) for record in batch])
+def _size_bytes(batch: Sequence[NewRecord]) -> int:
+    return sum([len(body) for _, _, body in batch])

@@ -8,14 +8,14 @@ the event loop. After a failure of the log nothing is durable any more, ever (fa
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
 import trio
 
 from troth.persistence.errors import PersistenceError
-from troth.persistence.log import Log, LogRecord
+from troth.persistence.log import Log, NewRecord
 from troth.persistence.writer import Writer
 
 from .errors import StorageFailed
@@ -27,7 +27,7 @@ _RINGS_COUNT: Final = 4096
 class BatchWriter(Protocol):
     """What the committer needs of a writer; `persistence.writer.Writer` is the real one."""
 
-    def submit(self, batch: list[LogRecord]) -> None:
+    def submit(self, batch: Sequence[NewRecord]) -> None:
         """Take a batch, never waiting."""
         ...  # pragma: no cover
 
@@ -55,7 +55,7 @@ class DirectWriter:
         self._log = log
         self._on_durable = on_durable
 
-    def submit(self, batch: list[LogRecord]) -> None:
+    def submit(self, batch: Sequence[NewRecord]) -> None:
         self._on_durable(self._log.append(batch, self._log.next_sequence))
 
     async def close(self) -> None:
@@ -83,7 +83,7 @@ class ThreadWriter:
         trio.lowlevel.spawn_system_task(self._listen)
         self._writer.start()
 
-    def submit(self, batch: list[LogRecord]) -> None:
+    def submit(self, batch: Sequence[NewRecord]) -> None:
         self._writer.submit(batch)
 
     async def close(self) -> None:
@@ -140,7 +140,7 @@ class Committer:
         # While this is set, whoever set it calls `flush` before anybody waits for anything.
         self.is_flushed_by_caller = False
         self._on_durable = on_durable
-        self._pending: list[LogRecord] = []
+        self._pending: list[NewRecord] = []
         self._pending_bytes = 0
         self._sizes: list[tuple[int, int]] = []
         self._work = trio.Event()
@@ -162,8 +162,8 @@ class Committer:
         self.position = next_sequence - 1
         self.durable_position = next_sequence - 1
 
-    def append(self, records: list[LogRecord]) -> int:
-        """Add a shard's records to the batch of this turn; the position of the last.
+    def append(self, records: Sequence[NewRecord]) -> int:
+        """Add a turn's records to the next batch; the position of the last.
 
         Raises StorageFailed after a failure of the log.
         """
@@ -172,7 +172,7 @@ class Committer:
         if not self._pending and not self.is_flushed_by_caller:
             self._work.set()
         self._pending.extend(records)
-        size_bytes = sum([len(record.body) for record in records])
+        size_bytes = sum([len(body) for _, _, body in records])
         self._pending_bytes += size_bytes
         self.position += len(records)
         self._sizes.append((self.position, size_bytes))

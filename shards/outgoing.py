@@ -6,7 +6,7 @@ from troth.core import task_ids
 from troth.core.catalog import TASK_PREFIX
 from troth.core.replies import TaskMessage
 
-from .shard import Outgoing
+from .turns import Outgoing
 
 _FUNCTION_TASKS: Final = task_ids.invoke_id(TASK_PREFIX)
 """What the ids of function tasks' invoke tasks begin with."""

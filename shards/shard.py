@@ -1,29 +1,26 @@
 """The shard actor: a mailbox, a state machine, a timing wheel, and a loop over batches.
 
 One turn of the loop takes what is in the mailbox and what is due, steps the machine once for each,
-in order and without waiting for anything, and hands the records to the committer. The next turn
-begins while the first batch is still being written. Replies, messages to workers and
-acknowledgements of a turn leave when its records are durable (I1); so does the reply to a read,
-because what it shows may not be durable yet. A command is carried out whether or not its client is
-still there (I3).
+in order and without waiting for anything, and commits what that led to (`turns.py`). The next turn
+begins while the first batch is still being written. Several shards may take part in one turn, which
+somebody else takes for them. A command is carried out whether or not its client is still there
+(I3).
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
 import outcome
 import structlog
 import trio
-from msgspec import Struct
 
 from troth.core import checkpointing
 from troth.core.captures import Capture
 from troth.core.codes import Code
 from troth.core.commands import (
     PROMISE_TIMER,
-    Acknowledge,
     Command,
     Expire,
 )
@@ -38,16 +35,16 @@ from troth.core.model import (
     PENDING,
 )
 from troth.core.records import encode
-from troth.core.replies import Reply, TaskMessage
+from troth.core.replies import Reply
 from troth.core.state import TimerKey
 from troth.persistence.errors import CheckpointDamaged, LogFailure, PersistenceError
-from troth.persistence.log import LogRecord
 
 from .clock import Clock
 from .committer import Committer
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
 from .lateness import Lateness
+from .turns import Asker, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel
 
 # Sleeping follows the monotonic clock and deadlines the wall clock; looking again now and then
@@ -63,22 +60,6 @@ WheelKey = TimerKey | str
 UNANSWERED = Reply(Code.INTERNAL)
 
 log = structlog.get_logger("troth.shards")
-
-
-class Outgoing(Protocol):
-    """Where messages to workers go; `delivery.Delivery` is the real one."""
-
-    def send(self, message: TaskMessage) -> None:
-        """Take over a message."""
-        ...  # pragma: no cover
-
-    def withdraw(self, task_id: str) -> None:
-        """Forget a task's message."""
-        ...  # pragma: no cover
-
-    def finished(self, promise_ids: list[str]) -> None:
-        """Hear of function tasks that are finished, whatever finished them; once for each."""
-        ...  # pragma: no cover
 
 
 @final
@@ -120,41 +101,9 @@ class Waiter:
             trio.lowlevel.reschedule(self.task, outcome.Error(error))
 
 
-class Asker(Protocol):
-    """Whoever is told the replies to commands: a `Waiter`, or something that is called back."""
-
-    def answer(self, place: int, reply: Reply) -> None:
-        """Take the reply to the command asked at this place. Never raises, never blocks."""
-        ...  # pragma: no cover
-
-    def refuse(self, error: ShardsError) -> None:
-        """Take an error instead of the replies. Never raises, never blocks."""
-        ...  # pragma: no cover
-
-
 Entry = tuple[Command, Asker | None, int, HeldMessages | None]
 """A command in a mailbox; who asked, which of the asker's replies it gives, and the request that
 messages to workers wait for."""
-
-
-Messages = tuple[Sequence[str], Sequence[TaskMessage], HeldMessages | None]
-"""What one step means for delivery: tasks to withdraw, then messages to send, and the request that
-these wait for. Steps stay apart, because a later one may withdraw what an earlier one sends."""
-
-
-class Turn(Struct):
-    """What a turn holds back until `position` is durable."""
-
-    position: int = 0
-    answers: list[tuple[Asker, int, Reply]] = []
-    messages: list[Messages] = []
-    acknowledgements: dict[int, int] = {}
-    bodies: list[bytes] = []
-    finished: list[str] = []
-
-
-# Stands between turns; nothing is ever added to it.
-_NO_TURN = Turn()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +141,7 @@ class Shard:
         machine: Machine,
         clock: Clock,
         committer: Committer,
-        outgoing: Outgoing,
+        turns: Turns,
         post: Callable[[int, Command, HeldMessages | None], None],
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
     ) -> None:
@@ -201,7 +150,7 @@ class Shard:
         self.sequence = 0
         self._clock = clock
         self._committer = committer
-        self._outgoing = outgoing
+        self._turns = turns
         self._post = post
         self._mailbox_limit_count = mailbox_limit_count
         self._mailbox: deque[Entry] = deque()
@@ -211,9 +160,7 @@ class Shard:
         self._lateness = Lateness()
         self._now_ms = clock.now_ms()
         self._wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
-        self._held_back: deque[Turn] = deque()
         self._position = committer.durable_position
-        self._turn = _NO_TURN
         self._sleeper: trio.lowlevel.Task | None = None
         self._sleeps_until_ms: int | None = None
         self._commands_count = 0
@@ -288,7 +235,7 @@ class Shard:
         step = self.machine.start(self._now_ms)
         turn = Turn()
         self._take(step, None, turn)
-        self._commit(turn)
+        self._turns.commit(turn)
 
     async def run(self) -> None:
         """Take turns until cancelled."""
@@ -297,19 +244,21 @@ class Shard:
                 await self._sleep()
             if self._committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
-            self._take_turn_or_fail(self._clock.now_ms())
+            turn = Turn()
+            self._take_part_or_fail(self._clock.now_ms(), turn)
+            self._turns.commit(turn)
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.checkpoint_if_cancelled()
 
-    def hurry(self, now_ms: int) -> None:
-        """Take a turn now, in the caller's task, instead of when the actor's task comes to it.
+    def hurry(self, now_ms: int, turn: Turn) -> None:
+        """Take part in a turn now, in the caller's task, instead of when the actor's comes to it.
 
         `now_ms` is what the clock says. Nothing in a turn waits, so between two turns of the actor
         this is as good as its own. What is left over, and timers that are due earlier than the
         actor has planned for, wake it.
         """
         if self._committer.pending_bytes < LOG_PENDING_LIMIT_BYTES:
-            self._take_turn_or_fail(now_ms)
+            self._take_part_or_fail(now_ms, turn)
         if self._sleeper is None:
             return  # the actor is about to look by itself
         if self._mailbox or self._due:
@@ -322,37 +271,39 @@ class Shard:
             if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
                 self._wake()
 
-    def _take_turn_or_fail(self, now_ms: int) -> None:
+    def _take_part_or_fail(self, now_ms: int, turn: Turn) -> None:
         try:
-            self.take_turn(now_ms)
+            self.take_part(now_ms, turn)
         except CheckpointDamaged as error:
-            self._fail(error)
+            self._fail(error, turn)
             raise
         except Exception:
             # The state says more than the log will. Other shards may have messages of this turn
             # already: nothing that rests on them may become durable.
-            self._fail(LogFailure("a command failed half-way; see the server's log"))
+            self._fail(LogFailure("a command failed half-way; see the server's log"), turn)
             raise
 
-    def _fail(self, failure: PersistenceError) -> None:
+    def _fail(self, failure: PersistenceError, turn: Turn) -> None:
         self._committer.fail(failure)
-        # At once: until everybody is refused, somebody else may have this shard take a turn.
-        turn, self._turn = self._turn, _NO_TURN
-        self._refuse(turn, StorageFailed())
+        self._turns.refuse(turn, StorageFailed())
 
-    def take_turn(self, now_ms: int) -> None:
+    def take_part(self, now_ms: int, turn: Turn) -> None:
         """Handle what is due and what is in the mailbox, up to the batch limits."""
         self._now_ms = now_ms
-        self._turn = turn = Turn()
+        self._turns_count += 1
+        answers = turn.answers
+        answers_count = len(answers)
+        records_count = len(turn.records)
         if self._due_from_ms <= now_ms:
             self._collect_due(now_ms)
-        if self._due:
+        has_changed = bool(self._due)
+        if has_changed:
             self._expire_due(now_ms, turn)
         machine = self.machine
         machine.timers_may_be_late = bool(self._due)
         mailbox = self._mailbox
-        answers = turn.answers
         count = min(len(mailbox), BATCH_LIMIT_COUNT)
+        self._commands_count += count
         for _ in range(count):
             command, asker, place, held = mailbox.popleft()
             try:
@@ -365,11 +316,13 @@ class Shard:
                     answers.pop()
             if asker is not None:
                 answers.append((asker, place, step.reply))
-            self._take(step, held, turn)
-        self._commands_count += count
-        self._turns_count += 1
-        self._commit(turn)
-        self._turn = _NO_TURN
+            if step.records or step.has_effects:
+                has_changed = True
+                self._take(step, held, turn)
+        if len(turn.records) > records_count:
+            self._position = self._committer.position + len(turn.records)
+        elif not has_changed and len(answers) > answers_count:
+            self._turns.answer_sooner(turn, answers_count, self._position)
 
     def _collect_due(self, now_ms: int) -> None:
         self._due.extend(self._wheel.take_due(now_ms))
@@ -418,7 +371,8 @@ class Shard:
     def _take(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
         """Sort what a step led to: now, to other shards now, or when durable."""
         for record in step.records:
-            turn.bodies.append(encode(record))
+            self.sequence += 1
+            turn.records.append((self.index, self.sequence, encode(record)))
         for promise in step.promise_timers:
             if promise.state is PENDING:
                 self._wheel.arm_fixed(promise.id, promise.timeout)
@@ -450,7 +404,8 @@ class Shard:
             self._post(target, message, held)
         if step.received is not None:
             source, sequence = step.received
-            turn.acknowledgements[source] = max(sequence, turn.acknowledgements.get(source, 0))
+            both = (self.index, source)
+            turn.acknowledgements[both] = max(sequence, turn.acknowledgements.get(both, 0))
         if step.withdrawals or step.sends:
             # A copy: while it is empty, the machine goes on to use the same list.
             turn.messages.append((tuple(step.withdrawals), step.sends, held))
@@ -464,63 +419,12 @@ class Shard:
                 resumed_at_ms=skipped.resumed_at_ms,
             )
 
-    def _commit(self, turn: Turn) -> None:
-        """Append the turn's records; let the rest go when they are durable."""
-        committer = self._committer
-        if committer.failure is not None:
-            self._refuse(turn, StorageFailed())
-            return
-        if turn.bodies:
-            entries = []
-            for body in turn.bodies:
-                self.sequence += 1
-                entries.append(LogRecord(self.index, self.sequence, body))
-            turn.bodies = []
-            self._position = committer.append(entries)
-        turn.position = self._position
-        if committer.durable_position >= turn.position and not self._held_back:
-            self._let_go(turn)
-        elif turn.answers or turn.messages or turn.acknowledgements or turn.finished:
-            self._held_back.append(turn)
-
-    # Letting go
-
-    def durable(self, position: int) -> None:
-        """Let go what waited for the log to be durable up to `position`."""
-        held_back = self._held_back
-        while held_back and held_back[0].position <= position:
-            self._let_go(held_back.popleft())
-
-    def _let_go(self, turn: Turn) -> None:
-        outgoing = self._outgoing
-        for withdrawals, sends, held in turn.messages:
-            for task_id in withdrawals:
-                outgoing.withdraw(task_id)
-            if held is not None:
-                held.add(sends)
-            else:
-                for message in sends:
-                    outgoing.send(message)
-        if turn.finished:
-            outgoing.finished(turn.finished)
-        for asker, place, reply in turn.answers:
-            asker.answer(place, reply)
-        for source, sequence in turn.acknowledgements.items():
-            self._post(source, Acknowledge(self.index, sequence), None)
-
     def refuse_all(self, error: ShardsError) -> None:
-        """Answer everybody who still waits with an error: the log has failed."""
-        while self._held_back:
-            self._refuse(self._held_back.popleft(), error)
-        self._refuse(self._turn, error)
+        """Answer everybody whose command is in the mailbox with an error: the log has failed."""
         while self._mailbox:
             _, asker, _, _ = self._mailbox.popleft()
             if asker is not None:
                 asker.refuse(error)
-
-    def _refuse(self, turn: Turn, error: ShardsError) -> None:
-        for asker, _, _ in turn.answers:
-            asker.refuse(error)
 
     def capture(self) -> Capture:
         """Collect what changed since the last checkpoint; what was stepped so far is in it."""
@@ -528,8 +432,8 @@ class Shard:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing waits here: no command, no reply."""
-        return not self._mailbox and not self._held_back
+        """Whether no command waits here."""
+        return not self._mailbox
 
     def statistics(self) -> ShardStatistics:
         """Counters for metrics."""

@@ -54,8 +54,9 @@ from .committer import BatchWriter, Committer, CommitterStatistics
 from .errors import Overloaded, Stopping, StorageFailed
 from .hashing import home_of, shard_of
 from .held import HeldMessages
-from .shard import Asker, Outgoing, Shard, ShardStatistics, Waiter
+from .shard import Shard, ShardStatistics, Waiter
 from .storage import Recovery, Storage
+from .turns import Asker, Outgoing, Turn, Turns
 
 PROGRESS_S: Final = 2.0
 """Every so often a replay that takes long says how far it is."""
@@ -99,6 +100,7 @@ class Shards:
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
         self._outgoing = outgoing
+        self._turns = Turns(self.committer, outgoing, self._post)
         self._serial = 0
         self._stopping = False
         self._writer: BatchWriter | None = None
@@ -119,7 +121,7 @@ class Shards:
                 ),
                 clock,
                 self.committer,
-                outgoing,
+                self._turns,
                 self._post,
                 mailbox_limit_count,
             )
@@ -241,6 +243,7 @@ class Shards:
         await self.committer.failed.wait()
         failure = self.committer.failure
         assert failure is not None, "the event is set together with the failure"
+        self._turns.refuse_all(StorageFailed())
         for shard in self._shards:
             shard.refuse_all(StorageFailed())
         raise failure
@@ -248,11 +251,16 @@ class Shards:
     async def stop(self) -> None:
         """Refuse new commands, and wait until those that were taken are durable and answered."""
         self._stopping = True
-        while not all(shard.is_quiet for shard in self._shards):
+        while not self.is_quiet:
             if self.committer.failure is not None:
                 return
             await self.committer.wait_durable()
             await trio.lowlevel.checkpoint()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody waits for anything here: no command is left, and no reply."""
+        return self._turns.is_empty and all(shard.is_quiet for shard in self._shards)
 
     # Talking to shards
 
@@ -318,13 +326,15 @@ class Shards:
             return
         committer = self.committer
         now_ms = self.clock.now_ms()
+        turn = Turn()
         committer.is_flushed_by_caller = self._in_turn = True
         try:
             while self._submitted:
                 submitted, self._submitted = self._submitted, {}
                 for shard in submitted.values():
-                    shard.hurry(now_ms)
+                    shard.hurry(now_ms, turn)
         finally:
+            self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
             assert self._writer is not None, "commands are submitted only to running shards"
             committer.flush(self._writer)
@@ -590,8 +600,7 @@ class Shards:
         return any(shard.machine.awaits(promise_id) for shard in self._shards)
 
     def _durable(self, position: int) -> None:
-        for shard in self._shards:
-            shard.durable(position)
+        self._turns.durable(position)
 
     def statistics(self) -> ShardsStatistics:
         """Counters of the committer and of every shard."""

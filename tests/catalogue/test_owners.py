@@ -1,5 +1,6 @@
 """The catalogue's entries about two owners of one history, and about answers that lie."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from troth.core import commands as c
 from troth.core.codes import Code
 from troth.core.model import PromiseState
 from troth.persistence.errors import LogConflict, LogFailure
-from troth.persistence.log import LogRecord
+from troth.persistence.log import LogRecord, NewRecord
 from troth.persistence.restoring import Until, restore
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedFiles
@@ -51,7 +52,7 @@ class LyingWriter:
         self._log = log
         self._committer = committer
 
-    def submit(self, batch: list[LogRecord]) -> None:
+    def submit(self, batch: Sequence[NewRecord]) -> None:
         self._log.append(batch, self._log.next_sequence)
         if self.lies:
             self._committer.fail(LogFailure("no answer from the disk"))

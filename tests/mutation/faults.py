@@ -179,7 +179,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     # Shards
     fault(
         "answers do not wait for the disk",
-        "shards/shard.py",
+        "shards/turns.py",
         "if committer.durable_position >= turn.position and not self._held_back:",
         "if True:",
         SHARD,
@@ -187,25 +187,23 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "reads do not wait for what they saw",
-        "shards/shard.py",
-        "        turn.position = self._position\n",
-        "        turn.position = self._position if any(\n"
-        "            reply.code == 20100 for _, _, reply in turn.answers\n"
-        "        ) else 0\n",
+        "shards/turns.py",
+        "if position <= committer.durable_position:",
+        "if True:",
         SHARD,
         SIMULATION,
     ),
     fault(
         "those who wait when the log fails are never told",
         "shards/shards.py",
-        "            shard.refuse_all(StorageFailed())",
-        "            pass",
+        "        self._turns.refuse_all(StorageFailed())\n",
+        "",
         SHARD,
     ),
     fault(
         "a message between shards is acknowledged before it is durable",
         "shards/shard.py",
-        "turn.acknowledgements[source] = max(sequence, turn.acknowledgements.get(source, 0))",
+        "turn.acknowledgements[both] = max(sequence, turn.acknowledgements.get(both, 0))",
         "self._post(source, Acknowledge(self.index, sequence), None)",
         SHARD,
     ),

@@ -14,7 +14,7 @@ from troth.persistence import writer as writer_module
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.errors import LogFailure
 from troth.persistence.files import RealFiles
-from troth.persistence.log import Log, LogRecord, LogStatistics, MemoryLog
+from troth.persistence.log import Log, LogRecord, LogStatistics, MemoryLog, NewRecord
 from troth.persistence.writer import Writer
 
 PATIENCE_S = 10.0  # only a test that fails waits this long
@@ -25,7 +25,7 @@ class WatchedLog:
 
     def __init__(self) -> None:
         self._log = MemoryLog()
-        self.batches: list[list[LogRecord]] = []
+        self.batches: list[list[NewRecord]] = []
         self.seals_count = 0
         self.error: Exception | None = None
         self.sealed = threading.Event()
@@ -37,7 +37,7 @@ class WatchedLog:
     def next_sequence(self) -> int:
         return self._log.next_sequence
 
-    def append(self, batch: Sequence[LogRecord], expected_sequence: int) -> int:
+    def append(self, batch: Sequence[NewRecord], expected_sequence: int) -> int:
         self.appending.set()
         assert self.allowed.wait(PATIENCE_S)
         if self.error is not None:
@@ -173,8 +173,10 @@ def test_an_idle_writer_does_not_wake(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without anything to seal, it waits without a timeout."""
     timeouts = []
 
-    class WatchedQueue(queue.SimpleQueue[list[LogRecord] | None]):
-        def get(self, block: bool = True, timeout: float | None = None) -> list[LogRecord] | None:
+    class WatchedQueue(queue.SimpleQueue[Sequence[NewRecord] | None]):
+        def get(
+            self, block: bool = True, timeout: float | None = None
+        ) -> Sequence[NewRecord] | None:
             timeouts.append(timeout)
             return super().get(block, timeout)
 

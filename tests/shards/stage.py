@@ -5,7 +5,7 @@ the disk has failed; messages to workers end in a list; time is trio's mock cloc
 all tasks run until nothing moves any more.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,8 +18,8 @@ from troth.core.commands import Command
 from troth.core.records import Record
 from troth.core.replies import Reply, TaskMessage
 from troth.persistence.errors import LogFailure
-from troth.persistence.log import LogRecord, MemoryLog
-from troth.shards import shard
+from troth.persistence.log import LogRecord, MemoryLog, NewRecord
+from troth.shards import turns
 from troth.shards.clock import TrioClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter
 from troth.shards.errors import ShardsError
@@ -47,14 +47,14 @@ class ManualWriter:
     """Keeps batches until the test decides what becomes of them."""
 
     committer: Committer
-    waiting: list[list[LogRecord]] = field(default_factory=list)
+    waiting: list[Sequence[NewRecord]] = field(default_factory=list)
     written: list[LogRecord] = field(default_factory=list)
     closed: bool = False
 
     def __post_init__(self) -> None:
         self._durable_position = self.committer.durable_position
 
-    def submit(self, batch: list[LogRecord]) -> None:
+    def submit(self, batch: Sequence[NewRecord]) -> None:
         assert not self.closed
         self.waiting.append(batch)
 
@@ -67,7 +67,7 @@ class ManualWriter:
     def make_durable(self) -> None:
         """Let the oldest batch reach the disk."""
         batch = self.waiting.pop(0)
-        self.written.extend(batch)
+        self.written.extend(LogRecord(*record) for record in batch)
         self._durable_position += len(batch)
         self.committer.durable(self._durable_position)
 
@@ -82,7 +82,7 @@ class ManualWriter:
 
     def records(self) -> list[Record]:
         """What waits to be written, in order, decoded."""
-        return [records.decode(entry.body) for batch in self.waiting for entry in batch]
+        return [records.decode(body) for batch in self.waiting for _, _, body in batch]
 
 
 @dataclass
@@ -174,7 +174,7 @@ class Stage:
 
 def make_shards(
     shard_count: int,
-    outgoing: shard.Outgoing,
+    outgoing: turns.Outgoing,
     mailbox_limit_count: int = 1000,
     next_sequence: int = 1,
 ) -> Shards:

@@ -4,7 +4,7 @@ The disk is simulated, the store in memory outlives crashes, and the log writes 
 test holds it. A scripted run is crashed at every step of each of its checkpoints.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -18,7 +18,7 @@ from troth.core.captures import Capture
 from troth.core.model import PromiseState, TaskKind
 from troth.persistence.checkpoints import Checkpoints, CheckpointStatistics
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
-from troth.persistence.log import LogRecord
+from troth.persistence.log import NewRecord
 from troth.persistence.rows import PROMISES
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedFiles
@@ -47,9 +47,9 @@ class LogWriter:
         self.is_held = False
         self._log = log
         self._committer = committer
-        self._waiting: list[list[LogRecord]] = []
+        self._waiting: list[Sequence[NewRecord]] = []
 
-    def submit(self, batch: list[LogRecord]) -> None:
+    def submit(self, batch: Sequence[NewRecord]) -> None:
         self._waiting.append(batch)
         if not self.is_held:
             self.let_go()

@@ -39,7 +39,7 @@ async def test_what_is_appended_in_one_turn_is_one_batch(nursery: trio.Nursery) 
     committer.append(entries(4, shard=0))
     await settle()
 
-    assert [[len(entry.body) for entry in batch] for batch in writer.waiting] == [[1, 2, 3], [4]]
+    assert [[len(body) for _, _, body in batch] for batch in writer.waiting] == [[1, 2, 3], [4]]
     assert committer.statistics().batches_count == 2
     assert committer.statistics().records_count == 4
 

@@ -56,6 +56,32 @@ async def test_what_is_durable_already_is_answered_within_the_turn() -> None:
         assert [reply.code for reply in asker.replies] == [Code.OK]
 
 
+async def test_reads_do_not_wait_for_what_other_shards_write_in_the_same_turn() -> None:
+    async with stage(2) as s:
+        known, pending, new = id_in(0, 2, "known"), id_in(0, 2, "pending"), id_in(1, 2, "new")
+        await s.call(CreatePromise(known, FAR_MS))
+        creators = [CalledBack(), CalledBack()]
+        at_once, with_first, with_second = CalledBack(), CalledBack(), CalledBack()
+
+        s.shards.submit(ReadPromise(known), None, at_once)
+        s.shards.submit(CreatePromise(new, FAR_MS), None, creators[0])
+        s.shards.turn()
+        assert [reply.code for reply in at_once.replies] == [Code.OK]
+        assert creators[0].replies == []
+
+        s.shards.submit(ReadPromise(new), None, with_first)
+        s.shards.submit(CreatePromise(pending, FAR_MS), None, creators[1])
+        s.shards.submit(ReadPromise(known), None, with_second)
+        s.shards.turn()
+        assert with_first.replies == with_second.replies == []
+        s.writer.make_durable()
+        assert [reply.code for reply in with_first.replies] == [Code.OK]
+        assert [reply.code for reply in creators[0].replies] == [Code.CREATED]
+        assert creators[1].replies == with_second.replies == []
+        s.writer.make_durable()
+        assert [reply.code for reply in with_second.replies] == [Code.OK]
+
+
 async def test_one_turn_is_one_batch_for_the_log() -> None:
     async with stage(4) as s:
         for number in range(20):
@@ -108,18 +134,20 @@ async def test_refusals_come_at_once_and_leave_nothing_behind() -> None:
             s.shards.submit(ReadPromise("a"), None, refused)
 
 
-async def ask_a_log_that_fails(asker: CalledBack) -> None:
+async def ask_a_log_that_fails(asker: CalledBack, has_turn: bool) -> None:
     async with stage(1) as s:
         s.shards.submit(CreatePromise(id_in(0, 1, "a"), FAR_MS), None, asker)
-        s.shards.turn()
+        if has_turn:
+            s.shards.turn()
         s.writer.fail()
         await trio.sleep_forever()
 
 
-async def test_a_failing_log_refuses_those_who_are_called_back() -> None:
+@pytest.mark.parametrize("has_turn", [True, False])
+async def test_a_failing_log_refuses_those_who_are_called_back(has_turn: bool) -> None:
     asker = CalledBack()
     with pytest.raises(BaseExceptionGroup) as caught:
-        await ask_a_log_that_fails(asker)
+        await ask_a_log_that_fails(asker, has_turn)
     assert matching(caught.value, LogFailure)
     assert [type(error) for error in asker.errors] == [StorageFailed]
     assert asker.replies == []

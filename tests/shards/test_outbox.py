@@ -7,8 +7,9 @@ here, so a crash can come between any two of them.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
+from operator import itemgetter
 from random import Random
 
 import pytest
@@ -21,7 +22,7 @@ from troth.core.commands import CompletePromise, CreateCallback, CreatePromise, 
 from troth.core.model import PromiseState, TaskState
 from troth.core.records import MessageReceived, PromiseMessage, ScheduleFired
 from troth.core.task_ids import resume_id
-from troth.persistence.log import LogRecord
+from troth.persistence.log import LogRecord, NewRecord
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.shards.clock import TrioClock
@@ -60,8 +61,8 @@ class TurnWriter:
         self._log = log
         self._committer = committer
 
-    def submit(self, batch: list[LogRecord]) -> None:
-        for _, turn in groupby(batch, key=lambda entry: entry.shard):
+    def submit(self, batch: Sequence[NewRecord]) -> None:
+        for _, turn in groupby(batch, key=itemgetter(0)):
             if self.crashed.is_set():
                 return
             try:

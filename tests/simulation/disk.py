@@ -6,14 +6,14 @@ the log, whatever happens to share a batch today.
 """
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from random import Random
 
 import trio
 
 from troth.persistence.errors import CheckpointFailure, LogFailure
-from troth.persistence.log import LogRecord
+from troth.persistence.log import NewRecord
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash
 from troth.persistence.store import MemorySnapshot, MemoryStore, Write
@@ -40,11 +40,11 @@ class SimulatedWriter:
         self._committer = committer
         self._random = random
         self._lost_power = lost_power
-        self._waiting: list[list[LogRecord]] = []
+        self._waiting: list[Sequence[NewRecord]] = []
         self._has_cut = False
         self._work = trio.Event()
 
-    def submit(self, batch: list[LogRecord]) -> None:
+    def submit(self, batch: Sequence[NewRecord]) -> None:
         self._waiting.append(batch)
         self._work.set()
 
@@ -70,11 +70,11 @@ class SimulatedWriter:
             if self._random.random() < 0.3 and not self._waiting and not self._do(self._log.seal):
                 return
 
-    def _take(self) -> list[LogRecord]:
+    def _take(self) -> Sequence[NewRecord]:
         """All that waits, or only a part: what comes together need not be written together."""
         taken_count = 1 if self._random.random() < 0.4 else len(self._waiting)
         taken, self._waiting = self._waiting[:taken_count], self._waiting[taken_count:]
-        records = [record for batch in taken for record in batch]
+        records: Sequence[NewRecord] = [record for batch in taken for record in batch]
         self._has_cut = False
         if self.is_to_lose_power_within_a_batch or self._random.random() < 0.1:
             records = self._cut(records)
@@ -82,12 +82,12 @@ class SimulatedWriter:
             self._work.set()
         return records
 
-    def _cut(self, records: list[LogRecord]) -> list[LogRecord]:
+    def _cut(self, records: Sequence[NewRecord]) -> Sequence[NewRecord]:
         """Leave what follows a change from one shard's records to another's for the next time."""
         places = [
             place
             for place in range(1, len(records))
-            if records[place - 1].shard != records[place].shard
+            if records[place - 1][0] != records[place][0]  # their shards
         ]
         if not places:
             return records

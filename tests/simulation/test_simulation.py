@@ -14,7 +14,8 @@ from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedFile
 from troth.shards.delivery import Delivery
 from troth.shards.placement import Placement
-from troth.shards.shard import Shard, Turn, Waiter
+from troth.shards.shard import Shard, Waiter
+from troth.shards.turns import Turn, Turns
 
 from .faults import MOMENTS, Faults, parse_chances
 from .plan import plan_of
@@ -103,17 +104,17 @@ def _without_part(part: str) -> Callable[[Any, int], Any]:
     return forgetful
 
 
-def _only_for_those_who_wait(real: Any) -> Callable[[Shard, int], None]:
+def _only_for_those_who_wait(real: Any) -> Callable[[Shard, int, Turn], None]:
     """A turn that leaves out requests whose clients have gone."""
 
-    def take_turn(self: Shard, now_ms: int) -> None:
+    def take_part(self: Shard, now_ms: int, turn: Turn) -> None:
         kept = [
             one for one in self._mailbox if not (isinstance(one[1], Waiter) and one[1].abandoned)
         ]
         self._mailbox = deque(kept)
-        real(self, now_ms)
+        real(self, now_ms, turn)
 
-    return take_turn
+    return take_part
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_a_failure_is_shrunk_and_fails_twice_in_the_same_way(
 ) -> None:
     """The planted defect: a request is not carried out if its client has gone."""
 
-    monkeypatch.setattr(Shard, "take_turn", _only_for_those_who_wait(Shard.take_turn))
+    monkeypatch.setattr(Shard, "take_part", _only_for_those_who_wait(Shard.take_part))
     failure = _first_failure(3)
 
     shrunk = shrink(failure, 20)
@@ -143,14 +144,14 @@ def test_a_failure_is_shrunk_and_fails_twice_in_the_same_way(
 def test_answers_before_the_disk_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """I1."""
 
-    def hasty(self: Shard, turn: Turn) -> None:
+    def hasty(self: Turns, turn: Turn) -> None:
         early = Turn(answers=turn.answers)
         turn.answers = []
         real(self, turn)
         self._let_go(early)
 
-    real = Shard._commit
-    monkeypatch.setattr(Shard, "_commit", hasty)
+    real = Turns.commit
+    monkeypatch.setattr(Turns, "commit", hasty)
 
     assert "is not durable" in _first_failure().complaint
 
@@ -159,14 +160,14 @@ def test_answers_before_the_disk_are_found_out(monkeypatch: pytest.MonkeyPatch) 
 def test_messages_before_the_disk_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """I1."""
 
-    def hasty(self: Shard, turn: Turn) -> None:
+    def hasty(self: Turns, turn: Turn) -> None:
         early = Turn(messages=turn.messages)
         turn.messages = []
         real(self, turn)
         self._let_go(early)
 
-    real = Shard._commit
-    monkeypatch.setattr(Shard, "_commit", hasty)
+    real = Turns.commit
+    monkeypatch.setattr(Turns, "commit", hasty)
 
     assert "goes out before it is durable" in _first_failure().complaint
 
@@ -214,7 +215,7 @@ def test_requests_of_clients_that_vanish_and_are_not_done_are_found_out(
 ) -> None:
     """I3."""
 
-    monkeypatch.setattr(Shard, "take_turn", _only_for_those_who_wait(Shard.take_turn))
+    monkeypatch.setattr(Shard, "take_part", _only_for_those_who_wait(Shard.take_part))
 
     assert "was asked for by who went" in _first_failure(3).complaint
 

@@ -1,12 +1,14 @@
 """The seams at which a life of the server is watched: what it writes, and what leaves it."""
 
+from collections.abc import Sequence
+
 from troth.core.commands import Command
 from troth.core.machine import Machine, Step
 from troth.core.replies import TaskMessage
-from troth.persistence.log import LogRecord
+from troth.persistence.log import LogRecord, NewRecord
 from troth.shards.committer import Committer
 from troth.shards.outgoing import OutgoingRoutes
-from troth.shards.shard import Outgoing
+from troth.shards.turns import Outgoing
 
 from .invariants import Watch
 
@@ -36,9 +38,9 @@ def watch_committer(committer: Committer, watch: Watch) -> None:
     """Tell the watch what is appended, and what is durable before anybody else hears of it."""
     append, tell_shards = committer.append, committer._on_durable
 
-    def appended(records: list[LogRecord]) -> int:
+    def appended(records: Sequence[NewRecord]) -> int:
         position = append(records)
-        watch.appended(records)
+        watch.appended([LogRecord(*record) for record in records])
         return position
 
     def durable(position: int) -> None:

@@ -268,7 +268,7 @@ class World:
             isinstance(command, CreatePromise)
             and command.fence is None
             and not server.is_over
-            and all(shard.is_quiet for shard in server.shards._shards)
+            and server.shards.is_quiet
             and is_settled
         ):
             require(

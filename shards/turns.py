@@ -1,0 +1,160 @@
+"""Turns: what shards lead to together, and what is held back of it until the log is durable.
+
+In a turn one shard, or all that somebody has asked at once, step their machines. Their records
+become one append to the log. Replies, messages to workers and acknowledgements leave when these
+records are durable (I1), turn after turn; so does the reply to a read, because what it shows may
+not be durable yet. A shard that has changed nothing in a turn need not wait for the others' records
+(`answer_sooner`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol, final
+
+from msgspec import Struct
+
+from troth.core.commands import Acknowledge, Command
+from troth.core.replies import Reply, TaskMessage
+from troth.persistence.log import NewRecord
+
+from .committer import Committer
+from .errors import ShardsError, StorageFailed
+from .held import HeldMessages
+
+
+class Outgoing(Protocol):
+    """Where messages to workers go; `delivery.Delivery` is the real one."""
+
+    def send(self, message: TaskMessage) -> None:
+        """Take over a message."""
+        ...  # pragma: no cover
+
+    def withdraw(self, task_id: str) -> None:
+        """Forget a task's message."""
+        ...  # pragma: no cover
+
+    def finished(self, promise_ids: list[str]) -> None:
+        """Hear of function tasks that are finished, whatever finished them; once for each."""
+        ...  # pragma: no cover
+
+
+class Asker(Protocol):
+    """Whoever is told the replies to commands: a `Waiter`, or something that is called back."""
+
+    def answer(self, place: int, reply: Reply) -> None:
+        """Take the reply to the command asked at this place. Never raises, never blocks."""
+        ...  # pragma: no cover
+
+    def refuse(self, error: ShardsError) -> None:
+        """Take an error instead of the replies. Never raises, never blocks."""
+        ...  # pragma: no cover
+
+
+Messages = tuple[Sequence[str], Sequence[TaskMessage], HeldMessages | None]
+"""What one step means for delivery: tasks to withdraw, then messages to send, and the request that
+these wait for. Steps stay apart, because a later one may withdraw what an earlier one sends."""
+
+
+class Turn(Struct):
+    """What a turn has led to: records, and what waits until the log is durable at `position`.
+
+    `acknowledgements` are by the shards that have received and those they have received from.
+    """
+
+    position: int = 0
+    records: list[NewRecord] = []
+    answers: list[tuple[Asker, int, Reply]] = []
+    messages: list[Messages] = []
+    acknowledgements: dict[tuple[int, int], int] = {}
+    finished: list[str] = []
+
+
+@final
+class Turns:
+    """The turns that wait for the log, in its order. `post` puts a command into a shard's mailbox.
+
+    A turn's positions count from the end of the log when it is committed, so between its first
+    record and `commit` nobody else may commit one; nothing in a turn waits.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        outgoing: Outgoing,
+        post: Callable[[int, Command, HeldMessages | None], None],
+    ) -> None:
+        self._committer = committer
+        self._outgoing = outgoing
+        self._post = post
+        self._held_back: deque[Turn] = deque()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits for the log."""
+        return not self._held_back
+
+    def commit(self, turn: Turn) -> None:
+        """Append the turn's records; let the rest go when they are durable."""
+        committer = self._committer
+        if committer.failure is not None:
+            self.refuse(turn, StorageFailed())
+            return
+        if turn.records:
+            committer.append(turn.records)
+            turn.records = []
+        turn.position = committer.position
+        if committer.durable_position >= turn.position and not self._held_back:
+            self._let_go(turn)
+        elif turn.answers or turn.messages or turn.acknowledgements or turn.finished:
+            self._held_back.append(turn)
+
+    def answer_sooner(self, turn: Turn, first: int, position: int) -> None:
+        """Let the turn's answers from the `first` on go when the log is durable up to `position`.
+
+        That is for answers that show only what was so before the turn.
+        """
+        committer = self._committer
+        if committer.failure is not None:
+            return  # they are refused with the rest
+        if position <= committer.durable_position:
+            answers = turn.answers[first:]
+            del turn.answers[first:]
+            for asker, place, reply in answers:
+                asker.answer(place, reply)
+        elif self._held_back and position <= self._held_back[-1].position:
+            self._held_back[-1].answers += turn.answers[first:]
+            del turn.answers[first:]
+
+    def durable(self, position: int) -> None:
+        """Let go what waited for the log to be durable up to `position`."""
+        held_back = self._held_back
+        while held_back and held_back[0].position <= position:
+            self._let_go(held_back.popleft())
+
+    def _let_go(self, turn: Turn) -> None:
+        outgoing = self._outgoing
+        for withdrawals, sends, held in turn.messages:
+            for task_id in withdrawals:
+                outgoing.withdraw(task_id)
+            if held is not None:
+                held.add(sends)
+            else:
+                for message in sends:
+                    outgoing.send(message)
+        if turn.finished:
+            outgoing.finished(turn.finished)
+        for asker, place, reply in turn.answers:
+            asker.answer(place, reply)
+        for (receiver, source), sequence in turn.acknowledgements.items():
+            self._post(source, Acknowledge(receiver, sequence), None)
+
+    def refuse(self, turn: Turn, error: ShardsError) -> None:
+        """Answer everybody who has asked something in a turn with an error, once."""
+        answers, turn.answers = turn.answers, []
+        for asker, _, _ in answers:
+            asker.refuse(error)
+
+    def refuse_all(self, error: ShardsError) -> None:
+        """Answer everybody who still waits with an error: the log has failed."""
+        while self._held_back:
+            self.refuse(self._held_back.popleft(), error)
