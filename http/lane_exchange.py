@@ -8,6 +8,7 @@ nothing waits in between. The others (searches, heartbeats) are coroutines and r
 import itertools
 import os
 import time
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from typing import Final, Protocol
 
@@ -233,10 +234,15 @@ class RequestIds:
 
     def __init__(self) -> None:
         """Choose the part that no other server has."""
-        chosen = os.urandom(10).hex()
-        self._prefix = f"{chosen[:8]}-{chosen[8:12]}-4{chosen[12:15]}-8{chosen[15:18]}-"
-        self._numbers = itertools.count(1)
+        self.new: Final[Callable[[], str]] = self._made().__next__
+        """Make one more."""
 
-    def new(self) -> str:
-        """One more."""
-        return f"{self._prefix}{next(self._numbers):012x}"
+    def _made(self) -> Iterator[str]:
+        chosen = os.urandom(10).hex()
+        prefix = f"{chosen[:8]}-{chosen[8:12]}-4{chosen[12:15]}-8{chosen[15:18]}-"
+        # Formatting a number costs four times as much as joining two texts.
+        endings = [f"{number:03x}" for number in range(16**3)]
+        for number in itertools.count():
+            beginning = f"{prefix}{number:09x}"
+            for ending in endings:
+                yield beginning + ending

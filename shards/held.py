@@ -19,7 +19,7 @@ class HeldMessages:
     def __init__(self, send: Callable[[TaskMessage], None]) -> None:
         """Remember where released messages go: `Delivery.send`."""
         self._send = send
-        self._messages: list[TaskMessage] = []
+        self._messages: list[TaskMessage] | None = None  # most requests cause none
         self._released = False
 
     def add(self, messages: Sequence[TaskMessage]) -> None:
@@ -27,14 +27,16 @@ class HeldMessages:
         if self._released:
             for message in messages:
                 self._send(message)
+        elif self._messages is None:
+            self._messages = list(messages)
         else:
             self._messages.extend(messages)
 
     def release(self) -> None:
         """Send everything that is held; what is added later is sent at once. May be repeated."""
         self._released = True
-        if not self._messages:
+        if self._messages is None:
             return
-        messages, self._messages = self._messages, []
+        messages, self._messages = self._messages, None
         for message in messages:
             self._send(message)
