@@ -41,7 +41,7 @@ from .model import (
 )
 from .replies import Reply, TaskMessage
 from .retention_rules import Retention, RetentionRule
-from .state import ShardState, TimerKey
+from .state import APPLY, ShardState, TimerKey
 from .zones import Zone
 
 
@@ -220,7 +220,7 @@ class Machine:
     def emit(self, record: r.Record) -> None:
         """Make a fact true and write it down."""
         self._records.append(record)
-        self.state.apply(record)
+        APPLY[type(record)](self.state, record)
 
     @property
     def is_clean(self) -> bool:

@@ -24,7 +24,6 @@ from .model import (
     PENDING,
     RESUME,
     Callback,
-    Fence,
     Promise,
     replace,
 )
@@ -42,14 +41,10 @@ def keys_match(stored: str | None, given: str | None) -> bool:
     return stored is not None and stored == given
 
 
-def _is_fenced(machine: Machine, fence: Fence | None, now_ms: int) -> bool:
-    return fence is not None and not machine.holds(fence, now_ms)
-
-
 @decides(CreatePromise)
 def create_promise(machine: Machine, command: CreatePromise, now_ms: int) -> Reply:
     """Create a promise, and the task that its tags ask for."""
-    if _is_fenced(machine, command.fence, now_ms):
+    if command.fence is not None and not machine.holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     existing = machine.promise(command.id, now_ms)
     if existing is not None:
@@ -99,7 +94,7 @@ def read_promise(machine: Machine, command: ReadPromise, now_ms: int) -> Reply:
 @decides(CompletePromise)
 def complete_promise(machine: Machine, command: CompletePromise, now_ms: int) -> Reply:
     """Complete a promise, once."""
-    if _is_fenced(machine, command.fence, now_ms):
+    if command.fence is not None and not machine.holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     promise = machine.promise(command.id, now_ms)
     if promise is None:
@@ -155,7 +150,7 @@ def create_callback(machine: Machine, command: CreateCallback, now_ms: int) -> R
     """Have a root resumed when a promise completes."""
     if command.promise_id == command.root_id:
         return Reply(Code.SAME_ROOT)
-    if _is_fenced(machine, command.fence, now_ms):
+    if command.fence is not None and not machine.holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     return _wait_for(
         machine,

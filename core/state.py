@@ -122,13 +122,9 @@ class ShardState:
         self.messages: list[tuple[int, int, r.ShardMessage]] = []
         self.finished: list[str] = []
 
-    def apply(self, record: r.Record) -> None:
-        """Make the fact `record` true."""
-        _APPLY[type(record)](self, record)
-
     def replay(self, record: r.Record) -> None:
-        """Apply a record read from the log: the same, without notes."""
-        _APPLY[type(record)](self, record)
+        """Apply a record read from the log, without notes."""
+        APPLY[type(record)](self, record)
         self.promise_timers.clear()
         self.timers.clear()
         self.touched_roots.clear()
@@ -175,7 +171,8 @@ class ShardState:
         if self.tracks_changes:
             self.changes.promises.append(promise.id)
         self.index_promise(promise)
-        self.largest_serial = max(self.largest_serial, promise.serial)
+        if promise.serial > self.largest_serial:
+            self.largest_serial = promise.serial
         self.pending_count += 1
         self.promise_timers.append(promise)
         if seed is None:
@@ -543,7 +540,7 @@ class ShardState:
             self.outbox.pop(record.target, None)
 
 
-_APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
+APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.PromiseCreated: ShardState.promise_created,
     r.PromiseCompleted: ShardState.promise_completed,
     r.PromisesDeleted: deletion.promises_deleted,
