@@ -22,7 +22,6 @@ import structlog
 import trio
 from quart import Response as QuartResponse
 from quart import request as quart_request
-from quart.ctx import RequestContext
 from quart_trio import QuartTrio
 
 from troth.core.codes import Code
@@ -75,11 +74,11 @@ class Application(QuartTrio):
         self.config["RESPONSE_TIMEOUT"] = None
         self.config["BODY_TIMEOUT"] = None
 
-    async def dispatch_request(
-        self,
-        request_context: RequestContext | None = None,  # noqa: ARG002
-    ) -> QuartResponse:
-        """Quart's hook for finding and calling a view: ours is always the same."""
+    async def dispatch_request(self, *_context: object, **_named: object) -> QuartResponse:
+        """Quart's hook for finding and calling a view: ours is always the same.
+
+        What is handed over, and of which type, differs between Quart 0.22 and 0.23.
+        """
         exchange: _Exchange = cast(Scope, quart_request.scope)[_EXCHANGE_KEY]
         response = await self.dispatcher.answer(exchange.request)
         return exchange.quart_response(response)
