@@ -235,11 +235,12 @@ class Machine:
 
     def promise(self, promise_id: str, now_ms: int) -> Promise | None:
         """The promise as it is now, timed out if it is time; None if there is none."""
-        if promise_id in self.state.executions:
+        state = self.state
+        if promise_id in state.executions:
             settle_execution(self, promise_id, now_ms)
-        promise = self.state.promises.get(promise_id)
+        promise = state.promises.get(promise_id)
         if promise is None:
-            return self.state.find_promise(promise_id)  # a completed one, which has left memory
+            return state.find_cold_promise(promise_id)  # a completed one, which has left memory
         if promise.timeout <= now_ms and promise.state is PENDING:
             self.settle_tasks(promise_id, promise.timeout - 1)
             self.emit(
@@ -252,7 +253,7 @@ class Machine:
                     now_ms,
                 )
             )
-            return self.state.promises[promise_id]
+            return state.promises[promise_id]
         return promise
 
     def settle_tasks(self, root_id: str, until_ms: int) -> None:

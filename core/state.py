@@ -136,8 +136,12 @@ class ShardState:
     def find_promise(self, promise_id: str) -> Promise | None:
         """The promise, wherever it is; None if there is none."""
         promise = self.promises.get(promise_id)
-        if promise is not None or promise_id in self.hidden_promises:
-            return promise
+        return self.find_cold_promise(promise_id) if promise is None else promise
+
+    def find_cold_promise(self, promise_id: str) -> Promise | None:
+        """The promise that is not in memory; None if there is none."""
+        if promise_id in self.hidden_promises:
+            return None
         return self.cold.promise(promise_id)
 
     def find_task(self, task_id: str) -> Task | None:

@@ -192,11 +192,17 @@ class Lane:
                 continue
             connection = connections.get(number)
             if connection is not None:
-                self._contain(connection, mask)
+                try:
+                    connection.on_event(mask)
+                except Exception:
+                    self._give_up(connection)
         for _ in range(_ROUNDS_LIMIT_COUNT):
             again, self._again = self._again, []
             for connection in again:
-                self._contain(connection, 0)
+                try:
+                    connection.work()
+                except Exception:
+                    self._give_up(connection)
             if again or self._has_submitted:
                 # What streams have written is reported to the shards too.
                 self._has_submitted = False
@@ -205,13 +211,11 @@ class Lane:
                 break
         self._in_pass = False
 
-    def _contain(self, connection: LaneConnection, mask: int) -> None:
-        try:
-            connection.on_event(mask)
-        except Exception:
-            self._failed_count += 1
-            _log.exception("a connection failed", peer=connection.peer)
-            connection.close()
+    def _give_up(self, connection: LaneConnection) -> None:
+        """End one connection because of a defect, and no other."""
+        self._failed_count += 1
+        _log.exception("a connection failed", peer=connection.peer)
+        connection.close()
 
     async def _check(self) -> None:
         """Look at the time now and then: coarse, but cheap with many connections."""
@@ -256,18 +260,19 @@ class Lane:
     def again(self, connection: LaneConnection) -> None:
         """Have a connection work again, in this pass or in the next."""
         self._again.append(connection)
-        self._ring()
+        if not self._in_pass:
+            self._ring()
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """Hand a command to the shards, for this pass or the next. Raises ShardsError."""
         self._shards.submit(command, held, asker)
         self._has_submitted = True
-        self._ring()
+        if not self._in_pass:
+            self._ring()
 
     def _ring(self) -> None:
         """See to it that there will be a pass."""
-        if not self._in_pass:
-            os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._bell, 1)
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Complete the reply to a claim. Raises StorageFailed."""

@@ -311,8 +311,9 @@ class Shards:
         The reply is to be completed by `with_leaf`. Raises Overloaded, Stopping or StorageFailed;
         then the asker is not called.
         """
-        self._refuse_unless_open()
-        index = self.shard_of(home_of(command))
+        if self._stopping or self.committer.failure is not None:
+            self._refuse_unless_open()
+        index = shard_of(home_of(command), self._count)
         shard = self._shards[index]
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
