@@ -91,7 +91,12 @@ def shard_key(shard: int) -> bytes:
 
 
 def id_key(shard: int, identifier: str) -> bytes:
-    """The key of an entity.
+    """The key of an entity."""
+    return shard.to_bytes(2, "big") + id_text(identifier)
+
+
+def id_text(identifier: str) -> bytes:
+    """What a key says of an id, after the shard.
 
     Ids too long for a key keep their beginning, so that ranges by prefix work, and end in a hash.
     """
@@ -99,7 +104,12 @@ def id_key(shard: int, identifier: str) -> bytes:
     if len(text) > _ID_BYTES_MAX:
         digest = hashlib.blake2b(text, digest_size=32).digest()
         text = text[:_ID_HEAD_BYTES] + b"\xff" + digest
-    return shard.to_bytes(2, "big") + text
+    return text
+
+
+def text_of_key(key: bytes) -> bytes:
+    """What an entity's key says of its id; see `id_text`."""
+    return key[2:]
 
 
 def prefix_range(shard: int, prefix: str) -> tuple[bytes, bytes]:
