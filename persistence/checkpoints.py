@@ -249,7 +249,7 @@ class Checkpoints:
 
         def show(table: str, keys: list[bytes]) -> None:
             if table in COLD_TABLES:
-                add_ids(map(rows.text_of_key, keys))
+                add_ids(map(rows.id_head, keys))
 
         def rest() -> None:
             snapshot.release_pages()
@@ -308,7 +308,7 @@ def _promise_writes(
         if promise.state is PENDING:
             yield rows.LIVE_PROMISES, key, rows.encode(rows.LIVE_PROMISES, key, promise)
             continue
-        add_id(rows.text_of_key(key))
+        add_id(rows.id_head(key))
         yield rows.LIVE_PROMISES, key, None
         yield rows.PROMISES, key, rows.encode(rows.PROMISES, key, promise)
         identifier = name.encode()
@@ -323,7 +323,7 @@ def _task_writes(shard: int, capture: Capture, add_id: Callable[[bytes], None]) 
         if task is None:
             continue
         if task.is_final:
-            add_id(rows.text_of_key(key))
+            add_id(rows.id_head(key))
             yield rows.LIVE_TASKS, key, None
             yield _write(rows.TASKS, key, task)
         else:

@@ -81,7 +81,7 @@ class ShardColdStore:
 
     def promise(self, promise_id: str) -> Promise | None:
         """See ColdStore."""
-        if not self._ids.filter.may_hold(rows.id_text(promise_id)):
+        if not self._ids.filter.may_hold(promise_id):
             return None
         return self._read_promise(promise_id)
 
@@ -93,7 +93,7 @@ class ShardColdStore:
 
     def task(self, task_id: str) -> Task | None:
         """See ColdStore."""
-        if not self._ids.filter.may_hold(rows.id_text(task_id)):
+        if not self._ids.filter.may_hold(task_id):
             return None
         self._reader.note_reads(1)
         key = rows.id_key(self._shard, task_id)

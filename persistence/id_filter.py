@@ -18,96 +18,102 @@ from typing import Final, final
 
 import xxhash
 
-BYTES_PER_ID: Final = 2
+from .rows import ID_HEAD_BYTES
+
+BITS_PER_ID: Final = 16
 PROBES_COUNT: Final = 6
 """A full layer has three bits in ten set, and says yes wrongly to one id in a thousand."""
 
 ROOM_MIN_COUNT: Final = 1 << 19
-"""Ids that a filter has room for at first. Each new layer doubles all room, so ten layers hold 256
-times as many; only beyond that may one id in a hundred be a wrong yes."""
+"""Ids that a filter has room for at first, 1 MiB. Each new layer doubles all room, so eight layers
+hold 128 times as many; with all of them full, eight ids in a thousand are a wrong yes."""
 
 STALE_FACTOR: Final = 3
 """A filter with more ids than so many times those that are stored is to be made anew."""
 
-_BIT_SHIFT: Final = 61
+_PROBES: Final = range(PROBES_COUNT)
+_OTHERS: Final = range(1, PROBES_COUNT)
 _STEP_SHIFT: Final = 33
 _hash = xxhash.xxh3_64_intdigest
 
 Layer = tuple[bytearray | bytes, int]
-"""Bits and their length in bytes. An id uses one bit of each byte that it looks at: the uppermost
-three bits of its hash say which, the others which bytes."""
+"""Bits, and how many there are."""
 
 
 @final
 class IdFilter:
     """A set of ids that may say yes wrongly. One thread adds at a time; any may ask meanwhile.
 
-    It takes BYTES_PER_ID for each id it has room for, and has room for at most twice as many as
-    were added, or for `room_count`.
+    It takes BITS_PER_ID for each id it has room for: `room_count`, or at most twice as many as were
+    added. Ids are told apart by their first ID_HEAD_BYTES: as much as is in the key of every id.
     """
 
     __slots__ = ("_free_count", "_room_count", "ids_count", "layers")
 
-    def __init__(self, room_count: int = ROOM_MIN_COUNT) -> None:
-        self.layers: tuple[Layer, ...] = ()
+    def __init__(self, room_count: int) -> None:
+        self.layers: tuple[Layer, ...] = ()  # the newest first
         self.ids_count = 0
-        self._room_count = 0
+        self._room_count = room_count  # of all layers, the first of which is made when needed
         self._free_count = 0
-        self._add_layer(room_count)
 
-    def _add_layer(self, room_count: int) -> None:
-        size_bytes = room_count * BYTES_PER_ID
-        self.layers = ((bytearray(size_bytes), size_bytes), *self.layers)
-        self._room_count += room_count
-        self._free_count = room_count
-
-    def may_hold(self, text: bytes) -> bool:
-        """Whether an id was added, or only seems so; False is always true. See `rows.id_text`."""
-        found = _hash(text)
-        for bits, size_bytes in self.layers:
-            if bits[found % size_bytes] >> (found >> _BIT_SHIFT) & 1 and _has_others(
-                bits, size_bytes, found
-            ):
+    def may_hold(self, identifier: str) -> bool:
+        """Whether an id was added, or only seems so; False is always true."""
+        layers = self.layers
+        if not layers:
+            return False
+        found = _hash(identifier.encode()[:ID_HEAD_BYTES])
+        for bits, bits_count in layers:
+            place = found % bits_count
+            if bits[place >> 3] >> (place & 7) & 1 and _has_others(bits, bits_count, place, found):
                 return True
         return False
 
-    def add(self, text: bytes) -> None:
-        """Add an id. One that the filter says yes to already takes no room."""
-        if self.may_hold(text):
-            return
+    def add(self, head: bytes) -> None:
+        """Add an id by its beginning (`rows.id_head`); a second time in a layer takes no room."""
         if self._free_count == 0:
-            self._add_layer(self._room_count)
-        self._free_count -= 1
-        self.ids_count += 1
-        bits, size_bytes = self.layers[0]
+            self._add_layer()
+        found = _hash(head)
+        bits, bits_count = self.layers[0]
         assert isinstance(bits, bytearray), "what holds everything is never added to"
-        place = _hash(text)
-        bit = 1 << (place >> _BIT_SHIFT)
-        step = place >> _STEP_SHIFT | 1
-        for _ in range(PROBES_COUNT):
-            bits[place % size_bytes] |= bit
-            place += step
+        place = found % bits_count
+        step = found >> _STEP_SHIFT | 1
+        is_new = False
+        for _ in _PROBES:
+            before = bits[place >> 3]
+            after = before | 1 << (place & 7)
+            if after != before:
+                bits[place >> 3] = after
+                is_new = True
+            place = (place + step) % bits_count
+        self._free_count -= is_new
+        self.ids_count += is_new
+
+    def _add_layer(self) -> None:
+        self._free_count = self._room_count
+        if self.layers:
+            self._room_count *= 2
+        size_bytes = self._free_count * BITS_PER_ID // 8
+        self.layers = ((bytearray(size_bytes), size_bytes * 8), *self.layers)
 
     @property
     def size_bytes(self) -> int:
         """What the bits take in memory."""
-        return sum(size_bytes for _, size_bytes in self.layers)
+        return sum(len(bits) for bits, _ in self.layers)
 
     @classmethod
     def of_everything(cls) -> "IdFilter":
         """A filter that says yes to every id."""
         made = cls(0)
-        made.layers = ((b"\xff", 1),)
+        made.layers = ((b"\xff", 8),)
         return made
 
 
-def _has_others(bits: bytearray | bytes, size_bytes: int, found: int) -> bool:
-    """Whether all bits of a hash but the first, which was looked at, are set."""
-    shift = found >> _BIT_SHIFT
+def _has_others(bits: bytearray | bytes, bits_count: int, place: int, found: int) -> bool:
+    """Whether all bits of a hash but the first, at `place`, are set."""
     step = found >> _STEP_SHIFT | 1
-    for _ in range(PROBES_COUNT - 1):
-        found += step
-        if not bits[found % size_bytes] >> shift & 1:
+    for _ in _OTHERS:
+        place = (place + step) % bits_count
+        if not bits[place >> 3] >> (place & 7) & 1:
             return False
     return True
 
@@ -122,7 +128,7 @@ class StoredIds:
     """
 
     def __init__(self, *, is_empty: bool) -> None:
-        self.filter = IdFilter() if is_empty else IdFilter.of_everything()
+        self.filter = IdFilter(ROOM_MIN_COUNT) if is_empty else IdFilter.of_everything()
         self.is_complete = is_empty
         self._filling: IdFilter | None = None
         self._lock = threading.Lock()
@@ -134,11 +140,13 @@ class StoredIds:
         If the commit fails they may stay.
         """
         with self._lock:
-            filters = [self.filter] if self._filling is None else [self.filter, self._filling]
+            filters = [self.filter] if self.is_complete else []
+            if self._filling is not None:
+                filters.append(self._filling)
 
-            def add(text: bytes) -> None:
+            def add(head: bytes) -> None:
                 for one in filters:
-                    one.add(text)
+                    one.add(head)
 
             yield add
 
@@ -155,10 +163,10 @@ class StoredIds:
             # A quarter more, so that what comes next needs no layer of its own.
             made = self._filling = IdFilter(max(ROOM_MIN_COUNT, stored_count * 5 // 4))
 
-        def add(texts: Iterable[bytes]) -> None:
+        def add(heads: Iterable[bytes]) -> None:
             with self._lock:
-                for text in texts:
-                    made.add(text)
+                for head in heads:
+                    made.add(head)
 
         try:
             yield add

@@ -73,7 +73,10 @@ FUNCTION_TABLES: Final = (ENTRIES, EXECUTIONS, USAGE)
 _CHECKSUM_OF_NAME: Final = {table: google_crc32c.value(table.encode() + b"\0") for table in TABLES}
 
 _ID_BYTES_MAX: Final = 480
-_ID_HEAD_BYTES: Final = 440
+
+ID_HEAD_BYTES: Final = 440
+"""So much of an id is in its key as it is, whatever its length."""
+
 _SERIAL_END: Final = 2**64 - 1
 _STATE_BYTE: Final = {
     PromiseState.RESOLVED: b"\x01",
@@ -91,30 +94,25 @@ def shard_key(shard: int) -> bytes:
 
 
 def id_key(shard: int, identifier: str) -> bytes:
-    """The key of an entity."""
-    return shard.to_bytes(2, "big") + id_text(identifier)
-
-
-def id_text(identifier: str) -> bytes:
-    """What a key says of an id, after the shard.
+    """The key of an entity.
 
     Ids too long for a key keep their beginning, so that ranges by prefix work, and end in a hash.
     """
     text = identifier.encode()
     if len(text) > _ID_BYTES_MAX:
         digest = hashlib.blake2b(text, digest_size=32).digest()
-        text = text[:_ID_HEAD_BYTES] + b"\xff" + digest
-    return text
+        text = text[:ID_HEAD_BYTES] + b"\xff" + digest
+    return shard.to_bytes(2, "big") + text
 
 
-def text_of_key(key: bytes) -> bytes:
-    """What an entity's key says of its id; see `id_text`."""
-    return key[2:]
+def id_head(key: bytes) -> bytes:
+    """The beginning of the id in an entity's key: as much as keys of all ids have."""
+    return key[2 : 2 + ID_HEAD_BYTES]
 
 
 def prefix_range(shard: int, prefix: str) -> tuple[bytes, bytes]:
     """The range of keys of ids that begin so; it may hold a few others."""
-    start = shard_key(shard) + prefix.encode()[:_ID_HEAD_BYTES]
+    start = shard_key(shard) + prefix.encode()[:ID_HEAD_BYTES]
     return start, after(start)
 
 
