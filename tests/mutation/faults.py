@@ -177,12 +177,19 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "core/test_retention.py",
     ),
     fault(
-        "evicted ids are not added to the filter of what is stored",
+        "evicted promises are not added to the filter of what is stored",
         "persistence/checkpoints.py",
         "        add_id(rows.id_head(key))\n        yield rows.LIVE_PROMISES",
         "        yield rows.LIVE_PROMISES",
         "persistence/test_stored_ids.py",
         is_quick=True,
+    ),
+    fault(
+        "finished tasks are not added to the filter of what is stored",
+        "persistence/checkpoints.py",
+        "            add_id(rows.id_head(key))\n            yield rows.LIVE_TASKS",
+        "            yield rows.LIVE_TASKS",
+        "persistence/test_stored_ids.py",
     ),
     fault(
         "what is written while the filter is filled is not in it",

@@ -1,4 +1,4 @@
-"""Which ids a running server looks for in its store: none that are new, all that have left memory."""
+"""Which ids a running server looks for in its store: no new ones, and all that left memory."""
 
 import pytest
 import trio
