@@ -24,8 +24,8 @@ BITS_PER_ID: Final = 16
 PROBES_COUNT: Final = 6
 """A full layer has three bits in ten set, and says yes wrongly to one id in a thousand."""
 
-ROOM_MIN_COUNT: Final = 1 << 19
-"""Ids that a filter has room for at first, 1 MiB. Each new layer doubles all room, so eight layers
+ROOM_MIN_COUNT: Final = 1 << 20
+"""Ids that a filter has room for at first, 2 MiB. Each new layer doubles all room, so eight layers
 hold 128 times as many; with all of them full, eight ids in a thousand are a wrong yes."""
 
 STALE_FACTOR: Final = 3

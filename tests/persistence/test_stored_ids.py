@@ -95,7 +95,7 @@ def test_what_is_surely_not_stored_is_not_looked_for() -> None:
     assert finds(checkpoints, LONG + "b") == LOOKED_FOR, "its beginning is that of a stored one"
     statistics = checkpoints.statistics()
     assert statistics.filter_ids_count == 4
-    assert statistics.filter_bytes == 1 << 20
+    assert statistics.filter_bytes == 2 << 20
 
 
 def test_an_id_is_known_before_its_row_can_be_read() -> None:
