@@ -17,11 +17,15 @@ from troth.core.model import PENDING
 from . import digests, rows
 from .cold import ColdReader
 from .errors import CheckpointDamaged
+from .id_filter import StoredIds
 from .rows import RowDecoder
 from .store import Snapshot, Store, Write
 
 SMALL_BYTES: Final = 64 << 20
 """Up to this size a store is verified before the server starts, beyond it while it runs."""
+
+COLD_TABLES: Final = (rows.PROMISES, rows.TASKS)
+"""The tables of what has left memory."""
 
 _FORMAT_KEY = b"format"
 _DATA_ID_KEY = b"data id"
@@ -30,13 +34,16 @@ _DATA_ID_KEY = b"data id"
 @dataclass(frozen=True, slots=True)
 class CheckpointStatistics:
     """What checkpoints have done since the start; `verified_count` rows were compared with their
-    digests."""
+    digests. The filter is that of the stored ids (`id_filter.py`), with what it takes in memory."""
 
     checkpoints_count: int
     rows_count: int
     position: int
     size_bytes: int
     verified_count: int
+    filter_is_complete: bool
+    filter_ids_count: int
+    filter_bytes: int
 
 
 @final
@@ -58,7 +65,8 @@ class Checkpoints:
         self._is_new = self._check(snapshot, data_id)
         self._data_id = data_id
         self._headers = self._read_headers(snapshot)
-        self.reader = ColdReader(snapshot, shard_count)
+        self._ids = StoredIds(is_empty=_is_empty(snapshot))
+        self.reader = ColdReader(snapshot, self._ids, shard_count)
 
     def _check(self, snapshot: Snapshot, data_id: bytes) -> bool:
         """Check whose store this is; whether it is new."""
@@ -127,14 +135,17 @@ class Checkpoints:
 
     def write(self, captures: Sequence[Capture]) -> None:
         """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailure."""
-        self._store.commit(self._writes(captures))
+        with self._ids.committing() as add_id:
+            self._store.commit(self._writes(captures, add_id))
         # In one assignment: the event loop reads them for statistics while this runs in a thread.
         self._headers = self._headers | {one.header.shard: one.header for one in captures}
         self._rows_count += sum(capture.rows_count for capture in captures)
         self._is_new = False
         self._checkpoints_count += 1
 
-    def _writes(self, captures: Sequence[Capture]) -> Iterator[Write]:
+    def _writes(
+        self, captures: Sequence[Capture], add_id: Callable[[bytes], None]
+    ) -> Iterator[Write]:
         version = self._format_version
         if any(capture.has_functions for capture in captures) or self._has_functions():
             version = rows.FUNCTIONS_FORMAT_VERSION
@@ -145,8 +156,8 @@ class Checkpoints:
         for capture in captures:
             shard = capture.header.shard
             yield from self._deletions(shard, capture)
-            yield from _promise_writes(shard, capture)
-            yield from _task_writes(shard, capture)
+            yield from _promise_writes(shard, capture, add_id)
+            yield from _task_writes(shard, capture, add_id)
             yield from _plain_writes(rows.CALLBACKS, shard, capture.callbacks)
             yield from _plain_writes(rows.SCHEDULES, shard, capture.schedules)
             yield from _plain_writes(rows.LOCKS, shard, capture.locks)
@@ -207,17 +218,49 @@ class Checkpoints:
     def verify(self, pause: Callable[[], None] = lambda: None) -> int:
         """Read all that is stored and compare it with its digests; how many rows it has.
 
-        Blocks; any thread. `pause` is called now and then. Raises CheckpointDamaged.
+        From then on the filter of the stored ids is complete. Blocks; any thread, but nothing else
+        that makes a filter may run. `pause` is called now and then. Raises CheckpointDamaged.
         """
+        self._verified_count = self._read_through(rows.TABLES, pause)
+        return self._verified_count
+
+    @property
+    def filter_is_stale(self) -> bool:
+        """Whether the filter of the stored ids is mostly about ids that were deleted."""
+        return self._ids.is_stale(self._stored_count)
+
+    def renew_filter(self, pause: Callable[[], None]) -> int:
+        """Make the filter of the stored ids anew, without those that were deleted; as `verify`."""
+        return self._read_through(COLD_TABLES, pause)
+
+    @property
+    def _stored_count(self) -> int:
+        """How many promises and tasks are stored and not live."""
+        return sum(
+            header.promises_count
+            - header.live_promises_count
+            + header.tasks_count
+            - header.live_tasks_count
+            for header in self._headers.values()
+        )
+
+    def _read_through(self, tables: Sequence[str], pause: Callable[[], None]) -> int:
+        """Compare tables, those of what is cold among them, with their digests."""
+
+        def show(table: str, keys: list[bytes]) -> None:
+            if table in COLD_TABLES:
+                add_ids(map(rows.id_head, keys))
 
         def rest() -> None:
             snapshot.release_pages()
             pause()
 
-        with contextlib.closing(self._store.snapshot()) as snapshot:
-            count = digests.verify(snapshot, rows.TABLES, rest)
+        with (
+            self._ids.filling(self._stored_count) as add_ids,
+            contextlib.closing(self._store.snapshot()) as snapshot,
+        ):
+            count = digests.verify(snapshot, tables, rest, show)
             snapshot.release_pages()
-        self._verified_count = count
         return count
 
     def statistics(self) -> CheckpointStatistics:
@@ -228,6 +271,9 @@ class Checkpoints:
             self.position,
             self._store.size_bytes(),
             self._verified_count,
+            self._ids.is_complete,
+            self._ids.filter.ids_count,
+            self._ids.filter.size_bytes,
         )
 
     def close(self) -> None:
@@ -245,7 +291,16 @@ def _plain_writes(table: str, shard: int, entities: Mapping[str, object]) -> Ite
         yield _write(table, rows.id_key(shard, name), entities[name])
 
 
-def _promise_writes(shard: int, capture: Capture) -> Iterator[Write]:
+def _is_empty(snapshot: Snapshot) -> bool:
+    """Whether nothing cold is stored."""
+    return all(
+        next(snapshot.scan(table, b"", b"\xff" * 512), None) is None for table in COLD_TABLES
+    )
+
+
+def _promise_writes(
+    shard: int, capture: Capture, add_id: Callable[[bytes], None]
+) -> Iterator[Write]:
     for name, promise in sorted(capture.promises.items()):
         if promise is None:
             continue
@@ -253,6 +308,7 @@ def _promise_writes(shard: int, capture: Capture) -> Iterator[Write]:
         if promise.state is PENDING:
             yield rows.LIVE_PROMISES, key, rows.encode(rows.LIVE_PROMISES, key, promise)
             continue
+        add_id(rows.id_head(key))
         yield rows.LIVE_PROMISES, key, None
         yield rows.PROMISES, key, rows.encode(rows.PROMISES, key, promise)
         identifier = name.encode()
@@ -260,13 +316,14 @@ def _promise_writes(shard: int, capture: Capture) -> Iterator[Write]:
             yield table, index_key, identifier
 
 
-def _task_writes(shard: int, capture: Capture) -> Iterator[Write]:
+def _task_writes(shard: int, capture: Capture, add_id: Callable[[bytes], None]) -> Iterator[Write]:
     for name in sorted(capture.tasks):
         task = capture.tasks[name]
         key = rows.id_key(shard, name)
         if task is None:
             continue
         if task.is_final:
+            add_id(rows.id_head(key))
             yield rows.LIVE_TASKS, key, None
             yield _write(rows.TASKS, key, task)
         else:

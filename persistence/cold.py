@@ -2,7 +2,8 @@
 
 `ColdReader` holds the snapshot that all shards read; `renew` exchanges it after a checkpoint, in
 the same moment in which the shards drop from memory what it holds. A search uses the index that
-promises the fewest rows, looks at a bounded number of them, and says where to go on.
+promises the fewest rows, looks at a bounded number of them, and says where to go on. An id that is
+surely not stored (`id_filter.py`) is not looked for.
 """
 
 import heapq
@@ -19,6 +20,7 @@ from troth.core.retention_rules import Place as EndPlace
 
 from . import process_memory, rows
 from .errors import CheckpointDamaged
+from .id_filter import StoredIds
 from .rows import RowDecoder
 from .store import Snapshot
 
@@ -43,8 +45,9 @@ Place = tuple[int, bytes]
 class ColdReader:
     """The cold side of all shards of a process, for the thread that runs them."""
 
-    def __init__(self, snapshot: Snapshot, shard_count: int) -> None:
+    def __init__(self, snapshot: Snapshot, ids: StoredIds, shard_count: int) -> None:
         self.snapshot = snapshot
+        self.ids = ids
         self.decoder = RowDecoder()
         self._reads_count = 0
         self.shards = [ShardColdStore(self, shard) for shard in range(shard_count)]
@@ -73,10 +76,16 @@ class ShardColdStore:
 
     def __init__(self, reader: ColdReader, shard: int) -> None:
         self._reader = reader
+        self._ids = reader.ids
         self._shard = shard
 
     def promise(self, promise_id: str) -> Promise | None:
         """See ColdStore."""
+        if not self._ids.filter.may_hold(promise_id):
+            return None
+        return self._read_promise(promise_id)
+
+    def _read_promise(self, promise_id: str) -> Promise | None:
         self._reader.note_reads(1)
         key = rows.id_key(self._shard, promise_id)
         value = self._reader.snapshot.get(rows.PROMISES, key)
@@ -84,6 +93,8 @@ class ShardColdStore:
 
     def task(self, task_id: str) -> Task | None:
         """See ColdStore."""
+        if not self._ids.filter.may_hold(task_id):
+            return None
         self._reader.note_reads(1)
         key = rows.id_key(self._shard, task_id)
         value = self._reader.snapshot.get(rows.TASKS, key)
@@ -195,7 +206,7 @@ class ShardColdStore:
             if not query.admits(promise_id):
                 continue
             read_count += 1
-            promise = self.promise(promise_id)
+            promise = self._read_promise(promise_id)
             if promise is None:
                 raise CheckpointDamaged(rows.PROMISES, "an index names a row that is missing")
             read_bytes += promise.size

@@ -60,18 +60,29 @@ def read(snapshot: "Snapshot", table: str) -> Digest:
     return Digest(int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
 
 
-def verify(snapshot: "Snapshot", tables: Iterable[str], pause: Callable[[], None]) -> int:
+def verify(
+    snapshot: "Snapshot",
+    tables: Iterable[str],
+    pause: Callable[[], None],
+    show: Callable[[str, list[bytes]], None] = lambda *_: None,
+) -> int:
     """Read everything and compare; how many rows there are. Raises CheckpointDamaged.
 
-    `pause` is called after every SLICE_COUNT rows; what it raises ends the reading.
+    `pause` is called after every SLICE_COUNT rows; what it raises ends the reading. `show` gets all
+    keys of all tables, in such slices.
     """
     rows_count = 0
     for table in tables:
         found = Digest()
+        keys: list[bytes] = []
         for key, value in snapshot.scan(table, b"", b"\xff" * 512):
             found.add(key, value)
+            keys.append(key)
             if found.count % SLICE_COUNT == 0:
+                show(table, keys)
+                keys = []
                 pause()
+        show(table, keys)
         kept = read(snapshot, table)
         if found.count != kept.count:
             raise CheckpointDamaged(

@@ -73,7 +73,10 @@ FUNCTION_TABLES: Final = (ENTRIES, EXECUTIONS, USAGE)
 _CHECKSUM_OF_NAME: Final = {table: google_crc32c.value(table.encode() + b"\0") for table in TABLES}
 
 _ID_BYTES_MAX: Final = 480
-_ID_HEAD_BYTES: Final = 440
+
+ID_HEAD_BYTES: Final = 440
+"""So much of an id is in its key as it is, whatever its length."""
+
 _SERIAL_END: Final = 2**64 - 1
 _STATE_BYTE: Final = {
     PromiseState.RESOLVED: b"\x01",
@@ -98,13 +101,18 @@ def id_key(shard: int, identifier: str) -> bytes:
     text = identifier.encode()
     if len(text) > _ID_BYTES_MAX:
         digest = hashlib.blake2b(text, digest_size=32).digest()
-        text = text[:_ID_HEAD_BYTES] + b"\xff" + digest
+        text = text[:ID_HEAD_BYTES] + b"\xff" + digest
     return shard.to_bytes(2, "big") + text
+
+
+def id_head(key: bytes) -> bytes:
+    """The beginning of the id in an entity's key: as much as keys of all ids have."""
+    return key[2 : 2 + ID_HEAD_BYTES]
 
 
 def prefix_range(shard: int, prefix: str) -> tuple[bytes, bytes]:
     """The range of keys of ids that begin so; it may hold a few others."""
-    start = shard_key(shard) + prefix.encode()[:_ID_HEAD_BYTES]
+    start = shard_key(shard) + prefix.encode()[:ID_HEAD_BYTES]
     return start, after(start)
 
 

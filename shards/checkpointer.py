@@ -29,6 +29,9 @@ from .shard import Shard
 
 VERIFY_PAUSE_LIMIT_S: Final = 0.1
 
+VERIFIED: Final = "the checkpoints are as they were written"
+FILTER_RENEWED: Final = "the filter of the stored ids is made anew"
+
 log = structlog.get_logger("troth.checkpoints")
 
 
@@ -49,7 +52,19 @@ class CheckpointStore(Protocol):
         ...  # pragma: no cover
 
     def verify(self, pause: Callable[[], None]) -> int:
-        """Compare all that is stored with its digests. Raises CheckpointDamaged."""
+        """Compare all that is stored with its digests, and fill the filter of the stored ids.
+
+        Raises CheckpointDamaged.
+        """
+        ...  # pragma: no cover
+
+    @property
+    def filter_is_stale(self) -> bool:
+        """Whether that filter is mostly about ids that were deleted."""
+        ...  # pragma: no cover
+
+    def renew_filter(self, pause: Callable[[], None]) -> int:
+        """Make that filter anew. Raises CheckpointDamaged."""
         ...  # pragma: no cover
 
     @property
@@ -101,6 +116,7 @@ class Checkpointer:
         self._use_thread = use_thread
         self._limiter = trio.CapacityLimiter(1)
         self._running = trio.Lock()
+        self._is_reading = False
         self._checkpoints_count = 0
         self._evicted_count = 0
         self._duration_last_ms = 0
@@ -109,15 +125,23 @@ class Checkpointer:
     async def run(self) -> None:
         """Make checkpoints when they are due, until cancelled.
 
-        Meanwhile, once, a store too large to be verified at the start is. Raises CheckpointFailure
-        or CheckpointDamaged.
+        Meanwhile, once, a store too large to be verified at the start is, and the filter of its
+        ids is made anew when it has become stale. Raises CheckpointFailure or CheckpointDamaged.
         """
         async with trio.open_nursery() as nursery:
             if not self._store.is_small:
-                nursery.start_soon(self._verify)
-            await self._run()
+                self._start_reading(nursery, self._store.verify, VERIFIED)
+            await self._run(nursery)
 
-    async def _verify(self) -> None:
+    def _start_reading(
+        self, nursery: trio.Nursery, read: Callable[[Callable[[], None]], int], result: str
+    ) -> None:
+        """Begin one of the store's passes over its rows; one at a time."""
+        assert not self._is_reading, "one pass at a time"
+        self._is_reading = True
+        nursery.start_soon(self._read, read, result)
+
+    async def _read(self, read: Callable[[Callable[[], None]], int], result: str) -> None:
         started = time.monotonic()
         worked = started
 
@@ -128,19 +152,22 @@ class Checkpointer:
             trio.from_thread.run(trio.sleep, pause_s)
             worked = time.monotonic()
 
-        rows_count = await trio.to_thread.run_sync(self._store.verify, pause)
+        rows_count = await trio.to_thread.run_sync(read, pause)
+        self._is_reading = False
         log.info(
-            "the checkpoints are as they were written",
+            result,
             rows=rows_count,
             duration_ms=int((time.monotonic() - started) * 1000),
         )
 
-    async def _run(self) -> None:
+    async def _run(self, nursery: trio.Nursery) -> None:
         while True:
             with trio.move_on_after(self._interval_ms / 1000):
                 await self._committer.wait_bytes(self._log_bytes)
             if any(shard.machine.state.changes.count for shard in self._shards):
                 await self.checkpoint()
+                if self._store.filter_is_stale and not self._is_reading:
+                    self._start_reading(nursery, self._store.renew_filter, FILTER_RENEWED)
 
     async def checkpoint(self) -> None:
         """Make one checkpoint now. Raises CheckpointFailure."""

@@ -130,6 +130,7 @@ class System:
 
     def _load(self, store: MemoryStore) -> Checkpoints:
         checkpoints = Checkpoints(store, DATA_ID, self.shard_count)
+        checkpoints.verify()
         for machine in self.machines:
             state = machine.state
             state.cold = checkpoints.reader.shards[state.index]

@@ -176,6 +176,42 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "if row is None or not row.is_final:",
         "core/test_retention.py",
     ),
+    fault(
+        "evicted promises are not added to the filter of what is stored",
+        "persistence/checkpoints.py",
+        "        add_id(rows.id_head(key))\n        yield rows.LIVE_PROMISES",
+        "        yield rows.LIVE_PROMISES",
+        "persistence/test_stored_ids.py",
+        is_quick=True,
+    ),
+    fault(
+        "finished tasks are not added to the filter of what is stored",
+        "persistence/checkpoints.py",
+        "            add_id(rows.id_head(key))\n            yield rows.LIVE_TASKS",
+        "            yield rows.LIVE_TASKS",
+        "persistence/test_stored_ids.py",
+    ),
+    fault(
+        "what is written while the filter is filled is not in it",
+        "persistence/id_filter.py",
+        "filters.append(self._filling)",
+        "pass",
+        "persistence/test_stored_ids.py",
+    ),
+    fault(
+        "after a restart the filter is used before it is complete",
+        "persistence/id_filter.py",
+        "IdFilter(ROOM_MIN_COUNT) if is_empty else IdFilter.of_everything()",
+        "IdFilter(ROOM_MIN_COUNT)",
+        "shards/test_cold_reads.py",
+    ),
+    fault(
+        "a filter that has grown looks at its newest layer only",
+        "persistence/id_filter.py",
+        "for bits, bits_count in layers:",
+        "for bits, bits_count in layers[:1]:",
+        "persistence/test_id_filter.py",
+    ),
     # Shards
     fault(
         "answers do not wait for the disk",

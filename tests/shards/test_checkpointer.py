@@ -89,6 +89,13 @@ class Watched:
         return self._checkpoints.verify(pause)
 
     @property
+    def filter_is_stale(self) -> bool:
+        return self._checkpoints.filter_is_stale
+
+    def renew_filter(self, pause: Callable[[], None]) -> int:
+        return self._checkpoints.renew_filter(pause)
+
+    @property
     def position(self) -> int:
         return self._checkpoints.position
 

@@ -1,0 +1,182 @@
+"""Says of an id that it is surely not in the checkpoint store, without looking there.
+
+Nearly every create is of a new id, and would otherwise walk the store's tree only to find nothing:
+in the event loop, perhaps waiting for the disk. `IdFilter` is a Bloom filter: it may say yes to an
+id that was never added (less than one in a hundred), and never no to one that was. `StoredIds` is
+the filter of one process, over the completed promises and finished tasks in its store. Its rules:
+
+* An id is added before the commit that stores it, so before it can have left memory.
+* It is complete or says yes to everything. An empty store's is complete at once, that of any other
+  after a pass over the rows; what is committed during a pass is added by whoever commits it.
+* Ids are never taken out. When retention has deleted most of them, a pass makes a new filter.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, final
+
+import xxhash
+
+from .rows import ID_HEAD_BYTES
+
+BITS_PER_ID: Final = 16
+PROBES_COUNT: Final = 6
+"""A full layer has three bits in ten set, and says yes wrongly to one id in a thousand."""
+
+ROOM_MIN_COUNT: Final = 1 << 20
+"""Ids that a filter has room for at first, 2 MiB. Each new layer doubles all room, so eight layers
+hold 128 times as many; with all of them full, eight ids in a thousand are a wrong yes."""
+
+STALE_FACTOR: Final = 3
+"""A filter with more ids than so many times those that are stored is to be made anew."""
+
+_PROBES: Final = range(PROBES_COUNT)
+_OTHERS: Final = range(1, PROBES_COUNT)
+_STEP_SHIFT: Final = 33
+_hash = xxhash.xxh3_64_intdigest
+
+Layer = tuple[bytearray | bytes, int]
+"""Bits, and how many there are."""
+
+
+@final
+class IdFilter:
+    """A set of ids that may say yes wrongly. One thread adds at a time; any may ask meanwhile.
+
+    It takes BITS_PER_ID for each id it has room for: `room_count`, or at most twice as many as were
+    added. Ids are told apart by their first ID_HEAD_BYTES: as much as is in the key of every id.
+    """
+
+    __slots__ = ("_free_count", "_room_count", "ids_count", "layers")
+
+    def __init__(self, room_count: int) -> None:
+        self.layers: tuple[Layer, ...] = ()  # the newest first
+        self.ids_count = 0
+        self._room_count = room_count  # of all layers, the first of which is made when needed
+        self._free_count = 0
+
+    def may_hold(self, identifier: str) -> bool:
+        """Whether an id was added, or only seems so; False is always true."""
+        layers = self.layers
+        if not layers:
+            return False
+        found = _hash(identifier.encode()[:ID_HEAD_BYTES])
+        for bits, bits_count in layers:
+            place = found % bits_count
+            if bits[place >> 3] >> (place & 7) & 1 and _has_others(bits, bits_count, place, found):
+                return True
+        return False
+
+    def add(self, head: bytes) -> None:
+        """Add an id by its beginning (`rows.id_head`); a second time in a layer takes no room."""
+        if self._free_count == 0:
+            self._add_layer()
+        found = _hash(head)
+        bits, bits_count = self.layers[0]
+        assert isinstance(bits, bytearray), "what holds everything is never added to"
+        place = found % bits_count
+        step = found >> _STEP_SHIFT | 1
+        is_new = False
+        for _ in _PROBES:
+            before = bits[place >> 3]
+            after = before | 1 << (place & 7)
+            if after != before:
+                bits[place >> 3] = after
+                is_new = True
+            place = (place + step) % bits_count
+        self._free_count -= is_new
+        self.ids_count += is_new
+
+    def _add_layer(self) -> None:
+        self._free_count = self._room_count
+        if self.layers:
+            self._room_count *= 2
+        size_bytes = self._free_count * BITS_PER_ID // 8
+        self.layers = ((bytearray(size_bytes), size_bytes * 8), *self.layers)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the bits take in memory."""
+        return sum(len(bits) for bits, _ in self.layers)
+
+    @classmethod
+    def of_everything(cls) -> "IdFilter":
+        """A filter that says yes to every id."""
+        made = cls(0)
+        made.layers = ((b"\xff", 8),)
+        return made
+
+
+def _has_others(bits: bytearray | bytes, bits_count: int, place: int, found: int) -> bool:
+    """Whether all bits of a hash but the first, at `place`, are set."""
+    step = found >> _STEP_SHIFT | 1
+    for _ in _OTHERS:
+        place = (place + step) % bits_count
+        if not bits[place >> 3] >> (place & 7) & 1:
+            return False
+    return True
+
+
+@final
+class StoredIds:
+    """The filter of the ids in one store; see the rules above.
+
+    Threads: lookups read `filter` without a lock, at any time. One lock is held by whoever commits,
+    and shortly by a pass when it begins, adds and ends; so a commit is either in what a pass reads
+    or adds to what it makes.
+    """
+
+    def __init__(self, *, is_empty: bool) -> None:
+        self.filter = IdFilter(ROOM_MIN_COUNT) if is_empty else IdFilter.of_everything()
+        self.is_complete = is_empty
+        self._filling: IdFilter | None = None
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def committing(self) -> Iterator[Callable[[bytes], None]]:
+        """Add the ids that the commit in this block stores, by what it is given.
+
+        If the commit fails they may stay.
+        """
+        with self._lock:
+            filters = [self.filter] if self.is_complete else []
+            if self._filling is not None:
+                filters.append(self._filling)
+
+            def add(head: bytes) -> None:
+                for one in filters:
+                    one.add(head)
+
+            yield add
+
+    @contextlib.contextmanager
+    def filling(self, stored_count: int) -> Iterator[Callable[[Iterable[bytes]], None]]:
+        """Make a new filter in this block, which adds all stored ids by what it is given.
+
+        It reads them from a snapshot that it opens itself: what was committed before is in there,
+        what is committed after is added to both filters. There should be about `stored_count`. If
+        the block raises, the filter of before stays.
+        """
+        with self._lock:
+            assert self._filling is None, "one pass at a time"
+            # A quarter more, so that what comes next needs no layer of its own.
+            made = self._filling = IdFilter(max(ROOM_MIN_COUNT, stored_count * 5 // 4))
+
+        def add(heads: Iterable[bytes]) -> None:
+            with self._lock:
+                for head in heads:
+                    made.add(head)
+
+        try:
+            yield add
+            with self._lock:
+                self.filter = made
+                self.is_complete = True
+                self._filling = None
+        finally:
+            self._filling = None
+
+    def is_stale(self, stored_count: int) -> bool:
+        """Whether most ids in the filter are no longer among the `stored_count` of the store."""
+        return self.filter.ids_count > STALE_FACTOR * stored_count + ROOM_MIN_COUNT
