@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar, cast, final
+from typing import TypeVar, cast, final
 
-import structlog
 import trio
 
-from troth.core import checkpointing, records, task_ids
+from troth.core import task_ids
 from troth.core.catalog import Entry
 from troth.core.commands import (
     ClaimTask,
@@ -29,7 +28,6 @@ from troth.core.commands import (
     SearchSchedules,
 )
 from troth.core.executions import Execution, Usage, added
-from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
 from troth.core.machine import Machine, Options
 from troth.core.model import (
@@ -43,11 +41,10 @@ from troth.core.model import (
 )
 from troth.core.patterns import Pattern
 from troth.core.replies import Reply, TaskMessage
-from troth.persistence.checkpoints import Checkpoints
-from troth.persistence.errors import CheckpointDamaged, UnknownRecord
+from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.log import LogRecord
 
-from . import gather
+from . import gather, replay
 from .checkpointer import Checkpointer
 from .clock import Clock
 from .committer import BatchWriter, Committer, CommitterStatistics
@@ -57,14 +54,6 @@ from .held import HeldMessages
 from .shard import Shard, ShardStatistics, Waiter
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
-
-PROGRESS_S: Final = 2.0
-"""Every so often a replay that takes long says how far it is."""
-
-_REPLAY_SLICE_COUNT: Final = 1_000
-"""How many records are replayed between two pauses; it takes some milliseconds."""
-
-log = structlog.get_logger("troth.shards")
 
 EntryKind = TypeVar("EntryKind", bound=Entry)
 
@@ -139,7 +128,7 @@ class Shards:
         started = time.monotonic()
         checkpoints = storage.checkpoints
         if checkpoints is not None:
-            self._load(checkpoints, pause)
+            replay.load(self._shards, checkpoints, pause)
         count = self.replay(storage.records(), pause)
         self.committer.begin(storage.next_sequence)
         duration_ms = int((time.monotonic() - started) * 1000)
@@ -151,41 +140,9 @@ class Shards:
         pause: Callable[[], None] = lambda: None,
     ) -> int:
         """Bring the state up from records; how many there were. Raises UnknownRecord."""
-        count = 0
-        said = started = time.monotonic()
-        states = [shard.machine.state for shard in self._shards]
-        for number, (sequence, entry) in enumerate(recovered):
-            if number % _REPLAY_SLICE_COUNT == 0:
-                pause()
-                now = time.monotonic()
-                if now - said >= PROGRESS_S:
-                    said = now
-                    log.info("reading the log", records=number, seconds=round(now - started, 1))
-            if entry.shard_sequence <= self._shards[entry.shard].sequence:
-                continue  # the checkpoint covers it
-            try:
-                record = records.decode(entry.body)
-            except UNREADABLE_JSON as error:
-                raise UnknownRecord(sequence, str(error)) from error
-            states[entry.shard].replay(record)
-            self._shards[entry.shard].sequence = entry.shard_sequence
-            count += 1
-        self._serial = max(state.largest_serial for state in states)
+        count = replay.replay(self._shards, recovered, pause)
+        self._serial = max(shard.machine.state.largest_serial for shard in self._shards)
         return count
-
-    def _load(self, checkpoints: Checkpoints, pause: Callable[[], None]) -> None:
-        """Bring the state to the checkpoint, from where the log goes on."""
-        if checkpoints.is_small:
-            checkpoints.verify(pause)
-        for shard in self._shards:
-            pause()
-            state = shard.machine.state
-            state.cold = checkpoints.reader.shards[shard.index]
-            state.tracks_changes = True
-            loaded = checkpoints.load(shard.index)
-            if loaded is not None:
-                checkpointing.load(state, loaded)
-                shard.sequence = loaded.header.sequence
 
     def make_checkpointer(
         self, storage: Storage, *, interval_ms: int, log_bytes: int

@@ -219,7 +219,7 @@ async def test_what_was_appended_is_written_when_running_ends() -> None:
 
 
 async def test_a_replay_that_takes_long_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("troth.shards.shards.PROGRESS_S", 0.0)
+    monkeypatch.setattr("troth.shards.replay.PROGRESS_S", 0.0)
     shards = make_shards(1, Outgoing())
     body = records.encode(records.TasksRenewed("nobody", 0))
     entries = ((number, LogRecord(0, number, body)) for number in range(1, 2_002))

@@ -1,0 +1,72 @@
+"""Bringing the shards' state up at the start: from the checkpoint, then from the log behind it."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import structlog
+
+from troth.core import checkpointing, records
+from troth.core.json_errors import UNREADABLE_JSON
+from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.errors import UnknownRecord
+from troth.persistence.log import LogRecord
+
+from .shard import Shard
+
+PROGRESS_S: Final = 2.0
+"""Every so often a replay that takes long says how far it is."""
+
+_SLICE_COUNT: Final = 1_000
+"""How many records are replayed between two pauses; it takes some milliseconds."""
+
+log = structlog.get_logger("troth.shards")
+
+
+def load(shards: Sequence[Shard], checkpoints: Checkpoints, pause: Callable[[], None]) -> None:
+    """Bring the state to the checkpoint, from where the log goes on.
+
+    `pause` is called now and then. Raises CheckpointDamaged.
+    """
+    if checkpoints.is_small:
+        checkpoints.verify(pause)
+    for shard in shards:
+        pause()
+        state = shard.machine.state
+        state.cold = checkpoints.reader.shards[shard.index]
+        state.tracks_changes = True
+        loaded = checkpoints.load(shard.index)
+        if loaded is not None:
+            checkpointing.load(state, loaded)
+            shard.sequence = loaded.header.sequence
+
+
+def replay(
+    shards: Sequence[Shard],
+    recovered: Iterable[tuple[int, LogRecord]],
+    pause: Callable[[], None],
+) -> int:
+    """Apply the records that the checkpoint does not cover; how many there were.
+
+    `pause` is called now and then. Raises UnknownRecord.
+    """
+    count = 0
+    said = started = time.monotonic()
+    states = [shard.machine.state for shard in shards]
+    for number, (sequence, entry) in enumerate(recovered):
+        if number % _SLICE_COUNT == 0:
+            pause()
+            now = time.monotonic()
+            if now - said >= PROGRESS_S:
+                said = now
+                log.info("reading the log", records=number, seconds=round(now - started, 1))
+        if entry.shard_sequence <= shards[entry.shard].sequence:
+            continue  # the checkpoint covers it
+        try:
+            record = records.decode(entry.body)
+        except UNREADABLE_JSON as error:
+            raise UnknownRecord(sequence, str(error)) from error
+        states[entry.shard].replay(record)
+        shards[entry.shard].sequence = entry.shard_sequence
+        count += 1
+    return count
