@@ -112,13 +112,8 @@ async def serving(handler: Handler) -> AsyncIterator[Server]:
         nursery.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def sending(timeout_ms: int = 5_000) -> AsyncIterator[PushSender]:
-    sender = PushSender(timeout_ms=timeout_ms)
-    try:
-        yield sender
-    finally:
-        await sender.aclose()
+def sending(timeout_ms: int = 5_000) -> PushSender:
+    return PushSender(timeout_ms=timeout_ms)
 
 
 async def test_one_post_with_body_and_headers() -> None:
