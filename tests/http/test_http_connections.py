@@ -36,7 +36,7 @@ class Host:
         self._changed = trio.Event()
 
     async def serve(self, is_silent: bool, stream: trio.SocketStream) -> None:
-        """Answer all that comes, or only read it."""
+        """Answer requests, which have no bodies here; or only read them."""
         self._count(+1)
         try:
             while await stream.receive_some():
@@ -192,7 +192,7 @@ async def test_calls_of_functions_close_their_connections_when_they_end() -> Non
 async def test_pushes_close_their_connections_when_they_end() -> None:
     async with hosting() as host:
         async with PushSender(timeout_ms=10_000) as sender:
-            await sender.send(PushAddress(f"http://127.0.0.1:{host.port}/", ()), b"{}", {})
+            await sender.send(PushAddress(f"http://127.0.0.1:{host.port}/", ()), b"", {})
             await host.wait_until_open(1)
         await host.wait_until_open(0)
     gc.collect()
