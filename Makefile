@@ -7,8 +7,11 @@ SEED ?= 0
 RUNS ?= 20
 STEPS ?= 300
 MINUTES ?= 1
+# Processes that run tests: one more than the cores most machines have to give, since many tests wait.
+WORKERS ?= 3
 
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q
 SERVE_READY := .venv/.ready-to-serve
 DEVELOP_READY := .venv/.ready-to-develop
 
@@ -22,8 +25,13 @@ help: ## List these targets
 serve: $(SERVE_READY) ## Start the server
 	@exec $(BIN)/python -m troth serve $(ARGS)
 
+# Status 5 says that none was chosen; that is wrong only if it is so both times.
 test: $(DEVELOP_READY) ## Run all tests
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@echo '-- tests, $(WORKERS) at a time'; side_by_side=0; alone=0; \
+	  $(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone' $(ARGS) || side_by_side=$$?; \
+	  echo '-- tests that measure time, one after the other'; \
+	  $(PYTEST) -m alone $(ARGS) || alone=$$?; \
+	  case $$side_by_side,$$alone in 0,0 | 0,5 | 5,0) ;; 0,*) exit $$alone ;; *) exit $$side_by_side ;; esac
 
 lint: $(DEVELOP_READY) ## Check style and formatting
 	@$(BIN)/ruff check --quiet $(ARGS)
@@ -40,7 +48,7 @@ types: $(DEVELOP_READY) ## Check types
 COVERED_BY := $(addprefix tests/,core shards persistence simulation model catalogue fuzz)
 
 cover: $(DEVELOP_READY) ## Check that the tests run 95 % of core/, shards/ and persistence/ (some minutes)
-	@$(BIN)/python -m pytest -q --cov=troth.core --cov=troth.shards --cov=troth.persistence --cov-branch \
+	@$(PYTEST) --cov=troth.core --cov=troth.shards --cov=troth.persistence --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-report=json:.coverage.json $(COVERED_BY) $(ARGS)
 	@$(BIN)/python -m tests.helpers.covered .coverage.json
 

@@ -101,13 +101,16 @@ class FunctionCalls(Calls):
         self._placement = placement
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Carry calls out, until cancelled; their leases then run out."""
-        async with trio.open_nursery() as self._nursery:
-            early, self._early = self._early, []
-            for work in early:
-                self._nursery.start_soon(self._call, work)
-            task_status.started()
-            await trio.sleep_forever()
+        """Carry calls out, until cancelled; their leases then run out. Closes all connections."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                early, self._early = self._early, []
+                for work in early:
+                    self._nursery.start_soon(self._call, work)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            await self._transport.aclose()
 
     def begin(self, work: Work) -> None:
         """See Calls."""

@@ -1,6 +1,7 @@
 """HTTP to hosts that may be hostile: what the sender of pushes and the caller of functions share.
 
 - Closing a connection ends in time, whatever the other side does.
+- A connection is closed or in the pool, also if its exchange is canceled while it is being made.
 - The environment's proxies and .netrc are not looked at; no cookie is kept, nothing decompressed.
 - Answer headers beyond about 100 KB end the exchange (h11's limit), and so do interim answers of
   more than that (`_HEAD_LIMIT_BYTES`).
@@ -266,10 +267,12 @@ class _Backend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         if self._guard is not None:
-            return await self._connect_guarded(self._guard, host, port, socket_options)
-        return _Stream(
-            await self._trio.connect_tcp(host, port, timeout, local_address, socket_options)
-        )
+            stream = await self._connect_guarded(self._guard, host, port, socket_options)
+        else:
+            stream = await self._trio.connect_tcp(
+                host, port, timeout, local_address, socket_options
+            )
+        return await _kept_unless_canceled(_Stream(stream))
 
     async def _connect_guarded(
         self,
@@ -286,16 +289,12 @@ class _Backend(httpcore.AsyncNetworkBackend):
             raise AddressRefusedError
         for text in allowed[:-1]:
             try:
-                return _Stream(
-                    await self._trio.connect_tcp(
-                        text, port, _ADDRESS_SECONDS, socket_options=socket_options
-                    )
+                return await self._trio.connect_tcp(
+                    text, port, _ADDRESS_SECONDS, socket_options=socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue  # the next address may answer
-        return _Stream(
-            await self._trio.connect_tcp(allowed[-1], port, None, socket_options=socket_options)
-        )
+        return await self._trio.connect_tcp(allowed[-1], port, None, socket_options=socket_options)
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -351,10 +350,35 @@ class _Stream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        try:
+            stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            # httpcore does so only if the handshake fails, not if it is canceled.
+            await _close_canceled(self)
+            raise
+        return await _kept_unless_canceled(_Stream(stream))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+
+async def _kept_unless_canceled(stream: _Stream) -> _Stream:
+    """Hand on what was just connected, or close it if its exchange was canceled meanwhile.
+
+    httpcore would lose it: before its first use is a checkpoint at which nothing cleans up, so it
+    would stay in the pool, open and never used. Until there nobody else runs who could cancel.
+    """
+    try:
+        await trio.lowlevel.checkpoint_if_cancelled()
+    except trio.Cancelled:
+        await _close_canceled(stream)
+        raise
+    return stream
+
+
+async def _close_canceled(stream: _Stream) -> None:
+    with trio.CancelScope(shield=True):
+        await stream.aclose()
 
 
 @final

@@ -13,7 +13,7 @@ What is true of every connection, `http_connections.py` says.
 
 import ssl
 from collections.abc import Mapping
-from typing import Final, final
+from typing import Final, Self, final
 
 import httpx
 import trio
@@ -36,12 +36,21 @@ _SENT_AGAIN: Final = frozenset({307, 308})
 
 @final
 class PushSender:
-    """Sends messages by HTTP; the `PushTransport` of delivery. Make it inside `trio.run`."""
+    """Sends messages by HTTP; the `PushTransport` of delivery. Make it inside `trio.run`.
+
+    Use it in a `with` block, at whose end its idle connections are closed.
+    """
 
     def __init__(self, *, timeout_ms: int, ssl_context: ssl.SSLContext | None = None) -> None:
         """Open nothing yet. Sets trio's name resolver for this run (see above)."""
         self._timeout_seconds = timeout_ms / 1000
         self._transport = make_transport(ssl_context)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.aclose()
 
     async def send(self, address: PushAddress, body: bytes, headers: Mapping[str, str]) -> None:
         """POST the body; return when a 2xx status has come. Raises PushFailed.
@@ -55,10 +64,6 @@ class PushSender:
             raise PushFailed(f"no answer within {self._timeout_seconds:g} s") from None
         except NETWORK_ERRORS as error:
             raise PushFailed(reason(error)) from error
-
-    async def aclose(self) -> None:
-        """Close idle connections."""
-        await self._transport.aclose()
 
     async def _send(self, address: PushAddress, body: bytes, headers: Mapping[str, str]) -> None:
         request = httpx.Request(

@@ -300,7 +300,7 @@ class Server:
         """Serve until told to stop. Raises DataDirectoryError or LogFailure."""
         running: list[Listener] = []
         applications = (create_application(self.api), create_poll_application(self.api))
-        async with trio.open_nursery() as nursery:
+        async with self.push, trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery, running)
             nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):

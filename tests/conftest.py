@@ -4,24 +4,44 @@ import os
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
 from tests.helpers.server import ServerProcess
 
+BYTECODE = pytest.StashKey[str]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the processes that tests start share their bytecode, even if this one must write none.
 
-    Otherwise each of some hundred servers and commands would compile all modules anew: 0.2 s.
+    Otherwise each of some hundred servers and commands would compile all modules anew: 0.2 s. If
+    xdist's workers run the tests, they start as this process did and are told the directory then:
+    to begin with an empty one, each would compile everything.
     """
-    if sys.dont_write_bytecode:
+    given = getattr(config, "workerinput", {}).get("bytecode")
+    if given is not None:
+        _share_bytecode(given)
+    elif sys.dont_write_bytecode:
         directory = tempfile.TemporaryDirectory(
             prefix="troth-bytecode-", ignore_cleanup_errors=True
         )
         config.add_cleanup(directory.cleanup)
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        os.environ["PYTHONPYCACHEPREFIX"] = directory.name
+        config.stash[BYTECODE] = directory.name
+        if not config.getoption("numprocesses", None):
+            _share_bytecode(directory.name)
+
+
+def _share_bytecode(directory: str) -> None:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = directory
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of xdist where bytecode is shared."""
+    node.workerinput["bytecode"] = node.config.stash.get(BYTECODE, None)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ CREATES_TO_READS_AT_LEAST: Final = 0.1
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_creates_keep_their_share_of_what_is_possible(tmp_path: Path) -> None:
     plan = Plan(
         scenarios=("create", "read"),

@@ -112,13 +112,8 @@ async def serving(handler: Handler) -> AsyncIterator[Server]:
         nursery.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def sending(timeout_ms: int = 5_000) -> AsyncIterator[PushSender]:
-    sender = PushSender(timeout_ms=timeout_ms)
-    try:
-        yield sender
-    finally:
-        await sender.aclose()
+def sending(timeout_ms: int = 5_000) -> PushSender:
+    return PushSender(timeout_ms=timeout_ms)
 
 
 async def test_one_post_with_body_and_headers() -> None:
@@ -265,6 +260,7 @@ async def test_a_user_in_the_url_becomes_basic_authentication() -> None:
         assert b"Authorization: Basic dXNlcjpzZWNyZXQ=" in server.requests[0]
 
 
+@pytest.mark.alone
 async def test_slow_dead_and_hostile_targets_among_a_hundred_good_ones_delay_none() -> None:
     """Rounds 0 to 2 are without the bad ones; 3 to 5 have 50 messages for each of them."""
     sent_at: dict[str, float] = {}

@@ -11,10 +11,9 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from tests.helpers.server import REPOSITORY
+from tests.helpers.users import ONE_USER, UID_BASE
 from tests.node.fake_server import TOKEN, WAIT_S
 
-UID_BASE: Final = 710_000
-USER: Final = 65_534
 MODES: Final = ("users", "one user") if os.geteuid() == 0 else ("one user",)
 """How functions are kept apart: by users of their own if root runs the node, else by processes."""
 
@@ -70,12 +69,12 @@ class NodeProcess:
         if self.mode == "one user" and os.geteuid() == 0:
             # It may read this installation, wherever it is, and has no other rights.
             prefix = (
-                *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
+                *("setpriv", f"--reuid={ONE_USER}", f"--regid={ONE_USER}", "--clear-groups"),
                 *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
                 "--bounding-set=-all,+dac_read_search",
             )
             self.directory.mkdir(exist_ok=True)
-            os.chown(self.directory, USER, USER)
+            os.chown(self.directory, ONE_USER, ONE_USER)
         inherited = {name: text for name, text in os.environ.items() if name[:6] != "TROTH_"}
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(

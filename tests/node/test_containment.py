@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.users import ONE_USER, UID_BASE
 from tests.node.conftest import Ground, error_of, source
 from tests.node.fake_server import Code, javascript, python, wait_until
 
@@ -415,10 +416,10 @@ def test_environment_descriptors_and_limits_are_the_documented_ones(ground: Grou
     megabyte = 1 << 20
     assert seen["limits"] == [[0, 0], [256 * megabyte] * 2, [256, 256], [256 * megabyte] * 2]
     if ground.node.mode == "users":
-        assert seen["ids"][0] == seen["ids"][1] >= 710_000
+        assert seen["ids"][0] == seen["ids"][1] >= UID_BASE
         assert work == "/tmp"
     else:
-        assert seen["ids"] == [os.geteuid() or 65_534] * 2
+        assert seen["ids"] == [os.geteuid() or ONE_USER] * 2
 
 
 def test_javascript_is_contained_as_well(ground: Ground) -> None:

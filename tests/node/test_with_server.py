@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.server import ServerProcess
 from tests.helpers.tokens import Client
+from tests.helpers.users import UID_BASE
 from tests.node.fake_server import Code, javascript, python, wait_until
 from tests.node.node_process import NodeProcess
 
@@ -26,7 +27,7 @@ class Functions:
 
     def node(self, name: str, *arguments: str) -> NodeProcess:
         """A node of the account, not started yet; each has users of its own."""
-        uid_base = 720_000 + 1_000 * (int(name) if name.isdecimal() else 0)
+        uid_base = UID_BASE + 1_000 * (int(name) if name.isdecimal() else 0)
         directory = self.directory / f"node-{name}"
         more = ("--uid-base", str(uid_base), *arguments)
         return NodeProcess(directory, self.server, *more, token=self.client.secret)

@@ -23,12 +23,10 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from tests.helpers.server import REPOSITORY, ServerProcess
+from tests.helpers.users import UID_BASE
 from tests.proofs.support import NO_ANSWER
 
 WAIT_S: Final = 30.0
-UID_BASE: Final = 10_000_000 + 100_000 * (os.getpid() % 10_000)
-"""The first of the users that tasks run as, if root runs this; each node has a thousand. They
-differ between proofs that run at the same time."""
 SCOPES: Final = (
     *("tasks:read", "tasks:write", "functions:read", "functions:write"),
     *("node", "promises:read", "promises:write", "metrics:read"),

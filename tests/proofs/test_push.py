@@ -127,6 +127,7 @@ def create_all(url: str, good: list[int], bad: list[int]) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_bad_targets_delay_none_of_the_good(tmp_path: Path) -> None:
     targets = Targets()
     async with AsyncExitStack() as stack:

@@ -22,6 +22,7 @@ import pytest
 
 from tests.helpers.server import REPOSITORY, ServerProcess
 from tests.proofs.support import FAR_MS, Client
+from troth.http.cli import run
 
 CLIENTS_COUNT: Final = 6
 LOAD_S: Final = 2.5
@@ -176,7 +177,14 @@ def test_statistics_are_the_same_stopped_and_running(taken: Path, tmp_path: Path
     assert "30 (30 pending)" in troth("data", "stats", "--data", tmp_path / "server/data").stdout
 
 
-def test_what_cannot_be_done_is_refused_with_words(taken: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_done_is_refused_with_words(
+    taken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: str | Path, words: str) -> None:
+        """As the other one, but without a process for each of the many."""
+        assert run([str(argument) for argument in arguments]) == 1
+        assert words in capsys.readouterr().err
+
     whole = (taken / "a.snapshot").read_bytes()
     cut, newer, text = tmp_path / "cut", tmp_path / "newer", tmp_path / "text"
     cut.write_bytes(whole[: len(whole) // 2])

@@ -10,6 +10,7 @@ TIMERS_COUNT = 10_000
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_timers_are_on_time_and_waiting_costs_little(tmp_path: Path) -> None:
     timing = measure(tmp_path, timers_count=TIMERS_COUNT, spread_s=3.0, idle_s=3.0)
 

@@ -554,24 +554,24 @@ def test_in_random_order_every_promise_holds_and_no_account_starves(seed: int) -
 def test_a_hundred_thousand_tasks_and_a_thousand_nodes_are_no_trouble() -> None:
     world = World()
     tasks_count, nodes_count, accounts_count = 100_000, 1_000, 100
-    started = time.perf_counter()
+    started = time.process_time()
     for number in range(tasks_count):
         world.create(
             str(number), f"account {number % accounts_count}", memory_mb=(number % 7) * 128
         )
-    created_s = time.perf_counter() - started
+    created_s = time.process_time() - started
     nodes = [
         world.node(f"n{number}", "x", shared=True, memory_mb=1_024 + number)
         for number in range(nodes_count)
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     finished_count = 0
     for _ in range(10):
         for node in nodes:
             node.take()
             finished_count += 1
             world.finish(f"troth:task/{node.runs()[-1]}")
-    finished_s = time.perf_counter() - started
+    finished_s = time.process_time() - started
     world.placement.statistics()
     # Generous: a tenth of a millisecond would do, but machines that test are busy.
     assert created_s / tasks_count < 0.001

@@ -198,13 +198,13 @@ def test_the_clock_going_back_changes_nothing() -> None:
 def test_a_jump_of_decades_costs_nothing() -> None:
     wheel: TimingWheel[int] = TimingWheel(START_MS)
     now_ms = START_MS
-    started = time.perf_counter()
+    started = time.process_time()
     for key in range(1_000):
         now_ms += 30 * 365 * 86_400_000
         wheel.arm(key, now_ms)
         assert wheel.advance(now_ms) == [key]
 
-    assert time.perf_counter() - started < 1, "30,000 years a millisecond at a time never end"
+    assert time.process_time() - started < 1, "30,000 years a millisecond at a time never end"
 
 
 def memory_bytes() -> int:
@@ -263,7 +263,7 @@ def test_a_million_timers() -> None:
     chooser = random.Random(seed)
     count = 1_000_000
     deadlines_ms = [START_MS + chooser.randrange(1, 3_600_000) for _ in range(count)]
-    started = time.perf_counter()
+    started = time.process_time()
     wheel: TimingWheel[int] = TimingWheel(START_MS)
     for key, deadline_ms in enumerate(deadlines_ms):
         wheel.arm(key, deadline_ms)
@@ -275,5 +275,5 @@ def test_a_million_timers() -> None:
         now_ms += 10_000
         due += wheel.advance(now_ms)
 
-    assert time.perf_counter() - started < 20, "a few seconds; more only if not O(1)"
+    assert time.process_time() - started < 20, "a few seconds; more only if not O(1)"
     assert due == sorted(range(1, count, 2), key=lambda key: (deadlines_ms[key], key)), seed
