@@ -405,9 +405,9 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "fences are not checked",
-        "core/promises.py",
-        "return fence is not None and not machine.holds(fence, now_ms)",
-        "return False",
+        "shards/shards.py",
+        "return owner.machine.task_is_held(fence, now_ms)",
+        "return True",
         MODEL,
     ),
     fault(
