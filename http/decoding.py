@@ -7,6 +7,7 @@ Decoding stops at the first thing that cannot be read; validation (`fields.probl
 import binascii
 import re
 from collections.abc import Mapping
+from typing import cast
 
 import msgspec
 from msgspec import Struct
@@ -49,9 +50,13 @@ def value(body: ValueBody | None) -> Value:
     return Value(string_map(body.headers), body.data or None)
 
 
-def string_map(entries: Mapping[str, str | None] | None) -> dict[str, str] | None:
+def string_map(entries: dict[str, str | None] | None) -> dict[str, str] | None:
     """Tags or headers; None if there are none."""
-    return {key: entry or "" for key, entry in entries.items()} if entries else None
+    if not entries:
+        return None
+    if None not in entries.values():  # nearly always
+        return cast("dict[str, str]", entries)
+    return {key: entry or "" for key, entry in entries.items()}
 
 
 # --- headers --------------------------------------------------------------------------------------

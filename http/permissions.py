@@ -30,7 +30,7 @@ def _root(task_id: str) -> str:
     return task_id if name is None else name.root
 
 
-def _fenced(*ids: str, fence: Fence | None) -> Named:
+def _fenced(ids: Named, fence: Fence | None) -> Named:
     return ids if fence is None else (*ids, _root(fence.task_id))
 
 
@@ -51,13 +51,11 @@ def _by_resource(command: Any) -> Named:
 
 
 NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
-    c.CreatePromise: lambda command: _fenced(command.id, fence=command.fence),
+    c.CreatePromise: lambda command: _fenced((command.id,), command.fence),
     c.ReadPromise: _by_id,
-    c.CompletePromise: lambda command: _fenced(command.id, fence=command.fence),
+    c.CompletePromise: lambda command: _fenced((command.id,), command.fence),
     c.ImportPromise: lambda command: (command.promise.id,),
-    c.CreateCallback: lambda command: _fenced(
-        command.promise_id, command.root_id, fence=command.fence
-    ),
+    c.CreateCallback: lambda command: _fenced((command.promise_id, command.root_id), command.fence),
     c.CreateSubscription: lambda command: (command.promise_id,),
     c.ClaimTask: _by_task,
     c.CompleteTask: _by_task,
