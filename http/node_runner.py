@@ -185,6 +185,8 @@ def _make_files_private(config: dict[str, Any], uid: int, gid: int) -> None:
         old = sys.base_prefix
         sys.path[:] = [path.replace(old, "/mnt/python", 1) for path in sys.path]
         sys.executable = sys.executable.replace(old, "/mnt/python", 1)
+        # Where a Python that a function starts finds its library, if it is one of its own.
+        os.environ["LD_LIBRARY_PATH"] = "/mnt/python/lib"
         sys.path_importer_cache.clear()
         for module in list(sys.modules.values()):
             if hasattr(module, "__path__"):

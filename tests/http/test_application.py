@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from tests.http.client import FAR_MS, NOW_MS, World, running, scope
 from troth.core.commands import ReadPromise
@@ -130,9 +131,7 @@ async def test_a_command_is_carried_out_although_its_client_leaves() -> None:
         assert world.outbox.sent == ["__invoke:a"]
 
 
-async def test_a_message_leaves_although_the_answer_could_not_be_written(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+async def test_a_message_leaves_although_the_answer_could_not_be_written() -> None:
     def fail(message: dict[str, Any]) -> None:
         raise OSError("the network is gone")
 
@@ -141,10 +140,11 @@ async def test_a_message_leaves_although_the_answer_could_not_be_written(
         client.feed(ROUTED)
         client.before_send = fail
 
-        await world.application(scope("POST", "/promises"), client.receive, client.send)
+        with capture_logs() as said:
+            await world.application(scope("POST", "/promises"), client.receive, client.send)
 
         assert world.outbox.sent == ["__invoke:a"]
-        assert "the network is gone" in capsys.readouterr().out
+        assert [line["event"] for line in said] == ["an exchange failed"]
 
 
 async def test_a_client_that_leaves_before_its_request_is_complete_changes_nothing() -> None:
