@@ -1,7 +1,7 @@
 """The server has not become much slower: a ratio measured in one run, not a time.
 
 The margin is generous, because the machine that runs this is busy and small. It finds what makes
-everything several times slower; what costs a few per cent is for `troth bench --baseline`.
+everything twice as slow; what costs a few per cent is for `troth bench --baseline`.
 """
 
 from pathlib import Path
@@ -12,10 +12,12 @@ import pytest
 from troth.bench.machine import divide_cores
 from troth.bench.session import Plan, Session
 
-CREATES_TO_ECHO_AT_LEAST: Final = 0.03
-"""Durable creates a second as a share of what the echo server answers over as many connections."""
-CREATES_TO_READS_AT_LEAST: Final = 0.1
-"""A create costs a log record and its fdatasync, shared by 16 connections."""
+CREATES_TO_ECHO_AT_LEAST: Final = 0.07
+"""Durable creates a second as a share of what the echo server answers over as many connections.
+
+Measured here: 0.16 to 0.22."""
+CREATES_TO_READS_AT_LEAST: Final = 0.15
+"""A create costs a log record and its fdatasync, shared by 16 connections: 0.33 to 0.47 here."""
 
 
 @pytest.mark.slow
