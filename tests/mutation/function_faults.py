@@ -323,8 +323,8 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "the prefix of a token is not applied to the root of a callback",
         PERMISSIONS,
-        "command.promise_id, command.root_id, fence=",
-        "command.promise_id, fence=",
+        "(command.promise_id, command.root_id), command.fence",
+        "(command.promise_id,), command.fence",
         "http/test_permissions.py",
         is_quick=True,
     ),

@@ -1,5 +1,6 @@
 """A node that is shared by the tests of what functions do to it: two slots, little memory."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,10 @@ class Ground:
     def left_files(self) -> list[Path]:
         """Files of tasks, and directories of sandboxes that are no more."""
         sandboxes = [*(self.node.directory / "run").iterdir()]
-        files = [path for sandbox in sandboxes for path in (sandbox / "work").glob("*")]
+        files = []
+        for sandbox in sandboxes:
+            with contextlib.suppress(FileNotFoundError):  # it is just being removed
+                files += (sandbox / "work").iterdir()
         if len(sandboxes) > len(self.node.function_processes()):
             files += sandboxes
         return files
