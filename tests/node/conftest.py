@@ -43,7 +43,7 @@ class Ground:
     def left_files(self) -> list[Path]:
         """Files of tasks, and directories of sandboxes that are no more."""
         sandboxes = [*(self.node.directory / "run").iterdir()]
-        files = []
+        files: list[Path] = []
         for sandbox in sandboxes:
             with contextlib.suppress(FileNotFoundError):  # it is just being removed
                 files += (sandbox / "work").iterdir()
