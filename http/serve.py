@@ -361,14 +361,7 @@ class Server:
         """Tell placement which nodes there are, and what they were working on."""
         for node in await self.shards.list_entries(Node, None):
             self.placement.put_node(node)
-        for execution, task in self.shards.assigned_executions():
-            self.placement.restore(
-                execution.promise_id,
-                task.counter,
-                execution.plan,
-                execution.node_id,
-                task.created_on or 0,
-            )
+        self.placement.restore_all(self.shards.assigned_executions())
 
     @property
     def _is_stopping(self) -> bool:

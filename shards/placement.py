@@ -29,7 +29,8 @@ import trio
 from troth.core import task_ids
 from troth.core.catalog import Node
 from troth.core.commands import Command, TaskSent
-from troth.core.executions import ExecutionPlan, plan_of
+from troth.core.executions import Execution, ExecutionPlan, plan_of
+from troth.core.model import Task
 from troth.core.replies import TaskMessage
 
 from .alarms import Alarms
@@ -170,6 +171,17 @@ class Placement:
         self._queues.started(work.account_id)
         self._give(node, work)
         work.stage = Stage.RUNNING
+
+    def restore_all(self, assigned: Iterable[tuple[Execution, Task]]) -> None:
+        """After a start: do so for all that `Shards.assigned_executions` has found."""
+        for execution, task in assigned:
+            self.restore(
+                execution.promise_id,
+                task.counter,
+                execution.plan,
+                execution.node_id,
+                task.created_on or 0,
+            )
 
     # What is told about accounts
 

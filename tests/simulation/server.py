@@ -243,22 +243,14 @@ class Server:
     def _restore_nodes(self) -> None:
         for node in self._nodes:
             self.placement.put_node(node)
-        for execution, task in self.shards.assigned_executions():
-            self.placement.restore(
-                execution.promise_id,
-                task.counter,
-                execution.plan,
-                execution.node_id,
-                task.created_on or 0,
-            )
+        self.placement.restore_all(self.shards.assigned_executions())
 
     async def _check_memory(self) -> None:
         while True:
             await trio.sleep(MEMORY_CHECK_S * self._patience)
             committer = self.shards.committer
             shards = self.shards._shards
-            is_quiet = all(shard.is_quiet for shard in shards)
-            if is_quiet and committer.durable_position == committer.position:
+            if self.shards.is_quiet and committer.durable_position == committer.position:
                 check_memory(shards, self.placement, self.delivery)
                 check_slots(shards, self._nodes)
 

@@ -117,6 +117,19 @@ def _only_for_those_who_wait(real: Any) -> Callable[[Shard, int, Turn], None]:
     return take_part
 
 
+def _lets_go_early(part: str) -> Callable[[Turns, Turn], None]:
+    """A commit that does not hold back a part of the turn."""
+    real = Turns.commit
+
+    def hasty(self: Turns, turn: Turn) -> None:
+        early = Turn(**{part: getattr(turn, part)})
+        setattr(turn, part, [])
+        real(self, turn)
+        self._let_go(early)
+
+    return hasty
+
+
 @pytest.fixture
 def _short_calm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.simulation.simulation.CALM_LIMIT_S", 60)
@@ -143,15 +156,7 @@ def test_a_failure_is_shrunk_and_fails_twice_in_the_same_way(
 @pytest.mark.slow
 def test_answers_before_the_disk_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """I1."""
-
-    def hasty(self: Turns, turn: Turn) -> None:
-        early = Turn(answers=turn.answers)
-        turn.answers = []
-        real(self, turn)
-        self._let_go(early)
-
-    real = Turns.commit
-    monkeypatch.setattr(Turns, "commit", hasty)
+    monkeypatch.setattr(Turns, "commit", _lets_go_early("answers"))
 
     assert "is not durable" in _first_failure().complaint
 
@@ -159,15 +164,7 @@ def test_answers_before_the_disk_are_found_out(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 def test_messages_before_the_disk_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """I1."""
-
-    def hasty(self: Turns, turn: Turn) -> None:
-        early = Turn(messages=turn.messages)
-        turn.messages = []
-        real(self, turn)
-        self._let_go(early)
-
-    real = Turns.commit
-    monkeypatch.setattr(Turns, "commit", hasty)
+    monkeypatch.setattr(Turns, "commit", _lets_go_early("messages"))
 
     assert "goes out before it is durable" in _first_failure().complaint
 
