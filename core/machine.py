@@ -2,7 +2,7 @@
 
 `Machine.step(command, now_ms)` is the only way in. It is deterministic: no clock, no I/O, no
 randomness (invariant I4). What a command does is decided by the function that is registered for its
-type (`promises.py`, `tasks.py`, `schedules.py`, `locks.py`), which emits records; `state.py`
+type (`promises.py`, `tasks.py`, `schedules.py`, `locks.py`), which emits records; `apply.py`
 applies them. Lazy and eager timeouts are one rule: whoever touches a promise, task or lock first
 settles it, that is, applies the transition of a deadline that has passed.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from . import records as r
+from .apply import APPLY
 from .codes import Code
 from .commands import (
     DELAY_TIMER,
@@ -41,7 +42,7 @@ from .model import (
 )
 from .replies import Reply, TaskMessage
 from .retention_rules import Retention, RetentionRule
-from .state import APPLY, ShardState, TimerKey
+from .state import ShardState, TimerKey
 from .zones import Zone
 
 

@@ -420,7 +420,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "only the first callback of a promise fires",
-        "core/state.py",
+        "core/apply.py",
         "for identifier in sorted(callbacks):",
         "for identifier in sorted(callbacks)[:1]:",
         MODEL,
