@@ -5,8 +5,8 @@ See `faults.py`. Each is noticed by a test that needs no other process.
 
 from .fault import Fault, fault
 
-DECISIONS, EXECUTION_STATE, DEADLINES = (
-    f"core/{name}.py" for name in ("execution_decisions", "execution_state", "execution_deadlines")
+DECISIONS, EXECUTION_STATE, DECIDING = (
+    f"core/{name}.py" for name in ("execution_decisions", "execution_state", "deciding")
 )
 PLACEMENT, QUEUES, GATES, NODES = (
     f"shards/{name}.py" for name in ("placement", "work_queues", "call_gates", "node_places")
@@ -43,7 +43,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "one lost node more than the limit is put up with",
-        DEADLINES,
+        DECIDING,
         ".lost_nodes_count > LOST_NODES_LIMIT_COUNT",
         ".lost_nodes_count > LOST_NODES_LIMIT_COUNT + 1",
         EXECUTIONS,
@@ -76,7 +76,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a function runs a millisecond longer than it may",
-        DEADLINES,
+        DECIDING,
         "elif ends_on <= until_ms:",
         "elif ends_on < until_ms:",
         EXECUTIONS,
