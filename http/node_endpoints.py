@@ -13,7 +13,7 @@ from troth.core import limits
 from troth.core.catalog import Capabilities, Language, Node, Scope
 from troth.core.codes import Code
 from troth.core.model import replace
-from troth.shards.node_places import NodePlace
+from troth.shards.work import NodePlace
 
 from .api import Api
 from .bodies import BodyDecoder
