@@ -10,12 +10,15 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from troth.core.grammar import task_ids
+from troth.core.grammar.cron import Cron
+from troth.core.grammar.cron import parse as parse_cron
+from troth.core.grammar.zones import Zone
+from troth.core.state.apply import APPLY
+from troth.core.state.shard_state import ShardState
+
 from . import records as r
-from . import task_ids
-from .apply import APPLY
 from .codes import Code
-from .cron import Cron
-from .cron import parse as parse_cron
 from .executions import ERROR_KEY, LOST_NODES_LIMIT_COUNT, STATUS_KEY
 from .limits import CALLBACKS_LIMIT_COUNT, SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
 from .model import (
@@ -31,8 +34,6 @@ from .model import (
 )
 from .replies import Reply
 from .retention_rules import Retention, RetentionRule
-from .state import ShardState
-from .zones import Zone
 
 LOST_TEXT = "the nodes that ran the function were lost, one after the other"
 TIMEDOUT_TEXT = "the function took longer than it may"

@@ -1,7 +1,7 @@
 """The state machine of one shard: commands go in, replies and effects come out.
 
 `Machine.step(command, now_ms)` is the only way in. It is deterministic: no clock, no I/O, no
-randomness (invariant I4). What a command does is decided by the function that `decision_table.py`
+randomness (invariant I4). What a command does is decided by the function that `table.py`
 names for its type. It works with a `DecisionContext` (`deciding.py`) and emits records, which
 `apply.py` applies. After that the step says what follows: tasks to send, timers, messages for other
 shards.
@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from troth.core.decisions.table import DECISIONS
+from troth.core.state.shard_state import TimerKey
+
 from . import records as r
 from .commands import DELAY_TIMER, LOCK_TIMER, TASK_TIMER, Command, Receive, TimerKind
 from .deciding import DONE, DecisionContext, RunsSkipped
-from .decision_table import DECISIONS
 from .model import INIT, PENDING, Promise
 from .replies import Reply, TaskMessage
-from .state import TimerKey
 
 
 class Step(Struct, gc=False):

@@ -5,7 +5,7 @@ import trio.testing
 
 from tests.core import test_dispatch, test_machine
 from tests.core.system import System
-from tests.http import test_push
+from tests.http.outgoing import test_push
 from tests.shards import test_delivery as polled
 from tests.shards import test_delivery_push as shards_push
 from tests.shards import test_outbox

@@ -5,8 +5,8 @@ from typing import get_args
 
 from troth.core import commands
 from troth.core import records as r
-from troth.core.apply import APPLY
-from troth.core.decision_table import DECISIONS, EXPIRIES
+from troth.core.decisions.table import DECISIONS, EXPIRIES
+from troth.core.state.apply import APPLY
 
 
 def all_commands(base: type[commands.Command] = commands.Command) -> Iterator[type]:

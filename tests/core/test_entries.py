@@ -6,12 +6,12 @@ import pytest
 
 from troth.core import commands as c
 from troth.core import records as r
-from troth.core.apply import replay
 from troth.core.catalog import Account, Entry, Function, FunctionKind, Label
 from troth.core.codes import Code
 from troth.core.machine import Machine
 from troth.core.model import replace
 from troth.core.replies import Reply
+from troth.core.state.apply import replay
 
 ANNA, BERT = Account("a1", 1, 5, "Anna"), Account("a2", 1, 6, "Bert")
 WEB = Function("f1", 1, 7, "a1", "web", FunctionKind.HTTP, url="https://example.com")

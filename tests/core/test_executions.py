@@ -6,11 +6,9 @@ import pytest
 
 from troth.core import commands as c
 from troth.core import records as r
-from troth.core import task_ids
-from troth.core.apply import replay
 from troth.core.catalog import Capabilities, FunctionKind, Language
 from troth.core.codes import Code
-from troth.core.execution_decisions import process_of
+from troth.core.decisions.executions import process_of
 from troth.core.executions import (
     EXECUTION_GRACE_MS,
     LOST_NODES_LIMIT_COUNT,
@@ -19,9 +17,11 @@ from troth.core.executions import (
     Usage,
     plan_of,
 )
+from troth.core.grammar import task_ids
 from troth.core.machine import Machine, Step
 from troth.core.model import Promise, PromiseState, TaskState, Value, replace
 from troth.core.replies import ExecutionPage, Reply
+from troth.core.state.apply import replay
 
 PLAN = ExecutionPlan("acc", "fun", FunctionKind.CODE, Capabilities(10), Language.PYTHON, "build")
 ID = "troth:task/1"

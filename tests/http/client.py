@@ -12,16 +12,16 @@ from typing import Any
 import trio
 
 from troth.core.replies import TaskMessage
-from troth.http.api import Api
-from troth.http.application import (
+from troth.http.api.context import Api
+from troth.http.functions.builder import Builder
+from troth.http.settings.settings import Settings
+from troth.http.sockets.asgi import (
     Application,
     create_application,
     create_poll_application,
 )
-from troth.http.builder import Builder
-from troth.http.settings import Settings
+from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
-from troth.shards.polls import Polls
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
 

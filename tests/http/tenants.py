@@ -7,9 +7,10 @@ from typing import Any
 import trio
 
 from tests.helpers.zips import plain_zip
-from tests.http.client import NOW_MS, Answer, World
 from troth.core.catalog import Account, Scope, Token
-from troth.http.credentials import digest_of, new_secret
+from troth.http.identity.credentials import digest_of, new_secret
+
+from .client import NOW_MS, Answer, World
 
 HANDLER = "def handle(request):\n    return request\n"
 

@@ -24,9 +24,9 @@ from troth.core.replies import Reply, Retained
 from troth.core.retention_rules import RetentionRule
 from troth.shards.clock import TrioClock
 from troth.shards.errors import Overloaded, ShardsError, Stopping
-from troth.shards.retention import OVERLOADED_PAUSE_S, PAUSE_FACTOR, Sweeper
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
+from troth.shards.upkeep.retention import OVERLOADED_PAUSE_S, PAUSE_FACTOR, Sweeper
 
 from .stage import Outgoing
 

@@ -18,7 +18,7 @@ from troth.core.commands import (
     ReadPromise,
     TaskSent,
 )
-from troth.core.decision_table import DECISIONS
+from troth.core.decisions.table import DECISIONS
 from troth.core.machine import Machine
 from troth.core.model import EMPTY_VALUE, Fence, PromiseState
 from troth.core.records import MessageReceived, MessagesAcknowledged, PromiseCompleted, TaskEnqueued
