@@ -8,38 +8,36 @@ from . import records as r
 from .catalog import ARCHIVE_PREFIX
 from .codes import Code
 from .commands import DeletePromises, StoreArchive
+from .deciding import DecisionContext
 from .limits import INTEGER_MAX
-from .machine import Machine, decides
 from .model import Promise, PromiseState, Value
 from .replies import Reply
 
 
-@decides(StoreArchive)
-def store_archive(machine: Machine, command: StoreArchive, now_ms: int) -> Reply:
+def store_archive(context: DecisionContext, command: StoreArchive, now_ms: int) -> Reply:
     """Keep an archive; the same one under the same id again is fine."""
     assert command.id.startswith(ARCHIVE_PREFIX), "archives have names of their own"
-    existing = machine.promise(command.id, now_ms)
+    existing = context.promise(command.id, now_ms)
     if existing is not None:
         same = existing.value.data == command.data
         return Reply(Code.OK if same else Code.PROMISE_EXISTS, promise=existing if same else None)
     promise = Promise(
         command.id,
-        machine.next_serial(),
+        context.next_serial(),
         PromiseState.RESOLVED,
         INTEGER_MAX,
         now_ms,
         value=Value(None, command.data),
         completed_on=now_ms,
     )
-    machine.emit(r.PromiseImported(promise, None, now_ms))
+    context.emit(r.PromiseImported(promise, None, now_ms))
     return Reply(Code.CREATED, promise=promise)
 
 
-@decides(DeletePromises)
-def delete_promises(machine: Machine, command: DeletePromises, now_ms: int) -> Reply:
+def delete_promises(context: DecisionContext, command: DeletePromises, now_ms: int) -> Reply:
     """Delete archives for good; the reply counts those that were there."""
     assert all(one.startswith(ARCHIVE_PREFIX) for one in command.ids), "only archives go so"
-    there = [one for one in command.ids if machine.state.find_promise(one) is not None]
+    there = [one for one in command.ids if context.state.find_promise(one) is not None]
     if there:
-        machine.emit(r.PromisesDeleted(there, [], 0, now_ms))
+        context.emit(r.PromisesDeleted(there, [], 0, now_ms))
     return Reply(Code.OK, count=len(there))

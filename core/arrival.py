@@ -4,18 +4,12 @@ An imported promise keeps everything it was told to the outside with: state, tim
 place in the order of creation is new: it comes after all that is there already.
 """
 
-from typing import TYPE_CHECKING
-
 from . import records as r
-from .model import (
-    PENDING,
-)
-
-if TYPE_CHECKING:
-    from .state import ShardState
+from .model import PENDING
+from .state import ShardState
 
 
-def promise_imported(state: "ShardState", record: r.PromiseImported) -> None:
+def promise_imported(state: ShardState, record: r.PromiseImported) -> None:
     """Apply the record: a pending promise begins as if created here, a completed one just is."""
     promise = record.promise
     if promise.state is PENDING:

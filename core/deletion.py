@@ -10,15 +10,11 @@ nothing, every task id that is new to the shard starts to count above the larges
 ever deleted from it (`ShardState.task_counter_floor`).
 """
 
-from typing import TYPE_CHECKING
-
 from . import records as r
-
-if TYPE_CHECKING:
-    from .state import ShardState
+from .state import ShardState
 
 
-def promises_deleted(state: "ShardState", record: r.PromisesDeleted) -> None:
+def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
     """Apply the record: forget the promises and their tasks, wherever they are."""
     for promise_id in record.ids:
         promise = state.promises.get(promise_id)

@@ -8,55 +8,50 @@ lost.
 from . import records as r
 from .codes import Code
 from .commands import CreateEntry, DeleteEntry, ListEntries, ReadEntry, ReplaceEntry
-from .machine import Machine, decides
+from .deciding import DecisionContext
 from .replies import Reply
 
 
-@decides(CreateEntry)
-def create_entry(machine: Machine, command: CreateEntry, now_ms: int) -> Reply:
+def create_entry(context: DecisionContext, command: CreateEntry, now_ms: int) -> Reply:
     """Put a new entry into the catalog."""
     assert command.entry.revision == 1, "a new entry has revision 1"
-    if command.entry.id in machine.state.entries.by_id:
+    if command.entry.id in context.state.entries.by_id:
         return Reply(Code.ENTRY_EXISTS)
-    machine.emit(r.EntryWritten(command.entry, now_ms))
+    context.emit(r.EntryWritten(command.entry, now_ms))
     return Reply(Code.CREATED, entry=command.entry)
 
 
-@decides(ReadEntry)
-def read_entry(machine: Machine, command: ReadEntry, now_ms: int) -> Reply:
+def read_entry(context: DecisionContext, command: ReadEntry, now_ms: int) -> Reply:
     """Read an entry."""
-    entry = machine.state.entries.by_id.get(command.id)
+    entry = context.state.entries.by_id.get(command.id)
     if entry is None:
         return Reply(Code.ENTRY_NOT_FOUND)
     return Reply(Code.OK, entry=entry)
 
 
-@decides(ReplaceEntry)
-def replace_entry(machine: Machine, command: ReplaceEntry, now_ms: int) -> Reply:
+def replace_entry(context: DecisionContext, command: ReplaceEntry, now_ms: int) -> Reply:
     """Put a changed entry in the place of its last revision."""
-    entry = machine.state.entries.by_id.get(command.entry.id)
+    entry = context.state.entries.by_id.get(command.entry.id)
     if entry is None:
         return Reply(Code.ENTRY_NOT_FOUND)
     if type(entry) is not type(command.entry) or entry.revision + 1 != command.entry.revision:
         return Reply(Code.ENTRY_CHANGED)
-    machine.emit(r.EntryWritten(command.entry, now_ms))
+    context.emit(r.EntryWritten(command.entry, now_ms))
     return Reply(Code.OK, entry=command.entry)
 
 
-@decides(DeleteEntry)
-def delete_entry(machine: Machine, command: DeleteEntry, now_ms: int) -> Reply:
+def delete_entry(context: DecisionContext, command: DeleteEntry, now_ms: int) -> Reply:
     """Take an entry out of the catalog; the reply has it as it was."""
-    entry = machine.state.entries.by_id.get(command.id)
+    entry = context.state.entries.by_id.get(command.id)
     if entry is None:
         return Reply(Code.ENTRY_NOT_FOUND)
     if entry.revision != command.revision:
         return Reply(Code.ENTRY_CHANGED)
-    machine.emit(r.EntryDeleted(command.id, now_ms))
+    context.emit(r.EntryDeleted(command.id, now_ms))
     return Reply(Code.NO_CONTENT, entry=entry)
 
 
-@decides(ListEntries)
-def list_entries(machine: Machine, command: ListEntries, now_ms: int) -> Reply:
+def list_entries(context: DecisionContext, command: ListEntries, now_ms: int) -> Reply:
     """This shard's entries of a type."""
-    entries = machine.state.entries.of(command.kind, command.account_id)
+    entries = context.state.entries.of(command.kind, command.account_id)
     return Reply(Code.OK, entries=tuple(entries))

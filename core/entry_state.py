@@ -1,16 +1,11 @@
-"""The catalog's entries of one shard, and how records change them.
+"""The catalog's entries of one shard.
 
 Entries are few and read often, so all are in memory, by id and by whom they belong to.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from . import records as r
 from .catalog import Account, Entry
-
-if TYPE_CHECKING:
-    from .state import ShardState
 
 Owner = tuple[type[Entry], str]
 """A type of entry and the id of an account."""
@@ -58,17 +53,3 @@ class Entries:
 
     def __len__(self) -> int:
         return len(self.by_id)
-
-
-def entry_written(state: "ShardState", record: r.EntryWritten) -> None:
-    """Apply the record: the entry is as it says."""
-    state.entries.put(record.entry)
-    if state.tracks_changes:
-        state.changes.entries.add(record.entry.id)
-
-
-def entry_deleted(state: "ShardState", record: r.EntryDeleted) -> None:
-    """Apply the record: the entry is gone."""
-    state.entries.drop(record.id)
-    if state.tracks_changes:
-        state.changes.entries.add(record.id)

@@ -20,8 +20,8 @@ from .commands import (
     ReportExecution,
     ReturnExecution,
     SearchExecutions,
-    TimerKind,
 )
+from .deciding import DecisionContext
 from .executions import (
     ACCOUNT_TAG,
     ERROR_KEY,
@@ -33,7 +33,6 @@ from .executions import (
 )
 from .lifecycles import TaskEvent
 from .limits import saturating_add
-from .machine import EXPIRIES, Machine, decides
 from .model import EMPTY_VALUE, Promise, PromiseState, Task, TaskState, Value, replace
 from .patterns import Pattern
 from .promises import find, keys_match
@@ -52,21 +51,20 @@ def process_of(node_id: str) -> str:
     return f"{RESERVED_PREFIX}node/{node_id}"
 
 
-@decides(CreateExecution)
-def create_execution(machine: Machine, command: CreateExecution, now_ms: int) -> Reply:
+def create_execution(context: DecisionContext, command: CreateExecution, now_ms: int) -> Reply:
     """Create a function task, or answer the existing one if the idempotency keys match."""
     assert command.id.startswith(TASK_PREFIX), "function tasks have names of their own"
-    existing = machine.promise(command.id, now_ms)
+    existing = context.promise(command.id, now_ms)
     if existing is not None:
         if not keys_match(existing.key_for_create, command.idempotency_key):
             return Reply(Code.PROMISE_EXISTS)
-        execution = machine.state.executions.get(command.id)
+        execution = context.state.executions.get(command.id)
         return Reply(Code.OK, promise=existing, execution=execution)
     plan = command.plan
-    machine.emit(
+    context.emit(
         r.PromiseCreated(
             command.id,
-            machine.next_serial(),
+            context.next_serial(),
             command.timeout,
             now_ms,
             command.param,
@@ -76,32 +74,30 @@ def create_execution(machine: Machine, command: CreateExecution, now_ms: int) ->
             r.TaskSeed(receiver_of(plan)),
         )
     )
-    machine.emit(r.ExecutionCreated(command.id, plan, now_ms))
+    context.emit(r.ExecutionCreated(command.id, plan, now_ms))
     return Reply(
         Code.CREATED,
-        promise=machine.state.promises[command.id],
-        execution=machine.state.executions[command.id],
+        promise=context.state.promises[command.id],
+        execution=context.state.executions[command.id],
     )
 
 
-@decides(ReadExecution)
-def read_execution(machine: Machine, command: ReadExecution, now_ms: int) -> Reply:
+def read_execution(context: DecisionContext, command: ReadExecution, now_ms: int) -> Reply:
     """Read a function task, finished or not."""
-    promise = _promise(machine, command.id, now_ms)
+    promise = _promise(context, command.id, now_ms)
     if promise is None:
         return Reply(Code.EXECUTION_NOT_FOUND)
-    return Reply(Code.OK, promise=promise, execution=machine.state.executions.get(command.id))
+    return Reply(Code.OK, promise=promise, execution=context.state.executions.get(command.id))
 
 
-def _promise(machine: Machine, promise_id: str, now_ms: int) -> Promise | None:
+def _promise(context: DecisionContext, promise_id: str, now_ms: int) -> Promise | None:
     """The promise of a function task as it is now; None if there is none."""
     if not promise_id.startswith(TASK_PREFIX):
         return None
-    return machine.promise(promise_id, now_ms)
+    return context.promise(promise_id, now_ms)
 
 
-@decides(SearchExecutions)
-def search_executions(machine: Machine, command: SearchExecutions, now_ms: int) -> Reply:
+def search_executions(context: DecisionContext, command: SearchExecutions, now_ms: int) -> Reply:
     """One page of an account's function tasks in this shard, newest first."""
     tags = {ACCOUNT_TAG: command.account_id}
     if command.function_id is not None:
@@ -115,8 +111,8 @@ def search_executions(machine: Machine, command: SearchExecutions, now_ms: int) 
         command.scan_count,
         reserved=True,
     )
-    found = find(machine, query, now_ms)
-    executions = machine.state.executions
+    found = find(context, query, now_ms)
+    executions = context.state.executions
     rows = [(_without_data(one), executions.get(one.id)) for one in found.promises]
     return Reply(Code.OK, executions=ExecutionPage(tuple(rows), found.next_before))
 
@@ -125,11 +121,10 @@ def _without_data(promise: Promise) -> Promise:
     return replace(promise, param=EMPTY_VALUE, value=Value(promise.value.headers))
 
 
-@decides(ListUsage)
-def list_usage(machine: Machine, command: ListUsage, now_ms: int) -> Reply:
+def list_usage(context: DecisionContext, command: ListUsage, now_ms: int) -> Reply:
     """How often the functions of an account were run, as far as this shard knows."""
     account_id = command.account_id
-    usage = machine.state.usage.values()
+    usage = context.state.usage.values()
     return Reply(
         Code.OK,
         usage=tuple(one for one in usage if account_id is None or one.account_id == account_id),
@@ -139,32 +134,31 @@ def list_usage(machine: Machine, command: ListUsage, now_ms: int) -> Reply:
 # What nodes say
 
 
-@decides(AssignExecution)
-def assign_execution(machine: Machine, command: AssignExecution, now_ms: int) -> Reply:
+def assign_execution(context: DecisionContext, command: AssignExecution, now_ms: int) -> Reply:
     """Give a function task to a node. A node that asks again for what it holds is told again."""
-    held = _held(machine, command, now_ms)
+    held = _held(context, command, now_ms)
     if not isinstance(held, Code):
         promise, execution, held_task = held
         return Reply(Code.OK, promise=promise, execution=execution, task=held_task.copy())
     if held is not Code.EXECUTION_NOT_HELD:
         return Reply(held)
-    task, code, changes = judge(machine, command.id, command.counter, TaskEvent.CLAIM, now_ms)
+    task, code, changes = judge(context, command.id, command.counter, TaskEvent.CLAIM, now_ms)
     if task is None or not changes:
         return Reply(code)
     expires_at = saturating_add(now_ms, command.ttl)
     process_id = process_of(command.node_id)
-    machine.emit(r.TaskClaimed(command.id, process_id, command.ttl, expires_at))
-    machine.emit(r.ExecutionAssigned(task.root_id, command.node_id, now_ms))
+    context.emit(r.TaskClaimed(command.id, process_id, command.ttl, expires_at))
+    context.emit(r.ExecutionAssigned(task.root_id, command.node_id, now_ms))
     return Reply(
         Code.CREATED,
-        promise=machine.state.promises[task.root_id],
-        execution=machine.state.executions[task.root_id],
+        promise=context.state.promises[task.root_id],
+        execution=context.state.executions[task.root_id],
         task=task.copy(),
     )
 
 
 def _held(
-    machine: Machine, command: Holding, now_ms: int
+    context: DecisionContext, command: Holding, now_ms: int
 ) -> tuple[Promise, Execution, Task] | Code:
     """The function task if the node holds it as it says, else why not.
 
@@ -173,11 +167,11 @@ def _held(
     name = task_ids.parse(command.id)
     if name is None or command.id != task_ids.invoke_id(name.root):
         return Code.EXECUTION_NOT_FOUND
-    promise = _promise(machine, name.root, now_ms)
-    task = machine.task(command.id, now_ms)
+    promise = _promise(context, name.root, now_ms)
+    task = context.task(command.id, now_ms)
     if promise is None or task is None:
         return Code.EXECUTION_NOT_FOUND
-    execution = machine.state.executions.get(name.root)
+    execution = context.state.executions.get(name.root)
     if execution is None:
         return Code.EXECUTION_FINISHED
     if (
@@ -189,47 +183,44 @@ def _held(
     return promise, execution, task
 
 
-@decides(ReportExecution)
-def report_execution(machine: Machine, command: ReportExecution, now_ms: int) -> Reply:
+def report_execution(context: DecisionContext, command: ReportExecution, now_ms: int) -> Reply:
     """Renew the lease of a node that still works on a function task, and note how far it is."""
-    held = _held(machine, command, now_ms)
+    held = _held(context, command, now_ms)
     if isinstance(held, Code):
         return Reply(held)
     promise, execution, _ = held
     progress = None if command.progress == execution.progress else command.progress
-    machine.emit(r.ExecutionReported(promise.id, now_ms, progress))
-    return Reply(Code.OK, promise=promise, execution=machine.state.executions[promise.id])
+    context.emit(r.ExecutionReported(promise.id, now_ms, progress))
+    return Reply(Code.OK, promise=promise, execution=context.state.executions[promise.id])
 
 
-@decides(ReturnExecution)
-def return_execution(machine: Machine, command: ReturnExecution, now_ms: int) -> Reply:
+def return_execution(context: DecisionContext, command: ReturnExecution, now_ms: int) -> Reply:
     """Take a function task back from a node that will not do it; it goes out again."""
-    held = _held(machine, command, now_ms)
+    held = _held(context, command, now_ms)
     if isinstance(held, Code):
         return Reply(held)
     promise, execution, _ = held
-    machine.emit(r.ExecutionReturned(promise.id, now_ms))
-    machine.emit(r.TaskReleased(command.id))
+    context.emit(r.ExecutionReturned(promise.id, now_ms))
+    context.emit(r.TaskReleased(command.id))
     return Reply(Code.NO_CONTENT, promise=promise, execution=execution)
 
 
-@decides(FinishExecution)
-def finish_execution(machine: Machine, command: FinishExecution, now_ms: int) -> Reply:
+def finish_execution(context: DecisionContext, command: FinishExecution, now_ms: int) -> Reply:
     """Take the result of the node that holds a function task; the same one again is fine."""
-    held = _held(machine, command, now_ms)
+    held = _held(context, command, now_ms)
     if held is Code.EXECUTION_FINISHED:
-        return _finished_before(machine, command)
+        return _finished_before(context, command)
     if isinstance(held, Code):
         return Reply(held)
     promise, execution, _ = held
-    return _end(machine, promise, execution, command.state, command.value, now_ms)
+    return _end(context, promise, execution, command.state, command.value, now_ms)
 
 
-def _finished_before(machine: Machine, command: FinishExecution) -> Reply:
+def _finished_before(context: DecisionContext, command: FinishExecution) -> Reply:
     """OK if the result that is known is this one, from this node and this time that it had it."""
-    task = machine.state.find_task(command.id)
+    task = context.state.find_task(command.id)
     assert task is not None, "a function task has an invoke task"
-    promise = machine.state.find_promise(task.root_id)
+    promise = context.state.find_promise(task.root_id)
     assert promise is not None, "a task of a function task has a root"
     headers = promise.value.headers or {}
     given = {**(command.value.headers or {}), NODE_KEY: command.node_id}
@@ -243,23 +234,22 @@ def _finished_before(machine: Machine, command: FinishExecution) -> Reply:
     return Reply(Code.EXECUTION_FINISHED)
 
 
-@decides(CancelExecution)
-def cancel_execution(machine: Machine, command: CancelExecution, now_ms: int) -> Reply:
+def cancel_execution(context: DecisionContext, command: CancelExecution, now_ms: int) -> Reply:
     """End a function task that is not finished; canceling it again is fine."""
-    promise = _promise(machine, command.id, now_ms)
+    promise = _promise(context, command.id, now_ms)
     if promise is None:
         return Reply(Code.EXECUTION_NOT_FOUND)
-    execution = machine.state.executions.get(command.id)
+    execution = context.state.executions.get(command.id)
     if execution is not None:
         value = Value({STATUS_KEY: "410", ERROR_KEY: CANCELED_TEXT})
-        return _end(machine, promise, execution, PromiseState.REJECTED_CANCELED, value, now_ms)
+        return _end(context, promise, execution, PromiseState.REJECTED_CANCELED, value, now_ms)
     if promise.state is PromiseState.REJECTED_CANCELED:
         return Reply(Code.OK, promise=promise)
     return Reply(Code.EXECUTION_FINISHED)
 
 
 def _end(
-    machine: Machine,
+    context: DecisionContext,
     promise: Promise,
     execution: Execution,
     state: PromiseState,
@@ -267,15 +257,12 @@ def _end(
     now_ms: int,
 ) -> Reply:
     """Complete the promise; the reply has the execution as it was before."""
-    machine.settle_tasks(promise.id, now_ms)
-    machine.emit(r.PromiseCompleted(promise.id, state, value, None, now_ms, now_ms))
-    completed = machine.state.promises[promise.id]
+    context.settle_tasks(promise.id, now_ms)
+    context.emit(r.PromiseCompleted(promise.id, state, value, None, now_ms, now_ms))
+    completed = context.state.promises[promise.id]
     return Reply(Code.CREATED, promise=completed, execution=execution)
 
 
-def expire_execution(machine: Machine, promise_id: str, now_ms: int) -> None:
+def expire_execution(context: DecisionContext, promise_id: str, now_ms: int) -> None:
     """The execution's timer fired: settling it does the rest."""
-    machine.promise(promise_id, now_ms)
-
-
-EXPIRIES[TimerKind.EXECUTION] = expire_execution
+    context.promise(promise_id, now_ms)

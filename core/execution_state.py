@@ -5,8 +5,6 @@ promise, what the execution knew then moves into the headers of the promise's va
 function task is a promise and nothing else.
 """
 
-from typing import TYPE_CHECKING
-
 from . import records as r
 from . import task_ids
 from .commands import TimerKind
@@ -22,9 +20,7 @@ from .executions import (
 )
 from .limits import saturating_add
 from .model import PromiseState, Value, replace
-
-if TYPE_CHECKING:
-    from .state import ShardState
+from .state import ShardState
 
 DEFAULT_STATUS = {
     PromiseState.RESOLVED: "200",
@@ -35,7 +31,7 @@ DEFAULT_STATUS = {
 """The status of a function task that was completed without one."""
 
 
-def execution_created(state: "ShardState", record: r.ExecutionCreated) -> None:
+def execution_created(state: ShardState, record: r.ExecutionCreated) -> None:
     """Apply the record: a promise is a function task."""
     put(state, Execution(record.id, record.plan))
     plan = record.plan
@@ -46,20 +42,20 @@ def execution_created(state: "ShardState", record: r.ExecutionCreated) -> None:
     _put_usage(state, replace(usage, created_count=usage.created_count + 1, days=days))
 
 
-def put(state: "ShardState", execution: Execution) -> None:
+def put(state: ShardState, execution: Execution) -> None:
     """Let an execution be so."""
     state.executions[execution.promise_id] = execution
     if state.tracks_changes:
         state.changes.executions.add(execution.promise_id)
 
 
-def _put_usage(state: "ShardState", usage: Usage) -> None:
+def _put_usage(state: ShardState, usage: Usage) -> None:
     state.usage[usage.function_id] = usage
     if state.tracks_changes:
         state.changes.usage.add(usage.function_id)
 
 
-def execution_assigned(state: "ShardState", record: r.ExecutionAssigned) -> None:
+def execution_assigned(state: ShardState, record: r.ExecutionAssigned) -> None:
     """Apply the record: a node works on it."""
     execution = replace(
         state.executions[record.id], node_id=record.node_id, assigned_on=record.at, progress=0
@@ -68,7 +64,7 @@ def execution_assigned(state: "ShardState", record: r.ExecutionAssigned) -> None
     state.timers.append(((TimerKind.EXECUTION, record.id), execution.ends_on))
 
 
-def execution_reported(state: "ShardState", record: r.ExecutionReported) -> None:
+def execution_reported(state: ShardState, record: r.ExecutionReported) -> None:
     """Apply the record: the node still works on it."""
     if record.progress is not None:
         put(state, replace(state.executions[record.id], progress=record.progress))
@@ -76,12 +72,12 @@ def execution_reported(state: "ShardState", record: r.ExecutionReported) -> None
     state.renew_lease(task, saturating_add(record.at, task.ttl))
 
 
-def execution_returned(state: "ShardState", record: r.ExecutionReturned) -> None:
+def execution_returned(state: ShardState, record: r.ExecutionReturned) -> None:
     """Apply the record: no node works on it; the one that did is not lost."""
     _unassign(state, state.executions[record.id], 0)
 
 
-def lease_ended(state: "ShardState", promise_id: str) -> None:
+def lease_ended(state: ShardState, promise_id: str) -> None:
     """The task of a function task is given out anew: the node that worked on it, if any, is lost.
 
     A message that no node took up in time is no loss.
@@ -91,7 +87,7 @@ def lease_ended(state: "ShardState", promise_id: str) -> None:
         _unassign(state, execution, 1)
 
 
-def _unassign(state: "ShardState", execution: Execution, lost_count: int) -> None:
+def _unassign(state: ShardState, execution: Execution, lost_count: int) -> None:
     put(
         state,
         replace(
@@ -105,7 +101,7 @@ def _unassign(state: "ShardState", execution: Execution, lost_count: int) -> Non
     state.timers.append(((TimerKind.EXECUTION, execution.promise_id), None))
 
 
-def execution_ended(state: "ShardState", record: r.PromiseCompleted) -> Value:
+def execution_ended(state: ShardState, record: r.PromiseCompleted) -> Value:
     """The promise of a function task completes: forget the execution.
 
     Gives the promise's value: the record's, and in its headers what was known of the execution.

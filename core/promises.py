@@ -8,7 +8,6 @@ from . import records as r
 from .codes import Code
 from .cold import Found, Query
 from .commands import (
-    PROMISE_TIMER,
     CompletePromise,
     CreateCallback,
     CreatePromise,
@@ -17,8 +16,8 @@ from .commands import (
     ReadPromise,
     SearchPromises,
 )
+from .deciding import DecisionContext
 from .limits import saturating_add
-from .machine import EXPIRIES, Machine, decides
 from .model import (
     NOTIFY,
     PENDING,
@@ -41,12 +40,11 @@ def keys_match(stored: str | None, given: str | None) -> bool:
     return stored is not None and stored == given
 
 
-@decides(CreatePromise)
-def create_promise(machine: Machine, command: CreatePromise, now_ms: int) -> Reply:
+def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int) -> Reply:
     """Create a promise, and the task that its tags ask for."""
-    if command.fence is not None and not machine.holds(command.fence, now_ms):
+    if command.fence is not None and not context.holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
-    existing = machine.promise(command.id, now_ms)
+    existing = context.promise(command.id, now_ms)
     if existing is not None:
         matches = keys_match(existing.key_for_create, command.idempotency_key)
         code = lifecycles.CREATE_EXISTING[existing.state, matches, command.strict]
@@ -63,10 +61,10 @@ def create_promise(machine: Machine, command: CreatePromise, now_ms: int) -> Rep
             saturating_add(now_ms, claim.ttl),
             seed.not_before,
         )
-    machine.emit(
+    context.emit(
         r.PromiseCreated(
             command.id,
-            machine.next_serial(),
+            context.next_serial(),
             command.timeout,
             now_ms,
             command.param,
@@ -78,33 +76,31 @@ def create_promise(machine: Machine, command: CreatePromise, now_ms: int) -> Rep
     )
     task = None
     if command.claim is not None:
-        task = machine.state.tasks[task_ids.invoke_id(command.id)].copy()
-    return Reply(_CREATED, promise=machine.state.promises[command.id], task=task)
+        task = context.state.tasks[task_ids.invoke_id(command.id)].copy()
+    return Reply(_CREATED, promise=context.state.promises[command.id], task=task)
 
 
-@decides(ReadPromise)
-def read_promise(machine: Machine, command: ReadPromise, now_ms: int) -> Reply:
+def read_promise(context: DecisionContext, command: ReadPromise, now_ms: int) -> Reply:
     """Read a promise."""
-    promise = machine.promise(command.id, now_ms)
+    promise = context.promise(command.id, now_ms)
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
     return Reply(_OK, promise=promise)
 
 
-@decides(CompletePromise)
-def complete_promise(machine: Machine, command: CompletePromise, now_ms: int) -> Reply:
+def complete_promise(context: DecisionContext, command: CompletePromise, now_ms: int) -> Reply:
     """Complete a promise, once."""
-    if command.fence is not None and not machine.holds(command.fence, now_ms):
+    if command.fence is not None and not context.holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
-    promise = machine.promise(command.id, now_ms)
+    promise = context.promise(command.id, now_ms)
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
     matches = keys_match(promise.key_for_complete, command.idempotency_key)
     same = promise.state is command.state
     code = lifecycles.COMPLETE[promise.state, matches, same, command.strict]
     if code is _CREATED:
-        machine.settle_tasks(command.id, now_ms)
-        machine.emit(
+        context.settle_tasks(command.id, now_ms)
+        context.emit(
             r.PromiseCompleted(
                 command.id,
                 command.state,
@@ -114,25 +110,24 @@ def complete_promise(machine: Machine, command: CompletePromise, now_ms: int) ->
                 now_ms,
             )
         )
-        promise = machine.state.promises[command.id]
+        promise = context.state.promises[command.id]
     elif code is not _OK:
         return Reply(code)
     return Reply(code, promise=promise)
 
 
-@decides(ImportPromise)
-def import_promise(machine: Machine, command: ImportPromise, now_ms: int) -> Reply:
+def import_promise(context: DecisionContext, command: ImportPromise, now_ms: int) -> Reply:
     """Take in a promise; if it was taken in before, nothing is done.
 
     A promise that was pending when it was taken in may have completed here since.
     """
     given = command.promise
-    existing = machine.promise(given.id, now_ms)
+    existing = context.promise(given.id, now_ms)
     if existing is None:
         seed = seed_of(given.tags) if given.state is PENDING else None
-        promise = replace(given, serial=machine.next_serial())
-        machine.emit(r.PromiseImported(promise, seed, now_ms))
-        return Reply(_CREATED, promise=machine.promise(given.id, now_ms))
+        promise = replace(given, serial=context.next_serial())
+        context.emit(r.PromiseImported(promise, seed, now_ms))
+        return Reply(_CREATED, promise=context.promise(given.id, now_ms))
     same = replace(existing, serial=given.serial, trace=given.trace)
     if given.state is PENDING:
         same = replace(
@@ -145,15 +140,14 @@ def import_promise(machine: Machine, command: ImportPromise, now_ms: int) -> Rep
     return Reply(_OK if same == given else Code.PROMISE_EXISTS, promise=existing)
 
 
-@decides(CreateCallback)
-def create_callback(machine: Machine, command: CreateCallback, now_ms: int) -> Reply:
+def create_callback(context: DecisionContext, command: CreateCallback, now_ms: int) -> Reply:
     """Have a root resumed when a promise completes."""
     if command.promise_id == command.root_id:
         return Reply(Code.SAME_ROOT)
-    if command.fence is not None and not machine.holds(command.fence, now_ms):
+    if command.fence is not None and not context.holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     return _wait_for(
-        machine,
+        context,
         Callback(
             task_ids.resume_id(command.root_id, command.promise_id),
             RESUME,
@@ -168,11 +162,12 @@ def create_callback(machine: Machine, command: CreateCallback, now_ms: int) -> R
     )
 
 
-@decides(CreateSubscription)
-def create_subscription(machine: Machine, command: CreateSubscription, now_ms: int) -> Reply:
+def create_subscription(
+    context: DecisionContext, command: CreateSubscription, now_ms: int
+) -> Reply:
     """Have a receiver notified when a promise completes."""
     return _wait_for(
-        machine,
+        context,
         Callback(
             task_ids.notify_id(command.promise_id, command.name),
             NOTIFY,
@@ -187,22 +182,21 @@ def create_subscription(machine: Machine, command: CreateSubscription, now_ms: i
     )
 
 
-def _wait_for(machine: Machine, callback: Callback, now_ms: int) -> Reply:
+def _wait_for(context: DecisionContext, callback: Callback, now_ms: int) -> Reply:
     """Register a callback while its promise is pending; once per id (rest.md 4.2)."""
-    promise = machine.promise(callback.promise_id, now_ms)
+    promise = context.promise(callback.promise_id, now_ms)
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
-    registered = machine.state.callbacks.get(promise.id, {})
+    registered = context.state.callbacks.get(promise.id, {})
     if promise.state is not PENDING or callback.id in registered:
         return Reply(_OK, promise=promise)
-    if len(registered) >= machine.options.callbacks_limit_count:
+    if len(registered) >= context.options.callbacks_limit_count:
         return Reply(Code.TOO_MANY_CALLBACKS)
-    machine.emit(r.CallbackCreated(callback))
+    context.emit(r.CallbackCreated(callback))
     return Reply(_CREATED, promise=promise, callback=callback)
 
 
-@decides(SearchPromises)
-def search_promises(machine: Machine, command: SearchPromises, now_ms: int) -> Reply:
+def search_promises(context: DecisionContext, command: SearchPromises, now_ms: int) -> Reply:
     """One page of this shard's promises that match, newest first."""
     query = Query(
         Pattern(command.pattern, command.id_prefix),
@@ -213,41 +207,41 @@ def search_promises(machine: Machine, command: SearchPromises, now_ms: int) -> R
         command.scan_count,
     )
     if query.pattern.exact is not None:
-        found = _search_one(machine, query, query.pattern.exact, now_ms)
+        found = _search_one(context, query, query.pattern.exact, now_ms)
     else:
-        found = find(machine, query, now_ms)
+        found = find(context, query, now_ms)
     return Reply(_OK, promises=PromisePage(tuple(found.promises), found.next_before))
 
 
-def find(machine: Machine, query: Query, now_ms: int) -> Found:
+def find(context: DecisionContext, query: Query, now_ms: int) -> Found:
     """What of this shard a query with a wildcard wants, in memory and not."""
-    in_memory = _search_memory(machine, query, now_ms)
-    return cold_store.merge((in_memory, _search_cold(machine, query)), query.limit_count)
+    in_memory = _search_memory(context, query, now_ms)
+    return cold_store.merge((in_memory, _search_cold(context, query)), query.limit_count)
 
 
-def _search_one(machine: Machine, query: Query, promise_id: str, now_ms: int) -> Found:
-    promise = machine.promise(promise_id, now_ms)
+def _search_one(context: DecisionContext, query: Query, promise_id: str, now_ms: int) -> Found:
+    promise = context.promise(promise_id, now_ms)
     if promise is None or promise.serial >= query.before_serial or not query.matches(promise):
         return Found([], None)
     return Found([promise], None)
 
 
-def _search_memory(machine: Machine, query: Query, now_ms: int) -> Found:
+def _search_memory(context: DecisionContext, query: Query, now_ms: int) -> Found:
     """Look through the promises that are in memory."""
-    index = machine.state.index_for(query.tags)
+    index = context.state.index_for(query.tags)
     if (
         PENDING not in query.states
-        and not machine.timers_may_be_late
-        and len(machine.state.completed) <= min(len(index), query.scan_count)
+        and not context.timers_may_be_late
+        and len(context.state.completed) <= min(len(index), query.scan_count)
     ):
-        return _search_completed(machine, query)
+        return _search_completed(context, query)
     matched: list[Promise] = []
     last = query.before_serial
     for serial, promise_id in index.below(query.before_serial, query.scan_count):
         last = serial
         if promise_id is None or not query.admits(promise_id):
             continue
-        promise = machine.promise(promise_id, now_ms)
+        promise = context.promise(promise_id, now_ms)
         if promise is not None and query.matches(promise):
             matched.append(promise)
             if len(matched) == query.limit_count:
@@ -255,9 +249,9 @@ def _search_memory(machine: Machine, query: Query, now_ms: int) -> Found:
     return Found(matched, last if index.has_below(last) else None)
 
 
-def _search_cold(machine: Machine, query: Query) -> Found:
+def _search_cold(context: DecisionContext, query: Query) -> Found:
     """Look through the promises that have left memory; not those deleted or made anew since."""
-    state = machine.state
+    state = context.state
     found = state.cold.search(query)
     hidden, present = state.hidden_promises, state.promises
     promises = [
@@ -268,11 +262,11 @@ def _search_cold(machine: Machine, query: Query) -> Found:
     return Found(promises, found.next_before)
 
 
-def _search_completed(machine: Machine, query: Query) -> Found:
+def _search_completed(context: DecisionContext, query: Query) -> Found:
     """Look through the completed promises that are in memory, which are few: all at once."""
     matched = [
         promise
-        for promise in machine.state.completed.values()
+        for promise in context.state.completed.values()
         if promise.serial < query.before_serial and query.matches(promise)
     ]
     matched.sort(key=lambda promise: promise.serial, reverse=True)
@@ -282,9 +276,6 @@ def _search_completed(machine: Machine, query: Query) -> Found:
     return Found(matched, None)
 
 
-def expire_promise(machine: Machine, promise_id: str, now_ms: int) -> None:
+def expire_promise(context: DecisionContext, promise_id: str, now_ms: int) -> None:
     """The promise's timer fired: settling it does the rest."""
-    machine.promise(promise_id, now_ms)
-
-
-EXPIRIES[PROMISE_TIMER] = expire_promise
+    context.promise(promise_id, now_ms)

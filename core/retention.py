@@ -16,30 +16,29 @@ from itertools import islice
 from . import records as r
 from .codes import Code
 from .commands import SLICE_START, CountRetained, Retain, Slice
+from .deciding import DONE, DecisionContext
 from .limits import RETENTION_RECHECK_MS
-from .machine import DONE, Machine, decides
 from .model import Promise, PromiseState
 from .replies import Reply, Retained
 from .retention_rules import BEGINNING, Lane, Retention, due_rule
 from .state import ShardState
 
 
-@decides(Retain)
-def retain(machine: Machine, command: Retain, now_ms: int) -> Reply:
+def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
     """Delete the next promises whose time has come, at most `limit_count` of them."""
-    retention = machine.state.retention
+    retention = context.state.retention
     if retention is None:
         return DONE
     gone: dict[str, None] = {}
     counts = [0] * len(retention.rules)
     waiting_count = 0
-    resumed = _resumed_by_outbox(machine.state)
+    resumed = _resumed_by_outbox(context.state)
     has_more = False
-    candidates = _candidates(machine.state, retention, now_ms)
+    candidates = _candidates(context.state, retention, now_ms)
     for looked_count, promise in enumerate(candidates, start=1):
         place = None if promise is None else due_rule(retention.rules, promise, now_ms)
         if promise is not None and place is not None and promise.id not in gone:
-            if promise.id in resumed or _is_awaited(machine, promise.id):
+            if promise.id in resumed or _is_awaited(context, promise.id):
                 retention.look_again(promise, now_ms + RETENTION_RECHECK_MS)
                 waiting_count += 1
             else:
@@ -51,19 +50,19 @@ def retain(machine: Machine, command: Retain, now_ms: int) -> Reply:
     # What reaches the cold store behind a lane must be met by other means from now on.
     retention.looked_ms = now_ms
     if gone:
-        _delete(machine, gone, now_ms)
+        _delete(context, gone, now_ms)
     following = SLICE_START if has_more else None
     return Reply(Code.OK, retained=Retained(tuple(counts), waiting_count, following))
 
 
-def _delete(machine: Machine, gone: dict[str, None], now_ms: int) -> None:
+def _delete(context: DecisionContext, gone: dict[str, None], now_ms: int) -> None:
     task_ids: list[str] = []
     counter = 0
     for promise_id in gone:
-        for task_id, task_counter in finished_tasks(machine.state, promise_id).items():
+        for task_id, task_counter in finished_tasks(context.state, promise_id).items():
             task_ids.append(task_id)
             counter = max(counter, task_counter)
-    machine.emit(r.PromisesDeleted(list(gone), task_ids, counter, now_ms))
+    context.emit(r.PromisesDeleted(list(gone), task_ids, counter, now_ms))
 
 
 def _candidates(state: ShardState, retention: Retention, now_ms: int) -> Iterator[Promise | None]:
@@ -121,15 +120,14 @@ def _resumed_by_outbox(state: ShardState) -> set[str]:
     }
 
 
-def _is_awaited(machine: Machine, promise_id: str) -> bool:
-    return promise_id in machine.state.roots or machine.is_awaited(promise_id)
+def _is_awaited(context: DecisionContext, promise_id: str) -> bool:
+    return promise_id in context.state.roots or context.is_awaited(promise_id)
 
 
 # Counting
 
 
-@decides(CountRetained)
-def count_retained(machine: Machine, command: CountRetained, now_ms: int) -> Reply:
+def count_retained(context: DecisionContext, command: CountRetained, now_ms: int) -> Reply:
     """Count what rules would delete now: the slice that begins at `command.start`.
 
     A slice goes on until it has looked at `scan_count` promises, so a small shard is counted in one
@@ -140,7 +138,7 @@ def count_retained(machine: Machine, command: CountRetained, now_ms: int) -> Rep
     waiting_count = looked_count = 0
     following: Slice | None = command.start
     while following is not None and looked_count < command.scan_count:
-        part, part_count = _count_part(machine, command, following, now_ms)
+        part, part_count = _count_part(context, command, following, now_ms)
         counts = [one + other for one, other in zip(counts, part.deleted_counts, strict=True)]
         waiting_count += part.waiting_count
         looked_count += part_count
@@ -149,10 +147,10 @@ def count_retained(machine: Machine, command: CountRetained, now_ms: int) -> Rep
 
 
 def _count_part(
-    machine: Machine, command: CountRetained, start: Slice, now_ms: int
+    context: DecisionContext, command: CountRetained, start: Slice, now_ms: int
 ) -> tuple[Retained, int]:
     """Count from `start` on in one lane, or in memory; the second is how many were looked at."""
-    state, rules = machine.state, command.rules
+    state, rules = context.state, command.rules
     lanes = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
     lane, first, second = start
     following: Slice | None
@@ -180,7 +178,7 @@ def _count_part(
         # Several lanes meet a promise; it counts for the rule that comes first.
         if promise is None or rule is None or (lane < len(lanes) and rule != lanes[lane][0]):
             continue
-        if promise.id in resumed or _is_awaited(machine, promise.id):
+        if promise.id in resumed or _is_awaited(context, promise.id):
             waiting_count += 1
         else:
             counts[rule] += 1

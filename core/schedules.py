@@ -13,10 +13,9 @@ from .commands import (
     DeleteSchedule,
     ReadSchedule,
     SearchSchedules,
-    TimerKind,
 )
+from .deciding import DecisionContext, RunsSkipped
 from .limits import SCHEDULE_BATCH_COUNT, saturating_add
-from .machine import EXPIRIES, Machine, RunsSkipped, decides
 from .model import TAG_INVOCATION, TAG_SCHEDULE, Schedule
 from .patterns import Pattern
 from .promises import keys_match
@@ -25,8 +24,7 @@ from .seeds import seed_of
 from .templates import expand
 
 
-@decides(CreateSchedule)
-def create_schedule(machine: Machine, command: CreateSchedule, now_ms: int) -> Reply:
+def create_schedule(context: DecisionContext, command: CreateSchedule, now_ms: int) -> Reply:
     """Create a schedule, or answer the existing one if the idempotency keys match.
 
     The caller has checked the cron expression and the template.
@@ -34,60 +32,57 @@ def create_schedule(machine: Machine, command: CreateSchedule, now_ms: int) -> R
     # A timestamp is digits, so no run's id is reserved if that of the first instant is not.
     if is_reserved(expand(command.promise_id, command.id, 0)):
         return Reply(Code.RESERVED_ID)
-    existing = machine.state.schedules.get(command.id)
+    existing = context.state.schedules.get(command.id)
     if existing is not None:
         if keys_match(existing.idempotency_key, command.idempotency_key):
             return Reply(Code.OK, schedule=existing)
         return Reply(Code.SCHEDULE_EXISTS)
     schedule = Schedule(
         command.id,
-        machine.next_serial(),
+        context.next_serial(),
         command.cron,
         command.promise_id,
         command.promise_timeout,
         now_ms,
-        machine.cron(command.cron).next_after_ms(now_ms),
+        context.cron(command.cron).next_after_ms(now_ms),
         command.description,
         command.tags or None,
         command.promise_param,
         command.promise_tags or None,
         command.idempotency_key,
     )
-    machine.emit(r.ScheduleCreated(schedule))
+    context.emit(r.ScheduleCreated(schedule))
     return Reply(Code.CREATED, schedule=schedule)
 
 
-@decides(ReadSchedule)
-def read_schedule(machine: Machine, command: ReadSchedule, now_ms: int) -> Reply:
+def read_schedule(context: DecisionContext, command: ReadSchedule, now_ms: int) -> Reply:
     """Read a schedule."""
-    schedule = machine.state.schedules.get(command.id)
+    schedule = context.state.schedules.get(command.id)
     if schedule is None:
         return Reply(Code.SCHEDULE_NOT_FOUND)
     return Reply(Code.OK, schedule=schedule)
 
 
-@decides(DeleteSchedule)
-def delete_schedule(machine: Machine, command: DeleteSchedule, now_ms: int) -> Reply:
+def delete_schedule(context: DecisionContext, command: DeleteSchedule, now_ms: int) -> Reply:
     """Delete a schedule."""
-    if command.id not in machine.state.schedules:
+    if command.id not in context.state.schedules:
         return Reply(Code.SCHEDULE_NOT_FOUND)
-    machine.emit(r.ScheduleDeleted(command.id))
-    machine.catching_up.discard(command.id)
+    context.emit(r.ScheduleDeleted(command.id))
+    context.catching_up.discard(command.id)
     return Reply(Code.NO_CONTENT)
 
 
-@decides(SearchSchedules)
-def search_schedules(machine: Machine, command: SearchSchedules, now_ms: int) -> Reply:
+def search_schedules(context: DecisionContext, command: SearchSchedules, now_ms: int) -> Reply:
     """One page of this shard's schedules that match, newest first."""
     pattern = Pattern(command.pattern, command.id_prefix)
     matched: list[Schedule] = []
     last = command.before_serial
-    index = machine.state.schedule_index
+    index = context.state.schedule_index
     for serial, schedule_id in index.below(command.before_serial, command.scan_count):
         last = serial
         if schedule_id is None or not pattern.matches(schedule_id):
             continue
-        schedule = machine.state.schedules[schedule_id]
+        schedule = context.state.schedules[schedule_id]
         tags = schedule.tags or {}
         if all(tags.get(key) == value for key, value in command.tags.items()):
             matched.append(schedule)
@@ -97,49 +92,51 @@ def search_schedules(machine: Machine, command: SearchSchedules, now_ms: int) ->
     return Reply(Code.OK, schedules=SchedulePage(tuple(matched), next_before))
 
 
-def fire(machine: Machine, schedule_id: str, now_ms: int) -> None:
+def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
     """The schedule's timer fired: create the promises of the runs that are due, in order.
 
     At most SCHEDULE_BATCH_COUNT at once; the timer of the next run then fires immediately.
     """
     for _ in range(SCHEDULE_BATCH_COUNT):
-        schedule = machine.state.schedules.get(schedule_id)
+        schedule = context.state.schedules.get(schedule_id)
         if schedule is None or schedule.next_run_time is None:
             return
         run_time = schedule.next_run_time
         if run_time > now_ms:
-            machine.catching_up.discard(schedule_id)
+            context.catching_up.discard(schedule_id)
             return
-        next_run_time = machine.cron(schedule.cron).next_after_ms(run_time)
+        next_run_time = context.cron(schedule.cron).next_after_ms(run_time)
         if (
             next_run_time is not None
             and next_run_time <= now_ms
-            and schedule_id not in machine.catching_up
+            and schedule_id not in context.catching_up
         ):
-            machine.catching_up.add(schedule_id)
-            if _skip(machine, schedule, now_ms):
+            context.catching_up.add(schedule_id)
+            if _skip(context, schedule, now_ms):
                 continue
-        _run(machine, schedule, next_run_time, now_ms)
+        _run(context, schedule, next_run_time, now_ms)
 
 
-def _skip(machine: Machine, schedule: Schedule, now_ms: int) -> bool:
+def _skip(context: DecisionContext, schedule: Schedule, now_ms: int) -> bool:
     """Leave out the oldest missed runs, if there are too many; whether it did."""
-    limit = machine.options.catch_up_count
+    limit = context.options.catch_up_count
     if limit is None or schedule.next_run_time is None:
         return False
-    cron = machine.cron(schedule.cron)
+    cron = context.cron(schedule.cron)
     first = schedule.next_run_time
     # Counted from `first` itself, because `@every` has no other grid than the previous run.
     due = cron.latest_between_ms(first, now_ms, max(limit, 1))
     if len(due) < limit:
         return False
     resumed_at = due[0] if limit else cron.next_after_ms(due[-1] if due else first)
-    machine.emit(r.ScheduleSkipped(schedule.id, resumed_at))
-    machine.note_skipped(RunsSkipped(schedule.id, first, resumed_at))
+    context.emit(r.ScheduleSkipped(schedule.id, resumed_at))
+    context.note_skipped(RunsSkipped(schedule.id, first, resumed_at))
     return True
 
 
-def _run(machine: Machine, schedule: Schedule, next_run_time: int | None, now_ms: int) -> None:
+def _run(
+    context: DecisionContext, schedule: Schedule, next_run_time: int | None, now_ms: int
+) -> None:
     run_time = schedule.next_run_time
     assert run_time is not None, "a schedule that never runs has no timer"
     tags = {
@@ -154,8 +151,5 @@ def _run(machine: Machine, schedule: Schedule, next_run_time: int | None, now_ms
         tags,
         seed_of(tags),
     )
-    serial = machine.next_serial()
-    machine.emit(r.ScheduleFired(schedule.id, run_time, next_run_time, promise, serial, now_ms))
-
-
-EXPIRIES[TimerKind.SCHEDULE] = fire
+    serial = context.next_serial()
+    context.emit(r.ScheduleFired(schedule.id, run_time, next_run_time, promise, serial, now_ms))

@@ -1,18 +1,17 @@
-"""The state of one shard, and how each record changes it.
+"""The state of one shard, and how most records change it.
 
-Rules of this file: state changes only in `apply` and what it calls, live and on replay alike
-(invariant I2 of design.md); nothing here reads a clock or decides anything a client asked for;
-beside the state there are *notes* that are not part of it and are rebuilt after a replay: timers to
-change, roots and notifications that the dispatcher should look at, messages that may leave the
-shard.
+Rules of this file: state changes only by `APPLY` (`apply.py`) and what it calls, live and on
+replay alike (invariant I2 of design.md); nothing here reads a clock or decides anything a client
+asked for; beside the state there are *notes* that are not part of it and are rebuilt after a
+replay: timers to change, roots and notifications that the dispatcher should look at, messages that
+may leave the shard.
 """
 
 import heapq
 from collections.abc import Callable
-from typing import Any
 
-from . import arrival, deletion, entry_state, execution_state, task_ids
 from . import records as r
+from . import task_ids
 from .catalog import is_reserved
 from .changes import Changes
 from .cold import ColdStore, NothingCold
@@ -122,17 +121,6 @@ class ShardState:
         self.messages: list[tuple[int, int, r.ShardMessage]] = []
         self.finished: list[str] = []
 
-    def replay(self, record: r.Record) -> None:
-        """Apply a record read from the log, without notes."""
-        APPLY[type(record)](self, record)
-        self.promise_timers.clear()
-        self.timers.clear()
-        self.touched_roots.clear()
-        self.new_notifications.clear()
-        self.withdrawals.clear()
-        self.messages.clear()
-        self.finished.clear()
-
     def find_promise(self, promise_id: str) -> Promise | None:
         """The promise, wherever it is; None if there is none."""
         promise = self.promises.get(promise_id)
@@ -226,39 +214,7 @@ class ShardState:
             return self.promise_index
         return min((self.tag_index.get(tag, _NO_ENTRIES) for tag in tags.items()), key=len)
 
-    def promise_completed(self, record: r.PromiseCompleted) -> None:
-        promise = self.promises[record.id]
-        assert promise.state is PENDING, "a promise completes once"
-        value = record.value
-        if record.id in self.executions:
-            value = execution_state.execution_ended(self, record)
-        completed = replace(
-            promise,
-            state=record.state,
-            value=value,
-            key_for_complete=record.key_for_complete,
-            completed_on=record.completed_on,
-        )
-        self.promises[record.id] = self.completed[record.id] = completed
-        self.pending_count -= 1
-        if self.retention is not None and not self.tracks_changes:
-            self.retention.stays(completed)
-        if self.tracks_changes:
-            self.changes.promises.append(record.id)
-        self.promise_timers.append(completed)
-        root = self.roots.get(record.id)
-        if root is not None:
-            for task in list(root.tasks.values()):
-                task.completed_on = record.at
-                self._move(task, COMPLETED)
-        callbacks = self.callbacks.pop(record.id, None)
-        if callbacks is not None:
-            if self.tracks_changes:
-                self.changes.callbacks.update(dict.fromkeys(callbacks, record.id))
-            for identifier in sorted(callbacks):
-                self._fire(callbacks[identifier], record.at)
-
-    def _fire(self, callback: Callback, at: int) -> None:
+    def fire(self, callback: Callback, at: int) -> None:
         """Turn a callback into its task; the callback's promise has completed."""
         if callback.kind is RESUME:
             target = self.shard_of(callback.root_id)
@@ -336,7 +292,7 @@ class ShardState:
         task.expires_at = expires_at
         self._arm(task)
 
-    def _move(self, task: Task, state: TaskState) -> None:
+    def move(self, task: Task, state: TaskState) -> None:
         """Change a task's state, with everything that is counted or indexed by it."""
         was, task.state = task.state, state
         if was is CLAIMED:
@@ -382,7 +338,7 @@ class ShardState:
     def _claim(self, task: Task, process_id: str, ttl: int, expires_at: int) -> None:
         task.ttl = ttl
         task.expires_at = expires_at
-        self._move(task, CLAIMED)
+        self.move(task, CLAIMED)
         task.process_id = process_id
         self.claimed.setdefault(process_id, {})[task.id] = task
 
@@ -396,38 +352,31 @@ class ShardState:
     def task_enqueued(self, record: r.TaskEnqueued) -> None:
         task = self.tasks[record.id]
         task.expires_at = record.expires_at
-        self._move(task, ENQUEUED)
+        self.move(task, ENQUEUED)
 
     def task_delivered(self, record: r.TaskDelivered) -> None:
-        self._move(self.tasks[record.id], COMPLETED)
+        self.move(self.tasks[record.id], COMPLETED)
 
     def task_claimed(self, record: r.TaskClaimed) -> None:
         self._claim(self.tasks[record.id], record.process_id, record.ttl, record.expires_at)
 
-    def _clear_lease(self, task: Task) -> None:
+    def clear_lease(self, task: Task) -> None:
+        """Forget who held a task, and until when."""
         task.process_id = None
         task.ttl = 0
         task.expires_at = 0
 
-    def task_released(self, record: r.TaskReleased) -> None:
-        task = self.tasks[record.id]
-        if task.root_id in self.executions:
-            execution_state.lease_ended(self, task.root_id)
-        task.counter += 1
-        self._move(task, INIT)
-        self._clear_lease(task)
-
     def task_completed(self, record: r.TaskCompleted) -> None:
         task = self.tasks[record.id]
         task.completed_on = record.at
-        self._move(task, COMPLETED)
-        self._clear_lease(task)
+        self.move(task, COMPLETED)
+        self.clear_lease(task)
 
     def task_timed_out(self, record: r.TaskTimedOut) -> None:
         task = self.tasks[record.id]
         task.completed_on = task.timeout
-        self._move(task, TIMEDOUT)
-        self._clear_lease(task)
+        self.move(task, TIMEDOUT)
+        self.clear_lease(task)
 
     def tasks_renewed(self, record: r.TasksRenewed) -> None:
         for task in self.claimed.get(record.process_id, {}).values():
@@ -542,34 +491,3 @@ class ShardState:
                 self.changes.outbox.add((record.target, sequence))
         if not waiting:
             self.outbox.pop(record.target, None)
-
-
-APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
-    r.PromiseCreated: ShardState.promise_created,
-    r.PromiseCompleted: ShardState.promise_completed,
-    r.PromisesDeleted: deletion.promises_deleted,
-    r.PromiseImported: arrival.promise_imported,
-    r.CallbackCreated: ShardState.callback_created,
-    r.TaskEnqueued: ShardState.task_enqueued,
-    r.TaskDelivered: ShardState.task_delivered,
-    r.TaskClaimed: ShardState.task_claimed,
-    r.TaskReleased: ShardState.task_released,
-    r.TaskCompleted: ShardState.task_completed,
-    r.TaskTimedOut: ShardState.task_timed_out,
-    r.TasksRenewed: ShardState.tasks_renewed,
-    r.ScheduleCreated: ShardState.schedule_created,
-    r.ScheduleDeleted: ShardState.schedule_deleted,
-    r.ScheduleFired: ShardState.schedule_fired,
-    r.ScheduleSkipped: ShardState.schedule_skipped,
-    r.LockAcquired: ShardState.lock_acquired,
-    r.LockReleased: ShardState.lock_released,
-    r.LocksRenewed: ShardState.locks_renewed,
-    r.MessageReceived: ShardState.message_received,
-    r.MessagesAcknowledged: ShardState.messages_acknowledged,
-    r.EntryWritten: entry_state.entry_written,
-    r.EntryDeleted: entry_state.entry_deleted,
-    r.ExecutionCreated: execution_state.execution_created,
-    r.ExecutionAssigned: execution_state.execution_assigned,
-    r.ExecutionReported: execution_state.execution_reported,
-    r.ExecutionReturned: execution_state.execution_returned,
-}

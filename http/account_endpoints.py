@@ -32,7 +32,7 @@ from .credentials import TokenState, digest_of, new_secret
 from .decoding import integer, query_parameters
 from .endpoints import Call, Endpoint, Parameter, Success, answer, ask
 from .errors import ApiError, FieldProblem, invalid
-from .rendering import dump
+from .json_text import dump
 from .requests import Response, json_response
 from .v1_values import is_id, new_id
 

@@ -10,7 +10,7 @@ from troth.core.catalog import Account, Scope, Token
 
 from .credentials import TokenState
 from .fields import Field, Flag, Integer, RequestLimits, Schema, Text
-from .rendering import JsonObject
+from .json_text import JsonObject
 from .schema_parts import object_of, text, time_ms
 
 _SCOPES: Final = tuple(scope.value for scope in Scope)

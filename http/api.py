@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from troth.core.catalog import Build, Function
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.executions import Execution, Usage
@@ -28,9 +29,6 @@ from .errors import ApiError
 from .fields import RequestLimits
 from .metrics import Metrics
 from .settings import Settings
-
-if TYPE_CHECKING:
-    from .builder import Builder
 
 VERSION_HEADER_VALUE = b"0.8.2"
 """What some SDKs look for in `Resonate-Version` (decisions.md 1)."""
@@ -114,6 +112,22 @@ class Shards(Protocol):
         ...
 
 
+class Builder(Protocol):
+    """The part of `builder.Builder` that the API needs."""
+
+    async def take(self, build: Build, archive: bytes) -> None:
+        """Store a new build, PENDING, with its archive, and have it checked. Raises ApiError."""
+        ...
+
+    async def function_deleted(self, function: Function) -> None:
+        """Remove what a deleted function leaves behind, now or, if that fails, later."""
+        ...
+
+    def waiting_count(self, account_id: str) -> int:
+        """Count the builds of an account that wait to be checked."""
+        ...
+
+
 class Readiness(Enum):
     """Whether requests are served, and how they are refused if not."""
 
@@ -152,7 +166,7 @@ class Api:
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
-    builder: "Builder | None" = None
+    builder: Builder | None = None
     placement: Placement | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)

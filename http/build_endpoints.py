@@ -34,7 +34,7 @@ from .endpoints import (
 )
 from .errors import ApiError, invalid
 from .function_endpoints import FUNCTION_ID
-from .rendering import JsonObject
+from .json_text import JsonObject
 from .requests import Response
 from .v1_entries import ask, list_own, read_own
 from .v1_paging import FIRST_PAGE, PAGING_PARAMETERS, read_paging

@@ -1,20 +1,16 @@
-"""The code of a function as a zip archive: what may be in it, and how it is unpacked.
+"""The code of a function as a zip archive: what may be in it.
 
 The server checks an archive with `inspect` when it is uploaded; a node makes files of it with
-`unpack`. Both go through the same code, so what one accepts the other unpacks, and what a node
-unpacks can do nothing but fill its own directory: plain files with plain names, no more and no
-larger than the limits, counted while they are made. Needs no part of the server.
+`node_unpacking.unpack`. Both go through `read_archive` and `file_pieces`, so what one accepts the
+other unpacks: plain files with plain names, no more and no larger than the limits, counted while
+they are read. Touches no file itself and needs no part of the server.
 """
 
-import os
 import re
-import shutil
 import stat
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from troth.core import limits as core_limits
@@ -89,7 +85,7 @@ class CodeArchive:
         """The bytes of a file. Raises ArchiveRefused if they are damaged, KeyError if absent."""
         for file in self.files:
             if file.path == path:
-                return b"".join(_pieces(self.content, file))
+                return b"".join(file_pieces(self.content, file))
         raise KeyError(path)
 
     def entry_file(self, language: Language) -> str:
@@ -113,7 +109,7 @@ class CodeArchive:
 
 def inspect(content: bytes, limits: ArchiveLimits = DEFAULT_LIMITS) -> CodeArchive:
     """Check an archive completely, its data too. Raises ArchiveRefused."""
-    archive = _read(content, limits)
+    archive = read_archive(content, limits)
     problems = []
     for file in archive.files:
         try:
@@ -126,52 +122,18 @@ def inspect(content: bytes, limits: ArchiveLimits = DEFAULT_LIMITS) -> CodeArchi
     return archive
 
 
-def unpack(
-    archive_path: Path, directory: Path, limits: ArchiveLimits = DEFAULT_LIMITS
-) -> CodeArchive:
-    """Make the files of an archive in `directory`, which is new: it is there whole or not at all.
-
-    Files are readable for all and writable for their owner; of other permissions only that to be
-    executed is kept. Raises ArchiveRefused, OSError, and FileExistsError if the directory exists.
-    """
-    if directory.exists():
-        raise FileExistsError(f"{directory} exists already")
-    if archive_path.stat().st_size > limits.archive_bytes:
-        raise ArchiveRefused([_too_large(limits)])
-    archive = _read(archive_path.read_bytes(), limits)
-    partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        for path in archive.directories:
-            (partial / path).mkdir(mode=0o755)
-        for file in archive.files:
-            _write(partial / file.path, _pieces(archive.content, file), file.is_executable)
-        partial.chmod(0o755)
-        partial.rename(directory)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return archive
-
-
-def _write(path: Path, content: Iterator[bytes], is_executable: bool) -> None:
-    mode = 0o755 if is_executable else 0o644
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, mode), "wb") as file:
-        for piece in content:
-            file.write(piece)
-
-
-def _pieces(content: bytes, file: CodeFile) -> Iterator[bytes]:
+def file_pieces(content: bytes, file: CodeFile) -> Iterator[bytes]:
+    """Unpack a file of an archive, piece by piece. Raises ArchiveRefused if it is damaged."""
     try:
         yield from pieces(content, file.member)
     except ZipRefused as error:
         raise ArchiveRefused([str(error)]) from error
 
 
-def _read(content: bytes, limits: ArchiveLimits) -> CodeArchive:
+def read_archive(content: bytes, limits: ArchiveLimits) -> CodeArchive:
     """Check everything about an archive but its data. Raises ArchiveRefused."""
     if len(content) > limits.archive_bytes:
-        raise ArchiveRefused([_too_large(limits)])
+        raise ArchiveRefused([too_large(limits)])
     try:
         members = read_members(content, limits.entries_count)
     except ZipRefused as error:
@@ -197,7 +159,8 @@ def _read(content: bytes, limits: ArchiveLimits) -> CodeArchive:
     return CodeArchive(tuple(tree.files), tuple(tree.directories), content)
 
 
-def _too_large(limits: ArchiveLimits) -> str:
+def too_large(limits: ArchiveLimits) -> str:
+    """Say that an archive is larger than it may be."""
     return f"is larger than {limits.archive_bytes} bytes, the limit of an archive"
 
 

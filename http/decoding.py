@@ -1,4 +1,4 @@
-"""From bytes to checked values: JSON bodies, request headers, query strings and paths.
+"""From bytes to checked values: request headers, query strings and paths.
 
 Every function raises `ApiError` (400) that names the field, what was given and what is allowed.
 Decoding stops at the first thing that cannot be read; validation (`fields.problems`) collects.
@@ -7,17 +7,14 @@ Decoding stops at the first thing that cannot be read; validation (`fields.probl
 import binascii
 import re
 from collections.abc import Mapping
-from typing import cast
 
-import msgspec
 from msgspec import Struct
 
 from troth.core import limits as core_limits
 from troth.core.limits import INTEGER_MAX, INTEGER_MIN
-from troth.core.model import EMPTY_VALUE, Fence, Json, Trace, Value
+from troth.core.model import Fence, Trace
 
 from .errors import invalid
-from .schemas import ValueBody
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,32}", re.ASCII)
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{2}")
@@ -35,28 +32,6 @@ class CallHeaders(Struct, frozen=True):
 
 
 NO_HEADERS = CallHeaders()
-
-
-def receiver(raw: msgspec.Raw) -> Json:
-    """Decode a receiver that `AnyJson` has accepted."""
-    decoded: Json = msgspec.json.decode(raw)
-    return decoded
-
-
-def value(body: ValueBody | None) -> Value:
-    """The param or value that a decoded body describes; empty parts are left out."""
-    if body is None or (not body.headers and not body.data):
-        return EMPTY_VALUE
-    return Value(string_map(body.headers), body.data or None)
-
-
-def string_map(entries: dict[str, str | None] | None) -> dict[str, str] | None:
-    """Tags or headers; None if there are none."""
-    if not entries:
-        return None
-    if None not in entries.values():  # nearly always
-        return cast("dict[str, str]", entries)
-    return {key: entry or "" for key, entry in entries.items()}
 
 
 # --- headers --------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from .api import Api, shards_error
 from .decoding import NO_HEADERS, CallHeaders
 from .errors import ApiError
 from .fields import Schema
+from .json_text import JsonObject, dump
 from .permissions import refuse_unless_permitted
 from .principals import ACCOUNT_SCOPES, OPEN_SCOPES
-from .rendering import JsonObject, dump
 from .requests import Request, Response, json_response
 
 REFUSALS_FROM: Final = 40000

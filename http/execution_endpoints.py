@@ -39,7 +39,7 @@ from .endpoints import Call, Endpoint, Header, Parameter, RawBody, Success, answ
 from .endpoints import require_account as account_of
 from .errors import ApiError, FieldProblem, invalid
 from .execution_values import capabilities_of, request_value, result_response, status_of
-from .rendering import JsonObject, dump
+from .json_text import JsonObject, dump
 from .requests import Request, Response, json_response
 from .v1_entries import read_own
 from .v1_values import ID_SCHEMA, is_id, new_id, unix_seconds

@@ -22,8 +22,8 @@ from .function_bodies import (
     ChangeFunctionBody,
     CreateFunctionBody,
 )
+from .json_text import JsonObject, dump
 from .label_endpoints import label_object
-from .rendering import JsonObject, dump
 from .requests import Response, json_response
 from .usage import NEVER_USED, function_metrics_object, usage_of
 from .v1_entries import Change, change_own, create, delete_own, list_own, read_own

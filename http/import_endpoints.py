@@ -11,9 +11,9 @@ from troth.core.model import EMPTY_VALUE, Promise, PromiseState
 from troth.shards.errors import ShardsError
 
 from .api import Api, shards_error
-from .decoding import string_map, value
 from .endpoints import Call, Endpoint, Success, answer
 from .permissions import refuse_unless_permitted
+from .promise_values import string_map, value
 from .requests import Response
 from .schemas import ImportBody, ImportedPromiseBody
 

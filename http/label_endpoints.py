@@ -12,7 +12,7 @@ from .api import Api
 from .endpoints import Call, Endpoint, Parameter, Success, answer, require_account
 from .errors import ApiError, invalid
 from .function_bodies import ChangeLabelBody, CreateLabelBody
-from .rendering import JsonObject, dump
+from .json_text import JsonObject, dump
 from .requests import Response, json_response
 from .v1_entries import change_own, create, delete_own, list_own
 from .v1_values import ID_SCHEMA, new_id

@@ -8,7 +8,8 @@ from troth.shards.errors import ShardsError
 
 from .api import Api, shards_error
 from .endpoints import Asking, Call, Endpoint, Success, answer, nothing
-from .rendering import dump, lock_object
+from .json_text import dump
+from .rendering import lock_object
 from .requests import Response
 from .schemas import AcquireLockBody, HeartbeatBody, ReleaseLockBody
 

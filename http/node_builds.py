@@ -20,9 +20,10 @@ from typing import Final
 import structlog
 import trio
 
-from .code_archives import ArchiveRefused, unpack
+from .code_archives import ArchiveRefused
 from .node_errors import BadCodeError
 from .node_limits import BUILDS_LIMIT_BYTES, BUILDS_LIMIT_COUNT, USERS_COUNT
+from .node_unpacking import unpack
 
 _PART_PREFIX: Final = ".part-"
 

@@ -13,7 +13,7 @@ from troth.core import limits
 from troth.core.catalog import Capabilities, Language, Node, Scope
 from troth.core.codes import Code
 from troth.core.model import replace
-from troth.shards.node_places import NodePlace
+from troth.shards.work import NodePlace
 
 from .api import Api
 from .bodies import BodyDecoder
@@ -29,8 +29,8 @@ from .endpoints import (
 )
 from .errors import ApiError, invalid
 from .function_calls import SERVER_NODE_ID
+from .json_text import JsonObject, dump
 from .node_bodies import ChangeNodeBody, RegisterNodeBody
-from .rendering import JsonObject, dump
 from .requests import Response, json_response
 from .v1_entries import change_own, create
 

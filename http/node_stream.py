@@ -15,6 +15,7 @@ from troth.shards.node_connections import (
     NodeMessage,
     NodeMessageKind,
 )
+from troth.shards.work import Work
 
 from .streams import EventStream
 
@@ -22,7 +23,7 @@ from .streams import EventStream
 class NodeStream(EventStream):
     """One node's stream."""
 
-    def __init__(self, connection: NodeConnection, keep_alive_ms: int) -> None:
+    def __init__(self, connection: NodeConnection[Work], keep_alive_ms: int) -> None:
         """Take over the connection; `close` ends it."""
         super().__init__(keep_alive_ms)
         self._connection = connection

@@ -42,10 +42,10 @@ from .execution_values import (
     function_request,
     result_value,
 )
+from .json_text import JsonObject
 from .node_bodies import AssignBody, ReportBody
 from .node_endpoints import HASH_PATH, node_endpoint, node_of
 from .node_stream import NodeStream
-from .rendering import JsonObject
 from .requests import Response
 from .streams import HEADERS
 from .v1_values import ID_SCHEMA, is_id

@@ -14,7 +14,7 @@ from troth.core.model import ClaimRequest, PromiseState
 from troth.core.replies import Reply
 
 from .api import Api
-from .decoding import CallHeaders, receiver, string_map, value
+from .decoding import CallHeaders
 from .endpoints import (
     FENCE,
     ID_PARAMETER,
@@ -25,7 +25,9 @@ from .endpoints import (
     Header,
     Success,
 )
-from .rendering import callback_answer, dump, promise_json, promise_object, task_object
+from .json_text import dump
+from .promise_values import receiver, string_map, value
+from .rendering import callback_answer, promise_json, promise_object, task_object
 from .schemas import (
     CallbackBody,
     CallbackOfPromiseBody,

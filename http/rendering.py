@@ -24,10 +24,11 @@ from troth.core.model import (
 )
 from troth.core.replies import Claimed, TaskMessage
 
+from .json_text import JsonObject, dump
+
 NEVER_MS = -62135596800000
 """How the API writes the time of a schedule that never fires again: the start of the year 1."""
 
-_encode = msgspec.json.Encoder().encode
 # Sorts the keys of dicts; the fields of structs stay in their order.
 _encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 
@@ -58,7 +59,6 @@ class _PromiseObject(Struct, gc=False, rename="camel"):
     completed_on: int | UnsetType
 
 
-JsonObject = dict[str, Any]
 _EMPTY = _ValueObject(UNSET, UNSET)
 
 
@@ -181,11 +181,6 @@ def callback_answer(callback: Callback | None, promise: Promise | None) -> JsonO
         "callback": None if callback is None else callback_object(callback),
         "promise": None if promise is None else promise_object(promise),
     }
-
-
-def dump(made: JsonObject | list[JsonObject]) -> bytes:
-    """Write JSON text: compact, UTF-8."""
-    return _encode(made)
 
 
 def path_of(text: str) -> str:

@@ -8,11 +8,12 @@ from troth.core.limits import INTEGER_MAX
 from troth.core.replies import Reply
 
 from .api import Api
-from .decoding import string_map, value
 from .endpoints import ID_PARAMETER, Asking, Call, Endpoint, Header, Success, nothing
 from .errors import ApiError, FieldProblem
 from .fields import size_bytes
-from .rendering import dump, schedule_object
+from .json_text import dump
+from .promise_values import string_map, value
+from .rendering import schedule_object
 from .schemas import CreateScheduleBody
 
 

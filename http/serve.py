@@ -24,7 +24,7 @@ from troth import __version__
 from troth.core import limits
 from troth.core.catalog import Account, Node, Token
 from troth.core.cron import parse as parse_cron
-from troth.core.machine import Options
+from troth.core.deciding import Options
 from troth.core.replies import TaskMessage
 from troth.persistence.errors import (
     CheckpointDamaged,

@@ -18,6 +18,7 @@ from . import (
     server_endpoints,
     task_endpoints,
     usage,
+    worker_endpoints,
 )
 from .endpoints import Endpoint
 
@@ -38,9 +39,10 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *execution_endpoints.ENDPOINTS,
     *node_endpoints.ENDPOINTS,
     *node_work_endpoints.ENDPOINTS,
+    *worker_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""
 
-POLL_ENDPOINTS: tuple[Endpoint, ...] = server_endpoints.POLL_PORT_ENDPOINTS
+POLL_ENDPOINTS: tuple[Endpoint, ...] = worker_endpoints.POLL_PORT_ENDPOINTS
 """What the poll port serves."""

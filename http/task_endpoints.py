@@ -13,7 +13,8 @@ from troth.shards.errors import ShardsError
 from .api import Api, shards_error
 from .decoding import integer
 from .endpoints import Asking, Call, Endpoint, Parameter, Success, answer, nothing
-from .rendering import claim_object, dump, task_object
+from .json_text import dump
+from .rendering import claim_object, task_object
 from .requests import Response
 from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
 

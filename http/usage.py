@@ -9,7 +9,7 @@ from troth.shards.errors import ShardsError
 
 from .api import Api, shards_error
 from .endpoints import Call, Endpoint, Success, answer, require_account
-from .rendering import JsonObject
+from .json_text import JsonObject
 from .requests import Response
 
 NEVER_USED: Final = Usage("", "")

@@ -12,7 +12,7 @@ from msgspec import Struct
 from .decoding import integer
 from .endpoints import Parameter
 from .errors import invalid
-from .rendering import JsonObject
+from .json_text import JsonObject
 
 Row = TypeVar("Row")
 

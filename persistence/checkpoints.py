@@ -18,8 +18,8 @@ from . import digests, rows
 from .cold import ColdReader
 from .errors import CheckpointDamaged
 from .id_filter import StoredIds
+from .port import Snapshot, Store, Write
 from .rows import RowDecoder
-from .store import Snapshot, Store, Write
 
 SMALL_BYTES: Final = 64 << 20
 """Up to this size a store is verified before the server starts, beyond it while it runs."""

@@ -21,8 +21,8 @@ from troth.core.retention_rules import Place as EndPlace
 from . import process_memory, rows
 from .errors import CheckpointDamaged
 from .id_filter import StoredIds
+from .port import Snapshot
 from .rows import RowDecoder
-from .store import Snapshot
 
 READ_COUNT: Final = 100
 """Rows that one step of a search decodes; it takes about a millisecond."""

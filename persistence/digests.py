@@ -7,14 +7,12 @@ each; it does not depend on the rows' order, so a commit brings it up to date by
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import xxhash
 
 from .errors import CheckpointDamaged
-
-if TYPE_CHECKING:
-    from .store import Snapshot
+from .port import Snapshot
 
 TABLE: Final = "digests"
 """Where the digests are, by the table's name: count and sum, eight bytes each, big-endian."""
@@ -50,7 +48,7 @@ class Digest:
         return self.count.to_bytes(8, "big") + self.total.to_bytes(8, "big")
 
 
-def read(snapshot: "Snapshot", table: str) -> Digest:
+def read(snapshot: Snapshot, table: str) -> Digest:
     """The digest that is kept; an empty one if there is none. Raises CheckpointDamaged."""
     value = snapshot.get(TABLE, table.encode())
     if value is None:
@@ -61,7 +59,7 @@ def read(snapshot: "Snapshot", table: str) -> Digest:
 
 
 def verify(
-    snapshot: "Snapshot",
+    snapshot: Snapshot,
     tables: Iterable[str],
     pause: Callable[[], None],
     show: Callable[[str, list[bytes]], None] = lambda *_: None,

@@ -30,6 +30,7 @@ from .files import DIRECTORY_MODE, RealFiles
 from .frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader
 from .log import LogRecord
 from .log_records import read_record, record_time_ms
+from .port import Write
 from .recovery import LogEnd
 from .segmented_log import SegmentedLog
 from .segments import NEXT_NAME, Segment, prepare_segment, publish_segment, write_header
@@ -42,7 +43,7 @@ from .snapshots import (
     check_rows,
     sync_directory,
 )
-from .store import LmdbStore, Write
+from .store import LmdbStore
 
 RESTORING_SUFFIX: Final = ".restoring"
 MARK_NAME: Final = "being-restored"

@@ -23,6 +23,7 @@ from .digests import Digest
 from .errors import CheckpointDamaged, DataDirectoryLocked
 from .files import RealFiles
 from .log_tools import LogReader
+from .port import Snapshot
 from .rows import RowDecoder
 from .snapshot_file import (
     Batch,
@@ -34,7 +35,7 @@ from .snapshot_file import (
     SnapshotReader,
     encode,
 )
-from .store import DATA_NAME, LmdbStore, Snapshot
+from .store import DATA_NAME, LmdbStore
 
 PARTIAL_SUFFIX: Final = ".partial"
 SUFFIX: Final = ".snapshot"

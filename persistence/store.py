@@ -1,10 +1,8 @@
 """An ordered key-value store with atomic, synced commits: what checkpoints are kept in.
 
-`Store` is the port, `LmdbStore` the real one (one LMDB environment, one named database a table) and
-`MemoryStore` a twin for tests that can fail or crash a commit. A commit is all or nothing and on
-disk when it returns; a snapshot shows the store as of one commit for as long as it is open. One
-thread commits; any thread may read, each snapshot in one thread at a time. Every commit brings the
-digests of the tables up to date (`digests.py`).
+`LmdbStore` is the real one (one LMDB environment, one named database a table) and `MemoryStore` a
+twin for tests that can fail or crash a commit. Both keep what `port.py` promises, and every commit
+brings the digests of the tables up to date (`digests.py`).
 """
 
 import bisect
@@ -13,13 +11,14 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
 import lmdb
 
 from . import digests, process_memory
 from .digests import Digest
 from .errors import CheckpointDamaged, CheckpointFailure
+from .port import Snapshot, Write
 
 MAP_BYTES: Final = 1 << 40
 """Address space for the store, not disk: a disk fills up long before this does."""
@@ -33,53 +32,6 @@ LOCK_NAME: Final = "lock.mdb"
 
 KEY_BYTES_MAX: Final = 511
 """LMDB's limit for a key."""
-
-Write = tuple[str, bytes, bytes | None]
-"""A table, a key, and its new value; None deletes the key, which need not exist."""
-
-
-class Snapshot(Protocol):
-    """The store as of one commit."""
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        """The value of a key; None if there is none."""
-        ...  # pragma: no cover
-
-    def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys with their values from `start` up to, and without, `stop`, in ascending order."""
-        ...  # pragma: no cover
-
-    def release_pages(self) -> None:
-        """Let go of memory that reading has taken."""
-        ...  # pragma: no cover
-
-    def close(self) -> None:
-        """Let go; a second call does nothing. Iterators of this snapshot end with it."""
-        ...  # pragma: no cover
-
-
-class Store(Protocol):
-    """The whole store."""
-
-    def commit(self, writes: Iterable[Write]) -> None:
-        """Make the writes durable together. Raises CheckpointFailure; then none was made."""
-        ...  # pragma: no cover
-
-    def snapshot(self) -> Snapshot:
-        """The store as it is now."""
-        ...  # pragma: no cover
-
-    def release_memory(self) -> None:
-        """Let go of memory that commits have taken, if no snapshot is open."""
-        ...  # pragma: no cover
-
-    def size_bytes(self) -> int:
-        """What the store takes on disk."""
-        ...  # pragma: no cover
-
-    def close(self) -> None:
-        """Let go of files; a second call does nothing."""
-        ...  # pragma: no cover
 
 
 @final

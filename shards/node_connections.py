@@ -8,11 +8,12 @@ at most one to run it and one to stop.
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple, final
+from typing import Generic, NamedTuple, TypeVar, final
 
 import trio
 
-from .work import Work
+Carried = TypeVar("Carried")
+"""What a message is about, given back when it was written or cannot be. Compared by identity."""
 
 
 class NodeMessageKind(StrEnum):
@@ -38,38 +39,38 @@ class ConnectionEnded(Exception):  # noqa: N818  a state, not a defect
 
 
 @final
-class NodeConnection:
+class NodeConnection(Generic[Carried]):
     """One node's stream. Made by `Placement.connect`; `close` ends it."""
 
     __slots__ = ("_handed_out", "_left", "_sent", "_waiting", "_wake", "is_closed")
 
     def __init__(
         self,
-        sent: Callable[[list[Work]], None],
-        left: Callable[["NodeConnection", list[Work]], None],
+        sent: Callable[[list[Carried]], None],
+        left: Callable[["NodeConnection[Carried]", list[Carried]], None],
     ) -> None:
         """`sent` is told what was written, `left` what was not when the connection ends."""
         self._sent = sent
         self._left = left
-        self._waiting: list[tuple[NodeMessage, Work | None]] = []
-        self._handed_out: list[Work] = []
+        self._waiting: list[tuple[NodeMessage, Carried | None]] = []
+        self._handed_out: list[Carried] = []
         self._wake = trio.Event()
         self.is_closed = False
 
-    def put(self, message: NodeMessage, work: Work | None = None) -> None:
+    def put(self, message: NodeMessage, work: Carried | None = None) -> None:
         """Let a message wait; `work` is reported when it is written or cannot be."""
         assert not self.is_closed, "a closed connection has no place in placement"
         self._waiting.append((message, work))
         self._wake.set()
 
-    def discard(self, work: Work) -> bool:
+    def discard(self, work: Carried) -> bool:
         """Forget a task; whether its message had not been taken for writing yet."""
         if work in self._handed_out:
             self._handed_out.remove(work)
             return False
         return self.take_back(work)
 
-    def take_back(self, work: Work) -> bool:
+    def take_back(self, work: Carried) -> bool:
         """Forget a task's message if it has not been taken for writing yet; whether that is so."""
         before_count = len(self._waiting)
         self._waiting = [entry for entry in self._waiting if entry[1] is not work]

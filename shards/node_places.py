@@ -1,66 +1,15 @@
-"""The nodes placement knows, and those among them that have a free slot.
+"""The nodes that have a free slot.
 
 A node is free while its stream is connected, it is neither disabled, draining nor deleted, it is
 not resting, and fewer tasks than it has slots are with it, not counting those whose result has
-come in. `FreeNodes` finds one for a task at a cost that grows with the number of *different* offers
-among free nodes, not with that of nodes.
+come in (`NodePlace.has_room`). `FreeNodes` finds one for a task at a cost that grows with the
+number of *different* offers among free nodes, not with that of nodes.
 """
 
 from collections import OrderedDict
 from typing import final
 
-from troth.core.catalog import Node
-
-from .node_connections import NodeConnection
-from .work import Offer, Requirement, Work
-
-
-@final
-class NodePlace:
-    """A node: its entry in the catalog, its stream, and the tasks that are with it.
-
-    `ending` are those of them whose result has come in and is being made durable.
-    """
-
-    __slots__ = ("connection", "ending", "entry", "is_resting", "offer", "works")
-
-    def __init__(self, entry: Node) -> None:
-        """Begin without a stream."""
-        self.connection: NodeConnection | None = None
-        self.works: dict[str, Work] = {}
-        self.ending: set[str] = set()
-        self.is_resting = False
-        self.take(entry)
-
-    def take(self, entry: Node) -> None:
-        """Become what a changed entry says. `FreeNodes` must not hold this node meanwhile."""
-        self.entry = entry
-        self.offer = Offer(frozenset(entry.languages), entry.offers)
-
-    @property
-    def id(self) -> str:
-        """The node's id."""
-        return self.entry.id
-
-    @property
-    def is_available(self) -> bool:
-        """Whether its stream is connected."""
-        return self.connection is not None
-
-    @property
-    def has_room(self) -> bool:
-        """Whether it may be given a task now."""
-        entry = self.entry
-        return (
-            self.connection is not None
-            and len(self.works) - len(self.ending) < entry.slots_count
-            and not (entry.disabled or entry.draining or entry.deleted or self.is_resting)
-        )
-
-    @property
-    def pool(self) -> str | None:
-        """The account whose tasks alone it runs; None if it runs everybody's."""
-        return None if self.entry.shared else self.entry.account_id
+from .work import NodePlace, Offer, Requirement
 
 
 @final

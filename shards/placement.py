@@ -37,9 +37,9 @@ from .alarms import Alarms
 from .call_gates import CallGates
 from .endings import Endings
 from .node_connections import NodeConnection, NodeMessage, NodeMessageKind
-from .node_places import FreeNodes, NodePlace
+from .node_places import FreeNodes
 from .withheld import Withheld
-from .work import Host, Requirement, Stage, Work
+from .work import Host, NodePlace, Requirement, Stage, Work
 from .work_queues import WorkQueues
 
 _REST_MS: Final = 1_000  # a node that gave a task back gets none for so long
@@ -245,7 +245,7 @@ class Placement:
             self._tell(node, NodeMessage(NodeMessageKind.DRAIN))
         self._fill(node)
 
-    def connect(self, node_id: str) -> NodeConnection:
+    def connect(self, node_id: str) -> NodeConnection[Work]:
         """Take the place of a node's stream; an older one ends. The node must be known."""
         node = self._nodes[node_id]
         older = node.connection
@@ -438,7 +438,7 @@ class Placement:
                 work.stage = Stage.SENT
                 self._report(TaskSent(work.task_id, work.counter))
 
-    def _left(self, node: NodePlace, connection: NodeConnection, unsent: list[Work]) -> None:
+    def _left(self, node: NodePlace, connection: NodeConnection[Work], unsent: list[Work]) -> None:
         """A stream has ended; what it had not written goes elsewhere."""
         if node.connection is connection:
             self._free.discard(node)

@@ -27,9 +27,10 @@ from troth.core.commands import (
     SearchPromises,
     SearchSchedules,
 )
+from troth.core.deciding import Options
 from troth.core.executions import Execution, Usage, added
 from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
-from troth.core.machine import Machine, Options
+from troth.core.machine import Machine
 from troth.core.model import (
     RESUME,
     Fence,

@@ -1,4 +1,4 @@
-"""Function tasks on their way to whoever runs them: what placement knows of each.
+"""Function tasks on their way to whoever runs them, and nodes: what placement knows of each.
 
     send() -> QUEUED -> HANDED (to a node's stream) -> SENT (written to its socket) -> RUNNING
                 ^          | the stream ended first      | claim timeout, lapse, return: send()
@@ -8,15 +8,14 @@ A queued task costs a few hundred bytes: of its message only what placing it nee
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import NamedTuple, final
 from urllib.parse import urlsplit
 
-from troth.core.catalog import TASK_PREFIX, Capabilities, FunctionKind, Language
+from troth.core.catalog import TASK_PREFIX, Capabilities, FunctionKind, Language, Node
 from troth.core.executions import ExecutionPlan
 from troth.core.task_ids import invoke_id
 
-if TYPE_CHECKING:
-    from .node_places import NodePlace
+from .node_connections import NodeConnection
 
 
 class Stage(Enum):
@@ -118,6 +117,54 @@ class Work:
     def task_id(self) -> str:
         """The id of the invoke task that is leased."""
         return invoke_id(self.promise_id)
+
+
+@final
+class NodePlace:
+    """A node: its entry in the catalog, its stream, and the tasks that are with it.
+
+    `ending` are those of them whose result has come in and is being made durable.
+    """
+
+    __slots__ = ("connection", "ending", "entry", "is_resting", "offer", "works")
+
+    def __init__(self, entry: Node) -> None:
+        """Begin without a stream."""
+        self.connection: NodeConnection[Work] | None = None
+        self.works: dict[str, Work] = {}
+        self.ending: set[str] = set()
+        self.is_resting = False
+        self.take(entry)
+
+    def take(self, entry: Node) -> None:
+        """Become what a changed entry says. `FreeNodes` must not hold this node meanwhile."""
+        self.entry = entry
+        self.offer = Offer(frozenset(entry.languages), entry.offers)
+
+    @property
+    def id(self) -> str:
+        """The node's id."""
+        return self.entry.id
+
+    @property
+    def is_available(self) -> bool:
+        """Whether its stream is connected."""
+        return self.connection is not None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be given a task now."""
+        entry = self.entry
+        return (
+            self.connection is not None
+            and len(self.works) - len(self.ending) < entry.slots_count
+            and not (entry.disabled or entry.draining or entry.deleted or self.is_resting)
+        )
+
+    @property
+    def pool(self) -> str | None:
+        """The account whose tasks alone it runs; None if it runs everybody's."""
+        return None if self.entry.shared else self.entry.account_id
 
 
 def need_of(plan: ExecutionPlan) -> Need:

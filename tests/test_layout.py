@@ -7,6 +7,7 @@ concurrency.
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 import pytest
@@ -101,12 +102,35 @@ def core_faults(module: Module) -> list[str]:
     return faults
 
 
+def import_circle(given: list[Module]) -> list[str]:
+    """One circle of modules that import each other, imports for types included; [] if none does."""
+    by_name = {f"troth.{module.path[:-3].replace('/', '.')}": module for module in given}
+    graph: dict[str, set[str]] = {}
+    for name, module in by_name.items():
+        graph[name] = set()
+        for level, imported, _ in imports(module):
+            place = name.split(".")[:-level] if level else []
+            full = ".".join([*place, imported])
+            # The name is a module, or something in one.
+            graph[name].update({full, full.rpartition(".")[0]} & by_name.keys())
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
 def test_the_layers_are_kept() -> None:
     assert [fault for module in modules(*CODE_FOLDERS) for fault in layer_faults(module)] == []
 
 
 def test_the_core_knows_nothing_of_the_world() -> None:
     assert [fault for module in modules("core") for fault in core_faults(module)] == []
+
+
+def test_no_modules_of_the_core_import_each_other_in_a_circle() -> None:
+    assert import_circle(list(modules("core"))) == []
 
 
 def test_no_second_copy_of_a_folder_is_imported() -> None:
@@ -161,6 +185,24 @@ def test_a_break_of_the_layers_is_found(path: str, line: str) -> None:
 )
 def test_what_the_layers_allow_is_allowed(path: str, line: str) -> None:
     assert layer_faults(Module(path, line)) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from . import a",
+        "from .a import X",
+        "from troth.core.a import X",
+        "import troth.core.a",
+        "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from .a import X",
+        "def f():\n    from .a import X",
+    ],
+)
+def test_a_circle_of_imports_is_found(back: str) -> None:
+    there, apart = Module("core/a.py", "from .b import Y"), Module("core/c.py", "from . import a")
+
+    assert import_circle([there, Module("core/b.py", back), apart]) != []
+    assert import_circle([there, Module("core/b.py", "import re"), apart]) == []
 
 
 @pytest.mark.parametrize(

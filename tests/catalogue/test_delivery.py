@@ -11,7 +11,7 @@ from tests.shards import test_delivery_push as shards_push
 from tests.shards import test_outbox
 from troth.core import commands as c
 from troth.core.codes import Code
-from troth.core.machine import Options
+from troth.core.deciding import Options
 
 
 def test_outbox_delivered_delivery_mark_lost_duplicate_push() -> None:

@@ -11,8 +11,8 @@ from random import Random
 
 from troth.core import commands as c
 from troth.core.codes import Code
+from troth.core.deciding import Options
 from troth.core.limits import INTEGER_MAX
-from troth.core.machine import Options
 from troth.core.model import ClaimRequest, Fence, PromiseState, Value
 from troth.persistence.store import MemoryStore
 

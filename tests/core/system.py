@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from troth.core import checkpointing
 from troth.core import commands as c
 from troth.core import records as r
+from troth.core.apply import replay
 from troth.core.captures import Capture
 from troth.core.codes import Code
+from troth.core.deciding import Options
 from troth.core.executions import Usage
 from troth.core.lifecycles import TASK, TaskEvent
 from troth.core.limits import INTEGER_MAX
-from troth.core.machine import Machine, Options, Step
+from troth.core.machine import Machine, Step
 from troth.core.model import (
     Fence,
     Promise,
@@ -114,7 +116,7 @@ class System:
                 self.sequences[shard] += 1
                 if self.checkpoints and self.sequences[shard] <= self._covered(shard):
                     continue
-                self.machines[shard].state.replay(r.decode(body))
+                replay(self.machines[shard].state, r.decode(body))
         self.serial = max(machine.state.largest_serial for machine in self.machines)
         self.states = {task.id: task.state for task in self.tasks()}
 

@@ -6,6 +6,7 @@ import pytest
 
 from troth.core import commands as c
 from troth.core import records as r
+from troth.core.apply import replay
 from troth.core.catalog import Account, Entry, Function, FunctionKind, Label
 from troth.core.codes import Code
 from troth.core.machine import Machine
@@ -84,7 +85,7 @@ def test_the_records_bring_the_catalog_back(machine: Machine) -> None:
     )
     for command in commands:
         for record in machine.step(command, 1_000).records:
-            again.state.replay(r.decode(r.encode(record)))
+            replay(again.state, r.decode(r.encode(record)))
 
     assert again.state.entries.by_id == machine.state.entries.by_id
     assert listed(again, Label, "a1") == {replace(RED, revision=2)}

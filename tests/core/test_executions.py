@@ -7,6 +7,7 @@ import pytest
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core import task_ids
+from troth.core.apply import replay
 from troth.core.catalog import Capabilities, FunctionKind, Language
 from troth.core.codes import Code
 from troth.core.execution_decisions import process_of
@@ -92,7 +93,7 @@ class World:
         """Its records bring the same state back, and the same deadlines."""
         again = Machine(0, lambda _: 0, count(1).__next__)
         for record in self.records:
-            again.state.replay(r.decode(r.encode(record)))
+            replay(again.state, r.decode(r.encode(record)))
         for name in ("promises", "executions", "usage"):
             assert getattr(again.state, name) == getattr(self.machine.state, name)
         deadlines = {key: time for key, time in again.start(self.now).timers if time is not None}

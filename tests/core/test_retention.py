@@ -14,8 +14,9 @@ import pytest
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core.codes import Code
+from troth.core.deciding import Options
 from troth.core.limits import RETENTION_RECHECK_MS
-from troth.core.machine import Options, Step
+from troth.core.machine import Step
 from troth.core.model import PromiseState, TaskKind
 from troth.core.replies import Retained
 from troth.core.retention_rules import RetentionRule

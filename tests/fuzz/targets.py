@@ -346,7 +346,7 @@ def _targets() -> Iterator[Target]:
         "archive",
         check_archive,
         (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"../", b"handler.py"),
-        ("http/zip_format.py", "http/code_archives.py"),
+        ("http/zip_format.py", "http/code_archives.py", "http/node_unpacking.py"),
         250,
     )
     yield Target(

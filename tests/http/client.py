@@ -102,6 +102,7 @@ class World:
     poll_application: Application
     outbox: Outbox
     clock: ManualClock
+    builder: Builder
 
     async def send(
         self,
@@ -189,7 +190,9 @@ async def running(settings: Settings | None = None) -> AsyncIterator[World]:
     shards.recover(storage)
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
-        api.builder = Builder(api)
-        await nursery.start(api.builder.run)
-        yield World(api, create_application(api), create_poll_application(api), outbox, clock)
+        builder = api.builder = Builder(api)
+        await nursery.start(builder.run)
+        yield World(
+            api, create_application(api), create_poll_application(api), outbox, clock, builder
+        )
         nursery.cancel_scope.cancel()

@@ -19,6 +19,7 @@ from troth.core.catalog import Build, BuildStatus, Capabilities, Function, Funct
 from troth.core.commands import CreateEntry
 from troth.http.api import Api
 from troth.http.application import create_application, create_poll_application
+from troth.http.builder import Builder
 from troth.http.function_calls import FunctionCalls
 from troth.http.http_connections import Guard
 from troth.http.settings import Settings
@@ -128,6 +129,7 @@ async def functions_running(
             create_poll_application(api),
             outbox,
             clock,  # type: ignore[arg-type]  # has what is asked of it
+            Builder(api),  # which does not run: nothing is uploaded here
             shards=shards,
         )
         nursery.cancel_scope.cancel()

@@ -58,9 +58,8 @@ class Tenant:
 
     async def checked(self, build_id: str) -> dict[str, Any]:
         """Wait until a build is checked; the build."""
-        assert self.world.api.builder is not None
         with trio.fail_after(30):
-            await self.world.api.builder.wait_settled()
+            await self.world.builder.wait_settled()
         build: dict[str, Any] = (await self.send("GET", f"/build/{build_id}")).json
         assert build["status"] != "PENDING"
         return build

@@ -166,8 +166,7 @@ async def test_a_build_whose_archive_is_not_stored_fails(monkeypatch: pytest.Mon
     async with running() as world:
         owner = tenant(world)
         function_id = await owner.function()
-        ask, builder = world.api.shards.ask, world.api.builder
-        assert builder is not None
+        ask, builder = world.api.shards.ask, world.builder
 
         async def refuse(kind: type[Command], command: Command, *held: Any) -> Reply:
             if isinstance(command, kind):
@@ -236,7 +235,6 @@ async def test_only_the_newest_builds_stay_and_what_is_needed(
 
 async def test_a_deleted_functions_builds_go_when_no_task_needs_them() -> None:
     async with running() as world:
-        assert world.api.builder is not None
         owner = tenant(world)
         function_id = await owner.function()
         first = (await owner.built(function_id))["id"]
@@ -247,7 +245,7 @@ async def test_a_deleted_functions_builds_go_when_no_task_needs_them() -> None:
         assert await ids_of(owner, function_id) == [first]
         assert not await has_archive(world, second)
         await world.api.shards.ask(CancelExecution(f"troth:task/{first}"))
-        await world.api.builder.tidy()
+        await world.builder.tidy()
         assert await ids_of(owner, function_id) == []
         assert not await has_archive(world, first)
 
@@ -321,7 +319,7 @@ async def test_what_an_earlier_run_has_left_is_taken_up() -> None:
         for entry in (halves, orphan):
             await world.api.shards.ask(CreateEntry(entry))
 
-        later = world.api.builder = Builder(world.api)
+        later = world.builder = world.api.builder = Builder(world.api)
         async with trio.open_nursery() as nursery:
             await nursery.start(later.run)
             assert (await owner.checked(good))["status"] == "SUCCESS"

@@ -16,13 +16,8 @@ from hypothesis import strategies as st
 
 from tests.helpers.zips import DEFLATED, FILE, STORED, Item, deflate, plain_zip, raw_zip
 from troth.core.catalog import Language
-from troth.http.code_archives import (
-    ArchiveLimits,
-    ArchiveRefused,
-    CodeArchive,
-    inspect,
-    unpack,
-)
+from troth.http.code_archives import ArchiveLimits, ArchiveRefused, CodeArchive, inspect
+from troth.http.node_unpacking import unpack
 
 SMALL = ArchiveLimits(
     archive_bytes=64 * 1024,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from troth.core.limits import INTEGER_MAX, INTEGER_MIN
 from troth.core.model import Promise, PromiseState, Value
-from troth.http.rendering import dump, path_of, promise_json, promise_object
+from troth.http.json_text import dump
+from troth.http.rendering import path_of, promise_json, promise_object
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 MAPS = st.none() | st.dictionaries(TEXTS, TEXTS, max_size=4)

@@ -15,7 +15,7 @@ import trio.testing
 
 from tests.http.client import ManualClock
 from troth.core.commands import RetryTask, TaskNotSent, TaskSent
-from troth.core.machine import Options
+from troth.core.deciding import Options
 from troth.core.replies import TaskMessage
 from troth.http.api import Api
 from troth.http.dispatch import Dispatcher

@@ -289,7 +289,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     # The state machine
     fault(
         "a message between shards is applied twice",
-        "core/machine.py",
+        "core/between_shards.py",
         "    if command.sequence > applied:",
         "    if True:",
         OUTBOX,
@@ -297,7 +297,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "an acknowledgement between shards is dropped",
-        "core/machine.py",
+        "core/between_shards.py",
         "if waiting and next(iter(waiting)) <= command.sequence:",
         "if False:",
         OUTBOX,
@@ -345,7 +345,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a promise lives a millisecond too long",
-        "core/machine.py",
+        "core/deciding.py",
         "if promise.timeout <= now_ms and",
         "if promise.timeout < now_ms and",
         MODEL,
@@ -353,7 +353,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a lease lives a millisecond too long",
-        "core/machine.py",
+        "core/deciding.py",
         "if deadline is None or deadline > until_ms:",
         "if deadline is None or deadline >= until_ms:",
         MODEL,
@@ -382,7 +382,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "a late heartbeat revives a lease that ran out",
         "core/tasks.py",
-        "    for task_id in list(held):\n        machine.task(task_id, now_ms)\n",
+        "    for task_id in list(held):\n        context.task(task_id, now_ms)\n",
         "",
         "core/test_machine.py",
         CORE_MODEL,
@@ -420,7 +420,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "only the first callback of a promise fires",
-        "core/state.py",
+        "core/apply.py",
         "for identifier in sorted(callbacks):",
         "for identifier in sorted(callbacks)[:1]:",
         MODEL,
@@ -435,16 +435,16 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "a schedule runs twice for one slot",
         "core/schedules.py",
-        "        _run(machine, schedule, next_run_time, now_ms)\n",
-        "        _run(machine, schedule, next_run_time, now_ms)\n"
-        "        _run(machine, schedule, next_run_time, now_ms)\n",
+        "        _run(context, schedule, next_run_time, now_ms)\n",
+        "        _run(context, schedule, next_run_time, now_ms)\n"
+        "        _run(context, schedule, next_run_time, now_ms)\n",
         SIMULATION,
     ),
     fault(
         "a schedule forgets what it missed while the server was down",
         "core/schedules.py",
-        "next_run_time = machine.cron(schedule.cron).next_after_ms(run_time)",
-        "next_run_time = machine.cron(schedule.cron).next_after_ms(now_ms)",
+        "next_run_time = context.cron(schedule.cron).next_after_ms(run_time)",
+        "next_run_time = context.cron(schedule.cron).next_after_ms(now_ms)",
         "core/test_machine.py",
         SIMULATION,
     ),
@@ -458,7 +458,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "retention deletes a promise that a task waits to read",
         "core/retention.py",
-        "    return promise_id in machine.state.roots or machine.is_awaited(promise_id)",
+        "    return promise_id in context.state.roots or context.is_awaited(promise_id)",
         "    return False",
         "core/test_retention.py",
     ),

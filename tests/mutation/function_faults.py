@@ -5,11 +5,11 @@ See `faults.py`. Each is noticed by a test that needs no other process.
 
 from .fault import Fault, fault
 
-DECISIONS, EXECUTION_STATE, DEADLINES = (
-    f"core/{name}.py" for name in ("execution_decisions", "execution_state", "execution_deadlines")
+DECISIONS, EXECUTION_STATE, DECIDING = (
+    f"core/{name}.py" for name in ("execution_decisions", "execution_state", "deciding")
 )
-PLACEMENT, QUEUES, GATES, NODES = (
-    f"shards/{name}.py" for name in ("placement", "work_queues", "call_gates", "node_places")
+PLACEMENT, QUEUES, GATES, WORK = (
+    f"shards/{name}.py" for name in ("placement", "work_queues", "call_gates", "work")
 )
 CREDENTIALS, PERMISSIONS, ENDPOINTS = (
     f"http/{name}.py" for name in ("credentials", "permissions", "execution_endpoints")
@@ -43,7 +43,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "one lost node more than the limit is put up with",
-        DEADLINES,
+        DECIDING,
         ".lost_nodes_count > LOST_NODES_LIMIT_COUNT",
         ".lost_nodes_count > LOST_NODES_LIMIT_COUNT + 1",
         EXECUTIONS,
@@ -76,7 +76,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a function runs a millisecond longer than it may",
-        DEADLINES,
+        DECIDING,
         "elif ends_on <= until_ms:",
         "elif ends_on < until_ms:",
         EXECUTIONS,
@@ -142,28 +142,28 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a node gets one task more than it has slots",
-        NODES,
+        WORK,
         "len(self.works) - len(self.ending) < entry.slots_count",
         "len(self.works) - len(self.ending) <= entry.slots_count",
         PLACING,
     ),
     fault(
         "a draining node is given tasks",
-        NODES,
+        WORK,
         "entry.disabled or entry.draining or entry.deleted",
         "entry.disabled or entry.deleted",
         PLACING,
     ),
     fault(
         "a node runs the tasks of accounts that it does not work for",
-        NODES,
+        WORK,
         "return None if self.entry.shared else self.entry.account_id",
         "return None",
         PLACING,
     ),
     fault(
         "what a function demands of memory is not looked at",
-        "shards/work.py",
+        WORK,
         "            and requirement.memory_mb <= has.memory_mb\n",
         "",
         PLACING,

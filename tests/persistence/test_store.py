@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from troth.persistence import digests
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
-from troth.persistence.store import DATA_NAME, LOCK_NAME, LmdbStore, MemoryStore, Store, Write
+from troth.persistence.port import Store, Write
+from troth.persistence.store import DATA_NAME, LOCK_NAME, LmdbStore, MemoryStore
 
 TABLES = ("a", "b")
 END = b"\xff" * 512

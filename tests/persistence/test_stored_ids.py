@@ -10,7 +10,8 @@ from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
 from troth.persistence import digests, rows
 from troth.persistence.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
-from troth.persistence.store import MemoryStore, Snapshot
+from troth.persistence.port import Snapshot
+from troth.persistence.store import MemoryStore
 
 from .test_cold import empty_capture
 

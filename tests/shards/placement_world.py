@@ -39,7 +39,7 @@ class FakeNode:
     """A node's end of its stream: what it was told, and what it runs by its own lights."""
 
     id: str
-    connection: NodeConnection | None = None
+    connection: NodeConnection[Work] | None = None
     told: list[NodeMessage] = field(default_factory=list)
 
     def read(self) -> list[NodeMessage]:

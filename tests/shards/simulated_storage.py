@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from troth.persistence.checkpoints import Checkpoints
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.log import LogRecord, LogStatistics
+from troth.persistence.port import Store
 from troth.persistence.segmented_log import InlineExecutor, SegmentedLog
 from troth.persistence.simulated_files import SimulatedFiles
-from troth.persistence.store import Store
 from troth.shards.committer import BatchWriter, Committer
 
 PATH = "/data"

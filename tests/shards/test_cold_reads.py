@@ -6,7 +6,7 @@ import trio
 from troth.core import commands as c
 from troth.core.catalog import ARCHIVE_PREFIX
 from troth.core.codes import Code
-from troth.persistence.store import Snapshot
+from troth.persistence.port import Snapshot
 
 from .stage import FAR_MS, WORKER
 from .test_checkpointer import Disk, Life, fill, life

@@ -16,9 +16,9 @@ from troth.core.commands import (
     ReadPromise,
     Retain,
 )
+from troth.core.deciding import Options
 from troth.core.lifecycles import FINAL_STATES
 from troth.core.limits import RETENTION_SLICE_COUNT
-from troth.core.machine import Options
 from troth.core.model import PromiseState
 from troth.core.replies import Reply, Retained
 from troth.core.retention_rules import RetentionRule

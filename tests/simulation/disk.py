@@ -14,9 +14,10 @@ import trio
 
 from troth.persistence.errors import CheckpointFailure, LogFailure
 from troth.persistence.log import NewRecord
+from troth.persistence.port import Write
 from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash
-from troth.persistence.store import MemorySnapshot, MemoryStore, Write
+from troth.persistence.store import MemorySnapshot, MemoryStore
 from troth.shards.committer import Committer
 
 

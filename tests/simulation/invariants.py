@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from troth.core import records as r
+from troth.core.apply import replay
 from troth.core.cron import parse
 from troth.core.machine import Step
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
@@ -76,7 +77,7 @@ class Watch:
         rule = _CHECKS.get(type(record))
         if rule is not None:
             rule(self, state, record)
-        state.replay(record)
+        replay(state, record)
 
     def recovered(self, next_sequence: int, found: list[tuple[int, LogRecord]]) -> None:
         """A crash has left the log like this; `found` is what is not trimmed."""

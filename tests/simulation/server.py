@@ -16,7 +16,7 @@ from tests.shards.simulated_storage import SimulatedStorage
 from troth.core.addresses import PushAddress
 from troth.core.catalog import Node
 from troth.core.commands import Command
-from troth.core.machine import Options
+from troth.core.deciding import Options
 from troth.core.model import PromiseState, TaskKind
 from troth.core.replies import Reply, TaskMessage
 from troth.core.retention_rules import RetentionRule
