@@ -13,6 +13,8 @@ FILES_LIMIT_COUNT: Final = 256
 """Descriptors open in one process."""
 DISK_LIMIT_BYTES: Final = 256 * MEBIBYTE
 DISK_ENTRIES_LIMIT_COUNT: Final = 10_000
+DISK_DEPTH_LIMIT_COUNT: Final = 100
+"""Folders within each other; each is opened on the way to the next one."""
 RESULT_LIMIT_BYTES: Final = BODY_LIMIT_BYTES
 OUTPUT_KEPT_BYTES: Final = 16 * 1024
 """Of what an execution prints, the end is logged."""

@@ -60,6 +60,13 @@ def taken(directory: Path, uid_base: int) -> Iterator[None]:
     """Own a node's directory and its range of user ids for a block. Raises NodeError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        owner_uid = directory.stat().st_uid
+        if owner_uid != os.geteuid():
+            # Its owner could replace what is changed and removed in it.
+            raise NodeError(
+                f"the directory {directory} belongs to user {owner_uid}, not to the one who starts "
+                f"the node, {os.geteuid()}; choose another one with --directory, or remove it"
+            )
         directory.chmod(0o711)
         lock = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -26,6 +26,7 @@ from .files import empty
 from .frames import BrokenChannelError, FrameReader, Response, failure
 from .limits import (
     ADDRESS_SPACE_EXTRA_BYTES,
+    DISK_ENTRIES_LIMIT_COUNT,
     DISK_LIMIT_BYTES,
     FILES_LIMIT_COUNT,
     OUTPUT_KEPT_BYTES,
@@ -326,15 +327,19 @@ class Sandbox:
         found = descendants(self.process_id)
         return found if self.language == PYTHON else [self.process_id, *found]
 
-    def is_clean(self) -> bool:
-        """Whether another task may run here: nothing of the last one is left."""
+    async def is_clean(self) -> bool:
+        """Remove the last task's files; return whether another one may run here. Raises OSError.
+
+        Its import may have started threads, which are still there and may get in the way.
+        """
         if self.is_broken or self.language == JAVASCRIPT or self.exit_status() is not None:
             return False
         if children(self.process_id) or has_strays():
             return False
         with os.scandir(self.work) as entries:
-            if any(True for _ in entries):
-                empty(self.work)
+            has_files = any(True for _ in entries)
+        if has_files:
+            await trio.to_thread.run_sync(empty, self.work, DISK_ENTRIES_LIMIT_COUNT)
         return True
 
     def terminate_task(self) -> None:
@@ -351,15 +356,17 @@ class Sandbox:
         if self._is_open:
             self.control.close()
             self.output.close()
+        self.build.users_count -= 1
+        if not is_ended:
+            # Its files stay until the next start: it could still change them.
+            _log.error("a process does not end", process_id=self.process_id, uid=self.uid)
+            return False
         if self.work.exists():
             await trio.to_thread.run_sync(empty, self.work)
             self.work.rmdir()
         if self.directory.exists():
             self.directory.rmdir()
-        self.build.users_count -= 1
-        if not is_ended:
-            _log.error("a process does not end", process_id=self.process_id, uid=self.uid)
-        return is_ended
+        return True
 
 
 async def send_all(channel: trio.socket.SocketType, content: bytes) -> None:

@@ -109,7 +109,8 @@ class Workers:
             sandbox.is_broken = True
             raise
         finally:
-            self._give_back(sandbox, kind)
+            with trio.CancelScope(shield=True):
+                await self._give_back(sandbox, kind)
         if kind.language == JAVASCRIPT and self._is_open:
             # The next one finds it warm.
             await self._start_spare(kind, build)
@@ -179,12 +180,13 @@ class Workers:
                 raise
             self._idle.append(_Idle(sandbox, kind, trio.current_time()))
 
-    def _give_back(self, sandbox: Sandbox, kind: Kind) -> None:
+    async def _give_back(self, sandbox: Sandbox, kind: Kind) -> None:
         try:
             is_clean = (
                 self._is_open
                 and sandbox.tasks_count < SANDBOX_TASKS_LIMIT_COUNT
-                and sandbox.is_clean()
+                and await sandbox.is_clean()
+                and self._is_open
             )
         except OSError as error:
             _log.warning("a task's directory cannot be emptied", problem=str(error))
