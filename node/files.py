@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .node_limits import DISK_DEPTH_LIMIT_COUNT
+from .limits import DISK_DEPTH_LIMIT_COUNT
 
 _BLOCK_BYTES: Final = 512
 _OWNER_ONLY: Final = 0o700

@@ -10,10 +10,10 @@ import pytest
 
 from tests.node.conftest import Ground
 from tests.node.fake_server import python
-from troth.http.node_errors import NodeError
-from troth.http.node_files import empty, exceeds
-from troth.http.node_limits import DISK_DEPTH_LIMIT_COUNT
-from troth.http.node_machine import taken
+from troth.node.errors import NodeError
+from troth.node.files import empty, exceeds
+from troth.node.limits import DISK_DEPTH_LIMIT_COUNT
+from troth.node.machine import taken
 
 
 class AfterEachList:
