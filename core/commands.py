@@ -353,6 +353,15 @@ class Expire(Command, frozen=True):
     id: str
 
 
+class ResumeTime(Command, frozen=True):
+    """Time goes on after an absence, or was set: leases have their full time again.
+
+    `was_set_back` says that it is earlier now than it was before.
+    """
+
+    was_set_back: bool = False
+
+
 class TaskSent(Command, frozen=True):
     """Delivery reports that the message of this task has reached its receiver's connection."""
 

@@ -58,6 +58,7 @@ TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles at once
 TASK_CLAIM_TIMEOUT_MS: Final = 10_000  # a message sent but not claimed goes out again
 TASK_RETRY_FIRST_MS: Final = 1_000  # back-off after a failed send; doubles
 TASK_RETRY_LIMIT_MS: Final = 60_000
+LEASE_MIN_MS: Final = 500  # a shorter one is made this long
 GET_CLAIM_TTL_MS: Final = 60_000  # lease of a task claimed by GET
 
 # Schedules.
@@ -136,6 +137,7 @@ ARCHIVE_KEEP_MS: Final = 36_525 * 86_400_000  # a hundred years
 
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
 assert BATCH_LIMIT_COUNT <= MAILBOX_LIMIT_COUNT
+assert LEASE_MIN_MS <= TASK_CLAIM_TIMEOUT_MS
 assert TASK_RETRY_FIRST_MS <= TASK_RETRY_LIMIT_MS
 assert PUSH_TIMEOUT_MS <= TASK_RETRY_LIMIT_MS
 assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT

@@ -48,7 +48,8 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
             has_more = True
             break
     # What reaches the cold store behind a lane must be met by other means from now on.
-    retention.looked_ms = now_ms
+    # A clock that is set back takes no lane with it.
+    retention.looked_ms = max(retention.looked_ms, now_ms)
     if gone:
         _delete(context, gone, now_ms)
     following = SLICE_START if has_more else None

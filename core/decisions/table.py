@@ -46,6 +46,7 @@ from troth.core.commands import (
     ReleaseLock,
     ReplaceEntry,
     ReportExecution,
+    ResumeTime,
     Retain,
     RetryTask,
     ReturnExecution,
@@ -65,6 +66,7 @@ from . import (
     between_shards,
     entries,
     executions,
+    leases,
     locks,
     promises,
     retention,
@@ -132,6 +134,7 @@ DECISIONS: dict[type[Command], Decision] = {
     Retain: retention.retain,
     CountRetained: retention.count_retained,
     Expire: expire,
+    ResumeTime: leases.resume_time,
     Receive: between_shards.receive,
     Acknowledge: between_shards.acknowledge,
 }

@@ -10,7 +10,7 @@ from typing import Any
 from troth.core import records as r
 from troth.core.model import COMPLETED, INIT, PENDING, replace
 
-from . import deletions, executions, imports
+from . import deletions, executions, imports, leases
 from .shard_state import ShardState
 
 
@@ -92,6 +92,7 @@ APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.LockAcquired: ShardState.lock_acquired,
     r.LockReleased: ShardState.lock_released,
     r.LocksRenewed: ShardState.locks_renewed,
+    r.LeasesRestarted: leases.leases_restarted,
     r.MessageReceived: ShardState.message_received,
     r.MessagesAcknowledged: ShardState.messages_acknowledged,
     r.EntryWritten: entry_written,

@@ -42,6 +42,8 @@ class ShardHeader(Struct, frozen=True):
     entries_count: int = 0
     executions_count: int = 0
     usage_count: int = 0
+    leases_resumed_on: int = 0
+    claims_end_on: int = 0
 
 
 class Capture(Struct):

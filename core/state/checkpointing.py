@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Iterator
 from typing import Final
 
+from troth.core.leases import LeaseFloor
 from troth.core.model import (
     CLAIMED,
     NOTIFY,
@@ -82,6 +83,8 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         len(state.entries),
         len(state.executions),
         len(state.usage),
+        state.lease_floor.resumed_on,
+        state.lease_floor.claims_end_on,
     )
 
 
@@ -126,6 +129,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     top = loaded.header
     state.task_sequence = top.task_sequence
     state.task_counter_floor = top.task_counter_floor
+    state.lease_floor = LeaseFloor(top.leases_resumed_on, top.claims_end_on)
     state.largest_serial = top.largest_serial
     state.inbox = dict(top.inbox)
     state.outbox_sequence = dict(top.outbox_sequence)
