@@ -220,7 +220,7 @@ class SimulatedFiles:
         return id(found)
 
     def resolved(self, path: str) -> str:
-        return path
+        return path.rstrip("/") or "/"
 
     def within(self, lock: Lock) -> "SimulatedFiles":
         assert isinstance(lock, SimulatedLock), "locked by these files"

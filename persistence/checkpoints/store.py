@@ -71,9 +71,7 @@ class LmdbStore:
         self._check_place()
         try:
             self.path.mkdir(exist_ok=True)
-            environment = opening(
-                lambda: _open(self.path, len(self._names)), _is_about_descriptors
-            )
+            environment = opening(lambda: _open(self.path, len(self._names)), _is_about_descriptors)
             self._identity = _identity(self.path / DATA_NAME)
             self._tables = {name: environment.open_db(name.encode()) for name in self._names}
             _sync_directory(self.path)

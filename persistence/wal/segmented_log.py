@@ -49,7 +49,7 @@ _Result = TypeVar("_Result")
 class InlineExecutor(Executor):
     """Runs what it is given at once, in the caller: the deterministic twin of a helper thread.
 
-    Only `OSError` goes into the future, as a disk's error does; anything else ends the caller.
+    Only what is wrong with the disk goes into the future; anything else ends the caller.
     """
 
     def submit(
@@ -62,7 +62,7 @@ class InlineExecutor(Executor):
         future: Future[_Result] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except OSError as error:
+        except (OSError, DataDirectoryLost) as error:
             future.set_exception(error)
         return future
 
@@ -199,9 +199,7 @@ class SegmentedLog:
         self._previous_checksum = checksum
         self._next_sequence += len(batch)
         if self._next_file is None and self._used_bytes * 2 > self._capacity_bytes:
-            self._next_file = self._executor.submit(
-                prepare_segment, self._files, f"{self._log_path}/{NEXT_NAME}", self._segment_bytes
-            )
+            self._next_file = self._executor.submit(self._prepare_next)
         return self._next_sequence - 1
 
     def seal(self) -> None:
@@ -368,6 +366,12 @@ class SegmentedLog:
         publish_segment(self._files, self._log_path, path, self._next_sequence)
         self._file = file
         self._begin_segment(max(needed_bytes, self._segment_bytes))
+
+    def _prepare_next(self) -> File:
+        """Make the file of the next segment; raises `OSError`, `DataDirectoryLost`."""
+        self._check_place()
+        path = f"{self._log_path}/{NEXT_NAME}"
+        return prepare_segment(self._files, path, self._segment_bytes)
 
     def _wait_for_finished_segments(self) -> None:
         """Raise the `OSError` of a segment that could not be finished."""
