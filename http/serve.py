@@ -2,10 +2,10 @@
 
 Start: take the sockets and the data directory, so that a second server fails before it has changed
 anything; while the log is read back, answer requests with 503 and let workers wait for their
-streams; then serve. Stop, on SIGTERM, SIGHUP or Ctrl-C: take no new connections, answer what is in flight,
-write what is appended, exit 0; a second signal ends the process at once, which is safe because
-nothing unwritten was acknowledged. Every failure that an operator can do something about is one
-line and a non-zero exit status.
+streams; then serve. Stop, on SIGTERM, SIGHUP or Ctrl-C: take no new connections,
+answer what is in flight, write what is appended, exit 0; a second signal ends the process
+immediately, which is safe because nothing unwritten was acknowledged. Every failure that an
+operator can do something about is one line and a non-zero exit status (`causes.py`).
 """
 
 import gc
@@ -64,7 +64,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 
 _IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
-"""Signals that end a server which is stopping already. A terminal that closes sends SIGHUP twice."""
+"""Signals that end a server which is stopping already: a closing terminal sends SIGHUP twice."""
 
 _log = structlog.get_logger("troth.serve")
 

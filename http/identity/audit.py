@@ -166,7 +166,9 @@ class AuditLog:
         found: list[str] = []
         for name in self._names():
             try:
-                with open(self._open(name, os.O_RDONLY), encoding="utf-8", errors="replace") as file:
+                with open(
+                    self._open(name, os.O_RDONLY), encoding="utf-8", errors="replace"
+                ) as file:
                     text = file.read()
             except FileNotFoundError:
                 break

@@ -18,7 +18,7 @@ _log = structlog.get_logger("troth.place")
 
 
 async def watch_place(check: Callable[[], None], fail: Callable[[DataDirectoryLost], None]) -> None:
-    """Call `check` each second, in a thread, until it raises DataDirectoryLost; give that to `fail`.
+    """Call `check` each second, in a thread, until it raises DataDirectoryLost: `fail` gets that.
 
     A directory of which nothing can be found out for a while is not lost: that is logged, once.
     """
