@@ -7,7 +7,6 @@ tries again, until `PATIENCE_S` is over. Never by whoever serves requests: it ma
 
 import errno
 import threading
-import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -20,6 +19,9 @@ _PAUSE_FIRST_S: Final = 0.01
 _PAUSE_LIMIT_S: Final = 0.5
 
 Result = TypeVar("Result")
+
+_forever = threading.Event()
+"""Never set: waiting for it is how a thread pauses."""
 
 _reliefs: list[Callable[[], None]] = []
 _reliefs_lock = threading.Lock()
@@ -50,7 +52,7 @@ def opening(
     is_short: Callable[[Exception], bool] = is_shortage,
     *,
     patience_s: float = PATIENCE_S,
-    sleep: Callable[[float], None] = time.sleep,
+    pause: Callable[[float], object] = _forever.wait,
 ) -> Result:
     """Call `action`, which opens something, and return its result; wait out a shortage.
 
@@ -68,6 +70,6 @@ def opening(
             reliefs = list(_reliefs)
         for relief in reliefs:
             relief()
-        sleep(pause_s)
+        pause(pause_s)
         waited_s += pause_s
         pause_s = min(2 * pause_s, _PAUSE_LIMIT_S)
