@@ -123,6 +123,7 @@ ENDPOINTS = (
         summary="See whether the server answers",
         handler=ping,
         successes=(Success(200, "It does.", "Status"),),
+        any_host=True,
         public=True,
         sheltered=False,
     ),
@@ -135,6 +136,7 @@ ENDPOINTS = (
         description="For a supervisor that restarts dead servers.",
         handler=health,
         successes=(Success(200, "It is.", "Status"),),
+        any_host=True,
         public=True,
         sheltered=False,
     ),
@@ -147,6 +149,7 @@ ENDPOINTS = (
         description="For a load balancer. 503 while the server starts or stops.",
         handler=ready,
         successes=(Success(200, "It does.", "Status"),),
+        any_host=True,
         public=True,
     ),
     Endpoint(
