@@ -17,8 +17,8 @@ import click
 
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.files import RealFiles
-from troth.persistence.frames import encode_frame
-from troth.persistence.log import LogRecord
+from troth.persistence.wal.frames import encode_frame
+from troth.persistence.wal.log import LogRecord
 
 PREALLOCATED_BYTES = 16 << 20
 

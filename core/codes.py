@@ -15,6 +15,8 @@ class Code(IntEnum):
     CREATED = 20100
     NO_CONTENT = 20400
 
+    AWAITED_SETTLED = 30000
+
     INVALID = 40000
     SAME_ROOT = 40001
     UNAUTHORIZED = 40100
@@ -56,11 +58,17 @@ class Code(IntEnum):
     FUNCTION_PAUSED = 40913
     EXECUTION_NOT_HELD = 40914
     EXECUTION_FINISHED = 40915
+    WORKFLOW_STATE = 40920
+    WORKFLOW_VERSION = 40921
     EXECUTION_CANCELED = 41001
     TASK_FENCED = 41200
     BODY_TOO_LARGE = 41300
     ENCODING_UNSUPPORTED = 41500
     MISDIRECTED = 42100
+    AWAITED_NOT_FOUND = 42200
+    AWAITER_UNUSABLE = 42201
+    NO_WORKFLOW_TASK = 42202
+    TOO_MANY_WAITING = 42203
     TOO_MANY_CALLBACKS = 42900
     TOO_MANY_ATTEMPTS = 42901
     TOO_MANY_EXECUTIONS = 42902
@@ -117,6 +125,12 @@ OURS = frozenset(
         Code.FUNCTION_NOT_FOUND,
         Code.BUILD_NOT_FOUND,
         Code.LABEL_NOT_FOUND,
+        Code.WORKFLOW_STATE,
+        Code.WORKFLOW_VERSION,
+        Code.AWAITED_NOT_FOUND,
+        Code.AWAITER_UNUSABLE,
+        Code.NO_WORKFLOW_TASK,
+        Code.TOO_MANY_WAITING,
     }
 )
 
@@ -179,6 +193,12 @@ MESSAGES: dict[Code, str] = {
     Code.FUNCTION_NOT_FOUND: "The specified function was not found",
     Code.BUILD_NOT_FOUND: "The specified build was not found",
     Code.LABEL_NOT_FOUND: "The specified tag was not found",
+    Code.WORKFLOW_STATE: "The task's state does not allow this",
+    Code.WORKFLOW_VERSION: "The task is at another version",
+    Code.AWAITED_NOT_FOUND: "An awaited promise was not found",
+    Code.AWAITER_UNUSABLE: "The awaiter does not exist or has no target",
+    Code.NO_WORKFLOW_TASK: "The promise exists and has no task",
+    Code.TOO_MANY_WAITING: "Too many wait for the promise already",
 }
 
 EXPLANATIONS: dict[Code, str] = {
@@ -350,6 +370,31 @@ EXPLANATIONS: dict[Code, str] = {
         "newest are kept, and none when the function is deleted."
     ),
     Code.LABEL_NOT_FOUND: "The account of the token has no tag with this id.",
+    Code.WORKFLOW_STATE: (
+        "Envelope protocol: the task is in a state that does not allow this, for example it is "
+        "suspended, or its lease has ended, or its promise was settled by another request. Nothing "
+        "was changed. A worker that gets this no longer holds the task and stops working on it."
+    ),
+    Code.WORKFLOW_VERSION: (
+        "Envelope protocol: the task was claimed at another version than the request names. Drop "
+        "the message or stop the work it began. Nothing was changed."
+    ),
+    Code.AWAITED_NOT_FOUND: (
+        "Envelope protocol: a task can only be suspended on promises that exist. Create the "
+        "promise first. Nothing was changed."
+    ),
+    Code.AWAITER_UNUSABLE: (
+        "Envelope protocol: only a promise with the tag `resonate:target` can be woken when "
+        "another settles. Nothing was changed."
+    ),
+    Code.NO_WORKFLOW_TASK: (
+        "Envelope protocol: the promise exists and was created without the tag `resonate:target`, "
+        "so it has no task that could be claimed. Nothing was changed."
+    ),
+    Code.TOO_MANY_WAITING: (
+        "Envelope protocol: ten thousand tasks or listeners wait for this promise, and no more "
+        "can. Nothing was changed."
+    ),
 }
 
 assert set(MESSAGES) == set(EXPLANATIONS)

@@ -1,7 +1,7 @@
 """Every limit of the server, named with its unit, in one place.
 
 A limit that an operator may change is only the default of the setting of the same name in
-`http/settings.py`. The relations at the end are asserted when the module is imported.
+`http/settings/settings.py`. The relations at the end are asserted when the module is imported.
 """
 
 from typing import Final

@@ -68,6 +68,12 @@ TAG_INVOKE = "resonate:invoke"
 TAG_DELAY = "resonate:delay"
 TAG_SCHEDULE = "resonate:schedule"
 TAG_INVOCATION = "resonate:invocation"
+TAG_TARGET = "resonate:target"
+TAG_TIMER = "resonate:timer"
+TAG_BRANCH = "resonate:branch"
+TAG_ORIGIN = "resonate:origin"
+TAG_PARENT = "resonate:parent"
+TAG_PREFIX = "resonate:prefix"
 
 
 class Value(Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
@@ -97,7 +103,10 @@ class Trace(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Promise(Struct, frozen=True, array_like=True, gc=False):
-    """A write-once record. `serial` orders all promises of the process by creation."""
+    """A write-once record. `serial` orders all promises of the process by creation.
+
+    `task_version` is the version of its workflow task, once it is completed; None if it had none.
+    """
 
     id: str
     serial: int
@@ -111,11 +120,13 @@ class Promise(Struct, frozen=True, array_like=True, gc=False):
     key_for_complete: str | None = None
     completed_on: int | None = None
     trace: Trace | None = None
+    task_version: int | None = None
 
     @property
     def timed_out_state(self) -> PromiseState:
-        """The state this promise takes when its timeout passes (rest.md 2.1)."""
-        if self.tags is not None and self.tags.get(TAG_TIMEOUT) == "true":
+        """The state this promise takes when its timeout passes (rest.md 2.1, envelope.md 11.3)."""
+        tags = self.tags
+        if tags is not None and (tags.get(TAG_TIMEOUT) == "true" or tags.get(TAG_TIMER) == "true"):
             return RESOLVED
         return REJECTED_TIMEDOUT
 

@@ -6,7 +6,8 @@ from .catalog import Entry
 from .codes import Code
 from .commands import Slice
 from .executions import Execution, Usage
-from .model import Callback, Lock, Promise, Schedule, Task, TaskKind
+from .model import Callback, Lock, Promise, Schedule, Task, TaskKind, Trace
+from .workflows import WorkflowView
 
 
 class PromisePage(Struct, frozen=True, gc=False):
@@ -61,10 +62,18 @@ class ExecutionPage(Struct, frozen=True, gc=False):
     next_before: int | None
 
 
+class WorkflowPage(Struct, frozen=True, gc=False):
+    """One shard's part of a page of workflow tasks; see PromisePage."""
+
+    workflows: tuple[WorkflowView, ...]
+    next_before: int | None
+
+
 class Reply(Struct, frozen=True, gc=False):
     """The answer to one command: a code, and what goes with it.
 
-    Refusals carry the code alone. `task` is a copy that later changes do not touch.
+    Refusals carry the code alone. `task` is a copy that later changes do not touch. `preload` are
+    promises of the branch of a workflow task's promise, as of this moment; none may be given.
     """
 
     code: Code
@@ -83,6 +92,9 @@ class Reply(Struct, frozen=True, gc=False):
     execution: Execution | None = None
     executions: ExecutionPage | None = None
     usage: tuple[Usage, ...] = ()
+    workflow: WorkflowView | None = None
+    workflows: WorkflowPage | None = None
+    preload: tuple[Promise, ...] = ()
 
 
 class TaskMessage(Struct, frozen=True, gc=False):
@@ -90,3 +102,19 @@ class TaskMessage(Struct, frozen=True, gc=False):
 
     task: Task
     promise: Promise | None = None
+
+
+class ExecuteMessage(Struct, frozen=True, gc=False):
+    """A message to be delivered: a worker at `target` may claim the workflow task."""
+
+    id: str
+    version: int
+    target: str
+    trace: Trace | None = None
+
+
+class UnblockMessage(Struct, frozen=True, gc=False):
+    """A message to be delivered: the promise that `address` listens to has settled."""
+
+    promise: Promise
+    address: str

@@ -1,7 +1,8 @@
 """What a promise's tags say about its invoke task: who gets it, and when it may first be sent."""
 
+from troth.core.grammar.addresses import route
+
 from . import records as r
-from .addresses import route
 from .limits import INTEGER_MAX
 from .model import TAG_DELAY, TAG_INVOKE
 

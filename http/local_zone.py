@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from troth.core.zones import Zone, load_zone
+from troth.core.grammar.zones import Zone, load_zone
 
 _FILE = Path("/etc/localtime")
 
@@ -15,7 +15,7 @@ _FILE = Path("/etc/localtime")
 def local_zone() -> Zone:
     """The zone of this process: $TZ, else the system's, else UTC.
 
-    Raises troth.core.zones.UnknownZoneError when $TZ names none.
+    Raises troth.core.grammar.zones.UnknownZoneError when $TZ names none.
     """
     name = os.environ.get("TZ")
     if name:

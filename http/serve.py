@@ -23,45 +23,45 @@ import trio
 from troth import __version__
 from troth.core import limits
 from troth.core.catalog import Account, Node, Token
-from troth.core.cron import parse as parse_cron
-from troth.core.machine import Options
+from troth.core.deciding import Options
+from troth.core.grammar.cron import parse as parse_cron
 from troth.core.replies import TaskMessage
+from troth.http.api.context import Api, Readiness
+from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
+from troth.http.executions.calls import FunctionCalls
+from troth.http.functions.builder import Builder
+from troth.http.identity import operator_key
+from troth.http.identity.audit import AuditLog
+from troth.http.outgoing.connections import is_public
+from troth.http.outgoing.push import PushSender
+from troth.http.promises.rendering import render_message
+from troth.http.settings.kinds import ListenAddress
+from troth.http.settings.retention import rule_texts
+from troth.http.settings.settings import Settings
+from troth.http.sockets.asgi import create_application, create_poll_application
+from troth.http.sockets.hypercorn_connection import ASGIApplication
+from troth.http.sockets.lane import Lane
+from troth.http.sockets.listener import Listener, ListenError
 from troth.persistence.errors import (
     CheckpointDamaged,
     CheckpointFailure,
     DataDirectoryError,
     LogFailure,
 )
-from troth.shards.checkpointer import Checkpointer
 from troth.shards.clock import SystemClock
-from troth.shards.delivery import Delivery
-from troth.shards.endings import Endings
+from troth.shards.delivery.delivery import Delivery
+from troth.shards.delivery.polls import Polls
 from troth.shards.outgoing import OutgoingRoutes
-from troth.shards.placement import Placement
-from troth.shards.polls import Polls
-from troth.shards.retention import Sweeper
+from troth.shards.placement.endings import Endings
+from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
-from troth.shards.snapshotter import Snapshotter
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Storage
+from troth.shards.upkeep.checkpointer import Checkpointer
+from troth.shards.upkeep.retention import Sweeper
+from troth.shards.upkeep.snapshotter import Snapshotter
 
-from . import operator_key
-from .api import Api, Readiness
-from .application import create_application, create_poll_application
-from .audit import AuditLog
-from .builder import Builder
-from .connection import ASGIApplication
-from .function_calls import FunctionCalls
-from .http_connections import is_public
-from .lane import Lane
-from .listener import Listener, ListenError
 from .local_zone import local_zone
 from .log_output import configure_logging
-from .push import PushSender
-from .rendering import render_message
-from .retention_kind import rule_texts
-from .setting_kinds import ListenAddress
-from .settings import Settings
-from .table import API_ENDPOINTS, POLL_ENDPOINTS
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -472,6 +472,6 @@ class Server:
             api=self.url,
         )
         if self.settings.in_memory:
-            # There is no data directory that it could be read from, and nothing to protect for long.
+            # There is no data directory that it could be read from.
             key = self.api.directory.operator_key
             _log.info("the operator's key, for this run", key=key)

@@ -15,6 +15,24 @@ from typing import Any, final
 import google_crc32c
 
 from troth.core.limits import SEGMENT_BYTES, SHARDS_DEFAULT_COUNT, SHARDS_LIMIT_COUNT
+from troth.persistence.wal.frames import (
+    DATA_ID_BYTES,
+    FORMAT_VERSION,
+    SEGMENT_HEADER_BYTES,
+    SegmentHeader,
+)
+from troth.persistence.wal.log import LogRecord
+from troth.persistence.wal.recovery import LogEnd, LogScan
+from troth.persistence.wal.segmented_log import SegmentedLog
+from troth.persistence.wal.segments import (
+    NEXT_NAME,
+    TEMPORARY_NAMES,
+    list_segments,
+    prepare_segment,
+    publish_segment,
+    segment_path,
+    write_header,
+)
 
 from .errors import (
     DataDirectoryLocked,
@@ -25,19 +43,6 @@ from .errors import (
     UnknownFormatVersion,
 )
 from .files import Files, Lock
-from .frames import DATA_ID_BYTES, FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentHeader
-from .log import LogRecord
-from .recovery import LogEnd, LogScan
-from .segmented_log import SegmentedLog
-from .segments import (
-    NEXT_NAME,
-    TEMPORARY_NAMES,
-    list_segments,
-    prepare_segment,
-    publish_segment,
-    segment_path,
-    write_header,
-)
 
 SECRET_BYTES = 32
 IDENTITY_NAME = "troth.json"

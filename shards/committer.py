@@ -15,8 +15,8 @@ from typing import Final, Protocol, final
 import trio
 
 from troth.persistence.errors import PersistenceError
-from troth.persistence.log import Log, NewRecord
-from troth.persistence.writer import Writer
+from troth.persistence.wal.log import Log, NewRecord
+from troth.persistence.wal.writer import Writer
 
 from .errors import StorageFailed
 

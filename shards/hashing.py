@@ -11,7 +11,7 @@ from typing import Any
 import xxhash
 
 from troth.core import commands as c
-from troth.core import task_ids
+from troth.core.grammar import task_ids
 
 _hash = xxhash.xxh3_64_intdigest
 _of_id = attrgetter("id")

@@ -2,8 +2,8 @@
 
 from typing import Final, final
 
-from troth.core import task_ids
 from troth.core.catalog import TASK_PREFIX
+from troth.core.grammar import task_ids
 from troth.core.replies import TaskMessage
 
 from .turns import Outgoing

@@ -6,11 +6,12 @@ from typing import Final
 
 import structlog
 
-from troth.core import checkpointing, records
+from troth.core import records
 from troth.core.json_errors import UNREADABLE_JSON
-from troth.persistence.checkpoints import Checkpoints
+from troth.core.state import apply, checkpointing
+from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import UnknownRecord
-from troth.persistence.log import LogRecord
+from troth.persistence.wal.log import LogRecord
 
 from .shard import Shard
 
@@ -66,7 +67,7 @@ def replay(
             record = records.decode(entry.body)
         except UNREADABLE_JSON as error:
             raise UnknownRecord(sequence, str(error)) from error
-        states[entry.shard].replay(record)
+        apply.replay(states[entry.shard], record)
         shards[entry.shard].sequence = entry.shard_sequence
         count += 1
     return count

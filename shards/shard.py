@@ -16,8 +16,6 @@ import outcome
 import structlog
 import trio
 
-from troth.core import checkpointing
-from troth.core.captures import Capture
 from troth.core.codes import Code
 from troth.core.commands import (
     PROMISE_TIMER,
@@ -36,7 +34,9 @@ from troth.core.model import (
 )
 from troth.core.records import encode
 from troth.core.replies import Reply
-from troth.core.state import TimerKey
+from troth.core.state import checkpointing
+from troth.core.state.captures import Capture
+from troth.core.state.shard_state import TimerKey
 from troth.persistence.errors import CheckpointDamaged, LogFailure, PersistenceError
 
 from .clock import Clock

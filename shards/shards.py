@@ -13,7 +13,6 @@ from typing import TypeVar, cast, final
 
 import trio
 
-from troth.core import task_ids
 from troth.core.catalog import Entry
 from troth.core.commands import (
     ClaimTask,
@@ -27,9 +26,12 @@ from troth.core.commands import (
     SearchPromises,
     SearchSchedules,
 )
+from troth.core.deciding import Options
 from troth.core.executions import Execution, Usage, added
+from troth.core.grammar import task_ids
+from troth.core.grammar.patterns import Pattern
 from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
-from troth.core.machine import Machine, Options
+from troth.core.machine import Machine
 from troth.core.model import (
     RESUME,
     Fence,
@@ -39,13 +41,12 @@ from troth.core.model import (
     Task,
     replace,
 )
-from troth.core.patterns import Pattern
 from troth.core.replies import Reply, TaskMessage
 from troth.persistence.errors import CheckpointDamaged
-from troth.persistence.log import LogRecord
+from troth.persistence.wal.log import LogRecord
+from troth.shards.upkeep.checkpointer import Checkpointer
 
 from . import gather, replay
-from .checkpointer import Checkpointer
 from .clock import Clock
 from .committer import BatchWriter, Committer, CommitterStatistics
 from .errors import Overloaded, Stopping, StorageFailed

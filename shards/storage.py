@@ -15,16 +15,16 @@ from typing import Protocol
 
 from troth import __version__
 from troth.core.limits import ARCHIVE_KEEP_MS, SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
-from troth.persistence.archive import Archive, ArchiveStatistics
-from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.rows import TABLES
+from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import CHECKPOINTS_NAME, LOG_NAME, DataDirectory
 from troth.persistence.errors import LogDamaged
 from troth.persistence.files import RealFiles
-from troth.persistence.log import LogRecord, LogStatistics, MemoryLog
-from troth.persistence.rows import TABLES
-from troth.persistence.segments import Segment, list_segments
-from troth.persistence.snapshots import Cut, cut_open_directory
-from troth.persistence.store import LmdbStore
+from troth.persistence.snapshots.archive import Archive, ArchiveStatistics
+from troth.persistence.snapshots.snapshots import Cut, cut_open_directory
+from troth.persistence.wal.log import LogRecord, LogStatistics, MemoryLog
+from troth.persistence.wal.segments import Segment, list_segments
 
 from .committer import BatchWriter, Committer, DirectWriter, ThreadWriter
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from troth.core.commands import Acknowledge, Command
 from troth.core.replies import Reply, TaskMessage
-from troth.persistence.log import NewRecord
+from troth.persistence.wal.log import NewRecord
 
 from .committer import Committer
 from .errors import ShardsError, StorageFailed

@@ -1,6 +1,6 @@
 """`python -m troth` is the same as the `troth` command."""
 
-from troth.http.cli import main
+from troth.cli.command import main
 
 if __name__ == "__main__":
     main()

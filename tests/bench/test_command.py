@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.test_comparison import report
 from tests.helpers.server import ServerProcess
 from troth.bench.comparison import compare
 from troth.bench.page import make_page
 from troth.bench.results import Report
 from troth.bench.scenarios import MIXABLE, PUBLIC
 from troth.bench.svg import Chart, Series, draw
-from troth.http import cli
+from troth.cli import command as cli
+
+from .test_comparison import report
 
 SHORT = ("-d", "0.5", "--warm-up", "0.1", "-c", "4", "--keys", "20", "--holders", "10")
 

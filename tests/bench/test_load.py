@@ -8,12 +8,13 @@ import time
 
 import pytest
 
-from tests.bench.fake_server import FakeServer, answer
 from troth.bench.children import EchoProcess
 from troth.bench.client import Target, UnreachableError
 from troth.bench.load import Run, Slot, divide, run, workload_for
 from troth.bench.machine import Cores
 from troth.bench.scenarios import SCENARIOS
+
+from .fake_server import FakeServer, answer
 
 ANYWHERE = Cores(None, ())
 

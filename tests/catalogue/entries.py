@@ -30,4 +30,5 @@ ENTRIES = (
     "reordering and duplication of messages",
     "GC racing a late retry with the same id",
     "restore of an old backup while a newer owner lives",
+    "function swaps a folder for a link while root empties it",
 )

@@ -5,13 +5,13 @@ import trio.testing
 
 from tests.core import test_dispatch, test_machine
 from tests.core.system import System
-from tests.http import test_push
+from tests.http.outgoing import test_push
 from tests.shards import test_delivery as polled
 from tests.shards import test_delivery_push as shards_push
 from tests.shards import test_outbox
 from troth.core import commands as c
 from troth.core.codes import Code
-from troth.core.machine import Options
+from troth.core.deciding import Options
 
 
 def test_outbox_delivered_delivery_mark_lost_duplicate_push() -> None:

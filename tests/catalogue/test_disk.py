@@ -24,8 +24,8 @@ from tests.persistence.lives import opened, recover
 from tests.shards import test_checkpointer
 from tests.shards.test_checkpointer import Disk, fill, life, seen
 from troth.persistence.errors import LogFailure
-from troth.persistence.log import LogRecord
 from troth.persistence.simulated_files import SimulatedFiles
+from troth.persistence.wal.log import LogRecord
 
 
 def test_fsync_eio_once_then_success() -> None:

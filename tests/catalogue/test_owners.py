@@ -17,13 +17,13 @@ from tests.shards.test_snapshotter import fill
 from troth.core import commands as c
 from troth.core.codes import Code
 from troth.core.model import PromiseState
+from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import LogConflict, LogFailure
-from troth.persistence.log import LogRecord, NewRecord
-from troth.persistence.restoring import Until, restore
-from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedFiles
-from troth.persistence.snapshot_file import SnapshotError
-from troth.persistence.store import MemoryStore
+from troth.persistence.snapshots.restoring import Until, restore
+from troth.persistence.snapshots.snapshot_file import SnapshotError
+from troth.persistence.wal.log import LogRecord, NewRecord
+from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.errors import StorageFailed
 

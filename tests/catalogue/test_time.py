@@ -10,8 +10,8 @@ from tests.core.system import System
 from tests.model.wire import START_MS, running
 from troth.core import commands as c
 from troth.core import records as r
-from troth.core.cron import parse
-from troth.core.machine import Options
+from troth.core.deciding import Options
+from troth.core.grammar.cron import parse
 from troth.core.model import ClaimRequest, PromiseState, TaskState
 from troth.shards.clock import SystemClock
 

@@ -13,8 +13,9 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.clients.listening import EventStream, PushTarget, now_ms
 from tests.helpers.server import ServerProcess, http_json
+
+from .listening import EventStream, PushTarget, now_ms
 
 FAR: Final = 9_999_999_999_999
 LEASE_MS: Final = 60_000

@@ -13,15 +13,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.clients.listening import EventStream
 from tests.helpers.server import ServerDiedError, ServerProcess, http_json
+
+from .listening import EventStream
 
 # A server that begins to read its log only when it finds a file named `go`. Until then it is
 # between two records for ever, where recovery looks whether the server was told to stop.
 SLOW_SERVER: Final = """
 import pathlib, sys, time
 import trio
-from troth.http.cli import main
+from troth.cli.command import main
 from troth.shards.storage import DirectoryStorage
 
 read = DirectoryStorage.records

@@ -36,7 +36,7 @@ time.time_ns = lambda: real_time_ns() + SHIFT_NS
 time.time = lambda: time.time_ns() / 1e9
 """
 RUN_SERVER: Final = """
-from troth.http.cli import main
+from troth.cli.command import main
 main()
 """
 RUN_REPLAYER: Final = """

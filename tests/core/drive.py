@@ -11,10 +11,10 @@ from random import Random
 
 from troth.core import commands as c
 from troth.core.codes import Code
+from troth.core.deciding import Options
 from troth.core.limits import INTEGER_MAX
-from troth.core.machine import Options
 from troth.core.model import ClaimRequest, Fence, PromiseState, Value
-from troth.persistence.store import MemoryStore
+from troth.persistence.checkpoints.store import MemoryStore
 
 from .model import Model, View
 from .system import System, message_key, reply_view

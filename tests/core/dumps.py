@@ -5,7 +5,7 @@ from typing import Any
 from troth.core import records as r
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Task, replace
-from troth.core.state import ShardState
+from troth.core.state.shard_state import ShardState
 
 
 def dump(state: ShardState) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from collections import Counter
 
 from troth.core import commands as c
-from troth.core import task_ids
 from troth.core.catalog import Account, Capabilities, Entry, FunctionKind, Label, is_reserved
 from troth.core.executions import Execution, ExecutionPlan
+from troth.core.grammar import task_ids
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Fence, Promise, PromiseState, Value
 

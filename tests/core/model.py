@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from troth.core import commands as c
-from troth.core.addresses import route
 from troth.core.codes import Code
-from troth.core.cron import parse
+from troth.core.grammar.addresses import route
+from troth.core.grammar.cron import parse
 from troth.core.model import EMPTY_VALUE, Fence, PromiseState, TaskKind, Value
 
 INTEGER_MAX = 2**63 - 1

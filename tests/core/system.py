@@ -15,15 +15,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from troth.core import checkpointing
 from troth.core import commands as c
 from troth.core import records as r
-from troth.core.captures import Capture
 from troth.core.codes import Code
+from troth.core.deciding import Options
 from troth.core.executions import Usage
 from troth.core.lifecycles import TASK, TaskEvent
 from troth.core.limits import INTEGER_MAX
-from troth.core.machine import Machine, Options, Step
+from troth.core.machine import Machine, Step
 from troth.core.model import (
     Fence,
     Promise,
@@ -35,10 +34,13 @@ from troth.core.model import (
     replace,
 )
 from troth.core.replies import Reply, TaskMessage
-from troth.core.state import ShardState, TimerKey
-from troth.persistence import rows
-from troth.persistence.checkpoints import Checkpoints
-from troth.persistence.store import MemoryStore
+from troth.core.state import checkpointing
+from troth.core.state.apply import replay
+from troth.core.state.captures import Capture
+from troth.core.state.shard_state import ShardState, TimerKey
+from troth.persistence.checkpoints import rows
+from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.store import MemoryStore
 from troth.shards.hashing import home_of
 
 from .model import (
@@ -114,7 +116,7 @@ class System:
                 self.sequences[shard] += 1
                 if self.checkpoints and self.sequences[shard] <= self._covered(shard):
                     continue
-                self.machines[shard].state.replay(r.decode(body))
+                replay(self.machines[shard].state, r.decode(body))
         self.serial = max(machine.state.largest_serial for machine in self.machines)
         self.states = {task.id: task.state for task in self.tasks()}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.core.addresses import (
+from troth.core.grammar.addresses import (
     HEADER_COUNT_LIMIT,
     HEADER_VALUE_LENGTH_LIMIT,
     NAME_LENGTH_LIMIT,

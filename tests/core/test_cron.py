@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from troth.core.cron import Cron, InvalidCron, parse
-from troth.core.zones import load_zone
+from troth.core.grammar.cron import Cron, InvalidCron, parse
+from troth.core.grammar.zones import load_zone
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000

@@ -6,8 +6,8 @@
 import pytest
 
 from troth.core import commands as c
+from troth.core.deciding import Options
 from troth.core.limits import INTEGER_MAX
-from troth.core.machine import Options
 from troth.core.model import ClaimRequest, PromiseState
 
 from .system import System

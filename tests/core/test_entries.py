@@ -11,6 +11,7 @@ from troth.core.codes import Code
 from troth.core.machine import Machine
 from troth.core.model import replace
 from troth.core.replies import Reply
+from troth.core.state.apply import replay
 
 ANNA, BERT = Account("a1", 1, 5, "Anna"), Account("a2", 1, 6, "Bert")
 WEB = Function("f1", 1, 7, "a1", "web", FunctionKind.HTTP, url="https://example.com")
@@ -84,7 +85,7 @@ def test_the_records_bring_the_catalog_back(machine: Machine) -> None:
     )
     for command in commands:
         for record in machine.step(command, 1_000).records:
-            again.state.replay(r.decode(r.encode(record)))
+            replay(again.state, r.decode(r.encode(record)))
 
     assert again.state.entries.by_id == machine.state.entries.by_id
     assert listed(again, Label, "a1") == {replace(RED, revision=2)}

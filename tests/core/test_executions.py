@@ -6,10 +6,9 @@ import pytest
 
 from troth.core import commands as c
 from troth.core import records as r
-from troth.core import task_ids
 from troth.core.catalog import Capabilities, FunctionKind, Language
 from troth.core.codes import Code
-from troth.core.execution_decisions import process_of
+from troth.core.decisions.executions import process_of
 from troth.core.executions import (
     EXECUTION_GRACE_MS,
     LOST_NODES_LIMIT_COUNT,
@@ -18,9 +17,11 @@ from troth.core.executions import (
     Usage,
     plan_of,
 )
+from troth.core.grammar import task_ids
 from troth.core.machine import Machine, Step
 from troth.core.model import Promise, PromiseState, TaskState, Value, replace
 from troth.core.replies import ExecutionPage, Reply
+from troth.core.state.apply import replay
 
 PLAN = ExecutionPlan("acc", "fun", FunctionKind.CODE, Capabilities(10), Language.PYTHON, "build")
 ID = "troth:task/1"
@@ -92,7 +93,7 @@ class World:
         """Its records bring the same state back, and the same deadlines."""
         again = Machine(0, lambda _: 0, count(1).__next__)
         for record in self.records:
-            again.state.replay(r.decode(r.encode(record)))
+            replay(again.state, r.decode(r.encode(record)))
         for name in ("promises", "executions", "usage"):
             assert getattr(again.state, name) == getattr(self.machine.state, name)
         deadlines = {key: time for key, time in again.start(self.now).timers if time is not None}

@@ -9,10 +9,11 @@ from troth.core import commands as c
 from troth.core import lifecycles
 from troth.core import records as r
 from troth.core.codes import Code
+from troth.core.deciding import Options, RunsSkipped
 from troth.core.limits import INTEGER_MAX, SCHEDULE_BATCH_COUNT
-from troth.core.machine import Machine, Options, RunsSkipped
+from troth.core.machine import Machine
 from troth.core.model import Callback, ClaimRequest, Fence, PromiseState, Task, TaskKind, TaskState
-from troth.core.state import TimerKey
+from troth.core.state.shard_state import TimerKey
 
 from .system import System
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.core.patterns import Pattern
+from troth.core.grammar.patterns import Pattern
 
 TEXTS = st.text(alphabet="ab*?[].%_\n\u00fc", max_size=12)
 

@@ -166,7 +166,10 @@ def test_there_is_a_sample_of_every_record() -> None:
 
 
 def test_records_are_written_as_they_always_were() -> None:
-    """If this fails, this release writes logs that others cannot read, or reads theirs wrongly."""
+    """If this fails, this release writes logs that others cannot read, or reads theirs wrongly.
+
+    A field that was added at an end shows up here; then the line without it is to be added below.
+    """
     encoded = [r.encode(sample) for sample in SAMPLES]
     if os.environ.get("TROTH_REWRITE"):
         GOLDEN.write_bytes(b"".join(line + b"\n" for line in encoded))
@@ -208,6 +211,13 @@ def test_fields_that_a_later_release_added_are_ignored(sample: r.Record) -> None
         (
             b'["schedule-created/1",["t",4,"@daily","t",0,7,null]]',
             r.ScheduleCreated(Schedule("t", 4, "@daily", "t", 0, 7, None)),
+        ),
+        (
+            b'["promise-imported/1",["w",12,"PENDING",9,3,[null,null],null,null,[null,null],null,null,'
+            b'null],["poll://g",null,0,0,null],4]',
+            r.PromiseImported(
+                Promise("w", 12, PromiseState.PENDING, 9, 3), r.TaskSeed("poll://g"), 4
+            ),
         ),
     ],
 )

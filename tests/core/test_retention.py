@@ -14,13 +14,14 @@ import pytest
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core.codes import Code
+from troth.core.deciding import Options
 from troth.core.limits import RETENTION_RECHECK_MS
-from troth.core.machine import Options, Step
+from troth.core.machine import Step
 from troth.core.model import PromiseState, TaskKind
 from troth.core.replies import Retained
 from troth.core.retention_rules import RetentionRule
-from troth.persistence import rows
-from troth.persistence.store import MemoryStore
+from troth.persistence.checkpoints import rows
+from troth.persistence.checkpoints.store import MemoryStore
 
 from .drive import ALL_STATES, OPTIONS, START_MS, Drive
 from .dumps import dump

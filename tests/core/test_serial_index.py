@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.core.serial_index import SerialIndex
+from troth.core.state.serial_index import SerialIndex
 
 STEPS = st.lists(st.tuples(st.sampled_from(["append", "append", "discard"]), st.integers(1, 40)))
 

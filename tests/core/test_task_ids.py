@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.core import task_ids
+from troth.core.grammar import task_ids
 from troth.core.model import TaskKind
 
 IDS = st.text(alphabet=st.sampled_from(":%/3A25ab \u00fc"), max_size=8) | st.text(max_size=20)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.core import templates
+from troth.core.grammar import templates
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import shlex
 from collections.abc import Callable
 
 from troth.core import commands as c
+from troth.core.deciding import Options
 from troth.core.limits import INTEGER_MAX
-from troth.core.machine import Options
 from troth.core.model import ClaimRequest, Fence, Lock, Promise, PromiseState, Schedule, Task, Value
 from troth.core.replies import Reply
 

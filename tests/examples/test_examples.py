@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.examples.program import EXAMPLES, TIMEOUT_S, Program, environment
 from tests.helpers.server import ServerProcess
+
+from .program import EXAMPLES, TIMEOUT_S, Program, environment
 
 
 def wait_for_promise(server: ServerProcess, promise_id: str) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import google_crc32c
 import msgspec
 
 from troth.core.json_errors import UNREADABLE_JSON
-from troth.persistence.frames import (
+from troth.persistence.snapshots.snapshot_file import END_MAGIC, SnapshotEnd
+from troth.persistence.wal.frames import (
     FRAME_HEADER_BYTES,
     FRAME_MAGIC,
     SEGMENT_HEADER_BYTES,
 )
-from troth.persistence.snapshot_file import END_MAGIC, SnapshotEnd
 
 _SEGMENT_CHECKSUM_OFFSET = SEGMENT_HEADER_BYTES - 4
 _FILE_START_BYTES = _BLOCK_START_BYTES = 20

@@ -19,29 +19,31 @@ import h11
 import msgspec
 import trio
 
+from tests.core.grammar.test_code_archives import agreed
 from tests.core.test_addresses import can_be_sent_to
 from tests.core.test_cron import fires_or_says_why_not
-from tests.http.test_bodies import BODIES, CLOSE, QUICK, outcome
-from tests.http.test_code_archives import agreed
-from tests.http.test_cursors import SECRET
-from tests.http.test_decoding_properties import ROUTER
-from tests.http.test_lane_parsing import means_the_same_to_h11
+from tests.http.sockets.test_lane_parsing import means_the_same_to_h11
+from tests.http.wire.test_bodies import BODIES, CLOSE, QUICK, outcome
+from tests.http.wire.test_cursors import SECRET
+from tests.http.wire.test_decoding_properties import ROUTER
 from tests.node.test_node_parts import frames_read
 from tests.persistence.lives import open_directory, segment_paths
 from tests.persistence.test_damage import written
-from troth.core import addresses, records
+from troth.core import records
+from troth.core.grammar import addresses
 from troth.core.json_errors import UNREADABLE_JSON
-from troth.http import decoding, node_http
-from troth.http.bodies import BodyDecoder
-from troth.http.cursors import decode_cursor, encode_cursor, sign_payload
-from troth.http.errors import ApiError
-from troth.http.fields import RequestLimits
-from troth.http.node_errors import UnreachableError
-from troth.http.table import API_ENDPOINTS
-from troth.persistence import rows
+from troth.http.documents.table import API_ENDPOINTS
+from troth.http.wire import decoding
+from troth.http.wire.bodies import BodyDecoder
+from troth.http.wire.cursors import decode_cursor, encode_cursor, sign_payload
+from troth.http.wire.errors import ApiError
+from troth.http.wire.fields import RequestLimits
+from troth.node import client as node_http
+from troth.node.errors import UnreachableError
+from troth.persistence.checkpoints import rows
 from troth.persistence.errors import CheckpointDamaged, DataDirectoryError
 from troth.persistence.simulated_files import SimulatedFiles
-from troth.persistence.snapshot_file import SnapshotError, SnapshotReader
+from troth.persistence.snapshots.snapshot_file import SnapshotError, SnapshotReader
 
 from .running import Target
 from .sealing import packed_snapshot, sealed_segment
@@ -290,7 +292,7 @@ _JSON: Final = (
     b"{}",
     b"[",
 )
-_STORE: Final = ("persistence/rows.py", "core/records.py")
+_STORE: Final = ("persistence/checkpoints/rows.py", "core/records.py")
 
 
 def _targets() -> Iterator[Target]:
@@ -298,28 +300,28 @@ def _targets() -> Iterator[Target]:
         "lane",
         means_the_same_to_h11,
         (b"\r\n", b"\r\n\r\n", b"Content-Length: 2", b"Transfer-Encoding: chunked", b" HTTP/1.1"),
-        ("http/lane_parsing.py",),
+        ("http/sockets/lane_parsing.py",),
         20_000,
     )
     yield Target(
         "target",
         check_target,
         (b"%2f", b"%00", b"%", b"/", b"//", b"?", b"&", b"=", b"tags[a]=", b"/promises/"),
-        ("http/router.py", "http/decoding.py"),
+        ("http/api/router.py", "http/wire/decoding.py"),
         15_000,
     )
     yield Target(
         "bodies",
         check_bodies,
         (*_JSON, b'"id"', b'"timeout"', b'"recv"', b'"param"', b'"data"', b'"tags"', b'"\xff"'),
-        ("http/bodies.py", "http/fields.py"),
+        ("http/wire/bodies.py", "http/wire/fields.py"),
         1_200,
     )
     yield Target(
         "cron",
         check_cron,
         (b"*", b"/", b"-", b",", b"@every ", b"1h", b"TZ=UTC ", b"L", b"#", b"jan", b"60", b"?"),
-        ("core/cron.py", "core/zones.py"),
+        ("core/grammar/cron.py", "core/grammar/zones.py"),
         8_000,
     )
     yield Target(
@@ -336,44 +338,52 @@ def _targets() -> Iterator[Target]:
             b'"headers"',
             b"xn--",
         ),
-        ("core/addresses.py",),
+        ("core/grammar/addresses.py",),
         4_000,
     )
     yield Target(
-        "cursor", check_cursor, (*_JSON, b".", b"=", b'"promises"'), ("http/cursors.py",), 8_000
+        "cursor",
+        check_cursor,
+        (*_JSON, b".", b"=", b'"promises"'),
+        ("http/wire/cursors.py",),
+        8_000,
     )
     yield Target(
         "archive",
         check_archive,
         (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"../", b"handler.py"),
-        ("http/zip_format.py", "http/code_archives.py"),
+        ("core/grammar/zip_format.py", "core/grammar/code_archives.py", "node/unpacking.py"),
         250,
     )
     yield Target(
         "frames",
         check_frames,
         (*_JSON, b"R\0\0\0", b"P\0\0\0\x02", b"E\0\0\0", b'"status"', b'"headers"'),
-        ("http/node_frames.py",),
+        ("node/frames.py",),
         15_000,
     )
     yield Target(
         "events",
         check_events,
         (b"\n", b"\r", b"data:", b": ", b"event:"),
-        ("http/node_http.py",),
+        ("node/client.py",),
         1_500,
     )
     yield Target(
         "log",
         check_log,
         (b"\xffTB\xf8", b"\xffTROTHL\xfe"),
-        ("persistence/recovery.py", "persistence/frames.py"),
+        ("persistence/wal/recovery.py", "persistence/wal/frames.py"),
         150,
     )
     yield Target("record", check_record, (*_JSON, b'"promise-created/1"', b"/2"), _STORE, 30_000)
     yield Target("row", check_row, _JSON, _STORE, 4_000)
     yield Target(
-        "snapshot", check_snapshot, (*_JSON, b'"tables"'), ("persistence/snapshot_file.py",), 150
+        "snapshot",
+        check_snapshot,
+        (*_JSON, b'"tables"'),
+        ("persistence/snapshots/snapshot_file.py",),
+        150,
     )
 
 

@@ -27,7 +27,7 @@ def shares(report: dict[str, Any]) -> dict[str, Share]:
         summaries = [
             file["summary"]
             for path, file in report["files"].items()
-            if PurePath(path).parent.name == folder
+            if folder in PurePath(path).parts[:-1]
         ]
         found[folder] = Share(
             _share(summaries, "covered_lines", "num_statements"),

@@ -11,7 +11,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 LAYERS: Final = ("core", "persistence", "shards", "http")
 """The server's folders, lowest first: each may import those before it."""
 
-CODE_FOLDERS: Final = (*LAYERS, "bench")
+CODE_FOLDERS: Final = (*LAYERS, "node", "cli", "bench")
 """The folders at the root that `src/troth` mounts as subpackages."""
 
 _GENERATED: Final = frozenset({"__pycache__", "node_modules", "dist", "htmlcov", "troth-data"})
@@ -28,6 +28,16 @@ class Module:
     def folder(self) -> str:
         """The folder at the root that it lies in; empty for a file at the root itself."""
         return self.path.split("/")[0] if "/" in self.path else ""
+
+    @property
+    def room(self) -> str:
+        """The folder it lies in, with slashes: `http/wire`, or `http` for what is in no room."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The dotted name within the package: `http.wire.errors`."""
+        return self.path.removesuffix(".py").replace("/", ".")
 
     @property
     def tree(self) -> ast.Module:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.server import ServerDiedError, ServerProcess, http_json
+from .server import ServerDiedError, ServerProcess, http_json
 
 STAND_IN = """
 import argparse, http.server, json, os, pathlib, signal, sys

@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from tests.helpers.server import ServerProcess
+from .server import ServerProcess
 
 
 class Client:

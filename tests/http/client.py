@@ -12,16 +12,16 @@ from typing import Any
 import trio
 
 from troth.core.replies import TaskMessage
-from troth.http.api import Api
-from troth.http.application import (
+from troth.http.api.context import Api
+from troth.http.functions.builder import Builder
+from troth.http.settings.settings import Settings
+from troth.http.sockets.asgi import (
     Application,
     create_application,
     create_poll_application,
 )
-from troth.http.builder import Builder
-from troth.http.settings import Settings
+from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
-from troth.shards.polls import Polls
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
 
@@ -102,6 +102,7 @@ class World:
     poll_application: Application
     outbox: Outbox
     clock: ManualClock
+    builder: Builder
 
     async def send(
         self,
@@ -189,7 +190,9 @@ async def running(settings: Settings | None = None) -> AsyncIterator[World]:
     shards.recover(storage)
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
-        api.builder = Builder(api)
-        await nursery.start(api.builder.run)
-        yield World(api, create_application(api), create_poll_application(api), outbox, clock)
+        builder = api.builder = Builder(api)
+        await nursery.start(builder.run)
+        yield World(
+            api, create_application(api), create_poll_application(api), outbox, clock, builder
+        )
         nursery.cancel_scope.cancel()

@@ -13,22 +13,24 @@ from typing import Any
 
 import trio
 
-from tests.http.client import NOW_MS, Answer, Outbox, World, scope
-from tests.http.tenants import Tenant, tenant
 from troth.core.catalog import Build, BuildStatus, Capabilities, Function, FunctionKind, Language
 from troth.core.commands import CreateEntry
-from troth.http.api import Api
-from troth.http.application import create_application, create_poll_application
-from troth.http.function_calls import FunctionCalls
-from troth.http.http_connections import Guard
-from troth.http.settings import Settings
-from troth.http.v1_values import new_id
-from troth.shards.endings import Endings
+from troth.http.api.context import Api
+from troth.http.executions.calls import FunctionCalls
+from troth.http.functions.builder import Builder
+from troth.http.functions.values import new_id
+from troth.http.outgoing.connections import Guard
+from troth.http.settings.settings import Settings
+from troth.http.sockets.asgi import create_application, create_poll_application
+from troth.shards.delivery.polls import Polls
 from troth.shards.outgoing import OutgoingRoutes
-from troth.shards.placement import Placement
-from troth.shards.polls import Polls
+from troth.shards.placement.endings import Endings
+from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
+
+from .client import NOW_MS, Answer, Outbox, World, scope
+from .tenants import Tenant, tenant
 
 NODE = "1a061cfd-df01-4b02-a067-5122c5941e15"
 OTHER_NODE = "2b061cfd-df01-4b02-a067-5122c5941e16"
@@ -128,6 +130,7 @@ async def functions_running(
             create_poll_application(api),
             outbox,
             clock,  # type: ignore[arg-type]  # has what is asked of it
+            Builder(api),  # which does not run: nothing is uploaded here
             shards=shards,
         )
         nursery.cancel_scope.cancel()

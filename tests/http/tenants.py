@@ -7,9 +7,10 @@ from typing import Any
 import trio
 
 from tests.helpers.zips import plain_zip
-from tests.http.client import NOW_MS, Answer, World
 from troth.core.catalog import Account, Scope, Token
-from troth.http.credentials import digest_of, new_secret
+from troth.http.identity.credentials import digest_of, new_secret
+
+from .client import NOW_MS, Answer, World
 
 HANDLER = "def handle(request):\n    return request\n"
 
@@ -58,9 +59,8 @@ class Tenant:
 
     async def checked(self, build_id: str) -> dict[str, Any]:
         """Wait until a build is checked; the build."""
-        assert self.world.api.builder is not None
         with trio.fail_after(30):
-            await self.world.api.builder.wait_settled()
+            await self.world.builder.wait_settled()
         build: dict[str, Any] = (await self.send("GET", f"/build/{build_id}")).json
         assert build["status"] != "PENDING"
         return build

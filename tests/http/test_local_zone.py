@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from troth.core.zones import UnknownZoneError
+from troth.core.grammar.zones import UnknownZoneError
 from troth.http import local_zone as module
 from troth.http.local_zone import local_zone
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.http.client import FAR_MS, NOW_MS, World, running
+from .client import FAR_MS, NOW_MS, World, running
 
 TASK = {"id": "__invoke:a/b", "counter": 1, "processId": "p", "ttl": 60_000}
 ROUTED = {"resonate:invoke": "poll://nobody"}

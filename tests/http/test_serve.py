@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import trio
 
-from troth.http.api import Readiness
+from troth.http.api.context import Readiness
 from troth.http.serve import Door, Server
-from troth.http.setting_kinds import ListenAddress
-from troth.http.settings import Settings
-from troth.persistence.log import LogRecord
+from troth.http.settings.kinds import ListenAddress
+from troth.http.settings.settings import Settings
+from troth.persistence.wal.log import LogRecord
 from troth.shards.storage import MemoryStorage
 
 COVERED = LogRecord(0, 0, b"never looked at, since every checkpoint covers sequence 0")

@@ -15,7 +15,7 @@ import trio.testing
 from tests.helpers.repository import ROOT
 from tests.http import client as http_client
 from troth.core.codes import Code
-from troth.http.settings import Settings
+from troth.http.settings.settings import Settings
 
 from .histories import History, Seen
 from .pair import DifferenceError, difference, shrunk

@@ -15,15 +15,15 @@ import trio.testing
 
 from tests.http.client import ManualClock
 from troth.core.commands import RetryTask, TaskNotSent, TaskSent
-from troth.core.machine import Options
+from troth.core.deciding import Options
 from troth.core.replies import TaskMessage
-from troth.http.api import Api
-from troth.http.dispatch import Dispatcher
-from troth.http.rendering import render_message
-from troth.http.requests import Request
-from troth.http.settings import Settings
-from troth.http.table import API_ENDPOINTS
-from troth.shards.polls import Polls
+from troth.http.api.context import Api
+from troth.http.api.dispatch import Dispatcher
+from troth.http.documents.table import API_ENDPOINTS
+from troth.http.promises.rendering import render_message
+from troth.http.settings.settings import Settings
+from troth.http.wire.requests import Request
+from troth.shards.delivery.polls import Polls
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
 

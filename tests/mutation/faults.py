@@ -8,7 +8,7 @@ from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
-    f"persistence/{name}.py" for name in ("segmented_log", "segments", "recovery")
+    f"persistence/wal/{name}.py" for name in ("segmented_log", "segments", "recovery")
 )
 CRASHES, DAMAGE = "persistence/test_crashes.py", "persistence/test_damage.py"
 OUTBOX, SIMULATION = "shards/test_outbox.py", "simulation/test_simulation.py"
@@ -80,7 +80,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "the checksum of a batch is not checked",
-        "persistence/frames.py",
+        "persistence/wal/frames.py",
         "if end > len(data) or google_crc32c.value(data[rest_offset:end]) != checksum:",
         "if end > len(data):",
         "persistence/test_frames.py",
@@ -125,7 +125,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "the writer reports a batch durable before it appends it",
-        "persistence/writer.py",
+        "persistence/wal/writer.py",
         "            last_sequence = self._log.append(joined, self._log.next_sequence)\n",
         "            self._on_durable(self._log.next_sequence + len(joined) - 1)\n"
         "            last_sequence = self._log.append(joined, self._log.next_sequence)\n",
@@ -142,7 +142,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     # Checkpoints
     fault(
         "the checksum of a checkpoint's row is not checked",
-        "persistence/rows.py",
+        "persistence/checkpoints/rows.py",
         "if value[:4] != _checksum(table, key, content):",
         "if False:",
         "persistence/test_rows.py",
@@ -150,35 +150,35 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a checkpoint does not wait for the log",
-        "shards/checkpointer.py",
+        "shards/upkeep/checkpointer.py",
         "            await self._committer.wait_durable()\n",
         "",
         "shards/test_checkpointer.py",
     ),
     fault(
         "the log is trimmed beyond the checkpoint",
-        "shards/checkpointer.py",
+        "shards/upkeep/checkpointer.py",
         "self._trim(position + 1)",
         "self._trim(position + 1_000_000)",
         "catalogue/test_disk.py",
     ),
     fault(
         "a promise that changed after its capture leaves memory",
-        "core/checkpointing.py",
+        "core/state/checkpointing.py",
         "if state.promises.get(name) is promise:",
         "if name in state.promises:",
         "core/test_retention.py",
     ),
     fault(
         "a task that changed after its capture leaves memory",
-        "core/checkpointing.py",
+        "core/state/checkpointing.py",
         "if row is None or not row.is_final or name in state.changes.tasks:",
         "if row is None or not row.is_final:",
         "core/test_retention.py",
     ),
     fault(
         "evicted promises are not added to the filter of what is stored",
-        "persistence/checkpoints.py",
+        "persistence/checkpoints/checkpoints.py",
         "        add_id(rows.id_head(key))\n        yield rows.LIVE_PROMISES",
         "        yield rows.LIVE_PROMISES",
         "persistence/test_stored_ids.py",
@@ -186,28 +186,28 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "finished tasks are not added to the filter of what is stored",
-        "persistence/checkpoints.py",
+        "persistence/checkpoints/checkpoints.py",
         "            add_id(rows.id_head(key))\n            yield rows.LIVE_TASKS",
         "            yield rows.LIVE_TASKS",
         "persistence/test_stored_ids.py",
     ),
     fault(
         "what is written while the filter is filled is not in it",
-        "persistence/id_filter.py",
+        "persistence/checkpoints/id_filter.py",
         "filters.append(self._filling)",
         "pass",
         "persistence/test_stored_ids.py",
     ),
     fault(
         "after a restart the filter is used before it is complete",
-        "persistence/id_filter.py",
+        "persistence/checkpoints/id_filter.py",
         "IdFilter(ROOM_MIN_COUNT) if is_empty else IdFilter.of_everything()",
         "IdFilter(ROOM_MIN_COUNT)",
         "shards/test_cold_reads.py",
     ),
     fault(
         "a filter that has grown looks at its newest layer only",
-        "persistence/id_filter.py",
+        "persistence/checkpoints/id_filter.py",
         "for bits, bits_count in layers:",
         "for bits, bits_count in layers[:1]:",
         "persistence/test_id_filter.py",
@@ -249,7 +249,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "        if self._released:\n",
         "        if True:\n",
         SHARD,
-        "http/test_application.py",
+        "http/sockets/test_application.py",
     ),
     fault(
         "time goes back with the machine's clock",
@@ -267,21 +267,21 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a stream that hangs up takes its messages with it",
-        "shards/polls.py",
+        "shards/delivery/polls.py",
         "            self._listener.returned(items)",
         "            pass",
         "shards/test_polls.py",
     ),
     fault(
         "a delivery is not reported",
-        "shards/delivery.py",
+        "shards/delivery/delivery.py",
         "        self._report(TaskSent(shipment.id, shipment.counter))",
         "        pass",
         "shards/test_delivery_push.py",
     ),
     fault(
         "a failed delivery is not reported",
-        "shards/delivery.py",
+        "shards/delivery/delivery.py",
         "        self._report(TaskNotSent(shipment.id, shipment.counter))",
         "        pass",
         "shards/test_delivery_push.py",
@@ -289,7 +289,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     # The state machine
     fault(
         "a message between shards is applied twice",
-        "core/machine.py",
+        "core/decisions/between_shards.py",
         "    if command.sequence > applied:",
         "    if True:",
         OUTBOX,
@@ -297,7 +297,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "an acknowledgement between shards is dropped",
-        "core/machine.py",
+        "core/decisions/between_shards.py",
         "if waiting and next(iter(waiting)) <= command.sequence:",
         "if False:",
         OUTBOX,
@@ -345,7 +345,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a promise lives a millisecond too long",
-        "core/machine.py",
+        "core/deciding.py",
         "if promise.timeout <= now_ms and",
         "if promise.timeout < now_ms and",
         MODEL,
@@ -353,36 +353,36 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a lease lives a millisecond too long",
-        "core/machine.py",
+        "core/deciding.py",
         "if deadline is None or deadline > until_ms:",
         "if deadline is None or deadline >= until_ms:",
         MODEL,
     ),
     fault(
         "a lock lives a millisecond too long",
-        "core/locks.py",
+        "core/decisions/locks.py",
         "lock.expires_at <= now_ms",
         "lock.expires_at < now_ms",
         MODEL,
     ),
     fault(
         "a stale counter is accepted",
-        "core/tasks.py",
+        "core/decisions/tasks.py",
         "task.counter != counter:",
         "task.counter < counter:",
         MODEL,
     ),
     fault(
         "a task that is made anew begins with its old counter",
-        "core/state.py",
+        "core/state/shard_state.py",
         "task.counter = old.counter + 1",
         "task.counter = old.counter",
         "catalogue/test_owners.py",
     ),
     fault(
         "a late heartbeat revives a lease that ran out",
-        "core/tasks.py",
-        "    for task_id in list(held):\n        machine.task(task_id, now_ms)\n",
+        "core/decisions/tasks.py",
+        "    for task_id in list(held):\n        context.task(task_id, now_ms)\n",
         "",
         "core/test_machine.py",
         CORE_MODEL,
@@ -390,7 +390,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a heartbeat renews the tasks of others",
-        "core/state.py",
+        "core/state/shard_state.py",
         "for task in self.claimed.get(record.process_id, {}).values():",
         "for task in [one for held in self.claimed.values() for one in held.values()]:",
         MODEL,
@@ -398,7 +398,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a heartbeat renews the locks of others",
-        "core/state.py",
+        "core/state/shard_state.py",
         "for resource_id in self.locks_of.get(record.process_id, {}):",
         "for resource_id in list(self.locks):",
         MODEL,
@@ -412,7 +412,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "no idempotency key matches no idempotency key",
-        "core/promises.py",
+        "core/decisions/promises.py",
         "return stored is not None and stored == given",
         "return stored == given",
         MODEL,
@@ -420,7 +420,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "only the first callback of a promise fires",
-        "core/state.py",
+        "core/state/apply.py",
         "for identifier in sorted(callbacks):",
         "for identifier in sorted(callbacks)[:1]:",
         MODEL,
@@ -434,38 +434,38 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a schedule runs twice for one slot",
-        "core/schedules.py",
-        "        _run(machine, schedule, next_run_time, now_ms)\n",
-        "        _run(machine, schedule, next_run_time, now_ms)\n"
-        "        _run(machine, schedule, next_run_time, now_ms)\n",
+        "core/decisions/schedules.py",
+        "        _run(context, schedule, next_run_time, now_ms)\n",
+        "        _run(context, schedule, next_run_time, now_ms)\n"
+        "        _run(context, schedule, next_run_time, now_ms)\n",
         SIMULATION,
     ),
     fault(
         "a schedule forgets what it missed while the server was down",
-        "core/schedules.py",
-        "next_run_time = machine.cron(schedule.cron).next_after_ms(run_time)",
-        "next_run_time = machine.cron(schedule.cron).next_after_ms(now_ms)",
+        "core/decisions/schedules.py",
+        "next_run_time = context.cron(schedule.cron).next_after_ms(run_time)",
+        "next_run_time = context.cron(schedule.cron).next_after_ms(now_ms)",
         "core/test_machine.py",
         SIMULATION,
     ),
     fault(
         "a lock may be taken from its holder",
-        "core/locks.py",
+        "core/decisions/locks.py",
         "    if held is not None and held.execution_id != command.execution_id:",
         "    if False:",
         MODEL,
     ),
     fault(
         "retention deletes a promise that a task waits to read",
-        "core/retention.py",
-        "    return promise_id in machine.state.roots or machine.is_awaited(promise_id)",
+        "core/decisions/retention.py",
+        "    return promise_id in context.state.roots or context.is_awaited(promise_id)",
         "    return False",
         "core/test_retention.py",
     ),
     # The edge
     fault(
         "the signature of a cursor is not checked",
-        "http/cursors.py",
+        "http/wire/cursors.py",
         "if not dot or not hmac.compare_digest(signature, _sign(payload, secret)):",
         "if not dot:",
         "http/test_other_endpoints.py",
@@ -474,24 +474,24 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "any password will do",
-        "http/credentials.py",
+        "http/identity/credentials.py",
         "if hmac.compare_digest(given, expected) and known is not None:",
         "if known is not None:",
-        "http/test_routing.py::test_strangers_are_refused",
+        "http/api/test_routing.py::test_strangers_are_refused",
     ),
     fault(
         "what a token may do is not looked at",
-        "http/authentication.py",
+        "http/api/authentication.py",
         "if scope is None or scope not in principal.scopes:",
         "if scope is None:",
-        "http/test_authentication.py",
+        "http/api/test_authentication.py",
     ),
     fault(
         "a token that is limited to some ids is good for all",
-        "http/permissions.py",
+        "http/api/permissions.py",
         "if not all(one.startswith(prefix) for one in named):",
         "if False:",
-        "http/test_codes.py",
+        "http/api/test_codes.py",
     ),
 )
 

@@ -5,21 +5,27 @@ See `faults.py`. Each is noticed by a test that needs no other process.
 
 from .fault import Fault, fault
 
-DECISIONS, EXECUTION_STATE, DEADLINES = (
-    f"core/{name}.py" for name in ("execution_decisions", "execution_state", "execution_deadlines")
+DECISIONS, EXECUTION_STATE, DECIDING = (
+    f"core/{name}.py" for name in ("decisions/executions", "state/executions", "deciding")
 )
-PLACEMENT, QUEUES, GATES, NODES = (
-    f"shards/{name}.py" for name in ("placement", "work_queues", "call_gates", "node_places")
+PLACEMENT, QUEUES, GATES, WORK = (
+    f"shards/placement/{name}.py" for name in ("placement", "work_queues", "call_gates", "work")
 )
 CREDENTIALS, PERMISSIONS, ENDPOINTS = (
-    f"http/{name}.py" for name in ("credentials", "permissions", "execution_endpoints")
+    f"http/{name}.py"
+    for name in ("identity/credentials", "api/permissions", "executions/execution_endpoints")
 )
 EXECUTIONS, ENTRIES = "core/test_executions.py", "core/test_entries.py"
 CORE_MODEL, REPLAY = "core/test_functions_against_model.py", "core/test_replay.py"
 PLACING, CALLING = "shards/test_placement.py", "shards/test_call_gates.py"
-ACCOUNTS, TOKENS = "http/test_accounts.py", "http/test_authentication.py"
+ACCOUNTS, TOKENS = "http/admin/test_accounts.py", "http/api/test_authentication.py"
 TASKS, BUILDS, NODE_ENDPOINTS = (
-    f"http/test_{name}.py" for name in ("execution_endpoints", "builds", "node_endpoints")
+    f"http/{name}.py"
+    for name in (
+        "executions/test_execution_endpoints",
+        "functions/test_builds",
+        "nodes/test_node_endpoints",
+    )
 )
 
 FUNCTION_FAULTS: tuple[Fault, ...] = (
@@ -43,7 +49,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "one lost node more than the limit is put up with",
-        DEADLINES,
+        DECIDING,
         ".lost_nodes_count > LOST_NODES_LIMIT_COUNT",
         ".lost_nodes_count > LOST_NODES_LIMIT_COUNT + 1",
         EXECUTIONS,
@@ -76,7 +82,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a function runs a millisecond longer than it may",
-        DEADLINES,
+        DECIDING,
         "elif ends_on <= until_ms:",
         "elif ends_on < until_ms:",
         EXECUTIONS,
@@ -110,7 +116,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     # The catalog
     fault(
         "the revision is not compared when an entry is replaced",
-        "core/entries.py",
+        "core/decisions/entries.py",
         " or entry.revision + 1 != command.entry.revision",
         "",
         ENTRIES,
@@ -118,7 +124,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "the revision is not compared when an entry is deleted",
-        "core/entries.py",
+        "core/decisions/entries.py",
         "if entry.revision != command.revision:",
         "if False:",
         ENTRIES,
@@ -142,28 +148,28 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a node gets one task more than it has slots",
-        NODES,
+        WORK,
         "len(self.works) - len(self.ending) < entry.slots_count",
         "len(self.works) - len(self.ending) <= entry.slots_count",
         PLACING,
     ),
     fault(
         "a draining node is given tasks",
-        NODES,
+        WORK,
         "entry.disabled or entry.draining or entry.deleted",
         "entry.disabled or entry.deleted",
         PLACING,
     ),
     fault(
         "a node runs the tasks of accounts that it does not work for",
-        NODES,
+        WORK,
         "return None if self.entry.shared else self.entry.account_id",
         "return None",
         PLACING,
     ),
     fault(
         "what a function demands of memory is not looked at",
-        "shards/work.py",
+        WORK,
         "            and requirement.memory_mb <= has.memory_mb\n",
         "",
         PLACING,
@@ -221,29 +227,29 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "functions, builds and labels of other accounts can be named",
-        "http/v1_entries.py",
+        "http/functions/entries.py",
         "if not isinstance(entry, kind) or entry.account_id != account_id:",
         "if not isinstance(entry, kind):",
-        "http/test_function_endpoints.py",
+        "http/functions/test_function_endpoints.py",
         BUILDS,
     ),
     fault(
         "a node's stream is opened for whoever knows the node's id",
-        "http/node_endpoints.py",
+        "http/nodes/node_endpoints.py",
         "if node is None or node.entry.account_id != require_account(call):",
         "if node is None:",
         NODE_ENDPOINTS,
     ),
     fault(
         "the code of every account can be fetched",
-        "http/build_endpoints.py",
+        "http/functions/build_endpoints.py",
         "        build.account_id == account_id\n        or (",
         "        True\n        or (",
         BUILDS,
     ),
     fault(
         "an archive is deleted while a task that needs it is unfinished",
-        "http/builder.py",
+        "http/functions/builder.py",
         "if build.id in needed:",
         "if False:",
         BUILDS,
@@ -310,7 +316,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
         "return OPERATOR if hmac",
         ACCOUNTS,
         TOKENS,
-        "http/test_operator_key.py",
+        "http/identity/test_operator_key.py",
     ),
     fault(
         "a server with accounts is open",
@@ -325,7 +331,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
         PERMISSIONS,
         "(command.promise_id, command.root_id), command.fence",
         "(command.promise_id,), command.fence",
-        "http/test_permissions.py",
+        "http/api/test_permissions.py",
         is_quick=True,
     ),
     fault(
@@ -333,21 +339,21 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
         PERMISSIONS,
         "return ids if fence is None else (*ids, _root(fence.task_id))",
         "return ids",
-        "http/test_permissions.py",
+        "http/api/test_permissions.py",
     ),
     fault(
         "clients may name the server's own promises",
         PERMISSIONS,
         "if one.startswith(RESERVED_PREFIX):",
         "if False:",
-        "http/test_permissions.py",
+        "http/api/test_permissions.py",
     ),
     fault(
         "wrong credentials are not counted",
-        "http/authentication.py",
+        "http/api/authentication.py",
         "directory.attempts.failed(request.peer)",
         "pass",
         TOKENS,
-        "http/test_attempts.py",
+        "http/identity/test_attempts.py",
     ),
 )

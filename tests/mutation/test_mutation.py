@@ -15,7 +15,7 @@ DRAWN_COUNT = 3
 DRAWN = Random(SEED).sample([fault for fault in FAULTS if fault.is_quick], DRAWN_COUNT)
 HARMLESS = Fault(
     name="no fault at all",
-    file="persistence/frames.py",
+    file="persistence/wal/frames.py",
     old='"""The bytes of a log segment',
     new='"""The octets of a log segment',
     tests=("tests/persistence/test_frames.py",),
@@ -56,8 +56,8 @@ def test_what_is_no_fault_is_not_caught(plantation: Plantation) -> None:
 
 
 def test_a_stale_fault_is_an_error() -> None:
-    gone = Fault("gone", "persistence/frames.py", "no such text", "", HARMLESS.tests)
-    twice = Fault("twice", "persistence/frames.py", "def ", "def ", HARMLESS.tests)
+    gone = Fault("gone", "persistence/wal/frames.py", "no such text", "", HARMLESS.tests)
+    twice = Fault("twice", "persistence/wal/frames.py", "def ", "def ", HARMLESS.tests)
     untested = Fault("untested", HARMLESS.file, HARMLESS.old, "", ("tests/no_such_test.py",))
 
     for fault in (gone, twice, untested):
@@ -81,6 +81,6 @@ def test_the_table_says_what_was_missed() -> None:
 
     assert table(verdicts).splitlines()[0] == "1 of 2 are caught."
     assert table(verdicts).splitlines()[-2:] == [
-        "| no fault at all | `persistence/frames.py` | **nothing** |",
-        "| no fault at all | `persistence/frames.py` | `a/test_b.py` `test_c` |",
+        "| no fault at all | `persistence/wal/frames.py` | **nothing** |",
+        "| no fault at all | `persistence/wal/frames.py` | `a/test_b.py` `test_c` |",
     ]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.node.fake_server import Code, FakeServer, python, wait_until
-from tests.node.node_process import MODES, NodeProcess
+from .fake_server import Code, FakeServer, python, wait_until
+from .node_process import MODES, NodeProcess
 
 MEMORY_MB = 128
 GOOD = python("def handle(request):\n    return 'well'\n")

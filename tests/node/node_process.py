@@ -12,7 +12,8 @@ from typing import Final, Protocol, Self
 
 from tests.helpers.server import REPOSITORY
 from tests.helpers.users import ONE_USER, UID_BASE
-from tests.node.fake_server import TOKEN, WAIT_S
+
+from .fake_server import TOKEN, WAIT_S
 
 MODES: Final = ("users", "one user") if os.geteuid() == 0 else ("one user",)
 """How functions are kept apart: by users of their own if root runs the node, else by processes."""

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.users import ONE_USER, UID_BASE
-from tests.node.conftest import Ground, error_of, source
-from tests.node.fake_server import Code, javascript, python, wait_until
+
+from .conftest import Ground, error_of, source
+from .fake_server import Code, javascript, python, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -336,7 +337,7 @@ def test_killing_everything_it_can_reach_does_not_reach_the_node(
 ) -> None:
     # Without users of their own, functions can end the node that runs them; it says so itself.
     if ground.node.mode == "one user":
-        assert "Started by root" in Path("http/cli_node.py").read_text()
+        assert "Started by root" in Path("cli/node.py").read_text()
         return
     code = source("os.kill(-1, signal.SIGKILL)", "time.sleep(60)")
 
@@ -443,7 +444,7 @@ def test_javascript_is_contained_as_well(ground: Ground) -> None:
 
 def test_what_is_written_to_shared_directories_is_gone(ground: Ground) -> None:
     if ground.node.mode == "one user":
-        assert "temporary directories" in Path("http/NODE.md").read_text()
+        assert "temporary directories" in Path("node/README.md").read_text()
         return
     marks = ("/tmp/mark-of-d5", "/var/tmp/mark-of-d5", "/dev/shm/mark-of-d5")
     code = source(
@@ -460,7 +461,7 @@ def test_what_is_written_to_shared_directories_is_gone(ground: Ground) -> None:
 def test_nothing_can_be_written_but_in_the_tasks_own_directory(ground: Ground) -> None:
     """On many systems /run/lock is open to everybody: without a quota, and nobody removes it."""
     if ground.node.mode == "one user":
-        assert "If the node\n  was started by root" in Path("http/NODE.md").read_text()
+        assert "If the node\n  was started by root" in Path("node/README.md").read_text()
         return
     code = source(
         "own = {'/tmp', '/var/tmp', '/dev/shm'}",

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from troth.http.node_filter import (
+from troth.node.filter import (
     ARCHITECTURES,
     CLONE,
     CLONE3,

@@ -5,8 +5,8 @@ from typing import Final
 
 import pytest
 
-from tests.node.conftest import Ground
-from tests.node.fake_server import Code, javascript, python
+from .conftest import Ground
+from .fake_server import Code, javascript, python
 
 pytestmark = pytest.mark.slow
 

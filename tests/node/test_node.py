@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.fake_server import TOKEN, Code, FakeServer, python, wait_until
-from tests.node.node_process import MODES, NodeProcess
+from .fake_server import TOKEN, Code, FakeServer, python, wait_until
+from .node_process import MODES, NodeProcess
 
 pytestmark = pytest.mark.slow
 

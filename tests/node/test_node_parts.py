@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.node.fake_server import python
-from troth.http import node_frames as frames
-from troth.http.node_builds import Builds
-from troth.http.node_errors import BadCodeError
-from troth.http.node_files import empty, exceeds
-from troth.http.node_frames import BrokenChannelError, FrameReader, ResultTooLargeError
+from troth.node import frames
+from troth.node.builds import Builds
+from troth.node.errors import BadCodeError
+from troth.node.files import empty, exceeds
+from troth.node.frames import BrokenChannelError, FrameReader, ResultTooLargeError
+
+from .fake_server import python
 
 
 @given(st.lists(st.tuples(st.sampled_from("YFNXPRE"), st.binary(max_size=300))), st.randoms())

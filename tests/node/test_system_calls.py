@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.conftest import Ground, error_of, source
-from tests.node.fake_server import javascript, python, wait_until
-from troth.http.node_filter import ARCHITECTURES, CLONE, CLONE3, NAMESPACE_FLAGS, REFUSED
+from troth.node.filter import ARCHITECTURES, CLONE, CLONE3, NAMESPACE_FLAGS, REFUSED
+
+from .conftest import Ground, error_of, source
+from .fake_server import javascript, python, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +124,7 @@ def test_python_can_use_threads_and_processes(ground: Ground) -> None:
 
 def test_what_is_written_to_shared_memory_counts_as_files(ground: Ground) -> None:
     if ground.node.mode == "one user":
-        assert "`/dev/shm` is the machine's" in Path("http/NODE.md").read_text()
+        assert "`/dev/shm` is the machine's" in Path("node/README.md").read_text()
         return
     code = source(
         "for number in range(3):",

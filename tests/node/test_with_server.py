@@ -11,8 +11,9 @@ import pytest
 from tests.helpers.server import ServerProcess
 from tests.helpers.tokens import Client
 from tests.helpers.users import UID_BASE
-from tests.node.fake_server import Code, javascript, python, wait_until
-from tests.node.node_process import NodeProcess
+
+from .fake_server import Code, javascript, python, wait_until
+from .node_process import NodeProcess
 
 pytestmark = pytest.mark.slow
 

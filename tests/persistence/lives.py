@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from troth.persistence.data_directory import DataDirectory
-from troth.persistence.log import LogRecord
-from troth.persistence.segmented_log import InlineExecutor, SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
+from troth.persistence.wal.log import LogRecord
+from troth.persistence.wal.segmented_log import InlineExecutor, SegmentedLog
 
 PATH = "/data"
 SEGMENT_BYTES = 1200  # a few batches each; more than two sectors

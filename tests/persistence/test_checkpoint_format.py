@@ -2,14 +2,14 @@
 
 import pytest
 
-from troth.core.captures import Capture, ShardHeader
 from troth.core.catalog import Account
 from troth.core.executions import ACCOUNT_TAG, Usage
 from troth.core.model import Promise, PromiseState
-from troth.persistence import rows
-from troth.persistence.checkpoints import Checkpoints
+from troth.core.state.captures import Capture, ShardHeader
+from troth.persistence.checkpoints import rows
+from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged
-from troth.persistence.store import MemoryStore
 
 DATA_ID = b"x" * 16
 INDEXES = (rows.BY_SERIAL, rows.BY_STATE, rows.BY_TAG, rows.BY_END)

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from troth.core.captures import Capture
-from troth.core.checkpointing import capture
-from troth.core.cold import Found, Query, merge
+from troth.core.grammar.patterns import Pattern
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Promise, PromiseState, Value
-from troth.core.patterns import Pattern
-from troth.core.state import ShardState
-from troth.persistence import cold, rows
-from troth.persistence.checkpoints import Checkpoints
+from troth.core.state.captures import Capture
+from troth.core.state.checkpointing import capture
+from troth.core.state.cold import Found, Query, merge
+from troth.core.state.shard_state import ShardState
+from troth.persistence.checkpoints import cold, rows
+from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged
-from troth.persistence.store import MemoryStore
 
 ALL = tuple(PromiseState)
 PATTERNS = ("*", "a*", "a/1*", "*1", "*/*2", "b*7", "none*", "é*", "l" * 450 + "*")

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from tests.persistence.lives import SCRIPT, SEGMENT_BYTES, Life, opened
 from troth.persistence.errors import DataDirectoryError, LogFailure
-from troth.persistence.log import LogRecord
 from troth.persistence.simulated_files import SimulatedFiles
+from troth.persistence.wal.log import LogRecord
+
+from .lives import SCRIPT, SEGMENT_BYTES, Life, opened
 
 SEEDS_PER_CRASH = 6
 

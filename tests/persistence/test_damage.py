@@ -4,7 +4,24 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.persistence.lives import (
+from troth.persistence.errors import (
+    DataDirectoryError,
+    DataDirectoryUnreadable,
+    LogDamaged,
+    UnknownFormatVersion,
+)
+from troth.persistence.simulated_files import SimulatedFiles
+from troth.persistence.wal.frames import (
+    FRAME_HEADER_BYTES,
+    SEAL_BYTES,
+    SEGMENT_HEADER_BYTES,
+    SegmentHeader,
+    encode_frame,
+    encode_segment_header,
+)
+from troth.persistence.wal.log import LogRecord
+
+from .lives import (
     PATH,
     Life,
     Numbered,
@@ -13,23 +30,7 @@ from tests.persistence.lives import (
     recover,
     segment_paths,
 )
-from tests.persistence.reference import crc32c
-from troth.persistence.errors import (
-    DataDirectoryError,
-    DataDirectoryUnreadable,
-    LogDamaged,
-    UnknownFormatVersion,
-)
-from troth.persistence.frames import (
-    FRAME_HEADER_BYTES,
-    SEAL_BYTES,
-    SEGMENT_HEADER_BYTES,
-    SegmentHeader,
-    encode_frame,
-    encode_segment_header,
-)
-from troth.persistence.log import LogRecord
-from troth.persistence.simulated_files import SimulatedFiles
+from .reference import crc32c
 
 ALL = [
     ("append", [10]),

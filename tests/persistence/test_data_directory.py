@@ -8,8 +8,6 @@ from random import Random
 
 import pytest
 
-from tests.persistence.lives import PATH, constant_bytes, open_directory, opened, recover
-from tests.persistence.reference import crc32c
 from troth.persistence.data_directory import DataDirectory, decode_identity
 from troth.persistence.errors import (
     DataDirectoryError,
@@ -21,8 +19,11 @@ from troth.persistence.errors import (
     UnknownFormatVersion,
 )
 from troth.persistence.files import RealFiles
-from troth.persistence.log import LogRecord
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
+from troth.persistence.wal.log import LogRecord
+
+from .lives import PATH, constant_bytes, open_directory, opened, recover
+from .reference import crc32c
 
 IDENTITY_PATH = f"{PATH}/troth.json"
 

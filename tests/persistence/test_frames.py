@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.persistence.reference import crc32c
-from troth.persistence import frames
-from troth.persistence.frames import (
+from troth.persistence.wal import frames
+from troth.persistence.wal.frames import (
     FRAME_HEADER_BYTES,
     SegmentHeader,
     decode_frame,
@@ -19,7 +18,9 @@ from troth.persistence.frames import (
     encode_segment_header,
     find_frame,
 )
-from troth.persistence.log import LogRecord
+from troth.persistence.wal.log import LogRecord
+
+from .reference import crc32c
 
 DATA_ID = bytes(range(16))
 HEADER_HEX = (

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.persistence.golden.make import SHARD_COUNT, describe
 from tests.shards.stage import Outgoing, make_shards
-from troth.persistence.restoring import Until, restore
-from troth.persistence.snapshots import cut_stopped_directory, verify, write_file
+from troth.persistence.snapshots.restoring import Until, restore
+from troth.persistence.snapshots.snapshots import cut_stopped_directory, verify, write_file
 from troth.shards.storage import DirectoryStorage
-
-from .golden.make import SHARD_COUNT, describe
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("format_*"))
 

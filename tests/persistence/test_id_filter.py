@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.persistence import id_filter, rows
+from troth.persistence.checkpoints import id_filter, rows
+from troth.persistence.checkpoints.id_filter import BITS_PER_ID, IdFilter, StoredIds
 from troth.persistence.errors import CheckpointDamaged
-from troth.persistence.id_filter import BITS_PER_ID, IdFilter, StoredIds
 
 WRONG_YES_LIMIT = 0.01
 

@@ -6,17 +6,18 @@ import lmdb
 import pytest
 
 from troth.core import records
-from troth.core.captures import Capture, ShardHeader
-from troth.persistence import log_covered, rows
-from troth.persistence.checkpoints import Checkpoints
+from troth.core.state.captures import Capture, ShardHeader
+from troth.persistence.checkpoints import rows
+from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbStore
 from troth.persistence.data_directory import CHECKPOINTS_NAME, DataDirectory
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailure, DataDirectoryUnreadable
 from troth.persistence.files import RealFiles
-from troth.persistence.log import LogRecord
-from troth.persistence.log_covered import covered_sequence, verify_directory
-from troth.persistence.log_repair import LogRepair
-from troth.persistence.log_tools import LogReport, verify
-from troth.persistence.store import DATA_NAME, LOCK_NAME, LmdbStore
+from troth.persistence.inspection import log_covered
+from troth.persistence.inspection.log_covered import covered_sequence, verify_directory
+from troth.persistence.inspection.log_repair import LogRepair
+from troth.persistence.inspection.log_tools import LogReport, verify
+from troth.persistence.wal.log import LogRecord
 
 SHARDS_COUNT = 2
 BODY = records.encode(records.TasksRenewed("w" * 300, 1))

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.persistence.lives import PATH, open_directory, recover, segment_paths
-from tests.persistence.written_log import DAMAGES, append_to, damaged, written
 from troth.core import records
 from troth.persistence.errors import (
     DataDirectoryLocked,
@@ -21,12 +19,20 @@ from troth.persistence.errors import (
     PersistenceError,
     UnknownFormatVersion,
 )
-from troth.persistence.frames import SegmentHeader, encode_segment_header
-from troth.persistence.log import LogRecord
-from troth.persistence.log_dropped import UNFINISHED_SUFFIX
-from troth.persistence.log_repair import LogRepair, RepairInterrupted, RepairPlan, RepairRefused
-from troth.persistence.log_tools import verify
+from troth.persistence.inspection.log_dropped import UNFINISHED_SUFFIX
+from troth.persistence.inspection.log_repair import (
+    LogRepair,
+    RepairInterrupted,
+    RepairPlan,
+    RepairRefused,
+)
+from troth.persistence.inspection.log_tools import verify
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
+from troth.persistence.wal.frames import SegmentHeader, encode_segment_header
+from troth.persistence.wal.log import LogRecord
+
+from .lives import PATH, open_directory, recover, segment_paths
+from .written_log import DAMAGES, append_to, damaged, written
 
 DROPPED = f"{PATH}/dropped.jsonl"
 NOW_MS = 1_800_000_000_000

@@ -5,15 +5,6 @@ import errno
 import msgspec
 import pytest
 
-from tests.persistence.lives import PATH, recover, segment_paths
-from tests.persistence.written_log import (
-    BATCHES,
-    DAMAGES,
-    START_MS,
-    append_to,
-    damaged,
-    written,
-)
 from troth.core import records
 from troth.core.catalog import Account, Capabilities, FunctionKind
 from troth.core.executions import ExecutionPlan
@@ -24,9 +15,7 @@ from troth.persistence.errors import (
     LogDamaged,
     UnknownFormatVersion,
 )
-from troth.persistence.frames import SEGMENT_HEADER_BYTES, SegmentHeader, encode_segment_header
-from troth.persistence.log import LogRecord
-from troth.persistence.log_records import (
+from troth.persistence.inspection.log_records import (
     DATA_SHOWN_CHARACTERS,
     read_record,
     record_fields,
@@ -34,8 +23,20 @@ from troth.persistence.log_records import (
     record_time_ms,
     record_type,
 )
-from troth.persistence.log_tools import LogReport, Selection, dump, verify
+from troth.persistence.inspection.log_tools import LogReport, Selection, dump, verify
 from troth.persistence.simulated_files import SimulatedFiles
+from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, SegmentHeader, encode_segment_header
+from troth.persistence.wal.log import LogRecord
+
+from .lives import PATH, recover, segment_paths
+from .written_log import (
+    BATCHES,
+    DAMAGES,
+    START_MS,
+    append_to,
+    damaged,
+    written,
+)
 
 CALLBACK = Callback("__resume:r:p", TaskKind.RESUME, "p", "r", 9, "w", 5)
 MESSAGE = records.PromiseMessage("s.1", 9, Value(), {})

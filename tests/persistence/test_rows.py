@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troth.core.model import Promise, PromiseState
-from troth.persistence import rows
+from troth.persistence.checkpoints import rows
+from troth.persistence.checkpoints.store import KEY_BYTES_MAX
 from troth.persistence.errors import CheckpointDamaged
-from troth.persistence.store import KEY_BYTES_MAX
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 long_texts = st.builds(lambda text, count: text * count, texts, st.integers(1, 300))

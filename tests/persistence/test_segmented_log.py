@@ -5,7 +5,14 @@ from random import Random
 
 import pytest
 
-from tests.persistence.lives import (
+from troth.persistence.data_directory import DataDirectory
+from troth.persistence.errors import LogConflict, LogFailure
+from troth.persistence.files import RealFiles
+from troth.persistence.simulated_files import SimulatedFiles
+from troth.persistence.wal.frames import SEAL_BYTES
+from troth.persistence.wal.log import Log, LogRecord, MemoryLog
+
+from .lives import (
     PATH,
     SEGMENT_BYTES,
     Life,
@@ -14,12 +21,6 @@ from tests.persistence.lives import (
     recover,
     segment_paths,
 )
-from troth.persistence.data_directory import DataDirectory
-from troth.persistence.errors import LogConflict, LogFailure
-from troth.persistence.files import RealFiles
-from troth.persistence.frames import SEAL_BYTES
-from troth.persistence.log import Log, LogRecord, MemoryLog
-from troth.persistence.simulated_files import SimulatedFiles
 
 APPENDED = ("write_at", "sync")
 

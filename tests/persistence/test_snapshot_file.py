@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.persistence import snapshot_file
-from troth.persistence.log import LogRecord
-from troth.persistence.snapshot_file import (
+from troth.persistence.snapshots import snapshot_file
+from troth.persistence.snapshots.snapshot_file import (
     Batch,
     Row,
     SnapshotDamaged,
@@ -19,6 +18,7 @@ from troth.persistence.snapshot_file import (
     SnapshotReader,
     encode,
 )
+from troth.persistence.wal.log import LogRecord
 
 TABLES = ("first", "second")
 HEADER = SnapshotHeader(

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from troth.persistence import digests
+from troth.persistence.checkpoints import digests
+from troth.persistence.checkpoints.port import Store, Write
+from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbStore, MemoryStore
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
-from troth.persistence.store import DATA_NAME, LOCK_NAME, LmdbStore, MemoryStore, Store, Write
 
 TABLES = ("a", "b")
 END = b"\xff" * 512
@@ -194,7 +195,7 @@ FULL_DISK = """
     import resource, signal, sys
     from pathlib import Path
     from troth.persistence.errors import CheckpointFailure
-    from troth.persistence.store import LmdbStore
+    from troth.persistence.checkpoints.store import LmdbStore
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     store = LmdbStore(Path(sys.argv[1]), ("a", "b"))
     store.commit([("a", b"1", b"one")])
@@ -229,7 +230,7 @@ def test_a_small_address_space_gets_a_small_map(tmp_path: Path) -> None:
     script = (
         "import resource, sys; from pathlib import Path;"
         "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30));"
-        "from troth.persistence.store import LmdbStore;"
+        "from troth.persistence.checkpoints.store import LmdbStore;"
         "store = LmdbStore(Path(sys.argv[1]), ('a',)); store.commit([('a', b'1', b'one')]);"
         "print(store.snapshot().get('a', b'1'))"
     )
@@ -246,9 +247,9 @@ def test_a_small_address_space_gets_a_small_map(tmp_path: Path) -> None:
 READ_ALL = """
     import sys
     from pathlib import Path
-    from troth.persistence import digests
+    from troth.persistence.checkpoints import digests
     from troth.persistence.errors import PersistenceError
-    from troth.persistence.store import LmdbStore
+    from troth.persistence.checkpoints.store import LmdbStore
     try:
         store = LmdbStore(Path(sys.argv[1]), ("a", "b"))
         snapshot = store.snapshot()

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from troth.core.captures import Capture
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
-from troth.persistence import digests, rows
-from troth.persistence.checkpoints import Checkpoints
+from troth.core.state.captures import Capture
+from troth.persistence.checkpoints import digests, rows
+from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.port import Snapshot
+from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
-from troth.persistence.store import MemoryStore, Snapshot
 
 from .test_cold import empty_capture
 

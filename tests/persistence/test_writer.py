@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from troth.persistence import writer as writer_module
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.errors import LogFailure
 from troth.persistence.files import RealFiles
-from troth.persistence.log import Log, LogRecord, LogStatistics, MemoryLog, NewRecord
-from troth.persistence.writer import Writer
+from troth.persistence.wal import writer as writer_module
+from troth.persistence.wal.log import Log, LogRecord, LogStatistics, MemoryLog, NewRecord
+from troth.persistence.wal.writer import Writer
 
 PATIENCE_S = 10.0  # only a test that fails waits this long
 
@@ -223,8 +223,8 @@ PROGRAM = """
 import sys
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.files import RealFiles
-from troth.persistence.log import LogRecord
-from troth.persistence.writer import Writer
+from troth.persistence.wal.log import LogRecord
+from troth.persistence.wal.writer import Writer
 
 directory = DataDirectory.open(sys.argv[1], RealFiles(), created_at_ms=0, segment_bytes=65536)
 list(directory.recover())

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from tests.persistence.lives import PATH, open_directory, segment_paths
 from troth.core import records
 from troth.core.model import PromiseState, Value
-from troth.persistence.frames import SEGMENT_HEADER_BYTES, SegmentHeader, encode_segment_header
-from troth.persistence.log import LogRecord
 from troth.persistence.simulated_files import SimulatedFiles
+from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, SegmentHeader, encode_segment_header
+from troth.persistence.wal.log import LogRecord
+
+from .lives import PATH, open_directory, segment_paths
 
 START_MS = 1_700_000_000_000
 BATCHES = ((10,), (20, 1, 200), (5,), (500,), (300, 300), (700,), (5, 5, 5), (1900,), (30,), (40,))

@@ -28,7 +28,8 @@ from random import Random
 from typing import Final, Self
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.functions_setup import (
+
+from .functions_setup import (
     Caller,
     Crowd,
     NodeProcess,

@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 
 from tests.helpers.server import REPOSITORY, ServerProcess
 from tests.helpers.users import UID_BASE
-from tests.proofs.support import NO_ANSWER
+
+from .support import NO_ANSWER
 
 WAIT_S: Final = 30.0
 SCOPES: Final = (

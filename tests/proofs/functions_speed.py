@@ -20,7 +20,8 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.functions_setup import (
+
+from .functions_setup import (
     Caller,
     Crowd,
     NodeProcess,

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NamedTuple, Self
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.functions_setup import (
+
+from .functions_setup import (
     ZIP,
     Answer,
     Caller,
@@ -24,7 +25,7 @@ from tests.proofs.functions_setup import (
     wait_until,
     zipped,
 )
-from tests.proofs.support import NO_ANSWER
+from .support import NO_ANSWER
 
 HANDLER: Final = {"handler.py": "def handle(request):\n    return 1\n"}
 RESULT: Final = {"Troth-Status": "200", "Content-Type": "application/octet-stream"}

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.support import FAR_MS, NO_ANSWER
 from tests.simulation.linearizability import Operation
 from tests.simulation.test_linearizability import (
     History,
@@ -41,6 +40,8 @@ from troth.core.commands import (
 )
 from troth.core.model import Promise, PromiseState, Value
 from troth.core.replies import Reply
+
+from .support import FAR_MS, NO_ANSWER
 
 KINDS: Final[dict[str, Requests]] = {
     "promises": some_request,

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.corpus import METHODS
-from tests.proofs.support import FAR_MS, Client, search_all
-from tests.proofs.wire import Answer, Hangup, Wire, memory_bytes
+
+from .corpus import METHODS
+from .support import FAR_MS, Client, search_all
+from .wire import Answer, Hangup, Wire, memory_bytes
 
 MIB: Final = 1024 * 1024
 BODY_LIMIT_BYTES: Final = 4 * MIB

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-from tests.proofs.support import FAR_MS, NO_ANSWER, Client
+from .support import FAR_MS, NO_ANSWER, Client
 
 Kind = Literal[
     "create",

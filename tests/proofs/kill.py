@@ -21,9 +21,10 @@ from random import Random
 from typing import Any, Final
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.journal import Journal, random_operation, task_is_finished
-from tests.proofs.support import Client, search_all
-from tests.proofs.workers import Ledger, Worker
+
+from .journal import Journal, random_operation, task_is_finished
+from .support import Client, search_all
+from .workers import Ledger, Worker
 
 CLIENTS_COUNT: Final = 6
 WORKERS_COUNT: Final = 2

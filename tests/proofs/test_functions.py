@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.functions import SLOTS_COUNT, Proof
+from .functions import SLOTS_COUNT, Proof
 
 SEED = 3
 TASKS_COUNT = 60

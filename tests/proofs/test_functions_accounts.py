@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.functions_setup import SCOPES, Caller, make_account, make_token, operator_of
-from tests.proofs.functions_walk import (
+
+from .functions_setup import SCOPES, Caller, make_account, make_token, operator_of
+from .functions_walk import (
     MAKING,
     NODE_WORK,
     SHOWING,

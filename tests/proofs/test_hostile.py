@@ -2,7 +2,7 @@
 
 After every test the server must be well: healthy, quick, within its memory, and holding exactly
 the promises and schedules whose creation it has acknowledged. What schemathesis finds is tested in
-tests/http/test_schema_fuzzing.py.
+tests/http/documents/test_schema_fuzzing.py.
 """
 
 import json
@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.proofs.corpus import BODIES, BROKEN_HTTP, NO_METHODS, SMUGGLED, wrong_fields
-from tests.proofs.hostile import (
+from .corpus import BODIES, BROKEN_HTTP, NO_METHODS, SMUGGLED, wrong_fields
+from .hostile import (
     ACCOUNTS,
     BODY_LIMIT_BYTES,
     Caller,
@@ -29,8 +29,8 @@ from tests.proofs.hostile import (
     try_every_method,
     watched,
 )
-from tests.proofs.support import FAR_MS
-from tests.proofs.wire import Answer, Wire, exchange, is_closed_within
+from .support import FAR_MS
+from .wire import Answer, Wire, exchange, is_closed_within
 
 CONNECTIONS_LIMIT_COUNT: Final = 150
 TIMEOUT_MS: Final = 1000  # of the server, for headers and bodies that do not come

@@ -15,8 +15,9 @@ from typing import Final
 import pytest
 
 from tests.helpers.zips import plain_zip
-from tests.proofs.corpus import BODIES, wrong_fields
-from tests.proofs.hostile import (
+
+from .corpus import BODIES, wrong_fields
+from .hostile import (
     ACCOUNTS,
     BODY_LIMIT_BYTES,
     Caller,
@@ -30,8 +31,8 @@ from tests.proofs.hostile import (
     try_every_method,
     watched,
 )
-from tests.proofs.support import Client, search_all
-from tests.proofs.wire import Answer, Wire
+from .support import Client, search_all
+from .wire import Answer, Wire
 
 SCOPES: Final = [
     *("promises:read", "promises:write", "functions:read", "functions:write"),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.kill import Proof, Victim
-from tests.proofs.support import FAR_MS, Client, search_all
+from .kill import Proof, Victim
+from .support import FAR_MS, Client, search_all
 
 SEED = 7
 ROUNDS_COUNT = 4

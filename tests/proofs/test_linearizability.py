@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.histories import Recorder
 from tests.simulation.linearizability import LockModel, PromiseModel, RootModel, check
+
+from .histories import Recorder
 
 SEED = 5
 KILLS_COUNT = 4

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.support import (
+
+from .support import (
     FAR_MS,
     NO_ANSWER,
     Client,

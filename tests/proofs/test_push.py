@@ -17,7 +17,8 @@ import pytest
 import trio
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.support import FAR_MS, Client, free_port
+
+from .support import FAR_MS, Client, free_port
 
 GOOD_COUNT: Final = 100
 MESSAGES_EACH_COUNT: Final = 5

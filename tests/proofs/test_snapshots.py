@@ -22,8 +22,9 @@ from typing import Any, Final
 import pytest
 
 from tests.helpers.server import REPOSITORY, ServerProcess
-from tests.proofs.support import FAR_MS, Client
-from troth.http.cli import run
+from troth.cli.command import run
+
+from .support import FAR_MS, Client
 
 CLIENTS_COUNT: Final = 6
 LOAD_S: Final = 2.5

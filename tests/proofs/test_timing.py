@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.timing import measure, percentile
+from .timing import measure, percentile
 
 TIMERS_COUNT = 10_000
 

@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Final
 
 from tests.helpers.server import ServerProcess
-from tests.proofs.support import Client
-from tests.proofs.wire import Wire, processor_s
 from troth.core import records
 from troth.core.commands import CreatePromise
 from troth.core.machine import Machine
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.files import RealFiles
-from troth.persistence.log import LogRecord
+from troth.persistence.wal.log import LogRecord
 from troth.shards.hashing import shard_of
+
+from .support import Client
+from .wire import Wire, processor_s
 
 SHARD_COUNT: Final = 16
 BATCH_COUNT: Final = 10_000  # records written with one sync

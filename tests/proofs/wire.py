@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.proofs.support import connect
+from .support import connect
 
 NO_BODY_STATUSES: Final = {100, 204, 304}
 

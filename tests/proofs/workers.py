@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tests.proofs.support import NO_ANSWER, Client
+from .support import NO_ANSWER, Client
 
 LEASE_MS: Final = 700  # forgotten tasks come back soon
 

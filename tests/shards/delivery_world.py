@@ -8,13 +8,13 @@ from random import Random
 
 import trio
 
-from troth.core.addresses import Address, PushAddress
 from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
+from troth.core.grammar.addresses import Address, PushAddress
 from troth.core.model import Promise, PromiseState, Task, TaskKind, Trace
 from troth.core.replies import TaskMessage
-from troth.shards.delivery import Delivery
-from troth.shards.polls import Polls
-from troth.shards.shipments import PushFailed
+from troth.shards.delivery.delivery import Delivery
+from troth.shards.delivery.polls import Polls
+from troth.shards.delivery.shipments import PushFailed
 
 FAR_FUTURE_MS = 2**53
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from troth.core.catalog import Capabilities, FunctionKind, Language, Node, task_promise_id
 from troth.core.commands import Command, TaskSent
 from troth.core.executions import ExecutionPlan, receiver_of
+from troth.core.grammar.task_ids import invoke_id
 from troth.core.model import Task, TaskKind, replace
 from troth.core.replies import TaskMessage
-from troth.core.task_ids import invoke_id
-from troth.shards.endings import Endings
-from troth.shards.node_connections import NodeConnection, NodeMessage, NodeMessageKind
-from troth.shards.placement import Calls, Placement
-from troth.shards.work import Requirement, Stage, Work
+from troth.shards.placement.endings import Endings
+from troth.shards.placement.node_connections import NodeConnection, NodeMessage, NodeMessageKind
+from troth.shards.placement.placement import Calls, Placement
+from troth.shards.placement.work import Requirement, Stage, Work
 
 
 class FakeCalls(Calls):
@@ -39,7 +39,7 @@ class FakeNode:
     """A node's end of its stream: what it was told, and what it runs by its own lights."""
 
     id: str
-    connection: NodeConnection | None = None
+    connection: NodeConnection[Work] | None = None
     told: list[NodeMessage] = field(default_factory=list)
 
     def read(self) -> list[NodeMessage]:

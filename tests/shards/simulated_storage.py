@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
-from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.port import Store
 from troth.persistence.data_directory import DataDirectory
-from troth.persistence.log import LogRecord, LogStatistics
-from troth.persistence.segmented_log import InlineExecutor, SegmentedLog
 from troth.persistence.simulated_files import SimulatedFiles
-from troth.persistence.store import Store
+from troth.persistence.wal.log import LogRecord, LogStatistics
+from troth.persistence.wal.segmented_log import InlineExecutor, SegmentedLog
 from troth.shards.committer import BatchWriter, Committer
 
 PATH = "/data"

@@ -9,18 +9,19 @@ from typing import Any
 import msgspec
 import trio
 
-from tests.shards.stage import FAR_MS
 from troth.core.commands import CompletePromise, CreatePromise
-from troth.core.cron import Cron
+from troth.core.grammar.cron import Cron
 from troth.core.limits import ARCHIVE_KEEP_MS
 from troth.core.model import PromiseState
 from troth.core.replies import TaskMessage
-from troth.persistence.snapshots import write_file
-from troth.shards.checkpointer import Checkpointer
+from troth.persistence.snapshots.snapshots import write_file
 from troth.shards.clock import SystemClock
 from troth.shards.shards import Shards
-from troth.shards.snapshotter import Snapshotter
 from troth.shards.storage import DirectoryStorage
+from troth.shards.upkeep.checkpointer import Checkpointer
+from troth.shards.upkeep.snapshotter import Snapshotter
+
+from .stage import FAR_MS
 
 SEGMENT_BYTES = 8 * 1024
 

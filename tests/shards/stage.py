@@ -18,7 +18,7 @@ from troth.core.commands import Command
 from troth.core.records import Record
 from troth.core.replies import Reply, TaskMessage
 from troth.persistence.errors import LogFailure
-from troth.persistence.log import LogRecord, MemoryLog, NewRecord
+from troth.persistence.wal.log import LogRecord, MemoryLog, NewRecord
 from troth.shards import turns
 from troth.shards.clock import TrioClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter

@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from troth.shards.endings import Endings
-from troth.shards.work import Host
+from troth.shards.placement.endings import Endings
+from troth.shards.placement.work import Host
 
 from .placement_world import World
 

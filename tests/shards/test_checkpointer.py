@@ -14,19 +14,19 @@ import pytest
 import trio
 
 from troth.core import commands as c
-from troth.core.captures import Capture
 from troth.core.model import PromiseState, TaskKind
-from troth.persistence.checkpoints import Checkpoints, CheckpointStatistics
+from troth.core.state.captures import Capture
+from troth.persistence.checkpoints.checkpoints import Checkpoints, CheckpointStatistics
+from troth.persistence.checkpoints.rows import PROMISES
+from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
-from troth.persistence.log import NewRecord
-from troth.persistence.rows import PROMISES
-from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedFiles
-from troth.persistence.store import MemoryStore
-from troth.shards.checkpointer import Checkpointer
+from troth.persistence.wal.log import NewRecord
+from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.errors import StorageFailed
 from troth.shards.shards import Shards
+from troth.shards.upkeep.checkpointer import Checkpointer
 
 from .simulated_storage import SimulatedStorage
 from .stage import FAR_MS, WORKER, Outgoing, id_in, make_shards, matching, settle
@@ -500,7 +500,7 @@ async def test_a_large_store_is_verified_while_the_server_runs(
     async with life(disk) as one:
         await fill(one.shards, 3)
         await one.checkpointer.checkpoint()
-    monkeypatch.setattr("troth.persistence.checkpoints.SMALL_BYTES", -1)
+    monkeypatch.setattr("troth.persistence.checkpoints.checkpoints.SMALL_BYTES", -1)
     async with life(disk) as two, trio.open_nursery() as nursery:
         nursery.start_soon(two.checkpointer.run)
         with trio.fail_after(10):

@@ -6,7 +6,7 @@ import trio
 from troth.core import commands as c
 from troth.core.catalog import ARCHIVE_PREFIX
 from troth.core.codes import Code
-from troth.persistence.store import Snapshot
+from troth.persistence.checkpoints.port import Snapshot
 
 from .stage import FAR_MS, WORKER
 from .test_checkpointer import Disk, Life, fill, life
@@ -67,13 +67,13 @@ async def test_what_leaves_memory_while_a_large_store_is_read_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before, at every moment of that, and after; from then on new ids are not looked for."""
-    monkeypatch.setattr("troth.persistence.digests.SLICE_COUNT", 7)
-    monkeypatch.setattr("troth.shards.checkpointer.VERIFY_PAUSE_LIMIT_S", 0)
+    monkeypatch.setattr("troth.persistence.checkpoints.digests.SLICE_COUNT", 7)
+    monkeypatch.setattr("troth.shards.upkeep.checkpointer.VERIFY_PAUSE_LIMIT_S", 0)
     disk = Disk()
     async with life(disk) as one:
         await fill(one.shards, 20)
         await one.checkpointer.checkpoint()
-    monkeypatch.setattr("troth.persistence.checkpoints.SMALL_BYTES", -1)
+    monkeypatch.setattr("troth.persistence.checkpoints.checkpoints.SMALL_BYTES", -1)
     async with life(disk) as two, trio.open_nursery() as nursery:
         reads = cold_reads(two)
         await two.shards.ask(c.ReadPromise("nothing"))
@@ -100,7 +100,7 @@ async def test_what_leaves_memory_while_a_large_store_is_read_is_found(
 
 async def test_a_filter_of_what_was_deleted_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that its memory stays in proportion to what is stored."""
-    monkeypatch.setattr("troth.persistence.id_filter.ROOM_MIN_COUNT", 10)
+    monkeypatch.setattr("troth.persistence.checkpoints.id_filter.ROOM_MIN_COUNT", 10)
     disk = Disk()
     async with life(disk, log_bytes=1) as one, trio.open_nursery() as nursery:
         nursery.start_soon(one.checkpointer.run)

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from troth.persistence.errors import LogFailure
-from troth.persistence.log import LogRecord, MemoryLog
+from troth.persistence.wal.log import LogRecord, MemoryLog
 from troth.shards.committer import Committer, DirectWriter, ThreadWriter
 from troth.shards.errors import StorageFailed
 

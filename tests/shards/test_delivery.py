@@ -4,12 +4,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.shards.delivery_world import World, message
-from troth.core.addresses import PollAddress
 from troth.core.commands import RetryTask, TaskNotSent, TaskSent
+from troth.core.grammar.addresses import PollAddress
 from troth.core.model import TaskKind
+from troth.shards.delivery.polls import PollConnection
 from troth.shards.held import HeldMessages
-from troth.shards.polls import PollConnection
+
+from .delivery_world import World, message
 
 
 async def read(connection: PollConnection) -> list[str]:

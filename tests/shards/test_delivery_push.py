@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.shards.delivery_world import World, message
 from troth.core.commands import RetryTask, TaskNotSent, TaskSent
 from troth.core.model import Trace
+
+from .delivery_world import World, message
 
 
 def url(host: str) -> str:

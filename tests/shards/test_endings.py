@@ -3,7 +3,7 @@
 import trio
 from trio.testing import MockClock
 
-from troth.shards.endings import Endings
+from troth.shards.placement.endings import Endings
 
 LONG_S = 100.0
 

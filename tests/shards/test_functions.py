@@ -6,10 +6,10 @@ import trio
 from trio.testing import MockClock
 
 from troth.core import commands as c
-from troth.core import task_ids
 from troth.core.catalog import Account, Capabilities, FunctionKind, Label, archive_id
 from troth.core.codes import Code
 from troth.core.executions import ExecutionPlan, Usage
+from troth.core.grammar import task_ids
 from troth.core.model import PromiseState, Value
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.storage import DirectoryStorage

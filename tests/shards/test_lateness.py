@@ -3,9 +3,10 @@
 import trio
 from trio.testing import MockClock
 
-from tests.shards.stage import EPOCH_MS, stage
 from troth.core.commands import CreatePromise
 from troth.shards.lateness import BOUNDS_MS, Lateness
+
+from .stage import EPOCH_MS, stage
 
 
 def test_bounds_belong_to_their_bucket_and_rows_add_up() -> None:

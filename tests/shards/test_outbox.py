@@ -19,12 +19,12 @@ from trio.testing import MockClock
 from troth.core import records
 from troth.core.codes import Code
 from troth.core.commands import CompletePromise, CreateCallback, CreatePromise, CreateSchedule
+from troth.core.grammar.task_ids import resume_id
 from troth.core.model import PromiseState, TaskState
 from troth.core.records import MessageReceived, PromiseMessage, ScheduleFired
-from troth.core.task_ids import resume_id
-from troth.persistence.log import LogRecord, NewRecord
-from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
+from troth.persistence.wal.log import LogRecord, NewRecord
+from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.clock import TrioClock
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.hashing import shard_of

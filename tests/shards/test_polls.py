@@ -6,7 +6,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from troth.shards.polls import (
+from troth.shards.delivery.polls import (
     ConnectionClosed,
     ConnectionReplaced,
     Item,

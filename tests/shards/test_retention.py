@@ -16,17 +16,17 @@ from troth.core.commands import (
     ReadPromise,
     Retain,
 )
+from troth.core.deciding import Options
 from troth.core.lifecycles import FINAL_STATES
 from troth.core.limits import RETENTION_SLICE_COUNT
-from troth.core.machine import Options
 from troth.core.model import PromiseState
 from troth.core.replies import Reply, Retained
 from troth.core.retention_rules import RetentionRule
 from troth.shards.clock import TrioClock
 from troth.shards.errors import Overloaded, ShardsError, Stopping
-from troth.shards.retention import OVERLOADED_PAUSE_S, PAUSE_FACTOR, Sweeper
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
+from troth.shards.upkeep.retention import OVERLOADED_PAUSE_S, PAUSE_FACTOR, Sweeper
 
 from .stage import Outgoing
 

@@ -18,7 +18,8 @@ from troth.core.commands import (
     ReadPromise,
     TaskSent,
 )
-from troth.core.machine import DECISIONS, Machine
+from troth.core.decisions.table import DECISIONS
+from troth.core.machine import Machine
 from troth.core.model import EMPTY_VALUE, Fence, PromiseState
 from troth.core.records import MessageReceived, MessagesAcknowledged, PromiseCompleted, TaskEnqueued
 from troth.core.replies import Reply

@@ -20,10 +20,10 @@ from troth.core.commands import (
     ReadSchedule,
     TaskSent,
 )
+from troth.core.grammar.task_ids import resume_id
 from troth.core.model import Promise, PromiseState
-from troth.core.task_ids import resume_id
 from troth.persistence.errors import LogFailure, UnknownRecord
-from troth.persistence.log import LogRecord
+from troth.persistence.wal.log import LogRecord
 from troth.shards.errors import Overloaded, Stopping
 
 from .stage import EPOCH_MS, FAR_MS, WORKER, Outgoing, id_in, make_shards, settle, stage

@@ -14,20 +14,21 @@ import lmdb
 import pytest
 import trio
 
-from tests.shards.snapshot_world import SEGMENT_BYTES, state_of, world
-from tests.shards.test_snapshotter import fill
 from troth.persistence import files
+from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import IDENTITY_NAME
 from troth.persistence.errors import CheckpointDamaged
-from troth.persistence.restoring import MARK_NAME, Until, restore
-from troth.persistence.snapshot_file import SnapshotError
-from troth.persistence.snapshots import (
+from troth.persistence.snapshots.restoring import MARK_NAME, Until, restore
+from troth.persistence.snapshots.snapshot_file import SnapshotError
+from troth.persistence.snapshots.snapshots import (
     cut_stopped_directory,
     list_directory,
     verify,
     write_file,
 )
-from troth.persistence.store import LmdbStore
+
+from .snapshot_world import SEGMENT_BYTES, state_of, world
+from .test_snapshotter import fill
 
 CHANGES = ("open", "mkdir", "rename", "link", "unlink", "rmdir", "fsync", "pwrite", "ftruncate")
 Hook = Callable[[], None]

@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.shards.snapshot_world import World, state_of, world
-from troth.core.cron import parse
-from troth.persistence.archive import Archive
+from troth.core.grammar.cron import parse
 from troth.persistence.files import RealFiles
-from troth.persistence.log_tools import LogReader
-from troth.persistence.restoring import Until, restore
-from troth.persistence.segments import Segment
-from troth.persistence.snapshot_file import SnapshotError
-from troth.persistence.snapshots import inspect, list_directory, verify
-from troth.shards import snapshotter
+from troth.persistence.inspection.log_tools import LogReader
+from troth.persistence.snapshots.archive import Archive
+from troth.persistence.snapshots.restoring import Until, restore
+from troth.persistence.snapshots.snapshot_file import SnapshotError
+from troth.persistence.snapshots.snapshots import inspect, list_directory, verify
+from troth.persistence.wal.segments import Segment
 from troth.shards.clock import SystemClock
-from troth.shards.snapshotter import OPEN_LIMIT_COUNT, OpenSnapshot, TooManySnapshots
+from troth.shards.upkeep import snapshotter
+from troth.shards.upkeep.snapshotter import OPEN_LIMIT_COUNT, OpenSnapshot, TooManySnapshots
+
+from .snapshot_world import World, state_of, world
 
 
 async def fill(server: World, first: int, count: int) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from troth.persistence.checkpoints.store import DATA_NAME
 from troth.persistence.data_directory import CHECKPOINTS_NAME
 from troth.persistence.errors import PersistenceError
-from troth.persistence.store import DATA_NAME
 from troth.shards.storage import DirectoryStorage
 
 

@@ -4,8 +4,9 @@ from random import Random
 
 import pytest
 
-from tests.shards.placement_world import FakeNode, World
-from troth.shards.work import Stage
+from troth.shards.placement.work import Stage
+
+from .placement_world import FakeNode, World
 
 
 def test_what_waits_for_a_node_starts_when_its_account_is_enabled_again() -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 
 from tests.core.dumps import dump
 from troth.core import records as r
-from troth.core.cron import parse
+from troth.core.grammar.cron import parse
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState, replace
-from troth.core.state import ShardState
-from troth.persistence import rows
-from troth.persistence.log import LogRecord
+from troth.core.state.shard_state import ShardState
+from troth.persistence.checkpoints import rows
+from troth.persistence.wal.log import LogRecord
 from troth.shards.hashing import shard_of
 
 from .ledger import Final, Ledger, require

@@ -28,7 +28,7 @@ from troth.core.commands import (
     ReleaseLock,
 )
 from troth.core.model import PromiseState, Value
-from troth.shards.polls import ConnectionClosed
+from troth.shards.delivery.polls import ConnectionClosed
 
 from .ledger import Hold
 from .node_entries import PLANS

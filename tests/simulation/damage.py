@@ -9,8 +9,8 @@ from random import Random
 
 from tests.shards.simulated_storage import PATH
 from troth.persistence.errors import DataDirectoryError
-from troth.persistence.frames import SEGMENT_HEADER_BYTES, decode_frame
 from troth.persistence.simulated_files import SimulatedFiles
+from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, decode_frame
 
 from .disk import SimulatedStore
 from .ledger import require

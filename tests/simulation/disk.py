@@ -12,11 +12,12 @@ from random import Random
 
 import trio
 
+from troth.persistence.checkpoints.port import Write
+from troth.persistence.checkpoints.store import MemorySnapshot, MemoryStore
 from troth.persistence.errors import CheckpointFailure, LogFailure
-from troth.persistence.log import NewRecord
-from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash
-from troth.persistence.store import MemorySnapshot, MemoryStore, Write
+from troth.persistence.wal.log import NewRecord
+from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.committer import Committer
 
 

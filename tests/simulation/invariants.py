@@ -22,13 +22,14 @@ from collections.abc import Callable
 from typing import Any
 
 from troth.core import records as r
-from troth.core.cron import parse
+from troth.core.grammar.cron import parse
 from troth.core.machine import Step
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
 from troth.core.replies import Reply, TaskMessage
 from troth.core.retention_rules import RetentionRule, due_rule
-from troth.core.state import ShardState
-from troth.persistence.log import LogRecord
+from troth.core.state.apply import replay
+from troth.core.state.shard_state import ShardState
+from troth.persistence.wal.log import LogRecord
 from troth.shards.hashing import shard_of
 
 from .ledger import BrokenPromise, require
@@ -76,7 +77,7 @@ class Watch:
         rule = _CHECKS.get(type(record))
         if rule is not None:
             rule(self, state, record)
-        state.replay(record)
+        replay(state, record)
 
     def recovered(self, next_sequence: int, found: list[tuple[int, LogRecord]]) -> None:
         """A crash has left the log like this; `found` is what is not trimmed."""

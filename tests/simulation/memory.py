@@ -4,10 +4,10 @@ from collections import Counter
 
 from troth.core.catalog import Node
 from troth.core.limits import LOG_PENDING_LIMIT_BYTES, RESULT_WAITS_LIMIT_COUNT
-from troth.shards.delivery import Delivery
-from troth.shards.placement import Placement
+from troth.shards.delivery.delivery import Delivery
+from troth.shards.delivery.shipments import ShipmentState
+from troth.shards.placement.placement import Placement
 from troth.shards.shard import Shard
-from troth.shards.shipments import ShipmentState
 
 from .ledger import require
 

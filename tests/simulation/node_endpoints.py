@@ -1,4 +1,6 @@
-"""What the endpoints for nodes do with placement around a command (`http/node_work_endpoints.py`).
+"""What the endpoints for nodes do with placement around a command.
+
+The endpoints are `http/nodes/node_work_endpoints.py`.
 
 Here, where a request arrives, and not where it is sent: on its way it may be late or come twice.
 """
@@ -7,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 from troth.core.codes import Code
 from troth.core.commands import AssignExecution, Command, FinishExecution, ReturnExecution
+from troth.core.grammar.task_ids import parse
 from troth.core.replies import Reply
-from troth.core.task_ids import parse
-from troth.shards.placement import Placement
+from troth.shards.placement.placement import Placement
 
 SERVER_NODE_ID = "the server"
 

@@ -11,11 +11,11 @@ import trio
 from troth.core.catalog import TASK_PREFIX
 from troth.core.codes import Code
 from troth.core.commands import AssignExecution, FinishExecution, ReportExecution, ReturnExecution
+from troth.core.grammar.task_ids import invoke_id
 from troth.core.limits import NODE_HEARTBEAT_MS, NODE_LEASE_MS
 from troth.core.model import PromiseState, Value
-from troth.core.task_ids import invoke_id
-from troth.shards.node_connections import ConnectionEnded, NodeMessage, NodeMessageKind
-from troth.shards.work import Work
+from troth.shards.placement.node_connections import ConnectionEnded, NodeMessage, NodeMessageKind
+from troth.shards.placement.work import Work
 
 from .node_endpoints import SERVER_NODE_ID
 from .node_entries import NODES

@@ -13,29 +13,29 @@ from random import Random
 import trio
 
 from tests.shards.simulated_storage import SimulatedStorage
-from troth.core.addresses import PushAddress
 from troth.core.catalog import Node
 from troth.core.commands import Command
-from troth.core.machine import Options
+from troth.core.deciding import Options
+from troth.core.grammar.addresses import PushAddress
 from troth.core.model import PromiseState, TaskKind
 from troth.core.replies import Reply, TaskMessage
 from troth.core.retention_rules import RetentionRule
-from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointFailure, LogFailure, PersistenceError
-from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
-from troth.shards.checkpointer import Checkpointer
+from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.clock import Clock
 from troth.shards.committer import BatchWriter, Committer
-from troth.shards.delivery import Delivery, PushFailed
-from troth.shards.endings import Endings
+from troth.shards.delivery.delivery import Delivery, PushFailed
+from troth.shards.delivery.polls import PollConnection, Polls
 from troth.shards.errors import ShardsError
 from troth.shards.outgoing import OutgoingRoutes
-from troth.shards.placement import Calls, Placement
-from troth.shards.polls import PollConnection, Polls
-from troth.shards.retention import Sweeper
+from troth.shards.placement.endings import Endings
+from troth.shards.placement.placement import Calls, Placement
+from troth.shards.placement.work import Work
 from troth.shards.shards import Shards
-from troth.shards.work import Work
+from troth.shards.upkeep.checkpointer import Checkpointer
+from troth.shards.upkeep.retention import Sweeper
 
 from .disk import SimulatedStore, SimulatedWriter
 from .invariants import Watch

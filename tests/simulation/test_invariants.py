@@ -22,7 +22,7 @@ from troth.core.model import (
 )
 from troth.core.replies import Claimed, Reply, TaskMessage
 from troth.core.retention_rules import RetentionRule
-from troth.persistence.log import LogRecord
+from troth.persistence.wal.log import LogRecord
 
 from .invariants import Watch
 from .ledger import BrokenPromise

@@ -10,10 +10,10 @@ import pytest
 import structlog
 
 from troth.core.machine import Machine
-from troth.persistence.segmented_log import SegmentedLog
 from troth.persistence.simulated_files import SimulatedFile
-from troth.shards.delivery import Delivery
-from troth.shards.placement import Placement
+from troth.persistence.wal.segmented_log import SegmentedLog
+from troth.shards.delivery.delivery import Delivery
+from troth.shards.placement.placement import Placement
 from troth.shards.shard import Shard, Waiter
 from troth.shards.turns import Turn, Turns
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from troth.core.commands import Command
 from troth.core.machine import Machine, Step
 from troth.core.replies import TaskMessage
-from troth.persistence.log import LogRecord, NewRecord
+from troth.persistence.wal.log import LogRecord, NewRecord
 from troth.shards.committer import Committer
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.turns import Outgoing

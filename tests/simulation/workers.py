@@ -26,7 +26,7 @@ from troth.core.commands import (
 )
 from troth.core.model import Fence, Promise, PromiseState, Value
 from troth.core.replies import Claimed
-from troth.shards.polls import ConnectionClosed
+from troth.shards.delivery.polls import ConnectionClosed
 
 from .server import Unreachable
 from .world import EPOCH_MS, World

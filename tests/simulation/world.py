@@ -12,10 +12,10 @@ import trio
 from troth.core.commands import Command, CreatePromise, CreateSchedule, ReadPromise
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
-from troth.persistence.checkpoints import Checkpoints
+from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import DataDirectoryUnwritable
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
-from troth.shards.work import Work
+from troth.shards.placement.work import Work
 
 from .damage import let_checkpoint_rot, let_log_rot
 from .disk import SimulatedStore

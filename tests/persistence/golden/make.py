@@ -15,9 +15,10 @@ import trio
 import trio.testing
 
 from tests.shards.stage import FAR_MS, WORKER, Outgoing, make_shards
-from troth.core import catalog, records, task_ids
+from troth.core import catalog, records
 from troth.core import commands as c
 from troth.core.executions import ExecutionPlan
+from troth.core.grammar import task_ids
 from troth.core.model import PromiseState, Value
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage

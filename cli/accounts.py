@@ -1,0 +1,149 @@
+"""`troth account`: who may use the server, and who changed what about it."""
+
+from typing import Any
+
+import click
+
+from .client import path_of
+from .operator_session import operator_command
+from .options import TEXT, OrderedGroup, Session
+from .output import moment, short_moment, table, visible
+
+_ENTRY_KEYS = frozenset({"time", "act", "outcome", "by", "from", "request"})
+
+
+@click.group(cls=OrderedGroup)
+def account() -> None:
+    """Make and disable accounts; see who changed what.
+
+    An account owns functions, tasks and nodes; its tokens let programs act for it. With the first
+    account the server stops being open: from then on every request needs credentials.
+
+    These commands are for whoever can read the server's data directory: run them on its machine,
+    as its user. They work while the server runs and while it does not.
+
+    \b
+    Example:
+      troth account add billing --data /var/lib/troth
+      troth token create billing --scope promises:read --data /var/lib/troth
+    """
+
+
+@account.command()
+@click.argument("name", type=TEXT)
+@operator_command(may_make=True)
+def add(session: Session, name: str) -> None:
+    """Make an account called NAME and print its id.
+
+    \b
+    Example:
+      troth account add billing --data /var/lib/troth
+    """
+    answer = session.client.ask("POST", "/admin/accounts", {"name": name})
+    session.show(answer, lambda: visible(answer.content["id"]))
+
+
+@account.command("list")
+@operator_command()
+def list_command(session: Session) -> None:
+    """List all accounts, the oldest first.
+
+    \b
+    Example:
+      troth account list --data /var/lib/troth
+    """
+    answer = session.client.ask("GET", "/admin/accounts")
+
+    def shown() -> str:
+        rows = (
+            (
+                one["id"],
+                one["name"],
+                "disabled" if one["disabled"] else "active",
+                short_moment(one["createdOn"]),
+            )
+            for one in answer.content
+        )
+        return table(("ID", "NAME", "STATE", "CREATED"), rows)
+
+    session.show(answer, shown)
+
+
+@account.command()
+@click.argument("account", type=TEXT)
+@operator_command()
+def disable(session: Session, account: str) -> None:
+    """Let none of ACCOUNT's tokens work any more, from this moment on.
+
+    ACCOUNT is an id or a name. Its open streams end. What it owns stays; `enable` takes it back.
+
+    \b
+    Example:
+      troth account disable billing --data /var/lib/troth
+    """
+    _change(session, account, disabled=True)
+
+
+@account.command()
+@click.argument("account", type=TEXT)
+@operator_command()
+def enable(session: Session, account: str) -> None:
+    """Let ACCOUNT's tokens work again.
+
+    ACCOUNT is an id or a name. Tokens that were revoked or have expired stay so.
+
+    \b
+    Example:
+      troth account enable billing --data /var/lib/troth
+    """
+    _change(session, account, disabled=False)
+
+
+def _change(session: Session, account: str, *, disabled: bool) -> None:
+    answer = session.client.ask(
+        "PATCH", path_of("admin", "accounts", account), {"disabled": disabled}
+    )
+    word = "Disabled" if disabled else "Enabled"
+    session.show(answer, lambda: f"{word} {visible(answer.content['name'])}")
+
+
+@account.command("log")
+@click.option(
+    "--limit",
+    "limit_count",
+    type=click.IntRange(1, 1000),
+    default=100,
+    show_default=True,
+    metavar="NUMBER",
+    help="How many entries at most, the last ones.",
+)
+@operator_command()
+def log_command(session: Session, limit_count: int) -> None:
+    """Show who changed what about the server.
+
+    Noted are changes of accounts, tokens and nodes, snapshots, imports and retention by hand.
+
+    The whole log is in the files audit.log, audit.log.1 … of the data directory.
+
+    \b
+    Example:
+      troth account log --limit 20 --data /var/lib/troth
+    """
+    query = [("limit", str(limit_count))]
+    answer = session.client.ask("GET", "/admin/audit", query=query)
+
+    def shown() -> str:
+        rows = (
+            (one["time"], one["act"], one["outcome"], one["by"], one["from"] or "", _about(one))
+            for one in answer.content
+        )
+        return table(("TIME", "ACT", "OUTCOME", "BY", "FROM", "ABOUT"), rows)
+
+    session.show(answer, shown)
+
+
+def _about(entry: dict[str, Any]) -> str:
+    about = ((name, text) for name, text in entry.items() if name not in _ENTRY_KEYS)
+    return ", ".join(
+        f"{name} {moment(text) if name == 'expiresOn' else text}" for name, text in about if text
+    )

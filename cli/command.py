@@ -1,0 +1,116 @@
+"""The `troth` command: finds the command somebody asked for and ends with the right exit status.
+
+Commands are imported only when they are asked for: those that talk to a server start without
+loading one. The exit status says who is to blame: 0 nobody, 1 the server refused, 2 the command
+line is wrong, 3 the server cannot be reached, 130 interrupted by Ctrl-C.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import click
+
+from troth import __version__
+
+INTERRUPTED_STATUS: Final = 130
+"""What shells expect of a program that Ctrl-C ended."""
+
+COMMANDS: Final = {
+    "serve": "troth.cli.serve:serve_command",
+    "promises": "troth.cli.promises:promises",
+    "tasks": "troth.cli.tasks:tasks",
+    "schedules": "troth.cli.schedules:schedules",
+    "locks": "troth.cli.locks:locks",
+    "tree": "troth.cli.tree:tree",
+    "account": "troth.cli.accounts:account",
+    "token": "troth.cli.tokens:token",
+    "log": "troth.cli.log:log",
+    "snapshot": "troth.cli.snapshots:snapshot",
+    "data": "troth.cli.data:data",
+    "export": "troth.cli.export_promises:export",
+    "import": "troth.cli.import_promises:import_command",
+    "node": "troth.cli.node:node_command",
+    "bench": "troth.bench.command:bench",
+}
+"""Every command with the module that has it, in the order of the help text."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of the help text."""
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module_name, _, attribute = COMMANDS[cmd_name].partition(":")
+        module = importlib.import_module(module_name)
+        command = getattr(module, attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="troth", message="%(prog)s %(version)s")
+def troth() -> None:
+    """Durable promises: values that programs wait for, kept safe by a server.
+
+    `troth serve` runs the server. `troth log`, `troth snapshot` and `troth data` look after
+    its files. All other commands talk to a
+    running server over HTTP.
+
+    \b
+    Example, in two terminals:
+      troth serve --data /var/lib/troth
+      troth promises create order-7 --timeout 1h
+      troth promises resolve order-7 --data "sent"
+
+    \b
+    Exit status: 0 done, 1 refused by the server, 2 wrong usage, 3 server not reachable,
+    130 interrupted.
+    """
+
+
+@troth.command()
+def version() -> None:
+    """Print the version of this program.
+
+    \b
+    Example:
+      troth version
+    """
+    click.echo(f"troth {__version__}")
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (None: that of this process) and return its exit status.
+
+    Nothing is raised: what went wrong is one message on standard error.
+    """
+    try:
+        status = troth.main(
+            None if arguments is None else list(arguments),
+            prog_name="troth",
+            standalone_mode=False,
+        )
+    except click.Abort:
+        # Ctrl-C, or Ctrl-D at a question: whoever pressed it knows.
+        return INTERRUPTED_STATUS
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    # Commands return None; `Context.exit` makes click return a status.
+    return status if isinstance(status, int) else 0
+
+
+def main() -> NoReturn:
+    """Be the `troth` command: run the process's command line and exit."""
+    sys.exit(run())

@@ -1,0 +1,254 @@
+"""`troth import`: reads a file that `troth export` has written into a server.
+
+Promises go through the server's import endpoint in batches and arrive as they were: state, value,
+times, keys, tags. Schedules are created through the ordinary API, which sets their times itself:
+`createdOn`, `lastRunTime` and `nextRunTime` begin anew, and the summary says so. Repeating an
+import does nothing to what is there already. What has the id of something else at the server is a
+conflict: an error with the number of its line, and what is at the server stays.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import click
+
+from .client import RefusedError, path_of
+from .export_promises import FORMAT_VERSION, FileProblem
+from .operator_session import administrator_command
+from .options import ServerCommand, Session
+from .output import emit, note, visible
+from .progress import Progress
+
+BATCH_COUNT: Final = 100
+_ERRORS_KEPT_COUNT: Final = 1000
+_LINE_LIMIT_BYTES: Final = 64 * 1024 * 1024
+# What a batch may take of the server's limit for a body; one promise alone may be larger.
+_BATCH_LIMIT_BYTES: Final = 1024 * 1024
+NOT_RESTORED: Final = ("createdOn", "lastRunTime", "nextRunTime")
+_OWN: Final = frozenset(NOT_RESTORED)
+
+Numbered = tuple[int, dict[str, Any]]
+"""A line's number and what it holds."""
+
+
+class ImportFailed(click.ClickException):
+    """Something was not taken in. Ends the command with status 1."""
+
+    exit_code = 1
+
+
+class StoppedAt(Exception):  # noqa: N818  not an error of its own: the first one ends the import
+    """The import stops at the first error."""
+
+
+@dataclass
+class Tally:
+    """What has become of the lines so far."""
+
+    goes_on: bool
+    created: int = 0
+    present: int = 0
+    failed: int = 0
+    schedules_created: int = 0
+    is_whole: bool = False
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    def fail(self, line: int, problem: str) -> None:
+        """Note an error; stop if that is wanted."""
+        self.failed += 1
+        if len(self.errors) < _ERRORS_KEPT_COUNT:
+            self.errors.append({"line": line, "problem": problem})
+        if not self.goes_on:
+            raise StoppedAt
+
+
+@click.command("import", cls=ServerCommand)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "continue"]),
+    default="stop",
+    show_default=True,
+    help="Stop at the first line that is not taken in, or go on and list them at the end.",
+)
+@administrator_command()
+def import_command(session: Session, file: Path, on_error: str) -> None:
+    """Read what `troth export` wrote into a server.
+
+    Needs the right to administrate the server: run it on the server's machine, as its user, with
+    --data, or give a token of the scope admin. Repeating it is safe: what is there already is
+    left alone. Pending promises with a routing tag are sent to workers as if they were new.
+
+    \b
+    Example:
+      troth import everything.jsonl --server http://new:8001
+    """
+    tally = Tally(goes_on=on_error == "continue")
+    total_bytes = file.stat().st_size
+    try:
+        with (
+            file.open("rb") as source,
+            Progress("importing", "bytes", total=total_bytes, shown=not session.as_json) as bar,
+        ):
+            _import(session, source, tally, bar)
+    except StoppedAt:
+        note("stopped at the first error; --on-error continue goes on")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileProblem(f"{visible(str(file))} cannot be read ({reason}).") from error
+    _report(session, tally, file)
+
+
+def _report(session: Session, tally: Tally, file: Path) -> None:
+    if session.as_json:
+        emit(
+            json.dumps(
+                {
+                    "created": tally.created,
+                    "present": tally.present,
+                    "failed": tally.failed,
+                    "whole": tally.is_whole,
+                    "errors": tally.errors,
+                    "notRestored": {"schedules": list(NOT_RESTORED)},
+                }
+            )
+        )
+    else:
+        emit(f"Imported {tally.created} new, {tally.present} were there already")
+        if tally.schedules_created:
+            note(f"schedules count their times anew: {', '.join(NOT_RESTORED)}")
+        for error in tally.errors:
+            click.echo(f"line {error['line']}: {error['problem']}", err=True)
+    if tally.failed:
+        raise ImportFailed(f"{tally.failed} lines of {visible(str(file))} were not taken in.")
+    if not tally.is_whole:
+        raise ImportFailed(
+            f"{visible(str(file))} has no last line: it is the beginning of an export. "
+            "What it holds was taken in."
+        )
+
+
+def _import(session: Session, source: BinaryIO, tally: Tally, bar: Progress) -> None:
+    batch: list[Numbered] = []
+    batch_bytes = 0
+    for number, size_bytes, content in _lines(source):
+        if content is None:
+            # What comes before a line that cannot be read is taken in all the same.
+            _send(session, batch, tally)
+            batch, batch_bytes = [], 0
+            tally.fail(number, "is not a JSON object; was the file cut off or edited?")
+        elif "promise" in content:
+            if batch and batch_bytes + size_bytes > _BATCH_LIMIT_BYTES:
+                _send(session, batch, tally)
+                batch, batch_bytes = [], 0
+            batch.append((number, content["promise"]))
+            batch_bytes += size_bytes
+        elif "schedule" in content:
+            _send_schedule(session, number, content["schedule"], tally)
+        elif "end" in content:
+            tally.is_whole = True
+        else:
+            tally.fail(number, "is neither a promise nor a schedule")
+        if len(batch) == BATCH_COUNT:
+            _send(session, batch, tally)
+            batch, batch_bytes = [], 0
+            bar.advance(source.tell())
+    _send(session, batch, tally)
+
+
+def _lines(source: BinaryIO) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+    """The lines after the first, which says what kind of file it is; each with number and size.
+
+    None stands for a line that holds no JSON object.
+    """
+    for number, line in enumerate(iter(lambda: source.readline(_LINE_LIMIT_BYTES), b""), start=1):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        if number == 1:
+            _check_head(content)
+        else:
+            yield number, len(line), content if isinstance(content, dict) else None
+    if not source.tell():
+        _check_head(None)
+
+
+def _check_head(content: Any) -> None:
+    about = content.get("export") if isinstance(content, dict) else None
+    if not isinstance(about, dict):
+        raise FileProblem("line 1: this is not a file that `troth export` has written.")
+    if about.get("version") != FORMAT_VERSION:
+        raise FileProblem(
+            f"line 1: the file has version {about.get('version')!r}; this version of Troth reads "
+            f"{FORMAT_VERSION}."
+        )
+
+
+def _send(session: Session, batch: list[Numbered], tally: Tally) -> None:
+    """Send promises together; if the server refuses the lot, one by one, to find who is wrong."""
+    if not batch:
+        return
+    try:
+        answer = session.client.ask(
+            "POST", "/admin/import", {"promises": [promise for _, promise in batch]}
+        )
+    except RefusedError as refusal:
+        if refusal.answer.status not in {400, 413}:
+            raise
+        if len(batch) == 1:
+            tally.fail(batch[0][0], refusal.message)
+            return
+        for entry in batch:
+            _send(session, [entry], tally)
+        return
+    results = answer.content.get("promises") if isinstance(answer.content, dict) else None
+    if not isinstance(results, list) or len(results) != len(batch):
+        raise session.client.not_the_api()
+    conflicts = []
+    for (number, promise), result in zip(batch, results, strict=True):
+        if result["result"] == "created":
+            tally.created += 1
+        elif result["result"] == "present":
+            tally.present += 1
+        else:
+            conflicts.append((number, visible(str(promise["id"]))))
+    # After all have been counted: the first error may end the import.
+    for number, shown in conflicts:
+        tally.fail(number, f"another promise has the id {shown} at the server")
+
+
+def _send_schedule(session: Session, number: int, schedule: Any, tally: Tally) -> None:
+    if not isinstance(schedule, dict) or not isinstance(schedule.get("id"), str):
+        tally.fail(number, "is not a schedule")
+        return
+    body = {name: content for name, content in schedule.items() if name not in _OWN}
+    key = body.pop("idempotencyKey", None)
+    try:
+        existing = session.client.ask("GET", path_of("schedules", schedule["id"])).content
+    except RefusedError as refusal:
+        if refusal.answer.status != 404:
+            raise
+        existing = None
+    if existing is not None:
+        if {name: part for name, part in existing.items() if name not in _OWN} == {
+            name: part for name, part in schedule.items() if name not in _OWN
+        }:
+            tally.present += 1
+        else:
+            shown = visible(schedule["id"])
+            tally.fail(number, f"another schedule has the id {shown} at the server")
+        return
+    headers = {} if key is None else {"idempotency-key": str(key)}
+    try:
+        session.client.ask("POST", "/schedules", body, headers=headers)
+    except RefusedError as refusal:
+        if refusal.answer.status not in {400, 413}:
+            raise
+        tally.fail(number, refusal.message)
+        return
+    tally.created += 1
+    tally.schedules_created += 1

@@ -1,0 +1,176 @@
+"""`troth node`: runs functions for a server on this machine."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+import trio
+
+from .client import DEFAULT_SERVER
+from .options import DURATION
+
+_FAILED_STATUS: Final = 1
+
+
+@click.command("node")
+@click.option(
+    "--server",
+    envvar="TROTH_SERVER",
+    default=DEFAULT_SERVER,
+    show_default=True,
+    metavar="URL",
+    help="The server's API address [environment: TROTH_SERVER].",
+)
+@click.option(
+    "--token",
+    envvar="TROTH_TOKEN",
+    required=True,
+    metavar="TEXT",
+    help="A token of the scope `node`; others can read command lines, so better in the environment "
+    "[TROTH_TOKEN].",
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
+    default=Path("troth-node"),
+    show_default=True,
+    metavar="DIR",
+    help="For the node's id, fetched code and running tasks; one node for each directory.",
+)
+@click.option("--description", default="", metavar="TEXT", help="Shown in the list of nodes.")
+@click.option(
+    "--slots",
+    "slots_count",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="NUMBER",
+    help="How many tasks may run at the same time.",
+)
+@click.option(
+    "--cpu",
+    "cpu_count",
+    type=click.IntRange(1, 1024),
+    default=os.cpu_count() or 1,
+    metavar="NUMBER",
+    show_default="all",
+    help="Processors a task may demand, and those of a task that demands none.",
+)
+@click.option(
+    "--memory",
+    "memory_mb",
+    type=click.IntRange(32, 1 << 20),
+    default=512,
+    show_default=True,
+    metavar="MB",
+    help="Memory a task may demand, and the limit of a task that demands none.",
+)
+@click.option(
+    "--latency",
+    "latency_ms",
+    type=click.IntRange(0, 60_000),
+    default=0,
+    show_default=True,
+    metavar="MS",
+    help="The network latency from here, for functions that demand a low one.",
+)
+@click.option("--privileged", is_flag=True, help="Offer this node to privileged functions.")
+@click.option(
+    "--shared",
+    is_flag=True,
+    help="Run the functions of all accounts, not only of the token's own; needs the scope `admin`.",
+)
+@click.option(
+    "--grace",
+    "grace_ms",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long running tasks may take to end after SIGTERM, before they are given back.",
+)
+@click.option(
+    "--uid-base",
+    type=click.IntRange(1_000, 2_000_000_000),
+    default=700_000,
+    show_default=True,
+    metavar="NUMBER",
+    help="When started by root: the first of 1000 user and group ids that tasks run as.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    show_default=True,
+    help="The least important lines that are logged.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(("console", "json")),
+    default="console",
+    show_default=True,
+    help="Lines for people, or JSON.",
+)
+@click.pass_context
+def node_command(
+    context: click.Context,
+    server: str,
+    token: str,
+    directory: Path,
+    description: str,
+    slots_count: int,
+    cpu_count: int,
+    memory_mb: int,
+    latency_ms: int,
+    privileged: bool,
+    shared: bool,
+    grace_ms: int,
+    uid_base: int,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Run functions for a server on this machine.
+
+    It goes on until told to stop, by Ctrl-C or SIGTERM.
+
+    Tasks run as processes of their own, with limits, in empty directories; see node/README.md for
+    what that keeps apart and what it does not. Started by root, tasks run as users of their own,
+    which is the safest; JavaScript functions need Node.js.
+
+    \b
+    Examples:
+      troth node --slots 4 --memory 1024 --directory /var/lib/troth-node
+      troth node --server http://10.0.0.1:8001
+    """
+    # Only here: no other command needs them.
+    from troth.http.log_output import configure_logging
+    from troth.node.agent import NodeOptions, run_node
+    from troth.node.errors import NodeError
+
+    configure_logging(log_level, log_format)
+    options = NodeOptions(
+        server=server,
+        token=token,
+        directory=directory.absolute(),
+        description=description,
+        slots_count=slots_count,
+        cpu_count=cpu_count,
+        memory_mb=memory_mb,
+        latency_ms=latency_ms,
+        privileged=privileged,
+        shared=shared,
+        grace_s=grace_ms / 1000,
+        uid_base=uid_base,
+    )
+    problem: BaseException | None = None
+    try:
+        trio.run(run_node, options, strict_exception_groups=True)
+    except* NodeError as group:
+        problem = group
+        while isinstance(problem, BaseExceptionGroup):
+            problem = problem.exceptions[0]
+    if problem is not None:
+        print(f"troth: {problem}", file=sys.stderr)
+        context.exit(_FAILED_STATUS)

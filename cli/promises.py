@@ -1,0 +1,337 @@
+"""`troth promises`: make, look at, complete and find durable promises."""
+
+import itertools
+import threading
+from typing import Any, BinaryIO, Final
+
+import click
+
+from .client import Answer, path_of
+from .options import (
+    DURATION,
+    PAIR,
+    TEXT,
+    OrderedGroup,
+    Session,
+    deadline_ms,
+    key_option,
+    request_headers,
+    search_options,
+    search_query,
+    server_command,
+    show_search,
+    strict_option,
+    together,
+    value_body,
+    value_options,
+)
+from .output import promise_fields, short_moment, state_cell, table, visible
+
+REQUESTED_STATES: Final = {
+    "resolved": "RESOLVED",
+    "rejected": "REJECTED",
+    "canceled": "REJECTED_CANCELED",
+}
+"""How a promise can be completed: as the command says it, and as the API does."""
+
+REJECTED_STATUS: Final = 4
+WAITED_STATUS: Final = 5
+_WAIT_FIRST_MS: Final = 100
+_WAIT_LIMIT_MS: Final = 2000
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@click.group(cls=OrderedGroup)
+def promises() -> None:
+    """Make, look at, complete and find promises.
+
+    A durable promise is a value that will be known later: one program creates it under an id,
+    another completes it once, any number look at it, and the server forgets nothing in between.
+    It is pending until it is resolved (it worked), rejected (it did not), canceled (nobody wants
+    it any more) or its timeout passes.
+
+    \b
+    Example:
+      troth promises create order-7 --timeout 1h
+      troth promises resolve order-7 --data '{"sent": true}'
+      troth promises get order-7
+    """
+
+
+@promises.command()
+@click.argument("id", type=TEXT)
+@click.option(
+    "--timeout",
+    "timeout_ms",
+    type=DURATION,
+    default="1d",
+    show_default=True,
+    metavar="DURATION",
+    help="How long from now the promise waits: 10s, 5m, 2h, 1d, or milliseconds.",
+)
+@click.option(
+    "--timeout-at",
+    "timeout_at_ms",
+    type=int,
+    metavar="MS",
+    help="The same as a moment, in milliseconds since 1970; wins over --timeout.",
+)
+@value_options
+@click.option(
+    "--tag",
+    "tags",
+    type=PAIR,
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="A tag to find the promise by; resonate:invoke=ADDRESS sends a task to a worker.",
+)
+@key_option
+@strict_option
+@server_command
+def create(
+    session: Session,
+    id: str,  # noqa: A002 — the name that the help text shows
+    timeout_ms: int,
+    timeout_at_ms: int | None,
+    data: str | None,
+    data_file: BinaryIO | None,
+    headers: Pairs,
+    tags: Pairs,
+    idempotency_key: str | None,
+    strict: bool,
+) -> None:
+    """Create the promise ID, to be completed later.
+
+    A promise is a value that will be known later; it is pending until somebody completes it or
+    its timeout passes. The data given here is its param: what
+    whoever completes it needs to know.
+
+    \b
+    Examples:
+      troth promises create order-7 --timeout 1h --data '{"amount": 12}'
+      troth promises create report --tag resonate:invoke=poll://any@default
+    """
+    body: dict[str, Any] = {"id": id, "timeout": deadline_ms(timeout_ms, timeout_at_ms)}
+    body["param"] = value_body(data, data_file, headers)
+    if tags:
+        body["tags"] = dict(tags)
+    answer = session.client.ask(
+        "POST", "/promises", body, headers=request_headers(idempotency_key, strict)
+    )
+    _show(session, answer, "Created" if answer.is_new else "Created before with the same key")
+
+
+@promises.command()
+@click.argument("id", type=TEXT)
+@server_command
+def get(session: Session, id: str) -> None:  # noqa: A002
+    """Show everything about the promise ID.
+
+    A promise is a value that will be known later; as long as it is pending, it has none yet.
+    Shown are its state, its times, and what it was created and completed with.
+    Data that is not text is shown as base64.
+
+    \b
+    Examples:
+      troth promises get order-7
+      troth promises get order-7 --json
+    """
+    _show(session, session.client.ask("GET", path_of("promises", id)), "")
+
+
+completion_options: Final = together(
+    click.argument("id", type=TEXT), value_options, key_option, strict_option
+)
+
+
+@promises.command()
+@click.option(
+    "--state",
+    type=click.Choice([*REQUESTED_STATES]),
+    required=True,
+    help="How the promise ends.",
+)
+@completion_options
+@server_command
+def complete(session: Session, id: str, state: str, **value: Any) -> None:  # noqa: A002
+    """Complete the promise ID in the state given.
+
+    A promise is a value that will be known later, and completing it gives it that value, once
+    and for good. Everybody who waits for it is told. `troth promises resolve`, `reject` and
+    `cancel` are shorter ways to say the same.
+
+    \b
+    Example:
+      troth promises complete order-7 --state resolved --data '{"sent": true}'
+    """
+    _complete(session, id, state, **value)
+
+
+@promises.command()
+@completion_options
+@server_command
+def resolve(session: Session, id: str, **value: Any) -> None:  # noqa: A002
+    """Complete the promise ID with success.
+
+    A promise is a value that will be known later: what it stands for was done, and the data
+    given here is that value.
+
+    \b
+    Examples:
+      troth promises resolve order-7 --data '{"sent": true}'
+      troth promises resolve picture --data-file picture.png --header type=image/png
+    """
+    _complete(session, id, "resolved", **value)
+
+
+@promises.command()
+@completion_options
+@server_command
+def reject(session: Session, id: str, **value: Any) -> None:  # noqa: A002
+    """Complete the promise ID with failure.
+
+    A promise is a value that will be known later; what it stands for did not work, and the data
+    given here says why.
+
+    \b
+    Example:
+      troth promises reject order-7 --data 'out of stock'
+    """
+    _complete(session, id, "rejected", **value)
+
+
+@promises.command()
+@completion_options
+@server_command
+def cancel(session: Session, id: str, **value: Any) -> None:  # noqa: A002
+    """Complete the promise ID by canceling it.
+
+    A promise is a value that will be known later; what a canceled one stands for is not wanted
+    any more.
+
+    \b
+    Example:
+      troth promises cancel order-7 --data 'the customer changed their mind'
+    """
+    _complete(session, id, "canceled", **value)
+
+
+@promises.command()
+@click.argument("pattern", type=TEXT, default="*")
+@click.option(
+    "--state",
+    type=click.Choice(["pending", "resolved", "rejected"]),
+    help="Only those in this state; rejected includes canceled and timed out.",
+)
+@search_options
+@server_command
+def search(
+    session: Session,
+    pattern: str,
+    state: str | None,
+    tags: Pairs,
+    limit_count: int,
+    cursor: str | None,
+    all_pages: bool,
+) -> None:
+    """List the promises whose id fits PATTERN, newest first.
+
+    A promise is a value that will be known later. In the pattern * stands for any characters;
+    without one all are listed.
+
+    \b
+    Examples:
+      troth promises search 'order-*' --state pending
+      troth promises search --tag team=billing --all --json
+    """
+    states = [("state", state)] if state else []
+    query = search_query(pattern, tags, limit_count, cursor, *states)
+    show_search(session, "/promises", query, all_pages, _table)
+
+
+@promises.command()
+@click.argument("id", type=TEXT)
+@click.option(
+    "--for",
+    "limit_ms",
+    type=DURATION,
+    metavar="DURATION",
+    help="Give up after this long: 10s, 5m, 2h [default: never].",
+)
+@server_command
+def wait(session: Session, id: str, limit_ms: int | None) -> None:  # noqa: A002
+    """Wait until the promise ID is completed, then show it.
+
+    A promise is a value that will be known later; this is the way for a script to need it now.
+    Besides the usual ones, the exit status is 0 if the promise was resolved, 4 if it was
+    rejected, canceled or timed out, and 5 if it was still pending when the time was up.
+
+    \b
+    Example:
+      troth promises wait order-7 --for 5m && echo sent
+    """
+    path = path_of("promises", id)
+    waited_ms = 0
+    for attempt in itertools.count():
+        answer = session.client.ask("GET", path)
+        pending = isinstance(answer.content, dict) and answer.content.get("state") == "PENDING"
+        if not pending or (limit_ms is not None and waited_ms >= limit_ms):
+            break
+        pause_ms = min(_WAIT_FIRST_MS << min(attempt, 10), _WAIT_LIMIT_MS)
+        if limit_ms is not None:
+            pause_ms = min(pause_ms, limit_ms - waited_ms)
+        _pause(pause_ms)
+        waited_ms += pause_ms
+    _show(session, answer, "")
+    if pending:
+        raise click.exceptions.Exit(WAITED_STATUS)
+    if not isinstance(answer.content, dict) or answer.content.get("state") != "RESOLVED":
+        raise click.exceptions.Exit(REJECTED_STATUS)
+
+
+def _pause(duration_ms: int) -> None:
+    """Let time pass; Ctrl-C ends it."""
+    threading.Event().wait(duration_ms / 1000)
+
+
+def _complete(
+    session: Session,
+    promise_id: str,
+    state: str,
+    *,
+    data: str | None,
+    data_file: BinaryIO | None,
+    headers: Pairs,
+    idempotency_key: str | None,
+    strict: bool,
+) -> None:
+    body = {"state": REQUESTED_STATES[state], "value": value_body(data, data_file, headers)}
+    answer = session.client.ask(
+        "PATCH",
+        path_of("promises", promise_id),
+        body,
+        headers=request_headers(idempotency_key, strict),
+    )
+    _show(session, answer, "Completed" if answer.is_new else "Completed before; nothing changed")
+
+
+def _show(session: Session, answer: Answer, headline: str) -> None:
+    session.show(answer, lambda: promise_fields(answer.content, headline))
+
+
+def _table(rows: list[Any]) -> str:
+    return table(
+        ("ID", "STATE", "CREATED", "TIMEOUT", "COMPLETED", "TAGS"),
+        [
+            (
+                row["id"],
+                state_cell(row["state"]),
+                short_moment(row.get("createdOn")),
+                short_moment(row["timeout"]),
+                short_moment(row.get("completedOn")),
+                " ".join(f"{name}={visible(text)}" for name, text in row.get("tags", {}).items()),
+            )
+            for row in rows
+        ],
+    )

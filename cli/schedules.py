@@ -1,0 +1,225 @@
+"""`troth schedules`: have promises created again and again, at times a cron expression gives."""
+
+from typing import Any, BinaryIO
+
+import click
+
+from .client import path_of
+from .options import (
+    DURATION,
+    PAIR,
+    TEXT,
+    OrderedGroup,
+    Session,
+    key_option,
+    request_headers,
+    search_options,
+    search_query,
+    server_command,
+    show_search,
+    value_body,
+    value_options,
+)
+from .output import fields, moment, pairs, short_moment, span, table, value_fields, visible
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@click.group(cls=OrderedGroup)
+def schedules() -> None:
+    """Have promises created when a cron expression says.
+
+    A schedule makes the server create a promise at each of its times, with an id made from a
+    template, and so starts work without anybody asking. Times missed while the server was
+    stopped are made up for.
+
+    \b
+    Example:
+      troth schedules create nightly --cron '0 3 * * *' --promise-id 'report-{{.timestamp}}'
+      troth schedules search
+    """
+
+
+@schedules.command()
+@click.argument("id", type=TEXT)
+@click.option(
+    "--cron",
+    type=TEXT,
+    required=True,
+    metavar="TEXT",
+    help="When: five fields (minute, hour, day, month, weekday), or @every 10m, @daily, …",
+)
+@click.option(
+    "--promise-id",
+    type=TEXT,
+    required=True,
+    metavar="TEMPLATE",
+    help="Id of the promises; {{.id}} is the schedule's id, {{.timestamp}} the time in ms.",
+)
+@click.option(
+    "--promise-timeout",
+    "promise_timeout_ms",
+    type=DURATION,
+    default="1d",
+    show_default=True,
+    metavar="DURATION",
+    help="How long each promise waits from its creation: 10s, 5m, 2h, 1d, or milliseconds.",
+)
+@value_options
+@click.option(
+    "--promise-tag",
+    "promise_tags",
+    type=PAIR,
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="A tag of each promise; resonate:invoke=ADDRESS sends a task to a worker.",
+)
+@click.option("--description", type=TEXT, metavar="TEXT", help="What the schedule is for.")
+@click.option(
+    "--tag",
+    "tags",
+    type=PAIR,
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="A tag of the schedule itself, to find it by; may be repeated.",
+)
+@key_option
+@server_command
+def create(
+    session: Session,
+    id: str,  # noqa: A002 — the name that the help text shows
+    cron: str,
+    promise_id: str,
+    promise_timeout_ms: int,
+    data: str | None,
+    data_file: BinaryIO | None,
+    headers: Pairs,
+    promise_tags: Pairs,
+    description: str | None,
+    tags: Pairs,
+    idempotency_key: str | None,
+) -> None:
+    """Create the schedule ID.
+
+    A schedule creates a promise at each time that --cron gives, and so starts work again and
+    again without anybody asking. Data and headers given here
+    are the param of each promise.
+
+    \b
+    Examples:
+      troth schedules create nightly --cron '0 3 * * *' --promise-id 'report-{{.timestamp}}'
+      troth schedules create ping --cron '@every 10s' --promise-id '{{.id}}-{{.timestamp}}' \\
+          --promise-tag resonate:invoke=poll://any@default --promise-timeout 5s
+    """
+    body: dict[str, Any] = {
+        "id": id,
+        "cron": cron,
+        "promiseId": promise_id,
+        "promiseTimeout": promise_timeout_ms,
+        "promiseParam": value_body(data, data_file, headers),
+        "promiseTags": dict(promise_tags),
+        "tags": dict(tags),
+    }
+    if description is not None:
+        body["description"] = description
+    answer = session.client.ask(
+        "POST", "/schedules", body, headers=request_headers(idempotency_key)
+    )
+    headline = "Created" if answer.is_new else "Created before with the same key"
+    session.show(answer, lambda: _schedule(answer.content, headline))
+
+
+@schedules.command()
+@click.argument("id", type=TEXT)
+@server_command
+def get(session: Session, id: str) -> None:  # noqa: A002
+    """Show everything about the schedule ID.
+
+    A schedule creates a promise at each of its times and so starts work again and again. Shown
+    are when it last ran, when it runs next, and what it creates.
+
+    \b
+    Example:
+      troth schedules get nightly
+    """
+    answer = session.client.ask("GET", path_of("schedules", id))
+    session.show(answer, lambda: _schedule(answer.content, ""))
+
+
+@schedules.command()
+@click.argument("id", type=TEXT)
+@server_command
+def delete(session: Session, id: str) -> None:  # noqa: A002
+    """Delete the schedule ID. The promises it has created stay.
+
+    A schedule creates a promise at each of its times and so starts work again and again.
+
+    \b
+    Example:
+      troth schedules delete nightly
+    """
+    answer = session.client.ask("DELETE", path_of("schedules", id))
+    session.show(answer, lambda: f"Deleted {visible(id)}")
+
+
+@schedules.command()
+@click.argument("pattern", type=TEXT, default="*")
+@search_options
+@server_command
+def search(
+    session: Session,
+    pattern: str,
+    tags: Pairs,
+    limit_count: int,
+    cursor: str | None,
+    all_pages: bool,
+) -> None:
+    """List the schedules whose id fits PATTERN, newest first.
+
+    A schedule creates a promise at each of its times and so starts work again and again. In the
+    pattern * stands for any characters; without one all are listed.
+
+    \b
+    Example:
+      troth schedules search 'night*'
+    """
+    query = search_query(pattern, tags, limit_count, cursor)
+    show_search(session, "/schedules", query, all_pages, _table)
+
+
+def _schedule(schedule: Any, headline: str) -> str:
+    key = schedule.get("idempotencyKey")
+    return fields(
+        headline,
+        [
+            ("id", visible(schedule["id"])),
+            ("description", visible(schedule.get("description", "")) or None),
+            ("cron", visible(schedule["cron"])),
+            ("last run", moment(schedule.get("lastRunTime"))),
+            ("next run", moment(schedule["nextRunTime"])),
+            ("created", moment(schedule["createdOn"])),
+            ("tags", pairs(schedule.get("tags"))),
+            ("create key", None if key is None else visible(key) or '"" (empty)'),
+            ("promise id", visible(schedule["promiseId"])),
+            ("promise timeout", span(schedule["promiseTimeout"])),
+            *value_fields("promise param", schedule.get("promiseParam") or {}),
+            ("promise tags", pairs(schedule.get("promiseTags"))),
+        ],
+    )
+
+
+def _table(rows: list[Any]) -> str:
+    return table(
+        ("ID", "CRON", "LAST RUN", "NEXT RUN", "PROMISE ID", "DESCRIPTION"),
+        [
+            (
+                row["id"],
+                row["cron"],
+                short_moment(row.get("lastRunTime")),
+                short_moment(row["nextRunTime"]),
+                row["promiseId"],
+                row.get("description", ""),
+            )
+            for row in rows
+        ],
+    )

@@ -1,0 +1,148 @@
+"""`troth serve`: reads the settings, in groups that belong together, and runs the server.
+
+Every setting of `settings.Settings` is an option here. This module only decides under which heading
+the help text shows it; a setting that no heading names would be shown under "Other".
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from troth.http.settings.settings import Settings
+from troth.http.settings.sources import settings_options
+
+SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "General": ("config", "help"),
+    "Storage": (
+        "data",
+        "in_memory",
+        "shards",
+        "segment_bytes",
+        "checkpoint_interval_ms",
+        "checkpoint_log_bytes",
+    ),
+    "Retention": ("retain", "retention_interval_ms"),
+    "Snapshots and archive": (
+        "snapshot_directory",
+        "snapshot_schedule",
+        "snapshot_keep_count",
+        "archive_directory",
+        "archive_keep_ms",
+    ),
+    "Addresses and access": (
+        "listen",
+        "poll_listen",
+        "url",
+        "allow_anonymous",
+        "basic_auth",
+        "failed_attempts_limit_count",
+        "cors_allow_origin",
+    ),
+    "Log": ("log_level", "log_format"),
+    "Tasks and schedules": (
+        "task_claim_timeout_ms",
+        "task_retry_first_ms",
+        "task_retry_limit_ms",
+        "get_claim_ttl_ms",
+        "schedule_catch_up",
+        "time_zone",
+    ),
+    "Functions": (
+        "task_wait_limit_ms",
+        "function_queue_limit_count",
+        "function_calls_concurrency_count",
+        "function_calls_per_host_count",
+        "function_private_networks",
+        "build_limit_bytes",
+    ),
+    "Sending messages to workers": (
+        "targets",
+        "poll_connections_limit_count",
+        "poll_buffer_limit_count",
+        "poll_keep_alive_ms",
+        "push_timeout_ms",
+        "push_concurrency_per_target_count",
+        "push_concurrency_count",
+        "target_queue_limit_count",
+    ),
+    "Limits of requests": (
+        "body_limit_bytes",
+        "request_headers_limit_bytes",
+        "id_limit_bytes",
+        "tags_limit_count",
+        "tag_limit_bytes",
+        "value_headers_limit_count",
+        "value_header_limit_bytes",
+        "mailbox_limit_count",
+    ),
+    "Limits of connections": (
+        "hot_lane",
+        "connection_limit_count",
+        "header_timeout_ms",
+        "body_timeout_ms",
+        "keep_alive_timeout_ms",
+        "shutdown_timeout_ms",
+    ),
+}
+"""The headings of the help text, each with its settings by name."""
+
+OTHER: Final = "Other"
+
+CLIENT_VARIABLES: Final = ("TROTH_SERVER", "TROTH_TOKEN", "TROTH_USER", "TROTH_PASSWORD")
+"""What the commands that talk to a server read from the environment; see `cli_client`."""
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options under `SECTIONS`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the server without the variables that are meant for the client commands.
+
+        Whoever exported them for `troth promises` must not be told that they are no settings.
+        """
+        for variable in CLIENT_VARIABLES:
+            os.environ.pop(variable, None)
+        return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, one heading after the other."""
+        section_of = {name: title for title, names in SECTIONS.items() for name in names}
+        rows: dict[str, list[tuple[str, str]]] = {title: [] for title in (*SECTIONS, OTHER)}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                # click's name for --help differs from version to version.
+                name = "help" if "--help" in parameter.opts else parameter.name or ""
+                rows[section_of.get(name, OTHER)].append(record)
+        for title, entries in rows.items():
+            if entries:
+                with formatter.section(title):
+                    formatter.write_dl(entries, col_max=26)
+
+
+@click.command("serve", cls=SectionedCommand)
+@settings_options
+@click.pass_context
+def serve_command(context: click.Context, settings: Settings) -> None:
+    """Run the server until it is told to stop (Ctrl-C or SIGTERM).
+
+    The server keeps durable promises: values that will be known later, which programs create,
+    complete and wait for over HTTP, and which survive crashes of all of them. It needs nothing
+    but a directory. Without any option it listens on this machine only, port 8001.
+
+    Every option can also be set in a TOML file, by its name with underscores, or in the
+    environment, in capitals after TROTH_ (--log-level: log_level, TROTH_LOG_LEVEL). An option
+    wins over the environment, the environment over the file.
+
+    \b
+    Examples:
+      troth serve --data /var/lib/troth
+      troth serve --in-memory --log-level debug
+      troth serve --config troth.toml --listen 0.0.0.0:8001
+    """
+    # Only here: no other command needs the server's libraries.
+    from troth.http.serve import serve
+
+    context.exit(serve(settings))

@@ -1,0 +1,162 @@
+"""`troth tasks`: do by hand what workers do with the tasks they are sent."""
+
+from typing import Any, Final
+
+import click
+
+from .options import (
+    DURATION,
+    TEXT,
+    OrderedGroup,
+    Session,
+    default_process_id,
+    server_command,
+    together,
+)
+from .output import fields, moment, promise_fields, visible
+
+
+@click.group(cls=OrderedGroup)
+def tasks() -> None:
+    """Claim, complete and give back tasks, as workers do.
+
+    A task is an order to a worker to go on with a promise: to begin the work, or to continue
+    because something it waited for is completed. A worker claims the task for a limited time,
+    renews that by heartbeats while it works, and completes it. If it falls silent, the server
+    sends the task to another, with a higher counter.
+
+    \b
+    Example:
+      troth tasks claim __invoke:order-7 1 --ttl 5m
+      troth tasks complete __invoke:order-7 1
+    """
+
+
+task_arguments: Final = together(
+    click.argument("id", type=TEXT), click.argument("counter", type=int)
+)
+process_option: Final = click.option(
+    "--process-id",
+    type=TEXT,
+    default=default_process_id,
+    show_default="troth-cli@ and this machine's name",
+    metavar="TEXT",
+    help="Who claims; heartbeats name the same.",
+)
+
+
+@tasks.command()
+@task_arguments
+@process_option
+@click.option(
+    "--ttl",
+    "ttl_ms",
+    type=DURATION,
+    default="1m",
+    show_default=True,
+    metavar="DURATION",
+    help="How long the claim holds without a heartbeat: 10s, 5m, 2h, or milliseconds.",
+)
+@server_command
+def claim(session: Session, id: str, counter: int, process_id: str, ttl_ms: int) -> None:  # noqa: A002
+    """Claim the task ID, and show the promises it is about.
+
+    A task is an order to a worker to go on with a promise. ID and COUNTER are in the message
+    that the worker was sent; the counter rises each time the task is given out again, so that
+    a worker that was given up cannot interfere.
+
+    \b
+    Example:
+      troth tasks claim __invoke:order-7 1 --ttl 5m
+    """
+    body = {"id": id, "counter": counter, "processId": process_id, "ttl": ttl_ms}
+    answer = session.client.ask("POST", "/tasks/claim", body)
+    session.show(answer, lambda: _claimed(answer.content, process_id))
+
+
+@tasks.command()
+@task_arguments
+@server_command
+def complete(session: Session, id: str, counter: int) -> None:  # noqa: A002
+    """Complete the claimed task ID.
+
+    A task is an order to a worker to go on with a promise; it is complete when the work is done,
+    or has to wait for something else. Completing the task does not complete the promise, but
+    completing the promise ends its tasks.
+
+    \b
+    Example:
+      troth tasks complete __invoke:order-7 1
+    """
+    answer = session.client.ask("POST", "/tasks/complete", {"id": id, "counter": counter})
+    headline = "Completed" if answer.is_new else "Completed before; nothing changed"
+    session.show(answer, lambda: _task(answer.content, headline))
+
+
+@tasks.command()
+@task_arguments
+@server_command
+def drop(session: Session, id: str, counter: int) -> None:  # noqa: A002
+    """Give the claimed task ID back.
+
+    A task is an order to a worker to go on with a promise. A worker that cannot do the work, or
+    has to stop, gives it back, and another is sent it at once instead of after the claim has
+    run out.
+
+    \b
+    Example:
+      troth tasks drop __invoke:order-7 1
+    """
+    answer = session.client.ask("POST", "/tasks/drop", {"id": id, "counter": counter})
+    text = "Given back" if answer.is_new else "It was not claimed; nothing changed"
+    session.show(answer, lambda: text)
+
+
+@tasks.command()
+@process_option
+@server_command
+def heartbeat(session: Session, process_id: str) -> None:
+    """Renew the claims on all tasks of one process.
+
+    A task is an order to a worker to go on with a promise. Each claim holds for its ttl again.
+    Heartbeats tell the server that the
+    worker is alive and still at it.
+
+    \b
+    Example:
+      troth tasks heartbeat --process-id worker-3
+    """
+    answer = session.client.ask("POST", "/tasks/heartbeat", {"processId": process_id})
+    session.show(
+        answer,
+        lambda: f"Tasks renewed for {visible(process_id)}: {answer.content['tasksAffected']}",
+    )
+
+
+def _claimed(content: Any, process_id: str) -> str:
+    parts = [fields(f"Claimed by {visible(process_id)}", [("type", visible(content["type"]))])]
+    for role in ("root", "leaf"):
+        about = content["promises"].get(role)
+        if about is None:
+            continue
+        title = {"root": "The promise to go on with", "leaf": "The promise it waited for"}[role]
+        if about["data"] is None:
+            parts.append(fields(title, [("id", visible(about["id"])), ("state", "does not exist")]))
+        else:
+            parts.append(promise_fields(about["data"], title))
+    return "\n".join(parts)
+
+
+def _task(task: Any, headline: str) -> str:
+    return fields(
+        headline,
+        [
+            ("id", visible(task["id"])),
+            ("counter", str(task["counter"])),
+            ("promise", visible(task["rootPromiseId"]) if "rootPromiseId" in task else None),
+            ("process", visible(task["processId"]) if "processId" in task else None),
+            ("created", moment(task.get("createdOn"))),
+            ("timeout", moment(task["timeout"])),
+            ("completed", moment(task.get("completedOn"))),
+        ],
+    )

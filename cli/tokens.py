@@ -1,0 +1,130 @@
+"""`troth token`: what programs show to be let in."""
+
+from typing import Any, Final
+
+import click
+
+from troth.core.catalog import Scope
+
+from .client import path_of
+from .operator_session import operator_command
+from .options import DURATION, TEXT, OrderedGroup, Session
+from .output import note, short_moment, table, visible
+
+_SCOPES: Final = tuple(scope.value for scope in Scope)
+
+
+@click.group(cls=OrderedGroup)
+def token() -> None:
+    """Make, list and revoke tokens.
+
+    A token lets a program act for an account, as far as the token's scopes allow. It is sent as
+    `Authorization: Bearer TOKEN`, or, by programs that know only user names and passwords, as the
+    password of any user.
+
+    \b
+    Example:
+      troth token create billing --scope promises:read --scope promises:write
+    """
+
+
+@token.command()
+@click.argument("account", type=TEXT)
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(_SCOPES),
+    multiple=True,
+    required=True,
+    metavar="SCOPE",
+    help=f"What it allows; may be repeated. One of {', '.join(_SCOPES)}.",
+)
+@click.option("--name", type=TEXT, metavar="TEXT", help="What it is for.")
+@click.option(
+    "--expires-in",
+    "expires_in_ms",
+    type=DURATION,
+    metavar="DURATION",
+    help="When it stops working: 8h, 30d, or milliseconds [default: never].",
+)
+@click.option(
+    "--id-prefix",
+    type=TEXT,
+    metavar="TEXT",
+    help="Let it name only ids of promises, schedules, locks and poll groups that begin so.",
+)
+@operator_command()
+def create(
+    session: Session,
+    account: str,
+    scopes: tuple[str, ...],
+    name: str | None,
+    expires_in_ms: int | None,
+    id_prefix: str | None,
+) -> None:
+    """Make a token for ACCOUNT, an id or a name, and print it.
+
+    It is shown only now: the server keeps a digest of it, nothing else.
+
+    \b
+    Examples:
+      troth token create billing --scope promises:read --scope promises:write
+      troth token create billing --scope tasks:write --name 'nightly job' --expires-in 90d
+      troth token create ops --scope metrics:read --name prometheus
+    """
+    body: dict[str, Any] = {"account": account, "scopes": list(scopes)}
+    given = (("name", name), ("expiresIn", expires_in_ms), ("idPrefix", id_prefix))
+    body.update((key, value) for key, value in given if value is not None)
+    answer = session.client.ask("POST", "/admin/tokens", body)
+    session.show(answer, lambda: visible(answer.content["token"]))
+    if not session.as_json:
+        note(f"Token {visible(answer.content['id'])}. Keep its text: it is not shown again.")
+
+
+@token.command("list")
+@click.option("--account", type=TEXT, metavar="ACCOUNT", help="Only those of this account.")
+@operator_command()
+def list_command(session: Session, account: str | None) -> None:
+    """List all tokens, also those that no longer work, the oldest first. Never their texts.
+
+    \b
+    Example:
+      troth token list --account billing
+    """
+    query = [] if account is None else [("account", account)]
+    answer = session.client.ask("GET", "/admin/tokens", query=query)
+
+    def shown() -> str:
+        rows = (
+            (
+                one["id"],
+                one["accountName"],
+                one["name"],
+                one["state"],
+                " ".join(one["scopes"]),
+                one["idPrefix"],
+                short_moment(one["expiresOn"]),
+                short_moment(one["createdOn"]),
+            )
+            for one in answer.content
+        )
+        columns = ("ID", "ACCOUNT", "NAME", "STATE", "SCOPES", "ID PREFIX", "EXPIRES", "CREATED")
+        return table(columns, rows)
+
+    session.show(answer, shown)
+
+
+@token.command()
+@click.argument("id", type=TEXT)
+@operator_command()
+def revoke(session: Session, id: str) -> None:  # noqa: A002
+    """Let the token with this ID stop working, at once and for ever. Its open streams end.
+
+    ID is what `troth token list` shows, not the token's text.
+
+    \b
+    Example:
+      troth token revoke 65fb40f0a1b2c3d4e5f60718
+    """
+    answer = session.client.ask("DELETE", path_of("admin", "tokens", id))
+    session.show(answer, lambda: f"Revoked {visible(id)}")

@@ -1,0 +1,191 @@
+"""`troth tree`: shows what a promise has set going, as a tree of calls.
+
+The server knows no calls; the client libraries leave traces of them. A promise belongs below
+another if its tag `resonate:parent` says so, else if its id is the other's id, a dot and more
+(`order-7.2` is below `order-7`), else if its tag `resonate:root` names the tree's root. What lies
+between and does not exist is skipped.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import click
+from rich.text import Text
+from rich.tree import Tree
+
+from .client import Client, path_of
+from .options import TEXT, ServerCommand, Session, server_command
+from .output import drawn, emit, now_ms, relative, short_moment, span, state_cell, visible
+
+PARENT_TAG: Final = "resonate:parent"
+ROOT_TAG: Final = "resonate:root"
+_NUMBERS: Final = re.compile(r"([0-9]+)")
+# A longer text is no function's name.
+_NAME_LIMIT_COUNT: Final = 120
+
+JsonPromise = Mapping[str, Any]
+
+
+@click.command(cls=ServerCommand)
+@click.argument("id", type=TEXT)
+@click.option(
+    "--depth",
+    "depth_limit_count",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="Show only so many levels below the promise.",
+)
+@server_command
+def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # noqa: A002
+    """Draw the promise ID and all that its work has created.
+
+    A durable promise stands for a value that will be known later, often the result of a
+    function; a function that calls others makes a promise for each. The tree shows for each
+    its state, the function's name if it is known, how long it took, and when it times out.
+
+    With --json: {"id": …, "promises": [{"parent": id or null, "promise": {…}}, …]} on one line,
+    in the order of the tree.
+
+    \b
+    Examples:
+      troth tree order-7
+      troth tree order-7 --depth 2
+    """
+    root = session.client.ask("GET", path_of("promises", id)).content
+    if not isinstance(root, dict) or "id" not in root:
+        raise session.client.not_the_api()
+    found = _candidates(session.client, root)
+    parents = parents_of(root["id"], found)
+    rows = in_order(root["id"], found, parents, depth_limit_count)
+    if session.as_json:
+        listed = [{"parent": parents.get(row["id"]), "promise": row} for row in rows]
+        text = json.dumps(
+            {"id": root["id"], "promises": listed}, ensure_ascii=False, separators=(",", ":")
+        )
+        emit(text)
+    else:
+        emit(_draw(rows, parents))
+
+
+def parents_of(root_id: str, found: Mapping[str, JsonPromise]) -> dict[str, str]:
+    """The parent of every promise below the root, by id. `found` may hold others; they are left."""
+    claimed = {
+        promise_id: parent
+        for promise_id, promise in found.items()
+        if promise_id != root_id and (parent := _parent(root_id, promise, found)) is not None
+    }
+    below = {root_id}
+    for promise_id in claimed:
+        chain: dict[str, None] = {}
+        step = promise_id
+        # Tags may name parents in a circle: it leads nowhere.
+        while step in claimed and step not in below and step not in chain:
+            chain[step] = None
+            step = claimed[step]
+        if step in below:
+            below.update(chain)
+    return {child: parent for child, parent in claimed.items() if child in below}
+
+
+def in_order(
+    root_id: str,
+    found: Mapping[str, JsonPromise],
+    parents: Mapping[str, str],
+    depth_limit_count: int | None,
+) -> list[JsonPromise]:
+    """The root and what is below it, parents before children, children in order of creation."""
+    children: dict[str, list[str]] = {}
+    for child, parent in parents.items():
+        children.setdefault(parent, []).append(child)
+    rows = []
+    waiting = [(root_id, 0)]
+    while waiting:
+        promise_id, depth = waiting.pop()
+        rows.append(found[promise_id])
+        if depth_limit_count is None or depth < depth_limit_count:
+            below = sorted(children.get(promise_id, ()), key=lambda child: _order(found[child]))
+            waiting += [(child, depth + 1) for child in reversed(below)]
+    return rows
+
+
+def function_name(promise: JsonPromise) -> str | None:
+    """The function that a promise stands for, if its param is JSON with a name under `func`."""
+    try:
+        param = json.loads(base64.b64decode((promise.get("param") or {}).get("data", "")))
+    except ValueError:
+        return None  # any data is allowed; this is not a client library's
+    name = param.get("func") if isinstance(param, dict) else None
+    return name if isinstance(name, str) and 0 < len(name) <= _NAME_LIMIT_COUNT else None
+
+
+def _candidates(client: Client, root: JsonPromise) -> dict[str, JsonPromise]:
+    """All promises that may be below the root, and the root, by id."""
+    found: dict[str, JsonPromise] = {root["id"]: root}
+    searches: list[list[tuple[str, str]]] = [[("id", f"{root['id']}.*")]]
+    tags = root.get("tags") or {}
+    if ROOT_TAG in tags or PARENT_TAG in tags:
+        # A library that writes these tags lets functions choose any id for what they call.
+        searches.append([("id", "*"), (f"tags[{ROOT_TAG}]", str(tags.get(ROOT_TAG, root["id"])))])
+    for query in searches:
+        for page in client.pages("/promises", query, "promises"):
+            for promise in page:
+                found.setdefault(promise["id"], promise)
+    return found
+
+
+def _parent(root_id: str, promise: JsonPromise, found: Mapping[str, JsonPromise]) -> str | None:
+    promise_id: str = promise["id"]
+    tags = promise.get("tags") or {}
+    named = tags.get(PARENT_TAG)
+    if named in found and named != promise_id:
+        return str(named)
+    end = promise_id.rfind(".")
+    while end > 0:
+        if promise_id[:end] in found:
+            return promise_id[:end]
+        end = promise_id.rfind(".", 0, end)
+    return root_id if tags.get(ROOT_TAG) == root_id else None
+
+
+def _order(promise: JsonPromise) -> tuple[int, list[tuple[int, str]]]:
+    # Ids like `a.10` come after `a.9` when both were created in the same millisecond.
+    parts = _NUMBERS.split(promise["id"])
+    natural = [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return promise.get("createdOn") or 0, natural
+
+
+def _draw(rows: Iterable[JsonPromise], parents: Mapping[str, str]) -> str:
+    nodes: dict[str, Tree] = {}
+    first: Tree | None = None
+    for promise in rows:
+        promise_id = promise["id"]
+        parent = nodes.get(parents.get(promise_id, ""))
+        node = Tree(_label(promise)) if parent is None else parent.add(_label(promise))
+        nodes[promise_id] = node
+        first = first or node
+    assert first is not None, "the root is always there"
+    return drawn(first)
+
+
+def _label(promise: JsonPromise) -> Text:
+    label = Text(visible(promise["id"]), style="bold")
+    name = function_name(promise)
+    if name is not None:
+        label.append(f"  {visible(name)}()", style="not bold cyan")
+    label.append("  ")
+    label.append_text(state_cell(promise["state"]))
+    label.append(f"  {_times(promise)}", style="not bold dim")
+    return label
+
+
+def _times(promise: JsonPromise) -> str:
+    created, completed = promise.get("createdOn"), promise.get("completedOn")
+    if promise["state"] == "PENDING":
+        age = f"for {span(max(0, now_ms() - created))}, " if created is not None else ""
+        return f"{age}times out {short_moment(promise['timeout'])}"
+    if created is None or completed is None:
+        return ""
+    return f"after {span(max(0, completed - created))}, {relative(completed)}"

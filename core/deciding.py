@@ -1,0 +1,224 @@
+"""What decisions work with: a shard's state, the records they emit, and settling.
+
+Settling applies the transition of a deadline that has passed. Lazy and eager timeouts are one rule:
+whoever touches a promise or a task first settles it. A function task has two deadlines more while a
+node works on it: the lease of its task, which the node renews by reports, and the time the function
+may take. Its promise's own timeout is settled as that of any promise, after what came before it.
+"""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from troth.core.grammar import task_ids
+from troth.core.grammar.cron import Cron
+from troth.core.grammar.cron import parse as parse_cron
+from troth.core.grammar.zones import Zone
+from troth.core.state.apply import APPLY
+from troth.core.state.shard_state import ShardState
+
+from . import records as r
+from .codes import Code
+from .executions import ERROR_KEY, LOST_NODES_LIMIT_COUNT, STATUS_KEY
+from .limits import CALLBACKS_LIMIT_COUNT, SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
+from .model import (
+    CLAIMED,
+    EMPTY_VALUE,
+    NOTIFY,
+    PENDING,
+    Fence,
+    Promise,
+    PromiseState,
+    Task,
+    Value,
+)
+from .replies import Reply
+from .retention_rules import Retention, RetentionRule
+
+LOST_TEXT = "the nodes that ran the function were lost, one after the other"
+TIMEDOUT_TEXT = "the function took longer than it may"
+
+
+class RunsSkipped(Struct, frozen=True):
+    """A schedule left out runs that a downtime had missed: those before `resumed_at_ms`."""
+
+    schedule_id: str
+    first_ms: int
+    resumed_at_ms: int | None
+
+
+class Options(Struct, frozen=True):
+    """What an operator may choose about the machine's behaviour.
+
+    `catch_up_count` is how many missed runs of a schedule are made up for (None: all of them).
+    `retention` says which completed promises are deleted, and when.
+    """
+
+    task_claim_timeout_ms: int = TASK_CLAIM_TIMEOUT_MS
+    catch_up_count: int | None = SCHEDULE_CATCH_UP_COUNT
+    time_zone: str | Zone = "UTC"
+    retention: tuple[RetentionRule, ...] = ()
+    callbacks_limit_count: int = CALLBACKS_LIMIT_COUNT
+
+
+def no_fence(fence: Fence, now_ms: int) -> bool:
+    """The fence check of a machine that stands alone: no task is held anywhere."""
+    return False
+
+
+DONE = Reply(Code.OK)
+"""The reply to internal commands, which nobody reads."""
+
+
+class DecisionContext:
+    """One shard's state, and what a decision may do with it: ask, settle, emit records.
+
+    `shard_of` maps an id to a shard's index; `next_serial` gives the process-wide serial numbers;
+    `holds` tells whether a task, of any shard, is held as a fence says; `is_awaited` whether an
+    unfinished task, of any shard, is about a promise. Without it, this shard's tasks are all.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        shard_of: Callable[[str], int],
+        next_serial: Callable[[], int],
+        options: Options | None = None,
+        holds: Callable[[Fence, int], bool] = no_fence,
+        is_awaited: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.state = ShardState(index, shard_of)
+        self.next_serial = next_serial
+        self.options = options or Options()
+        self.holds = holds
+        if self.options.retention:
+            self.state.retention = Retention(self.options.retention)
+        self.is_awaited = is_awaited or self.awaits
+        self.catching_up: set[str] = set()
+        # Whoever owns the timers may say that all that are due have been handled; then a search for
+        # completed promises need not look for pending ones that should have timed out.
+        self.timers_may_be_late = True
+        self._records: list[r.Record] = []
+        self._skipped: list[RunsSkipped] = []
+        self.received: tuple[int, int] | None = None
+
+    def emit(self, record: r.Record) -> None:
+        """Make a fact true and write it down."""
+        self._records.append(record)
+        APPLY[type(record)](self.state, record)
+
+    def note_skipped(self, skipped: RunsSkipped) -> None:
+        """Let the step's reader know of runs that were left out."""
+        self._skipped.append(skipped)
+
+    # Settling: deadlines that have passed
+
+    def promise(self, promise_id: str, now_ms: int) -> Promise | None:
+        """The promise as it is now, timed out if it is time; None if there is none."""
+        state = self.state
+        if promise_id in state.executions:
+            settle_execution(self, promise_id, now_ms)
+        promise = state.promises.get(promise_id)
+        if promise is None:
+            return state.find_cold_promise(promise_id)  # a completed one, which has left memory
+        if promise.timeout <= now_ms and promise.state is PENDING:
+            self.settle_tasks(promise_id, promise.timeout - 1)
+            self.emit(
+                r.PromiseCompleted(
+                    promise.id,
+                    promise.timed_out_state,
+                    EMPTY_VALUE,
+                    None,
+                    promise.timeout,
+                    now_ms,
+                )
+            )
+            return state.promises[promise_id]
+        return promise
+
+    def settle_tasks(self, root_id: str, until_ms: int) -> None:
+        """Apply the deadlines of a root's tasks up to `until_ms`: its completion comes after them.
+
+        Otherwise it would depend on which timer is looked at first whether a task whose lease ran
+        out before its root completed counts as given out anew.
+        """
+        root = self.state.roots.get(root_id)
+        if root is not None:
+            for task in list(root.tasks.values()):
+                self._settle_task(task, until_ms)
+
+    def _settle_task(self, task: Task, until_ms: int) -> None:
+        """Apply the task's own deadlines up to `until_ms`, the earlier one first."""
+        deadline = task.deadline
+        if deadline is None or deadline > until_ms:
+            return
+        if deadline < task.timeout:
+            self.emit(r.TaskReleased(task.id))
+        if task.timeout <= until_ms:
+            self.emit(r.TaskTimedOut(task.id))
+
+    def task(self, task_id: str, now_ms: int) -> Task | None:
+        """The task as it is now: completed, timed out or released if it is time."""
+        task = self.state.find_task(task_id)
+        if task is None:
+            return None
+        if task.kind is not NOTIFY:
+            self.promise(task.root_id, now_ms)
+        self._settle_task(task, now_ms)
+        return task
+
+    def task_is_held(self, fence: Fence, now_ms: int) -> bool:
+        """Whether this shard's task is claimed, with that counter, and its lease runs.
+
+        Changes nothing, so that other shards may ask in the middle of a step of their own.
+        """
+        task = self.state.tasks.get(fence.task_id)
+        if task is None or task.state is not CLAIMED or task.counter != fence.counter:
+            return False
+        root = self.state.promises.get(task.root_id)
+        root_is_due = (
+            task.kind is not NOTIFY
+            and root is not None
+            and root.state is PENDING
+            and root.timeout <= now_ms
+        )
+        deadline = task.deadline
+        return not root_is_due and deadline is not None and deadline > now_ms
+
+    def awaits(self, promise_id: str) -> bool:
+        """Whether an unfinished task of this shard is about a promise; False without retention."""
+        notes = self.state.retention
+        return notes is not None and notes.is_awaited(promise_id)
+
+    def cron(self, expression: str) -> Cron:
+        """The parsed cron expression, in the configured time zone."""
+        return parse_cron(expression, self.options.time_zone)
+
+
+def settle_execution(context: DecisionContext, promise_id: str, now_ms: int) -> None:
+    """Apply a function task's deadlines up to now, if they come before its promise's timeout."""
+    state = context.state
+    execution = state.executions[promise_id]
+    ends_on = execution.ends_on
+    if ends_on is None:
+        return
+    until_ms = min(now_ms, state.promises[promise_id].timeout - 1)
+    task = state.tasks.get(task_ids.invoke_id(promise_id))
+    is_leased = task is not None and task.state is CLAIMED
+    if task is not None and is_leased and task.expires_at < ends_on:
+        lapsed_on = task.expires_at
+        if lapsed_on <= until_ms:
+            context.emit(r.TaskReleased(task.id))
+            if state.executions[promise_id].lost_nodes_count > LOST_NODES_LIMIT_COUNT:
+                _fail_execution(context, promise_id, 502, LOST_TEXT, lapsed_on, now_ms)
+    elif ends_on <= until_ms:
+        _fail_execution(context, promise_id, 504, TIMEDOUT_TEXT, ends_on, now_ms)
+
+
+def _fail_execution(
+    context: DecisionContext, promise_id: str, status: int, text: str, ended_on: int, now_ms: int
+) -> None:
+    value = Value({STATUS_KEY: str(status), ERROR_KEY: text})
+    context.emit(
+        r.PromiseCompleted(promise_id, PromiseState.REJECTED, value, None, ended_on, now_ms)
+    )

@@ -1,0 +1,31 @@
+"""What messages between shards do: they are applied once, and forgotten when that is durable."""
+
+from troth.core import records as r
+from troth.core.commands import Acknowledge, Receive
+from troth.core.deciding import DONE, DecisionContext
+from troth.core.replies import Reply
+
+
+def receive(context: DecisionContext, command: Receive, now_ms: int) -> Reply:
+    """Apply another shard's message, unless it was applied before."""
+    applied = context.state.inbox.get(command.source, 0)
+    assert command.sequence <= applied + 1, "messages of a shard come in order, none left out"
+    if command.sequence > applied:
+        serial = 0
+        if isinstance(command.message, r.PromiseMessage):
+            context.promise(command.message.id, now_ms)
+            serial = context.next_serial()
+        context.emit(
+            r.MessageReceived(command.source, command.sequence, command.message, serial, now_ms)
+        )
+    # Last, so that a message whose step failed is not acknowledged by the next step.
+    context.received = (command.source, command.sequence)
+    return DONE
+
+
+def acknowledge(context: DecisionContext, command: Acknowledge, now_ms: int) -> Reply:
+    """Forget what the target shard has durably applied."""
+    waiting = context.state.outbox.get(command.target)
+    if waiting and next(iter(waiting)) <= command.sequence:
+        context.emit(r.MessagesAcknowledged(command.target, command.sequence))
+    return DONE

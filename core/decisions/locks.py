@@ -1,0 +1,71 @@
+"""What the lock commands do (rest.md 9). A lock whose lease has passed is free at once."""
+
+from troth.core import records as r
+from troth.core.codes import Code
+from troth.core.commands import (
+    AcquireLock,
+    HeartbeatLocks,
+    ReleaseLock,
+)
+from troth.core.deciding import DecisionContext
+from troth.core.limits import saturating_add
+from troth.core.model import Lock, replace
+from troth.core.replies import Reply
+
+
+def _lock(context: DecisionContext, resource_id: str, now_ms: int) -> Lock | None:
+    """The lock as it is now, released if its lease has passed."""
+    lock = context.state.locks.get(resource_id)
+    if lock is not None and lock.expires_at <= now_ms:
+        context.emit(r.LockReleased(resource_id))
+        return None
+    return lock
+
+
+def acquire_lock(context: DecisionContext, command: AcquireLock, now_ms: int) -> Reply:
+    """Take a free lock, or renew or take over that of the same execution."""
+    held = _lock(context, command.resource_id, now_ms)
+    if held is not None and held.execution_id != command.execution_id:
+        return Reply(Code.LOCK_HELD)
+    lock = Lock(
+        command.resource_id,
+        command.execution_id,
+        command.process_id,
+        command.ttl,
+        saturating_add(now_ms, command.ttl),
+    )
+    context.emit(r.LockAcquired(lock))
+    return Reply(Code.CREATED, lock=lock)
+
+
+def release_lock(context: DecisionContext, command: ReleaseLock, now_ms: int) -> Reply:
+    """Give a lock back, if this execution holds it."""
+    held = _lock(context, command.resource_id, now_ms)
+    if held is None or held.execution_id != command.execution_id:
+        return Reply(Code.LOCK_NOT_FOUND)
+    context.emit(r.LockReleased(command.resource_id))
+    return Reply(Code.NO_CONTENT)
+
+
+def heartbeat_locks(context: DecisionContext, command: HeartbeatLocks, now_ms: int) -> Reply:
+    """Renew the locks of a process; those that have run out are not revived."""
+    held = context.state.locks_of.get(command.process_id)
+    if held is None:
+        return Reply(Code.OK)
+    for resource_id in list(held):
+        _lock(context, resource_id, now_ms)
+    held = context.state.locks_of.get(command.process_id, {})
+    if command.id_prefix:
+        within = [context.state.locks[one] for one in held if one.startswith(command.id_prefix)]
+        for lock in within:
+            expires_at = saturating_add(now_ms, lock.ttl)
+            context.emit(r.LockAcquired(replace(lock, expires_at=expires_at)))
+        return Reply(Code.OK, count=len(within))
+    if held:
+        context.emit(r.LocksRenewed(command.process_id, now_ms))
+    return Reply(Code.OK, count=len(held))
+
+
+def expire_lock(context: DecisionContext, resource_id: str, now_ms: int) -> None:
+    """The lock's timer fired: looking at it does the rest."""
+    _lock(context, resource_id, now_ms)

@@ -1,0 +1,282 @@
+"""What the promise commands do: create, read, complete, wait, search (rest.md 2, 3, 4, 10)."""
+
+from typing import Final
+
+from troth.core import lifecycles
+from troth.core import records as r
+from troth.core.codes import Code
+from troth.core.commands import (
+    CompletePromise,
+    CreateCallback,
+    CreatePromise,
+    CreateSubscription,
+    ImportPromise,
+    ReadPromise,
+    SearchPromises,
+)
+from troth.core.deciding import DecisionContext
+from troth.core.grammar import task_ids
+from troth.core.grammar.patterns import Pattern
+from troth.core.limits import saturating_add
+from troth.core.model import (
+    NOTIFY,
+    PENDING,
+    RESUME,
+    Callback,
+    Promise,
+    replace,
+)
+from troth.core.replies import PromisePage, Reply
+from troth.core.seeds import seed_of
+from troth.core.state import cold as cold_store
+from troth.core.state.cold import Found, Query
+
+# See PENDING in model.py.
+_OK: Final = Code.OK
+_CREATED: Final = Code.CREATED
+
+
+def keys_match(stored: str | None, given: str | None) -> bool:
+    """Whether two idempotency keys match; a missing one matches nothing."""
+    return stored is not None and stored == given
+
+
+def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int) -> Reply:
+    """Create a promise, and the task that its tags ask for."""
+    if command.fence is not None and not context.holds(command.fence, now_ms):
+        return Reply(Code.TASK_FENCED)
+    existing = context.promise(command.id, now_ms)
+    if existing is not None:
+        matches = keys_match(existing.key_for_create, command.idempotency_key)
+        code = lifecycles.CREATE_EXISTING[existing.state, matches, command.strict]
+        return Reply(code, promise=existing if code is _OK else None)
+    seed = seed_of(command.tags)
+    if command.claim is not None:
+        if seed is None:
+            return Reply(Code.RECEIVER_NOT_FOUND)
+        claim = command.claim
+        seed = r.TaskSeed(
+            seed.receiver,
+            claim.process_id,
+            claim.ttl,
+            saturating_add(now_ms, claim.ttl),
+            seed.not_before,
+        )
+    context.emit(
+        r.PromiseCreated(
+            command.id,
+            context.next_serial(),
+            command.timeout,
+            now_ms,
+            command.param,
+            command.tags or None,
+            command.idempotency_key,
+            command.trace,
+            seed,
+        )
+    )
+    task = None
+    if command.claim is not None:
+        task = context.state.tasks[task_ids.invoke_id(command.id)].copy()
+    return Reply(_CREATED, promise=context.state.promises[command.id], task=task)
+
+
+def read_promise(context: DecisionContext, command: ReadPromise, now_ms: int) -> Reply:
+    """Read a promise."""
+    promise = context.promise(command.id, now_ms)
+    if promise is None:
+        return Reply(Code.PROMISE_NOT_FOUND)
+    return Reply(_OK, promise=promise)
+
+
+def complete_promise(context: DecisionContext, command: CompletePromise, now_ms: int) -> Reply:
+    """Complete a promise, once."""
+    if command.fence is not None and not context.holds(command.fence, now_ms):
+        return Reply(Code.TASK_FENCED)
+    promise = context.promise(command.id, now_ms)
+    if promise is None:
+        return Reply(Code.PROMISE_NOT_FOUND)
+    matches = keys_match(promise.key_for_complete, command.idempotency_key)
+    same = promise.state is command.state
+    code = lifecycles.COMPLETE[promise.state, matches, same, command.strict]
+    if code is _CREATED:
+        context.settle_tasks(command.id, now_ms)
+        context.emit(
+            r.PromiseCompleted(
+                command.id,
+                command.state,
+                command.value,
+                command.idempotency_key,
+                now_ms,
+                now_ms,
+            )
+        )
+        promise = context.state.promises[command.id]
+    elif code is not _OK:
+        return Reply(code)
+    return Reply(code, promise=promise)
+
+
+def import_promise(context: DecisionContext, command: ImportPromise, now_ms: int) -> Reply:
+    """Take in a promise; if it was taken in before, nothing is done.
+
+    A promise that was pending when it was taken in may have completed here since.
+    """
+    given = command.promise
+    existing = context.promise(given.id, now_ms)
+    if existing is None:
+        seed = seed_of(given.tags) if given.state is PENDING else None
+        promise = replace(given, serial=context.next_serial())
+        context.emit(r.PromiseImported(promise, seed, now_ms))
+        return Reply(_CREATED, promise=context.promise(given.id, now_ms))
+    same = replace(existing, serial=given.serial, trace=given.trace)
+    if given.state is PENDING:
+        same = replace(
+            same,
+            state=given.state,
+            value=given.value,
+            key_for_complete=given.key_for_complete,
+            completed_on=given.completed_on,
+        )
+    return Reply(_OK if same == given else Code.PROMISE_EXISTS, promise=existing)
+
+
+def create_callback(context: DecisionContext, command: CreateCallback, now_ms: int) -> Reply:
+    """Have a root resumed when a promise completes."""
+    if command.promise_id == command.root_id:
+        return Reply(Code.SAME_ROOT)
+    if command.fence is not None and not context.holds(command.fence, now_ms):
+        return Reply(Code.TASK_FENCED)
+    return _wait_for(
+        context,
+        Callback(
+            task_ids.resume_id(command.root_id, command.promise_id),
+            RESUME,
+            command.promise_id,
+            command.root_id,
+            command.timeout,
+            command.receiver,
+            now_ms,
+            command.trace,
+        ),
+        now_ms,
+    )
+
+
+def create_subscription(
+    context: DecisionContext, command: CreateSubscription, now_ms: int
+) -> Reply:
+    """Have a receiver notified when a promise completes."""
+    return _wait_for(
+        context,
+        Callback(
+            task_ids.notify_id(command.promise_id, command.name),
+            NOTIFY,
+            command.promise_id,
+            command.promise_id,
+            command.timeout,
+            command.receiver,
+            now_ms,
+            command.trace,
+        ),
+        now_ms,
+    )
+
+
+def _wait_for(context: DecisionContext, callback: Callback, now_ms: int) -> Reply:
+    """Register a callback while its promise is pending; once per id (rest.md 4.2)."""
+    promise = context.promise(callback.promise_id, now_ms)
+    if promise is None:
+        return Reply(Code.PROMISE_NOT_FOUND)
+    registered = context.state.callbacks.get(promise.id, {})
+    if promise.state is not PENDING or callback.id in registered:
+        return Reply(_OK, promise=promise)
+    if len(registered) >= context.options.callbacks_limit_count:
+        return Reply(Code.TOO_MANY_CALLBACKS)
+    context.emit(r.CallbackCreated(callback))
+    return Reply(_CREATED, promise=promise, callback=callback)
+
+
+def search_promises(context: DecisionContext, command: SearchPromises, now_ms: int) -> Reply:
+    """One page of this shard's promises that match, newest first."""
+    query = Query(
+        Pattern(command.pattern, command.id_prefix),
+        command.states,
+        command.tags,
+        command.limit_count,
+        command.before_serial,
+        command.scan_count,
+    )
+    if query.pattern.exact is not None:
+        found = _search_one(context, query, query.pattern.exact, now_ms)
+    else:
+        found = find(context, query, now_ms)
+    return Reply(_OK, promises=PromisePage(tuple(found.promises), found.next_before))
+
+
+def find(context: DecisionContext, query: Query, now_ms: int) -> Found:
+    """What of this shard a query with a wildcard wants, in memory and not."""
+    in_memory = _search_memory(context, query, now_ms)
+    return cold_store.merge((in_memory, _search_cold(context, query)), query.limit_count)
+
+
+def _search_one(context: DecisionContext, query: Query, promise_id: str, now_ms: int) -> Found:
+    promise = context.promise(promise_id, now_ms)
+    if promise is None or promise.serial >= query.before_serial or not query.matches(promise):
+        return Found([], None)
+    return Found([promise], None)
+
+
+def _search_memory(context: DecisionContext, query: Query, now_ms: int) -> Found:
+    """Look through the promises that are in memory."""
+    index = context.state.index_for(query.tags)
+    if (
+        PENDING not in query.states
+        and not context.timers_may_be_late
+        and len(context.state.completed) <= min(len(index), query.scan_count)
+    ):
+        return _search_completed(context, query)
+    matched: list[Promise] = []
+    last = query.before_serial
+    for serial, promise_id in index.below(query.before_serial, query.scan_count):
+        last = serial
+        if promise_id is None or not query.admits(promise_id):
+            continue
+        promise = context.promise(promise_id, now_ms)
+        if promise is not None and query.matches(promise):
+            matched.append(promise)
+            if len(matched) == query.limit_count:
+                break
+    return Found(matched, last if index.has_below(last) else None)
+
+
+def _search_cold(context: DecisionContext, query: Query) -> Found:
+    """Look through the promises that have left memory; not those deleted or made anew since."""
+    state = context.state
+    found = state.cold.search(query)
+    hidden, present = state.hidden_promises, state.promises
+    promises = [
+        promise
+        for promise in found.promises
+        if promise.id not in present and promise.id not in hidden
+    ]
+    return Found(promises, found.next_before)
+
+
+def _search_completed(context: DecisionContext, query: Query) -> Found:
+    """Look through the completed promises that are in memory, which are few: all at once."""
+    matched = [
+        promise
+        for promise in context.state.completed.values()
+        if promise.serial < query.before_serial and query.matches(promise)
+    ]
+    matched.sort(key=lambda promise: promise.serial, reverse=True)
+    if len(matched) > query.limit_count:
+        del matched[query.limit_count :]
+        return Found(matched, matched[-1].serial)
+    return Found(matched, None)
+
+
+def expire_promise(context: DecisionContext, promise_id: str, now_ms: int) -> None:
+    """The promise's timer fired: settling it does the rest."""
+    context.promise(promise_id, now_ms)

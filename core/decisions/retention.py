@@ -1,0 +1,185 @@
+"""Deleting what retention rules reach, in slices, and counting what they would reach.
+
+A slice looks at a bounded number of candidates and emits one record for those that go. A promise
+whose time has come still waits while anything unfinished is about it: a task of any shard that it
+is the root or the leaf of, or a message that will become such a task. So no worker is ever handed a
+task whose promise has gone in the meantime.
+
+A promise that is still in the shard's memory and will leave it with the next checkpoint is deleted
+after that; `retention_rules.py` says how candidates are found.
+"""
+
+import heapq
+from collections.abc import Iterator
+from itertools import islice
+
+from troth.core import records as r
+from troth.core.codes import Code
+from troth.core.commands import SLICE_START, CountRetained, Retain, Slice
+from troth.core.deciding import DONE, DecisionContext
+from troth.core.limits import RETENTION_RECHECK_MS
+from troth.core.model import Promise, PromiseState
+from troth.core.replies import Reply, Retained
+from troth.core.retention_rules import BEGINNING, Lane, Retention, due_rule
+from troth.core.state.shard_state import ShardState
+
+
+def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
+    """Delete the next promises whose time has come, at most `limit_count` of them."""
+    retention = context.state.retention
+    if retention is None:
+        return DONE
+    gone: dict[str, None] = {}
+    counts = [0] * len(retention.rules)
+    waiting_count = 0
+    resumed = _resumed_by_outbox(context.state)
+    has_more = False
+    candidates = _candidates(context.state, retention, now_ms)
+    for looked_count, promise in enumerate(candidates, start=1):
+        place = None if promise is None else due_rule(retention.rules, promise, now_ms)
+        if promise is not None and place is not None and promise.id not in gone:
+            if promise.id in resumed or _is_awaited(context, promise.id):
+                retention.look_again(promise, now_ms + RETENTION_RECHECK_MS)
+                waiting_count += 1
+            else:
+                gone[promise.id] = None
+                counts[place] += 1
+        if len(gone) == command.limit_count or looked_count == command.scan_count:
+            has_more = True
+            break
+    # What reaches the cold store behind a lane must be met by other means from now on.
+    retention.looked_ms = now_ms
+    if gone:
+        _delete(context, gone, now_ms)
+    following = SLICE_START if has_more else None
+    return Reply(Code.OK, retained=Retained(tuple(counts), waiting_count, following))
+
+
+def _delete(context: DecisionContext, gone: dict[str, None], now_ms: int) -> None:
+    task_ids: list[str] = []
+    counter = 0
+    for promise_id in gone:
+        for task_id, task_counter in finished_tasks(context.state, promise_id).items():
+            task_ids.append(task_id)
+            counter = max(counter, task_counter)
+    context.emit(r.PromisesDeleted(list(gone), task_ids, counter, now_ms))
+
+
+def _candidates(state: ShardState, retention: Retention, now_ms: int) -> Iterator[Promise | None]:
+    """Completed promises that may be due, each once noted as looked at; None for one now gone."""
+    heap = retention.heap
+    while heap and heap[0][0] <= now_ms:
+        _, serial, promise_id = heapq.heappop(heap)
+        yield _completed(state, promise_id, serial)
+    for lane in retention.lanes:
+        yield from _walk(state, lane, now_ms)
+
+
+_PAGE_COUNT = 50
+
+
+def _walk(state: ShardState, lane: Lane, now_ms: int) -> Iterator[Promise | None]:
+    while True:
+        page = state.cold.ended(lane.state, lane.after, now_ms - lane.age_ms, _PAGE_COUNT)
+        for entry in page:
+            lane.after = entry.place
+            yield _completed(state, entry.id, entry.place[1])
+        if len(page) < _PAGE_COUNT:
+            return
+
+
+def _completed(state: ShardState, promise_id: str, serial: int) -> Promise | None:
+    """The promise that was noted under an id, unless it has gone and the id is another's."""
+    promise = state.find_promise(promise_id)
+    if promise is None or promise.serial != serial:
+        return None
+    assert promise.state is not PromiseState.PENDING, "only completed promises are noted"
+    return promise
+
+
+def finished_tasks(state: ShardState, root_id: str) -> dict[str, int]:
+    """A promise's finished tasks, in memory and not, each with its counter."""
+    found = {
+        task.id: task.counter
+        for task in state.cold.tasks_of(root_id)
+        if task.id not in state.hidden_tasks
+    }
+    if state.retention is not None:
+        for task_id in state.retention.finished_tasks(root_id):
+            found[task_id] = state.tasks[task_id].counter
+    return found
+
+
+def _resumed_by_outbox(state: ShardState) -> set[str]:
+    """The promises whose completion is still on its way to the roots that wait for it."""
+    return {
+        message.callback.promise_id
+        for messages in state.outbox.values()
+        for message in messages.values()
+        if isinstance(message, r.ResumeMessage)
+    }
+
+
+def _is_awaited(context: DecisionContext, promise_id: str) -> bool:
+    return promise_id in context.state.roots or context.is_awaited(promise_id)
+
+
+# Counting
+
+
+def count_retained(context: DecisionContext, command: CountRetained, now_ms: int) -> Reply:
+    """Count what rules would delete now: the slice that begins at `command.start`.
+
+    A slice goes on until it has looked at `scan_count` promises, so a small shard is counted in one
+    moment. In a large one a checkpoint may move promises between two slices, which then may not be
+    counted: the count is of what was there all the time.
+    """
+    counts = [0] * len(command.rules)
+    waiting_count = looked_count = 0
+    following: Slice | None = command.start
+    while following is not None and looked_count < command.scan_count:
+        part, part_count = _count_part(context, command, following, now_ms)
+        counts = [one + other for one, other in zip(counts, part.deleted_counts, strict=True)]
+        waiting_count += part.waiting_count
+        looked_count += part_count
+        following = part.following
+    return Reply(Code.OK, retained=Retained(tuple(counts), waiting_count, following))
+
+
+def _count_part(
+    context: DecisionContext, command: CountRetained, start: Slice, now_ms: int
+) -> tuple[Retained, int]:
+    """Count from `start` on in one lane, or in memory; the second is how many were looked at."""
+    state, rules = context.state, command.rules
+    lanes = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
+    lane, first, second = start
+    following: Slice | None
+    promises: list[Promise | None]
+    if lane < len(lanes):
+        place, one = lanes[lane]
+        until_ms = now_ms - rules[place].age_ms
+        page = state.cold.ended(one, (first, second), until_ms, command.scan_count)
+        is_full = len(page) == command.scan_count
+        following = (lane, *page[-1].place) if is_full else (lane + 1, *BEGINNING)
+        promises = [
+            None if entry.id in state.promises else _completed(state, entry.id, entry.place[1])
+            for entry in page
+        ]
+    else:
+        first = max(first, 0)
+        stop = first + command.scan_count
+        following = (lane, stop, 0) if stop < len(state.completed) else None
+        promises = list(islice(state.completed.values(), first, stop))
+    counts = [0] * len(rules)
+    waiting_count = 0
+    resumed = _resumed_by_outbox(state)
+    for promise in promises:
+        rule = None if promise is None else due_rule(rules, promise, now_ms)
+        # Several lanes meet a promise; it counts for the rule that comes first.
+        if promise is None or rule is None or (lane < len(lanes) and rule != lanes[lane][0]):
+            continue
+        if promise.id in resumed or _is_awaited(context, promise.id):
+            waiting_count += 1
+        else:
+            counts[rule] += 1
+    return Retained(tuple(counts), waiting_count, following), len(promises)

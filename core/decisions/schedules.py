@@ -1,0 +1,156 @@
+"""What the schedule commands do, and how schedules fire (rest.md 8, decisions.md 1).
+
+A run is one instant of a schedule's cron expression. Each run creates one promise, exactly once:
+the record that moves the schedule on also carries the promise. Runs missed during a downtime are
+made up for in order; beyond the configured count the oldest are left out.
+"""
+
+from troth.core import records as r
+from troth.core.catalog import is_reserved
+from troth.core.codes import Code
+from troth.core.commands import (
+    CreateSchedule,
+    DeleteSchedule,
+    ReadSchedule,
+    SearchSchedules,
+)
+from troth.core.deciding import DecisionContext, RunsSkipped
+from troth.core.grammar.patterns import Pattern
+from troth.core.grammar.templates import expand
+from troth.core.limits import SCHEDULE_BATCH_COUNT, saturating_add
+from troth.core.model import TAG_INVOCATION, TAG_SCHEDULE, Schedule
+from troth.core.replies import Reply, SchedulePage
+from troth.core.seeds import seed_of
+
+from .promises import keys_match
+
+
+def create_schedule(context: DecisionContext, command: CreateSchedule, now_ms: int) -> Reply:
+    """Create a schedule, or answer the existing one if the idempotency keys match.
+
+    The caller has checked the cron expression and the template.
+    """
+    # A timestamp is digits, so no run's id is reserved if that of the first instant is not.
+    if is_reserved(expand(command.promise_id, command.id, 0)):
+        return Reply(Code.RESERVED_ID)
+    existing = context.state.schedules.get(command.id)
+    if existing is not None:
+        if keys_match(existing.idempotency_key, command.idempotency_key):
+            return Reply(Code.OK, schedule=existing)
+        return Reply(Code.SCHEDULE_EXISTS)
+    schedule = Schedule(
+        command.id,
+        context.next_serial(),
+        command.cron,
+        command.promise_id,
+        command.promise_timeout,
+        now_ms,
+        context.cron(command.cron).next_after_ms(now_ms),
+        command.description,
+        command.tags or None,
+        command.promise_param,
+        command.promise_tags or None,
+        command.idempotency_key,
+    )
+    context.emit(r.ScheduleCreated(schedule))
+    return Reply(Code.CREATED, schedule=schedule)
+
+
+def read_schedule(context: DecisionContext, command: ReadSchedule, now_ms: int) -> Reply:
+    """Read a schedule."""
+    schedule = context.state.schedules.get(command.id)
+    if schedule is None:
+        return Reply(Code.SCHEDULE_NOT_FOUND)
+    return Reply(Code.OK, schedule=schedule)
+
+
+def delete_schedule(context: DecisionContext, command: DeleteSchedule, now_ms: int) -> Reply:
+    """Delete a schedule."""
+    if command.id not in context.state.schedules:
+        return Reply(Code.SCHEDULE_NOT_FOUND)
+    context.emit(r.ScheduleDeleted(command.id))
+    context.catching_up.discard(command.id)
+    return Reply(Code.NO_CONTENT)
+
+
+def search_schedules(context: DecisionContext, command: SearchSchedules, now_ms: int) -> Reply:
+    """One page of this shard's schedules that match, newest first."""
+    pattern = Pattern(command.pattern, command.id_prefix)
+    matched: list[Schedule] = []
+    last = command.before_serial
+    index = context.state.schedule_index
+    for serial, schedule_id in index.below(command.before_serial, command.scan_count):
+        last = serial
+        if schedule_id is None or not pattern.matches(schedule_id):
+            continue
+        schedule = context.state.schedules[schedule_id]
+        tags = schedule.tags or {}
+        if all(tags.get(key) == value for key, value in command.tags.items()):
+            matched.append(schedule)
+            if len(matched) == command.limit_count:
+                break
+    next_before = last if index.has_below(last) else None
+    return Reply(Code.OK, schedules=SchedulePage(tuple(matched), next_before))
+
+
+def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
+    """The schedule's timer fired: create the promises of the runs that are due, in order.
+
+    At most SCHEDULE_BATCH_COUNT at once; the timer of the next run then fires immediately.
+    """
+    for _ in range(SCHEDULE_BATCH_COUNT):
+        schedule = context.state.schedules.get(schedule_id)
+        if schedule is None or schedule.next_run_time is None:
+            return
+        run_time = schedule.next_run_time
+        if run_time > now_ms:
+            context.catching_up.discard(schedule_id)
+            return
+        next_run_time = context.cron(schedule.cron).next_after_ms(run_time)
+        if (
+            next_run_time is not None
+            and next_run_time <= now_ms
+            and schedule_id not in context.catching_up
+        ):
+            context.catching_up.add(schedule_id)
+            if _skip(context, schedule, now_ms):
+                continue
+        _run(context, schedule, next_run_time, now_ms)
+
+
+def _skip(context: DecisionContext, schedule: Schedule, now_ms: int) -> bool:
+    """Leave out the oldest missed runs, if there are too many; whether it did."""
+    limit = context.options.catch_up_count
+    if limit is None or schedule.next_run_time is None:
+        return False
+    cron = context.cron(schedule.cron)
+    first = schedule.next_run_time
+    # Counted from `first` itself, because `@every` has no other grid than the previous run.
+    due = cron.latest_between_ms(first, now_ms, max(limit, 1))
+    if len(due) < limit:
+        return False
+    resumed_at = due[0] if limit else cron.next_after_ms(due[-1] if due else first)
+    context.emit(r.ScheduleSkipped(schedule.id, resumed_at))
+    context.note_skipped(RunsSkipped(schedule.id, first, resumed_at))
+    return True
+
+
+def _run(
+    context: DecisionContext, schedule: Schedule, next_run_time: int | None, now_ms: int
+) -> None:
+    run_time = schedule.next_run_time
+    assert run_time is not None, "a schedule that never runs has no timer"
+    tags = {
+        **(schedule.promise_tags or {}),
+        TAG_SCHEDULE: schedule.id,
+        TAG_INVOCATION: "true",
+    }
+    promise = r.PromiseMessage(
+        expand(schedule.promise_id, schedule.id, run_time),
+        saturating_add(run_time, schedule.promise_timeout),
+        schedule.promise_param,
+        tags,
+        seed_of(tags),
+    )
+    serial = context.next_serial()
+    context.emit(r.ScheduleFired(schedule.id, run_time, next_run_time, promise, serial, now_ms))

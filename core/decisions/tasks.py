@@ -1,0 +1,146 @@
+"""What the task commands do: claim, complete, drop, renew, and delivery's reports (rest.md 5)."""
+
+from typing import Final
+
+from troth.core import records as r
+from troth.core.catalog import is_reserved
+from troth.core.codes import Code
+from troth.core.commands import (
+    ClaimTask,
+    CompleteTask,
+    DropTask,
+    HeartbeatTasks,
+    RetryTask,
+    TaskNotSent,
+    TaskSent,
+)
+from troth.core.deciding import DONE, DecisionContext
+from troth.core.lifecycles import TASK, TaskEvent
+from troth.core.limits import saturating_add
+from troth.core.model import (
+    INIT,
+    NOTIFY,
+    Task,
+)
+from troth.core.replies import Claimed, Reply
+
+# See PENDING in model.py.
+_OK: Final = Code.OK
+_CLAIM: Final = TaskEvent.CLAIM
+_COMPLETE: Final = TaskEvent.COMPLETE
+
+
+def judge(
+    context: DecisionContext, task_id: str, counter: int, event: TaskEvent, now_ms: int
+) -> tuple[Task | None, Code, bool]:
+    """Look an event up in the life cycle: the task, the reply's code, whether it changes."""
+    task = context.task(task_id, now_ms)
+    if task is None:
+        return None, Code.TASK_NOT_FOUND, False
+    step = TASK[task.state, event]
+    if step.state is not None and task.counter != counter:
+        return task, Code.TASK_COUNTER, False
+    return task, step.code, step.state is not None
+
+
+def claim_task(context: DecisionContext, command: ClaimTask, now_ms: int) -> Reply:
+    """Take a task's lease. The reply names the promises that the task is about."""
+    task, code, changes = judge(context, command.id, command.counter, _CLAIM, now_ms)
+    if task is None or not changes:
+        return Reply(code)
+    expires_at = saturating_add(now_ms, command.ttl)
+    context.emit(r.TaskClaimed(command.id, command.process_id, command.ttl, expires_at))
+    claimed = Claimed(
+        task.kind, task.root_id, task.leaf_id, root=context.state.find_promise(task.root_id)
+    )
+    return Reply(code, claimed=claimed)
+
+
+def complete_task(context: DecisionContext, command: CompleteTask, now_ms: int) -> Reply:
+    """Declare a claimed task done; a final one is answered as it is, whatever the counter."""
+    task, code, changes = judge(context, command.id, command.counter, _COMPLETE, now_ms)
+    if task is None or code.status >= 400:
+        return Reply(code)
+    if changes:
+        context.emit(r.TaskCompleted(command.id, now_ms))
+    return Reply(code, task=task.copy())
+
+
+def drop_task(context: DecisionContext, command: DropTask, now_ms: int) -> Reply:
+    """Give a claimed task back; it goes out again with the next counter."""
+    _, code, changes = judge(context, command.id, command.counter, TaskEvent.DROP, now_ms)
+    if changes:
+        context.emit(r.TaskReleased(command.id))
+    return Reply(code)
+
+
+def heartbeat_tasks(context: DecisionContext, command: HeartbeatTasks, now_ms: int) -> Reply:
+    """Renew the leases of a process; those that have run out are not revived.
+
+    Nodes report for each function task: nobody may keep a node's tasks by using its name.
+    """
+    if is_reserved(command.process_id):
+        return Reply(Code.OK)
+    held = context.state.claimed.get(command.process_id)
+    if held is None:
+        return Reply(_OK)
+    for task_id in list(held):
+        context.task(task_id, now_ms)
+    held = context.state.claimed.get(command.process_id, {})
+    if command.id_prefix:
+        within = [task for task in held.values() if task.root_id.startswith(command.id_prefix)]
+        for task in within:
+            expires_at = saturating_add(now_ms, task.ttl)
+            context.emit(r.TaskClaimed(task.id, command.process_id, task.ttl, expires_at))
+        return Reply(Code.OK, count=len(within))
+    if held:
+        context.emit(r.TasksRenewed(command.process_id, now_ms))
+    return Reply(_OK, count=len(held))
+
+
+def task_sent(context: DecisionContext, command: TaskSent, now_ms: int) -> Reply:
+    """The message has left: a notification is done, other tasks wait to be claimed."""
+    task = context.task(command.id, now_ms)
+    if task is None or not task.sending or task.counter != command.counter:
+        return DONE
+    context.state.settle_send(task)
+    if task.kind is NOTIFY:
+        context.emit(r.TaskDelivered(task.id))
+    else:
+        expires_at = saturating_add(now_ms, context.options.task_claim_timeout_ms)
+        context.emit(r.TaskEnqueued(task.id, expires_at))
+    return DONE
+
+
+def task_not_sent(context: DecisionContext, command: TaskNotSent, now_ms: int) -> Reply:
+    """The send failed: the task steps aside for the others of its root until RetryTask."""
+    task = context.task(command.id, now_ms)
+    if task is not None and task.sending and task.counter == command.counter:
+        context.state.settle_send(task)
+        task.stalled = True
+    return DONE
+
+
+def retry_task(context: DecisionContext, command: RetryTask, now_ms: int) -> Reply:
+    """A stalled task may be sent again when its turn comes."""
+    task = context.task(command.id, now_ms)
+    if task is None or not task.stalled or task.counter != command.counter:
+        return DONE
+    task.stalled = False
+    if task.kind is NOTIFY:
+        context.state.new_notifications.append(task)
+    else:
+        context.state.queue(task)
+    return DONE
+
+
+def expire_task(context: DecisionContext, task_id: str, now_ms: int) -> None:
+    """The task's timer fired: settling it does the rest."""
+    context.task(task_id, now_ms)
+
+
+def end_delay(context: DecisionContext, task_id: str, now_ms: int) -> None:
+    """A delayed task may be sent now (tag `resonate:delay`)."""
+    task = context.task(task_id, now_ms)
+    if task is not None and task.state is INIT and not task.sending:
+        context.state.queue(task)

@@ -1,0 +1,116 @@
+"""What each record does to a shard's state, live and on replay alike (invariant I2 of design.md).
+
+Most of it is methods of `ShardState`. Here are the table, and what needs more than the state alone:
+the end of a promise and the end of a lease also concern the function task, if it is one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from troth.core import records as r
+from troth.core.model import COMPLETED, INIT, PENDING, replace
+
+from . import deletions, executions, imports
+from .shard_state import ShardState
+
+
+def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
+    """Apply the record: its tasks are done, its callbacks become tasks or messages."""
+    promise = state.promises[record.id]
+    assert promise.state is PENDING, "a promise completes once"
+    value = record.value
+    if record.id in state.executions:
+        value = executions.execution_ended(state, record)
+    completed = replace(
+        promise,
+        state=record.state,
+        value=value,
+        key_for_complete=record.key_for_complete,
+        completed_on=record.completed_on,
+    )
+    state.promises[record.id] = state.completed[record.id] = completed
+    state.pending_count -= 1
+    if state.retention is not None and not state.tracks_changes:
+        state.retention.stays(completed)
+    if state.tracks_changes:
+        state.changes.promises.append(record.id)
+    state.promise_timers.append(completed)
+    root = state.roots.get(record.id)
+    if root is not None:
+        for task in list(root.tasks.values()):
+            task.completed_on = record.at
+            state.move(task, COMPLETED)
+    callbacks = state.callbacks.pop(record.id, None)
+    if callbacks is not None:
+        if state.tracks_changes:
+            state.changes.callbacks.update(dict.fromkeys(callbacks, record.id))
+        for identifier in sorted(callbacks):
+            state.fire(callbacks[identifier], record.at)
+
+
+def task_released(state: ShardState, record: r.TaskReleased) -> None:
+    """Apply the record: the task goes out again; whoever had it is refused from now on."""
+    task = state.tasks[record.id]
+    if task.root_id in state.executions:
+        executions.lease_ended(state, task.root_id)
+    task.counter += 1
+    state.move(task, INIT)
+    state.clear_lease(task)
+
+
+def entry_written(state: ShardState, record: r.EntryWritten) -> None:
+    """Apply the record: the entry is as it says."""
+    state.entries.put(record.entry)
+    if state.tracks_changes:
+        state.changes.entries.add(record.entry.id)
+
+
+def entry_deleted(state: ShardState, record: r.EntryDeleted) -> None:
+    """Apply the record: the entry is gone."""
+    state.entries.drop(record.id)
+    if state.tracks_changes:
+        state.changes.entries.add(record.id)
+
+
+APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
+    r.PromiseCreated: ShardState.promise_created,
+    r.PromiseCompleted: promise_completed,
+    r.PromisesDeleted: deletions.promises_deleted,
+    r.PromiseImported: imports.promise_imported,
+    r.CallbackCreated: ShardState.callback_created,
+    r.TaskEnqueued: ShardState.task_enqueued,
+    r.TaskDelivered: ShardState.task_delivered,
+    r.TaskClaimed: ShardState.task_claimed,
+    r.TaskReleased: task_released,
+    r.TaskCompleted: ShardState.task_completed,
+    r.TaskTimedOut: ShardState.task_timed_out,
+    r.TasksRenewed: ShardState.tasks_renewed,
+    r.ScheduleCreated: ShardState.schedule_created,
+    r.ScheduleDeleted: ShardState.schedule_deleted,
+    r.ScheduleFired: ShardState.schedule_fired,
+    r.ScheduleSkipped: ShardState.schedule_skipped,
+    r.LockAcquired: ShardState.lock_acquired,
+    r.LockReleased: ShardState.lock_released,
+    r.LocksRenewed: ShardState.locks_renewed,
+    r.MessageReceived: ShardState.message_received,
+    r.MessagesAcknowledged: ShardState.messages_acknowledged,
+    r.EntryWritten: entry_written,
+    r.EntryDeleted: entry_deleted,
+    r.ExecutionCreated: executions.execution_created,
+    r.ExecutionAssigned: executions.execution_assigned,
+    r.ExecutionReported: executions.execution_reported,
+    r.ExecutionReturned: executions.execution_returned,
+}
+"""By type of record: what makes it true."""
+
+
+def replay(state: ShardState, record: r.Record) -> None:
+    """Apply a record read from the log, without notes."""
+    APPLY[type(record)](state, record)
+    state.promise_timers.clear()
+    state.timers.clear()
+    state.touched_roots.clear()
+    state.new_notifications.clear()
+    state.withdrawals.clear()
+    state.messages.clear()
+    state.finished.clear()

@@ -1,0 +1,101 @@
+"""What a shard hands to a checkpoint: everything that changed since the last one.
+
+The objects are the state's own where those never change (promises, callbacks, schedules, locks) and
+copies where they do (tasks). None stands for something that is gone.
+"""
+
+from msgspec import Struct
+
+from troth.core.catalog import Entry
+from troth.core.executions import Execution, Usage
+from troth.core.model import Callback, Lock, Promise, Schedule, Task
+from troth.core.records import ShardMessage
+
+OutboxKey = tuple[int, int]
+"""Target shard and sequence of an outbox message."""
+
+
+class ShardHeader(Struct, frozen=True):
+    """What a shard must know beside its entities.
+
+    `sequence` is the shard sequence of the last record that the checkpoint covers, `position` a log
+    sequence such that all of the shard's records up to it are covered. The `live_` counts say how
+    many rows a complete checkpoint has.
+    """
+
+    shard: int
+    sequence: int
+    position: int
+    task_sequence: int
+    largest_serial: int
+    inbox: dict[int, int]
+    outbox_sequence: dict[int, int]
+    promises_count: int
+    tasks_count: int
+    live_promises_count: int
+    live_tasks_count: int
+    callbacks_count: int
+    schedules_count: int
+    locks_count: int
+    outbox_count: int
+    task_counter_floor: int = 0
+    entries_count: int = 0
+    executions_count: int = 0
+    usage_count: int = 0
+
+
+class Capture(Struct):
+    """The changes of one shard, by id.
+
+    `deleted_promises` and `deleted_tasks` are the ids under which something was deleted since the
+    last checkpoint: whatever earlier checkpoints wrote there is to go, with its index entries,
+    also if the id is in use again and its new entity is among the changes.
+    """
+
+    header: ShardHeader
+    promises: dict[str, Promise | None]
+    tasks: dict[str, Task | None]
+    callbacks: dict[str, Callback | None]
+    schedules: dict[str, Schedule | None]
+    locks: dict[str, Lock | None]
+    outbox: dict[OutboxKey, ShardMessage | None]
+    deleted_promises: frozenset[str] = frozenset()
+    deleted_tasks: frozenset[str] = frozenset()
+    entries: dict[str, Entry | None] = {}
+    executions: dict[str, Execution | None] = {}
+    usage: dict[str, Usage | None] = {}
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether anything is in it that stores of format 1 have no place for."""
+        return bool(self.entries or self.executions or self.usage)
+
+    @property
+    def rows_count(self) -> int:
+        """How many entities changed."""
+        return (
+            len(self.promises)
+            + len(self.tasks)
+            + len(self.callbacks)
+            + len(self.schedules)
+            + len(self.locks)
+            + len(self.outbox)
+            + len(self.entries)
+            + len(self.executions)
+            + len(self.usage)
+        )
+
+
+class Loaded(Struct):
+    """What is live in a shard, as a checkpoint has it."""
+
+    header: ShardHeader
+    promises: list[Promise]
+    tasks: list[Task]
+    callbacks: list[Callback]
+    schedules: list[Schedule]
+    locks: list[Lock]
+    outbox: dict[OutboxKey, ShardMessage]
+    entries: list[Entry] = []
+    executions: list[Execution] = []
+    usage: list[Usage] = []

@@ -1,0 +1,172 @@
+"""Taking a shard's state out of memory and back: capture, evict, load.
+
+`capture` collects what changed since the last capture; when the checkpoint with it is on disk,
+`evict` drops the completed promises and finished tasks that it holds and that have not changed
+since; after a restart `load` brings back what is live. A replay of the records that follow the
+captured sequence then gives the state at the crash.
+"""
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+from troth.core.model import (
+    CLAIMED,
+    NOTIFY,
+    PENDING,
+    Task,
+)
+
+from .captures import Capture, Loaded, ShardHeader
+from .shard_state import ACTIVE, Root, ShardState
+
+EVICTION_SLICE_COUNT: Final = 500
+"""How many entities leave memory at a time; it takes about a millisecond."""
+
+
+def capture(state: ShardState, sequence: int, position: int) -> Capture:
+    """Collect the changes; the state notes new ones from here on.
+
+    `sequence` is the shard sequence of the last record applied, `position` a log sequence that
+    is not before it.
+    """
+    changes, state.changes = state.changes, type(state.changes)()
+    callbacks = state.callbacks
+    tasks: dict[str, Task | None] = {}
+    for task_id in changes.tasks:
+        task = state.tasks.get(task_id)
+        tasks[task_id] = _row(task) if task is not None else None
+    return Capture(
+        header(state, sequence, position),
+        {name: state.promises.get(name) for name in changes.promises},
+        tasks,
+        {name: callbacks.get(of, {}).get(name) for name, of in changes.callbacks.items()},
+        {name: state.schedules.get(name) for name in changes.schedules},
+        {name: state.locks.get(name) for name in changes.locks},
+        {key: state.outbox.get(key[0], {}).get(key[1]) for key in changes.outbox},
+        frozenset(changes.deleted_promises),
+        frozenset(changes.deleted_tasks),
+        {name: state.entries.by_id.get(name) for name in changes.entries},
+        {name: state.executions.get(name) for name in changes.executions},
+        {name: state.usage.get(name) for name in changes.usage},
+    )
+
+
+def _row(task: Task) -> Task:
+    """A copy without the dispatcher's notes."""
+    row = task.copy()
+    row.queued = row.sending = row.stalled = False
+    return row
+
+
+def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
+    """The shard's header as it is now."""
+    live_tasks_count = sum(len(root.tasks) for root in state.roots.values())
+    return ShardHeader(
+        state.index,
+        sequence,
+        position,
+        state.task_sequence,
+        state.largest_serial,
+        dict(state.inbox),
+        dict(state.outbox_sequence),
+        state.promises_count,
+        state.tasks_count,
+        state.pending_count,
+        live_tasks_count + len(state.notifications),
+        sum(len(waiting) for waiting in state.callbacks.values()),
+        len(state.schedules),
+        len(state.locks),
+        sum(len(messages) for messages in state.outbox.values()),
+        state.task_counter_floor,
+        len(state.entries),
+        len(state.executions),
+        len(state.usage),
+    )
+
+
+def evict(state: ShardState, written: Capture) -> Iterator[int]:
+    """Drop what is finished and was written, in slices; how many left memory with each.
+
+    Between two slices the state is whole and may change. What was deleted before the capture is no
+    longer in the cold store, and need not be hidden.
+    """
+    retention = state.retention
+    state.hidden_promises -= written.deleted_promises - state.changes.deleted_promises
+    state.hidden_tasks -= written.deleted_tasks - state.changes.deleted_tasks
+    count = 0
+    for name, promise in written.promises.items():
+        if promise is None or promise.state is PENDING:
+            continue
+        if state.promises.get(name) is promise:
+            state.forget_promise(promise)
+            if retention is not None:
+                retention.goes_cold(promise)
+            count += 1
+            if count == EVICTION_SLICE_COUNT:
+                yield count
+                count = 0
+    for name, row in written.tasks.items():
+        if row is None or not row.is_final or name in state.changes.tasks:
+            continue
+        task = state.tasks.get(name)
+        if task is not None and task.is_final:
+            del state.tasks[name]
+            if retention is not None:
+                retention.task_left(task)
+            count += 1
+            if count == EVICTION_SLICE_COUNT:
+                yield count
+                count = 0
+    yield count
+
+
+def load(state: ShardState, loaded: Loaded) -> None:
+    """Bring an empty state to what a checkpoint says is live."""
+    top = loaded.header
+    state.task_sequence = top.task_sequence
+    state.task_counter_floor = top.task_counter_floor
+    state.largest_serial = top.largest_serial
+    state.inbox = dict(top.inbox)
+    state.outbox_sequence = dict(top.outbox_sequence)
+    state.promises_count = top.promises_count
+    state.tasks_count = top.tasks_count
+    for promise in sorted(loaded.promises, key=lambda row: row.serial):
+        state.promises[promise.id] = promise
+        state.index_promise(promise)
+        state.pending_count += 1
+    for callback in loaded.callbacks:
+        state.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+    for task in sorted(loaded.tasks, key=lambda row: row.sequence):
+        _load_task(state, task)
+    for schedule in sorted(loaded.schedules, key=lambda row: row.serial):
+        state.schedules[schedule.id] = schedule
+        state.schedule_index.append(schedule.serial, schedule.id)
+    for lock in loaded.locks:
+        state.locks[lock.resource_id] = lock
+        state.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
+    for (target, sequence), message in sorted(loaded.outbox.items(), key=lambda item: item[0]):
+        state.outbox.setdefault(target, {})[sequence] = message
+    for entry in loaded.entries:
+        state.entries.put(entry)
+    state.executions.update({one.promise_id: one for one in loaded.executions})
+    state.usage.update({one.function_id: one for one in loaded.usage})
+
+
+def _load_task(state: ShardState, task: Task) -> None:
+    state.tasks[task.id] = task
+    if state.retention is not None:
+        state.retention.task_began(task)
+    if task.kind is NOTIFY:
+        state.notifications[task.id] = task
+    else:
+        root = state.roots.setdefault(task.root_id, Root())
+        root.tasks[task.id] = task
+        if task.state in ACTIVE:
+            root.active_count += 1
+        else:
+            task.queued = True
+            heapq.heappush(root.queue, (task.sequence, task.id))
+    if task.state is CLAIMED:
+        assert task.process_id is not None, "a claimed task has a holder"
+        state.claimed.setdefault(task.process_id, {})[task.id] = task

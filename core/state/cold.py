@@ -1,0 +1,129 @@
+"""What has left memory: the port through which a shard reads completed promises and tasks back.
+
+After a checkpoint a completed promise or task need not stay in memory; the shard asks this port
+when somebody asks for it. The real one reads LMDB (`persistence/checkpoints/cold.py`). Reading is
+not I/O in the sense of invariant I4: what is read is part of the shard's state and never changes
+under its hands.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from msgspec import Struct
+
+from troth.core.catalog import is_reserved
+from troth.core.grammar.patterns import Pattern
+from troth.core.model import Promise, PromiseState, Task
+from troth.core.retention_rules import Place
+
+
+class Query(Struct, frozen=True):
+    """What a search asks of one shard's completed promises. `scan_count` bounds the work.
+
+    It finds the server's own promises if it is for these (`reserved`), and else none of them.
+    """
+
+    pattern: Pattern
+    states: tuple[PromiseState, ...]
+    tags: dict[str, str]
+    limit_count: int
+    before_serial: int
+    scan_count: int
+    reserved: bool = False
+
+    def admits(self, promise_id: str) -> bool:
+        """Whether a promise of this id may belong into the result."""
+        return is_reserved(promise_id) is self.reserved and self.pattern.matches(promise_id)
+
+    def matches(self, promise: Promise) -> bool:
+        """Whether a promise belongs into the result, apart from its serial."""
+        if promise.state not in self.states or not self.admits(promise.id):
+            return False
+        tags = promise.tags
+        if not self.tags:
+            return True
+        return tags is not None and all(tags.get(key) == value for key, value in self.tags.items())
+
+
+class Found(Struct, frozen=True):
+    """Matches, newest first, and the serial to go on below; None when there is no more."""
+
+    promises: list[Promise]
+    next_before: int | None
+
+
+class Ended(Struct, frozen=True):
+    """A completed promise's place in the order of ends."""
+
+    place: Place
+    id: str
+
+
+class ColdStore(Protocol):
+    """One shard's completed promises and tasks that are not in memory."""
+
+    def promise(self, promise_id: str) -> Promise | None:
+        """Read a completed promise."""
+        ...  # pragma: no cover
+
+    def task(self, task_id: str) -> Task | None:
+        """Read a finished task: a copy of the caller's own."""
+        ...  # pragma: no cover
+
+    def search(self, query: Query) -> Found:
+        """Find completed promises."""
+        ...  # pragma: no cover
+
+    def ended(
+        self, state: PromiseState, after: Place, until_ms: int, limit_count: int
+    ) -> list[Ended]:
+        """Promises of one state that ended after a place, up to a time; the earliest first."""
+        ...  # pragma: no cover
+
+    def tasks_of(self, root_id: str) -> list[Task]:
+        """The finished tasks of which a promise is the root."""
+        ...  # pragma: no cover
+
+
+class NothingCold:
+    """The port of a shard that keeps everything in memory."""
+
+    def promise(self, promise_id: str) -> Promise | None:
+        return None
+
+    def task(self, task_id: str) -> Task | None:
+        return None
+
+    def search(self, query: Query) -> Found:
+        return Found([], None)
+
+    def ended(
+        self, state: PromiseState, after: Place, until_ms: int, limit_count: int
+    ) -> list[Ended]:
+        return []
+
+    def tasks_of(self, root_id: str) -> list[Task]:
+        return []
+
+
+def merge(parts: Iterable[Found], limit_count: int) -> Found:
+    """Merge the matches of several places into one page, newest first.
+
+    A place that has not looked at everything may still hold matches below where it stopped; so rows
+    below the highest such serial are left for the next page. While a checkpoint ends, a promise is
+    for a moment both in memory and in the cold store; it is one row all the same.
+    """
+    parts = list(parts)
+    stops = [part.next_before for part in parts if part.next_before is not None]
+    horizon = max(stops, default=None)
+    by_serial = {
+        promise.serial: promise
+        for part in parts
+        for promise in part.promises
+        if horizon is None or promise.serial >= horizon
+    }
+    rows = [by_serial[serial] for serial in sorted(by_serial, reverse=True)]
+    if len(rows) > limit_count:
+        del rows[limit_count:]
+        return Found(rows, rows[-1].serial)
+    return Found(rows, horizon)

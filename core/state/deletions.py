@@ -1,0 +1,39 @@
+"""What deleting promises does to a shard's state.
+
+An entity goes at once and whole: the promise, its invoke task, its notifications, and the tasks
+that resumed it. It can have no callbacks, since it is completed. What a checkpoint has of it stays
+there until the next one; until then the state hides it (`ShardState.hidden_promises`).
+
+An id that was deleted is free: a new promise may have it, with new tasks under the old tasks' ids.
+A worker that slept through all this may still hold an old task's id and counter. So that these fit
+nothing, every task id that is new to the shard starts to count above the largest counter that was
+ever deleted from it (`ShardState.task_counter_floor`).
+"""
+
+from troth.core import records as r
+
+from .shard_state import ShardState
+
+
+def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
+    """Apply the record: forget the promises and their tasks, wherever they are."""
+    for promise_id in record.ids:
+        promise = state.promises.get(promise_id)
+        if promise is not None:
+            state.forget_promise(promise)
+    for task_id in record.task_ids:
+        task = state.tasks.pop(task_id, None)
+        if task is not None and state.retention is not None:
+            assert task.is_final, "a promise with unfinished tasks stays"
+            state.retention.task_left(task)
+    state.promises_count -= len(record.ids)
+    state.tasks_count -= len(record.task_ids)
+    state.task_counter_floor = max(state.task_counter_floor, record.task_counter)
+    if state.tracks_changes:
+        changes = state.changes
+        changes.promises.extend(record.ids)
+        changes.deleted_promises.update(record.ids)
+        changes.tasks.update(record.task_ids)
+        changes.deleted_tasks.update(record.task_ids)
+        state.hidden_promises.update(record.ids)
+        state.hidden_tasks.update(record.task_ids)

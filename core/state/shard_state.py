@@ -1,0 +1,494 @@
+"""The state of one shard, and how most records change it.
+
+Rules of this file: state changes only by `APPLY` (`apply.py`) and what it calls, live and on
+replay alike (invariant I2 of design.md); nothing here reads a clock or decides anything a client
+asked for; beside the state there are *notes* that are not part of it and are rebuilt after a
+replay: timers to change, roots and notifications that the dispatcher should look at, messages that
+may leave the shard.
+"""
+
+import heapq
+from collections.abc import Callable
+
+from troth.core import records as r
+from troth.core.catalog import is_reserved
+from troth.core.commands import DELAY_TIMER, LOCK_TIMER, TASK_TIMER, TimerKind
+from troth.core.executions import Execution, Usage
+from troth.core.grammar import task_ids
+from troth.core.limits import saturating_add
+from troth.core.model import (
+    CLAIMED,
+    COMPLETED,
+    ENQUEUED,
+    INIT,
+    INVOKE,
+    NOTIFY,
+    PENDING,
+    RESUME,
+    TIMEDOUT,
+    Callback,
+    Lock,
+    Promise,
+    Schedule,
+    Task,
+    TaskState,
+    replace,
+)
+from troth.core.retention_rules import Retention
+
+from .changes import Changes
+from .cold import ColdStore, NothingCold
+from .entries import Entries
+from .serial_index import SerialIndex
+
+TimerKey = tuple[TimerKind, str]
+ACTIVE = (ENQUEUED, CLAIMED)
+
+
+_NO_ENTRIES = SerialIndex()
+
+
+class Root:
+    """The unfinished tasks of one root promise, of which one at a time is in flight.
+
+    `queue` holds (sequence, id) of tasks that wait to be sent, the oldest first; entries that are
+    no longer true are dropped when they come up. `active_count` counts enqueued and claimed tasks.
+    """
+
+    __slots__ = ("active_count", "queue", "sending", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task] = {}
+        self.queue: list[tuple[int, str]] = []
+        self.active_count = 0
+        self.sending: str | None = None
+
+
+class ShardState:
+    """All promises, callbacks, tasks, schedules and locks of one shard.
+
+    Completed promises and finished tasks may have left memory after a checkpoint; `find_promise`
+    and `find_task` look in `cold` too. Everything else is in memory. With `tracks_changes` the ids
+    of what changes are collected for the next checkpoint, and what is deleted stays in
+    `hidden_promises` and `hidden_tasks` until `cold` no longer has it.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        shard_of: Callable[[str], int],
+        cold: ColdStore | None = None,
+        tracks_changes: bool = False,
+    ) -> None:
+        self.index = index
+        self.shard_of = shard_of
+        self.cold: ColdStore = cold or NothingCold()
+        self.tracks_changes = tracks_changes
+        self.changes = Changes()
+        self.hidden_promises: set[str] = set()
+        self.hidden_tasks: set[str] = set()
+        self.retention: Retention | None = None
+        self.promises_count = 0
+        self.tasks_count = 0
+        self.promises: dict[str, Promise] = {}
+        self.promise_index = SerialIndex()
+        self.completed: dict[str, Promise] = {}
+        self.tag_index: dict[tuple[str, str], SerialIndex] = {}
+        self.pending_count = 0
+        self.callbacks: dict[str, dict[str, Callback]] = {}
+        self.tasks: dict[str, Task] = {}
+        self.task_sequence = 0
+        self.task_counter_floor = 0
+        self.roots: dict[str, Root] = {}
+        self.notifications: dict[str, Task] = {}
+        self.claimed: dict[str, dict[str, Task]] = {}
+        self.schedules: dict[str, Schedule] = {}
+        self.schedule_index = SerialIndex()
+        self.locks: dict[str, Lock] = {}
+        self.locks_of: dict[str, dict[str, None]] = {}
+        self.outbox: dict[int, dict[int, r.ShardMessage]] = {}
+        self.outbox_sequence: dict[int, int] = {}
+        self.inbox: dict[int, int] = {}
+        self.entries = Entries()
+        self.executions: dict[str, Execution] = {}
+        self.usage: dict[str, Usage] = {}
+        self.largest_serial = 0
+        # Notes for the machine; see the top of this file.
+        self.promise_timers: list[Promise] = []
+        self.timers: list[tuple[TimerKey, int | None]] = []
+        self.touched_roots: dict[str, None] = {}
+        self.new_notifications: list[Task] = []
+        self.withdrawals: list[str] = []
+        self.messages: list[tuple[int, int, r.ShardMessage]] = []
+        self.finished: list[str] = []
+
+    def find_promise(self, promise_id: str) -> Promise | None:
+        """The promise, wherever it is; None if there is none."""
+        promise = self.promises.get(promise_id)
+        return self.find_cold_promise(promise_id) if promise is None else promise
+
+    def find_cold_promise(self, promise_id: str) -> Promise | None:
+        """The promise that is not in memory; None if there is none."""
+        if promise_id in self.hidden_promises:
+            return None
+        return self.cold.promise(promise_id)
+
+    def find_task(self, task_id: str) -> Task | None:
+        """The task, wherever it is; None if there is none."""
+        task = self.tasks.get(task_id)
+        if task is not None or task_id in self.hidden_tasks:
+            return task
+        return self.cold.task(task_id)
+
+    # Promises
+
+    def promise_created(self, record: r.PromiseCreated) -> None:
+        promise = Promise(
+            record.id,
+            record.serial,
+            PENDING,
+            record.timeout,
+            record.created_on,
+            record.param,
+            record.tags,
+            record.key_for_create,
+            trace=record.trace,
+        )
+        self.add_promise(promise, record.task)
+
+    def add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
+        """Take up a pending promise that is new, with its invoke task if it has one."""
+        assert promise.id not in self.promises, "a promise is created once"
+        self.promises[promise.id] = promise
+        self.promises_count += 1
+        if self.tracks_changes:
+            self.changes.promises.append(promise.id)
+        self.index_promise(promise)
+        if promise.serial > self.largest_serial:
+            self.largest_serial = promise.serial
+        self.pending_count += 1
+        self.promise_timers.append(promise)
+        if seed is None:
+            return
+        task = Task(
+            task_ids.invoke_id(promise.id),
+            INVOKE,
+            promise.id,
+            promise.id,
+            seed.receiver,
+            promise.timeout,
+            0,
+            promise.created_on,
+            not_before=seed.not_before,
+            trace=promise.trace,
+        )
+        self._add_task(task)
+        if seed.process_id is not None:
+            self._claim(task, seed.process_id, seed.ttl, seed.expires_at)
+
+    def index_promise(self, promise: Promise) -> None:
+        """Note where a promise that is now in memory stands in the orders of searches."""
+        if not is_reserved(promise.id):  # those are found by their tags
+            self.promise_index.append(promise.serial, promise.id)
+        if promise.tags is not None:
+            for tag in promise.tags.items():
+                index = self.tag_index.get(tag)
+                if index is None:
+                    index = self.tag_index[tag] = SerialIndex()
+                index.append(promise.serial, promise.id)
+
+    def forget_promise(self, promise: Promise) -> None:
+        """Drop a completed promise from memory; a checkpoint has it."""
+        del self.promises[promise.id]
+        del self.completed[promise.id]
+        self.promise_index.discard(promise.serial)
+        if promise.tags is not None:
+            for tag in promise.tags.items():
+                index = self.tag_index[tag]
+                index.discard(promise.serial)
+                if not index:
+                    del self.tag_index[tag]
+
+    def index_for(self, tags: dict[str, str]) -> SerialIndex:
+        """The smallest index that holds every promise in memory with these tags."""
+        if not tags:
+            return self.promise_index
+        return min((self.tag_index.get(tag, _NO_ENTRIES) for tag in tags.items()), key=len)
+
+    def fire(self, callback: Callback, at: int) -> None:
+        """Turn a callback into its task; the callback's promise has completed."""
+        if callback.kind is RESUME:
+            target = self.shard_of(callback.root_id)
+            if target != self.index:
+                self._post(target, r.ResumeMessage(callback, at))
+                return
+        self._add_callback_task(callback, at)
+
+    def _add_callback_task(self, callback: Callback, at: int) -> None:
+        self._add_task(
+            Task(
+                callback.id,
+                callback.kind,
+                callback.root_id,
+                callback.promise_id,
+                callback.receiver,
+                callback.timeout,
+                0,
+                at,
+                trace=callback.trace,
+            )
+        )
+
+    def callback_created(self, record: r.CallbackCreated) -> None:
+        callback = record.callback
+        self.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+        if self.tracks_changes:
+            self.changes.callbacks[callback.id] = callback.promise_id
+
+    # Tasks
+
+    def _add_task(self, task: Task) -> None:
+        old = self.find_task(task.id)
+        if old is None:
+            self.tasks_count += 1
+            task.counter = self.task_counter_floor + 1
+        elif not old.is_final:
+            return
+        else:
+            task.counter = old.counter + 1  # so that no old message fits the new task
+        self.task_sequence += 1
+        task.sequence = self.task_sequence
+        self.tasks[task.id] = task
+        if self.retention is not None:
+            self.retention.task_began(task)
+        if task.kind is NOTIFY:
+            self.notifications[task.id] = task
+            self.new_notifications.append(task)
+        else:
+            self.roots.setdefault(task.root_id, Root()).tasks[task.id] = task
+            self.queue(task)
+        self._arm(task)
+
+    def queue(self, task: Task) -> None:
+        """Let a task that may be sent wait for its turn among those of its root."""
+        self.touched_roots[task.root_id] = None
+        if not task.queued:
+            task.queued = True
+            heapq.heappush(self.roots[task.root_id].queue, (task.sequence, task.id))
+
+    def timer_of(self, task: Task) -> int | None:
+        """The deadline that the task needs a timer for; None if it needs none."""
+        deadline = task.deadline
+        if deadline is not None and task.kind is INVOKE and deadline == task.timeout:
+            return None  # its promise has the same timeout, and ends the task
+        return deadline
+
+    def _arm(self, task: Task) -> None:
+        if self.tracks_changes:
+            self.changes.tasks.add(task.id)
+        self.timers.append(((TASK_TIMER, task.id), self.timer_of(task)))
+
+    def renew_lease(self, task: Task, expires_at: int) -> None:
+        """Let a claimed task's lease run until another time."""
+        task.expires_at = expires_at
+        self._arm(task)
+
+    def move(self, task: Task, state: TaskState) -> None:
+        """Change a task's state, with everything that is counted or indexed by it."""
+        was, task.state = task.state, state
+        if was is CLAIMED:
+            self._forget_claim(task)
+        if task.sending or task.stalled:
+            self.withdrawals.append(task.id)
+        self.settle_send(task)
+        task.stalled = False
+        if task.not_before is not None and state is not INIT:
+            self.timers.append(((DELAY_TIMER, task.id), None))
+        final = task.is_final
+        if final and self.retention is not None:
+            self.retention.task_ended(task)
+        if task.kind is NOTIFY:
+            if final:
+                self.notifications.pop(task.id, None)
+            elif state is INIT:
+                self.new_notifications.append(task)
+        else:
+            root = self.roots[task.root_id]
+            is_active = state in ACTIVE
+            root.active_count += is_active - (was in ACTIVE)
+            if final:
+                del root.tasks[task.id]
+            if not root.tasks:
+                del self.roots[task.root_id]
+            elif state is INIT:
+                self.queue(task)
+            elif not is_active:
+                self.touched_roots[task.root_id] = None
+        self._arm(task)
+
+    def settle_send(self, task: Task) -> None:
+        """Note that delivery no longer works on this task."""
+        if not task.sending:
+            return
+        task.sending = False
+        root = self.roots.get(task.root_id)
+        if root is not None and root.sending == task.id:
+            root.sending = None
+            self.touched_roots[task.root_id] = None
+
+    def _claim(self, task: Task, process_id: str, ttl: int, expires_at: int) -> None:
+        task.ttl = ttl
+        task.expires_at = expires_at
+        self.move(task, CLAIMED)
+        task.process_id = process_id
+        self.claimed.setdefault(process_id, {})[task.id] = task
+
+    def _forget_claim(self, task: Task) -> None:
+        assert task.process_id is not None, "a claimed task has a holder"
+        held = self.claimed[task.process_id]
+        del held[task.id]
+        if not held:
+            del self.claimed[task.process_id]
+
+    def task_enqueued(self, record: r.TaskEnqueued) -> None:
+        task = self.tasks[record.id]
+        task.expires_at = record.expires_at
+        self.move(task, ENQUEUED)
+
+    def task_delivered(self, record: r.TaskDelivered) -> None:
+        self.move(self.tasks[record.id], COMPLETED)
+
+    def task_claimed(self, record: r.TaskClaimed) -> None:
+        self._claim(self.tasks[record.id], record.process_id, record.ttl, record.expires_at)
+
+    def clear_lease(self, task: Task) -> None:
+        """Forget who held a task, and until when."""
+        task.process_id = None
+        task.ttl = 0
+        task.expires_at = 0
+
+    def task_completed(self, record: r.TaskCompleted) -> None:
+        task = self.tasks[record.id]
+        task.completed_on = record.at
+        self.move(task, COMPLETED)
+        self.clear_lease(task)
+
+    def task_timed_out(self, record: r.TaskTimedOut) -> None:
+        task = self.tasks[record.id]
+        task.completed_on = task.timeout
+        self.move(task, TIMEDOUT)
+        self.clear_lease(task)
+
+    def tasks_renewed(self, record: r.TasksRenewed) -> None:
+        for task in self.claimed.get(record.process_id, {}).values():
+            task.expires_at = saturating_add(record.at, task.ttl)
+            self._arm(task)
+
+    # Schedules
+
+    def schedule_created(self, record: r.ScheduleCreated) -> None:
+        self._set_schedule(record.schedule)
+        self.schedule_index.append(record.schedule.serial, record.schedule.id)
+        self.largest_serial = max(self.largest_serial, record.schedule.serial)
+
+    def schedule_deleted(self, record: r.ScheduleDeleted) -> None:
+        schedule = self.schedules.pop(record.id)
+        if self.tracks_changes:
+            self.changes.schedules.add(record.id)
+        self.schedule_index.discard(schedule.serial)
+        self.timers.append(((TimerKind.SCHEDULE, record.id), None))
+
+    def schedule_fired(self, record: r.ScheduleFired) -> None:
+        schedule = self.schedules[record.id]
+        self._set_schedule(
+            replace(schedule, last_run_time=record.run_time, next_run_time=record.next_run_time)
+        )
+        target = self.shard_of(record.promise.id)
+        if target != self.index:
+            self._post(target, record.promise)
+        else:
+            self._create_from_message(record.promise, record.serial, record.at)
+
+    def schedule_skipped(self, record: r.ScheduleSkipped) -> None:
+        schedule = self.schedules[record.id]
+        self._set_schedule(replace(schedule, next_run_time=record.next_run_time))
+
+    def _set_schedule(self, schedule: Schedule) -> None:
+        self.schedules[schedule.id] = schedule
+        if self.tracks_changes:
+            self.changes.schedules.add(schedule.id)
+        self.timers.append(((TimerKind.SCHEDULE, schedule.id), schedule.next_run_time))
+
+    def _create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
+        if self.find_promise(message.id) is not None:
+            return  # as on the reference server: the promise stays, the schedule goes on
+        promise = Promise(
+            message.id,
+            serial,
+            PENDING,
+            message.timeout,
+            at,
+            message.param,
+            message.tags,
+        )
+        self.add_promise(promise, message.task)
+
+    # Locks
+
+    def lock_acquired(self, record: r.LockAcquired) -> None:
+        lock = record.lock
+        self._drop_lock(lock.resource_id)
+        self.locks[lock.resource_id] = lock
+        self.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
+        self.timers.append(((LOCK_TIMER, lock.resource_id), lock.expires_at))
+
+    def lock_released(self, record: r.LockReleased) -> None:
+        self._drop_lock(record.resource_id)
+        self.timers.append(((LOCK_TIMER, record.resource_id), None))
+
+    def _drop_lock(self, resource_id: str) -> None:
+        if self.tracks_changes:
+            self.changes.locks.add(resource_id)
+        lock = self.locks.pop(resource_id, None)
+        if lock is None:
+            return
+        held = self.locks_of[lock.process_id]
+        del held[resource_id]
+        if not held:
+            del self.locks_of[lock.process_id]
+
+    def locks_renewed(self, record: r.LocksRenewed) -> None:
+        for resource_id in self.locks_of.get(record.process_id, {}):
+            lock = self.locks[resource_id]
+            if self.tracks_changes:
+                self.changes.locks.add(resource_id)
+            expires_at = saturating_add(record.at, lock.ttl)
+            self.locks[resource_id] = replace(lock, expires_at=expires_at)
+            self.timers.append(((LOCK_TIMER, resource_id), expires_at))
+
+    # Messages between shards
+
+    def _post(self, target: int, message: r.ShardMessage) -> None:
+        sequence = self.outbox_sequence.get(target, 0) + 1
+        self.outbox_sequence[target] = sequence
+        self.outbox.setdefault(target, {})[sequence] = message
+        if self.tracks_changes:
+            self.changes.outbox.add((target, sequence))
+        self.messages.append((target, sequence, message))
+
+    def message_received(self, record: r.MessageReceived) -> None:
+        assert record.sequence > self.inbox.get(record.source, 0), "a message is applied once"
+        self.inbox[record.source] = record.sequence
+        if isinstance(record.message, r.ResumeMessage):
+            self._add_callback_task(record.message.callback, record.message.created_on)
+        else:
+            self._create_from_message(record.message, record.serial, record.at)
+
+    def messages_acknowledged(self, record: r.MessagesAcknowledged) -> None:
+        waiting = self.outbox.get(record.target, {})
+        for sequence in [number for number in waiting if number <= record.sequence]:
+            del waiting[sequence]
+            if self.tracks_changes:
+                self.changes.outbox.add((record.target, sequence))
+        if not waiting:
+            self.outbox.pop(record.target, None)

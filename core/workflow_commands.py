@@ -1,0 +1,191 @@
+"""Commands of the envelope protocol, as plain values; see `commands.py`.
+
+Whoever makes one has checked its fields: ids are not empty, states are those a client may ask for,
+addresses and delays are well-formed, an awaiter is not what it awaits. `fence` is that of a request
+within `task.fence`; None otherwise.
+"""
+
+from .commands import Command
+from .model import EMPTY_VALUE, PromiseState, Trace, Value
+from .workflows import WorkflowFence, WorkflowState
+
+
+class EnsurePromise(Command, frozen=True):
+    """Create a promise unless its id exists; answer the stored one either way.
+
+    Past its timeout it is stored settled, as of its timeout.
+    """
+
+    id: str
+    timeout: int
+    param: Value = EMPTY_VALUE
+    tags: dict[str, str] | None = None
+    fence: WorkflowFence | None = None
+    trace: Trace | None = None
+
+
+class SettlePromise(Command, frozen=True):
+    """Settle a promise with one of `lifecycles.COMPLETION_STATES`, unless it is settled already.
+
+    The stored promise is answered either way.
+    """
+
+    id: str
+    state: PromiseState
+    value: Value = EMPTY_VALUE
+    fence: WorkflowFence | None = None
+
+
+class RegisterAwait(Command, frozen=True):
+    """Wake the task of `awaiter` when `awaited` settles (`promise.register_callback`)."""
+
+    awaited: str
+    awaiter: str
+
+
+class RegisterListener(Command, frozen=True):
+    """Send a message to `address` when `awaited` settles; once per address."""
+
+    awaited: str
+    address: str
+
+
+class ReadWorkflow(Command, frozen=True):
+    """Read a workflow task."""
+
+    id: str
+
+
+class CreateWorkflow(Command, frozen=True):
+    """Create a promise with its task and acquire that, or acquire the pending task there is.
+
+    `tags` name a target and no delay. `claim_id` is the request's `corrId`, if it had one.
+    """
+
+    id: str
+    timeout: int
+    pid: str
+    ttl: int
+    param: Value = EMPTY_VALUE
+    tags: dict[str, str] | None = None
+    claim_id: str | None = None
+    trace: Trace | None = None
+
+
+class AcquireWorkflow(Command, frozen=True):
+    """Take the lease of a pending task for `ttl` milliseconds. `claim_id`: see CreateWorkflow."""
+
+    id: str
+    version: int
+    pid: str
+    ttl: int
+    claim_id: str | None = None
+
+
+class SuspendWorkflow(Command, frozen=True):
+    """Give an acquired task up until one of the awaited promises settles; `id` is not among them.
+
+    If one is settled already, the task stays acquired and the reply says so.
+    """
+
+    id: str
+    version: int
+    awaited: tuple[str, ...]
+
+
+class FulfillWorkflow(Command, frozen=True):
+    """Settle the promise of an acquired task, with one of `lifecycles.COMPLETION_STATES`."""
+
+    id: str
+    version: int
+    state: PromiseState
+    value: Value = EMPTY_VALUE
+
+
+class ReleaseWorkflow(Command, frozen=True):
+    """Give an acquired task back; it goes out again at the same version."""
+
+    id: str
+    version: int
+
+
+class RenewWorkflows(Command, frozen=True):
+    """Renew the leases of tasks of this shard, given as (id, version).
+
+    Tasks that are not acquired at that version by this process are passed over.
+    """
+
+    pid: str
+    tasks: tuple[tuple[str, int], ...]
+
+
+class HaltWorkflow(Command, frozen=True):
+    """Stop a task until ContinueWorkflow; whoever holds it is fenced off."""
+
+    id: str
+
+
+class ContinueWorkflow(Command, frozen=True):
+    """Let a halted task go out again."""
+
+    id: str
+
+
+class SearchWorkflows(Command, frozen=True):
+    """One shard's part of a search for workflow tasks, newest first; see SearchPromises.
+
+    None as `state` finds all. Only ids that begin with `id_prefix` are found.
+    """
+
+    state: WorkflowState | None
+    limit_count: int
+    before_serial: int
+    scan_count: int
+    id_prefix: str = ""
+
+
+class EnsureSchedule(Command, frozen=True):
+    """Create a schedule unless its id exists; answer the stored one either way.
+
+    The caller has checked the cron expression and the template.
+    """
+
+    id: str
+    cron: str
+    promise_id: str
+    promise_timeout: int
+    promise_param: Value = EMPTY_VALUE
+    promise_tags: dict[str, str] | None = None
+
+
+# What follows comes from inside the server.
+
+
+class ExecuteSent(Command, frozen=True):
+    """Delivery reports that a task's message has reached a worker's connection."""
+
+    id: str
+    version: int
+
+
+class ExecuteNotSent(Command, frozen=True):
+    """Delivery reports that it could not send; it keeps the task and will ask with RetryExecute."""
+
+    id: str
+    version: int
+
+
+class RetryExecute(Command, frozen=True):
+    """Delivery's back-off is over, the receiver has connected, or the worker's connection ended
+    before it claimed the task."""
+
+    id: str
+    version: int
+
+
+class UnblockSent(Command, frozen=True):
+    """Delivery reports that a listener was told, or that it gave up on it."""
+
+    id: str
+    address: str
+    was_given_up: bool = False

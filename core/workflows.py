@@ -1,0 +1,141 @@
+"""Workflow tasks: the tasks of the envelope protocol, one for each promise that has a target.
+
+A promise with the tag `resonate:target` has a workflow task under its own id, whoever made it. It
+is no `Task` of the REST API and never becomes one: its version rises with each claim, and it can be
+suspended until other promises settle. What happens to it is the table WORKFLOW in `lifecycles.py`.
+
+Only tasks of pending promises are kept. What is left of a fulfilled one is its version, which its
+promise remembers (`Promise.task_version`).
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+
+class WorkflowState(StrEnum):
+    """The states of a workflow task, spelled as in the envelope protocol."""
+
+    PENDING = "pending"
+    ACQUIRED = "acquired"
+    SUSPENDED = "suspended"
+    HALTED = "halted"
+    FULFILLED = "fulfilled"
+
+
+WAITING: Final = WorkflowState.PENDING
+ACQUIRED: Final = WorkflowState.ACQUIRED
+SUSPENDED: Final = WorkflowState.SUSPENDED
+HALTED: Final = WorkflowState.HALTED
+FULFILLED: Final = WorkflowState.FULFILLED
+
+
+class WorkflowTask(Struct, array_like=True, gc=False):
+    """The task of a pending promise with a target; `id` is the promise's.
+
+    `resumes` counts the awaited promises that settled since the last claim. `pid`, `ttl`,
+    `expires_at` and `claim_id` say who holds it, how, until when, and by which request, while it is
+    acquired. Before `not_before` it is not sent. `awaited` are the promises that will wake it.
+
+    The last five fields are the dispatcher's notes and not part of the state: `sending` (given to
+    delivery), `stalled` (its last send failed; delivery will ask for it again), `unclaimed` (its
+    message has reached a worker), `is_fresh` (claimed since the server's start), `idle_count` (how
+    often in a row it was released without progress).
+    """
+
+    id: str
+    state: WorkflowState
+    version: int = 0
+    resumes: int = 0
+    pid: str | None = None
+    ttl: int = 0
+    expires_at: int = 0
+    claim_id: str | None = None
+    not_before: int | None = None
+    awaited: list[str] | None = None
+    sending: bool = False
+    stalled: bool = False
+    unclaimed: bool = False
+    is_fresh: bool = False
+    idle_count: int = 0
+
+    def row(self) -> "WorkflowTask":
+        """A copy for a checkpoint, without the notes, which later changes do not touch."""
+        return WorkflowTask(
+            self.id,
+            self.state,
+            self.version,
+            self.resumes,
+            self.pid,
+            self.ttl,
+            self.expires_at,
+            self.claim_id,
+            self.not_before,
+            list(self.awaited) if self.awaited else None,
+        )
+
+
+class WorkflowView(Struct, frozen=True, gc=False):
+    """A workflow task as clients see it. `pid` and `ttl` are None unless it is acquired.
+
+    `serial` is its promise's place in the order of creation.
+    """
+
+    id: str
+    state: WorkflowState
+    version: int
+    resumes: int = 0
+    ttl: int | None = None
+    pid: str | None = None
+    serial: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many characters it has, about, apart from what all have."""
+        return len(self.id) + len(self.pid or "")
+
+
+class WorkflowFence(Struct, frozen=True, gc=False):
+    """The task on whose behalf a request is made (`task.fence`), and the version it was claimed
+    at."""
+
+    id: str
+    version: int
+
+
+class WorkflowLease(Struct, frozen=True, array_like=True, gc=False):
+    """Who holds a task, and until when. `claim_id` recognizes the request if it comes again."""
+
+    pid: str
+    ttl: int
+    expires_at: int
+    claim_id: str | None = None
+
+
+class WorkflowSeed(Struct, frozen=True, array_like=True, gc=False):
+    """The workflow task that is created together with a promise: born acquired with a lease."""
+
+    not_before: int | None = None
+    lease: WorkflowLease | None = None
+
+
+class Await(Struct, frozen=True, array_like=True, gc=False):
+    """A row of a checkpoint: `awaiter` is woken when `awaited` settles. `place` is its place in
+    the order of registration."""
+
+    awaited: str
+    awaiter: str
+    place: int
+
+
+class Listener(Struct, frozen=True, array_like=True, gc=False):
+    """A row of a checkpoint: the promise's end is to be told to `address`.
+
+    `settled_at` is None while the promise is pending; afterwards the message waits to be delivered.
+    """
+
+    promise_id: str
+    address: str
+    place: int
+    settled_at: int | None = None

@@ -1,0 +1,344 @@
+"""Accounts and their tokens, and the audit log: for whoever runs the server.
+
+An account is somebody whose functions, tasks and nodes are kept apart from everybody else's; a
+token lets a program act for it. A token's text is told once, when it is made. An account is never
+deleted, since what it owns would be nobody's, and since a server that has had accounts must not
+become open again; it is disabled.
+
+Changes are made one at a time (`Directory.changing`): first in the shards, where they last, then in
+the directory, where they take effect, then they are noted in the audit log, then answered.
+"""
+
+# ruff: noqa: ARG001 — handlers share one signature.
+
+from typing import Final
+
+from troth.core import limits
+from troth.core.catalog import Account, Scope, Token, is_reserved
+from troth.core.codes import Code
+from troth.core.commands import CreateEntry, DeleteEntry, ReplaceEntry
+from troth.core.limits import INTEGER_MAX, saturating_add
+from troth.core.model import replace
+from troth.http.api.context import Api
+from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer, ask
+from troth.http.functions.values import is_id, new_id
+from troth.http.identity.credentials import TokenState, digest_of, new_secret
+from troth.http.wire.decoding import integer, query_parameters
+from troth.http.wire.errors import ApiError, FieldProblem, invalid
+from troth.http.wire.json_text import dump
+from troth.http.wire.requests import Response, json_response
+
+from .account_schemas import (
+    ChangeAccountBody,
+    CreateAccountBody,
+    CreateTokenBody,
+    account_object,
+    token_object,
+)
+
+_AUDIT_DEFAULT_COUNT: Final = 100
+_NO_STORE: Final = [(b"cache-control", b"no-store")]
+
+
+async def create_account(api: Api, call: Call) -> Response:
+    """POST /admin/accounts."""
+    body: CreateAccountBody = call.body
+    name = body.name or ""
+    directory = api.directory
+    async with directory.changing, api.audit.act(call.request, "account.add", name=name) as told:
+        _check_name(name)
+        if directory.account(name) is not None:
+            message = f"There is an account of the name {name!r}."
+            raise ApiError(Code.ENTRY_EXISTS, message=message)
+        if len(directory.accounts()) >= limits.ACCOUNTS_LIMIT_COUNT:
+            problem = f"would be one more than {limits.ACCOUNTS_LIMIT_COUNT}, the most there may be"
+            raise invalid("name", problem)
+        now_ms = api.now_ms()
+        account = Account(new_id(now_ms), 1, now_ms, name)
+        await ask(api, call, CreateEntry(account))
+        directory.put(account)
+        told["account"] = account.id
+    return answer(Code.CREATED, {"id": account.id})
+
+
+def _check_name(name: str) -> None:
+    """Raise ApiError (400) for a name that would be mistaken for something else."""
+    if not name.isprintable() or name != name.strip():
+        raise invalid("name", "must be printable, without spaces at its ends")
+    if is_id(name):
+        raise invalid("name", "must not look like an id")
+
+
+async def list_accounts(api: Api, call: Call) -> Response:
+    """GET /admin/accounts."""
+    made = [account_object(account) for account in api.directory.accounts()]
+    return json_response(200, dump(made))
+
+
+async def change_account(api: Api, call: Call) -> Response:
+    """PATCH /admin/accounts/{id}."""
+    body: ChangeAccountBody = call.body
+    disabled = bool(body.disabled)
+    directory = api.directory
+    act = "account.disable" if disabled else "account.enable"
+    async with (
+        directory.changing,
+        api.audit.act(call.request, act, account=call.path["id"]) as told,
+    ):
+        account = _account(api, call.path["id"])
+        told |= {"account": account.id, "name": account.name}
+        if account.disabled != disabled:
+            account = replace(account, revision=account.revision + 1, disabled=disabled)
+            await ask(api, call, ReplaceEntry(account))
+            directory.put(account)
+            if api.placement is not None:
+                api.placement.withhold(directory.disabled_accounts())
+    return answer(Code.OK, account_object(account))
+
+
+def _account(api: Api, given: str) -> Account:
+    account = api.directory.account(given)
+    if account is None:
+        raise ApiError(Code.ACCOUNT_NOT_FOUND)
+    return account
+
+
+async def create_token(api: Api, call: Call) -> Response:
+    """POST /admin/tokens."""
+    body: CreateTokenBody = call.body
+    directory = api.directory
+    secret = new_secret()
+    async with (
+        directory.changing,
+        api.audit.act(call.request, "token.create", account=body.account) as told,
+    ):
+        account = _account(api, body.account or "")
+        token = _new_token(api, body, account, digest_of(secret))
+        told |= {
+            "account": account.id,
+            "accountName": account.name,
+            "token": token.id,
+            "name": token.name,
+            "scopes": " ".join(token.scopes),
+            "idPrefix": token.id_prefix,
+            "expiresOn": token.expires_on,
+        }
+        await _make_room(api, call, account)
+        await ask(api, call, CreateEntry(token))
+        directory.put(token)
+    return json_response(201, dump({"id": token.id, "token": secret}), _NO_STORE)
+
+
+def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -> Token:
+    """The token that is asked for. Raises ApiError (400) with all that is wrong."""
+    found = []
+    now_ms = api.now_ms()
+    scopes = tuple(scope for scope in Scope if scope.value in (body.scopes or ()))
+    id_prefix = body.id_prefix or ""
+    expires_on = body.expires_at
+    if body.expires_in is not None:
+        if expires_on is not None:
+            found.append(FieldProblem("expiresIn", "must be absent if there is expiresAt"))
+        expires_on = saturating_add(now_ms, body.expires_in)
+    if expires_on is not None and not now_ms < expires_on <= INTEGER_MAX:
+        found.append(FieldProblem("expiresAt", "must be in the future"))
+    if id_prefix and Scope.ADMIN in scopes:
+        problem = "must be empty with the scope admin, which is about everything"
+        found.append(FieldProblem("idPrefix", problem))
+    if is_reserved(id_prefix):
+        found.append(FieldProblem("idPrefix", "must not begin as the server's own ids do"))
+    name = body.name or ""
+    if not name.isprintable():
+        found.append(FieldProblem("name", "must be printable"))
+    if found:
+        raise ApiError(Code.INVALID, found)
+    return Token(new_id(now_ms), 1, now_ms, account.id, digest, scopes, name, id_prefix, expires_on)
+
+
+async def _make_room(api: Api, call: Call, account: Account) -> None:
+    """Delete the oldest token that no longer works if there are too many. Raises ApiError (400)."""
+    tokens = api.directory.tokens_of(account)
+    if len(tokens) < limits.TOKENS_LIMIT_COUNT:
+        return
+    dead = {TokenState.REVOKED, TokenState.EXPIRED}
+    oldest = next((one for one in tokens if api.directory.state_of(one) in dead), None)
+    if oldest is None:
+        problem = f"has {len(tokens)} tokens that work, the most there may be; revoke some"
+        raise invalid("account", problem)
+    await ask(api, call, DeleteEntry(oldest.id, oldest.revision))
+    api.directory.drop(oldest)
+
+
+async def list_tokens(api: Api, call: Call) -> Response:
+    """GET /admin/tokens."""
+    given = query_parameters(call.request.query)
+    directory = api.directory
+    if given.get("account"):
+        tokens = directory.tokens_of(_account(api, given["account"]))
+    else:
+        tokens = directory.tokens()
+    made = [
+        token_object(token, directory.account(token.account_id), directory.state_of(token))
+        for token in tokens
+    ]
+    return json_response(200, dump(made))
+
+
+async def revoke_token(api: Api, call: Call) -> Response:
+    """DELETE /admin/tokens/{id}."""
+    directory = api.directory
+    token_id = call.path["id"]
+    async with (
+        directory.changing,
+        api.audit.act(call.request, "token.revoke", token=token_id) as told,
+    ):
+        token = directory.token(token_id)
+        if token is None:
+            raise ApiError(Code.TOKEN_NOT_FOUND)
+        told |= {"account": token.account_id, "name": token.name}
+        if token.revoked_on is None:
+            token = replace(token, revision=token.revision + 1, revoked_on=api.now_ms())
+            await ask(api, call, ReplaceEntry(token))
+            directory.put(token)
+    return Response(204)
+
+
+async def show_audit_log(api: Api, call: Call) -> Response:
+    """GET /admin/audit."""
+    text = query_parameters(call.request.query).get("limit", "")
+    limit_count = integer("query limit", text) if text else _AUDIT_DEFAULT_COUNT
+    if not 1 <= limit_count <= limits.AUDIT_PAGE_LIMIT_COUNT:
+        allowed = f"1 to {limits.AUDIT_PAGE_LIMIT_COUNT}"
+        raise invalid("query limit", f"given {limit_count}; allowed are {allowed}")
+    return json_response(200, dump(await api.audit.read(limit_count)), _NO_STORE)
+
+
+_ACCOUNT_PARAMETER = Parameter(
+    "id",
+    "The account's id, or its name, percent-encoded.",
+    {"type": "string", "minLength": 1},
+    required=True,
+    example="billing",
+)
+
+ENDPOINTS = (
+    Endpoint(
+        name="createAccount",
+        group="Accounts",
+        method="POST",
+        path="/admin/accounts",
+        summary="Make an account",
+        description=(
+            "With the first account the server stops being open: from then on every request needs "
+            "credentials."
+        ),
+        handler=create_account,
+        scope=Scope.ADMIN,
+        body=CreateAccountBody,
+        successes=(Success(201, "The account was made.", "Created"),),
+        refusals=(Code.ENTRY_EXISTS,),
+    ),
+    Endpoint(
+        name="listAccounts",
+        group="Accounts",
+        method="GET",
+        path="/admin/accounts",
+        summary="List the accounts",
+        handler=list_accounts,
+        scope=Scope.ADMIN,
+        successes=(Success(200, "All of them.", "Accounts"),),
+    ),
+    Endpoint(
+        name="changeAccount",
+        group="Accounts",
+        method="PATCH",
+        path="/admin/accounts/{id...}",
+        summary="Disable or enable an account",
+        description=(
+            "None of a disabled account's tokens works, from this moment on, and its streams end. "
+            "What it owns stays. Its function tasks that wait do not start until it is enabled "
+            "again, if their time is not over then; those that run go on."
+        ),
+        handler=change_account,
+        scope=Scope.ADMIN,
+        body=ChangeAccountBody,
+        path_parameters=(_ACCOUNT_PARAMETER,),
+        successes=(Success(200, "The account as it is now.", "Account"),),
+        refusals=(Code.ACCOUNT_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="createToken",
+        group="Accounts",
+        method="POST",
+        path="/admin/tokens",
+        summary="Make a token",
+        description=(
+            "The token's text is in this answer and never shown again; the server keeps only a "
+            "digest of it. A token with an `idPrefix` may name only ids of promises, schedules and "
+            "locks that begin so, and may listen only to groups that do."
+        ),
+        handler=create_token,
+        scope=Scope.ADMIN,
+        body=CreateTokenBody,
+        successes=(Success(201, "The token was made.", "CreatedToken"),),
+        refusals=(Code.ACCOUNT_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="listTokens",
+        group="Accounts",
+        method="GET",
+        path="/admin/tokens",
+        summary="List the tokens",
+        handler=list_tokens,
+        scope=Scope.ADMIN,
+        query=(
+            Parameter(
+                "account", "Only those of this account: its id or its name.", {"type": "string"}
+            ),
+        ),
+        successes=(Success(200, "All of them, without their texts.", "Tokens"),),
+        refusals=(Code.ACCOUNT_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="revokeToken",
+        group="Accounts",
+        method="DELETE",
+        path="/admin/tokens/{id}",
+        summary="Revoke a token",
+        description=(
+            "It does not work from this moment on, for ever, and its streams end. Safe to repeat."
+        ),
+        handler=revoke_token,
+        scope=Scope.ADMIN,
+        path_parameters=(
+            Parameter(
+                "id",
+                "The token's id, not its text.",
+                {"type": "string", "minLength": 1},
+                required=True,
+                example="65fb40f0a1b2c3d4e5f60718",
+            ),
+        ),
+        successes=(Success(204, "The token is revoked."),),
+        refusals=(Code.TOKEN_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="showAuditLog",
+        group="Accounts",
+        method="GET",
+        path="/admin/audit",
+        summary="Who changed what about the server",
+        description="Without secrets. The whole log is in files in the data directory.",
+        handler=show_audit_log,
+        scope=Scope.ADMIN,
+        query=(
+            Parameter(
+                "limit",
+                "How many entries at most, the last ones.",
+                {"type": "integer", "minimum": 1, "maximum": limits.AUDIT_PAGE_LIMIT_COUNT},
+                example=20,
+            ),
+        ),
+        successes=(Success(200, "The last entries.", "AuditEntries"),),
+    ),
+)

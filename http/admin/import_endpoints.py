@@ -1,0 +1,78 @@
+"""Taking in promises from another server, for whoever moves here: `troth import` uses it.
+
+The ordinary API cannot do this: it sets the times itself, and a promise that is created with a
+routing tag sends work out, also if it was completed long ago.
+"""
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.core.commands import ImportPromise
+from troth.core.model import EMPTY_VALUE, Promise, PromiseState
+from troth.http.api.context import Api, shards_error
+from troth.http.api.permissions import refuse_unless_permitted
+from troth.http.api.rows import Call, Endpoint, Success, answer
+from troth.http.promises.schemas import ImportBody, ImportedPromiseBody
+from troth.http.promises.values import string_map, value
+from troth.http.wire.requests import Response
+from troth.shards.errors import ShardsError
+
+_RESULTS = {Code.CREATED: "created", Code.OK: "present", Code.PROMISE_EXISTS: "conflict"}
+
+
+async def import_promises(api: Api, call: Call) -> Response:
+    """POST /admin/import."""
+    body: ImportBody = call.body
+    made = []
+    commands = [ImportPromise(_promise(entry)) for entry in body.promises or []]
+    async with api.audit.act(call.request, "promises.import", count=len(commands)):
+        for command in commands:
+            refuse_unless_permitted(call.request.principal, command)
+        # One after the other: the order of creation is part of what is taken in.
+        for command in commands:
+            try:
+                reply = await api.shards.ask(command, call.request.held)
+            except ShardsError as error:
+                raise shards_error(error) from error
+            made.append({"id": command.promise.id, "result": _RESULTS[reply.code]})
+    return answer(Code.OK, {"promises": made})
+
+
+def _promise(body: ImportedPromiseBody) -> Promise:
+    state = PromiseState((body.state or "").upper())
+    created_on = body.created_on or 0
+    is_pending = state is PromiseState.PENDING
+    completed_on = body.completed_on if body.completed_on is not None else created_on
+    return Promise(
+        body.id or "",
+        0,
+        state,
+        body.timeout or 0,
+        created_on,
+        value(body.param),
+        string_map(body.tags),
+        body.idempotency_key_for_create,
+        EMPTY_VALUE if is_pending else value(body.value),
+        None if is_pending else body.idempotency_key_for_complete,
+        None if is_pending else completed_on,
+    )
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="importPromises",
+        group="Server",
+        method="POST",
+        path="/admin/import",
+        summary="Take in promises from another server",
+        description=(
+            "Promises in any state, with their times and keys, as they are. Completed ones wake "
+            "nobody; pending ones that are routed to a worker are sent out as if they were new. "
+            "Safe to repeat. For users, if there are any, else for programs on the server's own "
+            "machine."
+        ),
+        handler=import_promises,
+        scope=Scope.ADMIN,
+        body=ImportBody,
+        successes=(Success(200, "What became of each.", "ImportOutcome"),),
+    ),
+)

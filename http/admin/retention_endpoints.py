@@ -1,0 +1,71 @@
+"""Retention on demand: delete now what the server's rules reach, or count what rules would reach.
+
+Whoever may run the server may do this.
+"""
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.http.api.context import Api, shards_error
+from troth.http.api.rows import Call, Endpoint, Success, answer
+from troth.http.promises.schemas import RetentionBody
+from troth.http.settings.kinds import NotAllowedError
+from troth.http.settings.retention import RetentionRules, rule_texts
+from troth.http.wire.errors import ApiError, invalid
+from troth.http.wire.requests import Response
+from troth.shards.errors import ShardsError
+
+
+async def sweep(api: Api, call: Call) -> Response:
+    """POST /admin/retention."""
+    body: RetentionBody = call.body
+    sweeper = api.sweeper
+    if sweeper is None:
+        raise ApiError(Code.STARTING)
+    rules, is_dry = sweeper.rules, bool(body.dry_run)
+    if body.retain is not None:
+        is_dry = True
+        try:
+            rules = RetentionRules().from_text(body.retain)
+        except NotAllowedError as refusal:
+            raise invalid("retain", f"allowed are {refusal}") from refusal
+    try:
+        if is_dry:
+            outcome = await sweeper.dry_run(rules)
+        else:
+            async with api.audit.act(call.request, "retention.sweep") as told:
+                outcome = await sweeper.sweep()
+                told["deleted"] = sum(outcome.counts)
+    except ShardsError as error:
+        raise shards_error(error) from error
+    counted = zip(rule_texts(rules), outcome.counts, strict=True)
+    return answer(
+        Code.OK,
+        {
+            "dryRun": is_dry,
+            "rules": [{"rule": text, "count": count} for text, count in counted],
+            "waiting": outcome.waiting_count,
+            "durationMs": outcome.duration_ms,
+        },
+    )
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="sweepRetention",
+        group="Server",
+        method="POST",
+        path="/admin/retention",
+        summary="Delete what retention rules reach",
+        description=(
+            "Carries out the server's retention rules now and says how many promises each has "
+            "deleted, or, in a dry run, would delete; a dry run may try other rules. A promise "
+            "counts for the first rule that reaches it. Promises that something unfinished is "
+            "still about wait, and are counted apart. For users, if there are any, else for "
+            "programs on the server's own machine."
+        ),
+        handler=sweep,
+        scope=Scope.ADMIN,
+        body=RetentionBody,
+        successes=(Success(200, "What was or would be deleted.", "RetentionOutcome"),),
+    ),
+)

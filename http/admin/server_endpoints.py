@@ -1,0 +1,158 @@
+"""What is not about promises: health, metrics and documentation."""
+
+# ruff: noqa: ARG001 — handlers share one signature.
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.http.api.context import Api, Readiness
+from troth.http.api.metrics import CONTENT_TYPE
+from troth.http.api.rows import Call, Endpoint, Success, answer
+from troth.http.wire.requests import Response, json_response
+
+_HTML = [
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
+]
+
+
+async def ping(api: Api, call: Call) -> Response:
+    """GET /ping."""
+    return answer(Code.OK, {"status": "ok"})
+
+
+async def health(api: Api, call: Call) -> Response:
+    """GET /health: that this line runs is the answer."""
+    return answer(Code.OK, {"status": "ok"})
+
+
+async def ready(api: Api, call: Call) -> Response:
+    """GET /ready."""
+    if api.readiness is Readiness.READY:
+        return answer(Code.OK, {"status": "ready"})
+    api.refuse_unless_ready()
+    raise AssertionError("not ready means refused")
+
+
+async def show_metrics(api: Api, call: Call) -> Response:
+    """GET /metrics."""
+    return Response(200, api.metrics.render(), [(b"content-type", CONTENT_TYPE)])
+
+
+async def show_openapi(api: Api, call: Call) -> Response:
+    """GET /openapi.json."""
+    return json_response(200, api.pages.openapi)
+
+
+async def show_start(api: Api, call: Call) -> Response:
+    """GET /."""
+    return Response(200, api.pages.start, _HTML)
+
+
+async def show_documentation(api: Api, call: Call) -> Response:
+    """GET /docs."""
+    return Response(200, api.pages.documentation, _HTML)
+
+
+async def show_errors(api: Api, call: Call) -> Response:
+    """GET /docs/errors."""
+    return Response(200, api.pages.errors, _HTML)
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="ping",
+        group="Server",
+        method="GET",
+        path="/ping",
+        summary="See whether the server answers",
+        handler=ping,
+        successes=(Success(200, "It does.", "Status"),),
+        any_host=True,
+        public=True,
+        sheltered=False,
+    ),
+    Endpoint(
+        name="health",
+        group="Server",
+        method="GET",
+        path="/health",
+        summary="See whether the server is alive",
+        description="For a supervisor that restarts dead servers.",
+        handler=health,
+        successes=(Success(200, "It is.", "Status"),),
+        any_host=True,
+        public=True,
+        sheltered=False,
+    ),
+    Endpoint(
+        name="ready",
+        group="Server",
+        method="GET",
+        path="/ready",
+        summary="See whether the server takes requests",
+        description="For a load balancer. 503 while the server starts or stops.",
+        handler=ready,
+        successes=(Success(200, "It does.", "Status"),),
+        any_host=True,
+        public=True,
+    ),
+    Endpoint(
+        name="metrics",
+        group="Server",
+        method="GET",
+        path="/metrics",
+        summary="Numbers for Prometheus",
+        description=(
+            "About the whole server: the ids of accounts that have most tasks are among them, so "
+            "the scope is not one to give to customers."
+        ),
+        handler=show_metrics,
+        scope=Scope.METRICS_READ,
+        successes=(Success(200, "All metrics.", "Text", "text/plain"),),
+        sheltered=False,
+    ),
+    Endpoint(
+        name="openapi",
+        group="Server",
+        method="GET",
+        path="/openapi.json",
+        summary="This API, as OpenAPI 3.1",
+        handler=show_openapi,
+        successes=(Success(200, "The description.", "AnyObject"),),
+        public=True,
+        sheltered=False,
+    ),
+    Endpoint(
+        name="start",
+        group="Server",
+        method="GET",
+        path="/",
+        summary="Where to go from here",
+        handler=show_start,
+        successes=(Success(200, "A page.", "Text", "text/html"),),
+        public=True,
+        sheltered=False,
+    ),
+    Endpoint(
+        name="documentation",
+        group="Server",
+        method="GET",
+        path="/docs",
+        summary="This API, for people",
+        handler=show_documentation,
+        successes=(Success(200, "A page.", "Text", "text/html"),),
+        public=True,
+        sheltered=False,
+    ),
+    Endpoint(
+        name="errorDocumentation",
+        group="Server",
+        method="GET",
+        path="/docs/errors",
+        summary="All error codes",
+        handler=show_errors,
+        successes=(Success(200, "A page.", "Text", "text/html"),),
+        public=True,
+        sheltered=False,
+    ),
+)

@@ -1,0 +1,153 @@
+"""Who is asking, and may they: the one function that every way in uses before anything else.
+
+While the server has neither users (setting `basic_auth`) nor accounts, the promise API needs no
+credentials; `/v1` always needs a token, and what is for administrators the operator's key. An
+address is no credential: behind a proxy everybody has that of this machine. Otherwise every
+endpoint that is not public needs one of these in the header `Authorization`:
+
+- `Bearer TOKEN`, or the token alone;
+- `Basic`, with a user's name and password, or with a token as the password (the user name is not
+  looked at) or as the user name of an empty password: for clients that can do nothing else;
+- the operator's key, in the place of a token.
+
+Whatever is wrong with credentials, the answer is the same, and takes as long. Too many failures
+from one address: see `attempts.py`.
+"""
+
+import base64
+import binascii
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.http.identity.credentials import Directory
+from troth.http.wire.errors import ApiError
+from troth.http.wire.principals import ACCOUNT_SCOPES, ANONYMOUS, Principal, PrincipalKind
+from troth.http.wire.requests import Request
+
+from .context import Api
+
+if TYPE_CHECKING:
+    from .rows import Endpoint
+
+_REALM: Final = b'realm="Authorization Required"'
+_CHALLENGE: Final = (
+    b"www-authenticate",
+    b"Basic " + _REALM + b', charset="UTF-8", Bearer ' + _REALM,
+)
+_ADMIN_HINT: Final = (
+    "This concerns the whole server, so it always needs credentials: `Authorization: Bearer` with "
+    "the operator's key, which is in the file `admin.key` of the server's data directory, or with "
+    "a token of the scope `admin`."
+)
+
+
+def authenticate(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
+    """Say who sent a request for an endpoint that is not public, if they may.
+
+    Raises ApiError: 401 for strangers, 403 if they may not, 429 after too many failures, 503 while
+    it is not known yet who has an account.
+    """
+    if endpoint.is_open and api.directory.is_open:
+        return ANONYMOUS
+    principal = _identified(api, request, endpoint)
+    _refuse_unless_allowed(principal, endpoint)
+    return principal
+
+
+def _identified(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
+    directory = api.directory
+    authorization = request.headers.get(b"authorization")
+    principal = None
+    if authorization:
+        principal = _bearer_of(directory, request.peer, authorization)
+        if principal is not None:
+            return principal
+    if not directory.is_loaded and (authorization or not directory.has_users):
+        raise ApiError(Code.STARTING)
+    if authorization:
+        directory.attempts.failed(request.peer)
+    raise _unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
+
+
+def _unauthorized(message: str | None = None) -> ApiError:
+    return ApiError(Code.UNAUTHORIZED, message=message, headers=[_CHALLENGE])
+
+
+@contextlib.contextmanager
+def while_let_in(directory: Directory, principal: Principal) -> Iterator[None]:
+    """Wait in the block, for as long as the token that a request came with works.
+
+    When it is revoked, disabled or has expired, the wait is cancelled. Raises ApiError (401) then.
+    """
+    if principal.kind is not PrincipalKind.TOKEN:
+        yield
+        return
+    remaining_ms = directory.remaining_ms(principal)
+    with trio.CancelScope() as scope:
+        if remaining_ms is not None:
+            scope.deadline = trio.current_time() + remaining_ms / 1000
+        forget = directory.watch(principal, scope.cancel)
+        try:
+            yield
+        finally:
+            forget()
+    # It may have stopped working in the very moment in which the wait was over.
+    if scope.cancel_called or directory.remaining_ms(principal) == 0:
+        raise _unauthorized()
+
+
+def _bearer_of(directory: Directory, peer: str | None, authorization: bytes) -> Principal | None:
+    """Whose credentials these are. Raises ApiError (429)."""
+    scheme, separator, rest = authorization.partition(b" ")
+    name = scheme.lower()
+    if name == b"basic" and separator:
+        user, password = _decoded(rest)
+        secret = password or user
+    else:
+        user = password = ""
+        secret = _text(rest.strip(b" ") if name == b"bearer" and separator else authorization)
+    # Before the wait: nobody guesses these, and functions that guess share their node's address.
+    principal = directory.operator(secret) or directory.bearer(secret)
+    if principal is not None:
+        return principal
+    wait_ms = directory.attempts.wait_ms(peer)
+    if wait_ms:
+        directory.attempts.refused()
+        seconds = str(-(-wait_ms // 1000)).encode()
+        raise ApiError(Code.TOO_MANY_ATTEMPTS, headers=[(b"retry-after", seconds)])
+    return directory.user(user, password) if user else None
+
+
+def _decoded(encoded: bytes) -> tuple[str, str]:
+    """User and password; both empty, which match nobody, if they cannot be read."""
+    try:
+        decoded = base64.b64decode(encoded.strip(b" "), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    user, _, password = decoded.partition(":")
+    return user, password
+
+
+def _text(secret: bytes) -> str:
+    """What was shown, as text; empty, which matches nobody, if it is none."""
+    return secret.decode() if secret.isascii() else ""
+
+
+def _refuse_unless_allowed(principal: Principal, endpoint: "Endpoint") -> None:
+    scope = endpoint.scope
+    if endpoint.or_scope is not None and endpoint.or_scope in principal.scopes:
+        scope = endpoint.or_scope
+    if scope is None or scope not in principal.scopes:
+        missing = "" if scope is None else f" the scope `{scope.value}`"
+        message = f"What the request came with lacks{missing}, which this needs."
+        raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
+    if scope in ACCOUNT_SCOPES and not principal.account_id:
+        message = (
+            "Users of the setting `basic_auth` have no account. This needs a token, which has."
+        )
+        raise ApiError(Code.FORBIDDEN_SCOPE, message=message)

@@ -1,0 +1,159 @@
+"""From a request to its answer: the one path that every way in shares, free of any framework.
+
+Order of checks: path and method, host, origin, credentials, readiness, headers, body; then the
+handler.
+Every refusal becomes an answer here; every other exception becomes a 500 and a line in the log.
+"""
+
+import contextlib
+import uuid
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from troth.core import limits as core_limits
+from troth.core.codes import Code
+from troth.http.wire import decoding
+from troth.http.wire.bodies import BodyDecoder
+from troth.http.wire.decoding import NO_HEADERS, CallHeaders
+from troth.http.wire.errors import ApiError, error_response
+from troth.http.wire.requests import Request, Response
+
+from .authentication import authenticate
+from .context import VERSION_HEADER_VALUE, Api, Readiness
+from .cors import Cors
+from .hosts import Hosts
+from .router import Match, Router
+from .rows import Call, Endpoint, Header
+from .streams import limited
+
+_REQUEST_ID_LIMIT_BYTES = 256
+_log = structlog.get_logger("troth.http.dispatch")
+
+
+class Dispatcher:
+    """Answers requests of one port with the endpoints of its table.
+
+    `is_plain` says that `finish` adds nothing but the headers that every answer has.
+    """
+
+    def __init__(self, api: Api, endpoints: tuple[Endpoint, ...]) -> None:
+        """Compile the table."""
+        self.api = api
+        self.router = Router(endpoints)
+        self._bodies = {
+            row.name: BodyDecoder(row.body, api.limits) for row in endpoints if row.body
+        }
+        self._hosts = Hosts(api.settings)
+        self._familiar_hosts = self._hosts.familiar
+        self._cors = Cors(api.settings.cors_allow_origin, self._hosts)
+        self.is_plain = self._cors.is_off
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request. Raises nothing but cancellation."""
+        with bound_contextvars(request_id=request.id, peer=request.peer):
+            try:
+                return await self._answer(request)
+            except ApiError as error:
+                return self.refuse(request, error)
+            except Exception:
+                _log.exception("a request failed", endpoint=request.endpoint)
+                return self.refuse(request, ApiError(Code.INTERNAL))
+
+    def refuse(self, request: Request, error: ApiError) -> Response:
+        """Make the answer to a refused request; a browser may read it if its origin is allowed."""
+        response = error_response(error, self.api.url, request.id)
+        if error.code is not Code.ORIGIN_FORBIDDEN:
+            # To an origin that may not read the answer, no header says that it may.
+            with contextlib.suppress(ApiError):
+                response.headers += self._cors.headers(request.headers)
+        return _marked(request, response)
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            match = self.router.match(request.method, request.raw_path)
+        except ApiError as error:
+            self._refuse_stranger(request, None)
+            preflight = self._cors.preflight(request.method, request.headers)
+            if preflight is not None:
+                return _marked(request, preflight)
+            if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
+                return _marked(request, Response(204, headers=list(error.headers)))
+            raise
+        if not request.raw_path.startswith(b"/"):
+            self._refuse_stranger(request, match.endpoint)
+        return await self.carry_out(request, match)
+
+    def _refuse_stranger(self, request: Request, endpoint: Endpoint | None) -> None:
+        """Raise ApiError (421) if that is for what could be a stranger's name for this machine."""
+        if self.api.directory.is_open and not (endpoint is not None and endpoint.any_host):
+            self._hosts.refuse_stranger(request)
+
+    async def carry_out(self, request: Request, match: Match) -> Response:
+        """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
+        call = self.admit(request, match)
+        return self.finish(request, await match.endpoint.handler(self.api, call))
+
+    def admit(self, request: Request, match: Match) -> Call:
+        """Check and decode a request: what comes before its handler. Raises ApiError."""
+        endpoint = match.endpoint
+        request.endpoint = endpoint.name
+        if request.headers.get(b"host") not in self._familiar_hosts:
+            self._refuse_stranger(request, endpoint)
+        if b"origin" in request.headers:
+            self._cors.refuse_foreign(request.method, request.headers)
+        if not endpoint.public:
+            request.principal = authenticate(self.api, request, endpoint)
+        if endpoint.sheltered and self.api.readiness is not Readiness.READY:
+            self.api.refuse_unless_ready()
+        headers = NO_HEADERS
+        if not endpoint.reads_raw.isdisjoint(request.headers):
+            headers = _call_headers(endpoint, request)
+        body = None
+        if endpoint.body is not None:
+            body = self._bodies[endpoint.name].decode(request.body)
+        return Call(request, match.values, headers, body)
+
+    def finish(self, request: Request, response: Response) -> Response:
+        """Add to a handler's answer what comes after it: headers, and an end to its stream."""
+        if response.stream is not None:
+            response.stream = limited(response.stream, self.api.directory, request.principal)
+        if not self.is_plain:
+            response.headers += self._cors.headers(request.headers)
+        return _marked(request, response)
+
+
+def _marked(request: Request, response: Response) -> Response:
+    """Add the headers that every answer has."""
+    response.headers.append((b"request-id", request.id.encode()))
+    response.headers.append((b"resonate-version", VERSION_HEADER_VALUE))
+    return response
+
+
+def request_id(given: bytes | None) -> str:
+    """The id that a request came with, else a new one.
+
+    One that is too long or cannot be shown is replaced: nothing hangs on it but the log.
+    """
+    if given and len(given) <= _REQUEST_ID_LIMIT_BYTES:
+        try:
+            text = given.decode()
+        except UnicodeDecodeError:
+            return str(uuid.uuid4())
+        if text.isprintable():
+            return text
+    return str(uuid.uuid4())
+
+
+def _call_headers(endpoint: Endpoint, request: Request) -> CallHeaders:
+    reads, headers = endpoint.reads, request.headers
+    return CallHeaders(
+        idempotency_key=decoding.text_header(
+            headers, "Idempotency-Key", core_limits.IDEMPOTENCY_KEY_LIMIT_BYTES
+        )
+        if Header.IDEMPOTENCY_KEY in reads
+        else None,
+        strict=Header.STRICT in reads and decoding.strict_header(headers),
+        fence=decoding.fence_headers(headers) if Header.TASK_ID in reads else None,
+        trace=decoding.trace_headers(headers) if Header.TRACEPARENT in reads else None,
+    )

@@ -1,0 +1,117 @@
+"""Which ids a command names, and whether its sender may name them.
+
+Two rules, the same for every way in, since all handlers ask through `endpoints.ask`:
+
+- Ids that begin with `troth:` are the server's own; nobody may name one (403).
+- A token with an id prefix may name no id that begins otherwise (403), whether it exists or not.
+
+`NAMED` says for each command of the promise API what it names. A command that is in neither table
+is refused as a defect, so that no new one passes unjudged.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from troth.core import commands as c
+from troth.core.catalog import RESERVED_PREFIX
+from troth.core.codes import Code
+from troth.core.grammar import task_ids, templates
+from troth.core.model import Fence
+from troth.http.wire.errors import ApiError
+from troth.http.wire.principals import Principal
+
+Named = tuple[str, ...]
+
+
+def _root(task_id: str) -> str:
+    """The promise whose work a task is; an id that names no task is looked at as it is."""
+    name = task_ids.parse(task_id)
+    return task_id if name is None else name.root
+
+
+def _fenced(ids: Named, fence: Fence | None) -> Named:
+    return ids if fence is None else (*ids, _root(fence.task_id))
+
+
+def _of_schedule(command: c.CreateSchedule) -> Named:
+    return command.id, templates.beginning(command.promise_id, command.id)
+
+
+def _by_id(command: Any) -> Named:
+    return (command.id,)
+
+
+def _by_task(command: Any) -> Named:
+    return (_root(command.id),)
+
+
+def _by_resource(command: Any) -> Named:
+    return (command.resource_id,)
+
+
+NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
+    c.CreatePromise: lambda command: _fenced((command.id,), command.fence),
+    c.ReadPromise: _by_id,
+    c.CompletePromise: lambda command: _fenced((command.id,), command.fence),
+    c.ImportPromise: lambda command: (command.promise.id,),
+    c.CreateCallback: lambda command: _fenced((command.promise_id, command.root_id), command.fence),
+    c.CreateSubscription: lambda command: (command.promise_id,),
+    c.ClaimTask: _by_task,
+    c.CompleteTask: _by_task,
+    c.DropTask: _by_task,
+    c.CreateSchedule: _of_schedule,
+    c.ReadSchedule: _by_id,
+    c.DeleteSchedule: _by_id,
+}
+"""Commands of the promise API and the ids that they name, of promises and of schedules."""
+
+LOCKS: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
+    c.AcquireLock: _by_resource,
+    c.ReleaseLock: _by_resource,
+}
+"""Commands that name locks: none of these is the server's own."""
+
+OWN: Final[frozenset[type[c.Command]]] = frozenset(
+    {
+        c.CreateEntry,
+        c.ReadEntry,
+        c.ReplaceEntry,
+        c.DeleteEntry,
+        c.StoreArchive,
+        c.DeletePromises,
+        c.CreateExecution,
+        c.ReadExecution,
+        c.AssignExecution,
+        c.ReportExecution,
+        c.ReturnExecution,
+        c.FinishExecution,
+        c.CancelExecution,
+    }
+)
+"""Commands for what belongs to accounts. Their ids are made here; handlers judge whose they are."""
+
+
+def refuse_unless_permitted(principal: Principal, command: c.Command) -> None:
+    """Raise ApiError (403) if a command names an id that its sender may not name."""
+    kind = type(command)
+    names = NAMED.get(kind)
+    if names is not None:
+        named = names(command)
+        for one in named:
+            if one.startswith(RESERVED_PREFIX):
+                raise ApiError(Code.RESERVED_ID)
+    elif kind in LOCKS:
+        named = LOCKS[kind](command)
+    else:
+        assert kind in OWN, f"{kind.__name__} is not a command of clients"
+        return
+    if principal.id_prefix:
+        refuse_unless_within(principal, named)
+
+
+def refuse_unless_within(principal: Principal, named: Iterable[str]) -> None:
+    """Raise ApiError (403) unless all ids begin as the sender's token demands."""
+    prefix = principal.id_prefix
+    if not all(one.startswith(prefix) for one in named):
+        message = f"The token is only for ids that begin with `{prefix}`."
+        raise ApiError(Code.FORBIDDEN_PREFIX, message=message)

@@ -1,0 +1,147 @@
+"""Which row of the endpoint table a request means. Works on the raw path, decoded exactly once.
+
+A path template has literal segments, `{name}` for one segment and `{name...}` for any number of
+characters, slashes included, none at all included. A template may end in `{name...}/{last}`: then
+the last slash separates the two. More literal characters win over fewer, so POST /promises/task
+is not the promise `task`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from troth.core.codes import Code
+from troth.http.wire.decoding import percent_decode
+from troth.http.wire.errors import ApiError
+
+if TYPE_CHECKING:
+    from .rows import Endpoint
+
+_PARAMETER = re.compile(r"\{(\w+)(\.\.\.)?\}")
+_LAST = re.compile(r"([^{}]*)\{(\w+)\.\.\.\}")
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+
+
+class Match(Struct, frozen=True):
+    """An endpoint and the decoded values of its path parameters."""
+
+    endpoint: "Endpoint"
+    values: Mapping[str, str]
+
+
+_NO_VALUES: Mapping[str, str] = {}
+
+
+class _Template:
+    """A path template with parameters, and its endpoints by method."""
+
+    def __init__(self, template: str, methods: "dict[str, Endpoint]") -> None:
+        self.methods = methods
+        self._first = _first_segment(template)
+        self._pattern = _compile(template)
+        # Most templates are something fixed and then an id: those need no regular expression.
+        last = _LAST.fullmatch(template)
+        self._fixed: str | None = None if last is None else last[1]
+        self._name: str = "" if last is None else last[2]
+
+    def may_begin(self, first: str | None) -> bool:
+        """Whether a path may have this first segment (None: one that no template names)."""
+        return self._first == first or "{" in self._first
+
+    def match(self, path: str) -> Mapping[str, str] | None:
+        """The values of the parameters; None if the path is another."""
+        fixed = self._fixed
+        if fixed is not None:
+            return {self._name: path[len(fixed) :]} if path.startswith(fixed) else None
+        found = self._pattern.fullmatch(path)
+        return None if found is None else found.groupdict()
+
+
+class Router:
+    """All endpoints of one port."""
+
+    def __init__(self, endpoints: "Sequence[Endpoint]") -> None:
+        """Compile the templates. Two rows for one method and template are a mistake."""
+        self._exact: dict[str, dict[str, Endpoint]] = {}
+        # What is asked for most, found without decoding; a path may be spelled otherwise, though.
+        self._as_written: dict[tuple[str, bytes], Match] = {}
+        self._templates: list[_Template] = []
+        # The templates that paths with a certain first segment may match, in the same order; and of
+        # these, those that have a certain method.
+        self._templates_of: dict[str, list[_Template]] = {}
+        self._templates_with: dict[tuple[str, str], list[_Template]] = {}
+        by_template: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in endpoints:
+            methods = by_template.setdefault(endpoint.path, {})
+            assert endpoint.method not in methods, f"{endpoint.method} {endpoint.path} twice"
+            methods[endpoint.method] = endpoint
+        for template in sorted(by_template, key=_literal_count, reverse=True):
+            if "{" not in template:
+                self._exact[template] = by_template[template]
+                for method, endpoint in by_template[template].items():
+                    self._as_written[method, template.encode()] = Match(endpoint, _NO_VALUES)
+                continue
+            self._templates.append(_Template(template, by_template[template]))
+        for first in {_first_segment(template) for template in by_template}:
+            possible = [template for template in self._templates if template.may_begin(first)]
+            self._templates_of[first] = possible
+            for method in {method for template in possible for method in template.methods}:
+                self._templates_with[first, method] = [
+                    template for template in possible if method in template.methods
+                ]
+        self._templates_of_others = [
+            template for template in self._templates if template.may_begin(None)
+        ]
+
+    def match(self, method: str, raw_path: bytes) -> Match:
+        """Find the endpoint. Raises ApiError: 400 bad escape, 404, or 405 with `Allow`."""
+        found = self._as_written.get((method, raw_path))
+        if found is not None:
+            return found
+        path = decode_path(raw_path)
+        methods = self._exact.get(path)
+        if methods is not None and method in methods:
+            return Match(methods[method], _NO_VALUES)
+        first = path.split("/", 2)[1] if path.startswith("/") else ""
+        templates = self._templates_of.get(first, self._templates_of_others)
+        for template in self._templates_with.get((first, method), templates):
+            values = template.match(path)
+            if values is not None and method in template.methods:
+                return Match(template.methods[method], values)
+        allowed = set(methods or ())
+        for template in templates:
+            if template.match(path) is not None:
+                allowed.update(template.methods)
+        if allowed:
+            allow = ", ".join(sorted({*allowed, "OPTIONS"})).encode()
+            raise ApiError(Code.METHOD_NOT_ALLOWED, headers=[(b"allow", allow)])
+        raise ApiError(Code.PATH_NOT_FOUND)
+
+
+def decode_path(raw_path: bytes) -> str:
+    """The path of a request target, decoded once. Raises ApiError (400)."""
+    if not raw_path.startswith(b"/"):
+        # `GET http://host/path`, as proxies ask.
+        raw_path = _ABSOLUTE.sub(b"", raw_path, count=1) or b"/"
+    return percent_decode(raw_path, "path")
+
+
+def _first_segment(template: str) -> str:
+    return template.split("/")[1]
+
+
+def _literal_count(template: str) -> int:
+    return len(_PARAMETER.sub("", template))
+
+
+def _compile(template: str) -> re.Pattern[str]:
+    parts = []
+    end = 0
+    for parameter in _PARAMETER.finditer(template):
+        parts.append(re.escape(template[end : parameter.start()]))
+        parts.append(f"(?P<{parameter[1]}>{'.*' if parameter[2] else '[^/]*'})")
+        end = parameter.end()
+    parts.append(re.escape(template[end:]))
+    return re.compile("".join(parts), re.DOTALL)

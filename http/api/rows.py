@@ -1,0 +1,229 @@
+"""What a row of the endpoint table is, and what all handlers share.
+
+A row says everything about an endpoint: where it is, what it takes, what it answers, who handles
+it. Routing, decoding, validation, OpenAPI, the documentation page and metrics read the rows;
+nothing about an endpoint is written anywhere else. The rows themselves are in `*_endpoints.py`,
+together in `table.py`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from msgspec import Struct
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.core.commands import Command
+from troth.core.replies import Reply
+from troth.http.wire.decoding import NO_HEADERS, CallHeaders
+from troth.http.wire.errors import ApiError
+from troth.http.wire.fields import Schema
+from troth.http.wire.json_text import JsonObject, dump
+from troth.http.wire.principals import ACCOUNT_SCOPES, OPEN_SCOPES
+from troth.http.wire.requests import Request, Response, json_response
+from troth.shards.errors import ShardsError
+
+from .context import Api, shards_error
+from .permissions import refuse_unless_permitted
+
+REFUSALS_FROM: Final = 40000
+"""Codes from here on have a status of 400 or more."""
+
+
+class Header(StrEnum):
+    """Request headers that endpoints may read."""
+
+    IDEMPOTENCY_KEY = "Idempotency-Key"
+    STRICT = "Strict"
+    TASK_ID = "Task-Id"
+    TASK_COUNTER = "Task-Counter"
+    TRACEPARENT = "traceparent"
+    TRACESTATE = "tracestate"
+
+
+FENCE = (Header.TASK_ID, Header.TASK_COUNTER)
+TRACE = (Header.TRACEPARENT, Header.TRACESTATE)
+
+
+class Call(Struct, eq=False):
+    """A request that has passed all general checks, with everything decoded."""
+
+    request: Request
+    path: Mapping[str, str]
+    headers: CallHeaders = NO_HEADERS
+    body: Any = None
+
+
+Handler = Callable[[Api, Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A handler that asks one shard one thing, in two halves that wait for nothing.
+
+    `command` makes the command (raises ApiError), `shown` the JSON text for a good reply, or `b""`
+    for an answer without a body. It is a handler like all others; but whoever can be called back
+    by the shards, as the hot lane can, uses the halves and needs neither coroutine nor task.
+    """
+
+    command: Callable[[Api, Call], Command]
+    shown: Callable[[Api, Reply], bytes]
+
+    def question(self, api: Api, call: Call) -> Command:
+        """The command that the request asks for, if its sender may. Raises ApiError."""
+        command = self.command(api, call)
+        refuse_unless_permitted(call.request.principal, command)
+        return command
+
+    async def __call__(self, api: Api, call: Call) -> Response:
+        """Ask and wait. Raises ApiError for every refusal."""
+        reply = await _asked(api, call, self.question(api, call))
+        body = self.shown(api, reply)
+        return json_response(reply.code.status, body) if body else Response(reply.code.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter in path, query or header, for documentation; `schema` says what is accepted."""
+
+    name: str
+    description: str
+    schema: Schema
+    required: bool = False
+    deep: bool = False
+    example: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """A possible good answer. `schema` names one of `response_schemas`; None means no body."""
+
+    status: int
+    description: str
+    schema: str | None = None
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class RawBody:
+    """A request body that the handler reads itself, and which types of content it takes.
+
+    `body` says what JSON may be in it, if only that.
+    """
+
+    description: str
+    media_types: tuple[str, ...]
+    required: bool = True
+    body: type[Struct] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A row of the table.
+
+    `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
+    those that every endpoint has are added from its other properties. `scope` is what a token must
+    allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
+    credentials, have none.
+    `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
+    says (see `hosts.py`). What is sent is either JSON, decoded into
+    `body`, or a `raw_body`, or nothing. `raw_headers` too the handler reads itself.
+
+    Derived: `is_open` endpoints need no credentials while the server has neither users nor
+    accounts; `needs_account` ones are about what belongs to an account, so they need a token.
+    """
+
+    name: str
+    group: str
+    method: str
+    path: str
+    summary: str
+    handler: Handler
+    description: str = ""
+    body: type[Struct] | None = None
+    raw_body: RawBody | None = None
+    headers: tuple[Header, ...] = ()
+    raw_headers: tuple[Parameter, ...] = ()
+    path_parameters: tuple[Parameter, ...] = ()
+    query: tuple[Parameter, ...] = ()
+    successes: tuple[Success, ...] = ()
+    refusals: tuple[Code, ...] = ()
+    scope: Scope | None = None
+    or_scope: Scope | None = None
+    public: bool = False
+    sheltered: bool = True
+    any_host: bool = False
+    deprecated: bool = False
+    is_open: bool = field(init=False)
+    needs_account: bool = field(init=False)
+    reads: frozenset[Header] = field(init=False)
+    reads_raw: frozenset[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive what is looked at for each request; headers as they are and as requests have them.
+
+        A row without a scope that is not public would be open to everybody, so there is none.
+        """
+        assert self.public == (self.scope is None), f"{self.name}: either public or with a scope"
+        object.__setattr__(self, "is_open", self.scope in OPEN_SCOPES)
+        object.__setattr__(self, "needs_account", self.scope in ACCOUNT_SCOPES)
+        object.__setattr__(self, "reads", frozenset(self.headers))
+        raw = frozenset(header.value.lower().encode() for header in self.headers)
+        object.__setattr__(self, "reads_raw", raw)
+
+
+ID_PARAMETER = Parameter(
+    "id",
+    "The id, percent-encoded; it may contain slashes.",
+    {"type": "string", "minLength": 1},
+    required=True,
+    example="order/42",
+)
+
+
+def require_account(call: Call) -> str:
+    """The id of the account that a request is for.
+
+    Only for endpoints whose scope is one of `ACCOUNT_SCOPES`: nobody without an account gets there.
+    """
+    account_id = call.request.principal.account_id
+    assert account_id, "authenticate lets nobody without an account pass"
+    return account_id
+
+
+def require_scope(call: Call, scope: Scope) -> None:
+    """Raise ApiError (403) unless the sender may do this too, beside what the row asks for."""
+    if scope not in call.request.principal.scopes:
+        message = f"What the request came with lacks the scope `{scope.value}`, which this needs."
+        raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
+
+
+async def ask(api: Api, call: Call, command: Command) -> Reply:
+    """Have the shards carry out a command, if its sender may name the ids in it.
+
+    Raises ApiError for every refusal.
+    """
+    refuse_unless_permitted(call.request.principal, command)
+    return await _asked(api, call, command)
+
+
+async def _asked(api: Api, call: Call, command: Command) -> Reply:
+    try:
+        reply = await api.shards.ask(command, call.request.held)
+    except ShardsError as error:
+        raise shards_error(error) from error
+    if reply.code >= REFUSALS_FROM:
+        raise ApiError(reply.code)
+    return reply
+
+
+def answer(code: Code, made: JsonObject) -> Response:
+    """A JSON answer with the code's status."""
+    return json_response(code.status, dump(made))
+
+
+def nothing(_api: Api, _reply: Reply) -> bytes:
+    """The answer to what has been done and leaves nothing to show."""
+    return b""

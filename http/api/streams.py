@@ -1,0 +1,212 @@
+"""The stream of messages to a polling worker, as server-sent events (rest.md 7.3).
+
+A message is `data: <json>` and an empty line. A comment is sent at once, so that the worker knows
+that it is connected, and whenever nothing was sent for the keep-alive time, so that either side
+notices when the other is gone. A message counts as delivered when the socket has taken it: that
+is when the next chunk is asked for.
+
+The hot lane takes chunks when there are any (`requests.ReadyStream`); elsewhere a task waits for
+them.
+
+Whatever a stream is of, it ends with the token that it was opened with (`limited`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import trio
+
+from troth.http.identity.credentials import Directory
+from troth.http.wire.principals import Principal, PrincipalKind
+from troth.http.wire.requests import ChunkStream, ReadyStream
+from troth.shards.delivery.polls import ConnectionClosed, PollConnection
+
+CONNECTED = b": connected\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # tells nginx to pass on every event at once
+]
+
+
+class EventStream(ABC):
+    """Server-sent events for a task that waits for them. A `requests.ChunkStream`."""
+
+    def __init__(self, keep_alive_ms: int) -> None:
+        """Begin; a comment is sent whenever nothing was for so long."""
+        self._keep_alive_s = keep_alive_ms / 1000
+        self._greeted = False
+        self._unconfirmed = False
+        self._stopped = False
+        self._wait: trio.CancelScope | None = None
+
+    @abstractmethod
+    async def _receive(self) -> list[bytes] | None:
+        """Wait for messages; None when the connection has ended."""
+
+    @abstractmethod
+    def _confirm(self) -> None:
+        """Take note that all messages received so far have been written."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave; what was not confirmed goes elsewhere."""
+
+    async def next_chunk(self) -> bytes | None:
+        """Wait for messages or for the keep-alive time; None when the server ends the stream."""
+        self._confirm_written()
+        if not self._greeted:
+            self._greeted = True
+            await trio.lowlevel.checkpoint()
+            return CONNECTED
+        if self._stopped:
+            await trio.lowlevel.checkpoint()
+            return None
+        messages: list[bytes] | None = []
+        try:
+            with trio.move_on_after(self._keep_alive_s) as self._wait:
+                messages = await self._receive()
+        finally:
+            self._wait = None
+        if messages is None:
+            return None
+        if messages:
+            return self._events(messages)
+        return None if self._stopped else KEEP_ALIVE
+
+    def stop(self) -> None:
+        """End the stream at the next chunk."""
+        self._stopped = True
+        if self._wait is not None:
+            self._wait.cancel()
+
+    def _confirm_written(self) -> None:
+        """The next chunk is asked for: the socket has taken the last one."""
+        if self._unconfirmed:
+            self._unconfirmed = False
+            self._confirm()
+
+    def _events(self, messages: list[bytes]) -> bytes:
+        self._unconfirmed = True
+        return b"".join([b"data: %b\n\n" % message for message in messages])
+
+
+class PollStream(EventStream):
+    """One worker's stream. Also a `requests.ReadyStream`, for those who must not wait."""
+
+    def __init__(self, connection: PollConnection, keep_alive_ms: int) -> None:
+        """Take over the connection; `close` ends it."""
+        super().__init__(keep_alive_ms)
+        self._connection = connection
+        self._ready: Callable[[], None] | None = None
+        self._silent_until = 0.0
+
+    async def _receive(self) -> list[bytes] | None:
+        try:
+            return await self._connection.receive()
+        except ConnectionClosed:
+            return None
+
+    def _confirm(self) -> None:
+        self._connection.confirm()
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """See `ReadyStream`."""
+        self._ready = action
+        self._connection.when_ready(action)
+
+    def next_now(self) -> bytes | None:
+        """The messages that wait, or a comment if it is time; None when the stream ends."""
+        self._confirm_written()
+        now = trio.current_time()
+        if not self._greeted:
+            self._greeted = True
+            self._silent_until = now + self._keep_alive_s
+            return CONNECTED
+        if self._stopped:
+            return None
+        try:
+            messages = self._connection.receive_now()
+        except ConnectionClosed:
+            return None
+        if not messages and now < self._silent_until:
+            return b""
+        self._silent_until = now + self._keep_alive_s
+        return self._events(messages) if messages else KEEP_ALIVE
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for a comment."""
+        return now >= self._silent_until
+
+    def stop(self) -> None:
+        """End the stream at the next chunk."""
+        super().stop()
+        if self._ready is not None:
+            self._ready()
+
+    def close(self) -> None:
+        """Leave the poll group; what was not confirmed goes elsewhere."""
+        self._connection.__exit__(None, None, None)
+
+
+def limited(stream: ChunkStream, directory: Directory, principal: Principal) -> ChunkStream:
+    """A stream that ends when its principal's token is revoked, disabled or has expired."""
+    if principal.kind is not PrincipalKind.TOKEN:
+        return stream
+    if isinstance(stream, ReadyStream):
+        return _LimitedReadyStream(stream, directory, principal)
+    return _LimitedStream(stream, directory, principal)
+
+
+Stream = TypeVar("Stream", bound=ChunkStream)
+
+
+class _LimitedStream(Generic[Stream]):
+    """Another stream, for as long as a token works. A `requests.ChunkStream`."""
+
+    def __init__(self, stream: Stream, directory: Directory, principal: Principal) -> None:
+        self._stream = stream
+        self._directory = directory
+        self._principal = principal
+        self._forget = directory.watch(principal, stream.stop)
+
+    async def next_chunk(self) -> bytes | None:
+        """Wait for the next bytes, but not beyond the token's end."""
+        remaining_ms = self._directory.remaining_ms(self._principal)
+        if remaining_ms is None:
+            return await self._stream.next_chunk()
+        with trio.move_on_after(remaining_ms / 1000):
+            return await self._stream.next_chunk()
+        return None
+
+    def stop(self) -> None:
+        """End the stream at the next chunk."""
+        self._stream.stop()
+
+    def close(self) -> None:
+        """Give everything up."""
+        self._forget()
+        self._stream.close()
+
+
+class _LimitedReadyStream(_LimitedStream[ReadyStream]):
+    """The same for those who must not wait. A `requests.ReadyStream`."""
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """See `ReadyStream`."""
+        self._stream.when_ready(action)
+
+    def next_now(self) -> bytes | None:
+        """What there is to send now, unless the token has expired."""
+        if self._has_expired():
+            self._stream.stop()
+        return self._stream.next_now()
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for a comment, or for the end."""
+        return self._stream.is_due(now) or self._has_expired()
+
+    def _has_expired(self) -> bool:
+        return self._directory.remaining_ms(self._principal) == 0

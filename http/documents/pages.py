@@ -1,0 +1,289 @@
+"""The pages for people, made from the endpoint table, the codes and the life cycles.
+
+They need no network, no script and no font, and are made once, when the application is.
+"""
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from troth.core.codes import EXPLANATIONS, MESSAGES, OURS, Code
+from troth.core.lifecycles import COMPLETE, PENDING, TASK, TaskStep
+from troth.core.model import PromiseState, TaskState
+from troth.http.api.context import Api, Pages
+from troth.http.api.rows import Endpoint, Parameter
+from troth.http.wire.fields import RequestLimits, body_schema, example
+
+from .openapi import openapi_document, refusals_of, scopes_of
+from .response_schemas import SCHEMAS, example_of
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --accent: #0a7; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.8rem; } h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); }
+h3 { margin: 2.2rem 0 0.3rem; } h3 code { font-size: 1rem; }
+code, pre { font-family: ui-monospace, monospace; font-size: 0.9rem; }
+pre { overflow-x: auto; padding: 0.7rem; border: 1px solid var(--line); border-radius: 6px; }
+table { border-collapse: collapse; width: 100%; } th { text-align: left; }
+td, th { padding: 0.25rem 0.8rem 0.25rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+a { color: var(--accent); } .method { font-weight: 700; color: var(--accent); }
+svg { max-width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif;
+  fill: currentColor; }
+svg rect, svg path { fill: none; stroke: currentColor; } svg .label { font-size: 11px;
+  paint-order: stroke; stroke: Canvas; stroke-width: 4px; }
+"""
+
+_text = html.escape
+
+
+def make_pages(api: Api, endpoints: tuple[Endpoint, ...]) -> Pages:
+    """Make all documents of a server."""
+    return Pages(
+        openapi=openapi_document(api, endpoints),
+        start=_start_page(),
+        documentation=_documentation_page(api.limits, endpoints),
+        errors=_errors_page(),
+    )
+
+
+def _page(title: str, parts: Iterable[str]) -> bytes:
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{_text(title)}</title>"
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
+    ).encode()
+
+
+def _start_page() -> bytes:
+    return _page(
+        "Troth",
+        [
+            "<h1>Troth</h1><p>A durable-promise server. What is answered is on disk.</p><ul>",
+            '<li><a href="/docs">The API</a></li>',
+            '<li><a href="/docs/errors">Error codes</a></li>',
+            '<li><a href="/openapi.json">OpenAPI description</a></li>',
+            '<li><a href="/metrics">Metrics</a></li></ul>',
+        ],
+    )
+
+
+# --- /docs ----------------------------------------------------------------------------------------
+
+
+def _documentation_page(limits: RequestLimits, endpoints: tuple[Endpoint, ...]) -> bytes:
+    groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
+    index = (
+        (
+            f'<a href="#{endpoint.name}"><code>{_text(_line(endpoint))}</code></a>',
+            _text(endpoint.summary),
+        )
+        for endpoint in endpoints
+    )
+    parts = [
+        "<h1>The API</h1>",
+        "<p>JSON over HTTP/1.1. Times are milliseconds since 1970, durations milliseconds, ids any "
+        "text. A write is answered once it is on disk. Refusals have one form and a code: see "
+        '<a href="/docs/errors">all codes</a>. For programs: '
+        '<a href="/openapi.json">OpenAPI</a>.</p>',
+        _table(("Endpoint", "What for"), index),
+        "<h2>Authentication</h2>",
+        "<p>While the server has neither accounts (<code>troth account add</code>) nor users "
+        "(setting <code>basic_auth</code>), everybody may use the promise API, and programs on its "
+        "own machine may run the server; <code>/v1</code> always needs a token. Otherwise send "
+        "<code>Authorization: Bearer TOKEN</code>, the token alone, or <code>Basic</code> with a "
+        "user and password, or with a token as the password. Each endpoint says which scope it "
+        "needs. Ids that begin with <code>troth:</code> are the server's own.</p>",
+        "<h2>Life cycles</h2>",
+        "<p>A promise is pending until it completes, once: by a client, or by its timeout.</p>",
+        _promise_diagram(),
+        "<p>A task is the work of a promise: sent to a receiver, claimed by one process at a "
+        "time.</p>",
+        _task_diagram(),
+        _task_table(),
+    ]
+    for group in groups:
+        parts.append(f"<h2>{_text(group)}</h2>")
+        for endpoint in endpoints:
+            if endpoint.group == group:
+                parts.extend(_endpoint(endpoint, limits))
+    return _page("Troth: the API", parts)
+
+
+def _path(endpoint: Endpoint) -> str:
+    return endpoint.path.replace("...", "")
+
+
+def _line(endpoint: Endpoint) -> str:
+    return f"{endpoint.method} {_path(endpoint)}"
+
+
+def _endpoint(endpoint: Endpoint, limits: RequestLimits) -> Iterable[str]:
+    yield f'<h3 id="{endpoint.name}"><code><span class="method">{endpoint.method}</span> '
+    yield f"{_text(_path(endpoint))}</code> {_text(endpoint.summary)}</h3>"
+    if endpoint.description:
+        yield f"<p>{_text(endpoint.description)}</p>"
+    if not endpoint.public:
+        scopes = " or ".join(f"<code>{scope}</code>" for scope in scopes_of(endpoint))
+        yield f"<p>A token needs the scope {scopes}.</p>"
+    rows = [
+        *(_parameter_row("path", parameter) for parameter in endpoint.path_parameters),
+        *(_parameter_row("query", parameter) for parameter in endpoint.query),
+        *(("header", f"<code>{header}</code>", "") for header in endpoint.headers),
+        *(_parameter_row("header", parameter) for parameter in endpoint.raw_headers),
+    ]
+    if endpoint.body is not None:
+        rows.extend(_body_rows(body_schema(endpoint.body, limits), ""))
+    if endpoint.raw_body is not None:
+        types = " ".join(f"<code>{_text(name)}</code>" for name in endpoint.raw_body.media_types)
+        rows.append(("body", types, _text(endpoint.raw_body.description)))
+    if rows:
+        yield _table(("In", "Name", "Meaning"), rows)
+    if endpoint.body is not None:
+        yield f"<pre>{_json(example(endpoint.body))}</pre>"
+    answers = []
+    for success in endpoint.successes:
+        shown = ""
+        if success.schema is not None and success.media_type == "application/json":
+            shown = f"<pre>{_json(example_of(SCHEMAS[success.schema]))}</pre>"
+        answers.append((str(success.status), _text(success.description) + shown))
+    if endpoint.refusals:
+        answers.extend((_code_link(code), _text(MESSAGES[code])) for code in endpoint.refusals)
+    general = [code for code in refusals_of(endpoint) if code not in endpoint.refusals]
+    answers.append(("else", " ".join(_code_link(code) for code in general)))
+    yield _table(("Answer", "Meaning"), answers)
+
+
+def _parameter_row(place: str, parameter: Parameter) -> tuple[str, str, str]:
+    star = "" if parameter.required else " (optional)"
+    return place, f"<code>{_text(parameter.name)}</code>{star}", _text(parameter.description)
+
+
+def _body_rows(schema: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str, str]]:
+    for name, inner in schema["properties"].items():
+        star = "" if name in schema["required"] else " (optional)"
+        description = _text(inner.get("description", ""))
+        yield "body", f"<code>{_text(prefix + name)}</code>{star}", description
+        if "properties" in inner:
+            yield from _body_rows(inner, f"{prefix}{name}.")
+
+
+def _code_link(code: Code) -> str:
+    return f'<a href="/docs/errors#{code.value}">{code.value}</a>'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; cells are HTML already."""
+    lines = ["<table><tr>", *(f"<th>{_text(cell)}</th>" for cell in head), "</tr>"]
+    lines.extend("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return "".join([*lines, "</table>"])
+
+
+def _json(value: Any) -> str:
+    return _text(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+# --- life cycles, drawn from core/lifecycles.py ---------------------------------------------------
+
+
+def _box(left: int, top: int, label: str) -> str:
+    middle = left + 80
+    return (
+        f'<rect x="{left}" y="{top}" width="160" height="34" rx="6"/>'
+        f'<text x="{middle}" y="{top + 22}" text-anchor="middle">{_text(label)}</text>'
+    )
+
+
+def _arrow(start: tuple[int, int], bend: tuple[int, int], end: tuple[int, int], label: str) -> str:
+    (x, y), (u, v), (s, t) = start, bend, end
+    middle_x, middle_y = (x + 2 * u + s) // 4, (y + 2 * v + t) // 4
+    return (
+        f'<path d="M{x} {y} Q{u} {v} {s} {t}" marker-end="url(#tip)"/>'
+        f'<text class="label" x="{middle_x}" y="{middle_y - 4}" text-anchor="middle">'
+        f"{_text(label)}</text>"
+    )
+
+
+def _drawing(width: int, height: int, title: str, shapes: Iterable[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{title}">'
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" '
+        'markerHeight="8" orient="auto"><path d="M0 0 L8 4 L0 8"/></marker></defs>'
+        f"{''.join(shapes)}</svg>"
+    )
+
+
+def _promise_diagram() -> str:
+    shapes = [_box(10, 110, PENDING.value)]
+    finals = [state for state in PromiseState if state is not PENDING]
+    for index, state in enumerate(finals):
+        top = 10 + index * 68
+        asked = any(key[0] is state for key in COMPLETE) and state.value != "REJECTED_TIMEDOUT"
+        shapes.append(_box(420, top, state.value))
+        label = "completed by a client" if asked else "timeout passed"
+        shapes.append(_arrow((170, 127), (295, top + 17), (420, top + 17), label))
+    return _drawing(600, 270, "Life cycle of a promise", shapes)
+
+
+_TASK_PLACES = {
+    TaskState.INIT: (10, 140),
+    TaskState.ENQUEUED: (390, 20),
+    TaskState.CLAIMED: (390, 260),
+    TaskState.COMPLETED: (780, 20),
+    TaskState.TIMEDOUT: (780, 380),
+}
+# Where an arrow would cross a box, the point that it bends towards instead.
+_TASK_BENDS = {(TaskState.INIT, TaskState.TIMEDOUT): (320, 420)}
+
+
+def _task_diagram() -> str:
+    """One arrow for each pair of states, labelled with all events that lead there."""
+    labels: dict[tuple[TaskState, TaskState], list[str]] = {}
+    for (state, event), step in TASK.items():
+        if step.state is not None:
+            labels.setdefault((state, step.state), []).append(event.value)
+    shapes = [_box(*place, state.value) for state, place in _TASK_PLACES.items()]
+    for (start, end), events in labels.items():
+        (x, y), (s, t) = _TASK_PLACES[start], _TASK_PLACES[end]
+        forward = s > x
+        leave = (x + 160, y + 17) if forward else (x, y + 17)
+        arrive = (s, t + 17) if forward else (s + 160, t + 17)
+        if s == x:
+            leave, arrive = (x + 80, y + 34 if t > y else y), (s + 80, t if t > y else t + 34)
+        # Ways back bend the other way, so that they do not cover the ways there.
+        middle = ((leave[0] + arrive[0]) // 2, (leave[1] + arrive[1]) // 2)
+        bend = _TASK_BENDS.get((start, end), (middle[0], middle[1] + (-30 if forward else 50)))
+        shapes.append(_arrow(leave, bend, arrive, ", ".join(events)))
+    return _drawing(960, 430, "Life cycle of a task", shapes)
+
+
+def _task_table() -> str:
+    def row(state: TaskState, event: str, step: TaskStep) -> tuple[str, str, str, str]:
+        code = step.code
+        answer = _code_link(code) if code.status >= 400 else str(code.status)
+        return state.value, _text(event), step.state.value if step.state else "unchanged", answer
+
+    rows = [row(state, event.value, step) for (state, event), step in TASK.items()]
+    return _table(("State", "Event", "Next state", "Answer"), rows)
+
+
+# --- /docs/errors ---------------------------------------------------------------------------------
+
+
+def _errors_page() -> bytes:
+    parts = [
+        "<h1>Error codes</h1><p>The first three digits are the HTTP status. Every refusal has this "
+        f"form:</p><pre>{_json(example_of(SCHEMAS['Error']))}</pre>",
+    ]
+    for code in sorted(EXPLANATIONS):
+        ours = " <small>(Troth's own)</small>" if code in OURS else ""
+        parts.append(
+            f'<h3 id="{code.value}"><code>{code.value}</code> {_text(MESSAGES[code])}{ours}</h3>'
+            f"<p>{_text(EXPLANATIONS[code])}</p>"
+        )
+    parts.append('<p><a href="/docs">The API</a></p>')
+    return _page("Troth: error codes", parts)

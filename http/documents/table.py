@@ -1,0 +1,47 @@
+"""The endpoint table: every row, for each port."""
+
+from troth.http.admin import (
+    account_endpoints,
+    admin_endpoints,
+    import_endpoints,
+    retention_endpoints,
+    server_endpoints,
+)
+from troth.http.api.rows import Endpoint
+from troth.http.executions import execution_endpoints
+from troth.http.functions import build_endpoints, function_endpoints, label_endpoints
+from troth.http.functions import usage_endpoints as usage
+from troth.http.nodes import node_endpoints, node_work_endpoints
+from troth.http.promises import (
+    lock_endpoints,
+    promise_endpoints,
+    schedule_endpoints,
+    search_endpoints,
+    task_endpoints,
+    worker_endpoints,
+)
+
+API_ENDPOINTS: tuple[Endpoint, ...] = (
+    *promise_endpoints.ENDPOINTS,
+    *task_endpoints.ENDPOINTS,
+    *schedule_endpoints.ENDPOINTS,
+    *lock_endpoints.ENDPOINTS,
+    *search_endpoints.ENDPOINTS,
+    *function_endpoints.ENDPOINTS,
+    *label_endpoints.ENDPOINTS,
+    *usage.ENDPOINTS,
+    *build_endpoints.ENDPOINTS,
+    *admin_endpoints.ENDPOINTS,
+    *retention_endpoints.ENDPOINTS,
+    *import_endpoints.ENDPOINTS,
+    *account_endpoints.ENDPOINTS,
+    *execution_endpoints.ENDPOINTS,
+    *node_endpoints.ENDPOINTS,
+    *node_work_endpoints.ENDPOINTS,
+    *worker_endpoints.ENDPOINTS,
+    *server_endpoints.ENDPOINTS,
+)
+"""What the API port serves."""
+
+POLL_ENDPOINTS: tuple[Endpoint, ...] = worker_endpoints.POLL_PORT_ENDPOINTS
+"""What the poll port serves."""

@@ -1,0 +1,238 @@
+"""What functions are given and what they give, as it is kept in promises and as it goes out.
+
+A request is kept as the promise's param, a result as its value (keys: `core/executions.py`). What
+this module promises of headers:
+
+- A function never sees the caller's credentials or cookies, nor what concerns only the connection.
+- A result cannot break out of its header lines, speak for the server (Date, Server, CORS, cookies
+  of its origin) or disturb the connection. A page that it may be is shown in a sandbox.
+- Their number and size have limits; what is beyond is left out.
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import orjson
+from msgspec import Struct
+
+from troth.core.catalog import Capabilities
+from troth.core.codes import Code
+from troth.core.executions import (
+    ERROR_KEY,
+    HEADERS_KEY,
+    LOST_NODES_KEY,
+    LOST_NODES_LIMIT_COUNT,
+    STATUS_KEY,
+)
+from troth.core.model import Promise, PromiseState, Value
+from troth.http.wire.errors import ApiError
+from troth.http.wire.requests import Request, Response
+
+Headers = Sequence[tuple[str, str]]
+
+STATUS_MIN: Final = 200
+STATUS_MAX: Final = 599
+_HEADERS_LIMIT_COUNT: Final = 64
+_HEADERS_LIMIT_BYTES: Final = 16 * 1024
+
+_CONNECTION_HEADERS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_NOT_FOR_FUNCTIONS: Final = _CONNECTION_HEADERS | {
+    "accept-encoding",
+    "authorization",
+    "cookie",
+    "cookie2",
+    "idempotency-key",
+    "request-id",
+}
+_NOT_FOR_CALLERS: Final = _CONNECTION_HEADERS | {
+    "alt-svc",
+    "clear-site-data",
+    "content-security-policy",
+    "content-security-policy-report-only",
+    "date",
+    "nel",
+    "public-key-pins",
+    "refresh",
+    "report-to",
+    "reporting-endpoints",
+    "request-id",
+    "resonate-version",
+    "server",
+    "service-worker-allowed",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
+    "via",
+    "www-authenticate",
+    "x-content-type-options",
+}
+_SANDBOX: Final = [
+    (b"content-security-policy", b"sandbox"),
+    (b"x-content-type-options", b"nosniff"),
+]
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e]{0,8192}")
+_WITHOUT_BODY: Final = frozenset({204, 205, 304})
+
+_METHOD_KEY: Final = "method"
+_QUERY_KEY: Final = "query"
+_REQUEST_HEADERS_KEY: Final = "headers"
+_HOST_KEY: Final = "host"
+_CAPABILITIES_KEY: Final = "capabilities"
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+class FunctionRequest(Struct, frozen=True):
+    """What a function is called with. `body` is base64."""
+
+    method: str
+    query: str
+    headers: list[tuple[str, str]]
+    body: str
+    host: str
+
+
+def request_value(request: Request, capabilities: Capabilities) -> Value:
+    """Keep a request for a function, and the capabilities that hold for it."""
+    headers = _safe(_texts(request.headers.items()), _NOT_FOR_FUNCTIONS)
+    return Value(
+        {
+            _METHOD_KEY: request.method,
+            _QUERY_KEY: request.query.decode("latin-1"),
+            _REQUEST_HEADERS_KEY: orjson.dumps(headers).decode(),
+            _HOST_KEY: request.headers.get(b"host", b"").decode("latin-1"),
+            _CAPABILITIES_KEY: msgspec.json.encode(capabilities).decode(),
+        },
+        base64.b64encode(request.body).decode() or None,
+    )
+
+
+def function_request(promise: Promise) -> FunctionRequest:
+    """The request that a function task was created with."""
+    kept = promise.param.headers or {}
+    return FunctionRequest(
+        kept[_METHOD_KEY],
+        kept[_QUERY_KEY],
+        [(name, text) for name, text in orjson.loads(kept[_REQUEST_HEADERS_KEY])],
+        promise.param.data or "",
+        kept[_HOST_KEY],
+    )
+
+
+def capabilities_of(promise: Promise) -> Capabilities:
+    """The function's capabilities when the task was created."""
+    kept = promise.param.headers or {}
+    return msgspec.json.decode(kept[_CAPABILITIES_KEY], type=Capabilities)
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def result_value(status: int, headers: Headers, body: bytes) -> tuple[PromiseState, Value]:
+    """How a function's own answer completes its promise. An impossible status is a failure."""
+    if not STATUS_MIN <= status <= STATUS_MAX:
+        return failure_value(502, f"the function answered with the status {status}")
+    kept = {
+        STATUS_KEY: str(status),
+        HEADERS_KEY: orjson.dumps(_safe(headers, _NOT_FOR_CALLERS)).decode(),
+    }
+    return PromiseState.RESOLVED, Value(kept, base64.b64encode(body).decode() or None)
+
+
+def failure_value(
+    status: int, problem: str, body: bytes = b"", headers: Headers = ()
+) -> tuple[PromiseState, Value]:
+    """How a promise completes whose function gave no answer.
+
+    `body` is what is known of an error that the function raised, as JSON.
+    """
+    kept = {STATUS_KEY: str(status), ERROR_KEY: problem}
+    if body:
+        kept[HEADERS_KEY] = orjson.dumps(_safe(headers, _NOT_FOR_CALLERS)).decode()
+    return PromiseState.REJECTED, Value(kept, base64.b64encode(body).decode() or None)
+
+
+def status_of(promise: Promise) -> int:
+    """The HTTP status of a finished function task's result."""
+    return int((promise.value.headers or {}).get(STATUS_KEY, "0"))
+
+
+def result_response(promise: Promise) -> Response:
+    """A finished function task's result. Raises ApiError if the function gave none."""
+    kept = promise.value.headers or {}
+    status = status_of(promise)
+    if not promise.value.data and (ERROR_KEY in kept or HEADERS_KEY not in kept):
+        raise _failure(status, kept)
+    headers = [
+        (name.encode(), text.encode())
+        # Judged again: a checkpoint from another server may hold anything.
+        for name, text in _safe(orjson.loads(kept.get(HEADERS_KEY, "[]")), _NOT_FOR_CALLERS)
+    ]
+    body = b"" if status in _WITHOUT_BODY else base64.b64decode(promise.value.data or "")
+    return Response(status, body, headers + _SANDBOX)
+
+
+_FAILURES: Final = {
+    410: Code.EXECUTION_CANCELED,
+    500: Code.FUNCTION_FAILED,
+    502: Code.FUNCTION_UNUSABLE,
+    504: Code.EXECUTION_TIMEDOUT,
+}
+
+
+def _failure(status: int, kept: Mapping[str, str]) -> ApiError:
+    code = _FAILURES.get(status, Code.FUNCTION_FAILED)
+    if status == 502 and int(kept.get(LOST_NODES_KEY, "0")) > LOST_NODES_LIMIT_COUNT:
+        code = Code.NODES_LOST
+    problem = kept.get(ERROR_KEY)
+    if problem is None:
+        return ApiError(code)
+    return ApiError(code, message=f"{problem[:1].upper()}{problem[1:]}.")
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def _texts(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    return [(name.decode("latin-1"), text.decode("latin-1")) for name, text in headers]
+
+
+def _safe(headers: Iterable[tuple[str, str]], refused: frozenset[str]) -> list[tuple[str, str]]:
+    """The headers that may be handed on, with names in lower case."""
+    kept: list[tuple[str, str]] = []
+    left_bytes = _HEADERS_LIMIT_BYTES
+    for given, text in headers:
+        name = given.lower()
+        if (
+            name in refused
+            or name.startswith(("access-control-", "proxy-", "sec-"))
+            or not _NAME.fullmatch(name)
+            or not _VALUE.fullmatch(text)
+        ):
+            continue
+        left_bytes -= len(name) + len(text)
+        if left_bytes < 0 or len(kept) == _HEADERS_LIMIT_COUNT:
+            break
+        kept.append((name, text.strip(" \t")))
+    return kept

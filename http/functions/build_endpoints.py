@@ -1,0 +1,254 @@
+"""Builds, `/v1/build`: a function's code as a zip archive, uploaded, checked, handed to nodes.
+
+What becomes of a build after its upload is in `builder.py`, what an archive may hold in
+`code_archives.py`.
+"""
+
+import base64
+import hashlib
+from typing import Final
+
+from troth.core.catalog import (
+    Build,
+    BuildStatus,
+    BuildStep,
+    Function,
+    FunctionKind,
+    Node,
+    Scope,
+    archive_id,
+)
+from troth.core.codes import Code
+from troth.core.commands import ReadEntry, ReadPromise
+from troth.http.api.context import Api
+from troth.http.api.rows import (
+    Call,
+    Endpoint,
+    Parameter,
+    RawBody,
+    Success,
+    answer,
+    require_account,
+)
+from troth.http.wire.decoding import query_parameters
+from troth.http.wire.errors import ApiError, invalid
+from troth.http.wire.json_text import JsonObject
+from troth.http.wire.requests import Response
+
+from .entries import ask, list_own, read_own
+from .function_endpoints import FUNCTION_ID
+from .paging import FIRST_PAGE, PAGING_PARAMETERS, read_paging
+from .values import ID_SCHEMA, new_id, rfc3339
+
+ARCHITECTURE: Final = "amd64"
+_UPLOAD_TYPES: Final = ("application/octet-stream", "application/zip")
+_ABSENT: Final = frozenset({Code.ENTRY_NOT_FOUND, Code.PROMISE_NOT_FOUND})
+
+
+async def create_build(api: Api, call: Call) -> Response:
+    """POST /v1/build/{functionId}."""
+    account_id = require_account(call)
+    function = await read_own(
+        api, Function, call.path["functionId"], account_id, Code.FUNCTION_NOT_FOUND
+    )
+    archive = _archive_in(api, call)
+    if function.kind is not FunctionKind.CODE:
+        raise invalid("path functionId", "is a function of the type HTTP, which has no code")
+    if api.builder is None:
+        raise ApiError(Code.STARTING)
+    now_ms = api.now_ms()
+    build = Build(
+        new_id(now_ms),
+        1,
+        now_ms,
+        account_id,
+        function.id,
+        BuildStatus.PENDING,
+        hashlib.sha256(archive).hexdigest(),
+        len(archive),
+        ARCHITECTURE,
+        (BuildStep(BuildStatus.PENDING, now_ms),),
+    )
+    await api.builder.take(build, archive)
+    return answer(Code.CREATED, {"id": build.id})
+
+
+def _archive_in(api: Api, call: Call) -> bytes:
+    """The archive that a request carries. Raises ApiError (400, 413)."""
+    architecture = query_parameters(call.request.query).get("arch") or ARCHITECTURE
+    if architecture != ARCHITECTURE:
+        raise invalid("query arch", f"given {architecture[:64]!r}; allowed is {ARCHITECTURE}")
+    given = call.request.headers.get(b"content-type", _UPLOAD_TYPES[0].encode())
+    media_type = given.partition(b";")[0].strip().lower().decode("latin-1")
+    if media_type not in _UPLOAD_TYPES:
+        allowed = " and ".join(_UPLOAD_TYPES)
+        raise invalid("header Content-Type", f"given {media_type[:64]!r}; allowed are {allowed}")
+    archive = call.request.body
+    if not archive:
+        raise invalid("body", "is empty; a zip archive is required")
+    limit_bytes = api.settings.build_limit_bytes
+    if len(archive) > limit_bytes:
+        message = f"The archive is longer than {limit_bytes} bytes (setting `build_limit_bytes`)."
+        raise ApiError(Code.BODY_TOO_LARGE, message=message)
+    return archive
+
+
+async def read_build(api: Api, call: Call) -> Response:
+    """GET /v1/build/{buildId}."""
+    build = await read_own(
+        api, Build, call.path["buildId"], require_account(call), Code.BUILD_NOT_FOUND
+    )
+    return answer(Code.OK, _build_object(build))
+
+
+async def list_builds(api: Api, call: Call) -> Response:
+    """GET /v1/build/list."""
+    query = query_parameters(call.request.query)
+    paging = read_paging(query) or FIRST_PAGE
+    function_id = query.get("functionId")
+    builds = [
+        build
+        for build in await list_own(api, Build, require_account(call))
+        if not function_id or build.function_id == function_id
+    ]
+    rows = [_row_object(build) for build in paging.of(builds)]
+    return answer(Code.OK, paging.page_object(rows, len(builds)))
+
+
+async def read_archive(api: Api, call: Call) -> Response:
+    """GET /v1/build/{buildId}/archive."""
+    account_id = require_account(call)
+    reply = await ask(api, ReadEntry(call.path["buildId"]), _ABSENT)
+    build = reply.entry
+    if not isinstance(build, Build) or not (
+        build.account_id == account_id
+        or (
+            Scope.NODE in call.request.principal.scopes
+            and await _is_with_node_of(api, build, account_id)
+        )
+    ):
+        raise ApiError(Code.BUILD_NOT_FOUND)
+    promise = (await ask(api, ReadPromise(archive_id(build.id)), _ABSENT)).promise
+    if promise is None:  # it is being stored or removed
+        raise ApiError(Code.BUILD_NOT_FOUND)
+    headers = [
+        (b"content-type", b"application/zip"),
+        (b"etag", f'"{build.digest}"'.encode()),
+    ]
+    return Response(200, base64.b64decode(promise.value.data or ""), headers)
+
+
+async def _is_with_node_of(api: Api, build: Build, account_id: str) -> bool:
+    """Whether a shared node of an account runs a task with this build at this moment."""
+    holders = {
+        execution.node_id
+        for execution in api.shards.unfinished_executions()
+        if execution.plan.build_id == build.id and execution.node_id
+    }
+    if not holders:
+        return False
+    nodes = await list_own(api, Node, account_id)
+    return any(node.id in holders and node.shared and not node.deleted for node in nodes)
+
+
+def _build_object(build: Build) -> JsonObject:
+    return {
+        "id": build.id,
+        "functionId": build.function_id,
+        "status": build.status.value,
+        "arch": [build.architecture],
+        "size": build.size_bytes,
+        "digest": build.digest,
+        "timeline": [
+            {"status": step.status.value, "time": rfc3339(step.at)} for step in build.timeline
+        ],
+        "log": build.log,
+    }
+
+
+def _row_object(build: Build) -> JsonObject:
+    return {
+        "id": build.id,
+        "functionId": build.function_id,
+        "status": build.status.value,
+        "createdAt": rfc3339(build.created_on),
+    }
+
+
+_BUILD_ID = Parameter(
+    "buildId", "The build.", ID_SCHEMA, required=True, example="65fa2a3bc2f41a9a4d3c2f1e"
+)
+
+ENDPOINTS = (
+    Endpoint(
+        name="createBuild",
+        group="Builds",
+        method="POST",
+        path="/v1/build/{functionId}",
+        summary="Upload a function's code",
+        description=(
+            "What is in the function's folder, zipped: `handler.py` with a function `handle`, or "
+            "`handler.js` or `handler.mjs` that exports one, and whatever they need. It is checked "
+            "after this answer; if its status becomes SUCCESS, tasks created from then on run it. "
+            "Nothing is installed: libraries must be in the archive."
+        ),
+        handler=create_build,
+        scope=Scope.FUNCTIONS_WRITE,
+        raw_body=RawBody("A zip archive.", _UPLOAD_TYPES),
+        path_parameters=(FUNCTION_ID,),
+        query=(
+            Parameter(
+                "arch",
+                "What it is for; the same code runs everywhere.",
+                {"type": "string", "enum": [ARCHITECTURE]},
+                example=ARCHITECTURE,
+            ),
+        ),
+        successes=(Success(201, "It is stored, and will be checked.", "NewId"),),
+        refusals=(Code.FUNCTION_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="listBuilds",
+        group="Builds",
+        method="GET",
+        path="/v1/build/list",
+        summary="List the account's builds",
+        description="Newest first.",
+        handler=list_builds,
+        scope=Scope.FUNCTIONS_READ,
+        query=(
+            Parameter("functionId", "Only builds of this function.", {"type": "string"}),
+            *PAGING_PARAMETERS,
+        ),
+        successes=(Success(200, "A page of builds.", "BuildPage"),),
+    ),
+    Endpoint(
+        name="readBuild",
+        group="Builds",
+        method="GET",
+        path="/v1/build/{buildId}",
+        summary="See what became of a build",
+        handler=read_build,
+        scope=Scope.FUNCTIONS_READ,
+        path_parameters=(_BUILD_ID,),
+        successes=(Success(200, "The build.", "Build"),),
+        refusals=(Code.BUILD_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="readArchive",
+        group="Builds",
+        method="GET",
+        path="/v1/build/{buildId}/archive",
+        summary="Get the archive of a build",
+        description=(
+            "For nodes: of their own account's builds, and a shared node of those whose tasks it "
+            "runs at this moment. With `functions:read` too, of one's own."
+        ),
+        handler=read_archive,
+        scope=Scope.NODE,
+        or_scope=Scope.FUNCTIONS_READ,
+        path_parameters=(_BUILD_ID,),
+        successes=(Success(200, "The archive, as it was uploaded.", "Archive", "application/zip"),),
+        refusals=(Code.BUILD_NOT_FOUND,),
+    ),
+)

@@ -1,0 +1,104 @@
+"""Markers for the request bodies of the function-task API, beside those of `fields.py`."""
+
+# ruff: noqa: ARG002 — markers share one signature, and not every one needs the limits.
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from troth.http.wire.fields import Field, RequestLimits, Schema, shown
+
+from .values import ID_SCHEMA, is_id
+
+
+class Reference(Struct):
+    """Something else, by its id; further keys, as in answers, do not matter."""
+
+    id: str
+
+
+def identifier_of(reference: Reference | str) -> str:
+    """The id in either form that `References` accepts."""
+    return reference if isinstance(reference, str) else reference.id
+
+
+@dataclass(frozen=True, slots=True)
+class Matching(Field):
+    """A text of a certain form: all of it matches `pattern`, and `allowed` says so in words."""
+
+    pattern: str = ""
+    allowed: str = ""
+
+    def check(self, value: str | None, limits: RequestLimits) -> str | None:
+        """Required, and of this form."""
+        if value is None:
+            return "is required" if self.required else None
+        if re.fullmatch(self.pattern, value) is None:
+            return f"given {shown(value)}; allowed is {self.allowed}"
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """A pattern; null only if it may be absent."""
+        kind = "string" if self.required else ["string", "null"]
+        return self.describe({"type": kind, "pattern": f"^(?:{self.pattern})$"})
+
+
+@dataclass(frozen=True, slots=True)
+class Within(Field):
+    """An integer between two others, both included. 0 is a value like any other."""
+
+    minimum: int = 0
+    maximum: int = 0
+
+    def check(self, value: int | None, limits: RequestLimits) -> str | None:
+        """Required, and within the range."""
+        if value is None:
+            return "is required" if self.required else None
+        if not self.minimum <= value <= self.maximum:
+            return f"given {value}; allowed are {self.minimum} to {self.maximum}"
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """An integer; null only if it may be absent."""
+        kind = "integer" if self.required else ["integer", "null"]
+        return self.describe({"type": kind, "minimum": self.minimum, "maximum": self.maximum})
+
+
+@dataclass(frozen=True, slots=True)
+class References(Field):
+    """Ids of other things, all different, each as a text or as an object that has it."""
+
+    limit_count: int = 1
+
+    def check(self, value: Sequence[Reference | str] | None, limits: RequestLimits) -> str | None:
+        """Ids, different, and not too many."""
+        if value is None:
+            return "is required" if self.required else None
+        if len(value) > self.limit_count:
+            return f"has {len(value)} entries; allowed are at most {self.limit_count}"
+        identifiers = [identifier_of(reference) for reference in value]
+        for place, identifier in enumerate(identifiers):
+            if not is_id(identifier):
+                return f"given {shown(identifier)}; an id has 24 hexadecimal digits"
+            if identifier in identifiers[:place]:
+                return f"has {identifier} twice"
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """An array of ids or of objects with ids; null only if it may be absent."""
+        entry = {
+            "anyOf": [
+                ID_SCHEMA,
+                {"type": "object", "properties": {"id": ID_SCHEMA}, "required": ["id"]},
+            ]
+        }
+        return self.describe(
+            {
+                "type": "array" if self.required else ["array", "null"],
+                "items": entry,
+                "uniqueItems": True,
+                "maxItems": self.limit_count,
+            }
+        )

@@ -1,0 +1,82 @@
+"""How much an account uses its functions: `GET /v1/metrics`, and the metrics of one function."""
+
+from typing import Final
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.core.executions import DAY_MS, USAGE_DAYS_COUNT, Usage
+from troth.http.api.context import Api, shards_error
+from troth.http.api.rows import Call, Endpoint, Success, answer, require_account
+from troth.http.wire.json_text import JsonObject
+from troth.http.wire.requests import Response
+from troth.shards.errors import ShardsError
+
+NEVER_USED: Final = Usage("", "")
+"""The usage of a function that never ran."""
+
+
+async def usage_of(api: Api, account_id: str) -> dict[str, Usage]:
+    """How often the functions of an account were run. Raises ApiError (503)."""
+    try:
+        return await api.shards.usage(account_id)
+    except ShardsError as error:
+        raise shards_error(error) from error
+
+
+def tasks_in(usage: Usage, days_count: int, now_ms: int) -> int:
+    """How many tasks were created today and on the days before, `days_count` days together."""
+    today = now_ms // DAY_MS
+    return sum(count for day, count in usage.days.items() if today - days_count < day <= today)
+
+
+def function_metrics_object(usage: Usage, now_ms: int) -> JsonObject:
+    """The metrics of a function, as answers show them."""
+    return {
+        "todaysTasks": tasks_in(usage, 1, now_ms),
+        "pendingTasks": usage.created_count - usage.finished_count,
+        "weekTasks": tasks_in(usage, USAGE_DAYS_COUNT, now_ms),
+        "completedTasks": usage.finished_count,
+    }
+
+
+async def show_usage(api: Api, call: Call) -> Response:
+    """GET /v1/metrics."""
+    account_id = require_account(call)
+    used = (await usage_of(api, account_id)).values()
+    now_ms = api.now_ms()
+    placement = api.placement
+    nodes = [] if placement is None else placement.nodes.values()
+    within_reach = [
+        node
+        for node in nodes
+        if node.is_available and (node.entry.shared or node.entry.account_id == account_id)
+    ]
+    made = {
+        "pendingTasks": sum(usage.created_count - usage.finished_count for usage in used),
+        "pendingBuilds": 0 if api.builder is None else api.builder.waiting_count(account_id),
+        "activeNodes": len(within_reach),
+        "freeNodes": sum(node.has_room for node in within_reach),
+        "busyNodes": sum(bool(node.works) for node in within_reach),
+        "todayTasks": sum(tasks_in(usage, 1, now_ms) for usage in used),
+        "completedTasks": sum(usage.finished_count for usage in used),
+        "waitingTasks": 0 if placement is None else placement.waiting_count(account_id),
+        "oldestWaitingSeconds": 0
+        if placement is None
+        else placement.oldest_waiting_ms(account_id) // 1000,
+    }
+    return answer(Code.OK, made)
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="showUsage",
+        group="Functions",
+        method="GET",
+        path="/v1/metrics",
+        summary="See what goes on in the account",
+        description="Counts of this moment. Those of the whole server are at `/metrics`.",
+        handler=show_usage,
+        scope=Scope.FUNCTIONS_READ,
+        successes=(Success(200, "The counts.", "Usage"),),
+    ),
+)

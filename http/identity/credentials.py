@@ -1,0 +1,228 @@
+"""Everybody the server knows: accounts, tokens, users and the operator, in memory.
+
+What this module promises:
+
+- What it says is true at this moment: an account that was disabled, a token that was revoked or has
+  expired is a stranger's with the next request, and its open streams end (`watch`).
+- No secret is kept: of a token only its SHA-256, which is enough for 256 random bits. Looking one
+  up is a dictionary access, whose time says nothing about any other token.
+- The catalog in the shards is what lasts. Whoever changes an account or a token there tells this
+  directory after that is durable (`put`).
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from typing import Final
+
+import trio
+
+from troth.core.catalog import Account, Scope, Token
+from troth.http.wire.principals import OPERATOR, Principal, PrincipalKind
+
+from .attempts import Attempts
+
+TOKEN_PREFIX: Final = "troth_"  # noqa: S105  what tokens begin with, so that scanners find them
+_TOKEN_BYTES: Final = 32
+_TOKEN_LENGTH: Final = len(TOKEN_PREFIX) + 43
+
+
+class TokenState(StrEnum):
+    """Whether a token works: only an active one does."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+def new_secret() -> str:
+    """Make the text of a new token: 256 random bits."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def digest_of(secret: str) -> str:
+    """What is kept of a token: the SHA-256 of its text, in hexadecimal."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Directory:
+    """The accounts, tokens and users of one server.
+
+    `is_open` says whether nobody needs credentials: no users and no account, not even a disabled
+    one. Until `is_loaded`, it knows only users and the operator.
+    """
+
+    def __init__(
+        self,
+        users: Mapping[str, str],
+        attempts: Attempts,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`users` has passwords by name; `now_ms` is the clock that tokens expire by."""
+        self.attempts = attempts
+        self.operator_key = ""
+        """What the operator shows; empty if nobody can be one."""
+        self.is_loaded = True
+        self._users = users
+        self._now_ms = now_ms
+        self._accounts: dict[str, Account] = {}
+        self._tokens: dict[str, Token] = {}
+        self._bearers: dict[str, tuple[str, Principal]] = {}
+        self._watched: dict[str, set[Callable[[], None]]] = {}
+        self.is_open = self._shall_be_open()
+        self.changing = trio.Lock()
+        """Held by whoever changes an account or a token, from the first look to the last word."""
+
+    def unload(self) -> None:
+        """Let in nobody but users and the operator until `load` says who has an account."""
+        self.is_loaded = self.is_open = False
+
+    def load(self, accounts: Iterable[Account], tokens: Iterable[Token]) -> None:
+        """Take in what the catalog holds; the directory is loaded then."""
+        for account in accounts:
+            self.put(account)
+        for token in tokens:
+            self.put(token)
+        self.is_loaded = True
+        self.is_open = self._shall_be_open()
+
+    def put(self, entry: Account | Token) -> None:
+        """Take in a new or changed account or token; streams end whose bearer is a stranger now."""
+        if isinstance(entry, Account):
+            self._accounts[entry.id] = entry
+            changed = [token for token in self._tokens.values() if token.account_id == entry.id]
+        else:
+            self._tokens[entry.id] = entry
+            changed = [entry]
+        for token in changed:
+            self._judge(token)
+        self.is_open = self._shall_be_open()
+
+    def drop(self, token: Token) -> None:
+        """Forget a token that no longer works."""
+        del self._tokens[token.id]
+        self._bearers.pop(token.digest, None)
+
+    def _judge(self, token: Token) -> None:
+        account = self._accounts.get(token.account_id)
+        if account is not None and not account.disabled and token.revoked_on is None:
+            principal = Principal(
+                PrincipalKind.TOKEN,
+                frozenset(token.scopes),
+                account.name,
+                account.id,
+                token.id,
+                token.id_prefix,
+                token.expires_on,
+            )
+            self._bearers[token.digest] = token.digest, principal
+            return
+        self._bearers.pop(token.digest, None)
+        for stop in list(self._watched.get(token.id, ())):
+            stop()
+
+    def _shall_be_open(self) -> bool:
+        return self.is_loaded and not self._users and not self._accounts
+
+    # Who has shown this?
+
+    @property
+    def has_users(self) -> bool:
+        """Whether there are users with passwords (setting `basic_auth`)."""
+        return bool(self._users)
+
+    def bearer(self, secret: str) -> Principal | None:
+        """Whose token this is; None if it is nobody's, or no longer."""
+        if len(secret) != _TOKEN_LENGTH or not secret.isascii():
+            return None
+        digest = digest_of(secret)
+        kept, principal = self._bearers.get(digest, ("", None))
+        if principal is None or not hmac.compare_digest(kept, digest):
+            return None
+        if principal.expires_on is not None and principal.expires_on <= self._now_ms():
+            return None
+        return principal
+
+    def user(self, name: str, password: str) -> Principal | None:
+        """The user of this name, if the password is theirs.
+
+        An unknown user's password is compared too, so that the time does not tell who is one.
+        """
+        known = self._users.get(name)
+        given, expected = digest_of(password), digest_of(known if known is not None else "")
+        if hmac.compare_digest(given, expected) and known is not None:
+            return Principal(PrincipalKind.USER, frozenset(Scope), name)
+        return None
+
+    def operator(self, secret: str) -> Principal | None:
+        """The operator, if this is the key of the data directory."""
+        key = self.operator_key.encode()
+        return OPERATOR if key and hmac.compare_digest(key, secret.encode()) else None
+
+    # What is there?
+
+    def accounts(self) -> list[Account]:
+        """All accounts, the oldest first."""
+        return sorted(self._accounts.values(), key=lambda account: (account.created_on, account.id))
+
+    def tokens(self) -> list[Token]:
+        """All tokens, also those that no longer work, the oldest first."""
+        return sorted(self._tokens.values(), key=lambda token: (token.created_on, token.id))
+
+    def disabled_accounts(self) -> frozenset[str]:
+        """The ids of the accounts that are disabled."""
+        return frozenset(one.id for one in self._accounts.values() if one.disabled)
+
+    def account(self, account_id: str) -> Account | None:
+        """The account with this id, or else with this name; None if there is none."""
+        found = self._accounts.get(account_id)
+        if found is not None:
+            return found
+        named = (one for one in self._accounts.values() if one.name == account_id)
+        return next(named, None)
+
+    def tokens_of(self, account: Account) -> list[Token]:
+        """An account's tokens, also those that no longer work, the oldest first."""
+        return [token for token in self.tokens() if token.account_id == account.id]
+
+    def state_of(self, token: Token) -> TokenState:
+        """Whether a token works, and if not, why."""
+        if token.revoked_on is not None:
+            return TokenState.REVOKED
+        if token.expires_on is not None and token.expires_on <= self._now_ms():
+            return TokenState.EXPIRED
+        account = self._accounts.get(token.account_id)
+        return TokenState.DISABLED if account is None or account.disabled else TokenState.ACTIVE
+
+    def token(self, token_id: str) -> Token | None:
+        """The token with this id; None if there is none."""
+        return self._tokens.get(token_id)
+
+    # Streams
+
+    def watch(self, principal: Principal, stop: Callable[[], None]) -> Callable[[], None]:
+        """Have `stop` called when a token stops working, but for expiry; returns the end of that.
+
+        Only tokens can stop working.
+        """
+        token = self._tokens.get(principal.token_id)
+        if token is None or self.state_of(token) is not TokenState.ACTIVE:
+            stop()  # it has ended since its bearer was let in
+        watched = self._watched.setdefault(principal.token_id, set())
+        watched.add(stop)
+
+        def forget() -> None:
+            watched.discard(stop)
+            if not watched and self._watched.get(principal.token_id) is watched:
+                del self._watched[principal.token_id]
+
+        return forget
+
+    def remaining_ms(self, principal: Principal) -> int | None:
+        """How long a principal's credentials are good for; None for ever, 0 for no longer."""
+        if principal.expires_on is None:
+            return None
+        return max(0, principal.expires_on - self._now_ms())

@@ -1,0 +1,51 @@
+"""The stream of orders to a node, as server-sent events: `data: <json>` each.
+
+It ends when a newer stream of the same node comes, when the node is deleted, when the server stops,
+or (`streams.limited`) when the token that opened it is good no longer. A comment is sent at once
+and whenever nothing was for the keep-alive time. An order counts as sent when the socket has taken
+it: when the next chunk is asked for.
+"""
+
+import orjson
+
+from troth.core.limits import NODE_HEARTBEAT_MS, NODE_LEASE_MS
+from troth.http.api.streams import EventStream
+from troth.shards.placement.node_connections import (
+    ConnectionEnded,
+    NodeConnection,
+    NodeMessage,
+    NodeMessageKind,
+)
+from troth.shards.placement.work import Work
+
+
+class NodeStream(EventStream):
+    """One node's stream."""
+
+    def __init__(self, connection: NodeConnection[Work], keep_alive_ms: int) -> None:
+        """Take over the connection; `close` ends it."""
+        super().__init__(keep_alive_ms)
+        self._connection = connection
+
+    async def _receive(self) -> list[bytes] | None:
+        try:
+            messages = await self._connection.receive()
+        except ConnectionEnded:
+            return None
+        return [_rendered(message) for message in messages]
+
+    def _confirm(self) -> None:
+        self._connection.confirm()
+
+    def close(self) -> None:
+        """Leave; what was not confirmed goes elsewhere."""
+        self._connection.close()
+
+
+def _rendered(message: NodeMessage) -> bytes:
+    made: dict[str, object] = {"type": message.kind.value}
+    if message.kind is NodeMessageKind.HELLO:
+        made |= {"heartbeatMs": NODE_HEARTBEAT_MS, "leaseMs": NODE_LEASE_MS}
+    elif message.task_id:
+        made["task"] = {"id": message.task_id, "counter": message.counter}
+    return orjson.dumps(made)

@@ -1,0 +1,366 @@
+"""What nodes do: be told what to run, take it on, report, give it back, or say how it ended.
+
+A node opens a stream and is told on it what to run. It takes each task on (`assign`), says every
+few seconds what it works on (`report`), and posts the result; or gives the task back. Whatever it
+says carries the task's counter: once the task was given out anew, or has ended, the answer is 409
+and the node stops working on it. What becomes of tasks is decided by the shards; where they go, by
+`Placement`. A task of an account that the node does not work for is 404, as what does not exist.
+"""
+
+import base64
+import binascii
+from typing import Final
+
+import orjson
+
+from troth.core import limits
+from troth.core.catalog import Build, Capabilities, task_promise_id
+from troth.core.codes import Code
+from troth.core.commands import (
+    AssignExecution,
+    FinishExecution,
+    ReadEntry,
+    ReadExecution,
+    ReportExecution,
+    ReturnExecution,
+)
+from troth.core.executions import ACCOUNT_TAG
+from troth.core.grammar.task_ids import invoke_id
+from troth.core.limits import INTEGER_MAX
+from troth.core.model import Promise, PromiseState, Value
+from troth.core.replies import Reply
+from troth.http.api.context import Api, shards_error
+from troth.http.api.rows import REFUSALS_FROM, Call, Parameter, RawBody, Success, answer, ask
+from troth.http.api.streams import HEADERS
+from troth.http.executions.values import (
+    Headers,
+    capabilities_of,
+    failure_value,
+    function_request,
+    result_value,
+)
+from troth.http.functions.values import ID_SCHEMA, is_id
+from troth.http.wire.decoding import integer
+from troth.http.wire.errors import ApiError, invalid
+from troth.http.wire.json_text import JsonObject
+from troth.http.wire.requests import Response
+from troth.shards.errors import ShardsError
+
+from .node_bodies import AssignBody, ReportBody
+from .node_endpoints import HASH_PATH, node_endpoint, node_of
+from .node_stream import NodeStream
+
+_PROBLEM_LIMIT_COUNT: Final = 4_096
+
+
+async def stream_work(api: Api, call: Call) -> Response:
+    """GET /v1/node/{hash}/work."""
+    connection = api.function_placement.connect(node_of(api, call).id)
+    stream = NodeStream(connection, api.settings.poll_keep_alive_ms)
+    return Response(200, headers=HEADERS, stream=stream)
+
+
+async def assign_task(api: Api, call: Call) -> Response:
+    """POST /v1/node/{hash}/assign."""
+    body: AssignBody = call.body
+    node = node_of(api, call)
+    promise_id, counter = task_promise_id(body.id or ""), body.counter or 0
+    placement = api.function_placement
+    if not placement.is_with(node.id, promise_id, counter):
+        raise ApiError(Code.EXECUTION_NOT_HELD)
+    reply = await ask(
+        api,
+        call,
+        AssignExecution(invoke_id(promise_id), counter, node.id, limits.NODE_LEASE_MS),
+    )
+    placement.assigned(promise_id, counter)
+    assert reply.promise is not None
+    assert reply.execution is not None
+    plan = reply.execution.plan
+    build = await _build(api, call, plan.build_id or "")
+    if build is None:
+        state, value = failure_value(500, "the function's code was deleted before it could run")
+        await _finish(api, call, node.id, promise_id, counter, state, value)
+        raise ApiError(Code.BUILD_NOT_FOUND)
+    made = {
+        "functionId": plan.function_id,
+        "buildId": build.id,
+        "digest": build.digest,
+        "language": plan.language,
+        "timeout": plan.capabilities.timeout_s,
+        "capabilities": _capabilities(capabilities_of(reply.promise)),
+        "account": plan.account_id,
+        "request": _request(reply.promise),
+    }
+    return answer(reply.code, made)
+
+
+async def _build(api: Api, call: Call, build_id: str) -> Build | None:
+    try:
+        reply = await api.shards.ask(ReadEntry(build_id), call.request.held)
+    except ShardsError as error:
+        raise shards_error(error) from error
+    return reply.entry if isinstance(reply.entry, Build) else None
+
+
+def _capabilities(capabilities: Capabilities) -> JsonObject:
+    return {
+        "cpuCount": capabilities.cpu_count,
+        "memSize": capabilities.memory_mb,
+        "networkLatency": capabilities.network_latency_ms,
+        "privileged": capabilities.privileged,
+    }
+
+
+def _request(promise: Promise) -> JsonObject:
+    request = function_request(promise)
+    return {
+        "method": request.method,
+        "query": request.query,
+        "headers": request.headers,
+        "body": request.body,
+        "host": request.host,
+    }
+
+
+async def report_work(api: Api, call: Call) -> Response:
+    """POST /v1/node/{hash}/report."""
+    body: ReportBody = call.body
+    node = node_of(api, call)
+    named = [(one.id or "", one.counter or 0, one.progress) for one in body.running]
+    commands = [
+        ReportExecution(invoke_id(task_promise_id(task_id)), counter, node.id, progress)
+        for task_id, counter, progress in named
+    ]
+    try:
+        replies: list[Reply] = await api.shards.ask_each(commands)
+    except ShardsError as error:
+        raise shards_error(error) from error
+    stop = [
+        {"id": task_id, "counter": counter}
+        for (task_id, counter, _), reply in zip(named, replies, strict=True)
+        if reply.code >= REFUSALS_FROM
+    ]
+    return answer(Code.OK, {"stop": stop})
+
+
+async def return_task(api: Api, call: Call) -> Response:
+    """POST /v1/node/{hash}/return/{id}/{counter}."""
+    node = node_of(api, call)
+    promise_id, counter = _named(call)
+    # Before the shards give it out anew, or this node would be given it at once.
+    api.function_placement.returned(node.id, promise_id, counter)
+    command = ReturnExecution(invoke_id(promise_id), counter, node.id)
+    await _ask_about(api, call, promise_id, command)
+    return Response(204)
+
+
+async def take_result(api: Api, call: Call) -> Response:
+    """POST /v1/node/{hash}/result/{id}/{counter}."""
+    node = node_of(api, call)
+    promise_id, counter = _named(call)
+    given = call.request.headers
+    status = _status(given.get(b"troth-status"))
+    headers = _result_headers(given.get(b"troth-headers", b""))
+    problem = _problem(given.get(b"troth-error"))
+    if problem is None:
+        state, value = result_value(status, headers, call.request.body)
+    else:
+        # Only of what the function raised is there more to say than the server would.
+        known = b"" if status == 504 else call.request.body
+        state, value = failure_value(504 if status == 504 else 500, problem, known, headers)
+    reply = await _finish(api, call, node.id, promise_id, counter, state, value)
+    return Response(reply.code.status)
+
+
+async def _finish(
+    api: Api,
+    call: Call,
+    node_id: str,
+    promise_id: str,
+    counter: int,
+    state: PromiseState,
+    value: Value,
+) -> Reply:
+    """Complete a task's promise. The node is not told that it ended, since it knows."""
+    placement = api.function_placement
+    knows = placement.is_with(node_id, promise_id, counter)
+    if knows:
+        placement.ending(promise_id, counter)
+    try:
+        command = FinishExecution(invoke_id(promise_id), counter, node_id, state, value)
+        return await _ask_about(api, call, promise_id, command)
+    except ApiError:
+        if knows:
+            placement.ending(promise_id, counter, is_ending=False)
+        raise
+
+
+async def _ask_about(
+    api: Api, call: Call, promise_id: str, command: FinishExecution | ReturnExecution
+) -> Reply:
+    """Ask as `ask` does; but to a node of one account, tasks of another do not exist.
+
+    Whose task it is, is looked up only after a refusal: the shards refuse every node that does not
+    hold it.
+    """
+    try:
+        return await ask(api, call, command)
+    except ApiError:
+        node = node_of(api, call).entry
+        if not node.shared:
+            reply = await ask(api, call, ReadExecution(promise_id))
+            tags = reply.promise.tags if reply.promise is not None else None
+            if (tags or {}).get(ACCOUNT_TAG) != node.account_id:
+                raise ApiError(Code.EXECUTION_NOT_FOUND) from None
+        raise
+
+
+def _named(call: Call) -> tuple[str, int]:
+    """The promise and counter in the path. Raises ApiError."""
+    task_id = call.path["id"]
+    if not is_id(task_id):
+        raise ApiError(Code.EXECUTION_NOT_FOUND)
+    return task_promise_id(task_id), integer("path counter", call.path["counter"])
+
+
+def _status(given: bytes | None) -> int:
+    if given is None or not given.isdigit() or len(given) != 3:
+        raise invalid("header Troth-Status", "allowed are three digits")
+    return int(given)
+
+
+def _result_headers(given: bytes) -> Headers:
+    try:
+        pairs = orjson.loads(base64.b64decode(given, validate=True)) if given else []
+    except (binascii.Error, orjson.JSONDecodeError):
+        pairs = None
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+        for pair in pairs
+    ):
+        raise invalid("header Troth-Headers", "allowed is base64 of a JSON array of pairs of texts")
+    return [(name, text) for name, text in pairs]
+
+
+def _problem(given: bytes | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        text = base64.b64decode(given, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise invalid("header Troth-Error", "allowed is base64 of UTF-8 text") from None
+    return text[:_PROBLEM_LIMIT_COUNT] or "the function has failed"
+
+
+_TASK_PATH: Final = (
+    *HASH_PATH,
+    Parameter("id", "The task.", ID_SCHEMA, required=True, example="6405942c9956fae80d7e0e91"),
+    Parameter(
+        "counter",
+        "The counter that came with it.",
+        {"type": "integer", "format": "int64", "minimum": 1, "maximum": INTEGER_MAX},
+        required=True,
+        example=1,
+    ),
+)
+_RESULT_HEADERS: Final = (
+    Parameter(
+        "Troth-Status",
+        "The status that the function answered with.",
+        {"type": "string", "pattern": "^[0-9]{3}$"},
+        required=True,
+        example="200",
+    ),
+    Parameter(
+        "Troth-Headers",
+        "The headers that it answered with, as base64 of a JSON array of pairs of texts.",
+        {"type": "string", "format": "base64-header-pairs"},
+        example=base64.b64encode(b'[["Content-Type", "text/plain"]]').decode(),
+    ),
+    Parameter(
+        "Troth-Error",
+        "If it gave no answer: base64 of what went wrong. The status is 500 or 504 then.",
+        {"type": "string", "format": "base64-text"},
+    ),
+)
+_HELD: Final = (
+    Code.NODE_NOT_FOUND,
+    Code.EXECUTION_NOT_FOUND,
+    Code.EXECUTION_NOT_HELD,
+    Code.EXECUTION_FINISHED,
+)
+
+
+ENDPOINTS = (
+    node_endpoint(
+        "streamWork",
+        "GET",
+        "{hash}/work",
+        "Be told what to run",
+        stream_work,
+        description=(
+            "Server-sent events, each an order as JSON: `hello` with `heartbeatMs` and `leaseMs`; "
+            "`run` and `cancel` with a `task` of `id` and `counter`; `drain`; `disable`. A newer "
+            "stream of the same node ends the older one."
+        ),
+        successes=(Success(200, "A stream of orders.", "NodeOrder", "text/event-stream"),),
+    ),
+    node_endpoint(
+        "assignTask",
+        "POST",
+        "{hash}/assign",
+        "Take on a task",
+        assign_task,
+        group="Node work",
+        description="Asked again for the same task and counter, the answer is the same.",
+        body=AssignBody,
+        successes=(
+            Success(201, "The node has the task; here is what to run.", "Assignment"),
+            Success(200, "It had it already.", "Assignment"),
+        ),
+        refusals=(*_HELD, Code.BUILD_NOT_FOUND, Code.TASK_COUNTER, Code.TASK_CLAIMED),
+    ),
+    node_endpoint(
+        "reportWork",
+        "POST",
+        "{hash}/report",
+        "Say what the node works on",
+        report_work,
+        group="Node work",
+        description=(
+            f"Every {limits.NODE_HEARTBEAT_MS // 1000} seconds, also when it is nothing: without a "
+            f"word for {limits.NODE_LEASE_MS // 1000} seconds the node has lost its tasks."
+        ),
+        body=ReportBody,
+        successes=(Success(200, "Which of them to stop.", "NodeReport"),),
+    ),
+    node_endpoint(
+        "returnTask",
+        "POST",
+        "{hash}/return/{id}/{counter}",
+        "Give a task back undone",
+        return_task,
+        group="Node work",
+        path_parameters=_TASK_PATH,
+        successes=(Success(204, "It goes to another node."),),
+        refusals=_HELD,
+    ),
+    node_endpoint(
+        "takeResult",
+        "POST",
+        "{hash}/result/{id}/{counter}",
+        "Say what the function answered",
+        take_result,
+        group="Node work",
+        description="The body is the function's.",
+        path_parameters=_TASK_PATH,
+        raw_headers=_RESULT_HEADERS,
+        raw_body=RawBody("The answer's body.", ("application/octet-stream",), required=False),
+        successes=(
+            Success(201, "The task is finished."),
+            Success(200, "It was finished before, with this result."),
+        ),
+        refusals=_HELD,
+    ),
+)

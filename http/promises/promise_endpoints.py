@@ -1,0 +1,315 @@
+"""Promises: create, read, complete, and be told when one completes (rest.md 2, 3, 4)."""
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.core.commands import (
+    Command,
+    CompletePromise,
+    CreateCallback,
+    CreatePromise,
+    CreateSubscription,
+    ReadPromise,
+)
+from troth.core.model import ClaimRequest, PromiseState
+from troth.core.replies import Reply
+from troth.http.api.context import Api
+from troth.http.api.rows import (
+    FENCE,
+    ID_PARAMETER,
+    TRACE,
+    Asking,
+    Call,
+    Endpoint,
+    Header,
+    Success,
+)
+from troth.http.wire.decoding import CallHeaders
+from troth.http.wire.json_text import dump
+
+from .rendering import callback_answer, promise_json, promise_object, task_object
+from .schemas import (
+    CallbackBody,
+    CallbackOfPromiseBody,
+    CompletePromiseBody,
+    CreatePromiseAndTaskBody,
+    CreatePromiseBody,
+    SubscriptionBody,
+    SubscriptionOfPromiseBody,
+)
+from .values import receiver, string_map, value
+
+
+def _promise(_api: Api, reply: Reply) -> bytes:
+    assert reply.promise is not None
+    return promise_json(reply.promise)
+
+
+def _create(_api: Api, call: Call) -> Command:
+    return _creation(call.body, call.headers, None)
+
+
+def _create_with_task(_api: Api, call: Call) -> Command:
+    body: CreatePromiseAndTaskBody = call.body
+    assert body.promise is not None
+    assert body.task is not None
+    claim = ClaimRequest(body.task.process_id or "", body.task.ttl or 0)
+    return _creation(body.promise, call.headers, claim)
+
+
+def _promise_and_task(_api: Api, reply: Reply) -> bytes:
+    assert reply.promise is not None
+    task = None if reply.task is None else task_object(reply.task)
+    return dump({"promise": promise_object(reply.promise), "task": task})
+
+
+def _creation(
+    body: CreatePromiseBody, headers: CallHeaders, claim: ClaimRequest | None
+) -> CreatePromise:
+    return CreatePromise(
+        id=body.id or "",
+        timeout=body.timeout or 0,
+        param=value(body.param),
+        tags=string_map(body.tags),
+        idempotency_key=headers.idempotency_key,
+        strict=headers.strict,
+        trace=headers.trace,
+        fence=headers.fence,
+        claim=claim,
+    )
+
+
+def _read(_api: Api, call: Call) -> Command:
+    return ReadPromise(call.path["id"])
+
+
+def _complete(_api: Api, call: Call) -> Command:
+    body: CompletePromiseBody = call.body
+    return CompletePromise(
+        id=call.path["id"],
+        state=PromiseState((body.state or "").upper()),
+        value=value(body.value),
+        idempotency_key=call.headers.idempotency_key,
+        strict=call.headers.strict,
+        fence=call.headers.fence,
+    )
+
+
+def _call_back(_api: Api, call: Call) -> Command:
+    body: CallbackBody = call.body
+    return _callback(body.promise_id or "", call)
+
+
+def _call_back_of_promise(_api: Api, call: Call) -> Command:
+    return _callback(call.path["id"], call)
+
+
+def _callback(promise_id: str, call: Call) -> CreateCallback:
+    body: CallbackOfPromiseBody = call.body
+    return CreateCallback(
+        promise_id=promise_id,
+        root_id=body.root_promise_id or "",
+        timeout=body.timeout or 0,
+        receiver=receiver(body.recv),
+        trace=call.headers.trace,
+        fence=call.headers.fence,
+    )
+
+
+def _subscribe(_api: Api, call: Call) -> Command:
+    body: SubscriptionBody = call.body
+    return _subscription(body.promise_id or "", call)
+
+
+def _subscribe_to_promise(_api: Api, call: Call) -> Command:
+    return _subscription(call.path["id"], call)
+
+
+def _subscription(promise_id: str, call: Call) -> CreateSubscription:
+    body: SubscriptionOfPromiseBody = call.body
+    return CreateSubscription(
+        promise_id=promise_id,
+        name=body.id or "",
+        timeout=body.timeout or 0,
+        receiver=receiver(body.recv),
+        trace=call.headers.trace,
+    )
+
+
+def _noted(_api: Api, reply: Reply) -> bytes:
+    return dump(callback_answer(reply.callback, reply.promise))
+
+
+create_promise = Asking(_create, _promise)
+create_promise_and_task = Asking(_create_with_task, _promise_and_task)
+read_promise = Asking(_read, _promise)
+complete_promise = Asking(_complete, _promise)
+create_callback = Asking(_call_back, _noted)
+create_callback_of_promise = Asking(_call_back_of_promise, _noted)
+create_subscription = Asking(_subscribe, _noted)
+create_subscription_of_promise = Asking(_subscribe_to_promise, _noted)
+
+
+_COMPLETED = (
+    Code.PROMISE_RESOLVED,
+    Code.PROMISE_REJECTED,
+    Code.PROMISE_CANCELED,
+    Code.PROMISE_TIMEDOUT,
+)
+_CALLBACK_ANSWERS = (
+    Success(201, "The promise is pending and the wish has been noted.", "CallbackAnswer"),
+    Success(
+        200,
+        "`callback` is null: the wish is noted already, or the promise has completed (see its "
+        "state).",
+        "CallbackAnswer",
+    ),
+)
+
+ENDPOINTS = (
+    Endpoint(
+        name="createPromise",
+        group="Promises",
+        method="POST",
+        path="/promises",
+        summary="Create a promise",
+        description=(
+            "Creates a pending promise. If its tags name a receiver (`resonate:invoke`), a "
+            "task is created "
+            "and sent there. With an `Idempotency-Key`, repeating the request is harmless: the "
+            "existing promise is returned with 200."
+        ),
+        handler=create_promise,
+        scope=Scope.PROMISES_WRITE,
+        body=CreatePromiseBody,
+        headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
+        successes=(
+            Success(201, "The promise was created.", "Promise"),
+            Success(200, "It existed already, with the same key.", "Promise"),
+        ),
+        refusals=(Code.PROMISE_EXISTS, Code.TASK_FENCED),
+    ),
+    Endpoint(
+        name="createPromiseAndTask",
+        group="Promises",
+        method="POST",
+        path="/promises/task",
+        summary="Create a promise and claim its task",
+        description=(
+            "Like creating a promise whose tags name a receiver, but the caller claims the "
+            "task at once "
+            "and nobody is sent a message, unless the lease runs out."
+        ),
+        handler=create_promise_and_task,
+        scope=Scope.PROMISES_WRITE,
+        body=CreatePromiseAndTaskBody,
+        headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
+        successes=(
+            Success(201, "Promise and task were created.", "PromiseAndTask"),
+            Success(200, "The promise existed already; `task` is null.", "PromiseAndTask"),
+        ),
+        refusals=(Code.RECEIVER_NOT_FOUND, Code.PROMISE_EXISTS, Code.TASK_FENCED),
+    ),
+    Endpoint(
+        name="readPromise",
+        group="Promises",
+        method="GET",
+        path="/promises/{id...}",
+        summary="Read a promise",
+        handler=read_promise,
+        scope=Scope.PROMISES_READ,
+        path_parameters=(ID_PARAMETER,),
+        successes=(Success(200, "The promise.", "Promise"),),
+        refusals=(Code.PROMISE_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="completePromise",
+        group="Promises",
+        method="PATCH",
+        path="/promises/{id...}",
+        summary="Complete a promise",
+        description=(
+            "Resolves, rejects or cancels a pending promise, ends its tasks, and sends a "
+            "message to "
+            "everybody who waits for it. A promise completes once; a repeated request with "
+            "the same "
+            "`Idempotency-Key` is answered 200."
+        ),
+        handler=complete_promise,
+        scope=Scope.PROMISES_WRITE,
+        body=CompletePromiseBody,
+        headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE),
+        path_parameters=(ID_PARAMETER,),
+        successes=(
+            Success(201, "The promise completed with this request.", "Promise"),
+            Success(200, "It had completed before, and that is what was asked.", "Promise"),
+        ),
+        refusals=(*_COMPLETED, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
+    ),
+    Endpoint(
+        name="createCallbackOfPromise",
+        group="Promises",
+        method="POST",
+        path="/promises/callback/{id...}",
+        summary="Resume a promise's work when another completes",
+        description="When the promise in the path completes, a task resumes `rootPromiseId`.",
+        handler=create_callback_of_promise,
+        scope=Scope.PROMISES_WRITE,
+        body=CallbackOfPromiseBody,
+        headers=(*FENCE, *TRACE),
+        path_parameters=(ID_PARAMETER,),
+        successes=_CALLBACK_ANSWERS,
+        refusals=(
+            Code.SAME_ROOT,
+            Code.PROMISE_NOT_FOUND,
+            Code.TASK_FENCED,
+            Code.TOO_MANY_CALLBACKS,
+        ),
+    ),
+    Endpoint(
+        name="createSubscriptionOfPromise",
+        group="Promises",
+        method="POST",
+        path="/promises/subscribe/{id...}",
+        summary="Be notified when a promise completes",
+        handler=create_subscription_of_promise,
+        scope=Scope.PROMISES_WRITE,
+        body=SubscriptionOfPromiseBody,
+        headers=TRACE,
+        path_parameters=(ID_PARAMETER,),
+        successes=_CALLBACK_ANSWERS,
+        refusals=(Code.PROMISE_NOT_FOUND, Code.TOO_MANY_CALLBACKS),
+    ),
+    Endpoint(
+        name="createCallback",
+        group="Promises",
+        method="POST",
+        path="/callbacks",
+        summary="Resume a promise's work when another completes (older form)",
+        handler=create_callback,
+        scope=Scope.PROMISES_WRITE,
+        body=CallbackBody,
+        headers=(*FENCE, *TRACE),
+        successes=_CALLBACK_ANSWERS,
+        refusals=(
+            Code.SAME_ROOT,
+            Code.PROMISE_NOT_FOUND,
+            Code.TASK_FENCED,
+            Code.TOO_MANY_CALLBACKS,
+        ),
+        deprecated=True,
+    ),
+    Endpoint(
+        name="createSubscription",
+        group="Promises",
+        method="POST",
+        path="/subscriptions",
+        summary="Be notified when a promise completes (older form)",
+        handler=create_subscription,
+        scope=Scope.PROMISES_WRITE,
+        body=SubscriptionBody,
+        headers=TRACE,
+        successes=_CALLBACK_ANSWERS,
+        refusals=(Code.PROMISE_NOT_FOUND, Code.TOO_MANY_CALLBACKS),
+        deprecated=True,
+    ),
+)

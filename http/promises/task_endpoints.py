@@ -1,0 +1,241 @@
+"""Tasks: claim, keep, complete and give back the work of a promise (rest.md 5).
+
+Each has two forms: POST with a body, and GET with everything in the path, which is what the links
+in messages point to. A task claimed by GET belongs to the process `<id>/<counter>`.
+"""
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.core.commands import ClaimTask, Command, CompleteTask, DropTask
+from troth.core.replies import Reply
+from troth.http.api.context import Api, shards_error
+from troth.http.api.rows import Asking, Call, Endpoint, Parameter, Success, answer, nothing
+from troth.http.wire.decoding import integer
+from troth.http.wire.json_text import dump
+from troth.http.wire.requests import Response
+from troth.shards.errors import ShardsError
+
+from .rendering import claim_object, task_object
+from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
+
+
+def _claim(_api: Api, call: Call) -> Command:
+    body: ClaimTaskBody = call.body
+    return ClaimTask(body.id or "", body.counter or 0, body.process_id or "", body.ttl or 0)
+
+
+def _claim_by_link(api: Api, call: Call) -> Command:
+    task_id, counter = _named(call)
+    ttl_ms = api.settings.get_claim_ttl_ms
+    return ClaimTask(task_id, counter, _process_id(task_id, counter), ttl_ms)
+
+
+def _claimed(api: Api, reply: Reply) -> bytes:
+    assert reply.claimed is not None
+    return dump(claim_object(reply.claimed, api.url))
+
+
+def _complete(_api: Api, call: Call) -> Command:
+    body: TaskBody = call.body
+    return CompleteTask(body.id or "", body.counter or 0)
+
+
+def _complete_by_link(_api: Api, call: Call) -> Command:
+    return CompleteTask(*_named(call))
+
+
+def _completed(_api: Api, reply: Reply) -> bytes:
+    assert reply.task is not None
+    return dump(task_object(reply.task))
+
+
+def _drop(_api: Api, call: Call) -> Command:
+    body: TaskBody = call.body
+    return DropTask(body.id or "", body.counter or 0)
+
+
+def _drop_by_link(_api: Api, call: Call) -> Command:
+    return DropTask(*_named(call))
+
+
+claim_task = Asking(_claim, _claimed)
+claim_task_by_link = Asking(_claim_by_link, _claimed)
+complete_task = Asking(_complete, _completed)
+complete_task_by_link = Asking(_complete_by_link, _completed)
+drop_task = Asking(_drop, nothing)
+drop_task_by_link = Asking(_drop_by_link, nothing)
+
+
+async def heartbeat_tasks(api: Api, call: Call) -> Response:
+    """POST /tasks/heartbeat."""
+    body: HeartbeatBody = call.body
+    return await _heartbeat(api, call, body.process_id or "")
+
+
+async def heartbeat_tasks_by_link(api: Api, call: Call) -> Response:
+    """GET /tasks/heartbeat/{id}/{counter}."""
+    return await _heartbeat(api, call, _process_id(*_named(call)))
+
+
+async def _heartbeat(api: Api, call: Call, process_id: str) -> Response:
+    try:
+        count = await api.shards.heartbeat_tasks(process_id, call.request.principal.id_prefix)
+    except ShardsError as error:
+        raise shards_error(error) from error
+    return answer(Code.OK, {"tasksAffected": count})
+
+
+def _named(call: Call) -> tuple[str, int]:
+    return call.path["id"], integer("path counter", call.path["counter"])
+
+
+def _process_id(task_id: str, counter: int) -> str:
+    return f"{task_id}/{counter}"
+
+
+_PATH = (
+    Parameter(
+        "id",
+        "The task's id, percent-encoded; it may contain slashes.",
+        {"type": "string", "minLength": 1},
+        required=True,
+        example="__invoke:order/42",
+    ),
+    Parameter(
+        "counter",
+        "The counter that came with the message.",
+        {"type": "integer", "format": "int64", "minimum": -(2**63), "maximum": 2**63 - 1},
+        required=True,
+        example=1,
+    ),
+)
+_CLAIM_ANSWERS = (Success(201, "Claimed; here is what the task is about.", "Claim"),)
+_CLAIM_REFUSALS = (
+    Code.TASK_CLAIMED,
+    Code.TASK_COMPLETED,
+    Code.TASK_COUNTER,
+    Code.TASK_NOT_FOUND,
+)
+_COMPLETE_ANSWERS = (
+    Success(201, "The task is completed by this request.", "Task"),
+    Success(200, "It was finished before.", "Task"),
+)
+_COMPLETE_REFUSALS = (Code.TASK_COUNTER, Code.TASK_STATE, Code.TASK_NOT_FOUND)
+_DROP_ANSWERS = (
+    Success(201, "The task was given back and goes out again."),
+    Success(200, "There was nothing to give back: the task is not claimed."),
+)
+_DROP_REFUSALS = (Code.TASK_COUNTER, Code.TASK_NOT_FOUND)
+_HEARTBEAT_ANSWERS = (Success(200, "How many leases were renewed.", "TasksAffected"),)
+
+_BY_LINK = "The same with everything in the path, as in a message's `href`."
+
+ENDPOINTS = (
+    Endpoint(
+        name="claimTask",
+        group="Tasks",
+        method="POST",
+        path="/tasks/claim",
+        summary="Claim a task",
+        description=(
+            "Takes the lease of a task for `ttl` milliseconds. Whoever holds it works on the "
+            "promise and "
+            "keeps the lease with heartbeats; if it runs out, the task goes to somebody else, "
+            "with a "
+            "higher counter."
+        ),
+        handler=claim_task,
+        scope=Scope.PROMISES_WRITE,
+        body=ClaimTaskBody,
+        successes=_CLAIM_ANSWERS,
+        refusals=_CLAIM_REFUSALS,
+    ),
+    Endpoint(
+        name="claimTaskByLink",
+        group="Tasks",
+        method="GET",
+        path="/tasks/claim/{id...}/{counter}",
+        summary="Claim a task by its link",
+        description=_BY_LINK,
+        handler=claim_task_by_link,
+        scope=Scope.PROMISES_WRITE,
+        path_parameters=_PATH,
+        successes=_CLAIM_ANSWERS,
+        refusals=_CLAIM_REFUSALS,
+    ),
+    Endpoint(
+        name="completeTask",
+        group="Tasks",
+        method="POST",
+        path="/tasks/complete",
+        summary="Complete a task",
+        description="Ends the lease. The promise is not touched: it is completed by itself.",
+        handler=complete_task,
+        scope=Scope.PROMISES_WRITE,
+        body=TaskBody,
+        successes=_COMPLETE_ANSWERS,
+        refusals=_COMPLETE_REFUSALS,
+    ),
+    Endpoint(
+        name="completeTaskByLink",
+        group="Tasks",
+        method="GET",
+        path="/tasks/complete/{id...}/{counter}",
+        summary="Complete a task by its link",
+        description=_BY_LINK,
+        handler=complete_task_by_link,
+        scope=Scope.PROMISES_WRITE,
+        path_parameters=_PATH,
+        successes=_COMPLETE_ANSWERS,
+        refusals=_COMPLETE_REFUSALS,
+    ),
+    Endpoint(
+        name="dropTask",
+        group="Tasks",
+        method="POST",
+        path="/tasks/drop",
+        summary="Give a task back",
+        description="The task goes out again at once, with a higher counter.",
+        handler=drop_task,
+        scope=Scope.PROMISES_WRITE,
+        body=TaskBody,
+        successes=_DROP_ANSWERS,
+        refusals=_DROP_REFUSALS,
+    ),
+    Endpoint(
+        name="dropTaskByLink",
+        group="Tasks",
+        method="GET",
+        path="/tasks/drop/{id...}/{counter}",
+        summary="Give a task back by its link",
+        description=_BY_LINK,
+        handler=drop_task_by_link,
+        scope=Scope.PROMISES_WRITE,
+        path_parameters=_PATH,
+        successes=_DROP_ANSWERS,
+        refusals=_DROP_REFUSALS,
+    ),
+    Endpoint(
+        name="heartbeatTasks",
+        group="Tasks",
+        method="POST",
+        path="/tasks/heartbeat",
+        summary="Keep all tasks of a process",
+        handler=heartbeat_tasks,
+        scope=Scope.PROMISES_WRITE,
+        body=HeartbeatBody,
+        successes=_HEARTBEAT_ANSWERS,
+    ),
+    Endpoint(
+        name="heartbeatTaskByLink",
+        group="Tasks",
+        method="GET",
+        path="/tasks/heartbeat/{id...}/{counter}",
+        summary="Keep a task by its link",
+        description="Only for a task that was claimed by its link.",
+        handler=heartbeat_tasks_by_link,
+        scope=Scope.PROMISES_WRITE,
+        path_parameters=_PATH,
+        successes=_HEARTBEAT_ANSWERS,
+    ),
+)

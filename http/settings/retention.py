@@ -1,0 +1,122 @@
+"""How retention rules are written in settings and requests, and read.
+
+As text, a rule is `STATE:AGE` or `STATE:AGE:TAG=VALUE`, and several are separated by commas:
+`resolved:7d,rejected:30d:team=billing`. In TOML there may be a table for each,
+`[[retain]] state = "resolved" age = "7d" tag = "team=billing"`, which can also hold commas.
+States are the API's in small letters, or `all` for every completed one. A rule means exactly its
+state: `rejected` leaves `rejected_canceled` and `rejected_timedout` alone.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from troth.core.lifecycles import FINAL_STATES
+from troth.core.model import PromiseState
+from troth.core.retention_rules import RetentionRule
+
+from .kinds import Kind, NotAllowedError
+
+STATES: Final[Mapping[str, tuple[PromiseState, ...]]] = {
+    **{state.value.lower(): (state,) for state in FINAL_STATES},
+    "all": tuple(FINAL_STATES),
+}
+"""The word for each choice of states."""
+
+_UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION: Final = re.compile(r"(?:[0-9]{1,15}(?:ms|s|m|h|d))+", re.ASCII)
+_DURATION_PART: Final = re.compile(r"([0-9]+)(ms|s|m|h|d)", re.ASCII)
+AGE_LIMIT_MS: Final = 1000 * 366 * 86_400_000
+"""Nobody waits for longer than a thousand years."""
+
+_TABLE_KEYS: Final = frozenset({"state", "age", "tag"})
+
+
+@dataclass(frozen=True)
+class RetentionRules(Kind):
+    """A list of retention rules; empty: nothing is ever deleted."""
+
+    @property
+    def allowed(self) -> str:
+        return (
+            "rules STATE:AGE or STATE:AGE:TAG=VALUE separated by commas, such as "
+            f"resolved:7d,all:90d:team=billing; states: {', '.join(STATES)}; "
+            "ages: 250ms, 10s, 5m, 2h, 7d; or none"
+        )
+
+    @property
+    def placeholder(self) -> str:
+        return "STATE:AGE[:TAG=VALUE],…"
+
+    def from_text(self, text: str) -> tuple[RetentionRule, ...]:
+        if text in {"", "none"}:
+            return ()
+        return tuple(self.rule(part.strip()) for part in text.split(","))
+
+    def from_toml(self, value: object) -> tuple[RetentionRule, ...]:
+        if isinstance(value, str):
+            return self.from_text(value)
+        if not isinstance(value, list):
+            raise NotAllowedError(self.allowed)
+        return tuple(
+            self._from_table(entry) if isinstance(entry, dict) else self.rule(entry)
+            for entry in value
+        )
+
+    def rule(self, text: object) -> RetentionRule:
+        """Read one rule; its tag may hold commas. Raises NotAllowedError."""
+        if not isinstance(text, str):
+            raise NotAllowedError(self.allowed)
+        state, _, rest = text.partition(":")
+        age, separator, tag = rest.partition(":")
+        return self._made(state, age, tag if separator else None)
+
+    def _from_table(self, table: dict[object, object]) -> RetentionRule:
+        if not table.keys() <= _TABLE_KEYS:
+            raise NotAllowedError(self.allowed)
+        return self._made(table.get("state"), table.get("age"), table.get("tag"))
+
+    def _made(self, state: object, age: object, tag: object) -> RetentionRule:
+        if not isinstance(state, str) or state not in STATES:
+            raise NotAllowedError(self.allowed)
+        if not isinstance(age, str) or _DURATION.fullmatch(age) is None:
+            raise NotAllowedError(self.allowed)
+        age_ms = sum(int(count) * _UNITS_MS[unit] for count, unit in _DURATION_PART.findall(age))
+        if age_ms > AGE_LIMIT_MS:
+            raise NotAllowedError(self.allowed)
+        if tag is None:
+            return RetentionRule(STATES[state], age_ms)
+        if not isinstance(tag, str):
+            raise NotAllowedError(self.allowed)
+        name, separator, value = tag.partition("=")
+        if not name or not separator:
+            raise NotAllowedError(self.allowed)
+        return RetentionRule(STATES[state], age_ms, (name, value))
+
+    def show(self, value: object) -> str:
+        if not isinstance(value, tuple) or not value:
+            return "none"
+        return ",".join(rule_texts(value))
+
+
+def rule_texts(rules: Iterable[RetentionRule]) -> tuple[str, ...]:
+    """Each rule as it is written."""
+    return tuple(_text(rule) for rule in rules)
+
+
+def _text(rule: RetentionRule) -> str:
+    word = next(word for word, states in STATES.items() if states == rule.states)
+    shown = f"{word}:{_duration(rule.age_ms)}"
+    return shown if rule.tag is None else f"{shown}:{rule.tag[0]}={rule.tag[1]}"
+
+
+def _duration(duration_ms: int) -> str:
+    """The shortest way to write a duration exactly in one unit."""
+    if duration_ms == 0:
+        return "0s"
+    return next(
+        f"{duration_ms // unit_ms}{unit}"
+        for unit, unit_ms in reversed(_UNITS_MS.items())
+        if duration_ms % unit_ms == 0
+    )

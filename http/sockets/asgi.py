@@ -1,0 +1,287 @@
+"""The ASGI application: Quart on the outside as far as ASGI servers see, the dispatcher inside.
+
+What this module promises:
+
+- A request's body is read completely, within the limits of size and time, before anything is done.
+- The messages that a request caused are released after the last byte of its answer was sent, or
+  when the client is gone: always, whatever happens.
+- A request that has been read is carried out to the end even if its client leaves; only streams
+  end then.
+- No exception leaves the application. A request that fails before its answer began is answered 500.
+- Every request is counted.
+
+Quart routes nothing: werkzeug's routing would decode, merge and redirect paths in which ids may
+hold anything. Its one view hands the request to the dispatcher (`dispatch.py`).
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Protocol, Self, cast
+
+import structlog
+import trio
+from quart import Response as QuartResponse
+from quart import request as quart_request
+from quart_trio import QuartTrio
+
+from troth.core.codes import Code
+from troth.http.api.context import Api
+from troth.http.api.dispatch import Dispatcher, request_id
+from troth.http.api.rows import Endpoint
+from troth.http.documents.pages import make_pages
+from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
+from troth.http.wire.errors import ApiError
+from troth.http.wire.requests import ChunkStream, Request, Response
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_EXCHANGE_KEY = "troth.exchange"
+CONNECTION_KEY = "troth.connection"
+"""Where an ASGI scope's `state` may hold the `ClientConnection`."""
+
+# Of a body that was not read to its end: nothing after it on the connection can be understood.
+_CLOSING = ((b"connection", b"close"),)
+
+_log = structlog.get_logger("troth.http.application")
+
+
+class ClientConnection(Protocol):
+    """What an ASGI server may tell about the connection of a request."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something that was sent did not go out."""
+        ...
+
+    def when_stopping(self, action: Callable[[], None]) -> None:
+        """Call `action` when the server begins to stop; at once if it has."""
+        ...
+
+
+class Application(QuartTrio):
+    """A Quart application that serves the endpoints of one port."""
+
+    def __init__(self, api: Api, endpoints: tuple[Endpoint, ...]) -> None:
+        """Make the dispatcher; Quart itself gets no routes and no static folder."""
+        super().__init__(__name__, static_folder=None)
+        self.api = api
+        self.dispatcher = Dispatcher(api, endpoints)
+        # Streams go on for hours, and bodies have been read by the time Quart sees them.
+        self.config["RESPONSE_TIMEOUT"] = None
+        self.config["BODY_TIMEOUT"] = None
+
+    async def dispatch_request(self, *_context: object, **_named: object) -> QuartResponse:
+        """Quart's hook for finding and calling a view: ours is always the same.
+
+        What is handed over, and of which type, differs between Quart 0.22 and 0.23.
+        """
+        exchange: _Exchange = cast(Scope, quart_request.scope)[_EXCHANGE_KEY]
+        response = await self.dispatcher.answer(exchange.request)
+        return exchange.quart_response(response)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] != "http":
+            # No lifespan: whoever makes the application starts and stops what it needs.
+            raise ValueError(f"only HTTP is served here, not {scope['type']}")
+        await _Exchange(self, scope, receive, send).run()
+
+    async def call_quart(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let Quart handle a scope whose body has been read."""
+        await super().__call__(cast(Any, scope), cast(Any, receive), cast(Any, send))
+
+
+class _ClientGoneError(Exception):
+    """Inside this module: the client left before its request was complete."""
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(
+        self, application: Application, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._application = application
+        self._api = application.api
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._status = 0
+        self._started_at = time.perf_counter()
+        self._connection: ClientConnection | None = scope.get("state", {}).get(CONNECTION_KEY)
+        self._stream: ChunkStream | None = None
+        self._streaming = trio.Event()
+        self.request = self._neutral_request()
+
+    async def run(self) -> None:
+        """Carry the exchange out. Only cancellation leaves this."""
+        request = self.request
+        held = request.held = self._api.hold()
+        try:
+            await self._run()
+        except _ClientGoneError:
+            _log.debug("a client left before its request was complete", request_id=request.id)
+        except Exception:
+            _log.exception(
+                "an exchange failed",
+                request_id=request.id,
+                endpoint=request.endpoint,
+                peer=request.peer,
+            )
+            if self._status == 0:
+                await self._respond(ApiError(Code.INTERNAL))
+        finally:
+            held.release()
+            if self._stream is not None:
+                self._stream.close()
+            duration_s = None if self._stream else time.perf_counter() - self._started_at
+            self._api.metrics.count(request.endpoint, self._status, duration_s)
+
+    async def _run(self) -> None:
+        try:
+            self.request.body = await self._read_body()
+        except ApiError as error:
+            await self._respond(error)
+            return
+        self._started_at = time.perf_counter()
+        # Quart gets one path for all and no headers: it must not judge the real ones.
+        scope = {
+            **self._scope,
+            "path": "/",
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"host", b"localhost")],
+            _EXCHANGE_KEY: self,
+        }
+        await self._application.call_quart(scope, self._receive_disconnect, self._send_answer)
+
+    def _neutral_request(self) -> Request:
+        headers: dict[bytes, bytes] = {}
+        for name, value in self._scope["headers"]:
+            headers.setdefault(name.lower(), value)
+        client = self._scope.get("client")
+        return Request(
+            method=self._scope["method"],
+            raw_path=self._scope.get("raw_path") or self._scope["path"].encode(),
+            query=self._scope["query_string"],
+            headers=headers,
+            peer=client[0] if client else None,
+            id=request_id(headers.get(b"request-id")),
+        )
+
+    async def _read_body(self) -> bytes:
+        """Read the whole body. Raises ApiError (413, 408) or _ClientGoneError."""
+        limit_bytes = self._api.limits.body_limit_bytes
+        declared = self.request.headers.get(b"content-length", b"")
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
+            raise _too_large(limit_bytes)
+        parts: list[bytes] = []
+        length_bytes = 0
+        with trio.move_on_after(self._api.settings.body_timeout_ms / 1000):
+            while True:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise _ClientGoneError
+                part = message.get("body", b"")
+                length_bytes += len(part)
+                if length_bytes > limit_bytes:
+                    raise _too_large(limit_bytes)
+                parts.append(part)
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+        raise ApiError(Code.REQUEST_TIMEOUT, headers=_CLOSING)
+
+    async def _receive_disconnect(self) -> Message:
+        """Quart's `receive`: returns when the client of a stream is gone.
+
+        Quart cancels the request then. Other requests are carried out to their end, which is near,
+        or else comes when they hear that the client is gone.
+        """
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.request.leave()
+                await self._streaming.wait()
+                return message
+
+    async def _send_answer(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            held = self.request.held
+            assert held is not None
+            held.release()
+
+    def quart_response(self, response: Response) -> QuartResponse:
+        """Turn a neutral answer into Quart's, and begin to stream if it is a stream."""
+        body: Any = response.body
+        if response.stream is not None:
+            self._stream = response.stream
+            self._streaming.set()
+            if self._connection is not None:
+                self._connection.when_stopping(response.stream.stop)
+            body = _Chunks(response.stream, self._connection)
+        made = QuartResponse(body, status=response.status)
+        del made.headers["content-type"]
+        if response.status == 204 or response.stream is not None:
+            made.headers.pop("content-length", None)
+        for name, value in response.headers:
+            made.headers.add(name.decode(), value.decode())
+        return made
+
+    async def _respond(self, error: ApiError) -> None:
+        """Refuse without Quart."""
+        response = self._application.dispatcher.refuse(self.request, error)
+        headers = [
+            *response.headers,
+            (b"content-length", str(len(response.body)).encode()),
+        ]
+        await self._send_answer(
+            {"type": "http.response.start", "status": response.status, "headers": headers}
+        )
+        await self._send_answer(
+            {"type": "http.response.body", "body": response.body, "more_body": False}
+        )
+
+
+class _Chunks(AsyncIterator[bytes]):
+    """A stream as Quart wants it. Not a generator, which Quart would leave unclosed."""
+
+    def __init__(self, stream: ChunkStream, connection: ClientConnection | None) -> None:
+        self._stream = stream
+        self._connection = connection
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        # Asking for the next chunk says that the last one was written: so do not ask if it was not.
+        if self._connection is not None and self._connection.is_broken:
+            raise StopAsyncIteration
+        chunk = await self._stream.next_chunk()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+
+def _too_large(limit_bytes: int) -> ApiError:
+    return ApiError(
+        Code.BODY_TOO_LARGE,
+        message=f"The body is longer than {limit_bytes} bytes, the limit.",
+        headers=_CLOSING,
+    )
+
+
+def create_application(api: Api) -> Application:
+    """Make the application of the API port."""
+    api.pages = make_pages(api, API_ENDPOINTS)
+    return Application(api, API_ENDPOINTS)
+
+
+def create_poll_application(api: Api) -> Application:
+    """Make the application of the poll port."""
+    return Application(api, POLL_ENDPOINTS)

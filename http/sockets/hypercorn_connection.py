@@ -1,0 +1,388 @@
+"""One client's connection: its bytes, its timeouts, and hypercorn's HTTP/1.1 protocol in between.
+
+Hypercorn's own connection class starts HTTP/2 when asked to, waits for slow readers without end,
+and can raise out of the server's nursery. This one uses its protocol and its ASGI stream only,
+and promises:
+
+- HTTP/1.1 and 1.0 only. An upgrade is ignored and answered in HTTP/1.1; HTTP/2 by prior knowledge
+  is refused.
+- Malformed HTTP is answered 400 with the JSON error body, as far as the client can still be
+  answered.
+- A request line and headers that do not arrive in time end the connection (408), so does
+  idleness, and so does a client that takes nothing for WRITE_TIMEOUT_MS.
+- After an answer to an unfinished request, what the client still sends is read for a moment, so
+  that it can read the answer before the connection is reset.
+- An application never waits for a client that has left, nor the client's reader for an
+  application that has answered.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import h11
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Request as RequestEvent
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
+
+from troth.core.codes import Code
+from troth.http.wire.errors import ApiError, FieldProblem, error_body
+
+from .asgi import CONNECTION_KEY
+
+WRITE_TIMEOUT_MS = 30_000
+_WRITE_PIECE_BYTES = 64 * 1024
+_READ_BYTES = 64 * 1024
+_LINGER_MS = 2_000
+_LINGER_LIMIT_BYTES = 8 * 1024 * 1024
+_BODY_QUEUE_COUNT = 8
+
+ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
+_log = structlog.get_logger("troth.http.connection")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Sizes and times of a connection; see the settings of the same names."""
+
+    header_timeout_ms: int
+    keep_alive_timeout_ms: int
+    header_limit_bytes: int
+    write_timeout_ms: int = WRITE_TIMEOUT_MS
+
+
+class _RefusedError(Exception):
+    """Inside this module: the client has been refused and nothing more is to be read."""
+
+
+@dataclass(eq=False)
+class Connection:
+    """A connection being served. Made by the listener; `run` does everything."""
+
+    application: ASGIApplication
+    stream: trio.SocketStream
+    limits: ConnectionLimits
+    context: WorkerContext
+    url: str
+    config: Config
+    received: bytes = b""
+    """What was read of the first request already, by the hot lane, since `received_since`."""
+    received_since: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Start idle."""
+        self._is_broken = False
+        self._is_idle = True
+        self._is_stopping = False
+        self._stop_actions: list[Callable[[], None]] = []
+        self._send_lock = trio.Lock()
+        self._reading = trio.CancelScope()
+        self._waiting = trio.CancelScope()
+        self._idle_since = trio.current_time()
+        self._header_deadline: float | None = None
+
+    # What the application may ask: application.ClientConnection.
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something that was sent did not go out."""
+        return self._is_broken
+
+    def when_stopping(self, action: Callable[[], None]) -> None:
+        """Call `action` when the server begins to stop; at once if it has."""
+        if self._is_stopping:
+            action()
+        else:
+            self._stop_actions.append(action)
+
+    # What the listener uses.
+
+    async def run(self) -> None:
+        """Serve until either side ends the connection. Closes the stream."""
+        try:
+            async with trio.open_nursery() as nursery:
+                state = LifespanState({CONNECTION_KEY: self})
+                self._protocol = _Protocol(self, _Tasks(nursery), ConnectionState(state))
+                with self._reading:
+                    await self._read()
+                has_whole_request = self._protocol.has_whole_request
+                await self._protocol.handle(Closed())
+            await self._linger(has_whole_request)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self.stream)
+
+    def stop(self) -> None:
+        """End as soon as the request in flight has been answered; at once if there is none."""
+        self._is_stopping = True
+        actions, self._stop_actions = self._stop_actions, []
+        for action in actions:
+            action()
+        if self._is_idle and not self.received:
+            self._reading.cancel()
+
+    # Reading.
+
+    async def _read(self) -> None:
+        if self.received:
+            received, self.received = self.received, b""
+            self._header_deadline = self.received_since + self.limits.header_timeout_ms / 1000
+            try:
+                await self._protocol.handle(RawData(received))
+            except _RefusedError:
+                return
+            if self._is_stopping and self._is_idle:
+                return
+        while True:
+            try:
+                with trio.CancelScope(deadline=self._read_deadline()) as self._waiting:
+                    data = await self.stream.receive_some(_READ_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._is_broken = True
+                return
+            if self._waiting.cancelled_caught:
+                if not self._is_idle:
+                    continue  # the headers were complete by then
+                if self._header_deadline is not None:
+                    await self._protocol.refuse(ApiError(Code.REQUEST_TIMEOUT))
+                return
+            if self._is_idle and data and self._header_deadline is None:
+                timeout_s = self.limits.header_timeout_ms / 1000
+                self._header_deadline = trio.current_time() + timeout_s
+            try:
+                await self._protocol.handle(RawData(bytes(data)))
+            except _RefusedError:
+                return
+            if not data:
+                return
+
+    def _read_deadline(self) -> float:
+        if not self._is_idle:
+            return float("inf")  # the application limits the time of bodies
+        if self._header_deadline is not None:
+            return self._header_deadline
+        return self._idle_since + self.limits.keep_alive_timeout_ms / 1000
+
+    async def _linger(self, has_whole_request: bool) -> None:
+        """Close in the order that lets the client read the last answer."""
+        if self._is_broken:
+            return
+        try:
+            await self.stream.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            return
+        if has_whole_request:
+            return
+        read_bytes = 0
+        with trio.move_on_after(_LINGER_MS / 1000):
+            while read_bytes < _LINGER_LIMIT_BYTES:
+                try:
+                    data = await self.stream.receive_some(_READ_BYTES)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
+                if not data:
+                    return
+                read_bytes += len(data)
+
+    # Writing: the protocol's `send`.
+
+    async def send(self, event: Event) -> None:
+        """Take an event from hypercorn's protocol."""
+        if isinstance(event, RawData):
+            await self._write(event.data)
+        elif isinstance(event, Closed):
+            self._reading.cancel()
+        elif isinstance(event, Updated):
+            self._is_idle = event.idle
+            self._header_deadline = None
+            self._idle_since = trio.current_time()
+            self._waiting.deadline = self._read_deadline()
+            if event.idle:
+                self._stop_actions.clear()
+                if self._is_stopping:
+                    self._reading.cancel()
+
+    async def _write(self, data: bytes) -> None:
+        async with self._send_lock:
+            view = memoryview(data)
+            for start in range(0, len(view), _WRITE_PIECE_BYTES):
+                if self._is_broken:
+                    return
+                try:
+                    with trio.move_on_after(self.limits.write_timeout_ms / 1000) as writing:
+                        await self.stream.send_all(view[start : start + _WRITE_PIECE_BYTES])
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._break()
+                except trio.Cancelled:
+                    # Perhaps a part was written: nothing sensible can follow it.
+                    self._break()
+                    raise
+                if writing.cancelled_caught:
+                    self._break()
+
+    def _break(self) -> None:
+        """The client is gone, or as good as gone."""
+        self._is_broken = True
+        self._reading.cancel()
+
+
+class _Protocol(H11Protocol):
+    """Hypercorn's HTTP/1.1, without upgrades, and with our error bodies."""
+
+    def __init__(self, connection: Connection, tasks: "_Tasks", state: ConnectionState) -> None:
+        socket = connection.stream.socket
+        super().__init__(
+            connection.application,  # type: ignore[arg-type]  # handed through to _Tasks untouched
+            connection.config,
+            connection.context,
+            tasks,  # type: ignore[arg-type]
+            state,
+            False,
+            _address(socket.getpeername),
+            _address(socket.getsockname),
+            connection.send,
+        )
+        self._client = connection
+
+    @property
+    def has_whole_request(self) -> bool:
+        """Whether the client has nothing more to send for its last request."""
+        return self.connection.their_state in {h11.IDLE, h11.DONE, h11.CLOSED, h11.MUST_CLOSE}
+
+    async def refuse(self, error: ApiError) -> None:
+        """Answer a request that never became one, if an answer can still be sent."""
+        if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            return
+        body = error_body(error, self._client.url, "")
+        headers = [
+            (b"content-type", b"application/json; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        response = h11.Response(
+            status_code=error.code.status,
+            headers=list(chain(headers, self.config.response_headers("h11"))),
+        )
+        await self._send_h11_event(response)
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Hypercorn's hook for malformed HTTP."""
+        problem = "is not HTTP/1.1 as this server understands it"
+        if status_code == 431:
+            limit_bytes = self._client.limits.header_limit_bytes
+            problem = f"has a head of more than {limit_bytes} bytes, the limit"
+        await self.refuse(ApiError(Code.INVALID, [FieldProblem("request", problem)]))
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Hypercorn's hook for changing to HTTP/2: never done.
+
+        A request with two lengths is refused too: a proxy in front may have believed the other
+        one, and taken for the body what would be the next request here (RFC 9112, 6.1 and 11.2).
+        """
+        problem = None
+        if event.http_version not in (b"1.0", b"1.1"):
+            problem = "is HTTP/2; this server speaks HTTP/1.1"
+        elif {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+            problem = "has both Content-Length and Transfer-Encoding; allowed is one of them"
+        if problem is not None:
+            await self.refuse(ApiError(Code.INVALID, [FieldProblem("request", problem)]))
+            raise _RefusedError
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        """As hypercorn's, but without WebSockets: an upgrade is ignored."""
+        self.stream = HTTPStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        await self.stream.handle(
+            RequestEvent(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii"),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+
+
+class _Tasks:
+    """Runs applications: hypercorn's TaskGroup, with a queue that cannot block for ever."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    async def spawn_app(
+        self,
+        application: ASGIApplication,
+        _config: Config,
+        scope: Any,
+        send: Callable[[Any], Awaitable[None]],
+    ) -> Callable[[Any], Awaitable[None]]:
+        """Start an application; returns the function that feeds it events."""
+        to_application, from_client = trio.open_memory_channel[Any](_BODY_QUEUE_COUNT)
+
+        async def receive() -> Any:
+            try:
+                return await from_client.receive()
+            except trio.EndOfChannel:
+                return {"type": "http.disconnect"}
+
+        async def run() -> None:
+            try:
+                async with from_client:
+                    await application(scope, receive, send)
+            except Exception:
+                _log.exception("the application raised")
+            finally:
+                # Hypercorn ends the exchange, with a 500 if there was no answer.
+                await send(None)
+
+        async def put(event: Any) -> None:
+            if event["type"] == "http.disconnect":
+                to_application.close()
+                return
+            try:
+                await to_application.send(event)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                # The application has answered without reading everything, or the client has left.
+                await trio.lowlevel.checkpoint()
+
+        self._nursery.start_soon(run)
+        return put
+
+
+def make_config(limits: ConnectionLimits) -> Config:
+    """Hypercorn's configuration: no access log, no name of the server."""
+    config = Config()
+    config.include_server_header = False
+    config.h11_max_incomplete_size = limits.header_limit_bytes
+    config.keep_alive_max_requests = 2**62
+    config.accesslog = None
+    config.errorlog = None
+    return config
+
+
+def _address(ask: Callable[[], Any]) -> tuple[str, int] | None:
+    try:
+        address = ask()
+    except OSError:
+        return None  # the client has reset the connection already; reading will say so
+    return (address[0], address[1]) if isinstance(address, tuple) else None

@@ -1,0 +1,292 @@
+"""The hot lane: one task that serves all connections of the API port which ask for plain things.
+
+Each wake-up takes everything that is ready: it reads, parses, begins every request, has the shards
+carry all of them out as one batch for the log, and goes back to sleep. Answers are written by the
+shards' call-backs, at once for what is durable already, else when the log is. There is no task and
+no event per request, except for handlers that ask several shards or questions, or wait for the end
+of a function task.
+
+What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which answer in
+one piece, and of `STREAM_GROUPS`, with the dispatcher and the handlers that every way in uses. Its
+answers are, byte for byte, those of the Quart path. A connection with anything else is handed over
+to that path for good (`serve` returns it).
+"""
+
+import os
+import select
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+
+from troth.core.commands import Command
+from troth.core.replies import Reply
+from troth.http.api.context import Api
+from troth.http.api.dispatch import Dispatcher, request_id
+from troth.http.api.rows import Endpoint
+from troth.http.wire.errors import ApiError
+from troth.http.wire.requests import Request
+from troth.shards.held import HeldMessages
+from troth.shards.turns import Asker
+
+from .hypercorn_connection import ConnectionLimits
+from .lane_connection import LaneConnection
+from .lane_exchange import Exchange, LaneShards, RequestIds
+from .lane_parsing import NotServedError, Parsed, Parser
+
+LANE_GROUPS: Final = frozenset(
+    {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
+)
+"""Groups of endpoints that answer in one piece, most of them with what the shards say."""
+
+STREAM_GROUPS: Final = frozenset({"Workers"})
+"""Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
+
+_EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+# Other tasks run between passes: what is ready beyond this waits for the next one.
+_EVENTS_LIMIT_COUNT: Final = 256
+_ROUNDS_LIMIT_COUNT: Final = 8
+_CHECK_INTERVAL_S: Final = 0.25
+_log = structlog.get_logger("troth.http.lane")
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """Connections on the lane now, and totals since the start."""
+
+    connections_count: int
+    passes_total_count: int
+    requests_total_count: int
+    handed_over_total_count: int
+    failed_total_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """A connection that leaves the lane: what was read of its next request, and since when."""
+
+    stream: trio.SocketStream
+    received: bytes
+    since: float
+
+
+class Lane:
+    """The hot lane of one port. Use: `run` in a nursery; `serve` for each connection."""
+
+    def __init__(
+        self,
+        api: Api,
+        shards: LaneShards,
+        endpoints: tuple[Endpoint, ...],
+        limits: ConnectionLimits,
+    ) -> None:
+        """Derive what is served from the table of the port's endpoints."""
+        self._api = api
+        self._hold = api.hold
+        self._shards = shards
+        self._limits = limits
+        self._dispatcher = Dispatcher(api, endpoints)
+        self._served = frozenset(
+            row.name for row in endpoints if row.group in LANE_GROUPS | STREAM_GROUPS
+        )
+        self._ids = RequestIds()
+        self._connections: dict[int, LaneConnection] = {}
+        self._again: list[LaneConnection] = []
+        self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._bell, select.EPOLLIN)
+        self._nursery: trio.Nursery | None = None
+        self._occupied = trio.Event()
+        self._is_stopping = False
+        self._in_pass = False
+        self._has_submitted = False
+        self.now = 0.0
+        self._passes_count = 0
+        self._requests_count = 0
+        self._handed_over_count = 0
+        self._failed_count = 0
+
+    # Connections
+
+    async def serve(self, stream: trio.SocketStream) -> HandedOver | None:
+        """Serve a connection until it ends (None) or asks for something else."""
+        peer = _peer(stream)
+        connected = socket.socket(fileno=stream.socket.detach())
+        connected.setblocking(False)
+        number = connected.fileno()
+        ended = trio.Event()
+
+        def leave() -> None:
+            self._epoll.unregister(number)
+            del self._connections[number]
+            ended.set()
+
+        self.now = trio.current_time()
+        parser = Parser(self._limits.header_limit_bytes, self._api.limits.body_limit_bytes)
+        connection = LaneConnection(self, connected, peer, parser, leave)
+        self._connections[number] = connection
+        self._epoll.register(number, _EVENTS)
+        self._occupied.set()
+        if self._is_stopping:
+            connection.stop()
+        try:
+            await ended.wait()
+        except trio.Cancelled:
+            if connection.is_handed_over:
+                connected.close()
+            connection.close()
+            raise
+        if not connection.is_handed_over:
+            return None
+        self._handed_over_count += 1
+        taken_over = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
+        return HandedOver(taken_over, connection.received, connection.partial_since)
+
+    def stop(self) -> None:
+        """End idle connections, and the others when their request has been answered."""
+        self._is_stopping = True
+        for connection in list(self._connections.values()):
+            connection.stop()
+
+    def statistics(self) -> LaneStatistics:
+        """Return counts of this moment and totals since the start."""
+        return LaneStatistics(
+            connections_count=len(self._connections),
+            passes_total_count=self._passes_count,
+            requests_total_count=self._requests_count,
+            handed_over_total_count=self._handed_over_count,
+            failed_total_count=self._failed_count,
+        )
+
+    # The loop
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._check)
+                task_status.started()
+                while True:
+                    if self._again or self._has_submitted:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    self._pass()
+        finally:
+            for connection in list(self._connections.values()):
+                connection.close()
+            self._epoll.close()
+            os.close(self._bell)
+
+    def _pass(self) -> None:
+        """Serve everything that is ready."""
+        self._passes_count += 1
+        self._in_pass = True
+        self.now = trio.current_time()
+        connections = self._connections
+        for number, mask in self._epoll.poll(0, _EVENTS_LIMIT_COUNT):
+            if number == self._bell:
+                os.eventfd_read(number)
+                continue
+            connection = connections.get(number)
+            if connection is not None:
+                try:
+                    connection.on_event(mask)
+                except Exception:
+                    self._give_up(connection)
+        for _ in range(_ROUNDS_LIMIT_COUNT):
+            again, self._again = self._again, []
+            for connection in again:
+                try:
+                    connection.work()
+                except Exception:
+                    self._give_up(connection)
+            if again or self._has_submitted:
+                # What streams have written is reported to the shards too.
+                self._has_submitted = False
+                self._shards.turn()
+            if not self._again:
+                break
+        self._in_pass = False
+
+    def _give_up(self, connection: LaneConnection) -> None:
+        """End one connection because of a defect, and no other."""
+        self._failed_count += 1
+        _log.exception("a connection failed", peer=connection.peer)
+        connection.close()
+
+    async def _check(self) -> None:
+        """Look at the time now and then: coarse, but cheap with many connections."""
+        limits = self._limits
+        keep_alive_timeout_s = limits.keep_alive_timeout_ms / 1000
+        write_timeout_s = limits.write_timeout_ms / 1000
+        while True:
+            await self._occupied.wait()
+            await trio.sleep(_CHECK_INTERVAL_S)
+            self.now = now = trio.current_time()
+            for connection in list(self._connections.values()):
+                connection.check(now, keep_alive_timeout_s, write_timeout_s)
+            if not self._connections:
+                self._occupied = trio.Event()
+
+    # What connections and exchanges need
+
+    def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
+        """Make the exchange for a request. Raises NotServedError."""
+        try:
+            # All rows take part in matching, so that a path means the same here as there.
+            match = self._dispatcher.router.match(parsed.method, parsed.path)
+        except ApiError:
+            raise NotServedError from None
+        if match.endpoint.name not in self._served:
+            raise NotServedError
+        self._requests_count += 1
+        given = parsed.headers.get(b"request-id")
+        held = self._hold()
+        request = Request(
+            parsed.method,
+            parsed.path,
+            parsed.query,
+            parsed.headers,
+            parsed.body,
+            held,
+            connection.peer,
+            request_id(given) if given else self._ids.new(),
+        )
+        return Exchange(self, self._dispatcher, request, held, match, connection)
+
+    def again(self, connection: LaneConnection) -> None:
+        """Have a connection work again, in this pass or in the next."""
+        self._again.append(connection)
+        if not self._in_pass:
+            self._ring()
+
+    def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
+        """Hand a command to the shards, for this pass or the next. Raises ShardsError."""
+        self._shards.submit(command, held, asker)
+        self._has_submitted = True
+        if not self._in_pass:
+            self._ring()
+
+    def _ring(self) -> None:
+        """See to it that there will be a pass."""
+        os.eventfd_write(self._bell, 1)
+
+    def with_leaf(self, reply: Reply) -> Reply:
+        """Complete the reply to a claim. Raises StorageFailed."""
+        return self._shards.with_leaf(reply)
+
+    def start(self, exchange: Exchange) -> None:
+        """Have a task carry out an exchange."""
+        assert self._nursery is not None, "exchanges begin only while the lane runs"
+        self._nursery.start_soon(exchange.carry_out)
+
+
+def _peer(stream: trio.SocketStream) -> str | None:
+    try:
+        address = stream.socket.getpeername()
+    except OSError:
+        return None  # the client has reset the connection already; reading will say so
+    return address[0] if isinstance(address, tuple) else None

@@ -1,0 +1,346 @@
+"""One connection on the hot lane: its buffers, its order, its patience.
+
+- Requests are carried out one after the other, in order, and answered in that order; what a client
+  sends meanwhile stays in the socket. So a connection holds at most one unanswered request and one
+  unwritten answer here.
+- A connection whose next request is not for the lane (see `lane_parsing.py`), or that does not
+  arrive within `PARTIAL_LIMIT_S`, is given up, for good, with the bytes read so far; all earlier
+  requests have been answered by then.
+- An answer may be a stream (`lane_streams.py`): all it has to say goes out in one piece when the
+  socket has room. It ends early when the client is gone; what that one sends meanwhile waits.
+- A client that takes nothing of an answer for the write timeout is cut off. One that leaves early
+  has its request carried out all the same.
+"""
+
+import select
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from troth.http.wire.requests import Request
+from troth.shards.held import HeldMessages
+
+from .lane_exchange import Exchange
+from .lane_parsing import NotServedError, Parsed, Parser
+from .lane_streams import LaneStream
+
+PARTIAL_LIMIT_S: Final = 1.0
+_READ_BYTES: Final = 16 * 1024
+# A client that pipelines more than this in one go waits for the others' turn.
+_REQUESTS_AT_ONCE_COUNT: Final = 16
+_HANG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_INCOMING: Final = select.EPOLLIN | _HANG_UP
+
+
+class Surroundings(Protocol):
+    """What a connection needs of the lane."""
+
+    @property
+    def now(self) -> float:
+        """The time in seconds, as of a moment ago."""
+        ...
+
+    def exchange(self, connection: "LaneConnection", parsed: Parsed) -> Exchange:
+        """Make the exchange for a request. Raises NotServedError."""
+        ...
+
+    def again(self, connection: "LaneConnection") -> None:
+        """Call `work` again soon."""
+        ...
+
+
+class LaneConnection:
+    """A connection while it is on the lane. `ended` is called when it no longer is.
+
+    Then `is_handed_over` says whether the socket is open, and `received` what was read of it; the
+    first of that came at `partial_since`.
+    """
+
+    __slots__ = (
+        "_held",
+        "_idle_since",
+        "_is_at_end",
+        "_is_busy",
+        "_is_hung_up",
+        "_is_readable",
+        "_is_stopping",
+        "_is_to_work",
+        "_is_working",
+        "_lane",
+        "_out",
+        "_parser",
+        "_request",
+        "_stream",
+        "_write_since",
+        "ended",
+        "is_closed",
+        "is_handed_over",
+        "partial_since",
+        "peer",
+        "received",
+        "socket",
+    )
+
+    def __init__(
+        self,
+        lane: Surroundings,
+        connected: socket.socket,
+        peer: str | None,
+        parser: Parser,
+        ended: Callable[[], None],
+    ) -> None:
+        """Take over a non-blocking socket."""
+        self._lane = lane
+        self._parser = parser
+        self.socket = connected
+        self.peer = peer
+        self.ended = ended
+        self.received = b""
+        self.partial_since = 0.0
+        self.is_closed = False
+        self.is_handed_over = False
+        self._idle_since = lane.now
+        self._write_since = 0.0
+        self._out: memoryview | None = None
+        self._held: HeldMessages | None = None
+        self._is_busy = False
+        self._request: Request | None = None
+        self._is_readable = False
+        self._is_hung_up = False
+        self._is_at_end = False
+        self._is_stopping = False
+        self._is_working = False
+        self._is_to_work = False
+        self._stream: LaneStream | None = None
+
+    # What the lane calls
+
+    def on_event(self, mask: int) -> None:
+        """Take what epoll says: edges, so every one is remembered."""
+        if mask & _INCOMING:
+            self._is_readable = True
+            if mask & _HANG_UP:
+                self._is_hung_up = True
+                if self._request is not None:
+                    self._request.leave()
+                if self._stream is not None:
+                    self.close()
+                    return
+        if self._out is not None and mask & (select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP):
+            self._write()
+        self.work()
+
+    def work(self) -> None:
+        """Read and begin requests, as far as it goes now; or go on with a stream."""
+        self._is_to_work = False
+        if self._stream is not None:
+            self._go_on_with(self._stream)
+            return
+        self._is_working = True
+        try:
+            for _ in range(_REQUESTS_AT_ONCE_COUNT):
+                if self._is_busy or self.is_closed or self._out is not None:
+                    return
+                if not self._step():
+                    return
+        finally:
+            self._is_working = False
+        self._lane.again(self)
+
+    def check(self, now: float, keep_alive_timeout_s: float, write_timeout_s: float) -> None:
+        """Lose patience, if it is time."""
+        if self._out is not None:
+            if now - self._write_since > write_timeout_s:
+                self.close()
+        elif self._stream is not None:
+            if self._stream.is_due(now):
+                self._work_soon()
+        elif self._is_busy:
+            return
+        elif self.received:
+            if now - self.partial_since > PARTIAL_LIMIT_S:
+                self._hand_over()
+        elif now - self._idle_since > keep_alive_timeout_s:
+            self.close()
+
+    def stop(self) -> None:
+        """End as soon as the request in flight has been answered; at once if there is none.
+
+        One that has not arrived whole may be in flight too; hypercorn's side knows what to do.
+        """
+        self._is_stopping = True
+        if self._stream is not None:
+            self._stream.stop()
+            return
+        if self._is_busy or self._out is not None or self.is_closed:
+            return
+        if self.received:
+            self._hand_over()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """End the connection; repeated calls do nothing."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.ended()
+        self.socket.close()
+        self._out = None
+        self._release()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    # Reading
+
+    def _step(self) -> bool:
+        """Take one request, reading if need be; whether there may be more to do."""
+        if not self.received:
+            if self._is_at_end:
+                self.close()
+                return False
+            if not self._is_readable or not self._read():
+                return False
+            if not self.received:
+                return True
+        try:
+            parsed = self._parser.parse(self.received)
+            if parsed is not None:
+                exchange = self._lane.exchange(self, parsed)
+                self.received = self.received[parsed.end :]
+                self.partial_since = self._lane.now
+                self._is_busy = True
+                self._request = exchange.request
+                if self._is_hung_up:
+                    self._request.leave()
+                exchange.run()
+                return True
+        except NotServedError:
+            self._hand_over()
+            return False
+        if self._is_at_end:
+            self._hand_over()
+            return False
+        return self._is_readable and self._read()
+
+    def _read(self) -> bool:
+        try:
+            data = self.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            self._is_readable = False
+            return False
+        except OSError:
+            self.close()
+            return False
+        if not data:
+            self._is_at_end = True
+        elif self.received:
+            self.received += data
+        else:
+            self.received = data
+            self.partial_since = self._lane.now
+        # Less than asked for means that there was no more; but an end is not announced again.
+        self._is_readable = len(data) == _READ_BYTES or self._is_hung_up
+        return True
+
+    def _hand_over(self) -> None:
+        self.is_closed = self.is_handed_over = True
+        self.ended()
+
+    # Writing
+
+    def answered(self, data: bytes, held: HeldMessages) -> None:
+        """Write the answer to the request in flight, and go on."""
+        self._is_busy = False
+        self._request = None
+        self._idle_since = self._lane.now
+        if self.is_closed:
+            held.release()
+            return
+        if self._send(data):
+            held.release()
+            self._after_answer()
+        elif self.is_closed:
+            held.release()
+        else:
+            self._held = held
+
+    def streams(self, stream: LaneStream) -> None:
+        """Answer the request in flight with a stream, and go on after its end."""
+        if self.is_closed or self._is_hung_up or self._is_at_end:
+            stream.close()
+            self.close()
+            return
+        self._request = None
+        self._stream = stream
+        stream.when_ready(self._work_soon)
+        if self._is_stopping:
+            stream.stop()
+        self._go_on_with(stream)
+
+    def _go_on_with(self, stream: LaneStream) -> None:
+        """Write what the stream has to say, as long as the socket takes it."""
+        while self._out is None and not self.is_closed:
+            data = stream.next()
+            if data is None:
+                self._stream = None
+                stream.close()
+                self._is_busy = False
+                self._idle_since = self._lane.now
+                self._after_answer()
+                return
+            if not data or not self._send(data):
+                return
+
+    def _send(self, data: bytes) -> bool:
+        """Send something, when all before was; whether the socket has taken all of it."""
+        try:
+            sent_bytes = self.socket.send(data)
+        except BlockingIOError:
+            sent_bytes = 0
+        except OSError:
+            self.close()
+            return False
+        if sent_bytes < len(data):
+            self._write_since = self._lane.now
+            self._out = memoryview(data)[sent_bytes:]
+            return False
+        return True
+
+    def _write(self) -> None:
+        """Go on with an answer that the client was too slow for."""
+        assert self._out is not None, "called only with something to write"
+        try:
+            sent_bytes = self.socket.send(self._out)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        self._write_since = self._lane.now
+        if sent_bytes < len(self._out):
+            self._out = self._out[sent_bytes:]
+            return
+        self._out = None
+        if self._stream is not None:
+            return  # it is asked for more next
+        self._idle_since = self._lane.now
+        self._release()
+        self._after_answer()
+
+    def _work_soon(self) -> None:
+        if not self._is_to_work:
+            self._is_to_work = True
+            self._lane.again(self)
+
+    def _after_answer(self) -> None:
+        if self._is_stopping:
+            self.close()
+        elif not self._is_working and (self.received or self._is_readable or self._is_at_end):
+            self._lane.again(self)
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()

@@ -1,0 +1,248 @@
+"""One request on the hot lane, from its bytes to those of its answer, without a task of its own.
+
+The same handlers run as everywhere. Those that ask one shard one thing have two halves (`Asking`):
+the first makes the command, the second is called with the reply when the shards call back, and
+nothing waits in between. The others (searches, heartbeats) are coroutines and run in a small task.
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from typing import Final, Protocol
+
+import structlog
+from msgspec import Struct, field
+
+from troth.core.codes import Code
+from troth.core.commands import Command
+from troth.core.replies import Reply
+from troth.http.api.context import VERSION_HEADER_VALUE, shards_error
+from troth.http.api.dispatch import Dispatcher
+from troth.http.api.router import Match
+from troth.http.api.rows import REFUSALS_FROM, Asking
+from troth.http.wire.errors import ApiError
+from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
+from troth.shards.errors import ShardsError
+from troth.shards.held import HeldMessages
+from troth.shards.turns import Asker
+
+from .lane_streams import LaneStream
+
+_log = structlog.get_logger("troth.http.lane_exchange")
+
+
+class LaneShards(Protocol):
+    """What the lane needs of the shards beside what handlers do: asking without a task."""
+
+    def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
+        """Take a command; the asker is called back. Raises ShardsError."""
+        ...
+
+    def turn(self) -> None:
+        """Carry out what was submitted, now."""
+        ...
+
+    def with_leaf(self, reply: Reply) -> Reply:
+        """Complete the reply to a claim. Raises StorageFailed."""
+        ...
+
+
+class Questions(Protocol):
+    """Who carries questions to the shards, and gives handlers a task: the lane."""
+
+    def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
+        """Take a command; the asker is called back. Raises ShardsError."""
+        ...
+
+    def with_leaf(self, reply: Reply) -> Reply:
+        """Complete the reply to a claim. Raises StorageFailed."""
+        ...
+
+    def start(self, exchange: "Exchange") -> None:
+        """Call the exchange's `carry_out` in a task."""
+        ...
+
+
+class Client(Protocol):
+    """Where answers go: the connection that a request came by."""
+
+    def answered(self, data: bytes, held: HeldMessages) -> None:
+        """Write an answer; release the messages when that is done or can never be."""
+        ...
+
+    def streams(self, stream: LaneStream) -> None:
+        """Write a stream; close it at its end or when it can be written no longer."""
+        ...
+
+
+class Exchange(Struct, eq=False):
+    """One request being answered; also the `Asker` that the shards call back.
+
+    Made when the request has been read whole; `run` begins, and the client is called once, at the
+    end. Nothing here raises: whatever goes wrong becomes an answer.
+    """
+
+    questions: Questions
+    dispatcher: Dispatcher
+    request: Request
+    held: HeldMessages
+    match: Match
+    client: Client
+    started_s: float = field(default_factory=time.perf_counter)
+
+    def run(self) -> None:
+        """Ask the shards, or have a task run the handler if it does more than ask."""
+        handler = self.match.endpoint.handler
+        if not isinstance(handler, Asking):
+            self.questions.start(self)
+            return
+        dispatcher = self.dispatcher
+        try:
+            call = dispatcher.admit(self.request, self.match)
+            self.questions.submit(handler.question(dispatcher.api, call), self.held, self)
+        except Exception as error:
+            self._fail(error)
+
+    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
+        """Take the shards' reply."""
+        dispatcher = self.dispatcher
+        handler = self.match.endpoint.handler
+        assert isinstance(handler, Asking), "the others do not ask this way"
+        try:
+            if reply.claimed is not None:
+                reply = self.questions.with_leaf(reply)
+            if reply.code >= REFUSALS_FROM:
+                raise ApiError(reply.code)
+            body = handler.shown(dispatcher.api, reply)
+        except Exception as error:
+            self._fail(error)
+            return
+        status = reply.code // 100
+        if body and dispatcher.is_plain:
+            self._end(status, render_json(status, body, self.request.id))
+        else:
+            response = json_response(status, body) if body else Response(status)
+            self._finish(dispatcher.finish(self.request, response))
+
+    def refuse(self, error: ShardsError) -> None:
+        """Take the shards' refusal."""
+        self._fail(error)
+
+    async def carry_out(self) -> None:
+        """Run a handler that waits for more than one shard."""
+        try:
+            response = await self.dispatcher.carry_out(self.request, self.match)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._finish(response)
+
+    def _fail(self, error: Exception) -> None:
+        request = self.request
+        if isinstance(error, ShardsError):
+            error = shards_error(error)
+        elif not isinstance(error, ApiError):
+            _log.error(
+                "a request failed",
+                endpoint=request.endpoint,
+                request_id=request.id,
+                peer=request.peer,
+                exc_info=error,
+            )
+            error = ApiError(Code.INTERNAL)
+        self._finish(self.dispatcher.refuse(request, error))
+
+    def _finish(self, response: Response) -> None:
+        if response.stream is None:
+            self._end(response.status, render(response))
+            return
+        assert isinstance(response.stream, ReadyStream), "the lane serves no others"
+        self.held.release()
+        self.client.streams(LaneStream(render_head(response), response.stream, self._count_stream))
+
+    def _count_stream(self) -> None:
+        self.dispatcher.api.metrics.count(self.request.endpoint, 200, None)
+
+    def _end(self, status: int, answer: bytes) -> None:
+        self.client.answered(answer, self.held)
+        duration_s = time.perf_counter() - self.started_s
+        self.dispatcher.api.metrics.count(self.request.endpoint, status, duration_s)
+
+
+_JSON_ANSWER: Final = (
+    b"HTTP/1.1 %%d \r\ncontent-length: %%d\r\ncontent-type: %b\r\nrequest-id: %%b\r\n"
+    b"resonate-version: %b\r\ndate: %%b\r\n\r\n%%b"
+) % (JSON_TYPE, VERSION_HEADER_VALUE)
+
+
+def render_json(status: int, body: bytes, request_id: str) -> bytes:
+    """The bytes of a JSON answer with the headers that every answer has, and no others.
+
+    As `render` of what `Dispatcher.finish` makes of `json_response`.
+    """
+    return _JSON_ANSWER % (status, len(body), request_id.encode(), _date.text(), body)
+
+
+def render(response: Response) -> bytes:
+    """An answer's bytes, as Quart and hypercorn would write them."""
+    body = response.body
+    if response.status == 204:
+        parts = [b"HTTP/1.1 204 \r\n"]
+    else:
+        parts = [b"HTTP/1.1 %d \r\ncontent-length: %d\r\n" % (response.status, len(body))]
+    for header in response.headers:
+        parts.append(b"%s: %s\r\n" % header)
+    parts.append(b"date: %s\r\n\r\n" % _date.text())
+    parts.append(body)
+    return b"".join(parts)
+
+
+def render_head(response: Response) -> bytes:
+    """What comes before a stream's first chunk, as Quart and hypercorn would write it."""
+    headers = b"".join([b"%s: %s\r\n" % header for header in response.headers])
+    date = _date.text()
+    return (b"HTTP/1.1 %d \r\n%bdate: %b\r\nTransfer-Encoding: chunked\r\n\r\n") % (
+        response.status,
+        headers,
+        date,
+    )
+
+
+class _Date:
+    """The time for the header Date, which changes once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = b""
+
+    def text(self) -> bytes:
+        """Now, as HTTP writes it."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._text = formatdate(second, usegmt=True).encode()
+        return self._text
+
+
+_date: Final = _Date()
+
+
+class RequestIds:
+    """New request ids: in the form of a UUID, unique, but easily guessed; nothing hangs on them."""
+
+    def __init__(self) -> None:
+        """Choose the part that no other server has."""
+        self.new: Final[Callable[[], str]] = self._made().__next__
+        """Make one more."""
+
+    def _made(self) -> Iterator[str]:
+        chosen = os.urandom(10).hex()
+        prefix = f"{chosen[:8]}-{chosen[8:12]}-4{chosen[12:15]}-8{chosen[15:18]}-"
+        # Formatting a number costs four times as much as joining two texts.
+        endings = [f"{number:03x}" for number in range(16**3)]
+        for number in itertools.count():
+            beginning = f"{prefix}{number:09x}"
+            for ending in endings:
+                yield beginning + ending

@@ -1,0 +1,123 @@
+"""From bytes to checked values: request headers, query strings and paths.
+
+Every function raises `ApiError` (400) that names the field, what was given and what is allowed.
+Decoding stops at the first thing that cannot be read; validation (`fields.problems`) collects.
+"""
+
+import binascii
+import re
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from troth.core import limits as core_limits
+from troth.core.limits import INTEGER_MAX, INTEGER_MIN
+from troth.core.model import Fence, Trace
+
+from .errors import invalid
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,32}", re.ASCII)
+_HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{2}")
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
+
+
+class CallHeaders(Struct, frozen=True):
+    """The request headers that change what an endpoint does."""
+
+    idempotency_key: str | None = None
+    strict: bool = False
+    fence: Fence | None = None
+    trace: Trace | None = None
+
+
+NO_HEADERS = CallHeaders()
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def text_header(headers: Mapping[bytes, bytes], name: str, limit_bytes: int) -> str | None:
+    """A header's value; None if it is absent. Raises ApiError."""
+    given = headers.get(name.lower().encode())
+    if given is None:
+        return None
+    if len(given) > limit_bytes:
+        raise invalid(
+            f"header {name}", f"is {len(given)} bytes long; allowed are at most {limit_bytes}"
+        )
+    try:
+        return given.decode()
+    except UnicodeDecodeError as error:
+        raise invalid(f"header {name}", "is not UTF-8") from error
+
+
+def strict_header(headers: Mapping[bytes, bytes]) -> bool:
+    """The header `Strict`, in the words that Go's ParseBool knows. Raises ApiError."""
+    given = text_header(headers, "Strict", core_limits.REQUEST_HEADERS_LIMIT_BYTES) or ""
+    if given in _FALSE:
+        return False
+    if given in _TRUE:
+        return True
+    raise invalid("header Strict", f"given {given[:64]!r}; allowed are true and false")
+
+
+def fence_headers(headers: Mapping[bytes, bytes]) -> Fence | None:
+    """The headers `Task-Id` and `Task-Counter`; None without a task id. Raises ApiError.
+
+    Without a counter it is 0, which no task has.
+    """
+    given = text_header(headers, "Task-Counter", core_limits.REQUEST_HEADERS_LIMIT_BYTES)
+    counter = integer("header Task-Counter", given) if given else 0
+    task_id = text_header(headers, "Task-Id", core_limits.REQUEST_HEADERS_LIMIT_BYTES)
+    return Fence(task_id, counter) if task_id else None
+
+
+def trace_headers(headers: Mapping[bytes, bytes]) -> Trace | None:
+    """The headers `traceparent` and `tracestate`; None without the first. Raises ApiError."""
+    if b"traceparent" not in headers and b"tracestate" not in headers:
+        return None
+    parent = text_header(headers, "traceparent", core_limits.TRACE_LIMIT_BYTES)
+    state = text_header(headers, "tracestate", core_limits.TRACE_LIMIT_BYTES)
+    return Trace(parent, state or "") if parent else None
+
+
+def integer(field: str, given: str) -> int:
+    """A decimal integer with an optional sign, within 64 bits. Raises ApiError."""
+    if _NUMBER.fullmatch(given):
+        number = int(given)
+        if INTEGER_MIN <= number <= INTEGER_MAX:
+            return number
+    raise invalid(field, f"given {given[:64]!r}; allowed is an integer within 64 bits")
+
+
+# --- paths and queries ----------------------------------------------------------------------------
+
+
+def percent_decode(raw: bytes, field: str) -> str:
+    """Decode percent-escapes, once. `+` stays `+`. Raises ApiError."""
+    if b"%" in raw:
+        first, *rest = raw.split(b"%")
+        parts = [first]
+        for part in rest:
+            if _HEXADECIMAL.match(part) is None:
+                shown = (b"%" + part[:2]).decode("latin-1")
+                raise invalid(field, f"has {shown!r}, which is no percent-escape")
+            parts.append(binascii.unhexlify(part[:2]))
+            parts.append(part[2:])
+        raw = b"".join(parts)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise invalid(field, "is not UTF-8 after percent-decoding") from error
+
+
+def query_parameters(query: bytes) -> dict[str, str]:
+    """The parameters of a query string; of repeated ones the first. Raises ApiError."""
+    found: dict[str, str] = {}
+    for part in query.split(b"&"):
+        if not part:
+            continue
+        name, _, given = part.replace(b"+", b" ").partition(b"=")
+        found.setdefault(percent_decode(name, "query"), percent_decode(given, "query"))
+    return found

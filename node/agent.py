@@ -1,0 +1,293 @@
+"""A node at work: registered with a server, it takes tasks, runs them and tells what came of them.
+
+- It takes tasks only from its work stream, and opens that again, ever more slowly, when it ends.
+  What runs meanwhile goes on.
+- A task is run while its lease lives: every report that the server hears renews it. When it has
+  run out, the server has given the task to another node, so it is ended here.
+- A result is sent until the server has it, refuses it, or the lease has run out.
+- On the first signal to stop it takes nothing more, lets tasks end for a while, and gives back the
+  others; on the second it gives them back at once.
+"""
+
+import random
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import trio
+
+from .builds import Builds
+from .client import Client
+from .errors import NodeError, RefusedError, UnreachableError
+from .execution import Execution, Link
+from .machine import Place, prepare, taken
+from .workers import open_workers
+
+BACKOFF_FIRST_S: Final = 0.25
+BACKOFF_LIMIT_S: Final = 15.0
+REPORT_MIN_INTERVAL_S: Final = 1.0
+RETURN_TIMEOUT_S: Final = 3.0
+_DEFAULT_HEARTBEAT_MS: Final = 3_000
+
+_log = structlog.get_logger("troth.node")
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """What `troth node` was told."""
+
+    server: str
+    token: str
+    directory: Path
+    description: str = ""
+    slots_count: int = 1
+    cpu_count: int = 1
+    memory_mb: int = 512
+    latency_ms: int = 0
+    privileged: bool = False
+    shared: bool = False
+    grace_s: float = 30.0
+    uid_base: int = 700_000
+
+
+async def run_node(options: NodeOptions) -> None:
+    """Be a node until a signal says otherwise. Raises NodeError, in an exception group or not."""
+    client = Client(options.server, options.token)
+    with taken(options.directory, options.uid_base):
+        place = await prepare(options.directory, options.uid_base)
+        builds = Builds(place.builds, place.first_gid)
+        builds.open()
+        idle_limit_count = max(4, 2 * options.slots_count)
+        try:
+            async with open_workers(place.machine, idle_limit_count) as workers:
+                path = f"/v1/node/{place.node_id}"
+                link = Link(client, path, builds, workers, options.memory_mb, options.cpu_count)
+                await Agent(options, place, link).run()
+        finally:
+            with trio.CancelScope(shield=True):
+                await client.close()
+
+
+class Agent:
+    """One node, from its registration to its end."""
+
+    def __init__(self, options: NodeOptions, place: Place, link: Link) -> None:
+        self._options = options
+        self._place = place
+        self._link = link
+        self._slots = trio.Semaphore(options.slots_count)
+        self._executions: dict[tuple[str, int], Execution] = {}
+        self._heartbeat_s = _DEFAULT_HEARTBEAT_MS / 1000
+        self._progressed = trio.Event()
+        self._changed = trio.Event()
+        self._is_stopping = False
+        self._was_greeted = False
+        self._streaming = trio.CancelScope()
+        self._nursery: trio.Nursery
+
+    async def run(self) -> None:
+        """Work until told to stop. Raises NodeError."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                nursery.start_soon(self._keep_stream)
+                nursery.start_soon(self._keep_reporting)
+                async for _ in signals:
+                    break
+                await self._stop(signals)
+            nursery.cancel_scope.cancel()
+        _log.info("stopped")
+
+    # The work stream
+
+    async def _keep_stream(self) -> None:
+        backoff_s = BACKOFF_FIRST_S
+        is_warned = False
+        with self._streaming:
+            while True:
+                self._was_greeted = False
+                try:
+                    await self._register()
+                    await self._read_stream()
+                except RefusedError as error:
+                    if error.status in {401, 403}:
+                        raise self._not_allowed(error) from error
+                    problem = str(error)
+                    if error.status == 404:
+                        problem += (
+                            " It was deleted, and can be restored; or it is another account's."
+                        )
+                except UnreachableError as error:
+                    problem = str(error)
+                if self._was_greeted:
+                    backoff_s, is_warned = BACKOFF_FIRST_S, False
+                log = _log.debug if is_warned else _log.warning
+                log("not connected", server=self._link.client.shown_url, problem=problem)
+                is_warned = True
+                # Not all nodes at the same moment when a server comes back.
+                await trio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311
+                backoff_s = min(2 * backoff_s, BACKOFF_LIMIT_S)
+
+    def _not_allowed(self, error: RefusedError) -> NodeError:
+        if error.status == 401:
+            hint = "Is the token right, and has it not expired or been revoked?"
+        else:
+            hint = (
+                "A node needs a token of the scope `node`; for --shared also `admin`; and a "
+                "directory that another account's node has used cannot be used again."
+            )
+        return NodeError(f"{self._link.client.shown_url} refuses this node: {error}. {hint}")
+
+    async def _register(self) -> None:
+        options = self._options
+        body = {
+            "description": options.description,
+            "languages": self._place.languages,
+            "cpuCount": options.cpu_count,
+            "memSize": options.memory_mb,
+            "networkLatency": options.latency_ms,
+            "privileged": options.privileged,
+            "slots": options.slots_count,
+            "shared": options.shared,
+        }
+        answer = await self._link.client.ask("POST", self._link.path, body, apart=True)
+        if not answer.is_success:
+            raise answer.refusal()
+
+    async def _read_stream(self) -> None:
+        async with self._link.client.open_stream(f"{self._link.path}/work") as events:
+            async for event in events:
+                try:
+                    self._take(self._link.decoded(event))
+                except (KeyError, TypeError) as error:
+                    raise UnreachableError("it sent a message that is none") from error
+        raise UnreachableError("it ended the stream")
+
+    def _take(self, message: dict[str, Any]) -> None:
+        match message.get("type"):
+            case "hello":
+                self._was_greeted = True
+                self._heartbeat_s = message.get("heartbeatMs", _DEFAULT_HEARTBEAT_MS) / 1000
+                self._link.lease_s = message.get("leaseMs", self._link.lease_s * 1000) / 1000
+                _log.info(
+                    "connected",
+                    server=self._link.client.shown_url,
+                    node=self._place.node_id,
+                    languages=self._place.languages,
+                    slots=self._options.slots_count,
+                )
+            case "run":
+                self._start(message["task"]["id"], message["task"]["counter"])
+            case "cancel":
+                self._cancel(message["task"]["id"], message["task"]["counter"], "canceled")
+            case "drain" | "disable" as word:
+                _log.info("the server gives no more tasks", reason=word)
+                for execution in [*self._executions.values()]:
+                    if not execution.has_begun:
+                        execution.cancel()
+            case other:
+                _log.debug("a message of an unknown type", type=other)
+
+    def _start(self, task_id: str, counter: int) -> None:
+        key = (task_id, counter)
+        if self._is_stopping or key in self._executions:
+            return
+        # Some may end right now; the server counts them already as ended.
+        if len(self._executions) >= 2 * self._options.slots_count + 2:
+            _log.warning("more tasks than slots", task=task_id)
+            return
+        execution = Execution(self._link, task_id, counter, self._progressed_now)
+        self._executions[key] = execution
+        self._nursery.start_soon(self._carry_out, execution)
+
+    async def _carry_out(self, execution: Execution) -> None:
+        try:
+            await execution.run(self._slots, self._nursery)
+        except RefusedError as error:
+            raise self._not_allowed(error) from error
+        finally:
+            del self._executions[execution.key]
+            self._changed.set()
+
+    def _cancel(self, task_id: str, counter: int, reason: str) -> None:
+        execution = self._executions.get((task_id, counter))
+        if execution is not None:
+            _log.info("a task is ended", task=task_id, reason=reason)
+            execution.cancel()
+
+    # Reports
+
+    def _progressed_now(self) -> None:
+        self._progressed.set()
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            self._progressed = trio.Event()
+            with trio.move_on_after(self._heartbeat_s):
+                await self._progressed.wait()
+            try:
+                await self._report()
+            except UnreachableError as error:
+                _log.debug("a report was not heard", problem=str(error))
+            except RefusedError as error:
+                if error.status == 401:
+                    raise self._not_allowed(error) from error
+                _log.debug("a report was refused", problem=str(error))
+            now = trio.current_time()
+            for execution in [*self._executions.values()]:
+                if execution.is_assigned and now > execution.lease_end:
+                    self._cancel(*execution.key, "its lease has run out")
+            await trio.sleep(REPORT_MIN_INTERVAL_S)
+
+    async def _report(self) -> None:
+        begin = trio.current_time()
+        reported = [one for one in self._executions.values() if one.is_assigned]
+        running = [
+            {"id": one.task_id, "counter": one.counter, "progress": one.progress}
+            for one in reported
+        ]
+        answer = await self._link.client.ask(
+            "POST", f"{self._link.path}/report", {"running": running}
+        )
+        if not answer.is_success:
+            raise answer.refusal()
+        for execution in reported:
+            execution.confirmed_at = begin
+        for stale in answer.json().get("stop", ()):
+            self._cancel(stale["id"], stale["counter"], "the server says so")
+
+    # The end
+
+    async def _stop(self, signals: Any) -> None:
+        self._is_stopping = True
+        self._streaming.cancel()
+        for execution in [*self._executions.values()]:
+            if not execution.has_begun:
+                execution.cancel()
+        _log.info("stopping", running=len(self._executions))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_for_second, signals, nursery.cancel_scope)
+            with trio.move_on_after(self._options.grace_s):
+                await self._wait_for_executions()
+            nursery.cancel_scope.cancel()
+        left = [*self._executions.values()]
+        async with trio.open_nursery() as nursery:
+            for execution in left:
+                execution.cancel()
+                nursery.start_soon(self._give_back, execution)
+
+    async def _wait_for_second(self, signals: Any, scope: trio.CancelScope) -> None:
+        async for _ in signals:
+            break
+        scope.cancel()
+
+    async def _wait_for_executions(self) -> None:
+        while self._executions:
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    async def _give_back(self, execution: Execution) -> None:
+        with trio.move_on_after(RETURN_TIMEOUT_S):
+            await execution.give_back()

@@ -1,0 +1,269 @@
+"""One task on a node: assigned, its code fetched, run, its result sent."""
+
+import base64
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from troth.core.json_errors import UNREADABLE_JSON
+
+from . import frames
+from .builds import Builds
+from .client import Answer, Client
+from .errors import BadCodeError, RefusedError, SandboxError, UnreachableError
+from .frames import Response, failure
+from .limits import ARCHIVE_LIMIT_BYTES, RESULT_LIMIT_BYTES, Allowance
+from .workers import Kind, Workers
+
+_RETRY_FIRST_S: Final = 0.1
+_RETRY_LIMIT_S: Final = 1.0
+_BROKEN_PAUSE_S: Final = 5.0
+"""After a sandbox could not be set up; so that tasks do not come and go without end."""
+_FREE_S: Final = 0.05
+"""Longer than a sandbox usually needs to be free after the result."""
+_ERROR_LIMIT_CHARACTERS: Final = 1_000
+
+_log = structlog.get_logger("troth.node.task")
+
+
+@dataclass
+class Link:
+    """What all executions of a node need: the server, the code and the sandboxes.
+
+    `path` is that of the node on the server; `lease_s` how long a task is the node's after a
+    report that the server has heard.
+    """
+
+    client: Client
+    path: str
+    builds: Builds
+    workers: Workers
+    memory_mb: int
+    cpu_count: int
+    lease_s: float = 10.0
+
+    def decoded(self, event: bytes) -> dict[str, Any]:
+        """A message of the work stream. Raises UnreachableError if it is none."""
+        try:
+            return msgspec.json.decode(event, type=dict[str, Any])
+        except UNREADABLE_JSON as error:
+            raise UnreachableError("it sent a message that is none") from error
+
+
+class _Capabilities(msgspec.Struct):
+    cpu_count: int = msgspec.field(name="cpuCount", default=0)
+    memory_mb: int = msgspec.field(name="memSize", default=0)
+
+
+class _Assignment(msgspec.Struct):
+    build_id: str = msgspec.field(name="buildId")
+    digest: str
+    language: str
+    timeout: int
+    capabilities: _Capabilities
+    account: str
+    request: dict[str, Any]
+
+
+class Execution:
+    """A task that the server has offered. `confirmed_at` is when its lease was last renewed."""
+
+    def __init__(
+        self, link: Link, task_id: str, counter: int, on_progress: Callable[[], None]
+    ) -> None:
+        self.task_id = task_id
+        self.counter = counter
+        self.has_begun = False
+        """It does not wait for a slot any more; the server may know it as assigned."""
+        self.is_assigned = False
+        self.progress: int | None = None
+        self.confirmed_at = 0.0
+        self._link = link
+        self._on_progress = on_progress
+        self._scope = trio.CancelScope()
+        self._working = trio.CancelScope()
+        self._response: Response | None = None
+        self._responded = trio.Event()
+        self._freed = trio.Event()
+        self._begun_at = 0.0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What the server calls it."""
+        return self.task_id, self.counter
+
+    @property
+    def lease_end(self) -> float:
+        """When it is the node's no more, by trio's clock."""
+        return self.confirmed_at + self._link.lease_s
+
+    def cancel(self) -> None:
+        """End it, whatever it is doing, without a result."""
+        self._scope.cancel()
+        self._working.cancel()
+
+    async def run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
+        """Carry it out. `nursery` cleans up behind it when its slot is free again already.
+
+        Raises RefusedError (status 401) if the node's token is not accepted any more.
+        """
+        with self._scope:
+            await slots.acquire()
+            with contextlib.ExitStack() as slot:
+                slot.callback(slots.release)
+                self.has_begun = True
+                self.confirmed_at = trio.current_time()
+                named = {"id": self.task_id, "counter": self.counter}
+                answer = await self._insist("POST", f"{self._link.path}/assign", named)
+                if answer is None or not answer.is_success:
+                    return
+                self.is_assigned = True
+                self._begun_at = trio.current_time()
+                nursery.start_soon(self._work, answer)
+                await self._responded.wait()
+                if self._response is None:
+                    await self.give_back()
+                    await trio.sleep(_BROKEN_PAUSE_S)
+                    return
+                # The next task does not wait for the server to take this one's result.
+                nursery.start_soon(self._free, slot.pop_all())
+                await self._send_result(self._response)
+
+    async def _free(self, slot: contextlib.ExitStack) -> None:
+        """Give up the slot when the sandbox is free, so that the next task finds it warm."""
+        with slot, trio.move_on_after(_FREE_S):
+            await self._freed.wait()
+
+    async def give_back(self) -> None:
+        """Tell the server that it is not going to be carried out here."""
+        if not self.has_begun:
+            return
+        _log.info("a task is given back", task=self.task_id)
+        path = f"{self._link.path}/return/{self.task_id}/{self.counter}"
+        try:
+            answer = await self._link.client.ask("POST", path)
+        except UnreachableError as error:
+            # Its lease will run out.
+            _log.warning("a task could not be given back", task=self.task_id, problem=str(error))
+            return
+        if not answer.is_success:
+            _log.debug("a task was not taken back", task=self.task_id, status=answer.status)
+
+    async def _work(self, answer: Answer) -> None:
+        """Run it in a sandbox; goes on after the response until the sandbox is free."""
+        try:
+            with self._working:
+                await self._run_in_sandbox(_decoded(answer))
+        except UnreachableError as error:
+            _log.error("a task cannot be run here", task=self.task_id, problem=str(error))
+        finally:
+            self._responded.set()
+            self._freed.set()
+
+    async def _run_in_sandbox(self, assignment: _Assignment) -> None:
+        link = self._link
+        capabilities = assignment.capabilities
+        allowance = Allowance(
+            timeout_s=assignment.timeout,
+            cpu_count=capabilities.cpu_count or link.cpu_count,
+            memory_mb=capabilities.memory_mb or link.memory_mb,
+        )
+        kind = Kind(assignment.account, assignment.language, assignment.digest, allowance)
+        deadline = self._begun_at + assignment.timeout
+        try:
+            request = frames.request_frame(self.task_id, assignment.request)
+
+            async def fetch() -> bytes:
+                return await self._fetch(assignment.build_id)
+
+            async with link.builds.fetched(assignment.digest, fetch) as build:
+                await link.workers.run(
+                    kind, build, request, deadline, self._note_progress, self._respond
+                )
+        except BadCodeError as error:
+            self._respond(failure(500, "BadCode", str(error)), "")
+        except RefusedError as error:
+            message = f"the function's code cannot be had: {error}"
+            self._respond(failure(500, "BadCode", message), "")
+        except (SandboxError, OSError) as error:
+            _log.error("a task cannot be run here", task=self.task_id, problem=str(error))
+
+    async def _fetch(self, build_id: str) -> bytes:
+        path = f"/v1/build/{build_id}/archive"
+        answer = await self._insist("GET", path, limit_bytes=ARCHIVE_LIMIT_BYTES, apart=True)
+        if answer is None:
+            raise UnreachableError("it did not give the function's code in time")
+        if not answer.is_success:
+            raise answer.refusal()
+        return answer.body
+
+    def _note_progress(self, percent: int) -> None:
+        self.progress = percent
+        self._on_progress()
+
+    def _respond(self, response: Response, output: str) -> None:
+        if output:
+            _log.info("a function has printed", task=self.task_id, output=output)
+        if response.error is not None:
+            _log.info("a function has failed", task=self.task_id, problem=response.error)
+        self._response = response
+        self._responded.set()
+
+    async def _send_result(self, response: Response) -> None:
+        answer = await self._post_result(response)
+        if answer is not None and answer.status == 413:
+            message = f"the server takes no result of {len(response.body)} bytes"
+            answer = await self._post_result(failure(500, "ResultTooLarge", message))
+        if answer is None:
+            _log.warning("a result could not be sent in time", task=self.task_id)
+        elif not answer.is_success:
+            _log.info("a result was not taken", task=self.task_id, problem=str(answer.refusal()))
+        else:
+            _log.debug("a task is finished", task=self.task_id, status=response.status)
+
+    async def _post_result(self, response: Response) -> Answer | None:
+        described = base64.b64encode(msgspec.json.encode(response.headers)).decode()
+        headers = [("troth-status", str(response.status)), ("troth-headers", described)]
+        if response.error is not None:
+            error = response.error[:_ERROR_LIMIT_CHARACTERS].encode(errors="replace")
+            headers.append(("troth-error", base64.b64encode(error).decode()))
+        assert len(response.body) <= RESULT_LIMIT_BYTES
+        path = f"{self._link.path}/result/{self.task_id}/{self.counter}"
+        return await self._insist("POST", path, response.body, headers=headers)
+
+    async def _insist(
+        self, method: str, path: str, body: object = None, **options: Any
+    ) -> Answer | None:
+        """Ask until there is an answer that counts, while the lease lives; None if there is none.
+
+        Takes what `Client.ask` takes. Raises RefusedError for status 401.
+        """
+        pause_s = _RETRY_FIRST_S
+        while True:
+            problem = ""
+            try:
+                answer = await self._link.client.ask(method, path, body, **options)
+                if answer.status == 401:
+                    raise answer.refusal()
+                if answer.status < 500 and answer.status != 429:
+                    return answer
+                problem = str(answer.refusal())
+            except UnreachableError as error:
+                problem = str(error)
+            if trio.current_time() + pause_s > self.lease_end:
+                return None
+            _log.debug("asking again", task=self.task_id, problem=problem)
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _RETRY_LIMIT_S)
+
+
+def _decoded(answer: Answer) -> _Assignment:
+    try:
+        return msgspec.json.decode(answer.body, type=_Assignment)
+    except UNREADABLE_JSON as error:
+        raise UnreachableError("it assigned a task in a form that is not the API's") from error

@@ -1,0 +1,159 @@
+"""What a node and the processes it starts say to each other; the other end is `runner.py`.
+
+A frame is a letter, four bytes of length, and content. Nothing that arrives is believed: it may be
+anything, of any length, and end anywhere. What does not fit is `BrokenChannelError`.
+"""
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from troth.core.json_errors import UNREADABLE_JSON
+
+from .limits import RESULT_LIMIT_BYTES
+
+HEAD_BYTES: Final = 5
+_LENGTH_BYTES: Final = 4
+_META_LIMIT_BYTES: Final = 12 * 1024
+"""In base64 it must fit into a request's headers, with the error."""
+_HEADERS_LIMIT_COUNT: Final = 64
+
+CONFIG: Final = b"C"
+REQUEST: Final = b"Q"
+READY: Final = b"Y"
+IMPORT_FAILED: Final = b"F"
+NOT_SET_UP: Final = b"N"
+ENDED: Final = b"X"
+PROGRESS: Final = b"P"
+RESULT: Final = b"R"
+ERROR: Final = b"E"
+
+_KINDS: Final = frozenset((READY, IMPORT_FAILED, NOT_SET_UP, ENDED, PROGRESS, RESULT, ERROR))
+
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTENT: Final = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+# They are about one connection, and the server has its own.
+_CONNECTION_HEADERS: Final = frozenset(
+    ("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
+)
+
+
+class BrokenChannelError(Exception):
+    """What came over a channel is not of this protocol; the text says what is wrong."""
+
+
+class ResultTooLargeError(Exception):
+    """A result is larger than `RESULT_LIMIT_BYTES`."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What becomes of an execution. `error` is set if the function gave no response of its own."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    error: str | None = None
+
+
+def failure(status: int, kind: str, message: str) -> Response:
+    """The response of an execution that has none; `kind` is a name for programs."""
+    body = msgspec.json.encode({"error": {"type": kind, "message": message}})
+    return Response(status, (("content-type", "application/json"),), body, f"{kind}: {message}")
+
+
+class _Meta(msgspec.Struct):
+    status: int
+    headers: list[tuple[str, str]]
+
+
+class _Error(msgspec.Struct):
+    type: str
+    message: str
+
+
+class FrameReader:
+    """Makes frames of bytes as they arrive, and no more bytes than a frame may have."""
+
+    def __init__(self, limit_bytes: int = RESULT_LIMIT_BYTES + _META_LIMIT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._buffer = bytearray()
+
+    def feed(self, part: bytes) -> None:
+        """Add what has arrived."""
+        self._buffer += part
+
+    def next(self) -> tuple[bytes, bytes] | None:
+        """The next whole frame: kind and content. Raises BrokenChannelError, ResultTooLarge."""
+        if len(self._buffer) < HEAD_BYTES:
+            return None
+        kind = bytes(self._buffer[:1])
+        if kind not in _KINDS:
+            raise BrokenChannelError("the function's process wrote to its result channel itself")
+        length = int.from_bytes(self._buffer[1:HEAD_BYTES], "big")
+        if length > self._limit_bytes:
+            raise ResultTooLargeError
+        if len(self._buffer) < HEAD_BYTES + length:
+            return None
+        content = bytes(memoryview(self._buffer)[HEAD_BYTES : HEAD_BYTES + length])
+        del self._buffer[: HEAD_BYTES + length]
+        return kind, content
+
+
+def frame(kind: bytes, content: bytes) -> bytes:
+    """One frame, to be sent."""
+    return kind + len(content).to_bytes(_LENGTH_BYTES, "big") + content
+
+
+def request_frame(task_id: str, request: dict[str, Any]) -> bytes:
+    """The request of a task, as `assign` gives it. Raises KeyError, ValueError for another form."""
+    meta = {name: request[name] for name in ("method", "query", "host", "headers")}
+    described = msgspec.json.encode({**meta, "id": task_id})
+    length = len(described).to_bytes(_LENGTH_BYTES, "big")
+    return frame(REQUEST, length + described + base64.b64decode(request["body"] or ""))
+
+
+def progress(content: bytes) -> int:
+    """A percentage. Raises BrokenChannelError."""
+    if not (content.isdigit() and len(content) <= 3 and int(content) <= 100):
+        raise BrokenChannelError("the function's process reported a progress that is none")
+    return int(content)
+
+
+def error_of(content: bytes) -> tuple[str, str]:
+    """Type and message of an error. Raises BrokenChannelError."""
+    try:
+        error = msgspec.json.decode(content, type=_Error)
+    except UNREADABLE_JSON as wrong:
+        raise BrokenChannelError("the function's process reported an error that is none") from wrong
+    return error.type, error.message
+
+
+def response(content: bytes) -> Response:
+    """A function's own response. Raises BrokenChannelError, ResultTooLargeError."""
+    length = int.from_bytes(content[:_LENGTH_BYTES], "big")
+    described = content[_LENGTH_BYTES : _LENGTH_BYTES + length]
+    body = content[_LENGTH_BYTES + length :]
+    try:
+        meta = msgspec.json.decode(described, type=_Meta)
+    except UNREADABLE_JSON as error:
+        raise BrokenChannelError("the function's process gave a result that is none") from error
+    if len(body) > RESULT_LIMIT_BYTES:
+        raise ResultTooLargeError
+    if not 200 <= meta.status <= 599:
+        return failure(500, "BadResponse", f"the function gave the status {meta.status}")
+    if len(described) > _META_LIMIT_BYTES or len(meta.headers) > _HEADERS_LIMIT_COUNT:
+        return failure(500, "BadResponse", "the function gave too many headers")
+    for name, text in meta.headers:
+        if _NAME.fullmatch(name) is None or _CONTENT.fullmatch(text) is None:
+            message = f"the function gave a header that cannot be sent: {name[:100]!r}"
+            return failure(500, "BadResponse", message)
+    headers = tuple(
+        (name.lower(), text)
+        for name, text in meta.headers
+        if name.lower() not in _CONNECTION_HEADERS
+    )
+    return Response(meta.status, headers, body)

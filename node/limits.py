@@ -1,0 +1,66 @@
+"""The limits of a node: what one execution may use, and how much the node keeps."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from troth.core.limits import BODY_LIMIT_BYTES, BUILD_LIMIT_BYTES
+
+MEBIBYTE: Final = 1024 * 1024
+
+# What one execution may use, beside time and memory, which its function or the node decides.
+PROCESSES_LIMIT_COUNT: Final = 64
+FILES_LIMIT_COUNT: Final = 256
+"""Descriptors open in one process."""
+DISK_LIMIT_BYTES: Final = 256 * MEBIBYTE
+DISK_ENTRIES_LIMIT_COUNT: Final = 10_000
+DISK_DEPTH_LIMIT_COUNT: Final = 100
+"""Folders within each other; each is opened on the way to the next one."""
+RESULT_LIMIT_BYTES: Final = BODY_LIMIT_BYTES
+OUTPUT_KEPT_BYTES: Final = 16 * 1024
+"""Of what an execution prints, the end is logged."""
+OUTPUT_LIMIT_BYTES: Final = 16 * MEBIBYTE
+PROGRESS_LIMIT_BYTES: Final = MEBIBYTE
+ADDRESS_SPACE_EXTRA_BYTES: Final = 128 * MEBIBYTE
+"""Mapped by an interpreter without being used; the memory in use is watched apart from it."""
+
+WATCH_FIRST_S: Final = 0.1
+WATCH_INTERVAL_S: Final = 0.1
+"""Between two looks at memory and disk. What grows faster meets the limits of the kernel."""
+TERMINATE_GRACE_S: Final = 1.0
+"""Between SIGTERM and SIGKILL for what runs too long."""
+END_GRACE_S: Final = 0.5
+"""For a process to end after it has closed its channel."""
+
+IDLE_LIMIT_S: Final = 60.0
+"""A warm sandbox that nobody needs for so long is ended."""
+SANDBOX_TASKS_LIMIT_COUNT: Final = 1_000
+"""A zygote is replaced after so many tasks: it uses up its own CPU time, too."""
+
+BUILDS_LIMIT_BYTES: Final = 2 * 1024 * MEBIBYTE
+BUILDS_LIMIT_COUNT: Final = 500
+ARCHIVE_LIMIT_BYTES: Final = BUILD_LIMIT_BYTES
+
+USERS_COUNT: Final = 1_000
+"""A node that runs as root takes so many user ids from its base on, and as many group ids."""
+
+assert BUILDS_LIMIT_COUNT <= USERS_COUNT, "each build has a group of its own"
+assert OUTPUT_KEPT_BYTES < OUTPUT_LIMIT_BYTES
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What an execution may use at most; `cpu_count` processors for `timeout_s` seconds."""
+
+    timeout_s: int
+    cpu_count: int
+    memory_mb: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory of all its processes together."""
+        return self.memory_mb * MEBIBYTE
+
+    @property
+    def processor_s(self) -> int:
+        """The processor time of one process."""
+        return self.timeout_s * self.cpu_count + 1

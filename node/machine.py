@@ -1,0 +1,198 @@
+"""Makes a machine ready to be a node: its directory, its users, what it can run.
+
+A node's directory belongs to one process at a time (a lock) and holds its id, the code it has
+fetched and the sandboxes. Whatever an earlier run left in it is ended and removed first.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from .builds import Build
+from .errors import NodeError, SandboxError
+from .files import empty
+from .filter import filter_of_this_machine
+from .limits import USERS_COUNT, Allowance
+from .processes import adopt_orphans, end_marked, end_user, keep_memory_private
+from .sandbox import JAVASCRIPT, PYTHON, Machine, Sandbox
+
+_PROBE_ALLOWANCE: Final = Allowance(timeout_s=10, cpu_count=1, memory_mb=512)
+# A module that nothing has imported before: what matters is whether it can be read.
+_PROBE_FILES: Final = {
+    PYTHON: ("handler.py", "import calendar\nhandle = calendar.isleap\n"),
+    JAVASCRIPT: ("handler.js", "exports.handle = () => null;\n"),
+}
+_ID_FILE: Final = "node-id"
+_LOCK_FILE: Final = "lock"
+_SCRIPT: Final = Path(__file__).with_name("runner.js")
+
+_log = structlog.get_logger("troth.node")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node's directory, ready for use. `first_gid` is None if builds have no groups."""
+
+    node_id: str
+    machine: Machine
+    builds: Path
+    languages: tuple[str, ...]
+
+    @property
+    def first_gid(self) -> int | None:
+        """The first of the groups of builds: the user ids are the same numbers."""
+        return self.machine.first_uid
+
+
+@contextlib.contextmanager
+def taken(directory: Path, uid_base: int) -> Iterator[None]:
+    """Own a node's directory and its range of user ids for a block. Raises NodeError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        owner_uid = directory.stat().st_uid
+        if owner_uid != os.geteuid():
+            # Its owner could replace what is changed and removed in it.
+            raise NodeError(
+                f"the directory {directory} belongs to user {owner_uid}, not to the one who starts "
+                f"the node, {os.geteuid()}; choose another one with --directory, or remove it"
+            )
+        directory.chmod(0o711)
+        lock = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise NodeError(f"the directory {directory} cannot be used: {error.strerror}") from error
+    # A name that is free again when its owner ends, however it does.
+    users = socket.socket(socket.AF_UNIX)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise NodeError(f"another node uses the directory {directory}") from error
+        if os.geteuid() == 0:
+            try:
+                users.bind(f"\0troth-node-users-{uid_base}")
+            except OSError as error:
+                raise NodeError(
+                    f"another node runs tasks as the users from {uid_base} on; choose others "
+                    f"with --uid-base, {USERS_COUNT} or more away"
+                ) from error
+        yield
+    finally:
+        users.close()
+        os.close(lock)
+
+
+async def prepare(directory: Path, uid_base: int) -> Place:
+    """Make a directory that is `taken` ready. Raises NodeError, OSError."""
+    if not hasattr(os, "pidfd_open"):
+        raise NodeError("a node needs Linux")
+    adopt_orphans()
+    keep_memory_private()
+    sandboxes = directory / "run"
+    first_uid = uid_base if os.geteuid() == 0 else None
+    await _remove_leftovers(sandboxes, first_uid)
+    sandboxes.mkdir(mode=0o711, exist_ok=True)
+    sandboxes.chmod(0o711)
+    script = directory / _SCRIPT.name
+    script.write_bytes(_SCRIPT.read_bytes())
+    script.chmod(0o644)
+    program = shutil.which("node") or shutil.which("nodejs")
+    call_filter, problem = filter_of_this_machine()
+    if call_filter is None:
+        _log.warning("tasks may make all system calls, also to pass their limits", problem=problem)
+    has_users = first_uid is not None
+    machine = Machine(sandboxes, program, script, first_uid, has_users, call_filter)
+    machine, languages = await _probe(directory / "probe", machine)
+    return Place(_node_id(directory), machine, directory / "builds", languages)
+
+
+def _node_id(directory: Path) -> str:
+    path = directory / _ID_FILE
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        # There is none yet, or one that was not written to its end.
+        return str(uuid.UUID(path.read_text(encoding="ascii").strip()))
+    node_id = str(uuid.uuid4())
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="ascii") as file:
+        file.write(node_id + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(path)
+    return node_id
+
+
+async def _remove_leftovers(sandboxes: Path, first_uid: int | None) -> None:
+    if first_uid is not None:
+        for uid in range(first_uid, first_uid + USERS_COUNT):
+            await end_user(uid)
+    else:
+        end_marked(f"HOME={sandboxes}/".encode())
+    with contextlib.suppress(FileNotFoundError):
+        # The first time.
+        empty(sandboxes)
+
+
+async def _probe(directory: Path, machine: Machine) -> tuple[Machine, tuple[str, ...]]:
+    """Try which ways of shutting in and which languages work here."""
+    problem = await _try(directory, machine, PYTHON)
+    if problem is not None and machine.private_files:
+        _log.warning(
+            "tasks share the machine's temporary directories: this process may not mount",
+            problem=problem,
+        )
+        machine = replace(machine, private_files=False)
+        problem = await _try(directory, machine, PYTHON)
+    if problem is not None:
+        raise NodeError(
+            f"no function can be run here: {problem}. The user that runs functions must be able to "
+            f"read {sys.base_prefix} and {directory.parent}"
+        )
+    if machine.node_program is None:
+        return machine, (PYTHON,)
+    problem = await _try(directory, machine, JAVASCRIPT)
+    if problem is not None:
+        _log.warning("JavaScript is not offered: Node.js cannot be run", problem=problem)
+        return machine, (PYTHON,)
+    return machine, (PYTHON, JAVASCRIPT)
+
+
+async def _try(directory: Path, machine: Machine, language: str) -> str | None:
+    """Load a function that does nothing; what went wrong, if anything."""
+    _write_probe(directory, language)
+    build = Build("", directory, machine.first_uid, 0)
+    sandbox = Sandbox(machine, language, build, machine.first_uid, machine.directory / "probe")
+    try:
+        problem = "it did not start in time"
+        with trio.move_on_after(_PROBE_ALLOWANCE.timeout_s):
+            await sandbox.start(_PROBE_ALLOWANCE)
+            failed = await sandbox.wait_until_ready()
+            sandbox.output.drain()
+            problem = "" if failed is None else sandbox.output.text() or failed.error or ""
+    except (SandboxError, OSError) as error:
+        problem = str(error)
+    finally:
+        with trio.CancelScope(shield=True):
+            await sandbox.end()
+        shutil.rmtree(directory)
+    return problem or None
+
+
+def _write_probe(directory: Path, language: str) -> None:
+    if directory.exists():
+        # An earlier run was ended in the middle.
+        shutil.rmtree(directory)
+    directory.mkdir()
+    directory.chmod(0o755)
+    name, text = _PROBE_FILES[language]
+    (directory / name).write_text(text, encoding="ascii")
+    (directory / name).chmod(0o644)

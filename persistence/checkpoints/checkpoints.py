@@ -1,0 +1,350 @@
+"""Checkpoints: the state of all shards up to a point in the log, in an ordered store.
+
+A checkpoint is incremental: it adds what the shards captured since the last one, in one commit, so
+a crash leaves the old checkpoint or the new one. Live entities (pending promises, unfinished tasks,
+...) and finished ones are in separate tables: a start reads only the former. What the log holds up
+to `position` is covered and may be trimmed; the checkpoint is synced before that.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from troth.core.model import PENDING
+from troth.core.state.captures import Capture, Loaded, ShardHeader
+from troth.persistence.errors import CheckpointDamaged
+
+from . import digests, rows
+from .cold import ColdReader
+from .id_filter import StoredIds
+from .port import Snapshot, Store, Write
+from .rows import RowDecoder
+
+SMALL_BYTES: Final = 64 << 20
+"""Up to this size a store is verified before the server starts, beyond it while it runs."""
+
+COLD_TABLES: Final = (rows.PROMISES, rows.TASKS)
+"""The tables of what has left memory."""
+
+_FORMAT_KEY = b"format"
+_DATA_ID_KEY = b"data id"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStatistics:
+    """What checkpoints have done since the start; `verified_count` rows were compared with their
+    digests. The filter is that of the stored ids (`id_filter.py`), with what it takes in memory."""
+
+    checkpoints_count: int
+    rows_count: int
+    position: int
+    size_bytes: int
+    verified_count: int
+    filter_is_complete: bool
+    filter_ids_count: int
+    filter_bytes: int
+
+
+@final
+class Checkpoints:
+    """The checkpoints of one data directory.
+
+    Opening raises CheckpointDamaged if the store belongs to other data or has another format.
+    """
+
+    def __init__(self, store: Store, data_id: bytes, shard_count: int) -> None:
+        self._store = store
+        self._shard_count = shard_count
+        self._decoder = RowDecoder()
+        self._checkpoints_count = 0
+        self._rows_count = 0
+        self._verified_count = 0
+        self._format_version = rows.FORMAT_VERSION
+        snapshot = store.snapshot()
+        self._is_new = self._check(snapshot, data_id)
+        self._data_id = data_id
+        self._headers = self._read_headers(snapshot)
+        self._ids = StoredIds(is_empty=_is_empty(snapshot))
+        self.reader = ColdReader(snapshot, self._ids, shard_count)
+
+    def _check(self, snapshot: Snapshot, data_id: bytes) -> bool:
+        """Check whose store this is; whether it is new."""
+        version = snapshot.get(rows.META, _FORMAT_KEY)
+        if version is None:
+            return True
+        if not rows.is_known_format(version):
+            raise rows.unknown_format(version)
+        self._format_version = int(version)
+        if snapshot.get(rows.META, _DATA_ID_KEY) != data_id:
+            raise CheckpointDamaged(rows.META, "it belongs to another data directory")
+        return False
+
+    def _read_headers(self, snapshot: Snapshot) -> dict[int, ShardHeader]:
+        found = {}
+        for key, value in snapshot.scan(rows.HEADERS, b"", b"\xff" * 8):
+            header = self._decoder.header(key, value)
+            found[header.shard] = header
+        if found and sorted(found) != list(range(self._shard_count)):
+            raise CheckpointDamaged(rows.HEADERS, "headers of shards are missing")
+        return found
+
+    @property
+    def position(self) -> int:
+        """All records of the log up to this sequence are covered."""
+        return min((header.position for header in self._headers.values()), default=0)
+
+    def covered_sequence(self, shard: int) -> int:
+        """The shard sequence of the last record that is covered."""
+        header = self._headers.get(shard)
+        return header.sequence if header is not None else 0
+
+    def load(self, shard: int) -> Loaded | None:
+        """What is live in a shard; None if there is no checkpoint. Raises CheckpointDamaged."""
+        header = self._headers.get(shard)
+        if header is None:
+            return None
+        decoder, scan = self._decoder, self._scan
+        loaded = Loaded(
+            header,
+            [
+                decoder.promise(rows.LIVE_PROMISES, key, value)
+                for key, value in scan(rows.LIVE_PROMISES, shard)
+            ],
+            [
+                decoder.task(rows.LIVE_TASKS, key, value)
+                for key, value in scan(rows.LIVE_TASKS, shard)
+            ],
+            [decoder.callback(key, value) for key, value in scan(rows.CALLBACKS, shard)],
+            [decoder.schedule(key, value) for key, value in scan(rows.SCHEDULES, shard)],
+            [decoder.lock(key, value) for key, value in scan(rows.LOCKS, shard)],
+            {
+                rows.outbox_place(key): decoder.message(key, value)
+                for key, value in scan(rows.OUTBOX, shard)
+            },
+            [decoder.entry(key, value) for key, value in scan(rows.ENTRIES, shard)],
+            [decoder.execution(key, value) for key, value in scan(rows.EXECUTIONS, shard)],
+            [decoder.usage(key, value) for key, value in scan(rows.USAGE, shard)],
+        )
+        _check_counts(loaded)
+        return loaded
+
+    def _scan(self, table: str, shard: int) -> Iterator[tuple[bytes, bytes]]:
+        prefix = rows.shard_key(shard)
+        return self.reader.snapshot.scan(table, prefix, rows.after(prefix))
+
+    def write(self, captures: Sequence[Capture]) -> None:
+        """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailure."""
+        with self._ids.committing() as add_id:
+            self._store.commit(self._writes(captures, add_id))
+        # In one assignment: the event loop reads them for statistics while this runs in a thread.
+        self._headers = self._headers | {one.header.shard: one.header for one in captures}
+        self._rows_count += sum(capture.rows_count for capture in captures)
+        self._is_new = False
+        self._checkpoints_count += 1
+
+    def _writes(
+        self, captures: Sequence[Capture], add_id: Callable[[bytes], None]
+    ) -> Iterator[Write]:
+        version = self._format_version
+        if any(capture.has_functions for capture in captures) or self._has_functions():
+            version = rows.FUNCTIONS_FORMAT_VERSION
+        if self._is_new or version != self._format_version:
+            yield rows.META, _FORMAT_KEY, b"%d" % version
+            yield rows.META, _DATA_ID_KEY, self._data_id
+            self._format_version = version
+        for capture in captures:
+            shard = capture.header.shard
+            yield from self._deletions(shard, capture)
+            yield from _promise_writes(shard, capture, add_id)
+            yield from _task_writes(shard, capture, add_id)
+            yield from _plain_writes(rows.CALLBACKS, shard, capture.callbacks)
+            yield from _plain_writes(rows.SCHEDULES, shard, capture.schedules)
+            yield from _plain_writes(rows.LOCKS, shard, capture.locks)
+            yield from _plain_writes(rows.ENTRIES, shard, capture.entries)
+            yield from _plain_writes(rows.EXECUTIONS, shard, capture.executions)
+            yield from _plain_writes(rows.USAGE, shard, capture.usage)
+            for (target, sequence), message in sorted(capture.outbox.items(), key=lambda i: i[0]):
+                key = rows.outbox_key(shard, target, sequence)
+                yield _write(rows.OUTBOX, key, message)
+            yield _write(rows.HEADERS, rows.shard_key(shard), capture.header)
+
+    def _has_functions(self) -> bool:
+        """Whether the store holds what format 2 adds, as one does that was restored."""
+        if self._format_version != rows.FORMAT_VERSION:
+            return False  # it is noted already
+        with contextlib.closing(self._store.snapshot()) as snapshot:
+            return any(
+                next(snapshot.scan(table, b"", b"\xff" * 512), None) is not None
+                for table in rows.FUNCTION_TABLES
+            )
+
+    def open_snapshot(self) -> Snapshot:
+        """The store as of its newest commit, for whoever copies it; to be closed. In any thread."""
+        return self._store.snapshot()
+
+    def _deletions(self, shard: int, capture: Capture) -> Iterator[Write]:
+        """Take out what was deleted, before anything new is written under the same ids."""
+        for name in sorted(capture.deleted_tasks):
+            key = rows.id_key(shard, name)
+            yield rows.LIVE_TASKS, key, None
+            yield rows.TASKS, key, None
+        if not capture.deleted_promises:
+            return
+        # What is in the indexes follows from the old row, which only the store has.
+        with contextlib.closing(self._store.snapshot()) as snapshot:
+            for name in sorted(capture.deleted_promises):
+                key = rows.id_key(shard, name)
+                yield rows.LIVE_PROMISES, key, None
+                value = snapshot.get(rows.PROMISES, key)
+                if value is None:
+                    continue
+                yield rows.PROMISES, key, None
+                old = self._decoder.promise(rows.PROMISES, key, value)
+                for table, index_key in rows.index_keys(shard, old):
+                    yield table, index_key, None
+
+    def renew(self) -> None:
+        """Let cold reads see the newest commit. In the thread that reads."""
+        self.reader.close()
+        self._store.release_memory()
+        self.reader.renew(self._store.snapshot())
+
+    @property
+    def is_small(self) -> bool:
+        """Whether `verify` takes less than a second or so."""
+        return self._store.size_bytes() <= SMALL_BYTES
+
+    def verify(self, pause: Callable[[], None] = lambda: None) -> int:
+        """Read all that is stored and compare it with its digests; how many rows it has.
+
+        From then on the filter of the stored ids is complete. Blocks; any thread, but nothing else
+        that makes a filter may run. `pause` is called now and then. Raises CheckpointDamaged.
+        """
+        self._verified_count = self._read_through(rows.TABLES, pause)
+        return self._verified_count
+
+    @property
+    def filter_is_stale(self) -> bool:
+        """Whether the filter of the stored ids is mostly about ids that were deleted."""
+        return self._ids.is_stale(self._stored_count)
+
+    def renew_filter(self, pause: Callable[[], None]) -> int:
+        """Make the filter of the stored ids anew, without those that were deleted; as `verify`."""
+        return self._read_through(COLD_TABLES, pause)
+
+    @property
+    def _stored_count(self) -> int:
+        """How many promises and tasks are stored and not live."""
+        return sum(
+            header.promises_count
+            - header.live_promises_count
+            + header.tasks_count
+            - header.live_tasks_count
+            for header in self._headers.values()
+        )
+
+    def _read_through(self, tables: Sequence[str], pause: Callable[[], None]) -> int:
+        """Compare tables, those of what is cold among them, with their digests."""
+
+        def show(table: str, keys: list[bytes]) -> None:
+            if table in COLD_TABLES:
+                add_ids(map(rows.id_head, keys))
+
+        def rest() -> None:
+            snapshot.release_pages()
+            pause()
+
+        with (
+            self._ids.filling(self._stored_count) as add_ids,
+            contextlib.closing(self._store.snapshot()) as snapshot,
+        ):
+            count = digests.verify(snapshot, tables, rest, show)
+            snapshot.release_pages()
+        return count
+
+    def statistics(self) -> CheckpointStatistics:
+        """Counters for metrics."""
+        return CheckpointStatistics(
+            self._checkpoints_count,
+            self._rows_count,
+            self.position,
+            self._store.size_bytes(),
+            self._verified_count,
+            self._ids.is_complete,
+            self._ids.filter.ids_count,
+            self._ids.filter.size_bytes,
+        )
+
+    def close(self) -> None:
+        """Close the store."""
+        self.reader.close()
+        self._store.close()
+
+
+def _write(table: str, key: bytes, entity: object | None) -> Write:
+    return table, key, None if entity is None else rows.encode(table, key, entity)
+
+
+def _plain_writes(table: str, shard: int, entities: Mapping[str, object]) -> Iterator[Write]:
+    for name in sorted(entities):
+        yield _write(table, rows.id_key(shard, name), entities[name])
+
+
+def _is_empty(snapshot: Snapshot) -> bool:
+    """Whether nothing cold is stored."""
+    return all(
+        next(snapshot.scan(table, b"", b"\xff" * 512), None) is None for table in COLD_TABLES
+    )
+
+
+def _promise_writes(
+    shard: int, capture: Capture, add_id: Callable[[bytes], None]
+) -> Iterator[Write]:
+    for name, promise in sorted(capture.promises.items()):
+        if promise is None:
+            continue
+        key = rows.id_key(shard, name)
+        if promise.state is PENDING:
+            yield rows.LIVE_PROMISES, key, rows.encode(rows.LIVE_PROMISES, key, promise)
+            continue
+        add_id(rows.id_head(key))
+        yield rows.LIVE_PROMISES, key, None
+        yield rows.PROMISES, key, rows.encode(rows.PROMISES, key, promise)
+        identifier = name.encode()
+        for table, index_key in rows.kept_index_keys(shard, promise):
+            yield table, index_key, identifier
+
+
+def _task_writes(shard: int, capture: Capture, add_id: Callable[[bytes], None]) -> Iterator[Write]:
+    for name in sorted(capture.tasks):
+        task = capture.tasks[name]
+        key = rows.id_key(shard, name)
+        if task is None:
+            continue
+        if task.is_final:
+            add_id(rows.id_head(key))
+            yield rows.LIVE_TASKS, key, None
+            yield _write(rows.TASKS, key, task)
+        else:
+            yield _write(rows.LIVE_TASKS, key, task)
+
+
+def _check_counts(loaded: Loaded) -> None:
+    """Whether as many rows were read as were written: a lost page must not go unnoticed."""
+    header = loaded.header
+    for name, found, expected in (
+        (rows.LIVE_PROMISES, len(loaded.promises), header.live_promises_count),
+        (rows.LIVE_TASKS, len(loaded.tasks), header.live_tasks_count),
+        (rows.CALLBACKS, len(loaded.callbacks), header.callbacks_count),
+        (rows.SCHEDULES, len(loaded.schedules), header.schedules_count),
+        (rows.LOCKS, len(loaded.locks), header.locks_count),
+        (rows.OUTBOX, len(loaded.outbox), header.outbox_count),
+        (rows.ENTRIES, len(loaded.entries), header.entries_count),
+        (rows.EXECUTIONS, len(loaded.executions), header.executions_count),
+        (rows.USAGE, len(loaded.usage), header.usage_count),
+    ):
+        if found != expected:
+            raise CheckpointDamaged(
+                name, f"shard {header.shard} has {found} rows where {expected} were written"
+            )

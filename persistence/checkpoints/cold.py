@@ -1,0 +1,225 @@
+"""Reading completed promises and finished tasks back from the checkpoint store.
+
+`ColdReader` holds the snapshot that all shards read; `renew` exchanges it after a checkpoint, in
+the same moment in which the shards drop from memory what it holds. A search uses the index that
+promises the fewest rows, looks at a bounded number of them, and says where to go on. An id that is
+surely not stored (`id_filter.py`) is not looked for.
+"""
+
+import heapq
+import itertools
+from collections.abc import Iterator
+from typing import Final, final
+
+from troth.core.grammar import task_ids
+from troth.core.lifecycles import FINAL_STATES
+from troth.core.limits import COLD_READ_LIMIT_BYTES
+from troth.core.model import Promise, PromiseState, Task
+from troth.core.retention_rules import Place as EndPlace
+from troth.core.state.cold import Ended, Found, Query
+from troth.persistence import process_memory
+from troth.persistence.errors import CheckpointDamaged
+
+from . import rows
+from .id_filter import StoredIds
+from .port import Snapshot
+from .rows import RowDecoder
+
+READ_COUNT: Final = 100
+"""Rows that one step of a search decodes; it takes about a millisecond."""
+
+PREFIX_SCAN_COUNT: Final = 2_000
+"""If no more ids than this begin with a pattern's prefix, they are read in order of id."""
+
+FILE_MEMORY_LIMIT_BYTES: Final = 128 << 20
+"""When pages of files take more memory than this, those of the store are given back."""
+
+READS_BETWEEN_LOOKS_COUNT: Final = 256
+SEARCH_READS_COUNT: Final = 20
+"""How often to look at that, in reads of one row, and how many of them a search is like."""
+
+Place = tuple[int, bytes]
+"""A serial and the id's bytes, as an index has them."""
+
+
+@final
+class ColdReader:
+    """The cold side of all shards of a process, for the thread that runs them."""
+
+    def __init__(self, snapshot: Snapshot, ids: StoredIds, shard_count: int) -> None:
+        self.snapshot = snapshot
+        self.ids = ids
+        self.decoder = RowDecoder()
+        self._reads_count = 0
+        self.shards = [ShardColdStore(self, shard) for shard in range(shard_count)]
+
+    def renew(self, snapshot: Snapshot) -> None:
+        """Read a newer snapshot from here on."""
+        old, self.snapshot = self.snapshot, snapshot
+        old.close()
+
+    def note_reads(self, count: int) -> None:
+        """Now and then give back the memory that reads have drawn in, if it is much."""
+        self._reads_count += count
+        if self._reads_count >= READS_BETWEEN_LOOKS_COUNT:
+            self._reads_count = 0
+            if process_memory.file_bytes() > FILE_MEMORY_LIMIT_BYTES:
+                self.snapshot.release_pages()
+
+    def close(self) -> None:
+        """Let go of the snapshot."""
+        self.snapshot.close()
+
+
+@final
+class ShardColdStore:
+    """One shard's `core.cold.ColdStore`. Raises CheckpointDamaged for a row that has rotted."""
+
+    def __init__(self, reader: ColdReader, shard: int) -> None:
+        self._reader = reader
+        self._ids = reader.ids
+        self._shard = shard
+
+    def promise(self, promise_id: str) -> Promise | None:
+        """See ColdStore."""
+        if not self._ids.filter.may_hold(promise_id):
+            return None
+        return self._read_promise(promise_id)
+
+    def _read_promise(self, promise_id: str) -> Promise | None:
+        self._reader.note_reads(1)
+        key = rows.id_key(self._shard, promise_id)
+        value = self._reader.snapshot.get(rows.PROMISES, key)
+        return None if value is None else self._reader.decoder.promise(rows.PROMISES, key, value)
+
+    def task(self, task_id: str) -> Task | None:
+        """See ColdStore."""
+        if not self._ids.filter.may_hold(task_id):
+            return None
+        self._reader.note_reads(1)
+        key = rows.id_key(self._shard, task_id)
+        value = self._reader.snapshot.get(rows.TASKS, key)
+        return None if value is None else self._reader.decoder.task(rows.TASKS, key, value)
+
+    def ended(
+        self, state: PromiseState, after: EndPlace, until_ms: int, limit_count: int
+    ) -> list[Ended]:
+        """See ColdStore."""
+        if until_ms < 0:
+            return []
+        ended_on, serial = after
+        start = rows.end_key(self._shard, state, (ended_on, serial + 1))
+        stop = rows.end_key(self._shard, state, (until_ms + 1, 0))
+        scan = self._reader.snapshot.scan(rows.BY_END, start, stop)
+        return [
+            Ended(rows.end_place(key), identifier.decode())
+            for key, identifier in itertools.islice(scan, limit_count)
+        ]
+
+    def tasks_of(self, root_id: str) -> list[Task]:
+        """See ColdStore."""
+        invoke = self.task(task_ids.invoke_id(root_id))
+        found = [] if invoke is None else [invoke]
+        for beginning in (task_ids.resume_id(root_id, ""), task_ids.notify_id(root_id, "")):
+            start, stop = rows.prefix_range(self._shard, beginning)
+            for key, value in self._reader.snapshot.scan(rows.TASKS, start, stop):
+                task = self._reader.decoder.task(rows.TASKS, key, value)
+                if task.root_id == root_id:  # long ids share the beginnings of their keys
+                    found.append(task)
+        return found
+
+    def search(self, query: Query) -> Found:
+        """See ColdStore."""
+        if not any(state in query.states for state in FINAL_STATES):
+            return Found([], None)
+        self._reader.note_reads(SEARCH_READS_COUNT)
+        if query.pattern.prefix:
+            found = self._search_prefix(query)
+            if found is not None:
+                return found
+        return self._search_places(query, self._places(query))
+
+    def _search_prefix(self, query: Query) -> Found | None:
+        """Sift all ids with the pattern's prefix, if there are few; None if there are many."""
+        decoder = self._reader.decoder
+        start, stop = rows.prefix_range(self._shard, query.pattern.prefix)
+        candidates: list[tuple[int, bytes, bytes]] = []
+        scan = self._reader.snapshot.scan(rows.PROMISES, start, stop)
+        read_bytes = 0
+        for count, (key, value) in enumerate(scan):
+            read_bytes += len(value)
+            if count == PREFIX_SCAN_COUNT or read_bytes > COLD_READ_LIMIT_BYTES:
+                return None
+            head = decoder.promise_head(key, value)
+            if (
+                head.serial < query.before_serial
+                and head.state in query.states
+                and query.admits(head.id)
+            ):
+                candidates.append((head.serial, key, value))
+        candidates.sort(reverse=True)
+        matched: list[Promise] = []
+        for place, (serial, key, value) in enumerate(candidates):
+            promise = decoder.promise(rows.PROMISES, key, value)
+            if query.matches(promise):
+                matched.append(promise)
+                if len(matched) == query.limit_count and place + 1 < len(candidates):
+                    return Found(matched, serial)
+        return Found(matched, None)
+
+    def _places(self, query: Query) -> Iterator[Place]:
+        """The candidates, newest first, from the best index."""
+        shard = self._shard
+        if query.tags:
+            key, value = next(iter(query.tags.items()))
+            return self._index(rows.BY_TAG, rows.tag_prefix(shard, key, value), query)
+        states = [state for state in FINAL_STATES if state in query.states]
+        if len(states) == len(FINAL_STATES):
+            return self._index(rows.BY_SERIAL, rows.shard_key(shard), query)
+        return heapq.merge(
+            *(
+                self._index(rows.BY_STATE, rows.state_prefix(shard, state), query)
+                for state in states
+            ),
+            reverse=True,
+        )
+
+    def _index(self, table: str, prefix: bytes, query: Query) -> Iterator[Place]:
+        start = prefix + rows.newest_first(query.before_serial - 1)
+        for key, identifier in self._reader.snapshot.scan(table, start, rows.after(prefix)):
+            yield rows.serial_of(key), identifier
+
+    def _search_places(self, query: Query, places: Iterator[Place]) -> Found:
+        """Read the rows at the places whose id matches; the others cost next to nothing."""
+        matched: list[Promise] = []
+        last = query.before_serial
+        read_count = read_bytes = 0
+        for count, (serial, identifier) in enumerate(places):
+            if (
+                count == query.scan_count
+                or read_count == READ_COUNT
+                or read_bytes > COLD_READ_LIMIT_BYTES
+                or len(matched) == query.limit_count
+            ):
+                return Found(matched, last)
+            last = serial
+            promise_id = _text(identifier)
+            if not query.admits(promise_id):
+                continue
+            read_count += 1
+            promise = self._read_promise(promise_id)
+            if promise is None:
+                raise CheckpointDamaged(rows.PROMISES, "an index names a row that is missing")
+            read_bytes += promise.size
+            if promise.serial != serial:
+                raise CheckpointDamaged(rows.PROMISES, "an index names a row at another place")
+            if query.matches(promise):
+                matched.append(promise)
+        return Found(matched, None)
+
+
+def _text(identifier: bytes) -> str:
+    try:
+        return identifier.decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointDamaged(rows.PROMISES, "an index names an id that is no text") from error

@@ -1,0 +1,93 @@
+"""A digest of every table of a store, kept with it, so that no row can vanish or change unseen.
+
+LMDB's pages have no checksums: a bit that flips in one of them can change a row, and in an inner
+page hide many. A digest is how many rows a table has and the sum, modulo 2**64, of a 64-bit hash of
+each; it does not depend on the rows' order, so a commit brings it up to date by what it writes.
+`verify` reads all rows again and compares.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import xxhash
+
+from troth.persistence.errors import CheckpointDamaged
+
+from .port import Snapshot
+
+TABLE: Final = "digests"
+"""Where the digests are, by the table's name: count and sum, eight bytes each, big-endian."""
+
+SLICE_COUNT: Final = 2_000
+"""After so many rows `verify` lets others work."""
+
+_MASK: Final = 2**64 - 1
+_row_hash = xxhash.xxh3_64_intdigest
+
+
+class Digest:
+    """The digest of one table."""
+
+    __slots__ = ("count", "total")
+
+    def __init__(self, count: int = 0, total: int = 0) -> None:
+        self.count = count
+        self.total = total
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Take a new row in."""
+        self.count += 1
+        self.total = (self.total + _row_hash(key + value, len(key))) & _MASK
+
+    def remove(self, key: bytes, value: bytes) -> None:
+        """Take a row out."""
+        self.count -= 1
+        self.total = (self.total - _row_hash(key + value, len(key))) & _MASK
+
+    def encode(self) -> bytes:
+        """The digest as a row of `TABLE`."""
+        return self.count.to_bytes(8, "big") + self.total.to_bytes(8, "big")
+
+
+def read(snapshot: Snapshot, table: str) -> Digest:
+    """The digest that is kept; an empty one if there is none. Raises CheckpointDamaged."""
+    value = snapshot.get(TABLE, table.encode())
+    if value is None:
+        return Digest()
+    if len(value) != 16:
+        raise CheckpointDamaged(TABLE, f"the digest of {table} is not one")
+    return Digest(int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
+
+
+def verify(
+    snapshot: Snapshot,
+    tables: Iterable[str],
+    pause: Callable[[], None],
+    show: Callable[[str, list[bytes]], None] = lambda *_: None,
+) -> int:
+    """Read everything and compare; how many rows there are. Raises CheckpointDamaged.
+
+    `pause` is called after every SLICE_COUNT rows; what it raises ends the reading. `show` gets all
+    keys of all tables, in such slices.
+    """
+    rows_count = 0
+    for table in tables:
+        found = Digest()
+        keys: list[bytes] = []
+        for key, value in snapshot.scan(table, b"", b"\xff" * 512):
+            found.add(key, value)
+            keys.append(key)
+            if found.count % SLICE_COUNT == 0:
+                show(table, keys)
+                keys = []
+                pause()
+        show(table, keys)
+        kept = read(snapshot, table)
+        if found.count != kept.count:
+            raise CheckpointDamaged(
+                table, f"it has {found.count} rows where {kept.count} were written"
+            )
+        if found.total != kept.total:
+            raise CheckpointDamaged(table, "its rows are not those that were written")
+        rows_count += found.count
+    return rows_count

@@ -1,0 +1,56 @@
+"""What checkpoints ask of the store they are kept in: writes, snapshots, and the store itself.
+
+A commit is all or nothing and on disk when it returns; a snapshot shows the store as of one commit
+for as long as it is open. One thread commits; any thread may read, each snapshot in one thread at a
+time. `store.py` has the stores that keep this.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+Write = tuple[str, bytes, bytes | None]
+"""A table, a key, and its new value; None deletes the key, which need not exist."""
+
+
+class Snapshot(Protocol):
+    """The store as of one commit."""
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """The value of a key; None if there is none."""
+        ...  # pragma: no cover
+
+    def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys with their values from `start` up to, and without, `stop`, in ascending order."""
+        ...  # pragma: no cover
+
+    def release_pages(self) -> None:
+        """Let go of memory that reading has taken."""
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """Let go; a second call does nothing. Iterators of this snapshot end with it."""
+        ...  # pragma: no cover
+
+
+class Store(Protocol):
+    """The whole store."""
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """Make the writes durable together. Raises CheckpointFailure; then none was made."""
+        ...  # pragma: no cover
+
+    def snapshot(self) -> Snapshot:
+        """The store as it is now."""
+        ...  # pragma: no cover
+
+    def release_memory(self) -> None:
+        """Let go of memory that commits have taken, if no snapshot is open."""
+        ...  # pragma: no cover
+
+    def size_bytes(self) -> int:
+        """What the store takes on disk."""
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """Let go of files; a second call does nothing."""
+        ...  # pragma: no cover

@@ -1,0 +1,293 @@
+"""How entities are laid out in the checkpoint store: tables, keys, values; see README.md.
+
+Every key begins with the shard's number, so that a shard's rows are one range. A value carries a
+CRC32C of table, key and content, so that a row that has rotted, or that was found under another's
+key, is noticed when it is read.
+"""
+
+import hashlib
+from typing import Final, TypeVar
+
+import google_crc32c
+import msgspec
+from msgspec import Struct
+
+from troth.core import records
+from troth.core.catalog import Entry, is_reserved
+from troth.core.executions import Execution, Usage
+from troth.core.json_errors import UNREADABLE_JSON
+from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, Task
+from troth.core.records import ShardMessage
+from troth.core.state.captures import ShardHeader
+from troth.persistence.errors import CheckpointDamaged
+
+FORMAT_VERSION: Final = 1
+"""The format of a store without catalog and function tasks; all releases read it."""
+
+FUNCTIONS_FORMAT_VERSION: Final = 2
+"""The format of a store that has ever held any: releases that know nothing of them refuse it."""
+
+META = "meta"
+HEADERS = "headers"
+LIVE_PROMISES = "live_promises"
+PROMISES = "promises"
+LIVE_TASKS = "live_tasks"
+TASKS = "tasks"
+CALLBACKS = "callbacks"
+SCHEDULES = "schedules"
+LOCKS = "locks"
+OUTBOX = "outbox"
+ENTRIES = "entries"
+EXECUTIONS = "executions"
+USAGE = "usage"
+BY_SERIAL = "promises_by_serial"
+BY_STATE = "promises_by_state"
+BY_TAG = "promises_by_tag"
+BY_END = "promises_by_end"
+
+TABLES: Final = (
+    META,
+    HEADERS,
+    LIVE_PROMISES,
+    PROMISES,
+    LIVE_TASKS,
+    TASKS,
+    CALLBACKS,
+    SCHEDULES,
+    LOCKS,
+    OUTBOX,
+    ENTRIES,
+    EXECUTIONS,
+    USAGE,
+    BY_SERIAL,
+    BY_STATE,
+    BY_TAG,
+    BY_END,
+)
+
+FUNCTION_TABLES: Final = (ENTRIES, EXECUTIONS, USAGE)
+"""The tables that format 2 adds."""
+
+# What the checksums of a table's rows begin with.
+_CHECKSUM_OF_NAME: Final = {table: google_crc32c.value(table.encode() + b"\0") for table in TABLES}
+
+_ID_BYTES_MAX: Final = 480
+
+ID_HEAD_BYTES: Final = 440
+"""So much of an id is in its key as it is, whatever its length."""
+
+_SERIAL_END: Final = 2**64 - 1
+_STATE_BYTE: Final = {
+    PromiseState.RESOLVED: b"\x01",
+    PromiseState.REJECTED: b"\x02",
+    PromiseState.REJECTED_CANCELED: b"\x03",
+    PromiseState.REJECTED_TIMEDOUT: b"\x04",
+}
+
+Entity = TypeVar("Entity")
+
+
+def shard_key(shard: int) -> bytes:
+    """What all keys of a shard begin with."""
+    return shard.to_bytes(2, "big")
+
+
+def id_key(shard: int, identifier: str) -> bytes:
+    """The key of an entity.
+
+    Ids too long for a key keep their beginning, so that ranges by prefix work, and end in a hash.
+    """
+    text = identifier.encode()
+    if len(text) > _ID_BYTES_MAX:
+        digest = hashlib.blake2b(text, digest_size=32).digest()
+        text = text[:ID_HEAD_BYTES] + b"\xff" + digest
+    return shard.to_bytes(2, "big") + text
+
+
+def id_head(key: bytes) -> bytes:
+    """The beginning of the id in an entity's key: as much as keys of all ids have."""
+    return key[2 : 2 + ID_HEAD_BYTES]
+
+
+def prefix_range(shard: int, prefix: str) -> tuple[bytes, bytes]:
+    """The range of keys of ids that begin so; it may hold a few others."""
+    start = shard_key(shard) + prefix.encode()[:ID_HEAD_BYTES]
+    return start, after(start)
+
+
+def after(prefix: bytes) -> bytes:
+    """The smallest key after all that begin so."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 512
+
+
+def newest_first(serial: int) -> bytes:
+    """A serial as part of a key, so that ascending keys are descending serials."""
+    return (_SERIAL_END - serial).to_bytes(8, "big")
+
+
+def serial_of(key: bytes) -> int:
+    """The serial at the end of an index key."""
+    return _SERIAL_END - int.from_bytes(key[-8:], "big")
+
+
+def state_prefix(shard: int, state: PromiseState) -> bytes:
+    """What the keys of BY_STATE begin with for one state."""
+    return shard_key(shard) + _STATE_BYTE[state]
+
+
+def tag_prefix(shard: int, key: str, value: str) -> bytes:
+    """What the keys of BY_TAG begin with for one tag. Different tags may share it, rarely."""
+    text = key.encode() + b"\0" + value.encode()
+    return shard_key(shard) + hashlib.blake2b(text, digest_size=8).digest()
+
+
+def end_key(shard: int, state: PromiseState, place: tuple[int, int]) -> bytes:
+    """The key in BY_END of a promise that ended at a place in the order of ends, or just after."""
+    ended_on, serial = place
+    # Nothing ended before 1970; such a place is the beginning.
+    number = (ended_on << 64) + serial if ended_on >= 0 else 0
+    return state_prefix(shard, state) + number.to_bytes(16, "big")
+
+
+def end_place(key: bytes) -> tuple[int, int]:
+    """When the promise of a key in BY_END ended, and its serial."""
+    return int.from_bytes(key[-16:-8], "big"), int.from_bytes(key[-8:], "big")
+
+
+def is_known_format(version: bytes) -> bool:
+    """Whether this release reads stores that say to have this format."""
+    return version in (b"%d" % FORMAT_VERSION, b"%d" % FUNCTIONS_FORMAT_VERSION)
+
+
+def unknown_format(version: bytes) -> CheckpointDamaged:
+    """What to raise if it does not."""
+    return CheckpointDamaged(
+        META,
+        f"format {version!r} is unknown; this version of Troth knows up to "
+        f"{FUNCTIONS_FORMAT_VERSION}",
+    )
+
+
+def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
+    """The index entries that a completed promise may have."""
+    serial = newest_first(promise.serial)
+    keys = [
+        (BY_SERIAL, shard_key(shard) + serial),
+        (BY_STATE, state_prefix(shard, promise.state) + serial),
+        (BY_END, end_key(shard, promise.state, (promise.ended_on, promise.serial))),
+    ]
+    for key, value in (promise.tags or {}).items():
+        keys.append((BY_TAG, tag_prefix(shard, key, value) + serial))
+    return keys
+
+
+def kept_index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
+    """The index entries to write for a completed promise.
+
+    The server's own are searched by their tags only. So nobody else's search meets them.
+    """
+    keys = index_keys(shard, promise)
+    if is_reserved(promise.id):
+        return [key for key in keys if key[0] not in (BY_SERIAL, BY_STATE)]
+    return keys
+
+
+def outbox_key(shard: int, target: int, sequence: int) -> bytes:
+    """The key of an outbox message."""
+    return shard_key(shard) + target.to_bytes(2, "big") + sequence.to_bytes(8, "big")
+
+
+def outbox_place(key: bytes) -> tuple[int, int]:
+    """The target and sequence in an outbox key."""
+    return int.from_bytes(key[2:4], "big"), int.from_bytes(key[4:12], "big")
+
+
+def seal(table: str, key: bytes, content: bytes) -> bytes:
+    """A value with its checksum."""
+    return _checksum(table, key, content) + content
+
+
+def encode(table: str, key: bytes, entity: object) -> bytes:
+    """An entity as a value."""
+    return seal(table, key, records.encode(entity))
+
+
+def unseal(table: str, key: bytes, value: bytes) -> bytes:
+    """A value's content. Raises CheckpointDamaged if it is not what was written."""
+    content = value[4:]
+    if value[:4] != _checksum(table, key, content):
+        raise CheckpointDamaged(table, "a row is not what was written")
+    return content
+
+
+def _checksum(table: str, key: bytes, content: bytes) -> bytes:
+    value = google_crc32c.extend(_CHECKSUM_OF_NAME[table], b"%b\0%b" % (key, content))
+    return int(value).to_bytes(4, "little")
+
+
+class PromiseHead(Struct, frozen=True, array_like=True):
+    """The beginning of a promise's row: enough to sort and sift by."""
+
+    id: str
+    serial: int
+    state: PromiseState
+
+
+class RowDecoder:
+    """Decoders of all kinds of rows. Raise CheckpointDamaged."""
+
+    def __init__(self) -> None:
+        self._promise = msgspec.json.Decoder(Promise)
+        self._head = msgspec.json.Decoder(PromiseHead)
+        self._task = msgspec.json.Decoder(Task)
+        self._callback = msgspec.json.Decoder(Callback)
+        self._schedule = msgspec.json.Decoder(Schedule)
+        self._lock = msgspec.json.Decoder(Lock)
+        self._message: msgspec.json.Decoder[ShardMessage] = msgspec.json.Decoder(ShardMessage)
+        self._header = msgspec.json.Decoder(ShardHeader)
+        self._entry: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+        self._execution = msgspec.json.Decoder(Execution)
+        self._usage = msgspec.json.Decoder(Usage)
+
+    def _decode(
+        self, decoder: "msgspec.json.Decoder[Entity]", table: str, key: bytes, value: bytes
+    ) -> Entity:
+        content = unseal(table, key, value)
+        try:
+            return decoder.decode(content)
+        except UNREADABLE_JSON as error:
+            raise CheckpointDamaged(table, f"a row cannot be read ({error})") from error
+
+    def promise(self, table: str, key: bytes, value: bytes) -> Promise:
+        return self._decode(self._promise, table, key, value)
+
+    def promise_head(self, key: bytes, value: bytes) -> PromiseHead:
+        return self._decode(self._head, PROMISES, key, value)
+
+    def task(self, table: str, key: bytes, value: bytes) -> Task:
+        return self._decode(self._task, table, key, value)
+
+    def callback(self, key: bytes, value: bytes) -> Callback:
+        return self._decode(self._callback, CALLBACKS, key, value)
+
+    def schedule(self, key: bytes, value: bytes) -> Schedule:
+        return self._decode(self._schedule, SCHEDULES, key, value)
+
+    def lock(self, key: bytes, value: bytes) -> Lock:
+        return self._decode(self._lock, LOCKS, key, value)
+
+    def message(self, key: bytes, value: bytes) -> ShardMessage:
+        return self._decode(self._message, OUTBOX, key, value)
+
+    def entry(self, key: bytes, value: bytes) -> Entry:
+        return self._decode(self._entry, ENTRIES, key, value)
+
+    def execution(self, key: bytes, value: bytes) -> Execution:
+        return self._decode(self._execution, EXECUTIONS, key, value)
+
+    def usage(self, key: bytes, value: bytes) -> Usage:
+        return self._decode(self._usage, USAGE, key, value)
+
+    def header(self, key: bytes, value: bytes) -> ShardHeader:
+        return self._decode(self._header, HEADERS, key, value)

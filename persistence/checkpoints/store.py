@@ -1,0 +1,309 @@
+"""An ordered key-value store with atomic, synced commits: what checkpoints are kept in.
+
+`LmdbStore` is the real one (one LMDB environment, one named database a table) and `MemoryStore` a
+twin for tests that can fail or crash a commit. Both keep what `port.py` promises, and every commit
+brings the digests of the tables up to date (`digests.py`).
+"""
+
+import bisect
+import errno
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, final
+
+import lmdb
+
+from troth.persistence import process_memory
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
+
+from . import digests
+from .digests import Digest
+from .port import Snapshot, Write
+
+MAP_BYTES: Final = 1 << 40
+"""Address space for the store, not disk: a disk fills up long before this does."""
+
+MAP_BYTES_SMALLEST: Final = 1 << 30
+"""Where address space is limited, smaller maps are tried down to this."""
+
+DATA_NAME: Final = "data.mdb"
+LOCK_NAME: Final = "lock.mdb"
+"""The names of LMDB's files."""
+
+KEY_BYTES_MAX: Final = 511
+"""LMDB's limit for a key."""
+
+
+@final
+class LmdbStore:
+    """The store in an LMDB environment in the directory `path`; the first commit makes it.
+
+    Raises CheckpointFailure when the environment cannot be opened, and CheckpointDamaged when what
+    is there is none; reading raises CheckpointDamaged when LMDB finds nonsense.
+    """
+
+    def __init__(self, path: Path, tables: tuple[str, ...]) -> None:
+        assert digests.TABLE not in tables, "the store keeps that one by itself"
+        self.path = path
+        self._names = (*tables, digests.TABLE)
+        self._tables: dict[str, Any] = {}
+        self._environment: lmdb.Environment | None = None
+        # Snapshots are opened and closed in several threads, and the environment must stay open as
+        # long as one of them is.
+        self._lock = threading.Lock()
+        self._snapshots_count = 0
+        self._ranges: list[process_memory.Range] = []
+        if (path / DATA_NAME).exists():
+            self._open()
+
+    def _open(self) -> lmdb.Environment:
+        try:
+            self.path.mkdir(exist_ok=True)
+            environment = _open(self.path, len(self._names))
+            self._tables = {name: environment.open_db(name.encode()) for name in self._names}
+            _sync_directory(self.path)
+            _sync_directory(self.path.parent)
+        except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
+            raise CheckpointDamaged(DATA_NAME, f"it is no store ({error})") from error
+        except (lmdb.Error, OSError) as error:
+            raise CheckpointFailure(str(self.path), "cannot be opened", error) from error
+        self._environment = environment
+        self._ranges = process_memory.mapped_ranges(self.path / DATA_NAME)
+        return environment
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """See Store. The commit syncs the data before the page that makes it current."""
+        environment = self._environment or self._open()
+        try:
+            with environment.begin(write=True) as transaction:
+                self._write(transaction, writes)
+        except (lmdb.Error, OSError) as error:
+            raise CheckpointFailure(str(self.path), "cannot be written", error) from error
+
+    def _write(self, transaction: lmdb.Transaction, writes: Iterable[Write]) -> None:
+        tables = self._tables
+        snapshot = LmdbSnapshot(transaction, tables)
+        changed: dict[str, Digest] = {}
+        put, pop, replace = transaction.put, transaction.pop, transaction.replace
+        for table, key, value in writes:
+            digest = changed.get(table)
+            if digest is None:
+                digest = changed[table] = digests.read(snapshot, table)
+            database = tables[table]
+            if value is None:
+                old = pop(key, db=database)
+            elif put(key, value, overwrite=False, db=database):
+                old = None
+            else:
+                old = replace(key, value, db=database)
+            if old is not None:
+                digest.remove(key, bytes(old))
+            if value is not None:
+                digest.add(key, value)
+        for table, digest in changed.items():
+            put(table.encode(), digest.encode(), db=tables[digests.TABLE])
+
+    def snapshot(self) -> Snapshot:
+        """See Store."""
+        with self._lock:
+            if self._environment is None:
+                return MemorySnapshot({})
+            transaction = self._environment.begin()
+            self._snapshots_count += 1
+        return LmdbSnapshot(transaction, self._tables, self)
+
+    def closed_snapshot(self) -> None:
+        """A snapshot was closed; for LmdbSnapshot."""
+        with self._lock:
+            self._snapshots_count -= 1
+
+    def release_pages(self) -> None:
+        """Give back the memory that reading has drawn in; any thread, at any time."""
+        process_memory.release(self._ranges)
+
+    def release_memory(self) -> None:
+        """See Store.
+
+        LMDB keeps the memory of a commit's pages for the next one, as many as the largest commit
+        had, until the environment is closed. So it is closed and opened.
+        """
+        with self._lock:
+            if self._environment is not None and self._snapshots_count == 0:
+                self._environment.close()
+                self._open()
+
+    def size_bytes(self) -> int:
+        """See Store."""
+        try:
+            return os.stat(self.path / DATA_NAME).st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def close(self) -> None:
+        """See Store. Takes the lock file away: the data directory's own lock is what counts."""
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+            (self.path / LOCK_NAME).unlink(missing_ok=True)
+
+
+def _open(path: Path, tables_count: int) -> lmdb.Environment:
+    size_bytes = MAP_BYTES
+    while True:
+        try:
+            return lmdb.open(
+                str(path),
+                map_size=size_bytes,
+                max_dbs=tables_count,
+                max_readers=64,
+                mode=0o600,
+                readahead=False,
+            )
+        except lmdb.Error as error:
+            if not _is_about_memory(error) or size_bytes <= MAP_BYTES_SMALLEST:
+                raise
+            size_bytes //= 4
+
+
+def _is_about_memory(error: lmdb.Error) -> bool:
+    return isinstance(error, lmdb.MemoryError) or os.strerror(errno.ENOMEM) in str(error)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@final
+class LmdbSnapshot:
+    """A read transaction; `store` is told when it is over."""
+
+    def __init__(
+        self,
+        transaction: lmdb.Transaction,
+        tables: dict[str, Any],
+        store: LmdbStore | None = None,
+    ) -> None:
+        self._transaction = transaction
+        self._tables = tables
+        self._store = store
+        self._closed = False
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """See Snapshot."""
+        try:
+            value = self._transaction.get(key, db=self._tables[table])
+        except lmdb.Error as error:
+            raise CheckpointDamaged(table, f"it cannot be read ({error})") from error
+        return value if value is None else bytes(value)
+
+    def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See Snapshot."""
+        try:
+            with self._transaction.cursor(db=self._tables[table]) as cursor:
+                if not cursor.set_range(start):
+                    return
+                for key, value in cursor:
+                    if bytes(key) >= stop:
+                        return
+                    yield bytes(key), bytes(value)
+        except lmdb.Error as error:
+            raise CheckpointDamaged(table, f"it cannot be read ({error})") from error
+
+    def release_pages(self) -> None:
+        """See Snapshot."""
+        if self._store is not None:
+            self._store.release_pages()
+
+    def close(self) -> None:
+        """See Snapshot."""
+        if not self._closed:
+            self._closed = True
+            self._transaction.abort()
+            if self._store is not None:
+                self._store.closed_snapshot()
+
+
+@final
+class MemoryStore:
+    """A store in memory, for tests.
+
+    `fail_next` makes the next commit raise CheckpointFailure without effect.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[bytes, bytes]] = {}
+        self.commits_count = 0
+        self.fail_next = False
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """See Store."""
+        changed = {table: dict(rows) for table, rows in self.tables.items()}
+        before = self.snapshot()
+        sums: dict[str, Digest] = {}
+        for table, key, value in writes:
+            assert len(key) <= KEY_BYTES_MAX, "the real store would refuse this key"
+            rows = changed.setdefault(table, {})
+            digest = sums.setdefault(table, digests.read(before, table))
+            old = rows.pop(key, None)
+            if old is not None:
+                digest.remove(key, old)
+            if value is not None:
+                rows[key] = value
+                digest.add(key, value)
+        for table, digest in sums.items():
+            changed.setdefault(digests.TABLE, {})[table.encode()] = digest.encode()
+        if self.fail_next:
+            self.fail_next = False
+            raise CheckpointFailure("memory", "cannot be written", OSError(errno.EIO, "asked to"))
+        self.tables = changed
+        self.commits_count += 1
+
+    def snapshot(self) -> "MemorySnapshot":
+        """See Store."""
+        return MemorySnapshot(self.tables)
+
+    def release_memory(self) -> None:
+        """See Store."""
+
+    def size_bytes(self) -> int:
+        """See Store."""
+        return sum(
+            len(key) + len(value) for rows in self.tables.values() for key, value in rows.items()
+        )
+
+    def close(self) -> None:
+        """See Store."""
+
+
+@final
+class MemorySnapshot:
+    """The tables of one commit; commits replace them and never change them."""
+
+    def __init__(self, tables: dict[str, dict[bytes, bytes]]) -> None:
+        self._tables = tables
+        self._sorted: dict[str, list[bytes]] = {}
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """See Snapshot."""
+        return self._tables.get(table, {}).get(key)
+
+    def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See Snapshot."""
+        rows = self._tables.get(table, {})
+        keys = self._sorted.setdefault(table, sorted(rows))
+        for index in range(bisect.bisect_left(keys, start), len(keys)):
+            if keys[index] >= stop:
+                return
+            yield keys[index], rows[keys[index]]
+
+    def release_pages(self) -> None:
+        """See Snapshot."""
+
+    def close(self) -> None:
+        """See Snapshot."""

@@ -1,0 +1,122 @@
+"""What a data directory holds: counts, sizes, positions. Only reads, also beside a server."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+
+from troth.core.state.captures import ShardHeader
+from troth.persistence.checkpoints import rows
+from troth.persistence.checkpoints.rows import RowDecoder
+from troth.persistence.checkpoints.store import DATA_NAME, MAP_BYTES_SMALLEST
+from troth.persistence.data_directory import CHECKPOINTS_NAME
+from troth.persistence.errors import DataDirectoryUnreadable
+from troth.persistence.files import Files
+
+from .log_tools import LogReader
+
+
+@dataclass(frozen=True, slots=True)
+class DataStatistics:
+    """All of one directory. `rows` counts what is in the checkpoints, by table.
+
+    The log holds the records from `first_sequence` to before `next_sequence`; those up to
+    `checkpoint_position` are in the checkpoints too.
+    """
+
+    path: str
+    in_use: bool
+    data_id: str
+    shard_count: int
+    created_at_ms: int
+    rows: dict[str, int]
+    checkpoint_bytes: int
+    checkpoint_position: int
+    promises_count: int  # as of the checkpoint
+    tasks_count: int
+    first_sequence: int
+    next_sequence: int
+    segments_count: int
+    log_bytes: int
+    torn_bytes: int
+
+
+def read_statistics(files: Files, path: Path) -> DataStatistics:
+    """Look at a directory. Raises a DataDirectoryError."""
+    reader = LogReader(files, path)
+    with _locked_unless_in_use(files, reader.path) as in_use:
+        counts, headers, size_bytes = _read_checkpoints(path / CHECKPOINTS_NAME, in_use=in_use)
+        segments = reader.list_segments()
+        last_sequence = segments[-1].first_sequence if segments else 1
+        for _ in reader.batches(last_sequence):
+            continue  # only to find the end
+        assert reader.end is not None, "all batches were read"
+        return DataStatistics(
+            path=reader.path,
+            in_use=in_use,
+            data_id=reader.identity.data_id.hex(),
+            shard_count=reader.identity.shard_count,
+            created_at_ms=reader.identity.created_at_ms,
+            rows=counts,
+            checkpoint_bytes=size_bytes,
+            checkpoint_position=min((header.position for header in headers), default=0),
+            promises_count=sum(header.promises_count for header in headers),
+            tasks_count=sum(header.tasks_count for header in headers),
+            first_sequence=reader.segments[0].first_sequence,
+            next_sequence=reader.end.next_sequence,
+            segments_count=len(reader.segments),
+            log_bytes=sum(segment.size_bytes for segment in reader.segments),
+            torn_bytes=reader.end.torn_bytes,
+        )
+
+
+@contextlib.contextmanager
+def _locked_unless_in_use(files: Files, path: str) -> Iterator[bool]:
+    """Keep servers from starting while we look; whether one is running already."""
+    try:
+        lock = files.lock(path)
+    except BlockingIOError:
+        yield True
+        return
+    with contextlib.closing(lock):
+        yield False
+
+
+def _read_checkpoints(path: Path, *, in_use: bool) -> tuple[dict[str, int], list[ShardHeader], int]:
+    """Counts by table, the shards' headers, and the size on disk."""
+    if not (path / DATA_NAME).exists():
+        return dict.fromkeys(rows.TABLES, 0), [], 0
+    size_bytes = os.stat(path / DATA_NAME).st_blocks * 512
+    try:
+        # Beside a server we have to be one of its readers, which its lock file is for.
+        environment = lmdb.open(
+            str(path),
+            readonly=True,
+            lock=in_use,
+            max_dbs=len(rows.TABLES),
+            map_size=max(MAP_BYTES_SMALLEST, os.stat(path / DATA_NAME).st_size),
+        )
+        with environment, environment.begin() as transaction:
+            counts = {}
+            headers = []
+            for table in rows.TABLES:
+                counts[table] = 0
+                try:
+                    database = environment.open_db(table.encode(), transaction, create=False)
+                except lmdb.NotFoundError:
+                    continue  # a table of a later version: nothing is in it yet
+                counts[table] = transaction.stat(database)["entries"]
+                if table == rows.HEADERS:
+                    decoder = RowDecoder()
+                    headers = [
+                        decoder.header(bytes(key), bytes(value))
+                        for key, value in transaction.cursor(database)
+                    ]
+            return counts, headers, size_bytes
+    except lmdb.Error as error:
+        raise DataDirectoryUnreadable(
+            str(path), f"cannot be read ({error})", "Check the disk and the permissions."
+        ) from error

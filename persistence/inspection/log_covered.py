@@ -1,0 +1,93 @@
+"""How far the checkpoints of a data directory reach, asked from outside: for the log's tools.
+
+A server removes log that its checkpoints cover, so whether a log is whole can be said only with
+them. A server may be running meanwhile and move both on; nothing here writes to either.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from troth.persistence.checkpoints import rows
+from troth.persistence.checkpoints.rows import RowDecoder
+from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbSnapshot
+from troth.persistence.data_directory import CHECKPOINTS_NAME
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailure, DataDirectoryUnreadable
+from troth.persistence.files import Files
+
+from .log_tools import LogReader, LogReport, verify
+
+ATTEMPTS_COUNT: Final = 5
+"""So often a log is verified anew because a server has meanwhile removed what was being read."""
+
+
+def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
+    """The last record of the log that the checkpoints cover; 0 if there are none.
+
+    Raises `CheckpointDamaged` or `CheckpointFailure` if they cannot be read.
+    """
+    directory = Path(path) / CHECKPOINTS_NAME
+    if not (directory / DATA_NAME).exists():
+        return 0
+    try:
+        # LMDB's lock file keeps a running server from overwriting what is read here. Without one
+        # nobody serves the directory, and then none must be made.
+        environment = lmdb.open(
+            str(directory),
+            readonly=True,
+            lock=(directory / LOCK_NAME).exists(),
+            max_dbs=2,
+            create=False,
+        )
+        with environment:
+            tables = {
+                table: environment.open_db(table.encode(), create=False)
+                for table in (rows.META, rows.HEADERS)
+            }
+            snapshot = LmdbSnapshot(environment.begin(), tables)
+            try:
+                return _position(snapshot, data_id)
+            finally:
+                snapshot.close()
+    except lmdb.NotFoundError:
+        return 0  # made, but never committed to
+    except (lmdb.Error, OSError) as error:
+        raise CheckpointFailure(str(directory), "cannot be read", error) from error
+
+
+def _position(snapshot: LmdbSnapshot, data_id: bytes) -> int:
+    """The position of the shard that is furthest behind. Raises `CheckpointDamaged`."""
+    version = snapshot.get(rows.META, b"format")
+    if version is not None and not rows.is_known_format(version):
+        raise rows.unknown_format(version)
+    if snapshot.get(rows.META, b"data id") not in (None, data_id):
+        raise CheckpointDamaged(rows.META, "it belongs to another data directory")
+    decoder = RowDecoder()
+    headers = snapshot.scan(rows.HEADERS, b"", b"\xff" * 8)
+    return min((decoder.header(key, value).position for key, value in headers), default=0)
+
+
+def verify_directory(files: Files, path: str | os.PathLike[str]) -> tuple[LogReport, int]:
+    """Verify a log with the checkpoints beside it; the report, and how far they reach.
+
+    Raises what `verify` and `covered_sequence` raise.
+    """
+    data_id = LogReader(files, path).identity.data_id
+    covered = covered_sequence(path, data_id)
+    for attempt in range(1, ATTEMPTS_COUNT + 1):
+        report, failure = None, None
+        try:
+            report = verify(files, path, covered + 1)
+        except DataDirectoryUnreadable as error:
+            failure = error
+        before = covered
+        if (report is None or not report.is_sound) and attempt < ATTEMPTS_COUNT:
+            covered = covered_sequence(path, data_id)
+        if covered == before:
+            break
+    if report is None:
+        assert failure is not None
+        raise failure
+    return report, before

@@ -1,0 +1,382 @@
+"""Making a data directory out of a snapshot, and of log segments that go on from it.
+
+It is built beside its place, as `DIR.restoring`, and takes its place by one rename when all of it
+is written, checked and synced; `troth.json`, without which no server starts on a directory, is
+written last. So a directory that looks whole is whole. What an interruption leaves is recognised by
+a mark in it, and the next attempt begins anew.
+
+The new directory has the secret and the number of shards of the old one (cursors stay valid, ids
+stay in their shards) and a data id of its own: from here on it is another history, whose log must
+not be mixed up with the archived log of the old one.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from troth.core.limits import SEGMENT_BYTES
+from troth.persistence.checkpoints import rows
+from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.port import Write
+from troth.persistence.checkpoints.store import LmdbStore
+from troth.persistence.data_directory import (
+    CHECKPOINTS_NAME,
+    IDENTITY_NAME,
+    LOG_NAME,
+    Identity,
+    encode_identity,
+)
+from troth.persistence.errors import CheckpointFailure, LogFailure
+from troth.persistence.files import DIRECTORY_MODE, RealFiles
+from troth.persistence.inspection.log_records import read_record, record_time_ms
+from troth.persistence.wal.frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader
+from troth.persistence.wal.log import LogRecord
+from troth.persistence.wal.recovery import LogEnd
+from troth.persistence.wal.segmented_log import SegmentedLog
+from troth.persistence.wal.segments import (
+    NEXT_NAME,
+    Segment,
+    prepare_segment,
+    publish_segment,
+    write_header,
+)
+
+from .archive import later_batches
+from .snapshot_file import Batch, SnapshotError, SnapshotHeader, SnapshotReader
+from .snapshots import (
+    Progress,
+    check_complete,
+    check_continues,
+    check_formats,
+    check_rows,
+    sync_directory,
+)
+
+RESTORING_SUFFIX: Final = ".restoring"
+MARK_NAME: Final = "being-restored"
+_COMMIT_BYTES: Final = 16 << 20
+_FRAME_BYTES: Final = 1 << 20
+_PERMITTED: Final = frozenset({"lost+found"})
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """The moment to restore: the last record's sequence, or its time; neither: all there is."""
+
+    sequence: int | None = None
+    time_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was made. `until_sequence` is the last record that the new directory shows."""
+
+    path: Path
+    data_id: str
+    rows_count: int
+    records_count: int
+    until_sequence: int
+    time_ms: int | None  # of the last record that has one, among those after the rows
+    stopped_early: bool  # because `Until` said so, not because there was nothing more
+
+
+def restore(
+    file: Path,
+    data: Path,
+    *,
+    until: Until,
+    archives: Iterable[Path] = (),
+    progress: Progress | None = None,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+    segment_bytes: int = SEGMENT_BYTES,
+) -> Restored:
+    """Make the data directory `data`, which must not exist or be empty.
+
+    Raises SnapshotError; then there is no such directory, or the empty one there was.
+    """
+    _refuse_unless_empty(data)
+    with SnapshotReader(file) as reader:
+        check_formats(file, reader.header)
+        _check_until(file, reader.header, until, tuple(archives))
+        building = data.with_name(data.name + RESTORING_SUFFIX)
+        try:
+            with _locked(building):
+                restoration = _Restoration(
+                    reader, building, until, random_bytes, progress, segment_bytes
+                )
+                try:
+                    restored = restoration.run(tuple(archives))
+                    os.rename(building, data)
+                except BaseException:
+                    shutil.rmtree(building, ignore_errors=True)
+                    raise
+                sync_directory(data.parent)
+                (data / MARK_NAME).unlink()
+        except OSError as error:
+            raise _failed(data, error.strerror or str(error)) from error
+        except (LogFailure, CheckpointFailure) as error:
+            raise _failed(data, str(error.__cause__ or error)) from error
+        return Restored(
+            data,
+            restored.data_id.hex(),
+            restored.rows_count,
+            restored.records_count,
+            restored.until_sequence,
+            restored.time_ms,
+            restored.stopped_early,
+        )
+
+
+def _failed(data: Path, problem: str) -> SnapshotError:
+    return SnapshotError(
+        f"{data} cannot be made: {problem}. There is no new data directory; the snapshot is "
+        "unchanged. Free space or check the disk and the permissions, then try again."
+    )
+
+
+def _refuse_unless_empty(data: Path) -> None:
+    try:
+        if os.path.lexists(data) and (not data.is_dir() or set(os.listdir(data)) - _PERMITTED):
+            raise SnapshotError(
+                f"{data} is not empty. Nothing was changed. Restore into a directory that does "
+                "not exist yet or is empty."
+            )
+        if os.path.lexists(data) and os.listdir(data):
+            raise SnapshotError(
+                f"{data} is a file system of its own (it holds lost+found), and a directory is "
+                "restored by renaming. Nothing was changed. Restore into a directory inside it."
+            )
+    except OSError as error:
+        raise SnapshotError(f"{data}: cannot be looked at ({error.strerror}).") from error
+
+
+def _check_until(
+    file: Path, header: SnapshotHeader, until: Until, archives: tuple[Path, ...]
+) -> None:
+    if until.sequence is not None and until.sequence < header.rows_until_sequence:
+        raise SnapshotError(
+            f"{file} shows nothing before record {header.rows_until_sequence}, and "
+            f"{until.sequence} was asked for. Nothing was changed. Use an older snapshot."
+        )
+    if until.time_ms is not None and until.time_ms < header.rows_until_ms:
+        raise SnapshotError(
+            f"{file} shows nothing before {_utc(header.rows_until_ms)}, and "
+            f"{_utc(until.time_ms)} was asked for. Nothing was changed. Use an older snapshot."
+        )
+    if until.sequence is not None and until.sequence > header.until_sequence and not archives:
+        raise SnapshotError(
+            f"{file} ends with record {header.until_sequence}, and {until.sequence} was asked "
+            "for. Nothing was changed. Name the archived log with --archive to go on from there."
+        )
+
+
+@contextlib.contextmanager
+def _locked(building: Path) -> Iterator[None]:
+    """Make the directory to build in, anew if an interruption left one, for us alone."""
+    files = RealFiles()
+    if not building.is_dir():
+        building.mkdir(DIRECTORY_MODE)
+    try:
+        lock = files.lock(str(building))
+    except BlockingIOError as error:
+        raise SnapshotError(
+            f"{building} is being restored by another process. Nothing was changed."
+        ) from error
+    with contextlib.closing(lock):
+        names = set(os.listdir(building))
+        if names and MARK_NAME not in names:
+            raise SnapshotError(
+                f"{building} is in the way, and it is not what an interrupted restore leaves. "
+                "Nothing was changed. Move it, or choose another directory."
+            )
+        for name in sorted(names - {MARK_NAME}):
+            path = building / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        mark = building / MARK_NAME
+        mark.write_text("A restore of a snapshot was interrupted, or is going on, here.\n")
+        sync_directory(building)
+        yield
+
+
+class _Restoration:
+    """One restore, from an empty, marked directory to a whole one that is not in its place yet."""
+
+    def __init__(
+        self,
+        reader: SnapshotReader,
+        path: Path,
+        until: Until,
+        random_bytes: Callable[[int], bytes],
+        progress: Progress | None,
+        segment_bytes: int,
+    ) -> None:
+        self._reader = reader
+        self._header = reader.header
+        self._path = path
+        self._until = until
+        self._progress = progress
+        self._segment_bytes = segment_bytes
+        self.data_id = random_bytes(DATA_ID_BYTES)
+        self.rows_count = 0
+        self.records_count = 0
+        self.until_sequence = self._header.rows_position
+        self.time_ms: int | None = None
+        self.stopped_early = False
+        self._writes: list[Write] = []
+        self._writes_bytes = 0
+        self._frame: list[LogRecord] = []
+        self._frame_bytes = 0
+
+    def run(self, archives: tuple[Path, ...]) -> "_Restoration":
+        store = LmdbStore(self._path / CHECKPOINTS_NAME, rows.TABLES)
+        with contextlib.closing(store), contextlib.closing(self._new_log()) as log:
+            checkpoints = Checkpoints(store, self.data_id, self._header.shard_count)
+            checkpoints.write([])  # says whose store it is
+            checkpoints.reader.close()
+            self._copy_snapshot(store, log)
+            for archive in archives:
+                self._go_on(log, archive)
+            self._append(log)
+        self._check_reached()
+        self._finish()
+        return self
+
+    def _new_log(self) -> SegmentedLog:
+        """An empty log whose first record has the sequence after those that the rows cover."""
+        files = RealFiles()
+        log_path = str(self._path / LOG_NAME)
+        files.make_directory(log_path)
+        first_sequence = self._header.rows_position + 1
+        temporary_path = f"{log_path}/{NEXT_NAME}"
+        with contextlib.closing(prepare_segment(files, temporary_path, 0)) as segment:
+            write_header(segment, SegmentHeader(self.data_id, 1, first_sequence, 0))
+        publish_segment(files, log_path, temporary_path, first_sequence)
+        end = LogEnd(
+            next_sequence=first_sequence,
+            previous_checksum=0,
+            epoch=1,
+            shard_sequences={},
+            segments=[Segment(first_sequence, SEGMENT_HEADER_BYTES)],
+            kept_bytes=SEGMENT_HEADER_BYTES,
+            torn_bytes=0,
+            records_count=0,
+            bytes_read=0,
+        )
+        return SegmentedLog(files, log_path, self.data_id, end, segment_bytes=self._segment_bytes)
+
+    def _copy_snapshot(self, store: LmdbStore, log: SegmentedLog) -> None:
+        """Everything in the file is read and checked, also what comes after the wanted moment."""
+        next_sequence = self._header.rows_position + 1
+        for part in self._reader.parts():
+            if part.table is not None:
+                check_rows(self._reader.path, part.table, part.rows)
+                self._add_rows(store, part.table, part.rows)
+            for first_sequence, records in part.batches:
+                next_sequence = check_continues(
+                    self._reader.path, next_sequence, first_sequence, len(records)
+                )
+                self._add_batch(log, (first_sequence, records))
+            if self._progress is not None:
+                self._progress(self._reader.position_bytes)
+        self._commit(store)
+        check_complete(self._reader.path, self._header, next_sequence)
+
+    def _add_rows(self, store: LmdbStore, table: str, found: list[tuple[bytes, bytes]]) -> None:
+        for key, value in found:
+            self._writes.append((table, key, value))
+            self._writes_bytes += len(key) + len(value)
+        self.rows_count += len(found)
+        if self._writes_bytes >= _COMMIT_BYTES:
+            self._commit(store)
+
+    def _commit(self, store: LmdbStore) -> None:
+        store.commit(self._writes)
+        self._writes, self._writes_bytes = [], 0
+
+    def _go_on(self, log: SegmentedLog, archive: Path) -> None:
+        data_id = bytes.fromhex(self._header.data_id)
+        for batch in later_batches(archive, data_id, self.until_sequence + 1):
+            self._add_batch(log, batch)
+            if self.stopped_early:
+                return
+
+    def _add_batch(self, log: SegmentedLog, batch: Batch) -> None:
+        """Take a batch unless it is beyond the wanted moment; from there on, take none."""
+        first_sequence, records = batch
+        last_sequence = first_sequence + len(records) - 1
+        if self.stopped_early or last_sequence <= self.until_sequence:
+            return
+        # Up to there all is needed: some rows show what it says already.
+        if first_sequence > self._header.rows_until_sequence and self._is_beyond(batch):
+            self.stopped_early = True
+            return
+        fresh = records[max(0, self.until_sequence + 1 - first_sequence) :]
+        self._frame += fresh
+        self._frame_bytes += sum(len(record.body) for record in fresh)
+        self.records_count += len(fresh)
+        self.until_sequence = last_sequence
+        for record in fresh:
+            time_ms = _time_ms(record)
+            self.time_ms = self.time_ms if time_ms is None else time_ms
+        if self._frame_bytes >= _FRAME_BYTES:
+            self._append(log)
+
+    def _is_beyond(self, batch: Batch) -> bool:
+        first_sequence, records = batch
+        until = self._until
+        if until.sequence is not None and first_sequence + len(records) - 1 > until.sequence:
+            return True
+        if until.time_ms is None:
+            return False
+        times = map(_time_ms, records)
+        return any(time_ms is not None and time_ms > until.time_ms for time_ms in times)
+
+    def _append(self, log: SegmentedLog) -> None:
+        if self._frame:
+            log.append(self._frame, log.next_sequence)
+            self._frame, self._frame_bytes = [], 0
+
+    def _check_reached(self) -> None:
+        wanted = self._until.sequence
+        if wanted is not None and not self.stopped_early and self.until_sequence < wanted:
+            raise SnapshotError(
+                f"the snapshot and the archived log end with record {self.until_sequence}, and "
+                f"{wanted} was asked for. There is no new data directory. Ask for less, or name "
+                "what holds the later part of the log with --archive."
+            )
+
+    def _finish(self) -> None:
+        """Write the identity, which makes the directory one."""
+        identity = Identity(
+            self.data_id,
+            self._header.shard_count,
+            self._header.directory_created_at_ms,
+            bytes.fromhex(self._header.secret),
+        )
+        sync_directory(self._path / LOG_NAME)
+        sync_directory(self._path)
+        files = RealFiles()
+        temporary_path = str(self._path / f"{IDENTITY_NAME}.tmp")
+        with contextlib.closing(files.create(temporary_path)) as file:
+            file.write_at(0, encode_identity(identity))
+            file.sync()
+        files.rename(temporary_path, str(self._path / IDENTITY_NAME))
+        sync_directory(self._path)
+
+
+def _utc(time_ms: int) -> str:
+    try:
+        time = datetime.fromtimestamp(time_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{time_ms} ms since 1970"
+    return time.isoformat(timespec="milliseconds")
+
+
+def _time_ms(record: LogRecord) -> int | None:
+    read = read_record(record.body)
+    return None if read is None else record_time_ms(read)

@@ -1,0 +1,409 @@
+"""The bytes of a snapshot file: written front to back, read front to back: README.md, Snapshots.
+
+`encode` makes a file out of rows and batches of the log, piece by piece, so that it can go to a
+disk or a socket in constant memory. `SnapshotReader` yields the same pieces again, each verified
+before it is given out, and at the end says that the file is whole. A file that was cut, altered or
+never finished is recognised: every block has a checksum, and the last one a SHA-256 over all.
+"""
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, NamedTuple, Self, TypeVar
+
+import google_crc32c
+import msgspec
+from msgspec import Struct
+
+from troth.core.json_errors import UNREADABLE_JSON
+from troth.persistence.errors import PersistenceError
+from troth.persistence.wal.frames import BATCH_BYTES_MAX
+from troth.persistence.wal.log import LogRecord
+
+FORMAT_VERSION: Final = 1
+MAGIC: Final = b"\xffTROTHS\xfe"
+END_MAGIC: Final = b"\xffTROTHE\xfe"
+
+BLOCK_BYTES: Final = 64 * 1024
+"""A block is closed when its content has reached this: less than a millisecond of work."""
+
+HEADER_BYTES_MAX: Final = 1 << 20
+_CONTENT_BYTES_MAX: Final = BATCH_BYTES_MAX + (1 << 20)
+_ZLIB_LEVEL: Final = 1
+
+_FILE_START = struct.Struct("<8sIII")  # magic, version, length of the JSON, CRC32C
+_BLOCK = struct.Struct("<BBHIII")  # kind, table, zero, items, content length, stored length
+_CHECKSUM = struct.Struct("<I")
+_TRAILER = struct.Struct("<Q8s")  # offset of the end block, magic
+_ROW = struct.Struct("<HI")
+_BATCH = struct.Struct("<QI")
+_RECORD = struct.Struct("<IIQ")
+
+_ROWS, _BATCHES, _END = 1, 2, 3
+
+Row = tuple[bytes, bytes]
+Batch = tuple[int, list[LogRecord]]
+"""The sequence of a batch's first record, and its records."""
+
+_Decoded = TypeVar("_Decoded")
+
+
+class SnapshotError(PersistenceError):
+    """A snapshot cannot be made, read or restored. The text is for an operator."""
+
+
+class SnapshotDamaged(SnapshotError):  # noqa: N818 - named as the other errors of persistence are
+    """A file that is no snapshot, or not the whole of one, or not as it was written."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}. Nothing was changed. Use another snapshot.")
+        self.path = path
+        self.problem = problem
+
+
+class SnapshotHeader(Struct, frozen=True, kw_only=True):
+    """What a snapshot is of. All sequences are those of the log.
+
+    The rows cover the log up to `rows_position`, in some shards further, in none beyond
+    `rows_until_sequence`; they hold nothing later than `rows_until_ms`. The batches go on from
+    there to `until_sequence`, the moment that the snapshot shows.
+    """
+
+    data_id: str
+    secret: str
+    shard_count: int
+    directory_created_at_ms: int
+    created_at_ms: int
+    troth_version: str
+    row_format: int
+    tables: tuple[str, ...]
+    rows_position: int
+    rows_until_sequence: int
+    rows_until_ms: int
+    until_sequence: int
+
+
+class SnapshotEnd(Struct, frozen=True, kw_only=True):
+    """What a whole file holds. `sha256` is over everything before the end block."""
+
+    rows: dict[str, int]
+    batches_count: int
+    records_count: int
+    sha256: str
+
+
+@dataclass(slots=True)
+class _Counts:
+    rows: dict[str, int] = field(default_factory=dict)
+    batches_count: int = 0
+    records_count: int = 0
+
+    def end(self, sha256: str) -> SnapshotEnd:
+        return SnapshotEnd(
+            rows=dict(self.rows),
+            batches_count=self.batches_count,
+            records_count=self.records_count,
+            sha256=sha256,
+        )
+
+
+def encode(
+    header: SnapshotHeader,
+    tables: Iterable[tuple[str, Iterable[Row]]],
+    batches: Iterable[Batch],
+) -> Iterator[bytes]:
+    """Yield a file's bytes. Each table of the header comes once, in any order."""
+    digest = hashlib.sha256()
+    size_bytes = 0
+    counts = _Counts(dict.fromkeys(header.tables, 0))
+    for piece in _pieces(header, tables, batches, counts):
+        digest.update(piece)
+        size_bytes += len(piece)
+        yield piece
+    end = msgspec.json.encode(counts.end(digest.hexdigest()))
+    yield _block(_END, 0, 1, end) + _TRAILER.pack(size_bytes, END_MAGIC)
+
+
+def _pieces(
+    header: SnapshotHeader,
+    tables: Iterable[tuple[str, Iterable[Row]]],
+    batches: Iterable[Batch],
+    counts: _Counts,
+) -> Iterator[bytes]:
+    manifest = json.dumps(msgspec.to_builtins(header), indent=1).encode()
+    assert len(manifest) <= HEADER_BYTES_MAX
+    yield _file_start(manifest) + manifest
+    for table, rows in tables:
+        index = header.tables.index(table)
+        for count, content in _row_contents(rows):
+            counts.rows[table] += count
+            yield _block(_ROWS, index, count, content)
+    for count, records_count, content in _batch_contents(batches):
+        counts.batches_count += count
+        counts.records_count += records_count
+        yield _block(_BATCHES, 0, count, content)
+
+
+def _file_start(manifest: bytes) -> bytes:
+    start = _FILE_START.pack(MAGIC, FORMAT_VERSION, len(manifest), 0)[:16]
+    return start + _CHECKSUM.pack(google_crc32c.value(start + manifest))
+
+
+def _block(kind: int, table: int, items_count: int, content: bytes) -> bytes:
+    stored = zlib.compress(content, _ZLIB_LEVEL)
+    start = _BLOCK.pack(kind, table, 0, items_count, len(content), len(stored))
+    checksum = google_crc32c.extend(google_crc32c.value(start), stored)
+    return b"".join((start, _CHECKSUM.pack(checksum), stored))
+
+
+def _row_contents(rows: Iterable[Row]) -> Iterator[tuple[int, bytes]]:
+    pieces: list[bytes] = []
+    count = size_bytes = 0
+    for key, value in rows:
+        pieces += (_ROW.pack(len(key), len(value)), key, value)
+        count += 1
+        size_bytes += _ROW.size + len(key) + len(value)
+        if size_bytes >= BLOCK_BYTES:
+            yield count, b"".join(pieces)
+            pieces = []
+            count = size_bytes = 0
+    if count:
+        yield count, b"".join(pieces)
+
+
+def _batch_contents(batches: Iterable[Batch]) -> Iterator[tuple[int, int, bytes]]:
+    pieces: list[bytes] = []
+    count = records_count = size_bytes = 0
+    for first_sequence, records in batches:
+        pieces.append(_BATCH.pack(first_sequence, len(records)))
+        for shard, shard_sequence, body in records:
+            pieces += (_RECORD.pack(shard, len(body), shard_sequence), body)
+            size_bytes += _RECORD.size + len(body)
+        count += 1
+        records_count += len(records)
+        size_bytes += _BATCH.size
+        if size_bytes >= BLOCK_BYTES:
+            yield count, records_count, b"".join(pieces)
+            pieces = []
+            count = records_count = size_bytes = 0
+    if count:
+        yield count, records_count, b"".join(pieces)
+
+
+class Part(NamedTuple):
+    """A verified block: rows of one table, or batches of the log."""
+
+    table: str | None
+    rows: list[Row]
+    batches: list[Batch]
+
+
+class SnapshotReader:
+    """Reads one file, once. Used in a `with` block. Raises SnapshotError.
+
+    What `parts` has yielded is intact, but only when it is exhausted is the file known to be whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and read its header."""
+        self.path = path
+        self.position_bytes = 0
+        self.end: SnapshotEnd | None = None
+        self._digest = hashlib.sha256()
+        self._file: BinaryIO
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise SnapshotError(f"{path}: cannot be read ({error.strerror}).") from error
+        try:
+            self.size_bytes = path.stat().st_size
+            self.header = self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def _damaged(self, problem: str) -> SnapshotDamaged:
+        return SnapshotDamaged(str(self.path), problem)
+
+    def _read(self, size_bytes: int) -> bytes:
+        """So many bytes, no fewer. Lengths were checked: no damaged one asks for too much."""
+        try:
+            data = self._file.read(size_bytes)
+        except OSError as error:
+            raise SnapshotError(f"{self.path}: cannot be read ({error.strerror}).") from error
+        if len(data) < size_bytes:
+            raise self._damaged(
+                f"it ends at byte {self.position_bytes + len(data)}, in the middle: it was cut, or "
+                "its making was interrupted"
+            )
+        self.position_bytes += size_bytes
+        return data
+
+    def _read_header(self) -> SnapshotHeader:
+        if self.size_bytes < _FILE_START.size:
+            raise self._damaged("it is no snapshot of Troth, or only the beginning of one")
+        start = self._read(_FILE_START.size)
+        magic, version, length_bytes, checksum = _FILE_START.unpack(start)
+        if magic != MAGIC:
+            raise self._damaged("it is no snapshot of Troth")
+        if version > FORMAT_VERSION:
+            raise SnapshotError(
+                f"{self.path} has snapshot format {version}; this version of Troth knows "
+                f"{FORMAT_VERSION}. Nothing was changed. Use a newer version of Troth."
+            )
+        if version != FORMAT_VERSION or length_bytes > HEADER_BYTES_MAX:
+            raise self._damaged("its header is not what was written")
+        manifest = self._read(length_bytes)
+        if google_crc32c.value(start[:16] + manifest) != checksum:
+            raise self._damaged("its header is not what was written")
+        self._digest.update(start + manifest)
+        return self._decode(manifest, SnapshotHeader)
+
+    def _decode(self, content: bytes, kind: type[_Decoded]) -> _Decoded:
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except UNREADABLE_JSON as error:
+            raise self._damaged(f"its description cannot be read ({error})") from error
+
+    def parts(self) -> Iterator[Part]:
+        """Yield all blocks, then check that this was all. Raises SnapshotError."""
+        counts = _Counts(dict.fromkeys(self.header.tables, 0))
+        while True:
+            offset = self.position_bytes
+            digest = self._digest.hexdigest()
+            kind, table, items_count, content = self._read_block()
+            if kind == _END:
+                self._check_end(content, counts.end(digest), offset)
+                return
+            if kind == _ROWS and table < len(self.header.tables):
+                part = Part(self.header.tables[table], self._rows(content, items_count), [])
+                counts.rows[self.header.tables[table]] += items_count
+            elif kind == _BATCHES:
+                part = Part(None, [], self._batches(content, items_count))
+                counts.batches_count += items_count
+                counts.records_count += sum(len(records) for _, records in part.batches)
+            else:
+                raise self._damaged(f"the block at byte {offset} is of an unknown kind")
+            yield part
+
+    def _read_block(self) -> tuple[int, int, int, bytes]:
+        offset = self.position_bytes
+        start = self._read(_BLOCK.size + _CHECKSUM.size)
+        kind, table, zero, items_count, content_bytes, stored_bytes = _BLOCK.unpack_from(start)
+        (checksum,) = _CHECKSUM.unpack_from(start, _BLOCK.size)
+        remaining_bytes = self.size_bytes - self.position_bytes
+        if zero or content_bytes > _CONTENT_BYTES_MAX:
+            raise self._damaged(f"the block at byte {offset} is not what was written")
+        if stored_bytes > remaining_bytes:
+            raise self._damaged(
+                f"the block at byte {offset} is not what was written, or the file was cut"
+            )
+        stored = self._read(stored_bytes)
+        found = google_crc32c.extend(google_crc32c.value(start[: _BLOCK.size]), stored)
+        if found != checksum:
+            raise self._damaged(f"the block at byte {offset} is not what was written")
+        self._digest.update(start)
+        self._digest.update(stored)
+        return kind, table, items_count, self._inflated(stored, content_bytes, offset)
+
+    def _inflated(self, stored: bytes, content_bytes: int, offset: int) -> bytes:
+        decompressor = zlib.decompressobj()
+        try:
+            content = decompressor.decompress(stored, content_bytes + 1)
+        except zlib.error as error:
+            raise self._damaged(
+                f"the block at byte {offset} cannot be unpacked ({error})"
+            ) from error
+        if len(content) != content_bytes or not decompressor.eof or decompressor.unused_data:
+            raise self._damaged(f"the block at byte {offset} has another length than it says")
+        return content
+
+    def _rows(self, content: bytes, count: int) -> list[Row]:
+        rows: list[Row] = []
+        position = 0
+        try:
+            for _ in range(count):
+                key_bytes, value_bytes = _ROW.unpack_from(content, position)
+                key_end = position + _ROW.size + key_bytes
+                value_end = key_end + value_bytes
+                rows.append((content[position + _ROW.size : key_end], content[key_end:value_end]))
+                position = value_end
+        except struct.error as error:
+            raise self._damaged("the rows of a block do not fill it") from error
+        if position != len(content):
+            raise self._damaged("the rows of a block do not fill it")
+        return rows
+
+    def _batches(self, content: bytes, count: int) -> list[Batch]:
+        batches: list[Batch] = []
+        position = 0
+        try:
+            for _ in range(count):
+                first_sequence, records_count = _BATCH.unpack_from(content, position)
+                position += _BATCH.size
+                records = []
+                for _ in range(records_count):
+                    shard, body_bytes, shard_sequence = _RECORD.unpack_from(content, position)
+                    start = position + _RECORD.size
+                    position = start + body_bytes
+                    records.append(LogRecord(shard, shard_sequence, content[start:position]))
+                batches.append((first_sequence, records))
+        except struct.error as error:
+            raise self._damaged("the batches of a block do not fill it") from error
+        if position != len(content):
+            raise self._damaged("the batches of a block do not fill it")
+        return batches
+
+    def read_end(self) -> SnapshotEnd:
+        """The end, read on its own, instead of `parts`. Raises SnapshotError."""
+        trailer_offset = self.size_bytes - _TRAILER.size
+        trailer = self._read_at(max(0, trailer_offset), _TRAILER.size)
+        end_offset, magic = _TRAILER.unpack(trailer)
+        if magic != END_MAGIC or not _FILE_START.size <= end_offset < trailer_offset:
+            raise self._damaged("it has no end: it was cut, or its making was interrupted")
+        self._read_at(end_offset, 0)
+        kind, _, _, content = self._read_block()
+        if kind != _END:
+            raise self._damaged(f"there is no end at byte {end_offset}, where it should be")
+        return self._decode(content, SnapshotEnd)
+
+    def _read_at(self, offset: int, size_bytes: int) -> bytes:
+        self._file.seek(offset)
+        self.position_bytes = offset
+        return self._read(size_bytes)
+
+    def _check_end(self, content: bytes, found: SnapshotEnd, offset: int) -> None:
+        end = self._decode(content, SnapshotEnd)
+        trailer = self._read(_TRAILER.size)
+        if trailer != _TRAILER.pack(offset, END_MAGIC):
+            raise self._damaged("its last bytes are not what was written")
+        if self.position_bytes != self.size_bytes:
+            raise self._damaged(f"something follows its end at byte {self.position_bytes}")
+        if end != found:
+            raise self._damaged("it does not hold what its end says: a part is missing or doubled")
+        self.end = end
+
+
+def read_ends(path: Path) -> tuple[SnapshotHeader, SnapshotEnd]:
+    """A file's header and end, without what is between. Raises SnapshotError.
+
+    That it has an end says that it was finished, not that all of it is intact.
+    """
+    with SnapshotReader(path) as reader:
+        return reader.header, reader.read_end()

@@ -1,0 +1,156 @@
+"""The writer thread: group commit.
+
+One batch is in flight at a time; whatever is submitted meanwhile becomes the next one, so that
+one fdatasync serves all of it. When nothing has been submitted for a moment, the log's end is
+sealed once, and then the thread sleeps until there is work: an idle writer does nothing at all.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from troth.persistence.errors import LogFailure
+
+from .log import Log, NewRecord
+
+# A frame is built in memory, and everyone in it waits for all of it: no larger than this, except
+# that what was submitted together stays together.
+JOINED_BYTES_MAX = 4 << 20
+
+# Long enough that a busy server never seals, short enough that nobody notices an unsealed log.
+SEAL_DELAY_S = 0.010
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStatistics:
+    """What the writer has done since its start."""
+
+    submits_count: int
+    submits_written_count: int
+    batches_written_count: int
+    failed: bool
+
+    @property
+    def submits_waiting_count(self) -> int:
+        """Submitted, and not yet durable."""
+        return self.submits_count - self.submits_written_count
+
+
+@final
+class Writer:
+    """Appends what is submitted, in order, in a thread of its own.
+
+    `on_durable(last_sequence)` and `on_failure(failure)` are called in that thread. After
+    `on_failure`, which comes at most once, nothing is written and nothing more is called.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        on_durable: Callable[[int], None],
+        on_failure: Callable[[LogFailure], None],
+        *,
+        seal_delay_s: float = SEAL_DELAY_S,
+    ) -> None:
+        self._log = log
+        self._on_durable = on_durable
+        self._on_failure = on_failure
+        self._seal_delay_s = seal_delay_s
+        self._queue: queue.SimpleQueue[Sequence[NewRecord] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="troth-log-writer")
+        self._closed = False
+        self._submits_count = 0
+        self._submits_written_count = 0
+        self._batches_written_count = 0
+        self._failed = False
+
+    def start(self) -> None:
+        """Start the thread; once."""
+        self._thread.start()
+
+    def submit(self, batch: Sequence[NewRecord]) -> None:
+        """Hand over a batch, never waiting; it becomes durable whole or not at all.
+
+        The records get the sequences that follow those submitted before. The list must not be
+        changed afterwards. After a failure the batch is dropped: `on_failure` has said so.
+        """
+        assert not self._closed, "the writer is closed"
+        assert batch, "a batch holds at least one record"
+        self._submits_count += 1
+        self._queue.put(batch)
+
+    def close(self) -> None:
+        """Write what has been submitted, then end the thread; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._thread.join()
+
+    def statistics(self) -> WriterStatistics:
+        """Return a snapshot; may be called from any thread."""
+        return WriterStatistics(
+            self._submits_count,
+            self._submits_written_count,
+            self._batches_written_count,
+            self._failed,
+        )
+
+    def _run(self) -> None:
+        try:
+            self._write_until_closed()
+        except LogFailure as failure:
+            self._end(failure)
+        except Exception as error:  # a bug; but the server must stop acknowledging, not hang
+            bug = LogFailure(f"the log's writer has a bug and has stopped: {error!r}")
+            bug.__cause__ = error
+            self._end(bug)
+
+    def _end(self, failure: LogFailure) -> None:
+        self._failed = True
+        self._on_failure(failure)
+
+    def _write_until_closed(self) -> None:
+        sealed = True
+        while True:
+            try:
+                # Without a timeout when there is nothing to seal: an idle writer never wakes.
+                batch = self._queue.get(timeout=None if sealed else self._seal_delay_s)
+            except queue.Empty:
+                self._log.seal()
+                sealed = True
+                continue
+            if batch is None:
+                return
+            joined, submits_count, closing = self._join(batch)
+            last_sequence = self._log.append(joined, self._log.next_sequence)
+            sealed = False
+            self._submits_written_count += submits_count
+            self._batches_written_count += 1
+            self._on_durable(last_sequence)
+            if closing:
+                return
+
+    def _join(self, first: Sequence[NewRecord]) -> tuple[Sequence[NewRecord], int, bool]:
+        """Join what else is waiting to `first`: the batch, how many submits, whether to close."""
+        if self._queue.empty():  # nearly always: their sizes do not matter then
+            return first, 1, False
+        joined = list(first)  # the submitter's list stays as it is
+        submits_count = 1
+        size_bytes = _size_bytes(first)
+        while size_bytes < JOINED_BYTES_MAX:
+            try:
+                batch = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if batch is None:
+                return joined, submits_count, True
+            joined += batch
+            submits_count += 1
+            size_bytes += _size_bytes(batch)
+        return joined, submits_count, False
+
+
+def _size_bytes(batch: Sequence[NewRecord]) -> int:
+    return sum([len(body) for _, _, body in batch])

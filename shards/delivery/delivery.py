@@ -1,0 +1,318 @@
+"""Delivery: takes messages for tasks and brings them to their receivers, or says that it could not.
+
+The shards' state machine decides *which* task may have a message out; delivery decides *how* and
+*when* it is tried. Between `send` and the report the message belongs to delivery:
+
+- `TaskSent`: the message is on the receiver's socket (poll) or was answered with 2xx (push).
+- `TaskNotSent`: the first attempt failed. Delivery keeps the task and reports `RetryTask` once,
+  when trying again makes sense; the machine then calls `send` anew if the task may still go.
+
+When trying again makes sense:
+
+- poll: when a matching worker connects or has room again. Nothing is tried in between, since
+  nothing else can make it succeed; 100,000 stalled tasks cost nothing while nobody is there.
+- push: after a back-off that doubles from `retry_first_ms` to `retry_limit_ms`, with jitter; if the
+  target's circuit breaker is open, when a probe has succeeded (`push_targets.py`).
+- As a net below both, and for receivers that cannot be resolved, every `_RECHECK_MS`.
+
+Delivery holds no durable state: after a restart the machine sends again what was not reported. So a
+message may arrive twice, never less than once while its task lives; the task's counter tells.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Final, cast, final
+
+import structlog
+import trio
+
+from troth.core import limits
+from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
+from troth.core.grammar.addresses import Address, PollAddress, PushAddress, Undeliverable, resolve
+from troth.core.replies import TaskMessage
+from troth.shards.alarms import Alarms
+
+from .polls import Item, Polls
+from .push_targets import PushTargets
+from .shipments import (
+    DeliveryStatistics,
+    PushFailed,
+    PushTransport,
+    ReceiverKey,
+    Shipment,
+    ShipmentState,
+    TargetStatistics,
+)
+from .stalled import StalledShipments
+
+__all__ = ["Delivery", "DeliveryStatistics", "PushFailed", "PushTransport", "TargetStatistics"]
+
+_PUSH_SLOW_MS: Final = 1_000
+_RESERVATION_MS: Final = 1_000  # a released task's message normally arrives within milliseconds
+_RECHECK_MS: Final = 600_000
+_TARGETS_SHOWN_COUNT: Final = 20
+_JITTER: Final = 0.2  # a delay is up to this share longer or shorter
+
+_log = structlog.get_logger("troth.shards.delivery")
+
+
+@final
+class Delivery:
+    """Brings messages to poll connections and push targets."""
+
+    def __init__(
+        self,
+        *,
+        render: Callable[[TaskMessage], bytes],
+        push: PushTransport,
+        polls: Polls,
+        report: Callable[[Command], None],
+        targets: Mapping[str, Address],
+        now_ms: Callable[[], int],
+        random: Random,
+        retry_first_ms: int = limits.TASK_RETRY_FIRST_MS,
+        retry_limit_ms: int = limits.TASK_RETRY_LIMIT_MS,
+        concurrency_per_target_count: int = limits.PUSH_CONCURRENCY_PER_TARGET_COUNT,
+        concurrency_count: int = limits.PUSH_CONCURRENCY_COUNT,
+        target_queue_limit_count: int = limits.TARGET_QUEUE_LIMIT_COUNT,
+        push_slow_ms: int = _PUSH_SLOW_MS,
+    ) -> None:
+        """Nothing is sent to push targets before `run`; poll connections take messages at once.
+
+        `render` makes the JSON text of a message. `report` puts a command into a shard's mailbox:
+        it must neither block nor raise, nor call back into delivery before it returns. `targets`
+        are the configured logical names. `concurrency_count` is shared out between good, new and
+        suspect targets.
+        """
+        self._render = render
+        self._polls = polls
+        self._report = report
+        self._addresses = targets
+        self._random = random
+        self._retry_first_ms = retry_first_ms
+        self._retry_limit_ms = retry_limit_ms
+        self._shipments: dict[str, Shipment] = {}
+        self._totals: Counter[str] = Counter()
+        self._alarms = Alarms()
+        self._stalled = StalledShipments(self._room_count, self._release)
+        self._push_targets = PushTargets(
+            transport=push,
+            alarms=self._alarms,
+            finished=self._push_finished,
+            stall=self._stall,
+            wake=self._stalled.wake,
+            back_off_ms=self._back_off_ms,
+            now_ms=now_ms,
+            concurrency_per_target_count=concurrency_per_target_count,
+            concurrency_count=concurrency_count,
+            queue_limit_count=target_queue_limit_count,
+            slow_ms=push_slow_ms,
+        )
+        polls.attach(self)
+
+    def send(self, message: TaskMessage) -> None:
+        """Take a message; its fate is reported later, or before this returns. Never blocks.
+
+        An earlier message of the same task is withdrawn; one with a lower counter than what
+        is under way is ignored.
+        """
+        earlier = self._shipments.get(message.task.id)
+        if earlier is not None and message.task.counter < earlier.counter:
+            return
+        self._shipments.pop(message.task.id, None)
+        attempt_count = 0
+        if earlier is not None:
+            attempt_count = earlier.attempt_count
+            self._forget(earlier)
+        address = resolve(message.task.receiver, self._addresses)
+        if isinstance(address, Undeliverable):
+            self._totals["undeliverable"] += 1
+            if attempt_count == 0:
+                _log.warning("task is undeliverable", task=message.task.id, reason=address.reason)
+            shipment = Shipment(message, None, self._render, attempt_count)
+        else:
+            shipment = Shipment(message, address, self._render, attempt_count)
+        self._shipments[shipment.id] = shipment
+        self._dispatch(shipment)
+
+    def withdraw(self, task_id: str) -> None:
+        """Forget everything of a task. A message on the wire may still arrive; nobody is told."""
+        shipment = self._shipments.pop(task_id, None)
+        if shipment is not None:
+            self._totals["withdrawn"] += 1
+            self._forget(shipment)
+
+    def finished(self, promise_ids: list[str]) -> None:
+        """Function tasks are none of delivery's business."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Do the work that takes time, until cancelled; pushes under way then count as failed."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._alarms.run)
+            nursery.start_soon(self._stalled.run)
+            nursery.start_soon(self._push_targets.run)
+            task_status.started()
+
+    def statistics(self) -> DeliveryStatistics:
+        """Return counts of this moment and totals since the start."""
+        push_targets = self._push_targets.targets
+        states = Counter(shipment.state for shipment in self._shipments.values())
+        return DeliveryStatistics(
+            waiting_count=states[ShipmentState.WAITING],
+            in_flight_count=self._push_targets.in_flight_count,
+            stalled_count=states[ShipmentState.STALLED],
+            sent_total_count=self._totals["sent"],
+            failed_total_count=self._totals["failed"],
+            retried_total_count=self._totals["retried"],
+            withdrawn_total_count=self._totals["withdrawn"],
+            undeliverable_total_count=self._totals["undeliverable"],
+            push_given_up_total_count=self._push_targets.given_up_total_count,
+            push_targets_count=len(push_targets),
+            push_targets_open_count=sum(target.open for target in push_targets),
+            targets=self._target_statistics(),
+        )
+
+    # --- what poll connections tell (PollListener) ----------------------------------------------
+
+    def delivered(self, items: list[Item]) -> None:
+        """These messages have been written to their connection."""
+        for shipment in cast("list[Shipment]", items):
+            self._sent(shipment)
+
+    def returned(self, items: list[Item]) -> None:
+        """The connection of these ended first: to another one at once, if there is one."""
+        for shipment in cast("list[Shipment]", items):
+            self._dispatch(shipment)
+
+    def has_room(self, group: str, connection_id: str) -> None:
+        """A connection has come or can take more: let stalled messages go that fit it."""
+        target = f"poll://{group}"
+        self._stalled.wake((target, connection_id))
+        self._stalled.wake((target, None))
+
+    # --- the life of a shipment -----------------------------------------------------------------
+
+    def _dispatch(self, shipment: Shipment) -> None:
+        """Hand a waiting shipment on; if nobody takes it, it stalls."""
+        address = shipment.address
+        if isinstance(address, PollAddress):
+            taken = self._polls.put(shipment, address.group, address.id, exact=shipment.exact)
+        elif isinstance(address, PushAddress):
+            taken = self._push_targets.offer(shipment)
+        else:
+            taken = False
+        if not taken:
+            self._stall(shipment)
+
+    def _push_finished(self, shipment: Shipment, reason: str | None) -> None:
+        if shipment.state is ShipmentState.LOST:
+            return
+        if reason is None:
+            self._sent(shipment)
+        else:
+            self._stall(shipment)
+
+    def _sent(self, shipment: Shipment) -> None:
+        del self._shipments[shipment.id]
+        self._totals["sent"] += 1
+        self._report(TaskSent(shipment.id, shipment.counter))
+
+    def _stall(self, shipment: Shipment) -> None:
+        """Report a failure and keep the shipment until trying again makes sense."""
+        shipment.state = ShipmentState.STALLED
+        shipment.attempt_count += 1
+        shipment.empty()
+        self._totals["failed"] += 1
+        is_push = isinstance(shipment.address, PushAddress)
+        if is_push and not self._push_targets.is_open(shipment.receiver):
+            delay_ms = self._back_off_ms(shipment.attempt_count)
+            shipment.alarm = self._alarms.call_after(
+                delay_ms, lambda: self._back_off_over(shipment)
+            )
+        else:
+            self._park(shipment)
+        self._report(TaskNotSent(shipment.id, shipment.counter))
+
+    def _park(self, shipment: Shipment) -> None:
+        self._stalled.add(shipment)
+        shipment.alarm = self._alarms.call_after(_RECHECK_MS, lambda: self._release(shipment))
+
+    def _back_off_over(self, shipment: Shipment) -> None:
+        if self._push_targets.is_open(shipment.receiver):
+            self._park(shipment)
+            self._stalled.wake(shipment.receiver)
+        else:
+            self._release(shipment)
+
+    def _release(self, shipment: Shipment) -> None:
+        """Ask for this task's message again."""
+        self._stalled.remove(shipment)
+        self._stalled.reserve(shipment)
+        shipment.cancel_alarm()
+        shipment.state = ShipmentState.RELEASED
+        shipment.alarm = self._alarms.call_after(
+            _RESERVATION_MS, lambda: self._reservation_over(shipment)
+        )
+        self._totals["retried"] += 1
+        self._report(RetryTask(shipment.id, shipment.counter))
+
+    def _reservation_over(self, shipment: Shipment) -> None:
+        """No message came: others may have the room. The attempts are remembered for a while."""
+        self._stalled.unreserve(shipment)
+        self._stalled.wake(shipment.receiver)
+        shipment.alarm = self._alarms.call_after(
+            2 * self._retry_limit_ms, lambda: self._remembered_enough(shipment)
+        )
+
+    def _remembered_enough(self, shipment: Shipment) -> None:
+        assert self._shipments[shipment.id] is shipment
+        del self._shipments[shipment.id]
+
+    def _forget(self, shipment: Shipment) -> None:
+        shipment.cancel_alarm()
+        if shipment.reserved:
+            self._stalled.unreserve(shipment)
+            self._stalled.wake(shipment.receiver)
+        before, shipment.state = shipment.state, ShipmentState.LOST
+        if before is ShipmentState.STALLED:
+            self._stalled.remove(shipment)
+        elif before is ShipmentState.WAITING:
+            if isinstance(shipment.address, PollAddress):
+                self._polls.discard(shipment)
+            else:
+                self._push_targets.discard(shipment)
+
+    # --- helpers --------------------------------------------------------------------------------
+
+    def _room_count(self, key: ReceiverKey, reserved_count: int) -> int:
+        target, connection_id = key
+        if target.startswith("poll://"):
+            group = target.removeprefix("poll://")
+            return self._polls.room_count(group, connection_id) - reserved_count
+        return self._push_targets.room_count(key) - reserved_count
+
+    def _back_off_ms(self, attempt_count: int) -> float:
+        # The exponent is bounded so that a million attempts do not make a huge number.
+        delay_ms = min(self._retry_limit_ms, self._retry_first_ms << min(attempt_count - 1, 40))
+        return delay_ms * self._random.uniform(1 - _JITTER, 1 + _JITTER)
+
+    def _target_statistics(self) -> tuple[TargetStatistics, ...]:
+        stalled = self._stalled.counts_by_target()
+        rows = [
+            TargetStatistics(
+                target=target.key[0],
+                health="failing" if target.open else target.health.value,
+                waiting_count=len(target.waiting),
+                in_flight_count=target.in_flight_count,
+                stalled_count=stalled.pop(target.key[0], 0),
+                failing_since_ms=target.failing_since_ms,
+            )
+            for target in self._push_targets.targets
+        ]
+        rows += [
+            TargetStatistics(name or "undeliverable", "away", 0, 0, count, None)
+            for name, count in stalled.items()
+        ]
+        rows.sort(key=lambda row: (-row.waiting_count - row.stalled_count, row.target))
+        return tuple(rows[:_TARGETS_SHOWN_COUNT])

@@ -1,0 +1,107 @@
+"""What the server tells a node: the messages that wait for its stream.
+
+One task uses a connection, in this order: `receive`, write to the socket, `confirm`, and again. A
+task counts as sent only when its message has been confirmed; those of a connection that ends
+before that go elsewhere. The number of messages is bounded by the node's slots: each task causes
+at most one to run it and one to stop.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar, final
+
+import trio
+
+Carried = TypeVar("Carried")
+"""What a message is about, given back when it was written or cannot be. Compared by identity."""
+
+
+class NodeMessageKind(StrEnum):
+    """What a message tells the node to do."""
+
+    HELLO = "hello"
+    RUN = "run"
+    CANCEL = "cancel"
+    DRAIN = "drain"
+    DISABLE = "disable"
+
+
+class NodeMessage(NamedTuple):
+    """A message; `task_id` and `counter` say which task, if it is about one."""
+
+    kind: NodeMessageKind
+    task_id: str = ""
+    counter: int = 0
+
+
+class ConnectionEnded(Exception):  # noqa: N818  a state, not a defect
+    """The server has ended this connection, or a newer one has taken its place."""
+
+
+@final
+class NodeConnection(Generic[Carried]):
+    """One node's stream. Made by `Placement.connect`; `close` ends it."""
+
+    __slots__ = ("_handed_out", "_left", "_sent", "_waiting", "_wake", "is_closed")
+
+    def __init__(
+        self,
+        sent: Callable[[list[Carried]], None],
+        left: Callable[["NodeConnection[Carried]", list[Carried]], None],
+    ) -> None:
+        """`sent` is told what was written, `left` what was not when the connection ends."""
+        self._sent = sent
+        self._left = left
+        self._waiting: list[tuple[NodeMessage, Carried | None]] = []
+        self._handed_out: list[Carried] = []
+        self._wake = trio.Event()
+        self.is_closed = False
+
+    def put(self, message: NodeMessage, work: Carried | None = None) -> None:
+        """Let a message wait; `work` is reported when it is written or cannot be."""
+        assert not self.is_closed, "a closed connection has no place in placement"
+        self._waiting.append((message, work))
+        self._wake.set()
+
+    def discard(self, work: Carried) -> bool:
+        """Forget a task; whether its message had not been taken for writing yet."""
+        if work in self._handed_out:
+            self._handed_out.remove(work)
+            return False
+        return self.take_back(work)
+
+    def take_back(self, work: Carried) -> bool:
+        """Forget a task's message if it has not been taken for writing yet; whether that is so."""
+        before_count = len(self._waiting)
+        self._waiting = [entry for entry in self._waiting if entry[1] is not work]
+        return len(self._waiting) < before_count
+
+    async def receive(self) -> list[NodeMessage]:
+        """Wait for messages; nothing is lost if the wait is cancelled. Raises ConnectionEnded."""
+        await trio.lowlevel.checkpoint()
+        while not self._waiting and not self.is_closed:
+            self._wake = trio.Event()
+            await self._wake.wait()
+        if self.is_closed:
+            raise ConnectionEnded
+        # From here on there is no checkpoint: a cancelled receive() has taken nothing.
+        waiting, self._waiting = self._waiting, []
+        self._handed_out = [work for _, work in waiting if work is not None]
+        return [message for message, _ in waiting]
+
+    def confirm(self) -> None:
+        """Say that what the last `receive` returned has been written to the socket."""
+        handed_out, self._handed_out = self._handed_out, []
+        if handed_out and not self.is_closed:
+            self._sent(handed_out)
+
+    def close(self) -> None:
+        """End the connection; what was not confirmed goes elsewhere. May be repeated."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        unsent = self._handed_out + [work for _, work in self._waiting if work is not None]
+        self._handed_out = []
+        self._waiting = []
+        self._wake.set()
+        self._left(self, unsent)

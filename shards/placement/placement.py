@@ -1,0 +1,490 @@
+"""Placement: finds a node for every function task, and a turn for every call of an HTTP function.
+
+To the shards it is what delivery is for other tasks: it takes messages, reports `TaskSent` when a
+node's stream has written one, and forgets a task that is withdrawn or has ended. To nodes it is the
+dispatcher of greencloud.md 12. What it promises:
+
+- A task is with at most one node at a time, and only with one that meets its function's demands, is
+  its account's or shared, connected, and neither disabled, draining nor deleted.
+- A node has at most as many tasks as slots. A slot is taken when a task is handed to its stream and
+  free when its result has come in, the task has ended, or the shards give it out anew (returned,
+  lost, not claimed in time).
+- Between two events there is no task that waits beside a free node that could run it. Whose turn it
+  is, `work_queues.py` says, and for calls `call_gates.py`.
+- A message that was not written when its stream ended goes elsewhere.
+- Who is still working on a task that has ended is told so at once.
+- Nothing of a disabled account starts; what has started goes on (`withheld.py`).
+
+Nothing here is durable: after a restart the shards send again what waits, and `restore` says what
+is running. Everything happens in one thread and nothing waits but the streams.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+import trio
+
+from troth.core.catalog import Node
+from troth.core.commands import Command, TaskSent
+from troth.core.executions import Execution, ExecutionPlan, plan_of
+from troth.core.grammar import task_ids
+from troth.core.model import Task
+from troth.core.replies import TaskMessage
+from troth.shards.alarms import Alarms
+
+from .call_gates import CallGates
+from .endings import Endings
+from .node_connections import NodeConnection, NodeMessage, NodeMessageKind
+from .node_places import FreeNodes
+from .withheld import Withheld
+from .work import Host, NodePlace, Requirement, Stage, Work
+from .work_queues import WorkQueues
+
+_REST_MS: Final = 1_000  # a node that gave a task back gets none for so long
+_ACCOUNTS_SHOWN_COUNT: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementStatistics:
+    """Counts of this moment, and totals since the start (`…_total_count`)."""
+
+    waiting_count: int
+    waiting_calls_count: int
+    withheld_count: int
+    oldest_waiting_ms: int
+    running_count: int
+    running_calls_count: int
+    nodes_count: int
+    nodes_connected_count: int
+    nodes_free_count: int
+    nodes_busy_count: int
+    waiters_count: int
+    placed_total_count: int
+    replaced_total_count: int
+    returned_total_count: int
+    finished_total_count: int
+    waiting_by_account: tuple[tuple[str, int], ...]
+    """The accounts with most tasks waiting, calls and what is withheld included, at most 20, most
+    first."""
+    running_by_account: tuple[tuple[str, int], ...]
+    """The accounts with most tasks running on nodes, at most 20, most first."""
+
+
+class Calls:
+    """Whoever runs HTTP functions: told when to begin, and when to stop. Neither blocks."""
+
+    def begin(self, work: Work) -> None:
+        """Call the function; `Placement.call_ended` is to be called when that is over."""
+        raise NotImplementedError
+
+    def stop(self, work: Work) -> None:
+        """Nobody wants the result any more."""
+        raise NotImplementedError
+
+
+@final
+class Placement:
+    """Every function task that is not finished, and every node."""
+
+    def __init__(
+        self,
+        *,
+        report: Callable[[Command], None],
+        calls: Calls,
+        endings: Endings,
+        now_ms: Callable[[], int],
+        calls_concurrency_count: int,
+        calls_per_host_count: int,
+    ) -> None:
+        """`report` puts a command into a shard's mailbox; it neither blocks nor raises."""
+        self._report = report
+        self._calls = calls
+        self._endings = endings
+        self._now_ms = now_ms
+        self._works: dict[str, Work] = {}
+        self._queues = WorkQueues()
+        self._free = FreeNodes()
+        self._nodes: dict[str, NodePlace] = {}
+        self._gates = CallGates(
+            calls.begin,
+            concurrency_count=calls_concurrency_count,
+            per_host_count=calls_per_host_count,
+        )
+        self._withheld = Withheld()
+        self._alarms = Alarms()
+        self._totals: Counter[str] = Counter()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Do what is to be done later, until cancelled."""
+        task_status.started()
+        await self._alarms.run()
+
+    # What the shards tell
+
+    def send(self, message: TaskMessage) -> None:
+        """Take a task that may run. What an earlier message of it led to is over."""
+        task = message.task
+        earlier = self._works.get(task.root_id)
+        if earlier is not None:
+            if earlier.counter > task.counter:
+                return
+            self._forget(earlier)
+        order = (task.created_on or 0, task.sequence, task.root_id)
+        work = Work(task.root_id, task.counter, plan_of(task.receiver), order)
+        self._works[work.promise_id] = work
+        self._place(work)
+
+    def withdraw(self, task_id: str) -> None:
+        """A task's message is not wanted any more: it was claimed, or has ended.
+
+        Whoever claimed it keeps the slot; that it ended, `finished` says.
+        """
+        name = task_ids.parse(task_id)
+        work = None if name is None else self._works.get(name.root)
+        if work is None:
+            return
+        if work.stage is Stage.HANDED:
+            work.stage = Stage.SENT  # claimed before we heard that it was written
+        elif work.stage is Stage.QUEUED:
+            self._forget(work)
+
+    def finished(self, promise_ids: Iterable[str]) -> None:
+        """These tasks have ended, durably, whatever ended them."""
+        for promise_id in promise_ids:
+            work = self._works.get(promise_id)
+            if work is not None:
+                self._forget(work)
+            self._totals["finished"] += 1
+            self._endings.ended(promise_id)
+
+    def restore(
+        self, promise_id: str, counter: int, plan: ExecutionPlan, node_id: str, order: int
+    ) -> None:
+        """After a start: this task was assigned to a node and its lease may still run."""
+        node = self._nodes.get(node_id)
+        if node is None or promise_id in self._works:
+            return
+        work = Work(promise_id, counter, plan, (order, 0, promise_id))
+        self._works[promise_id] = work
+        self._queues.started(work.account_id)
+        self._give(node, work)
+        work.stage = Stage.RUNNING
+
+    def restore_all(self, assigned: Iterable[tuple[Execution, Task]]) -> None:
+        """After a start: do so for all that `Shards.assigned_executions` has found."""
+        for execution, task in assigned:
+            self.restore(
+                execution.promise_id,
+                task.counter,
+                execution.plan,
+                execution.node_id,
+                task.created_on or 0,
+            )
+
+    # What is told about accounts
+
+    def withhold(self, account_ids: Collection[str] | None) -> None:
+        """From now on, start no tasks of these accounts, or of any (None); all others may start.
+
+        What is on its way to a node, but not written, is taken back.
+        """
+        freed = self._withheld.change(account_ids)
+        reached = [work for work in self._works.values() if self._withheld.reaches(work.account_id)]
+        queued = [
+            work
+            for work in reached
+            if work.stage is Stage.QUEUED and not self._withheld.holds(work)
+        ]
+        self._gates.remove_all([work for work in queued if isinstance(work.need, Host)])
+        for work in queued:
+            if not isinstance(work.need, Host):
+                self._queues.remove(work)
+            self._withheld.put(work)
+        for work in reached:
+            if work.stage is Stage.HANDED:
+                self._take_back(work)
+        for work in freed:
+            self._place(work)
+
+    def _take_back(self, work: Work) -> None:
+        assert work.node is not None, "what is handed out is with a node"
+        connection = work.node.connection
+        if connection is None or not connection.take_back(work):
+            return  # it is being written: so it has started
+        node = self._release(work)
+        work.stage = Stage.QUEUED
+        self._withheld.put(work)
+        assert node is not None
+        self._fill(node)
+
+    # What the nodes' endpoints tell and ask
+
+    @property
+    def nodes(self) -> Mapping[str, NodePlace]:
+        """All nodes of the catalog, by id; not to be changed."""
+        return self._nodes
+
+    def put_node(self, entry: Node) -> None:
+        """A node was registered or changed."""
+        node = self._nodes.get(entry.id)
+        if node is None:
+            self._nodes[entry.id] = NodePlace(entry)
+            return
+        before = node.entry
+        if before.revision > entry.revision:
+            return  # two changes at a time: the later one is known already
+        self._free.discard(node)
+        node.take(entry)
+        if entry.deleted and node.connection is not None:
+            node.connection.close()
+        if entry.disabled and not before.disabled:
+            self._tell(node, NodeMessage(NodeMessageKind.DISABLE))
+        if entry.draining and not before.draining:
+            self._tell(node, NodeMessage(NodeMessageKind.DRAIN))
+        self._fill(node)
+
+    def connect(self, node_id: str) -> NodeConnection[Work]:
+        """Take the place of a node's stream; an older one ends. The node must be known."""
+        node = self._nodes[node_id]
+        older = node.connection
+        connection = NodeConnection(
+            self._written, lambda closed, unsent: self._left(node, closed, unsent)
+        )
+        node.connection = connection
+        connection.put(NodeMessage(NodeMessageKind.HELLO))
+        if node.entry.disabled:
+            connection.put(NodeMessage(NodeMessageKind.DISABLE))
+        if node.entry.draining:
+            connection.put(NodeMessage(NodeMessageKind.DRAIN))
+        if older is not None:
+            older.close()
+        self._fill(node)
+        return connection
+
+    def is_with(self, node_id: str, promise_id: str, counter: int) -> bool:
+        """Whether this node was given this task, and nothing has happened to it since."""
+        work = self._works.get(promise_id)
+        return (
+            work is not None
+            and work.counter == counter
+            and work.node is not None
+            and work.node.id == node_id
+        )
+
+    def assigned(self, promise_id: str, counter: int) -> None:
+        """The node has the task's lease."""
+        work = self._works.get(promise_id)
+        if work is not None and work.counter == counter:
+            work.stage = Stage.RUNNING
+
+    def ending(self, promise_id: str, counter: int, *, is_ending: bool = True) -> None:
+        """Whoever runs it has a result, or after all not: then it must be told if it ends.
+
+        A node's slot is free from here on, while the result is made durable.
+        """
+        work = self._works.get(promise_id)
+        if work is None or work.counter != counter:
+            return
+        work.is_ending = is_ending
+        node = work.node
+        if node is None or (promise_id in node.ending) is is_ending:
+            return
+        if is_ending:
+            node.ending.add(promise_id)
+            self._queues.ended(work.account_id)
+        else:
+            node.ending.remove(promise_id)
+            self._queues.started(work.account_id)
+        self._fill(node)
+
+    def returned(self, node_id: str, promise_id: str, counter: int) -> None:
+        """A node gives a task back: it gets a moment's rest, lest it is given it at once."""
+        if not self.is_with(node_id, promise_id, counter):
+            return
+        self._totals["returned"] += 1
+        self._works[promise_id].is_ending = True
+        node = self._nodes[node_id]
+        if not node.is_resting:
+            self._free.discard(node)
+            node.is_resting = True
+            self._alarms.call_after(_REST_MS, lambda: self._rested(node))
+
+    def call_ended(self, work: Work) -> None:
+        """The call of an HTTP function is over, whatever became of its task."""
+        self._gates.ended(work)
+        if self._works.get(work.promise_id) is work:
+            # Not finished: the lease will run out, and the shards send it again.
+            del self._works[work.promise_id]
+
+    # What is asked for limits and for people
+
+    def waiting_count(self, account_id: str) -> int:
+        """How many tasks of an account wait for a node or a call."""
+        return (
+            self._queues.queued_count(account_id)
+            + self._gates.waiting_count_of(account_id)
+            + self._withheld.count_of(account_id)
+        )
+
+    def oldest_waiting_ms(self, account_id: str | None = None) -> int:
+        """For how long the oldest task that waits has, of one account or of all; 0 if none does."""
+        places = (self._queues, self._gates, self._withheld)
+        oldest = [place.oldest(account_id) for place in places]
+        orders = [work.order for work in oldest if work is not None]
+        return max(0, self._now_ms() - min(orders)[0]) if orders else 0
+
+    def statistics(self) -> PlacementStatistics:
+        """Return counts of this moment and totals since the start."""
+        nodes = [node for node in self._nodes.values() if not node.entry.deleted]
+        calls_waiting_count = self._gates.waiting_count
+        return PlacementStatistics(
+            waiting_count=len(self._queues),
+            waiting_calls_count=calls_waiting_count,
+            withheld_count=len(self._withheld),
+            oldest_waiting_ms=self.oldest_waiting_ms(),
+            running_count=sum(len(node.works) for node in nodes),
+            running_calls_count=self._gates.running_count,
+            nodes_count=len(nodes),
+            nodes_connected_count=sum(node.is_available for node in nodes),
+            nodes_free_count=len(self._free),
+            nodes_busy_count=sum(bool(node.works) for node in nodes),
+            waiters_count=self._endings.waiting_count,
+            placed_total_count=self._totals["placed"],
+            replaced_total_count=self._totals["replaced"],
+            returned_total_count=self._totals["returned"],
+            finished_total_count=self._totals["finished"],
+            waiting_by_account=_largest(self._waiting_counts()),
+            running_by_account=_largest(
+                {account_id: running for account_id, _, running in self._queues.counts()}
+            ),
+        )
+
+    def _waiting_counts(self) -> dict[str, int]:
+        counts = self._gates.waiting_counts()
+        for account_id, waiting_count, _ in self._queues.counts():
+            counts[account_id] = counts.get(account_id, 0) + waiting_count
+        for account_id, waiting_count in self._withheld.counts():
+            counts[account_id] = counts.get(account_id, 0) + waiting_count
+        return counts
+
+    # Placing
+
+    def _place(self, work: Work) -> None:
+        """Give a task to a free node, or let it wait."""
+        if self._withheld.reaches(work.account_id):
+            self._withheld.put(work)
+            return
+        need = work.need
+        if isinstance(need, Host):
+            self._gates.put(work)
+            return
+        node = None
+        # Where one waits already, no free node would do: so nothing is searched a second time.
+        if not self._queues.is_waiting(work.account_id, need):
+            node = self._find(work.account_id, need)
+        if node is None:
+            self._queues.put(work)
+        else:
+            self._queues.started(work.account_id)
+            self._hand(node, work)
+
+    def _find(self, account_id: str, need: Requirement) -> NodePlace | None:
+        return self._free.find(account_id, need)
+
+    def _fill(self, node: NodePlace) -> None:
+        """Give a node tasks that wait, as many as it has room for."""
+        while node.has_room:
+            work = self._queues.take(node.offer.meets, node.pool)
+            if work is None:
+                self._free.add(node)
+                return
+            self._hand(node, work)
+        self._free.discard(node)
+
+    def _hand(self, node: NodePlace, work: Work) -> None:
+        assert work.stage is Stage.QUEUED
+        assert node.connection is not None
+        self._totals["placed"] += 1
+        work.stage = Stage.HANDED
+        self._give(node, work)
+        node.connection.put(NodeMessage(NodeMessageKind.RUN, work.id, work.counter), work)
+
+    def _give(self, node: NodePlace, work: Work) -> None:
+        """Take a slot."""
+        work.node = node
+        node.works[work.promise_id] = work
+        if node.has_room:
+            self._free.add(node)
+        else:
+            self._free.discard(node)
+
+    def _release(self, work: Work) -> NodePlace | None:
+        """Free a slot; the node, which the caller fills."""
+        node, work.node = work.node, None
+        if node is not None:
+            del node.works[work.promise_id]
+            if work.promise_id in node.ending:
+                node.ending.remove(work.promise_id)
+            else:
+                self._queues.ended(work.account_id)
+        return node
+
+    def _written(self, works: list[Work]) -> None:
+        """The node's stream has these on its socket."""
+        for work in works:
+            if work.stage is Stage.HANDED:
+                work.stage = Stage.SENT
+                self._report(TaskSent(work.task_id, work.counter))
+
+    def _left(self, node: NodePlace, connection: NodeConnection[Work], unsent: list[Work]) -> None:
+        """A stream has ended; what it had not written goes elsewhere."""
+        if node.connection is connection:
+            self._free.discard(node)
+            node.connection = None
+        returned = [work for work in unsent if work.stage is Stage.HANDED]
+        for work in returned:
+            self._release(work)
+            work.stage = Stage.QUEUED
+        for work in returned:
+            self._totals["replaced"] += 1
+            self._place(work)
+        self._fill(node)
+
+    def _rested(self, node: NodePlace) -> None:
+        node.is_resting = False
+        self._fill(node)
+
+    def _forget(self, work: Work) -> None:
+        """A task is over, or over with whoever had it: they are told, and have room again."""
+        del self._works[work.promise_id]
+        if work.stage is Stage.QUEUED:
+            if self._withheld.holds(work):
+                self._withheld.remove(work)
+            elif isinstance(work.need, Host):
+                self._gates.remove(work)
+            else:
+                self._queues.remove(work)
+            return
+        if isinstance(work.need, Host):
+            if not work.is_ending:
+                self._calls.stop(work)
+            return
+        node = self._release(work)
+        assert node is not None, "a task that is not queued is with a node"
+        connection = node.connection
+        was_unread = connection is not None and connection.discard(work)
+        if not was_unread and not work.is_ending:
+            self._tell(node, NodeMessage(NodeMessageKind.CANCEL, work.id, work.counter))
+        self._fill(node)
+
+    def _tell(self, node: NodePlace, message: NodeMessage) -> None:
+        if node.connection is not None:
+            node.connection.put(message)
+
+
+def _largest(counts: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    rows = [(account_id, count) for account_id, count in counts.items() if count]
+    rows.sort(key=lambda row: (-row[1], row[0]))
+    return tuple(rows[:_ACCOUNTS_SHOWN_COUNT])

@@ -1,0 +1,223 @@
+"""When and how checkpoints are made, without stopping anybody.
+
+A checkpoint has five steps: each shard captures what changed since the last one, between two of its
+turns; wait until all that is durable in the log, so that a checkpoint never knows more than the
+log; write it, in a thread of its own; let cold reads see it and drop from memory what is finished;
+trim the log. A crash between any two leaves the old checkpoint or the new one, and a log that
+reaches from there to the end.
+
+One is made when the log has grown by `log_bytes`, when `interval_ms` have passed since the last one
+and something has changed, and at a clean stop. An error is final, as with the log:
+CheckpointFailure.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, final
+
+import structlog
+import trio
+
+from troth.core.state import checkpointing
+from troth.core.state.captures import Capture
+from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
+from troth.persistence.process_memory import trim_heap
+from troth.shards.committer import Committer
+from troth.shards.shard import Shard
+
+VERIFY_PAUSE_LIMIT_S: Final = 0.1
+
+VERIFIED: Final = "the checkpoints are as they were written"
+FILTER_RENEWED: Final = "the filter of the stored ids is made anew"
+
+log = structlog.get_logger("troth.checkpoints")
+
+
+class CheckpointStore(Protocol):
+    """What the checkpointer needs; `persistence.checkpoints.Checkpoints` is the real one."""
+
+    def write(self, captures: list[Capture]) -> None:
+        """Write durably; may block. Raises CheckpointFailure."""
+        ...  # pragma: no cover
+
+    def renew(self) -> None:
+        """Let cold reads see what was written."""
+        ...  # pragma: no cover
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it was verified at the start already."""
+        ...  # pragma: no cover
+
+    def verify(self, pause: Callable[[], None]) -> int:
+        """Compare all that is stored with its digests, and fill the filter of the stored ids.
+
+        Raises CheckpointDamaged.
+        """
+        ...  # pragma: no cover
+
+    @property
+    def filter_is_stale(self) -> bool:
+        """Whether that filter is mostly about ids that were deleted."""
+        ...  # pragma: no cover
+
+    def renew_filter(self, pause: Callable[[], None]) -> int:
+        """Make that filter anew. Raises CheckpointDamaged."""
+        ...  # pragma: no cover
+
+    @property
+    def position(self) -> int:
+        """The log sequence up to which everything is covered."""
+        ...  # pragma: no cover
+
+    def statistics(self) -> CheckpointStatistics:
+        """Counters for metrics."""
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointerStatistics:
+    """`duration_last_ms` is the whole of the last checkpoint; `store` is what it wrote to."""
+
+    checkpoints_count: int
+    evicted_count: int
+    duration_last_ms: int
+    duration_max_ms: int
+    store: CheckpointStatistics
+
+
+@final
+class Checkpointer:
+    """Makes the checkpoints of one server.
+
+    `trim(sequence)` lets the log forget records below a sequence; it may block. `in_thread` runs a
+    blocking function elsewhere; tests run it in place.
+    """
+
+    def __init__(
+        self,
+        shards: list[Shard],
+        committer: Committer,
+        store: CheckpointStore,
+        trim: Callable[[int], None],
+        *,
+        interval_ms: int,
+        log_bytes: int,
+        use_thread: bool = True,
+    ) -> None:
+        self._shards = shards
+        self._committer = committer
+        self._store = store
+        self._trim = trim
+        self._interval_ms = interval_ms
+        self._log_bytes = log_bytes
+        self._use_thread = use_thread
+        self._limiter = trio.CapacityLimiter(1)
+        self._running = trio.Lock()
+        self._is_reading = False
+        self._checkpoints_count = 0
+        self._evicted_count = 0
+        self._duration_last_ms = 0
+        self._duration_max_ms = 0
+
+    async def run(self) -> None:
+        """Make checkpoints when they are due, until cancelled.
+
+        Meanwhile, once, a store too large to be verified at the start is, and the filter of its
+        ids is made anew when it has become stale. Raises CheckpointFailure or CheckpointDamaged.
+        """
+        async with trio.open_nursery() as nursery:
+            if not self._store.is_small:
+                self._start_reading(nursery, self._store.verify, VERIFIED)
+            await self._run(nursery)
+
+    def _start_reading(
+        self, nursery: trio.Nursery, read: Callable[[Callable[[], None]], int], result: str
+    ) -> None:
+        """Begin one of the store's passes over its rows; one at a time."""
+        assert not self._is_reading, "one pass at a time"
+        self._is_reading = True
+        nursery.start_soon(self._read, read, result)
+
+    async def _read(self, read: Callable[[Callable[[], None]], int], result: str) -> None:
+        started = time.monotonic()
+        worked = started
+
+        def pause() -> None:
+            """Work a tenth of the time, so that nobody feels it; stop with the server."""
+            nonlocal worked
+            pause_s = min(9 * (time.monotonic() - worked), VERIFY_PAUSE_LIMIT_S)
+            trio.from_thread.run(trio.sleep, pause_s)
+            worked = time.monotonic()
+
+        rows_count = await trio.to_thread.run_sync(read, pause)
+        self._is_reading = False
+        log.info(
+            result,
+            rows=rows_count,
+            duration_ms=int((time.monotonic() - started) * 1000),
+        )
+
+    async def _run(self, nursery: trio.Nursery) -> None:
+        while True:
+            with trio.move_on_after(self._interval_ms / 1000):
+                await self._committer.wait_bytes(self._log_bytes)
+            if any(shard.machine.state.changes.count for shard in self._shards):
+                await self.checkpoint()
+                if self._store.filter_is_stale and not self._is_reading:
+                    self._start_reading(nursery, self._store.renew_filter, FILTER_RENEWED)
+
+    async def checkpoint(self) -> None:
+        """Make one checkpoint now. Raises CheckpointFailure."""
+        async with self._running:
+            started = time.monotonic()
+            self._committer.forget_bytes()
+            captures = []
+            for shard in self._shards:
+                captures.append(shard.capture())
+                await trio.lowlevel.checkpoint()
+            await self._committer.wait_durable()
+            if self._committer.failure is not None:
+                return
+            await self._blocking(lambda: self._store.write(captures))
+            self._store.renew()
+            for shard, capture in zip(self._shards, captures, strict=True):
+                for count in checkpointing.evict(shard.machine.state, capture):
+                    self._evicted_count += count
+                    await trio.lowlevel.checkpoint()
+            position = self._store.position
+            await self._blocking(lambda: self._finish(position))
+            self._note(started, captures)
+
+    def _finish(self, position: int) -> None:
+        self._trim(position + 1)
+        trim_heap()
+
+    async def _blocking(self, function: Callable[[], None]) -> None:
+        if self._use_thread:
+            await trio.to_thread.run_sync(function, limiter=self._limiter)
+        else:
+            await trio.lowlevel.checkpoint()
+            function()
+
+    def _note(self, started: float, captures: list[Capture]) -> None:
+        self._checkpoints_count += 1
+        self._duration_last_ms = int((time.monotonic() - started) * 1000)
+        self._duration_max_ms = max(self._duration_max_ms, self._duration_last_ms)
+        log.debug(
+            "checkpoint",
+            rows=sum(capture.rows_count for capture in captures),
+            duration_ms=self._duration_last_ms,
+            position=self._store.position,
+        )
+
+    def statistics(self) -> CheckpointerStatistics:
+        """Counters for metrics."""
+        return CheckpointerStatistics(
+            self._checkpoints_count,
+            self._evicted_count,
+            self._duration_last_ms,
+            self._duration_max_ms,
+            self._store.statistics(),
+        )

@@ -1,0 +1,276 @@
+"""Snapshots of a running server: on demand, and by schedule; and the archive of its log.
+
+`open` makes a checkpoint, so that little of the log is to be copied, and then a cut: rows and log
+up to what is durable at that moment. Writers go on meanwhile; only the log is not trimmed as long
+as a cut is open. The bytes are made in a thread, one piece when the last one has been taken, so a
+slow reader holds up nobody.
+
+Nothing that goes wrong with a scheduled snapshot or with the archive stops the server: it is
+logged and counted, and tried again. Only a failed checkpoint is final, as everywhere.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Protocol, final
+
+import structlog
+import trio
+
+from troth.core.grammar.cron import Cron
+from troth.persistence.errors import PersistenceError
+from troth.persistence.snapshots.archive import ArchiveStatistics
+from troth.persistence.snapshots.snapshots import Cut, automatic_name, remove_old, write_file
+from troth.shards.clock import Clock
+
+OPEN_LIMIT_COUNT: Final = 2
+"""Snapshots being taken at a time; each keeps rows and log segments from being given up."""
+
+ARCHIVE_INTERVAL_MS: Final = 5_000
+"""How often the server looks for finished segments to archive."""
+
+PAUSE_LIMIT_S: Final = 0.05
+"""Longest pause after a piece of a snapshot."""
+
+_LONGEST_SLEEP_MS: Final = 3_600_000
+
+_log = structlog.get_logger("troth.snapshots")
+
+
+class TooManySnapshots(Exception):  # noqa: N818 - as the other refusals of this folder
+    """`OPEN_LIMIT_COUNT` snapshots are being taken already."""
+
+
+class SnapshotStorage(Protocol):
+    """What is needed of a storage; `storage.DirectoryStorage` is the real one."""
+
+    def hold_log(self) -> Callable[[], None]:
+        """Keep what no checkpoint covers now from being trimmed, until the result is called."""
+        ...  # pragma: no cover
+
+    def open_cut(self, created_at_ms: int) -> Cut:
+        """Make a cut of everything that is durable now. Raises CheckpointDamaged."""
+        ...  # pragma: no cover
+
+    def archive(self, now_ms: int) -> None:
+        """Copy finished segments, and remove copies that are too old. Blocks. Raises OSError."""
+        ...  # pragma: no cover
+
+    def archive_statistics(self) -> ArchiveStatistics | None:
+        """Counters of the archive; None if there is none."""
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotterStatistics:
+    """`last_at_ms` is when the last scheduled snapshot was finished, 0 if none was yet."""
+
+    taken_total_count: int
+    scheduled_total_count: int
+    failures_total_count: int
+    removed_total_count: int
+    open_count: int
+    last_at_ms: int
+    last_bytes: int
+    archive: ArchiveStatistics | None
+
+
+@final
+class OpenSnapshot:
+    """A snapshot being read: its pieces, one after the other, each made in a thread."""
+
+    def __init__(self, cut: Cut, release: Callable[[], None]) -> None:
+        self.header = cut.header
+        self._cut = cut
+        self._release = release
+        self._pieces: Iterator[bytes] = cut.encoded()
+        self._closed = False
+
+    async def next_piece(self) -> bytes | None:
+        """The next bytes of the file; None at its end. Raises PersistenceError."""
+        started = time.monotonic()
+        piece = await trio.to_thread.run_sync(next, self._pieces, None)
+        await trio.sleep(_pause_s(started))
+        return piece
+
+    def pieces(self) -> Iterator[bytes]:
+        """The rest, for a thread that writes them itself."""
+        return self._pieces
+
+    def close(self) -> None:
+        """Let the log be trimmed again; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._cut.close()
+            self._release()
+
+
+@final
+class Snapshotter:
+    """Takes the snapshots of one server.
+
+    `checkpoint` makes one checkpoint. `directory` and `schedule` belong together: without them no
+    snapshot is taken unless somebody asks. `keep_count` of the scheduled ones are kept.
+    """
+
+    def __init__(
+        self,
+        storage: SnapshotStorage,
+        checkpoint: Callable[[], Awaitable[None]],
+        clock: Clock,
+        *,
+        directory: Path | None,
+        schedule: Cron | None,
+        keep_count: int,
+    ) -> None:
+        self._storage = storage
+        self._checkpoint = checkpoint
+        self._clock = clock
+        self._directory = directory
+        self._schedule = schedule
+        self._keep_count = keep_count
+        self._waiting: list[trio.Event] = []
+        self._wanted = trio.Event()
+        self._open_count = 0
+        self._taken_count = 0
+        self._scheduled_count = 0
+        self._failures_count = 0
+        self._removed_count = 0
+        self._last_at_ms = 0
+        self._last_bytes = 0
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises CheckpointFailure."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._make_checkpoints)
+            nursery.start_soon(self._take_scheduled)
+            if self._storage.archive_statistics() is not None:
+                nursery.start_soon(self._archive)
+
+    async def _make_checkpoints(self) -> None:
+        """Make those that snapshots ask for.
+
+        In a task of the server's own: one that is abandoned half-way, as requests are when their
+        client leaves, would lose what the shards have handed over.
+        """
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            waiting, self._waiting = self._waiting, []
+            await self._checkpoint()
+            for done in waiting:
+                done.set()
+
+    async def open(self) -> OpenSnapshot:
+        """Begin a snapshot of what is durable now; the caller closes it.
+
+        Raises TooManySnapshots, or CheckpointDamaged.
+        """
+        if self._open_count >= OPEN_LIMIT_COUNT:
+            raise TooManySnapshots
+        self._open_count += 1
+        releases: list[Callable[[], None]] = []
+
+        def release() -> None:
+            self._open_count -= 1
+            while releases:
+                releases.pop()()
+
+        try:
+            done = trio.Event()
+            self._waiting.append(done)
+            self._wanted.set()
+            await done.wait()
+            releases.append(self._storage.hold_log())
+            cut = await trio.to_thread.run_sync(self._storage.open_cut, self._clock.now_ms())
+        except BaseException:
+            release()
+            raise
+        self._taken_count += 1
+        return OpenSnapshot(cut, release)
+
+    async def _take_scheduled(self) -> None:
+        if self._schedule is None or self._directory is None:
+            return
+        at_ms = self._schedule.next_after_ms(self._clock.now_ms())
+        while at_ms is not None:
+            await self._sleep_until(at_ms)
+            await self._take(self._directory)
+            at_ms = self._schedule.next_after_ms(max(at_ms, self._clock.now_ms()))
+
+    async def _sleep_until(self, at_ms: int) -> None:
+        """In steps, since the clock may be set meanwhile."""
+        while True:
+            wait_ms = at_ms - self._clock.now_ms()
+            if wait_ms <= 0:
+                return
+            await trio.sleep(min(wait_ms, _LONGEST_SLEEP_MS) / 1000)
+
+    async def _take(self, directory: Path) -> None:
+        try:
+            snapshot = await self.open()
+            try:
+                await trio.to_thread.run_sync(self._write, directory, snapshot)
+            finally:
+                snapshot.close()
+        except (PersistenceError, OSError, TooManySnapshots) as error:
+            self._failures_count += 1
+            _log.error(
+                "a scheduled snapshot failed; the server goes on, and tries again next time",
+                problem=str(error) or "too many snapshots are being taken at the moment",
+            )
+
+    def _write(self, directory: Path, snapshot: OpenSnapshot) -> None:
+        header = snapshot.header
+        directory.mkdir(mode=0o700, exist_ok=True)
+        at = datetime.fromtimestamp(header.created_at_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        target = directory / automatic_name(at, header.until_sequence)
+        self._last_bytes = write_file(_gently(snapshot.pieces()), target)
+        self._last_at_ms = self._clock.now_ms()
+        self._removed_count += remove_old(directory, header.data_id, self._keep_count)
+        self._scheduled_count += 1
+        _log.info("snapshot", file=str(target), bytes=self._last_bytes)
+
+    async def _archive(self) -> None:
+        failing = False
+        while True:
+            try:
+                await trio.to_thread.run_sync(self._storage.archive, self._clock.now_ms())
+                failing = False
+            except OSError as error:
+                if not failing:  # once, not every few seconds
+                    _log.error(
+                        "the log cannot be archived; it is kept, and grows, until it can",
+                        problem=str(error),
+                    )
+                failing = True
+            await trio.sleep(ARCHIVE_INTERVAL_MS / 1000)
+
+    def statistics(self) -> SnapshotterStatistics:
+        """Counters for metrics."""
+        return SnapshotterStatistics(
+            taken_total_count=self._taken_count,
+            scheduled_total_count=self._scheduled_count,
+            failures_total_count=self._failures_count,
+            removed_total_count=self._removed_count,
+            open_count=self._open_count,
+            last_at_ms=self._last_at_ms,
+            last_bytes=self._last_bytes,
+            archive=self._storage.archive_statistics(),
+        )
+
+
+def _gently(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, in a thread, with pauses; a server that stops does not wait for the rest."""
+    started = time.monotonic()
+    for piece in pieces:
+        yield piece
+        trio.from_thread.run(trio.sleep, _pause_s(started))
+        started = time.monotonic()
+
+
+def _pause_s(started: float) -> float:
+    """As long as was worked: Python runs one thread at a time, and requests come first."""
+    return min(time.monotonic() - started, PAUSE_LIMIT_S)

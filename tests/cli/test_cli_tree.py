@@ -1,0 +1,169 @@
+"""`troth tree`: which promises are below which, and how the tree is drawn."""
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.http.fake_api import NOW_MS, FakeApi, promise
+from troth.cli import command as cli
+from troth.cli import output as cli_output
+from troth.cli import tree as cli_tree
+from troth.cli.tree import PARENT_TAG, ROOT_TAG, function_name, in_order, parents_of
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+    for variable in list(os.environ):
+        if variable.startswith("TROTH_"):
+            monkeypatch.delenv(variable)
+    for module in (cli_output, cli_tree):
+        monkeypatch.setattr(module, "now_ms", lambda: NOW_MS)
+    with FakeApi() as fake:
+        yield fake
+
+
+def call(name: str) -> dict[str, str]:
+    return {"data": base64.b64encode(json.dumps({"func": name}).encode()).decode()}
+
+
+def by_id(*promises: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {entry["id"]: entry for entry in promises}
+
+
+def tagged(promise_id: str, **tags: str) -> dict[str, Any]:
+    names = {"parent": PARENT_TAG, "root": ROOT_TAG}
+    return promise(promise_id, tags={names[name]: text for name, text in tags.items()})
+
+
+def test_the_tree_is_drawn_from_all_pages(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    done = {"state": "RESOLVED", "createdOn": NOW_MS - 5000, "completedOn": NOW_MS - 2000}
+    api.say(200, promise("o", param=call("checkout"), state="PENDING"))
+    second_page = [promise("o.1.1", **done), promise("o.1", param=call("charge"), **done)]
+    api.say(200, {"cursor": "c", "promises": [promise("o.10", **done), promise("o.9", **done)]})
+    api.say(200, {"cursor": None, "promises": second_page})
+
+    assert cli.run(["tree", "o", "--server", api.url]) == 0
+
+    assert [request.query for request in api.heard] == [[], [("id", "o.*")], [("cursor", "c")]]
+    assert capsys.readouterr().out == (
+        "o  checkout()  PENDING  for 1m, times out in 1h\n"
+        "├── o.1  charge()  RESOLVED  after 3s, 2s ago\n"
+        "│   └── o.1.1  RESOLVED  after 3s, 2s ago\n"
+        "├── o.9  RESOLVED  after 3s, 2s ago\n"
+        "└── o.10  RESOLVED  after 3s, 2s ago\n"
+    )
+
+
+def test_the_tree_as_json_has_parents(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [promise("o"), promise("o.1"), promise("o.1.1"), promise("o.2")]
+    api.say(200, rows[0])
+    api.say(200, {"cursor": None, "promises": rows[:0:-1]})
+
+    assert cli.run(["tree", "o", "--json", "--depth", "1", "--server", api.url]) == 0
+
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 1
+    assert json.loads(shown) == {
+        "id": "o",
+        "promises": [
+            {"parent": None, "promise": rows[0]},
+            {"parent": "o", "promise": rows[1]},
+            {"parent": "o", "promise": rows[3]},
+        ],
+    }
+
+
+def test_tags_find_calls_with_ids_of_their_own(
+    api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.say(200, tagged("o", root="top"))
+    api.say(200, {"cursor": None, "promises": []})
+    others = [tagged("x", root="top", parent="o"), tagged("y", root="top", parent="top")]
+    api.say(200, {"cursor": None, "promises": others})
+
+    assert cli.run(["tree", "o", "--server", api.url]) == 0
+
+    assert api.heard[2].query == [("id", "*"), (f"tags[{ROOT_TAG}]", "top")]
+    shown = capsys.readouterr().out
+    assert "└── x" in shown
+    assert "y" not in shown
+
+
+def test_a_promise_that_does_not_exist_has_no_tree(
+    api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.refuse(40400, "The specified promise was not found")
+
+    assert cli.run(["tree", "o", "--server", api.url]) == 1
+    assert "40400" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("promises", "parents"),
+    [
+        pytest.param(
+            [promise("o.1"), promise("o.1.2"), promise("o.3.4.5"), promise("o2.1"), promise("o2")],
+            {"o.1": "o", "o.1.2": "o.1", "o.3.4.5": "o"},
+            id="by the beginning of the id, whatever is missing between",
+        ),
+        pytest.param(
+            [tagged("x", parent="o"), tagged("y", parent="x"), tagged("o.1", parent="y")],
+            {"x": "o", "y": "x", "o.1": "y"},
+            id="by the parent's tag, which wins over the id",
+        ),
+        pytest.param(
+            [tagged("x", root="o"), tagged("y", root="p"), tagged("o.1", parent="gone")],
+            {"x": "o", "o.1": "o"},
+            id="by the root's tag, if nothing says more",
+        ),
+        pytest.param(
+            [tagged("x", parent="y"), tagged("y", parent="x"), tagged("z", parent="z", root="o")],
+            {"z": "o"},
+            id="parents in a circle lead nowhere",
+        ),
+        pytest.param([tagged("o", parent="x"), tagged("x", parent="o")], {"x": "o"}, id="the root"),
+    ],
+)
+def test_parents(promises: list[dict[str, Any]], parents: dict[str, str]) -> None:
+    assert parents_of("o", by_id(promise("o"), *promises)) == parents
+
+
+ids = st.lists(st.sampled_from("123"), max_size=4).map(lambda parts: ".".join(["o", *parts]))
+
+
+@given(st.dictionaries(ids, st.fixed_dictionaries({}, optional={"parent": ids, "root": ids})))
+def test_every_promise_of_the_tree_is_drawn_once_below_its_parent(
+    tags: dict[str, dict[str, str]],
+) -> None:
+    found = by_id(
+        promise("o"), *(tagged(promise_id, **given) for promise_id, given in tags.items())
+    )
+    parents = parents_of("o", found)
+    order = [row["id"] for row in in_order("o", found, parents, None)]
+
+    assert order[0] == "o"
+    assert sorted(order) == sorted(["o", *parents])
+    assert all(order.index(parent) < order.index(child) for child, parent in parents.items())
+
+
+@pytest.mark.parametrize(
+    ("param", "name"),
+    [
+        (call("buy"), "buy"),
+        (call(""), None),
+        (call("x" * 121), None),
+        ({"data": base64.b64encode(b"[1]").decode()}, None),
+        ({"data": base64.b64encode(b'{"func": 1}').decode()}, None),
+        ({"data": base64.b64encode(b"\xff").decode()}, None),
+        ({"data": "not base64"}, None),
+        ({}, None),
+    ],
+)
+def test_function_names(param: dict[str, str], name: str | None) -> None:
+    assert function_name(promise(param=param)) == name

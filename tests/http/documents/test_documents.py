@@ -1,0 +1,276 @@
+"""What the server says about itself: OpenAPI, the pages, the metrics, the table behind them all."""
+
+import dataclasses
+import re
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import orjson
+import pytest
+from msgspec import Struct
+
+from tests.http.client import FAR_MS, Answer, World, running
+from troth.core.codes import EXPLANATIONS, MESSAGES
+from troth.core.lifecycles import TASK
+from troth.core.model import PromiseState
+from troth.http.api.metrics import Metrics
+from troth.http.documents.openapi import refusals_of
+from troth.http.documents.response_schemas import SCHEMAS, example_of
+from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
+from troth.http.promises.schemas import CreatePromiseBody
+from troth.http.wire.fields import RequestLimits, body_schema, example, problems
+
+LIMITS = RequestLimits()
+BODIES = sorted(
+    {endpoint.body for endpoint in API_ENDPOINTS if endpoint.body}, key=lambda body: body.__name__
+)
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    return jsonschema_rs.validator_for({**schema, "components": {"schemas": SCHEMAS}})
+
+
+async def _openapi() -> dict[str, Any]:
+    async with running() as world:
+        document: dict[str, Any] = (await world.send("GET", "/openapi.json")).json
+        return document
+
+
+async def test_every_endpoint_is_described() -> None:
+    document = await _openapi()
+    described = {
+        (method.upper(), path): operation
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+
+    assert set(described) == {
+        (endpoint.method, endpoint.path.replace("...", "")) for endpoint in API_ENDPOINTS
+    }
+    for endpoint in API_ENDPOINTS:
+        operation = described[endpoint.method, endpoint.path.replace("...", "")]
+        assert operation["operationId"] == endpoint.name
+        statuses = {str(success.status) for success in endpoint.successes}
+        statuses |= {str(code.status) for code in refusals_of(endpoint)}
+        assert set(operation["responses"]) == statuses
+        names = {parameter["name"] for parameter in operation["parameters"]}
+        assert names >= set(re.findall(r"\{(\w+)", endpoint.path))
+        assert names >= {header.value for header in endpoint.headers}
+        sent = endpoint.body or endpoint.raw_body
+        assert ("requestBody" in operation) == (sent is not None)
+    assert len({endpoint.name for endpoint in API_ENDPOINTS}) == len(API_ENDPOINTS)
+
+
+async def test_the_description_holds_together() -> None:
+    document = await _openapi()
+    text = orjson.dumps(document).decode()
+
+    assert document["openapi"].startswith("3.1.")
+    for reference in set(re.findall(r'"\$ref":"([^"]+)"', text)):
+        prefix, _, name = reference.rpartition("/")
+        assert prefix == "#/components/schemas"
+        assert name in document["components"]["schemas"]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            in_path = {p["name"] for p in operation["parameters"] if p["in"] == "path"}
+            assert in_path == set(re.findall(r"\{(\w+)\}", path))
+            for status, response in operation["responses"].items():
+                assert response["description"], (path, status)
+
+
+async def test_every_example_of_an_answer_is_valid() -> None:
+    document = await _openapi()
+    count = 0
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                for content in response.get("content", {}).values():
+                    validator = _validator(content["schema"])
+                    shown = [content["example"]] if "example" in content else []
+                    shown += [entry["value"] for entry in content.get("examples", {}).values()]
+                    for entry in shown:
+                        validator.validate(entry)
+                        count += 1
+
+    assert count > 100
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_schema_has_a_valid_example(name: str) -> None:
+    _validator(SCHEMAS[name]).validate(example_of(SCHEMAS[name]))
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_the_example_of_a_body_is_accepted_and_valid(body: type[Struct]) -> None:
+    shown = example(body)
+    decoded = msgspec.json.decode(orjson.dumps(shown), type=body)
+
+    assert problems(decoded, LIMITS) == []
+    _validator(body_schema(body, LIMITS)).validate(shown)
+
+
+@pytest.mark.parametrize(
+    ("given", "is_accepted"),
+    [
+        ({"id": "a"}, True),
+        ({"id": "a", "timeout": None, "param": None, "tags": None}, True),
+        ({"id": "a", "param": {"headers": None, "data": None}}, True),
+        ({"id": "a", "param": {"headers": {"h": None}, "data": "aG\nk=\r"}}, True),
+        ({"id": "a", "what": 1}, True),
+        ({}, False),
+        ({"id": ""}, False),
+        ({"id": None}, False),
+        ({"id": "a", "timeout": 2**63}, False),
+        ({"id": "a", "timeout": 1.5}, False),
+        ({"id": "a", "tags": {"t": 1}}, False),
+        ({"id": "a", "tags": {str(n): "" for n in range(65)}}, False),
+        ({"id": "a", "param": {"data": "aGk"}}, False),
+        ({"id": "x" * 1024}, True),
+        ({"id": "x" * 1025}, False),
+        ([], False),
+    ],
+)
+async def test_the_schema_says_exactly_what_is_accepted(given: object, is_accepted: bool) -> None:
+    validator = _validator(body_schema(CreatePromiseBody, LIMITS))
+    async with running() as world:
+        answer = await world.send("POST", "/promises", raw=orjson.dumps(given))
+
+        assert validator.is_valid(given) is is_accepted
+        assert (answer.status == 201) is is_accepted
+
+
+async def _answers(world: World) -> list[tuple[str, Answer]]:
+    """One good answer at least of every endpoint that answers with a JSON object of ours."""
+    routed = {"resonate:invoke": "default", "b": "1", "a": "2"}
+    promise = {"id": "p", "timeout": FAR_MS, "tags": routed, "param": {"data": "eA=="}}
+    task = {"id": "__invoke:p", "counter": 1, "processId": "w", "ttl": 1000}
+    claimed = {"promise": {**promise, "id": "q"}, "task": {"processId": "w", "ttl": 1}}
+    lock = {"resourceId": "r", "executionId": "e", "processId": "w", "ttl": 1}
+    root = {"id": "x", "rootPromiseId": "q", "promiseId": "p", "recv": "x", "timeout": FAR_MS}
+    schedule = {"id": "s", "cron": "@daily", "promiseId": "{{.id}}", "promiseTags": routed}
+    key = {"Idempotency-Key": "k"}
+    asked: list[tuple[str, str, str, object]] = [
+        ("createPromise", "POST", "/promises", promise),
+        ("createPromiseAndTask", "POST", "/promises/task", claimed),
+        ("createPromiseAndTask", "POST", "/promises/task", claimed),
+        ("readPromise", "GET", "/promises/p", None),
+        ("createCallback", "POST", "/callbacks", root),
+        ("createCallbackOfPromise", "POST", "/promises/callback/p", root),
+        ("createSubscription", "POST", "/subscriptions", root),
+        ("createSubscriptionOfPromise", "POST", "/promises/subscribe/p", root),
+        ("searchPromises", "GET", "/promises?id=*&limit=1", None),
+        ("claimTask", "POST", "/tasks/claim", task),
+        ("heartbeatTasks", "POST", "/tasks/heartbeat", task),
+        ("completeTask", "POST", "/tasks/complete", task),
+        ("completePromise", "PATCH", "/promises/p", {"state": "RESOLVED"}),
+        ("claimTaskByLink", "GET", "/tasks/claim/__resume:q:p/1", None),
+        ("createSchedule", "POST", "/schedules", schedule),
+        ("readSchedule", "GET", "/schedules/s", None),
+        ("searchSchedules", "GET", "/schedules?id=*", None),
+        ("acquireLock", "POST", "/locks/acquire", lock),
+        ("heartbeatLocks", "POST", "/locks/heartbeat", lock),
+        ("ping", "GET", "/ping", None),
+        ("ready", "GET", "/ready", None),
+    ]
+    answers = []
+    for name, method, target, body in asked:
+        answer = await world.send(method, target, body, key)
+        assert answer.status < 300, (name, answer.body)
+        answers.append((name, answer))
+    return answers
+
+
+async def test_real_answers_are_as_described() -> None:
+    by_name = {endpoint.name: endpoint for endpoint in API_ENDPOINTS}
+    async with running() as world:
+        for name, answer in await _answers(world):
+            described = {success.status: success for success in by_name[name].successes}
+            schema = described[answer.status].schema
+            assert schema is not None
+            _validator(SCHEMAS[schema]).validate(answer.json)
+        for target in ("/promises/x", "/promises?", "/nothing"):
+            refused = await world.send("GET", target)
+            _validator(SCHEMAS["Error"]).validate(refused.json)
+
+
+async def test_the_documentation_lists_every_endpoint_and_state() -> None:
+    async with running() as world:
+        answer = await world.send("GET", "/docs")
+        text = answer.body.decode()
+
+        assert answer.header("content-type") == "text/html; charset=utf-8"
+        for endpoint in API_ENDPOINTS:
+            assert f'id="{endpoint.name}"' in text
+            assert f'href="#{endpoint.name}"' in text
+        for state in PromiseState:
+            assert f">{state.value}</text>" in text
+        for (_, event), step in TASK.items():
+            assert event.value in text
+            assert step.state is None or step.state.value in text
+        assert text.count("<svg") == text.count("</svg>") == 2
+        assert re.findall(r'(?:src|href)="(https?:[^"]*)"', text) == []
+
+
+async def test_the_error_page_explains_every_code() -> None:
+    async with running() as world:
+        text = (await world.send("GET", "/docs/errors")).body.decode()
+
+        for code in EXPLANATIONS:
+            assert f'id="{code.value}"' in text
+            assert str(code.value) in text
+        assert text.count("<h3") == len(MESSAGES)
+
+
+async def test_the_first_page_points_to_the_others() -> None:
+    async with running() as world:
+        text = (await world.send("GET", "/")).body.decode()
+
+        for path in re.findall(r'href="(/[^"]*)"', text):
+            first = await world.send("GET", path)
+            again = await world.send("GET", path)
+            assert first.status == 200
+            assert len(again.headers) == len(first.headers)
+
+
+def test_the_poll_port_has_the_stream_and_nothing_else() -> None:
+    assert [(endpoint.method, endpoint.path) for endpoint in POLL_ENDPOINTS] == [
+        ("GET", "/{group}/{id...}")
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    name: str
+    bytes_count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Whole:
+    sent_total_count: int
+    is_open: bool
+    parts: tuple[_Part, ...]
+    sizes: tuple[tuple[str, int], ...]
+    rates: tuple[float, ...]
+    by_kind: dict[str, int]
+    nothing: None = None
+
+
+def test_statistics_become_metrics() -> None:
+    whole = _Whole(3, True, (_Part("a", 1), _Part("b", 2)), (("g", 4),), (0.5,), {"k": 5})
+    metrics = Metrics({"log": lambda: whole})
+    metrics.add_source("more", lambda: _Part("c", 6))
+    lines = metrics.render().decode().splitlines()
+
+    for line in (
+        "troth_log_sent_total 3.0",
+        "troth_log_is_open 1.0",
+        'troth_log_parts_bytes_count{index="0",name="a"} 1.0',
+        'troth_log_parts_bytes_count{index="1",name="b"} 2.0',
+        'troth_log_sizes{name="g"} 4.0',
+        'troth_log_rates{index="0"} 0.5',
+        'troth_log_by_kind{name="k"} 5.0',
+        'troth_more_bytes_count{name="c"} 6.0',
+    ):
+        assert line in lines
+    assert not any("nothing" in line for line in lines)

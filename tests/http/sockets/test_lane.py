@@ -1,0 +1,422 @@
+"""The hot lane against the Quart path: the same bytes in, the same bytes out.
+
+Two real servers get the same requests, one with the lane and one without. Only what depends on the
+moment may differ: dates, times, and ids that the server chose.
+"""
+
+import json
+import os
+import random
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import trio
+
+from tests.helpers.server import REPOSITORY, ServerProcess
+from tests.proofs.corpus import BROKEN_HTTP, wrong_fields
+from tests.proofs.wire import Wire
+from troth.http.documents.table import API_ENDPOINTS
+from troth.http.sockets.lane import LANE_GROUPS
+from troth.http.wire.fields import example
+
+FAR_MS: Final = 4_102_444_800_000
+SEED: Final = int(os.environ.get("TROTH_LANE_SEED", "20261122"))
+RANDOM_REQUESTS_COUNT: Final = 1500
+# Longer than an unfinished request stays on the lane, which looks four times a second.
+SILENCE_S: Final = 1.5
+AWAKE_S: Final = 0.2  # a server that answers within this was not kept from anything else
+_MOMENTS: Final = re.compile(
+    rb"date: [^\r]*|(?<=\D)1[78]\d{11}(?=\D)|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}"
+    rb'-[0-9a-f]{12}|"cursor":"[^"]*"'
+)
+
+pytestmark = pytest.mark.slow
+
+Servers = tuple[ServerProcess, ServerProcess]
+
+
+@contextmanager
+def running(directory: Path, *arguments: str) -> Iterator[Servers]:
+    """Two servers that differ in the lane only."""
+    common = ("--url", "http://troth", "--shards", "4")
+    with (
+        ServerProcess(directory / "lane", *common, *arguments, "--hot-lane") as lane,
+        ServerProcess(directory / "quart", *common, *arguments, "--no-hot-lane") as quart,
+    ):
+        yield lane, quart
+
+
+# Many of the requests are failed attempts, and how long to wait then differs by a second.
+PATIENCE: Final = ("--failed-attempts-limit-count", "0")
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with running(tmp_path_factory.mktemp("plain"), *PATIENCE) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    settings = ("--basic-auth", "x=y", "--cors-allow-origin", "http://friend")
+    with running(tmp_path_factory.mktemp("guarded"), *settings, *PATIENCE) as both:
+        yield both
+
+
+AUTHORIZATION: Final = b"Authorization: Basic eDp5\r\n"
+
+
+def lane_numbers(server: ServerProcess) -> dict[str, float]:
+    """The lane's statistics by name."""
+    status, text = metrics(server)
+    assert status == 200
+    return {
+        name: float(number)
+        for name, number in re.findall(r"^troth_lane_(\w+) (\S+)$", text, re.MULTILINE)
+    }
+
+
+def metrics(server: ServerProcess) -> tuple[int, str]:
+    with Wire(server.url) as wire:
+        wire.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + AUTHORIZATION + b"\r\n")
+        answer = wire.answer()
+    return answer.status, answer.body.decode()
+
+
+def port_of(server: ServerProcess) -> int:
+    return int(server.url.rpartition(":")[2])
+
+
+async def talk(server: ServerProcess, parts: list[bytes], pause_s: float = 0.0) -> bytes:
+    """Send parts, and everything that comes back until the end, or until silence.
+
+    What a busy machine keeps from answering is not silent: silence counts when the server answers
+    others quickly.
+    """
+    stream = await trio.open_tcp_stream("127.0.0.1", port_of(server))
+    came = b""
+    async with stream:
+
+        async def send() -> None:
+            try:
+                for part in parts:
+                    await stream.send_all(part)
+                    await trio.sleep(pause_s)
+            except trio.BrokenResourceError:
+                return  # refused before everything was sent: what came back says how
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            silence_s = SILENCE_S
+            while True:
+                with trio.move_on_after(silence_s) as waiting:
+                    try:
+                        data = await stream.receive_some(65536)
+                    except trio.BrokenResourceError:
+                        return came + b"<reset>"
+                if waiting.cancelled_caught:
+                    if silence_s == AWAKE_S:
+                        nursery.cancel_scope.cancel()
+                        return came + b"<open>"
+                    # What it said while it was asked is read before that counts.
+                    silence_s = AWAKE_S if await is_awake(server) else SILENCE_S
+                    continue
+                if not data:
+                    nursery.cancel_scope.cancel()
+                    return came + b"<closed>"
+                came += data
+                silence_s = SILENCE_S
+
+
+async def is_awake(server: ServerProcess) -> bool:
+    started = trio.current_time()
+    await exchange(server, [request("GET", "/promises/nothing")])
+    return trio.current_time() - started < AWAKE_S
+
+
+def same(content: bytes) -> bytes:
+    """An answer without what depends on the moment."""
+    return _MOMENTS.sub(b"~", content)
+
+
+def request(
+    method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: troth\r\n".encode()
+    for name, value in (headers or {}).items():
+        head += f"{name}: {value}\r\n".encode()
+    if body is not None:
+        head += b"Content-Length: %d\r\n" % len(body)
+    return head + b"\r\n" + (body or b"")
+
+
+async def exchange(server: ServerProcess, contents: list[bytes]) -> list[bytes]:
+    """Send requests one after the other on one connection; the answers."""
+    answers = []
+    stream = await trio.open_tcp_stream("127.0.0.1", port_of(server))
+    async with stream:
+        for content in contents:
+            await stream.send_all(content)
+            answer = b""
+            with trio.fail_after(10):
+                while not is_complete(answer):
+                    data = await stream.receive_some(1 << 20)
+                    assert data, (content[:200], answer)
+                    answer += data
+            answers.append(answer)
+    return answers
+
+
+def is_complete(answer: bytes) -> bool:
+    head, separator, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"\ncontent-length: (\d+)", head)
+    return bool(separator) and len(body) >= (int(length[1]) if length else 0)
+
+
+async def compare(servers: Servers, contents: list[bytes]) -> None:
+    """The same requests to both, the same answers from both."""
+    answers: list[list[bytes]] = [[], []]
+
+    async def ask(number: int) -> None:
+        answers[number] = await exchange(servers[number], contents)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, 0)
+        nursery.start_soon(ask, 1)
+    for content, lane, quart in zip(contents, *answers, strict=True):
+        assert same(lane) == same(quart), content[:2000]
+
+
+def vector_requests() -> list[list[bytes]]:
+    """The requests of all recorded vectors that do not wait for anything."""
+    directory = os.environ.get("TROTH_CONFORMANCE")
+    place = Path(directory) if directory else REPOSITORY.parent / "shared" / "conformance"
+    made = []
+    for number, line in enumerate((place / "vectors.jsonl").read_text().splitlines()):
+        vector: dict[str, Any] = json.loads(line.replace("{ns}", f"v{number}."))
+        steps = vector["steps"]
+        if all("m" in step for step in steps):
+            made.append([step_request(step) for step in steps])
+    return made
+
+
+def step_request(step: dict[str, Any]) -> bytes:
+    body = step.get("raw")
+    if body is None and "b" in step:
+        body = json.dumps(step["b"])
+    path = "".join(c if "!" <= c <= "~" else "%20" for c in step["p"])
+    return request(step["m"], path, None if body is None else body.encode(), step.get("h"))
+
+
+async def test_all_recorded_requests_are_answered_alike(servers: Servers) -> None:
+    before = lane_numbers(servers[0])["requests_total"]
+    vectors = vector_requests()
+    assert len(vectors) > 400
+    for contents in vectors:
+        await compare(servers, contents)
+
+    assert lane_numbers(servers[0])["requests_total"] - before > 3000
+
+
+def random_request(chance: random.Random) -> bytes:
+    """A request for a row of the lane, good or bad in one of many ways."""
+    row = chance.choice([row for row in API_ENDPOINTS if row.group in LANE_GROUPS])
+    name = chance.choice(["a", "b/c", "ä%2F", "%2e%2e", "a%00b", "%zz", "", "x" * 20, "r.1"])
+    path = re.sub(r"\{id\.\.\.\}", name, row.path).replace("{counter}", chance.choice("01x"))
+    path = path.encode("ascii", "replace").decode()
+    if row.method == "GET":
+        path += chance.choice(["", "?", "?id=*", "?id=a&limit=2", "?id=*&state=x", "?limit=0&id=%"])
+    headers = {
+        key: chance.choice(values)
+        for key, values in {
+            "Request-Id": ["one", "", "ünü", "x" * 300, "a\tb", "zwei drei"],
+            "Idempotency-Key": ["", "k", "k2", "k" * 5000],
+            "Strict": ["true", "false", "yes", ""],
+            "Task-Id": ["__invoke:a", ""],
+            "Task-Counter": ["1", "x", ""],
+            "traceparent": ["00-1-2-01"],
+            "Connection": ["keep-alive", "Keep-Alive"],
+            "Content-Type": ["text/plain", "application/json"],
+            "Origin": ["http://elsewhere", "http://friend", "http://troth"],
+            "Authorization": ["Basic eDp5", "Basic eDp6", "basic  eDp5", "Basic !", "Bearer x"],
+        }.items()
+        if chance.random() < (0.5 if key == "Authorization" else 0.15)
+    }
+    body = None
+    if row.body is not None:
+        good = example(row.body)
+        if chance.random() < 0.5:
+            body = json.dumps(good).encode()
+        else:
+            mutants = [made for _, made in wrong_fields(good) if len(made) < 100_000]
+            body = chance.choice([*mutants, b"", b"null", b"[]", b"{", b"\xff"])
+    elif chance.random() < 0.1:
+        body = b"{}"
+    return request(row.method, path, body, headers)
+
+
+async def test_random_requests_are_answered_alike(servers: Servers) -> None:
+    await compare_random(servers, RANDOM_REQUESTS_COUNT)
+
+
+async def test_credentials_and_origins_are_judged_alike(guarded: Servers) -> None:
+    before = lane_numbers(guarded[0])["requests_total"]
+
+    await compare_random(guarded, RANDOM_REQUESTS_COUNT // 3)
+
+    assert lane_numbers(guarded[0])["requests_total"] - before > RANDOM_REQUESTS_COUNT // 6
+
+
+async def compare_random(servers: Servers, count: int) -> None:
+    chance = random.Random(SEED)
+    print(f"TROTH_LANE_SEED={SEED}")
+    for _ in range(count // 10):
+        await compare(servers, [random_request(chance) for _ in range(10)])
+
+
+_GET = b"GET /promises/nothing HTTP/1.1\r\nHost: x\r\nRequest-Id: r\r\n\r\n"
+_POST = b"POST /promises HTTP/1.1\r\nHost: x\r\nRequest-Id: r\r\n"
+_BODY = b'{"id":"strict","timeout":4102444800000}'
+_GOOD = _POST + b"Content-Length: %d\r\n\r\n" % len(_BODY) + _BODY
+
+STRICT: Final[dict[str, list[bytes]]] = {
+    **{name: [content] for name, content in BROKEN_HTTP.items()},
+    **{f"good, then {name}": [_GET + content] for name, content in BROKEN_HTTP.items()},
+    "same length twice": [_POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}" + _GET],
+    "folded": [_POST + b"X: a\r\n b\r\nContent-Length: 2\r\n\r\n{}" + _GET],
+    "folded length": [_POST + b"Content-Length:\r\n 2\r\n\r\n{}" + _GET],
+    "bare LF": [_GET.replace(b"\r\n", b"\n") + _GET],
+    "bare LF at the end": [_GET[:-2] + b"\n" + _GET],
+    "bare CR": [_GET.replace(b"\r\n", b"\r")],
+    "NUL in target": [_GET.replace(b"nothing", b"not\x00hing")],
+    "empty lines first": [b"\r\n\r\n" + _GET],
+    "chunked": [_POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n" + _GET],
+    "chunked and a trailer": [
+        _POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: y\r\n\r\n" + _GET
+    ],
+    "body longer than said": [_POST + b"Content-Length: 1\r\n\r\n{}" + _GET],
+    "body shorter than said": [_POST + b"Content-Length: 40\r\n\r\n{}"],
+    "body on GET": [_GET[:-2] + b"Content-Length: 5\r\n\r\nGET /" + _GET],
+    "a request as body": [_POST + b"Content-Length: %d\r\n\r\n" % len(_GET) + _GET + _GET],
+    "many in one go": [_GET * 40],
+    "errors in the middle": [_GET + _POST + b"Content-Length: 3\r\n\r\n{x}" + _GET],
+    # Nothing follows these two: whether h11 refuses that before the answer is a matter of luck.
+    "close at the end": [_GET + _GET[:-2] + b"Connection: close\r\n\r\n"],
+    "1.0 at the end": [_GET + _GET.replace(b"1.1", b"1.0")],
+    "a page in the middle": [_GET + b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" + _GET],
+    "HEAD in the middle": [_GET + _GET.replace(b"GET", b"HEAD") + _GET],
+    "OPTIONS in the middle": [_GET + _GET.replace(b"GET", b"OPTIONS") + _GET],
+    "Expect": [_POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n", b"{}"],
+    "upgrade": [_GET[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + _GET],
+    "a target with a host": [_GET.replace(b"GET /", b"GET http://x/")],
+    "byte by byte": [bytes([byte]) for byte in _GOOD + _GET],
+    "slow body": [_POST + b"Content-Length: 2\r\n\r\n{", b"", b"", b"", b"}" + _GET],
+    "slow head": [_GET[:30], b"", b"", b"", _GET[30:] + _GET],
+    "a long body": [_POST + b"Content-Length: 300000\r\n\r\n" + b" " * 299_998 + b"{}" + _GET],
+    "nothing": [b""],
+}
+
+
+async def test_every_odd_request_is_answered_alike(servers: Servers) -> None:
+    answers: dict[tuple[str, int], bytes] = {}
+    limit = trio.CapacityLimiter(40)
+
+    async def ask(name: str, number: int) -> None:
+        pause_s = 0.4 if name.startswith("slow") else 0.0
+        async with limit:
+            answers[name, number] = await talk(servers[number], STRICT[name], pause_s)
+
+    async with trio.open_nursery() as nursery:
+        for name in STRICT:
+            nursery.start_soon(ask, name, 0)
+            nursery.start_soon(ask, name, 1)
+
+    different = {
+        name: (answers[name, 0][-500:], answers[name, 1][-500:])
+        for name in STRICT
+        if settled(answers[name, 0]) != settled(answers[name, 1])
+    }
+    assert different == {}
+    assert same(answers["many in one go", 0]).count(b"HTTP/1.1 404") == 40
+
+
+def settled(content: bytes) -> bytes:
+    """An answer; of a connection that ended, how it ended is up to the kernel."""
+    return same(content).replace(b"<reset>", b"<closed>")
+
+
+async def test_half_closed_connections_get_their_answer(servers: Servers) -> None:
+    for server in servers:
+        stream = await trio.open_tcp_stream("127.0.0.1", port_of(server))
+        async with stream:
+            await stream.send_all(_GET + _GET)
+            await stream.send_eof()
+            came = b""
+            with trio.fail_after(10):
+                while data := await stream.receive_some(65536):
+                    came += data
+        assert came.count(b"HTTP/1.1 404") == 2
+
+
+def test_a_request_is_carried_out_though_its_client_has_reset(servers: Servers) -> None:
+    lane = servers[0]
+    for number in range(20):
+        with socket.create_connection(("127.0.0.1", port_of(lane))) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            body = json.dumps({"id": f"reset{number}", "timeout": FAR_MS}).encode()
+            client.sendall(request("POST", "/promises", body))
+            client.recv(1)  # so it was read: a reset discards what was not
+    for number in range(20):
+        assert lane.request("GET", f"/promises/reset{number}")[0] == 200
+    assert lane_numbers(lane)["failed_total"] == 0
+
+
+async def test_a_slow_reader_gets_everything_in_order(servers: Servers) -> None:
+    lane = servers[0]
+    data = "QUJD" * 40_000
+    body = json.dumps({"id": "long", "timeout": FAR_MS, "param": {"data": data}}).encode()
+    await exchange(lane, [request("POST", "/promises", body)])
+    reads = [
+        request("GET", "/promises/long", None, {"Request-Id": f"n{number}."})
+        for number in range(60)
+    ]
+    stream = await trio.open_tcp_stream("127.0.0.1", port_of(lane))
+    async with stream:
+        await stream.send_all(b"".join(reads))
+        await trio.sleep(0.3)  # by now the server cannot write any more
+        assert (await exchange(lane, [reads[0]]))[0].startswith(b"HTTP/1.1 200"), "others go on"
+        came = b""
+        with trio.fail_after(20):
+            while came.count(b"createdOn") < len(reads):
+                came += await stream.receive_some(65536)
+    assert re.findall(rb"request-id: n(\d+)\.", came) == [b"%d" % n for n in range(60)]
+    assert came.count(data.encode()) == len(reads)
+
+
+async def test_idle_connections_end_after_the_keep_alive_timeout(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, "--keep-alive-timeout-ms", "500") as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", port_of(server))
+        async with stream:
+            await stream.send_all(_GET)
+            started = trio.current_time()
+            assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 404")
+            with trio.fail_after(10):
+                assert await stream.receive_some(1) == b""
+            assert trio.current_time() - started > 0.4
+
+
+async def test_both_ways_count_requests_alike(servers: Servers) -> None:
+    counts = []
+    for server in servers:
+        pattern = r'^troth_http_requests_total\{endpoint="readSchedule",status="\d+"\} (\S+)'
+        before = sum(float(n) for n in re.findall(pattern, metrics(server)[1], re.MULTILINE))
+        await exchange(server, [request("GET", "/schedules/none")] * 3)
+        after = sum(float(n) for n in re.findall(pattern, metrics(server)[1], re.MULTILINE))
+        counts.append(after - before)
+    assert counts == [3, 3]

@@ -1,0 +1,153 @@
+"""The lane's parser against h11: what it accepts, h11 accepts too, and means the same."""
+
+import h11
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from troth.http.sockets.lane_parsing import NotServedError, Parsed, Parser
+
+GOOD = b"POST /promises?x=%20 HTTP/1.1\r\nHost: x\r\nStrict:  true \r\nContent-Length: 2\r\n\r\n{}"
+
+# Odd pieces in odd places: most heads made of these are wrong in one way, and many are right.
+LINES = st.sampled_from(
+    [
+        b"Host: x",
+        b"Host: x",
+        b"host:x",
+        b"Host:",
+        b"Content-Length: 2",
+        b"Content-Length: 2",
+        b"content-length:\t2\t",
+        b"Content-Length: 02",
+        b"Content-Length: +2",
+        b"Content-Length: 2, 2",
+        b"Content-Length:",
+        b"Content-Length : 2",
+        b"Transfer-Encoding: chunked",
+        b"transfer-encoding:",
+        b"Expect: 100-continue",
+        b"Connection: keep-alive",
+        b"Connection: close",
+        b"Upgrade: h2c",
+        b" folded: value",
+        b"\tfolded",
+        b"X: a\x00b",
+        b"X: a\rb",
+        b"X: a\nb",
+        b"X: \x0b",
+        b"X: \xff\x80",
+        b"X:",
+        b"X: a  b\tc  ",
+        b": value",
+        b"X Y: z",
+        b"X(: z",
+        b"nonsense",
+        b"",
+    ]
+)
+STARTS = st.sampled_from(
+    [
+        b"GET /promises/x HTTP/1.1",
+        b"POST /promises HTTP/1.1",
+        b"PATCH /a%00?q HTTP/1.1",
+        b"DELETE / HTTP/1.1",
+        b"GET  / HTTP/1.1",
+        b"GET / HTTP/1.0",
+        b"GET / HTTP/1.1 ",
+        b"GET /\x7f HTTP/1.1",
+        b"GET http://x/ HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"get / HTTP/1.1",
+        b"\r\nGET / HTTP/1.1",
+    ]
+)
+ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"])
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """Something like a request, and what follows it."""
+    lines = [draw(STARTS), *draw(st.lists(LINES, max_size=5))]
+    made = b"".join(line + draw(ENDS) for line in lines) + draw(ENDS)
+    return made + draw(st.sampled_from([b"", b"{}", b"{}{}", GOOD]))
+
+
+def new_parser() -> Parser:
+    return Parser(65_536, 1 << 20)
+
+
+def parse(content: bytes) -> Parsed | None:
+    try:
+        return new_parser().parse(content)
+    except NotServedError:
+        return None
+
+
+def means_the_same_to_h11(content: bytes) -> bool:
+    """Whether the lane takes it; what it takes, h11 must take too, with the same meaning."""
+    parsed = parse(content) if content else None  # the lane asks when there is something
+    if parsed is None:
+        return False
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(content)
+    request = connection.next_event()
+    assert isinstance(request, h11.Request)
+    assert request.http_version == b"1.1"
+    assert request.method.decode() == parsed.method
+    path, _, query = request.target.partition(b"?")
+    assert (path, query) == (parsed.path, parsed.query)
+    headers: dict[bytes, bytes] = {}
+    for name, value in request.headers:
+        headers.setdefault(name, value)
+    assert headers == dict(parsed.headers)
+    body = b""
+    while isinstance(event := connection.next_event(), h11.Data):
+        body += event.data
+    assert isinstance(event, h11.EndOfMessage)
+    assert body == parsed.body
+    rest, _ = connection.trailing_data
+    assert rest == content[parsed.end :]
+    return True
+
+
+@given(requests())
+@example(GOOD)
+@example(b"GET / HTTP/1.1\r\n\r\n")
+def test_what_is_accepted_means_the_same_to_h11(content: bytes) -> None:
+    means_the_same_to_h11(content)
+
+
+@given(st.integers(0, len(GOOD) - 1))
+def test_a_part_of_a_good_request_is_incomplete(length: int) -> None:
+    if length:
+        assert new_parser().parse(GOOD[:length]) is None
+
+
+@given(st.lists(requests(), min_size=2, max_size=4))
+def test_what_came_before_on_a_connection_changes_nothing(contents: list[bytes]) -> None:
+    parser = new_parser()
+    for content in contents:
+        try:
+            found = parser.parse(content)
+        except NotServedError:
+            found = None
+        assert found == parse(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x16\x03\x01",
+        b"SSH-2.0",
+        b"G\n",
+        b"GET / HTTP/1.1\nHost: x\n\n",
+        b"GET /" + b"x" * 65_536,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 262145\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n",
+    ],
+)
+def test_what_can_never_be_served_is_known_at_once(content: bytes) -> None:
+    with pytest.raises(NotServedError):
+        new_parser().parse(content)
