@@ -34,4 +34,6 @@ ENTRIES = (
     "data directory deleted or replaced under a running server",
     "the log fails while health checks are being answered",
     "SIGHUP, and standard descriptors that are closed",
+    "any name that resolves to loopback may read and write the open server",
+    "a proxy on the same machine makes the world local",
 )
