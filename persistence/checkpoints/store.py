@@ -9,14 +9,16 @@ import bisect
 import errno
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, final
 
 import lmdb
 
 from troth.persistence import process_memory
-from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailure, DataDirectoryLost
+from troth.persistence.shortage import SHORTAGES, opening
 
 from . import digests
 from .digests import Digest
@@ -42,12 +44,19 @@ class LmdbStore:
 
     Raises CheckpointFailure when the environment cannot be opened, and CheckpointDamaged when what
     is there is none; reading raises CheckpointDamaged when LMDB finds nonsense.
+
+    LMDB opens by a path what may be another directory's by then: `check` is called before, and
+    raises DataDirectoryLost in that case.
     """
 
-    def __init__(self, path: Path, tables: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: Path, tables: tuple[str, ...], check: Callable[[], None] = lambda: None
+    ) -> None:
         assert digests.TABLE not in tables, "the store keeps that one by itself"
         self.path = path
         self._names = (*tables, digests.TABLE)
+        self._check_place = check
+        self._identity: tuple[int, int] | None = None
         self._tables: dict[str, Any] = {}
         self._environment: lmdb.Environment | None = None
         # Views are opened and closed in several threads, and the environment must stay open as
@@ -59,9 +68,11 @@ class LmdbStore:
             self._open()
 
     def _open(self) -> lmdb.Environment:
+        self._check_place()
         try:
             self.path.mkdir(exist_ok=True)
-            environment = _open(self.path, len(self._names))
+            environment = opening(lambda: _open(self.path, len(self._names)), _is_about_descriptors)
+            self._identity = _identity(self.path / DATA_NAME)
             self._tables = {name: environment.open_db(name.encode()) for name in self._names}
             _sync_directory(self.path)
             _sync_directory(self.path.parent)
@@ -73,10 +84,17 @@ class LmdbStore:
         self._ranges = process_memory.mapped_ranges(self.path / DATA_NAME)
         return environment
 
+    def check(self) -> None:
+        """Raise DataDirectoryLost unless the store is still what its path names. Any thread."""
+        self._check_place()
+        if self._identity is not None and _identity(self.path / DATA_NAME) != self._identity:
+            raise DataDirectoryLost(str(self.path))
+
     def commit(self, writes: Iterable[Write]) -> None:
         """See Store. The commit syncs the data before the page that makes it current."""
         environment = self._environment or self._open()
         try:
+            self.check()
             with environment.begin(write=True) as transaction:
                 self._write(transaction, writes)
         except (lmdb.Error, OSError) as error:
@@ -146,7 +164,9 @@ class LmdbStore:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
-            (self.path / LOCK_NAME).unlink(missing_ok=True)
+            with suppress(DataDirectoryLost, OSError):  # what is there now has a lock of its own
+                self.check()
+                (self.path / LOCK_NAME).unlink()
 
 
 def _open(path: Path, tables_count: int) -> lmdb.Environment:
@@ -167,12 +187,27 @@ def _open(path: Path, tables_count: int) -> lmdb.Environment:
             size_bytes //= 4
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of the same path; None if there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_about_descriptors(error: Exception) -> bool:
+    """LMDB's errors have no number, only its text."""
+    texts = map(os.strerror, SHORTAGES - {errno.ENOMEM})  # smaller maps were tried already
+    return isinstance(error, lmdb.Error) and any(text in str(error) for text in texts)
+
+
 def _is_about_memory(error: lmdb.Error) -> bool:
     return isinstance(error, lmdb.MemoryError) or os.strerror(errno.ENOMEM) in str(error)
 
 
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = opening(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
     try:
         os.fsync(descriptor)
     finally:
