@@ -130,6 +130,8 @@ SAMPLES: tuple[r.Record, ...] = (
     r.ExecutionReported("troth:task/1", 1_700_000_000_009),
     r.ExecutionReported("troth:task/1", 1_700_000_000_010, 75),
     r.ExecutionReturned("troth:task/1", 1_700_000_000_011),
+    r.LeasesRestarted(1_700_000_000_012, 10_000),
+    r.LeasesRestarted(1_700_000_000_013, 10_000, was_set_back=True),
 )
 RECORD_TYPES = get_args(r.Record)
 

@@ -72,7 +72,8 @@ def test_replay_gives_the_same_state(kind: type[Drive], seed: int, shard_count: 
         assert dump(there.state) == dump(here.state)
 
     restarted = live.restarted()
-    assert live.timers == restarted.timers
+    # `System` has compared each with its deadline; those of leases are later after a restart.
+    assert [set(one) for one in live.timers] == [set(one) for one in restarted.timers]
     # Whatever was given to delivery is given to it again; what had stalled is tried at once.
     assert live.delivering.items() <= (restarted.delivering | live.delivering).items()
     gone = live.delivering.keys() - restarted.delivering.keys()
@@ -92,6 +93,9 @@ def test_a_crash_at_any_moment_keeps_what_was_true_then(
     for step_count, now, model in moments:
         past = System(shard_count, drive.system.options, drive.system.log[:step_count], now)
         system = past.restarted()
+        model.resume_time(now)
+        for schedule in model.schedules.values():
+            model.follow_clock(schedule)
         assert system.everything() == model.everything()
 
         while system.posts:
