@@ -175,12 +175,13 @@ class SearchSchedules(Command, frozen=True):
 
 
 class AcquireLock(Command, frozen=True):
-    """Take or renew a lock (rest.md 9)."""
+    """Take or renew a lock (rest.md 9). The reply says `asked_ttl`, if it is given, not `ttl`."""
 
     resource_id: str
     execution_id: str
     process_id: str
     ttl: int
+    asked_ttl: int | None = None
 
 
 class ReleaseLock(Command, frozen=True):

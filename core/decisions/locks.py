@@ -38,7 +38,8 @@ def acquire_lock(context: DecisionContext, command: AcquireLock, now_ms: int) ->
         saturating_add(now_ms, command.ttl),
     )
     context.emit(r.LockAcquired(lock))
-    return Reply(Code.CREATED, lock=lock)
+    asked = lock if command.asked_ttl is None else replace(lock, ttl=command.asked_ttl)
+    return Reply(Code.CREATED, lock=asked)
 
 
 def release_lock(context: DecisionContext, command: ReleaseLock, now_ms: int) -> Reply:

@@ -3,6 +3,7 @@
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import AcquireLock, Command, ReleaseLock
+from troth.core.leases import granted_ttl
 from troth.core.replies import Reply
 from troth.http.api.context import Api, shards_error
 from troth.http.api.rows import Asking, Call, Endpoint, Success, answer, nothing
@@ -16,11 +17,14 @@ from .schemas import AcquireLockBody, HeartbeatBody, ReleaseLockBody
 
 def _acquire(_api: Api, call: Call) -> Command:
     body: AcquireLockBody = call.body
+    asked_ms = (body.expiry_in_milliseconds if body.ttl is None else body.ttl) or 0
+    ttl_ms = granted_ttl(asked_ms)
     return AcquireLock(
         resource_id=body.resource_id or "",
         execution_id=body.execution_id or "",
         process_id=body.process_id or "",
-        ttl=body.ttl or 0,
+        ttl=ttl_ms,
+        asked_ttl=None if asked_ms == ttl_ms else asked_ms,
     )
 
 
