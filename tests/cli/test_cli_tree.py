@@ -142,8 +142,8 @@ def test_the_time_to_draw_a_chain_grows_with_its_length() -> None:
         assert drawn.count("\n") == length - 1
         return time.process_time() - began_s
 
-    # Sixteen times the length: 16 times the time, or 256 times if each row passed all above it.
-    assert min(seconds(8000) for _ in range(3)) < 64 * min(seconds(500) for _ in range(5))
+    # Ten times the length: 10 times the time, or 100 times if each row passed all above it.
+    assert min(seconds(2000) for _ in range(2)) < 40 * min(seconds(200) for _ in range(5))
 
 
 def test_calls_of_others_are_passed_once() -> None:
