@@ -323,6 +323,8 @@ class Server:
             await self._introduce_nodes()
             if isinstance(self.storage, DirectoryStorage):
                 self.api.directory.operator_key = operator_key.provide(self.settings.data)
+            else:
+                self.api.directory.operator_key = operator_key.new_key()
             self.api.directory.load(
                 await self.shards.list_entries(Account, None),
                 await self.shards.list_entries(Token, None),
@@ -469,3 +471,7 @@ class Server:
             recovery_ms=recovery.duration_ms,
             api=self.url,
         )
+        if self.settings.in_memory:
+            # There is no data directory that it could be read from.
+            key = self.api.directory.operator_key
+            _log.info("the operator's key, for this run", key=key)

@@ -4,7 +4,7 @@ Each wake-up takes everything that is ready: it reads, parses, begins every requ
 carry all of them out as one batch for the log, and goes back to sleep. Answers are written by the
 shards' call-backs, at once for what is durable already, else when the log is. There is no task and
 no event per request, except for handlers that ask several shards or questions, or wait for the end
-of a function task.
+of an execution.
 
 What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which answer in
 one piece, and of `STREAM_GROUPS`, with the dispatcher and the handlers that every way in uses. Its

@@ -31,4 +31,6 @@ ENTRIES = (
     "GC racing a late retry with the same id",
     "restore of an old backup while a newer owner lives",
     "function swaps a folder for a link while root empties it",
+    "any name that resolves to loopback may read and write the open server",
+    "a proxy on the same machine makes the world local",
 )
