@@ -16,6 +16,8 @@ import click
 
 from troth import __version__
 
+from .standard_streams import open_closed_streams
+
 FAILED_STATUS: Final = 1
 DEFECT_STATUS: Final = 70
 """What sysexits.h has for an error inside the program itself."""
@@ -175,4 +177,5 @@ def _defect(error: Exception, *, shows_traceback: bool) -> str:
 
 def main() -> NoReturn:
     """Be the `troth` command: run the process's command line and exit."""
+    open_closed_streams()
     sys.exit(run())
