@@ -33,4 +33,5 @@ ENTRIES = (
     "function swaps a folder for a link while root empties it",
     "any name that resolves to loopback may read and write the open server",
     "a proxy on the same machine makes the world local",
+    "push is SSRF",
 )
