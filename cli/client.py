@@ -31,7 +31,8 @@ _ERROR_NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
 HINTS: Final[Mapping[int, str]] = {
     Code.UNAUTHORIZED: (
         "Give --token, or --user and --password; or set TROTH_TOKEN, or TROTH_USER and "
-        "TROTH_PASSWORD."
+        "TROTH_PASSWORD. What concerns the whole server also takes --data with the server's data "
+        "directory, if that is on this machine."
     ),
     Code.FORBIDDEN_SCOPE: "`troth token create ACCOUNT --scope SCOPE` makes one that may.",
     Code.ACCOUNT_NOT_FOUND: "`troth account list` shows all.",
@@ -43,9 +44,6 @@ HINTS: Final[Mapping[int, str]] = {
     Code.SCHEDULE_NOT_FOUND: "`troth schedules search 'PREFIX*'` finds ids.",
     Code.PROMISE_EXISTS: "Choose another id, or give the --idempotency-key it was created with.",
     Code.SCHEDULE_EXISTS: "Choose another id, or delete the schedule that has it first.",
-    Code.ADMIN_ONLY: (
-        "Run this on the server's own machine, or give the server an account (`troth account add`)."
-    ),
     Code.PATH_NOT_FOUND: "Does --server name the server's API address, without a path of its own?",
 }
 """What somebody at the command line can do about a refusal, by code."""

@@ -14,6 +14,8 @@ import click
 
 from troth import __version__
 
+from .standard_streams import open_closed_streams
+
 INTERRUPTED_STATUS: Final = 130
 """What shells expect of a program that Ctrl-C ended."""
 
@@ -158,4 +160,5 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Be the `troth` command: run the process's command line and exit."""
+    open_closed_streams()
     sys.exit(run())

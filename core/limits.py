@@ -106,9 +106,9 @@ HANDLER_LIMIT_BYTES: Final = 1024 * 1024
 COMPILE_MEMORY_LIMIT_BYTES: Final = 1024 * 1024 * 1024
 COMPILE_TIMEOUT_S: Final = 10
 
-# Function tasks and nodes.
-TASK_WAIT_LIMIT_MS: Final = 86_400_000  # from its creation, a function task has ended by then
-FUNCTION_QUEUE_LIMIT_COUNT: Final = 100_000  # waiting function tasks of an account; beyond it: 429
+# Executions and nodes.
+TASK_WAIT_LIMIT_MS: Final = 86_400_000  # from its creation, an execution has ended by then
+FUNCTION_QUEUE_LIMIT_COUNT: Final = 100_000  # waiting executions of an account; beyond it: 429
 FUNCTION_CALLS_CONCURRENCY_COUNT: Final = 256  # calls of HTTP functions at a time
 FUNCTION_CALLS_PER_HOST_COUNT: Final = 16
 NODE_HEARTBEAT_MS: Final = 3_000  # how often a node says what it is working on
@@ -118,7 +118,7 @@ NODES_LIMIT_COUNT: Final = 1_000  # of one account
 RESULT_WAIT_LIMIT_S: Final = 60
 RESULT_WAITS_LIMIT_COUNT: Final = 10_000  # clients waiting for results; others are not let wait
 EXECUTION_PAGE_LIMIT_COUNT: Final = 1_000
-EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # function tasks that can be listed
+EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # executions that can be listed
 
 # Connections.
 CONNECTION_LIMIT_COUNT: Final = 10_000

@@ -2,8 +2,8 @@
 
 - A build is there under its name only when it is complete and its archive had the right digest:
   it is unpacked beside its place and renamed.
-- Nobody can change it: its files belong to the node's user and are read-only. If tasks run as
-  other users, each build has a group of its own, and only its tasks are in it.
+- Nobody can change it: its files belong to the node's user and are read-only. If executions run as
+  other users, each build has a group of its own, and only its executions are in it.
 - Beyond the limits, builds that were not used for longest go, never one in use.
 """
 
@@ -35,7 +35,7 @@ _log = structlog.get_logger("troth.node.builds")
 class Build:
     """Code on this node's disk, which stays while `users_count` is not 0.
 
-    `gid` is its group; None if tasks run as the node's own user.
+    `gid` is its group; None if executions run as the node's own user.
     """
 
     digest: str

@@ -4,8 +4,8 @@
 server-sent events. A connection that has ended while it lay idle is replaced without a word, as
 nothing of the request can have been heard. Everything else is for the caller to try again.
 
-The server has a short way for small requests about tasks, which a connection leaves for good with
-the first request of another kind. So those get connections of their own (`apart`).
+The server has a short way for small requests about executions, which a connection leaves for good
+with the first request of another kind. So those get connections of their own (`apart`).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ ANSWER_TIMEOUT_S: Final = 10.0
 STREAM_SILENCE_LIMIT_S: Final = 60.0
 """A stream that says nothing for so long, not even a comment, is broken."""
 ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
-"""Of an answer; the largest has the body of a task's request."""
+"""Of an answer; the largest has the body of an execution's request."""
 _READ_BYTES: Final = 64 * 1024
 _IDLE_LIMIT_COUNT: Final = 32
 _EVENT_LIMIT_BYTES: Final = 64 * 1024

@@ -469,7 +469,7 @@ class Shards:
         limit_count: int,
         before_serial: int | None,
     ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
-        """A page of an account's function tasks, without data; see search_promises."""
+        """A page of an account's executions, without data; see search_promises."""
         executions: dict[int, Execution | None] = {}
 
         async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
@@ -494,7 +494,7 @@ class Shards:
         return [(one, executions[one.serial]) for one in promises], following
 
     def assigned_executions(self) -> list[tuple[Execution, Task]]:
-        """The function tasks that nodes have, each with its task. For placement, at the start.
+        """The executions that nodes have, each with its task. For placement, at the start.
 
         What is told here may not be durable while the shards run.
         """
@@ -506,7 +506,7 @@ class Shards:
         ]
 
     def unfinished_executions(self) -> Iterator[Execution]:
-        """All function tasks that are not finished; what is told may not be durable yet."""
+        """All executions that are not finished; what is told may not be durable yet."""
         for shard in self._shards:
             yield from shard.machine.state.executions.values()
 

@@ -84,11 +84,11 @@ class Shards(Protocol):
         limit_count: int,
         before_serial: int | None,
     ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
-        """Find an account's function tasks, newest first, and say where the next page starts."""
+        """Find an account's executions, newest first, and say where the next page starts."""
         ...
 
     def unfinished_executions(self) -> Iterable[Execution]:
-        """Look at all function tasks that are not finished."""
+        """Look at all executions that are not finished."""
         ...
 
     async def usage(self, account_id: str | None) -> dict[str, Usage]:
@@ -200,7 +200,7 @@ class Api:
 
     @property
     def function_placement(self) -> Placement:
-        """Where function tasks go. Only while the server is ready."""
+        """Where executions go. Only while the server is ready."""
         assert self.placement is not None, "handlers run only when there is one"
         return self.placement
 

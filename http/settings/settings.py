@@ -24,6 +24,7 @@ from .kinds import (
     Choice,
     CronExpression,
     Directory,
+    HostNames,
     Kind,
     Listen,
     ListenAddress,
@@ -148,6 +149,12 @@ class Settings:
         limits.FAILED_ATTEMPTS_LIMIT_COUNT,
         Number(0, 1_000_000),
         "Wrong credentials from one address in a minute before it has to wait (0: any number).",
+    )
+    hosts: tuple[str, ...] = _setting(
+        (),
+        HostNames(),
+        "Names of this server beside those of listen and url. While nobody needs credentials, "
+        "requests for names that could be strangers' are refused.",
     )
     cors_allow_origin: tuple[str, ...] = _setting(
         (), Origins(), "Origins whose web pages may call the API from a browser."

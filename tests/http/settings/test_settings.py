@@ -362,7 +362,7 @@ class TestDescription:
         default = getattr(Settings(), name)
         if kind.secret:
             assert default == {}
-        elif name == "cors_allow_origin":
+        elif name in {"cors_allow_origin", "hosts"}:
             assert default == ()
         else:
             assert kind.from_text(kind.show(default)) == default

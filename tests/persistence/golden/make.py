@@ -138,7 +138,7 @@ async def write_functions(shards: Shards, name: str) -> None:
     )
     request = Value({"method": "POST", "query": "a=1", "headers": "[]"}, "aGVsbG8=")
     for number in range(5):
-        identifier = catalog.task_promise_id(f"{name} {number}")
+        identifier = catalog.execution_promise_id(f"{name} {number}")
         task_id = task_ids.invoke_id(identifier)
         await shards.ask(c.CreateExecution(identifier, FAR_MS, plan, request, "key"))
         if number > 0:
