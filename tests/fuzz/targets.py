@@ -190,7 +190,7 @@ def check_events(content: bytes) -> bool:
 @functools.cache
 def _log() -> tuple[dict[str, bytes | None], list[tuple[int, object]]]:
     files, acknowledged = written(sealed=True)
-    return files.snapshot(), list(acknowledged)
+    return files.contents(), list(acknowledged)
 
 
 def check_log(content: bytes) -> bool:
@@ -211,11 +211,11 @@ def _recovered(content: bytes) -> list[tuple[int, object]] | None:
     path = segment_paths(files)[-1]
     size_bytes = files.size(path)
     files.overwrite(path, 0, content[:size_bytes].ljust(size_bytes, b"\0"))
-    before = files.snapshot()
+    before = files.contents()
     try:
         found = _read_log(files)
     except DataDirectoryError:
-        assert files.snapshot() == before
+        assert files.contents() == before
         return None
     assert _read_log(files) == found
     return found

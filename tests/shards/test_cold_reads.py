@@ -6,7 +6,7 @@ import trio
 from troth.core import commands as c
 from troth.core.catalog import ARCHIVE_PREFIX
 from troth.core.codes import Code
-from troth.persistence.checkpoints.port import Snapshot
+from troth.persistence.checkpoints.port import View
 
 from .stage import FAR_MS, WORKER
 from .test_checkpointer import Disk, Life, fill, life
@@ -19,19 +19,19 @@ def cold_reads(life: Life) -> list[str]:
     reads: list[str] = []
 
     class Noting:
-        """The snapshot, noting what it is asked for."""
+        """The view, noting what it is asked for."""
 
-        def __init__(self, snapshot: Snapshot) -> None:
-            self._snapshot = snapshot
-            self.scan = snapshot.scan
-            self.release_pages = snapshot.release_pages
-            self.close = snapshot.close
+        def __init__(self, view: View) -> None:
+            self._view = view
+            self.scan = view.scan
+            self.release_pages = view.release_pages
+            self.close = view.close
 
         def get(self, table: str, key: bytes) -> bytes | None:
             reads.append(key[2:].decode())
-            return self._snapshot.get(table, key)
+            return self._view.get(table, key)
 
-    reader.snapshot = Noting(reader.snapshot)
+    reader.view = Noting(reader.view)
     return reads
 
 
