@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import click
 
@@ -26,24 +26,52 @@ TRACEBACK_VARIABLE: Final = "TROTH_TRACEBACK"
 INTERRUPTED_STATUS: Final = 130
 """What shells expect of a program that Ctrl-C ended."""
 
+
+class Command(NamedTuple):
+    """Where a command is, as module:name, and what the list of all commands says about it."""
+
+    place: str
+    summary: str
+
+
 COMMANDS: Final = {
-    "serve": "troth.cli.serve:serve_command",
-    "promises": "troth.cli.promises:promises",
-    "tasks": "troth.cli.tasks:tasks",
-    "schedules": "troth.cli.schedules:schedules",
-    "locks": "troth.cli.locks:locks",
-    "tree": "troth.cli.tree:tree",
-    "account": "troth.cli.accounts:account",
-    "token": "troth.cli.tokens:token",
-    "log": "troth.cli.log:log",
-    "snapshot": "troth.cli.snapshots:snapshot",
-    "data": "troth.cli.data:data",
-    "export": "troth.cli.export_promises:export",
-    "import": "troth.cli.import_promises:import_command",
-    "node": "troth.cli.node:node_command",
-    "bench": "troth.bench.command:bench",
+    "serve": Command(
+        "troth.cli.serve:serve_command",
+        "Run the server until it is told to stop (Ctrl-C or SIGTERM).",
+    ),
+    "promises": Command(
+        "troth.cli.promises:promises", "Make, look at, complete and find promises."
+    ),
+    "tasks": Command(
+        "troth.cli.tasks:tasks", "Claim, complete and give back tasks, as workers do."
+    ),
+    "schedules": Command(
+        "troth.cli.schedules:schedules", "Have promises created when a cron expression says."
+    ),
+    "locks": Command("troth.cli.locks:locks", "Acquire, release and renew locks."),
+    "tree": Command(
+        "troth.cli.tree:tree", "Draw the promise ID and all that its work has created."
+    ),
+    "account": Command(
+        "troth.cli.accounts:account", "Make and disable accounts; see who changed what."
+    ),
+    "token": Command("troth.cli.tokens:token", "Make, list and revoke tokens."),
+    "log": Command("troth.cli.log:log", "Read, verify and repair the log of a data directory."),
+    "snapshot": Command("troth.cli.snapshots:snapshot", "Back up everything, and restore it."),
+    "data": Command("troth.cli.data:data", "Look at a data directory."),
+    "export": Command(
+        "troth.cli.export_promises:export", "Write all promises and schedules to FILE."
+    ),
+    "import": Command(
+        "troth.cli.import_promises:import_command", "Read what `troth export` wrote into a server."
+    ),
+    "node": Command("troth.cli.node:node_command", "Run functions for a server on this machine."),
+    "bench": Command(
+        "troth.bench.command:bench", "Measure how fast a server is, and how fast it could be."
+    ),
 }
-"""Every command with the module that has it, in the order of the help text."""
+"""Every command, in the order of the help text. A summary is the first sentence of the command's
+own help, repeated here so that `troth --help` need not import all of them."""
 
 
 class LazyGroup(click.Group):
@@ -57,11 +85,28 @@ class LazyGroup(click.Group):
         """Import a command; None if there is none of this name."""
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
-        module_name, _, attribute = COMMANDS[cmd_name].partition(":")
+        module_name, _, attribute = COMMANDS[cmd_name].place.partition(":")
         module = importlib.import_module(module_name)
         command = getattr(module, attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List all commands without importing any."""
+        listed = [
+            *(click.Command(name, help=command.summary) for name, command in COMMANDS.items()),
+            *(self.commands[name] for name in super().list_commands(ctx)),
+        ]
+        names = [command.name or "" for command in listed]
+        # What click keeps free of a line: the name, and spaces around it.
+        limit = formatter.width - 6 - max(map(len, names))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(limit))
+                    for name, command in zip(names, listed, strict=True)
+                ]
+            )
 
 
 @click.group(

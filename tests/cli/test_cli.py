@@ -493,6 +493,15 @@ def test_a_reader_that_leaves_ends_the_command_quietly(api: FakeApi) -> None:
         assert (process.wait(20), errors) == (141, b"")
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_list_of_commands_says_what_each_says_itself(name: str) -> None:
+    found = cli.troth.get_command(click.Context(cli.troth), name)
+    assert found is not None
+    listed = click.Command(name, help=cli.COMMANDS[name].summary)
+
+    assert listed.get_short_help_str(1_000) == found.get_short_help_str(1_000)
+
+
 def test_commands_of_clients_start_without_the_server() -> None:
     program = (
         "import sys\n"
