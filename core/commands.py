@@ -233,21 +233,21 @@ class ListEntries(Command, frozen=True):
     account_id: str | None
 
 
-class StoreArchive(Command, frozen=True):
-    """Keep a build's archive: a promise that is resolved from its creation."""
+class StorePackage(Command, frozen=True):
+    """Keep a build's package: a promise that is resolved from its creation."""
 
     id: str
     data: str
 
 
 class DeletePromises(Command, frozen=True):
-    """Delete archives of builds that live in this shard; what is not there is passed over."""
+    """Delete packages of builds that live in this shard; what is not there is passed over."""
 
     ids: tuple[str, ...]
 
 
 class CreateExecution(Command, frozen=True):
-    """Create a function task: promise, invoke task and execution. `id` is the promise's.
+    """Create an execution: its promise, invoke task and plan. `id` is the promise's.
 
     `param` is the request: its body as data, and headers `method`, `query`, `headers` (JSON).
     """
@@ -260,13 +260,13 @@ class CreateExecution(Command, frozen=True):
 
 
 class ReadExecution(Command, frozen=True):
-    """Read a function task: its promise and, while it is pending, its execution."""
+    """Read an execution: its promise and, while it is pending, its execution."""
 
     id: str
 
 
 class SearchExecutions(Command, frozen=True):
-    """One shard's part of an account's function tasks, newest first; see SearchPromises.
+    """One shard's part of an account's executions, newest first; see SearchPromises.
 
     The promises in the page carry no data.
     """
@@ -285,7 +285,7 @@ class ListUsage(Command, frozen=True):
 
 
 class AssignExecution(Command, frozen=True):
-    """A node claims a function task's lease for `ttl` milliseconds. `id` is the invoke task's."""
+    """A node claims an execution's lease for `ttl` milliseconds. `id` is the invoke task's."""
 
     id: str
     counter: int
@@ -306,7 +306,7 @@ class ReportExecution(Command, frozen=True):
 
 
 class ReturnExecution(Command, frozen=True):
-    """The node gives a function task back undone; it does not count as lost."""
+    """The node gives an execution back undone; it does not count as lost."""
 
     id: str
     counter: int
@@ -324,7 +324,7 @@ class FinishExecution(Command, frozen=True):
 
 
 class CancelExecution(Command, frozen=True):
-    """End a function task that nobody wants any more."""
+    """End an execution that nobody wants any more."""
 
     id: str
 

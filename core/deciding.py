@@ -1,7 +1,7 @@
 """What decisions work with: a shard's state, the records they emit, and settling.
 
 Settling applies the transition of a deadline that has passed. Lazy and eager timeouts are one rule:
-whoever touches a promise or a task first settles it. A function task has two deadlines more while a
+whoever touches a promise or a task first settles it. An execution has two deadlines more while a
 node works on it: the lease of its task, which the node renews by reports, and the time the function
 may take. Its promise's own timeout is settled as that of any promise, after what came before it.
 """
@@ -212,7 +212,7 @@ class DecisionContext:
 
 
 def settle_execution(context: DecisionContext, promise_id: str, now_ms: int) -> None:
-    """Apply a function task's deadlines up to now, if they come before its promise's timeout."""
+    """Apply an execution's deadlines up to now, if they come before its promise's timeout."""
     state = context.state
     execution = state.executions[promise_id]
     ends_on = execution.ends_on

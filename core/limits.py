@@ -102,7 +102,7 @@ FUNCTIONS_LIMIT_COUNT: Final = 10_000  # of one account
 FUNCTION_LABELS_LIMIT_COUNT: Final = 64  # of one function
 LABELS_LIMIT_COUNT: Final = 1_000  # of one account
 LABEL_NAME_LIMIT_BYTES: Final = 80
-BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a zip archive as it is uploaded
+BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a package as it is uploaded
 BUILDS_KEPT_COUNT: Final = 10  # of one function
 BUILDS_WAITING_LIMIT_COUNT: Final = 64  # uploaded and not yet checked; beyond it: 503
 BUILDS_OF_ACCOUNT_WAITING_LIMIT_COUNT: Final = 16
@@ -115,9 +115,9 @@ HANDLER_LIMIT_BYTES: Final = 1024 * 1024
 COMPILE_MEMORY_LIMIT_BYTES: Final = 1024 * 1024 * 1024
 COMPILE_TIMEOUT_S: Final = 10
 
-# Function tasks and nodes.
-TASK_WAIT_LIMIT_MS: Final = 86_400_000  # from its creation, a function task has ended by then
-FUNCTION_QUEUE_LIMIT_COUNT: Final = 100_000  # waiting function tasks of an account; beyond it: 429
+# Executions and nodes.
+TASK_WAIT_LIMIT_MS: Final = 86_400_000  # from its creation, an execution has ended by then
+FUNCTION_QUEUE_LIMIT_COUNT: Final = 100_000  # waiting executions of an account; beyond it: 429
 FUNCTION_CALLS_CONCURRENCY_COUNT: Final = 256  # calls of HTTP functions at a time
 FUNCTION_CALLS_PER_HOST_COUNT: Final = 16
 NODE_HEARTBEAT_MS: Final = 3_000  # how often a node says what it is working on
@@ -127,7 +127,7 @@ NODES_LIMIT_COUNT: Final = 1_000  # of one account
 RESULT_WAIT_LIMIT_S: Final = 60
 RESULT_WAITS_LIMIT_COUNT: Final = 10_000  # clients waiting for results; others are not let wait
 EXECUTION_PAGE_LIMIT_COUNT: Final = 1_000
-EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # function tasks that can be listed
+EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # executions that can be listed
 
 # Connections.
 CONNECTION_LIMIT_COUNT: Final = 10_000
@@ -151,7 +151,7 @@ assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
 assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
-assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "an archive is the body of a request"
+assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "a package is the body of a request"
 assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES
 
 

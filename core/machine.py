@@ -47,7 +47,7 @@ class Step(Struct, gc=False):
     timeouts, or ceased to be, whose timers are to be cancelled. `timers` are all others: (key,
     deadline in ms or None to cancel), the last entry of a key counts. `posts` are commands for
     other shards; `received` names the (source, sequence) to acknowledge when durable; `finished`
-    names the function tasks that were.
+    names the executions that were.
 
     Most commands lead to the first three at most; `has_effects` tells whether there is more.
     """

@@ -254,7 +254,7 @@ class EntryDeleted(Struct, frozen=True, array_like=True, tag="entry-deleted/1"):
 
 
 class ExecutionCreated(Struct, frozen=True, array_like=True, tag="execution-created/1"):
-    """The pending promise `id` is a function task; the record before this one created it.
+    """The pending promise `id` is an execution; the record before this one created it.
 
     Applying PromiseCompleted to it ends the execution: what is known of it goes into the headers of
     the promise's value.
@@ -266,7 +266,7 @@ class ExecutionCreated(Struct, frozen=True, array_like=True, tag="execution-crea
 
 
 class ExecutionAssigned(Struct, frozen=True, array_like=True, tag="execution-assigned/1"):
-    """A node has claimed the function task `id` (a promise's); TaskClaimed says until when.
+    """A node has claimed the execution `id` (a promise's); TaskClaimed says until when.
 
     Applying TaskReleased to its task from here on means that the node is lost.
     """
@@ -277,7 +277,7 @@ class ExecutionAssigned(Struct, frozen=True, array_like=True, tag="execution-ass
 
 
 class ExecutionReported(Struct, frozen=True, array_like=True, tag="execution-reported/1"):
-    """The node works on the function task: the lease of its task runs anew from `at`."""
+    """The node works on the execution: the lease of its task runs anew from `at`."""
 
     id: str
     at: int
@@ -285,7 +285,7 @@ class ExecutionReported(Struct, frozen=True, array_like=True, tag="execution-rep
 
 
 class ExecutionReturned(Struct, frozen=True, array_like=True, tag="execution-returned/1"):
-    """The node does not work on the function task any more; TaskReleased follows."""
+    """The node does not work on the execution any more; TaskReleased follows."""
 
     id: str
     at: int

@@ -139,7 +139,7 @@ class Gathering(ABC):
         limit_count: int,
         before_serial: int | None,
     ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
-        """A page of an account's function tasks, without data; see search_promises."""
+        """A page of an account's executions, without data; see search_promises."""
         executions: dict[int, Execution | None] = {}
 
         async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
@@ -174,8 +174,8 @@ class Gathering(ABC):
                 found[one.function_id] = one if before is None else added(before, one)
         return found
 
-    async def delete_archives(self, promise_ids: Iterable[str]) -> int:
-        """Delete builds' archives for good; how many there were."""
+    async def delete_packages(self, promise_ids: Iterable[str]) -> int:
+        """Delete builds' packages for good; how many there were."""
         homes: dict[int, list[str]] = {}
         for promise_id in promise_ids:
             homes.setdefault(self.shard_of(promise_id), []).append(promise_id)

@@ -413,7 +413,7 @@ class Shards(Gathering):
         return sum(reply.count for reply in replies)
 
     def assigned_executions(self) -> list[tuple[Execution, Task]]:
-        """The function tasks that nodes have, each with its task. For placement, at the start.
+        """The executions that nodes have, each with its task. For placement, at the start.
 
         What is told here may not be durable while the shards run.
         """
@@ -425,7 +425,7 @@ class Shards(Gathering):
         ]
 
     def unfinished_executions(self) -> Iterator[Execution]:
-        """All function tasks that are not finished; what is told may not be durable yet."""
+        """All executions that are not finished; what is told may not be durable yet."""
         for shard in self._shards:
             yield from shard.machine.state.executions.values()
 

@@ -34,7 +34,7 @@ class Outgoing(Protocol):
         ...  # pragma: no cover
 
     def finished(self, promise_ids: list[str]) -> None:
-        """Hear of function tasks that are finished, whatever finished them; once for each."""
+        """Hear of executions that are finished, whatever finished them; once for each."""
         ...  # pragma: no cover
 
 

@@ -54,7 +54,7 @@ from troth.core.commands import (
     SearchExecutions,
     SearchPromises,
     SearchSchedules,
-    StoreArchive,
+    StorePackage,
     TaskNotSent,
     TaskSent,
     TimerKind,
@@ -85,11 +85,11 @@ from troth.core.workflow_commands import (
 )
 
 from . import (
-    archives,
     between_shards,
     entries,
     executions,
     locks,
+    packages,
     promises,
     retention,
     schedules,
@@ -141,8 +141,8 @@ DECISIONS: dict[type[Command], Decision] = {
     AcquireLock: locks.acquire_lock,
     ReleaseLock: locks.release_lock,
     HeartbeatLocks: locks.heartbeat_locks,
-    StoreArchive: archives.store_archive,
-    DeletePromises: archives.delete_promises,
+    StorePackage: packages.store_package,
+    DeletePromises: packages.delete_promises,
     CreateEntry: entries.create_entry,
     ReadEntry: entries.read_entry,
     ReplaceEntry: entries.replace_entry,

@@ -1,7 +1,7 @@
 """What each record does to a shard's state, live and on replay alike (invariant I2 of design.md).
 
 Most of it is methods of `ShardState`. Here are the table, and what needs more than the state alone:
-the end of a promise and the end of a lease also concern the function task, if it is one.
+the end of a promise and the end of a lease also concern the execution, if it is one.
 """
 
 from collections.abc import Callable

@@ -129,7 +129,7 @@ def request_value(request: Request, capabilities: Capabilities) -> Value:
 
 
 def function_request(promise: Promise) -> FunctionRequest:
-    """The request that a function task was created with."""
+    """The request that an execution was created with."""
     kept = promise.param.headers or {}
     return FunctionRequest(
         kept[_METHOD_KEY],
@@ -174,12 +174,12 @@ def failure_value(
 
 
 def status_of(promise: Promise) -> int:
-    """The HTTP status of a finished function task's result."""
+    """The HTTP status of a finished execution's result."""
     return int((promise.value.headers or {}).get(STATUS_KEY, "0"))
 
 
 def result_response(promise: Promise) -> Response:
-    """A finished function task's result. Raises ApiError if the function gave none."""
+    """A finished execution's result. Raises ApiError if the function gave none."""
     kept = promise.value.headers or {}
     status = status_of(promise)
     if not promise.value.data and (ERROR_KEY in kept or HEADERS_KEY not in kept):

@@ -158,7 +158,7 @@ class Delivery:
             self._forget(shipment)
 
     def finished(self, promise_ids: list[str]) -> None:
-        """Function tasks are none of delivery's business."""
+        """Executions are none of delivery's business."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Do the work that takes time, until cancelled; pushes under way then count as failed."""

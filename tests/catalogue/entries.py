@@ -31,4 +31,10 @@ ENTRIES = (
     "GC racing a late retry with the same id",
     "restore of an old backup while a newer owner lives",
     "function swaps a folder for a link while root empties it",
+    "data directory deleted or replaced under a running server",
+    "the log fails while health checks are being answered",
+    "SIGHUP, and standard descriptors that are closed",
+    "any name that resolves to loopback may read and write the open server",
+    "a proxy on the same machine makes the world local",
+    "push is SSRF",
 )

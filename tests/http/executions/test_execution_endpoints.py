@@ -18,7 +18,7 @@ from tests.http.function_world import (
     ready_node,
 )
 from tests.http.tenants import tenant
-from troth.core.catalog import TASK_PREFIX
+from troth.core.catalog import EXECUTION_PREFIX
 from troth.core.codes import Code
 from troth.core.model import replace
 from troth.http.settings.settings import Settings
@@ -312,7 +312,7 @@ async def test_a_wait_that_ends_together_with_its_token_shows_nothing(
             waits.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()
             # Nothing runs between the two, so the wait finds both.
-            world.api.endings.ended(f"{TASK_PREFIX}{task_id}")
+            world.api.endings.ended(f"{EXECUTION_PREFIX}{task_id}")
             account = world.api.directory.account(customer.account_id)
             assert account is not None
             world.api.directory.put(replace(account, revision=2, disabled=True))
