@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from .limits import LEASE_MIN_MS, saturating_add
+from .limits import LEASE_LEAST_MS, saturating_add
 
 
 def granted_ttl(ttl_ms: int) -> int:
@@ -22,7 +22,7 @@ def granted_ttl(ttl_ms: int) -> int:
     The SDKs' suites claim with a ttl of 0 and renew at once; the reference server ends leases by a
     sweep. The ways in of clients call this; commands are taken as they are.
     """
-    return ttl_ms if ttl_ms > LEASE_MIN_MS else LEASE_MIN_MS
+    return ttl_ms if ttl_ms > LEASE_LEAST_MS else LEASE_LEAST_MS
 
 
 class LeaseFloor(Struct, frozen=True, gc=False):

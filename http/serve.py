@@ -26,14 +26,15 @@ from troth.core import limits
 from troth.core.catalog import Account, Node, Token
 from troth.core.deciding import Options
 from troth.core.grammar.cron import parse as parse_cron
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api, Readiness
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
+from troth.http.envelope import messages
 from troth.http.executions.calls import FunctionCalls
 from troth.http.functions.builder import Builder
 from troth.http.identity import operator_key
 from troth.http.identity.audit import AuditLog
-from troth.http.outgoing.connections import is_public
+from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.promises.rendering import render_message
 from troth.http.settings.kinds import ListenAddress
@@ -229,7 +230,13 @@ class Server:
             connections_limit_count=settings.poll_connections_limit_count,
             buffer_limit_count=settings.poll_buffer_limit_count,
         )
-        self.push = PushSender(timeout_ms=settings.push_timeout_ms)
+        own_ports = OwnPorts(frozenset(listener.port for listener in self.listeners))
+        self.push = PushSender(
+            timeout_ms=settings.push_timeout_ms,
+            named_urls=settings.target_urls,
+            is_free=self._may_push_anywhere,
+            own_ports=own_ports,
+        )
         self.delivery = Delivery(
             render=self._render,
             push=self.push,
@@ -248,7 +255,9 @@ class Server:
         self.function_calls = FunctionCalls(
             ask=lambda command: self.shards.ask(command),
             body_limit_bytes=settings.body_limit_bytes,
-            guard=None if settings.function_private_networks else is_public,
+            guard=own_ports.may_be_called
+            if settings.function_private_networks
+            else own_ports.public_only,
         )
         self.placement = Placement(
             report=lambda command: self.shards.tell(command),
@@ -295,8 +304,16 @@ class Server:
         # Until the catalog has been read, nobody knows whether there are accounts.
         self.api.directory.unload()
 
-    def _render(self, message: TaskMessage) -> bytes:
-        return render_message(message, self.url)
+    def _may_push_anywhere(self) -> bool:
+        """Whether clients may name receivers on this machine and in its networks."""
+        settings = self.settings
+        is_open = settings.is_only_for_this_machine and self.api.directory.is_open
+        return settings.push_private_networks or is_open
+
+    def _render(self, message: Message) -> bytes:
+        if isinstance(message, TaskMessage):
+            return render_message(message, self.url)
+        return messages.render_message(message, self.url)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailure."""

@@ -3,10 +3,11 @@
 from troth.core import records as r
 from troth.core.commands import ResumeTime
 from troth.core.deciding import DONE, DecisionContext
-from troth.core.limits import saturating_add
+from troth.core.limits import lease_end, saturating_add
 from troth.core.model import ENQUEUED
 from troth.core.replies import Reply
 from troth.core.state.shard_state import ShardState
+from troth.core.workflows import ACQUIRED
 
 from . import schedules
 
@@ -34,6 +35,8 @@ def start(context: DecisionContext, now_ms: int) -> None:
 def _has_leases(state: ShardState) -> bool:
     if state.claimed or state.locks:
         return True
+    if any(one.state is ACQUIRED or one.unclaimed for one in state.workflows.values()):
+        return True
     return any(root.active_count for root in state.roots.values())
 
 
@@ -47,6 +50,11 @@ def _is_behind_leases(context: DecisionContext, now_ms: int) -> bool:
     for held in state.claimed.values():
         if any(task.expires_at > saturating_add(now_ms, task.ttl) for task in held.values()):
             return True
+    if any(
+        task.state is ACQUIRED and task.expires_at > lease_end(now_ms, task.ttl)
+        for task in state.workflows.values()
+    ):
+        return True
     claims_end_on = saturating_add(now_ms, context.options.task_claim_timeout_ms)
     return any(
         task.state is ENQUEUED and task.expires_at > claims_end_on

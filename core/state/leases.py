@@ -3,8 +3,9 @@
 from troth.core import records as r
 from troth.core.commands import LOCK_TIMER
 from troth.core.leases import LeaseFloor
-from troth.core.limits import saturating_add
+from troth.core.limits import lease_end, saturating_add
 from troth.core.model import ENQUEUED, Task, replace
+from troth.core.workflows import ACQUIRED
 
 from . import executions
 from .shard_state import ShardState
@@ -17,6 +18,7 @@ def leases_restarted(state: ShardState, record: r.LeasesRestarted) -> None:
     if record.was_set_back:
         _shorten_task_leases(state, record.at, claims_end_on)
         _shorten_locks(state, record.at)
+        _shorten_workflow_leases(state, record.at)
         executions.count_from(state, record.at)
 
 
@@ -35,6 +37,16 @@ def _shorten(state: ShardState, task: Task, end: int) -> None:
     if task.expires_at > end:
         task.expires_at = end
         state.arm(task)
+
+
+def _shorten_workflow_leases(state: ShardState, at: int) -> None:
+    for task in state.workflows.values():
+        end = lease_end(at, task.ttl)
+        if task.state is ACQUIRED and task.expires_at > end:
+            task.expires_at = end
+            state.arm_workflow(task.id, end)
+            if state.tracks_changes:
+                state.changes.workflows.add(task.id)
 
 
 def _shorten_locks(state: ShardState, at: int) -> None:

@@ -29,13 +29,13 @@ from troth.core.replies import Reply
 from troth.http.outgoing.connections import (
     NETWORK_ERRORS,
     AddressRefusedError,
-    Guard,
     Pieces,
     exchange,
     is_same_place,
     make_transport,
     reason,
 )
+from troth.http.outgoing.guards import Guard
 from troth.shards.errors import Overloaded, ShardsError
 from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.placement import Calls, Placement
