@@ -87,10 +87,7 @@ class Machine(DecisionContext):
         state = self.state
         state.promise_timers.clear()
         state.timers.clear()
-        state.promise_timers.extend(
-            promise for promise in state.promises.values() if promise.state is PENDING
-        )
-        state.timers.extend(self._deadlines())
+        self._set_timers()
         state.touched_roots.update(dict.fromkeys(state.roots))
         state.new_notifications.extend(
             task for task in state.notifications.values() if task.state is INIT
@@ -113,10 +110,7 @@ class Machine(DecisionContext):
         Those of schedules are due now, to find out whether their next run is still right.
         """
         state = self.state
-        state.promise_timers.extend(
-            promise for promise in state.promises.values() if promise.state is PENDING
-        )
-        state.timers.extend(self._deadlines())
+        self._set_timers()
         state.timers.extend(
             ((TimerKind.SCHEDULE, one.id), min(one.next_run_time, now_ms))
             for one in state.schedules.values()
@@ -137,6 +131,13 @@ class Machine(DecisionContext):
                 workflow.backs_off = False
                 state.touched_workflows[workflow.id] = None
         return self._finish(DONE, now_ms)
+
+    def _set_timers(self) -> None:
+        state = self.state
+        state.promise_timers.extend(
+            promise for promise in state.promises.values() if promise.state is PENDING
+        )
+        state.timers.extend(self._deadlines())
 
     def _finish(self, reply: Reply, now_ms: int) -> Step:
         state = self.state
