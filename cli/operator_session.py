@@ -27,7 +27,7 @@ from troth.http.settings.sources import SettingsError, load
 from troth.persistence.errors import DataDirectoryError, PersistenceError
 from troth.persistence.files import RealFiles
 
-from .client import DEFAULT_SERVER, Client, UnreachableError, is_loopback
+from .client import DEFAULT_SERVER, Client, RefusedError, UnreachableError, is_loopback
 from .options import Session, connection_options_of, run_session
 from .output import note
 from .serve import CLIENT_VARIABLES
@@ -103,6 +103,7 @@ def administrator_command(
             user: str | None,
             password: str | None,
             token: str | None,
+            ca_file: Path | None,
             as_json: bool,
             **arguments: Any,
         ) -> None:
@@ -114,7 +115,7 @@ def administrator_command(
                     user, password, token = None, None, key
             if pass_data:
                 arguments["data"] = data
-            session = Session(Client(server, user, password, token), as_json)
+            session = Session(Client(server, user, password, token, ca_file), as_json)
             run_session(session, command, arguments)
 
         return data_option(connection_options_of(DEFAULT_SERVER)(with_session))
@@ -185,11 +186,34 @@ def _at(
                 "with --server."
             ) from error
     elif is_there or may_make:
+        running = server_at(server or _address(settings))
         if not is_there:
+            if running is not None:
+                raise click.ClickException(
+                    f"{directory} does not exist, and a server runs at {running} on another "
+                    "directory. Give the directory of that server as --data (its log names it), "
+                    "or --server with the address that the server of this one will have."
+                )
             note(f"making the data directory {directory}")
+        elif running is not None:
+            note(f"in {directory}, which no server has open; the one at {running} has another")
         _alone(settings, act)
     else:
         raise click.ClickException(f"{directory} does not exist. Name the server's --data.")
+
+
+def server_at(address: str) -> str | None:
+    """Return the address if a Troth server of this machine answers there, else None."""
+    if not is_loopback(address):
+        return None
+    try:
+        with Client(address, None, None) as client:
+            client.ask("GET", "/ping")
+            return client.shown_url
+    except RefusedError:
+        return address
+    except UnreachableError:
+        return None
 
 
 def _is_given(name: str) -> bool:
