@@ -79,6 +79,7 @@ class FunctionCalls(Calls):
         ask: Callable[[Command], Awaitable[Reply]],
         body_limit_bytes: int,
         guard: Guard | None,
+        connections_limit_count: int | None = None,
     ) -> None:
         """`ask` has the shards carry out a command.
 
@@ -86,7 +87,9 @@ class FunctionCalls(Calls):
         """
         self._ask_shards = ask
         self._body_limit_bytes = body_limit_bytes
-        self._transport = make_transport(guard=guard)
+        self._transport = make_transport(
+            guard=guard, connections_limit_count=connections_limit_count
+        )
         self._placement: Placement | None = None
         self._nursery: trio.Nursery | None = None
         self._early: list[PlacedExecution] = []

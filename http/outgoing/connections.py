@@ -52,17 +52,25 @@ class AddressRefusedError(Exception):
 
 
 def make_transport(
-    ssl_context: ssl.SSLContext | None = None, guard: Guard | None = None
+    ssl_context: ssl.SSLContext | None = None,
+    guard: Guard | None = None,
+    connections_limit_count: int | None = None,
 ) -> "PoolTransport":
-    """Make a client without limits of its own. Inside `trio.run`; sets its name resolver."""
+    """Make a client. Inside `trio.run`; sets its name resolver.
+
+    Beyond `connections_limit_count` (None: any number) a new connection waits for another's end.
+    """
+    idle_count = _IDLE_CONNECTIONS_COUNT
+    if connections_limit_count is not None:  # idle ones must not keep all others waiting
+        idle_count = min(idle_count, connections_limit_count // 2)
     trio.socket.set_custom_hostname_resolver(_Resolver())
     return PoolTransport(
         httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
             max_connections=None,  # whoever uses this limits what is sent at a time
-            max_keepalive_connections=_IDLE_CONNECTIONS_COUNT,
+            max_keepalive_connections=idle_count,
             keepalive_expiry=_IDLE_SECONDS,
-            network_backend=_Backend(guard),
+            network_backend=_Backend(guard, connections_limit_count),
         )
     )
 
@@ -254,9 +262,10 @@ class _AnswerStream(httpx.AsyncByteStream):
 class _Backend(httpcore.AsyncNetworkBackend):
     """trio's connections, wrapped."""
 
-    def __init__(self, guard: Guard | None) -> None:
+    def __init__(self, guard: Guard | None, limit_count: int | None) -> None:
         self._trio = httpcore.TrioBackend()
         self._guard = guard
+        self._room = trio.Semaphore(limit_count) if limit_count is not None else None
 
     async def connect_tcp(
         self,
@@ -266,13 +275,20 @@ class _Backend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        if self._guard is not None:
-            stream = await self._connect_guarded(self._guard, host, port, socket_options)
-        else:
-            stream = await self._trio.connect_tcp(
-                host, port, timeout, local_address, socket_options
-            )
-        return await _kept_unless_canceled(_Stream(stream))
+        place = _Place(self._room)
+        if self._room is not None:
+            await self._room.acquire()
+        try:
+            if self._guard is not None:
+                stream = await self._connect_guarded(self._guard, host, port, socket_options)
+            else:
+                stream = await self._trio.connect_tcp(
+                    host, port, timeout, local_address, socket_options
+                )
+        except BaseException:
+            place.leave()
+            raise
+        return await _kept_unless_canceled(_Stream(stream, place))
 
     async def _connect_guarded(
         self,
@@ -301,6 +317,20 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 
 @final
+class _Place:
+    """One of the connections that there may be at a time."""
+
+    def __init__(self, room: trio.Semaphore | None) -> None:
+        self._room = room
+
+    def leave(self) -> None:
+        """Give the place to another connection; a second call does nothing."""
+        room, self._room = self._room, None
+        if room is not None:
+            room.release()
+
+
+@final
 class _Stream(httpcore.AsyncNetworkStream):
     """A connection whose closing ends in time, and that is read as fast as it is understood.
 
@@ -311,8 +341,9 @@ class _Stream(httpcore.AsyncNetworkStream):
     that took long: 64 KB may be 10,000 pieces of a body, or 2,000 interim answers.
     """
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+    def __init__(self, stream: httpcore.AsyncNetworkStream, place: "_Place | None" = None) -> None:
         self._stream = stream
+        self._place = place or _Place(None)
         self._portion_bytes = _PORTION_FIRST_BYTES
         self._read_at: float | None = None
 
@@ -341,8 +372,11 @@ class _Stream(httpcore.AsyncNetworkStream):
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
-        with trio.move_on_after(_CLOSE_SECONDS):
-            await self._stream.aclose()
+        try:
+            with trio.move_on_after(_CLOSE_SECONDS):
+                await self._stream.aclose()
+        finally:
+            self._place.leave()
 
     async def start_tls(
         self,
@@ -356,7 +390,7 @@ class _Stream(httpcore.AsyncNetworkStream):
             # httpcore does so only if the handshake fails, not if it is canceled.
             await _close_canceled(self)
             raise
-        return await _kept_unless_canceled(_Stream(stream))
+        return await _kept_unless_canceled(_Stream(stream, self._place))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

@@ -41,10 +41,18 @@ class PushSender:
     Use it in a `with` block, at whose end its idle connections are closed.
     """
 
-    def __init__(self, *, timeout_ms: int, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_ms: int,
+        ssl_context: ssl.SSLContext | None = None,
+        connections_limit_count: int | None = None,
+    ) -> None:
         """Open nothing yet. Sets trio's name resolver for this run (see above)."""
         self._timeout_seconds = timeout_ms / 1000
-        self._transport = make_transport(ssl_context)
+        self._transport = make_transport(
+            ssl_context, connections_limit_count=connections_limit_count
+        )
 
     async def __aenter__(self) -> Self:
         return self

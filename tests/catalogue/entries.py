@@ -36,4 +36,5 @@ ENTRIES = (
     "SIGHUP, and standard descriptors that are closed",
     "any name that resolves to loopback may read and write the open server",
     "a proxy on the same machine makes the world local",
+    "idle connections use up all descriptors",
 )
