@@ -67,7 +67,7 @@ types: $(DEVELOP_READY) ## Check types
 COVERED_BY := $(addprefix tests/,core shards persistence simulation model catalogue fuzz)
 
 cover: $(DEVELOP_READY) ## Check that the tests run 95 % of core/, shards/ and persistence/ (some minutes)
-	@$(PYTEST) --cov=troth.core --cov=troth.shards --cov=troth.persistence --cov-branch \
+	@$(PYTEST) -p pytest_cov --cov=troth.core --cov=troth.shards --cov=troth.persistence --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-report=json:.coverage.json $(COVERED_BY) $(ARGS)
 	@$(BIN)/python -m tests.helpers.covered .coverage.json
 

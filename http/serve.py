@@ -33,7 +33,8 @@ from troth.http.executions.calls import FunctionCalls
 from troth.http.functions.builder import Builder
 from troth.http.identity import operator_key
 from troth.http.identity.audit import AuditLog
-from troth.http.outgoing.connections import is_public
+from troth.http.outgoing.connections import OutgoingRoom
+from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.promises.rendering import render_message
 from troth.http.settings.kinds import ListenAddress
@@ -255,9 +256,14 @@ class Server:
             ),
             buffer_limit_count=settings.poll_buffer_limit_count,
         )
+        outgoing_room = OutgoingRoom(shares.outgoing_count)
+        own_ports = OwnPorts(frozenset(listener.port for listener in self.listeners))
         self.push = PushSender(
             timeout_ms=settings.push_timeout_ms,
-            connections_limit_count=shares.outgoing_count // 2,
+            named_urls=settings.target_urls,
+            is_free=self._may_push_anywhere,
+            own_ports=own_ports,
+            room=outgoing_room,
         )
         self.delivery = Delivery(
             render=self._render,
@@ -277,8 +283,10 @@ class Server:
         self.function_calls = FunctionCalls(
             ask=lambda command: self.shards.ask(command),
             body_limit_bytes=settings.body_limit_bytes,
-            guard=None if settings.function_private_networks else is_public,
-            connections_limit_count=shares.outgoing_count // 2,
+            guard=own_ports.may_be_called
+            if settings.function_private_networks
+            else own_ports.public_only,
+            room=outgoing_room,
         )
         self.placement = Placement(
             report=lambda command: self.shards.tell(command),
@@ -324,6 +332,12 @@ class Server:
             self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
         # Until the catalog has been read, nobody knows whether there are accounts.
         self.api.directory.unload()
+
+    def _may_push_anywhere(self) -> bool:
+        """Whether clients may name receivers on this machine and in its networks."""
+        settings = self.settings
+        is_open = settings.is_only_for_this_machine and self.api.directory.is_open
+        return settings.push_private_networks or is_open
 
     def _render(self, message: TaskMessage) -> bytes:
         return render_message(message, self.url)

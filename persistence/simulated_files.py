@@ -125,13 +125,13 @@ class SimulatedFiles:
         """Release all locks, as the end of the process that holds them does (`kill -9`)."""
         self._locks.clear()
 
-    def snapshot(self) -> dict[str, bytes | None]:
+    def contents(self) -> dict[str, bytes | None]:
         """Return every path with its content as programs see it; None for a directory."""
         return dict(self._walk(self._root, ""))
 
     def used_bytes(self) -> int:
         """Return how much of the capacity is used."""
-        return sum(len(content or b"") for content in self.snapshot().values())
+        return sum(len(content or b"") for content in self.contents().values())
 
     def crash(self, random: Random, chance: float | None = None) -> "SimulatedFiles":
         """Return what the disk may hold after losing power now; this object is left as it is.

@@ -29,13 +29,14 @@ from troth.core.replies import Reply
 from troth.http.outgoing.connections import (
     NETWORK_ERRORS,
     AddressRefusedError,
-    Guard,
+    OutgoingRoom,
     Pieces,
     exchange,
     is_same_place,
     make_transport,
     reason,
 )
+from troth.http.outgoing.guards import Guard
 from troth.shards.errors import Overloaded, ShardsError
 from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.placement import Calls, Placement
@@ -79,7 +80,7 @@ class FunctionCalls(Calls):
         ask: Callable[[Command], Awaitable[Reply]],
         body_limit_bytes: int,
         guard: Guard | None,
-        connections_limit_count: int | None = None,
+        room: OutgoingRoom | None = None,
     ) -> None:
         """`ask` has the shards carry out a command.
 
@@ -87,9 +88,7 @@ class FunctionCalls(Calls):
         """
         self._ask_shards = ask
         self._body_limit_bytes = body_limit_bytes
-        self._transport = make_transport(
-            guard=guard, connections_limit_count=connections_limit_count
-        )
+        self._transport = make_transport(guard=guard, room=room)
         self._placement: Placement | None = None
         self._nursery: trio.Nursery | None = None
         self._early: list[PlacedExecution] = []

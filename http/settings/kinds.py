@@ -446,7 +446,7 @@ class Targets(Kind):
     def _checked(self, targets: Mapping[str, object]) -> dict[str, Address]:
         addresses = {}
         for name, receiver in targets.items():
-            address = resolve(receiver, {})
+            address = resolve(receiver, {}, is_configured=True)
             if not name or isinstance(address, Undeliverable):
                 raise NotAllowedError(self.allowed)
             addresses[name] = address

@@ -37,4 +37,5 @@ ENTRIES = (
     "any name that resolves to loopback may read and write the open server",
     "a proxy on the same machine makes the world local",
     "idle connections use up all descriptors",
+    "push is SSRF",
 )

@@ -4,7 +4,13 @@ Asked over real sockets, of a server with the hot lane and of one without: both 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import Queue
 from typing import Any, Final
 
 import pytest
@@ -26,6 +32,13 @@ class Caller:
     def key(self) -> dict[str, str]:
         """The header that shows the operator's key."""
         return {"Authorization": (self.server.data / "admin.key").read_text().strip()}
+
+    def token(self, *scopes: str, **more: object) -> dict[str, str]:
+        """Make a token of the account `team`; the header that shows it."""
+        body = {"account": "team", "scopes": scopes, **more}
+        made = self.send("POST", "/admin/tokens", body, self.key)
+        assert made.status == 201, made.body
+        return {"Authorization": made.json["token"]}
 
     def send(
         self,
@@ -59,6 +72,101 @@ def caller(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     """A caller of an open server, which stays open."""
     with ServerProcess(tmp_path_factory.mktemp("open"), request.param) as server:
         yield Caller(server)
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def guarded(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """A caller of a server that has the account `team`."""
+    with ServerProcess(tmp_path_factory.mktemp("guarded"), request.param) as server:
+        caller = Caller(server)
+        made = caller.send("POST", "/admin/accounts", {"name": "team"}, caller.key)
+        assert made.status == 201
+        yield caller
+
+
+class Receiver(ThreadingHTTPServer):
+    """Something on this machine that takes pushes; `came` has their paths and headers."""
+
+    def __init__(self) -> None:
+        self.came: Queue[tuple[str, dict[str, str]]] = Queue()
+        super().__init__(("127.0.0.1", 0), _Take)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Take(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Receiver)
+        self.rfile.read(int(self.headers["content-length"]))
+        shown = {name.lower(): text for name, text in self.headers.items()}
+        self.server.came.put((self.path, shown))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *_: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def pushed(promise_id: str, url: str) -> dict[str, object]:
+    """A promise whose work goes to a URL, with headers that are not for clients to set."""
+    headers = {"Authorization": "x", "Metadata-Flavor": "Google", "Cookie": "a=b", "X-Mine": "yes"}
+    address = {"type": "http", "data": {"url": url, "headers": headers}}
+    return {"id": promise_id, "timeout": FAR_MS, "tags": {"resonate:invoke": json.dumps(address)}}
+
+
+def failed_pushes_count(caller: Caller, headers: Mapping[str, str]) -> float:
+    """How many sendings have failed since the start."""
+    text = caller.send("GET", "/metrics", headers=headers).body.decode()
+    found = re.search(r"^troth_delivery_failed_total (\S+)$", text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def test_push_is_ssrf(receiver: Receiver, tmp_path: Path) -> None:
+    """ "push is SSRF": a token's holder reaches neither this machine nor the server itself."""
+    named = {"type": "http", "data": {"url": f"{receiver.url}/named", "headers": {"Cookie": "own"}}}
+    with ServerProcess(tmp_path, "--targets", json.dumps({"hook": named})) as server:
+        caller = Caller(server)
+        # As long as nobody but this machine can reach an open server, its clients may.
+        caller.send("POST", "/promises", pushed("open", f"{receiver.url}/open"))
+        path, headers = receiver.came.get(timeout=30)
+        assert (path, headers["x-mine"]) == ("/open", "yes")
+        assert headers.keys() & {"authorization", "metadata-flavor", "cookie"} == set()
+        # Itself it never calls.
+        caller.send("POST", "/promises", pushed("itself", f"{server.url}/admin/snapshot"))
+        wait_until(lambda: failed_pushes_count(caller, {}) == 1)
+
+        caller.send("POST", "/admin/accounts", {"name": "team"}, caller.key)
+        writer, reader = caller.token("promises:write"), caller.token("metrics:read")
+        caller.send("POST", "/promises", pushed("closed", f"{receiver.url}/closed"), writer)
+        wait_until(lambda: failed_pushes_count(caller, reader) >= 2)
+        promise = {"id": "named", "timeout": FAR_MS, "tags": {"resonate:invoke": "hook"}}
+        caller.send("POST", "/promises", promise, writer)
+        path, headers = receiver.came.get(timeout=30)
+        assert (path, headers["cookie"]) == ("/named", "own")
+        assert receiver.came.empty()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for what will be so soon."""
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
 
 
 def test_a_strangers_name_for_this_machine(caller: Caller) -> None:

@@ -371,10 +371,10 @@ class System:
     def _cold_rows(self, table: str) -> Iterator[tuple[ShardState, bytes, bytes]]:
         if self.checkpoints is None:
             return
-        snapshot = self.checkpoints.reader.snapshot
+        view = self.checkpoints.reader.view
         for machine in self.machines:
             prefix = rows.shard_key(machine.state.index)
-            for key, value in snapshot.scan(table, prefix, rows.after(prefix)):
+            for key, value in view.scan(table, prefix, rows.after(prefix)):
                 yield machine.state, key, value
 
     def everything(self) -> View:

@@ -125,15 +125,15 @@ def state_of(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for shard in shards._shards:
             state = shard.machine.state
-            snapshot = storage.checkpoints.reader.snapshot if storage.checkpoints else None
-            assert snapshot is not None
+            view = storage.checkpoints.reader.view if storage.checkpoints else None
+            assert view is not None
             assert storage.checkpoints is not None
             decoder = storage.checkpoints.reader.decoder
             start = shard.index.to_bytes(2, "big")
             stop = (shard.index + 1).to_bytes(2, "big")
             promises = {
                 promise.id: promise
-                for key, value in snapshot.scan("promises", start, stop)
+                for key, value in view.scan("promises", start, stop)
                 for promise in [decoder.promise("promises", key, value)]
             }
             promises |= state.promises
