@@ -37,4 +37,7 @@ ENTRIES = (
     "any name that resolves to loopback may read and write the open server",
     "a proxy on the same machine makes the world local",
     "push is SSRF",
+    "a setting on one side, a constant on the other",
+    "what cannot be represented is answered as success",
+    "the log keeps the wrong end",
 )
