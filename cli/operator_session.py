@@ -58,6 +58,7 @@ def operator_command(
             user: str | None,
             password: str | None,
             token: str | None,
+            ca_file: Path | None,
             as_json: bool,
             **arguments: Any,
         ) -> None:
@@ -65,7 +66,7 @@ def operator_command(
                 run_session(Session(client, as_json), command, arguments)
 
             def as_all_others(address: str) -> None:
-                act(Client(address, user, password, token))
+                act(Client(address, user, password, token, ca_file))
 
             # What is in the environment is meant for the commands that act for an account.
             if _is_given("token") or _is_given("user"):
@@ -79,7 +80,7 @@ def operator_command(
             if key is None:
                 as_all_others(server)
             else:
-                act(Client(server, None, None, key))
+                act(Client(server, None, None, key, ca_file))
 
         return data_option(connection_options_of(None)(with_session))
 

@@ -229,15 +229,15 @@ class ListEntries(Command, frozen=True):
     account_id: str | None
 
 
-class StoreArchive(Command, frozen=True):
-    """Keep a build's archive: a promise that is resolved from its creation."""
+class StorePackage(Command, frozen=True):
+    """Keep a build's package: a promise that is resolved from its creation."""
 
     id: str
     data: str
 
 
 class DeletePromises(Command, frozen=True):
-    """Delete archives of builds that live in this shard; what is not there is passed over."""
+    """Delete packages of builds that live in this shard; what is not there is passed over."""
 
     ids: tuple[str, ...]
 

@@ -93,7 +93,7 @@ FUNCTIONS_LIMIT_COUNT: Final = 10_000  # of one account
 FUNCTION_LABELS_LIMIT_COUNT: Final = 64  # of one function
 LABELS_LIMIT_COUNT: Final = 1_000  # of one account
 LABEL_NAME_LIMIT_BYTES: Final = 80
-BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a zip archive as it is uploaded
+BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a package as it is uploaded
 BUILDS_KEPT_COUNT: Final = 10  # of one function
 BUILDS_WAITING_LIMIT_COUNT: Final = 64  # uploaded and not yet checked; beyond it: 503
 BUILDS_OF_ACCOUNT_WAITING_LIMIT_COUNT: Final = 16
@@ -142,7 +142,7 @@ assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
 assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
-assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "an archive is the body of a request"
+assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "a package is the body of a request"
 assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES
 
 

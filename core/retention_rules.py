@@ -16,7 +16,7 @@ import heapq
 
 from msgspec import Struct
 
-from .catalog import ARCHIVE_PREFIX
+from .catalog import PACKAGE_PREFIX
 from .model import Promise, PromiseState, Task
 
 Place = tuple[int, int]
@@ -34,8 +34,8 @@ class RetentionRule(Struct, frozen=True):
     tag: tuple[str, str] | None = None
 
     def matches(self, promise: Promise) -> bool:
-        """Whether this rule is about a promise, whatever its age. Archives go with their builds."""
-        if promise.state not in self.states or promise.id.startswith(ARCHIVE_PREFIX):
+        """Whether this rule is about a promise, whatever its age. Packages go with their builds."""
+        if promise.state not in self.states or promise.id.startswith(PACKAGE_PREFIX):
             return False
         if self.tag is None:
             return True

@@ -51,11 +51,14 @@ class NodeOptions:
     shared: bool = False
     grace_s: float = 30.0
     uid_base: int = 700_000
+    ca_file: Path | None = None
 
 
 async def run_node(options: NodeOptions) -> None:
     """Be a node until a signal says otherwise. Raises NodeError, in an exception group or not."""
-    client = Client(options.server, options.token)
+    client = Client(
+        options.server, options.token, str(options.ca_file) if options.ca_file else None
+    )
     with taken(options.directory, options.uid_base):
         place = await prepare(options.directory, options.uid_base)
         builds = Builds(place.builds, place.first_gid)

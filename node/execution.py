@@ -17,7 +17,7 @@ from .builds import Builds
 from .client import Answer, Client
 from .errors import BadCodeError, RefusedError, SandboxError, UnreachableError
 from .frames import Response, failure
-from .limits import ARCHIVE_LIMIT_BYTES, RESULT_LIMIT_BYTES, Allowance
+from .limits import PACKAGE_LIMIT_BYTES, RESULT_LIMIT_BYTES, Allowance
 from .workers import Kind, Workers
 
 _RETRY_FIRST_S: Final = 0.1
@@ -197,7 +197,7 @@ class LocalExecution:
 
     async def _fetch(self, build_id: str) -> bytes:
         path = f"/v1/build/{build_id}/archive"
-        answer = await self._insist("GET", path, limit_bytes=ARCHIVE_LIMIT_BYTES, apart=True)
+        answer = await self._insist("GET", path, limit_bytes=PACKAGE_LIMIT_BYTES, apart=True)
         if answer is None:
             raise UnreachableError("it did not give the function's code in time")
         if not answer.is_success:

@@ -38,7 +38,7 @@ SANDBOX_EXECUTIONS_LIMIT_COUNT: Final = 1_000
 
 BUILDS_LIMIT_BYTES: Final = 2 * 1024 * MEBIBYTE
 BUILDS_LIMIT_COUNT: Final = 500
-ARCHIVE_LIMIT_BYTES: Final = BUILD_LIMIT_BYTES
+PACKAGE_LIMIT_BYTES: Final = BUILD_LIMIT_BYTES
 
 USERS_COUNT: Final = 1_000
 """A node that runs as root takes so many user ids from its base on, and as many group ids."""

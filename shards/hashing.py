@@ -49,7 +49,7 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.ReadEntry: _of_id,
     c.ReplaceEntry: lambda command: command.entry.id,
     c.DeleteEntry: _of_id,
-    c.StoreArchive: _of_id,
+    c.StorePackage: _of_id,
     c.CreateExecution: _of_id,
     c.ReadExecution: _of_id,
     c.CancelExecution: _of_id,

@@ -521,8 +521,8 @@ class Shards:
                 found[one.function_id] = one if before is None else added(before, one)
         return found
 
-    async def delete_archives(self, promise_ids: Iterable[str]) -> int:
-        """Delete builds' archives for good; how many there were."""
+    async def delete_packages(self, promise_ids: Iterable[str]) -> int:
+        """Delete builds' packages for good; how many there were."""
         homes: dict[int, list[str]] = {}
         for promise_id in promise_ids:
             homes.setdefault(self.shard_of(promise_id), []).append(promise_id)

@@ -52,7 +52,7 @@ from troth.core.commands import (
     SearchExecutions,
     SearchPromises,
     SearchSchedules,
-    StoreArchive,
+    StorePackage,
     TaskNotSent,
     TaskSent,
     TimerKind,
@@ -61,11 +61,11 @@ from troth.core.deciding import DONE, DecisionContext
 from troth.core.replies import Reply
 
 from . import (
-    archives,
     between_shards,
     entries,
     executions,
     locks,
+    packages,
     promises,
     retention,
     schedules,
@@ -113,8 +113,8 @@ DECISIONS: dict[type[Command], Decision] = {
     AcquireLock: locks.acquire_lock,
     ReleaseLock: locks.release_lock,
     HeartbeatLocks: locks.heartbeat_locks,
-    StoreArchive: archives.store_archive,
-    DeletePromises: archives.delete_promises,
+    StorePackage: packages.store_package,
+    DeletePromises: packages.delete_promises,
     CreateEntry: entries.create_entry,
     ReadEntry: entries.read_entry,
     ReplaceEntry: entries.replace_entry,

@@ -95,8 +95,8 @@ class Shards(Protocol):
         """Collect how often the functions of an account, or of all (None), were run."""
         ...
 
-    async def delete_archives(self, promise_ids: Iterable[str]) -> int:
-        """Delete archives of builds for good, and count those that were there."""
+    async def delete_packages(self, promise_ids: Iterable[str]) -> int:
+        """Delete packages of builds for good, and count those that were there."""
         ...
 
     async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
@@ -115,8 +115,8 @@ class Shards(Protocol):
 class Builder(Protocol):
     """The part of `builder.Builder` that the API needs."""
 
-    async def take(self, build: Build, archive: bytes) -> None:
-        """Store a new build, PENDING, with its archive, and have it checked. Raises ApiError."""
+    async def take(self, build: Build, package: bytes) -> None:
+        """Store a new build, PENDING, with its package, and have it checked. Raises ApiError."""
         ...
 
     async def function_deleted(self, function: Function) -> None:

@@ -444,7 +444,7 @@ def test_archives_of_builds_are_passed_over() -> None:
     """They go with their builds, however old they are."""
     rule = RetentionRule(tuple(PromiseState)[1:], 0)
     system = System(1, Options(retention=(rule,)), now=1_000)
-    system.ask(c.StoreArchive("troth:archive/1", "eA=="))
+    system.ask(c.StorePackage("troth:archive/1", "eA=="))
     system.ask(c.CreatePromise("p", 10**15))
     system.ask(c.CompletePromise("p", PromiseState.RESOLVED))
     system.now += 10**9
