@@ -60,6 +60,15 @@ TASK_RETRY_FIRST_MS: Final = 1_000  # back-off after a failed send; doubles
 TASK_RETRY_LIMIT_MS: Final = 60_000
 GET_CLAIM_TTL_MS: Final = 60_000  # lease of a task claimed by GET
 
+# Workflow tasks (envelope protocol).
+WORKFLOW_RETRY_MS: Final = 30_000  # a message sent but not claimed goes out again
+WORKFLOW_IDLE_COUNT: Final = 2  # releases without progress in a row before a task is held back
+WORKFLOW_IDLE_FIRST_MS: Final = 500  # how long; doubles with each further one
+WORKFLOW_IDLE_LIMIT_MS: Final = 30_000
+UNBLOCK_LIMIT_MS: Final = 3_600_000  # a listener that was not reached by then is given up
+WAITING_LIMIT_COUNT: Final = 10_000  # tasks, and listeners, that wait for one promise
+LEASE_LEAST_MS: Final = 500  # a lease lasts at least so long, whatever ttl was asked for
+
 # Schedules.
 SCHEDULE_CATCH_UP_COUNT: Final = 1_000
 SCHEDULE_BATCH_COUNT: Final = 50  # runs of one schedule before others get their turn
@@ -152,3 +161,8 @@ def saturating_add(left: int, right: int) -> int:
     if total > INTEGER_MAX:
         return INTEGER_MAX
     return max(total, INTEGER_MIN)
+
+
+def lease_end(now_ms: int, ttl: int) -> int:
+    """When a lease that begins or is renewed now ends."""
+    return saturating_add(now_ms, max(ttl, LEASE_LEAST_MS))

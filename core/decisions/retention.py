@@ -57,12 +57,15 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
 
 def _delete(context: DecisionContext, gone: dict[str, None], now_ms: int) -> None:
     task_ids: list[str] = []
-    counter = 0
+    counter = version = 0
     for promise_id in gone:
+        promise = context.state.find_promise(promise_id)
+        if promise is not None and promise.task_version is not None:
+            version = max(version, promise.task_version)
         for task_id, task_counter in finished_tasks(context.state, promise_id).items():
             task_ids.append(task_id)
             counter = max(counter, task_counter)
-    context.emit(r.PromisesDeleted(list(gone), task_ids, counter, now_ms))
+    context.emit(r.PromisesDeleted(list(gone), task_ids, counter, now_ms, version))
 
 
 def _candidates(state: ShardState, retention: Retention, now_ms: int) -> Iterator[Promise | None]:
