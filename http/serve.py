@@ -26,9 +26,10 @@ from troth.core import limits
 from troth.core.catalog import Account, Node, Token
 from troth.core.deciding import Options
 from troth.core.grammar.cron import parse as parse_cron
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api, Readiness
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
+from troth.http.envelope import messages
 from troth.http.executions.calls import FunctionCalls
 from troth.http.functions.builder import Builder
 from troth.http.identity import operator_key
@@ -339,8 +340,10 @@ class Server:
         is_open = settings.is_only_for_this_machine and self.api.directory.is_open
         return settings.push_private_networks or is_open
 
-    def _render(self, message: TaskMessage) -> bytes:
-        return render_message(message, self.url)
+    def _render(self, message: Message) -> bytes:
+        if isinstance(message, TaskMessage):
+            return render_message(message, self.url)
+        return messages.render_message(message, self.url)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailure."""
