@@ -1,7 +1,12 @@
 # Every command of the project. Needs only Python 3.11 or newer with pip, and make; each target sets
-# up .venv by itself, the first time and whenever pyproject.toml has changed.
+# up .venv automatically, the first time and whenever pyproject.toml or constraints.txt has changed.
 
 PYTHON ?= python3
+# The oldest Python that is supported.
+OLDEST := 3.11
+# Where everything is installed, and the file that says which versions; empty: the newest ones.
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 ARGS ?=
 SEED ?= 0
 RUNS ?= 20
@@ -10,16 +15,17 @@ MINUTES ?= 1
 # Processes that run tests: one more than the cores most machines have to give, since many tests wait.
 WORKERS ?= 3
 
-BIN := .venv/bin
+BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
-SERVE_READY := .venv/.ready-to-serve
-DEVELOP_READY := .venv/.ready-to-develop
+SERVE_READY := $(VENV)/.ready-to-serve
+DEVELOP_READY := $(VENV)/.ready-to-develop
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint fmt types cover simulate differ mutate fuzz prove
+.PHONY: help serve test fast newest installed lint fmt types cover simulate differ mutate fuzz prove \
+  constraints release-check
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Arguments are handed on: make serve ARGS="--in-memory", make test ARGS="-k name".'
 
 serve: $(SERVE_READY) ## Start the server
@@ -32,6 +38,19 @@ test: $(DEVELOP_READY) ## Run all tests
 	  echo '-- tests that measure time, one after the other'; \
 	  $(PYTEST) -m alone $(ARGS) || alone=$$?; \
 	  case $$side_by_side,$$alone in 0,0 | 0,5 | 5,0) ;; 0,*) exit $$alone ;; *) exit $$side_by_side ;; esac
+
+fast: $(DEVELOP_READY) ## Run the tests that are neither slow nor measure time
+	@echo '-- fast tests, $(WORKERS) at a time'; \
+	  $(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone and not slow' $(ARGS)
+
+# Its environment is always a new one: a new version of a library is what this is to find.
+newest: ## Run the fast tests with the newest Python of this machine and the newest libraries
+	@rm -rf .venv-newest
+	@python=$$($(PYTHON) -m tests.release.pythons) && echo "with $$python" \
+	  && $(MAKE) --no-print-directory fast VENV=.venv-newest CONSTRAINTS= PYTHON="$$python"
+
+installed: $(DEVELOP_READY) ## Build sdist and wheel, install that and run some tests with it
+	@$(BIN)/python -m tests.release.installed $(ARGS)
 
 lint: $(DEVELOP_READY) ## Check style and formatting
 	@$(BIN)/ruff check --quiet $(ARGS)
@@ -48,7 +67,7 @@ types: $(DEVELOP_READY) ## Check types
 COVERED_BY := $(addprefix tests/,core shards persistence simulation model catalogue fuzz)
 
 cover: $(DEVELOP_READY) ## Check that the tests run 95 % of core/, shards/ and persistence/ (some minutes)
-	@$(PYTEST) --cov=troth.core --cov=troth.shards --cov=troth.persistence --cov-branch \
+	@$(PYTEST) -p pytest_cov --cov=troth.core --cov=troth.shards --cov=troth.persistence --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-report=json:.coverage.json $(COVERED_BY) $(ARGS)
 	@$(BIN)/python -m tests.helpers.covered .coverage.json
 
@@ -75,22 +94,37 @@ prove: $(DEVELOP_READY) ## Run all proofs long (an hour): SEED=0
 	@$(BIN)/python -m tests.proofs.timing
 	@$(BIN)/python -m tests.mutation
 
-# The package itself is installed in place, so only a changed pyproject.toml needs another install.
-$(SERVE_READY): pyproject.toml
+constraints: ## Write the newest versions of all libraries to constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(OLDEST)" and "Pin with the \
+	oldest Python that is supported: make constraints PYTHON=python$(OLDEST)")'
+	@rm -rf .venv-constraints
+	@$(MAKE) --no-print-directory .venv-constraints/.ready-to-develop VENV=.venv-constraints CONSTRAINTS=
+	@{ echo '# Made by "make constraints" with Python $(OLDEST): what make serve, make test and CI install.'; \
+	   .venv-constraints/bin/python -m pip freeze --exclude-editable; } > constraints.txt
+	@rm -rf .venv-constraints
+	@git --no-pager diff --stat constraints.txt
+
+release-check: $(DEVELOP_READY) ## Check that this commit can be released
+	@$(BIN)/python -m tests.release $(ARGS)
+
+# The package itself is installed in place, so only other requirements need another install.
+$(SERVE_READY): pyproject.toml $(CONSTRAINTS)
 	@$(call install,.,to run the server)
 	@touch $@
 
-$(DEVELOP_READY): pyproject.toml
+$(DEVELOP_READY): pyproject.toml $(CONSTRAINTS)
 	@$(call install,.[dev],to develop)
 	@touch $(SERVE_READY) $@
 
-# Debian's Python may come without ensurepip; then the pip that is there installs another into .venv.
+# Debian's Python may come without ensurepip; then the pip that is there installs another one. What
+# builds the package is constrained too: by the first variable up to pip 25.2, then by the second.
 define install
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Troth needs Python 3.11 or newer.")'
-	echo 'Setting up .venv $(2) (a minute or so, once) …'
+	echo 'Setting up $(VENV) $(2) (a minute or so, once) …'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 \
-	  || $(PYTHON) -m venv --clear .venv >/dev/null 2>&1 \
-	  || { $(PYTHON) -m venv --clear --without-pip .venv \
+	  || $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 \
+	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
 	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -e '$(1)'
+	$(if $(CONSTRAINTS),PIP_CONSTRAINT=$(CONSTRAINTS) PIP_BUILD_CONSTRAINT=$(CONSTRAINTS)) \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -e '$(1)'
 endef

@@ -8,9 +8,12 @@ status 3). Neither shows a traceback, and no message shows a password.
 import contextlib
 import ipaddress
 import json
+import os
 import re
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
@@ -31,7 +34,8 @@ _ERROR_NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
 HINTS: Final[Mapping[int, str]] = {
     Code.UNAUTHORIZED: (
         "Give --token, or --user and --password; or set TROTH_TOKEN, or TROTH_USER and "
-        "TROTH_PASSWORD."
+        "TROTH_PASSWORD. What concerns the whole server also takes --data with the server's data "
+        "directory, if that is on this machine."
     ),
     Code.FORBIDDEN_SCOPE: "`troth token create ACCOUNT --scope SCOPE` makes one that may.",
     Code.ACCOUNT_NOT_FOUND: "`troth account list` shows all.",
@@ -43,9 +47,6 @@ HINTS: Final[Mapping[int, str]] = {
     Code.SCHEDULE_NOT_FOUND: "`troth schedules search 'PREFIX*'` finds ids.",
     Code.PROMISE_EXISTS: "Choose another id, or give the --idempotency-key it was created with.",
     Code.SCHEDULE_EXISTS: "Choose another id, or delete the schedule that has it first.",
-    Code.ADMIN_ONLY: (
-        "Run this on the server's own machine, or give the server an account (`troth account add`)."
-    ),
     Code.PATH_NOT_FOUND: "Does --server name the server's API address, without a path of its own?",
 }
 """What somebody at the command line can do about a refusal, by code."""
@@ -88,9 +89,19 @@ class Client:
     """Talks to one server over one connection. Used in a `with` block."""
 
     def __init__(
-        self, server: str, user: str | None, password: str | None, token: str | None = None
+        self,
+        server: str,
+        user: str | None,
+        password: str | None,
+        token: str | None = None,
+        ca_file: Path | None = None,
     ) -> None:
-        """`server` is a URL or `HOST:PORT`. Raises click.UsageError if it cannot be one."""
+        """Connect to `server`, a URL or `HOST:PORT`; nothing is sent yet.
+
+        `ca_file` holds the certificates (PEM) that may vouch for the server, instead of the
+        usual ones. Raises click.UsageError for a server, credentials or certificates that cannot
+        be used, and click.ClickException for an unusable proxy of the environment.
+        """
         url = server if "://" in server else f"http://{server}"
         try:
             parts = urlsplit(url)
@@ -114,7 +125,7 @@ class Client:
             self._http = httpx.Client(
                 auth=None if user is None or password is None else httpx.BasicAuth(user, password),
                 # Reading the certificate store takes longer than the rest of a command.
-                verify=parts.scheme == "https",
+                verify=_trusted(ca_file) if parts.scheme == "https" else False,
                 # A proxy cannot reach what only this machine can.
                 trust_env=not _is_loopback(host),
                 timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
@@ -123,6 +134,12 @@ class Client:
             self._base = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL as error:
             raise _bad_server(f"it is not a URL ({error})") from error
+        except (ImportError, ValueError) as error:
+            # httpx reads the proxies of the environment; of SOCKS it knows nothing without help.
+            raise click.ClickException(
+                f"the proxy settings of the environment cannot be used ({error}). Unset "
+                f"ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or put {host} into NO_PROXY."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +204,16 @@ class Client:
 
     def _unreachable(self, error: httpx.HTTPError) -> UnreachableError:
         reason = _ERROR_NUMBER.sub("", str(error)).strip() or type(error).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            return UnreachableError(
+                f"the certificate of {self.shown_url} is not trusted ({reason}). If an authority "
+                "of your own has signed it, name its certificate with --ca-file, TROTH_CA_FILE or "
+                "SSL_CERT_FILE."
+            )
+        if self._base.scheme == "https" and "SSL" in reason:
+            return UnreachableError(
+                f"{self.shown_url} does not speak TLS as expected ({reason}). Is it http:// there?"
+            )
         return UnreachableError(
             f"no server can be reached at {self.shown_url} ({reason}). "
             "Start one with `troth serve`, or name it with --server."
@@ -248,6 +275,31 @@ def is_loopback(server: str) -> bool:
         return _is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
+
+
+def _trusted(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """Return what judges the server's certificate. Raises click.UsageError.
+
+    The environment's SSL_CERT_FILE and SSL_CERT_DIR count for every server; httpx looks at them
+    only where it looks at proxies too.
+    """
+    file: str | None
+    directory: str | None
+    if ca_file is not None:
+        file, directory, origin = str(ca_file), None, "--ca-file (or TROTH_CA_FILE)"
+    else:
+        file = os.environ.get("SSL_CERT_FILE") or None
+        directory = os.environ.get("SSL_CERT_DIR") or None
+        origin = "SSL_CERT_FILE or SSL_CERT_DIR"
+    shown = file or directory
+    if shown is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=file, capath=directory)
+    except OSError as error:
+        raise click.UsageError(
+            f"{origin}: {shown} holds no usable certificates ({error.strerror or error})."
+        ) from error
 
 
 def _bad_server(reason: str) -> click.UsageError:

@@ -17,7 +17,8 @@ import click
 
 from .client import RefusedError, path_of
 from .export_promises import FORMAT_VERSION, FileProblem
-from .options import ServerCommand, Session, server_command
+from .operator_session import administrator_command
+from .options import ServerCommand, Session
 from .output import emit, note, visible
 from .progress import Progress
 
@@ -73,11 +74,12 @@ class Tally:
     show_default=True,
     help="Stop at the first line that is not taken in, or go on and list them at the end.",
 )
-@server_command
+@administrator_command()
 def import_command(session: Session, file: Path, on_error: str) -> None:
     """Read what `troth export` wrote into a server.
 
-    Needs the right to administrate the server. Repeating it is safe: what is there already is
+    Needs the right to administrate the server: run it on the server's machine, as its user, with
+    --data, or give a token of the scope admin. Repeating it is safe: what is there already is
     left alone. Pending promises with a routing tag are sent to workers as if they were new.
 
     \b

@@ -9,7 +9,7 @@ import click
 import trio
 
 from .client import DEFAULT_SERVER
-from .options import DURATION
+from .options import DURATION, ca_file_option
 
 _FAILED_STATUS: Final = 1
 
@@ -31,6 +31,7 @@ _FAILED_STATUS: Final = 1
     help="A token of the scope `node`; others can read command lines, so better in the environment "
     "[TROTH_TOKEN].",
 )
+@ca_file_option
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False, readable=False),
@@ -118,6 +119,7 @@ def node_command(
     context: click.Context,
     server: str,
     token: str,
+    ca_file: Path | None,
     directory: Path,
     description: str,
     slots_count: int,
@@ -163,6 +165,7 @@ def node_command(
         shared=shared,
         grace_s=grace_ms / 1000,
         uid_base=uid_base,
+        ca_file=ca_file,
     )
     problem: BaseException | None = None
     try:

@@ -1,9 +1,13 @@
-"""What `troth account` and `troth token` have in common: they work for whoever runs the server.
+"""What commands for whoever runs the server have in common: they show the operator's key.
 
-Such a command proves who runs it with the key in the data directory (`operator_key.py`), which
-goes to servers on this machine only. If no server runs on the directory, the command starts one of
-its own for the one call, so that accounts can be made before the server is ever reachable. With
-`--token` or `--user` on the command line it does as all other commands do.
+Such a command reads the key in the data directory (`operator_key.py`), which goes to servers on
+this machine only. With `--token` or `--user` on the command line it does as all other commands do.
+
+- `operator_command`, for `troth account` and `troth token`: if no server runs on the directory, the
+  command starts one of its own for the one call, so that accounts can be made before the server is
+  ever reachable.
+- `administrator_command`, for what only a running server can do: it shows the key if `--data` is
+  named or no other credentials are given, not even in the environment.
 """
 
 import dataclasses
@@ -54,6 +58,7 @@ def operator_command(
             user: str | None,
             password: str | None,
             token: str | None,
+            ca_file: Path | None,
             as_json: bool,
             **arguments: Any,
         ) -> None:
@@ -61,7 +66,7 @@ def operator_command(
                 run_session(Session(client, as_json), command, arguments)
 
             def as_all_others(address: str) -> None:
-                act(Client(address, user, password, token))
+                act(Client(address, user, password, token, ca_file))
 
             # What is in the environment is meant for the commands that act for an account.
             if _is_given("token") or _is_given("user"):
@@ -75,11 +80,56 @@ def operator_command(
             if key is None:
                 as_all_others(server)
             else:
-                act(Client(server, None, None, key))
+                act(Client(server, None, None, key, ca_file))
 
         return data_option(connection_options_of(None)(with_session))
 
     return decorate
+
+
+def administrator_command(
+    *, pass_data: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of the connection and --data; call it with an open `Session`.
+
+    With `pass_data` it is given `data` too.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_session(
+            data: Path | None,
+            server: str,
+            user: str | None,
+            password: str | None,
+            token: str | None,
+            as_json: bool,
+            **arguments: Any,
+        ) -> None:
+            has_others = token is not None or user is not None
+            is_named = data is not None and not (_is_given("token") or _is_given("user"))
+            if is_loopback(server) and (is_named or not has_others):
+                key = _key_at_hand(data)
+                if key is not None:
+                    user, password, token = None, None, key
+            if pass_data:
+                arguments["data"] = data
+            session = Session(Client(server, user, password, token), as_json)
+            run_session(session, command, arguments)
+
+        return data_option(connection_options_of(DEFAULT_SERVER)(with_session))
+
+    return decorate
+
+
+def _key_at_hand(data: Path | None) -> str | None:
+    """The operator's key, if the data directory is here and there is one in it."""
+    directory = _settings(data).data
+    try:
+        is_there = (directory / FILE_NAME).exists()
+    except PermissionError:
+        is_there = True  # `_key` says what to do
+    return _key(directory) if is_there else None
 
 
 def _settings(data: Path | None) -> Settings:
@@ -125,7 +175,7 @@ def _at(
     is_there = directory.exists()
     if settings.in_memory or (not is_there and "data" not in settings.sources):
         as_all_others(server or DEFAULT_SERVER)
-    elif is_there and _is_served(directory):
+    elif is_there and is_served(directory):
         address = server if server and is_loopback(server) else _address(settings)
         try:
             act(Client(address, None, None, _key(directory)))
@@ -148,7 +198,7 @@ def _is_given(name: str) -> bool:
     return source is ParameterSource.COMMANDLINE
 
 
-def _is_served(directory: Path) -> bool:
+def is_served(directory: Path) -> bool:
     """Whether another process has the directory open."""
     try:
         RealFiles().lock(str(directory)).close()

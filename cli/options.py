@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
 import click
@@ -128,7 +129,9 @@ DURATION: Final = Duration()
 
 
 CONNECTION_SECTION: Final = "Connection and output"
-_CONNECTION_OPTIONS: Final = frozenset({"server", "user", "password", "token", "as_json"})
+_CONNECTION_OPTIONS: Final = frozenset(
+    {"server", "user", "password", "token", "ca_file", "as_json"}
+)
 
 
 class ServerCommand(click.Command):
@@ -171,6 +174,17 @@ def together(*decorators: Callable[[Any], Any]) -> Callable[[Decorated], Decorat
     return decorate
 
 
+ca_file_option: Final = click.option(
+    "--ca-file",
+    envvar="TROTH_CA_FILE",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Certificates (PEM) to trust for https:// [TROTH_CA_FILE; default: SSL_CERT_FILE, or "
+    "the usual ones].",
+)
+"""How to trust a server whose certificate an authority of one's own has signed."""
+
+
 def connection_options_of(default_server: str | None) -> Callable[[Decorated], Decorated]:
     """The options of the connection; without a default, `server` is None unless it is given."""
     return together(
@@ -201,6 +215,7 @@ def connection_options_of(default_server: str | None) -> Callable[[Decorated], D
             metavar="TEXT",
             help="Password of that user, better in the environment [TROTH_PASSWORD].",
         ),
+        ca_file_option,
         click.option(
             "--json",
             "as_json",
@@ -219,10 +234,11 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
         user: str | None,
         password: str | None,
         token: str | None,
+        ca_file: Path | None,
         as_json: bool,
         **arguments: Any,
     ) -> None:
-        session = Session(Client(server, user, password, token), as_json)
+        session = Session(Client(server, user, password, token, ca_file), as_json)
         run_session(session, command, arguments)
 
     return connection_options_of(DEFAULT_SERVER)(with_session)

@@ -2,7 +2,8 @@
 
 import click
 
-from .options import TEXT, ServerCommand, Session, server_command
+from .operator_session import administrator_command
+from .options import TEXT, ServerCommand, Session
 from .output import span, table
 
 
@@ -14,16 +15,17 @@ from .output import span, table
     metavar="RULES",
     help="Rules to try out in place of the server's own; nothing is deleted by these.",
 )
-@server_command
+@administrator_command()
 def retention_command(session: Session, dry_run: bool, retain: str | None) -> None:
     """Carry out a server's retention rules now.
 
     Retention deletes completed promises for good, by the rules of the server's setting `retain`.
-    With --dry-run they are counted. Needs the right to administrate the server.
+    With --dry-run they are counted. Run it on the server's
+    machine, as its user, with --data, or give a token of the scope admin.
 
     \b
     Examples:
-      troth data retention --dry-run
+      troth data retention --dry-run --data /var/lib/troth
       troth data retention --dry-run --retain resolved:7d,all:90d:team=billing
     """
     is_dry = dry_run or retain is not None

@@ -90,8 +90,11 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 OTHER: Final = "Other"
 
-CLIENT_VARIABLES: Final = ("TROTH_SERVER", "TROTH_TOKEN", "TROTH_USER", "TROTH_PASSWORD")
-"""What the commands that talk to a server read from the environment; see `cli_client`."""
+CLIENT_VARIABLES: Final = (
+    *("TROTH_SERVER", "TROTH_TOKEN", "TROTH_USER", "TROTH_PASSWORD"),
+    *("TROTH_CA_FILE", "TROTH_TRACEBACK"),
+)
+"""What the commands that talk to a server read from the environment; see `client.py`."""
 
 
 class SectionedCommand(click.Command):

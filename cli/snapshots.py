@@ -1,6 +1,6 @@
 """`troth snapshot`: copy everything a server remembers into one file, and restore it.
 
-Only `create` without `--data` talks to a server; all else reads and writes files. What goes wrong
+Only `create` talks to a server, if one runs; all else reads and writes files. What goes wrong
 is one message and a status other than 0, and leaves nothing half-made under a name that was asked
 for.
 """
@@ -35,7 +35,8 @@ from troth.persistence.snapshots.snapshots import (
 
 from .errors import errors_shown
 from .log import Time
-from .options import OrderedGroup, Session, server_command
+from .operator_session import administrator_command, is_served
+from .options import OrderedGroup, Session
 from .output import emit, fields, moment, note, now_ms, visible
 
 FAILED_STATUS: Final = 1
@@ -92,20 +93,14 @@ def snapshot() -> None:
 
 @snapshot.command("create")
 @file_argument
-@click.option(
-    "--data",
-    "data_path",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Copy this data directory, whose server is stopped, instead of asking a running server.",
-)
-@server_command
-def create_command(session: Session, file: Path, data_path: Path | None) -> None:
+@administrator_command(pass_data=True)
+def create_command(session: Session, file: Path, data: Path | None) -> None:
     """Write a snapshot to FILE, which must not exist.
 
-    Asks the running server, as one of its users if it has any, else on its own machine. The file is
-    checked before it gets its name; until then it is FILE.partial. FILE should end in .snapshot for
-    `troth snapshot list` to find it.
+    Asks the running server, which needs the key in its data directory (--data), or a token of the
+    scope admin. If no server runs on the directory that --data names, the directory is copied. The
+    file is checked before it gets its name; until then it is FILE.partial. FILE should end in
+    .snapshot for `troth snapshot list` to find it.
 
     \b
     Examples:
@@ -115,11 +110,11 @@ def create_command(session: Session, file: Path, data_path: Path | None) -> None
     with errors_shown():
         refuse_existing(file)
         with _progress("snapshot", None) as report:
-            if data_path is None:
+            if data is None or (data.is_dir() and is_served(data)):
                 _download(session, file, report)
             else:
                 with cut_stopped_directory(
-                    data_path, created_at_ms=now_ms(), troth_version=__version__
+                    data, created_at_ms=now_ms(), troth_version=__version__
                 ) as cut:
                     write_file(cut.encoded(), file, report, verify)
         made = inspect(file)

@@ -1,6 +1,6 @@
 """The catalog: accounts, tokens, functions, labels, builds and nodes, as plain data.
 
-What function tasks need around them. An *entry* is small, changes seldom and is always in memory;
+What executions need around them. An *entry* is small, changes seldom and is always in memory;
 it lives in the shard of its id. A change replaces the whole entry and raises its revision by one,
 so that two changes at a time cannot swallow each other. Times are milliseconds since the Unix
 epoch.
@@ -103,7 +103,7 @@ class Label(Struct, frozen=True, array_like=True, gc=False, tag="label/1"):
 
 
 class Function(Struct, frozen=True, array_like=True, gc=False, tag="function/1"):
-    """What a function task runs. `url` is for HTTP functions, `language` and `build_id` for code.
+    """What an execution runs. `url` is for HTTP functions, `language` and `build_id` for code.
 
     `build_id` names the newest successful build; None until there is one.
     """
@@ -131,9 +131,9 @@ class BuildStep(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Build(Struct, frozen=True, array_like=True, gc=False, tag="build/1"):
-    """One upload of a function's code. The archive itself is a promise, `archive_id(build.id)`.
+    """One upload of a function's code. The package itself is a promise, `package_id(build.id)`.
 
-    `digest` is the archive's SHA-256 in hexadecimal, by which nodes keep what they have unpacked.
+    `digest` is the package's SHA-256 in hexadecimal, by which nodes keep what they have unpacked.
     """
 
     id: str
@@ -175,8 +175,8 @@ Entry = Account | Token | Label | Function | Build | Node
 RESERVED_PREFIX = "troth:"
 """Ids of promises that begin so are the server's own: no client of the promise API sees them."""
 
-TASK_PREFIX = RESERVED_PREFIX + "task/"
-ARCHIVE_PREFIX = RESERVED_PREFIX + "archive/"
+EXECUTION_PREFIX = RESERVED_PREFIX + "task/"
+PACKAGE_PREFIX = RESERVED_PREFIX + "archive/"
 
 
 def is_reserved(identifier: str) -> bool:
@@ -184,11 +184,11 @@ def is_reserved(identifier: str) -> bool:
     return identifier.startswith(RESERVED_PREFIX)
 
 
-def task_promise_id(task_id: str) -> str:
-    """The promise behind a function task (24 hexadecimal digits)."""
-    return TASK_PREFIX + task_id
+def execution_promise_id(execution_id: str) -> str:
+    """The promise behind an execution (24 hexadecimal digits)."""
+    return EXECUTION_PREFIX + execution_id
 
 
-def archive_id(build_id: str) -> str:
-    """The promise, resolved from its creation, that holds a build's archive as its value."""
-    return ARCHIVE_PREFIX + build_id
+def package_id(build_id: str) -> str:
+    """The promise, resolved from its creation, that holds a build's package as its value."""
+    return PACKAGE_PREFIX + build_id

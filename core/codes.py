@@ -30,7 +30,6 @@ class Code(IntEnum):
     TASK_COUNTER = 40307
     TASK_STATE = 40308
     ORIGIN_FORBIDDEN = 40310
-    ADMIN_ONLY = 40311
     FORBIDDEN_SCOPE = 40312
     FORBIDDEN_PREFIX = 40313
     RESERVED_ID = 40314
@@ -64,6 +63,8 @@ class Code(IntEnum):
     EXECUTION_CANCELED = 41001
     TASK_FENCED = 41200
     BODY_TOO_LARGE = 41300
+    ENCODING_UNSUPPORTED = 41500
+    MISDIRECTED = 42100
     AWAITED_NOT_FOUND = 42200
     AWAITER_UNUSABLE = 42201
     NO_WORKFLOW_TASK = 42202
@@ -95,7 +96,8 @@ OURS = frozenset(
         Code.BODY_TOO_LARGE,
         Code.TOO_MANY_CALLBACKS,
         Code.ORIGIN_FORBIDDEN,
-        Code.ADMIN_ONLY,
+        Code.MISDIRECTED,
+        Code.ENCODING_UNSUPPORTED,
         Code.FORBIDDEN_SCOPE,
         Code.FORBIDDEN_PREFIX,
         Code.RESERVED_ID,
@@ -142,7 +144,6 @@ MESSAGES: dict[Code, str] = {
     Code.PROMISE_TIMEDOUT: "The promise has already timedout",
     Code.LOCK_HELD: "The lock is already acquired",
     Code.ORIGIN_FORBIDDEN: "The origin is not allowed",
-    Code.ADMIN_ONLY: "Only an administrator may do this",
     Code.FORBIDDEN_SCOPE: "The credentials do not allow this",
     Code.FORBIDDEN_PREFIX: "The token is limited to other ids",
     Code.RESERVED_ID: "The id is reserved for the server",
@@ -170,6 +171,8 @@ MESSAGES: dict[Code, str] = {
     Code.EXECUTION_FINISHED: "The function task is already finished",
     Code.TASK_FENCED: "The task precondition failed",
     Code.BODY_TOO_LARGE: "The request body is too large",
+    Code.ENCODING_UNSUPPORTED: "The encoding of the body is not supported",
+    Code.MISDIRECTED: "The request is for another host",
     Code.TOO_MANY_ATTEMPTS: "Too many failed attempts to authenticate",
     Code.TOO_MANY_CALLBACKS: "Too many callbacks wait for the promise",
     Code.NODE_NOT_FOUND: "The specified node was not found",
@@ -228,12 +231,8 @@ EXPLANATIONS: dict[Code, str] = {
         "Another execution holds the lock. Try again after its lease ends or it is released."
     ),
     Code.ORIGIN_FORBIDDEN: (
-        "The browser's `Origin` is not among the allowed ones (setting `cors_allow_origin`)."
-    ),
-    Code.ADMIN_ONLY: (
-        "Without users (setting `basic_auth`), what concerns the whole server is only for programs "
-        "on its own machine, and with `allow_anonymous` for nobody: a proxy would make everybody "
-        "look like one of them. It is never for web pages of other origins."
+        "The browser's `Origin` is not among the allowed ones (setting `cors_allow_origin`), or a "
+        "page of another site opened a link that changes something."
     ),
     Code.FORBIDDEN_SCOPE: (
         "The credentials are good but lack a scope. Each endpoint's page says which it needs; "
@@ -295,6 +294,18 @@ EXPLANATIONS: dict[Code, str] = {
     Code.BODY_TOO_LARGE: (
         "The body is larger than the server allows (setting `body_limit_bytes`). Store large "
         "values elsewhere and keep a reference in the promise."
+    ),
+    Code.ENCODING_UNSUPPORTED: (
+        "The header `Content-Encoding` says that the body is compressed or otherwise encoded. Send "
+        "it as it is, without that header or with `identity`. Nothing was changed."
+    ),
+    Code.MISDIRECTED: (
+        "While nobody needs credentials, the server answers only to names that are surely its own: "
+        "IP addresses, names without a dot, names that end in `.localhost`, `.local`, `.internal`, "
+        "`.lan`, `.home.arpa`, `.svc` or `.cluster.local`, and those of the settings `listen`, "
+        "`poll_listen`, `url` and `hosts`. Any other name could be one that a web page lets "
+        "resolve to this machine, to use the server through a visitor's browser. Add the name to "
+        "`hosts`, or make an account (`troth account add`): then any name will do."
     ),
     Code.TOO_MANY_ATTEMPTS: (
         "So many requests with wrong credentials came from this network address that it has to "

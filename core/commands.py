@@ -164,7 +164,10 @@ class DeleteSchedule(Command, frozen=True):
 
 
 class SearchSchedules(Command, frozen=True):
-    """One shard's part of a search for schedules; see SearchPromises."""
+    """One shard's part of a search for schedules; see SearchPromises.
+
+    `promise_tags` are those of the promises that they make.
+    """
 
     pattern: str
     tags: dict[str, str]
@@ -172,6 +175,7 @@ class SearchSchedules(Command, frozen=True):
     before_serial: int
     scan_count: int
     id_prefix: str = ""
+    promise_tags: dict[str, str] = {}
 
 
 class AcquireLock(Command, frozen=True):
@@ -229,21 +233,21 @@ class ListEntries(Command, frozen=True):
     account_id: str | None
 
 
-class StoreArchive(Command, frozen=True):
-    """Keep a build's archive: a promise that is resolved from its creation."""
+class StorePackage(Command, frozen=True):
+    """Keep a build's package: a promise that is resolved from its creation."""
 
     id: str
     data: str
 
 
 class DeletePromises(Command, frozen=True):
-    """Delete archives of builds that live in this shard; what is not there is passed over."""
+    """Delete packages of builds that live in this shard; what is not there is passed over."""
 
     ids: tuple[str, ...]
 
 
 class CreateExecution(Command, frozen=True):
-    """Create a function task: promise, invoke task and execution. `id` is the promise's.
+    """Create an execution: its promise, invoke task and plan. `id` is the promise's.
 
     `param` is the request: its body as data, and headers `method`, `query`, `headers` (JSON).
     """
@@ -256,13 +260,13 @@ class CreateExecution(Command, frozen=True):
 
 
 class ReadExecution(Command, frozen=True):
-    """Read a function task: its promise and, while it is pending, its execution."""
+    """Read an execution: its promise and, while it is pending, its execution."""
 
     id: str
 
 
 class SearchExecutions(Command, frozen=True):
-    """One shard's part of an account's function tasks, newest first; see SearchPromises.
+    """One shard's part of an account's executions, newest first; see SearchPromises.
 
     The promises in the page carry no data.
     """
@@ -281,7 +285,7 @@ class ListUsage(Command, frozen=True):
 
 
 class AssignExecution(Command, frozen=True):
-    """A node claims a function task's lease for `ttl` milliseconds. `id` is the invoke task's."""
+    """A node claims an execution's lease for `ttl` milliseconds. `id` is the invoke task's."""
 
     id: str
     counter: int
@@ -302,7 +306,7 @@ class ReportExecution(Command, frozen=True):
 
 
 class ReturnExecution(Command, frozen=True):
-    """The node gives a function task back undone; it does not count as lost."""
+    """The node gives an execution back undone; it does not count as lost."""
 
     id: str
     counter: int
@@ -320,7 +324,7 @@ class FinishExecution(Command, frozen=True):
 
 
 class CancelExecution(Command, frozen=True):
-    """End a function task that nobody wants any more."""
+    """End an execution that nobody wants any more."""
 
     id: str
 
@@ -337,6 +341,8 @@ class TimerKind(StrEnum):
     LOCK = "lock"
     SCHEDULE = "schedule"
     EXECUTION = "execution"
+    WORKFLOW = "workflow"
+    UNBLOCK = "unblock"
 
 
 # See PENDING in model.py.
@@ -344,6 +350,8 @@ PROMISE_TIMER: Final = TimerKind.PROMISE
 TASK_TIMER: Final = TimerKind.TASK
 DELAY_TIMER: Final = TimerKind.TASK_DELAY
 LOCK_TIMER: Final = TimerKind.LOCK
+WORKFLOW_TIMER: Final = TimerKind.WORKFLOW
+UNBLOCK_TIMER: Final = TimerKind.UNBLOCK
 
 
 class Expire(Command, frozen=True):

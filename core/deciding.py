@@ -1,7 +1,7 @@
 """What decisions work with: a shard's state, the records they emit, and settling.
 
 Settling applies the transition of a deadline that has passed. Lazy and eager timeouts are one rule:
-whoever touches a promise or a task first settles it. A function task has two deadlines more while a
+whoever touches a promise or a task first settles it. An execution has two deadlines more while a
 node works on it: the lease of its task, which the node renews by reports, and the time the function
 may take. Its promise's own timeout is settled as that of any promise, after what came before it.
 """
@@ -20,7 +20,13 @@ from troth.core.state.shard_state import ShardState
 from . import records as r
 from .codes import Code
 from .executions import ERROR_KEY, LOST_NODES_LIMIT_COUNT, STATUS_KEY
-from .limits import CALLBACKS_LIMIT_COUNT, SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
+from .limits import (
+    CALLBACKS_LIMIT_COUNT,
+    SCHEDULE_CATCH_UP_COUNT,
+    TASK_CLAIM_TIMEOUT_MS,
+    WAITING_LIMIT_COUNT,
+    WORKFLOW_RETRY_MS,
+)
 from .model import (
     CLAIMED,
     EMPTY_VALUE,
@@ -59,6 +65,8 @@ class Options(Struct, frozen=True):
     time_zone: str | Zone = "UTC"
     retention: tuple[RetentionRule, ...] = ()
     callbacks_limit_count: int = CALLBACKS_LIMIT_COUNT
+    workflow_retry_ms: int = WORKFLOW_RETRY_MS
+    waiting_limit_count: int = WAITING_LIMIT_COUNT
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:
@@ -76,6 +84,8 @@ class DecisionContext:
     `shard_of` maps an id to a shard's index; `next_serial` gives the process-wide serial numbers;
     `holds` tells whether a task, of any shard, is held as a fence says; `is_awaited` whether an
     unfinished task, of any shard, is about a promise. Without it, this shard's tasks are all.
+    `neighbor` gives the context of the shard that an id lives in, to look at and not to change;
+    without it, all ids live here.
     """
 
     def __init__(
@@ -86,6 +96,7 @@ class DecisionContext:
         options: Options | None = None,
         holds: Callable[[Fence, int], bool] = no_fence,
         is_awaited: Callable[[str], bool] | None = None,
+        neighbor: "Callable[[str], DecisionContext] | None" = None,
     ) -> None:
         self.state = ShardState(index, shard_of)
         self.next_serial = next_serial
@@ -94,6 +105,7 @@ class DecisionContext:
         if self.options.retention:
             self.state.retention = Retention(self.options.retention)
         self.is_awaited = is_awaited or self.awaits
+        self.neighbor = neighbor or self._itself
         self.catching_up: set[str] = set()
         # Whoever owns the timers may say that all that are due have been handled; then a search for
         # completed promises need not look for pending ones that should have timed out.
@@ -101,6 +113,10 @@ class DecisionContext:
         self._records: list[r.Record] = []
         self._skipped: list[RunsSkipped] = []
         self.received: tuple[int, int] | None = None
+
+    def _itself(self, identifier: str) -> "DecisionContext":
+        """The neighbor of a machine that stands alone."""
+        return self
 
     def emit(self, record: r.Record) -> None:
         """Make a fact true and write it down."""
@@ -196,7 +212,7 @@ class DecisionContext:
 
 
 def settle_execution(context: DecisionContext, promise_id: str, now_ms: int) -> None:
-    """Apply a function task's deadlines up to now, if they come before its promise's timeout."""
+    """Apply an execution's deadlines up to now, if they come before its promise's timeout."""
     state = context.state
     execution = state.executions[promise_id]
     ends_on = execution.ends_on

@@ -1,9 +1,10 @@
-"""Executions: what a shard knows about a function task beside its promise and its leased task.
+"""Executions: what a shard knows of a function's run beside its promise and its leased task.
 
-A function task is a durable promise (`catalog.task_promise_id`) with an invoke task whose receiver
-is a `function` receiver: `placement` in `shards/` finds it a node. The execution lives as long as
-the promise is pending. When the promise completes, what is worth keeping of it goes into the
-headers of the promise's value, under the keys below, and the execution is forgotten.
+What users call a function task is a durable promise (`catalog.execution_promise_id`) with an invoke
+task whose receiver is a `function` receiver: `placement` in `shards/` finds it a node. The
+execution lives as long as the promise is pending. When the promise completes, what is worth keeping
+of it goes into the headers of the promise's value, under the keys below, and the execution is
+forgotten.
 """
 
 from typing import Final
@@ -20,7 +21,7 @@ LOST_NODES_LIMIT_COUNT: Final = 3
 EXECUTION_GRACE_MS: Final = 5_000
 """A node kills what runs too long; if it does not say so by then, the server ends the execution."""
 
-# Keys in the headers of a finished function task's value. Clients never see them as such.
+# Keys in the headers of a finished execution's value. Clients never see them as such.
 STATUS_KEY: Final = "troth:status"
 """The HTTP status of the result, in decimal; the function's own, or 410, 500, 502, 504."""
 HEADERS_KEY: Final = "troth:headers"
@@ -34,7 +35,7 @@ ASSIGNED_KEY: Final = "troth:assigned"
 LOST_NODES_KEY: Final = "troth:lost-nodes"
 """How many nodes died with it, decimal; absent if none."""
 
-# Tags of a function task's promise, by which it is found.
+# Tags of an execution's promise, by which it is found.
 ACCOUNT_TAG: Final = "troth:account"
 FUNCTION_TAG: Final = "troth:function"
 
@@ -55,7 +56,7 @@ RECEIVER_TYPE: Final = "function"
 
 
 def receiver_of(plan: ExecutionPlan) -> Json:
-    """The receiver of a function task's invoke task: all that finding it a node takes."""
+    """The receiver of an execution's invoke task: all that finding it a node takes."""
     return {"type": RECEIVER_TYPE, "data": msgspec.to_builtins(plan)}
 
 
@@ -69,7 +70,7 @@ def plan_of(receiver: Json) -> ExecutionPlan:
 
 
 class Execution(Struct, frozen=True, array_like=True, gc=False):
-    """An unfinished function task. `node_id` is empty and `assigned_on` None while it is queued.
+    """An unfinished execution. `node_id` is empty and `assigned_on` None while it is queued.
 
     `progress` is a percentage. `lost_nodes_count` grows when a lease runs out; giving a task back
     in order (drain) does not count.

@@ -60,6 +60,15 @@ TASK_RETRY_FIRST_MS: Final = 1_000  # back-off after a failed send; doubles
 TASK_RETRY_LIMIT_MS: Final = 60_000
 GET_CLAIM_TTL_MS: Final = 60_000  # lease of a task claimed by GET
 
+# Workflow tasks (envelope protocol).
+WORKFLOW_RETRY_MS: Final = 30_000  # a message sent but not claimed goes out again
+WORKFLOW_IDLE_COUNT: Final = 2  # releases without progress in a row before a task is held back
+WORKFLOW_IDLE_FIRST_MS: Final = 500  # how long; doubles with each further one
+WORKFLOW_IDLE_LIMIT_MS: Final = 30_000
+UNBLOCK_LIMIT_MS: Final = 3_600_000  # a listener that was not reached by then is given up
+WAITING_LIMIT_COUNT: Final = 10_000  # tasks, and listeners, that wait for one promise
+LEASE_LEAST_MS: Final = 500  # a lease lasts at least so long, whatever ttl was asked for
+
 # Schedules.
 SCHEDULE_CATCH_UP_COUNT: Final = 1_000
 SCHEDULE_BATCH_COUNT: Final = 50  # runs of one schedule before others get their turn
@@ -93,7 +102,7 @@ FUNCTIONS_LIMIT_COUNT: Final = 10_000  # of one account
 FUNCTION_LABELS_LIMIT_COUNT: Final = 64  # of one function
 LABELS_LIMIT_COUNT: Final = 1_000  # of one account
 LABEL_NAME_LIMIT_BYTES: Final = 80
-BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a zip archive as it is uploaded
+BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a package as it is uploaded
 BUILDS_KEPT_COUNT: Final = 10  # of one function
 BUILDS_WAITING_LIMIT_COUNT: Final = 64  # uploaded and not yet checked; beyond it: 503
 BUILDS_OF_ACCOUNT_WAITING_LIMIT_COUNT: Final = 16
@@ -106,9 +115,9 @@ HANDLER_LIMIT_BYTES: Final = 1024 * 1024
 COMPILE_MEMORY_LIMIT_BYTES: Final = 1024 * 1024 * 1024
 COMPILE_TIMEOUT_S: Final = 10
 
-# Function tasks and nodes.
-TASK_WAIT_LIMIT_MS: Final = 86_400_000  # from its creation, a function task has ended by then
-FUNCTION_QUEUE_LIMIT_COUNT: Final = 100_000  # waiting function tasks of an account; beyond it: 429
+# Executions and nodes.
+TASK_WAIT_LIMIT_MS: Final = 86_400_000  # from its creation, an execution has ended by then
+FUNCTION_QUEUE_LIMIT_COUNT: Final = 100_000  # waiting executions of an account; beyond it: 429
 FUNCTION_CALLS_CONCURRENCY_COUNT: Final = 256  # calls of HTTP functions at a time
 FUNCTION_CALLS_PER_HOST_COUNT: Final = 16
 NODE_HEARTBEAT_MS: Final = 3_000  # how often a node says what it is working on
@@ -118,7 +127,7 @@ NODES_LIMIT_COUNT: Final = 1_000  # of one account
 RESULT_WAIT_LIMIT_S: Final = 60
 RESULT_WAITS_LIMIT_COUNT: Final = 10_000  # clients waiting for results; others are not let wait
 EXECUTION_PAGE_LIMIT_COUNT: Final = 1_000
-EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # function tasks that can be listed
+EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # executions that can be listed
 
 # Connections.
 CONNECTION_LIMIT_COUNT: Final = 10_000
@@ -142,7 +151,7 @@ assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
 assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
-assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "an archive is the body of a request"
+assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "a package is the body of a request"
 assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES
 
 
@@ -152,3 +161,8 @@ def saturating_add(left: int, right: int) -> int:
     if total > INTEGER_MAX:
         return INTEGER_MAX
     return max(total, INTEGER_MIN)
+
+
+def lease_end(now_ms: int, ttl: int) -> int:
+    """When a lease that begins or is renewed now ends."""
+    return saturating_add(now_ms, max(ttl, LEASE_LEAST_MS))

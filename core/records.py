@@ -18,6 +18,7 @@ from msgspec import Struct
 from .catalog import Entry
 from .executions import ExecutionPlan
 from .model import Callback, Lock, Promise, PromiseState, Schedule, Trace, Value
+from .workflow_records import WorkflowMessage, WorkflowRecord, WorkflowShardMessage
 
 
 class ResumeMessage(Struct, frozen=True, array_like=True, gc=False, tag="resume/1"):
@@ -54,7 +55,7 @@ class PromiseMessage(Struct, frozen=True, array_like=True, gc=False, tag="promis
     task: TaskSeed | None = None
 
 
-ShardMessage = ResumeMessage | PromiseMessage
+ShardMessage = ResumeMessage | PromiseMessage | WorkflowShardMessage
 
 
 class PromiseCreated(Struct, frozen=True, array_like=True, gc=False, tag="promise-created/1"):
@@ -75,7 +76,8 @@ class PromiseCompleted(Struct, frozen=True, array_like=True, gc=False, tag="prom
     """A promise reached a final state. `at` is when the server did it.
 
     Applying it completes the unfinished tasks of this root, turns the promise's callbacks into
-    tasks (in other shards through the outbox) and forgets the callbacks (rest.md 2.4).
+    tasks (in other shards through the outbox) and forgets the callbacks (rest.md 2.4). See also
+    `workflow_records.py`.
     """
 
     id: str
@@ -101,13 +103,15 @@ class PromisesDeleted(Struct, frozen=True, array_like=True, gc=False, tag="promi
     """Completed promises are gone for good, with the finished tasks of which they were the root.
 
     From here on new tasks of the shard count from above `task_counter`, which none of the deleted
-    ones exceeded: an id that comes back never repeats what a late worker may hold.
+    ones exceeded: an id that comes back never repeats what a late worker may hold. Likewise new
+    workflow tasks begin at `workflow_version`.
     """
 
     ids: list[str]
     task_ids: list[str]
     task_counter: int
     at: int
+    workflow_version: int = 0
 
 
 class CallbackCreated(Struct, frozen=True, array_like=True, gc=False, tag="callback-created/1"):
@@ -185,7 +189,7 @@ class ScheduleFired(Struct, frozen=True, array_like=True, gc=False, tag="schedul
     id: str
     run_time: int
     next_run_time: int | None
-    promise: PromiseMessage
+    promise: PromiseMessage | WorkflowMessage
     serial: int
     at: int
 
@@ -250,7 +254,7 @@ class EntryDeleted(Struct, frozen=True, array_like=True, tag="entry-deleted/1"):
 
 
 class ExecutionCreated(Struct, frozen=True, array_like=True, tag="execution-created/1"):
-    """The pending promise `id` is a function task; the record before this one created it.
+    """The pending promise `id` is an execution; the record before this one created it.
 
     Applying PromiseCompleted to it ends the execution: what is known of it goes into the headers of
     the promise's value.
@@ -262,7 +266,7 @@ class ExecutionCreated(Struct, frozen=True, array_like=True, tag="execution-crea
 
 
 class ExecutionAssigned(Struct, frozen=True, array_like=True, tag="execution-assigned/1"):
-    """A node has claimed the function task `id` (a promise's); TaskClaimed says until when.
+    """A node has claimed the execution `id` (a promise's); TaskClaimed says until when.
 
     Applying TaskReleased to its task from here on means that the node is lost.
     """
@@ -273,7 +277,7 @@ class ExecutionAssigned(Struct, frozen=True, array_like=True, tag="execution-ass
 
 
 class ExecutionReported(Struct, frozen=True, array_like=True, tag="execution-reported/1"):
-    """The node works on the function task: the lease of its task runs anew from `at`."""
+    """The node works on the execution: the lease of its task runs anew from `at`."""
 
     id: str
     at: int
@@ -281,7 +285,7 @@ class ExecutionReported(Struct, frozen=True, array_like=True, tag="execution-rep
 
 
 class ExecutionReturned(Struct, frozen=True, array_like=True, tag="execution-returned/1"):
-    """The node does not work on the function task any more; TaskReleased follows."""
+    """The node does not work on the execution any more; TaskReleased follows."""
 
     id: str
     at: int
@@ -315,6 +319,7 @@ Record = (
     | ExecutionAssigned
     | ExecutionReported
     | ExecutionReturned
+    | WorkflowRecord
 )
 
 encode = msgspec.json.Encoder().encode

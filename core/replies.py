@@ -53,7 +53,7 @@ class Retained(Struct, frozen=True, gc=False):
 
 
 class ExecutionPage(Struct, frozen=True, gc=False):
-    """One shard's part of a page of function tasks; see PromisePage.
+    """One shard's part of a page of executions; see PromisePage.
 
     With each promise comes its execution, None if it is finished.
     """
@@ -118,3 +118,7 @@ class UnblockMessage(Struct, frozen=True, gc=False):
 
     promise: Promise
     address: str
+
+
+Message = TaskMessage | ExecuteMessage | UnblockMessage
+"""What delivery brings to workers and listeners."""

@@ -2,10 +2,10 @@
 
 Start: take the sockets and the data directory, so that a second server fails before it has changed
 anything; while the log is read back, answer requests with 503 and let workers wait for their
-streams; then serve. Stop, on SIGTERM or Ctrl-C: take no new connections, answer what is in flight,
-write what is appended, exit 0; a second signal ends the process at once, which is safe because
-nothing unwritten was acknowledged. Every failure that an operator can do something about is one
-line and a non-zero exit status.
+streams; then serve. Stop, on SIGTERM, SIGHUP or Ctrl-C: take no new connections,
+answer what is in flight, write what is appended, exit 0; a second signal ends the process
+immediately, which is safe because nothing unwritten was acknowledged. Every failure that an
+operator can do something about is one line and a non-zero exit status (`causes.py`).
 """
 
 import gc
@@ -13,9 +13,10 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
 
 import structlog
 import trio
@@ -25,14 +26,15 @@ from troth.core import limits
 from troth.core.catalog import Account, Node, Token
 from troth.core.deciding import Options
 from troth.core.grammar.cron import parse as parse_cron
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api, Readiness
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
+from troth.http.envelope import messages
 from troth.http.executions.calls import FunctionCalls
 from troth.http.functions.builder import Builder
 from troth.http.identity import operator_key
 from troth.http.identity.audit import AuditLog
-from troth.http.outgoing.connections import is_public
+from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.promises.rendering import render_message
 from troth.http.settings.kinds import ListenAddress
@@ -42,12 +44,6 @@ from troth.http.sockets.asgi import create_application, create_poll_application
 from troth.http.sockets.hypercorn_connection import ASGIApplication
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.listener import Listener, ListenError
-from troth.persistence.errors import (
-    CheckpointDamaged,
-    CheckpointFailure,
-    DataDirectoryError,
-    LogFailure,
-)
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
@@ -57,14 +53,19 @@ from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Recovery, Storage
 from troth.shards.upkeep.checkpointer import Checkpointer
+from troth.shards.upkeep.place import watch_place
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
 
+from .causes import keeping_the_cause, problem_of
 from .local_zone import local_zone
 from .log_output import configure_logging
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+
+_IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+"""Signals that end a server which is stopping already: a closing terminal sends SIGHUP twice."""
 
 _log = structlog.get_logger("troth.serve")
 
@@ -72,35 +73,28 @@ _log = structlog.get_logger("troth.serve")
 def serve(settings: Settings) -> int:
     """Run a server until it is told to stop; the process's exit status."""
     configure_logging(settings.log_level, settings.log_format)
-    problem: str | None = None
     try:
         trio.run(_serve, settings, strict_exception_groups=True)
-    except* CheckpointDamaged as group:
-        problem = f"{_first(group)} The server has stopped."
-    except* (DataDirectoryError, ListenError) as group:
-        problem = _first(group)
-    except* CheckpointFailure as group:
-        problem = f"{_first(group)} The server has stopped."
-    except* LogFailure as group:
-        problem = (
-            f"{_first(group)} The server has stopped without acknowledging anything more. Check "
-            "the disk, then start it again: what was acknowledged is there."
-        )
-    return EXIT_OK if problem is None else _fail(problem, settings.log_format)
+    except BaseException as error:
+        problem = problem_of(error)
+        if problem is None:
+            raise
+        return _fail(problem, settings.log_format)
+    return EXIT_OK
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> str:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return str(found)
+def _stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop the server: not SIGHUP where `nohup` has it ignored."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [*_IMPATIENT] if is_ignored else [*_IMPATIENT, signal.SIGHUP]
 
 
 def _fail(problem: str, log_format: str) -> int:
     if log_format == "json":
         _log.error("the server has failed", problem=problem)
     else:
-        print(f"troth: {problem}", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone
+            print(f"troth: {problem}", file=sys.stderr)
     return EXIT_FAILED
 
 
@@ -116,6 +110,19 @@ def _open_storage(settings: Settings) -> Storage:
     )
 
 
+@contextmanager
+def _opened_storage(settings: Settings) -> Iterator[Storage]:
+    """Open what the server keeps its records in, and close it; what ended the server counts."""
+    storage = _open_storage(settings)
+    try:
+        yield storage
+    except BaseException:
+        with keeping_the_cause("closing the data directory"):
+            storage.close()
+        raise
+    storage.close()
+
+
 def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
     """Run a server that sends nothing for as long as `act` takes, which is called in a thread.
 
@@ -129,9 +136,7 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
         doors = _make_doors(settings)
         for door in doors:
             await door.listener.open()
-        with ExitStack() as closing:
-            storage = _open_storage(settings)
-            closing.callback(storage.close)
+        with _opened_storage(settings) as storage:
             server = Server(settings, storage, doors, is_alone=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.run)
@@ -166,9 +171,7 @@ async def _serve(settings: Settings) -> None:
     doors = _make_doors(settings)
     for door in doors:
         await door.listener.open()
-    with ExitStack() as closing:
-        storage = _open_storage(settings)
-        closing.callback(storage.close)
+    with _opened_storage(settings) as storage:
         await Server(settings, storage, doors).run()
 
 
@@ -227,7 +230,13 @@ class Server:
             connections_limit_count=settings.poll_connections_limit_count,
             buffer_limit_count=settings.poll_buffer_limit_count,
         )
-        self.push = PushSender(timeout_ms=settings.push_timeout_ms)
+        own_ports = OwnPorts(frozenset(listener.port for listener in self.listeners))
+        self.push = PushSender(
+            timeout_ms=settings.push_timeout_ms,
+            named_urls=settings.target_urls,
+            is_free=self._may_push_anywhere,
+            own_ports=own_ports,
+        )
         self.delivery = Delivery(
             render=self._render,
             push=self.push,
@@ -246,7 +255,9 @@ class Server:
         self.function_calls = FunctionCalls(
             ask=lambda command: self.shards.ask(command),
             body_limit_bytes=settings.body_limit_bytes,
-            guard=None if settings.function_private_networks else is_public,
+            guard=own_ports.may_be_called
+            if settings.function_private_networks
+            else own_ports.public_only,
         )
         self.placement = Placement(
             report=lambda command: self.shards.tell(command),
@@ -289,12 +300,20 @@ class Server:
         )
 
         if isinstance(storage, DirectoryStorage):
-            self.api.audit = AuditLog(self.clock.now_ms, settings.data)
+            self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
         # Until the catalog has been read, nobody knows whether there are accounts.
         self.api.directory.unload()
 
-    def _render(self, message: TaskMessage) -> bytes:
-        return render_message(message, self.url)
+    def _may_push_anywhere(self) -> bool:
+        """Whether clients may name receivers on this machine and in its networks."""
+        settings = self.settings
+        is_open = settings.is_only_for_this_machine and self.api.directory.is_open
+        return settings.push_private_networks or is_open
+
+    def _render(self, message: Message) -> bytes:
+        if isinstance(message, TaskMessage):
+            return render_message(message, self.url)
+        return messages.render_message(message, self.url)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailure."""
@@ -320,9 +339,13 @@ class Server:
                 await nursery.start(self.placement.run)
                 await nursery.start(self.function_calls.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            if isinstance(self.storage, DirectoryStorage):
+                nursery.start_soon(watch_place, self.storage.check, self.shards.committer.fail)
             await self._introduce_nodes()
             if isinstance(self.storage, DirectoryStorage):
-                self.api.directory.operator_key = operator_key.provide(self.settings.data)
+                self.api.directory.operator_key = operator_key.provide(Path(self.storage.place))
+            else:
+                self.api.directory.operator_key = operator_key.new_key()
             self.api.directory.load(
                 await self.shards.list_entries(Account, None),
                 await self.shards.list_entries(Token, None),
@@ -423,13 +446,15 @@ class Server:
         running.append(listener)
 
     async def _stop_on_signal(self, nursery: trio.Nursery, running: list[Listener]) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*_stop_signals()) as signals:
             async for number in signals:
-                if self._is_stopping:
-                    _log.warning("stopping at once", signal=signal.Signals(number).name)
+                name = signal.Signals(number).name
+                if not self._is_stopping:
+                    _log.info("stopping", signal=name)
+                    nursery.start_soon(self._stop, nursery, running)
+                elif number in _IMPATIENT:
+                    _log.warning("stopping immediately", signal=name)
                     os._exit(EXIT_FAILED)
-                _log.info("stopping", signal=signal.Signals(number).name)
-                nursery.start_soon(self._stop, nursery, running)
 
     async def _stop_when_asked(self, nursery: trio.Nursery, running: list[Listener]) -> None:
         await self.stop.wait()
@@ -469,3 +494,7 @@ class Server:
             recovery_ms=recovery.duration_ms,
             api=self.url,
         )
+        if self.settings.in_memory:
+            # There is no data directory that it could be read from.
+            key = self.api.directory.operator_key
+            _log.info("the operator's key, for this run", key=key)

@@ -1,12 +1,13 @@
-"""A node at work: registered with a server, it takes tasks, runs them and tells what came of them.
+"""A node at work: registered with a server, it takes executions, runs them and tells what came of
+them.
 
-- It takes tasks only from its work stream, and opens that again, ever more slowly, when it ends.
-  What runs meanwhile goes on.
-- A task is run while its lease lives: every report that the server hears renews it. When it has
-  run out, the server has given the task to another node, so it is ended here.
+- It takes executions only from its work stream, and opens that again, ever more slowly, when it
+  ends. What runs meanwhile goes on.
+- An execution is run while its lease lives: every report that the server hears renews it. When it
+  has run out, the server has given the execution to another node, so it is ended here.
 - A result is sent until the server has it, refuses it, or the lease has run out.
-- On the first signal to stop it takes nothing more, lets tasks end for a while, and gives back the
-  others; on the second it gives them back at once.
+- On the first signal to stop it takes nothing more, lets executions end for a while, and gives back
+  the others; on the second it gives them back at once.
 """
 
 import random
@@ -21,7 +22,7 @@ import trio
 from .builds import Builds
 from .client import Client
 from .errors import NodeError, RefusedError, UnreachableError
-from .execution import Execution, Link
+from .execution import Link, LocalExecution
 from .machine import Place, prepare, taken
 from .workers import open_workers
 
@@ -50,11 +51,14 @@ class NodeOptions:
     shared: bool = False
     grace_s: float = 30.0
     uid_base: int = 700_000
+    ca_file: Path | None = None
 
 
 async def run_node(options: NodeOptions) -> None:
     """Be a node until a signal says otherwise. Raises NodeError, in an exception group or not."""
-    client = Client(options.server, options.token)
+    client = Client(
+        options.server, options.token, str(options.ca_file) if options.ca_file else None
+    )
     with taken(options.directory, options.uid_base):
         place = await prepare(options.directory, options.uid_base)
         builds = Builds(place.builds, place.first_gid)
@@ -78,7 +82,7 @@ class Agent:
         self._place = place
         self._link = link
         self._slots = trio.Semaphore(options.slots_count)
-        self._executions: dict[tuple[str, int], Execution] = {}
+        self._executions: dict[tuple[str, int], LocalExecution] = {}
         self._heartbeat_s = _DEFAULT_HEARTBEAT_MS / 1000
         self._progressed = trio.Event()
         self._changed = trio.Event()
@@ -190,19 +194,19 @@ class Agent:
             case other:
                 _log.debug("a message of an unknown type", type=other)
 
-    def _start(self, task_id: str, counter: int) -> None:
-        key = (task_id, counter)
+    def _start(self, execution_id: str, counter: int) -> None:
+        key = (execution_id, counter)
         if self._is_stopping or key in self._executions:
             return
         # Some may end right now; the server counts them already as ended.
         if len(self._executions) >= 2 * self._options.slots_count + 2:
-            _log.warning("more tasks than slots", task=task_id)
+            _log.warning("more tasks than slots", task=execution_id)
             return
-        execution = Execution(self._link, task_id, counter, self._progressed_now)
+        execution = LocalExecution(self._link, execution_id, counter, self._progressed_now)
         self._executions[key] = execution
         self._nursery.start_soon(self._carry_out, execution)
 
-    async def _carry_out(self, execution: Execution) -> None:
+    async def _carry_out(self, execution: LocalExecution) -> None:
         try:
             await execution.run(self._slots, self._nursery)
         except RefusedError as error:
@@ -211,10 +215,10 @@ class Agent:
             del self._executions[execution.key]
             self._changed.set()
 
-    def _cancel(self, task_id: str, counter: int, reason: str) -> None:
-        execution = self._executions.get((task_id, counter))
+    def _cancel(self, execution_id: str, counter: int, reason: str) -> None:
+        execution = self._executions.get((execution_id, counter))
         if execution is not None:
-            _log.info("a task is ended", task=task_id, reason=reason)
+            _log.info("a task is ended", task=execution_id, reason=reason)
             execution.cancel()
 
     # Reports
@@ -245,7 +249,7 @@ class Agent:
         begin = trio.current_time()
         reported = [one for one in self._executions.values() if one.is_assigned]
         running = [
-            {"id": one.task_id, "counter": one.counter, "progress": one.progress}
+            {"id": one.execution_id, "counter": one.counter, "progress": one.progress}
             for one in reported
         ]
         answer = await self._link.client.ask(
@@ -288,6 +292,6 @@ class Agent:
             self._changed = trio.Event()
             await self._changed.wait()
 
-    async def _give_back(self, execution: Execution) -> None:
+    async def _give_back(self, execution: LocalExecution) -> None:
         with trio.move_on_after(RETURN_TIMEOUT_S):
             await execution.give_back()

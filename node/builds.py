@@ -1,9 +1,9 @@
 """The code a node has fetched: unpacked once for each digest, and kept while there is room.
 
-- A build is there under its name only when it is complete and its archive had the right digest:
+- A build is there under its name only when it is complete and its package had the right digest:
   it is unpacked beside its place and renamed.
-- Nobody can change it: its files belong to the node's user and are read-only. If tasks run as
-  other users, each build has a group of its own, and only its tasks are in it.
+- Nobody can change it: its files belong to the node's user and are read-only. If executions run as
+  other users, each build has a group of its own, and only its executions are in it.
 - Beyond the limits, builds that were not used for longest go, never one in use.
 """
 
@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 import trio
 
-from troth.core.grammar.code_archives import ArchiveRefused
+from troth.core.grammar.packages import PackageRefused
 
 from .errors import BadCodeError
 from .limits import BUILDS_LIMIT_BYTES, BUILDS_LIMIT_COUNT, USERS_COUNT
@@ -35,7 +35,7 @@ _log = structlog.get_logger("troth.node.builds")
 class Build:
     """Code on this node's disk, which stays while `users_count` is not 0.
 
-    `gid` is its group; None if tasks run as the node's own user.
+    `gid` is its group; None if executions run as the node's own user.
     """
 
     digest: str
@@ -75,17 +75,17 @@ class Builds:
     async def fetched(
         self, digest: str, fetch: Callable[[], Awaitable[bytes]]
     ) -> AsyncIterator[Build]:
-        """Give out a build, fetching its archive if it is not here, and keep it meanwhile.
+        """Give out a build, fetching its package if it is not here, and keep it meanwhile.
 
-        Raises BadCodeError if the archive is not what the digest says, or cannot be unpacked, and
+        Raises BadCodeError if the package is not what the digest says, or cannot be unpacked, and
         whatever `fetch` raises.
         """
         lock = self._locks.setdefault(digest, trio.Lock())
         async with lock:
             build = self._known.get(digest)
             if build is None:
-                archive = await fetch()
-                build = await trio.to_thread.run_sync(self._unpack, digest, archive)
+                package = await fetch()
+                build = await trio.to_thread.run_sync(self._unpack, digest, package)
                 self._known[digest] = build
             build.users_count += 1
         self._known[digest] = self._known.pop(digest)
@@ -97,17 +97,17 @@ class Builds:
             if not lock.statistics().tasks_waiting:
                 self._locks.pop(digest, None)
 
-    def _unpack(self, digest: str, archive: bytes) -> Build:
-        if hashlib.sha256(archive).hexdigest() != digest:
+    def _unpack(self, digest: str, package: bytes) -> Build:
+        if hashlib.sha256(package).hexdigest() != digest:
             raise BadCodeError("the archive the server sent is not the one it announced")
         part = self.directory / f"{_PART_PREFIX}{secrets.token_hex(8)}"
         part.mkdir(mode=0o700)
         try:
             packed, unpacked = part / "archive.zip", part / "code"
-            packed.write_bytes(archive)
+            packed.write_bytes(package)
             try:
                 unpack(packed, unpacked)
-            except ArchiveRefused as error:
+            except PackageRefused as error:
                 raise BadCodeError(f"the archive cannot be unpacked: {error}") from error
             gid = self._free_gid()
             size_bytes = _size_bytes(unpacked)

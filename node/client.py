@@ -4,8 +4,8 @@
 server-sent events. A connection that has ended while it lay idle is replaced without a word, as
 nothing of the request can have been heard. Everything else is for the caller to try again.
 
-The server has a short way for small requests about tasks, which a connection leaves for good with
-the first request of another kind. So those get connections of their own (`apart`).
+The server has a short way for small requests about executions, which a connection leaves for good
+with the first request of another kind. So those get connections of their own (`apart`).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ ANSWER_TIMEOUT_S: Final = 10.0
 STREAM_SILENCE_LIMIT_S: Final = 60.0
 """A stream that says nothing for so long, not even a comment, is broken."""
 ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
-"""Of an answer; the largest has the body of a task's request."""
+"""Of an answer; the largest has the body of an execution's request."""
 _READ_BYTES: Final = 64 * 1024
 _IDLE_LIMIT_COUNT: Final = 32
 _EVENT_LIMIT_BYTES: Final = 64 * 1024
@@ -115,8 +115,12 @@ class _Connection:
 class Client:
     """Talks to one server with one token. `close` it at the end."""
 
-    def __init__(self, server: str, token: str) -> None:
-        """`server` is a URL or `HOST:PORT`. Raises NodeError if it cannot be one."""
+    def __init__(self, server: str, token: str, ca_file: str | None = None) -> None:
+        """`server` is a URL or `HOST:PORT`; `ca_file` (PEM) says who may vouch for it.
+
+        Without `ca_file` those of SSL_CERT_FILE or of the system may. Raises NodeError for what
+        cannot be used.
+        """
         url = server if "://" in server else f"http://{server}"
         try:
             parts = urlsplit(url)
@@ -128,8 +132,14 @@ class Client:
         if not token.isascii() or not token.isprintable() or not token:
             raise NodeError("--token: a token is of letters, digits, - and _")
         self._host = parts.hostname
-        self._is_secure = parts.scheme == "https"
-        self._port = port or (443 if self._is_secure else 80)
+        is_secure = parts.scheme == "https"
+        self._port = port or (443 if is_secure else 80)
+        self._trusted: ssl.SSLContext | None = None
+        if is_secure:
+            try:
+                self._trusted = ssl.create_default_context(cafile=ca_file)
+            except OSError as error:
+                raise NodeError(f"--ca-file {ca_file}: {error.strerror or error}") from error
         self._prefix = parts.path.rstrip("/")
         shown_host = f"[{self._host}]" if ":" in self._host else self._host
         self.shown_url = f"{parts.scheme}://{shown_host}:{self._port}{self._prefix}"
@@ -233,9 +243,8 @@ class Client:
     async def _connect(self) -> _Connection:
         with trio.fail_after(CONNECT_TIMEOUT_S):
             stream: trio.abc.Stream = await trio.open_tcp_stream(self._host, self._port)
-            if self._is_secure:
-                context = ssl.create_default_context()
-                stream = trio.SSLStream(stream, context, server_hostname=self._host)
+            if self._trusted is not None:
+                stream = trio.SSLStream(stream, self._trusted, server_hostname=self._host)
             return _Connection(stream)
 
     async def close(self) -> None:

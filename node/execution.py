@@ -1,4 +1,4 @@
-"""One task on a node: assigned, its code fetched, run, its result sent."""
+"""One execution on a node: assigned, its code fetched, run, its result sent."""
 
 import base64
 import contextlib
@@ -17,13 +17,13 @@ from .builds import Builds
 from .client import Answer, Client
 from .errors import BadCodeError, RefusedError, SandboxError, UnreachableError
 from .frames import Response, failure
-from .limits import ARCHIVE_LIMIT_BYTES, RESULT_LIMIT_BYTES, Allowance
+from .limits import PACKAGE_LIMIT_BYTES, RESULT_LIMIT_BYTES, Allowance
 from .workers import Kind, Workers
 
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_LIMIT_S: Final = 1.0
 _BROKEN_PAUSE_S: Final = 5.0
-"""After a sandbox could not be set up; so that tasks do not come and go without end."""
+"""After a sandbox could not be set up; so that executions do not come and go without end."""
 _FREE_S: Final = 0.05
 """Longer than a sandbox usually needs to be free after the result."""
 _ERROR_LIMIT_CHARACTERS: Final = 1_000
@@ -35,7 +35,7 @@ _log = structlog.get_logger("troth.node.task")
 class Link:
     """What all executions of a node need: the server, the code and the sandboxes.
 
-    `path` is that of the node on the server; `lease_s` how long a task is the node's after a
+    `path` is that of the node on the server; `lease_s` how long an execution is the node's after a
     report that the server has heard.
     """
 
@@ -70,13 +70,13 @@ class _Assignment(msgspec.Struct):
     request: dict[str, Any]
 
 
-class Execution:
-    """A task that the server has offered. `confirmed_at` is when its lease was last renewed."""
+class LocalExecution:
+    """An execution that the server has offered; `confirmed_at`: its lease was renewed last."""
 
     def __init__(
-        self, link: Link, task_id: str, counter: int, on_progress: Callable[[], None]
+        self, link: Link, execution_id: str, counter: int, on_progress: Callable[[], None]
     ) -> None:
-        self.task_id = task_id
+        self.execution_id = execution_id
         self.counter = counter
         self.has_begun = False
         """It does not wait for a slot any more; the server may know it as assigned."""
@@ -95,7 +95,7 @@ class Execution:
     @property
     def key(self) -> tuple[str, int]:
         """What the server calls it."""
-        return self.task_id, self.counter
+        return self.execution_id, self.counter
 
     @property
     def lease_end(self) -> float:
@@ -118,7 +118,7 @@ class Execution:
                 slot.callback(slots.release)
                 self.has_begun = True
                 self.confirmed_at = trio.current_time()
-                named = {"id": self.task_id, "counter": self.counter}
+                named = {"id": self.execution_id, "counter": self.counter}
                 answer = await self._insist("POST", f"{self._link.path}/assign", named)
                 if answer is None or not answer.is_success:
                     return
@@ -130,12 +130,12 @@ class Execution:
                     await self.give_back()
                     await trio.sleep(_BROKEN_PAUSE_S)
                     return
-                # The next task does not wait for the server to take this one's result.
+                # The next execution does not wait for the server to take this one's result.
                 nursery.start_soon(self._free, slot.pop_all())
                 await self._send_result(self._response)
 
     async def _free(self, slot: contextlib.ExitStack) -> None:
-        """Give up the slot when the sandbox is free, so that the next task finds it warm."""
+        """Give up the slot when the sandbox is free, so that the next execution finds it warm."""
         with slot, trio.move_on_after(_FREE_S):
             await self._freed.wait()
 
@@ -143,16 +143,18 @@ class Execution:
         """Tell the server that it is not going to be carried out here."""
         if not self.has_begun:
             return
-        _log.info("a task is given back", task=self.task_id)
-        path = f"{self._link.path}/return/{self.task_id}/{self.counter}"
+        _log.info("a task is given back", task=self.execution_id)
+        path = f"{self._link.path}/return/{self.execution_id}/{self.counter}"
         try:
             answer = await self._link.client.ask("POST", path)
         except UnreachableError as error:
             # Its lease will run out.
-            _log.warning("a task could not be given back", task=self.task_id, problem=str(error))
+            _log.warning(
+                "a task could not be given back", task=self.execution_id, problem=str(error)
+            )
             return
         if not answer.is_success:
-            _log.debug("a task was not taken back", task=self.task_id, status=answer.status)
+            _log.debug("a task was not taken back", task=self.execution_id, status=answer.status)
 
     async def _work(self, answer: Answer) -> None:
         """Run it in a sandbox; goes on after the response until the sandbox is free."""
@@ -160,7 +162,7 @@ class Execution:
             with self._working:
                 await self._run_in_sandbox(_decoded(answer))
         except UnreachableError as error:
-            _log.error("a task cannot be run here", task=self.task_id, problem=str(error))
+            _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
         finally:
             self._responded.set()
             self._freed.set()
@@ -176,7 +178,7 @@ class Execution:
         kind = Kind(assignment.account, assignment.language, assignment.digest, allowance)
         deadline = self._begun_at + assignment.timeout
         try:
-            request = frames.request_frame(self.task_id, assignment.request)
+            request = frames.request_frame(self.execution_id, assignment.request)
 
             async def fetch() -> bytes:
                 return await self._fetch(assignment.build_id)
@@ -191,11 +193,11 @@ class Execution:
             message = f"the function's code cannot be had: {error}"
             self._respond(failure(500, "BadCode", message), "")
         except (SandboxError, OSError) as error:
-            _log.error("a task cannot be run here", task=self.task_id, problem=str(error))
+            _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
 
     async def _fetch(self, build_id: str) -> bytes:
         path = f"/v1/build/{build_id}/archive"
-        answer = await self._insist("GET", path, limit_bytes=ARCHIVE_LIMIT_BYTES, apart=True)
+        answer = await self._insist("GET", path, limit_bytes=PACKAGE_LIMIT_BYTES, apart=True)
         if answer is None:
             raise UnreachableError("it did not give the function's code in time")
         if not answer.is_success:
@@ -208,9 +210,9 @@ class Execution:
 
     def _respond(self, response: Response, output: str) -> None:
         if output:
-            _log.info("a function has printed", task=self.task_id, output=output)
+            _log.info("a function has printed", task=self.execution_id, output=output)
         if response.error is not None:
-            _log.info("a function has failed", task=self.task_id, problem=response.error)
+            _log.info("a function has failed", task=self.execution_id, problem=response.error)
         self._response = response
         self._responded.set()
 
@@ -220,11 +222,13 @@ class Execution:
             message = f"the server takes no result of {len(response.body)} bytes"
             answer = await self._post_result(failure(500, "ResultTooLarge", message))
         if answer is None:
-            _log.warning("a result could not be sent in time", task=self.task_id)
+            _log.warning("a result could not be sent in time", task=self.execution_id)
         elif not answer.is_success:
-            _log.info("a result was not taken", task=self.task_id, problem=str(answer.refusal()))
+            _log.info(
+                "a result was not taken", task=self.execution_id, problem=str(answer.refusal())
+            )
         else:
-            _log.debug("a task is finished", task=self.task_id, status=response.status)
+            _log.debug("a task is finished", task=self.execution_id, status=response.status)
 
     async def _post_result(self, response: Response) -> Answer | None:
         described = base64.b64encode(msgspec.json.encode(response.headers)).decode()
@@ -233,7 +237,7 @@ class Execution:
             error = response.error[:_ERROR_LIMIT_CHARACTERS].encode(errors="replace")
             headers.append(("troth-error", base64.b64encode(error).decode()))
         assert len(response.body) <= RESULT_LIMIT_BYTES
-        path = f"{self._link.path}/result/{self.task_id}/{self.counter}"
+        path = f"{self._link.path}/result/{self.execution_id}/{self.counter}"
         return await self._insist("POST", path, response.body, headers=headers)
 
     async def _insist(
@@ -257,7 +261,7 @@ class Execution:
                 problem = str(error)
             if trio.current_time() + pause_s > self.lease_end:
                 return None
-            _log.debug("asking again", task=self.task_id, problem=problem)
+            _log.debug("asking again", task=self.execution_id, problem=problem)
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, _RETRY_LIMIT_S)
 

@@ -1,4 +1,4 @@
-"""The directory of a task, which holds whatever a function made of it: measured, and emptied.
+"""The directory of an execution, which holds whatever a function made of it: measured, and emptied.
 
 The function may still be there and change what is looked at, and the node has more rights than it.
 So nothing here goes by a path: every folder is opened by its name in one that is open already,

@@ -1,8 +1,8 @@
 """Which system calls a function's processes may not make: a filter that the kernel runs.
 
-A task's memory and processes are watched from outside, and its rights were given up; what would
-undo either is refused: memory that belongs to no process, namespaces in which one has all rights,
-and whatever else only an attack on the kernel needs. All other calls are allowed.
+An execution's memory and processes are watched from outside, and its rights were given up; what
+would undo either is refused: memory that belongs to no process, namespaces in which one has all
+rights, and whatever else only an attack on the kernel needs. All other calls are allowed.
 
 The filter is made here, by the node. `runner.py` installs it before the function's code runs;
 it can never be removed, and whatever is started inherits it. It looks at the architecture first: a

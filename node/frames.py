@@ -108,10 +108,12 @@ def frame(kind: bytes, content: bytes) -> bytes:
     return kind + len(content).to_bytes(_LENGTH_BYTES, "big") + content
 
 
-def request_frame(task_id: str, request: dict[str, Any]) -> bytes:
-    """The request of a task, as `assign` gives it. Raises KeyError, ValueError for another form."""
+def request_frame(execution_id: str, request: dict[str, Any]) -> bytes:
+    """The request of an execution, as `assign` gives it. Raises KeyError, ValueError for another
+    form.
+    """
     meta = {name: request[name] for name in ("method", "query", "host", "headers")}
-    described = msgspec.json.encode({**meta, "id": task_id})
+    described = msgspec.json.encode({**meta, "id": execution_id})
     length = len(described).to_bytes(_LENGTH_BYTES, "big")
     return frame(REQUEST, length + described + base64.b64decode(request["body"] or ""))
 

@@ -33,12 +33,12 @@ END_GRACE_S: Final = 0.5
 
 IDLE_LIMIT_S: Final = 60.0
 """A warm sandbox that nobody needs for so long is ended."""
-SANDBOX_TASKS_LIMIT_COUNT: Final = 1_000
-"""A zygote is replaced after so many tasks: it uses up its own CPU time, too."""
+SANDBOX_EXECUTIONS_LIMIT_COUNT: Final = 1_000
+"""A zygote is replaced after so many executions: it uses up its own CPU time, too."""
 
 BUILDS_LIMIT_BYTES: Final = 2 * 1024 * MEBIBYTE
 BUILDS_LIMIT_COUNT: Final = 500
-ARCHIVE_LIMIT_BYTES: Final = BUILD_LIMIT_BYTES
+PACKAGE_LIMIT_BYTES: Final = BUILD_LIMIT_BYTES
 
 USERS_COUNT: Final = 1_000
 """A node that runs as root takes so many user ids from its base on, and as many group ids."""

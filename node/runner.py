@@ -5,9 +5,9 @@ node and it speak frames (`frame`, `read_frame`) over a socket, descriptor 3. Th
 how to shut itself in; from the import on, everything in this process is the function's, so the node
 believes none of it.
 
-Python: this process is a *zygote*. It imports the handler once, and forks for every task: a process
-in a session of its own, with the task's socket as descriptor 3 and its output as 1 and 2.
-JavaScript: this process becomes Node.js, which runs `runner.js` for one task.
+Python: this process is a *zygote*. It imports the handler once, and forks for every execution: a
+process in a session of its own, with the execution's socket as descriptor 3 and its output as 1 and
+2. JavaScript: this process becomes Node.js, which runs `runner.js` for one task.
 """
 
 import array
@@ -309,7 +309,7 @@ def _print_traceback(error: BaseException) -> None:
         print(shown[-TRACEBACK_LIMIT_CHARACTERS:], file=sys.stderr, flush=True)
 
 
-# Python tasks
+# Python executions
 
 
 def import_handler(code: str) -> Callable[[Request], Any]:
@@ -331,27 +331,29 @@ def import_handler(code: str) -> Callable[[Request], Any]:
 
 
 def serve_tasks(control: socket.socket, handle: Callable[[Request], Any]) -> None:
-    """Fork for each task the node sends descriptors for, until it closes the socket."""
+    """Fork for each execution the node sends descriptors for, until it closes the socket."""
     warm_up()
     gc.collect()
     gc.freeze()
     own_id = os.getpid()
     while True:
-        kind, descriptors = _receive_task(control)
+        kind, descriptors = _receive_execution(control)
         if not kind:
             return
-        task_id = _fork()
-        if task_id == 0:
-            _run_task(own_id, descriptors, handle)
+        child_id = _fork()
+        if child_id == 0:
+            _run_execution(own_id, descriptors, handle)
         for descriptor in descriptors:
             os.close(descriptor)
-        _, status = os.waitpid(task_id, 0)
+        _, status = os.waitpid(child_id, 0)
         _reap()
         control.sendall(frame(b"X", b"%d" % status))
 
 
 def warm_up() -> None:
-    """Do once what every task does, so that no task finds a cache empty: each begins with these."""
+    """Do once what every execution does, so that no execution finds a cache empty: each begins with
+    these.
+    """
     meta = {"headers": [["a", "b"]], "query": "a=b", "method": "POST", "host": "", "id": ""}
     packed = json.dumps(meta).encode()
     payload = len(packed).to_bytes(LENGTH_BYTES, "big") + packed + b"{}"
@@ -376,7 +378,7 @@ def warm_up() -> None:
 
 
 def _fork() -> int:
-    """Fork, even if what another task of the user has started is just being ended."""
+    """Fork, even if what another execution of the user has started is just being ended."""
     for _ in range(FORK_ATTEMPTS_COUNT):
         try:
             return os.fork()
@@ -385,7 +387,7 @@ def _fork() -> int:
     return os.fork()
 
 
-def _receive_task(control: socket.socket) -> tuple[bytes, list[int]]:
+def _receive_execution(control: socket.socket) -> tuple[bytes, list[int]]:
     descriptors = array.array("i")
     room = socket.CMSG_SPACE(2 * descriptors.itemsize)
     kind, ancillary, _, _ = control.recvmsg(1, room)
@@ -400,8 +402,10 @@ def _reap() -> None:
             pass
 
 
-def _run_task(zygote_id: int, descriptors: list[int], handle: Callable[[Request], Any]) -> NoReturn:
-    """Be one task: in a forked process, which ends here whatever happens."""
+def _run_execution(
+    zygote_id: int, descriptors: list[int], handle: Callable[[Request], Any]
+) -> NoReturn:
+    """Be one execution: in a forked process, which ends here whatever happens."""
     try:
         os.setsid()
         _die_with(zygote_id)
@@ -511,7 +515,7 @@ def main() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    # No task looks into this process, from which the next ones come.
+    # No execution looks into this process, from which the next ones come.
     _control(_PR_SET_DUMPABLE, 0)
     control.sendall(frame(b"Y", b""))
     serve_tasks(control, handle)

@@ -1,8 +1,9 @@
-"""A sandbox: a process that is shut in, with a function's code, in which tasks of it run.
+"""A sandbox: a process that is shut in, with a function's code, in which executions of it run.
 
-One task at a time. A Python sandbox is a zygote and forks for each task; a JavaScript one is used
-for a single task. `runner.py` is what runs inside; `task.py` runs a task in one. Whoever
-starts a sandbox ends it, with `end`, which leaves nothing of it: no process and no file.
+One execution at a time. A Python sandbox is a zygote and forks for each execution; a JavaScript one
+is used for a single task. `runner.py` is what runs inside; `sandboxed_execution.py` runs an
+execution in one. Whoever starts a sandbox ends it, with `end`, which leaves nothing of it: no
+process and no file.
 """
 
 import array
@@ -64,8 +65,9 @@ class Machine:
     """What sandboxes on this machine have in common.
 
     `node_program` is None without Node.js; `script` is what Node.js runs. `first_uid` is None if
-    tasks run as the node's own user. `private_files`: tasks are given file systems of their own.
-    `call_filter` refuses system calls, see `node_filter`; None if there is none for this machine.
+    executions run as the node's own user. `private_files`: executions are given file systems of
+    their own. `call_filter` refuses system calls, see `node_filter`; None if there is none for this
+    machine.
     """
 
     directory: Path
@@ -135,7 +137,7 @@ class Output:
 
 
 class Sandbox:
-    """One sandbox. Made by `start`; `wait_until_ready` before the first task; `end` at last."""
+    """One sandbox. Made by `start`; `wait_until_ready` before its first use; `end` at last."""
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class Sandbox:
         self.uid = uid
         self.directory = directory
         self.work = directory / "work"
-        self.tasks_count = 0
+        self.executions_count = 0
         self.is_broken = False
         """Nothing may run in it any more."""
         self.is_loaded = False
@@ -279,9 +281,9 @@ class Sandbox:
             _log.debug("a sandbox broke its channel", problem=str(error))
             return b"", b""
 
-    async def open_task(self) -> tuple[trio.socket.SocketType, Output]:
+    async def open_execution(self) -> tuple[trio.socket.SocketType, Output]:
         """The channel and the output of the next task. Raises OSError if the sandbox has ended."""
-        self.tasks_count += 1
+        self.executions_count += 1
         if self.language == JAVASCRIPT:
             return self.control, self.output
         ours, theirs = socket.socketpair()
@@ -301,8 +303,8 @@ class Sandbox:
             os.close(writing)
         return channel, output
 
-    async def wait_task_ended(self) -> int | None:
-        """Wait until a task's process has ended: its exit status as of `exit_status`.
+    async def wait_execution_ended(self) -> int | None:
+        """Wait until an execution's process has ended: its exit status as of `exit_status`.
 
         None if the zygote itself is gone, or does not say.
         """
@@ -322,13 +324,14 @@ class Sandbox:
         finally:
             os.close(descriptor)
 
-    def task_processes(self) -> list[int]:
-        """The processes that a task has now, its first one first."""
+    def execution_processes(self) -> list[int]:
+        """The processes that an execution has now, its first one first."""
         found = descendants(self.process_id)
         return found if self.language == PYTHON else [self.process_id, *found]
 
     async def is_clean(self) -> bool:
-        """Remove the last task's files; return whether another one may run here. Raises OSError.
+        """Remove the last execution's files; return whether another one may run here. Raises
+        OSError.
 
         Its import may have started threads, which are still there and may get in the way.
         """
@@ -342,9 +345,9 @@ class Sandbox:
             await trio.to_thread.run_sync(empty, self.work, DISK_ENTRIES_LIMIT_COUNT)
         return True
 
-    def terminate_task(self) -> None:
-        """Ask the task's processes to end."""
-        for process_id in self.task_processes():
+    def terminate_execution(self) -> None:
+        """Ask the execution's processes to end."""
+        for process_id in self.execution_processes():
             send(process_id, signal.SIGTERM)
 
     async def end(self) -> bool:

@@ -1,8 +1,8 @@
-"""The sandboxes of a node: which are warm, which may be used for a task, and when they end.
+"""The sandboxes of a node: which are warm, which may be used for an execution, and when they end.
 
-A sandbox belongs to one account, one build and one allowance, runs one task at a time, and as long
-as it exists has a user id of its own (if the node can give one). Whatever was not left exactly as
-it was found is ended, and its user id is free again only when nothing runs for it any more.
+A sandbox belongs to one account, one build and one allowance, runs one execution at a time, and as
+long as it exists has a user id of its own (if the node can give one). Whatever was not left exactly
+as it was found is ended, and its user id is free again only when nothing runs for it any more.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ import trio
 from .builds import Build
 from .errors import SandboxError
 from .frames import Response, failure
-from .limits import IDLE_LIMIT_S, SANDBOX_TASKS_LIMIT_COUNT, USERS_COUNT, Allowance
+from .limits import IDLE_LIMIT_S, SANDBOX_EXECUTIONS_LIMIT_COUNT, USERS_COUNT, Allowance
 from .processes import resident_bytes
 from .sandbox import JAVASCRIPT, Machine, Sandbox
-from .task import Task
+from .sandboxed_execution import SandboxedExecution
 
 _SWEEP_INTERVAL_S: Final = 2.0
 
@@ -46,7 +46,9 @@ class _Idle:
 
 @dataclass(frozen=True)
 class WorkersStatistics:
-    """`warm_count` sandboxes wait for a task, of `sandbox_count` in all; starts since the start."""
+    """`warm_count` sandboxes wait for an execution, of `sandbox_count` in all; starts since the
+    start.
+    """
 
     sandbox_count: int
     warm_count: int
@@ -83,7 +85,7 @@ class Workers:
         on_progress: Callable[[int], None],
         on_response: Callable[[Response, str], None],
     ) -> None:
-        """Run one task until `deadline` (trio's clock); `on_response` is called once.
+        """Run one execution until `deadline` (trio's clock); `on_response` is called once.
 
         Returns when the sandbox is free again or on its way out. Raises SandboxError.
         """
@@ -103,8 +105,8 @@ class Workers:
                 sandbox.output.close()
                 on_response(problem, sandbox.output.text())
                 return
-            task = Task(sandbox, kind.allowance, on_progress, on_response)
-            await task.run(request, deadline)
+            execution = SandboxedExecution(sandbox, kind.allowance, on_progress, on_response)
+            await execution.run(request, deadline)
         except BaseException:
             sandbox.is_broken = True
             raise
@@ -164,7 +166,7 @@ class Workers:
         if machine_problem is not None:
             raise machine_problem
         if kind.language != JAVASCRIPT:
-            # From here on it prints nothing; each task has an output of its own.
+            # From here on it prints nothing; each execution has an output of its own.
             sandbox.output.close()
         return problem
 
@@ -184,7 +186,7 @@ class Workers:
         try:
             is_clean = (
                 self._is_open
-                and sandbox.tasks_count < SANDBOX_TASKS_LIMIT_COUNT
+                and sandbox.executions_count < SANDBOX_EXECUTIONS_LIMIT_COUNT
                 and await sandbox.is_clean()
                 and self._is_open
             )
@@ -229,7 +231,7 @@ class Workers:
                     self._retire(sandbox)
 
     def close(self) -> None:
-        """End all that wait; those in use end when their tasks do."""
+        """End all that wait; those in use end when their executions do."""
         self._is_open = False
         while self._idle:
             self._retire(self._idle.pop().sandbox)

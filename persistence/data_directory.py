@@ -7,7 +7,7 @@ byte. README.md sections 2 and 5 are the specification.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, final
@@ -36,6 +36,7 @@ from troth.persistence.wal.segments import (
 
 from .errors import (
     DataDirectoryLocked,
+    DataDirectoryLost,
     DataDirectoryUnreadable,
     DataDirectoryUnwritable,
     LogDamaged,
@@ -142,6 +143,7 @@ class DataDirectory:
         self._segment_bytes = segment_bytes
         self._executor = executor
         self._log: SegmentedLog | None = None
+        self._log_identity: Hashable = None
         self._report: RecoveryReport | None = None
 
     @classmethod
@@ -166,9 +168,11 @@ class DataDirectory:
             raise ValueError(
                 f"the number of shards is 1 to {SHARDS_LIMIT_COUNT}, not {shard_count}"
             )
-        path = os.fspath(path).rstrip("/") or "/"  # so that the parent of `data/` is found
+        # Links are followed once: what they name later is another directory.
+        path = files.resolved(os.fspath(path))
         lock = _make_and_lock(files, path)
         try:
+            files = files.within(lock)
             identity = _read_identity(files, path)
             if identity is None:
                 identity = Identity(
@@ -237,6 +241,7 @@ class DataDirectory:
     def _start_log(self, log_path: str, end: LogEnd) -> None:
         """Cut what is torn and begin a new segment: the first change to the directory."""
         try:
+            self._log_identity = self._files.identity(log_path)
             self._log = SegmentedLog(
                 self._files,
                 log_path,
@@ -244,6 +249,7 @@ class DataDirectory:
                 end,
                 segment_bytes=self._segment_bytes,
                 executor=self._executor,
+                check=self.check,
             )
         except OSError as error:
             raise DataDirectoryUnwritable(log_path, error) from error
@@ -258,6 +264,23 @@ class DataDirectory:
             torn_file=torn_file if end.torn_bytes else None,
             torn_offset=end.kept_bytes if end.torn_bytes else None,
         )
+
+    def check(self) -> None:
+        """Raise `DataDirectoryLost` unless directory and log are still what their paths name.
+
+        Any thread. Raises `OSError` if that cannot be found out.
+        """
+        if not self._lock.is_in_place():
+            raise DataDirectoryLost(self.path)
+        log_path = f"{self.path}/{LOG_NAME}"
+        if self._log is None:
+            return
+        try:
+            is_same = self._files.identity(log_path) == self._log_identity
+        except (FileNotFoundError, NotADirectoryError):
+            is_same = False
+        if not is_same:
+            raise DataDirectoryLost(log_path)
 
     def close(self) -> None:
         """Close the log and release the directory; a second call does nothing.

@@ -118,6 +118,18 @@ class LogFailure(PersistenceError):
     """The log can no longer be written; the outcome of the last batch is unknown. Final."""
 
 
+class DataDirectoryLost(LogFailure):
+    """The opened data directory, or something in it, no longer has its name: writing is in vain."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} was deleted, moved or replaced while the server was using it. Nothing was "
+            "written to what may be there now. Nothing more was acknowledged; what was is in what "
+            "used to be there. Put that back, or restore a backup, then start the server again."
+        )
+        self.path = path
+
+
 class CheckpointFailure(PersistenceError):
     """The checkpoint store cannot be opened, read or written; what it held before is intact."""
 

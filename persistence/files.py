@@ -3,12 +3,20 @@
 Everything that touches a disk goes through `Files`, so that the same code runs on `RealFiles` and,
 in tests, on `SimulatedFiles`. All calls are synchronous and may block; all raise `OSError`.
 Paths are strings with `/`.
+
+A directory may be renamed, replaced or deleted while it is in use. So whoever has locked one works
+with `files.within(lock)`, which reaches the locked directory itself, whatever its name means by
+then, and asks `lock.is_in_place` and `File.is_linked` before relying on the name again.
 """
 
 import errno
 import fcntl
 import os
-from typing import Protocol, final
+import stat
+from collections.abc import Hashable
+from typing import Protocol, Self, final
+
+from .shortage import opening
 
 FILE_MODE = 0o600  # the log and the secret are for the server's user only
 DIRECTORY_MODE = 0o700
@@ -26,12 +34,18 @@ class File(Protocol):
     def truncate(self, size_bytes: int) -> None:
         """Cut the file to `size_bytes`; durable after `sync`."""
 
+    def is_linked(self) -> bool:
+        """Tell whether the file still has a name: without one it ends with its last descriptor."""
+
     def close(self) -> None:
         """Release the file without syncing it; a second call does nothing."""
 
 
 class Lock(Protocol):
     """An exclusive lock, held until closed or until the process ends."""
+
+    def is_in_place(self) -> bool:
+        """Tell whether the locked directory is still what its path names."""
 
     def close(self) -> None:
         """Release the lock; a second call does nothing."""
@@ -73,13 +87,21 @@ class Files(Protocol):
     def sync_directory(self, path: str) -> None:
         """Make all creations, renames and removals in a directory durable."""
 
+    def identity(self, path: str) -> Hashable:
+        """Return what tells a file or directory from any other that may have its path later."""
+
+    def resolved(self, path: str) -> str:
+        """Return an absolute path without symbolic links for a path."""
+
     def lock(self, directory: str) -> Lock:
-        """Lock a directory exclusively; raises `BlockingIOError` at once if it is held."""
+        """Lock a directory exclusively; raises `BlockingIOError` immediately if it is held."""
+
+    def within(self, lock: Lock) -> Self:
+        """Return the same files, reaching what is in a locked directory through the lock."""
 
 
-@final
 class _Descriptor:
-    """An open file descriptor: a `File` or, when it carries a flock, a `Lock`."""
+    """An open file descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -98,6 +120,9 @@ class _Descriptor:
     def truncate(self, size_bytes: int) -> None:
         os.ftruncate(self._descriptor, size_bytes)
 
+    def is_linked(self) -> bool:
+        return os.fstat(self._descriptor).st_nlink > 0
+
     def close(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
@@ -109,52 +134,122 @@ _fdatasync = getattr(os, "fdatasync", os.fsync)
 
 
 @final
+class _LockedDirectory(_Descriptor):
+    """A descriptor of a directory that carries a flock: a `Lock`."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self.path = path
+
+    @property
+    def descriptor(self) -> int:
+        """The open directory's descriptor; -1 after `close`."""
+        return self._descriptor
+
+    def is_in_place(self) -> bool:
+        held = os.fstat(self._descriptor)
+        try:
+            named = os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
+
+
+@final
 class RealFiles:
     """The operating system's files."""
 
+    def __init__(self, within: _LockedDirectory | None = None) -> None:
+        """Reach what is in the directory `within` through its descriptor, not by its path."""
+        self._within = within
+
+    def _place(self, path: str) -> tuple[str, int | None]:
+        """Return a path and the descriptor of the directory that it begins in (None: as ever)."""
+        within = self._within
+        if within is None:
+            return path, None
+        if path == within.path:
+            return ".", within.descriptor
+        if path.startswith(f"{within.path}/"):
+            return path[len(within.path) + 1 :], within.descriptor
+        return path, None
+
+    def _open(self, path: str, flags: int) -> int:
+        name, place = self._place(path)
+        return opening(lambda: os.open(name, flags | os.O_CLOEXEC, FILE_MODE, dir_fd=place))
+
+    def _stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result | None:
+        name, place = self._place(path)
+        try:
+            return os.stat(name, dir_fd=place, follow_symlinks=follow_symlinks)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def exists(self, path: str) -> bool:
-        return os.path.lexists(path)
+        return self._stat(path, follow_symlinks=False) is not None
 
     def is_directory(self, path: str) -> bool:
-        return os.path.isdir(path)
+        found = self._stat(path)
+        return found is not None and stat.S_ISDIR(found.st_mode)
 
     def list_names(self, directory: str) -> list[str]:
-        return sorted(os.listdir(directory))
+        descriptor = self._open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return sorted(os.listdir(descriptor))
+        finally:
+            os.close(descriptor)
 
     def size(self, path: str) -> int:
-        return os.stat(path).st_size
+        name, place = self._place(path)
+        return os.stat(name, dir_fd=place).st_size
 
     def read(self, path: str) -> bytes:
-        with open(path, "rb") as file:
+        with open(self._open(path, os.O_RDONLY), "rb") as file:
             return file.read()
 
     def create(self, path: str) -> File:
-        return _Descriptor(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
+        return _Descriptor(self._open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
 
     def open(self, path: str) -> File:
-        return _Descriptor(os.open(path, os.O_WRONLY))
+        return _Descriptor(self._open(path, os.O_WRONLY))
 
     def rename(self, source: str, target: str) -> None:
-        os.replace(source, target)
+        name, place = self._place(source)
+        target_name, target_place = self._place(target)
+        os.replace(name, target_name, src_dir_fd=place, dst_dir_fd=target_place)
 
     def remove(self, path: str) -> None:
-        os.unlink(path)
+        name, place = self._place(path)
+        os.unlink(name, dir_fd=place)
 
     def make_directory(self, path: str) -> None:
-        os.mkdir(path, DIRECTORY_MODE)
+        name, place = self._place(path)
+        os.mkdir(name, DIRECTORY_MODE, dir_fd=place)
 
     def sync_directory(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
+    def identity(self, path: str) -> Hashable:
+        name, place = self._place(path)
+        found = os.stat(name, dir_fd=place)
+        return found.st_dev, found.st_ino
+
+    def resolved(self, path: str) -> str:
+        return os.path.realpath(path)
+
     def lock(self, directory: str) -> Lock:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = self._open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
             raise
-        return _Descriptor(descriptor)
+        return _LockedDirectory(directory, descriptor)
+
+    def within(self, lock: Lock) -> "RealFiles":
+        assert isinstance(lock, _LockedDirectory), "locked by these files"
+        return RealFiles(lock)

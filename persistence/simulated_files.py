@@ -7,10 +7,12 @@ any part may be. Deterministic: the same calls and the same `Random` give the sa
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple, final
+
+from .files import Lock
 
 SECTOR_BYTES = 512
 
@@ -123,13 +125,13 @@ class SimulatedFiles:
         """Release all locks, as the end of the process that holds them does (`kill -9`)."""
         self._locks.clear()
 
-    def snapshot(self) -> dict[str, bytes | None]:
+    def contents(self) -> dict[str, bytes | None]:
         """Return every path with its content as programs see it; None for a directory."""
         return dict(self._walk(self._root, ""))
 
     def used_bytes(self) -> int:
         """Return how much of the capacity is used."""
-        return sum(len(content or b"") for content in self.snapshot().values())
+        return sum(len(content or b"") for content in self.contents().values())
 
     def crash(self, random: Random, chance: float | None = None) -> "SimulatedFiles":
         """Return what the disk may hold after losing power now; this object is left as it is.
@@ -209,9 +211,30 @@ class SimulatedFiles:
         if directory in self._locks:
             raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), directory)
         self._locks.add(directory)
-        return SimulatedLock(self._locks, directory)
+        return SimulatedLock(self, self._locks, directory)
+
+    def identity(self, path: str) -> Hashable:
+        found = self._find(path)
+        if found is None:
+            raise _error(errno.ENOENT, path)
+        return id(found)
+
+    def resolved(self, path: str) -> str:
+        return path.rstrip("/") or "/"
+
+    def within(self, lock: Lock) -> "SimulatedFiles":
+        assert isinstance(lock, SimulatedLock), "locked by these files"
+        return self
 
     # Of the open files.
+
+    def _is_linked(self, content: _Content, directory: _Directory | None = None) -> bool:
+        for entry in (directory or self._root).current.values():
+            if entry is content:
+                return True
+            if isinstance(entry, _Directory) and self._is_linked(content, entry):
+                return True
+        return False
 
     def _write(self, path: str, content: _Content, offset: int, data: bytes) -> None:
         """Write what fits; an error may leave half of it written, as on a real disk."""
@@ -337,6 +360,10 @@ class SimulatedFile:
         self._check_open()
         self._files._truncate(self._path, self._content, size_bytes)
 
+    def is_linked(self) -> bool:
+        self._check_open()
+        return self._files._is_linked(self._content)
+
     def close(self) -> None:
         self._open = False
 
@@ -349,9 +376,15 @@ class SimulatedFile:
 class SimulatedLock:
     """A held lock of `SimulatedFiles`."""
 
-    def __init__(self, locks: set[str], directory: str) -> None:
+    def __init__(self, files: SimulatedFiles, locks: set[str], directory: str) -> None:
+        self._files = files
+        self._identity = files.identity(directory)
         self._locks = locks
         self._directory = directory
+
+    def is_in_place(self) -> bool:
+        found = self._files.exists(self._directory)
+        return found and self._files.identity(self._directory) == self._identity
 
     def close(self) -> None:
         self._locks.discard(self._directory)

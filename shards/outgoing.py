@@ -1,15 +1,15 @@
-"""Who gets a message: placement those of function tasks, delivery all others."""
+"""Who gets a message: placement those of executions, delivery all others."""
 
 from typing import Final, final
 
-from troth.core.catalog import TASK_PREFIX
+from troth.core.catalog import EXECUTION_PREFIX
 from troth.core.grammar import task_ids
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 
 from .turns import Outgoing
 
-_FUNCTION_TASKS: Final = task_ids.invoke_id(TASK_PREFIX)
-"""What the ids of function tasks' invoke tasks begin with."""
+_EXECUTIONS: Final = task_ids.invoke_id(EXECUTION_PREFIX)
+"""What the ids of executions' invoke tasks begin with."""
 
 
 @final
@@ -20,17 +20,20 @@ class OutgoingRoutes:
         self._delivery = delivery
         self._placement = placement
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """See Outgoing."""
-        self._of(message.task.id).send(message)
+        if isinstance(message, TaskMessage):
+            self._of(message.task.id).send(message)
+        else:
+            self._delivery.send(message)
 
     def withdraw(self, task_id: str) -> None:
         """See Outgoing."""
         self._of(task_id).withdraw(task_id)
 
     def finished(self, promise_ids: list[str]) -> None:
-        """See Outgoing. Only function tasks are told about."""
+        """See Outgoing. Only executions are told about."""
         self._placement.finished(promise_ids)
 
     def _of(self, task_id: str) -> Outgoing:
-        return self._placement if task_id.startswith(_FUNCTION_TASKS) else self._delivery
+        return self._placement if task_id.startswith(_EXECUTIONS) else self._delivery

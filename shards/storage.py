@@ -19,7 +19,7 @@ from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.rows import TABLES
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import CHECKPOINTS_NAME, LOG_NAME, DataDirectory
-from troth.persistence.errors import LogDamaged
+from troth.persistence.errors import DataDirectoryLost, LogDamaged
 from troth.persistence.files import RealFiles
 from troth.persistence.snapshots.archive import Archive, ArchiveStatistics
 from troth.persistence.snapshots.snapshots import Cut, cut_open_directory
@@ -144,7 +144,6 @@ class DirectoryStorage:
         archive_directory: Path | None = None,
         archive_keep_ms: int = ARCHIVE_KEEP_MS,
     ) -> None:
-        self.place = str(path.absolute()).rstrip("/")
         self._directory = DataDirectory.open(
             path,
             RealFiles(),
@@ -152,8 +151,12 @@ class DirectoryStorage:
             created_at_ms=time.time_ns() // 1_000_000,
             segment_bytes=segment_bytes,
         )
+        self.place = self._directory.path
+        path = Path(self.place)
         try:
-            store = LmdbStore(path / CHECKPOINTS_NAME, TABLES)
+            self._store = store = LmdbStore(
+                path / CHECKPOINTS_NAME, TABLES, check=self._directory.check
+            )
             self._checkpoints = Checkpoints(
                 store, self._directory.identity.data_id, self._directory.shard_count
             )
@@ -186,8 +189,14 @@ class DirectoryStorage:
     def checkpoints(self) -> Checkpoints | None:
         return self._checkpoints
 
+    def check(self) -> None:
+        """Raise DataDirectoryLost unless everything is where it was; OSError if nobody knows."""
+        self._directory.check()
+        self._store.check()
+
     def trim(self, to_sequence: int) -> None:
         """Only what is archived, if there is an archive, and what no snapshot is reading."""
+        self.check()
         log = self._directory.log
         if self._archive is not None:
             finished = log.finished_segments()
@@ -224,6 +233,7 @@ class DirectoryStorage:
     def archive(self, now_ms: int) -> None:
         """Copy finished segments, and remove copies that are too old. Blocks. Raises OSError."""
         if self._archive is not None:
+            self.check()
             error = self._archive.store(self._log_path, self._directory.log.finished_segments())
             if error is not None:
                 raise error
@@ -255,11 +265,19 @@ class DirectoryStorage:
         return report.torn_bytes_cut, report.torn_file
 
     def close(self) -> None:
+        is_in_place = self._is_in_place()
         self._checkpoints.close()
         self._directory.close()
-        if self._archive is not None and self._is_recovered:
+        if self._archive is not None and self._is_recovered and is_in_place:
             # A log that was closed is never appended to: its last segment is finished too.
             self._archive.store(self._log_path, self._closed_segments())
+
+    def _is_in_place(self) -> bool:
+        try:
+            self.check()
+        except (DataDirectoryLost, OSError):
+            return False
+        return True
 
     def _closed_segments(self) -> list[Segment]:
         return list_segments(RealFiles(), self._log_path)

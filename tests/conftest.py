@@ -8,12 +8,27 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.repository import IMPORT_ROOT, ROOT
 from tests.helpers.server import ServerProcess
 
 BYTECODE = pytest.StashKey[str]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option for tests of the package as it is published."""
+    parser.addoption(
+        "--installed", action="store_true", help="refuse to test the code in this checkout"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    """Check where the code comes from, and share its bytecode."""
+    if config.getoption("installed") and IMPORT_ROOT.is_relative_to(ROOT):
+        raise pytest.UsageError(f"troth is not installed: {IMPORT_ROOT} is in this checkout")
+    _share_bytecode_of_processes(config)
+
+
+def _share_bytecode_of_processes(config: pytest.Config) -> None:
     """Let the processes that tests start share their bytecode, even if this one must write none.
 
     Otherwise each of some hundred servers and commands would compile all modules anew: 0.2 s. If

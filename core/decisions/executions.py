@@ -1,12 +1,12 @@
-"""What the commands about function tasks do: create, read, find, assign, report, end.
+"""What the commands about executions do: create, read, find, assign, report, end.
 
-A function task is a reserved promise with an invoke task and, while it is pending, an execution
+An execution is a reserved promise with an invoke task and, while it is pending, an `Execution`
 (`executions.py`). Its task's lease is the node's: whoever wants to say something about it must
 hold it, with the counter it was given.
 """
 
 from troth.core import records as r
-from troth.core.catalog import RESERVED_PREFIX, TASK_PREFIX
+from troth.core.catalog import EXECUTION_PREFIX, RESERVED_PREFIX
 from troth.core.codes import Code
 from troth.core.commands import (
     AssignExecution,
@@ -53,8 +53,8 @@ def process_of(node_id: str) -> str:
 
 
 def create_execution(context: DecisionContext, command: CreateExecution, now_ms: int) -> Reply:
-    """Create a function task, or answer the existing one if the idempotency keys match."""
-    assert command.id.startswith(TASK_PREFIX), "function tasks have names of their own"
+    """Create an execution, or answer the existing one if the idempotency keys match."""
+    assert command.id.startswith(EXECUTION_PREFIX), "function tasks have names of their own"
     existing = context.promise(command.id, now_ms)
     if existing is not None:
         if not keys_match(existing.key_for_create, command.idempotency_key):
@@ -84,7 +84,7 @@ def create_execution(context: DecisionContext, command: CreateExecution, now_ms:
 
 
 def read_execution(context: DecisionContext, command: ReadExecution, now_ms: int) -> Reply:
-    """Read a function task, finished or not."""
+    """Read an execution, finished or not."""
     promise = _promise(context, command.id, now_ms)
     if promise is None:
         return Reply(Code.EXECUTION_NOT_FOUND)
@@ -92,14 +92,14 @@ def read_execution(context: DecisionContext, command: ReadExecution, now_ms: int
 
 
 def _promise(context: DecisionContext, promise_id: str, now_ms: int) -> Promise | None:
-    """The promise of a function task as it is now; None if there is none."""
-    if not promise_id.startswith(TASK_PREFIX):
+    """The promise of an execution as it is now; None if there is none."""
+    if not promise_id.startswith(EXECUTION_PREFIX):
         return None
     return context.promise(promise_id, now_ms)
 
 
 def search_executions(context: DecisionContext, command: SearchExecutions, now_ms: int) -> Reply:
-    """One page of an account's function tasks in this shard, newest first."""
+    """One page of an account's executions in this shard, newest first."""
     tags = {ACCOUNT_TAG: command.account_id}
     if command.function_id is not None:
         tags = {FUNCTION_TAG: command.function_id, **tags}  # the first is looked up in the index
@@ -136,7 +136,7 @@ def list_usage(context: DecisionContext, command: ListUsage, now_ms: int) -> Rep
 
 
 def assign_execution(context: DecisionContext, command: AssignExecution, now_ms: int) -> Reply:
-    """Give a function task to a node. A node that asks again for what it holds is told again."""
+    """Give an execution to a node. A node that asks again for what it holds is told again."""
     held = _held(context, command, now_ms)
     if not isinstance(held, Code):
         promise, execution, held_task = held
@@ -161,7 +161,7 @@ def assign_execution(context: DecisionContext, command: AssignExecution, now_ms:
 def _held(
     context: DecisionContext, command: Holding, now_ms: int
 ) -> tuple[Promise, Execution, Task] | Code:
-    """The function task if the node holds it as it says, else why not.
+    """The execution if the node holds it as it says, else why not.
 
     EXECUTION_NOT_HELD says that it is unfinished; somebody else may hold it, or nobody.
     """
@@ -185,7 +185,7 @@ def _held(
 
 
 def report_execution(context: DecisionContext, command: ReportExecution, now_ms: int) -> Reply:
-    """Renew the lease of a node that still works on a function task, and note how far it is."""
+    """Renew the lease of a node that still works on an execution, and note how far it is."""
     held = _held(context, command, now_ms)
     if isinstance(held, Code):
         return Reply(held)
@@ -196,7 +196,7 @@ def report_execution(context: DecisionContext, command: ReportExecution, now_ms:
 
 
 def return_execution(context: DecisionContext, command: ReturnExecution, now_ms: int) -> Reply:
-    """Take a function task back from a node that will not do it; it goes out again."""
+    """Take an execution back from a node that will not do it; it goes out again."""
     held = _held(context, command, now_ms)
     if isinstance(held, Code):
         return Reply(held)
@@ -207,7 +207,7 @@ def return_execution(context: DecisionContext, command: ReturnExecution, now_ms:
 
 
 def finish_execution(context: DecisionContext, command: FinishExecution, now_ms: int) -> Reply:
-    """Take the result of the node that holds a function task; the same one again is fine."""
+    """Take the result of the node that holds an execution; the same one again is fine."""
     held = _held(context, command, now_ms)
     if held is Code.EXECUTION_FINISHED:
         return _finished_before(context, command)
@@ -236,7 +236,7 @@ def _finished_before(context: DecisionContext, command: FinishExecution) -> Repl
 
 
 def cancel_execution(context: DecisionContext, command: CancelExecution, now_ms: int) -> Reply:
-    """End a function task that is not finished; canceling it again is fine."""
+    """End an execution that is not finished; canceling it again is fine."""
     promise = _promise(context, command.id, now_ms)
     if promise is None:
         return Reply(Code.EXECUTION_NOT_FOUND)

@@ -77,7 +77,7 @@ def drop_task(context: DecisionContext, command: DropTask, now_ms: int) -> Reply
 def heartbeat_tasks(context: DecisionContext, command: HeartbeatTasks, now_ms: int) -> Reply:
     """Renew the leases of a process; those that have run out are not revived.
 
-    Nodes report for each function task: nobody may keep a node's tasks by using its name.
+    Nodes report for each execution: nobody may keep a node's tasks by using its name.
     """
     if is_reserved(command.process_id):
         return Reply(Code.OK)

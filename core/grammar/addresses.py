@@ -11,7 +11,7 @@ Two steps, both pure functions that never raise, whatever a client has stored:
 
 What `resolve` returns is safe to hand to a sender: URLs are ASCII, absolute and bounded, have a
 valid host and no fragment; header names and values cannot break out of their line; headers that
-belong to the HTTP connection are left out.
+belong to the HTTP connection are left out, and so are those that clients may not set.
 
 Strings are resolved in this order: a configured target of exactly that name; `default`, which is
 the poll group `default`; a `poll://`, `http://` or `https://` URL; else undeliverable.
@@ -61,6 +61,13 @@ CONNECTION_HEADERS: Final = frozenset(
     }
 )
 """Headers the sender sets itself; a receiver's values for them are ignored."""
+CLIENT_HEADERS_START: Final = "x-"
+CLIENT_HEADERS: Final = frozenset({"traceparent", "tracestate"})
+"""Headers that a client's receiver may set, beside those that begin with `x-`; others are ignored.
+
+The server sends them from where it is, so a client must not make it show credentials
+(Authorization, Cookie) or open doors in its network (Metadata-Flavor). A configured target may.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +162,13 @@ def nests_within(value: object, depth_count: int) -> bool:
 # --- receivers ------------------------------------------------------------------------------------
 
 
-def resolve(recv: object, targets: Mapping[str, Address]) -> Address | Undeliverable:
+def resolve(
+    recv: object, targets: Mapping[str, Address], *, is_configured: bool = False
+) -> Address | Undeliverable:
     """Return the address that a stored receiver (any JSON value) stands for.
 
-    `targets` are the configured logical names. Never raises for anything JSON can express.
+    `targets` are the configured logical names. A receiver that `is_configured` is the setting of
+    one: it may have any headers. Never raises for anything JSON can express.
     """
     if isinstance(recv, str):
         named = targets.get(recv)
@@ -168,7 +178,7 @@ def resolve(recv: object, targets: Mapping[str, Address]) -> Address | Undeliver
             return Undeliverable(f"the receiver is longer than {URL_LENGTH_LIMIT} characters")
         return _resolve_text(recv)
     try:
-        return _resolve_object(recv)
+        return _resolve_object(recv, is_configured=is_configured)
     except _RefusedError as refusal:
         return Undeliverable(str(refusal))
 
@@ -191,7 +201,7 @@ def _resolve_text(text: str) -> Address | Undeliverable:
     )
 
 
-def _resolve_object(recv: object) -> Address:
+def _resolve_object(recv: object, *, is_configured: bool) -> Address:
     if not isinstance(recv, dict):
         raise _RefusedError(f"a receiver is a string or an object, not {_kind(recv)}")
     type_name = recv.get("type")
@@ -207,7 +217,14 @@ def _resolve_object(recv: object) -> Address:
     url = data.get("url")
     if not isinstance(url, str):
         raise _RefusedError(f"data.url of an http receiver must be a string, not {_kind(url)}")
-    return PushAddress(_push_url(url), _headers(data.get("headers")))
+    headers = _headers(data.get("headers"))
+    if not is_configured:
+        headers = tuple(one for one in headers if _may_be_set(one[0].lower()))
+    return PushAddress(_push_url(url), headers)
+
+
+def _may_be_set(name: str) -> bool:
+    return name.startswith(CLIENT_HEADERS_START) or name in CLIENT_HEADERS
 
 
 # --- poll -----------------------------------------------------------------------------------------

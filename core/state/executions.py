@@ -1,8 +1,8 @@
-"""The function tasks of one shard, and how records change them.
+"""The executions of one shard, and how records change them.
 
 An execution is there from ExecutionCreated until its promise completes. Whatever completes the
 promise, what the execution knew then moves into the headers of the promise's value, so a finished
-function task is a promise and nothing else.
+execution is a promise and nothing else.
 """
 
 from troth.core import records as r
@@ -29,11 +29,11 @@ DEFAULT_STATUS = {
     PromiseState.REJECTED_CANCELED: "410",
     PromiseState.REJECTED_TIMEDOUT: "504",
 }
-"""The status of a function task that was completed without one."""
+"""The status of an execution that was completed without one."""
 
 
 def execution_created(state: ShardState, record: r.ExecutionCreated) -> None:
-    """Apply the record: a promise is a function task."""
+    """Apply the record: a promise is an execution."""
     put(state, Execution(record.id, record.plan))
     plan = record.plan
     usage = state.usage.get(plan.function_id) or Usage(plan.function_id, plan.account_id)
@@ -79,7 +79,7 @@ def execution_returned(state: ShardState, record: r.ExecutionReturned) -> None:
 
 
 def lease_ended(state: ShardState, promise_id: str) -> None:
-    """The task of a function task is given out anew: the node that worked on it, if any, is lost.
+    """The task of an execution is given out anew: the node that worked on it, if any, is lost.
 
     A message that no node took up in time is no loss.
     """
@@ -103,7 +103,7 @@ def _unassign(state: ShardState, execution: Execution, lost_count: int) -> None:
 
 
 def execution_ended(state: ShardState, record: r.PromiseCompleted) -> Value:
-    """The promise of a function task completes: forget the execution.
+    """The promise of an execution completes: forget the execution.
 
     Gives the promise's value: the record's, and in its headers what was known of the execution.
     """

@@ -78,8 +78,8 @@ ENDPOINTS = (
         description=(
             "A file with everything the server remembers at this moment, its secret included, for "
             "`troth snapshot restore`. Writers are not held up. The stream is whole if the file "
-            "has an end; `troth snapshot create` checks that, `troth snapshot verify` too. For "
-            "users, if there are any, else for programs on the server's own machine."
+            "has an end; `troth snapshot create` checks that, `troth snapshot verify` too. "
+            "For the operator, and for tokens and users with the scope `admin`."
         ),
         handler=take_snapshot,
         scope=Scope.ADMIN,

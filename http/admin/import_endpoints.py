@@ -67,8 +67,7 @@ ENDPOINTS = (
         description=(
             "Promises in any state, with their times and keys, as they are. Completed ones wake "
             "nobody; pending ones that are routed to a worker are sent out as if they were new. "
-            "Safe to repeat. For users, if there are any, else for programs on the server's own "
-            "machine."
+            "Safe to repeat. For the operator, and for tokens and users with the scope `admin`."
         ),
         handler=import_promises,
         scope=Scope.ADMIN,

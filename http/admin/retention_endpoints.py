@@ -60,8 +60,8 @@ ENDPOINTS = (
             "Carries out the server's retention rules now and says how many promises each has "
             "deleted, or, in a dry run, would delete; a dry run may try other rules. A promise "
             "counts for the first rule that reaches it. Promises that something unfinished is "
-            "still about wait, and are counted apart. For users, if there are any, else for "
-            "programs on the server's own machine."
+            "still about wait, and are counted apart. "
+            "For the operator, and for tokens and users with the scope `admin`."
         ),
         handler=sweep,
         scope=Scope.ADMIN,

@@ -1,8 +1,9 @@
 """Who is asking, and may they: the one function that every way in uses before anything else.
 
-While the server has neither users (setting `basic_auth`) nor accounts, everybody may use the
-promise API, and programs on this machine may run the server; `/v1` always needs a token. Otherwise
-every endpoint that is not public needs one of these in the header `Authorization`:
+While the server has neither users (setting `basic_auth`) nor accounts, the promise API needs no
+credentials; `/v1` always needs a token, and what is for administrators the operator's key. An
+address is no credential: behind a proxy everybody has that of this machine. Otherwise every
+endpoint that is not public needs one of these in the header `Authorization`:
 
 - `Bearer TOKEN`, or the token alone;
 - `Basic`, with a user's name and password, or with a token as the password (the user name is not
@@ -16,16 +17,17 @@ from one address: see `attempts.py`.
 import base64
 import binascii
 import contextlib
-import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.identity.credentials import Directory
+from troth.http.wire.decoding import header_text
 from troth.http.wire.errors import ApiError
-from troth.http.wire.principals import ACCOUNT_SCOPES, ANONYMOUS, LOCAL, Principal, PrincipalKind
+from troth.http.wire.principals import ACCOUNT_SCOPES, ANONYMOUS, Principal, PrincipalKind
 from troth.http.wire.requests import Request
 
 from .context import Api
@@ -37,6 +39,11 @@ _REALM: Final = b'realm="Authorization Required"'
 _CHALLENGE: Final = (
     b"www-authenticate",
     b"Basic " + _REALM + b', charset="UTF-8", Bearer ' + _REALM,
+)
+_ADMIN_HINT: Final = (
+    "This concerns the whole server, so it always needs credentials: `Authorization: Bearer` with "
+    "the operator's key, which is in the file `admin.key` of the server's data directory, or with "
+    "a token of the scope `admin`."
 )
 
 
@@ -61,19 +68,15 @@ def _identified(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
         principal = _bearer_of(directory, request.peer, authorization)
         if principal is not None:
             return principal
-    if directory.is_open and not endpoint.needs_account:
-        # Only what is for administrators comes here.
-        _refuse_unless_local(api, request)
-        return LOCAL
     if not directory.is_loaded and (authorization or not directory.has_users):
         raise ApiError(Code.STARTING)
     if authorization:
         directory.attempts.failed(request.peer)
-    raise _unauthorized()
+    raise _unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
 
 
-def _unauthorized() -> ApiError:
-    return ApiError(Code.UNAUTHORIZED, headers=[_CHALLENGE])
+def _unauthorized(message: str | None = None) -> ApiError:
+    return ApiError(Code.UNAUTHORIZED, message=message, headers=[_CHALLENGE])
 
 
 @contextlib.contextmanager
@@ -124,8 +127,8 @@ def _bearer_of(directory: Directory, peer: str | None, authorization: bytes) -> 
 def _decoded(encoded: bytes) -> tuple[str, str]:
     """User and password; both empty, which match nobody, if they cannot be read."""
     try:
-        decoded = base64.b64decode(encoded.strip(b" "), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+        decoded = header_text(base64.b64decode(encoded.strip(b" "), validate=True))
+    except binascii.Error:
         return "", ""
     user, _, password = decoded.partition(":")
     return user, password
@@ -149,21 +152,3 @@ def _refuse_unless_allowed(principal: Principal, endpoint: "Endpoint") -> None:
             "Users of the setting `basic_auth` have no account. This needs a token, which has."
         )
         raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
-
-
-def _refuse_unless_local(api: Api, request: Request) -> None:
-    """Raise ApiError (403) unless a request without credentials may run the server.
-
-    Programs on this machine may: not web pages, which a browser on this machine shows, and not if
-    anonymous access from elsewhere is allowed.
-    """
-    is_page = b"origin" in request.headers or b"sec-fetch-site" in request.headers
-    if api.settings.allow_anonymous or is_page or not _is_loopback(request.peer):
-        raise ApiError(Code.ADMIN_ONLY)
-
-
-def _is_loopback(peer: str | None) -> bool:
-    try:
-        return peer is not None and ipaddress.ip_address(peer).is_loopback
-    except ValueError:
-        return False

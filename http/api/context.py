@@ -21,10 +21,10 @@ from troth.http.wire.fields import RequestLimits
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.polls import Polls
 from troth.shards.errors import ShardsError
+from troth.shards.gathering import EntryKind
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
-from troth.shards.shards import EntryKind
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
 
@@ -84,19 +84,19 @@ class Shards(Protocol):
         limit_count: int,
         before_serial: int | None,
     ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
-        """Find an account's function tasks, newest first, and say where the next page starts."""
+        """Find an account's executions, newest first, and say where the next page starts."""
         ...
 
     def unfinished_executions(self) -> Iterable[Execution]:
-        """Look at all function tasks that are not finished."""
+        """Look at all executions that are not finished."""
         ...
 
     async def usage(self, account_id: str | None) -> dict[str, Usage]:
         """Collect how often the functions of an account, or of all (None), were run."""
         ...
 
-    async def delete_archives(self, promise_ids: Iterable[str]) -> int:
-        """Delete archives of builds for good, and count those that were there."""
+    async def delete_packages(self, promise_ids: Iterable[str]) -> int:
+        """Delete packages of builds for good, and count those that were there."""
         ...
 
     async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
@@ -115,8 +115,8 @@ class Shards(Protocol):
 class Builder(Protocol):
     """The part of `builder.Builder` that the API needs."""
 
-    async def take(self, build: Build, archive: bytes) -> None:
-        """Store a new build, PENDING, with its archive, and have it checked. Raises ApiError."""
+    async def take(self, build: Build, package: bytes) -> None:
+        """Store a new build, PENDING, with its package, and have it checked. Raises ApiError."""
         ...
 
     async def function_deleted(self, function: Function) -> None:
@@ -200,7 +200,7 @@ class Api:
 
     @property
     def function_placement(self) -> Placement:
-        """Where function tasks go. Only while the server is ready."""
+        """Where executions go. Only while the server is ready."""
         assert self.placement is not None, "handlers run only when there is one"
         return self.placement
 

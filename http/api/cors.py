@@ -14,6 +14,8 @@ from troth.core.codes import Code
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
+from .hosts import Hosts
+
 _METHODS = b"GET, POST, PATCH, DELETE, OPTIONS"
 _REQUEST_HEADERS = (
     b"Authorization, Content-Type, Idempotency-Key, Request-Id, Strict, Task-Counter, Task-Id, "
@@ -29,8 +31,9 @@ class Cors:
     `is_off` says that no origins are configured: then no answer gets a header from here.
     """
 
-    def __init__(self, origins: Sequence[str]) -> None:
-        """Take the configured origins."""
+    def __init__(self, origins: Sequence[str], hosts: Hosts) -> None:
+        """Take the configured origins, and what says which are this server's own."""
+        self._hosts = hosts
         self.is_off = not origins
         self._any = "*" in origins
         self._origins = frozenset(origin.encode().lower() for origin in origins)
@@ -77,8 +80,5 @@ class Cors:
         ]
         return Response(204, headers=headers)
 
-    @staticmethod
-    def _is_same(origin: bytes, request_headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the page comes from this server: browsers name the origin then too."""
-        host = request_headers.get(b"host")
-        return host is not None and origin.partition(b"://")[2] == host
+    def _is_same(self, origin: bytes, request_headers: Mapping[bytes, bytes]) -> bool:
+        return self._hosts.is_same_origin(origin, request_headers.get(b"host"))

@@ -1,6 +1,7 @@
 """From a request to its answer: the one path that every way in shares, free of any framework.
 
-Order of checks: path and method, origin, credentials, readiness, headers, body; then the handler.
+Order of checks: path and method, host, origin, credentials, readiness, headers, body; then the
+handler.
 Every refusal becomes an answer here; every other exception becomes a 500 and a line in the log.
 """
 
@@ -21,6 +22,7 @@ from troth.http.wire.requests import Request, Response
 from .authentication import authenticate
 from .context import VERSION_HEADER_VALUE, Api, Readiness
 from .cors import Cors
+from .hosts import Hosts
 from .router import Match, Router
 from .rows import Call, Endpoint, Header
 from .streams import limited
@@ -42,7 +44,9 @@ class Dispatcher:
         self._bodies = {
             row.name: BodyDecoder(row.body, api.limits) for row in endpoints if row.body
         }
-        self._cors = Cors(api.settings.cors_allow_origin)
+        self._hosts = Hosts(api.settings)
+        self._familiar_hosts = self._hosts.familiar
+        self._cors = Cors(api.settings.cors_allow_origin, self._hosts)
         self.is_plain = self._cors.is_off
 
     async def answer(self, request: Request) -> Response:
@@ -66,16 +70,24 @@ class Dispatcher:
         return _marked(request, response)
 
     async def _answer(self, request: Request) -> Response:
-        preflight = self._cors.preflight(request.method, request.headers)
-        if preflight is not None:
-            return _marked(request, preflight)
         try:
             match = self.router.match(request.method, request.raw_path)
         except ApiError as error:
+            self._refuse_stranger(request, None)
+            preflight = self._cors.preflight(request.method, request.headers)
+            if preflight is not None:
+                return _marked(request, preflight)
             if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
                 return _marked(request, Response(204, headers=list(error.headers)))
             raise
+        if not request.raw_path.startswith(b"/"):
+            self._refuse_stranger(request, match.endpoint)
         return await self.carry_out(request, match)
+
+    def _refuse_stranger(self, request: Request, endpoint: Endpoint | None) -> None:
+        """Raise ApiError (421) if that is for what could be a stranger's name for this machine."""
+        if self.api.directory.is_open and not (endpoint is not None and endpoint.any_host):
+            self._hosts.refuse_stranger(request)
 
     async def carry_out(self, request: Request, match: Match) -> Response:
         """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
@@ -86,6 +98,8 @@ class Dispatcher:
         """Check and decode a request: what comes before its handler. Raises ApiError."""
         endpoint = match.endpoint
         request.endpoint = endpoint.name
+        if request.headers.get(b"host") not in self._familiar_hosts:
+            self._refuse_stranger(request, endpoint)
         if b"origin" in request.headers:
             self._cors.refuse_foreign(request.method, request.headers)
         if not endpoint.public:
@@ -122,10 +136,7 @@ def request_id(given: bytes | None) -> str:
     One that is too long or cannot be shown is replaced: nothing hangs on it but the log.
     """
     if given and len(given) <= _REQUEST_ID_LIMIT_BYTES:
-        try:
-            text = given.decode()
-        except UnicodeDecodeError:
-            return str(uuid.uuid4())
+        text = decoding.header_text(given)
         if text.isprintable():
             return text
     return str(uuid.uuid4())

@@ -31,6 +31,7 @@ from prometheus_client.registry import Collector
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 _COUNTER_END = "_total_count"
+_BY_ACCOUNT_END = "_by_account"
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -53,8 +54,9 @@ class Metrics:
         """Read one more `statistics` function at each scrape."""
         self._statistics.sources[name] = statistics
 
-    def render(self) -> bytes:
-        """Everything, in Prometheus's text format."""
+    def render(self, *, names_accounts: bool) -> bytes:
+        """Everything, in Prometheus's text format; series that name accounts only if told to."""
+        self._statistics.names_accounts = names_accounts
         return generate_latest(self._registry)
 
 
@@ -108,12 +110,18 @@ class _StatisticsCollector(Collector):
 
     def __init__(self, sources: dict[str, Callable[[], object]]) -> None:
         self.sources = sources
+        self.names_accounts = False
 
     def collect(self) -> Iterator[Metric]:
-        """All numbers of all sources, those of one name together."""
+        """All numbers of all sources, those of one name together.
+
+        Fields `…_by_account` name accounts; they are left out unless `names_accounts`.
+        """
         families: dict[str, tuple[tuple[str, ...], list[tuple[tuple[str, ...], float]]]] = {}
         for source, statistics in self.sources.items():
             for name, labels, number in _numbers(f"troth_{source}", (), statistics()):
+                if name.endswith(_BY_ACCOUNT_END) and not self.names_accounts:
+                    continue
                 label_names = tuple(label for label, _ in labels)
                 _, samples = families.setdefault(name, (label_names, []))
                 samples.append((tuple(text for _, text in labels), number))

@@ -77,7 +77,7 @@ OWN: Final[frozenset[type[c.Command]]] = frozenset(
         c.ReadEntry,
         c.ReplaceEntry,
         c.DeleteEntry,
-        c.StoreArchive,
+        c.StorePackage,
         c.DeletePromises,
         c.CreateExecution,
         c.ReadExecution,

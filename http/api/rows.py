@@ -127,7 +127,8 @@ class Endpoint:
     those that every endpoint has are added from its other properties. `scope` is what a token must
     allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
     credentials, have none.
-    `sheltered` ones work only while the server is ready. What is sent is either JSON, decoded into
+    `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
+    says (see `hosts.py`). What is sent is either JSON, decoded into
     `body`, or a `raw_body`, or nothing. `raw_headers` too the handler reads itself.
 
     Derived: `is_open` endpoints need no credentials while the server has neither users nor
@@ -153,6 +154,7 @@ class Endpoint:
     or_scope: Scope | None = None
     public: bool = False
     sheltered: bool = True
+    any_host: bool = False
     deprecated: bool = False
     is_open: bool = field(init=False)
     needs_account: bool = field(init=False)

@@ -214,8 +214,8 @@ def refusals_of(endpoint: Endpoint) -> list[Code]:
     }
     if not endpoint.public:
         codes |= {Code.UNAUTHORIZED, Code.FORBIDDEN_SCOPE, Code.TOO_MANY_ATTEMPTS}
-    if endpoint.scope is Scope.ADMIN:
-        codes.add(Code.ADMIN_ONLY)
+    if not endpoint.any_host:
+        codes.add(Code.MISDIRECTED)
     if endpoint.scope in {Scope.PROMISES_READ, Scope.PROMISES_WRITE}:
         codes |= {Code.FORBIDDEN_PREFIX, Code.RESERVED_ID}
     if endpoint.sheltered:

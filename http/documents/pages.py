@@ -93,8 +93,9 @@ def _documentation_page(limits: RequestLimits, endpoints: tuple[Endpoint, ...]) 
         _table(("Endpoint", "What for"), index),
         "<h2>Authentication</h2>",
         "<p>While the server has neither accounts (<code>troth account add</code>) nor users "
-        "(setting <code>basic_auth</code>), everybody may use the promise API, and programs on its "
-        "own machine may run the server; <code>/v1</code> always needs a token. Otherwise send "
+        "(setting <code>basic_auth</code>), the promise API needs no credentials; <code>/v1</code> "
+        "always needs a token, and <code>/admin</code> the operator's key (<code>admin.key</code> "
+        "in the data directory) or a token of the scope <code>admin</code>. Otherwise send "
         "<code>Authorization: Bearer TOKEN</code>, the token alone, or <code>Basic</code> with a "
         "user and password, or with a token as the password. Each endpoint says which scope it "
         "needs. Ids that begin with <code>troth:</code> are the server's own.</p>",

@@ -1,9 +1,9 @@
 """Calls of HTTP functions: the server is the node that runs them.
 
-A call goes through the same life as a task on a node: it is assigned, its lease is renewed while
-it lasts, its result completes the promise. If the server stops meanwhile, the lease runs out and
-the function is called again, so functions see a call at least once; `Troth-Task-Id` tells calls of
-the same task.
+A call goes through the same life as an execution on a node: it is assigned, its lease is renewed
+while it lasts, its result completes the promise. If the server stops meanwhile, the lease runs out
+and the function is called again, so functions see a call at least once; `Troth-Task-Id` tells calls
+of the same task.
 
 What a function's host cannot do, whatever it answers: hold a call longer than the function's
 timeout, make the server keep more than the limit of a body, lead it to another host by redirects,
@@ -29,21 +29,21 @@ from troth.core.replies import Reply
 from troth.http.outgoing.connections import (
     NETWORK_ERRORS,
     AddressRefusedError,
-    Guard,
     Pieces,
     exchange,
     is_same_place,
     make_transport,
     reason,
 )
+from troth.http.outgoing.guards import Guard
 from troth.shards.errors import Overloaded, ShardsError
+from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.placement import Calls, Placement
-from troth.shards.placement.work import Work
 
 from .values import FunctionRequest, failure_value, function_request, result_value
 
 SERVER_NODE_ID: Final = "00000000-0000-4000-8000-000000000000"
-"""The node that tasks of HTTP functions say they ran on: this server."""
+"""The node that executions of HTTP functions say they ran on: this server."""
 
 _REDIRECTS_LIMIT_COUNT: Final = 5
 _CHANGED_TO_GET: Final = frozenset({301, 302, 303})
@@ -89,8 +89,8 @@ class FunctionCalls(Calls):
         self._transport = make_transport(guard=guard)
         self._placement: Placement | None = None
         self._nursery: trio.Nursery | None = None
-        self._early: list[Work] = []
-        self._scopes: dict[Work, trio.CancelScope] = {}
+        self._early: list[PlacedExecution] = []
+        self._scopes: dict[PlacedExecution, trio.CancelScope] = {}
         self._begun_count = 0
         self._answered_count = 0
         self._failed_count = 0
@@ -105,25 +105,25 @@ class FunctionCalls(Calls):
         try:
             async with trio.open_nursery() as self._nursery:
                 early, self._early = self._early, []
-                for work in early:
-                    self._nursery.start_soon(self._call, work)
+                for execution in early:
+                    self._nursery.start_soon(self._call, execution)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             await self._transport.aclose()
 
-    def begin(self, work: Work) -> None:
+    def begin(self, execution: PlacedExecution) -> None:
         """See Calls."""
         self._begun_count += 1
-        self._scopes[work] = trio.CancelScope()
+        self._scopes[execution] = trio.CancelScope()
         if self._nursery is None:
-            self._early.append(work)
+            self._early.append(execution)
         else:
-            self._nursery.start_soon(self._call, work)
+            self._nursery.start_soon(self._call, execution)
 
-    def stop(self, work: Work) -> None:
+    def stop(self, execution: PlacedExecution) -> None:
         """See Calls."""
-        scope = self._scopes.get(work)
+        scope = self._scopes.get(execution)
         if scope is not None:
             self._stopped_count += 1
             scope.cancel()
@@ -137,35 +137,39 @@ class FunctionCalls(Calls):
             stopped_total_count=self._stopped_count,
         )
 
-    async def _call(self, work: Work) -> None:
+    async def _call(self, execution: PlacedExecution) -> None:
         """One call from beginning to end. Whatever happens, its place is free afterwards."""
         assert self._placement is not None
         try:
-            with self._scopes[work]:
-                await self._carry_out(work, self._placement)
+            with self._scopes[execution]:
+                await self._carry_out(execution, self._placement)
         except* ShardsError as group:
             # The server stops, or its log has failed. The lease runs out, and it is called again.
-            _log.warning("a call was given up", task=work.id, problem=repr(group.exceptions[0]))
+            _log.warning(
+                "a call was given up", task=execution.id, problem=repr(group.exceptions[0])
+            )
         except* Exception:
             # A defect of ours; it must not end the server.
-            _log.exception("a call failed unexpectedly", task=work.id)
+            _log.exception("a call failed unexpectedly", task=execution.id)
         finally:
-            del self._scopes[work]
-            self._placement.call_ended(work)
+            del self._scopes[execution]
+            self._placement.call_ended(execution)
 
-    async def _carry_out(self, work: Work, placement: Placement) -> None:
+    async def _carry_out(self, execution: PlacedExecution, placement: Placement) -> None:
         assigned = await self._ask(
-            AssignExecution(work.task_id, work.counter, SERVER_NODE_ID, NODE_LEASE_MS)
+            AssignExecution(execution.task_id, execution.counter, SERVER_NODE_ID, NODE_LEASE_MS)
         )
         if assigned.promise is None or assigned.execution is None:
-            _log.debug("a task went away before its function was called", task=work.id)
+            _log.debug("a task went away before its function was called", task=execution.id)
             return
-        placement.assigned(work.promise_id, work.counter)
+        placement.assigned(execution.promise_id, execution.counter)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._renew, work, nursery.cancel_scope)
-            state, value = await self._result(work, assigned.execution.plan, assigned.promise)
-            placement.ending(work.promise_id, work.counter)
-            finish = FinishExecution(work.task_id, work.counter, SERVER_NODE_ID, state, value)
+            nursery.start_soon(self._renew, execution, nursery.cancel_scope)
+            state, value = await self._result(execution, assigned.execution.plan, assigned.promise)
+            placement.ending(execution.promise_id, execution.counter)
+            finish = FinishExecution(
+                execution.task_id, execution.counter, SERVER_NODE_ID, state, value
+            )
             await self._ask(finish)
             nursery.cancel_scope.cancel()
 
@@ -177,22 +181,24 @@ class FunctionCalls(Calls):
             except Overloaded:
                 await trio.sleep(_OVERLOADED_PAUSE_S)
 
-    async def _renew(self, work: Work, scope: trio.CancelScope) -> None:
+    async def _renew(self, execution: PlacedExecution, scope: trio.CancelScope) -> None:
         """Keep the lease; give the call up when it is lost."""
-        command = ReportExecution(work.task_id, work.counter, SERVER_NODE_ID)
+        command = ReportExecution(execution.task_id, execution.counter, SERVER_NODE_ID)
         while True:
             await trio.sleep(NODE_HEARTBEAT_MS / 1000)
             reply = await self._ask(command)
             if reply.code is not Code.OK:
                 scope.cancel()
 
-    async def _result(self, work: Work, plan: ExecutionPlan, promise: Promise) -> Result:
-        """Call the function and make its answer, or what went wrong, the task's result."""
+    async def _result(
+        self, execution: PlacedExecution, plan: ExecutionPlan, promise: Promise
+    ) -> Result:
+        """Call the function and make its answer, or what went wrong, the execution's result."""
         self._failed_count += 1
         timeout_s = plan.capabilities.timeout_s
         try:
             with trio.fail_after(timeout_s):
-                result = await self._exchange(work, plan.url or "", function_request(promise))
+                result = await self._exchange(execution, plan.url or "", function_request(promise))
         except trio.TooSlowError:
             return failure_value(504, f"the function took longer than {timeout_s} s")
         except AddressRefusedError:
@@ -203,14 +209,16 @@ class FunctionCalls(Calls):
             return failure_value(502, f"the function could not be called: {reason(error)}")
         except Exception:
             # A defect of ours: it must neither end the server nor be tried again and again.
-            _log.exception("a call failed unexpectedly", task=work.id)
+            _log.exception("a call failed unexpectedly", task=execution.id)
             return failure_value(500, "the server could not call the function")
         self._failed_count -= 1
         self._answered_count += 1
         return result
 
-    async def _exchange(self, work: Work, url: str, asked: FunctionRequest) -> Result:
-        request = _request(work.id, url, asked)
+    async def _exchange(
+        self, execution: PlacedExecution, url: str, asked: FunctionRequest
+    ) -> Result:
+        request = _request(execution.id, url, asked)
         for _ in range(_REDIRECTS_LIMIT_COUNT + 1):
             response = await exchange(self._transport, request)
             try:
@@ -247,16 +255,16 @@ class FunctionCalls(Calls):
         return b"".join(parts)
 
 
-def _request(task_id: str, url: str, asked: FunctionRequest) -> httpx.Request:
+def _request(execution_id: str, url: str, asked: FunctionRequest) -> httpx.Request:
     """The request that a function is called with. Raises httpx.InvalidURL."""
     target = httpx.URL(url)
     if asked.query:
         query = b"&".join(part for part in (target.query, asked.query.encode("latin-1")) if part)
         target = target.copy_with(query=query)
     headers = httpx.Headers({"accept": "*/*", "user-agent": f"troth/{__version__}"})
-    headers.update(dict(asked.headers))
+    headers.update({name.encode(): text.encode() for name, text in asked.headers})
     headers["accept-encoding"] = "identity"
-    headers["troth-task-id"] = task_id
+    headers["troth-task-id"] = execution_id
     if target.userinfo:
         credentials = base64.b64encode(f"{target.username}:{target.password}".encode()).decode()
         headers["authorization"] = f"Basic {credentials}"

@@ -1,4 +1,4 @@
-"""Function tasks: `/v1/task`, as GreenCloud's documentation has it (greencloud.md 5).
+"""Executions: `/v1/task`, as GreenCloud's documentation has it (greencloud.md 5).
 
 A function task is one execution of a function, kept as a durable promise. Whoever repeats a
 creation with the same `Idempotency-Key` gets 200 and the id of the first: the id is made from
@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from troth.core import limits
-from troth.core.catalog import TASK_PREFIX, Function, FunctionKind, Scope, task_promise_id
+from troth.core.catalog import EXECUTION_PREFIX, Function, FunctionKind, Scope, execution_promise_id
 from troth.core.codes import Code
 from troth.core.commands import CancelExecution, CreateExecution, ReadExecution
 from troth.core.executions import (
@@ -63,24 +63,24 @@ async def create_task(api: Api, call: Call) -> Response:
     request.body = _checked_body(request.headers.get(b"content-type", b""), request.body)
     key = call.headers.idempotency_key
     now_ms = api.now_ms()
-    task_id = new_id(now_ms) if key is None else _id_of(account_id, function.id, key)
+    execution_id = new_id(now_ms) if key is None else _id_of(account_id, function.id, key)
     refusal = _refusal(api, function)
     if refusal is not None:
-        if key is None or (await _read(api, call, task_id)) is None:
+        if key is None or (await _read(api, call, execution_id)) is None:
             raise refusal
-        return answer(Code.OK, {"id": task_id})
+        return answer(Code.OK, {"id": execution_id})
     reply = await ask(
         api,
         call,
         CreateExecution(
-            task_promise_id(task_id),
+            execution_promise_id(execution_id),
             saturating_add(now_ms, api.settings.task_wait_limit_ms),
             _plan(function),
             request_value(request, function.capabilities),
             key,
         ),
     )
-    return answer(reply.code, {"id": task_id})
+    return answer(reply.code, {"id": execution_id})
 
 
 def _checked_body(content_type: bytes, body: bytes) -> bytes:
@@ -141,12 +141,12 @@ def _plan(function: Function) -> ExecutionPlan:
     )
 
 
-async def _read(api: Api, call: Call, task_id: str) -> Reply | None:
-    """A function task of the asking account; None if there is none."""
-    if not is_id(task_id):
+async def _read(api: Api, call: Call, execution_id: str) -> Reply | None:
+    """An execution of the asking account; None if there is none."""
+    if not is_id(execution_id):
         return None
     try:
-        reply = await api.shards.ask(ReadExecution(task_promise_id(task_id)))
+        reply = await api.shards.ask(ReadExecution(execution_promise_id(execution_id)))
     except ShardsError as error:
         raise shards_error(error) from error
     tags = reply.promise.tags if reply.promise is not None else None
@@ -156,7 +156,7 @@ async def _read(api: Api, call: Call, task_id: str) -> Reply | None:
 
 
 async def _read_own(api: Api, call: Call) -> tuple[Promise, Execution | None]:
-    """The function task in the path. Raises ApiError (404)."""
+    """The execution in the path. Raises ApiError (404)."""
     reply = await _read(api, call, call.path["id"])
     if reply is None or reply.promise is None:
         raise ApiError(Code.EXECUTION_NOT_FOUND)
@@ -219,7 +219,7 @@ async def list_tasks(api: Api, call: Call) -> Response:
 
 def _row(promise: Promise, execution: Execution | None) -> JsonObject:
     return {
-        "id": promise.id.removeprefix(TASK_PREFIX),
+        "id": promise.id.removeprefix(EXECUTION_PREFIX),
         "issued": unix_seconds(promise.created_on),
         "progress": _progress(execution),
         "status": 0 if execution is not None else status_of(promise),
@@ -251,8 +251,8 @@ def _page(given: dict[str, str]) -> tuple[str | None, int, int]:
 async def read_result(api: Api, call: Call) -> Response:
     """GET /v1/task/{id}/result."""
     wait_s = _wait_s(query_parameters(call.request.query).get("wait"))
-    task_id = call.path["id"]
-    with api.endings.expect(task_promise_id(task_id)) as expectation:
+    execution_id = call.path["id"]
+    with api.endings.expect(execution_promise_id(execution_id)) as expectation:
         _, execution = found = await _read_own(api, call)
         if execution is not None and wait_s:
             with while_let_in(api.directory, call.request.principal), _while_there(call.request):

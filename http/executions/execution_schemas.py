@@ -1,4 +1,4 @@
-"""The JSON Schemas of answers about function tasks and nodes; see `response_schemas.py`."""
+"""The JSON Schemas of answers about executions and nodes; see `response_schemas.py`."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Functions, `/v1/function`: what function tasks run, and what it demands of nodes.
+"""Functions, `/v1/function`: what executions run, and what it demands of nodes.
 
 Deleting a function refuses new tasks of it. Those that were created before go on: their plans say
 all that is needed, and their builds stay until none of them needs them (`builder.py`).

@@ -56,7 +56,7 @@ async def show_usage(api: Api, call: Call) -> Response:
         "pendingBuilds": 0 if api.builder is None else api.builder.waiting_count(account_id),
         "activeNodes": len(within_reach),
         "freeNodes": sum(node.has_room for node in within_reach),
-        "busyNodes": sum(bool(node.works) for node in within_reach),
+        "busyNodes": sum(bool(node.executions) for node in within_reach),
         "todayTasks": sum(tasks_in(usage, 1, now_ms) for usage in used),
         "completedTasks": sum(usage.finished_count for usage in used),
         "waitingTasks": 0 if placement is None else placement.waiting_count(account_id),

@@ -26,6 +26,8 @@ from troth.core.limits import AUDIT_FILE_LIMIT_BYTES, AUDIT_FILES_COUNT, AUDIT_P
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import Principal, PrincipalKind
 from troth.http.wire.requests import Request
+from troth.persistence.errors import DataDirectoryLost
+from troth.persistence.shortage import opening
 
 FILE_NAME: Final = "audit.log"
 Told = dict[str, str | int | bool | None]
@@ -43,10 +45,15 @@ class AuditLog:
         now_ms: Callable[[], int],
         directory: Path | None = None,
         *,
+        check: Callable[[], None] = lambda: None,
         limit_bytes: int = AUDIT_FILE_LIMIT_BYTES,
         files_count: int = AUDIT_FILES_COUNT,
     ) -> None:
-        """Nothing is touched before the first `write`."""
+        """Nothing is touched before the first `write`.
+
+        `check` raises DataDirectoryLost when the directory's name means another one by then.
+        """
+        self._check_place = check
         self._now_ms = now_ms
         self._path = None if directory is None else directory / FILE_NAME
         self._limit_bytes = limit_bytes
@@ -79,7 +86,7 @@ class AuditLog:
             try:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._append, line.encode() + b"\n")
-            except OSError as error:
+            except (OSError, DataDirectoryLost) as error:
                 _log.error("the audit log cannot be written", file=FILE_NAME, problem=str(error))
                 message = "The audit log cannot be written, so the outcome is not told."
                 raise ApiError(Code.INTERNAL, message=message) from error
@@ -113,11 +120,12 @@ class AuditLog:
 
     def _append(self, line: bytes) -> None:
         assert self._path is not None
+        self._check_place()
         with suppress(FileNotFoundError):  # the first line makes the file
             if self._path.stat().st_size + len(line) > self._limit_bytes:
                 self._rotate()
         is_new = not self._path.exists()
-        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        descriptor = self._open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -145,17 +153,23 @@ class AuditLog:
 
     def _sync_directory(self) -> None:
         assert self._path is not None
-        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = self._open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
+    def _open(self, path: Path, flags: int) -> int:
+        return opening(lambda: os.open(path, flags | os.O_CLOEXEC, _MODE))
+
     def _last(self, limit_count: int) -> list[str]:
         found: list[str] = []
         for name in self._names():
             try:
-                text = name.read_text(encoding="utf-8", errors="replace")
+                with open(
+                    self._open(name, os.O_RDONLY), encoding="utf-8", errors="replace"
+                ) as file:
+                    text = file.read()
             except FileNotFoundError:
                 break
             found = [*text.split("\n")[:-1], *found][-limit_count:]

@@ -55,13 +55,18 @@ def read(directory: Path) -> str:
     return text.rstrip("\n")
 
 
+def new_key() -> str:
+    """Make a key of 256 random bits."""
+    return secrets.token_hex(_BYTES)
+
+
 def _make(path: Path) -> None:
     """Write the file under another name first, so that there is never half a key."""
     unfinished = path.with_suffix(".key.tmp")
     unfinished.unlink(missing_ok=True)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(_BYTES) + "\n")
+        file.write(new_key() + "\n")
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

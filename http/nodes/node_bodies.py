@@ -92,7 +92,7 @@ class ChangeNodeBody(Struct, rename="camel"):
 
 
 class AssignBody(Struct, rename="camel"):
-    """Which task a node takes on."""
+    """Which execution a node takes on."""
 
     id: Annotated[
         str | None,
@@ -111,7 +111,7 @@ class AssignBody(Struct, rename="camel"):
 
 
 class RunningBody(AssignBody, rename="camel"):
-    """A task that a node works on."""
+    """An execution that a node works on."""
 
     progress: Annotated[
         int | None, Within("How far it is, in percent.", 50, minimum=0, maximum=100)
@@ -119,7 +119,7 @@ class RunningBody(AssignBody, rename="camel"):
 
 
 class Running(Entries):
-    """Any number of tasks up to a limit; an empty list is fine."""
+    """Any number of executions up to a limit; an empty list is fine."""
 
     __slots__ = ()
 

@@ -1,8 +1,8 @@
 """Nodes: `/v1/node`, as GreenCloud's documentation has it, and a little more (greencloud.md 10).
 
-A node is registered by itself and belongs to its token's account. What it does once it is
-connected is in `node_work_endpoints.py`; where tasks go is decided by `Placement`, which has to
-hear of every change here.
+A node is registered by itself and belongs to its token's account. What it does once it is connected
+is in `node_work_endpoints.py`; where executions go is decided by `Placement`, which has to hear of
+every change here.
 """
 
 import re
@@ -30,7 +30,7 @@ from troth.http.wire.bodies import BodyDecoder
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.json_text import JsonObject, dump
 from troth.http.wire.requests import Response, json_response
-from troth.shards.placement.work import NodePlace
+from troth.shards.placement.executions import NodePlace
 
 from .node_bodies import ChangeNodeBody, RegisterNodeBody
 
@@ -44,7 +44,7 @@ async def register_node(api: Api, call: Call) -> Response:
     if not _HASH.fullmatch(node_id):
         raise invalid("path hash", f"given {node_id[:64]!r}; allowed is a UUID with dashes")
     if node_id == SERVER_NODE_ID:
-        # Whoever had it could report, and end, every account's tasks of HTTP functions.
+        # Whoever had it could report, and end, every account's executions of HTTP functions.
         raise invalid("path hash", "is the server's own")
     account_id = require_account(call)
     if body.shared:
@@ -116,7 +116,7 @@ def _row(node: NodePlace) -> JsonObject:
         "hash": entry.id,
         "draining": entry.draining,
         "slots": entry.slots_count,
-        "running": len(node.works),
+        "running": len(node.executions),
         "languages": [language.value for language in entry.languages],
     }
 

@@ -10,19 +10,19 @@ import orjson
 
 from troth.core.limits import NODE_HEARTBEAT_MS, NODE_LEASE_MS
 from troth.http.api.streams import EventStream
+from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.node_connections import (
     ConnectionEnded,
     NodeConnection,
     NodeMessage,
     NodeMessageKind,
 )
-from troth.shards.placement.work import Work
 
 
 class NodeStream(EventStream):
     """One node's stream."""
 
-    def __init__(self, connection: NodeConnection[Work], keep_alive_ms: int) -> None:
+    def __init__(self, connection: NodeConnection[PlacedExecution], keep_alive_ms: int) -> None:
         """Take over the connection; `close` ends it."""
         super().__init__(keep_alive_ms)
         self._connection = connection
@@ -46,6 +46,6 @@ def _rendered(message: NodeMessage) -> bytes:
     made: dict[str, object] = {"type": message.kind.value}
     if message.kind is NodeMessageKind.HELLO:
         made |= {"heartbeatMs": NODE_HEARTBEAT_MS, "leaseMs": NODE_LEASE_MS}
-    elif message.task_id:
-        made["task"] = {"id": message.task_id, "counter": message.counter}
+    elif message.execution_id:
+        made["task"] = {"id": message.execution_id, "counter": message.counter}
     return orjson.dumps(made)

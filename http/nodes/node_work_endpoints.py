@@ -1,10 +1,11 @@
 """What nodes do: be told what to run, take it on, report, give it back, or say how it ended.
 
-A node opens a stream and is told on it what to run. It takes each task on (`assign`), says every
-few seconds what it works on (`report`), and posts the result; or gives the task back. Whatever it
-says carries the task's counter: once the task was given out anew, or has ended, the answer is 409
-and the node stops working on it. What becomes of tasks is decided by the shards; where they go, by
-`Placement`. A task of an account that the node does not work for is 404, as what does not exist.
+A node opens a stream and is told on it what to run. It takes each execution on (`assign`), says
+every few seconds what it works on (`report`), and posts the result; or gives the execution back.
+Whatever it says carries the execution's counter: once the execution was given out anew, or has
+ended, the answer is 409 and the node stops working on it. What becomes of executions is decided by
+the shards; where they go, by `Placement`. An execution of an account that the node does not work
+for is 404, as what does not exist.
 """
 
 import base64
@@ -14,7 +15,7 @@ from typing import Final
 import orjson
 
 from troth.core import limits
-from troth.core.catalog import Build, Capabilities, task_promise_id
+from troth.core.catalog import Build, Capabilities, execution_promise_id
 from troth.core.codes import Code
 from troth.core.commands import (
     AssignExecution,
@@ -64,7 +65,7 @@ async def assign_task(api: Api, call: Call) -> Response:
     """POST /v1/node/{hash}/assign."""
     body: AssignBody = call.body
     node = node_of(api, call)
-    promise_id, counter = task_promise_id(body.id or ""), body.counter or 0
+    promise_id, counter = execution_promise_id(body.id or ""), body.counter or 0
     placement = api.function_placement
     if not placement.is_with(node.id, promise_id, counter):
         raise ApiError(Code.EXECUTION_NOT_HELD)
@@ -129,16 +130,16 @@ async def report_work(api: Api, call: Call) -> Response:
     node = node_of(api, call)
     named = [(one.id or "", one.counter or 0, one.progress) for one in body.running]
     commands = [
-        ReportExecution(invoke_id(task_promise_id(task_id)), counter, node.id, progress)
-        for task_id, counter, progress in named
+        ReportExecution(invoke_id(execution_promise_id(execution_id)), counter, node.id, progress)
+        for execution_id, counter, progress in named
     ]
     try:
         replies: list[Reply] = await api.shards.ask_each(commands)
     except ShardsError as error:
         raise shards_error(error) from error
     stop = [
-        {"id": task_id, "counter": counter}
-        for (task_id, counter, _), reply in zip(named, replies, strict=True)
+        {"id": execution_id, "counter": counter}
+        for (execution_id, counter, _), reply in zip(named, replies, strict=True)
         if reply.code >= REFUSALS_FROM
     ]
     return answer(Code.OK, {"stop": stop})
@@ -182,7 +183,7 @@ async def _finish(
     state: PromiseState,
     value: Value,
 ) -> Reply:
-    """Complete a task's promise. The node is not told that it ended, since it knows."""
+    """Complete an execution's promise. The node is not told that it ended, since it knows."""
     placement = api.function_placement
     knows = placement.is_with(node_id, promise_id, counter)
     if knows:
@@ -199,10 +200,10 @@ async def _finish(
 async def _ask_about(
     api: Api, call: Call, promise_id: str, command: FinishExecution | ReturnExecution
 ) -> Reply:
-    """Ask as `ask` does; but to a node of one account, tasks of another do not exist.
+    """Ask as `ask` does; but to a node of one account, executions of another do not exist.
 
-    Whose task it is, is looked up only after a refusal: the shards refuse every node that does not
-    hold it.
+    Whose execution it is, is looked up only after a refusal: the shards refuse every node that does
+    not hold it.
     """
     try:
         return await ask(api, call, command)
@@ -218,10 +219,10 @@ async def _ask_about(
 
 def _named(call: Call) -> tuple[str, int]:
     """The promise and counter in the path. Raises ApiError."""
-    task_id = call.path["id"]
-    if not is_id(task_id):
+    execution_id = call.path["id"]
+    if not is_id(execution_id):
         raise ApiError(Code.EXECUTION_NOT_FOUND)
-    return task_promise_id(task_id), integer("path counter", call.path["counter"])
+    return execution_promise_id(execution_id), integer("path counter", call.path["counter"])
 
 
 def _status(given: bytes | None) -> int:

@@ -8,8 +8,7 @@
 - Bytes that cost much to understand, such as a body in pieces of one byte each, are read in small
   portions (`_Stream`), so that everybody else has to wait for milliseconds only; and a body in too
   many pieces is not read to its end (`Pieces`).
-- With a guard, only addresses that it allows are connected to. It judges the very addresses that
-  are then used, so a name that changes its mind between two look-ups gains nothing.
+- With a guard (`guards.py`), only addresses that it allows are connected to.
 - Names that do not resolve keep threads busy for longer than any deadline; those are this module's
   own (`_RESOLVER_THREADS_COUNT`), so that the log writer's threads are never waited for.
 """
@@ -17,7 +16,7 @@
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, Final, final
@@ -25,6 +24,8 @@ from typing import Any, Final, final
 import httpcore
 import httpx
 import trio
+
+from .guards import Guard
 
 _CLOSE_SECONDS: Final = 0.5
 _RESOLVER_THREADS_COUNT: Final = 64
@@ -41,10 +42,6 @@ _PIECES_PER_SECOND_COUNT: Final = 100  # so many may be small: somebody writes t
 _PIECE_BYTES: Final = 256
 
 _head_room: ContextVar["_HeadRoom | None"] = ContextVar("_head_room", default=None)
-
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-Guard = Callable[[IpAddress], bool]
-"""Says whether an address may be connected to."""
 
 
 class AddressRefusedError(Exception):
@@ -65,26 +62,6 @@ def make_transport(
             network_backend=_Backend(guard),
         )
     )
-
-
-def is_public(address: IpAddress) -> bool:
-    """Whether an address is one of the open internet: not this machine's, a network's or a group's.
-
-    An IPv4 address inside an IPv6 one is judged as what it stands for.
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if inner is not None:
-            return is_public(inner)
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.is_site_local or address in _COMPATIBLE:
-            return False
-    return address.is_global and not address.is_multicast
-
-
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")  # IPv4 addresses as they were once written
 
 
 async def exchange(transport: "PoolTransport", request: httpx.Request) -> httpx.Response:
@@ -284,7 +261,9 @@ class _Backend(httpcore.AsyncNetworkBackend):
         """Connect to the first of a host's addresses that may be used and answers."""
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
-        allowed = [text for text in addresses if guard(ipaddress.ip_address(text.split("%")[0]))]
+        allowed = [
+            text for text in addresses if guard(ipaddress.ip_address(text.split("%")[0]), port)
+        ]
         if not allowed:
             raise AddressRefusedError
         for text in allowed[:-1]:

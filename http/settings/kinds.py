@@ -26,6 +26,7 @@ _INTEGER: Final = re.compile(r"-?[0-9]+(_[0-9]+)*")
 # Longer texts cannot be within any range below; refusing them early keeps int() off hostile input.
 _INTEGER_TEXT_LIMIT_COUNT: Final = 32
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
@@ -344,6 +345,36 @@ class Origins(Kind):
 
 
 @dataclass(frozen=True)
+class HostNames(Kind):
+    """A list of host names, without ports. As text: separated by commas. Read in lower case."""
+
+    @property
+    def allowed(self) -> str:
+        return "a list of host names such as troth.example.com, without scheme, port or path"
+
+    @property
+    def placeholder(self) -> str:
+        return "NAME,…"
+
+    def from_text(self, text: str) -> tuple[str, ...]:
+        return self._checked([part.strip() for part in text.split(",")] if text else [])
+
+    def from_toml(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise NotAllowedError(self.allowed)
+        return self._checked(value)
+
+    def _checked(self, names: list[str]) -> tuple[str, ...]:
+        for name in names:
+            if _HOST_NAME.fullmatch(name) is None:
+                raise NotAllowedError(self.allowed)
+        return tuple(name.lower().removesuffix(".") for name in names)
+
+    def show(self, value: object) -> str:
+        return ",".join(value) if isinstance(value, tuple) and value else "none"
+
+
+@dataclass(frozen=True)
 class Users(Kind):
     """Users and their passwords: a TOML table, or as text `user=password,user2=password2`."""
 
@@ -415,7 +446,7 @@ class Targets(Kind):
     def _checked(self, targets: Mapping[str, object]) -> dict[str, Address]:
         addresses = {}
         for name, receiver in targets.items():
-            address = resolve(receiver, {})
+            address = resolve(receiver, {}, is_configured=True)
             if not name or isinstance(address, Undeliverable):
                 raise NotAllowedError(self.allowed)
             addresses[name] = address

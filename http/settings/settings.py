@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from troth.core import limits
-from troth.core.grammar.addresses import Address
+from troth.core.grammar.addresses import Address, PushAddress
 from troth.core.retention_rules import RetentionRule
 
 from .kinds import (
@@ -24,6 +24,7 @@ from .kinds import (
     Choice,
     CronExpression,
     Directory,
+    HostNames,
     Kind,
     Listen,
     ListenAddress,
@@ -149,6 +150,12 @@ class Settings:
         Number(0, 1_000_000),
         "Wrong credentials from one address in a minute before it has to wait (0: any number).",
     )
+    hosts: tuple[str, ...] = _setting(
+        (),
+        HostNames(),
+        "Names of this server beside those of listen and url. While nobody needs credentials, "
+        "requests for names that could be strangers' are refused.",
+    )
     cors_allow_origin: tuple[str, ...] = _setting(
         (), Origins(), "Origins whose web pages may call the API from a browser."
     )
@@ -258,6 +265,12 @@ class Settings:
         Number(1, 100_000),
         "Messages being sent to all receivers at a time.",
     )
+    push_private_networks: bool = _setting(
+        False,
+        Switch(),
+        "Let messages be sent to any address of this machine and of private networks, not only to "
+        "those in targets. An open server that only this machine can reach does so anyway.",
+    )
     target_queue_limit_count: int = _setting(
         limits.TARGET_QUEUE_LIMIT_COUNT,
         Number(1, 10_000_000),
@@ -340,6 +353,17 @@ class Settings:
         addresses = {"listen": self.listen, "poll_listen": self.poll_listen}
         found = (name for name, one in addresses.items() if one and not one.is_loopback)
         return None if self.basic_auth or self.allow_anonymous else next(found, None)
+
+    @property
+    def is_only_for_this_machine(self) -> bool:
+        """Whether no other machine can connect."""
+        addresses = (self.listen, self.poll_listen)
+        return all(one.is_loopback for one in addresses if one is not None)
+
+    @property
+    def target_urls(self) -> frozenset[str]:
+        """The URLs of all targets that messages are sent to by HTTP."""
+        return frozenset(one.url for one in self.targets.values() if isinstance(one, PushAddress))
 
     @property
     def public_url(self) -> str:

@@ -351,9 +351,9 @@ class _Tasks:
                     await application(scope, receive, send)
             except Exception:
                 _log.exception("the application raised")
-            finally:
-                # Hypercorn ends the exchange, with a 500 if there was no answer.
-                await send(None)
+            # Hypercorn ends the exchange, with a 500 if there was no answer. Not when this has been
+            # cancelled: it may have been in the middle of an answer, and that must not hide why.
+            await send(None)
 
         async def put(event: Any) -> None:
             if event["type"] == "http.disconnect":

@@ -4,7 +4,7 @@ Each wake-up takes everything that is ready: it reads, parses, begins every requ
 carry all of them out as one batch for the log, and goes back to sleep. Answers are written by the
 shards' call-backs, at once for what is durable already, else when the log is. There is no task and
 no event per request, except for handlers that ask several shards or questions, or wait for the end
-of a function task.
+of an execution.
 
 What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which answer in
 one piece, and of `STREAM_GROUPS`, with the dispatcher and the handlers that every way in uses. Its
@@ -100,6 +100,7 @@ class Lane:
         self._nursery: trio.Nursery | None = None
         self._occupied = trio.Event()
         self._is_stopping = False
+        self._is_over = False
         self._in_pass = False
         self._has_submitted = False
         self.now = 0.0
@@ -112,6 +113,9 @@ class Lane:
 
     async def serve(self, stream: trio.SocketStream) -> HandedOver | None:
         """Serve a connection until it ends (None) or asks for something else."""
+        if self._is_over:  # the server ends, of whatever; the listener is about to hear of it
+            await trio.aclose_forcefully(stream)
+            return None
         peer = _peer(stream)
         connected = socket.socket(fileno=stream.socket.detach())
         connected.setblocking(False)
@@ -175,8 +179,12 @@ class Lane:
                         await trio.lowlevel.wait_readable(self._epoll.fileno())
                     self._pass()
         finally:
+            self._is_over = True
             for connection in list(self._connections.values()):
-                connection.close()
+                try:
+                    connection.close()
+                except Exception:  # it must not hide what ends the server
+                    self._give_up(connection)
             self._epoll.close()
             os.close(self._bell)
 
@@ -254,6 +262,7 @@ class Lane:
             held,
             connection.peer,
             request_id(given) if given else self._ids.new(),
+            repeated=parsed.repeated,
         )
         return Exchange(self, self._dispatcher, request, held, match, connection)
 

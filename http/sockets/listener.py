@@ -229,6 +229,15 @@ class Listener:
                 await connection.run()
             finally:
                 self._connections.discard(connection)
+        except BaseExceptionGroup as group:
+            # What is cancelled, when the server ends, may fail too: that must not become the reason
+            # which the operator is told.
+            defects, rest = group.split(Exception)
+            if defects is not None:
+                self._failed_count += 1
+                _log.error("a connection failed", exc_info=defects)
+            if rest is not None:
+                raise rest from None
         except Exception:
             self._failed_count += 1
             _log.exception("a connection failed")

@@ -23,7 +23,6 @@ class PrincipalKind(StrEnum):
     """How somebody has shown who they are."""
 
     ANONYMOUS = "anonymous"
-    LOCAL = "local"
     USER = "user"
     TOKEN = "token"  # noqa: S105  the name of a kind, not a secret
     OPERATOR = "operator"
@@ -46,13 +45,10 @@ class Principal(Struct, frozen=True):
 
 
 OPEN_SCOPES: Final = frozenset(Scope) - ACCOUNT_SCOPES - {Scope.ADMIN}
-"""What everybody may do while the server has neither users nor accounts."""
+"""What needs no credentials while the server has neither users nor accounts."""
 
 ANONYMOUS: Final = Principal(PrincipalKind.ANONYMOUS, OPEN_SCOPES)
 """Somebody who has shown nothing; whether that is enough is judged in `authentication.py`."""
-
-LOCAL: Final = Principal(PrincipalKind.LOCAL, OPEN_SCOPES | {Scope.ADMIN})
-"""A program on this machine, while the server has neither users nor accounts."""
 
 OPERATOR: Final = Principal(PrincipalKind.OPERATOR, frozenset({Scope.ADMIN}))
 """Who can read the key in the data directory."""

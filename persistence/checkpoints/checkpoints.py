@@ -18,7 +18,7 @@ from troth.persistence.errors import CheckpointDamaged
 from . import digests, rows
 from .cold import ColdReader
 from .id_filter import StoredIds
-from .port import Snapshot, Store, Write
+from .port import Store, View, Write
 from .rows import RowDecoder
 
 SMALL_BYTES: Final = 64 << 20
@@ -61,28 +61,28 @@ class Checkpoints:
         self._rows_count = 0
         self._verified_count = 0
         self._format_version = rows.FORMAT_VERSION
-        snapshot = store.snapshot()
-        self._is_new = self._check(snapshot, data_id)
+        view = store.view()
+        self._is_new = self._check(view, data_id)
         self._data_id = data_id
-        self._headers = self._read_headers(snapshot)
-        self._ids = StoredIds(is_empty=_is_empty(snapshot))
-        self.reader = ColdReader(snapshot, self._ids, shard_count)
+        self._headers = self._read_headers(view)
+        self._ids = StoredIds(is_empty=_is_empty(view))
+        self.reader = ColdReader(view, self._ids, shard_count)
 
-    def _check(self, snapshot: Snapshot, data_id: bytes) -> bool:
+    def _check(self, view: View, data_id: bytes) -> bool:
         """Check whose store this is; whether it is new."""
-        version = snapshot.get(rows.META, _FORMAT_KEY)
+        version = view.get(rows.META, _FORMAT_KEY)
         if version is None:
             return True
         if not rows.is_known_format(version):
             raise rows.unknown_format(version)
         self._format_version = int(version)
-        if snapshot.get(rows.META, _DATA_ID_KEY) != data_id:
+        if view.get(rows.META, _DATA_ID_KEY) != data_id:
             raise CheckpointDamaged(rows.META, "it belongs to another data directory")
         return False
 
-    def _read_headers(self, snapshot: Snapshot) -> dict[int, ShardHeader]:
+    def _read_headers(self, view: View) -> dict[int, ShardHeader]:
         found = {}
-        for key, value in snapshot.scan(rows.HEADERS, b"", b"\xff" * 8):
+        for key, value in view.scan(rows.HEADERS, b"", b"\xff" * 8):
             header = self._decoder.header(key, value)
             found[header.shard] = header
         if found and sorted(found) != list(range(self._shard_count)):
@@ -131,7 +131,7 @@ class Checkpoints:
 
     def _scan(self, table: str, shard: int) -> Iterator[tuple[bytes, bytes]]:
         prefix = rows.shard_key(shard)
-        return self.reader.snapshot.scan(table, prefix, rows.after(prefix))
+        return self.reader.view.scan(table, prefix, rows.after(prefix))
 
     def write(self, captures: Sequence[Capture]) -> None:
         """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailure."""
@@ -173,15 +173,15 @@ class Checkpoints:
         """Whether the store holds what format 2 adds, as one does that was restored."""
         if self._format_version != rows.FORMAT_VERSION:
             return False  # it is noted already
-        with contextlib.closing(self._store.snapshot()) as snapshot:
+        with contextlib.closing(self._store.view()) as view:
             return any(
-                next(snapshot.scan(table, b"", b"\xff" * 512), None) is not None
+                next(view.scan(table, b"", b"\xff" * 512), None) is not None
                 for table in rows.FUNCTION_TABLES
             )
 
-    def open_snapshot(self) -> Snapshot:
+    def open_view(self) -> View:
         """The store as of its newest commit, for whoever copies it; to be closed. In any thread."""
-        return self._store.snapshot()
+        return self._store.view()
 
     def _deletions(self, shard: int, capture: Capture) -> Iterator[Write]:
         """Take out what was deleted, before anything new is written under the same ids."""
@@ -192,11 +192,11 @@ class Checkpoints:
         if not capture.deleted_promises:
             return
         # What is in the indexes follows from the old row, which only the store has.
-        with contextlib.closing(self._store.snapshot()) as snapshot:
+        with contextlib.closing(self._store.view()) as view:
             for name in sorted(capture.deleted_promises):
                 key = rows.id_key(shard, name)
                 yield rows.LIVE_PROMISES, key, None
-                value = snapshot.get(rows.PROMISES, key)
+                value = view.get(rows.PROMISES, key)
                 if value is None:
                     continue
                 yield rows.PROMISES, key, None
@@ -208,7 +208,7 @@ class Checkpoints:
         """Let cold reads see the newest commit. In the thread that reads."""
         self.reader.close()
         self._store.release_memory()
-        self.reader.renew(self._store.snapshot())
+        self.reader.renew(self._store.view())
 
     @property
     def is_small(self) -> bool:
@@ -252,15 +252,15 @@ class Checkpoints:
                 add_ids(map(rows.id_head, keys))
 
         def rest() -> None:
-            snapshot.release_pages()
+            view.release_pages()
             pause()
 
         with (
             self._ids.filling(self._stored_count) as add_ids,
-            contextlib.closing(self._store.snapshot()) as snapshot,
+            contextlib.closing(self._store.view()) as view,
         ):
-            count = digests.verify(snapshot, tables, rest, show)
-            snapshot.release_pages()
+            count = digests.verify(view, tables, rest, show)
+            view.release_pages()
         return count
 
     def statistics(self) -> CheckpointStatistics:
@@ -291,11 +291,9 @@ def _plain_writes(table: str, shard: int, entities: Mapping[str, object]) -> Ite
         yield _write(table, rows.id_key(shard, name), entities[name])
 
 
-def _is_empty(snapshot: Snapshot) -> bool:
+def _is_empty(view: View) -> bool:
     """Whether nothing cold is stored."""
-    return all(
-        next(snapshot.scan(table, b"", b"\xff" * 512), None) is None for table in COLD_TABLES
-    )
+    return all(next(view.scan(table, b"", b"\xff" * 512), None) is None for table in COLD_TABLES)
 
 
 def _promise_writes(

@@ -1,6 +1,6 @@
 """Reading completed promises and finished tasks back from the checkpoint store.
 
-`ColdReader` holds the snapshot that all shards read; `renew` exchanges it after a checkpoint, in
+`ColdReader` holds the view that all shards read; `renew` exchanges it after a checkpoint, in
 the same moment in which the shards drop from memory what it holds. A search uses the index that
 promises the fewest rows, looks at a bounded number of them, and says where to go on. An id that is
 surely not stored (`id_filter.py`) is not looked for.
@@ -22,7 +22,7 @@ from troth.persistence.errors import CheckpointDamaged
 
 from . import rows
 from .id_filter import StoredIds
-from .port import Snapshot
+from .port import View
 from .rows import RowDecoder
 
 READ_COUNT: Final = 100
@@ -46,16 +46,16 @@ Place = tuple[int, bytes]
 class ColdReader:
     """The cold side of all shards of a process, for the thread that runs them."""
 
-    def __init__(self, snapshot: Snapshot, ids: StoredIds, shard_count: int) -> None:
-        self.snapshot = snapshot
+    def __init__(self, view: View, ids: StoredIds, shard_count: int) -> None:
+        self.view = view
         self.ids = ids
         self.decoder = RowDecoder()
         self._reads_count = 0
         self.shards = [ShardColdStore(self, shard) for shard in range(shard_count)]
 
-    def renew(self, snapshot: Snapshot) -> None:
-        """Read a newer snapshot from here on."""
-        old, self.snapshot = self.snapshot, snapshot
+    def renew(self, view: View) -> None:
+        """Read a newer view from here on."""
+        old, self.view = self.view, view
         old.close()
 
     def note_reads(self, count: int) -> None:
@@ -64,11 +64,11 @@ class ColdReader:
         if self._reads_count >= READS_BETWEEN_LOOKS_COUNT:
             self._reads_count = 0
             if process_memory.file_bytes() > FILE_MEMORY_LIMIT_BYTES:
-                self.snapshot.release_pages()
+                self.view.release_pages()
 
     def close(self) -> None:
-        """Let go of the snapshot."""
-        self.snapshot.close()
+        """Let go of the view."""
+        self.view.close()
 
 
 @final
@@ -89,7 +89,7 @@ class ShardColdStore:
     def _read_promise(self, promise_id: str) -> Promise | None:
         self._reader.note_reads(1)
         key = rows.id_key(self._shard, promise_id)
-        value = self._reader.snapshot.get(rows.PROMISES, key)
+        value = self._reader.view.get(rows.PROMISES, key)
         return None if value is None else self._reader.decoder.promise(rows.PROMISES, key, value)
 
     def task(self, task_id: str) -> Task | None:
@@ -98,7 +98,7 @@ class ShardColdStore:
             return None
         self._reader.note_reads(1)
         key = rows.id_key(self._shard, task_id)
-        value = self._reader.snapshot.get(rows.TASKS, key)
+        value = self._reader.view.get(rows.TASKS, key)
         return None if value is None else self._reader.decoder.task(rows.TASKS, key, value)
 
     def ended(
@@ -110,7 +110,7 @@ class ShardColdStore:
         ended_on, serial = after
         start = rows.end_key(self._shard, state, (ended_on, serial + 1))
         stop = rows.end_key(self._shard, state, (until_ms + 1, 0))
-        scan = self._reader.snapshot.scan(rows.BY_END, start, stop)
+        scan = self._reader.view.scan(rows.BY_END, start, stop)
         return [
             Ended(rows.end_place(key), identifier.decode())
             for key, identifier in itertools.islice(scan, limit_count)
@@ -122,7 +122,7 @@ class ShardColdStore:
         found = [] if invoke is None else [invoke]
         for beginning in (task_ids.resume_id(root_id, ""), task_ids.notify_id(root_id, "")):
             start, stop = rows.prefix_range(self._shard, beginning)
-            for key, value in self._reader.snapshot.scan(rows.TASKS, start, stop):
+            for key, value in self._reader.view.scan(rows.TASKS, start, stop):
                 task = self._reader.decoder.task(rows.TASKS, key, value)
                 if task.root_id == root_id:  # long ids share the beginnings of their keys
                     found.append(task)
@@ -144,7 +144,7 @@ class ShardColdStore:
         decoder = self._reader.decoder
         start, stop = rows.prefix_range(self._shard, query.pattern.prefix)
         candidates: list[tuple[int, bytes, bytes]] = []
-        scan = self._reader.snapshot.scan(rows.PROMISES, start, stop)
+        scan = self._reader.view.scan(rows.PROMISES, start, stop)
         read_bytes = 0
         for count, (key, value) in enumerate(scan):
             read_bytes += len(value)
@@ -186,7 +186,7 @@ class ShardColdStore:
 
     def _index(self, table: str, prefix: bytes, query: Query) -> Iterator[Place]:
         start = prefix + rows.newest_first(query.before_serial - 1)
-        for key, identifier in self._reader.snapshot.scan(table, start, rows.after(prefix)):
+        for key, identifier in self._reader.view.scan(table, start, rows.after(prefix)):
             yield rows.serial_of(key), identifier
 
     def _search_places(self, query: Query, places: Iterator[Place]) -> Found:

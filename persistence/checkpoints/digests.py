@@ -13,7 +13,7 @@ import xxhash
 
 from troth.persistence.errors import CheckpointDamaged
 
-from .port import Snapshot
+from .port import View
 
 TABLE: Final = "digests"
 """Where the digests are, by the table's name: count and sum, eight bytes each, big-endian."""
@@ -49,9 +49,9 @@ class Digest:
         return self.count.to_bytes(8, "big") + self.total.to_bytes(8, "big")
 
 
-def read(snapshot: Snapshot, table: str) -> Digest:
+def read(view: View, table: str) -> Digest:
     """The digest that is kept; an empty one if there is none. Raises CheckpointDamaged."""
-    value = snapshot.get(TABLE, table.encode())
+    value = view.get(TABLE, table.encode())
     if value is None:
         return Digest()
     if len(value) != 16:
@@ -60,7 +60,7 @@ def read(snapshot: Snapshot, table: str) -> Digest:
 
 
 def verify(
-    snapshot: Snapshot,
+    view: View,
     tables: Iterable[str],
     pause: Callable[[], None],
     show: Callable[[str, list[bytes]], None] = lambda *_: None,
@@ -74,7 +74,7 @@ def verify(
     for table in tables:
         found = Digest()
         keys: list[bytes] = []
-        for key, value in snapshot.scan(table, b"", b"\xff" * 512):
+        for key, value in view.scan(table, b"", b"\xff" * 512):
             found.add(key, value)
             keys.append(key)
             if found.count % SLICE_COUNT == 0:
@@ -82,7 +82,7 @@ def verify(
                 keys = []
                 pause()
         show(table, keys)
-        kept = read(snapshot, table)
+        kept = read(view, table)
         if found.count != kept.count:
             raise CheckpointDamaged(
                 table, f"it has {found.count} rows where {kept.count} were written"

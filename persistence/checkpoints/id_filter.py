@@ -154,7 +154,7 @@ class StoredIds:
     def filling(self, stored_count: int) -> Iterator[Callable[[Iterable[bytes]], None]]:
         """Make a new filter in this block, which adds all stored ids by what it is given.
 
-        It reads them from a snapshot that it opens itself: what was committed before is in there,
+        It reads them from a view that it opens itself: what was committed before is in there,
         what is committed after is added to both filters. There should be about `stored_count`. If
         the block raises, the filter of before stays.
         """

@@ -1,7 +1,7 @@
-"""What checkpoints ask of the store they are kept in: writes, snapshots, and the store itself.
+"""What checkpoints ask of the store they are kept in: writes, views, and the store itself.
 
-A commit is all or nothing and on disk when it returns; a snapshot shows the store as of one commit
-for as long as it is open. One thread commits; any thread may read, each snapshot in one thread at a
+A commit is all or nothing and on disk when it returns; a view shows the store as of one commit
+for as long as it is open. One thread commits; any thread may read, each view in one thread at a
 time. `store.py` has the stores that keep this.
 """
 
@@ -12,7 +12,7 @@ Write = tuple[str, bytes, bytes | None]
 """A table, a key, and its new value; None deletes the key, which need not exist."""
 
 
-class Snapshot(Protocol):
+class View(Protocol):
     """The store as of one commit."""
 
     def get(self, table: str, key: bytes) -> bytes | None:
@@ -28,7 +28,7 @@ class Snapshot(Protocol):
         ...  # pragma: no cover
 
     def close(self) -> None:
-        """Let go; a second call does nothing. Iterators of this snapshot end with it."""
+        """Let go; a second call does nothing. Iterators of this view end with it."""
         ...  # pragma: no cover
 
 
@@ -39,12 +39,12 @@ class Store(Protocol):
         """Make the writes durable together. Raises CheckpointFailure; then none was made."""
         ...  # pragma: no cover
 
-    def snapshot(self) -> Snapshot:
+    def view(self) -> View:
         """The store as it is now."""
         ...  # pragma: no cover
 
     def release_memory(self) -> None:
-        """Let go of memory that commits have taken, if no snapshot is open."""
+        """Let go of memory that commits have taken, if no view is open."""
         ...  # pragma: no cover
 
     def size_bytes(self) -> int:

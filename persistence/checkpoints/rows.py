@@ -22,7 +22,7 @@ from troth.core.state.captures import ShardHeader
 from troth.persistence.errors import CheckpointDamaged
 
 FORMAT_VERSION: Final = 1
-"""The format of a store without catalog and function tasks; all releases read it."""
+"""The format of a store without catalog and executions; all releases read it."""
 
 FUNCTIONS_FORMAT_VERSION: Final = 2
 """The format of a store that has ever held any: releases that know nothing of them refuse it."""

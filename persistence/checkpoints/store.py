@@ -9,18 +9,20 @@ import bisect
 import errno
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, final
 
 import lmdb
 
 from troth.persistence import process_memory
-from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailure, DataDirectoryLost
+from troth.persistence.shortage import SHORTAGES, opening
 
 from . import digests
 from .digests import Digest
-from .port import Snapshot, Write
+from .port import View, Write
 
 MAP_BYTES: Final = 1 << 40
 """Address space for the store, not disk: a disk fills up long before this does."""
@@ -42,26 +44,35 @@ class LmdbStore:
 
     Raises CheckpointFailure when the environment cannot be opened, and CheckpointDamaged when what
     is there is none; reading raises CheckpointDamaged when LMDB finds nonsense.
+
+    LMDB opens by a path what may be another directory's by then: `check` is called before, and
+    raises DataDirectoryLost in that case.
     """
 
-    def __init__(self, path: Path, tables: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: Path, tables: tuple[str, ...], check: Callable[[], None] = lambda: None
+    ) -> None:
         assert digests.TABLE not in tables, "the store keeps that one by itself"
         self.path = path
         self._names = (*tables, digests.TABLE)
+        self._check_place = check
+        self._identity: tuple[int, int] | None = None
         self._tables: dict[str, Any] = {}
         self._environment: lmdb.Environment | None = None
-        # Snapshots are opened and closed in several threads, and the environment must stay open as
+        # Views are opened and closed in several threads, and the environment must stay open as
         # long as one of them is.
         self._lock = threading.Lock()
-        self._snapshots_count = 0
+        self._views_count = 0
         self._ranges: list[process_memory.Range] = []
         if (path / DATA_NAME).exists():
             self._open()
 
     def _open(self) -> lmdb.Environment:
+        self._check_place()
         try:
             self.path.mkdir(exist_ok=True)
-            environment = _open(self.path, len(self._names))
+            environment = opening(lambda: _open(self.path, len(self._names)), _is_about_descriptors)
+            self._identity = _identity(self.path / DATA_NAME)
             self._tables = {name: environment.open_db(name.encode()) for name in self._names}
             _sync_directory(self.path)
             _sync_directory(self.path.parent)
@@ -73,10 +84,17 @@ class LmdbStore:
         self._ranges = process_memory.mapped_ranges(self.path / DATA_NAME)
         return environment
 
+    def check(self) -> None:
+        """Raise DataDirectoryLost unless the store is still what its path names. Any thread."""
+        self._check_place()
+        if self._identity is not None and _identity(self.path / DATA_NAME) != self._identity:
+            raise DataDirectoryLost(str(self.path))
+
     def commit(self, writes: Iterable[Write]) -> None:
         """See Store. The commit syncs the data before the page that makes it current."""
         environment = self._environment or self._open()
         try:
+            self.check()
             with environment.begin(write=True) as transaction:
                 self._write(transaction, writes)
         except (lmdb.Error, OSError) as error:
@@ -84,13 +102,13 @@ class LmdbStore:
 
     def _write(self, transaction: lmdb.Transaction, writes: Iterable[Write]) -> None:
         tables = self._tables
-        snapshot = LmdbSnapshot(transaction, tables)
+        view = LmdbView(transaction, tables)
         changed: dict[str, Digest] = {}
         put, pop, replace = transaction.put, transaction.pop, transaction.replace
         for table, key, value in writes:
             digest = changed.get(table)
             if digest is None:
-                digest = changed[table] = digests.read(snapshot, table)
+                digest = changed[table] = digests.read(view, table)
             database = tables[table]
             if value is None:
                 old = pop(key, db=database)
@@ -105,19 +123,19 @@ class LmdbStore:
         for table, digest in changed.items():
             put(table.encode(), digest.encode(), db=tables[digests.TABLE])
 
-    def snapshot(self) -> Snapshot:
+    def view(self) -> View:
         """See Store."""
         with self._lock:
             if self._environment is None:
-                return MemorySnapshot({})
+                return MemoryView({})
             transaction = self._environment.begin()
-            self._snapshots_count += 1
-        return LmdbSnapshot(transaction, self._tables, self)
+            self._views_count += 1
+        return LmdbView(transaction, self._tables, self)
 
-    def closed_snapshot(self) -> None:
-        """A snapshot was closed; for LmdbSnapshot."""
+    def closed_view(self) -> None:
+        """A view was closed; for LmdbView."""
         with self._lock:
-            self._snapshots_count -= 1
+            self._views_count -= 1
 
     def release_pages(self) -> None:
         """Give back the memory that reading has drawn in; any thread, at any time."""
@@ -130,7 +148,7 @@ class LmdbStore:
         had, until the environment is closed. So it is closed and opened.
         """
         with self._lock:
-            if self._environment is not None and self._snapshots_count == 0:
+            if self._environment is not None and self._views_count == 0:
                 self._environment.close()
                 self._open()
 
@@ -146,7 +164,9 @@ class LmdbStore:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
-            (self.path / LOCK_NAME).unlink(missing_ok=True)
+            with suppress(DataDirectoryLost, OSError):  # what is there now has a lock of its own
+                self.check()
+                (self.path / LOCK_NAME).unlink()
 
 
 def _open(path: Path, tables_count: int) -> lmdb.Environment:
@@ -167,12 +187,27 @@ def _open(path: Path, tables_count: int) -> lmdb.Environment:
             size_bytes //= 4
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of the same path; None if there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_about_descriptors(error: Exception) -> bool:
+    """LMDB's errors have no number, only its text."""
+    texts = map(os.strerror, SHORTAGES - {errno.ENOMEM})  # smaller maps were tried already
+    return isinstance(error, lmdb.Error) and any(text in str(error) for text in texts)
+
+
 def _is_about_memory(error: lmdb.Error) -> bool:
     return isinstance(error, lmdb.MemoryError) or os.strerror(errno.ENOMEM) in str(error)
 
 
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = opening(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
     try:
         os.fsync(descriptor)
     finally:
@@ -180,7 +215,7 @@ def _sync_directory(path: Path) -> None:
 
 
 @final
-class LmdbSnapshot:
+class LmdbView:
     """A read transaction; `store` is told when it is over."""
 
     def __init__(
@@ -195,7 +230,7 @@ class LmdbSnapshot:
         self._closed = False
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        """See Snapshot."""
+        """See View."""
         try:
             value = self._transaction.get(key, db=self._tables[table])
         except lmdb.Error as error:
@@ -203,7 +238,7 @@ class LmdbSnapshot:
         return value if value is None else bytes(value)
 
     def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """See Snapshot."""
+        """See View."""
         try:
             with self._transaction.cursor(db=self._tables[table]) as cursor:
                 if not cursor.set_range(start):
@@ -216,17 +251,17 @@ class LmdbSnapshot:
             raise CheckpointDamaged(table, f"it cannot be read ({error})") from error
 
     def release_pages(self) -> None:
-        """See Snapshot."""
+        """See View."""
         if self._store is not None:
             self._store.release_pages()
 
     def close(self) -> None:
-        """See Snapshot."""
+        """See View."""
         if not self._closed:
             self._closed = True
             self._transaction.abort()
             if self._store is not None:
-                self._store.closed_snapshot()
+                self._store.closed_view()
 
 
 @final
@@ -244,7 +279,7 @@ class MemoryStore:
     def commit(self, writes: Iterable[Write]) -> None:
         """See Store."""
         changed = {table: dict(rows) for table, rows in self.tables.items()}
-        before = self.snapshot()
+        before = self.view()
         sums: dict[str, Digest] = {}
         for table, key, value in writes:
             assert len(key) <= KEY_BYTES_MAX, "the real store would refuse this key"
@@ -264,9 +299,9 @@ class MemoryStore:
         self.tables = changed
         self.commits_count += 1
 
-    def snapshot(self) -> "MemorySnapshot":
+    def view(self) -> "MemoryView":
         """See Store."""
-        return MemorySnapshot(self.tables)
+        return MemoryView(self.tables)
 
     def release_memory(self) -> None:
         """See Store."""
@@ -282,7 +317,7 @@ class MemoryStore:
 
 
 @final
-class MemorySnapshot:
+class MemoryView:
     """The tables of one commit; commits replace them and never change them."""
 
     def __init__(self, tables: dict[str, dict[bytes, bytes]]) -> None:
@@ -290,11 +325,11 @@ class MemorySnapshot:
         self._sorted: dict[str, list[bytes]] = {}
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        """See Snapshot."""
+        """See View."""
         return self._tables.get(table, {}).get(key)
 
     def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """See Snapshot."""
+        """See View."""
         rows = self._tables.get(table, {})
         keys = self._sorted.setdefault(table, sorted(rows))
         for index in range(bisect.bisect_left(keys, start), len(keys)):
@@ -303,7 +338,7 @@ class MemorySnapshot:
             yield keys[index], rows[keys[index]]
 
     def release_pages(self) -> None:
-        """See Snapshot."""
+        """See View."""
 
     def close(self) -> None:
-        """See Snapshot."""
+        """See View."""

@@ -12,7 +12,7 @@ import lmdb
 
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.rows import RowDecoder
-from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbSnapshot
+from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbView
 from troth.persistence.data_directory import CHECKPOINTS_NAME
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailure, DataDirectoryUnreadable
 from troth.persistence.files import Files
@@ -46,26 +46,26 @@ def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
                 table: environment.open_db(table.encode(), create=False)
                 for table in (rows.META, rows.HEADERS)
             }
-            snapshot = LmdbSnapshot(environment.begin(), tables)
+            view = LmdbView(environment.begin(), tables)
             try:
-                return _position(snapshot, data_id)
+                return _position(view, data_id)
             finally:
-                snapshot.close()
+                view.close()
     except lmdb.NotFoundError:
         return 0  # made, but never committed to
     except (lmdb.Error, OSError) as error:
         raise CheckpointFailure(str(directory), "cannot be read", error) from error
 
 
-def _position(snapshot: LmdbSnapshot, data_id: bytes) -> int:
+def _position(view: LmdbView, data_id: bytes) -> int:
     """The position of the shard that is furthest behind. Raises `CheckpointDamaged`."""
-    version = snapshot.get(rows.META, b"format")
+    version = view.get(rows.META, b"format")
     if version is not None and not rows.is_known_format(version):
         raise rows.unknown_format(version)
-    if snapshot.get(rows.META, b"data id") not in (None, data_id):
+    if view.get(rows.META, b"data id") not in (None, data_id):
         raise CheckpointDamaged(rows.META, "it belongs to another data directory")
     decoder = RowDecoder()
-    headers = snapshot.scan(rows.HEADERS, b"", b"\xff" * 8)
+    headers = view.scan(rows.HEADERS, b"", b"\xff" * 8)
     return min((decoder.header(key, value).position for key, value in headers), default=0)
 
 

@@ -18,7 +18,7 @@ from troth.core.state.captures import ShardHeader
 from troth.persistence.checkpoints import digests, rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.digests import Digest
-from troth.persistence.checkpoints.port import Snapshot
+from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.rows import RowDecoder
 from troth.persistence.checkpoints.store import DATA_NAME, LmdbStore
 from troth.persistence.data_directory import CHECKPOINTS_NAME, DataDirectory, Identity
@@ -70,7 +70,7 @@ class Cut:
     """A snapshot that is about to be written. `close` lets go of the rows, if it never is."""
 
     header: SnapshotHeader
-    snapshot: Snapshot
+    view: View
     batches: Iterable[Batch]
 
     def encoded(self) -> Iterator[bytes]:
@@ -84,20 +84,20 @@ class Cut:
         A restored store makes digests of its own: what is wrong has to be noticed here.
         """
         found = Digest()
-        for key, value in self.snapshot.scan(table, b"", _KEY_END):
+        for key, value in self.view.scan(table, b"", _KEY_END):
             found.add(key, value)
             yield key, value
-        if found.encode() != digests.read(self.snapshot, table).encode():
+        if found.encode() != digests.read(self.view, table).encode():
             raise CheckpointDamaged(table, "its rows are not those that were written")
 
     def close(self) -> None:
         """Let go of the rows; a second call does nothing."""
-        self.snapshot.close()
+        self.view.close()
 
 
 def make_cut(
     identity: Identity,
-    snapshot: Snapshot,
+    view: View,
     *,
     until_sequence: int,
     batches: Callable[[int], Iterator[Batch]],
@@ -109,7 +109,7 @@ def make_cut(
 
     Raises CheckpointDamaged.
     """
-    headers = _shard_headers(snapshot)
+    headers = _shard_headers(view)
     position = min((header.position for header in headers), default=0)
     return Cut(
         SnapshotHeader(
@@ -126,14 +126,14 @@ def make_cut(
             rows_until_ms=rows_until_ms,
             until_sequence=until_sequence,
         ),
-        snapshot,
+        view,
         batches(position + 1),
     )
 
 
-def _shard_headers(snapshot: Snapshot) -> list[ShardHeader]:
+def _shard_headers(view: View) -> list[ShardHeader]:
     decoder = RowDecoder()
-    return [decoder.header(key, value) for key, value in snapshot.scan(rows.HEADERS, b"", _KEY_END)]
+    return [decoder.header(key, value) for key, value in view.scan(rows.HEADERS, b"", _KEY_END)]
 
 
 def cut_open_directory(
@@ -144,7 +144,7 @@ def cut_open_directory(
     The log must not be trimmed beyond `checkpoints.position` from before the call until the cut has
     been written. Raises CheckpointDamaged.
     """
-    snapshot = checkpoints.open_snapshot()
+    view = checkpoints.open_view()
     # After the rows: the log never ends before what they cover.
     log = directory.log
     until_sequence = log.next_sequence - 1
@@ -155,7 +155,7 @@ def cut_open_directory(
     try:
         return make_cut(
             directory.identity,
-            snapshot,
+            view,
             until_sequence=until_sequence,
             batches=batches,
             rows_until_ms=created_at_ms,
@@ -163,7 +163,7 @@ def cut_open_directory(
             troth_version=troth_version,
         )
     except BaseException:
-        snapshot.close()
+        view.close()
         raise
 
 
@@ -198,7 +198,7 @@ def cut_stopped_directory(path: Path, *, created_at_ms: int, troth_version: str)
             )
         yield make_cut(
             reader.identity,
-            checkpoints.open_snapshot(),
+            checkpoints.open_view(),
             until_sequence=reader.end.next_sequence - 1,
             batches=lambda sequence: _batches_of(reader, sequence),
             rows_until_ms=rows_until_ms,

@@ -3,6 +3,9 @@
 `append` returns after one `pwrite` and one `fdatasync` of the batch. Any error of the disk is
 final: nothing is retried, every later call raises the same `LogFailure`. A segment is prepared
 ahead by an executor, so that beginning a new one costs the appending thread two short syncs.
+
+Nothing is acknowledged that was written to a file without a name, and no file is made or removed
+where `check` says that the directory is another one by now.
 """
 
 import errno
@@ -13,8 +16,9 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar, final
 
 from troth.core.limits import SEGMENT_BYTES
-from troth.persistence.errors import LogConflict, LogFailure
+from troth.persistence.errors import DataDirectoryLost, LogConflict, LogFailure
 from troth.persistence.files import File, Files
+from troth.persistence.shortage import SHORTAGES
 
 from .frames import (
     SEAL_BYTES,
@@ -45,7 +49,7 @@ _Result = TypeVar("_Result")
 class InlineExecutor(Executor):
     """Runs what it is given at once, in the caller: the deterministic twin of a helper thread.
 
-    Only `OSError` goes into the future, as a disk's error does; anything else ends the caller.
+    Only what is wrong with the disk goes into the future; anything else ends the caller.
     """
 
     def submit(
@@ -58,7 +62,7 @@ class InlineExecutor(Executor):
         future: Future[_Result] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except OSError as error:
+        except (OSError, DataDirectoryLost) as error:
             future.set_exception(error)
         return future
 
@@ -77,8 +81,11 @@ class SegmentedLog:
         segment_bytes: int = SEGMENT_BYTES,
         executor: Executor | None = None,
         monotonic_s: Callable[[], float] = time.perf_counter,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin a new segment after `end`, and cut what is torn there.
+
+        `check` raises `DataDirectoryLost` if the log is not where it was, or `OSError`.
 
         The new segment is ready under a temporary name before anything existing is changed.
         Raises `OSError` if the disk fails or is full.
@@ -90,6 +97,7 @@ class SegmentedLog:
         self._segment_bytes = segment_bytes
         self._executor = executor or ThreadPoolExecutor(1, "troth-log-segments")
         self._monotonic_s = monotonic_s
+        self._check_place = check
         self._epoch = end.epoch + 1
         self._next_sequence = end.next_sequence
         self._previous_checksum = end.previous_checksum
@@ -180,7 +188,9 @@ class SegmentedLog:
             self._file.write_at(self._used_bytes, frame)
             started_s = self._monotonic_s()
             self._file.sync()
-        except OSError as error:
+            if not self._file.is_linked():
+                raise DataDirectoryLost(self._log_path)
+        except (OSError, DataDirectoryLost) as error:
             raise self._fail(error) from error
         self._count(len(frame), len(batch), self._monotonic_s() - started_s)
         self._shard_sequences.update(shard_sequences)
@@ -189,9 +199,7 @@ class SegmentedLog:
         self._previous_checksum = checksum
         self._next_sequence += len(batch)
         if self._next_file is None and self._used_bytes * 2 > self._capacity_bytes:
-            self._next_file = self._executor.submit(
-                prepare_segment, self._files, f"{self._log_path}/{NEXT_NAME}", self._segment_bytes
-            )
+            self._next_file = self._executor.submit(self._prepare_next)
         return self._next_sequence - 1
 
     def seal(self) -> None:
@@ -260,10 +268,11 @@ class SegmentedLog:
         """
         self._check_usable()
         try:
+            self._check_place()
             while (segment := self._take_segment_below(to_sequence)) is not None:
                 self._files.remove(segment_path(self._log_path, segment.first_sequence))
                 self._files.sync_directory(self._log_path)
-        except OSError as error:
+        except (OSError, DataDirectoryLost) as error:
             raise self._fail(error) from error
 
     def _take_segment_below(self, to_sequence: int) -> Segment | None:
@@ -332,9 +341,10 @@ class SegmentedLog:
         return last
 
     def _roll_over(self, frame_bytes: int) -> None:
-        """Begin a new segment, large enough for a frame; raises `OSError`."""
+        """Begin a new segment, large enough for a frame; raises `OSError`, `DataDirectoryLost`."""
         needed_bytes = SEGMENT_HEADER_BYTES + frame_bytes + SEAL_BYTES
         oversized = needed_bytes > self._segment_bytes
+        self._check_place()
         self._wait_for_finished_segments()
         path = f"{self._log_path}/{OVERSIZED_NAME if oversized else NEXT_NAME}"
         if oversized:  # zeros would only be written twice: the batch fills all of it
@@ -356,6 +366,12 @@ class SegmentedLog:
         publish_segment(self._files, self._log_path, path, self._next_sequence)
         self._file = file
         self._begin_segment(max(needed_bytes, self._segment_bytes))
+
+    def _prepare_next(self) -> File:
+        """Make the file of the next segment; raises `OSError`, `DataDirectoryLost`."""
+        self._check_place()
+        path = f"{self._log_path}/{NEXT_NAME}"
+        return prepare_segment(self._files, path, self._segment_bytes)
 
     def _wait_for_finished_segments(self) -> None:
         """Raise the `OSError` of a segment that could not be finished."""
@@ -382,11 +398,16 @@ class SegmentedLog:
         self._sync_max_s = max(self._sync_max_s, sync_s)
         self._sync_total_s += sync_s
 
-    def _fail(self, error: OSError) -> LogFailure:
+    def _fail(self, error: OSError | DataDirectoryLost) -> LogFailure:
         """Remember that the log has failed, for good, and return the error to raise."""
+        if isinstance(error, DataDirectoryLost):
+            self._failure = error
+            return error
         reason = f"{error.strerror or error} (errno {error.errno})"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "The disk is full: free space"
+        elif error.errno in SHORTAGES:
+            advice = "The disk is not to blame: allow more open files or memory (ulimit)"
         else:
             advice = "Check the disk"
         self._failure = LogFailure(

@@ -6,17 +6,18 @@ leaves room for others:
 1. Its host: so many calls at a time; accounts that wait for the same host take turns.
 2. Its account: at most half of all places. What is beyond waits here, and keeps its place at its
    host.
-3. All calls together: a place goes to the account with the fewest calls (`work_queues.py`).
+3. All calls together: a place goes to the account with the fewest calls (`execution_queues.py`).
 
-A place is free again when the call has really ended, not when its task has: that may be earlier.
+A place is free again when the call has really ended, not when its execution has: that may be
+earlier.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import final
 
-from .work import Host, Need, Stage, Work
-from .work_queues import WorkQueues
+from .execution_queues import ExecutionQueues
+from .executions import Host, Need, PlacedExecution, Stage
 
 
 def _anything(_: Need) -> bool:
@@ -31,7 +32,7 @@ class _HostGate:
 
     def __init__(self) -> None:
         self.passed_count = 0
-        self.queues = WorkQueues()
+        self.queues = ExecutionQueues()
 
 
 @final
@@ -42,7 +43,7 @@ class _AccountGate:
 
     def __init__(self) -> None:
         self.passed_count = 0
-        self.parked: deque[Work] = deque()
+        self.parked: deque[PlacedExecution] = deque()
 
 
 @final
@@ -50,7 +51,11 @@ class CallGates:
     """Calls of HTTP functions that wait, and the count of those that run."""
 
     def __init__(
-        self, start: Callable[[Work], None], *, concurrency_count: int, per_host_count: int
+        self,
+        start: Callable[[PlacedExecution], None],
+        *,
+        concurrency_count: int,
+        per_host_count: int,
     ) -> None:
         """`start` begins a call and returns at once; `ended` is to be called when it is over."""
         self._start = start
@@ -59,7 +64,7 @@ class CallGates:
         self._per_account_count = max(1, concurrency_count // 2)
         self._hosts: dict[Need, _HostGate] = {}
         self._accounts: dict[str, _AccountGate] = {}
-        self._ready = WorkQueues()
+        self._ready = ExecutionQueues()
         self._waiting: dict[str, int] = {}
         self._is_paused = False
         self.waiting_count = 0
@@ -73,7 +78,7 @@ class CallGates:
         """How many calls wait, by account."""
         return dict(self._waiting)
 
-    def oldest(self, account_id: str | None = None) -> Work | None:
+    def oldest(self, account_id: str | None = None) -> PlacedExecution | None:
         """The oldest call that waits, of one account or of all; looks at every gate."""
         found = [host.queues.oldest(account_id) for host in self._hosts.values()]
         found.append(self._ready.oldest(account_id))
@@ -84,60 +89,60 @@ class CallGates:
             [one for one in found if one is not None], key=lambda one: one.order, default=None
         )
 
-    def put(self, work: Work) -> None:
+    def put(self, execution: PlacedExecution) -> None:
         """Let a call wait for its turn; it may come before this returns."""
-        assert isinstance(work.need, Host)
-        self._count_waiting(work, 1)
-        host = self._hosts.get(work.need)
+        assert isinstance(execution.need, Host)
+        self._count_waiting(execution, 1)
+        host = self._hosts.get(execution.need)
         if host is None:
-            host = self._hosts[work.need] = _HostGate()
-        host.queues.put(work)
+            host = self._hosts[execution.need] = _HostGate()
+        host.queues.put(execution)
         self._open(host)
         self._begin()
 
-    def remove(self, work: Work) -> None:
+    def remove(self, execution: PlacedExecution) -> None:
         """Forget a call that waits."""
-        assert work.stage is Stage.QUEUED
-        host = self._hosts[work.need]
-        self._count_waiting(work, -1)
-        if host.queues.holds(work):
-            host.queues.remove(work)
-            self._forget_if_idle(work, host)
+        assert execution.stage is Stage.QUEUED
+        host = self._hosts[execution.need]
+        self._count_waiting(execution, -1)
+        if host.queues.holds(execution):
+            host.queues.remove(execution)
+            self._forget_if_idle(execution, host)
             return
-        account = self._accounts[work.account_id]
-        if self._ready.holds(work):
-            self._ready.remove(work)
+        account = self._accounts[execution.account_id]
+        if self._ready.holds(execution):
+            self._ready.remove(execution)
             self._leave_account(account)
         else:
-            account.parked.remove(work)
-        self._leave_host(host, work)
+            account.parked.remove(execution)
+        self._leave_host(host, execution)
         self._begin()
 
-    def remove_all(self, works: Iterable[Work]) -> None:
+    def remove_all(self, executions: Iterable[PlacedExecution]) -> None:
         """Forget calls that wait; none of them begins because another made room."""
         self._is_paused = True
-        for work in works:
-            self.remove(work)
+        for execution in executions:
+            self.remove(execution)
         self._is_paused = False
         self._begin()
 
-    def ended(self, work: Work) -> None:
+    def ended(self, execution: PlacedExecution) -> None:
         """A call that was started is over."""
         self.running_count -= 1
-        self._ready.ended(work.account_id)
-        self._leave_account(self._accounts[work.account_id])
-        self._leave_host(self._hosts[work.need], work)
+        self._ready.ended(execution.account_id)
+        self._leave_account(self._accounts[execution.account_id])
+        self._leave_host(self._hosts[execution.need], execution)
         self._begin()
 
     def _open(self, host: _HostGate) -> None:
         """Let calls through the first gate, and on to the second."""
         while host.passed_count < self._per_host_count:
-            work = host.queues.take(_anything)
-            if work is None:
+            execution = host.queues.take(_anything)
+            if execution is None:
                 return
             host.passed_count += 1
-            account = self._accounts.setdefault(work.account_id, _AccountGate())
-            account.parked.append(work)
+            account = self._accounts.setdefault(execution.account_id, _AccountGate())
+            account.parked.append(execution)
             self._admit(account)
 
     def _admit(self, account: _AccountGate) -> None:
@@ -149,35 +154,35 @@ class CallGates:
     def _begin(self) -> None:
         """Let calls through the third gate."""
         while self.running_count < self._concurrency_count and not self._is_paused:
-            work = self._ready.take(_anything)
-            if work is None:
+            execution = self._ready.take(_anything)
+            if execution is None:
                 return
-            self._count_waiting(work, -1)
+            self._count_waiting(execution, -1)
             self.running_count += 1
-            work.stage = Stage.RUNNING
-            self._start(work)
+            execution.stage = Stage.RUNNING
+            self._start(execution)
 
     def _leave_account(self, account: _AccountGate) -> None:
         account.passed_count -= 1
         self._admit(account)
 
-    def _leave_host(self, host: _HostGate, work: Work) -> None:
+    def _leave_host(self, host: _HostGate, execution: PlacedExecution) -> None:
         host.passed_count -= 1
-        host.queues.ended(work.account_id)
+        host.queues.ended(execution.account_id)
         self._open(host)
-        self._forget_if_idle(work, host)
+        self._forget_if_idle(execution, host)
 
-    def _forget_if_idle(self, work: Work, host: _HostGate) -> None:
+    def _forget_if_idle(self, execution: PlacedExecution, host: _HostGate) -> None:
         if not host.passed_count and not len(host.queues):
-            del self._hosts[work.need]
-        account = self._accounts.get(work.account_id)
+            del self._hosts[execution.need]
+        account = self._accounts.get(execution.account_id)
         if account is not None and not account.passed_count and not account.parked:
-            del self._accounts[work.account_id]
+            del self._accounts[execution.account_id]
 
-    def _count_waiting(self, work: Work, change: int) -> None:
+    def _count_waiting(self, execution: PlacedExecution, change: int) -> None:
         self.waiting_count += change
-        count = self._waiting.get(work.account_id, 0) + change
+        count = self._waiting.get(execution.account_id, 0) + change
         if count:
-            self._waiting[work.account_id] = count
+            self._waiting[execution.account_id] = count
         else:
-            del self._waiting[work.account_id]
+            del self._waiting[execution.account_id]

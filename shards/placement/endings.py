@@ -1,6 +1,6 @@
-"""Waiting for the end of function tasks without asking again and again.
+"""Waiting for the end of executions without asking again and again.
 
-`expect` comes before the question whether the task has ended already: so its end cannot fall
+`expect` comes before the question whether the execution has ended already: so its end cannot fall
 between question and wait. Waits are limited; beyond, `expect` gives a wait that ends at once, and
 its client asks again as if it had not waited.
 """
@@ -44,7 +44,7 @@ class Expectation:
 
 @final
 class Endings:
-    """Everybody who waits for function tasks to end."""
+    """Everybody who waits for executions to end."""
 
     def __init__(self, *, limit_count: int) -> None:
         """Start with nobody."""

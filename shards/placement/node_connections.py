@@ -1,9 +1,9 @@
 """What the server tells a node: the messages that wait for its stream.
 
-One task uses a connection, in this order: `receive`, write to the socket, `confirm`, and again. A
-task counts as sent only when its message has been confirmed; those of a connection that ends
-before that go elsewhere. The number of messages is bounded by the node's slots: each task causes
-at most one to run it and one to stop.
+One execution uses a connection, in this order: `receive`, write to the socket, `confirm`, and
+again. An execution counts as sent only when its message has been confirmed; those of a connection
+that ends before that go elsewhere. The number of messages is bounded by the node's slots: each
+execution causes at most one to run it and one to stop.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,10 @@ class NodeMessageKind(StrEnum):
 
 
 class NodeMessage(NamedTuple):
-    """A message; `task_id` and `counter` say which task, if it is about one."""
+    """A message; `execution_id` and `counter` say which execution, if it is about one."""
 
     kind: NodeMessageKind
-    task_id: str = ""
+    execution_id: str = ""
     counter: int = 0
 
 
@@ -57,23 +57,25 @@ class NodeConnection(Generic[Carried]):
         self._wake = trio.Event()
         self.is_closed = False
 
-    def put(self, message: NodeMessage, work: Carried | None = None) -> None:
-        """Let a message wait; `work` is reported when it is written or cannot be."""
+    def put(self, message: NodeMessage, execution: Carried | None = None) -> None:
+        """Let a message wait; `execution` is reported when it is written or cannot be."""
         assert not self.is_closed, "a closed connection has no place in placement"
-        self._waiting.append((message, work))
+        self._waiting.append((message, execution))
         self._wake.set()
 
-    def discard(self, work: Carried) -> bool:
-        """Forget a task; whether its message had not been taken for writing yet."""
-        if work in self._handed_out:
-            self._handed_out.remove(work)
+    def discard(self, execution: Carried) -> bool:
+        """Forget an execution; whether its message had not been taken for writing yet."""
+        if execution in self._handed_out:
+            self._handed_out.remove(execution)
             return False
-        return self.take_back(work)
+        return self.take_back(execution)
 
-    def take_back(self, work: Carried) -> bool:
-        """Forget a task's message if it has not been taken for writing yet; whether that is so."""
+    def take_back(self, execution: Carried) -> bool:
+        """Forget an execution's message if it has not been taken for writing yet; whether that is
+        so.
+        """
         before_count = len(self._waiting)
-        self._waiting = [entry for entry in self._waiting if entry[1] is not work]
+        self._waiting = [entry for entry in self._waiting if entry[1] is not execution]
         return len(self._waiting) < before_count
 
     async def receive(self) -> list[NodeMessage]:
@@ -86,7 +88,7 @@ class NodeConnection(Generic[Carried]):
             raise ConnectionEnded
         # From here on there is no checkpoint: a cancelled receive() has taken nothing.
         waiting, self._waiting = self._waiting, []
-        self._handed_out = [work for _, work in waiting if work is not None]
+        self._handed_out = [execution for _, execution in waiting if execution is not None]
         return [message for message, _ in waiting]
 
     def confirm(self) -> None:
@@ -100,7 +102,9 @@ class NodeConnection(Generic[Carried]):
         if self.is_closed:
             return
         self.is_closed = True
-        unsent = self._handed_out + [work for _, work in self._waiting if work is not None]
+        unsent = self._handed_out + [
+            execution for _, execution in self._waiting if execution is not None
+        ]
         self._handed_out = []
         self._waiting = []
         self._wake.set()

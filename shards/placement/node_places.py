@@ -1,15 +1,15 @@
 """The nodes that have a free slot.
 
 A node is free while its stream is connected, it is neither disabled, draining nor deleted, it is
-not resting, and fewer tasks than it has slots are with it, not counting those whose result has
-come in (`NodePlace.has_room`). `FreeNodes` finds one for a task at a cost that grows with the
+not resting, and fewer executions than it has slots are with it, not counting those whose result has
+come in (`NodePlace.has_room`). `FreeNodes` finds one for an execution at a cost that grows with the
 number of *different* offers among free nodes, not with that of nodes.
 """
 
 from collections import OrderedDict
 from typing import final
 
-from .work import NodePlace, Offer, Requirement
+from .executions import NodePlace, Offer, Requirement
 
 
 @final
@@ -47,7 +47,7 @@ class FreeNodes:
                 del self._pools[node.pool]
 
     def find(self, account_id: str, requirement: Requirement) -> NodePlace | None:
-        """A node for a task: the account's own first, and the least that is enough."""
+        """A node for an execution: the account's own first, and the least that is enough."""
         for pool in (account_id, None):
             fitting = [offer for offer in self._pools.get(pool, ()) if offer.meets(requirement)]
             if fitting:

@@ -1,18 +1,18 @@
-"""Placement: finds a node for every function task, and a turn for every call of an HTTP function.
+"""Placement: finds a node for every execution, and a turn for every call of an HTTP function.
 
-To the shards it is what delivery is for other tasks: it takes messages, reports `TaskSent` when a
-node's stream has written one, and forgets a task that is withdrawn or has ended. To nodes it is the
-dispatcher of greencloud.md 12. What it promises:
+To the shards it is what delivery is for other executions: it takes messages, reports `TaskSent`
+when a node's stream has written one, and forgets an execution that is withdrawn or has ended. To
+nodes it is the dispatcher of greencloud.md 12. What it promises:
 
-- A task is with at most one node at a time, and only with one that meets its function's demands, is
-  its account's or shared, connected, and neither disabled, draining nor deleted.
-- A node has at most as many tasks as slots. A slot is taken when a task is handed to its stream and
-  free when its result has come in, the task has ended, or the shards give it out anew (returned,
-  lost, not claimed in time).
-- Between two events there is no task that waits beside a free node that could run it. Whose turn it
-  is, `work_queues.py` says, and for calls `call_gates.py`.
+- An execution is with at most one node at a time, and only with one that meets its function's
+  demands, is its account's or shared, connected, and neither disabled, draining nor deleted.
+- A node has at most as many executions as slots. A slot is taken when an execution is handed to its
+  stream and free when its result has come in, the execution has ended, or the shards give it out
+  anew (returned, lost, not claimed in time).
+- Between two events there is no execution that waits beside a free node that could run it. Whose
+  turn it is, `execution_queues.py` says, and for calls `call_gates.py`.
 - A message that was not written when its stream ended goes elsewhere.
-- Who is still working on a task that has ended is told so at once.
+- Who is still working on an execution that has ended is told so at once.
 - Nothing of a disabled account starts; what has started goes on (`withheld.py`).
 
 Nothing here is durable: after a restart the shards send again what waits, and `restore` says what
@@ -31,18 +31,18 @@ from troth.core.commands import Command, TaskSent
 from troth.core.executions import Execution, ExecutionPlan, plan_of
 from troth.core.grammar import task_ids
 from troth.core.model import Task
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 from troth.shards.alarms import Alarms
 
 from .call_gates import CallGates
 from .endings import Endings
+from .execution_queues import ExecutionQueues
+from .executions import Host, NodePlace, PlacedExecution, Requirement, Stage
 from .node_connections import NodeConnection, NodeMessage, NodeMessageKind
 from .node_places import FreeNodes
 from .withheld import Withheld
-from .work import Host, NodePlace, Requirement, Stage, Work
-from .work_queues import WorkQueues
 
-_REST_MS: Final = 1_000  # a node that gave a task back gets none for so long
+_REST_MS: Final = 1_000  # a node that gave an execution back gets none for so long
 _ACCOUNTS_SHOWN_COUNT: Final = 20
 
 
@@ -66,27 +66,28 @@ class PlacementStatistics:
     returned_total_count: int
     finished_total_count: int
     waiting_by_account: tuple[tuple[str, int], ...]
-    """The accounts with most tasks waiting, calls and what is withheld included, at most 20, most
-    first."""
+    """The accounts with most executions waiting, calls and what is withheld included, at most 20,
+    most first.
+    """
     running_by_account: tuple[tuple[str, int], ...]
-    """The accounts with most tasks running on nodes, at most 20, most first."""
+    """The accounts with most executions running on nodes, at most 20, most first."""
 
 
 class Calls:
     """Whoever runs HTTP functions: told when to begin, and when to stop. Neither blocks."""
 
-    def begin(self, work: Work) -> None:
+    def begin(self, execution: PlacedExecution) -> None:
         """Call the function; `Placement.call_ended` is to be called when that is over."""
         raise NotImplementedError
 
-    def stop(self, work: Work) -> None:
+    def stop(self, execution: PlacedExecution) -> None:
         """Nobody wants the result any more."""
         raise NotImplementedError
 
 
 @final
 class Placement:
-    """Every function task that is not finished, and every node."""
+    """Every execution that is not finished, and every node."""
 
     def __init__(
         self,
@@ -103,8 +104,8 @@ class Placement:
         self._calls = calls
         self._endings = endings
         self._now_ms = now_ms
-        self._works: dict[str, Work] = {}
-        self._queues = WorkQueues()
+        self._executions: dict[str, PlacedExecution] = {}
+        self._queues = ExecutionQueues()
         self._free = FreeNodes()
         self._nodes: dict[str, NodePlace] = {}
         self._gates = CallGates(
@@ -123,54 +124,55 @@ class Placement:
 
     # What the shards tell
 
-    def send(self, message: TaskMessage) -> None:
-        """Take a task that may run. What an earlier message of it led to is over."""
+    def send(self, message: Message) -> None:
+        """Take an execution that may run. What an earlier message of it led to is over."""
+        assert isinstance(message, TaskMessage), "function tasks are REST's"
         task = message.task
-        earlier = self._works.get(task.root_id)
+        earlier = self._executions.get(task.root_id)
         if earlier is not None:
             if earlier.counter > task.counter:
                 return
             self._forget(earlier)
         order = (task.created_on or 0, task.sequence, task.root_id)
-        work = Work(task.root_id, task.counter, plan_of(task.receiver), order)
-        self._works[work.promise_id] = work
-        self._place(work)
+        execution = PlacedExecution(task.root_id, task.counter, plan_of(task.receiver), order)
+        self._executions[execution.promise_id] = execution
+        self._place(execution)
 
     def withdraw(self, task_id: str) -> None:
-        """A task's message is not wanted any more: it was claimed, or has ended.
+        """An execution's message is not wanted any more: it was claimed, or has ended.
 
         Whoever claimed it keeps the slot; that it ended, `finished` says.
         """
         name = task_ids.parse(task_id)
-        work = None if name is None else self._works.get(name.root)
-        if work is None:
+        execution = None if name is None else self._executions.get(name.root)
+        if execution is None:
             return
-        if work.stage is Stage.HANDED:
-            work.stage = Stage.SENT  # claimed before we heard that it was written
-        elif work.stage is Stage.QUEUED:
-            self._forget(work)
+        if execution.stage is Stage.HANDED:
+            execution.stage = Stage.SENT  # claimed before we heard that it was written
+        elif execution.stage is Stage.QUEUED:
+            self._forget(execution)
 
     def finished(self, promise_ids: Iterable[str]) -> None:
-        """These tasks have ended, durably, whatever ended them."""
+        """These executions have ended, durably, whatever ended them."""
         for promise_id in promise_ids:
-            work = self._works.get(promise_id)
-            if work is not None:
-                self._forget(work)
+            execution = self._executions.get(promise_id)
+            if execution is not None:
+                self._forget(execution)
             self._totals["finished"] += 1
             self._endings.ended(promise_id)
 
     def restore(
         self, promise_id: str, counter: int, plan: ExecutionPlan, node_id: str, order: int
     ) -> None:
-        """After a start: this task was assigned to a node and its lease may still run."""
+        """After a start: this execution was assigned to a node and its lease may still run."""
         node = self._nodes.get(node_id)
-        if node is None or promise_id in self._works:
+        if node is None or promise_id in self._executions:
             return
-        work = Work(promise_id, counter, plan, (order, 0, promise_id))
-        self._works[promise_id] = work
-        self._queues.started(work.account_id)
-        self._give(node, work)
-        work.stage = Stage.RUNNING
+        execution = PlacedExecution(promise_id, counter, plan, (order, 0, promise_id))
+        self._executions[promise_id] = execution
+        self._queues.started(execution.account_id)
+        self._give(node, execution)
+        execution.stage = Stage.RUNNING
 
     def restore_all(self, assigned: Iterable[tuple[Execution, Task]]) -> None:
         """After a start: do so for all that `Shards.assigned_executions` has found."""
@@ -186,36 +188,43 @@ class Placement:
     # What is told about accounts
 
     def withhold(self, account_ids: Collection[str] | None) -> None:
-        """From now on, start no tasks of these accounts, or of any (None); all others may start.
+        """From now on, start no executions of these accounts, or of any (None); all others may
+        start.
 
         What is on its way to a node, but not written, is taken back.
         """
         freed = self._withheld.change(account_ids)
-        reached = [work for work in self._works.values() if self._withheld.reaches(work.account_id)]
-        queued = [
-            work
-            for work in reached
-            if work.stage is Stage.QUEUED and not self._withheld.holds(work)
+        reached = [
+            execution
+            for execution in self._executions.values()
+            if self._withheld.reaches(execution.account_id)
         ]
-        self._gates.remove_all([work for work in queued if isinstance(work.need, Host)])
-        for work in queued:
-            if not isinstance(work.need, Host):
-                self._queues.remove(work)
-            self._withheld.put(work)
-        for work in reached:
-            if work.stage is Stage.HANDED:
-                self._take_back(work)
-        for work in freed:
-            self._place(work)
+        queued = [
+            execution
+            for execution in reached
+            if execution.stage is Stage.QUEUED and not self._withheld.holds(execution)
+        ]
+        self._gates.remove_all(
+            [execution for execution in queued if isinstance(execution.need, Host)]
+        )
+        for execution in queued:
+            if not isinstance(execution.need, Host):
+                self._queues.remove(execution)
+            self._withheld.put(execution)
+        for execution in reached:
+            if execution.stage is Stage.HANDED:
+                self._take_back(execution)
+        for execution in freed:
+            self._place(execution)
 
-    def _take_back(self, work: Work) -> None:
-        assert work.node is not None, "what is handed out is with a node"
-        connection = work.node.connection
-        if connection is None or not connection.take_back(work):
+    def _take_back(self, execution: PlacedExecution) -> None:
+        assert execution.node is not None, "what is handed out is with a node"
+        connection = execution.node.connection
+        if connection is None or not connection.take_back(execution):
             return  # it is being written: so it has started
-        node = self._release(work)
-        work.stage = Stage.QUEUED
-        self._withheld.put(work)
+        node = self._release(execution)
+        execution.stage = Stage.QUEUED
+        self._withheld.put(execution)
         assert node is not None
         self._fill(node)
 
@@ -245,7 +254,7 @@ class Placement:
             self._tell(node, NodeMessage(NodeMessageKind.DRAIN))
         self._fill(node)
 
-    def connect(self, node_id: str) -> NodeConnection[Work]:
+    def connect(self, node_id: str) -> NodeConnection[PlacedExecution]:
         """Take the place of a node's stream; an older one ends. The node must be known."""
         node = self._nodes[node_id]
         older = node.connection
@@ -264,64 +273,64 @@ class Placement:
         return connection
 
     def is_with(self, node_id: str, promise_id: str, counter: int) -> bool:
-        """Whether this node was given this task, and nothing has happened to it since."""
-        work = self._works.get(promise_id)
+        """Whether this node was given this execution, and nothing has happened to it since."""
+        execution = self._executions.get(promise_id)
         return (
-            work is not None
-            and work.counter == counter
-            and work.node is not None
-            and work.node.id == node_id
+            execution is not None
+            and execution.counter == counter
+            and execution.node is not None
+            and execution.node.id == node_id
         )
 
     def assigned(self, promise_id: str, counter: int) -> None:
-        """The node has the task's lease."""
-        work = self._works.get(promise_id)
-        if work is not None and work.counter == counter:
-            work.stage = Stage.RUNNING
+        """The node has the execution's lease."""
+        execution = self._executions.get(promise_id)
+        if execution is not None and execution.counter == counter:
+            execution.stage = Stage.RUNNING
 
     def ending(self, promise_id: str, counter: int, *, is_ending: bool = True) -> None:
         """Whoever runs it has a result, or after all not: then it must be told if it ends.
 
         A node's slot is free from here on, while the result is made durable.
         """
-        work = self._works.get(promise_id)
-        if work is None or work.counter != counter:
+        execution = self._executions.get(promise_id)
+        if execution is None or execution.counter != counter:
             return
-        work.is_ending = is_ending
-        node = work.node
+        execution.is_ending = is_ending
+        node = execution.node
         if node is None or (promise_id in node.ending) is is_ending:
             return
         if is_ending:
             node.ending.add(promise_id)
-            self._queues.ended(work.account_id)
+            self._queues.ended(execution.account_id)
         else:
             node.ending.remove(promise_id)
-            self._queues.started(work.account_id)
+            self._queues.started(execution.account_id)
         self._fill(node)
 
     def returned(self, node_id: str, promise_id: str, counter: int) -> None:
-        """A node gives a task back: it gets a moment's rest, lest it is given it at once."""
+        """A node gives an execution back: it gets a moment's rest, lest it is given it at once."""
         if not self.is_with(node_id, promise_id, counter):
             return
         self._totals["returned"] += 1
-        self._works[promise_id].is_ending = True
+        self._executions[promise_id].is_ending = True
         node = self._nodes[node_id]
         if not node.is_resting:
             self._free.discard(node)
             node.is_resting = True
             self._alarms.call_after(_REST_MS, lambda: self._rested(node))
 
-    def call_ended(self, work: Work) -> None:
+    def call_ended(self, execution: PlacedExecution) -> None:
         """The call of an HTTP function is over, whatever became of its task."""
-        self._gates.ended(work)
-        if self._works.get(work.promise_id) is work:
+        self._gates.ended(execution)
+        if self._executions.get(execution.promise_id) is execution:
             # Not finished: the lease will run out, and the shards send it again.
-            del self._works[work.promise_id]
+            del self._executions[execution.promise_id]
 
     # What is asked for limits and for people
 
     def waiting_count(self, account_id: str) -> int:
-        """How many tasks of an account wait for a node or a call."""
+        """How many executions of an account wait for a node or a call."""
         return (
             self._queues.queued_count(account_id)
             + self._gates.waiting_count_of(account_id)
@@ -329,10 +338,12 @@ class Placement:
         )
 
     def oldest_waiting_ms(self, account_id: str | None = None) -> int:
-        """For how long the oldest task that waits has, of one account or of all; 0 if none does."""
+        """For how long the oldest execution that waits has, of one account or of all; 0 if none
+        does.
+        """
         places = (self._queues, self._gates, self._withheld)
         oldest = [place.oldest(account_id) for place in places]
-        orders = [work.order for work in oldest if work is not None]
+        orders = [execution.order for execution in oldest if execution is not None]
         return max(0, self._now_ms() - min(orders)[0]) if orders else 0
 
     def statistics(self) -> PlacementStatistics:
@@ -344,12 +355,12 @@ class Placement:
             waiting_calls_count=calls_waiting_count,
             withheld_count=len(self._withheld),
             oldest_waiting_ms=self.oldest_waiting_ms(),
-            running_count=sum(len(node.works) for node in nodes),
+            running_count=sum(len(node.executions) for node in nodes),
             running_calls_count=self._gates.running_count,
             nodes_count=len(nodes),
             nodes_connected_count=sum(node.is_available for node in nodes),
             nodes_free_count=len(self._free),
-            nodes_busy_count=sum(bool(node.works) for node in nodes),
+            nodes_busy_count=sum(bool(node.executions) for node in nodes),
             waiters_count=self._endings.waiting_count,
             placed_total_count=self._totals["placed"],
             replaced_total_count=self._totals["replaced"],
@@ -371,112 +382,119 @@ class Placement:
 
     # Placing
 
-    def _place(self, work: Work) -> None:
-        """Give a task to a free node, or let it wait."""
-        if self._withheld.reaches(work.account_id):
-            self._withheld.put(work)
+    def _place(self, execution: PlacedExecution) -> None:
+        """Give an execution to a free node, or let it wait."""
+        if self._withheld.reaches(execution.account_id):
+            self._withheld.put(execution)
             return
-        need = work.need
+        need = execution.need
         if isinstance(need, Host):
-            self._gates.put(work)
+            self._gates.put(execution)
             return
         node = None
         # Where one waits already, no free node would do: so nothing is searched a second time.
-        if not self._queues.is_waiting(work.account_id, need):
-            node = self._find(work.account_id, need)
+        if not self._queues.is_waiting(execution.account_id, need):
+            node = self._find(execution.account_id, need)
         if node is None:
-            self._queues.put(work)
+            self._queues.put(execution)
         else:
-            self._queues.started(work.account_id)
-            self._hand(node, work)
+            self._queues.started(execution.account_id)
+            self._hand(node, execution)
 
     def _find(self, account_id: str, need: Requirement) -> NodePlace | None:
         return self._free.find(account_id, need)
 
     def _fill(self, node: NodePlace) -> None:
-        """Give a node tasks that wait, as many as it has room for."""
+        """Give a node executions that wait, as many as it has room for."""
         while node.has_room:
-            work = self._queues.take(node.offer.meets, node.pool)
-            if work is None:
+            execution = self._queues.take(node.offer.meets, node.pool)
+            if execution is None:
                 self._free.add(node)
                 return
-            self._hand(node, work)
+            self._hand(node, execution)
         self._free.discard(node)
 
-    def _hand(self, node: NodePlace, work: Work) -> None:
-        assert work.stage is Stage.QUEUED
+    def _hand(self, node: NodePlace, execution: PlacedExecution) -> None:
+        assert execution.stage is Stage.QUEUED
         assert node.connection is not None
         self._totals["placed"] += 1
-        work.stage = Stage.HANDED
-        self._give(node, work)
-        node.connection.put(NodeMessage(NodeMessageKind.RUN, work.id, work.counter), work)
+        execution.stage = Stage.HANDED
+        self._give(node, execution)
+        node.connection.put(
+            NodeMessage(NodeMessageKind.RUN, execution.id, execution.counter), execution
+        )
 
-    def _give(self, node: NodePlace, work: Work) -> None:
+    def _give(self, node: NodePlace, execution: PlacedExecution) -> None:
         """Take a slot."""
-        work.node = node
-        node.works[work.promise_id] = work
+        execution.node = node
+        node.executions[execution.promise_id] = execution
         if node.has_room:
             self._free.add(node)
         else:
             self._free.discard(node)
 
-    def _release(self, work: Work) -> NodePlace | None:
+    def _release(self, execution: PlacedExecution) -> NodePlace | None:
         """Free a slot; the node, which the caller fills."""
-        node, work.node = work.node, None
+        node, execution.node = execution.node, None
         if node is not None:
-            del node.works[work.promise_id]
-            if work.promise_id in node.ending:
-                node.ending.remove(work.promise_id)
+            del node.executions[execution.promise_id]
+            if execution.promise_id in node.ending:
+                node.ending.remove(execution.promise_id)
             else:
-                self._queues.ended(work.account_id)
+                self._queues.ended(execution.account_id)
         return node
 
-    def _written(self, works: list[Work]) -> None:
+    def _written(self, executions: list[PlacedExecution]) -> None:
         """The node's stream has these on its socket."""
-        for work in works:
-            if work.stage is Stage.HANDED:
-                work.stage = Stage.SENT
-                self._report(TaskSent(work.task_id, work.counter))
+        for execution in executions:
+            if execution.stage is Stage.HANDED:
+                execution.stage = Stage.SENT
+                self._report(TaskSent(execution.task_id, execution.counter))
 
-    def _left(self, node: NodePlace, connection: NodeConnection[Work], unsent: list[Work]) -> None:
+    def _left(
+        self,
+        node: NodePlace,
+        connection: NodeConnection[PlacedExecution],
+        unsent: list[PlacedExecution],
+    ) -> None:
         """A stream has ended; what it had not written goes elsewhere."""
         if node.connection is connection:
             self._free.discard(node)
             node.connection = None
-        returned = [work for work in unsent if work.stage is Stage.HANDED]
-        for work in returned:
-            self._release(work)
-            work.stage = Stage.QUEUED
-        for work in returned:
+        returned = [execution for execution in unsent if execution.stage is Stage.HANDED]
+        for execution in returned:
+            self._release(execution)
+            execution.stage = Stage.QUEUED
+        for execution in returned:
             self._totals["replaced"] += 1
-            self._place(work)
+            self._place(execution)
         self._fill(node)
 
     def _rested(self, node: NodePlace) -> None:
         node.is_resting = False
         self._fill(node)
 
-    def _forget(self, work: Work) -> None:
-        """A task is over, or over with whoever had it: they are told, and have room again."""
-        del self._works[work.promise_id]
-        if work.stage is Stage.QUEUED:
-            if self._withheld.holds(work):
-                self._withheld.remove(work)
-            elif isinstance(work.need, Host):
-                self._gates.remove(work)
+    def _forget(self, execution: PlacedExecution) -> None:
+        """An execution is over, or over with whoever had it: they are told, and have room again."""
+        del self._executions[execution.promise_id]
+        if execution.stage is Stage.QUEUED:
+            if self._withheld.holds(execution):
+                self._withheld.remove(execution)
+            elif isinstance(execution.need, Host):
+                self._gates.remove(execution)
             else:
-                self._queues.remove(work)
+                self._queues.remove(execution)
             return
-        if isinstance(work.need, Host):
-            if not work.is_ending:
-                self._calls.stop(work)
+        if isinstance(execution.need, Host):
+            if not execution.is_ending:
+                self._calls.stop(execution)
             return
-        node = self._release(work)
+        node = self._release(execution)
         assert node is not None, "a task that is not queued is with a node"
         connection = node.connection
-        was_unread = connection is not None and connection.discard(work)
-        if not was_unread and not work.is_ending:
-            self._tell(node, NodeMessage(NodeMessageKind.CANCEL, work.id, work.counter))
+        was_unread = connection is not None and connection.discard(execution)
+        if not was_unread and not execution.is_ending:
+            self._tell(node, NodeMessage(NodeMessageKind.CANCEL, execution.id, execution.counter))
         self._fill(node)
 
     def _tell(self, node: NodePlace, message: NodeMessage) -> None:

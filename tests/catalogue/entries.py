@@ -31,4 +31,13 @@ ENTRIES = (
     "GC racing a late retry with the same id",
     "restore of an old backup while a newer owner lives",
     "function swaps a folder for a link while root empties it",
+    "data directory deleted or replaced under a running server",
+    "the log fails while health checks are being answered",
+    "SIGHUP, and standard descriptors that are closed",
+    "any name that resolves to loopback may read and write the open server",
+    "a proxy on the same machine makes the world local",
+    "push is SSRF",
+    "results command the proxy",
+    "repeated request headers reach a function as the first only",
+    "a header that is not UTF-8 kills workers",
 )

@@ -22,7 +22,9 @@ class Troth:
         self.out = self.errors = ""
 
     def __call__(self, server: ServerProcess, *arguments: str, status: int = 0) -> str:
-        found = cli.run([*arguments, "--server", server.url])
+        is_administration = arguments[0] == "import" or arguments[:2] == ("data", "retention")
+        data = ("--data", str(server.data)) if is_administration else ()
+        found = cli.run([*arguments, *data, "--server", server.url])
         captured = self._capsys.readouterr()
         self.out, self.errors = captured.out, captured.err
         assert found == status, self.errors

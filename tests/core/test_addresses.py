@@ -275,10 +275,31 @@ def test_push_urls_that_cannot_be_used(url: str) -> None:
 
 def test_headers_are_kept_in_one_order_and_connection_headers_left_out() -> None:
     headers = {"X-B": " b ", "Authorization": "Bearer t", "Content-Length": "5", "host": "evil"}
+    receiver = {"type": "http", "data": {"url": "http://h", "headers": headers}}
 
-    assert resolve({"type": "http", "data": {"url": "http://h", "headers": headers}}, {}) == (
+    assert resolve(receiver, {}, is_configured=True) == (
         PushAddress("http://h/", (("Authorization", "Bearer t"), ("X-B", "b")))
     )
+
+
+def test_clients_set_few_headers() -> None:
+    headers = {
+        "Authorization": "Bearer t",
+        "Cookie": "a=b",
+        "Metadata-Flavor": "Google",
+        "User-Agent": "me",
+        "Proxy-Authorization": "x",
+        "Traceparent": "00-1-2-01",
+        "tracestate": "a=b",
+        "X-Shop": "north",
+        "Xtra": "no",
+    }
+    receiver = {"type": "http", "data": {"url": "http://h", "headers": headers}}
+    kept = (("Traceparent", "00-1-2-01"), ("tracestate", "a=b"), ("X-Shop", "north"))
+
+    assert resolve(receiver, {}) == PushAddress("http://h/", kept)
+    named = {"hook": PushAddress("http://h/", (("Authorization", "Bearer t"),))}
+    assert resolve("hook", named) == named["hook"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import h11
 import msgspec
 import trio
 
-from tests.core.grammar.test_code_archives import agreed
+from tests.core.grammar.test_packages import agreed
 from tests.core.test_addresses import can_be_sent_to
 from tests.core.test_cron import fires_or_says_why_not
 from tests.http.sockets.test_lane_parsing import means_the_same_to_h11
@@ -138,7 +138,7 @@ def _scratch() -> Path:
     return path
 
 
-def check_archive(content: bytes) -> bool:
+def check_package(content: bytes) -> bool:
     """A function's zip archive: checking and unpacking agree, and stay where they belong."""
     return agreed(content, _scratch() / "archive") is not None
 
@@ -190,7 +190,7 @@ def check_events(content: bytes) -> bool:
 @functools.cache
 def _log() -> tuple[dict[str, bytes | None], list[tuple[int, object]]]:
     files, acknowledged = written(sealed=True)
-    return files.snapshot(), list(acknowledged)
+    return files.contents(), list(acknowledged)
 
 
 def check_log(content: bytes) -> bool:
@@ -211,11 +211,11 @@ def _recovered(content: bytes) -> list[tuple[int, object]] | None:
     path = segment_paths(files)[-1]
     size_bytes = files.size(path)
     files.overwrite(path, 0, content[:size_bytes].ljust(size_bytes, b"\0"))
-    before = files.snapshot()
+    before = files.contents()
     try:
         found = _read_log(files)
     except DataDirectoryError:
-        assert files.snapshot() == before
+        assert files.contents() == before
         return None
     assert _read_log(files) == found
     return found
@@ -350,9 +350,9 @@ def _targets() -> Iterator[Target]:
     )
     yield Target(
         "archive",
-        check_archive,
+        check_package,
         (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"../", b"handler.py"),
-        ("core/grammar/zip_format.py", "core/grammar/code_archives.py", "node/unpacking.py"),
+        ("core/grammar/zip_format.py", "core/grammar/packages.py", "node/unpacking.py"),
         250,
     )
     yield Target(

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import troth
+
 ROOT: Final = Path(__file__).resolve().parents[2]
+
+IMPORT_ROOT: Final = Path(troth.__file__).resolve().parents[1]
+"""Where `troth` is imported from: `src`, or the directory that the package is installed in. Other
+processes find the same code if PYTHONPATH names it."""
 
 LAYERS: Final = ("core", "persistence", "shards", "http")
 """The server's folders, lowest first: each may import those before it."""
@@ -47,14 +53,24 @@ class Module:
 
 def modules(*folders: str) -> Iterator[Module]:
     """The Python files in these folders at the root, in the order of their paths."""
-    for path in files(*folders):
-        if path.suffix == ".py":
-            yield Module(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
+    for folder in folders:
+        place = _place(folder)
+        for path in sorted(_walk(place)):
+            if path.suffix == ".py":
+                name = path.relative_to(place.parent).as_posix()
+                yield Module(name, path.read_text(encoding="utf-8"))
 
 
 def files(*folders: str) -> list[Path]:
     """All files in these folders at the root, none that a tool has made; links are not followed."""
     return sorted(path for folder in folders for path in _walk(ROOT / folder))
+
+
+def _place(folder: str) -> Path:
+    """A folder's code as it is imported: an installed package has it elsewhere."""
+    if folder in CODE_FOLDERS and IMPORT_ROOT != ROOT / "src":
+        return IMPORT_ROOT / "troth" / folder
+    return ROOT / folder
 
 
 def _walk(directory: Path) -> Iterator[Path]:

@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from tests.helpers.repository import IMPORT_ROOT
+
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S: Final = 30.0
 # Longer than the server's own limit for finishing requests in flight.
@@ -67,7 +69,7 @@ class ServerProcess:
         inherited = {key: text for key, text in os.environ.items() if not key.startswith("TROTH_")}
         self._environment = {
             **inherited,
-            "PYTHONPATH": str(REPOSITORY / "src"),
+            "PYTHONPATH": str(IMPORT_ROOT),
             **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None

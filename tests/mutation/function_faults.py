@@ -9,7 +9,8 @@ DECISIONS, EXECUTION_STATE, DECIDING = (
     f"core/{name}.py" for name in ("decisions/executions", "state/executions", "deciding")
 )
 PLACEMENT, QUEUES, GATES, WORK = (
-    f"shards/placement/{name}.py" for name in ("placement", "work_queues", "call_gates", "work")
+    f"shards/placement/{name}.py"
+    for name in ("placement", "execution_queues", "call_gates", "executions")
 )
 CREDENTIALS, PERMISSIONS, ENDPOINTS = (
     f"http/{name}.py"
@@ -141,7 +142,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a slot is not free again when its task has ended",
         PLACEMENT,
-        "            del node.works[work.promise_id]\n",
+        "            del node.executions[execution.promise_id]\n",
         "",
         PLACING,
         is_quick=True,
@@ -149,8 +150,8 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node gets one task more than it has slots",
         WORK,
-        "len(self.works) - len(self.ending) < entry.slots_count",
-        "len(self.works) - len(self.ending) <= entry.slots_count",
+        "len(self.executions) - len(self.ending) < entry.slots_count",
+        "len(self.executions) - len(self.ending) <= entry.slots_count",
         PLACING,
     ),
     fault(
@@ -177,8 +178,8 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "what a node's stream had not written when it ended is lost",
         PLACEMENT,
-        "returned = [work for work in unsent if work.stage is Stage.HANDED]",
-        "returned: list[Work] = []",
+        "returned = [execution for execution in unsent if execution.stage is Stage.HANDED]",
+        "returned: list[PlacedExecution] = []",
         PLACING,
     ),
     fault(
@@ -198,7 +199,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node is not told that a task it works on has ended",
         PLACEMENT,
-        "if not was_unread and not work.is_ending:",
+        "if not was_unread and not execution.is_ending:",
         "if False:",
         PLACING,
     ),
@@ -212,7 +213,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a call that has ended leaves its place at its host taken",
         GATES,
-        "        self._leave_host(self._hosts[work.need], work)\n",
+        "        self._leave_host(self._hosts[execution.need], execution)\n",
         "",
         CALLING,
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from tests.helpers.server import REPOSITORY
+from tests.helpers.repository import IMPORT_ROOT
 from tests.helpers.users import ONE_USER, UID_BASE
 
 from .fake_server import TOKEN, WAIT_S
@@ -80,7 +80,7 @@ class NodeProcess:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 (*prefix, sys.executable, "-m", "troth", "node", *self._arguments),
-                env={**inherited, "PYTHONPATH": str(REPOSITORY / "src"), "TROTH_TOKEN": self.token},
+                env={**inherited, "PYTHONPATH": str(IMPORT_ROOT), "TROTH_TOKEN": self.token},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -25,7 +25,7 @@ def capture(**changes: object) -> Capture:
 
 
 def format_of(store: MemoryStore) -> bytes | None:
-    return store.snapshot().get(rows.META, b"format")
+    return store.view().get(rows.META, b"format")
 
 
 def completed(promise_id: str) -> Promise:

@@ -147,7 +147,7 @@ def test_a_full_disk_at_opening_changes_nothing() -> None:
     life = Life(files)
     life.play([("append", [100]), ("append", [200]), ("kill",), ("append", [300])])
     files.end_process()
-    before = files.snapshot()
+    before = files.contents()
     for free_bytes in (0, 63, 100, SEGMENT_BYTES - 1):
         files.capacity_bytes = files.used_bytes() + free_bytes
 
@@ -155,7 +155,7 @@ def test_a_full_disk_at_opening_changes_nothing() -> None:
             resume(life, files).play([])
 
         files.end_process()
-        assert files.snapshot() == before
+        assert files.contents() == before
     files.capacity_bytes = None
     resume(life, files).play([("append", [10])])
 

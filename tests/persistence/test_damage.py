@@ -54,11 +54,11 @@ def written(*, sealed: bool) -> tuple[SimulatedFiles, list[Numbered]]:
 
 def refused(files: SimulatedFiles, error: type[DataDirectoryError] = LogDamaged) -> str:
     """Check that recovery refuses and changes nothing; return its message."""
-    before = files.snapshot()
+    before = files.contents()
     files.end_process()
     with pytest.raises(error) as caught:
         recover(files)
-    assert files.snapshot() == before
+    assert files.contents() == before
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert "Nothing was changed." in message
@@ -77,17 +77,17 @@ def test_every_flipped_bit_is_refused_or_harmless() -> None:
     """One rotten bit anywhere is refused without a change, or everything is still there."""
     files, acknowledged = written(sealed=True)
     refused_count = harmless_count = 0
-    for path, content in files.snapshot().items():
+    for path, content in files.contents().items():
         for bit in range(len(content or b"") * 8):
             files.flip_bit(path, bit // 8, bit % 8)
-            before = files.snapshot()
+            before = files.contents()
             directory = None
             try:
                 directory = open_directory(files)
                 recovered = list(directory.recover())
             except DataDirectoryError:
                 refused_count += 1
-                assert files.snapshot() == before
+                assert files.contents() == before
                 files.flip_bit(path, bit // 8, bit % 8)
             else:
                 harmless_count += 1

@@ -42,10 +42,10 @@ def refused(
     files: SimulatedFiles, error: type[DataDirectoryError], shards: int | None = None
 ) -> str:
     """Check that opening refuses and changes nothing; return its message."""
-    before = files.snapshot()
+    before = files.contents()
     with pytest.raises(error) as caught:
         open_directory(files, shards)
-    assert files.snapshot() == before
+    assert files.contents() == before
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert "Nothing was changed." in message
@@ -159,7 +159,7 @@ def test_shard_count_out_of_range(shard_count: int) -> None:
     with pytest.raises(ValueError, match="1 to 1024"):
         open_directory(files, shard_count)
 
-    assert files.snapshot() == {}
+    assert files.contents() == {}
 
 
 def test_a_newer_format_is_refused() -> None:

@@ -273,10 +273,10 @@ def test_a_crash_while_covered_segments_are_removed(name: str) -> None:
 
 def refused(files: SimulatedFiles, error: type[PersistenceError], path: str = DROPPED) -> str:
     """Check that the repair is refused and changes nothing; return the message."""
-    before = files.snapshot()
+    before = files.contents()
     with pytest.raises(error) as caught:
         repaired(files, path)
-    assert files.snapshot() == before
+    assert files.contents() == before
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
@@ -287,12 +287,12 @@ def test_a_sound_log_is_not_touched(sealed: bool) -> None:
     if not sealed:
         path = segment_paths(files)[-1]
         files.overwrite(path, len(files.read(path).rstrip(b"\0")) - 20, bytes(20))
-    before = files.snapshot()
+    before = files.contents()
 
     with LogRepair(files, PATH) as repair:
         assert repair.plan() is None
 
-    assert files.snapshot() == before
+    assert files.contents() == before
     recover(files)  # and it is not locked any more
 
 

@@ -439,12 +439,12 @@ def test_a_missing_log_directory_is_damage() -> None:
 
 
 def refused(files: SimulatedFiles, path: str, error: type[DataDirectoryError]) -> str:
-    before = files.snapshot()
+    before = files.contents()
     with pytest.raises(error) as caught:
         verify(files, path)
     with pytest.raises(error):
         list(dump(files, path, Selection()))
-    assert files.snapshot() == before
+    assert files.contents() == before
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 

@@ -78,10 +78,10 @@ def test_a_batch_that_recovery_would_refuse_is_not_written(batch: list[LogRecord
     files = SimulatedFiles()
     with opened(files) as log:
         log.append([record(1)], 1)
-        before = files.snapshot()
+        before = files.contents()
         with pytest.raises(ValueError, match=r"comes after|out of range"):
             log.append(batch, 2)
-        assert files.snapshot() == before
+        assert files.contents() == before
         log.append([record(2)], 2)
     with opened(files) as log:
         with pytest.raises(ValueError, match="record 2 of shard 0 comes after 2"):
@@ -192,7 +192,7 @@ def test_a_clean_close_is_durable() -> None:
         log.append([record(1)], 1)
 
     for seed in range(50):
-        assert files.crash(Random(seed)).snapshot() == files.snapshot()
+        assert files.crash(Random(seed)).contents() == files.contents()
 
 
 @pytest.mark.parametrize(("free_bytes", "segments_count"), [(SEAL_BYTES, 1), (SEAL_BYTES - 1, 2)])

@@ -168,12 +168,12 @@ def test_a_crash_is_deterministic_and_leaves_its_origin_alone() -> None:
     """The same seed gives the same disk, again and again."""
     files = with_file(b"....")
     files.open("/a").write_at(0, b"1234")
-    before = files.snapshot()
+    before = files.contents()
 
     for seed in SEEDS:
-        first, second = (files.crash(Random(seed)).snapshot() for _ in range(2))
+        first, second = (files.crash(Random(seed)).contents() for _ in range(2))
         assert first == second
-    assert files.snapshot() == before
+    assert files.contents() == before
 
 
 def test_the_end_of_the_process_releases_its_locks() -> None:

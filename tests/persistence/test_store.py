@@ -33,19 +33,19 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 def contents(store: Store) -> dict[str, list[tuple[bytes, bytes]]]:
     """All rows, digests too."""
-    snapshot = store.snapshot()
-    found = {table: list(snapshot.scan(table, b"", END)) for table in (*TABLES, digests.TABLE)}
-    snapshot.close()
+    view = store.view()
+    found = {table: list(view.scan(table, b"", END)) for table in (*TABLES, digests.TABLE)}
+    view.close()
     return found
 
 
 def verify(store: Store) -> int:
     """Compare the store with its digests."""
-    snapshot = store.snapshot()
+    view = store.view()
     try:
-        return digests.verify(snapshot, TABLES, lambda: None)
+        return digests.verify(view, TABLES, lambda: None)
     finally:
-        snapshot.close()
+        view.close()
 
 
 def test_an_empty_store_has_nothing(store: Store, tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_an_empty_store_has_nothing(store: Store, tmp_path: Path) -> None:
 def test_a_snapshot_shows_one_commit(store: Store) -> None:
     """What is committed later is in later snapshots only; ranges stop before their end."""
     store.commit([("a", b"1", b"one"), ("a", b"3", b"three"), ("b", b"1", b"other")])
-    before = store.snapshot()
+    before = store.view()
     store.commit([("a", b"1", None), ("a", b"2", b"two"), ("a", b"3", b"3"), ("b", b"9", None)])
-    after = store.snapshot()
+    after = store.view()
     assert list(before.scan("a", b"", END)) == [(b"1", b"one"), (b"3", b"three")]
     assert list(after.scan("a", b"", END)) == [(b"2", b"two"), (b"3", b"3")]
     assert list(after.scan("a", b"2", b"3")) == [(b"2", b"two")]
@@ -69,21 +69,21 @@ def test_a_snapshot_shows_one_commit(store: Store) -> None:
     assert (before.get("a", b"1"), after.get("a", b"1")) == (b"one", None)
     before.release_pages()
     assert before.get("b", b"1") == b"other"
-    for snapshot in (before, after, after):
-        snapshot.close()
+    for view in (before, after, after):
+        view.close()
     store.release_memory()
     assert verify(store) == 3
 
 
 def test_memory_is_kept_while_somebody_reads(tmp_path: Path) -> None:
-    """An open snapshot outlives a release of memory; reads go on after it."""
+    """An open view outlives a release of memory; reads go on after it."""
     store = LmdbStore(tmp_path / "s", TABLES)
     store.commit([("a", b"%d" % number, bytes(2000)) for number in range(2000)])
-    snapshot = store.snapshot()
+    view = store.view()
     store.release_memory()
     store.release_pages()
-    assert len(list(snapshot.scan("a", b"", END))) == 2000
-    snapshot.close()
+    assert len(list(view.scan("a", b"", END))) == 2000
+    view.close()
     store.release_memory()
     assert verify(store) == 2000
     store.close()
@@ -137,11 +137,11 @@ def test_a_digest_notices_every_kind_of_change(change: str) -> None:
 
 
 def test_a_digest_that_is_none_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    snapshot = MemoryStore().snapshot()
-    monkeypatch.setattr(type(snapshot), "get", lambda *_: b"short")
+    view = MemoryStore().view()
+    monkeypatch.setattr(type(view), "get", lambda *_: b"short")
 
     with pytest.raises(CheckpointDamaged, match="the digest of a is not one"):
-        digests.read(snapshot, "a")
+        digests.read(view, "a")
 
 
 def test_verifying_pauses_and_can_be_ended() -> None:
@@ -149,15 +149,15 @@ def test_verifying_pauses_and_can_be_ended() -> None:
     store = MemoryStore()
     store.commit([("a", b"%06d" % number, b"") for number in range(2 * digests.SLICE_COUNT)])
     pauses: list[None] = []
-    snapshot = store.snapshot()
-    assert digests.verify(snapshot, TABLES, lambda: pauses.append(None)) == 4000
+    view = store.view()
+    assert digests.verify(view, TABLES, lambda: pauses.append(None)) == 4000
     assert len(pauses) == 2
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        digests.verify(snapshot, TABLES, stop)
+        digests.verify(view, TABLES, stop)
 
 
 def test_the_real_store_survives_closing(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_small_address_space_gets_a_small_map(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30));"
         "from troth.persistence.checkpoints.store import LmdbStore;"
         "store = LmdbStore(Path(sys.argv[1]), ('a',)); store.commit([('a', b'1', b'one')]);"
-        "print(store.snapshot().get('a', b'1'))"
+        "print(store.view().get('a', b'1'))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "s")],
@@ -252,9 +252,9 @@ READ_ALL = """
     from troth.persistence.checkpoints.store import LmdbStore
     try:
         store = LmdbStore(Path(sys.argv[1]), ("a", "b"))
-        snapshot = store.snapshot()
-        digests.verify(snapshot, ("a", "b"), lambda: None)
-        print(sorted(snapshot.scan("a", b"", b"\\xff" * 512)) == eval(sys.argv[2]))
+        view = store.view()
+        digests.verify(view, ("a", "b"), lambda: None)
+        print(sorted(view.scan("a", b"", b"\\xff" * 512)) == eval(sys.argv[2]))
     except PersistenceError:
         print("refused")
 """

@@ -9,7 +9,7 @@ from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
 from troth.core.state.captures import Capture
 from troth.persistence.checkpoints import digests, rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
-from troth.persistence.checkpoints.port import Snapshot
+from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
 
@@ -18,25 +18,25 @@ from .test_cold import empty_capture
 LONG = "é" * 300
 
 
-class CountingSnapshot:
-    """A snapshot that counts how often it was asked for a row."""
+class CountingView:
+    """A view that counts how often it was asked for a row."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, view: View) -> None:
+        self._view = view
         self.gets_count = 0
 
     def get(self, table: str, key: bytes) -> bytes | None:
         self.gets_count += 1
-        return self._snapshot.get(table, key)
+        return self._view.get(table, key)
 
     def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._snapshot.scan(table, start, stop)
+        return self._view.scan(table, start, stop)
 
     def release_pages(self) -> None:
-        self._snapshot.release_pages()
+        self._view.release_pages()
 
     def close(self) -> None:
-        self._snapshot.close()
+        self._view.close()
 
 
 def opened(store: MemoryStore) -> Checkpoints:
@@ -69,11 +69,11 @@ def write(checkpoints: Checkpoints, *names: str, deleted: tuple[str, ...] = ()) 
 def finds(checkpoints: Checkpoints, name: str) -> tuple[bool, int]:
     """Whether promise and task are found, and how often the store was asked for them."""
     reader = checkpoints.reader
-    counting = CountingSnapshot(reader.snapshot)
-    reader.snapshot = counting
+    counting = CountingView(reader.view)
+    reader.view = counting
     shard = reader.shards[0]
     found = shard.promise(name), shard.task(task(name).id)
-    reader.snapshot = counting._snapshot
+    reader.view = counting._view
     assert found in ((None, None), (promise(name), task(name)))
     return found[0] is not None, counting.gets_count
 

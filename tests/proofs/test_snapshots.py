@@ -7,6 +7,7 @@ for, nothing that was begun after it was finished, and no gap in between.
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -108,7 +109,8 @@ def test_a_snapshot_under_load_restores_to_a_prefix(tmp_path: Path) -> None:
                 time.sleep(LOAD_S / 2)
                 before = [each.steps for each in load]
                 file = tmp_path / f"{number}.snapshot"
-                ended = troth("snapshot", "create", file, "--server", server.url)
+                running = ("--server", server.url, "--data", server.data)
+                ended = troth("snapshot", "create", file, *running)
                 assert ended.returncode == 0, ended
                 bounds.append((before, [each.steps for each in load]))
         finally:
@@ -231,13 +233,16 @@ def test_a_full_disk_leaves_nothing(taken: Path, tmp_path: Path) -> None:
 
 def test_only_administrators_take_snapshots(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "open", "--allow-anonymous") as server:
-        assert server.request("POST", "/admin/snapshot")[0] == 403
-        refused("snapshot", "create", tmp_path / "x", "--server", server.url, words="40311")
+        assert server.request("POST", "/admin/snapshot")[0] == 401
+        refused("snapshot", "create", tmp_path / "x", "--server", server.url, words="40100")
     with ServerProcess(tmp_path / "users", "--basic-auth", "ann=secret") as server:
         assert server.request("POST", "/admin/snapshot")[0] == 401
         login = ("--user", "ann", "--password", "secret", "--server", server.url)
         assert troth("snapshot", "create", tmp_path / "x.snapshot", *login).returncode == 0
     with ServerProcess(tmp_path / "plain") as server:
+        file = tmp_path / "y.snapshot"
+        running = ("--server", server.url, "--data", server.data)
+        assert troth("snapshot", "create", file, *running).returncode == 0
         page = {"Origin": "http://127.0.0.1:1"}
         assert server.request("POST", "/admin/snapshot", headers=page)[0] == 403
 
@@ -245,5 +250,9 @@ def test_only_administrators_take_snapshots(tmp_path: Path) -> None:
 def test_a_server_in_memory_says_that_there_is_nothing_to_copy(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, "--in-memory") as server:
         target = tmp_path / "x"
-        refused("snapshot", "create", target, "--server", server.url, words="in memory")
+        key = re.search(r"key=([0-9a-f]{64})", server.log())
+        assert key is not None
+        asked = ("snapshot", "create", target, "--server", server.url)
+        refused(*asked, words="40100")
+        refused(*asked, "--token", key[1], words="in memory")
         assert not target.exists()

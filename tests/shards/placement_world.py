@@ -6,32 +6,32 @@ every event what placement promises (`check`).
 
 from dataclasses import dataclass, field
 
-from troth.core.catalog import Capabilities, FunctionKind, Language, Node, task_promise_id
+from troth.core.catalog import Capabilities, FunctionKind, Language, Node, execution_promise_id
 from troth.core.commands import Command, TaskSent
 from troth.core.executions import ExecutionPlan, receiver_of
 from troth.core.grammar.task_ids import invoke_id
 from troth.core.model import Task, TaskKind, replace
 from troth.core.replies import TaskMessage
 from troth.shards.placement.endings import Endings
+from troth.shards.placement.executions import PlacedExecution, Requirement, Stage
 from troth.shards.placement.node_connections import NodeConnection, NodeMessage, NodeMessageKind
 from troth.shards.placement.placement import Calls, Placement
-from troth.shards.placement.work import Requirement, Stage, Work
 
 
 class FakeCalls(Calls):
     """Calls that begin and stop when told so, and end when the test says."""
 
     def __init__(self) -> None:
-        self.begun: list[Work] = []
-        self.stopped: list[Work] = []
+        self.begun: list[PlacedExecution] = []
+        self.stopped: list[PlacedExecution] = []
 
-    def begin(self, work: Work) -> None:
+    def begin(self, execution: PlacedExecution) -> None:
         """Remember it."""
-        self.begun.append(work)
+        self.begun.append(execution)
 
-    def stop(self, work: Work) -> None:
+    def stop(self, execution: PlacedExecution) -> None:
         """Remember it."""
-        self.stopped.append(work)
+        self.stopped.append(execution)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class FakeNode:
     """A node's end of its stream: what it was told, and what it runs by its own lights."""
 
     id: str
-    connection: NodeConnection[Work] | None = None
+    connection: NodeConnection[PlacedExecution] | None = None
     told: list[NodeMessage] = field(default_factory=list)
 
     def read(self) -> list[NodeMessage]:
@@ -47,7 +47,7 @@ class FakeNode:
         assert self.connection is not None
         messages = [message for message, _ in self.connection._waiting]
         self.connection._handed_out = [
-            work for _, work in self.connection._waiting if work is not None
+            execution for _, execution in self.connection._waiting if execution is not None
         ]
         self.connection._waiting = []
         self.told += messages
@@ -61,13 +61,15 @@ class FakeNode:
         return messages
 
     def runs(self) -> list[str]:
-        """The tasks it was ever told to run, in order."""
-        return [message.task_id for message in self.told if message.kind is NodeMessageKind.RUN]
+        """The executions it was ever told to run, in order."""
+        return [
+            message.execution_id for message in self.told if message.kind is NodeMessageKind.RUN
+        ]
 
     def cancels(self) -> list[tuple[str, int]]:
-        """The tasks it was ever told to stop."""
+        """The executions it was ever told to stop."""
         return [
-            (message.task_id, message.counter)
+            (message.execution_id, message.counter)
             for message in self.told
             if message.kind is NodeMessageKind.CANCEL
         ]
@@ -104,7 +106,7 @@ class World:
         self, name: str, account: str = "a", *, url: str | None = None, **wanted: int | bool
     ) -> str:
         """Create a function task and send it; its promise id. `wanted` are its capabilities."""
-        promise_id = task_promise_id(name)
+        promise_id = execution_promise_id(name)
         capabilities = Capabilities(**wanted)  # type: ignore[arg-type]  # names checked by the class
         self.plans[promise_id] = ExecutionPlan(
             account,
@@ -185,8 +187,8 @@ class World:
 
     def place_of(self, promise_id: str) -> str | None:
         """The node that placement thinks a task is with."""
-        work = self.placement._works.get(promise_id)
-        return None if work is None or work.node is None else work.node.id
+        execution = self.placement._executions.get(promise_id)
+        return None if execution is None or execution.node is None else execution.node.id
 
     # What must always hold
 
@@ -195,34 +197,36 @@ class World:
         placement = self.placement
         with_nodes: dict[str, str] = {}
         for node in placement.nodes.values():
-            assert node.ending <= node.works.keys()
-            assert len(node.works) - len(node.ending) <= node.entry.slots_count
-            for promise_id, work in node.works.items():
+            assert node.ending <= node.executions.keys()
+            assert len(node.executions) - len(node.ending) <= node.entry.slots_count
+            for promise_id, execution in node.executions.items():
                 assert promise_id not in with_nodes, "with two nodes at a time"
                 with_nodes[promise_id] = node.id
-                assert work.node is node
-                assert work.stage is not Stage.QUEUED
-                assert node.offer.meets(work.need)
-                assert node.pool in (None, work.account_id)
+                assert execution.node is node
+                assert execution.stage is not Stage.QUEUED
+                assert node.offer.meets(execution.need)
+                assert node.pool in (None, execution.account_id)
         waiting = [
-            work
-            for work in placement._works.values()
-            if work.stage is Stage.QUEUED
-            and isinstance(work.need, Requirement)
-            and not placement._withheld.reaches(work.account_id)
+            execution
+            for execution in placement._executions.values()
+            if execution.stage is Stage.QUEUED
+            and isinstance(execution.need, Requirement)
+            and not placement._withheld.reaches(execution.account_id)
         ]
         assert len(waiting) == len(placement._queues)
         free = [node for node in placement.nodes.values() if node.has_room]
         assert len(free) == len(placement._free)
-        for work in waiting:
+        for execution in waiting:
             for node in free:
-                assert not (node.offer.meets(work.need) and node.pool in (None, work.account_id))
+                assert not (
+                    node.offer.meets(execution.need) and node.pool in (None, execution.account_id)
+                )
         for account_id, waiting_count, running_count in placement._queues.counts():
-            assert waiting_count == sum(work.account_id == account_id for work in waiting)
+            assert waiting_count == sum(execution.account_id == account_id for execution in waiting)
             assert running_count == sum(
-                work.account_id == account_id
+                execution.account_id == account_id
                 for node in placement.nodes.values()
-                for promise_id, work in node.works.items()
+                for promise_id, execution in node.executions.items()
                 if promise_id not in node.ending
             )
-        assert set(placement._works) == set(self.tasks)
+        assert set(placement._executions) == set(self.tasks)

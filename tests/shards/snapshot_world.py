@@ -13,7 +13,7 @@ from troth.core.commands import CompletePromise, CreatePromise
 from troth.core.grammar.cron import Cron
 from troth.core.limits import ARCHIVE_KEEP_MS
 from troth.core.model import PromiseState
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message
 from troth.persistence.snapshots.snapshots import write_file
 from troth.shards.clock import SystemClock
 from troth.shards.shards import Shards
@@ -29,7 +29,7 @@ SEGMENT_BYTES = 8 * 1024
 class Nowhere:
     """Messages to workers, which these tests do not have, go here."""
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """Forget it."""
 
     def withdraw(self, task_id: str) -> None:
@@ -125,15 +125,15 @@ def state_of(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for shard in shards._shards:
             state = shard.machine.state
-            snapshot = storage.checkpoints.reader.snapshot if storage.checkpoints else None
-            assert snapshot is not None
+            view = storage.checkpoints.reader.view if storage.checkpoints else None
+            assert view is not None
             assert storage.checkpoints is not None
             decoder = storage.checkpoints.reader.decoder
             start = shard.index.to_bytes(2, "big")
             stop = (shard.index + 1).to_bytes(2, "big")
             promises = {
                 promise.id: promise
-                for key, value in snapshot.scan("promises", start, stop)
+                for key, value in view.scan("promises", start, stop)
                 for promise in [decoder.promise("promises", key, value)]
             }
             promises |= state.promises

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from troth.shards.placement.endings import Endings
-from troth.shards.placement.work import Host
+from troth.shards.placement.executions import Host
 
 from .placement_world import World
 
@@ -17,7 +17,7 @@ def test_calls_are_limited_by_host_and_wait_for_each_other() -> None:
     for number in range(4):
         world.create(f"x{number}", url="https://x.example/f")
     world.create("y0", url="https://Y.example:8443/g?q=1")
-    assert [work.id for work in world.calls.begun] == ["x0", "x1", "y0"]
+    assert [execution.id for execution in world.calls.begun] == ["x0", "x1", "y0"]
     assert world.placement.waiting_count("a") == 2
 
     first = world.calls.begun[0]
@@ -26,7 +26,7 @@ def test_calls_are_limited_by_host_and_wait_for_each_other() -> None:
     assert len(world.calls.begun) == 3, "its place is free when the call has really ended"
     world.placement.call_ended(first)
 
-    assert [work.id for work in world.calls.begun] == ["x0", "x1", "y0", "x2"]
+    assert [execution.id for execution in world.calls.begun] == ["x0", "x1", "y0", "x2"]
     assert world.calls.stopped == []
 
 
@@ -47,17 +47,17 @@ def test_a_canceled_call_is_stopped_and_one_that_waits_is_forgotten() -> None:
     world.create("x2", url="https://x.example/")
     world.finish(waiting)
     world.finish(running)
-    assert [work.id for work in world.calls.stopped] == ["x0"]
+    assert [execution.id for execution in world.calls.stopped] == ["x0"]
     world.placement.call_ended(world.calls.begun[0])
-    assert [work.id for work in world.calls.begun] == ["x0", "x2"]
+    assert [execution.id for execution in world.calls.begun] == ["x0", "x2"]
 
 
 def test_a_call_whose_lease_ran_out_is_stopped_and_made_again() -> None:
     world = World()
     promise_id = world.create("x0", url="https://x.example/")
     world.again(promise_id)
-    assert [work.counter for work in world.calls.stopped] == [1]
-    assert [work.counter for work in world.calls.begun] == [1, 2]
+    assert [execution.counter for execution in world.calls.stopped] == [1]
+    assert [execution.counter for execution in world.calls.begun] == [1, 2]
     world.placement.call_ended(world.calls.begun[0])
     world.finish(promise_id)
     world.placement.call_ended(world.calls.begun[1])
@@ -73,30 +73,30 @@ def test_calls_in_random_order_lose_none_and_leave_nothing(seed: int) -> None:
     gates = world.placement._gates
     for number in range(400):
         deed = random.choice(["create", "create", "end", "finish"])
-        running = [work for work in world.calls.begun if id(work) not in over]
+        running = [execution for execution in world.calls.begun if id(execution) not in over]
         if deed == "create":
             host = random.choice("pqrst")
             alive.append(
                 world.create(str(number), random.choice("abc"), url=f"https://{host}.example")
             )
         elif deed == "end" and running:
-            work = random.choice(running)
-            over.add(id(work))
-            if work.promise_id in alive:
-                alive.remove(work.promise_id)
-                world.finish(work.promise_id)
-            world.placement.call_ended(work)
+            execution = random.choice(running)
+            over.add(id(execution))
+            if execution.promise_id in alive:
+                alive.remove(execution.promise_id)
+                world.finish(execution.promise_id)
+            world.placement.call_ended(execution)
         elif deed == "finish" and alive:
             world.finish(alive.pop(random.randrange(len(alive))))
-        running = [work for work in world.calls.begun if id(work) not in over]
+        running = [execution for execution in world.calls.begun if id(execution) not in over]
         assert gates.running_count == len(running) <= 6
         for account in "abc":
-            assert sum(work.account_id == account for work in running) <= 3
+            assert sum(execution.account_id == account for execution in running) <= 3
         for host in "pqrst":
-            assert sum(work.need == Host(f"{host}.example") for work in running) <= 2
+            assert sum(execution.need == Host(f"{host}.example") for execution in running) <= 2
     for promise_id in alive:
         world.finish(promise_id)
-    while running := [work for work in world.calls.begun if id(work) not in over]:
+    while running := [execution for execution in world.calls.begun if id(execution) not in over]:
         over.add(id(running[0]))
         world.placement.call_ended(running[0])
     assert not gates._hosts

@@ -4,9 +4,9 @@ import pytest
 import trio
 
 from troth.core import commands as c
-from troth.core.catalog import ARCHIVE_PREFIX
+from troth.core.catalog import PACKAGE_PREFIX
 from troth.core.codes import Code
-from troth.persistence.checkpoints.port import Snapshot
+from troth.persistence.checkpoints.port import View
 
 from .stage import FAR_MS, WORKER
 from .test_checkpointer import Disk, Life, fill, life
@@ -19,19 +19,19 @@ def cold_reads(life: Life) -> list[str]:
     reads: list[str] = []
 
     class Noting:
-        """The snapshot, noting what it is asked for."""
+        """The view, noting what it is asked for."""
 
-        def __init__(self, snapshot: Snapshot) -> None:
-            self._snapshot = snapshot
-            self.scan = snapshot.scan
-            self.release_pages = snapshot.release_pages
-            self.close = snapshot.close
+        def __init__(self, view: View) -> None:
+            self._view = view
+            self.scan = view.scan
+            self.release_pages = view.release_pages
+            self.close = view.close
 
         def get(self, table: str, key: bytes) -> bytes | None:
             reads.append(key[2:].decode())
-            return self._snapshot.get(table, key)
+            return self._view.get(table, key)
 
-    reader.snapshot = Noting(reader.snapshot)
+    reader.view = Noting(reader.view)
     return reads
 
 
@@ -104,13 +104,13 @@ async def test_a_filter_of_what_was_deleted_is_made_anew(monkeypatch: pytest.Mon
     disk = Disk()
     async with life(disk, log_bytes=1) as one, trio.open_nursery() as nursery:
         nursery.start_soon(one.checkpointer.run)
-        names = [f"{ARCHIVE_PREFIX}{number}" for number in range(50)]
+        names = [f"{PACKAGE_PREFIX}{number}" for number in range(50)]
         for name in names:
-            await one.shards.ask(c.StoreArchive(name, "aa=="))
+            await one.shards.ask(c.StorePackage(name, "aa=="))
         await one.checkpointer.checkpoint()
         most = one.checkpointer.statistics().store
         assert (most.filter_ids_count, most.filter_bytes) == (50, 160)
-        await one.shards.delete_archives(names[2:])
+        await one.shards.delete_packages(names[2:])
         with trio.fail_after(10):
             while one.checkpointer.statistics().store.filter_ids_count != 2:  # noqa: ASYNC110
                 await trio.sleep(0.01)

@@ -12,8 +12,8 @@ from troth.core.catalog import Capabilities, Language
 from troth.core.commands import TaskSent
 from troth.core.grammar.task_ids import invoke_id
 from troth.core.model import replace
+from troth.shards.placement.executions import Offer, Requirement
 from troth.shards.placement.node_connections import ConnectionEnded, NodeMessage, NodeMessageKind
-from troth.shards.placement.work import Offer, Requirement
 
 from .placement_world import FakeNode, World
 

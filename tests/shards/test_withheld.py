@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from troth.shards.placement.work import Stage
+from troth.shards.placement.executions import Stage
 
 from .placement_world import FakeNode, World
 
@@ -87,14 +87,14 @@ def test_calls_are_withheld_too() -> None:
     world.placement.withhold({"a"})
     third = world.create("third", url="http://y/")
 
-    assert [work.promise_id for work in world.calls.begun] == [first]
+    assert [execution.promise_id for execution in world.calls.begun] == [first]
     assert world.calls.stopped == []
     world.placement.call_ended(world.calls.begun[0])
     world.placement.finished([first])
     assert len(world.calls.begun) == 1
 
     world.placement.withhold(())
-    assert [work.promise_id for work in world.calls.begun] == [first, second, third]
+    assert [execution.promise_id for execution in world.calls.begun] == [first, second, third]
 
 
 def test_nothing_starts_until_it_is_known_who_is_disabled() -> None:
@@ -125,8 +125,8 @@ def test_in_random_order_nothing_withheld_starts_and_nothing_is_lost(seed: int) 
     for number in range(400):
         started = {
             promise_id
-            for promise_id, work in world.placement._works.items()
-            if work.stage is not Stage.QUEUED
+            for promise_id, execution in world.placement._executions.items()
+            if execution.stage is not Stage.QUEUED
         }
         deed = random.choice(["create"] * 3 + ["finish", "take", "take", "withhold", "drop"])
         node: FakeNode = random.choice(list(world.nodes.values()))
@@ -148,9 +148,9 @@ def test_in_random_order_nothing_withheld_starts_and_nothing_is_lost(seed: int) 
             node.connection.close()
             world.connect(node)
         world.check()
-        for promise_id, work in world.placement._works.items():
-            if work.account_id in withheld and promise_id not in started:
-                assert work.stage is Stage.QUEUED
+        for promise_id, execution in world.placement._executions.items():
+            if execution.account_id in withheld and promise_id not in started:
+                assert execution.stage is Stage.QUEUED
 
     world.placement.withhold(())
     assert world.placement.statistics().withheld_count == 0

@@ -76,11 +76,11 @@ def _cold(server: Server) -> tuple[dict[str, Promise], dict[str, Task]]:
     promises: dict[str, Promise] = {}
     tasks: dict[str, Task] = {}
     if server.storage.checkpoints is not None:
-        snapshot, decoder = server.storage.checkpoints.reader.snapshot, rows.RowDecoder()
-        for key, value in snapshot.scan(rows.PROMISES, b"", b"\xff" * 512):
+        view, decoder = server.storage.checkpoints.reader.view, rows.RowDecoder()
+        for key, value in view.scan(rows.PROMISES, b"", b"\xff" * 512):
             promise = decoder.promise(rows.PROMISES, key, value)
             promises[promise.id] = promise
-        for key, value in snapshot.scan(rows.TASKS, b"", b"\xff" * 512):
+        for key, value in view.scan(rows.TASKS, b"", b"\xff" * 512):
             task = decoder.task(rows.TASKS, key, value)
             tasks[task.id] = task
     return promises, tasks

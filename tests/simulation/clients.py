@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import trio
 
-from troth.core.catalog import TASK_PREFIX
+from troth.core.catalog import EXECUTION_PREFIX
 from troth.core.codes import Code
 from troth.core.commands import (
     AcquireLock,
@@ -96,7 +96,7 @@ class Clients:
 
     async def _make_execution(self, who: str, name: str, random: Random) -> str:
         """Have one function run, now or within some seconds; the id of its promise."""
-        identifier = TASK_PREFIX + name
+        identifier = EXECUTION_PREFIX + name
         ends_soon = random.random() < 0.3
         timeout_ms = self._world.clock.now_ms() + 20_000 if ends_soon else FAR_MS
         create = CreateExecution(identifier, timeout_ms, random.choice(PLANS), idempotency_key=who)

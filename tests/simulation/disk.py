@@ -13,7 +13,7 @@ from random import Random
 import trio
 
 from troth.persistence.checkpoints.port import Write
-from troth.persistence.checkpoints.store import MemorySnapshot, MemoryStore
+from troth.persistence.checkpoints.store import MemoryStore, MemoryView
 from troth.persistence.errors import CheckpointFailure, LogFailure
 from troth.persistence.simulated_files import SimulatedCrash
 from troth.persistence.wal.log import NewRecord
@@ -146,9 +146,9 @@ class SimulatedStore:
         if fault == "checkpoint_done_but_failed":
             raise CheckpointFailure("memory", "cannot be written", OSError(errno.EIO, "asked to"))
 
-    def snapshot(self) -> MemorySnapshot:
+    def view(self) -> MemoryView:
         """See Store."""
-        return self.memory.snapshot()
+        return self.memory.view()
 
     def release_memory(self) -> None:
         """See Store."""

@@ -69,7 +69,7 @@ def check_memory(shards: list[Shard], placement: Placement, delivery: Delivery) 
         f"delivery holds {shipments_count} messages of {unfinished_count} unfinished tasks",
     )
     require(
-        len(placement._works) <= executions_count,
-        f"placement holds {len(placement._works)} of {executions_count} function tasks",
+        len(placement._executions) <= executions_count,
+        f"placement holds {len(placement._executions)} of {executions_count} function tasks",
     )
     require(placement.statistics().waiters_count <= RESULT_WAITS_LIMIT_COUNT, "too many wait")

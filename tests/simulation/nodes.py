@@ -8,14 +8,14 @@ from random import Random
 
 import trio
 
-from troth.core.catalog import TASK_PREFIX
+from troth.core.catalog import EXECUTION_PREFIX
 from troth.core.codes import Code
 from troth.core.commands import AssignExecution, FinishExecution, ReportExecution, ReturnExecution
 from troth.core.grammar.task_ids import invoke_id
 from troth.core.limits import NODE_HEARTBEAT_MS, NODE_LEASE_MS
 from troth.core.model import PromiseState, Value
+from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.node_connections import ConnectionEnded, NodeMessage, NodeMessageKind
-from troth.shards.placement.work import Work
 
 from .node_endpoints import SERVER_NODE_ID
 from .node_entries import NODES
@@ -107,7 +107,7 @@ class _Node:
             connection.close()
 
     def _obey(self, order: NodeMessage, nursery: trio.Nursery) -> None:
-        promise_id = TASK_PREFIX + order.task_id
+        promise_id = EXECUTION_PREFIX + order.execution_id
         if order.kind is NodeMessageKind.RUN:
             run = _Run(self._world, self.id, promise_id, order.counter)
             self._running[promise_id] = run
@@ -158,8 +158,8 @@ async def run_hosts(world: World) -> None:
     """The server's part of calling functions over HTTP, and the hosts it calls."""
     async with trio.open_nursery() as nursery:
 
-        async def call(server: Server, work: Work, random: Random) -> None:
-            run = _Run(world, SERVER_NODE_ID, work.promise_id, work.counter)
+        async def call(server: Server, execution: PlacedExecution, random: Random) -> None:
+            run = _Run(world, SERVER_NODE_ID, execution.promise_id, execution.counter)
             try:
                 async with server.connection():
                     if await run.assign():
@@ -168,12 +168,14 @@ async def run_hosts(world: World) -> None:
                             await trio.sleep(20)
                         await run.finish()
             except Unreachable:
-                world.trace.note("host", f"the call of {work.id} is over")
+                world.trace.note("host", f"the call of {execution.id} is over")
             finally:
-                server.placement.call_ended(work)
+                server.placement.call_ended(execution)
 
-        def begin(server: Server, work: Work) -> None:
-            nursery.start_soon(call, server, work, world.random(f"call {work.id}/{work.counter}"))
+        def begin(server: Server, execution: PlacedExecution) -> None:
+            nursery.start_soon(
+                call, server, execution, world.random(f"call {execution.id}/{execution.counter}")
+            )
 
         world.begin_call = begin
         await trio.sleep_forever()

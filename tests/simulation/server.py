@@ -18,7 +18,7 @@ from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.grammar.addresses import PushAddress
 from troth.core.model import PromiseState, TaskKind
-from troth.core.replies import Reply, TaskMessage
+from troth.core.replies import Message, Reply, TaskMessage
 from troth.core.retention_rules import RetentionRule
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointFailure, LogFailure, PersistenceError
@@ -31,8 +31,8 @@ from troth.shards.delivery.polls import PollConnection, Polls
 from troth.shards.errors import ShardsError
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
+from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.placement import Calls, Placement
-from troth.shards.placement.work import Work
 from troth.shards.shards import Shards
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
@@ -59,8 +59,9 @@ Push = Callable[[str, bytes], Awaitable[None]]
 """A push receiver: its address and a message. Raises PushFailed."""
 
 
-def render(message: TaskMessage) -> bytes:
+def render(message: Message) -> bytes:
     """The message as workers of the simulation read it."""
+    assert isinstance(message, TaskMessage)
     task = message.task
     content = {"kind": task.kind, "task": task.id, "counter": task.counter}
     if task.kind is TaskKind.NOTIFY:
@@ -79,10 +80,10 @@ class _Transport:
 class _Calls(Calls):
     """Hands calls of HTTP functions to whoever plays their hosts."""
 
-    def __init__(self, begin: Callable[[Work], None]) -> None:
+    def __init__(self, begin: Callable[[PlacedExecution], None]) -> None:
         self.begin = begin  # type: ignore[method-assign,assignment]
 
-    def stop(self, work: Work) -> None:
+    def stop(self, execution: PlacedExecution) -> None:
         """The host is not told; what it answers is refused."""
 
 
@@ -99,7 +100,7 @@ class Server:
         store: SimulatedStore | None = None,
         *,
         nodes: tuple[Node, ...] = (),
-        begin_call: Callable[["Server", Work], None] = lambda *_: None,
+        begin_call: Callable[["Server", PlacedExecution], None] = lambda *_: None,
         trims_log: bool = True,
         patience: float = 1.0,
     ) -> None:
@@ -140,7 +141,7 @@ class Server:
         self.endings = Endings(limit_count=100)
         self.placement = Placement(
             report=self._report,
-            calls=_Calls(lambda work: begin_call(self, work)),
+            calls=_Calls(lambda execution: begin_call(self, execution)),
             endings=self.endings,
             now_ms=clock.now_ms,
             calls_concurrency_count=4,

@@ -15,7 +15,7 @@ from troth.core.replies import Reply
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import DataDirectoryUnwritable
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
-from troth.shards.placement.work import Work
+from troth.shards.placement.executions import PlacedExecution
 
 from .damage import let_checkpoint_rot, let_log_rot
 from .disk import SimulatedStore
@@ -74,7 +74,7 @@ class World:
         self.target_dead_until = 0.0
         self.disk_full_until = 0.0
         self.receive_push: Callable[[str, bytes], None] = _nobody
-        self.begin_call: Callable[[Server, Work], None] = lambda *_: None
+        self.begin_call: Callable[[Server, PlacedExecution], None] = lambda *_: None
         self.nursery: trio.Nursery | None = None
         self._check_recovered = check_recovered
         self._random = self.random("world")
@@ -161,7 +161,7 @@ class World:
             self.watch if watch is None else watch,
             self.store,
             nodes=NODES,
-            begin_call=lambda server, work: self.begin_call(server, work),
+            begin_call=lambda server, execution: self.begin_call(server, execution),
             trims_log=self.plan.trims_log,
             patience=self.plan.patience,
         )

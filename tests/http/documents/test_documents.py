@@ -10,6 +10,7 @@ import orjson
 import pytest
 from msgspec import Struct
 
+from tests.http.admin.test_accounts import secret_of
 from tests.http.client import FAR_MS, Answer, World, running
 from troth.core.codes import EXPLANATIONS, MESSAGES
 from troth.core.lifecycles import TASK
@@ -260,7 +261,7 @@ def test_statistics_become_metrics() -> None:
     whole = _Whole(3, True, (_Part("a", 1), _Part("b", 2)), (("g", 4),), (0.5,), {"k": 5})
     metrics = Metrics({"log": lambda: whole})
     metrics.add_source("more", lambda: _Part("c", 6))
-    lines = metrics.render().decode().splitlines()
+    lines = metrics.render(names_accounts=False).decode().splitlines()
 
     for line in (
         "troth_log_sent_total 3.0",
@@ -274,3 +275,20 @@ def test_statistics_become_metrics() -> None:
     ):
         assert line in lines
     assert not any("nothing" in line for line in lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Busy:
+    running_by_account: tuple[tuple[str, int], ...]
+
+
+async def test_metrics_name_accounts_only_for_administrators() -> None:
+    async with running() as world:
+        world.api.metrics.add_source("placement", lambda: _Busy((("5eed", 3),)))
+        shown = {
+            scopes: b"troth_placement_running_by_account"
+            in (await world.send("GET", "/metrics", headers=await secret_of(world, *scopes))).body
+            for scopes in (("metrics:read",), ("metrics:read", "admin"))
+        }
+
+        assert shown == {("metrics:read",): False, ("metrics:read", "admin"): True}

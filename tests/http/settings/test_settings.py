@@ -293,6 +293,23 @@ class TestRefusals:
 
         assert settings == Settings()
 
+    def test_variables_of_a_container_service_named_after_troth_are_ignored(self) -> None:
+        settings = from_environment(
+            server_service_host="10.0.0.1",
+            server_service_port="8001",
+            server_service_port_poll_http="8002",
+            server_port="tcp://10.0.0.1:8001",
+            server_port_8001_tcp="tcp://10.0.0.1:8001",
+            server_port_8001_tcp_proto="tcp",
+            server_port_8001_tcp_port="8001",
+            server_port_8001_tcp_addr="10.0.0.1",
+        )
+
+        assert settings == Settings()
+
+    def test_a_port_that_is_no_url_of_a_container_service_is_refused(self) -> None:
+        assert refused(listen_port="8001").key == "TROTH_LISTEN_PORT"
+
     @pytest.mark.parametrize("name", ["listen", "poll_listen"])
     @pytest.mark.parametrize("address", ["0.0.0.0:9000", "[::]:9000", "example.com:9000"])
     def test_an_open_address_needs_users_or_an_explicit_word(self, name: str, address: str) -> None:
@@ -362,7 +379,7 @@ class TestDescription:
         default = getattr(Settings(), name)
         if kind.secret:
             assert default == {}
-        elif name == "cors_allow_origin":
+        elif name in {"cors_allow_origin", "hosts"}:
             assert default == ()
         else:
             assert kind.from_text(kind.show(default)) == default

@@ -76,7 +76,7 @@ async def describe_functions(shards: Shards) -> dict[str, Any]:
     tasks, _ = await shards.search_executions("account", None, 100, None)
     states = [shard.machine.state for shard in shards._shards]
     promise_ids = [promise.id for promise, _ in tasks]
-    promise_ids += [catalog.archive_id(name) for name in ("covered", "tail")]
+    promise_ids += [catalog.package_id(name) for name in ("covered", "tail")]
     return {
         "entries": entries,
         "executions": [execution for _, execution in tasks],
@@ -131,14 +131,14 @@ async def write_functions(shards: Shards, name: str) -> None:
     await shards.ask(c.ReplaceEntry(catalog.Account(f"{name} account", 2, 4, name, True)))
     await shards.ask(c.CreateEntry(catalog.Label(f"{name} gone", 1, 7, "account", "red")))
     await shards.ask(c.DeleteEntry(f"{name} gone", 1))
-    await shards.ask(c.StoreArchive(catalog.archive_id(name), "UEsDBA=="))
+    await shards.ask(c.StorePackage(catalog.package_id(name), "UEsDBA=="))
     plan = ExecutionPlan(
         *("account", function.id, catalog.FunctionKind.CODE, demands),
         *(catalog.Language.PYTHON, build.id),
     )
     request = Value({"method": "POST", "query": "a=1", "headers": "[]"}, "aGVsbG8=")
     for number in range(5):
-        identifier = catalog.task_promise_id(f"{name} {number}")
+        identifier = catalog.execution_promise_id(f"{name} {number}")
         task_id = task_ids.invoke_id(identifier)
         await shards.ask(c.CreateExecution(identifier, FAR_MS, plan, request, "key"))
         if number > 0:

@@ -1,17 +1,17 @@
-"""Function tasks on their way to whoever runs them, and nodes: what placement knows of each.
+"""Executions on their way to whoever runs them, and nodes: what placement knows of each.
 
     send() -> QUEUED -> HANDED (to a node's stream) -> SENT (written to its socket) -> RUNNING
                 ^          | the stream ended first      | claim timeout, lapse, return: send()
                 +----------+-----------------------------+
 
-A queued task costs a few hundred bytes: of its message only what placing it needs is kept.
+A queued execution costs a few hundred bytes: of its message only what placing it needs is kept.
 """
 
 from enum import Enum
 from typing import NamedTuple, final
 from urllib.parse import urlsplit
 
-from troth.core.catalog import TASK_PREFIX, Capabilities, FunctionKind, Language, Node
+from troth.core.catalog import EXECUTION_PREFIX, Capabilities, FunctionKind, Language, Node
 from troth.core.executions import ExecutionPlan
 from troth.core.grammar.task_ids import invoke_id
 
@@ -19,7 +19,7 @@ from .node_connections import NodeConnection
 
 
 class Stage(Enum):
-    """Where a function task is; see the drawing above."""
+    """Where an execution is; see the drawing above."""
 
     QUEUED = "queued"
     HANDED = "handed"
@@ -28,7 +28,9 @@ class Stage(Enum):
 
 
 class Requirement(NamedTuple):
-    """What a task demands of the node that runs it. Tasks with the same one wait together."""
+    """What an execution demands of the node that runs it. Executions with the same one wait
+    together.
+    """
 
     language: Language
     cpu_count: int = 0
@@ -44,7 +46,7 @@ class Host(NamedTuple):
 
 
 Need = Requirement | Host
-"""What a task waits for."""
+"""What an execution waits for."""
 
 
 class Offer(NamedTuple):
@@ -54,7 +56,7 @@ class Offer(NamedTuple):
     capabilities: Capabilities
 
     def meets(self, requirement: Need) -> bool:
-        """Whether a task may run there: 0 and False demand nothing (greencloud.md 4, 12)."""
+        """Whether an execution may run there: 0 and False demand nothing (greencloud.md 4, 12)."""
         has = self.capabilities
         return (
             isinstance(requirement, Requirement)
@@ -76,12 +78,13 @@ class Offer(NamedTuple):
 
 
 Order = tuple[int, int, str]
-"""Who comes first within an account: the older task; among those of one millisecond any order."""
+"""Who comes first within an account: the older execution; among those of one millisecond any order.
+"""
 
 
 @final
-class Work:
-    """One function task that waits for a node or a call, or is with one. Compared by identity.
+class PlacedExecution:
+    """One execution that waits for a node or a call, or is with one. Compared by identity.
 
     `is_ending` says that whoever runs it has told its result, and need not be told that it ended.
     """
@@ -110,8 +113,8 @@ class Work:
 
     @property
     def id(self) -> str:
-        """The function task's id, as clients and nodes know it."""
-        return self.promise_id.removeprefix(TASK_PREFIX)
+        """The execution's id, as clients and nodes know it."""
+        return self.promise_id.removeprefix(EXECUTION_PREFIX)
 
     @property
     def task_id(self) -> str:
@@ -121,17 +124,17 @@ class Work:
 
 @final
 class NodePlace:
-    """A node: its entry in the catalog, its stream, and the tasks that are with it.
+    """A node: its entry in the catalog, its stream, and the executions that are with it.
 
     `ending` are those of them whose result has come in and is being made durable.
     """
 
-    __slots__ = ("connection", "ending", "entry", "is_resting", "offer", "works")
+    __slots__ = ("connection", "ending", "entry", "executions", "is_resting", "offer")
 
     def __init__(self, entry: Node) -> None:
         """Begin without a stream."""
-        self.connection: NodeConnection[Work] | None = None
-        self.works: dict[str, Work] = {}
+        self.connection: NodeConnection[PlacedExecution] | None = None
+        self.executions: dict[str, PlacedExecution] = {}
         self.ending: set[str] = set()
         self.is_resting = False
         self.take(entry)
@@ -153,22 +156,22 @@ class NodePlace:
 
     @property
     def has_room(self) -> bool:
-        """Whether it may be given a task now."""
+        """Whether it may be given an execution now."""
         entry = self.entry
         return (
             self.connection is not None
-            and len(self.works) - len(self.ending) < entry.slots_count
+            and len(self.executions) - len(self.ending) < entry.slots_count
             and not (entry.disabled or entry.draining or entry.deleted or self.is_resting)
         )
 
     @property
     def pool(self) -> str | None:
-        """The account whose tasks alone it runs; None if it runs everybody's."""
+        """The account whose executions alone it runs; None if it runs everybody's."""
         return None if self.entry.shared else self.entry.account_id
 
 
 def need_of(plan: ExecutionPlan) -> Need:
-    """What a plan's task waits for: a node that meets it, or its turn to call its host."""
+    """What a plan's execution waits for: a node that meets it, or its turn to call its host."""
     if plan.kind is FunctionKind.HTTP:
         return Host(urlsplit(plan.url or "").netloc.rpartition("@")[2].lower())
     assert plan.language is not None, "code has a language"

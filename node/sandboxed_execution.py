@@ -1,4 +1,4 @@
-"""Runs one task in a sandbox: watches it, ends it when it must end, and says what came of it.
+"""Runs one execution in a sandbox: watches it, ends it when it must end, and says what came of it.
 
 The first thing that happens decides: a result, an error, the end of the process without either, a
 limit, or the time. What the process does after that changes nothing.
@@ -42,7 +42,7 @@ _WATCH_SHARE: Final = 10
 """Looking takes at most one part in so many of the time."""
 
 
-class Task:
+class SandboxedExecution:
     """One run of a function. `on_response` is called once, as soon as it is known what came."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Task:
     async def run(self, request: bytes, deadline: float) -> None:
         """Run it until `deadline`, by trio's clock. The sandbox is judged by its owner then."""
         try:
-            self._channel, self._output = await self._sandbox.open_task()
+            self._channel, self._output = await self._sandbox.open_execution()
         except OSError:
             self._sandbox.is_broken = True
             message = "the sandbox of the function has ended before the task"
@@ -114,7 +114,7 @@ class Task:
     async def _time_out(self) -> None:
         self._is_late = True
         self._sandbox.is_broken = True
-        self._sandbox.terminate_task()
+        self._sandbox.terminate_execution()
         with trio.move_on_after(TERMINATE_GRACE_S):
             await self._ended.wait()
         self._decide(self._ended_without_result())
@@ -170,7 +170,7 @@ class Task:
             self._stop(failure(500, "OutputLimit", message))
 
     async def _wait_ended(self) -> None:
-        self._status = await self._sandbox.wait_task_ended()
+        self._status = await self._sandbox.wait_execution_ended()
         self._ended.set()
         # Something it has left behind may hold the channel open.
         with trio.move_on_after(_DRAIN_S):
@@ -193,11 +193,11 @@ class Task:
         return failure(500, "ProcessEnded", message)
 
     async def _watch(self) -> None:
-        """Look at memory and disk from time to time; most tasks end before the first look."""
+        """Look at memory and disk from time to time; most executions end before the first look."""
         await trio.sleep(WATCH_FIRST_S)
         while not self._decided.is_set():
             begin = trio.current_time()
-            processes = self._sandbox.task_processes()
+            processes = self._sandbox.execution_processes()
             limit_bytes = self._allowance.memory_bytes
             if sum(map(resident_bytes, processes)) > limit_bytes and (
                 sum(map(proportional_bytes, processes)) > limit_bytes

@@ -1,13 +1,14 @@
-"""The queues of function tasks: whose turn it is when a node becomes free.
+"""The queues of executions: whose turn it is when a node becomes free.
 
 What this module promises:
 
-- Next goes the account with the fewest running tasks; among equals the one that has waited longest
-  for a turn. So an account with a hundred thousand tasks delays another's first by one turn.
-- Within an account the oldest task goes first, but a task that the node cannot run does not hold up
-  those behind it.
-- An event costs the same however many tasks wait. It grows with the number of *different*
-  requirements that tasks wait with (a handful), by a logarithm with everything else.
+- Next goes the account with the fewest running executions; among equals the one that has waited
+  longest for a turn. So an account with a hundred thousand executions delays another's first by one
+  turn.
+- Within an account the oldest execution goes first, but an execution that the node cannot run does
+  not hold up those behind it.
+- An event costs the same however many executions wait. It grows with the number of *different*
+  requirements that executions wait with (a handful), by a logarithm with everything else.
 
 Heaps are lazy: what has left a queue stays in its heap until it comes to the top, or until the heap
 is mostly such entries and is made anew.
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Final, final
 
-from .work import Need, Order, Work
+from .executions import Need, Order, PlacedExecution
 
 _SPARE_COUNT: Final = 64  # outdated entries that are not worth making a heap anew
 
@@ -27,39 +28,39 @@ Fits = Callable[[Need], bool]
 
 @final
 class _Line:
-    """The queued tasks of one account with one requirement."""
+    """The queued executions of one account with one requirement."""
 
-    __slots__ = ("account", "entry", "heap", "kind", "works")
+    __slots__ = ("account", "entry", "executions", "heap", "kind")
 
     def __init__(self, account: "_Account", kind: "_Kind") -> None:
         self.account = account
         self.kind = kind
-        self.works: dict[str, Work] = {}
-        self.heap: list[tuple[Order, int, Work]] = []
+        self.executions: dict[str, PlacedExecution] = {}
+        self.heap: list[tuple[Order, int, PlacedExecution]] = []
         self.entry: _KindEntry | None = None
 
-    def put(self, work: Work, number: int) -> None:
-        self.works[work.promise_id] = work
-        heapq.heappush(self.heap, (work.order, number, work))
+    def put(self, execution: PlacedExecution, number: int) -> None:
+        self.executions[execution.promise_id] = execution
+        heapq.heappush(self.heap, (execution.order, number, execution))
 
-    def drop(self, work: Work) -> None:
-        del self.works[work.promise_id]
-        if len(self.heap) > 2 * len(self.works) + _SPARE_COUNT:
+    def drop(self, execution: PlacedExecution) -> None:
+        del self.executions[execution.promise_id]
+        if len(self.heap) > 2 * len(self.executions) + _SPARE_COUNT:
             self.heap = [entry for entry in self.heap if self._is_here(entry[2])]
             heapq.heapify(self.heap)
 
-    def first(self) -> Work:
+    def first(self) -> PlacedExecution:
         """The oldest; there is one, or the line would be gone."""
         while not self._is_here(self.heap[0][2]):
             heapq.heappop(self.heap)
         return self.heap[0][2]
 
-    def _is_here(self, work: Work) -> bool:
-        return self.works.get(work.promise_id) is work
+    def _is_here(self, execution: PlacedExecution) -> bool:
+        return self.executions.get(execution.promise_id) is execution
 
 
 _KindEntry = tuple[int, int, int, _Line]
-"""Running tasks of the line's account, its turn, a number that makes entries comparable."""
+"""Running executions of the line's account, its turn, a number that makes entries comparable."""
 
 
 @final
@@ -108,8 +109,8 @@ class _Account:
 
 
 @final
-class WorkQueues:
-    """Queued tasks of all accounts."""
+class ExecutionQueues:
+    """Queued executions of all accounts."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -119,19 +120,19 @@ class WorkQueues:
         self._queued_count = 0
 
     def __len__(self) -> int:
-        """How many tasks wait."""
+        """How many executions wait."""
         return self._queued_count
 
     def is_waiting(self, account_id: str, need: Need) -> bool:
-        """Whether such a task of the account waits already."""
+        """Whether such an execution of the account waits already."""
         account = self._accounts.get(account_id)
         return account is not None and need in account.lines
 
-    def holds(self, work: Work) -> bool:
-        """Whether this task waits here."""
-        account = self._accounts.get(work.account_id)
-        line = None if account is None else account.lines.get(work.need)
-        return line is not None and line.works.get(work.promise_id) is work
+    def holds(self, execution: PlacedExecution) -> bool:
+        """Whether this execution waits here."""
+        account = self._accounts.get(execution.account_id)
+        line = None if account is None else account.lines.get(execution.need)
+        return line is not None and line.executions.get(execution.promise_id) is execution
 
     def counts(self) -> list[tuple[str, int, int]]:
         """Each account's id, its queued and its running tasks."""
@@ -141,12 +142,12 @@ class WorkQueues:
         ]
 
     def queued_count(self, account_id: str) -> int:
-        """How many tasks of an account wait."""
+        """How many executions of an account wait."""
         account = self._accounts.get(account_id)
         return 0 if account is None else account.queued_count
 
-    def oldest(self, account_id: str | None = None) -> Work | None:
-        """The oldest task that waits, of one account or of all; looks at each of their lines."""
+    def oldest(self, account_id: str | None = None) -> PlacedExecution | None:
+        """Find the one that has waited longest, of an account or of all: looks at all lines."""
         accounts = self._accounts.values()
         lines = [
             line
@@ -155,53 +156,53 @@ class WorkQueues:
             for line in _lines(account)
         ]
         firsts = [line.first() for line in lines]
-        return min(firsts, key=lambda work: work.order, default=None)
+        return min(firsts, key=lambda execution: execution.order, default=None)
 
-    def put(self, work: Work) -> None:
-        """Let a task wait."""
-        account = self._account(work.account_id)
+    def put(self, execution: PlacedExecution) -> None:
+        """Let an execution wait."""
+        account = self._account(execution.account_id)
         if not account.queued_count:
             account.turn = next(self._numbers)
-        line = account.lines.get(work.need)
+        line = account.lines.get(execution.need)
         if line is None:
-            kind = self._kinds.get(work.need)
+            kind = self._kinds.get(execution.need)
             if kind is None:
-                kind = self._kinds[work.need] = _Kind(work.need)
-            line = account.lines[work.need] = _Line(account, kind)
+                kind = self._kinds[execution.need] = _Kind(execution.need)
+            line = account.lines[execution.need] = _Line(account, kind)
             kind.lines_count += 1
             kind.enter(line, next(self._numbers))
-        line.put(work, next(self._numbers))
+        line.put(execution, next(self._numbers))
         account.queued_count += 1
         self._queued_count += 1
 
-    def remove(self, work: Work) -> None:
-        """Take out a task that waits."""
-        account = self._accounts[work.account_id]
-        self._take_out(account, work)
+    def remove(self, execution: PlacedExecution) -> None:
+        """Take out an execution that waits."""
+        account = self._accounts[execution.account_id]
+        self._take_out(account, execution)
         self._forget_if_idle(account)
 
-    def take(self, fits: Fits, account_id: str | None = None) -> Work | None:
-        """Take the next task that fits, of one account or of all; it counts as running then."""
+    def take(self, fits: Fits, account_id: str | None = None) -> PlacedExecution | None:
+        """Take the next one that fits, of one account or of all; it counts as running then."""
         account = self._next_account(fits) if account_id is None else self._accounts.get(account_id)
         if account is None:
             return None
-        works = [line.first() for line in _lines(account) if fits(line.kind.need)]
-        if not works:
+        executions = [line.first() for line in _lines(account) if fits(line.kind.need)]
+        if not executions:
             return None
-        work = min(works, key=lambda one: one.order)
-        self._take_out(account, work)
+        execution = min(executions, key=lambda one: one.order)
+        self._take_out(account, execution)
         account.turn = next(self._numbers)
         self._add_running(account, 1)
-        return work
+        return execution
 
     def started(self, account_id: str) -> None:
-        """A task that did not wait runs."""
+        """An execution that did not wait runs."""
         account = self._account(account_id)
         account.turn = next(self._numbers)
         self._add_running(account, 1)
 
     def ended(self, account_id: str) -> None:
-        """A task runs no more."""
+        """An execution runs no more."""
         account = self._accounts[account_id]
         assert account.running_count > 0, "what ends has been started"
         self._add_running(account, -1)
@@ -211,18 +212,18 @@ class WorkQueues:
         firsts = [kind.first().account for kind in self._kinds.values() if fits(kind.need)]
         return min(firsts, key=lambda account: account.standing, default=None)
 
-    def _take_out(self, account: _Account, work: Work) -> None:
-        line = account.lines[work.need]
-        line.drop(work)
+    def _take_out(self, account: _Account, execution: PlacedExecution) -> None:
+        line = account.lines[execution.need]
+        line.drop(execution)
         account.queued_count -= 1
         self._queued_count -= 1
-        if line.works:
+        if line.executions:
             return
-        del account.lines[work.need]
+        del account.lines[execution.need]
         line.entry = None
         line.kind.lines_count -= 1
         if not line.kind.lines_count:
-            del self._kinds[work.need]
+            del self._kinds[execution.need]
 
     def _add_running(self, account: _Account, change: int) -> None:
         account.running_count += change

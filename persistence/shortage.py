@@ -1,0 +1,75 @@
+"""Opening files while the process, or the machine, is short of descriptors or of memory.
+
+Being short for a while is not a failing disk. Whatever opens something on a disk does so by
+`opening`: it calls who may relieve the shortage (a server closes idle connections), waits, and
+tries again, until `PATIENCE_S` is over. Never by whoever serves requests: it may wait so long.
+"""
+
+import errno
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of opening something that say nothing about what was to be opened."""
+
+PATIENCE_S: Final = 30.0
+
+_PAUSE_FIRST_S: Final = 0.01
+_PAUSE_LIMIT_S: Final = 0.5
+
+Result = TypeVar("Result")
+
+_forever = threading.Event()
+"""Never set: waiting for it is how a thread pauses."""
+
+_reliefs: list[Callable[[], None]] = []
+_reliefs_lock = threading.Lock()
+
+
+def add_relief(relief: Callable[[], None]) -> Callable[[], None]:
+    """Have `relief` called when something cannot be opened; return what takes that back.
+
+    It is called in the thread that is short, and must neither block nor raise.
+    """
+    with _reliefs_lock:
+        _reliefs.append(relief)
+
+    def remove() -> None:
+        with _reliefs_lock:
+            _reliefs.remove(relief)
+
+    return remove
+
+
+def is_shortage(error: Exception) -> bool:
+    """Return whether an error of opening is about descriptors or memory, not about the file."""
+    return isinstance(error, OSError) and error.errno in SHORTAGES
+
+
+def opening(
+    action: Callable[[], Result],
+    is_short: Callable[[Exception], bool] = is_shortage,
+    *,
+    patience_s: float = PATIENCE_S,
+    pause: Callable[[float], object] = _forever.wait,
+) -> Result:
+    """Call `action`, which opens something, and return its result; wait out a shortage.
+
+    `is_short` tells its errors apart. Raises what `action` raises.
+    """
+    waited_s = 0.0
+    pause_s = _PAUSE_FIRST_S
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            if not is_short(error) or waited_s >= patience_s:
+                raise
+        with _reliefs_lock:
+            reliefs = list(_reliefs)
+        for relief in reliefs:
+            relief()
+        pause(pause_s)
+        waited_s += pause_s
+        pause_s = min(2 * pause_s, _PAUSE_LIMIT_S)

@@ -1,0 +1,38 @@
+"""Whether the data directory is still where it was: looked at each second, also when nobody writes.
+
+A server whose directory was deleted or replaced would acknowledge what nobody can find again. The
+log looks by itself after each batch, and before it begins or removes a file; this is for the rest.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from troth.persistence.errors import DataDirectoryLost
+
+INTERVAL_S: Final = 1.0
+
+_log = structlog.get_logger("troth.place")
+
+
+async def watch_place(check: Callable[[], None], fail: Callable[[DataDirectoryLost], None]) -> None:
+    """Call `check` each second, in a thread, until it raises DataDirectoryLost: `fail` gets that.
+
+    A directory of which nothing can be found out for a while is not lost: that is logged, once.
+    """
+    is_unknown = False
+    while True:
+        await trio.sleep(INTERVAL_S)
+        try:
+            await trio.to_thread.run_sync(check)
+        except DataDirectoryLost as error:
+            fail(error)
+            return
+        except OSError as error:
+            if not is_unknown:
+                _log.warning("the data directory cannot be looked at", problem=str(error))
+            is_unknown = True
+        else:
+            is_unknown = False

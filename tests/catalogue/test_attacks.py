@@ -1,0 +1,114 @@
+"""The catalogue's entries about what strangers, operators and other programs do to a server.
+
+Real servers: what is tested is what the operating system does with them.
+"""
+
+import contextlib
+import http.client
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli import test_standard_streams as streams
+from tests.helpers.server import ServerProcess
+
+FAR_MS = 4_102_444_800_000
+END_TIMEOUT_S = 20.0
+
+
+def create(server: ServerProcess, name: str, size_bytes: int = 0) -> int | str:
+    """Create a promise; the status, or how the connection ended."""
+    body = {"id": name, "timeout": FAR_MS, "param": {"data": "eHh4" * (size_bytes // 4)}}
+    try:
+        return server.request("POST", "/promises", body)[0]
+    except (OSError, http.client.HTTPException) as error:
+        return type(error).__name__
+
+
+def files(path: Path) -> dict[str, bytes]:
+    """Everything in a directory."""
+    found = (file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): file.read_bytes() for file in found}
+
+
+def last_line(server: ServerProcess) -> str:
+    """What the server said at its end."""
+    return server.log().rstrip("\n").rpartition("\n")[2]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_data_directory_deleted_under_a_running_server(server: ServerProcess, writes: bool) -> None:
+    """ "data directory deleted or replaced under a running server": nothing is acknowledged."""
+    assert create(server, "before") == 201
+    shutil.rmtree(server.data)
+    if writes:
+        assert create(server, "after") != 201
+
+    assert server.wait(END_TIMEOUT_S) == 1
+    assert "was deleted, moved or replaced" in last_line(server)
+
+
+def test_data_directory_replaced_under_a_running_server(server: ServerProcess) -> None:
+    """ "data directory deleted or replaced under a running server": the copy stays as it is."""
+    assert create(server, "before") == 201
+    copy = server.directory / "copy"
+    shutil.copytree(server.data, copy)
+    before = files(copy)
+    server.data.rename(server.directory / "old")
+    copy.rename(server.data)
+
+    assert server.wait(END_TIMEOUT_S) == 1
+    assert "was deleted, moved or replaced" in last_line(server)
+    assert files(server.data) == before
+
+
+@contextlib.contextmanager
+def asking(act: Callable[[], object], clients_count: int) -> Iterator[None]:
+    """Have several clients do something again and again, whatever comes of it."""
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                act()
+
+    clients = [threading.Thread(target=ask) for _ in range(clients_count)]
+    for client in clients:
+        client.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for client in clients:
+            client.join()
+
+
+@pytest.mark.parametrize("path", ["/ready", "/docs/errors"])
+def test_the_reason_stays_when_health_checks_are_cut_off(tmp_path: Path, path: str) -> None:
+    """ "the log fails while health checks are being answered": the one line says why."""
+    for life in range(4):
+        directory = tmp_path / str(life)
+        with ServerProcess(directory, "--segment-bytes", "65536") as server:
+            with asking(lambda: server.request("GET", path), 4):
+                time.sleep(0.2)
+                shutil.rmtree(server.data / "log")
+                (server.data / "log").write_text("not a directory")
+                create(server, "lost")
+                assert server.wait(END_TIMEOUT_S) == 1
+            text = server.log_path.read_text()
+
+        assert "Traceback" not in text, f"life {life}: {text}"
+        assert last_line(server).startswith("troth: ")
+        assert str(os.fspath(server.data)) in last_line(server)
+
+
+def test_sighup_and_closed_descriptors(server: ServerProcess, tmp_path: Path) -> None:
+    """ "SIGHUP, and standard descriptors that are closed": neither is the server's end."""
+    streams.test_sighup_stops_in_order(server)
+    streams.test_closed_descriptors_become_dev_null("<&- >&- 2>&-", tmp_path)
+    server.start()

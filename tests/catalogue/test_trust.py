@@ -1,0 +1,249 @@
+"""The catalogue's entries about trust: who may call, who may be called, what is believed.
+
+Asked over real sockets, of a server with the hot lane and of one without: both must hold alike.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import Queue
+from typing import Any, Final
+
+import pytest
+
+from tests.helpers.server import ServerProcess
+from tests.http.executions import test_execution_endpoints as endpoints
+from tests.proofs.wire import Answer, Wire
+
+FAR_MS: Final = 4_102_444_800_000
+WAYS: Final = ("--hot-lane", "--no-hot-lane")
+
+
+class Caller:
+    """Requests on connections of their own; `poll` ones to the poll port."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.server = server
+
+    @property
+    def key(self) -> dict[str, str]:
+        """The header that shows the operator's key."""
+        return {"Authorization": (self.server.data / "admin.key").read_text().strip()}
+
+    def token(self, *scopes: str, **more: object) -> dict[str, str]:
+        """Make a token of the account `team`; the header that shows it."""
+        body = {"account": "team", "scopes": scopes, **more}
+        made = self.send("POST", "/admin/tokens", body, self.key)
+        assert made.status == 201, made.body
+        return {"Authorization": made.json["token"]}
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        poll: bool = False,
+        is_stream: bool = False,
+    ) -> Answer:
+        """Send a request; the answer. Of a stream, only the head."""
+        content = b"" if body is None else body if isinstance(body, bytes) else _json(body)
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
+        lines += [f"{name}: {text}" for name, text in (headers or {}).items()]
+        if content:
+            lines.append(f"Content-Length: {len(content)}")
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        with Wire(self.server.poll_url if poll else self.server.url) as wire:
+            wire.send(head + content)
+            return wire.answer(without_body=is_stream or method == "HEAD")
+
+
+def _json(body: object) -> bytes:
+    return json.dumps(body).encode()
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def caller(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """A caller of an open server, which stays open."""
+    with ServerProcess(tmp_path_factory.mktemp("open"), request.param) as server:
+        yield Caller(server)
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def guarded(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """A caller of a server that has the account `team`."""
+    with ServerProcess(
+        tmp_path_factory.mktemp("guarded"), request.param, "--function-private-networks"
+    ) as server:
+        caller = Caller(server)
+        made = caller.send("POST", "/admin/accounts", {"name": "team"}, caller.key)
+        assert made.status == 201
+        yield caller
+
+
+class Receiver(ThreadingHTTPServer):
+    """Something on this machine that takes pushes; `came` has their paths and headers."""
+
+    def __init__(self) -> None:
+        self.came: Queue[tuple[str, dict[str, str]]] = Queue()
+        super().__init__(("127.0.0.1", 0), _Take)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Take(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Receiver)
+        self.rfile.read(int(self.headers["content-length"]))
+        shown = {name.lower(): text for name, text in self.headers.items()}
+        self.server.came.put((self.path, shown))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *_: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def pushed(promise_id: str, url: str) -> dict[str, object]:
+    """A promise whose work goes to a URL, with headers that are not for clients to set."""
+    headers = {"Authorization": "x", "Metadata-Flavor": "Google", "Cookie": "a=b", "X-Mine": "yes"}
+    address = {"type": "http", "data": {"url": url, "headers": headers}}
+    return {"id": promise_id, "timeout": FAR_MS, "tags": {"resonate:invoke": json.dumps(address)}}
+
+
+def failed_pushes_count(caller: Caller, headers: Mapping[str, str]) -> float:
+    """How many sendings have failed since the start."""
+    text = caller.send("GET", "/metrics", headers=headers).body.decode()
+    found = re.search(r"^troth_delivery_failed_total (\S+)$", text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def test_push_is_ssrf(receiver: Receiver, tmp_path: Path) -> None:
+    """ "push is SSRF": a token's holder reaches neither this machine nor the server itself."""
+    named = {"type": "http", "data": {"url": f"{receiver.url}/named", "headers": {"Cookie": "own"}}}
+    with ServerProcess(tmp_path, "--targets", json.dumps({"hook": named})) as server:
+        caller = Caller(server)
+        # As long as nobody but this machine can reach an open server, its clients may.
+        caller.send("POST", "/promises", pushed("open", f"{receiver.url}/open"))
+        path, headers = receiver.came.get(timeout=30)
+        assert (path, headers["x-mine"]) == ("/open", "yes")
+        assert headers.keys() & {"authorization", "metadata-flavor", "cookie"} == set()
+        # Itself it never calls.
+        caller.send("POST", "/promises", pushed("itself", f"{server.url}/admin/snapshot"))
+        wait_until(lambda: failed_pushes_count(caller, {}) == 1)
+
+        caller.send("POST", "/admin/accounts", {"name": "team"}, caller.key)
+        writer, reader = caller.token("promises:write"), caller.token("metrics:read")
+        caller.send("POST", "/promises", pushed("closed", f"{receiver.url}/closed"), writer)
+        wait_until(lambda: failed_pushes_count(caller, reader) >= 2)
+        promise = {"id": "named", "timeout": FAR_MS, "tags": {"resonate:invoke": "hook"}}
+        caller.send("POST", "/promises", promise, writer)
+        path, headers = receiver.came.get(timeout=30)
+        assert (path, headers["cookie"]) == ("/named", "own")
+        assert receiver.came.empty()
+
+
+def test_results_command_the_proxy() -> None:
+    """ "results command the proxy": only what a result says of itself is handed on."""
+    endpoints.test_what_a_result_says_of_itself_is_handed_on()
+
+
+def test_repeated_request_headers_reach_a_function_as_the_first_only(
+    guarded: Caller, receiver: Receiver
+) -> None:
+    """ "repeated request headers reach a function as the first only": all of them do, joined."""
+    token = guarded.token("functions:write", "tasks:write")
+    wanted = {"name": "f", "type": "HTTP", "url": receiver.url}
+    function_id = guarded.send("POST", "/v1/function", wanted, token).json["id"]
+    head = (
+        f"POST /v1/task/{function_id} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+        f"Authorization: {token['Authorization']}\r\nX-Forwarded-For: 203.0.113.66\r\n"
+        "X-One: 1\r\nX-Forwarded-For: 10.1.2.3\r\nX-Name: J\xfcrgen\r\nX-One: 1\r\n\r\n"
+    )
+    with Wire(guarded.server.url) as wire:
+        wire.send(head.encode("latin-1"))
+        assert wire.answer().status == 201
+    _, headers = receiver.came.get(timeout=30)
+    assert headers["x-forwarded-for"] == "203.0.113.66, 10.1.2.3"
+    assert headers["x-one"] == "1, 1"
+    assert headers["x-name"].encode("latin-1").decode() == "J\u00fcrgen"
+
+
+def test_a_header_that_is_not_utf8_kills_workers(caller: Caller) -> None:
+    """ "a header that is not UTF-8 kills workers": it is Latin-1, and comes back as text."""
+    body = {"id": "approval \u00fc", "timeout": FAR_MS}
+    for text in ("approval \xfc", "approval \xfc".encode().decode("latin-1")):
+        answer = caller.send("POST", "/promises", body, {"Idempotency-Key": text})
+        assert answer.status in {201, 200}
+        assert answer.json["idempotencyKeyForCreate"] == "approval \u00fc"
+    answer = caller.send("GET", "/promises/none", headers={"Request-Id": "\xfc"})
+    assert answer.headers["request-id"].encode("latin-1").decode() == "\u00fc"
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for what will be so soon."""
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+
+
+def test_a_strangers_name_for_this_machine(caller: Caller) -> None:
+    """ "any name that resolves to loopback may read and write the open server": it may not."""
+    promise = {"id": "rebound", "timeout": FAR_MS}
+    page = {"Origin": "http://evil.example:8001"}
+    for _ in range(2):
+        answer = caller.send("POST", "/promises", promise, page, host="evil.example:8001")
+        assert (answer.status, answer.code) == (421, 42100)
+    assert caller.send("GET", "/promises/rebound").status == 404
+    assert caller.send("GET", "http://evil.example/promises/rebound").status == 421
+    assert caller.send("GET", "/g/worker", host="evil.example", poll=True).status == 421
+    assert caller.send("GET", "/poll/g/worker", host="evil.example").status == 421
+    assert caller.send("GET", "/", host="evil.example").status == 421
+    assert caller.send("GET", "/ready", host="evil.example").status == 200
+    for host in ("localhost:8001", "troth", "[::1]:8001", "troth.default.svc.cluster.local"):
+        assert caller.send("GET", "/promises/rebound", host=host).status == 404
+    with Wire(caller.server.url) as wire:
+        wire.send(b"GET /promises/rebound HTTP/1.0\r\n\r\n")
+        assert wire.answer().status == 404
+    with Wire(caller.server.url) as wire:
+        wire.send(b"GET /promises/rebound HTTP/1.1\r\n\r\n")
+        assert wire.answer().status == 400
+
+
+def test_a_proxy_on_this_machine(caller: Caller) -> None:
+    """ "a proxy on the same machine makes the world local": an address is no credential."""
+    forwarded = {"X-Forwarded-For": "203.0.113.9"}
+    for method, target, body in (
+        ("POST", "/admin/accounts", {"name": "mallory"}),
+        ("POST", "/admin/snapshot", None),
+        ("POST", "/admin/retention", {"dryRun": False}),
+        ("POST", "/admin/import", {"promises": []}),
+        ("GET", "/admin/audit", None),
+    ):
+        for headers in ({}, forwarded, {"Authorization": "Bearer guess"}):
+            answer = caller.send(method, target, body, headers)
+            assert (answer.status, answer.code) == (401, 40100), target
+    assert caller.send("GET", "/promises/none").status == 404  # it is still open
+    assert caller.send("GET", "/admin/audit", headers=caller.key).json == []

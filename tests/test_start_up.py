@@ -1,0 +1,58 @@
+"""How soon the first test of a file runs, and the first line of help is there.
+
+Whoever works on Troth does both all day. What counts is processor time, which others on the machine
+hardly change; the best of some runs, since a busy machine's caches do.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.repository import IMPORT_ROOT, ROOT
+
+PYTEST_LIMIT_S = 1.5
+HELP_LIMIT_S = 0.25
+RUNS_COUNT = 10
+
+
+def processor_time_s(limit_s: float, *arguments: str) -> float:
+    """Run Python with arguments, in the root; return the processor time that it took, the least of
+    some runs, or that of the first run within the limit.
+
+    The very first run does not count: it may have to write bytecode.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(IMPORT_ROOT)}
+    command = [sys.executable, *arguments]
+    best_s = float("inf")
+    for number in range(1 + RUNS_COUNT):
+        before = os.times()
+        subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True, timeout=60
+        )
+        after = os.times()
+        if number:
+            used_s = after.children_user - before.children_user
+            used_s += after.children_system - before.children_system
+            best_s = min(best_s, used_s)
+        if best_s <= limit_s:
+            break
+    return best_s
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("path", ["tests/core/test_patterns.py", "tests/http/test_serve.py"])
+def test_the_first_test_of_a_file_runs_soon(path: str) -> None:
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", path)
+
+    assert processor_time_s(PYTEST_LIMIT_S, *command) <= PYTEST_LIMIT_S
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("command", [(), ("promises",), ("serve",)])
+def test_help_comes_soon(command: tuple[str, ...]) -> None:
+    used_s = processor_time_s(HELP_LIMIT_S, "-m", "troth", *command, "--help")
+
+    assert used_s <= HELP_LIMIT_S
