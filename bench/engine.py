@@ -64,7 +64,7 @@ class Totals:
 
 
 class Connection:
-    """One connection, its stream if it has one, and the operation on it: a scenario's `Lane`."""
+    """One connection, its stream if it has one, and the operation on it: a scenario's `Line`."""
 
     __slots__ = (
         *("broken", "buffer", "engine", "events", "message_ns", "messages", "number", "operation"),

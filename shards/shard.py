@@ -431,6 +431,11 @@ class Shard:
         return checkpointing.capture(self.machine.state, self.sequence, self._committer.position)
 
     @property
+    def is_full(self) -> bool:
+        """Whether `put` would refuse a command."""
+        return len(self._mailbox) >= self._mailbox_limit_count
+
+    @property
     def is_quiet(self) -> bool:
         """Whether no command waits here."""
         return not self._mailbox

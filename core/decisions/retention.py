@@ -20,7 +20,7 @@ from troth.core.deciding import DONE, DecisionContext
 from troth.core.limits import RETENTION_RECHECK_MS
 from troth.core.model import Promise, PromiseState
 from troth.core.replies import Reply, Retained
-from troth.core.retention_rules import BEGINNING, Lane, Retention, due_rule
+from troth.core.retention_rules import BEGINNING, Retention, Sweep, due_rule
 from troth.core.state.shard_state import ShardState
 
 
@@ -47,7 +47,7 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
         if len(gone) == command.limit_count or looked_count == command.scan_count:
             has_more = True
             break
-    # What reaches the cold store behind a lane must be met by other means from now on.
+    # What reaches the cold store behind a sweep must be met by other means from now on.
     retention.looked_ms = now_ms
     if gone:
         _delete(context, gone, now_ms)
@@ -57,12 +57,15 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
 
 def _delete(context: DecisionContext, gone: dict[str, None], now_ms: int) -> None:
     task_ids: list[str] = []
-    counter = 0
+    counter = version = 0
     for promise_id in gone:
+        promise = context.state.find_promise(promise_id)
+        if promise is not None and promise.task_version is not None:
+            version = max(version, promise.task_version)
         for task_id, task_counter in finished_tasks(context.state, promise_id).items():
             task_ids.append(task_id)
             counter = max(counter, task_counter)
-    context.emit(r.PromisesDeleted(list(gone), task_ids, counter, now_ms))
+    context.emit(r.PromisesDeleted(list(gone), task_ids, counter, now_ms, version))
 
 
 def _candidates(state: ShardState, retention: Retention, now_ms: int) -> Iterator[Promise | None]:
@@ -71,18 +74,18 @@ def _candidates(state: ShardState, retention: Retention, now_ms: int) -> Iterato
     while heap and heap[0][0] <= now_ms:
         _, serial, promise_id = heapq.heappop(heap)
         yield _completed(state, promise_id, serial)
-    for lane in retention.lanes:
-        yield from _walk(state, lane, now_ms)
+    for sweep in retention.sweeps:
+        yield from _walk(state, sweep, now_ms)
 
 
 _PAGE_COUNT = 50
 
 
-def _walk(state: ShardState, lane: Lane, now_ms: int) -> Iterator[Promise | None]:
+def _walk(state: ShardState, sweep: Sweep, now_ms: int) -> Iterator[Promise | None]:
     while True:
-        page = state.cold.ended(lane.state, lane.after, now_ms - lane.age_ms, _PAGE_COUNT)
+        page = state.cold.ended(sweep.state, sweep.after, now_ms - sweep.age_ms, _PAGE_COUNT)
         for entry in page:
-            lane.after = entry.place
+            sweep.after = entry.place
             yield _completed(state, entry.id, entry.place[1])
         if len(page) < _PAGE_COUNT:
             return
@@ -149,18 +152,18 @@ def count_retained(context: DecisionContext, command: CountRetained, now_ms: int
 def _count_part(
     context: DecisionContext, command: CountRetained, start: Slice, now_ms: int
 ) -> tuple[Retained, int]:
-    """Count from `start` on in one lane, or in memory; the second is how many were looked at."""
+    """Count from `start` on in one sweep, or in memory; the second is how many were looked at."""
     state, rules = context.state, command.rules
-    lanes = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
-    lane, first, second = start
+    sweeps = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
+    sweep, first, second = start
     following: Slice | None
     promises: list[Promise | None]
-    if lane < len(lanes):
-        place, one = lanes[lane]
+    if sweep < len(sweeps):
+        place, one = sweeps[sweep]
         until_ms = now_ms - rules[place].age_ms
         page = state.cold.ended(one, (first, second), until_ms, command.scan_count)
         is_full = len(page) == command.scan_count
-        following = (lane, *page[-1].place) if is_full else (lane + 1, *BEGINNING)
+        following = (sweep, *page[-1].place) if is_full else (sweep + 1, *BEGINNING)
         promises = [
             None if entry.id in state.promises else _completed(state, entry.id, entry.place[1])
             for entry in page
@@ -168,15 +171,15 @@ def _count_part(
     else:
         first = max(first, 0)
         stop = first + command.scan_count
-        following = (lane, stop, 0) if stop < len(state.completed) else None
+        following = (sweep, stop, 0) if stop < len(state.completed) else None
         promises = list(islice(state.completed.values(), first, stop))
     counts = [0] * len(rules)
     waiting_count = 0
     resumed = _resumed_by_outbox(state)
     for promise in promises:
         rule = None if promise is None else due_rule(rules, promise, now_ms)
-        # Several lanes meet a promise; it counts for the rule that comes first.
-        if promise is None or rule is None or (lane < len(lanes) and rule != lanes[lane][0]):
+        # Several sweeps meet a promise; it counts for the rule that comes first.
+        if promise is None or rule is None or (sweep < len(sweeps) and rule != sweeps[sweep][0]):
             continue
         if promise.id in resumed or _is_awaited(context, promise.id):
             waiting_count += 1

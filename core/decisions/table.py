@@ -12,6 +12,8 @@ from troth.core.commands import (
     LOCK_TIMER,
     PROMISE_TIMER,
     TASK_TIMER,
+    UNBLOCK_TIMER,
+    WORKFLOW_TIMER,
     Acknowledge,
     AcquireLock,
     AssignExecution,
@@ -59,6 +61,28 @@ from troth.core.commands import (
 )
 from troth.core.deciding import DONE, DecisionContext
 from troth.core.replies import Reply
+from troth.core.workflow_commands import (
+    AcquireWorkflow,
+    ContinueWorkflow,
+    CreateWorkflow,
+    EnsurePromise,
+    EnsureSchedule,
+    ExecuteNotSent,
+    ExecuteSent,
+    FulfillWorkflow,
+    HaltWorkflow,
+    ReadWorkflow,
+    RegisterAwait,
+    RegisterListener,
+    ReleaseWorkflow,
+    RenewWorkflows,
+    RetryExecute,
+    RetryUnblock,
+    SearchWorkflows,
+    SettlePromise,
+    SuspendWorkflow,
+    UnblockSent,
+)
 
 from . import (
     between_shards,
@@ -70,6 +94,8 @@ from . import (
     retention,
     schedules,
     tasks,
+    workflow_promises,
+    workflows,
 )
 
 Decision = Callable[[DecisionContext, Any, int], Reply]
@@ -81,6 +107,8 @@ EXPIRIES: dict[TimerKind, Callable[[DecisionContext, str, int], None]] = {
     TimerKind.SCHEDULE: schedules.fire,
     LOCK_TIMER: locks.expire_lock,
     TimerKind.EXECUTION: executions.expire_execution,
+    WORKFLOW_TIMER: workflows.expire_workflow,
+    UNBLOCK_TIMER: workflow_promises.expire_unblocks,
 }
 """By kind of timer: what is done when one has fired."""
 
@@ -129,6 +157,26 @@ DECISIONS: dict[type[Command], Decision] = {
     ReturnExecution: executions.return_execution,
     FinishExecution: executions.finish_execution,
     CancelExecution: executions.cancel_execution,
+    EnsurePromise: workflow_promises.ensure_promise,
+    SettlePromise: workflow_promises.settle_promise,
+    RegisterAwait: workflow_promises.register_await,
+    RegisterListener: workflow_promises.register_listener,
+    EnsureSchedule: workflow_promises.ensure_schedule,
+    UnblockSent: workflow_promises.unblock_sent,
+    RetryUnblock: workflow_promises.retry_unblock,
+    ReadWorkflow: workflows.read_workflow,
+    CreateWorkflow: workflows.create_workflow,
+    AcquireWorkflow: workflows.acquire_workflow,
+    RenewWorkflows: workflows.renew_workflows,
+    SuspendWorkflow: workflows.suspend_workflow,
+    FulfillWorkflow: workflows.fulfill_workflow,
+    ReleaseWorkflow: workflows.release_workflow,
+    HaltWorkflow: workflows.halt_workflow,
+    ContinueWorkflow: workflows.continue_workflow,
+    SearchWorkflows: workflows.search_workflows,
+    ExecuteSent: workflows.execute_sent,
+    ExecuteNotSent: workflows.execute_not_sent,
+    RetryExecute: workflows.retry_execute,
     Retain: retention.retain,
     CountRetained: retention.count_retained,
     Expire: expire,

@@ -12,7 +12,13 @@ from collections.abc import Callable
 
 from troth.core import records as r
 from troth.core.catalog import is_reserved
-from troth.core.commands import DELAY_TIMER, LOCK_TIMER, TASK_TIMER, TimerKind
+from troth.core.commands import (
+    DELAY_TIMER,
+    LOCK_TIMER,
+    TASK_TIMER,
+    WORKFLOW_TIMER,
+    TimerKind,
+)
 from troth.core.executions import Execution, Usage
 from troth.core.grammar import task_ids
 from troth.core.limits import saturating_add
@@ -35,11 +41,13 @@ from troth.core.model import (
     replace,
 )
 from troth.core.retention_rules import Retention
+from troth.core.workflows import WorkflowTask
 
 from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .entries import Entries
 from .serial_index import SerialIndex
+from .waiting import Waiting
 
 TimerKey = tuple[TimerKind, str]
 ACTIVE = (ENQUEUED, CLAIMED)
@@ -112,12 +120,20 @@ class ShardState:
         self.entries = Entries()
         self.executions: dict[str, Execution] = {}
         self.usage: dict[str, Usage] = {}
+        self.workflows: dict[str, WorkflowTask] = {}
+        self.awaits = Waiting()
+        self.listeners = Waiting()
+        self.unblocks: dict[str, dict[str, int]] = {}
+        self.waiting_place = 0
+        self.workflow_floor = 0
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
         self.promise_timers: list[Promise] = []
         self.timers: list[tuple[TimerKey, int | None]] = []
         self.touched_roots: dict[str, None] = {}
         self.new_notifications: list[Task] = []
+        self.touched_workflows: dict[str, None] = {}
+        self.new_unblocks: list[tuple[str, str]] = []
         self.withdrawals: list[str] = []
         self.messages: list[tuple[int, int, r.ShardMessage]] = []
         self.finished: list[str] = []
@@ -220,11 +236,12 @@ class ShardState:
         if callback.kind is RESUME:
             target = self.shard_of(callback.root_id)
             if target != self.index:
-                self._post(target, r.ResumeMessage(callback, at))
+                self.post(target, r.ResumeMessage(callback, at))
                 return
-        self._add_callback_task(callback, at)
+        self.add_callback_task(callback, at)
 
-    def _add_callback_task(self, callback: Callback, at: int) -> None:
+    def add_callback_task(self, callback: Callback, at: int) -> None:
+        """Add the task that a callback stands for."""
         self._add_task(
             Task(
                 callback.id,
@@ -384,10 +401,16 @@ class ShardState:
             task.expires_at = saturating_add(record.at, task.ttl)
             self._arm(task)
 
+    # Workflow tasks: what records do to them is in `workflows.py`
+
+    def arm_workflow(self, workflow_id: str, deadline_ms: int | None) -> None:
+        """Set the timer of a workflow task: the end of its lease, or when it is sent."""
+        self.timers.append(((WORKFLOW_TIMER, workflow_id), deadline_ms))
+
     # Schedules
 
     def schedule_created(self, record: r.ScheduleCreated) -> None:
-        self._set_schedule(record.schedule)
+        self.set_schedule(record.schedule)
         self.schedule_index.append(record.schedule.serial, record.schedule.id)
         self.largest_serial = max(self.largest_serial, record.schedule.serial)
 
@@ -398,28 +421,19 @@ class ShardState:
         self.schedule_index.discard(schedule.serial)
         self.timers.append(((TimerKind.SCHEDULE, record.id), None))
 
-    def schedule_fired(self, record: r.ScheduleFired) -> None:
-        schedule = self.schedules[record.id]
-        self._set_schedule(
-            replace(schedule, last_run_time=record.run_time, next_run_time=record.next_run_time)
-        )
-        target = self.shard_of(record.promise.id)
-        if target != self.index:
-            self._post(target, record.promise)
-        else:
-            self._create_from_message(record.promise, record.serial, record.at)
-
     def schedule_skipped(self, record: r.ScheduleSkipped) -> None:
         schedule = self.schedules[record.id]
-        self._set_schedule(replace(schedule, next_run_time=record.next_run_time))
+        self.set_schedule(replace(schedule, next_run_time=record.next_run_time))
 
-    def _set_schedule(self, schedule: Schedule) -> None:
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Store a schedule, replacing its earlier version."""
         self.schedules[schedule.id] = schedule
         if self.tracks_changes:
             self.changes.schedules.add(schedule.id)
         self.timers.append(((TimerKind.SCHEDULE, schedule.id), schedule.next_run_time))
 
-    def _create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
+    def create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
+        """Create the promise of a schedule's run, unless its id is taken."""
         if self.find_promise(message.id) is not None:
             return  # as on the reference server: the promise stays, the schedule goes on
         promise = Promise(
@@ -468,21 +482,14 @@ class ShardState:
 
     # Messages between shards
 
-    def _post(self, target: int, message: r.ShardMessage) -> None:
+    def post(self, target: int, message: r.ShardMessage) -> None:
+        """Put a message for another shard into the outbox."""
         sequence = self.outbox_sequence.get(target, 0) + 1
         self.outbox_sequence[target] = sequence
         self.outbox.setdefault(target, {})[sequence] = message
         if self.tracks_changes:
             self.changes.outbox.add((target, sequence))
         self.messages.append((target, sequence, message))
-
-    def message_received(self, record: r.MessageReceived) -> None:
-        assert record.sequence > self.inbox.get(record.source, 0), "a message is applied once"
-        self.inbox[record.source] = record.sequence
-        if isinstance(record.message, r.ResumeMessage):
-            self._add_callback_task(record.message.callback, record.message.created_on)
-        else:
-            self._create_from_message(record.message, record.serial, record.at)
 
     def messages_acknowledged(self, record: r.MessagesAcknowledged) -> None:
         waiting = self.outbox.get(record.target, {})

@@ -21,10 +21,10 @@ from troth.http.wire.fields import RequestLimits
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.polls import Polls
 from troth.shards.errors import ShardsError
+from troth.shards.gathering import EntryKind
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
-from troth.shards.shards import EntryKind
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
 

@@ -29,6 +29,7 @@ from troth.core.replies import Reply
 from troth.http.outgoing.connections import (
     NETWORK_ERRORS,
     AddressRefusedError,
+    OutgoingRoom,
     Pieces,
     exchange,
     is_same_place,
@@ -79,6 +80,7 @@ class FunctionCalls(Calls):
         ask: Callable[[Command], Awaitable[Reply]],
         body_limit_bytes: int,
         guard: Guard | None,
+        room: OutgoingRoom | None = None,
     ) -> None:
         """`ask` has the shards carry out a command.
 
@@ -86,7 +88,7 @@ class FunctionCalls(Calls):
         """
         self._ask_shards = ask
         self._body_limit_bytes = body_limit_bytes
-        self._transport = make_transport(guard=guard)
+        self._transport = make_transport(guard=guard, room=room)
         self._placement: Placement | None = None
         self._nursery: trio.Nursery | None = None
         self._early: list[PlacedExecution] = []
@@ -262,7 +264,7 @@ def _request(execution_id: str, url: str, asked: FunctionRequest) -> httpx.Reque
         query = b"&".join(part for part in (target.query, asked.query.encode("latin-1")) if part)
         target = target.copy_with(query=query)
     headers = httpx.Headers({"accept": "*/*", "user-agent": f"troth/{__version__}"})
-    headers.update(dict(asked.headers))
+    headers.update({name.encode(): text.encode() for name, text in asked.headers})
     headers["accept-encoding"] = "identity"
     headers["troth-task-id"] = execution_id
     if target.userinfo:

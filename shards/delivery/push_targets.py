@@ -5,12 +5,12 @@ What this module promises: a receiver that hangs, refuses or misbehaves delays n
 - A *target* is scheme, host and port. Its health is NEW (nothing known), GOOD (its last answer was
   a quick success) or SUSPECT (its last answer was a failure or slow). A good target gets several
   sends at a time, the others one.
-- Each health has its own *lane*, a share of all places (half, a quarter, a quarter). So however
+- Each health has its own *share* of all places (half, a quarter, a quarter). So however
   many new or suspect targets hang, good ones find room, and new ones soon do too:
-- a send that takes longer than `slow_ms` makes its target suspect and moves to the suspect lane. If
+- a send that takes longer than `slow_ms` makes its target suspect and moves to that share. If
   that is then too full, the longest-running send there is given up (it counts as failed). So a
   target that was good until now blocks a place of the good for at most `slow_ms`.
-- Within a lane targets take turns, one send each.
+- Within a share targets take turns, one send each.
 - *Circuit breaker*: three failures in a row (one, if the target was new) open it. Then all its
   messages stall, and one at a time probes the target at the back-off pace. A success closes the
   breaker and lets the stalled ones go.
@@ -83,7 +83,7 @@ class Target:
         return not self.waiting and not self.in_flight_count
 
 
-class _Lane:
+class _Share:
     """A share of all places, and the targets that wait for one, in turn."""
 
     __slots__ = ("in_flight", "limit_count", "ready")
@@ -104,7 +104,7 @@ class _Flight:
 
     shipment: Shipment
     target: Target
-    lane: _Lane
+    share: _Share
     started: float
     scope: trio.CancelScope
     is_slow: bool = False
@@ -114,7 +114,7 @@ class _Flight:
 
 @final
 class PushTargets:
-    """All push targets, their queues, lanes and breakers."""
+    """All push targets, their queues, shares and breakers."""
 
     def __init__(
         self,
@@ -147,13 +147,13 @@ class PushTargets:
         self._queue_limit_count = queue_limit_count
         self._slow_ms = slow_ms
         quarter_count = max(1, concurrency_count // 4)
-        self._lanes = {
-            Health.GOOD: _Lane(max(1, concurrency_count - 2 * quarter_count)),
-            Health.NEW: _Lane(quarter_count),
-            Health.SUSPECT: _Lane(quarter_count),
+        self._shares = {
+            Health.GOOD: _Share(max(1, concurrency_count - 2 * quarter_count)),
+            Health.NEW: _Share(quarter_count),
+            Health.SUSPECT: _Share(quarter_count),
         }
-        # The lanes' limits add up to this, but sends that were given up take a moment to end.
-        self._places_count = sum(lane.limit_count for lane in self._lanes.values())
+        # The shares' limits add up to this, but sends that were given up take a moment to end.
+        self._places_count = sum(share.limit_count for share in self._shares.values())
         self._targets: dict[ReceiverKey, Target] = {}
         self._idle_good: dict[Target, None] = {}
         self._idle_other: dict[Target, None] = {}
@@ -213,7 +213,7 @@ class PushTargets:
     @property
     def in_flight_count(self) -> int:
         """Sends that are under way."""
-        return sum(len(lane.in_flight) for lane in self._lanes.values())
+        return sum(len(share.in_flight) for share in self._shares.values())
 
     async def run(self) -> None:
         """Send what is queued, until cancelled; sends under way are then cancelled and failed."""
@@ -254,39 +254,39 @@ class PushTargets:
         self._wake(oldest.key)  # whatever waits for its probe must not wait for ever
 
     def _refresh(self, target: Target) -> None:
-        """Put the target into the line of its lane, or take it out, as it is now."""
+        """Put the target into the line of its share, or take it out, as it is now."""
         if target.open:
             may_send = target.probe is not None and target.probe in target.waiting
         else:
             is_good = target.health is Health.GOOD
             limit_count = self._concurrency_per_target_count if is_good else 1
             may_send = bool(target.waiting) and target.in_flight_count < limit_count
-        for health, lane in self._lanes.items():
+        for health, share in self._shares.items():
             if not may_send or health is not target.health:
-                lane.ready.pop(target, None)
-            elif target not in lane.ready:
-                lane.ready[target] = None
+                share.ready.pop(target, None)
+            elif target not in share.ready:
+                share.ready[target] = None
 
     # --- sends ----------------------------------------------------------------------------------
 
     def _start_sends(self) -> None:
         if self._nursery is None:
             return
-        for lane in self._lanes.values():
-            while lane.ready and lane.has_place and self.in_flight_count < self._places_count:
-                target = next(iter(lane.ready))
-                del lane.ready[target]
-                self._start_send(self._nursery, target, lane)
+        for share in self._shares.values():
+            while share.ready and share.has_place and self.in_flight_count < self._places_count:
+                target = next(iter(share.ready))
+                del share.ready[target]
+                self._start_send(self._nursery, target, share)
                 self._refresh(target)
 
-    def _start_send(self, nursery: trio.Nursery, target: Target, lane: _Lane) -> None:
+    def _start_send(self, nursery: trio.Nursery, target: Target, share: _Share) -> None:
         shipment = target.probe if target.open else next(iter(target.waiting))
         assert shipment is not None
         del target.waiting[shipment]
         shipment.state = ShipmentState.SENDING
-        flight = _Flight(shipment, target, lane, trio.current_time(), trio.CancelScope())
+        flight = _Flight(shipment, target, share, trio.current_time(), trio.CancelScope())
         target.in_flight_count += 1
-        lane.in_flight[flight] = None
+        share.in_flight[flight] = None
         flight.alarm = self._alarms.call_after(self._slow_ms, lambda: self._turned_slow(flight))
         nursery.start_soon(self._send, flight)
 
@@ -319,10 +319,10 @@ class PushTargets:
         """A send has taken long: its target is suspect from now on, and so is the send."""
         flight.alarm = None
         flight.is_slow = True
-        suspects = self._lanes[Health.SUSPECT]
-        if flight.lane is not suspects:
-            del flight.lane.in_flight[flight]
-            flight.lane = suspects
+        suspects = self._shares[Health.SUSPECT]
+        if flight.share is not suspects:
+            del flight.share.in_flight[flight]
+            flight.share = suspects
             suspects.in_flight[flight] = None
             running = [other for other in suspects.in_flight if not other.given_up]
             if len(running) > suspects.limit_count:
@@ -337,7 +337,7 @@ class PushTargets:
     def _ended(self, flight: _Flight, reason: str | None, *, blame_target: bool) -> None:
         if flight.alarm is not None:
             flight.alarm.cancel()
-        del flight.lane.in_flight[flight]
+        del flight.share.in_flight[flight]
         target = flight.target
         target.in_flight_count -= 1
         was_probe = target.probe is flight.shipment

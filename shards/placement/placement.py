@@ -31,7 +31,7 @@ from troth.core.commands import Command, TaskSent
 from troth.core.executions import Execution, ExecutionPlan, plan_of
 from troth.core.grammar import task_ids
 from troth.core.model import Task
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 from troth.shards.alarms import Alarms
 
 from .call_gates import CallGates
@@ -124,8 +124,9 @@ class Placement:
 
     # What the shards tell
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """Take an execution that may run. What an earlier message of it led to is over."""
+        assert isinstance(message, TaskMessage), "function tasks are REST's"
         task = message.task
         earlier = self._executions.get(task.root_id)
         if earlier is not None:

@@ -17,7 +17,8 @@ from troth.core.model import ClaimRequest, Fence, PromiseState, Value
 from troth.persistence.checkpoints.store import MemoryStore
 
 from .model import Model, View
-from .system import System, message_key, reply_view
+from .system import System
+from .views import message_key, reply_view
 
 PROMISE_IDS = ("a", "b", "c", "a:b", "b:c", "a%3Ab", "a%b", "p/q r", "ünï⏰", ":", "100%", "a:b:c")
 PROCESSES = ("w1", "w2")

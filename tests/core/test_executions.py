@@ -20,7 +20,7 @@ from troth.core.executions import (
 from troth.core.grammar import task_ids
 from troth.core.machine import Machine, Step
 from troth.core.model import Promise, PromiseState, TaskState, Value, replace
-from troth.core.replies import ExecutionPage, Reply
+from troth.core.replies import ExecutionPage, Reply, TaskMessage
 from troth.core.state.apply import replay
 
 PLAN = ExecutionPlan("acc", "fun", FunctionKind.CODE, Capabilities(10), Language.PYTHON, "build")
@@ -47,7 +47,7 @@ class World:
         step = self.machine.step(command, self.now)
         self.records += step.records
         self.finished += step.finished
-        self.sent += [message.task.counter for message in step.sends]
+        self.sent += [one.task.counter for one in step.sends if isinstance(one, TaskMessage)]
         for key, deadline in step.timers:
             self.timers.pop(key, None)
             if deadline is not None:

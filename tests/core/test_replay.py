@@ -16,7 +16,8 @@ from .drive import Drive
 from .dumps import dump
 from .function_drive import FunctionDrive
 from .model import Model
-from .system import System, message_key
+from .system import System
+from .views import message_key
 
 Moment = tuple[int, int, Model]
 """A length of the log in steps, the time then, and what was true then."""

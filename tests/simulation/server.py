@@ -18,7 +18,7 @@ from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.grammar.addresses import PushAddress
 from troth.core.model import PromiseState, TaskKind
-from troth.core.replies import Reply, TaskMessage
+from troth.core.replies import Message, Reply, TaskMessage
 from troth.core.retention_rules import RetentionRule
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointFailure, LogFailure, PersistenceError
@@ -59,8 +59,9 @@ Push = Callable[[str, bytes], Awaitable[None]]
 """A push receiver: its address and a message. Raises PushFailed."""
 
 
-def render(message: TaskMessage) -> bytes:
+def render(message: Message) -> bytes:
     """The message as workers of the simulation read it."""
+    assert isinstance(message, TaskMessage)
     task = message.task
     content = {"kind": task.kind, "task": task.id, "counter": task.counter}
     if task.kind is TaskKind.NOTIFY:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message
 from troth.http.sockets.lane_connection import PARTIAL_LIMIT_S, LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
 from troth.http.sockets.lane_parsing import NotServedError, Parsed, Parser
@@ -41,7 +41,7 @@ class Pair:
     connection: LaneConnection
     client: socket.socket
     ended: list[bool]
-    sent: list[TaskMessage] = field(default_factory=list)
+    sent: list[Message] = field(default_factory=list)
 
     def arrive(self, content: bytes) -> None:
         self.client.sendall(content)
