@@ -25,6 +25,7 @@ import trio
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.identity.credentials import Directory
+from troth.http.wire.decoding import header_text
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import ACCOUNT_SCOPES, ANONYMOUS, Principal, PrincipalKind
 from troth.http.wire.requests import Request
@@ -126,8 +127,8 @@ def _bearer_of(directory: Directory, peer: str | None, authorization: bytes) -> 
 def _decoded(encoded: bytes) -> tuple[str, str]:
     """User and password; both empty, which match nobody, if they cannot be read."""
     try:
-        decoded = base64.b64decode(encoded.strip(b" "), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+        decoded = header_text(base64.b64decode(encoded.strip(b" "), validate=True))
+    except binascii.Error:
         return "", ""
     user, _, password = decoded.partition(":")
     return user, password

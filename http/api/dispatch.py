@@ -136,10 +136,7 @@ def request_id(given: bytes | None) -> str:
     One that is too long or cannot be shown is replaced: nothing hangs on it but the log.
     """
     if given and len(given) <= _REQUEST_ID_LIMIT_BYTES:
-        try:
-            text = given.decode()
-        except UnicodeDecodeError:
-            return str(uuid.uuid4())
+        text = decoding.header_text(given)
         if text.isprintable():
             return text
     return str(uuid.uuid4())

@@ -262,7 +262,7 @@ def _request(execution_id: str, url: str, asked: FunctionRequest) -> httpx.Reque
         query = b"&".join(part for part in (target.query, asked.query.encode("latin-1")) if part)
         target = target.copy_with(query=query)
     headers = httpx.Headers({"accept": "*/*", "user-agent": f"troth/{__version__}"})
-    headers.update(dict(asked.headers))
+    headers.update({name.encode(): text.encode() for name, text in asked.headers})
     headers["accept-encoding"] = "identity"
     headers["troth-task-id"] = execution_id
     if target.userinfo:

@@ -130,7 +130,8 @@ def _request_headers(
 ) -> httpx.Headers:
     result = httpx.Headers({"Accept": "*/*", "User-Agent": f"troth/{__version__}"})
     result.update(dict(address.headers))
-    result.update(dict(headers))
+    # As they came: text beyond ASCII must not keep a message from being sent.
+    result.update({name.encode(): text.encode() for name, text in headers.items()})
     result["Content-Type"] = "application/json"
     result["Accept-Encoding"] = "identity"
     url = httpx.URL(address.url)

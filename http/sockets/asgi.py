@@ -31,7 +31,7 @@ from troth.http.api.rows import Endpoint
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.wire.errors import ApiError
-from troth.http.wire.requests import ChunkStream, Request, Response
+from troth.http.wire.requests import ChunkStream, Request, Response, add_repeated
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -160,8 +160,13 @@ class _Exchange:
 
     def _neutral_request(self) -> Request:
         headers: dict[bytes, bytes] = {}
-        for name, value in self._scope["headers"]:
-            headers.setdefault(name.lower(), value)
+        repeated: dict[bytes, bytes] = {}
+        for given, value in self._scope["headers"]:
+            name = given.lower()
+            if name in headers:
+                add_repeated(repeated, name, headers[name], value)
+            else:
+                headers[name] = value
         client = self._scope.get("client")
         return Request(
             method=self._scope["method"],
@@ -170,6 +175,7 @@ class _Exchange:
             headers=headers,
             peer=client[0] if client else None,
             id=request_id(headers.get(b"request-id")),
+            repeated=repeated or None,
         )
 
     async def _read_body(self) -> bytes:

@@ -262,6 +262,7 @@ class Lane:
             held,
             connection.peer,
             request_id(given) if given else self._ids.new(),
+            repeated=parsed.repeated,
         )
         return Exchange(self, self._dispatcher, request, held, match, connection)
 

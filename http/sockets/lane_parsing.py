@@ -16,6 +16,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from troth.http.wire.requests import add_repeated
+
 BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 """Longer bodies are not collected here: reading them dominates their cost anyway."""
 
@@ -38,6 +40,7 @@ class Parsed(Struct, gc=False):
     path: bytes
     query: bytes
     headers: Mapping[bytes, bytes]
+    repeated: Mapping[bytes, bytes] | None
     body: bytes
     end: int
 
@@ -59,6 +62,7 @@ class Parser:
         "_method",
         "_path",
         "_query",
+        "_repeated",
     )
 
     def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
@@ -70,6 +74,7 @@ class Parser:
         self._path = self._query = b""
         self._fields: bytes | None = None
         self._headers: Mapping[bytes, bytes] = {}
+        self._repeated: Mapping[bytes, bytes] | None = None
         self._length_bytes = 0
 
     def parse(self, buffer: bytes) -> Parsed | None:
@@ -89,7 +94,9 @@ class Parser:
         if end > len(buffer):
             return None
         body = buffer[body_start:end]
-        return Parsed(self._method, self._path, self._query, self._headers, body, end)
+        return Parsed(
+            self._method, self._path, self._query, self._headers, self._repeated, body, end
+        )
 
     def _refuse_hopeless(self, buffer: bytes) -> None:
         """Do not wait for the end of a head that cannot be served."""
@@ -116,6 +123,7 @@ class Parser:
         if _FIELDS.fullmatch(fields) is None:
             raise NotServedError
         headers: dict[bytes, bytes] = {}
+        repeated: dict[bytes, bytes] = {}
         hosts_count = lengths_count = 0
         for field in fields[:-2].split(b"\r\n"):
             name, _, value = field.partition(b":")
@@ -127,7 +135,10 @@ class Parser:
                 lengths_count += 1
             elif name in _NOT_HERE or (name == b"connection" and value.lower() != b"keep-alive"):
                 raise NotServedError
-            headers.setdefault(name, value)
+            if name in headers:
+                add_repeated(repeated, name, headers[name], value)
+            else:
+                headers[name] = value
         if hosts_count != 1 or lengths_count > 1:
             raise NotServedError
         length = headers.get(b"content-length", b"0")
@@ -136,5 +147,6 @@ class Parser:
         if int(length) > self._body_limit_bytes:
             raise NotServedError
         self._headers = headers
+        self._repeated = repeated or None
         self._length_bytes = int(length)
         self._fields = fields

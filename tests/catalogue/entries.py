@@ -37,4 +37,7 @@ ENTRIES = (
     "any name that resolves to loopback may read and write the open server",
     "a proxy on the same machine makes the world local",
     "push is SSRF",
+    "results command the proxy",
+    "repeated request headers reach a function as the first only",
+    "a header that is not UTF-8 kills workers",
 )

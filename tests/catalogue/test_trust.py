@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 from tests.helpers.server import ServerProcess
+from tests.http.executions import test_execution_endpoints as endpoints
 from tests.proofs.wire import Answer, Wire
 
 FAR_MS: Final = 4_102_444_800_000
@@ -77,7 +78,9 @@ def caller(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 @pytest.fixture(scope="module", params=WAYS)
 def guarded(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """A caller of a server that has the account `team`."""
-    with ServerProcess(tmp_path_factory.mktemp("guarded"), request.param) as server:
+    with ServerProcess(
+        tmp_path_factory.mktemp("guarded"), request.param, "--function-private-networks"
+    ) as server:
         caller = Caller(server)
         made = caller.send("POST", "/admin/accounts", {"name": "team"}, caller.key)
         assert made.status == 201
@@ -159,6 +162,43 @@ def test_push_is_ssrf(receiver: Receiver, tmp_path: Path) -> None:
         path, headers = receiver.came.get(timeout=30)
         assert (path, headers["cookie"]) == ("/named", "own")
         assert receiver.came.empty()
+
+
+def test_results_command_the_proxy() -> None:
+    """ "results command the proxy": only what a result says of itself is handed on."""
+    endpoints.test_what_a_result_says_of_itself_is_handed_on()
+
+
+def test_repeated_request_headers_reach_a_function_as_the_first_only(
+    guarded: Caller, receiver: Receiver
+) -> None:
+    """ "repeated request headers reach a function as the first only": all of them do, joined."""
+    token = guarded.token("functions:write", "tasks:write")
+    wanted = {"name": "f", "type": "HTTP", "url": receiver.url}
+    function_id = guarded.send("POST", "/v1/function", wanted, token).json["id"]
+    head = (
+        f"POST /v1/task/{function_id} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+        f"Authorization: {token['Authorization']}\r\nX-Forwarded-For: 203.0.113.66\r\n"
+        "X-One: 1\r\nX-Forwarded-For: 10.1.2.3\r\nX-Name: J\xfcrgen\r\nX-One: 1\r\n\r\n"
+    )
+    with Wire(guarded.server.url) as wire:
+        wire.send(head.encode("latin-1"))
+        assert wire.answer().status == 201
+    _, headers = receiver.came.get(timeout=30)
+    assert headers["x-forwarded-for"] == "203.0.113.66, 10.1.2.3"
+    assert headers["x-one"] == "1, 1"
+    assert headers["x-name"].encode("latin-1").decode() == "J\u00fcrgen"
+
+
+def test_a_header_that_is_not_utf8_kills_workers(caller: Caller) -> None:
+    """ "a header that is not UTF-8 kills workers": it is Latin-1, and comes back as text."""
+    body = {"id": "approval \u00fc", "timeout": FAR_MS}
+    for text in ("approval \xfc", "approval \xfc".encode().decode("latin-1")):
+        answer = caller.send("POST", "/promises", body, {"Idempotency-Key": text})
+        assert answer.status in {201, 200}
+        assert answer.json["idempotencyKeyForCreate"] == "approval \u00fc"
+    answer = caller.send("GET", "/promises/none", headers={"Request-Id": "\xfc"})
+    assert answer.headers["request-id"].encode("latin-1").decode() == "\u00fc"
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

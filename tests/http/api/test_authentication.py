@@ -229,6 +229,15 @@ async def test_digests_are_compared_in_constant_time(monkeypatch: pytest.MonkeyP
             assert all(len(one) == 64 for one in compared[-1]), shown
 
 
+async def test_a_password_may_be_latin1() -> None:
+    """Python's requests encodes users and passwords so."""
+    async with running(Settings(basic_auth={"ann\u00e9": "w\u00f6rd"})) as world:
+        for encoding in ("utf-8", "latin-1"):
+            shown = base64.b64encode("ann\u00e9:w\u00f6rd".encode(encoding)).decode()
+            headers = {"Authorization": f"Basic {shown}"}
+            assert (await world.send("GET", "/promises/a", headers=headers)).status == 404
+
+
 # --- the operator ---------------------------------------------------------------------------------
 
 
