@@ -264,7 +264,7 @@ class Shards(Gathering):
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """As `ask`, without a task that waits: `asker` is called with the reply when it is durable.
 
-        Nothing happens before `run_turn` is called, which the caller does before it waits for anything.
+        Nothing happens before `run_turn` is called, which the caller does before it waits again.
         The reply is to be completed by `with_leaf`. Raises Overloaded, Stopping or StorageFailed;
         then the asker is not called.
         """
