@@ -52,6 +52,8 @@ BATCH_LIMIT_COUNT: Final = 512  # commands a shard takes at once
 LOG_PENDING_LIMIT_BYTES: Final = (
     64 * 1024 * 1024
 )  # stepped but not yet on disk; beyond it shards wait
+BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
+"""What `body_limit_bytes` and `build_limit_bytes` may be set to: several must have room at once."""
 TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles at once
 
 # Tasks.

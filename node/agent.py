@@ -19,10 +19,13 @@ from typing import Any, Final
 import structlog
 import trio
 
+from troth.core.limits import BODY_LIMIT_BYTES, REQUEST_HEADERS_LIMIT_BYTES
+
 from .builds import Builds
 from .client import Client
 from .errors import NodeError, RefusedError, UnreachableError
 from .execution import Link, LocalExecution
+from .limits import ResultLimits
 from .machine import Place, prepare, taken
 from .workers import open_workers
 
@@ -175,6 +178,11 @@ class Agent:
                 self._was_greeted = True
                 self._heartbeat_s = message.get("heartbeatMs", _DEFAULT_HEARTBEAT_MS) / 1000
                 self._link.lease_s = message.get("leaseMs", self._link.lease_s * 1000) / 1000
+                self._link.client.expect_comments(message.get("keepAliveMs", 0) / 1000)
+                self._link.result = ResultLimits.of_server(
+                    message.get("bodyLimitBytes", BODY_LIMIT_BYTES),
+                    message.get("headLimitBytes", REQUEST_HEADERS_LIMIT_BYTES),
+                )
                 _log.info(
                     "connected",
                     server=self._link.client.shown_url,

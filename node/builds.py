@@ -20,13 +20,14 @@ from typing import Final
 import structlog
 import trio
 
-from troth.core.grammar.packages import PackageRefused
+from troth.core.grammar.packages import PackageLimits, PackageRefused
 
 from .errors import BadCodeError
-from .limits import BUILDS_LIMIT_BYTES, BUILDS_LIMIT_COUNT, USERS_COUNT
+from .limits import BUILDS_LIMIT_BYTES, BUILDS_LIMIT_COUNT, PACKAGE_LIMIT_BYTES, USERS_COUNT
 from .unpacking import unpack
 
 _PART_PREFIX: Final = ".part-"
+_PACKAGE_LIMITS: Final = PackageLimits(package_bytes=PACKAGE_LIMIT_BYTES)
 
 _log = structlog.get_logger("troth.node.builds")
 
@@ -106,7 +107,7 @@ class Builds:
             packed, unpacked = part / "archive.zip", part / "code"
             packed.write_bytes(package)
             try:
-                unpack(packed, unpacked)
+                unpack(packed, unpacked, _PACKAGE_LIMITS)
             except PackageRefused as error:
                 raise BadCodeError(f"the archive cannot be unpacked: {error}") from error
             gid = self._free_gid()

@@ -22,15 +22,19 @@ import trio
 from troth import __version__
 from troth.core.json_errors import UNREADABLE_JSON
 
-from .errors import NodeError, RefusedError, UnreachableError
+from .errors import AnswerTooLargeError, NodeError, RefusedError, UnreachableError
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
+"""Without a byte sent or received for this long, a request has failed."""
 STREAM_SILENCE_LIMIT_S: Final = 60.0
-"""A stream that says nothing for so long, not even a comment, is broken."""
+"""A stream that says nothing for this long, not even a comment, is broken; unless the server says
+that its comments are rarer."""
+_COMMENTS_MISSED_COUNT: Final = 3
 ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
 """Of an answer; the largest has the body of an execution's request."""
 _READ_BYTES: Final = 64 * 1024
+_SEND_BYTES: Final = 256 * 1024
 _IDLE_LIMIT_COUNT: Final = 32
 _EVENT_LIMIT_BYTES: Final = 64 * 1024
 _TOGETHER_LIMIT_BYTES: Final = 128 * 1024
@@ -74,13 +78,22 @@ class _Connection:
         self._stream = stream
         self._protocol = h11.Connection(h11.CLIENT)
         self.heard_count = 0
+        self.exchange: trio.CancelScope | None = None
+        """Its deadline moves on with every part that is sent or received."""
 
     async def send(self, request: h11.Request, body: bytes) -> None:
         content = self._protocol.send(request) or b""
         if body:
             content += self._protocol.send(h11.Data(body)) or b""
         content += self._protocol.send(h11.EndOfMessage()) or b""
-        await self._stream.send_all(content)
+        view = memoryview(content)
+        for start in range(0, len(view), _SEND_BYTES):
+            await self._stream.send_all(view[start : start + _SEND_BYTES])
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self.exchange is not None:
+            self.exchange.deadline = trio.current_time() + ANSWER_TIMEOUT_S
 
     async def next_event(self) -> Any:
         while True:
@@ -89,6 +102,7 @@ class _Connection:
                 return event
             part = await self._stream.receive_some(_READ_BYTES)
             self.heard_count += len(part)
+            self._go_on()
             self._protocol.receive_data(bytes(part))
 
     async def response(self) -> int:
@@ -149,6 +163,11 @@ class Client:
             ("user-agent", f"troth-node/{__version__}"),
         ]
         self._idle: list[_Connection] = []
+        self._silence_limit_s = STREAM_SILENCE_LIMIT_S
+
+    def expect_comments(self, interval_s: float) -> None:
+        """Learn how often the server says something on a stream that has nothing to say."""
+        self._silence_limit_s = max(STREAM_SILENCE_LIMIT_S, _COMMENTS_MISSED_COUNT * interval_s)
 
     async def ask(
         self,
@@ -162,7 +181,7 @@ class Client:
     ) -> Answer:
         """Send one request; `body` is bytes, or anything for JSON, or None.
 
-        `apart` is for what is not about tasks. Raises UnreachableError.
+        `apart` is for what is not about tasks. Raises UnreachableError, AnswerTooLargeError.
         """
         content = b"" if body is None else body if isinstance(body, bytes) else _json(body)
         apart = apart or len(content) > _TOGETHER_LIMIT_BYTES
@@ -174,9 +193,10 @@ class Client:
         while True:
             connection = self._idle.pop() if self._idle and not apart else None
             is_kept = connection is not None
-            with _failures(), trio.fail_after(ANSWER_TIMEOUT_S):
+            with _failures(), trio.fail_after(ANSWER_TIMEOUT_S) as exchange:
                 if connection is None:
                     connection = await self._connect()
+                connection.exchange = exchange
                 try:
                     return await self._exchange(
                         connection, request, content, limit_bytes, may_keep=not apart
@@ -197,15 +217,16 @@ class Client:
     ) -> Answer:
         is_kept = False
         try:
-            await connection.send(request, content)
-            status = await connection.response()
+            status = await self._send(connection, request, content)
             parts: list[bytes] = []
             count = 0
             while isinstance(event := await connection.next_event(), h11.Data):
                 parts.append(bytes(event.data))
                 count += len(event.data)
                 if count > limit_bytes:
-                    raise UnreachableError(f"it sent more than {limit_bytes} bytes")
+                    raise AnswerTooLargeError(
+                        f"the server's answer is larger than {limit_bytes} bytes"
+                    )
             if not isinstance(event, h11.EndOfMessage):
                 raise UnreachableError("it closed the connection")
             is_kept = may_keep and connection.is_reusable() and len(self._idle) < _IDLE_LIMIT_COUNT
@@ -215,6 +236,17 @@ class Client:
             else:
                 await connection.close()
         return Answer(status, b"".join(parts))
+
+    async def _send(self, connection: _Connection, request: h11.Request, content: bytes) -> int:
+        """Send a request and return the answer's status, also if it came before all was sent."""
+        try:
+            await connection.send(request, content)
+        except trio.BrokenResourceError:
+            # A server that refuses a body does not read it to its end.
+            with contextlib.suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
+                return await connection.response()
+            raise
+        return await connection.response()
 
     @contextlib.asynccontextmanager
     async def open_stream(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -235,7 +267,7 @@ class Client:
                     while isinstance(event := await connection.next_event(), h11.Data):
                         body += bytes(event.data)
                     raise Answer(status, body).refusal()
-            yield _events(connection)
+            yield _events(connection, self._silence_limit_s)
         finally:
             if connection is not None:
                 await connection.close()
@@ -253,10 +285,10 @@ class Client:
             await self._idle.pop().close()
 
 
-async def _events(connection: _Connection) -> AsyncIterator[bytes]:
+async def _events(connection: _Connection, silence_limit_s: float) -> AsyncIterator[bytes]:
     buffer = b""
     while True:
-        with _failures(), trio.fail_after(STREAM_SILENCE_LIMIT_S):
+        with _failures(), trio.fail_after(silence_limit_s):
             event = await connection.next_event()
         if not isinstance(event, h11.Data):
             raise UnreachableError("it ended the stream")

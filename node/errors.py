@@ -18,6 +18,10 @@ class UnreachableError(Exception):
     """The server did not answer, or not in HTTP."""
 
 
+class AnswerTooLargeError(UnreachableError):
+    """The server answered with more than a node takes, and would again; the text says how much."""
+
+
 class BadCodeError(Exception):
     """The function's code cannot be used; the text is for its author."""
 

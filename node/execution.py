@@ -15,9 +15,9 @@ from troth.core.json_errors import UNREADABLE_JSON
 from . import frames
 from .builds import Builds
 from .client import Answer, Client
-from .errors import BadCodeError, RefusedError, SandboxError, UnreachableError
+from .errors import AnswerTooLargeError, BadCodeError, RefusedError, SandboxError, UnreachableError
 from .frames import Response, failure
-from .limits import PACKAGE_LIMIT_BYTES, RESULT_LIMIT_BYTES, Allowance
+from .limits import DEFAULT_RESULT_LIMITS, PACKAGE_LIMIT_BYTES, Allowance, ResultLimits
 from .workers import Kind, Workers
 
 _RETRY_FIRST_S: Final = 0.1
@@ -27,6 +27,14 @@ _BROKEN_PAUSE_S: Final = 5.0
 _FREE_S: Final = 0.05
 """Longer than a sandbox usually needs to be free after the result."""
 _ERROR_LIMIT_CHARACTERS: Final = 1_000
+_RESULT_REFUSED: Final = {
+    400: "BadResponse",
+    413: "ResultTooLarge",
+    414: "BadResponse",
+    422: "BadResponse",
+    431: "BadResponse",
+}
+"""Statuses that say that this result will never be taken, however often it is sent."""
 
 _log = structlog.get_logger("troth.node.task")
 
@@ -36,7 +44,7 @@ class Link:
     """What all executions of a node need: the server, the code and the sandboxes.
 
     `path` is that of the node on the server; `lease_s` how long an execution is the node's after a
-    report that the server has heard.
+    report that the server has heard; `result` how large a result the server takes.
     """
 
     client: Client
@@ -46,6 +54,7 @@ class Link:
     memory_mb: int
     cpu_count: int
     lease_s: float = 10.0
+    result: ResultLimits = DEFAULT_RESULT_LIMITS
 
     def decoded(self, event: bytes) -> dict[str, Any]:
         """A message of the work stream. Raises UnreachableError if it is none."""
@@ -112,6 +121,12 @@ class LocalExecution:
 
         Raises RefusedError (status 401) if the node's token is not accepted any more.
         """
+        try:
+            await self._run(slots, nursery)
+        except AnswerTooLargeError as error:
+            _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
+
+    async def _run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
         with self._scope:
             await slots.acquire()
             with contextlib.ExitStack() as slot:
@@ -174,6 +189,7 @@ class LocalExecution:
             timeout_s=assignment.timeout,
             cpu_count=capabilities.cpu_count or link.cpu_count,
             memory_mb=capabilities.memory_mb or link.memory_mb,
+            result=link.result,
         )
         kind = Kind(assignment.account, assignment.language, assignment.digest, allowance)
         deadline = self._begun_at + assignment.timeout
@@ -189,7 +205,7 @@ class LocalExecution:
                 )
         except BadCodeError as error:
             self._respond(failure(500, "BadCode", str(error)), "")
-        except RefusedError as error:
+        except (RefusedError, AnswerTooLargeError) as error:
             message = f"the function's code cannot be had: {error}"
             self._respond(failure(500, "BadCode", message), "")
         except (SandboxError, OSError) as error:
@@ -218,9 +234,11 @@ class LocalExecution:
 
     async def _send_result(self, response: Response) -> None:
         answer = await self._post_result(response)
-        if answer is not None and answer.status == 413:
-            message = f"the server takes no result of {len(response.body)} bytes"
-            answer = await self._post_result(failure(500, "ResultTooLarge", message))
+        if answer is not None and answer.status in _RESULT_REFUSED:
+            kind = _RESULT_REFUSED[answer.status]
+            message = f"the server does not take the result ({_size(response)}): {answer.refusal()}"
+            _log.warning("a result was refused", task=self.execution_id, problem=message)
+            answer = await self._post_result(failure(500, kind, message))
         if answer is None:
             _log.warning("a result could not be sent in time", task=self.execution_id)
         elif not answer.is_success:
@@ -234,9 +252,10 @@ class LocalExecution:
         described = base64.b64encode(msgspec.json.encode(response.headers)).decode()
         headers = [("troth-status", str(response.status)), ("troth-headers", described)]
         if response.error is not None:
-            error = response.error[:_ERROR_LIMIT_CHARACTERS].encode(errors="replace")
-            headers.append(("troth-error", base64.b64encode(error).decode()))
-        assert len(response.body) <= RESULT_LIMIT_BYTES
+            limit_bytes = self._link.result.headers_bytes
+            error = response.error[:_ERROR_LIMIT_CHARACTERS].encode(errors="replace")[:limit_bytes]
+            shown = error.decode(errors="ignore").encode()
+            headers.append(("troth-error", base64.b64encode(shown).decode()))
         path = f"{self._link.path}/result/{self.execution_id}/{self.counter}"
         return await self._insist("POST", path, response.body, headers=headers)
 
@@ -245,9 +264,10 @@ class LocalExecution:
     ) -> Answer | None:
         """Ask until there is an answer that counts, while the lease lives; None if there is none.
 
-        Takes what `Client.ask` takes. Raises RefusedError for status 401.
+        Takes what `Client.ask` takes. Raises RefusedError for status 401, AnswerTooLargeError.
         """
         pause_s = _RETRY_FIRST_S
+        log = _log.info
         while True:
             problem = ""
             try:
@@ -257,13 +277,23 @@ class LocalExecution:
                 if answer.status < 500 and answer.status != 429:
                     return answer
                 problem = str(answer.refusal())
+            except AnswerTooLargeError:
+                # It would be as large again.
+                raise
             except UnreachableError as error:
                 problem = str(error)
             if trio.current_time() + pause_s > self.lease_end:
+                _log.warning("gave up asking", task=self.execution_id, path=path, problem=problem)
                 return None
-            _log.debug("asking again", task=self.execution_id, problem=problem)
+            log("asking again", task=self.execution_id, path=path, problem=problem)
+            log = _log.debug
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, _RETRY_LIMIT_S)
+
+
+def _size(response: Response) -> str:
+    headers_bytes = sum(len(name) + len(text) for name, text in response.headers)
+    return f"{len(response.body)} bytes, and {headers_bytes} of headers"
 
 
 def _decoded(answer: Answer) -> _Assignment:

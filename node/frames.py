@@ -13,12 +13,10 @@ import msgspec
 
 from troth.core.json_errors import UNREADABLE_JSON
 
-from .limits import RESULT_LIMIT_BYTES
+from .limits import DEFAULT_RESULT_LIMITS, ResultLimits
 
 HEAD_BYTES: Final = 5
 _LENGTH_BYTES: Final = 4
-_META_LIMIT_BYTES: Final = 12 * 1024
-"""In base64 it must fit into a request's headers, with the error."""
 _HEADERS_LIMIT_COUNT: Final = 64
 
 CONFIG: Final = b"C"
@@ -46,7 +44,7 @@ class BrokenChannelError(Exception):
 
 
 class ResultTooLargeError(Exception):
-    """A result is larger than `RESULT_LIMIT_BYTES`."""
+    """A result is larger than the server takes."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,8 @@ class _Error(msgspec.Struct):
 class FrameReader:
     """Makes frames of bytes as they arrive, and no more bytes than a frame may have."""
 
-    def __init__(self, limit_bytes: int = RESULT_LIMIT_BYTES + _META_LIMIT_BYTES) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> None:
+        self._limit_bytes = _LENGTH_BYTES + limits.headers_bytes + limits.body_bytes
         self._buffer = bytearray()
 
     def feed(self, part: bytes) -> None:
@@ -134,7 +132,7 @@ def error_of(content: bytes) -> tuple[str, str]:
     return error.type, error.message
 
 
-def response(content: bytes) -> Response:
+def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> Response:
     """A function's own response. Raises BrokenChannelError, ResultTooLargeError."""
     length = int.from_bytes(content[:_LENGTH_BYTES], "big")
     described = content[_LENGTH_BYTES : _LENGTH_BYTES + length]
@@ -143,12 +141,16 @@ def response(content: bytes) -> Response:
         meta = msgspec.json.decode(described, type=_Meta)
     except UNREADABLE_JSON as error:
         raise BrokenChannelError("the function's process gave a result that is none") from error
-    if len(body) > RESULT_LIMIT_BYTES:
+    if len(body) > limits.body_bytes:
         raise ResultTooLargeError
     if not 200 <= meta.status <= 599:
         return failure(500, "BadResponse", f"the function gave the status {meta.status}")
-    if len(described) > _META_LIMIT_BYTES or len(meta.headers) > _HEADERS_LIMIT_COUNT:
-        return failure(500, "BadResponse", "the function gave too many headers")
+    if len(described) > limits.headers_bytes or len(meta.headers) > _HEADERS_LIMIT_COUNT:
+        message = (
+            f"the function gave {len(meta.headers)} headers of {len(described)} bytes; allowed are "
+            f"{_HEADERS_LIMIT_COUNT} headers of {limits.headers_bytes} bytes together"
+        )
+        return failure(500, "BadResponse", message)
     for name, text in meta.headers:
         if _NAME.fullmatch(name) is None or _CONTENT.fullmatch(text) is None:
             message = f"the function gave a header that cannot be sent: {name[:100]!r}"

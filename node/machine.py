@@ -161,7 +161,7 @@ async def _probe(directory: Path, machine: Machine) -> tuple[Machine, tuple[str,
         return machine, (PYTHON,)
     problem = await _try(directory, machine, JAVASCRIPT)
     if problem is not None:
-        _log.warning("JavaScript is not offered: Node.js cannot be run", problem=problem)
+        _log.warning("JavaScript is not offered: Node.js cannot be run", output=problem)
         return machine, (PYTHON,)
     return machine, (PYTHON, JAVASCRIPT)
 

@@ -114,10 +114,10 @@ class Output:
         shown = self._kept.decode(errors="replace").strip()
         return f"… {shown}" if self._count > len(self._kept) else shown
 
-    def drain(self) -> None:
-        """Take what is there, without waiting for more."""
+    def drain(self) -> bool:
+        """Take what is there, without waiting; False if it is more than `OUTPUT_LIMIT_BYTES`."""
         if self._descriptor == -1:
-            return
+            return self._count <= OUTPUT_LIMIT_BYTES
         with contextlib.suppress(BlockingIOError):
             # A pipe holds no more than this.
             while self._count <= OUTPUT_LIMIT_BYTES:
@@ -125,6 +125,7 @@ class Output:
                 if not part:
                     break
                 self._take(part)
+        return self._count <= OUTPUT_LIMIT_BYTES
 
     def close(self) -> None:
         """Take what is there, and read no more."""
@@ -245,6 +246,7 @@ class Sandbox:
             "node_process_id": os.getpid(),
             "script": str(self._machine.script) if self.language == JAVASCRIPT else None,
             "program": self._machine.node_program,
+            "result_bytes": allowance.result.body_bytes,
             "heap_mb": max(16, int(allowance.memory_mb * _HEAP_SHARE)),
         }
 

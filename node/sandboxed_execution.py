@@ -26,7 +26,6 @@ from .limits import (
     MEBIBYTE,
     OUTPUT_LIMIT_BYTES,
     PROGRESS_LIMIT_BYTES,
-    RESULT_LIMIT_BYTES,
     TERMINATE_GRACE_S,
     WATCH_FIRST_S,
     WATCH_INTERVAL_S,
@@ -127,7 +126,8 @@ class SandboxedExecution:
             return
 
     async def _read_channel(self) -> None:
-        reader = FrameReader()
+        limits = self._allowance.result
+        reader = FrameReader(limits)
         progress_bytes = 0
         try:
             while part := await self._channel.recv(_READ_BYTES):
@@ -135,10 +135,10 @@ class SandboxedExecution:
                 while (found := reader.next()) is not None:
                     kind, content = found
                     if kind == frames.RESULT:
-                        self._decide(frames.response(content))
+                        self._decide_unless_loud(frames.response(content, limits))
                         return
                     if kind == frames.ERROR:
-                        self._decide(failure(500, *frames.error_of(content)))
+                        self._decide_unless_loud(failure(500, *frames.error_of(content)))
                         return
                     if kind != frames.PROGRESS:
                         raise BrokenChannelError("the function's process broke its result channel")
@@ -150,7 +150,7 @@ class SandboxedExecution:
             self._stop(failure(500, "BrokenChannel", str(error)))
             return
         except ResultTooLargeError:
-            message = f"the result is larger than {RESULT_LIMIT_BYTES} bytes"
+            message = f"the result is larger than {limits.body_bytes} bytes"
             self._stop(failure(500, "ResultTooLarge", message))
             return
         except ConnectionError:
@@ -166,8 +166,14 @@ class SandboxedExecution:
 
     async def _read_output(self) -> None:
         if not await self._output.read():
-            message = f"the function printed more than {OUTPUT_LIMIT_BYTES // MEBIBYTE} MB"
-            self._stop(failure(500, "OutputLimit", message))
+            self._stop(_too_much_output())
+
+    def _decide_unless_loud(self, response: Response) -> None:
+        """Decide for what has come, unless what was printed before it was too much."""
+        if self._output.drain():
+            self._decide(response)
+        else:
+            self._stop(_too_much_output())
 
     async def _wait_ended(self) -> None:
         self._status = await self._sandbox.wait_execution_ended()
@@ -216,6 +222,11 @@ class SandboxedExecution:
                 return
             taken_s = trio.current_time() - begin
             await trio.sleep(max(WATCH_INTERVAL_S, taken_s * _WATCH_SHARE))
+
+
+def _too_much_output() -> Response:
+    message = f"the function printed more than {OUTPUT_LIMIT_BYTES // MEBIBYTE} MB"
+    return failure(500, "OutputLimit", message)
 
 
 def _signal_name(number: int) -> str:

@@ -168,6 +168,9 @@ class Workers:
         if kind.language != JAVASCRIPT:
             # From here on it prints nothing; each execution has an output of its own.
             sandbox.output.close()
+            printed = sandbox.output.text()
+            if printed and problem is None:
+                _log.info("a function's code has printed", digest=kind.digest, output=printed)
         return problem
 
     async def _start_spare(self, kind: Kind, build: Build) -> None:

@@ -57,7 +57,7 @@ _PROBLEM_LIMIT_COUNT: Final = 4_096
 async def stream_work(api: Api, call: Call) -> Response:
     """GET /v1/node/{hash}/work."""
     connection = api.function_placement.connect(node_of(api, call).id)
-    stream = NodeStream(connection, api.settings.poll_keep_alive_ms)
+    stream = NodeStream(connection, api.settings)
     return Response(200, headers=HEADERS, stream=stream)
 
 
@@ -301,9 +301,10 @@ ENDPOINTS = (
         "Be told what to run",
         stream_work,
         description=(
-            "Server-sent events, each an order as JSON: `hello` with `heartbeatMs` and `leaseMs`; "
-            "`run` and `cancel` with a `task` of `id` and `counter`; `drain`; `disable`. A newer "
-            "stream of the same node ends the older one."
+            "Server-sent events, each an order as JSON: `hello` with `heartbeatMs`, `leaseMs`, "
+            "`keepAliveMs` and the server's limits of a request, `bodyLimitBytes` and "
+            "`headLimitBytes`; `run` and `cancel` with a `task` of `id` and `counter`; `drain`; "
+            "`disable`. A newer stream of the same node ends the older one."
         ),
         successes=(Success(200, "A stream of orders.", "NodeOrder", "text/event-stream"),),
     ),

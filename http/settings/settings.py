@@ -199,13 +199,12 @@ class Settings:
     )
     body_limit_bytes: int = _setting(
         limits.BODY_LIMIT_BYTES,
-        # What waits for the disk must have room for several of the largest requests.
-        Number(1 * _KIB, limits.LOG_PENDING_LIMIT_BYTES // 4),
+        Number(1 * _KIB, limits.BODY_SETTING_LIMIT_BYTES),
         "Largest body of a request.",
     )
     build_limit_bytes: int = _setting(
         limits.BUILD_LIMIT_BYTES,
-        Number(1 * _KIB, limits.LOG_PENDING_LIMIT_BYTES // 4),
+        Number(1 * _KIB, limits.BODY_SETTING_LIMIT_BYTES),
         "Largest zip archive with a function's code; not more than body_limit_bytes, in effect.",
     )
     id_limit_bytes: int = _setting(

@@ -172,7 +172,7 @@ def check_events(content: bytes) -> bool:
 
     async def read() -> list[bytes]:
         events: list[bytes] = []
-        stream = node_http._events(_Stream(content))  # type: ignore[arg-type]  # enough of one
+        stream = node_http._events(_Stream(content), 60.0)  # type: ignore[arg-type]  # enough of one
         with contextlib.suppress(UnreachableError):
             while True:
                 events.append(await anext(stream))

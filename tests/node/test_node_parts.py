@@ -15,6 +15,7 @@ from troth.node.builds import Builds
 from troth.node.errors import BadCodeError
 from troth.node.files import empty, exceeds
 from troth.node.frames import BrokenChannelError, FrameReader, ResultTooLargeError
+from troth.node.limits import ResultLimits
 
 from .fake_server import python
 
@@ -39,7 +40,7 @@ def test_frames_arrive_whole_however_they_are_cut(
 
 def frames_read(content: bytes) -> list[tuple[bytes, bytes]] | None:
     """The frames in what a function's process sent; None if it has to be ended."""
-    reader = FrameReader(100)
+    reader = FrameReader(ResultLimits(48, 48))
     reader.feed(content)
     read = []
     try:
