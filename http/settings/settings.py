@@ -175,7 +175,13 @@ class Settings:
     connection_limit_count: int = _setting(
         limits.CONNECTION_LIMIT_COUNT,
         Number(1, 1_000_000),
-        "Connections to the API at a time; further ones are refused.",
+        "Connections to a port at a time, as far as the limit of open files allows; when there are "
+        "as many, idle ones make room for new ones, or else these are refused.",
+    )
+    connections_per_address_limit_count: int = _setting(
+        limits.CONNECTIONS_PER_ADDRESS_LIMIT_COUNT,
+        Number(0, 1_000_000),
+        "Connections of one address at a time, on all ports together (0: any number).",
     )
     header_timeout_ms: int = _setting(
         limits.HEADER_TIMEOUT_MS,
@@ -190,7 +196,7 @@ class Settings:
     keep_alive_timeout_ms: int = _setting(
         limits.KEEP_ALIVE_TIMEOUT_MS,
         Number(100, _DAY_MS),
-        "A connection without a request for this long is closed.",
+        "A connection without a request for this long is closed; sooner only to make room.",
     )
     request_headers_limit_bytes: int = _setting(
         limits.REQUEST_HEADERS_LIMIT_BYTES,

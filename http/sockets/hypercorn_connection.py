@@ -128,6 +128,15 @@ class Connection:
         if self._is_idle and not self.received:
             self._reading.cancel()
 
+    @property
+    def idle_since(self) -> float | None:
+        """Since when a request has been waited for; None if one is being answered."""
+        return self._idle_since if self._is_idle else None
+
+    def shed(self) -> None:
+        """Close the connection to make room for another; it is idle."""
+        self._reading.cancel()
+
     # Reading.
 
     async def _read(self) -> None:
