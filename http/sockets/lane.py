@@ -222,7 +222,7 @@ class Lane:
             if again or self._has_submitted:
                 # What streams have written is reported to the shards too.
                 self._has_submitted = False
-                self._shards.turn()
+                self._shards.run_turn()
             if not self._again:
                 break
         self._in_pass = False

@@ -40,7 +40,7 @@ class LaneShards(Protocol):
         """Take a command; the asker is called back. Raises ShardsError."""
         ...
 
-    def turn(self) -> None:
+    def run_turn(self) -> None:
         """Carry out what was submitted, now."""
         ...
 
