@@ -63,7 +63,7 @@ class _RefusedError(Exception):
 
 
 @dataclass(eq=False)
-class Connection:
+class HypercornConnection:
     """A connection being served. Made by the listener; `run` does everything."""
 
     application: ASGIApplication
@@ -245,7 +245,9 @@ class Connection:
 class _Protocol(H11Protocol):
     """Hypercorn's HTTP/1.1, without upgrades, and with our error bodies."""
 
-    def __init__(self, connection: Connection, tasks: "_Tasks", state: ConnectionState) -> None:
+    def __init__(
+        self, connection: HypercornConnection, tasks: "_Tasks", state: ConnectionState
+    ) -> None:
         socket = connection.stream.socket
         super().__init__(
             connection.application,  # type: ignore[arg-type]  # handed through to _Tasks untouched

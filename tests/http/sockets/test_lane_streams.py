@@ -17,7 +17,7 @@ from tests.shards.test_polls import Listener, Text, make
 from troth.core.catalog import Account, Token
 from troth.http.api.streams import CONNECTED, KEEP_ALIVE, PollStream, limited
 from troth.http.identity.attempts import Attempts
-from troth.http.identity.credentials import Directory, digest_of, new_secret
+from troth.http.identity.credentials import Credentials, digest_of, new_secret
 from troth.http.sockets.lane_connection import LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
 from troth.http.sockets.lane_parsing import NotServedError, Parsed, Parser
@@ -154,7 +154,7 @@ async def test_a_comment_comes_when_nothing_else_did(
 
 async def test_a_stream_is_due_when_its_token_has_expired_and_ends() -> None:
     now_ms = 0
-    directory = Directory({}, Attempts(10, lambda: now_ms), lambda: now_ms)
+    directory = Credentials({}, Attempts(10, lambda: now_ms), lambda: now_ms)
     directory.put(Account("a", 1, 0, "billing"))
     secret = new_secret()
     directory.put(Token("t", 1, 0, "a", digest_of(secret), (), expires_on=50))
