@@ -21,7 +21,7 @@ class UnreachableError(BenchError):
 
 
 @dataclass(frozen=True)
-class Target:
+class BenchTarget:
     """The server that is measured."""
 
     host: str

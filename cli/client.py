@@ -55,7 +55,7 @@ _EXPLANATIONS: Final = {code.value: text for code, text in EXPLANATIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiAnswer:
     """What the server said. `text` is the body as it came, `content` its JSON; None if empty."""
 
     status: int
@@ -73,7 +73,7 @@ class RefusedError(click.ClickException):
 
     exit_code = 1
 
-    def __init__(self, message: str, answer: Answer) -> None:
+    def __init__(self, message: str, answer: ApiAnswer) -> None:
         """`message` is for people; `answer` is what the server sent."""
         super().__init__(message)
         self.answer = answer
@@ -85,7 +85,7 @@ class UnreachableError(click.ClickException):
     exit_code = 3
 
 
-class Client:
+class ApiClient:
     """Talks to one server over one connection. Used in a `with` block."""
 
     def __init__(
@@ -160,7 +160,7 @@ class Client:
         *,
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> ApiAnswer:
         """Send one request; `path` is percent-encoded. Raises RefusedError, UnreachableError."""
         content = None if body is None else json.dumps(body).encode()
         sent = {name.encode(): text.encode() for name, text in (headers or {}).items()}
@@ -242,7 +242,7 @@ class Client:
             f"{self.shown_url} answered in a form that is not the API's. Is it a Troth server?"
         )
 
-    def _answer(self, response: httpx.Response) -> Answer:
+    def _answer(self, response: httpx.Response) -> ApiAnswer:
         text = response.text
         try:
             content = json.loads(text) if text.strip() else None
@@ -250,7 +250,7 @@ class Client:
             content = None
             if response.is_success:
                 raise self.not_the_api() from None
-        answer = Answer(response.status_code, text, content)
+        answer = ApiAnswer(response.status_code, text, content)
         if not response.is_success:
             raise RefusedError(_refusal(answer, response), answer)
         return answer
@@ -269,7 +269,7 @@ def _segment(text: str) -> str:
 
 
 def is_loopback(server: str) -> bool:
-    """Whether a server that `Client` takes is on this machine."""
+    """Whether a server that `ApiClient` takes is on this machine."""
     url = server if "://" in server else f"http://{server}"
     try:
         return _is_loopback(urlsplit(url).hostname or "")
@@ -313,7 +313,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _refusal(answer: Answer, response: httpx.Response) -> str:
+def _refusal(answer: ApiAnswer, response: httpx.Response) -> str:
     """Code and meaning, then what the server says about this case, then what one can do."""
     error = answer.content.get("error") if isinstance(answer.content, dict) else None
     if not isinstance(error, dict):

@@ -12,6 +12,8 @@ from typing import Final
 
 import structlog
 
+from troth.http.sockets.descriptors import TooFewDescriptorsError
+from troth.http.sockets.listener import ListenError
 from troth.persistence.errors import (
     CheckpointDamaged,
     CheckpointFailure,
@@ -20,8 +22,6 @@ from troth.persistence.errors import (
     LogFailure,
 )
 
-from .sockets.listener import ListenError
-
 _STOPPED: Final = "The server has stopped."
 _CAUSES: Final = (
     # The first that is found is the cause: those further down may follow from it.
@@ -29,6 +29,7 @@ _CAUSES: Final = (
     (CheckpointDamaged, _STOPPED),
     (DataDirectoryError, ""),
     (ListenError, ""),
+    (TooFewDescriptorsError, ""),
     (
         LogFailure,
         f"{_STOPPED[:-1]} without acknowledging anything more. Check the disk, then start it "

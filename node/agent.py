@@ -22,7 +22,7 @@ import trio
 from troth.core.limits import BODY_LIMIT_BYTES, REQUEST_HEADERS_LIMIT_BYTES
 
 from .builds import Builds
-from .client import Client
+from .client import ServerClient
 from .errors import NodeError, RefusedError, UnreachableError
 from .execution import Link, LocalExecution
 from .limits import ResultLimits
@@ -59,7 +59,7 @@ class NodeOptions:
 
 async def run_node(options: NodeOptions) -> None:
     """Be a node until a signal says otherwise. Raises NodeError, in an exception group or not."""
-    client = Client(
+    client = ServerClient(
         options.server, options.token, str(options.ca_file) if options.ca_file else None
     )
     with taken(options.directory, options.uid_base):

@@ -1,8 +1,9 @@
 """The node's HTTP client: one server, kept connections, h11. A request costs as little as it can.
 
-`Client.ask` sends a request and returns the answer, whatever its status; `Client.open_stream` reads
-server-sent events. A connection that has ended while it lay idle is replaced without a word, as
-nothing of the request can have been heard. Everything else is for the caller to try again.
+`ServerClient.ask` sends a request and returns the answer, whatever its status;
+`ServerClient.open_stream` reads server-sent events. A connection that has ended while it lay idle
+is replaced without a word, as nothing of the request can have been heard. Everything else is for
+the caller to try again.
 
 The server has a short way for small requests about executions, which a connection leaves for good
 with the first request of another kind. So those get connections of their own (`apart`).
@@ -45,7 +46,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerAnswer:
     """What the server said."""
 
     status: int
@@ -73,7 +74,7 @@ class Answer:
         return RefusedError(self.status, text)
 
 
-class _Connection:
+class _ServerConnection:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._protocol = h11.Connection(h11.CLIENT)
@@ -126,7 +127,7 @@ class _Connection:
         await trio.aclose_forcefully(self._stream)
 
 
-class Client:
+class ServerClient:
     """Talks to one server with one token. `close` it at the end."""
 
     def __init__(self, server: str, token: str, ca_file: str | None = None) -> None:
@@ -162,7 +163,7 @@ class Client:
             ("authorization", f"Bearer {token}"),
             ("user-agent", f"troth-node/{__version__}"),
         ]
-        self._idle: list[_Connection] = []
+        self._idle: list[_ServerConnection] = []
         self._silence_limit_s = STREAM_SILENCE_LIMIT_S
 
     def expect_comments(self, interval_s: float) -> None:
@@ -178,7 +179,7 @@ class Client:
         headers: Headers = (),
         limit_bytes: int = ANSWER_LIMIT_BYTES,
         apart: bool = False,
-    ) -> Answer:
+    ) -> ServerAnswer:
         """Send one request; `body` is bytes, or anything for JSON, or None.
 
         `apart` is for what is not about tasks. Raises UnreachableError, AnswerTooLargeError.
@@ -208,13 +209,13 @@ class Client:
 
     async def _exchange(
         self,
-        connection: _Connection,
+        connection: _ServerConnection,
         request: h11.Request,
         content: bytes,
         limit_bytes: int,
         *,
         may_keep: bool,
-    ) -> Answer:
+    ) -> ServerAnswer:
         is_kept = False
         try:
             status = await self._send(connection, request, content)
@@ -235,9 +236,11 @@ class Client:
                 self._idle.append(connection)
             else:
                 await connection.close()
-        return Answer(status, b"".join(parts))
+        return ServerAnswer(status, b"".join(parts))
 
-    async def _send(self, connection: _Connection, request: h11.Request, content: bytes) -> int:
+    async def _send(
+        self, connection: _ServerConnection, request: h11.Request, content: bytes
+    ) -> int:
         """Send a request and return the answer's status, also if it came before all was sent."""
         try:
             await connection.send(request, content)
@@ -256,7 +259,7 @@ class Client:
         """
         headers = [*self._headers, ("accept", "text/event-stream")]
         request = h11.Request(method="GET", target=self._prefix + path, headers=headers)
-        connection: _Connection | None = None
+        connection: _ServerConnection | None = None
         try:
             with _failures(), trio.fail_after(ANSWER_TIMEOUT_S):
                 connection = await self._connect()
@@ -266,18 +269,18 @@ class Client:
                     body = b""
                     while isinstance(event := await connection.next_event(), h11.Data):
                         body += bytes(event.data)
-                    raise Answer(status, body).refusal()
+                    raise ServerAnswer(status, body).refusal()
             yield _events(connection, self._silence_limit_s)
         finally:
             if connection is not None:
                 await connection.close()
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> _ServerConnection:
         with trio.fail_after(CONNECT_TIMEOUT_S):
             stream: trio.abc.Stream = await trio.open_tcp_stream(self._host, self._port)
             if self._trusted is not None:
                 stream = trio.SSLStream(stream, self._trusted, server_hostname=self._host)
-            return _Connection(stream)
+            return _ServerConnection(stream)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -285,7 +288,7 @@ class Client:
             await self._idle.pop().close()
 
 
-async def _events(connection: _Connection, silence_limit_s: float) -> AsyncIterator[bytes]:
+async def _events(connection: _ServerConnection, silence_limit_s: float) -> AsyncIterator[bytes]:
     buffer = b""
     while True:
         with _failures(), trio.fail_after(silence_limit_s):

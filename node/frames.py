@@ -48,7 +48,7 @@ class ResultTooLargeError(Exception):
 
 
 @dataclass(frozen=True)
-class Response:
+class FunctionResponse:
     """What becomes of an execution. `error` is set if the function gave no response of its own."""
 
     status: int
@@ -57,10 +57,12 @@ class Response:
     error: str | None = None
 
 
-def failure(status: int, kind: str, message: str) -> Response:
+def failure(status: int, kind: str, message: str) -> FunctionResponse:
     """The response of an execution that has none; `kind` is a name for programs."""
     body = msgspec.json.encode({"error": {"type": kind, "message": message}})
-    return Response(status, (("content-type", "application/json"),), body, f"{kind}: {message}")
+    return FunctionResponse(
+        status, (("content-type", "application/json"),), body, f"{kind}: {message}"
+    )
 
 
 class _Meta(msgspec.Struct):
@@ -132,7 +134,7 @@ def error_of(content: bytes) -> tuple[str, str]:
     return error.type, error.message
 
 
-def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> Response:
+def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> FunctionResponse:
     """A function's own response. Raises BrokenChannelError, ResultTooLargeError."""
     length = int.from_bytes(content[:_LENGTH_BYTES], "big")
     described = content[_LENGTH_BYTES : _LENGTH_BYTES + length]
@@ -160,4 +162,4 @@ def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> Re
         for name, text in meta.headers
         if name.lower() not in _CONNECTION_HEADERS
     )
-    return Response(meta.status, headers, body)
+    return FunctionResponse(meta.status, headers, body)

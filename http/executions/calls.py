@@ -29,6 +29,7 @@ from troth.core.replies import Reply
 from troth.http.outgoing.connections import (
     NETWORK_ERRORS,
     AddressRefusedError,
+    OutgoingRoom,
     Pieces,
     exchange,
     is_same_place,
@@ -79,6 +80,7 @@ class FunctionCalls(Calls):
         ask: Callable[[Command], Awaitable[Reply]],
         body_limit_bytes: int,
         guard: Guard | None,
+        room: OutgoingRoom | None = None,
     ) -> None:
         """`ask` has the shards carry out a command.
 
@@ -86,7 +88,7 @@ class FunctionCalls(Calls):
         """
         self._ask_shards = ask
         self._body_limit_bytes = body_limit_bytes
-        self._transport = make_transport(guard=guard)
+        self._transport = make_transport(guard=guard, room=room)
         self._placement: Placement | None = None
         self._nursery: trio.Nursery | None = None
         self._early: list[PlacedExecution] = []

@@ -56,7 +56,7 @@ class ListenAddress:
             return False
 
 
-class Kind(ABC):
+class SettingKind(ABC):
     """How a setting's values are read and shown."""
 
     secret = False
@@ -88,7 +88,7 @@ class Kind(ABC):
 
 
 @dataclass(frozen=True)
-class Number(Kind):
+class Number(SettingKind):
     """A whole number within a range, both ends allowed."""
 
     minimum: int
@@ -120,7 +120,7 @@ class Number(Kind):
 
 
 @dataclass(frozen=True)
-class Switch(Kind):
+class Switch(SettingKind):
     """On or off."""
 
     @property
@@ -148,7 +148,7 @@ class Switch(Kind):
 
 
 @dataclass(frozen=True)
-class Choice(Kind):
+class OneOf(SettingKind):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -168,11 +168,11 @@ class Choice(Kind):
 
 
 @dataclass(frozen=True)
-class WordOr(Kind):
+class WordOr(SettingKind):
     """A word with a meaning of its own, or a value of another kind."""
 
     words: Mapping[str, object]
-    kind: Kind
+    kind: SettingKind
 
     @property
     def allowed(self) -> str:
@@ -204,7 +204,7 @@ class WordOr(Kind):
 
 
 @dataclass(frozen=True)
-class Directory(Kind):
+class DirectoryPath(SettingKind):
     """A path to a directory, which need not exist. Relative: to where the server was started."""
 
     @property
@@ -222,7 +222,7 @@ class Directory(Kind):
 
 
 @dataclass(frozen=True)
-class Listen(Kind):
+class Listen(SettingKind):
     """A `host:port` to listen on."""
 
     @property
@@ -246,7 +246,7 @@ class Listen(Kind):
 
 
 @dataclass(frozen=True)
-class BaseUrl(Kind):
+class BaseUrl(SettingKind):
     """An absolute http(s) URL that paths are appended to."""
 
     @property
@@ -271,7 +271,7 @@ class BaseUrl(Kind):
 
 
 @dataclass(frozen=True)
-class TimeZone(Kind):
+class TimeZone(SettingKind):
     """The name of a time zone in the IANA database."""
 
     @property
@@ -292,7 +292,7 @@ class TimeZone(Kind):
 
 
 @dataclass(frozen=True)
-class CronExpression(Kind):
+class CronExpression(SettingKind):
     """When something is done again and again."""
 
     @property
@@ -312,7 +312,7 @@ class CronExpression(Kind):
 
 
 @dataclass(frozen=True)
-class Origins(Kind):
+class Origins(SettingKind):
     """A list of web origins, or `*` for all of them. As text: separated by commas."""
 
     @property
@@ -345,7 +345,7 @@ class Origins(Kind):
 
 
 @dataclass(frozen=True)
-class HostNames(Kind):
+class HostNames(SettingKind):
     """A list of host names, without ports. As text: separated by commas. Read in lower case."""
 
     @property
@@ -375,7 +375,7 @@ class HostNames(Kind):
 
 
 @dataclass(frozen=True)
-class Users(Kind):
+class Users(SettingKind):
     """Users and their passwords: a TOML table, or as text `user=password,user2=password2`."""
 
     secret = True
@@ -413,7 +413,7 @@ class Users(Kind):
 
 
 @dataclass(frozen=True)
-class Targets(Kind):
+class Targets(SettingKind):
     """Names for receivers of messages, each with an address: a URL or a table of `type` and `data`.
 
     As text: `name=url,name2=url2`, or a JSON object. Read into addresses that a sender can use.

@@ -16,7 +16,7 @@ from troth.core.lifecycles import FINAL_STATES
 from troth.core.model import PromiseState
 from troth.core.retention_rules import RetentionRule
 
-from .kinds import Kind, NotAllowedError
+from .kinds import NotAllowedError, SettingKind
 
 STATES: Final[Mapping[str, tuple[PromiseState, ...]]] = {
     **{state.value.lower(): (state,) for state in FINAL_STATES},
@@ -34,7 +34,7 @@ _TABLE_KEYS: Final = frozenset({"state", "age", "tag"})
 
 
 @dataclass(frozen=True)
-class RetentionRules(Kind):
+class RetentionRules(SettingKind):
     """A list of retention rules; empty: nothing is ever deleted."""
 
     @property

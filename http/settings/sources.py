@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .kinds import Kind, NotAllowedError, Switch
+from .kinds import NotAllowedError, SettingKind, Switch
 from .settings import Settings
 
 Result = TypeVar("Result")
@@ -267,13 +267,13 @@ def _check_together(settings: Settings) -> None:
         )
 
 
-def _kinds() -> list[tuple[str, Kind]]:
+def _kinds() -> list[tuple[str, SettingKind]]:
     return [(name, _kind(name)) for name in _FIELDS]
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str) -> SettingKind:
     kind = _FIELDS[name].metadata["kind"]
-    assert isinstance(kind, Kind)
+    assert isinstance(kind, SettingKind)
     return kind
 
 

@@ -63,7 +63,7 @@ class _RefusedError(Exception):
 
 
 @dataclass(eq=False)
-class Connection:
+class HypercornConnection:
     """A connection being served. Made by the listener; `run` does everything."""
 
     application: ASGIApplication
@@ -127,6 +127,15 @@ class Connection:
             action()
         if self._is_idle and not self.received:
             self._reading.cancel()
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when a request has been waited for; None if one is being answered."""
+        return self._idle_since if self._is_idle else None
+
+    def shed(self) -> None:
+        """Close the connection to make room for another; it is idle."""
+        self._reading.cancel()
 
     # Reading.
 
@@ -236,7 +245,9 @@ class Connection:
 class _Protocol(H11Protocol):
     """Hypercorn's HTTP/1.1, without upgrades, and with our error bodies."""
 
-    def __init__(self, connection: Connection, tasks: "_Tasks", state: ConnectionState) -> None:
+    def __init__(
+        self, connection: HypercornConnection, tasks: "_Tasks", state: ConnectionState
+    ) -> None:
         socket = connection.stream.socket
         super().__init__(
             connection.application,  # type: ignore[arg-type]  # handed through to _Tasks untouched

@@ -163,6 +163,13 @@ class LaneConnection:
         elif now - self._idle_since > keep_alive_timeout_s:
             self.close()
 
+    @property
+    def waits_since(self) -> float | None:
+        """Since when a request has been waited for; None if one is being answered."""
+        if self._is_busy or self._out is not None or self._stream is not None or self.is_closed:
+            return None
+        return self._idle_since
+
     def stop(self) -> None:
         """End as soon as the request in flight has been answered; at once if there is none.
 

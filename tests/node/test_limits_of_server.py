@@ -12,7 +12,7 @@ import trio
 
 from tests.helpers.server import ServerProcess
 from troth.node import client as node_client
-from troth.node.client import Client
+from troth.node.client import ServerClient
 from troth.node.errors import AnswerTooLargeError, UnreachableError
 from troth.node.limits import RESULT_HEADERS_LIMIT_BYTES, ResultLimits
 
@@ -119,7 +119,7 @@ def test_headers_of_a_result_fit_into_the_request_that_carries_them() -> None:
 
 
 @contextlib.contextmanager
-def answering(serve: Callable[[socket.socket], None]) -> Iterator[Client]:
+def answering(serve: Callable[[socket.socket], None]) -> Iterator[ServerClient]:
     """A client of a server that does what it likes with one connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -132,7 +132,7 @@ def answering(serve: Callable[[socket.socket], None]) -> Iterator[Client]:
         thread = threading.Thread(target=accept)
         thread.start()
         try:
-            yield Client(f"127.0.0.1:{listener.getsockname()[1]}", "t")
+            yield ServerClient(f"127.0.0.1:{listener.getsockname()[1]}", "t")
         finally:
             with contextlib.suppress(OSError):
                 # Nobody may have come.
@@ -197,7 +197,7 @@ async def test_a_stream_may_be_as_silent_as_the_server_says(
             """Nothing comes."""
             return await trio.sleep_forever()
 
-    client = Client("127.0.0.1:1", "t")
+    client = ServerClient("127.0.0.1:1", "t")
     for interval_s, expected_s in ((15.0, 60.0), (3_600.0, 10_800.0)):
         client.expect_comments(interval_s)
         begin = trio.current_time()

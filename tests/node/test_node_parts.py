@@ -83,7 +83,7 @@ def test_an_error_that_a_function_has_made_up_breaks_its_channel_and_nothing_els
         frames.response(len(content).to_bytes(4, "big") + content + b"body")
 
 
-def result(meta: object, body: bytes = b"") -> frames.Response:
+def result(meta: object, body: bytes = b"") -> frames.FunctionResponse:
     """What becomes of a result frame."""
     described = json.dumps(meta).encode()
     return frames.response(len(described).to_bytes(4, "big") + described + body)

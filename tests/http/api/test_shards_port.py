@@ -8,7 +8,7 @@ from troth.http.wire.errors import ApiError
 from troth.shards.errors import Overloaded, ShardsError, Stopping, StorageFailed
 
 
-class AddedLater(ShardsError):
+class AddedLaterError(ShardsError):
     """A kind that says nothing of its code."""
 
 
@@ -18,7 +18,7 @@ class AddedLater(ShardsError):
         (Overloaded(), Code.OVERLOADED),
         (Stopping(), Code.SHUTTING_DOWN),
         (StorageFailed(), Code.STORE_FAILED),
-        (AddedLater(), Code.SHUTTING_DOWN),
+        (AddedLaterError(), Code.SHUTTING_DOWN),
     ],
 )
 async def test_a_failure_of_the_shards_is_answered_with_its_code(
