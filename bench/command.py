@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 import click
 from rich.console import Console
 
-from .client import BenchError, BenchTarget, UnreachableError
+from .client import BenchError, BenchTarget, BenchUnreachable
 from .comparison import compare
 from .load import SLOT_S
 from .machine import divide_cores, environment
@@ -34,12 +34,12 @@ UNREACHABLE_STATUS: Final = 3
 FILE_WIDTH: Final = 132
 
 
-class BenchFailure(click.ClickException):
+class BenchFailed(click.ClickException):
     """Something that ends the benchmark, as click shows it."""
 
     def __init__(self, error: BenchError) -> None:
         super().__init__(str(error))
-        if isinstance(error, UnreachableError):
+        if isinstance(error, BenchUnreachable):
             # click declares it for the class, and reads it from the instance.
             self.__dict__["exit_code"] = UNREACHABLE_STATUS
 
@@ -81,7 +81,7 @@ def _apply_file(ctx: click.Context, _param: click.Parameter, path: Path | None) 
         try:
             content = read_mix(path, allowed)
         except BenchError as error:
-            raise BenchFailure(error) from error
+            raise BenchFailed(error) from error
         names = {
             option.removeprefix("--"): parameter.name
             for parameter in ctx.command.params
@@ -217,7 +217,7 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
         with _ending_in_order():
             worse = _bench(chosen, mix, options)
     except BenchError as error:
-        raise BenchFailure(error) from error
+        raise BenchFailed(error) from error
     if worse and options["fail_if_worse"]:
         context.exit(1)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .client import BenchError, BenchTarget, UnreachableError
+from .client import BenchError, BenchTarget, BenchUnreachable
 from .histogram import Histogram
 from .machine import Cores, ProcessUsage, usage
 from .workload import Workload
@@ -110,7 +110,7 @@ class _Child:
         messages = [json.loads(line) for line in lines]
         for message in messages:
             if "failed" in message:
-                raise UnreachableError(f"cannot connect to {message['failed']}")
+                raise BenchUnreachable(f"cannot connect to {message['failed']}")
             self.totals = message.get("totals", self.totals)
         if not data and self.totals is None:
             raise BenchError("a load process ended early; what it said is above")

@@ -1,7 +1,7 @@
 """The HTTP client of the command line: one request, one answer, clear words for what went wrong.
 
-A refusal by the server becomes `RefusedError` (exit status 1): code, what happened, what to do. A
-server that does not answer, or not in the language of the API, becomes `UnreachableError` (exit
+A refusal by the server becomes `RequestRefused` (exit status 1): code, what happened, what to do. A
+server that does not answer, or not in the language of the API, becomes `ServerUnreachable` (exit
 status 3). Neither shows a traceback, and no message shows a password.
 """
 
@@ -68,7 +68,7 @@ class ApiAnswer:
         return self.status == 201
 
 
-class RefusedError(click.ClickException):
+class RequestRefused(click.ClickException):
     """The server understood and said no. Ends the command with status 1."""
 
     exit_code = 1
@@ -79,7 +79,7 @@ class RefusedError(click.ClickException):
         self.answer = answer
 
 
-class UnreachableError(click.ClickException):
+class ServerUnreachable(click.ClickException):
     """Nobody answered, or something that is no Troth server. Ends the command with status 3."""
 
     exit_code = 3
@@ -161,7 +161,7 @@ class ApiClient:
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> ApiAnswer:
-        """Send one request; `path` is percent-encoded. Raises RefusedError, UnreachableError."""
+        """Send one request; `path` is percent-encoded. Raises RequestRefused, ServerUnreachable."""
         content = None if body is None else json.dumps(body).encode()
         sent = {name.encode(): text.encode() for name, text in (headers or {}).items()}
         if content is not None:
@@ -177,7 +177,7 @@ class ApiClient:
                     raise self._a_stream()
                 response.read()
         except httpx.TimeoutException as error:
-            raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
+            raise ServerUnreachable(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         return self._answer(response)
@@ -195,32 +195,32 @@ class ApiClient:
                 begun = True
                 yield response.iter_bytes()
         except httpx.TimeoutException as error:
-            raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
+            raise ServerUnreachable(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
             if begun:
                 problem = "ended the connection before all was sent"
-                raise UnreachableError(f"{self.shown_url} {problem}.") from error
+                raise ServerUnreachable(f"{self.shown_url} {problem}.") from error
             raise self._unreachable(error) from error
 
-    def _unreachable(self, error: httpx.HTTPError) -> UnreachableError:
+    def _unreachable(self, error: httpx.HTTPError) -> ServerUnreachable:
         reason = _ERROR_NUMBER.sub("", str(error)).strip() or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in reason:
-            return UnreachableError(
+            return ServerUnreachable(
                 f"the certificate of {self.shown_url} is not trusted ({reason}). If an authority "
                 "of your own has signed it, name its certificate with --ca-file, TROTH_CA_FILE or "
                 "SSL_CERT_FILE."
             )
         if self._base.scheme == "https" and "SSL" in reason:
-            return UnreachableError(
+            return ServerUnreachable(
                 f"{self.shown_url} does not speak TLS as expected ({reason}). Is it http:// there?"
             )
-        return UnreachableError(
+        return ServerUnreachable(
             f"no server can be reached at {self.shown_url} ({reason}). "
             "Start one with `troth serve`, or name it with --server."
         )
 
-    def _a_stream(self) -> UnreachableError:
-        return UnreachableError(
+    def _a_stream(self) -> ServerUnreachable:
+        return ServerUnreachable(
             f"{self.shown_url} streams messages to workers (--poll-listen of `troth serve`). "
             "Name the API's address (--listen) with --server."
         )
@@ -236,9 +236,9 @@ class ApiClient:
                 return
             query = [("cursor", answer.content["cursor"])]
 
-    def not_the_api(self) -> UnreachableError:
+    def not_the_api(self) -> ServerUnreachable:
         """The error for an answer that the API never gives."""
-        return UnreachableError(
+        return ServerUnreachable(
             f"{self.shown_url} answered in a form that is not the API's. Is it a Troth server?"
         )
 
@@ -252,7 +252,7 @@ class ApiClient:
                 raise self.not_the_api() from None
         answer = ApiAnswer(response.status_code, text, content)
         if not response.is_success:
-            raise RefusedError(_refusal(answer, response), answer)
+            raise RequestRefused(_refusal(answer, response), answer)
         return answer
 
 

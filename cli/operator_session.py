@@ -27,7 +27,7 @@ from troth.http.settings.sources import SettingsError, load
 from troth.persistence.errors import DataDirectoryError, PersistenceError
 from troth.persistence.files import RealFiles
 
-from .client import DEFAULT_SERVER, ApiClient, RefusedError, UnreachableError, is_loopback
+from .client import DEFAULT_SERVER, ApiClient, RequestRefused, ServerUnreachable, is_loopback
 from .options import Session, connection_options_of, run_session
 from .output import note
 from .serve import CLIENT_VARIABLES
@@ -180,8 +180,8 @@ def _at(
         address = server if server and is_loopback(server) else _address(settings)
         try:
             act(ApiClient(address, None, None, _key(directory)))
-        except UnreachableError as error:
-            raise UnreachableError(
+        except ServerUnreachable as error:
+            raise ServerUnreachable(
                 f"a server has {directory} open, but none answers at {address}. Name its address "
                 "with --server."
             ) from error
@@ -210,9 +210,9 @@ def server_at(address: str) -> str | None:
         with ApiClient(address, None, None) as client:
             client.ask("GET", "/ping")
             return client.shown_url
-    except RefusedError:
+    except RequestRefused:
         return address
-    except UnreachableError:
+    except ServerUnreachable:
         return None
 
 

@@ -20,7 +20,7 @@ import click
 
 from troth.core.limits import INTEGER_MAX, saturating_add
 
-from .client import DEFAULT_SERVER, ApiAnswer, ApiClient, RefusedError
+from .client import DEFAULT_SERVER, ApiAnswer, ApiClient, RequestRefused
 from .output import emit, note, now_ms, one_line
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -251,7 +251,7 @@ def run_session(
     with session.client:
         try:
             command(session, **arguments)
-        except RefusedError as refusal:
+        except RequestRefused as refusal:
             if session.as_json and refusal.answer.text:
                 # A script finds the answer where it looks for answers, also for a refusal.
                 emit(one_line(refusal.answer.text))

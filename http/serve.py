@@ -346,7 +346,7 @@ class Server:
         return messages.render_message(message, self.url)
 
     async def run(self) -> None:
-        """Serve until told to stop. Raises DataDirectoryError or LogFailure."""
+        """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
         applications = (create_application(self.api), create_poll_application(self.api))
         room = self.listeners[0].room

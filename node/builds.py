@@ -22,7 +22,7 @@ import trio
 
 from troth.core.grammar.packages import PackageLimits, PackageRefused
 
-from .errors import BadCodeError
+from .errors import CodeRefused
 from .limits import BUILDS_LIMIT_BYTES, BUILDS_LIMIT_COUNT, PACKAGE_LIMIT_BYTES, USERS_COUNT
 from .unpacking import unpack
 
@@ -78,7 +78,7 @@ class Builds:
     ) -> AsyncIterator[UnpackedBuild]:
         """Give out a build, fetching its package if it is not here, and keep it meanwhile.
 
-        Raises BadCodeError if the package is not what the digest says, or cannot be unpacked, and
+        Raises CodeRefused if the package is not what the digest says, or cannot be unpacked, and
         whatever `fetch` raises.
         """
         lock = self._locks.setdefault(digest, trio.Lock())
@@ -100,7 +100,7 @@ class Builds:
 
     def _unpack(self, digest: str, package: bytes) -> UnpackedBuild:
         if hashlib.sha256(package).hexdigest() != digest:
-            raise BadCodeError("the archive the server sent is not the one it announced")
+            raise CodeRefused("the archive the server sent is not the one it announced")
         part = self.directory / f"{_PART_PREFIX}{secrets.token_hex(8)}"
         part.mkdir(mode=0o700)
         try:
@@ -109,7 +109,7 @@ class Builds:
             try:
                 unpack(packed, unpacked, _PACKAGE_LIMITS)
             except PackageRefused as error:
-                raise BadCodeError(f"the archive cannot be unpacked: {error}") from error
+                raise CodeRefused(f"the archive cannot be unpacked: {error}") from error
             gid = self._free_gid()
             size_bytes = _size_bytes(unpacked)
             _make_read_only(unpacked, gid)

@@ -23,7 +23,7 @@ import trio
 from troth import __version__
 from troth.core.json_errors import UNREADABLE_JSON
 
-from .errors import AnswerTooLargeError, NodeError, RefusedError, UnreachableError
+from .errors import AnswerTooLarge, NodeError, NotReached, ServerRefused
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -58,20 +58,20 @@ class ServerAnswer:
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """The body as JSON. Raises UnreachableError if it is none: then it is no Troth server."""
+        """The body as JSON. Raises NotReached if it is none: then it is no Troth server."""
         try:
             return msgspec.json.decode(self.body)
         except UNREADABLE_JSON as error:
-            raise UnreachableError("it answered in a form that is not the API's") from error
+            raise NotReached("it answered in a form that is not the API's") from error
 
-    def refusal(self) -> RefusedError:
+    def refusal(self) -> ServerRefused:
         """The error for an answer that is no success, with what the server says about it."""
         text = self.body[:_SHOWN_TEXT_COUNT].decode(errors="replace").strip()
         with contextlib.suppress(*UNREADABLE_JSON, AttributeError, TypeError):
             # Anything that is not the API's form is shown as it is.
             error = msgspec.json.decode(self.body).get("error")
             text = f"{error.get('code', '')} {error['message']}".strip()
-        return RefusedError(self.status, text)
+        return ServerRefused(self.status, text)
 
 
 class _ServerConnection:
@@ -113,7 +113,7 @@ class _ServerConnection:
             if isinstance(event, h11.Response):
                 return event.status_code
             if not isinstance(event, h11.InformationalResponse):
-                raise UnreachableError("it closed the connection")
+                raise NotReached("it closed the connection")
 
     def is_reusable(self) -> bool:
         """Whether another request can be sent; readies the connection for it."""
@@ -182,7 +182,7 @@ class ServerClient:
     ) -> ServerAnswer:
         """Send one request; `body` is bytes, or anything for JSON, or None.
 
-        `apart` is for what is not about tasks. Raises UnreachableError, AnswerTooLargeError.
+        `apart` is for what is not about tasks. Raises NotReached, AnswerTooLarge.
         """
         content = b"" if body is None else body if isinstance(body, bytes) else _json(body)
         apart = apart or len(content) > _TOGETHER_LIMIT_BYTES
@@ -202,7 +202,7 @@ class ServerClient:
                     return await self._exchange(
                         connection, request, content, limit_bytes, may_keep=not apart
                     )
-                except (trio.BrokenResourceError, h11.RemoteProtocolError, UnreachableError):
+                except (trio.BrokenResourceError, h11.RemoteProtocolError, NotReached):
                     if not is_kept or connection.heard_count:
                         raise
                     # It had ended before it was used again: with another one, then.
@@ -225,11 +225,9 @@ class ServerClient:
                 parts.append(bytes(event.data))
                 count += len(event.data)
                 if count > limit_bytes:
-                    raise AnswerTooLargeError(
-                        f"the server's answer is larger than {limit_bytes} bytes"
-                    )
+                    raise AnswerTooLarge(f"the server's answer is larger than {limit_bytes} bytes")
             if not isinstance(event, h11.EndOfMessage):
-                raise UnreachableError("it closed the connection")
+                raise NotReached("it closed the connection")
             is_kept = may_keep and connection.is_reusable() and len(self._idle) < _IDLE_LIMIT_COUNT
         finally:
             if is_kept:
@@ -255,7 +253,7 @@ class ServerClient:
     async def open_stream(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a stream of server-sent events; gives out the data of each.
 
-        Raises RefusedError if the server does not open it, UnreachableError when it ends or breaks.
+        Raises ServerRefused if the server does not open it, NotReached when it ends or breaks.
         """
         headers = [*self._headers, ("accept", "text/event-stream")]
         request = h11.Request(method="GET", target=self._prefix + path, headers=headers)
@@ -294,11 +292,11 @@ async def _events(connection: _ServerConnection, silence_limit_s: float) -> Asyn
         with _failures(), trio.fail_after(silence_limit_s):
             event = await connection.next_event()
         if not isinstance(event, h11.Data):
-            raise UnreachableError("it ended the stream")
+            raise NotReached("it ended the stream")
         buffer += bytes(event.data)
         *lines, buffer = buffer.split(b"\n")
         if len(buffer) > _EVENT_LIMIT_BYTES:
-            raise UnreachableError("it sent a message that is too long")
+            raise NotReached("it sent a message that is too long")
         for line in lines:
             # Comments keep the connection alive; each message is one line of data.
             if line.startswith(b"data:"):
@@ -315,6 +313,6 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except trio.TooSlowError as error:
-        raise UnreachableError("it did not answer in time") from error
+        raise NotReached("it did not answer in time") from error
     except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
-        raise UnreachableError(str(error) or type(error).__name__) from error
+        raise NotReached(str(error) or type(error).__name__) from error

@@ -15,7 +15,7 @@ from troth.core.json_errors import UNREADABLE_JSON
 from . import frames
 from .builds import Builds
 from .client import ServerAnswer, ServerClient
-from .errors import AnswerTooLargeError, BadCodeError, RefusedError, SandboxError, UnreachableError
+from .errors import AnswerTooLarge, CodeRefused, NotReached, SandboxError, ServerRefused
 from .frames import FunctionResponse, failure
 from .limits import DEFAULT_RESULT_LIMITS, PACKAGE_LIMIT_BYTES, Allowance, ResultLimits
 from .workers import SandboxKind, Workers
@@ -57,11 +57,11 @@ class Link:
     result: ResultLimits = DEFAULT_RESULT_LIMITS
 
     def decoded(self, event: bytes) -> dict[str, Any]:
-        """A message of the work stream. Raises UnreachableError if it is none."""
+        """A message of the work stream. Raises NotReached if it is none."""
         try:
             return msgspec.json.decode(event, type=dict[str, Any])
         except UNREADABLE_JSON as error:
-            raise UnreachableError("it sent a message that is none") from error
+            raise NotReached("it sent a message that is none") from error
 
 
 class _Capabilities(msgspec.Struct):
@@ -119,11 +119,11 @@ class LocalExecution:
     async def run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
         """Carry it out. `nursery` cleans up behind it when its slot is free again already.
 
-        Raises RefusedError (status 401) if the node's token is not accepted any more.
+        Raises ServerRefused (status 401) if the node's token is not accepted any more.
         """
         try:
             await self._run(slots, nursery)
-        except AnswerTooLargeError as error:
+        except AnswerTooLarge as error:
             _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
 
     async def _run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
@@ -162,7 +162,7 @@ class LocalExecution:
         path = f"{self._link.path}/return/{self.execution_id}/{self.counter}"
         try:
             answer = await self._link.client.ask("POST", path)
-        except UnreachableError as error:
+        except NotReached as error:
             # Its lease will run out.
             _log.warning(
                 "a task could not be given back", task=self.execution_id, problem=str(error)
@@ -176,7 +176,7 @@ class LocalExecution:
         try:
             with self._working:
                 await self._run_in_sandbox(_decoded(answer))
-        except UnreachableError as error:
+        except NotReached as error:
             _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
         finally:
             self._responded.set()
@@ -203,9 +203,9 @@ class LocalExecution:
                 await link.workers.run(
                     kind, build, request, deadline, self._note_progress, self._respond
                 )
-        except BadCodeError as error:
+        except CodeRefused as error:
             self._respond(failure(500, "BadCode", str(error)), "")
-        except (RefusedError, AnswerTooLargeError) as error:
+        except (ServerRefused, AnswerTooLarge) as error:
             message = f"the function's code cannot be had: {error}"
             self._respond(failure(500, "BadCode", message), "")
         except (SandboxError, OSError) as error:
@@ -215,7 +215,7 @@ class LocalExecution:
         path = f"/v1/build/{build_id}/archive"
         answer = await self._insist("GET", path, limit_bytes=PACKAGE_LIMIT_BYTES, apart=True)
         if answer is None:
-            raise UnreachableError("it did not give the function's code in time")
+            raise NotReached("it did not give the function's code in time")
         if not answer.is_success:
             raise answer.refusal()
         return answer.body
@@ -264,8 +264,8 @@ class LocalExecution:
     ) -> ServerAnswer | None:
         """Ask until there is an answer that counts, while the lease lives; None if there is none.
 
-        Takes what `ServerClient.ask` takes. Raises RefusedError for status 401,
-        AnswerTooLargeError.
+        Takes what `ServerClient.ask` takes. Raises ServerRefused for status 401,
+        AnswerTooLarge.
         """
         pause_s = _RETRY_FIRST_S
         log = _log.info
@@ -278,10 +278,10 @@ class LocalExecution:
                 if answer.status < 500 and answer.status != 429:
                     return answer
                 problem = str(answer.refusal())
-            except AnswerTooLargeError:
+            except AnswerTooLarge:
                 # It would be as large again.
                 raise
-            except UnreachableError as error:
+            except NotReached as error:
                 problem = str(error)
             if trio.current_time() + pause_s > self.lease_end:
                 _log.warning("gave up asking", task=self.execution_id, path=path, problem=problem)
@@ -301,4 +301,4 @@ def _decoded(answer: ServerAnswer) -> _Assignment:
     try:
         return msgspec.json.decode(answer.body, type=_Assignment)
     except UNREADABLE_JSON as error:
-        raise UnreachableError("it assigned a task in a form that is not the API's") from error
+        raise NotReached("it assigned a task in a form that is not the API's") from error

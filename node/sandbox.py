@@ -24,7 +24,7 @@ from . import frames
 from .builds import UnpackedBuild
 from .errors import SandboxError
 from .files import empty
-from .frames import BrokenChannelError, FrameReader, FunctionResponse, failure
+from .frames import ChannelBroken, FrameReader, FunctionResponse, failure
 from .limits import (
     ADDRESS_SPACE_EXTRA_BYTES,
     DISK_ENTRIES_LIMIT_COUNT,
@@ -279,7 +279,7 @@ class Sandbox:
                 if not part:
                     return b"", b""
                 self._frames.feed(part)
-        except (BrokenChannelError, frames.ResultTooLargeError, ConnectionError) as error:
+        except (ChannelBroken, frames.ResultTooLarge, ConnectionError) as error:
             _log.debug("a sandbox broke its channel", problem=str(error))
             return b"", b""
 

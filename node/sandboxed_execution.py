@@ -13,10 +13,10 @@ import trio
 from . import frames
 from .files import exceeds
 from .frames import (
-    BrokenChannelError,
+    ChannelBroken,
     FrameReader,
     FunctionResponse,
-    ResultTooLargeError,
+    ResultTooLarge,
     failure,
 )
 from .limits import (
@@ -141,15 +141,15 @@ class SandboxedExecution:
                         self._decide_unless_loud(failure(500, *frames.error_of(content)))
                         return
                     if kind != frames.PROGRESS:
-                        raise BrokenChannelError("the function's process broke its result channel")
+                        raise ChannelBroken("the function's process broke its result channel")
                     progress_bytes += frames.HEAD_BYTES + len(content)
                     if progress_bytes > PROGRESS_LIMIT_BYTES:
-                        raise BrokenChannelError("the function reported progress too often")
+                        raise ChannelBroken("the function reported progress too often")
                     self._on_progress(frames.progress(content))
-        except BrokenChannelError as error:
+        except ChannelBroken as error:
             self._stop(failure(500, "BrokenChannel", str(error)))
             return
-        except ResultTooLargeError:
+        except ResultTooLarge:
             message = f"the result is larger than {limits.body_bytes} bytes"
             self._stop(failure(500, "ResultTooLarge", message))
             return

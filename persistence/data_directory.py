@@ -285,7 +285,7 @@ class DataDirectory:
     def close(self) -> None:
         """Close the log and release the directory; a second call does nothing.
 
-        Raises `LogFailure` if the log's end could not be written; the lock is released even so.
+        Raises `LogFailed` if the log's end could not be written; the lock is released even so.
         """
         try:
             if self._log is not None:

@@ -28,7 +28,7 @@ MUTATIONS: Final = (
 )
 
 
-class SimulatedCrash(Exception):  # noqa: N818 - an event, not an error
+class SimulatedCrash(Exception):
     """The machine has lost power: no call on this file system works any more."""
 
 

@@ -18,19 +18,19 @@ class ShardsError(Exception):
     code: ClassVar[Code] = Code.SHUTTING_DOWN
 
 
-class Overloaded(ShardsError):  # noqa: N818  a state of the server, not a defect
+class Overloaded(ShardsError):
     """A queue is full; the command was not taken (503)."""
 
     code = Code.OVERLOADED
 
 
-class Stopping(ShardsError):  # noqa: N818
+class Stopping(ShardsError):
     """The server is shutting down (503)."""
 
     code = Code.SHUTTING_DOWN
 
 
-class StorageFailed(ShardsError):  # noqa: N818
+class StorageFailed(ShardsError):
     """The log could not be written; the server will end (503)."""
 
     code = Code.STORE_FAILED

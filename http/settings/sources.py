@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .kinds import NotAllowedError, SettingKind, Switch
+from .kinds import SettingKind, SettingRefused, Switch
 from .settings import Settings
 
 Result = TypeVar("Result")
@@ -213,7 +213,7 @@ def _from_flags(flags: Mapping[str, object]) -> Iterable[tuple[str, object, str]
 def _read(source: str, key: str, name: str, given: Any, read: Callable[[Any], object]) -> object:
     try:
         return read(given)
-    except NotAllowedError as refusal:
+    except SettingRefused as refusal:
         shown = "something (not shown)" if _kind(name).secret else repr(given)
         raise SettingsError(source, key, shown, str(refusal)) from refusal
 

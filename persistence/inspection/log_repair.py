@@ -42,11 +42,11 @@ from .log_dropped import UNFINISHED_SUFFIX, Dropped, write_dropped
 from .log_tools import LogReader, LogReport, later_segments, read_segment, verify
 
 
-class RepairRefused(DataDirectoryError):  # noqa: N818 - says what happened, as in `errors`
+class RepairRefused(DataDirectoryError):
     """Cutting would not help, or would lose what need not be lost; nothing was changed."""
 
 
-class RepairInterrupted(PersistenceError):  # noqa: N818
+class RepairInterrupted(PersistenceError):
     """The disk failed while the log was cut; what is dropped is safe in its file."""
 
     def __init__(self, path: str, error: OSError, dropped: str) -> None:

@@ -57,7 +57,7 @@ class SnapshotError(PersistenceError):
     """A snapshot cannot be made, read or restored. The text is for an operator."""
 
 
-class SnapshotDamaged(SnapshotError):  # noqa: N818 - named as the other errors of persistence are
+class SnapshotDamaged(SnapshotError):
     """A file that is no snapshot, or not the whole of one, or not as it was written."""
 
     def __init__(self, path: str, problem: str) -> None:

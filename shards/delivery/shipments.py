@@ -65,7 +65,7 @@ def poll_group(target: str) -> tuple[str, Dialect] | None:
     return (url.removeprefix("poll://"), dialect) if url.startswith("poll://") else None
 
 
-class PushFailed(Exception):  # noqa: N818  a fact about the receiver, not a defect
+class PushFailed(Exception):
     """A message was not accepted by its HTTP receiver; `reason` says why, for people."""
 
     def __init__(self, reason: str) -> None:

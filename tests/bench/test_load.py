@@ -9,7 +9,7 @@ import time
 import pytest
 
 from troth.bench.children import EchoProcess
-from troth.bench.client import BenchTarget, UnreachableError
+from troth.bench.client import BenchTarget, BenchUnreachable
 from troth.bench.load import Run, Slot, divide, run, workload_for
 from troth.bench.machine import Cores
 from troth.bench.scenarios import SCENARIOS
@@ -127,7 +127,7 @@ def test_a_limit_of_operations_is_kept_by_all_processes_together() -> None:
 
 
 def test_nobody_there_is_said() -> None:
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1"):
+    with pytest.raises(BenchUnreachable, match=r"127\.0\.0\.1:1"):
         load(BenchTarget("127.0.0.1", 1, "127.0.0.1", 1), connections=1)
 
 

@@ -13,7 +13,7 @@ import trio
 from tests.helpers.server import ServerProcess
 from troth.node import client as node_client
 from troth.node.client import ServerClient
-from troth.node.errors import AnswerTooLargeError, UnreachableError
+from troth.node.errors import AnswerTooLarge, NotReached
 from troth.node.limits import RESULT_HEADERS_LIMIT_BYTES, ResultLimits
 
 from .fake_server import FakeServer, python
@@ -157,7 +157,7 @@ async def test_an_answer_that_is_too_large_is_no_reason_to_ask_again() -> None:
         connection.recv(1_000)
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + bytes(100_000))
 
-    with answering(talk) as client, pytest.raises(AnswerTooLargeError, match="1000 bytes"):
+    with answering(talk) as client, pytest.raises(AnswerTooLarge, match="1000 bytes"):
         await client.ask("GET", "/", limit_bytes=1_000)
 
 
@@ -185,7 +185,7 @@ async def test_silence_is_no_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
         while connection.recv(1_000):
             pass
 
-    with answering(keep_silent) as client, pytest.raises(UnreachableError, match="in time"):
+    with answering(keep_silent) as client, pytest.raises(NotReached, match="in time"):
         await client.ask("GET", "/")
 
 
@@ -202,6 +202,6 @@ async def test_a_stream_may_be_as_silent_as_the_server_says(
         client.expect_comments(interval_s)
         begin = trio.current_time()
         events = node_client._events(Silent(), client._silence_limit_s)  # type: ignore[arg-type]
-        with pytest.raises(UnreachableError):
+        with pytest.raises(NotReached):
             await anext(events)
         assert trio.current_time() - begin == pytest.approx(expected_s)

@@ -8,7 +8,7 @@ from troth.http.wire.errors import ApiError
 from troth.shards.errors import Overloaded, ShardsError, Stopping, StorageFailed
 
 
-class AddedLaterError(ShardsError):
+class AddedLater(ShardsError):
     """A kind that says nothing of its code."""
 
 
@@ -18,7 +18,7 @@ class AddedLaterError(ShardsError):
         (Overloaded(), Code.OVERLOADED),
         (Stopping(), Code.SHUTTING_DOWN),
         (StorageFailed(), Code.STORE_FAILED),
-        (AddedLaterError(), Code.SHUTTING_DOWN),
+        (AddedLater(), Code.SHUTTING_DOWN),
     ],
 )
 async def test_a_failure_of_the_shards_is_answered_with_its_code(

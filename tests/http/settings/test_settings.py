@@ -16,10 +16,10 @@ from troth.core import limits
 from troth.core.grammar.addresses import PollAddress, PushAddress
 from troth.http.settings.kinds import (
     ListenAddress,
-    NotAllowedError,
     Number,
     OneOf,
     SettingKind,
+    SettingRefused,
     Switch,
     WordOr,
 )
@@ -391,9 +391,9 @@ class TestDescription:
             assert re.search(r"_(ms|bytes|count)$", name)
             assert 0 <= kind.minimum < kind.maximum
             assert getattr(Settings(), name) == getattr(limits, name.upper())
-            with pytest.raises(NotAllowedError):
+            with pytest.raises(SettingRefused):
                 kind.from_text(str(kind.minimum - 1))
-            with pytest.raises(NotAllowedError):
+            with pytest.raises(SettingRefused):
                 kind.from_toml(kind.maximum + 1)
             assert kind.from_text(str(kind.maximum)) == kind.maximum
         else:
@@ -407,7 +407,7 @@ def check_read_or_refused(
     refusal = None
     try:
         kind.show(read(given_value))
-    except NotAllowedError as error:
+    except SettingRefused as error:
         refusal = str(error)
 
     assert refusal in {None, kind.allowed}

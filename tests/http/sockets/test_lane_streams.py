@@ -20,7 +20,7 @@ from troth.http.identity.attempts import Attempts
 from troth.http.identity.credentials import Credentials, digest_of, new_secret
 from troth.http.sockets.lane_connection import LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
-from troth.http.sockets.lane_parsing import NotServedError, Parsed, Parser
+from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
 from troth.http.sockets.lane_streams import LaneStream
 from troth.http.wire.requests import ReadyStream
 from troth.shards.delivery.polls import PollConnection, Polls
@@ -42,7 +42,7 @@ class Lane:
     to_work: list[LaneConnection] = field(default_factory=list)
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:  # noqa: ARG002
-        raise NotServedError
+        raise NotServed
 
     def again(self, connection: LaneConnection) -> None:
         self.to_work.append(connection)
