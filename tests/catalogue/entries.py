@@ -36,6 +36,7 @@ ENTRIES = (
     "SIGHUP, and standard descriptors that are closed",
     "any name that resolves to loopback may read and write the open server",
     "a proxy on the same machine makes the world local",
+    "idle connections use up all descriptors",
     "push is SSRF",
     "results command the proxy",
     "repeated request headers reach a function as the first only",
