@@ -40,4 +40,8 @@ ENTRIES = (
     "results command the proxy",
     "repeated request headers reach a function as the first only",
     "a header that is not UTF-8 kills workers",
+    "state-changing GETs claim tasks from any page",
+    "token requests ignore unknown fields",
+    "prefix tokens cannot listen",
+    "HEAD is 405 everywhere; `OPTIONS *` 404; the poll port has no probes",
 )
