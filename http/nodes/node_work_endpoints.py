@@ -60,7 +60,7 @@ async def stream_work(api: Api, call: Call) -> Response:
     if call.request.method == "HEAD":
         return Response(200, headers=HEADERS)
     connection = api.function_placement.connect(node.id)
-    stream = NodeStream(connection, api.settings.poll_keep_alive_ms)
+    stream = NodeStream(connection, api.settings)
     return Response(200, headers=HEADERS, stream=stream)
 
 
@@ -305,9 +305,10 @@ ENDPOINTS = (
         stream_work,
         changes_by_link=True,
         description=(
-            "Server-sent events, each an order as JSON: `hello` with `heartbeatMs` and `leaseMs`; "
-            "`run` and `cancel` with a `task` of `id` and `counter`; `drain`; `disable`. A newer "
-            "stream of the same node ends the older one."
+            "Server-sent events, each an order as JSON: `hello` with `heartbeatMs`, `leaseMs`, "
+            "`keepAliveMs` and the server's limits of a request, `bodyLimitBytes` and "
+            "`headLimitBytes`; `run` and `cancel` with a `task` of `id` and `counter`; `drain`; "
+            "`disable`. A newer stream of the same node ends the older one."
         ),
         successes=(Success(200, "A stream of orders.", "NodeOrder", "text/event-stream"),),
     ),

@@ -15,6 +15,7 @@ to that path for good (`serve` returns it).
 import os
 import select
 import socket
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +35,7 @@ from troth.shards.turns import Asker
 from .hypercorn_connection import ConnectionLimits
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, LaneShards, RequestIds
-from .lane_parsing import NotServedError, Parsed, Parser
+from .lane_parsing import NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
     {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
@@ -116,7 +117,7 @@ class Lane:
         if self._is_over:  # the server ends, of whatever; the listener is about to hear of it
             await trio.aclose_forcefully(stream)
             return None
-        peer = _peer(stream)
+        peer = peer_of(stream)
         connected = socket.socket(fileno=stream.socket.detach())
         connected.setblocking(False)
         number = connected.fileno()
@@ -153,6 +154,13 @@ class Lane:
         self._is_stopping = True
         for connection in list(self._connections.values()):
             connection.stop()
+
+    def idle(self) -> Iterator[tuple[float, Callable[[], None]]]:
+        """Yield the connections that wait for a request: since when, and what closes them."""
+        for connection in list(self._connections.values()):
+            since = connection.waits_since
+            if since is not None:
+                yield since, connection.close
 
     def statistics(self) -> LaneStatistics:
         """Return counts of this moment and totals since the start."""
@@ -214,7 +222,7 @@ class Lane:
             if again or self._has_submitted:
                 # What streams have written is reported to the shards too.
                 self._has_submitted = False
-                self._shards.turn()
+                self._shards.run_turn()
             if not self._again:
                 break
         self._in_pass = False
@@ -242,14 +250,14 @@ class Lane:
     # What connections and exchanges need
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
-        """Make the exchange for a request. Raises NotServedError."""
+        """Make the exchange for a request. Raises NotServed."""
         try:
             # All rows take part in matching, so that a path means the same here as there.
             match = self._dispatcher.router.match(parsed.method, parsed.path)
         except ApiError:
-            raise NotServedError from None
+            raise NotServed from None
         if match.endpoint.name not in self._served:
-            raise NotServedError
+            raise NotServed
         self._requests_count += 1
         given = parsed.headers.get(b"request-id")
         held = self._hold()
@@ -293,7 +301,8 @@ class Lane:
         self._nursery.start_soon(exchange.carry_out)
 
 
-def _peer(stream: trio.SocketStream) -> str | None:
+def peer_of(stream: trio.SocketStream) -> str | None:
+    """Return the address that a connection comes from, if it is one of a network."""
     try:
         address = stream.socket.getpeername()
     except OSError:

@@ -36,6 +36,7 @@ ENTRIES = (
     "SIGHUP, and standard descriptors that are closed",
     "any name that resolves to loopback may read and write the open server",
     "a proxy on the same machine makes the world local",
+    "idle connections use up all descriptors",
     "push is SSRF",
     "results command the proxy",
     "repeated request headers reach a function as the first only",
@@ -44,4 +45,7 @@ ENTRIES = (
     "token requests ignore unknown fields",
     "prefix tokens cannot listen",
     "HEAD is 405 everywhere; `OPTIONS *` 404; the poll port has no probes",
+    "a setting on one side, a constant on the other",
+    "what cannot be represented is answered as success",
+    "the log keeps the wrong end",
 )
