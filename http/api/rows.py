@@ -9,7 +9,7 @@ together in `table.py`.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
@@ -23,13 +23,10 @@ from troth.http.wire.fields import Schema
 from troth.http.wire.json_text import JsonObject, dump
 from troth.http.wire.principals import ACCOUNT_SCOPES, OPEN_SCOPES
 from troth.http.wire.requests import Request, Response, json_response
-from troth.shards.errors import ShardsError
 
-from .context import Api, shards_error
+from .context import Api
 from .permissions import refuse_unless_permitted
-
-REFUSALS_FROM: Final = 40000
-"""Codes from here on have a status of 400 or more."""
+from .shards_port import ask
 
 
 class Header(StrEnum):
@@ -79,7 +76,7 @@ class Asking:
 
     async def __call__(self, api: Api, call: Call) -> Response:
         """Ask and wait. Raises ApiError for every refusal."""
-        reply = await _asked(api, call, self.question(api, call))
+        reply = await ask(api.shards, self.command(api, call), call.request)
         body = self.shown(api, reply)
         return json_response(reply.code.status, body) if body else Response(reply.code.status)
 
@@ -206,25 +203,6 @@ def require_scope(call: Call, scope: Scope) -> None:
     if scope not in call.request.principal.scopes:
         message = f"What the request came with lacks the scope `{scope.value}`, which this needs."
         raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
-
-
-async def ask(api: Api, call: Call, command: Command) -> Reply:
-    """Have the shards carry out a command, if its sender may name the ids in it.
-
-    Raises ApiError for every refusal.
-    """
-    refuse_unless_permitted(call.request.principal, command)
-    return await _asked(api, call, command)
-
-
-async def _asked(api: Api, call: Call, command: Command) -> Reply:
-    try:
-        reply = await api.shards.ask(command, call.request.held)
-    except ShardsError as error:
-        raise shards_error(error) from error
-    if reply.code >= REFUSALS_FROM:
-        raise ApiError(reply.code)
-    return reply
 
 
 def answer(code: Code, made: JsonObject) -> Response:

@@ -45,6 +45,7 @@ ENTRIES = (
     "token requests ignore unknown fields",
     "prefix tokens cannot listen",
     "HEAD is 405 everywhere; `OPTIONS *` 404; the poll port has no probes",
+    "node and server of one user: functions read the server's key",
     "a setting on one side, a constant on the other",
     "what cannot be represented is answered as success",
     "the log keeps the wrong end",

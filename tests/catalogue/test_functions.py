@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.server import REPOSITORY
 from tests.http import test_log_output
-from tests.node import test_changing_files, test_limits_of_server
+from tests.node import test_changing_files, test_limits_of_server, test_neighbors
 from troth.node import runner
 
 
@@ -26,6 +26,14 @@ def test_function_swaps_a_folder_for_a_link_while_root_measures_it(
 ) -> None:
     """ "function swaps a folder for a link while root empties it": nor is it looked at."""
     test_changing_files.test_a_folder_that_becomes_a_link_is_not_looked_into(tmp_path, monkeypatch)
+
+
+def test_functions_read_the_servers_key(tmp_path: Path) -> None:
+    """ "node and server of one user: functions read the server's key": the node does not start.
+
+    `tests/node/test_neighbors.py` has it with a real server and a real node.
+    """
+    test_neighbors.test_a_key_is_found_by_what_a_server_has_open(tmp_path, "lock")
 
 
 def test_a_setting_on_one_side_a_constant_on_the_other(
