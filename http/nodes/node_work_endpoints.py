@@ -56,7 +56,10 @@ _PROBLEM_LIMIT_COUNT: Final = 4_096
 
 async def stream_work(api: Api, call: Call) -> Response:
     """GET /v1/node/{hash}/work."""
-    connection = api.function_placement.connect(node_of(api, call).id)
+    node = node_of(api, call)
+    if call.request.method == "HEAD":
+        return Response(200, headers=HEADERS)
+    connection = api.function_placement.connect(node.id)
     stream = NodeStream(connection, api.settings)
     return Response(200, headers=HEADERS, stream=stream)
 
@@ -294,6 +297,7 @@ ENDPOINTS = (
         "{hash}/work",
         "Be told what to run",
         stream_work,
+        changes_by_link=True,
         description=(
             "Server-sent events, each an order as JSON: `hello` with `heartbeatMs`, `leaseMs`, "
             "`keepAliveMs` and the server's limits of a request, `bodyLimitBytes` and "
