@@ -272,4 +272,5 @@ def expire_execution(context: DecisionContext, promise_id: str, now_ms: int) -> 
     execution = context.state.executions.get(promise_id)
     if execution is not None:
         ends_on = context.state.end_of_execution(execution)
-        context.state.timers.append(((TimerKind.EXECUTION, promise_id), ends_on))
+        if ends_on is not None and ends_on > now_ms:
+            context.state.timers.append(((TimerKind.EXECUTION, promise_id), ends_on))

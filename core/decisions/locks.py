@@ -76,5 +76,5 @@ def expire_lock(context: DecisionContext, resource_id: str, now_ms: int) -> None
     If its lease runs longer after an absence of the server, it needs another timer.
     """
     lock = _lock(context, resource_id, now_ms)
-    if lock is not None:
-        context.state.timers.append(((LOCK_TIMER, resource_id), context.state.end_of_lock(lock)))
+    if lock is not None and (end := context.state.end_of_lock(lock)) > now_ms:
+        context.state.timers.append(((LOCK_TIMER, resource_id), end))

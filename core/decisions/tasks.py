@@ -141,8 +141,9 @@ def expire_task(context: DecisionContext, task_id: str, now_ms: int) -> None:
     If its lease runs longer after an absence of the server, it needs another timer.
     """
     task = context.task(task_id, now_ms)
-    if task is not None and not task.is_final:
-        context.state.timers.append(((TASK_TIMER, task_id), context.state.timer_of(task)))
+    end = None if task is None else context.state.timer_of(task)
+    if end is not None and end > now_ms:
+        context.state.timers.append(((TASK_TIMER, task_id), end))
 
 
 def end_delay(context: DecisionContext, task_id: str, now_ms: int) -> None:

@@ -314,7 +314,8 @@ def expire_workflow(context: DecisionContext, workflow_id: str, now_ms: int) -> 
     if task is None:
         return
     if task.state is ACQUIRED:
-        state.arm_workflow(workflow_id, state.end_of_workflow_lease(task))
+        if (end := state.end_of_workflow_lease(task)) > now_ms:
+            state.arm_workflow(workflow_id, end)
     elif task.state is WAITING and not task.sending and not task.stalled:
         again_on = state.lease_floor.resumed_on + context.options.workflow_retry_ms
         if task.unclaimed and again_on > now_ms:
