@@ -42,6 +42,7 @@ ENTRIES = (
     "repeated request headers reach a function as the first only",
     "a header that is not UTF-8 kills workers",
     "node and server of one user: functions read the server's key",
+    "a forked grandchild of a function survives SIGKILL of the node",
     "a setting on one side, a constant on the other",
     "what cannot be represented is answered as success",
     "the log keeps the wrong end",
