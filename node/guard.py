@@ -13,6 +13,7 @@ It holds the locks of the node's directory meanwhile, so the next node starts af
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -54,7 +55,11 @@ def end_user(uid: int, deadline: float) -> None:
             finally:
                 os._exit(0)
         os.waitpid(killer, 0)
-        time.sleep(_INTERVAL_S)
+        _pause()
+
+
+def _pause() -> None:
+    select.select((), (), (), _INTERVAL_S)
 
 
 def _has_processes(uid: int) -> bool:
@@ -76,7 +81,7 @@ def end_marked(mark: bytes, deadline: float) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(one, number)
         rounds_left_count = _ROUNDS_WITHOUT_COUNT if found else rounds_left_count - 1
-        time.sleep(_INTERVAL_S)
+        _pause()
 
 
 def _is_marked(process_id: int, mark: bytes) -> bool:

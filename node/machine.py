@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -69,32 +69,20 @@ class Place:
         return self.machine.first_uid
 
 
-@contextlib.contextmanager
-def taken(directory: Path, uid_base: int) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def taken(directory: Path, uid_base: int) -> AsyncIterator[None]:
     """Own a node's directory and its range of user ids for a block. Raises NodeError."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        owner_uid = directory.stat().st_uid
-        if owner_uid != os.geteuid():
-            # Its owner could replace what is changed and removed in it.
-            raise NodeError(
-                f"the directory {directory} belongs to user {owner_uid}, not to the one who starts "
-                f"the node, {os.geteuid()}; choose another one with --directory, or remove it"
-            )
-        directory.chmod(0o711)
-        lock = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise NodeError(f"the directory {directory} cannot be used: {error.strerror}") from error
+    lock = _open_lock(directory)
     # A name that is free again when its owner ends, however it does.
     users = socket.socket(socket.AF_UNIX)
     try:
         try:
-            _insist(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            await _insist(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
         except OSError as error:
             raise NodeError(f"another node uses the directory {directory}") from error
         if os.geteuid() == 0:
             try:
-                _insist(lambda: users.bind(f"\0troth-node-users-{uid_base}"))
+                await _insist(lambda: users.bind(f"\0troth-node-users-{uid_base}"))
             except OSError as error:
                 raise NodeError(
                     f"another node runs tasks as the users from {uid_base} on; choose others "
@@ -107,16 +95,33 @@ def taken(directory: Path, uid_base: int) -> Iterator[None]:
         os.close(lock)
 
 
-def _insist(take: Callable[[], None]) -> None:
+def _open_lock(directory: Path) -> int:
+    """Open the lock of a directory, which is made if need be. Raises NodeError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        owner_uid = directory.stat().st_uid
+        if owner_uid != os.geteuid():
+            # Its owner could replace what is changed and removed in it.
+            raise NodeError(
+                f"the directory {directory} belongs to user {owner_uid}, not to the one who starts "
+                f"the node, {os.geteuid()}; choose another one with --directory, or remove it"
+            )
+        directory.chmod(0o711)
+        return os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise NodeError(f"the directory {directory} cannot be used: {error.strerror}") from error
+
+
+async def _insist(take: Callable[[], None]) -> None:
     """Take a lock that the guard of a node that was killed may have for a moment. Raises OSError"""
-    deadline = time.monotonic() + _TAKE_LIMIT_S
+    deadline = trio.current_time() + _TAKE_LIMIT_S
     while True:
         try:
             take()
         except OSError:
-            if time.monotonic() > deadline:
+            if trio.current_time() > deadline:
                 raise
-            time.sleep(_TAKE_INTERVAL_S)
+            await trio.sleep(_TAKE_INTERVAL_S)
         else:
             return
 
