@@ -126,6 +126,7 @@ class ShardState:
         self.unblocks: dict[str, dict[str, int]] = {}
         self.waiting_place = 0
         self.workflow_floor = 0
+        self.has_workflows = False
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
         self.promise_timers: list[Promise] = []
