@@ -80,6 +80,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Limits of connections": (
         "hot_lane",
         "connection_limit_count",
+        "connections_per_address_limit_count",
         "header_timeout_ms",
         "body_timeout_ms",
         "keep_alive_timeout_ms",

@@ -39,8 +39,6 @@ from .operator_session import administrator_command, is_served
 from .options import OrderedGroup, Session
 from .output import emit, fields, moment, note, now_ms, visible
 
-FAILED_STATUS: Final = 1
-
 
 class Moment(click.ParamType):  # type: ignore[type-arg]
     """A record's sequence, or a time: what `--until` takes."""

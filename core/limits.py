@@ -52,6 +52,8 @@ BATCH_LIMIT_COUNT: Final = 512  # commands a shard takes at once
 LOG_PENDING_LIMIT_BYTES: Final = (
     64 * 1024 * 1024
 )  # stepped but not yet on disk; beyond it shards wait
+BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
+"""What `body_limit_bytes` and `build_limit_bytes` may be set to: several must have room at once."""
 TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles at once
 
 # Tasks.
@@ -133,7 +135,11 @@ EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # executions that can be listed
 CONNECTION_LIMIT_COUNT: Final = 10_000
 HEADER_TIMEOUT_MS: Final = 10_000
 BODY_TIMEOUT_MS: Final = 30_000
-KEEP_ALIVE_TIMEOUT_MS: Final = 75_000
+KEEP_ALIVE_TIMEOUT_MS: Final = 180_000  # clients keep idle ones for 90 s, and must be first
+CONNECTIONS_PER_ADDRESS_LIMIT_COUNT: Final = 0  # none: one host may run any number of workers
+REFUSALS_AT_ONCE_COUNT: Final = 16  # connections being told that there is no room
+DESCRIPTORS_RESERVE_COUNT: Final = 128  # for the server itself; half of them if there are fewer
+DESCRIPTORS_LEAST_COUNT: Final = 48  # open files that a server must be allowed
 SHUTDOWN_TIMEOUT_MS: Final = 10_000
 
 # Storage.

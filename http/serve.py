@@ -34,6 +34,7 @@ from troth.http.executions.calls import FunctionCalls
 from troth.http.functions.builder import Builder
 from troth.http.identity import operator_key
 from troth.http.identity.audit import AuditLog
+from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.promises.rendering import render_message
@@ -41,9 +42,11 @@ from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.retention import rule_texts
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import create_application, create_poll_application
+from troth.http.sockets.connection_room import ConnectionRoom, relieving_shortages
+from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
 from troth.http.sockets.hypercorn_connection import ASGIApplication
 from troth.http.sockets.lane import Lane
-from troth.http.sockets.listener import Listener, ListenError
+from troth.http.sockets.listener import ListenError, SocketListener
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
@@ -133,11 +136,12 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
     raised: list[Exception] = []
 
     async def run() -> None:
-        doors = _make_doors(settings)
+        shares = shares_of(raise_limit())
+        doors = _make_doors(settings, shares)
         for door in doors:
             await door.listener.open()
         with _opened_storage(settings) as storage:
-            server = Server(settings, storage, doors, is_alone=True)
+            server = Server(settings, storage, doors, shares, is_alone=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.run)
                 await server.ready.wait()
@@ -168,19 +172,27 @@ def _refuse_exposed(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
-    doors = _make_doors(settings)
+    shares = shares_of(raise_limit())
+    doors = _make_doors(settings, shares)
     for door in doors:
         await door.listener.open()
     with _opened_storage(settings) as storage:
-        await Server(settings, storage, doors).run()
+        await Server(settings, storage, doors, shares).run()
 
 
 class Door:
     """A port that is taken before the server behind it is made: `application` comes later."""
 
-    def __init__(self, address: ListenAddress, settings: Settings, name: str, flag: str) -> None:
-        self.listener = Listener(
-            self._answer, address, settings, name=name, flag=flag, url=settings.url
+    def __init__(
+        self,
+        address: ListenAddress,
+        settings: Settings,
+        name: str,
+        flag: str,
+        room: ConnectionRoom | None = None,
+    ) -> None:
+        self.listener = SocketListener(
+            self._answer, address, settings, name=name, flag=flag, url=settings.url, room=room
         )
         self.application: ASGIApplication | None = None
 
@@ -189,11 +201,16 @@ class Door:
         await self.application(scope, receive, send)
 
 
-def _make_doors(settings: Settings) -> list[Door]:
+def _make_doors(settings: Settings, shares: DescriptorShares) -> list[Door]:
     """The API's port and, unless it is switched off, that of the poll streams."""
-    doors = [Door(settings.listen, settings, "API", "--listen")]
+    room = ConnectionRoom(
+        shares.incoming_count,
+        per_address_limit_count=settings.connections_per_address_limit_count,
+        now=trio.current_time,
+    )
+    doors = [Door(settings.listen, settings, "API", "--listen", room)]
     if settings.poll_listen is not None:
-        doors.append(Door(settings.poll_listen, settings, "poll streams", "--poll-listen"))
+        doors.append(Door(settings.poll_listen, settings, "poll streams", "--poll-listen", room))
     return doors
 
 
@@ -212,12 +229,20 @@ class Server:
     """One server's parts, wired together. `url` is what links begin with.
 
     The listeners of `doors` are open; the first is the API's. A server that `is_alone` sends
-    nothing to anybody: what is to be sent waits for the next start.
+    nothing to anybody: what is to be sent waits for the next start. `shares` says how many
+    connections of each kind there may be.
     """
 
     def __init__(
-        self, settings: Settings, storage: Storage, doors: list[Door], *, is_alone: bool = False
+        self,
+        settings: Settings,
+        storage: Storage,
+        doors: list[Door],
+        shares: DescriptorShares = PLENTY,
+        *,
+        is_alone: bool = False,
     ) -> None:
+        self._shares = shares
         self._is_alone = is_alone
         self.settings = settings
         self.storage = storage
@@ -227,15 +252,19 @@ class Server:
         self.url = (settings.url or self.listeners[0].url).rstrip("/")
         self.clock = SystemClock()
         self.polls = Polls(
-            connections_limit_count=settings.poll_connections_limit_count,
+            connections_limit_count=min(
+                settings.poll_connections_limit_count, shares.streams_count
+            ),
             buffer_limit_count=settings.poll_buffer_limit_count,
         )
+        outgoing_room = OutgoingRoom(shares.outgoing_count)
         own_ports = OwnPorts(frozenset(listener.port for listener in self.listeners))
         self.push = PushSender(
             timeout_ms=settings.push_timeout_ms,
             named_urls=settings.target_urls,
             is_free=self._may_push_anywhere,
             own_ports=own_ports,
+            room=outgoing_room,
         )
         self.delivery = Delivery(
             render=self._render,
@@ -258,6 +287,7 @@ class Server:
             guard=own_ports.may_be_called
             if settings.function_private_networks
             else own_ports.public_only,
+            room=outgoing_room,
         )
         self.placement = Placement(
             report=lambda command: self.shards.tell(command),
@@ -316,16 +346,18 @@ class Server:
         return messages.render_message(message, self.url)
 
     async def run(self) -> None:
-        """Serve until told to stop. Raises DataDirectoryError or LogFailure."""
-        running: list[Listener] = []
+        """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
+        running: list[SocketListener] = []
         applications = (create_application(self.api), create_poll_application(self.api))
-        async with self.push, trio.open_nursery() as nursery:
+        room = self.listeners[0].room
+        async with relieving_shortages(room), self.push, trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery, running)
             nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):
                 door.application = application
                 name = f"listener_{door.listener.name.split()[0].lower()}"
                 self.api.metrics.add_source(name, door.listener.statistics)
+            self.api.metrics.add_source("connections", room.statistics)
             await self._start_lanes(nursery)
             await self._start(nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped meanwhile: the storage is closed next, and
@@ -396,7 +428,7 @@ class Server:
             return
         tables = (("lane", API_ENDPOINTS), ("poll_lane", POLL_ENDPOINTS))
         for door, (name, endpoints) in zip(self.doors, tables, strict=False):
-            lane = Lane(self.api, self.shards, endpoints, door.listener.limits)
+            lane = Lane(self.api, endpoints, door.listener.limits)
             self.api.metrics.add_source(name, lane.statistics)
             await nursery.start(lane.run)
             door.listener.lane = lane
@@ -440,12 +472,12 @@ class Server:
         nursery.start_soon(snapshotter.run)
 
     async def _start(
-        self, nursery: trio.Nursery, running: list[Listener], listener: Listener
+        self, nursery: trio.Nursery, running: list[SocketListener], listener: SocketListener
     ) -> None:
         await nursery.start(listener.run)
         running.append(listener)
 
-    async def _stop_on_signal(self, nursery: trio.Nursery, running: list[Listener]) -> None:
+    async def _stop_on_signal(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         with trio.open_signal_receiver(*_stop_signals()) as signals:
             async for number in signals:
                 name = signal.Signals(number).name
@@ -456,11 +488,11 @@ class Server:
                     _log.warning("stopping immediately", signal=name)
                     os._exit(EXIT_FAILED)
 
-    async def _stop_when_asked(self, nursery: trio.Nursery, running: list[Listener]) -> None:
+    async def _stop_when_asked(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         await self.stop.wait()
         await self._stop(nursery, running)
 
-    async def _stop(self, nursery: trio.Nursery, listeners: list[Listener]) -> None:
+    async def _stop(self, nursery: trio.Nursery, listeners: list[SocketListener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
         self.api.readiness = Readiness.STOPPING
         self.endings.close()
@@ -483,6 +515,15 @@ class Server:
                 "of it, and it was cut off",
                 torn_bytes=recovery.torn_bytes_count,
                 file=recovery.torn_file,
+            )
+        wanted_count = self.settings.connection_limit_count
+        if self._shares.incoming_count < wanted_count:
+            _log.warning(
+                "fewer connections than connection_limit_count says: raise the limit of open files "
+                "(ulimit -n, or LimitNOFILE of the service)",
+                connections=self._shares.incoming_count,
+                connection_limit_count=wanted_count,
+                open_files=self._shares.limit_count,
             )
         promises = sum(shard.promises_count for shard in self.shards.statistics().shards)
         _log.info(

@@ -124,7 +124,6 @@ class ShardState:
         self.awaits = Waiting()
         self.listeners = Waiting()
         self.unblocks: dict[str, dict[str, int]] = {}
-        self.waiting_place = 0
         self.workflow_floor = 0
         self.has_workflows = False
         self.largest_serial = 0

@@ -28,7 +28,8 @@ from troth.shards.delivery.shipments import PushFailed
 
 from .connections import (
     NETWORK_ERRORS,
-    AddressRefusedError,
+    AddressRefused,
+    OutgoingRoom,
     PoolTransport,
     exchange,
     is_same_place,
@@ -62,6 +63,7 @@ class PushSender:
         named_urls: Collection[str] = (),
         is_free: Callable[[], bool] = lambda: False,
         own_ports: OwnPorts | None = None,
+        room: OutgoingRoom | None = None,
     ) -> None:
         """Open nothing yet. Sets trio's name resolver for this run (see above)."""
         self._timeout_seconds = timeout_ms / 1000
@@ -69,8 +71,8 @@ class PushSender:
         self._is_free = is_free
         own_ports = own_ports or OwnPorts()
         # Two pools: a connection that one push may use must not be there for another.
-        self._free = make_transport(ssl_context, own_ports.may_be_called)
-        self._guarded = make_transport(ssl_context, own_ports.public_only)
+        self._free = make_transport(ssl_context, own_ports.may_be_called, room)
+        self._guarded = make_transport(ssl_context, own_ports.public_only, room)
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,7 +91,7 @@ class PushSender:
                 await self._send(address, body, headers)
         except trio.TooSlowError:
             raise PushFailed(f"no answer within {self._timeout_seconds:g} s") from None
-        except AddressRefusedError:
+        except AddressRefused:
             raise PushFailed(
                 "the receiver is not on the open internet, or is this server itself (settings "
                 "push_private_networks and targets allow more)"
@@ -130,7 +132,8 @@ def _request_headers(
 ) -> httpx.Headers:
     result = httpx.Headers({"Accept": "*/*", "User-Agent": f"troth/{__version__}"})
     result.update(dict(address.headers))
-    result.update(dict(headers))
+    # As they came: text beyond ASCII must not keep a message from being sent.
+    result.update({name.encode(): text.encode() for name, text in headers.items()})
     result["Content-Type"] = "application/json"
     result["Accept-Encoding"] = "identity"
     url = httpx.URL(address.url)

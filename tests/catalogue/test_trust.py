@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Final
 import pytest
 
 from tests.helpers.server import ServerProcess
+from tests.http.executions import test_execution_endpoints as endpoints
 from tests.proofs.wire import Answer, Wire
 
 FAR_MS: Final = 4_102_444_800_000
@@ -77,7 +79,9 @@ def caller(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 @pytest.fixture(scope="module", params=WAYS)
 def guarded(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """A caller of a server that has the account `team`."""
-    with ServerProcess(tmp_path_factory.mktemp("guarded"), request.param) as server:
+    with ServerProcess(
+        tmp_path_factory.mktemp("guarded"), request.param, "--function-private-networks"
+    ) as server:
         caller = Caller(server)
         made = caller.send("POST", "/admin/accounts", {"name": "team"}, caller.key)
         assert made.status == 201
@@ -159,6 +163,108 @@ def test_push_is_ssrf(receiver: Receiver, tmp_path: Path) -> None:
         path, headers = receiver.came.get(timeout=30)
         assert (path, headers["cookie"]) == ("/named", "own")
         assert receiver.came.empty()
+
+
+def test_results_command_the_proxy() -> None:
+    """ "results command the proxy": only what a result says of itself is handed on."""
+    endpoints.test_what_a_result_says_of_itself_is_handed_on()
+
+
+def test_repeated_request_headers_reach_a_function_as_the_first_only(
+    guarded: Caller, receiver: Receiver
+) -> None:
+    """ "repeated request headers reach a function as the first only": all of them do, joined."""
+    token = guarded.token("functions:write", "tasks:write")
+    wanted = {"name": "f", "type": "HTTP", "url": receiver.url}
+    function_id = guarded.send("POST", "/v1/function", wanted, token).json["id"]
+    head = (
+        f"POST /v1/task/{function_id} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+        f"Authorization: {token['Authorization']}\r\nX-Forwarded-For: 203.0.113.66\r\n"
+        "X-One: 1\r\nX-Forwarded-For: 10.1.2.3\r\nX-Name: J\xfcrgen\r\nX-One: 1\r\n\r\n"
+    )
+    with Wire(guarded.server.url) as wire:
+        wire.send(head.encode("latin-1"))
+        assert wire.answer().status == 201
+    _, headers = receiver.came.get(timeout=30)
+    assert headers["x-forwarded-for"] == "203.0.113.66, 10.1.2.3"
+    assert headers["x-one"] == "1, 1"
+    assert headers["x-name"].encode("latin-1").decode() == "J\u00fcrgen"
+
+
+def test_a_header_that_is_not_utf8_kills_workers(caller: Caller) -> None:
+    """ "a header that is not UTF-8 kills workers": it is Latin-1, and comes back as text."""
+    body = {"id": "approval \u00fc", "timeout": FAR_MS}
+    for text in ("approval \xfc", "approval \xfc".encode().decode("latin-1")):
+        answer = caller.send("POST", "/promises", body, {"Idempotency-Key": text})
+        assert answer.status in {201, 200}
+        assert answer.json["idempotencyKeyForCreate"] == "approval \u00fc"
+    answer = caller.send("GET", "/promises/none", headers={"Request-Id": "\xfc"})
+    assert answer.headers["request-id"].encode("latin-1").decode() == "\u00fc"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_state_changing_gets(caller: Caller, site: str) -> None:
+    """ "state-changing GETs claim tasks from any page": no page of another site opens them."""
+    promise_id = f"{site}-{uuid.uuid4()}"
+    promise = {"id": promise_id, "timeout": FAR_MS, "tags": {"resonate:invoke": "poll://any@none"}}
+    assert caller.send("POST", "/promises", promise).status == 201
+    page = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": "image"}
+    for act in ("claim", "complete", "drop", "heartbeat"):
+        answer = caller.send("GET", f"/tasks/{act}/__invoke:{promise_id}/1", headers=page)
+        assert (answer.status, answer.code) == (403, 40310)
+        answer = caller.send("HEAD", f"/tasks/{act}/__invoke:{promise_id}/1")
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, OPTIONS")
+    # A stream takes messages away from the workers, so it is such a link too.
+    for target, poll in (("/poll/g/page", False), ("/g/page", True)):
+        assert caller.send("GET", target, headers=page, poll=poll).status == 403
+        head = caller.send("HEAD", target, poll=poll)
+        assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
+    text = caller.send("GET", "/metrics").body.decode()
+    assert "troth_polls_connected_total 0.0" in text
+    assert caller.send("GET", f"/tasks/claim/__invoke:{promise_id}/1").status == 201
+
+
+def test_token_requests_ignore_unknown_fields(guarded: Caller) -> None:
+    """ "token requests ignore unknown fields": none is made that lasts longer than meant."""
+    wanted = {"account": "team", "scopes": ["promises:read"]}
+    for more in ({"expiresOn": FAR_MS}, {"id_prefix": "team-a/"}, {"expiresAt": None}):
+        answer = guarded.send("POST", "/admin/tokens", {**wanted, **more}, guarded.key)
+        assert (answer.status, answer.code) == (400, 40000)
+        assert answer.json["error"]["details"][0]["metadata"]["field"] in more
+
+
+def test_prefix_tokens_cannot_listen(guarded: Caller) -> None:
+    """ "prefix tokens cannot listen": they do, to groups that begin so, and are sent the work."""
+    token = guarded.token("promises:write", idPrefix="team-a/")
+    for target, poll in (("/poll/team-a%2Fg/w", False), ("/team-a%2Fg/w", True)):
+        answer = guarded.send("GET", target, headers=token, poll=poll, is_stream=True)
+        assert answer.status == 200
+    for target in ("/poll/team-b%2Fg/w", "/poll/g/team-a%2F", "/poll/team-a/g"):
+        answer = guarded.send("GET", target, headers=token)
+        assert (answer.status, answer.code) == (403, 40313)
+    with Wire(guarded.server.url) as wire:
+        head = "GET /poll/team-a%2Fg/w HTTP/1.1\r\nHost: x\r\nAuthorization: "
+        wire.send(f"{head}{token['Authorization']}\r\n\r\n".encode())
+        assert wire.answer(without_body=True).status == 200
+        tags = {"resonate:invoke": "poll://any@team-a%2Fg"}
+        promise_id = f"team-a/{uuid.uuid4()}"
+        promise = {"id": promise_id, "timeout": FAR_MS, "tags": tags}
+        assert guarded.send("POST", "/promises", promise, token).status == 201
+        wire._until(f"__invoke:{promise_id}".encode())  # or else it is never sent
+
+
+def test_probes_ask_with_head_and_on_either_port(caller: Caller) -> None:
+    """ "HEAD is 405 everywhere; `OPTIONS *` 404; the poll port has no probes": all are answered."""
+    for method in ("GET", "HEAD"):
+        for target in ("/ping", "/health", "/ready"):
+            for poll in (False, True):
+                assert caller.send(method, target, poll=poll).status == 200
+    shown = caller.send("GET", "/docs/errors")
+    head = caller.send("HEAD", "/docs/errors")
+    assert (head.status, head.headers["content-length"]) == (200, str(len(shown.body)))
+    everything = caller.send("OPTIONS", "*")
+    assert everything.status == 204
+    assert everything.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST"
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

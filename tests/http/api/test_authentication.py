@@ -24,6 +24,7 @@ from troth.http.wire.fields import example
 from troth.http.wire.principals import ACCOUNT_SCOPES
 
 GUARDED = [row for row in API_ENDPOINTS if not row.public]
+POLL_STREAMS = [row for row in POLL_ENDPOINTS if not row.public]
 STRANGER = TOKEN_PREFIX + "x" * 43
 PATIENT = Settings(failed_attempts_limit_count=0)
 
@@ -89,7 +90,7 @@ async def test_every_row_refuses_everybody_it_must() -> None:
             "a token of a disabled account": disabled,
             "an unknown user": basic("ann", "word"),
         }
-        for row in (*GUARDED, *POLL_ENDPOINTS):
+        for row in (*GUARDED, *POLL_STREAMS):
             for who, headers in strangers.items():
                 answer = await call(world, row, headers)
                 assert (answer.status, answer.code) == (401, Code.UNAUTHORIZED), (row.name, who)
@@ -227,6 +228,15 @@ async def test_digests_are_compared_in_constant_time(monkeypatch: pytest.MonkeyP
             # The operator's key, and the token's digest or the password's; never the text itself.
             assert len(compared) == 2, shown
             assert all(len(one) == 64 for one in compared[-1]), shown
+
+
+async def test_a_password_may_be_latin1() -> None:
+    """Python's requests encodes users and passwords so."""
+    async with running(Settings(basic_auth={"ann\u00e9": "w\u00f6rd"})) as world:
+        for encoding in ("utf-8", "latin-1"):
+            shown = base64.b64encode("ann\u00e9:w\u00f6rd".encode(encoding)).decode()
+            headers = {"Authorization": f"Basic {shown}"}
+            assert (await world.send("GET", "/promises/a", headers=headers)).status == 404
 
 
 # --- the operator ---------------------------------------------------------------------------------

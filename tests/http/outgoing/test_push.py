@@ -240,6 +240,16 @@ async def test_an_endless_body_is_cut_off() -> None:
             await sender.send(server.address(), b"{}", {})
 
 
+async def test_a_trace_beyond_ascii_is_sent_as_it_is() -> None:
+    async with serving(OK) as server, sending() as sender:
+        await sender.send(
+            server.address(), b"{}", {"traceparent": "\u00fc", "tracestate": "\u2603"}
+        )
+        head = server.requests[0].lower()
+        assert b"traceparent: \xc3\xbc\r\n" in head
+        assert b"tracestate: \xe2\x98\x83\r\n" in head
+
+
 async def test_nobody_listening_and_names_that_do_not_exist() -> None:
     async with sending() as sender:
         for url in ("http://127.0.0.1:1/", "http://does-not-exist.invalid/"):
