@@ -29,6 +29,7 @@ _SEALED: Final = frozenset(
         rows.LOCKS,
         rows.OUTBOX,
         *rows.FUNCTION_TABLES,
+        *rows.WORKFLOW_TABLES,
     }
 )
 """Tables whose values carry a checksum; the others are indexes."""
