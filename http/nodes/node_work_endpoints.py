@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 
 from troth.core import limits
-from troth.core.catalog import Build, Capabilities, execution_promise_id
+from troth.core.catalog import Build, execution_promise_id
 from troth.core.codes import Code
 from troth.core.commands import (
     AssignExecution,
@@ -41,7 +41,7 @@ from troth.http.executions.values import (
     function_request,
     result_value,
 )
-from troth.http.functions.values import ID_SCHEMA, is_id
+from troth.http.functions.values import ID_SCHEMA, demands_object, is_id
 from troth.http.wire.decoding import integer
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.json_text import JsonObject
@@ -92,7 +92,7 @@ async def assign_task(api: Api, call: Call) -> Response:
         "digest": build.digest,
         "language": plan.language,
         "timeout": plan.capabilities.timeout_s,
-        "capabilities": _capabilities(capabilities_of(reply.promise)),
+        "capabilities": demands_object(capabilities_of(reply.promise)),
         "account": plan.account_id,
         "request": _request(reply.promise),
     }
@@ -102,15 +102,6 @@ async def assign_task(api: Api, call: Call) -> Response:
 async def _build(api: Api, call: Call, build_id: str) -> Build | None:
     reply = await answered(api.shards.ask(ReadEntry(build_id), call.request.held))
     return reply.entry if isinstance(reply.entry, Build) else None
-
-
-def _capabilities(capabilities: Capabilities) -> JsonObject:
-    return {
-        "cpuCount": capabilities.cpu_count,
-        "memSize": capabilities.memory_mb,
-        "networkLatency": capabilities.network_latency_ms,
-        "privileged": capabilities.privileged,
-    }
 
 
 def _request(promise: Promise) -> JsonObject:

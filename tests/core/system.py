@@ -52,7 +52,7 @@ from .model import (
     View,
     view,
 )
-from .views import lease_of, message_key, usage_view
+from .views import envelope_view, lease_of, message_key, usage_view
 from .workflow_delivery import WorkflowDelivery
 
 RANK = {
@@ -454,6 +454,7 @@ class System:
                 for name, one in state.executions.items()
             },
             "usage": usage_view(one for state in states for one in state.usage.values()),
+            **envelope_view(states, promises),
         }
 
     # Checks
@@ -491,15 +492,11 @@ class System:
             for key, time in armed.items()
             if key[0] is not c.TimerKind.PROMISE and time < expected.get(key, time)
         }
-        assert all(self._may_be_early(state, key, armed[key]) for key in early)
         for key in early:
+            is_schedule = key[0] is c.TimerKind.SCHEDULE
+            assert armed[key] <= self.now if is_schedule else state.lease_floor.resumed_on > 0
             armed[key] = expected[key]
         assert armed == {key: time for key, time in expected.items() if key not in fired}
-
-    def _may_be_early(self, state: ShardState, key: TimerKey, time: int) -> bool:
-        if key[0] is c.TimerKind.SCHEDULE:
-            return time <= self.now
-        return state.lease_floor.resumed_on > 0
 
     def _check_send(self, message: TaskMessage) -> None:
         task = self._task(message.task.id)
