@@ -46,7 +46,11 @@ ENTRIES = (
     "prefix tokens cannot listen",
     "HEAD is 405 everywhere; `OPTIONS *` 404; the poll port has no probes",
     "node and server of one user: functions read the server's key",
+    "a forked grandchild of a function survives SIGKILL of the node",
     "a setting on one side, a constant on the other",
     "what cannot be represented is answered as success",
     "the log keeps the wrong end",
+    "no request log",
+    "gzip bodies, BOM, empty lines between requests, links under a prefix",
+    "status line with its reason",
 )
