@@ -4,7 +4,7 @@ An id is the idempotency key: creating or settling a promise again changes nothi
 as it is.
 """
 
-from sys import intern
+from functools import lru_cache
 from typing import Final
 
 from troth.core import records as r
@@ -32,6 +32,12 @@ from .workflow_views import find, guard, is_full
 
 # See PENDING in model.py.
 _OK: Final = Code.OK
+
+
+@lru_cache(maxsize=4_096)
+def shared(text: str) -> str:
+    """Return one and the same object for texts that are equal and came recently."""
+    return text
 
 
 def ensure_promise(context: DecisionContext, command: EnsurePromise, now_ms: int) -> Reply:
@@ -63,8 +69,8 @@ def create(
     tags = command.tags or None
     if tags is not None:
         # Lineage and targets repeat in all of a workflow's promises, which may be many.
-        tags = {name: intern(value) for name, value in tags.items()}
-    promise_id = intern(command.id)
+        tags = {name: shared(value) for name, value in tags.items()}
+    promise_id = shared(command.id)
     seed = workflow_seed_of(tags, timeout)
     if seed is None:
         context.emit(
