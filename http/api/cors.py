@@ -21,7 +21,7 @@ _REQUEST_HEADERS = (
     b"Authorization, Content-Type, Idempotency-Key, Request-Id, Strict, Task-Counter, Task-Id, "
     b"traceparent, tracestate"
 )
-_EXPOSED = b"Request-Id, Resonate-Version, Retry-After"
+_EXPOSED = b"Fencing-Token, Request-Id, Resonate-Version, Retry-After"
 _PREFLIGHT_AGE_SECONDS = b"600"
 
 
