@@ -20,7 +20,7 @@ import click
 
 from troth.core.limits import INTEGER_MAX, saturating_add
 
-from .client import DEFAULT_SERVER, Answer, Client, RefusedError
+from .client import DEFAULT_SERVER, ApiAnswer, ApiClient, RequestRefused
 from .output import emit, note, now_ms, one_line
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -34,10 +34,10 @@ _DURATION_PART: Final = re.compile(r"([0-9]+)(ms|s|m|h|d)")
 class Session:
     """The connection of one command, and whether it shows answers as JSON or for people."""
 
-    client: Client
+    client: ApiClient
     as_json: bool
 
-    def show(self, answer: Answer, shown: Callable[[], str]) -> None:
+    def show(self, answer: ApiAnswer, shown: Callable[[], str]) -> None:
         """Print an answer: its raw JSON on one line, or the text that `shown` makes of it."""
         if self.as_json:
             if answer.text:
@@ -52,7 +52,7 @@ class Session:
 
 
 # `ParamType` takes type arguments only in the newest versions of click; older ones work too.
-class Text(click.ParamType):  # type: ignore[type-arg]
+class TextOption(click.ParamType):  # type: ignore[type-arg]
     """A text that can be sent: valid UTF-8, and not empty unless `may_be_empty`."""
 
     name = "text"
@@ -72,7 +72,7 @@ class Text(click.ParamType):  # type: ignore[type-arg]
         return text
 
 
-class HeaderText(Text):
+class HeaderText(TextOption):
     """A text that can be the content of an HTTP header: one line."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -122,7 +122,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return min(sum(int(count) * _UNITS_MS[unit] for count, unit in parts), INTEGER_MAX)
 
 
-TEXT: Final = Text()
+TEXT: Final = TextOption()
 HEADER_TEXT: Final = HeaderText(may_be_empty=True)
 PAIR: Final = Pair()
 DURATION: Final = Duration()
@@ -238,7 +238,7 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
         as_json: bool,
         **arguments: Any,
     ) -> None:
-        session = Session(Client(server, user, password, token, ca_file), as_json)
+        session = Session(ApiClient(server, user, password, token, ca_file), as_json)
         run_session(session, command, arguments)
 
     return connection_options_of(DEFAULT_SERVER)(with_session)
@@ -251,7 +251,7 @@ def run_session(
     with session.client:
         try:
             command(session, **arguments)
-        except RefusedError as refusal:
+        except RequestRefused as refusal:
             if session.as_json and refusal.answer.text:
                 # A script finds the answer where it looks for answers, also for a refusal.
                 emit(one_line(refusal.answer.text))
@@ -337,7 +337,7 @@ def show_search(
     if all_pages:
         rows = [row for page in session.client.pages(path, query, key) for row in page]
         text = json.dumps({"cursor": None, key: rows}, ensure_ascii=False, separators=(",", ":"))
-        answer = Answer(200, text, {"cursor": None, key: rows})
+        answer = ApiAnswer(200, text, {"cursor": None, key: rows})
     else:
         answer = session.client.ask("GET", path, query=query)
     session.show(answer, lambda: shown(answer.content[key]))

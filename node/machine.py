@@ -19,13 +19,13 @@ from typing import Final
 import structlog
 import trio
 
-from .builds import Build
+from .builds import UnpackedBuild
 from .errors import NodeError, SandboxError
 from .files import empty
 from .filter import filter_of_this_machine
 from .limits import USERS_COUNT, Allowance
 from .processes import adopt_orphans, end_marked, end_user, keep_memory_private
-from .sandbox import JAVASCRIPT, PYTHON, Machine, Sandbox
+from .sandbox import JAVASCRIPT, PYTHON, Computer, Sandbox
 
 _PROBE_ALLOWANCE: Final = Allowance(timeout_s=10, cpu_count=1, memory_mb=512)
 # A module that nothing has imported before: what matters is whether it can be read.
@@ -45,7 +45,7 @@ class Place:
     """A node's directory, ready for use. `first_gid` is None if builds have no groups."""
 
     node_id: str
-    machine: Machine
+    machine: Computer
     builds: Path
     languages: tuple[str, ...]
 
@@ -111,7 +111,7 @@ async def prepare(directory: Path, uid_base: int) -> Place:
     if call_filter is None:
         _log.warning("tasks may make all system calls, also to pass their limits", problem=problem)
     has_users = first_uid is not None
-    machine = Machine(sandboxes, program, script, first_uid, has_users, call_filter)
+    machine = Computer(sandboxes, program, script, first_uid, has_users, call_filter)
     machine, languages = await _probe(directory / "probe", machine)
     return Place(_node_id(directory), machine, directory / "builds", languages)
 
@@ -142,7 +142,7 @@ async def _remove_leftovers(sandboxes: Path, first_uid: int | None) -> None:
         empty(sandboxes)
 
 
-async def _probe(directory: Path, machine: Machine) -> tuple[Machine, tuple[str, ...]]:
+async def _probe(directory: Path, machine: Computer) -> tuple[Computer, tuple[str, ...]]:
     """Try which ways of shutting in and which languages work here."""
     problem = await _try(directory, machine, PYTHON)
     if problem is not None and machine.private_files:
@@ -166,10 +166,10 @@ async def _probe(directory: Path, machine: Machine) -> tuple[Machine, tuple[str,
     return machine, (PYTHON, JAVASCRIPT)
 
 
-async def _try(directory: Path, machine: Machine, language: str) -> str | None:
+async def _try(directory: Path, machine: Computer, language: str) -> str | None:
     """Load a function that does nothing; what went wrong, if anything."""
     _write_probe(directory, language)
-    build = Build("", directory, machine.first_uid, 0)
+    build = UnpackedBuild("", directory, machine.first_uid, 0)
     sandbox = Sandbox(machine, language, build, machine.first_uid, machine.directory / "probe")
     try:
         problem = "it did not start in time"

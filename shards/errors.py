@@ -9,13 +9,13 @@ class ShardsError(Exception):
     """The server could not carry out a command; nothing is wrong with the command itself."""
 
 
-class Overloaded(ShardsError):  # noqa: N818  a state of the server, not a defect
+class Overloaded(ShardsError):
     """A queue is full; the command was not taken (503, code 50301)."""
 
 
-class Stopping(ShardsError):  # noqa: N818
+class Stopping(ShardsError):
     """The server is shutting down (503, code 50300)."""
 
 
-class StorageFailed(ShardsError):  # noqa: N818
+class StorageFailed(ShardsError):
     """The log could not be written; the server will end (503, code 50304)."""

@@ -37,7 +37,7 @@ from troth.core.replies import Reply
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
 from troth.core.state.shard_state import TimerKey
-from troth.persistence.errors import CheckpointDamaged, LogFailure, PersistenceError
+from troth.persistence.errors import CheckpointDamaged, LogFailed, PersistenceError
 
 from .clock import Clock
 from .committer import Committer
@@ -280,7 +280,7 @@ class Shard:
         except Exception:
             # The state says more than the log will. Other shards may have messages of this turn
             # already: nothing that rests on them may become durable.
-            self._fail(LogFailure("a command failed half-way; see the server's log"), turn)
+            self._fail(LogFailed("a command failed half-way; see the server's log"), turn)
             raise
 
     def _fail(self, failure: PersistenceError, turn: Turn) -> None:

@@ -157,7 +157,7 @@ class Shards(Gathering):
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run until cancelled; then write what is appended. Raises LogFailure if the log fails."""
+        """Run until cancelled; then write what is appended. Raises LogFailed if the log fails."""
         writer = self._writer = make_writer(self.committer)
         try:
             async with trio.open_nursery() as nursery:

@@ -8,7 +8,7 @@ from troth.core.codes import Code
 from troth.http.api.context import Api, shards_error
 from troth.http.api.rows import Call, Endpoint, Success, answer
 from troth.http.promises.schemas import RetentionBody
-from troth.http.settings.kinds import NotAllowedError
+from troth.http.settings.kinds import SettingRefused
 from troth.http.settings.retention import RetentionRules, rule_texts
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.requests import Response
@@ -26,7 +26,7 @@ async def sweep(api: Api, call: Call) -> Response:
         is_dry = True
         try:
             rules = RetentionRules().from_text(body.retain)
-        except NotAllowedError as refusal:
+        except SettingRefused as refusal:
             raise invalid("retain", f"allowed are {refusal}") from refusal
     try:
         if is_dry:

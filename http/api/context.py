@@ -14,7 +14,7 @@ from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
 from troth.http.identity.attempts import Attempts
 from troth.http.identity.audit import AuditLog
-from troth.http.identity.credentials import Directory
+from troth.http.identity.credentials import Credentials
 from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
@@ -112,7 +112,7 @@ class Shards(Protocol):
         ...
 
 
-class Builder(Protocol):
+class BuildQueue(Protocol):
     """The part of `builder.Builder` that the API needs."""
 
     async def take(self, build: Build, package: bytes) -> None:
@@ -166,11 +166,11 @@ class Api:
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
-    builder: Builder | None = None
+    builder: BuildQueue | None = None
     placement: Placement | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
-    directory: Directory = field(init=False)
+    directory: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)
@@ -179,7 +179,7 @@ class Api:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
         attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
-        self.directory = Directory(self.settings.basic_auth, attempts, self.now_ms)
+        self.directory = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
         self.metrics = Metrics(
             {

@@ -16,7 +16,7 @@ from troth.core.lifecycles import FINAL_STATES
 from troth.core.model import PromiseState
 from troth.core.retention_rules import RetentionRule
 
-from .kinds import Kind, NotAllowedError
+from .kinds import SettingKind, SettingRefused
 
 STATES: Final[Mapping[str, tuple[PromiseState, ...]]] = {
     **{state.value.lower(): (state,) for state in FINAL_STATES},
@@ -34,7 +34,7 @@ _TABLE_KEYS: Final = frozenset({"state", "age", "tag"})
 
 
 @dataclass(frozen=True)
-class RetentionRules(Kind):
+class RetentionRules(SettingKind):
     """A list of retention rules; empty: nothing is ever deleted."""
 
     @property
@@ -58,40 +58,40 @@ class RetentionRules(Kind):
         if isinstance(value, str):
             return self.from_text(value)
         if not isinstance(value, list):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return tuple(
             self._from_table(entry) if isinstance(entry, dict) else self.rule(entry)
             for entry in value
         )
 
     def rule(self, text: object) -> RetentionRule:
-        """Read one rule; its tag may hold commas. Raises NotAllowedError."""
+        """Read one rule; its tag may hold commas. Raises SettingRefused."""
         if not isinstance(text, str):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         state, _, rest = text.partition(":")
         age, separator, tag = rest.partition(":")
         return self._made(state, age, tag if separator else None)
 
     def _from_table(self, table: dict[object, object]) -> RetentionRule:
         if not table.keys() <= _TABLE_KEYS:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return self._made(table.get("state"), table.get("age"), table.get("tag"))
 
     def _made(self, state: object, age: object, tag: object) -> RetentionRule:
         if not isinstance(state, str) or state not in STATES:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         if not isinstance(age, str) or _DURATION.fullmatch(age) is None:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         age_ms = sum(int(count) * _UNITS_MS[unit] for count, unit in _DURATION_PART.findall(age))
         if age_ms > AGE_LIMIT_MS:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         if tag is None:
             return RetentionRule(STATES[state], age_ms)
         if not isinstance(tag, str):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         name, separator, value = tag.partition("=")
         if not name or not separator:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return RetentionRule(STATES[state], age_ms, (name, value))
 
     def show(self, value: object) -> str:

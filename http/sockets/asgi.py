@@ -94,7 +94,7 @@ class Application(QuartTrio):
         await super().__call__(cast(Any, scope), cast(Any, receive), cast(Any, send))
 
 
-class _ClientGoneError(Exception):
+class _ClientGone(Exception):
     """Inside this module: the client left before its request was complete."""
 
 
@@ -122,7 +122,7 @@ class _Exchange:
         held = request.held = self._api.hold()
         try:
             await self._run()
-        except _ClientGoneError:
+        except _ClientGone:
             _log.debug("a client left before its request was complete", request_id=request.id)
         except Exception:
             _log.exception(
@@ -179,7 +179,7 @@ class _Exchange:
         )
 
     async def _read_body(self) -> bytes:
-        """Read the whole body. Raises ApiError (413, 408) or _ClientGoneError."""
+        """Read the whole body. Raises ApiError (413, 408) or _ClientGone."""
         limit_bytes = self._api.limits.body_limit_bytes
         declared = self.request.headers.get(b"content-length", b"")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
@@ -190,7 +190,7 @@ class _Exchange:
             while True:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
-                    raise _ClientGoneError
+                    raise _ClientGone
                 part = message.get("body", b"")
                 length_bytes += len(part)
                 if length_bytes > limit_bytes:

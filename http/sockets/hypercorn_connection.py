@@ -58,12 +58,12 @@ class ConnectionLimits:
     write_timeout_ms: int = WRITE_TIMEOUT_MS
 
 
-class _RefusedError(Exception):
+class _ClientRefused(Exception):
     """Inside this module: the client has been refused and nothing more is to be read."""
 
 
 @dataclass(eq=False)
-class Connection:
+class HypercornConnection:
     """A connection being served. Made by the listener; `run` does everything."""
 
     application: ASGIApplication
@@ -145,7 +145,7 @@ class Connection:
             self._header_deadline = self.received_since + self.limits.header_timeout_ms / 1000
             try:
                 await self._protocol.handle(RawData(received))
-            except _RefusedError:
+            except _ClientRefused:
                 return
             if self._is_stopping and self._is_idle:
                 return
@@ -167,7 +167,7 @@ class Connection:
                 self._header_deadline = trio.current_time() + timeout_s
             try:
                 await self._protocol.handle(RawData(bytes(data)))
-            except _RefusedError:
+            except _ClientRefused:
                 return
             if not data:
                 return
@@ -245,7 +245,9 @@ class Connection:
 class _Protocol(H11Protocol):
     """Hypercorn's HTTP/1.1, without upgrades, and with our error bodies."""
 
-    def __init__(self, connection: Connection, tasks: "_Tasks", state: ConnectionState) -> None:
+    def __init__(
+        self, connection: HypercornConnection, tasks: "_Tasks", state: ConnectionState
+    ) -> None:
         socket = connection.stream.socket
         super().__init__(
             connection.application,  # type: ignore[arg-type]  # handed through to _Tasks untouched
@@ -304,7 +306,7 @@ class _Protocol(H11Protocol):
             problem = "has both Content-Length and Transfer-Encoding; allowed is one of them"
         if problem is not None:
             await self.refuse(ApiError(Code.INVALID, [FieldProblem("request", problem)]))
-            raise _RefusedError
+            raise _ClientRefused
 
     async def _create_stream(self, request: h11.Request) -> None:
         """As hypercorn's, but without WebSockets: an upgrade is ignored."""

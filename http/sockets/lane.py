@@ -35,7 +35,7 @@ from troth.shards.turns import Asker
 from .hypercorn_connection import ConnectionLimits
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, LaneShards, RequestIds
-from .lane_parsing import NotServedError, Parsed, Parser
+from .lane_parsing import NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
     {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
@@ -250,14 +250,14 @@ class Lane:
     # What connections and exchanges need
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
-        """Make the exchange for a request. Raises NotServedError."""
+        """Make the exchange for a request. Raises NotServed."""
         try:
             # All rows take part in matching, so that a path means the same here as there.
             match = self._dispatcher.router.match(parsed.method, parsed.path)
         except ApiError:
-            raise NotServedError from None
+            raise NotServed from None
         if match.endpoint.name not in self._served:
-            raise NotServedError
+            raise NotServed
         self._requests_count += 1
         given = parsed.headers.get(b"request-id")
         held = self._hold()

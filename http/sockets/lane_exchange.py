@@ -65,7 +65,7 @@ class Questions(Protocol):
         ...
 
 
-class Client(Protocol):
+class Requester(Protocol):
     """Where answers go: the connection that a request came by."""
 
     def answered(self, data: bytes, held: HeldMessages) -> None:
@@ -89,7 +89,7 @@ class Exchange(Struct, eq=False):
     request: Request
     held: HeldMessages
     match: Match
-    client: Client
+    client: Requester
     started_s: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:

@@ -19,7 +19,7 @@ from .errors import ApiError, invalid
 from .fields import (
     Base64,
     Body,
-    Entries,
+    BodyList,
     Nested,
     RequestLimits,
     canonical_base64,
@@ -107,7 +107,7 @@ def _base64_in(body: type[Struct]) -> Places:
     for attribute, _, marker in rules(body):
         if isinstance(marker, Base64):
             found.append((attribute, ()))
-        elif isinstance(marker, Nested | Entries):
+        elif isinstance(marker, Nested | BodyList):
             inner = _base64_in(marker.body)
             if inner:
                 found.append((attribute, inner))

@@ -134,7 +134,7 @@ class Checkpoints:
         return self.reader.view.scan(table, prefix, rows.after(prefix))
 
     def write(self, captures: Sequence[Capture]) -> None:
-        """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailure."""
+        """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailed."""
         with self._ids.committing() as add_id:
             self._store.commit(self._writes(captures, add_id))
         # In one assignment: the event loop reads them for statistics while this runs in a thread.

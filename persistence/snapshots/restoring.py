@@ -31,7 +31,7 @@ from troth.persistence.data_directory import (
     Identity,
     encode_identity,
 )
-from troth.persistence.errors import CheckpointFailure, LogFailure
+from troth.persistence.errors import CheckpointFailed, LogFailed
 from troth.persistence.files import DIRECTORY_MODE, RealFiles
 from troth.persistence.inspection.log_records import read_record, record_time_ms
 from troth.persistence.wal.frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader
@@ -119,7 +119,7 @@ def restore(
                 (data / MARK_NAME).unlink()
         except OSError as error:
             raise _failed(data, error.strerror or str(error)) from error
-        except (LogFailure, CheckpointFailure) as error:
+        except (LogFailed, CheckpointFailed) as error:
             raise _failed(data, str(error.__cause__ or error)) from error
         return Restored(
             data,

@@ -171,7 +171,7 @@ def cut_open_directory(
 def cut_stopped_directory(path: Path, *, created_at_ms: int, troth_version: str) -> Iterator[Cut]:
     """A cut of a directory that nobody serves, locked meanwhile. Nothing it holds changes.
 
-    Raises a DataDirectoryError or CheckpointFailure.
+    Raises a DataDirectoryError or CheckpointFailed.
     """
     files = RealFiles()
     reader = LogReader(files, path)

@@ -10,7 +10,7 @@ from troth.core.codes import Code
 from troth.core.commands import CompletePromise, CreatePromise, ReadPromise
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailed
 from troth.shards.errors import Overloaded, ShardsError, Stopping, StorageFailed
 
 from .stage import EPOCH_MS, FAR_MS, id_in, matching, settle, stage
@@ -148,6 +148,6 @@ async def test_a_failing_log_refuses_those_who_are_called_back(has_turn: bool) -
     asker = CalledBack()
     with pytest.raises(BaseExceptionGroup) as caught:
         await ask_a_log_that_fails(asker, has_turn)
-    assert matching(caught.value, LogFailure)
+    assert matching(caught.value, LogFailed)
     assert [type(error) for error in asker.errors] == [StorageFailed]
     assert asker.replies == []

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from troth.core import limits
 from troth.core.grammar.addresses import PollAddress, PushAddress
 from troth.http.settings.kinds import (
-    Choice,
-    Kind,
     ListenAddress,
-    NotAllowedError,
     Number,
+    OneOf,
+    SettingKind,
+    SettingRefused,
     Switch,
     WordOr,
 )
 from troth.http.settings.settings import Settings
 from troth.http.settings.sources import SettingsError, describe, load, settings_options
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, SettingKind] = {
     entry.name: entry.metadata["kind"]
     for entry in dataclasses.fields(Settings)
     if "kind" in entry.metadata
@@ -391,21 +391,23 @@ class TestDescription:
             assert re.search(r"_(ms|bytes|count)$", name)
             assert 0 <= kind.minimum < kind.maximum
             assert getattr(Settings(), name) == getattr(limits, name.upper())
-            with pytest.raises(NotAllowedError):
+            with pytest.raises(SettingRefused):
                 kind.from_text(str(kind.minimum - 1))
-            with pytest.raises(NotAllowedError):
+            with pytest.raises(SettingRefused):
                 kind.from_toml(kind.maximum + 1)
             assert kind.from_text(str(kind.maximum)) == kind.maximum
         else:
             assert not re.search(r"_(ms|bytes|count)$", name)
 
 
-def check_read_or_refused(kind: Kind, read: Callable[[Any], object], given_value: object) -> None:
+def check_read_or_refused(
+    kind: SettingKind, read: Callable[[Any], object], given_value: object
+) -> None:
     """Reading must give a value that can be shown, or exactly one error with the usual text."""
     refusal = None
     try:
         kind.show(read(given_value))
-    except NotAllowedError as error:
+    except SettingRefused as error:
         refusal = str(error)
 
     assert refusal in {None, kind.allowed}
@@ -477,5 +479,5 @@ class TestCommandLine:
 
 def test_the_kinds_say_what_they_allow() -> None:
     assert Switch().allowed == "true or false"
-    assert Choice(("a", "b")).allowed == "a or b"
+    assert OneOf(("a", "b")).allowed == "a or b"
     assert WordOr({"none": None}, Number(1, 2)).allowed == "none or a whole number from 1 to 2"

@@ -17,10 +17,10 @@ from tests.shards.test_polls import Listener, Text, make
 from troth.core.catalog import Account, Token
 from troth.http.api.streams import CONNECTED, KEEP_ALIVE, PollStream, limited
 from troth.http.identity.attempts import Attempts
-from troth.http.identity.credentials import Directory, digest_of, new_secret
+from troth.http.identity.credentials import Credentials, digest_of, new_secret
 from troth.http.sockets.lane_connection import LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
-from troth.http.sockets.lane_parsing import NotServedError, Parsed, Parser
+from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
 from troth.http.sockets.lane_streams import LaneStream
 from troth.http.wire.requests import ReadyStream
 from troth.shards.delivery.polls import PollConnection, Polls
@@ -42,7 +42,7 @@ class Lane:
     to_work: list[LaneConnection] = field(default_factory=list)
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:  # noqa: ARG002
-        raise NotServedError
+        raise NotServed
 
     def again(self, connection: LaneConnection) -> None:
         self.to_work.append(connection)
@@ -154,7 +154,7 @@ async def test_a_comment_comes_when_nothing_else_did(
 
 async def test_a_stream_is_due_when_its_token_has_expired_and_ends() -> None:
     now_ms = 0
-    directory = Directory({}, Attempts(10, lambda: now_ms), lambda: now_ms)
+    directory = Credentials({}, Attempts(10, lambda: now_ms), lambda: now_ms)
     directory.put(Account("a", 1, 0, "billing"))
     secret = new_secret()
     directory.put(Token("t", 1, 0, "a", digest_of(secret), (), expires_on=50))
