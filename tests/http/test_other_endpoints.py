@@ -98,7 +98,7 @@ async def test_locks() -> None:
         gone = await world.send("POST", "/locks/release", body)
 
         assert (acquired.status, acquired.json) == (201, {**body, "expiresAt": NOW_MS + 10})
-        assert acquired.headers["fencing-token"].isdecimal()
+        assert (acquired.header("fencing-token") or "").isdecimal()
         assert (held.status, held.code) == (403, 40304)
         message = held.json["error"]["details"][0]["message"]
         assert message.startswith("execution 'e' of process 'p' holds the lock until 1")
