@@ -428,7 +428,7 @@ class Server:
             return
         tables = (("lane", API_ENDPOINTS), ("poll_lane", POLL_ENDPOINTS))
         for door, (name, endpoints) in zip(self.doors, tables, strict=False):
-            lane = Lane(self.api, self.shards, endpoints, door.listener.limits)
+            lane = Lane(self.api, endpoints, door.listener.limits)
             self.api.metrics.add_source(name, lane.statistics)
             await nursery.start(lane.run)
             door.listener.lane = lane

@@ -10,6 +10,7 @@ them.
   the others; on the second it gives them back at once.
 """
 
+import os
 import random
 import signal
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from .errors import NodeError, NotReached, ServerRefused
 from .execution import Link, LocalExecution
 from .limits import ResultLimits
 from .machine import Place, prepare, taken
+from .neighbors import refuse_beside_a_server
 from .workers import open_workers
 
 BACKOFF_FIRST_S: Final = 0.25
@@ -55,6 +57,13 @@ class NodeOptions:
     grace_s: float = 30.0
     uid_base: int = 700_000
     ca_file: Path | None = None
+    trusts_functions: bool = False
+    """Start although functions can read the key of a server on this machine."""
+
+    def refuse_beside_a_server(self) -> None:
+        """Raise NodeError if functions have no users of their own and could read a server's key."""
+        if os.geteuid() != 0 and not self.trusts_functions:
+            refuse_beside_a_server()
 
 
 async def run_node(options: NodeOptions) -> None:
@@ -62,7 +71,8 @@ async def run_node(options: NodeOptions) -> None:
     client = ServerClient(
         options.server, options.token, str(options.ca_file) if options.ca_file else None
     )
-    with taken(options.directory, options.uid_base):
+    options.refuse_beside_a_server()
+    async with taken(options.directory, options.uid_base):
         place = await prepare(options.directory, options.uid_base)
         builds = Builds(place.builds, place.first_gid)
         builds.open()
@@ -149,6 +159,8 @@ class Agent:
 
     async def _register(self) -> None:
         options = self._options
+        # Also now: a server may have been started after this node.
+        await trio.to_thread.run_sync(options.refuse_beside_a_server)
         body = {
             "description": options.description,
             "languages": self._place.languages,

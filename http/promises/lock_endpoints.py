@@ -1,19 +1,22 @@
 """Locks: at most one execution at a time holds a resource, for as long as it sends heartbeats."""
 
+from typing import Final
+
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import AcquireLock, Command, ReleaseLock
 from troth.core.model import Lock
-from troth.http.api.context import Api, shards_error
-from troth.http.api.permissions import refuse_unless_permitted
+from troth.http.api.context import Api
 from troth.http.api.rows import Asking, Call, Endpoint, Success, answer, nothing
+from troth.http.api.shards_port import answered, ask
 from troth.http.wire.errors import ApiError
 from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response, json_response
-from troth.shards.errors import ShardsError
 
 from .rendering import lock_object
 from .schemas import AcquireLockBody, HeartbeatBody, ReleaseLockBody
+
+_HELD: Final = frozenset({Code.LOCK_HELD})
 
 
 async def acquire_lock(api: Api, call: Call) -> Response:
@@ -28,11 +31,7 @@ async def acquire_lock(api: Api, call: Call) -> Response:
         process_id=body.process_id or "",
         ttl=body.ttl or 0,
     )
-    refuse_unless_permitted(call.request.principal, command)
-    try:
-        reply = await api.shards.ask(command, call.request.held)
-    except ShardsError as error:
-        raise shards_error(error) from error
+    reply = await ask(api.shards, command, call.request, tolerated=_HELD)
     lock = reply.lock
     assert lock is not None, "both answers show the lock"
     if reply.code is Code.LOCK_HELD:
@@ -62,11 +61,8 @@ release_lock = Asking(_release, nothing)
 async def heartbeat_locks(api: Api, call: Call) -> Response:
     """POST /locks/heartbeat."""
     body: HeartbeatBody = call.body
-    try:
-        prefix = call.request.principal.id_prefix
-        count = await api.shards.heartbeat_locks(body.process_id or "", prefix)
-    except ShardsError as error:
-        raise shards_error(error) from error
+    prefix = call.request.principal.id_prefix
+    count = await answered(api.shards.heartbeat_locks(body.process_id or "", prefix))
     return answer(Code.OK, {"locksAffected": count})
 
 

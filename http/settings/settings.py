@@ -369,8 +369,3 @@ class Settings:
     def target_urls(self) -> frozenset[str]:
         """The URLs of all targets that messages are sent to by HTTP."""
         return frozenset(one.url for one in self.targets.values() if isinstance(one, PushAddress))
-
-    @property
-    def public_url(self) -> str:
-        """What links begin with: `url` if given, else `http://` and the address of `listen`."""
-        return self.url if self.url is not None else f"http://{self.listen}"

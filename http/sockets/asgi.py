@@ -28,6 +28,7 @@ from troth.core.codes import Code
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
 from troth.http.api.rows import Endpoint
+from troth.http.api.streams import HEADERS
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.wire.errors import ApiError
@@ -115,6 +116,7 @@ class _Exchange:
         self._stream: ChunkStream | None = None
         self._streaming = trio.Event()
         self.request = self._neutral_request()
+        self._is_head = self.request.method == "HEAD"
 
     async def run(self) -> None:
         """Carry the exchange out. Only cancellation leaves this."""
@@ -231,9 +233,14 @@ class _Exchange:
             if self._connection is not None:
                 self._connection.when_stopping(response.stream.stop)
             body = _Chunks(response.stream, self._connection)
+        if self._is_head:
+            body = b""
         made = QuartResponse(body, status=response.status)
+        if self._is_head:
+            made.headers["content-length"] = str(len(response.body))
         del made.headers["content-type"]
-        if response.status == 204 or response.stream is not None:
+        is_stream = response.stream is not None or HEADERS[0] in response.headers
+        if response.status == 204 or is_stream:
             made.headers.pop("content-length", None)
         for name, value in response.headers:
             made.headers.add(name.decode(), value.decode())
@@ -249,9 +256,8 @@ class _Exchange:
         await self._send_answer(
             {"type": "http.response.start", "status": response.status, "headers": headers}
         )
-        await self._send_answer(
-            {"type": "http.response.body", "body": response.body, "more_body": False}
-        )
+        body = b"" if self._is_head else response.body
+        await self._send_answer({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class _Chunks(AsyncIterator[bytes]):

@@ -23,7 +23,6 @@ import structlog
 import trio
 
 from troth.core.commands import Command
-from troth.core.replies import Reply
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
 from troth.http.api.rows import Endpoint
@@ -34,7 +33,7 @@ from troth.shards.turns import Asker
 
 from .hypercorn_connection import ConnectionLimits
 from .lane_connection import LaneConnection
-from .lane_exchange import Exchange, LaneShards, RequestIds
+from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
@@ -79,14 +78,13 @@ class Lane:
     def __init__(
         self,
         api: Api,
-        shards: LaneShards,
         endpoints: tuple[Endpoint, ...],
         limits: ConnectionLimits,
     ) -> None:
         """Derive what is served from the table of the port's endpoints."""
         self._api = api
         self._hold = api.hold
-        self._shards = shards
+        self._shards = api.shards
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
         self._served = frozenset(
@@ -290,10 +288,6 @@ class Lane:
     def _ring(self) -> None:
         """See to it that there will be a pass."""
         os.eventfd_write(self._bell, 1)
-
-    def with_leaf(self, reply: Reply) -> Reply:
-        """Complete the reply to a claim. Raises StorageFailed."""
-        return self._shards.with_leaf(reply)
 
     def start(self, exchange: Exchange) -> None:
         """Have a task carry out an exchange."""
