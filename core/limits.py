@@ -141,6 +141,8 @@ REFUSALS_AT_ONCE_COUNT: Final = 16  # connections being told that there is no ro
 DESCRIPTORS_RESERVE_COUNT: Final = 128  # for the server itself; half of them if there are fewer
 DESCRIPTORS_LEAST_COUNT: Final = 48  # open files that a server must be allowed
 SHUTDOWN_TIMEOUT_MS: Final = 10_000
+SLOW_REQUEST_MS: Final = 1_000  # what takes longer is a slow request in the log
+REQUEST_LINES_PER_SECOND_COUNT: Final = 100  # of the request log; the next line counts the others
 
 # Storage.
 CHECKPOINT_INTERVAL_MS: Final = 60_000

@@ -55,7 +55,8 @@ def authenticate(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
     """
     if endpoint.is_open and api.directory.is_open:
         return ANONYMOUS
-    principal = _identified(api, request, endpoint)
+    # Noted before it is judged: the request log says who was refused.
+    principal = request.principal = _identified(api, request, endpoint)
     _refuse_unless_allowed(principal, endpoint)
     return principal
 

@@ -23,6 +23,7 @@ from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
 
 from .metrics import Metrics
+from .request_log import RequestLog
 from .shards_port import ShardsPort
 
 VERSION_HEADER_VALUE = b"0.8.2"
@@ -89,6 +90,7 @@ class Api:
     pages: Pages = field(default_factory=Pages)
     directory: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
+    request_log: RequestLog = field(init=False)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)
 
@@ -98,6 +100,7 @@ class Api:
         attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
         self.directory = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
+        self.request_log = RequestLog(self.settings.log_requests)
         self.metrics = Metrics(
             {
                 "shards": self.shards.statistics,

@@ -62,6 +62,7 @@ class Dispatcher:
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """Make the answer to a refused request; a browser may read it if its origin is allowed."""
+        request.refusal = error.code
         response = error_response(error, self.api.url, request.id)
         if error.code is not Code.ORIGIN_FORBIDDEN:
             # To an origin that may not read the answer, no header says that it may.
@@ -80,6 +81,11 @@ class Dispatcher:
             if request.method == "OPTIONS" and request.raw_path == b"*":
                 allow = (b"allow", self.router.allow)
                 return _marked(request, Response(204, headers=[allow]))
+            if error.code is Code.PATH_NOT_FOUND:
+                place = self.router.without_slash(request.method, request.raw_path)
+                if place is not None:
+                    query = b"?" + request.query if request.query else b""
+                    return _marked(request, Response(308, headers=[(b"location", place + query)]))
             if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
                 return _marked(request, Response(204, headers=list(error.headers)))
             raise

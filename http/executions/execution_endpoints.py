@@ -37,6 +37,7 @@ from troth.http.api.rows import require_account as account_of
 from troth.http.api.shards_port import answered, ask
 from troth.http.functions.entries import read_own
 from troth.http.functions.values import ID_SCHEMA, demands_object, is_id, new_id, unix_seconds
+from troth.http.wire.bodies import BYTE_ORDER_MARK
 from troth.http.wire.decoding import query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.json_text import JsonObject, dump
@@ -91,6 +92,7 @@ def _checked_body(content_type: bytes, body: bytes) -> bytes:
     """
     if not body or not _JSON_TYPE.fullmatch(content_type):
         return body
+    body = body.removeprefix(BYTE_ORDER_MARK)
     problem = _json_problem(body)
     if problem is not None:
         tidied = _TRAILING_COMMA.sub(lambda found: found[1] or b"", body)

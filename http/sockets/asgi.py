@@ -139,8 +139,11 @@ class _Exchange:
             held.release()
             if self._stream is not None:
                 self._stream.close()
-            duration_s = None if self._stream else time.perf_counter() - self._started_at
-            self._api.metrics.count(request.endpoint, self._status, duration_s)
+            duration_s = time.perf_counter() - self._started_at
+            counted_s = None if self._stream else duration_s
+            self._api.metrics.count(request.endpoint, self._status, counted_s)
+            if self._status or request.refusal is not None:  # else its client left before the end
+                self._api.request_log.note(request, self._status, duration_s)
 
     async def _run(self) -> None:
         try:
@@ -181,11 +184,12 @@ class _Exchange:
         )
 
     async def _read_body(self) -> bytes:
-        """Read the whole body. Raises ApiError (413, 408) or _ClientGone."""
+        """Read the whole body. Raises ApiError (413, 415, 408) or _ClientGone."""
         limit_bytes = self._api.limits.body_limit_bytes
         declared = self.request.headers.get(b"content-length", b"")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
             raise _too_large(limit_bytes)
+        self._refuse_encoded()
         parts: list[bytes] = []
         length_bytes = 0
         with trio.move_on_after(self._api.settings.body_timeout_ms / 1000):
@@ -201,6 +205,14 @@ class _Exchange:
                 if not message.get("more_body", False):
                     return b"".join(parts)
         raise ApiError(Code.REQUEST_TIMEOUT, headers=_CLOSING)
+
+    def _refuse_encoded(self) -> None:
+        """Raise ApiError (415) for a body that is not sent as it is."""
+        headers, repeated = self.request.headers, self.request.repeated
+        given = (repeated or {}).get(b"content-encoding") or headers.get(b"content-encoding")
+        has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        if given and has_body and given.lower() != b"identity":
+            raise ApiError(Code.ENCODING_UNSUPPORTED, headers=_CLOSING)
 
     async def _receive_disconnect(self) -> Message:
         """Quart's `receive`: returns when the client of a stream is gone.

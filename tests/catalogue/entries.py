@@ -50,4 +50,7 @@ ENTRIES = (
     "a setting on one side, a constant on the other",
     "what cannot be represented is answered as success",
     "the log keeps the wrong end",
+    "no request log",
+    "gzip bodies, BOM, empty lines between requests, links under a prefix",
+    "status line with its reason",
 )
