@@ -442,6 +442,8 @@ class ShardState:
 
     def lock_acquired(self, record: r.LockAcquired) -> None:
         lock = record.lock
+        # Tokens are serials: a restart must not give one out again.
+        self.largest_serial = max(self.largest_serial, lock.fencing_token)
         self._drop_lock(lock.resource_id)
         self.locks[lock.resource_id] = lock
         self.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
