@@ -509,6 +509,14 @@ class Server:
         nursery.cancel_scope.cancel()
 
     def _announce(self, recovery: Recovery) -> None:
+        if recovery.doubt is not None:
+            _log.warning(
+                "the log may have lost its end: what was acknowledged from this sequence on may be "
+                "missing, unless the server was killed at just that moment; compare with a backup",
+                file=recovery.doubt.file,
+                sequence=recovery.doubt.next_sequence,
+                problem=recovery.doubt.reason,
+            )
         if recovery.torn_bytes_count:
             _log.warning(
                 "the log ended in a batch that a crash left half-written; nobody had been told "
