@@ -93,7 +93,7 @@ OTHER: Final = "Other"
 
 CLIENT_VARIABLES: Final = (
     *("TROTH_SERVER", "TROTH_TOKEN", "TROTH_USER", "TROTH_PASSWORD"),
-    *("TROTH_CA_FILE", "TROTH_TRACEBACK"),
+    *("TROTH_CA_FILE", "TROTH_TRACEBACK", "TROTH_LOCK_RESOURCE", "TROTH_LOCK_TOKEN"),
 )
 """What the commands that talk to a server read from the environment; see `client.py`."""
 

@@ -529,7 +529,7 @@ class Model:
         """rest.md 9."""
         lock = self.locks.get(command.resource_id)
         if lock is not None and lock.execution_id != command.execution_id:
-            return {"code": Code.LOCK_HELD}
+            return {"code": Code.LOCK_HELD, "lock": view(lock, LOCK_FIELDS)}
         lock = ModelLock(
             *(command.resource_id, command.execution_id, command.process_id, command.ttl),
             plus(self.now, command.ttl),
