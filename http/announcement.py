@@ -48,5 +48,5 @@ def announce(parts: Parts, recovery: Recovery) -> None:
     )
     if parts.settings.in_memory:
         # There is no data directory that it could be read from.
-        key = parts.api.directory.operator_key
+        key = parts.api.credentials.operator_key
         _log.info("the operator's key, for this run", key=key)
