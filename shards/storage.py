@@ -22,6 +22,7 @@ from troth.persistence.data_directory import CHECKPOINTS_NAME, LOG_NAME, DataDir
 from troth.persistence.errors import DataDirectoryLost, LogDamaged
 from troth.persistence.files import RealFiles
 from troth.persistence.snapshots.archive import Archive, ArchiveStatistics
+from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
 from troth.persistence.snapshots.snapshots import Cut, cut_open_directory
 from troth.persistence.wal.log import LogRecord, LogStatistics, MemoryLog
 from troth.persistence.wal.segments import Segment, list_segments
@@ -229,6 +230,14 @@ class DirectoryStorage:
             created_at_ms=created_at_ms,
             troth_version=__version__,
         )
+
+    def last_snapshot_at_ms(self) -> int:
+        """When the last whole snapshot was taken, by whatever command or server; 0 if unknown."""
+        return last_taken_ms(Path(self.place))
+
+    def note_snapshot(self, at_ms: int) -> None:
+        """Remember that a whole snapshot was taken. Blocks. Raises OSError."""
+        note_taken(Path(self.place), at_ms)
 
     def archive(self, now_ms: int) -> None:
         """Copy finished segments, and remove copies that are too old. Blocks. Raises OSError."""
