@@ -81,6 +81,7 @@ RETENTION_SLICE_COUNT: Final = 50  # promises deleted at once, by one record
 RETENTION_SCAN_COUNT: Final = 200  # promises looked at before others get their turn
 RETENTION_RULES_LIMIT_BYTES: Final = 64 * 1024  # rules to try out, as text
 RETENTION_RECHECK_MS: Final = 60_000  # a promise that had to wait is looked at again
+LINEAGE_LIMIT_COUNT: Final = 1_000  # origins above a promise that are looked at; beyond, it stays
 
 # Delivery.
 POLL_CONNECTIONS_LIMIT_COUNT: Final = 1_000

@@ -72,6 +72,7 @@ TAG_TARGET = "resonate:target"
 TAG_TIMER = "resonate:timer"
 TAG_BRANCH = "resonate:branch"
 TAG_ORIGIN = "resonate:origin"
+TAG_ROOT = "resonate:root"
 TAG_PARENT = "resonate:parent"
 TAG_PREFIX = "resonate:prefix"
 
