@@ -436,6 +436,9 @@ async def test_that_the_log_cannot_be_archived_is_said_once(
         def archive_statistics(self) -> object:
             return object()
 
+        def last_snapshot_at_ms(self) -> int:
+            return 0
+
         def archive(self, _now_ms: int) -> None:
             nonlocal tries_count
             tries_count += 1
