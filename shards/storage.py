@@ -27,6 +27,7 @@ from troth.persistence.data_directory import (
 from troth.persistence.errors import DataDirectoryLost
 from troth.persistence.files import RealFiles
 from troth.persistence.snapshots.archive import Archive, ArchiveStatistics
+from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
 from troth.persistence.snapshots.snapshots import Cut, cut_open_directory
 from troth.persistence.wal.log import LogRecord, LogStatistics, MemoryLog
 from troth.persistence.wal.segments import Segment, list_segments
@@ -242,6 +243,14 @@ class DirectoryStorage:
             created_at_ms=created_at_ms,
             troth_version=__version__,
         )
+
+    def last_snapshot_at_ms(self) -> int:
+        """When the last whole snapshot was taken, by whatever command or server; 0 if unknown."""
+        return last_taken_ms(Path(self.place))
+
+    def note_snapshot(self, at_ms: int) -> None:
+        """Remember that a whole snapshot was taken. Blocks. Raises OSError."""
+        note_taken(Path(self.place), at_ms)
 
     def archive(self, now_ms: int) -> None:
         """Copy finished segments, and remove copies that are too old. Blocks. Raises OSError."""
