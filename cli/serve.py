@@ -35,6 +35,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "listen",
         "poll_listen",
         "url",
+        "hosts",
         "allow_anonymous",
         "basic_auth",
         "failed_attempts_limit_count",

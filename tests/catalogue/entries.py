@@ -47,6 +47,8 @@ ENTRIES = (
     "HEAD is 405 everywhere; `OPTIONS *` 404; the poll port has no probes",
     "node and server of one user: functions read the server's key",
     "a forked grandchild of a function survives SIGKILL of the node",
+    "newest log segment zeroed, and started from as if it were new",
+    "a refusal seen as a broken pipe",
     "a setting on one side, a constant on the other",
     "what cannot be represented is answered as success",
     "the log keeps the wrong end",
