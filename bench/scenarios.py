@@ -31,14 +31,14 @@ SPREAD_STEPS: Final = 1000
 Operation = Generator[tuple[int, bytes], bytes, None]
 
 
-class Step(NamedTuple):
+class RequestStep(NamedTuple):
     """One request of an operation: its name in reports and the statuses that mean success."""
 
     name: str
     statuses: frozenset[int]
 
 
-class Lane(Protocol):
+class Line(Protocol):
     """What an operation may ask of the connection it runs on."""
 
     number: int
@@ -61,9 +61,9 @@ class Preparation(NamedTuple):
     tagged: bool = False
 
 
-def step(name: str, *statuses: int) -> Step:
+def step(name: str, *statuses: int) -> RequestStep:
     """A step that succeeds with these statuses."""
-    return Step(name, frozenset(statuses))
+    return RequestStep(name, frozenset(statuses))
 
 
 class Scenario:
@@ -71,7 +71,7 @@ class Scenario:
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    steps: tuple[Step, ...]
+    steps: tuple[RequestStep, ...]
     uses_streams: ClassVar[bool] = False
     prepares: ClassVar[bool] = False
     """Whether operations have requests that are not measured: then throughput says little."""
@@ -90,11 +90,11 @@ class Scenario:
         """What is to be created first."""
         return []
 
-    def operation(self, lane: Lane) -> Operation:
+    def operation(self, line: Line) -> Operation:
         """Begin one operation."""
         raise NotImplementedError
 
-    def stream_path(self, lane: Lane) -> str | None:  # noqa: ARG002
+    def stream_path(self, line: Line) -> str | None:  # noqa: ARG002
         """`/{group}/{id}` of the stream that a connection needs beside it; None: none."""
         return None
 
@@ -146,7 +146,7 @@ class Create(Scenario):
 
     name = "create"
     summary = "create a promise"
-    steps: tuple[Step, ...] = (step("create", 201),)
+    steps: tuple[RequestStep, ...] = (step("create", 201),)
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
         super().__init__(workload, requests)
@@ -171,7 +171,7 @@ class Create(Scenario):
         identifier = self.new_id()
         return identifier, next(self._choice).fill(identifier)
 
-    def operation(self, lane: Lane) -> Operation:  # noqa: ARG002
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """One request."""
         yield 0, self.request()[1]
 
@@ -188,7 +188,7 @@ class CreateComplete(Create):
         body = json.dumps({"state": "RESOLVED", "value": {"data": self.payload()}})
         self._complete = Template(requests, "PATCH", "/promises/%ID%", body, len(self.new_id()))
 
-    def operation(self, lane: Lane) -> Operation:  # noqa: ARG002
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """Two requests, one after the other."""
         identifier, request = self.request()
         yield 0, request
@@ -213,12 +213,12 @@ class Read(Scenario):
         """The promises to read."""
         return [Preparation("create", workload.keys, tagged=True)]
 
-    def operation(self, lane: Lane) -> Operation:  # noqa: ARG002
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """One request."""
         yield 0, self._template.fill(f"{self._choose():010d}")
 
 
-class Search(Scenario):
+class Searches(Scenario):
     """Search by id pattern and tags."""
 
     name = "search"
@@ -238,7 +238,7 @@ class Search(Scenario):
         """The promises to find."""
         return [Preparation("create", workload.keys, tagged=True)]
 
-    def operation(self, lane: Lane) -> Operation:  # noqa: ARG002
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """One request."""
         yield 0, next(self._requests)
 
@@ -251,18 +251,18 @@ class Tasks(Scenario):
     steps = (step("create", 201), step("claim", 201), step("complete", 200, 201))
     uses_streams = True
 
-    def stream_path(self, lane: Lane) -> str:
+    def stream_path(self, line: Line) -> str:
         """Every connection is a worker of its own."""
-        return f"/{self._group()}/{lane.number}"
+        return f"/{self._group()}/{line.number}"
 
     def _group(self) -> str:
         return f"{self.workload.run}-{self.workload.process}"
 
-    def operation(self, lane: Lane) -> Operation:
+    def operation(self, line: Line) -> Operation:
         """Three requests and a message; the time from create to message is `delivery`."""
         make = self.requests.make
         identifier = self.new_id()
-        address = f"poll://{self._group()}/{lane.number}"
+        address = f"poll://{self._group()}/{line.number}"
         promise = {
             "id": identifier,
             "timeout": FAR_AWAY_MS,
@@ -276,7 +276,7 @@ class Tasks(Scenario):
             # A message of an operation that was given up may come late.
             if identifier in message.get("task", {}).get("id", ""):
                 task = message["task"]
-        lane.measure("delivery", lane.message_ns - lane.started_ns)
+        line.measure("delivery", line.message_ns - line.started_ns)
         held = {"id": task["id"], "counter": task["counter"]}
         yield 1, make("POST", "/tasks/claim", {**held, "processId": address, "ttl": 60_000})
         yield 2, make("POST", "/tasks/complete", held)
@@ -291,15 +291,15 @@ class FanOut(Scenario):
     uses_streams = True
     prepares = True
 
-    def stream_path(self, lane: Lane) -> str:
+    def stream_path(self, line: Line) -> str:
         """Every connection hears of its own promises."""
-        return f"/{self.workload.run}-{self.workload.process}/{lane.number}"
+        return f"/{self.workload.run}-{self.workload.process}/{line.number}"
 
-    def operation(self, lane: Lane) -> Operation:
+    def operation(self, line: Line) -> Operation:
         """Prepare the promise and those that wait; then one request and as many messages."""
         make = self.requests.make
         leaf = self.new_id()
-        address = f"poll:/{self.stream_path(lane)}"
+        address = f"poll:/{self.stream_path(line)}"
         answer = yield PREPARE, make("POST", "/promises", {"id": leaf, "timeout": FAR_AWAY_MS})
         until_ms = json.loads(answer).get("createdOn", 0) + DELIVERY_TIMEOUT_MS
         for number in range(self.workload.fan_out):
@@ -325,7 +325,7 @@ class Locks(Scenario):
     summary = "acquire a lock, then release it"
     steps = (step("acquire", 201), step("release", 204))
 
-    def operation(self, lane: Lane) -> Operation:  # noqa: ARG002
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """Two requests."""
         held = {"resourceId": self.new_id(), "executionId": "e"}
         taken = {**held, "processId": "p", "ttl": 60_000}
@@ -333,14 +333,14 @@ class Locks(Scenario):
         yield 1, self.requests.make("POST", "/locks/release", held)
 
 
-class Claimed(Scenario):
+class Claims(Scenario):
     """Tasks that are held from the beginning, for heartbeats."""
 
     name = "claimed"
     summary = "create a promise with a task that is claimed at once"
     steps = (step("create", 201),)
 
-    def operation(self, lane: Lane) -> Operation:  # noqa: ARG002
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """One request."""
         number = next(self._numbers)
         promise = {
@@ -373,7 +373,7 @@ class Heartbeats(Scenario):
         """Their tasks."""
         return [Preparation("claimed", workload.holders)]
 
-    def operation(self, lane: Lane) -> Operation:  # noqa: ARG002
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """One request."""
         yield 0, next(self._requests)
 
@@ -385,7 +385,7 @@ class Schedules(Scenario):
     summary = "create a schedule, read it, delete it"
     steps = (step("create", 201), step("read", 200), step("delete", 204))
 
-    def operation(self, lane: Lane) -> Operation:  # noqa: ARG002
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """Three requests."""
         identifier = self.new_id()
         schedule = {
@@ -410,7 +410,7 @@ class Echo(Scenario):
         super().__init__(workload, requests)
         self._request = Create(workload, requests).request()[1]
 
-    def operation(self, lane: Lane) -> Operation:  # noqa: ARG002
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """One request."""
         yield 0, self._request
 
@@ -433,13 +433,13 @@ class Mixed(Scenario):
         super().__init__(workload, requests)
         mix = workload.mix or self.default_mix
         self._parts: list[tuple[Scenario, int]] = []
-        steps: list[Step] = []
+        steps: list[RequestStep] = []
         for number, name in enumerate(mix):
             # Each part counts its ids from 0, so each needs ids that begin differently.
             own = dataclasses.replace(workload, run=f"{workload.run}m{number}", mix={})
             part = SCENARIOS[name](own, requests)
             self._parts.append((part, len(steps)))
-            steps += [Step(f"{name}: {one.name}", one.statuses) for one in part.steps]
+            steps += [RequestStep(f"{name}: {one.name}", one.statuses) for one in part.steps]
         self.steps = tuple(steps)
         self._shares = list(itertools.accumulate(mix.values()))
 
@@ -450,11 +450,11 @@ class Mixed(Scenario):
         wanted = [one for name in mix for one in SCENARIOS[name].preparations(workload)]
         return list(dict.fromkeys(wanted))
 
-    def operation(self, lane: Lane) -> Operation:
+    def operation(self, line: Line) -> Operation:
         """One operation of one of the scenarios."""
         chosen = bisect.bisect_left(self._shares, self.source.random() * self._shares[-1])
         part, offset = self._parts[chosen]
-        inner = part.operation(lane)
+        inner = part.operation(line)
         answer = None
         while True:
             try:
@@ -467,8 +467,8 @@ class Mixed(Scenario):
 SCENARIOS: Final[dict[str, type[Scenario]]] = {
     kind.name: kind
     for kind in (
-        *(Create, CreateComplete, Read, Tasks, FanOut, Search, Locks, Heartbeats, Schedules),
-        *(Mixed, Claimed, Echo),
+        *(Create, CreateComplete, Read, Tasks, FanOut, Searches, Locks, Heartbeats, Schedules),
+        *(Mixed, Claims, Echo),
     )
 }
 """Every scenario by name."""

@@ -1,16 +1,19 @@
 """The HTTP client of the command line: one request, one answer, clear words for what went wrong.
 
-A refusal by the server becomes `RefusedError` (exit status 1): code, what happened, what to do. A
-server that does not answer, or not in the language of the API, becomes `UnreachableError` (exit
+A refusal by the server becomes `RequestRefused` (exit status 1): code, what happened, what to do. A
+server that does not answer, or not in the language of the API, becomes `ServerUnreachable` (exit
 status 3). Neither shows a traceback, and no message shows a password.
 """
 
 import contextlib
 import ipaddress
 import json
+import os
 import re
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
@@ -52,12 +55,13 @@ _EXPLANATIONS: Final = {code.value: text for code, text in EXPLANATIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiAnswer:
     """What the server said. `text` is the body as it came, `content` its JSON; None if empty."""
 
     status: int
     text: str
     content: Any
+    fencing_token: str | None = None
 
     @property
     def is_new(self) -> bool:
@@ -65,30 +69,40 @@ class Answer:
         return self.status == 201
 
 
-class RefusedError(click.ClickException):
+class RequestRefused(click.ClickException):
     """The server understood and said no. Ends the command with status 1."""
 
     exit_code = 1
 
-    def __init__(self, message: str, answer: Answer) -> None:
+    def __init__(self, message: str, answer: ApiAnswer) -> None:
         """`message` is for people; `answer` is what the server sent."""
         super().__init__(message)
         self.answer = answer
 
 
-class UnreachableError(click.ClickException):
+class ServerUnreachable(click.ClickException):
     """Nobody answered, or something that is no Troth server. Ends the command with status 3."""
 
     exit_code = 3
 
 
-class Client:
+class ApiClient:
     """Talks to one server over one connection. Used in a `with` block."""
 
     def __init__(
-        self, server: str, user: str | None, password: str | None, token: str | None = None
+        self,
+        server: str,
+        user: str | None,
+        password: str | None,
+        token: str | None = None,
+        ca_file: Path | None = None,
     ) -> None:
-        """`server` is a URL or `HOST:PORT`. Raises click.UsageError if it cannot be one."""
+        """Connect to `server`, a URL or `HOST:PORT`; nothing is sent yet.
+
+        `ca_file` holds the certificates (PEM) that may vouch for the server, instead of the
+        usual ones. Raises click.UsageError for a server, credentials or certificates that cannot
+        be used, and click.ClickException for an unusable proxy of the environment.
+        """
         url = server if "://" in server else f"http://{server}"
         try:
             parts = urlsplit(url)
@@ -112,7 +126,7 @@ class Client:
             self._http = httpx.Client(
                 auth=None if user is None or password is None else httpx.BasicAuth(user, password),
                 # Reading the certificate store takes longer than the rest of a command.
-                verify=parts.scheme == "https",
+                verify=_trusted(ca_file) if parts.scheme == "https" else False,
                 # A proxy cannot reach what only this machine can.
                 trust_env=not _is_loopback(host),
                 timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
@@ -121,6 +135,12 @@ class Client:
             self._base = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL as error:
             raise _bad_server(f"it is not a URL ({error})") from error
+        except (ImportError, ValueError) as error:
+            # httpx reads the proxies of the environment; of SOCKS it knows nothing without help.
+            raise click.ClickException(
+                f"the proxy settings of the environment cannot be used ({error}). Unset "
+                f"ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or put {host} into NO_PROXY."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -141,8 +161,8 @@ class Client:
         *,
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Send one request; `path` is percent-encoded. Raises RefusedError, UnreachableError."""
+    ) -> ApiAnswer:
+        """Send one request; `path` is percent-encoded. Raises RequestRefused, ServerUnreachable."""
         content = None if body is None else json.dumps(body).encode()
         sent = {name.encode(): text.encode() for name, text in (headers or {}).items()}
         if content is not None:
@@ -158,7 +178,7 @@ class Client:
                     raise self._a_stream()
                 response.read()
         except httpx.TimeoutException as error:
-            raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
+            raise ServerUnreachable(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         return self._answer(response)
@@ -176,22 +196,32 @@ class Client:
                 begun = True
                 yield response.iter_bytes()
         except httpx.TimeoutException as error:
-            raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
+            raise ServerUnreachable(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
             if begun:
                 problem = "ended the connection before all was sent"
-                raise UnreachableError(f"{self.shown_url} {problem}.") from error
+                raise ServerUnreachable(f"{self.shown_url} {problem}.") from error
             raise self._unreachable(error) from error
 
-    def _unreachable(self, error: httpx.HTTPError) -> UnreachableError:
+    def _unreachable(self, error: httpx.HTTPError) -> ServerUnreachable:
         reason = _ERROR_NUMBER.sub("", str(error)).strip() or type(error).__name__
-        return UnreachableError(
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            return ServerUnreachable(
+                f"the certificate of {self.shown_url} is not trusted ({reason}). If an authority "
+                "of your own has signed it, name its certificate with --ca-file, TROTH_CA_FILE or "
+                "SSL_CERT_FILE."
+            )
+        if self._base.scheme == "https" and "SSL" in reason:
+            return ServerUnreachable(
+                f"{self.shown_url} does not speak TLS as expected ({reason}). Is it http:// there?"
+            )
+        return ServerUnreachable(
             f"no server can be reached at {self.shown_url} ({reason}). "
             "Start one with `troth serve`, or name it with --server."
         )
 
-    def _a_stream(self) -> UnreachableError:
-        return UnreachableError(
+    def _a_stream(self) -> ServerUnreachable:
+        return ServerUnreachable(
             f"{self.shown_url} streams messages to workers (--poll-listen of `troth serve`). "
             "Name the API's address (--listen) with --server."
         )
@@ -207,13 +237,13 @@ class Client:
                 return
             query = [("cursor", answer.content["cursor"])]
 
-    def not_the_api(self) -> UnreachableError:
+    def not_the_api(self) -> ServerUnreachable:
         """The error for an answer that the API never gives."""
-        return UnreachableError(
+        return ServerUnreachable(
             f"{self.shown_url} answered in a form that is not the API's. Is it a Troth server?"
         )
 
-    def _answer(self, response: httpx.Response) -> Answer:
+    def _answer(self, response: httpx.Response) -> ApiAnswer:
         text = response.text
         try:
             content = json.loads(text) if text.strip() else None
@@ -221,9 +251,11 @@ class Client:
             content = None
             if response.is_success:
                 raise self.not_the_api() from None
-        answer = Answer(response.status_code, text, content)
+        answer = ApiAnswer(
+            response.status_code, text, content, response.headers.get("fencing-token")
+        )
         if not response.is_success:
-            raise RefusedError(_refusal(answer, response), answer)
+            raise RequestRefused(_refusal(answer, response), answer)
         return answer
 
 
@@ -240,12 +272,37 @@ def _segment(text: str) -> str:
 
 
 def is_loopback(server: str) -> bool:
-    """Whether a server that `Client` takes is on this machine."""
+    """Whether a server that `ApiClient` takes is on this machine."""
     url = server if "://" in server else f"http://{server}"
     try:
         return _is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
+
+
+def _trusted(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """Return what judges the server's certificate. Raises click.UsageError.
+
+    The environment's SSL_CERT_FILE and SSL_CERT_DIR count for every server; httpx looks at them
+    only where it looks at proxies too.
+    """
+    file: str | None
+    directory: str | None
+    if ca_file is not None:
+        file, directory, origin = str(ca_file), None, "--ca-file (or TROTH_CA_FILE)"
+    else:
+        file = os.environ.get("SSL_CERT_FILE") or None
+        directory = os.environ.get("SSL_CERT_DIR") or None
+        origin = "SSL_CERT_FILE or SSL_CERT_DIR"
+    shown = file or directory
+    if shown is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=file, capath=directory)
+    except OSError as error:
+        raise click.UsageError(
+            f"{origin}: {shown} holds no usable certificates ({error.strerror or error})."
+        ) from error
 
 
 def _bad_server(reason: str) -> click.UsageError:
@@ -259,7 +316,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _refusal(answer: Answer, response: httpx.Response) -> str:
+def _refusal(answer: ApiAnswer, response: httpx.Response) -> str:
     """Code and meaning, then what the server says about this case, then what one can do."""
     error = answer.content.get("error") if isinstance(answer.content, dict) else None
     if not isinstance(error, dict):

@@ -6,8 +6,10 @@ line is wrong, 3 the server cannot be reached, 130 interrupted by Ctrl-C.
 """
 
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 import click
@@ -16,11 +18,16 @@ from troth import __version__
 
 from .standard_streams import open_closed_streams
 
+FAILED_STATUS: Final = 1
+DEFECT_STATUS: Final = 70
+"""What sysexits.h has for an error inside the program itself."""
+TRACEBACK_VARIABLE: Final = "TROTH_TRACEBACK"
+
 INTERRUPTED_STATUS: Final = 130
 """What shells expect of a program that Ctrl-C ended."""
 
 
-class Command(NamedTuple):
+class CommandPlace(NamedTuple):
     """Where a command is, as module:name, and what the list of all commands says about it."""
 
     place: str
@@ -28,38 +35,42 @@ class Command(NamedTuple):
 
 
 COMMANDS: Final = {
-    "serve": Command(
+    "serve": CommandPlace(
         "troth.cli.serve:serve_command",
         "Run the server until it is told to stop (Ctrl-C or SIGTERM).",
     ),
-    "promises": Command(
+    "promises": CommandPlace(
         "troth.cli.promises:promises", "Make, look at, complete and find promises."
     ),
-    "tasks": Command(
+    "tasks": CommandPlace(
         "troth.cli.tasks:tasks", "Claim, complete and give back tasks, as workers do."
     ),
-    "schedules": Command(
+    "schedules": CommandPlace(
         "troth.cli.schedules:schedules", "Have promises created when a cron expression says."
     ),
-    "locks": Command("troth.cli.locks:locks", "Acquire, release and renew locks."),
-    "tree": Command(
+    "locks": CommandPlace("troth.cli.locks:locks", "Acquire, release and renew locks."),
+    "tree": CommandPlace(
         "troth.cli.tree:tree", "Draw the promise ID and all that its work has created."
     ),
-    "account": Command(
+    "account": CommandPlace(
         "troth.cli.accounts:account", "Make and disable accounts; see who changed what."
     ),
-    "token": Command("troth.cli.tokens:token", "Make, list and revoke tokens."),
-    "log": Command("troth.cli.log:log", "Read, verify and repair the log of a data directory."),
-    "snapshot": Command("troth.cli.snapshots:snapshot", "Back up everything, and restore it."),
-    "data": Command("troth.cli.data:data", "Look at a data directory."),
-    "export": Command(
+    "token": CommandPlace("troth.cli.tokens:token", "Make, list and revoke tokens."),
+    "log": CommandPlace(
+        "troth.cli.log:log", "Read, verify and repair the log of a data directory."
+    ),
+    "snapshot": CommandPlace("troth.cli.snapshots:snapshot", "Back up everything, and restore it."),
+    "data": CommandPlace("troth.cli.data:data", "Look at a data directory."),
+    "export": CommandPlace(
         "troth.cli.export_promises:export", "Write all promises and schedules to FILE."
     ),
-    "import": Command(
+    "import": CommandPlace(
         "troth.cli.import_promises:import_command", "Read what `troth export` wrote into a server."
     ),
-    "node": Command("troth.cli.node:node_command", "Run functions for a server on this machine."),
-    "bench": Command(
+    "node": CommandPlace(
+        "troth.cli.node:node_command", "Run functions for a server on this machine."
+    ),
+    "bench": CommandPlace(
         "troth.bench.command:bench", "Measure how fast a server is, and how fast it could be."
     ),
 }
@@ -143,19 +154,74 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Nothing is raised: what went wrong is one message on standard error.
     """
     try:
-        status = troth.main(
-            None if arguments is None else list(arguments),
-            prog_name="troth",
-            standalone_mode=False,
-        )
+        status = _run_and_flush(None if arguments is None else list(arguments))
     except click.Abort:
         # Ctrl-C, or Ctrl-D at a question: whoever pressed it knows.
         return INTERRUPTED_STATUS
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _failed(error.exit_code, error.format_message(), shown_by=error.show)
+    except OSError as error:
+        # What commands expect of files they say themselves; what is left is their own output.
+        return _failed(FAILED_STATUS, f"the output cannot be written ({error.strerror or error}).")
+    except Exception as error:
+        is_daemon = (sys.argv[1:] if arguments is None else arguments)[:1] in (["serve"], ["node"])
+        return _failed(DEFECT_STATUS, _defect(error, shows_traceback=is_daemon))
     # Commands return None; `Context.exit` makes click return a status.
     return status if isinstance(status, int) else 0
+
+
+def _run_and_flush(arguments: list[str] | None) -> object:
+    status = troth.main(arguments, prog_name="troth", standalone_mode=False)
+    # Here, where its failure has words, and not when the interpreter ends. None: it is closed.
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return status
+
+
+def _failed(status: int, message: str, *, shown_by: Callable[[], None] | None = None) -> int:
+    """Say what went wrong, if anybody can be told, and return the status."""
+    try:
+        if shown_by is not None:
+            shown_by()
+        else:
+            click.echo(f"Error: {message}", err=True)
+    except OSError:
+        # Standard error cannot be written either: the status alone has to say it.
+        return status
+    finally:
+        _drop_output()
+    return status
+
+
+def _drop_output() -> None:
+    """Drop what is still buffered for a standard output that takes nothing any more.
+
+    The interpreter would try again when it ends, and complain.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+
+
+def _defect(error: Exception, *, shows_traceback: bool) -> str:
+    """Return what a user can do about a defect of ours.
+
+    With the traceback where it was asked for, and where nothing will happen a second time.
+    """
+    if shows_traceback or os.environ.get(TRACEBACK_VARIABLE):
+        return "this is a defect of Troth; please report it.\n" + "".join(
+            traceback.format_exception(error)
+        )
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return (
+        f"this command has a defect ({reason}). Run it again with {TRACEBACK_VARIABLE}=1 and "
+        "report what it prints."
+    )
 
 
 def main() -> NoReturn:

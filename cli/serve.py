@@ -35,12 +35,14 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "listen",
         "poll_listen",
         "url",
+        "hosts",
         "allow_anonymous",
         "basic_auth",
         "failed_attempts_limit_count",
+        "hosts",
         "cors_allow_origin",
     ),
-    "Log": ("log_level", "log_format"),
+    "Log": ("log_level", "log_format", "log_requests"),
     "Tasks and schedules": (
         "task_claim_timeout_ms",
         "task_retry_first_ms",
@@ -63,6 +65,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "poll_buffer_limit_count",
         "poll_keep_alive_ms",
         "push_timeout_ms",
+        "push_private_networks",
         "push_concurrency_per_target_count",
         "push_concurrency_count",
         "target_queue_limit_count",
@@ -80,6 +83,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Limits of connections": (
         "hot_lane",
         "connection_limit_count",
+        "connections_per_address_limit_count",
         "header_timeout_ms",
         "body_timeout_ms",
         "keep_alive_timeout_ms",
@@ -90,8 +94,11 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 OTHER: Final = "Other"
 
-CLIENT_VARIABLES: Final = ("TROTH_SERVER", "TROTH_TOKEN", "TROTH_USER", "TROTH_PASSWORD")
-"""What the commands that talk to a server read from the environment; see `cli_client`."""
+CLIENT_VARIABLES: Final = (
+    *("TROTH_SERVER", "TROTH_TOKEN", "TROTH_USER", "TROTH_PASSWORD"),
+    *("TROTH_CA_FILE", "TROTH_TRACEBACK", "TROTH_LOCK_RESOURCE", "TROTH_LOCK_TOKEN"),
+)
+"""What the commands that talk to a server read from the environment; see `client.py`."""
 
 
 class SectionedCommand(click.Command):

@@ -14,17 +14,31 @@ from typing import Any, Final
 
 import click
 from rich.text import Text
-from rich.tree import Tree
 
-from .client import Client, path_of
+from .client import ApiClient, path_of
 from .options import TEXT, ServerCommand, Session, server_command
-from .output import drawn, emit, now_ms, relative, short_moment, span, state_cell, visible
+from .output import (
+    drawn,
+    emit,
+    note,
+    now_ms,
+    relative,
+    short_moment,
+    span,
+    state_cell,
+    visible,
+)
 
 PARENT_TAG: Final = "resonate:parent"
 ROOT_TAG: Final = "resonate:root"
 _NUMBERS: Final = re.compile(r"([0-9]+)")
 # A longer text is no function's name.
 _NAME_LIMIT_COUNT: Final = 120
+
+DEPTH_SHOWN_COUNT: Final = 100
+"""Levels below the promise that are drawn unless --depth asks for more or fewer."""
+INDENTED_LEVELS_COUNT: Final = 20
+"""Levels that are indented. Deeper rows stand at the last indentation and name their level."""
 
 JsonPromise = Mapping[str, Any]
 
@@ -36,7 +50,8 @@ JsonPromise = Mapping[str, Any]
     "depth_limit_count",
     type=click.IntRange(min=1),
     metavar="NUMBER",
-    help="Show only so many levels below the promise.",
+    help=f"Show only that many levels below the promise [default: {DEPTH_SHOWN_COUNT}; "
+    "with --json all].",
 )
 @server_command
 def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # noqa: A002
@@ -59,6 +74,8 @@ def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # n
         raise session.client.not_the_api()
     found = _candidates(session.client, root)
     parents = parents_of(root["id"], found)
+    if depth_limit_count is None and not session.as_json:
+        depth_limit_count = DEPTH_SHOWN_COUNT
     rows = in_order(root["id"], found, parents, depth_limit_count)
     if session.as_json:
         listed = [{"parent": parents.get(row["id"]), "promise": row} for row in rows]
@@ -67,7 +84,13 @@ def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # n
         )
         emit(text)
     else:
-        emit(_draw(rows, parents))
+        emit(draw(rows, parents))
+        deeper_count = len(parents) + 1 - len(rows)
+        if deeper_count:
+            note(
+                f"{deeper_count} more below level {depth_limit_count}; --depth NUMBER shows more "
+                "levels, `troth tree ID` of a lower promise begins there"
+            )
 
 
 def parents_of(root_id: str, found: Mapping[str, JsonPromise]) -> dict[str, str]:
@@ -78,15 +101,15 @@ def parents_of(root_id: str, found: Mapping[str, JsonPromise]) -> dict[str, str]
         if promise_id != root_id and (parent := _parent(root_id, promise, found)) is not None
     }
     below = {root_id}
+    elsewhere: set[str] = set()
     for promise_id in claimed:
         chain: dict[str, None] = {}
         step = promise_id
-        # Tags may name parents in a circle: it leads nowhere.
-        while step in claimed and step not in below and step not in chain:
+        # Tags may name parents in a circle: it leads nowhere. No step is taken twice in all.
+        while step in claimed and step not in below and step not in elsewhere and step not in chain:
             chain[step] = None
             step = claimed[step]
-        if step in below:
-            below.update(chain)
+        (below if step in below else elsewhere).update(chain)
     return {child: parent for child, parent in claimed.items() if child in below}
 
 
@@ -121,7 +144,7 @@ def function_name(promise: JsonPromise) -> str | None:
     return name if isinstance(name, str) and 0 < len(name) <= _NAME_LIMIT_COUNT else None
 
 
-def _candidates(client: Client, root: JsonPromise) -> dict[str, JsonPromise]:
+def _candidates(client: ApiClient, root: JsonPromise) -> dict[str, JsonPromise]:
     """All promises that may be below the root, and the root, by id."""
     found: dict[str, JsonPromise] = {root["id"]: root}
     searches: list[list[tuple[str, str]]] = [[("id", f"{root['id']}.*")]]
@@ -157,17 +180,38 @@ def _order(promise: JsonPromise) -> tuple[int, list[tuple[int, str]]]:
     return promise.get("createdOn") or 0, natural
 
 
-def _draw(rows: Iterable[JsonPromise], parents: Mapping[str, str]) -> str:
-    nodes: dict[str, Tree] = {}
-    first: Tree | None = None
-    for promise in rows:
+def draw(rows: Iterable[JsonPromise], parents: Mapping[str, str]) -> str:
+    """Return the tree as text, a line a promise; `rows` as `in_order` gives them.
+
+    A line is bounded however deep it stands, so time and size grow with the number of rows.
+    """
+    listed = list(rows)
+    waiting: dict[str, int] = {}
+    for promise in listed[1:]:
+        parent_id = parents[promise["id"]]
+        waiting[parent_id] = waiting.get(parent_id, 0) + 1
+    drawing = Text()
+    # What the children of a promise begin with, and their level.
+    inside: dict[str, tuple[str, int]] = {}
+    for promise in listed:
         promise_id = promise["id"]
-        parent = nodes.get(parents.get(promise_id, ""))
-        node = Tree(_label(promise)) if parent is None else parent.add(_label(promise))
-        nodes[promise_id] = node
-        first = first or node
-    assert first is not None, "the root is always there"
-    return drawn(first)
+        if not inside:
+            lead, level, below = "", 0, ""
+        else:
+            parent_id = parents[promise_id]
+            stem, level = inside[parent_id]
+            waiting[parent_id] -= 1
+            is_last = not waiting[parent_id]
+            lead, below = stem + ("└── " if is_last else "├── "), stem
+            if level < INDENTED_LEVELS_COUNT:
+                below += "    " if is_last else "│   "
+            else:
+                lead += f"(level {level}) "
+            drawing.append("\n")
+        inside[promise_id] = (below, level + 1)
+        drawing.append(lead, style="dim")
+        drawing.append_text(_label(promise))
+    return drawn(drawing)
 
 
 def _label(promise: JsonPromise) -> Text:

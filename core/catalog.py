@@ -131,9 +131,9 @@ class BuildStep(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Build(Struct, frozen=True, array_like=True, gc=False, tag="build/1"):
-    """One upload of a function's code. The archive itself is a promise, `archive_id(build.id)`.
+    """One upload of a function's code. The package itself is a promise, `package_id(build.id)`.
 
-    `digest` is the archive's SHA-256 in hexadecimal, by which nodes keep what they have unpacked.
+    `digest` is the package's SHA-256 in hexadecimal, by which nodes keep what they have unpacked.
     """
 
     id: str
@@ -176,7 +176,7 @@ RESERVED_PREFIX = "troth:"
 """Ids of promises that begin so are the server's own: no client of the promise API sees them."""
 
 EXECUTION_PREFIX = RESERVED_PREFIX + "task/"
-ARCHIVE_PREFIX = RESERVED_PREFIX + "archive/"
+PACKAGE_PREFIX = RESERVED_PREFIX + "archive/"
 
 
 def is_reserved(identifier: str) -> bool:
@@ -189,6 +189,6 @@ def execution_promise_id(execution_id: str) -> str:
     return EXECUTION_PREFIX + execution_id
 
 
-def archive_id(build_id: str) -> str:
-    """The promise, resolved from its creation, that holds a build's archive as its value."""
-    return ARCHIVE_PREFIX + build_id
+def package_id(build_id: str) -> str:
+    """The promise, resolved from its creation, that holds a build's package as its value."""
+    return PACKAGE_PREFIX + build_id

@@ -164,7 +164,10 @@ class DeleteSchedule(Command, frozen=True):
 
 
 class SearchSchedules(Command, frozen=True):
-    """One shard's part of a search for schedules; see SearchPromises."""
+    """One shard's part of a search for schedules; see SearchPromises.
+
+    `promise_tags` are those of the promises that they make.
+    """
 
     pattern: str
     tags: dict[str, str]
@@ -172,6 +175,7 @@ class SearchSchedules(Command, frozen=True):
     before_serial: int
     scan_count: int
     id_prefix: str = ""
+    promise_tags: dict[str, str] = {}
 
 
 class AcquireLock(Command, frozen=True):
@@ -229,15 +233,15 @@ class ListEntries(Command, frozen=True):
     account_id: str | None
 
 
-class StoreArchive(Command, frozen=True):
-    """Keep a build's archive: a promise that is resolved from its creation."""
+class StorePackage(Command, frozen=True):
+    """Keep a build's package: a promise that is resolved from its creation."""
 
     id: str
     data: str
 
 
 class DeletePromises(Command, frozen=True):
-    """Delete archives of builds that live in this shard; what is not there is passed over."""
+    """Delete packages of builds that live in this shard; what is not there is passed over."""
 
     ids: tuple[str, ...]
 
@@ -337,6 +341,8 @@ class TimerKind(StrEnum):
     LOCK = "lock"
     SCHEDULE = "schedule"
     EXECUTION = "execution"
+    WORKFLOW = "workflow"
+    UNBLOCK = "unblock"
 
 
 # See PENDING in model.py.
@@ -344,6 +350,8 @@ PROMISE_TIMER: Final = TimerKind.PROMISE
 TASK_TIMER: Final = TimerKind.TASK
 DELAY_TIMER: Final = TimerKind.TASK_DELAY
 LOCK_TIMER: Final = TimerKind.LOCK
+WORKFLOW_TIMER: Final = TimerKind.WORKFLOW
+UNBLOCK_TIMER: Final = TimerKind.UNBLOCK
 
 
 class Expire(Command, frozen=True):

@@ -20,7 +20,13 @@ from troth.core.state.shard_state import ShardState
 from . import records as r
 from .codes import Code
 from .executions import ERROR_KEY, LOST_NODES_LIMIT_COUNT, STATUS_KEY
-from .limits import CALLBACKS_LIMIT_COUNT, SCHEDULE_CATCH_UP_COUNT, TASK_CLAIM_TIMEOUT_MS
+from .limits import (
+    CALLBACKS_LIMIT_COUNT,
+    SCHEDULE_CATCH_UP_COUNT,
+    TASK_CLAIM_TIMEOUT_MS,
+    WAITING_LIMIT_COUNT,
+    WORKFLOW_RETRY_MS,
+)
 from .model import (
     CLAIMED,
     EMPTY_VALUE,
@@ -59,6 +65,8 @@ class Options(Struct, frozen=True):
     time_zone: str | Zone = "UTC"
     retention: tuple[RetentionRule, ...] = ()
     callbacks_limit_count: int = CALLBACKS_LIMIT_COUNT
+    workflow_retry_ms: int = WORKFLOW_RETRY_MS
+    waiting_limit_count: int = WAITING_LIMIT_COUNT
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:
@@ -76,6 +84,8 @@ class DecisionContext:
     `shard_of` maps an id to a shard's index; `next_serial` gives the process-wide serial numbers;
     `holds` tells whether a task, of any shard, is held as a fence says; `is_awaited` whether an
     unfinished task, of any shard, is about a promise. Without it, this shard's tasks are all.
+    `neighbor` gives the context of the shard that an id lives in, to look at and not to change;
+    without it, all ids live here.
     """
 
     def __init__(
@@ -86,6 +96,7 @@ class DecisionContext:
         options: Options | None = None,
         holds: Callable[[Fence, int], bool] = no_fence,
         is_awaited: Callable[[str], bool] | None = None,
+        neighbor: "Callable[[str], DecisionContext] | None" = None,
     ) -> None:
         self.state = ShardState(index, shard_of)
         self.next_serial = next_serial
@@ -94,6 +105,7 @@ class DecisionContext:
         if self.options.retention:
             self.state.retention = Retention(self.options.retention)
         self.is_awaited = is_awaited or self.awaits
+        self.neighbor = neighbor or self._itself
         self.catching_up: set[str] = set()
         # Whoever owns the timers may say that all that are due have been handled; then a search for
         # completed promises need not look for pending ones that should have timed out.
@@ -101,6 +113,10 @@ class DecisionContext:
         self._records: list[r.Record] = []
         self._skipped: list[RunsSkipped] = []
         self.received: tuple[int, int] | None = None
+
+    def _itself(self, identifier: str) -> "DecisionContext":
+        """The neighbor of a machine that stands alone."""
+        return self
 
     def emit(self, record: r.Record) -> None:
         """Make a fact true and write it down."""

@@ -1,9 +1,9 @@
-"""The life cycles of promises and tasks, as tables.
+"""The life cycles of promises, tasks and workflow tasks, as tables.
 
 Rules of this file: every transition of a life cycle is here and nowhere else; the tables hold no
 conditions on time, because a deadline that has passed is applied before a command is looked at; and
 the tables are data, from which `/docs` draws its diagrams. Sources: rest.md 2.2, 2.3, 5.2, 5.6,
-5.7.
+5.7; envelope.md 5 for workflow tasks.
 """
 
 from enum import StrEnum
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from .codes import Code
 from .model import PromiseState, TaskState
+from .workflows import ACQUIRED, FULFILLED, HALTED, SUSPENDED, WAITING, WorkflowState
 
 PENDING = PromiseState.PENDING
 RESOLVED = PromiseState.RESOLVED
@@ -125,4 +126,75 @@ TASK: dict[tuple[TaskState, TaskEvent], TaskStep] = {
 
 CLAIM, COMPLETE and DROP from the states that allow them also compare the counter; a task with
 another counter answers TASK_COUNTER and stays as it is.
+"""
+
+
+class WorkflowEvent(StrEnum):
+    """What can happen to a workflow task."""
+
+    CREATE = "task.create"
+    ACQUIRE = "task.acquire"
+    SUSPEND = "task.suspend"
+    FENCE = "task.fence"
+    FULFILL = "task.fulfill"
+    RELEASE = "task.release"
+    HALT = "task.halt"
+    CONTINUE = "task.continue"
+    SETTLE = "own promise settled"
+    WAKE = "awaited promise settled"
+    EXPIRE = "lease ended"
+
+
+class WorkflowStep(NamedTuple):
+    """Where an event leads: the next state (None: unchanged) and the reply to a client."""
+
+    state: WorkflowState | None
+    code: Code
+
+
+def _workflow_table() -> dict[tuple[WorkflowState, WorkflowEvent], WorkflowStep]:
+    refused = WorkflowStep(None, Code.WORKFLOW_STATE)
+    table = {(state, event): refused for state in WorkflowState for event in WorkflowEvent}
+    unchanged = WorkflowStep(None, Code.OK)
+    for place, state in {
+        (WAITING, WorkflowEvent.CREATE): ACQUIRED,
+        (WAITING, WorkflowEvent.ACQUIRE): ACQUIRED,
+        (ACQUIRED, WorkflowEvent.SUSPEND): SUSPENDED,
+        (ACQUIRED, WorkflowEvent.FULFILL): FULFILLED,
+        (ACQUIRED, WorkflowEvent.RELEASE): WAITING,
+        (ACQUIRED, WorkflowEvent.EXPIRE): WAITING,
+        (HALTED, WorkflowEvent.CONTINUE): WAITING,
+        (SUSPENDED, WorkflowEvent.WAKE): WAITING,
+        (WAITING, WorkflowEvent.HALT): HALTED,
+        (ACQUIRED, WorkflowEvent.HALT): HALTED,
+        (SUSPENDED, WorkflowEvent.HALT): HALTED,
+        (WAITING, WorkflowEvent.SETTLE): FULFILLED,
+        (ACQUIRED, WorkflowEvent.SETTLE): FULFILLED,
+        (SUSPENDED, WorkflowEvent.SETTLE): FULFILLED,
+        (HALTED, WorkflowEvent.SETTLE): FULFILLED,
+    }.items():
+        table[place] = WorkflowStep(state, Code.OK)
+    for place in (
+        (FULFILLED, WorkflowEvent.CREATE),
+        (ACQUIRED, WorkflowEvent.FENCE),
+        (HALTED, WorkflowEvent.HALT),
+        (WAITING, WorkflowEvent.WAKE),
+        (ACQUIRED, WorkflowEvent.WAKE),
+        (HALTED, WorkflowEvent.WAKE),
+    ):
+        table[place] = unchanged
+    for impossible in (
+        *((FULFILLED, event) for event in (WorkflowEvent.SETTLE, WorkflowEvent.WAKE)),
+        *((state, WorkflowEvent.EXPIRE) for state in WorkflowState if state is not ACQUIRED),
+    ):
+        del table[impossible]
+    return table
+
+
+WORKFLOW = _workflow_table()
+"""(state, event) -> step. A pair that is not here cannot happen.
+
+ACQUIRE, SUSPEND, FENCE, FULFILL and RELEASE from the states that allow them also compare the
+version. SUSPEND leaves a task as it is when one of what it awaits has settled already. WAKE counts
+a resume.
 """

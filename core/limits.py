@@ -52,6 +52,8 @@ BATCH_LIMIT_COUNT: Final = 512  # commands a shard takes at once
 LOG_PENDING_LIMIT_BYTES: Final = (
     64 * 1024 * 1024
 )  # stepped but not yet on disk; beyond it shards wait
+BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
+"""What `body_limit_bytes` and `build_limit_bytes` may be set to: several must have room at once."""
 TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles at once
 
 # Tasks.
@@ -59,6 +61,15 @@ TASK_CLAIM_TIMEOUT_MS: Final = 10_000  # a message sent but not claimed goes out
 TASK_RETRY_FIRST_MS: Final = 1_000  # back-off after a failed send; doubles
 TASK_RETRY_LIMIT_MS: Final = 60_000
 GET_CLAIM_TTL_MS: Final = 60_000  # lease of a task claimed by GET
+
+# Workflow tasks (envelope protocol).
+WORKFLOW_RETRY_MS: Final = 30_000  # a message sent but not claimed goes out again
+WORKFLOW_IDLE_COUNT: Final = 2  # releases without progress in a row before a task is held back
+WORKFLOW_IDLE_FIRST_MS: Final = 500  # how long; doubles with each further one
+WORKFLOW_IDLE_LIMIT_MS: Final = 30_000
+UNBLOCK_LIMIT_MS: Final = 3_600_000  # a listener that was not reached by then is given up
+WAITING_LIMIT_COUNT: Final = 10_000  # tasks, and listeners, that wait for one promise
+LEASE_LEAST_MS: Final = 500  # a lease lasts at least so long, whatever ttl was asked for
 
 # Schedules.
 SCHEDULE_CATCH_UP_COUNT: Final = 1_000
@@ -70,6 +81,7 @@ RETENTION_SLICE_COUNT: Final = 50  # promises deleted at once, by one record
 RETENTION_SCAN_COUNT: Final = 200  # promises looked at before others get their turn
 RETENTION_RULES_LIMIT_BYTES: Final = 64 * 1024  # rules to try out, as text
 RETENTION_RECHECK_MS: Final = 60_000  # a promise that had to wait is looked at again
+LINEAGE_LIMIT_COUNT: Final = 1_000  # origins above a promise that are looked at; beyond, it stays
 
 # Delivery.
 POLL_CONNECTIONS_LIMIT_COUNT: Final = 1_000
@@ -93,7 +105,7 @@ FUNCTIONS_LIMIT_COUNT: Final = 10_000  # of one account
 FUNCTION_LABELS_LIMIT_COUNT: Final = 64  # of one function
 LABELS_LIMIT_COUNT: Final = 1_000  # of one account
 LABEL_NAME_LIMIT_BYTES: Final = 80
-BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a zip archive as it is uploaded
+BUILD_LIMIT_BYTES: Final = BODY_LIMIT_BYTES  # a package as it is uploaded
 BUILDS_KEPT_COUNT: Final = 10  # of one function
 BUILDS_WAITING_LIMIT_COUNT: Final = 64  # uploaded and not yet checked; beyond it: 503
 BUILDS_OF_ACCOUNT_WAITING_LIMIT_COUNT: Final = 16
@@ -124,8 +136,14 @@ EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # executions that can be listed
 CONNECTION_LIMIT_COUNT: Final = 10_000
 HEADER_TIMEOUT_MS: Final = 10_000
 BODY_TIMEOUT_MS: Final = 30_000
-KEEP_ALIVE_TIMEOUT_MS: Final = 75_000
+KEEP_ALIVE_TIMEOUT_MS: Final = 180_000  # clients keep idle ones for 90 s, and must be first
+CONNECTIONS_PER_ADDRESS_LIMIT_COUNT: Final = 0  # none: one host may run any number of workers
+REFUSALS_AT_ONCE_COUNT: Final = 16  # connections being told that there is no room
+DESCRIPTORS_RESERVE_COUNT: Final = 128  # for the server itself; half of them if there are fewer
+DESCRIPTORS_LEAST_COUNT: Final = 48  # open files that a server must be allowed
 SHUTDOWN_TIMEOUT_MS: Final = 10_000
+SLOW_REQUEST_MS: Final = 1_000  # what takes longer is a slow request in the log
+REQUEST_LINES_PER_SECOND_COUNT: Final = 100  # of the request log; the next line counts the others
 
 # Storage.
 CHECKPOINT_INTERVAL_MS: Final = 60_000
@@ -142,7 +160,7 @@ assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
 assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
-assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "an archive is the body of a request"
+assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "a package is the body of a request"
 assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES
 
 
@@ -152,3 +170,8 @@ def saturating_add(left: int, right: int) -> int:
     if total > INTEGER_MAX:
         return INTEGER_MAX
     return max(total, INTEGER_MIN)
+
+
+def lease_end(now_ms: int, ttl: int) -> int:
+    """When a lease that begins or is renewed now ends."""
+    return saturating_add(now_ms, max(ttl, LEASE_LEAST_MS))

@@ -16,10 +16,27 @@ from troth.core.decisions.table import DECISIONS
 from troth.core.state.shard_state import TimerKey
 
 from . import records as r
-from .commands import DELAY_TIMER, LOCK_TIMER, TASK_TIMER, Command, Receive, TimerKind
+from .commands import (
+    DELAY_TIMER,
+    LOCK_TIMER,
+    TASK_TIMER,
+    UNBLOCK_TIMER,
+    WORKFLOW_TIMER,
+    Command,
+    Receive,
+    TimerKind,
+)
 from .deciding import DONE, DecisionContext, RunsSkipped
-from .model import INIT, PENDING, Promise
-from .replies import Reply, TaskMessage
+from .limits import (
+    UNBLOCK_LIMIT_MS,
+    WORKFLOW_IDLE_COUNT,
+    WORKFLOW_IDLE_FIRST_MS,
+    WORKFLOW_IDLE_LIMIT_MS,
+    saturating_add,
+)
+from .model import INIT, PENDING, TAG_TARGET, TAG_TIMER, Promise
+from .replies import ExecuteMessage, Message, Reply, TaskMessage, UnblockMessage
+from .workflows import ACQUIRED, WAITING
 
 
 class Step(Struct, gc=False):
@@ -40,7 +57,7 @@ class Step(Struct, gc=False):
     promise_timers: list[Promise]
     has_effects: bool = False
     timers: Sequence[tuple[TimerKey, int | None]] = ()
-    sends: Sequence[TaskMessage] = ()
+    sends: Sequence[Message] = ()
     withdrawals: Sequence[str] = ()
     posts: Sequence[tuple[int, Receive]] = ()
     received: tuple[int, int] | None = None
@@ -70,6 +87,14 @@ class Machine(DecisionContext):
         state.new_notifications.extend(
             task for task in state.notifications.values() if task.state is INIT
         )
+        state.touched_workflows.update(dict.fromkeys(state.workflows))
+        for workflow in state.workflows.values():
+            workflow.backs_off = False
+        state.new_unblocks.extend(
+            (promise_id, address)
+            for promise_id, addresses in state.unblocks.items()
+            for address in addresses
+        )
         for target, messages in state.outbox.items():
             state.messages.extend((target, number, text) for number, text in messages.items())
         return self._finish(DONE, now_ms)
@@ -85,12 +110,18 @@ class Machine(DecisionContext):
             or state.withdrawals
             or state.messages
             or state.finished
+            or state.touched_workflows
+            or state.new_unblocks
             or self.received
             or self._skipped
         ):
             return Step(reply, records, promise_timers)
-        sends: list[TaskMessage] = []
+        sends: list[Message] = []
         self._dispatch(sends, now_ms)
+        if state.touched_workflows:
+            self._dispatch_workflows(sends, now_ms)
+        if state.new_unblocks:
+            self._dispatch_unblocks(sends)
         posts = [
             (target, Receive(state.index, number, message))
             for target, number, message in state.messages
@@ -126,7 +157,7 @@ class Machine(DecisionContext):
 
     # Dispatch: which messages go out
 
-    def _dispatch(self, sends: list[TaskMessage], now_ms: int) -> None:
+    def _dispatch(self, sends: list[Message], now_ms: int) -> None:
         state = self.state
         if state.touched_roots:
             for root_id in state.touched_roots:
@@ -139,7 +170,7 @@ class Machine(DecisionContext):
                 sends.append(TaskMessage(task.copy(), state.find_promise(task.root_id)))
         state.new_notifications.clear()
 
-    def _offer(self, root_id: str, sends: list[TaskMessage], now_ms: int) -> None:
+    def _offer(self, root_id: str, sends: list[Message], now_ms: int) -> None:
         """Send the oldest task of a root that may go, if none is in flight (rest.md 5.3)."""
         root = self.state.roots.get(root_id)
         if root is None or root.active_count or root.sending is not None:
@@ -160,6 +191,43 @@ class Machine(DecisionContext):
             sends.append(TaskMessage(task.copy()))
             return
 
+    def _dispatch_workflows(self, sends: list[Message], now_ms: int) -> None:
+        """Send the workflow tasks that wait for a worker, each when its time has come.
+
+        That of a timer is never sent: workers would only claim and drop it (envelope.md 7.1).
+        """
+        state = self.state
+        touched, state.touched_workflows = state.touched_workflows, {}
+        for workflow_id in touched:
+            task = state.workflows.get(workflow_id)
+            if task is None or task.state is not WAITING or task.sending or task.stalled:
+                continue
+            promise = state.promises[workflow_id]
+            assert promise.tags is not None, "it has a target"
+            if promise.timeout <= now_ms or promise.tags.get(TAG_TIMER) == "true":
+                continue
+            if task.not_before is not None and task.not_before > now_ms:
+                state.arm_workflow(workflow_id, task.not_before)
+                continue
+            if task.backs_off:
+                task.backs_off = False
+                if task.idle_count >= WORKFLOW_IDLE_COUNT:
+                    state.arm_workflow(workflow_id, now_ms + idle_wait_ms(task.idle_count))
+                    continue
+            task.sending = True
+            task.unclaimed = False
+            target = promise.tags[TAG_TARGET]
+            sends.append(ExecuteMessage(workflow_id, task.version, target, promise.trace))
+
+    def _dispatch_unblocks(self, sends: list[Message]) -> None:
+        """Tell listeners that their promises have settled."""
+        state = self.state
+        told, state.new_unblocks = state.new_unblocks, []
+        for promise_id, address in told:
+            promise = state.find_promise(promise_id)
+            if promise is not None and address in state.unblocks.get(promise_id, ()):
+                sends.append(UnblockMessage(promise, address))
+
     def _deadlines(self) -> Iterator[tuple[TimerKey, int | None]]:
         """Every deadline but those of promises, for a timing wheel that starts empty."""
         state = self.state
@@ -172,6 +240,18 @@ class Machine(DecisionContext):
         for schedule in state.schedules.values():
             if schedule.next_run_time is not None:
                 yield (TimerKind.SCHEDULE, schedule.id), schedule.next_run_time
+        for workflow in state.workflows.values():
+            if workflow.state is ACQUIRED:
+                yield (WORKFLOW_TIMER, workflow.id), workflow.expires_at
+        for promise_id, addresses in state.unblocks.items():
+            settled_at = max(addresses.values())
+            yield (UNBLOCK_TIMER, promise_id), saturating_add(settled_at, UNBLOCK_LIMIT_MS)
         for execution in state.executions.values():
             if execution.ends_on is not None:
                 yield (TimerKind.EXECUTION, execution.promise_id), execution.ends_on
+
+
+def idle_wait_ms(idle_count: int) -> int:
+    """How long a workflow task is held back that was released so often without progress."""
+    exponent = min(idle_count - WORKFLOW_IDLE_COUNT, 16)
+    return min(WORKFLOW_IDLE_FIRST_MS << exponent, WORKFLOW_IDLE_LIMIT_MS)

@@ -18,6 +18,7 @@ from msgspec import Struct
 from .catalog import Entry
 from .executions import ExecutionPlan
 from .model import Callback, Lock, Promise, PromiseState, Schedule, Trace, Value
+from .workflow_records import WorkflowMessage, WorkflowRecord, WorkflowShardMessage
 
 
 class ResumeMessage(Struct, frozen=True, array_like=True, gc=False, tag="resume/1"):
@@ -54,7 +55,7 @@ class PromiseMessage(Struct, frozen=True, array_like=True, gc=False, tag="promis
     task: TaskSeed | None = None
 
 
-ShardMessage = ResumeMessage | PromiseMessage
+ShardMessage = ResumeMessage | PromiseMessage | WorkflowShardMessage
 
 
 class PromiseCreated(Struct, frozen=True, array_like=True, gc=False, tag="promise-created/1"):
@@ -75,7 +76,8 @@ class PromiseCompleted(Struct, frozen=True, array_like=True, gc=False, tag="prom
     """A promise reached a final state. `at` is when the server did it.
 
     Applying it completes the unfinished tasks of this root, turns the promise's callbacks into
-    tasks (in other shards through the outbox) and forgets the callbacks (rest.md 2.4).
+    tasks (in other shards through the outbox) and forgets the callbacks (rest.md 2.4). See also
+    `workflow_records.py`.
     """
 
     id: str
@@ -101,13 +103,15 @@ class PromisesDeleted(Struct, frozen=True, array_like=True, gc=False, tag="promi
     """Completed promises are gone for good, with the finished tasks of which they were the root.
 
     From here on new tasks of the shard count from above `task_counter`, which none of the deleted
-    ones exceeded: an id that comes back never repeats what a late worker may hold.
+    ones exceeded: an id that comes back never repeats what a late worker may hold. Likewise new
+    workflow tasks begin at `workflow_version`.
     """
 
     ids: list[str]
     task_ids: list[str]
     task_counter: int
     at: int
+    workflow_version: int = 0
 
 
 class CallbackCreated(Struct, frozen=True, array_like=True, gc=False, tag="callback-created/1"):
@@ -185,7 +189,7 @@ class ScheduleFired(Struct, frozen=True, array_like=True, gc=False, tag="schedul
     id: str
     run_time: int
     next_run_time: int | None
-    promise: PromiseMessage
+    promise: PromiseMessage | WorkflowMessage
     serial: int
     at: int
 
@@ -315,6 +319,7 @@ Record = (
     | ExecutionAssigned
     | ExecutionReported
     | ExecutionReturned
+    | WorkflowRecord
 )
 
 encode = msgspec.json.Encoder().encode

@@ -118,3 +118,7 @@ class UnblockMessage(Struct, frozen=True, gc=False):
 
     promise: Promise
     address: str
+
+
+Message = TaskMessage | ExecuteMessage | UnblockMessage
+"""What delivery brings to workers and listeners."""

@@ -1,20 +1,41 @@
-"""What a promise's tags say about its invoke task: who gets it, and when it may first be sent."""
+"""What a promise's tags say about its task: of which kind, for whom, and when it may first be sent.
+
+The tags decide, whoever made the promise. A target makes a workflow task, and then a receiver of
+invoke tasks is ignored (envelope.md 11.4).
+"""
 
 from troth.core.grammar.addresses import route
 
 from . import records as r
 from .limits import INTEGER_MAX
-from .model import TAG_DELAY, TAG_INVOKE
+from .model import TAG_DELAY, TAG_INVOKE, TAG_TARGET
+from .workflows import WorkflowSeed
 
 
 def seed_of(tags: dict[str, str] | None) -> r.TaskSeed | None:
     """The invoke task that a promise with these tags gets; None if they name no receiver."""
-    if tags is None or TAG_INVOKE not in tags:
+    if tags is None or TAG_INVOKE not in tags or TAG_TARGET in tags:
         return None
     receiver = route(tags[TAG_INVOKE])
     if receiver is None:
         return None
     return r.TaskSeed(receiver, not_before=_delay(tags))
+
+
+def workflow_seed_of(tags: dict[str, str] | None, timeout: int) -> WorkflowSeed | None:
+    """The workflow task that a promise with these tags gets; None if they name no target.
+
+    A delay that is not before the promise's timeout is ignored, as a malformed one is.
+    """
+    if tags is None or TAG_TARGET not in tags:
+        return None
+    not_before = _delay(tags)
+    if not_before is not None and not_before >= timeout:
+        not_before = None
+    return _PLAIN if not_before is None else WorkflowSeed(not_before)
+
+
+_PLAIN = WorkflowSeed()
 
 
 def _delay(tags: dict[str, str]) -> int | None:

@@ -183,9 +183,15 @@ class RetryExecute(Command, frozen=True):
     version: int
 
 
-class UnblockSent(Command, frozen=True):
-    """Delivery reports that a listener was told, or that it gave up on it."""
+class RetryUnblock(Command, frozen=True):
+    """Delivery's back-off is over, or the listener has connected."""
 
     id: str
     address: str
-    was_given_up: bool = False
+
+
+class UnblockSent(Command, frozen=True):
+    """Delivery reports that a listener was told that the promise `id` has settled."""
+
+    id: str
+    address: str

@@ -38,10 +38,10 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     `expires_at` and `claim_id` say who holds it, how, until when, and by which request, while it is
     acquired. Before `not_before` it is not sent. `awaited` are the promises that will wake it.
 
-    The last five fields are the dispatcher's notes and not part of the state: `sending` (given to
+    The last six fields are the dispatcher's notes and not part of the state: `sending` (given to
     delivery), `stalled` (its last send failed; delivery will ask for it again), `unclaimed` (its
-    message has reached a worker), `is_fresh` (claimed since the server's start), `idle_count` (how
-    often in a row it was released without progress).
+    message has reached a worker), `backs_off` (to be sent a while later), `is_fresh` (claimed since
+    the server's start), `idle_count` (how often in a row it was released without progress).
     """
 
     id: str
@@ -57,6 +57,7 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     sending: bool = False
     stalled: bool = False
     unclaimed: bool = False
+    backs_off: bool = False
     is_fresh: bool = False
     idle_count: int = 0
 
@@ -139,3 +140,13 @@ class Listener(Struct, frozen=True, array_like=True, gc=False):
     address: str
     place: int
     settled_at: int | None = None
+
+
+def execute_key(workflow_id: str) -> str:
+    """The name of a task's message in delivery; ids of REST tasks never begin so."""
+    return "execute " + workflow_id
+
+
+def unblock_key(promise_id: str, address: str) -> str:
+    """The name of a listener's message in delivery."""
+    return f"unblock {len(promise_id)} {promise_id} {address}"

@@ -12,15 +12,15 @@ from typing import Final
 
 import structlog
 
+from troth.http.sockets.descriptors import TooFewDescriptors
+from troth.http.sockets.listener import ListenError
 from troth.persistence.errors import (
     CheckpointDamaged,
-    CheckpointFailure,
+    CheckpointFailed,
     DataDirectoryError,
     DataDirectoryLost,
-    LogFailure,
+    LogFailed,
 )
-
-from .sockets.listener import ListenError
 
 _STOPPED: Final = "The server has stopped."
 _CAUSES: Final = (
@@ -29,12 +29,13 @@ _CAUSES: Final = (
     (CheckpointDamaged, _STOPPED),
     (DataDirectoryError, ""),
     (ListenError, ""),
+    (TooFewDescriptors, ""),
     (
-        LogFailure,
+        LogFailed,
         f"{_STOPPED[:-1]} without acknowledging anything more. Check the disk, then start it "
         "again: what was acknowledged is there.",
     ),
-    (CheckpointFailure, _STOPPED),
+    (CheckpointFailed, _STOPPED),
 )
 _log = structlog.get_logger("troth.serve")
 

@@ -23,10 +23,14 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 TEXT_LIMIT_CHARACTERS: Final = 2_000
-"""Longest text of one value; an exception's traceback may be ten times as long."""
+"""Longest text of one value. Tracebacks and what programs print may be ten times as long, and
+their ends are kept: the reason comes last."""
 
 _DEPTH_LIMIT_COUNT: Final = 4
 _ITEMS_LIMIT_COUNT: Final = 50
+
+# Named so, a value is what a program has printed.
+_PRINTED_NAMES: Final = frozenset({"output", "printed"})
 
 # Named so, a value is what a client has stored, or a whole request or answer.
 _PAYLOAD_NAMES: Final = frozenset(
@@ -115,6 +119,12 @@ def _safe_item(key: str, value: object, depth: int) -> object:
     if key == "exception":
         text = _URL_USER.sub("…@", str(value))[-10 * TEXT_LIMIT_CHARACTERS :]
         return _CONTROL_BUT_NEWLINE.sub(_escaped, text)
+    if key in _PRINTED_NAMES:
+        text = _URL_USER.sub("…@", str(value))
+        limit = 10 * TEXT_LIMIT_CHARACTERS
+        if len(text) > limit:
+            text = f"({len(text)} characters) …{text[-limit:]}"
+        return _CONTROL.sub(_escaped, text)
     if key in _PAYLOAD_NAMES or _SECRET_NAME.search(key):
         return "(withheld)"
     return _safe(value, depth)

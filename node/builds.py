@@ -1,6 +1,6 @@
 """The code a node has fetched: unpacked once for each digest, and kept while there is room.
 
-- A build is there under its name only when it is complete and its archive had the right digest:
+- A build is there under its name only when it is complete and its package had the right digest:
   it is unpacked beside its place and renamed.
 - Nobody can change it: its files belong to the node's user and are read-only. If executions run as
   other users, each build has a group of its own, and only its executions are in it.
@@ -20,19 +20,20 @@ from typing import Final
 import structlog
 import trio
 
-from troth.core.grammar.code_archives import ArchiveRefused
+from troth.core.grammar.packages import PackageLimits, PackageRefused
 
-from .errors import BadCodeError
-from .limits import BUILDS_LIMIT_BYTES, BUILDS_LIMIT_COUNT, USERS_COUNT
+from .errors import CodeRefused
+from .limits import BUILDS_LIMIT_BYTES, BUILDS_LIMIT_COUNT, PACKAGE_LIMIT_BYTES, USERS_COUNT
 from .unpacking import unpack
 
 _PART_PREFIX: Final = ".part-"
+_PACKAGE_LIMITS: Final = PackageLimits(package_bytes=PACKAGE_LIMIT_BYTES)
 
 _log = structlog.get_logger("troth.node.builds")
 
 
 @dataclass
-class Build:
+class UnpackedBuild:
     """Code on this node's disk, which stays while `users_count` is not 0.
 
     `gid` is its group; None if executions run as the node's own user.
@@ -54,7 +55,7 @@ class Builds:
     limit_bytes: int = BUILDS_LIMIT_BYTES
     limit_count: int = BUILDS_LIMIT_COUNT
     # The one used last is at the end.
-    _known: dict[str, Build] = field(default_factory=dict)
+    _known: dict[str, UnpackedBuild] = field(default_factory=dict)
     _locks: dict[str, trio.Lock] = field(default_factory=dict)
 
     def open(self) -> None:
@@ -69,23 +70,23 @@ class Builds:
                 _remove(path)
                 continue
             shown_gid = None if self.first_gid is None else gid
-            self._known[path.name] = Build(path.name, path, shown_gid, _size_bytes(path))
+            self._known[path.name] = UnpackedBuild(path.name, path, shown_gid, _size_bytes(path))
 
     @contextlib.asynccontextmanager
     async def fetched(
         self, digest: str, fetch: Callable[[], Awaitable[bytes]]
-    ) -> AsyncIterator[Build]:
-        """Give out a build, fetching its archive if it is not here, and keep it meanwhile.
+    ) -> AsyncIterator[UnpackedBuild]:
+        """Give out a build, fetching its package if it is not here, and keep it meanwhile.
 
-        Raises BadCodeError if the archive is not what the digest says, or cannot be unpacked, and
+        Raises CodeRefused if the package is not what the digest says, or cannot be unpacked, and
         whatever `fetch` raises.
         """
         lock = self._locks.setdefault(digest, trio.Lock())
         async with lock:
             build = self._known.get(digest)
             if build is None:
-                archive = await fetch()
-                build = await trio.to_thread.run_sync(self._unpack, digest, archive)
+                package = await fetch()
+                build = await trio.to_thread.run_sync(self._unpack, digest, package)
                 self._known[digest] = build
             build.users_count += 1
         self._known[digest] = self._known.pop(digest)
@@ -97,18 +98,18 @@ class Builds:
             if not lock.statistics().tasks_waiting:
                 self._locks.pop(digest, None)
 
-    def _unpack(self, digest: str, archive: bytes) -> Build:
-        if hashlib.sha256(archive).hexdigest() != digest:
-            raise BadCodeError("the archive the server sent is not the one it announced")
+    def _unpack(self, digest: str, package: bytes) -> UnpackedBuild:
+        if hashlib.sha256(package).hexdigest() != digest:
+            raise CodeRefused("the archive the server sent is not the one it announced")
         part = self.directory / f"{_PART_PREFIX}{secrets.token_hex(8)}"
         part.mkdir(mode=0o700)
         try:
             packed, unpacked = part / "archive.zip", part / "code"
-            packed.write_bytes(archive)
+            packed.write_bytes(package)
             try:
-                unpack(packed, unpacked)
-            except ArchiveRefused as error:
-                raise BadCodeError(f"the archive cannot be unpacked: {error}") from error
+                unpack(packed, unpacked, _PACKAGE_LIMITS)
+            except PackageRefused as error:
+                raise CodeRefused(f"the archive cannot be unpacked: {error}") from error
             gid = self._free_gid()
             size_bytes = _size_bytes(unpacked)
             _make_read_only(unpacked, gid)
@@ -120,7 +121,7 @@ class Builds:
         finally:
             _remove(part)
         _log.info("code fetched", digest=digest, bytes=size_bytes)
-        return Build(digest, path, gid, size_bytes)
+        return UnpackedBuild(digest, path, gid, size_bytes)
 
     def _free_gid(self) -> int | None:
         if self.first_gid is None:

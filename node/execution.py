@@ -14,11 +14,11 @@ from troth.core.json_errors import UNREADABLE_JSON
 
 from . import frames
 from .builds import Builds
-from .client import Answer, Client
-from .errors import BadCodeError, RefusedError, SandboxError, UnreachableError
-from .frames import Response, failure
-from .limits import ARCHIVE_LIMIT_BYTES, RESULT_LIMIT_BYTES, Allowance
-from .workers import Kind, Workers
+from .client import ServerAnswer, ServerClient
+from .errors import AnswerTooLarge, CodeRefused, NotReached, SandboxError, ServerRefused
+from .frames import FunctionResponse, failure
+from .limits import DEFAULT_RESULT_LIMITS, PACKAGE_LIMIT_BYTES, Allowance, ResultLimits
+from .workers import SandboxKind, Workers
 
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_LIMIT_S: Final = 1.0
@@ -27,6 +27,14 @@ _BROKEN_PAUSE_S: Final = 5.0
 _FREE_S: Final = 0.05
 """Longer than a sandbox usually needs to be free after the result."""
 _ERROR_LIMIT_CHARACTERS: Final = 1_000
+_RESULT_REFUSED: Final = {
+    400: "BadResponse",
+    413: "ResultTooLarge",
+    414: "BadResponse",
+    422: "BadResponse",
+    431: "BadResponse",
+}
+"""Statuses that say that this result will never be taken, however often it is sent."""
 
 _log = structlog.get_logger("troth.node.task")
 
@@ -36,23 +44,24 @@ class Link:
     """What all executions of a node need: the server, the code and the sandboxes.
 
     `path` is that of the node on the server; `lease_s` how long an execution is the node's after a
-    report that the server has heard.
+    report that the server has heard; `result` how large a result the server takes.
     """
 
-    client: Client
+    client: ServerClient
     path: str
     builds: Builds
     workers: Workers
     memory_mb: int
     cpu_count: int
     lease_s: float = 10.0
+    result: ResultLimits = DEFAULT_RESULT_LIMITS
 
     def decoded(self, event: bytes) -> dict[str, Any]:
-        """A message of the work stream. Raises UnreachableError if it is none."""
+        """A message of the work stream. Raises NotReached if it is none."""
         try:
             return msgspec.json.decode(event, type=dict[str, Any])
         except UNREADABLE_JSON as error:
-            raise UnreachableError("it sent a message that is none") from error
+            raise NotReached("it sent a message that is none") from error
 
 
 class _Capabilities(msgspec.Struct):
@@ -87,7 +96,7 @@ class LocalExecution:
         self._on_progress = on_progress
         self._scope = trio.CancelScope()
         self._working = trio.CancelScope()
-        self._response: Response | None = None
+        self._response: FunctionResponse | None = None
         self._responded = trio.Event()
         self._freed = trio.Event()
         self._begun_at = 0.0
@@ -110,8 +119,14 @@ class LocalExecution:
     async def run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
         """Carry it out. `nursery` cleans up behind it when its slot is free again already.
 
-        Raises RefusedError (status 401) if the node's token is not accepted any more.
+        Raises ServerRefused (status 401) if the node's token is not accepted any more.
         """
+        try:
+            await self._run(slots, nursery)
+        except AnswerTooLarge as error:
+            _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
+
+    async def _run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
         with self._scope:
             await slots.acquire()
             with contextlib.ExitStack() as slot:
@@ -147,7 +162,7 @@ class LocalExecution:
         path = f"{self._link.path}/return/{self.execution_id}/{self.counter}"
         try:
             answer = await self._link.client.ask("POST", path)
-        except UnreachableError as error:
+        except NotReached as error:
             # Its lease will run out.
             _log.warning(
                 "a task could not be given back", task=self.execution_id, problem=str(error)
@@ -156,12 +171,12 @@ class LocalExecution:
         if not answer.is_success:
             _log.debug("a task was not taken back", task=self.execution_id, status=answer.status)
 
-    async def _work(self, answer: Answer) -> None:
+    async def _work(self, answer: ServerAnswer) -> None:
         """Run it in a sandbox; goes on after the response until the sandbox is free."""
         try:
             with self._working:
                 await self._run_in_sandbox(_decoded(answer))
-        except UnreachableError as error:
+        except NotReached as error:
             _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
         finally:
             self._responded.set()
@@ -174,8 +189,9 @@ class LocalExecution:
             timeout_s=assignment.timeout,
             cpu_count=capabilities.cpu_count or link.cpu_count,
             memory_mb=capabilities.memory_mb or link.memory_mb,
+            result=link.result,
         )
-        kind = Kind(assignment.account, assignment.language, assignment.digest, allowance)
+        kind = SandboxKind(assignment.account, assignment.language, assignment.digest, allowance)
         deadline = self._begun_at + assignment.timeout
         try:
             request = frames.request_frame(self.execution_id, assignment.request)
@@ -187,9 +203,9 @@ class LocalExecution:
                 await link.workers.run(
                     kind, build, request, deadline, self._note_progress, self._respond
                 )
-        except BadCodeError as error:
+        except CodeRefused as error:
             self._respond(failure(500, "BadCode", str(error)), "")
-        except RefusedError as error:
+        except (ServerRefused, AnswerTooLarge) as error:
             message = f"the function's code cannot be had: {error}"
             self._respond(failure(500, "BadCode", message), "")
         except (SandboxError, OSError) as error:
@@ -197,9 +213,9 @@ class LocalExecution:
 
     async def _fetch(self, build_id: str) -> bytes:
         path = f"/v1/build/{build_id}/archive"
-        answer = await self._insist("GET", path, limit_bytes=ARCHIVE_LIMIT_BYTES, apart=True)
+        answer = await self._insist("GET", path, limit_bytes=PACKAGE_LIMIT_BYTES, apart=True)
         if answer is None:
-            raise UnreachableError("it did not give the function's code in time")
+            raise NotReached("it did not give the function's code in time")
         if not answer.is_success:
             raise answer.refusal()
         return answer.body
@@ -208,7 +224,7 @@ class LocalExecution:
         self.progress = percent
         self._on_progress()
 
-    def _respond(self, response: Response, output: str) -> None:
+    def _respond(self, response: FunctionResponse, output: str) -> None:
         if output:
             _log.info("a function has printed", task=self.execution_id, output=output)
         if response.error is not None:
@@ -216,11 +232,13 @@ class LocalExecution:
         self._response = response
         self._responded.set()
 
-    async def _send_result(self, response: Response) -> None:
+    async def _send_result(self, response: FunctionResponse) -> None:
         answer = await self._post_result(response)
-        if answer is not None and answer.status == 413:
-            message = f"the server takes no result of {len(response.body)} bytes"
-            answer = await self._post_result(failure(500, "ResultTooLarge", message))
+        if answer is not None and answer.status in _RESULT_REFUSED:
+            kind = _RESULT_REFUSED[answer.status]
+            message = f"the server does not take the result ({_size(response)}): {answer.refusal()}"
+            _log.warning("a result was refused", task=self.execution_id, problem=message)
+            answer = await self._post_result(failure(500, kind, message))
         if answer is None:
             _log.warning("a result could not be sent in time", task=self.execution_id)
         elif not answer.is_success:
@@ -230,24 +248,27 @@ class LocalExecution:
         else:
             _log.debug("a task is finished", task=self.execution_id, status=response.status)
 
-    async def _post_result(self, response: Response) -> Answer | None:
+    async def _post_result(self, response: FunctionResponse) -> ServerAnswer | None:
         described = base64.b64encode(msgspec.json.encode(response.headers)).decode()
         headers = [("troth-status", str(response.status)), ("troth-headers", described)]
         if response.error is not None:
-            error = response.error[:_ERROR_LIMIT_CHARACTERS].encode(errors="replace")
-            headers.append(("troth-error", base64.b64encode(error).decode()))
-        assert len(response.body) <= RESULT_LIMIT_BYTES
+            limit_bytes = self._link.result.headers_bytes
+            error = response.error[:_ERROR_LIMIT_CHARACTERS].encode(errors="replace")[:limit_bytes]
+            shown = error.decode(errors="ignore").encode()
+            headers.append(("troth-error", base64.b64encode(shown).decode()))
         path = f"{self._link.path}/result/{self.execution_id}/{self.counter}"
         return await self._insist("POST", path, response.body, headers=headers)
 
     async def _insist(
         self, method: str, path: str, body: object = None, **options: Any
-    ) -> Answer | None:
+    ) -> ServerAnswer | None:
         """Ask until there is an answer that counts, while the lease lives; None if there is none.
 
-        Takes what `Client.ask` takes. Raises RefusedError for status 401.
+        Takes what `ServerClient.ask` takes. Raises ServerRefused for status 401,
+        AnswerTooLarge.
         """
         pause_s = _RETRY_FIRST_S
+        log = _log.info
         while True:
             problem = ""
             try:
@@ -257,17 +278,27 @@ class LocalExecution:
                 if answer.status < 500 and answer.status != 429:
                     return answer
                 problem = str(answer.refusal())
-            except UnreachableError as error:
+            except AnswerTooLarge:
+                # It would be as large again.
+                raise
+            except NotReached as error:
                 problem = str(error)
             if trio.current_time() + pause_s > self.lease_end:
+                _log.warning("gave up asking", task=self.execution_id, path=path, problem=problem)
                 return None
-            _log.debug("asking again", task=self.execution_id, problem=problem)
+            log("asking again", task=self.execution_id, path=path, problem=problem)
+            log = _log.debug
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, _RETRY_LIMIT_S)
 
 
-def _decoded(answer: Answer) -> _Assignment:
+def _size(response: FunctionResponse) -> str:
+    headers_bytes = sum(len(name) + len(text) for name, text in response.headers)
+    return f"{len(response.body)} bytes, and {headers_bytes} of headers"
+
+
+def _decoded(answer: ServerAnswer) -> _Assignment:
     try:
         return msgspec.json.decode(answer.body, type=_Assignment)
     except UNREADABLE_JSON as error:
-        raise UnreachableError("it assigned a task in a form that is not the API's") from error
+        raise NotReached("it assigned a task in a form that is not the API's") from error

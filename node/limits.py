@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from troth.core.limits import BODY_LIMIT_BYTES, BUILD_LIMIT_BYTES
+from troth.core.limits import BODY_LIMIT_BYTES, BODY_SETTING_LIMIT_BYTES
 
 MEBIBYTE: Final = 1024 * 1024
 
@@ -16,6 +16,12 @@ DISK_ENTRIES_LIMIT_COUNT: Final = 10_000
 DISK_DEPTH_LIMIT_COUNT: Final = 100
 """Folders within each other; each is opened on the way to the next one."""
 RESULT_LIMIT_BYTES: Final = BODY_LIMIT_BYTES
+"""Unless the server says another number: its limit of a body is a setting."""
+RESULT_HEADERS_LIMIT_BYTES: Final = 12 * 1024
+"""As JSON, unless the server takes fewer: in base64 they are a header of a request."""
+RESULT_HEADERS_MIN_BYTES: Final = 256
+REQUEST_HEAD_EXTRA_BYTES: Final = 2 * 1024
+"""Of a request with a result, for all headers but those of the result."""
 OUTPUT_KEPT_BYTES: Final = 16 * 1024
 """Of what an execution prints, the end is logged."""
 OUTPUT_LIMIT_BYTES: Final = 16 * MEBIBYTE
@@ -38,7 +44,8 @@ SANDBOX_EXECUTIONS_LIMIT_COUNT: Final = 1_000
 
 BUILDS_LIMIT_BYTES: Final = 2 * 1024 * MEBIBYTE
 BUILDS_LIMIT_COUNT: Final = 500
-ARCHIVE_LIMIT_BYTES: Final = BUILD_LIMIT_BYTES
+PACKAGE_LIMIT_BYTES: Final = BODY_SETTING_LIMIT_BYTES
+"""The largest that any server may have taken, however its settings are now."""
 
 USERS_COUNT: Final = 1_000
 """A node that runs as root takes so many user ids from its base on, and as many group ids."""
@@ -48,12 +55,32 @@ assert OUTPUT_KEPT_BYTES < OUTPUT_LIMIT_BYTES
 
 
 @dataclass(frozen=True)
+class ResultLimits:
+    """How large a result may be; the headers are counted as JSON."""
+
+    body_bytes: int = RESULT_LIMIT_BYTES
+    headers_bytes: int = RESULT_HEADERS_LIMIT_BYTES
+
+    @classmethod
+    def of_server(cls, body_bytes: int, request_head_bytes: int) -> "ResultLimits":
+        """Return the limits for a server with these limits of a request's body and head."""
+        # Base64 makes four bytes of three.
+        room_bytes = (request_head_bytes - REQUEST_HEAD_EXTRA_BYTES) * 3 // 4
+        headers_bytes = min(RESULT_HEADERS_LIMIT_BYTES, max(RESULT_HEADERS_MIN_BYTES, room_bytes))
+        return cls(body_bytes, headers_bytes)
+
+
+DEFAULT_RESULT_LIMITS: Final = ResultLimits()
+
+
+@dataclass(frozen=True)
 class Allowance:
     """What an execution may use at most; `cpu_count` processors for `timeout_s` seconds."""
 
     timeout_s: int
     cpu_count: int
     memory_mb: int
+    result: ResultLimits = DEFAULT_RESULT_LIMITS
 
     @property
     def memory_bytes(self) -> int:

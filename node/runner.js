@@ -1,18 +1,25 @@
 // What a JavaScript sandbox runs: loads a function's code, then answers one request and ends.
 //
-// Started by runner.py as `node runner.js CODE`. Descriptor 3 is the channel to the node
-// (troth node, not Node.js): frames of a letter, four bytes of length, and content. Needs nothing
-// but Node.js itself.
+// Started by runner.py as `node runner.js CODE LIMIT`, the limit being that of a result in
+// bytes. Descriptor 3 is the channel to the node (troth node, not Node.js): frames of a letter, four
+// bytes of length, and content. Needs nothing but Node.js itself.
+//
+// What a handler returns is sent whole, or refused with its name: nothing is left out in silence.
 "use strict";
 
 const fs = require("node:fs");
 const net = require("node:net");
 const path = require("node:path");
 const { pathToFileURL } = require("node:url");
+const { inspect, types } = require("node:util");
 
 const CHANNEL = 3;
 const TEXT_LIMIT = 2000;
 const HANDLERS = ["handler.js", "handler.mjs"];
+const RESPONSE_KEYS = ["Body", "StatusCode", "Header"];
+const RESULT_LIMIT_BYTES = Number(process.argv[3]);
+const TEXT = "text/plain; charset=utf-8";
+const BYTES = "application/octet-stream";
 
 function frame(kind, payload) {
   const head = Buffer.alloc(5);
@@ -26,13 +33,32 @@ function wellFormed(text) {
   return Buffer.from(text).toString();
 }
 
+// What is thrown may be anything, and looking at it may throw again.
+function shown(text, otherwise) {
+  try {
+    return wellFormed(String(text()).slice(0, TEXT_LIMIT));
+  } catch {
+    return otherwise;
+  }
+}
+
 function errorFrame(kind, error) {
-  const isError = error instanceof Error;
-  const content = {
-    type: wellFormed(String(isError ? error.name : typeof error).slice(0, TEXT_LIMIT)),
-    message: wellFormed(String(isError ? error.message : error).slice(0, TEXT_LIMIT)),
-  };
-  return frame(kind, Buffer.from(JSON.stringify(content)));
+  const isObject = typeof error === "object" && error !== null;
+  const type = shown(() => (isObject ? (error.name ?? nameOf(error)) : typeof error), "Error");
+  const message = shown(() => {
+    if (!isObject) return error;
+    return error.message === undefined ? inspect(error) : error.message;
+  }, "(its text cannot be shown)");
+  return frame(kind, Buffer.from(JSON.stringify({ type, message })));
+}
+
+// To the output, which the node logs.
+function printError(error) {
+  try {
+    process.stderr.write(`${typeof error?.stack === "string" ? error.stack : inspect(error)}\n`);
+  } catch {
+    // It cannot be shown, or the output was closed: the error itself is still told.
+  }
 }
 
 async function importHandler(code) {
@@ -68,40 +94,152 @@ function requestOf(payload, channel) {
   };
 }
 
-function bodyOf(value) {
-  if (typeof value === "string") return [Buffer.from(value), "text/plain; charset=utf-8"];
-  if (ArrayBuffer.isView(value)) {
-    return [Buffer.from(value.buffer, value.byteOffset, value.byteLength), "application/octet-stream"];
-  }
-  if (value instanceof ArrayBuffer) return [Buffer.from(value), "application/octet-stream"];
-  const json = JSON.stringify(value === undefined ? null : value);
-  if (json === undefined) throw new TypeError(`a ${typeof value} cannot be sent as JSON`);
-  return [Buffer.from(json), "application/json"];
+function nameOf(value) {
+  return value?.constructor?.name || typeof value;
 }
 
-function resultFrame(value) {
-  const isResponse =
-    value !== null &&
-    typeof value === "object" &&
-    ["Body", "StatusCode", "Header"].some((key) => Object.hasOwn(value, key));
-  let status = 200;
-  let headers = [];
-  let body = Buffer.alloc(0);
-  let kind;
-  if (isResponse) {
-    status = value.StatusCode ?? 200;
-    if (!Number.isInteger(status) || status < 200 || status > 599) {
-      throw new RangeError(`StatusCode must be an integer from 200 to 599, not ${String(status)}`);
+class ResultTooLarge extends Error {
+  name = "ResultTooLarge";
+}
+
+async function readAll(source) {
+  const parts = [];
+  let count = 0;
+  for await (const chunk of source) {
+    const part = typeof chunk === "string" ? Buffer.from(chunk) : bytesOf(chunk);
+    if (part === null) {
+      throw new TypeError(`a stream of text and bytes can be sent, not one with a ${nameOf(chunk)}`);
     }
-    headers = Object.entries(value.Header ?? {}).flatMap(([name, content]) =>
-      (Array.isArray(content) ? content : [content]).map((text) => [
-        wellFormed(name),
-        wellFormed(String(text)),
-      ]),
+    count += part.length;
+    if (count > RESULT_LIMIT_BYTES) {
+      throw new ResultTooLarge(`the result is larger than ${RESULT_LIMIT_BYTES} bytes`);
+    }
+    parts.push(part);
+  }
+  return Buffer.concat(parts);
+}
+
+function bytesOf(value) {
+  if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  return types.isAnyArrayBuffer(value) ? Buffer.from(value) : null;
+}
+
+function isStream(value) {
+  return typeof value?.[Symbol.asyncIterator] === "function";
+}
+
+// That of the runtime, or of a package that brings its own.
+function isWebResponse(value) {
+  return (
+    typeof value.arrayBuffer === "function" &&
+    typeof value.status === "number" &&
+    typeof value.headers?.entries === "function"
+  );
+}
+
+async function bodyOf(value) {
+  if (typeof value === "string") return [Buffer.from(value), TEXT];
+  const bytes = bytesOf(value);
+  if (bytes !== null) return [bytes, BYTES];
+  if (isStream(value)) return [await readAll(value), BYTES];
+  if ([Blob, FormData, URLSearchParams].some((one) => value instanceof one)) {
+    // The runtime knows what they are as a body.
+    const encoded = new Response(value);
+    return [await readAll(encoded.body), encoded.headers.get("content-type") || BYTES];
+  }
+  return [Buffer.from(jsonOf(value)), "application/json"];
+}
+
+// JSON.stringify, but what it would leave out or empty is an error that names it.
+function jsonOf(value) {
+  const places = new Map();
+  return JSON.stringify(value === undefined ? null : value, function check(key, content) {
+    const place = places.has(this) ? `${places.get(this)}.${key}` : "the result";
+    const problem = problemOf(content, this[key]);
+    if (problem !== null) throw new TypeError(`${place} is ${problem}, which JSON cannot hold`);
+    if (typeof content === "object") places.set(content, place);
+    return content;
+  });
+}
+
+// `original` is what `content` was before its toJSON.
+function problemOf(content, original) {
+  switch (typeof content) {
+    case "number":
+      return Number.isFinite(content) ? null : String(content);
+    case "bigint":
+    case "function":
+    case "symbol":
+      return `a ${typeof content}`;
+    case "object":
+      break;
+    default:
+      return null;
+  }
+  if (content === null) return types.isDate(original) ? "an invalid date" : null;
+  if (types.isBoxedPrimitive(content)) return problemOf(content.valueOf(), content);
+  if (Array.isArray(content)) return null;
+  const name = nameOf(content);
+  const isBuiltIn =
+    types.isMap(content) ||
+    types.isSet(content) ||
+    types.isPromise(content) ||
+    types.isNativeError(content) ||
+    bytesOf(content) !== null ||
+    isStream(content);
+  const isPlain = name === "Object" || Object.getPrototypeOf(content) === null;
+  // An object of a class that keeps nothing where JSON looks.
+  if (isBuiltIn || (!isPlain && Object.keys(content).length === 0)) return `a ${name}`;
+  return null;
+}
+
+function headersOf(given) {
+  if (given === undefined || given === null) return [];
+  if (typeof given !== "object") throw new TypeError(`Header must be an object, not a ${typeof given}`);
+  // Headers, a Map and a list of pairs can be walked; anything else has its names as keys.
+  const pairs = typeof given[Symbol.iterator] === "function" ? [...given] : Object.entries(given);
+  return pairs.flatMap((pair) => {
+    if (!Array.isArray(pair) || pair.length !== 2) {
+      throw new TypeError("Header must be an object, Headers, or a list of pairs of name and text");
+    }
+    const [name, content] = pair;
+    return (Array.isArray(content) ? content : [content]).map((text) => {
+      if (!["string", "number", "boolean", "bigint"].includes(typeof text)) {
+        throw new TypeError(`the header ${name} must be a text, not a ${nameOf(text)}`);
+      }
+      return [wellFormed(String(name)), wellFormed(String(text))];
+    });
+  });
+}
+
+// Status, headers, body and the body's type, if there is a body.
+async function responseOf(value) {
+  if (value === null || typeof value !== "object") return [200, [], ...(await bodyOf(value))];
+  if (isWebResponse(value)) {
+    const headers = headersOf(value.headers);
+    if (value.bodyUsed) throw new TypeError("the body of the Response has been read already");
+    if (!value.body) return [value.status, headers, Buffer.alloc(0)];
+    return [value.status, headers, await readAll(value.body), BYTES];
+  }
+  if (!RESPONSE_KEYS.some((key) => Object.hasOwn(value, key))) {
+    return [200, [], ...(await bodyOf(value))];
+  }
+  const other = Object.keys(value).find((key) => !RESPONSE_KEYS.includes(key));
+  if (other !== undefined) {
+    throw new TypeError(
+      `a response has only ${RESPONSE_KEYS.join(", ")}, not ${other}; ` +
+        "to send an object with these names, put it into Body",
     );
-    if (Object.hasOwn(value, "Body")) [body, kind] = bodyOf(value.Body);
-  } else {
-    [body, kind] = bodyOf(value);
+  }
+  const status = value.StatusCode ?? 200;
+  const body = Object.hasOwn(value, "Body") ? await bodyOf(value.Body) : [Buffer.alloc(0)];
+  return [status, headersOf(value.Header), ...body];
+}
+
+async function resultFrame(value) {
+  const [status, headers, body, kind] = await responseOf(value);
+  if (!Number.isInteger(status) || status < 200 || status > 599) {
+    throw new RangeError(`StatusCode must be an integer from 200 to 599, not ${String(status)}`);
   }
   if (kind !== undefined && !headers.some(([name]) => name.toLowerCase() === "content-type")) {
     headers.push(["content-type", kind]);
@@ -131,14 +269,20 @@ function readFrame(channel) {
   });
 }
 
+// Node.js would keep what a pipe does not take at once, and lose it when the process exits.
+function writeOutputAtOnce() {
+  for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
+}
+
 async function main() {
+  writeOutputAtOnce();
   const channel = new net.Socket({ fd: CHANNEL, readable: true, writable: true });
   const asked = readFrame(channel);
   let handle;
   try {
     handle = await importHandler(process.argv[2]);
   } catch (error) {
-    process.stderr.write(`${error?.stack ?? error}\n`);
+    printError(error);
     channel.write(errorFrame("F", error), () => process.exit(0));
     return;
   }
@@ -148,9 +292,9 @@ async function main() {
   try {
     const request = requestOf(payload, channel);
     process.env.TROTH_TASK_ID = request.TaskId;
-    result = resultFrame(await handle(request));
+    result = await resultFrame(await handle(request));
   } catch (error) {
-    process.stderr.write(`${error?.stack ?? error}\n`);
+    printError(error);
     result = errorFrame("E", error);
   }
   channel.write(result, () => process.exit(0));

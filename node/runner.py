@@ -37,6 +37,7 @@ FORK_INTERVAL_S: Final = 0.02
 WARM_UP_COUNT: Final = 4
 TRACEBACK_LIMIT_CHARACTERS: Final = 8_192
 ERROR_LIMIT_CHARACTERS: Final = 2_000
+RESPONSE_KEYS: Final = ("Body", "StatusCode", "Header")
 
 # From the kernel's headers.
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
@@ -228,7 +229,7 @@ def _bind(source: int, target: str, flags: int) -> None:
 # What a handler is given, and what becomes of what it returns
 
 
-class Request:
+class HandlerRequest:
     """What `handle` is called with. Header names are in lower case."""
 
     def __init__(self, meta: dict[str, Any], body: bytes) -> None:
@@ -255,22 +256,39 @@ class Request:
 
 def response_of(value: object) -> tuple[int, list[tuple[str, str]], bytes]:
     """Status, headers and body of what a handler has returned. Raises TypeError, ValueError."""
-    if not isinstance(value, Mapping) or not value.keys() & {"Body", "StatusCode", "Header"}:
+    if not isinstance(value, Mapping) or value.keys().isdisjoint(RESPONSE_KEYS):
         body, kind = _body_of(value)
         return 200, [("content-type", kind)], body
+    for key in value:
+        if key not in RESPONSE_KEYS:
+            # Left out in silence, it would be missed much later.
+            raise TypeError(
+                f"a response has only {', '.join(RESPONSE_KEYS)}, not {key}; to send an object "
+                "with these names, put it into Body"
+            )
     status = value.get("StatusCode", 200)
     if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
         raise ValueError(f"StatusCode must be an integer from 200 to 599, not {status!r}")
-    headers = []
-    for name, content in dict(value.get("Header") or {}).items():
-        texts = content if isinstance(content, list | tuple) else [content]
-        headers += [(str(name), str(text)) for text in texts]
+    headers = _headers_of(value.get("Header"))
     if "Body" not in value:
         return status, headers, b""
     body, kind = _body_of(value["Body"])
     if not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("content-type", kind))
     return status, headers, body
+
+
+def _headers_of(given: object) -> list[tuple[str, str]]:
+    """Pairs of a mapping or of a list of pairs, in which a content may be a list of texts."""
+    if given is None:
+        return []
+    headers = []
+    for name, content in given.items() if isinstance(given, Mapping) else list(given):  # type: ignore[call-overload]
+        for text in content if isinstance(content, list | tuple) else [content]:
+            if not isinstance(text, str | int | float):
+                raise TypeError(f"the header {name} must be a text, not {type(text).__name__}")
+            headers.append((str(name), str(text)))
+    return headers
 
 
 def _body_of(value: object) -> tuple[bytes, str]:
@@ -312,7 +330,7 @@ def _print_traceback(error: BaseException) -> None:
 # Python executions
 
 
-def import_handler(code: str) -> Callable[[Request], Any]:
+def import_handler(code: str) -> Callable[[HandlerRequest], Any]:
     """The function `handle` of handler.py in the code's folder. Raises whatever that raises."""
     sys.path.insert(0, code)
     sys.dont_write_bytecode = True
@@ -330,7 +348,7 @@ def import_handler(code: str) -> Callable[[Request], Any]:
     return handle  # type: ignore[no-any-return]
 
 
-def serve_tasks(control: socket.socket, handle: Callable[[Request], Any]) -> None:
+def serve_tasks(control: socket.socket, handle: Callable[[HandlerRequest], Any]) -> None:
     """Fork for each execution the node sends descriptors for, until it closes the socket."""
     warm_up()
     gc.collect()
@@ -372,7 +390,7 @@ def warm_up() -> None:
     # Python specializes what it has run several times, each time for one kind of value.
     for _ in range(WARM_UP_COUNT):
         for sample in samples:
-            Request(*_split(payload))
+            HandlerRequest(*_split(payload))
             if not inspect.isawaitable(sample):
                 _result_frame(sample)
 
@@ -403,7 +421,7 @@ def _reap() -> None:
 
 
 def _run_execution(
-    zygote_id: int, descriptors: list[int], handle: Callable[[Request], Any]
+    zygote_id: int, descriptors: list[int], handle: Callable[[HandlerRequest], Any]
 ) -> NoReturn:
     """Be one execution: in a forked process, which ends here whatever happens."""
     try:
@@ -425,14 +443,14 @@ def _run_execution(
     os._exit(0)
 
 
-def _answer(handle: Callable[[Request], Any]) -> None:
+def _answer(handle: Callable[[HandlerRequest], Any]) -> None:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=CHANNEL)
     _, payload = read_frame(channel)
     channel.detach()
     meta, body = _split(payload)
     os.environ["TROTH_TASK_ID"] = meta["id"]
     try:
-        request = Request(meta, body)
+        request = HandlerRequest(meta, body)
         value = handle(request)
         if inspect.isawaitable(value):
             import asyncio
@@ -482,6 +500,7 @@ def _become_node(config: dict[str, Any]) -> NoReturn:
         f"--max-old-space-size={config['heap_mb']}",
         config["script"],
         config["code"],
+        str(config["result_bytes"]),
     ]
     os.execve(config["program"], arguments, dict(os.environ))  # noqa: S606 — no shell is wanted
 

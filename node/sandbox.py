@@ -21,10 +21,10 @@ import structlog
 import trio
 
 from . import frames
-from .builds import Build
+from .builds import UnpackedBuild
 from .errors import SandboxError
 from .files import empty
-from .frames import BrokenChannelError, FrameReader, Response, failure
+from .frames import ChannelBroken, FrameReader, FunctionResponse, failure
 from .limits import (
     ADDRESS_SPACE_EXTRA_BYTES,
     DISK_ENTRIES_LIMIT_COUNT,
@@ -61,7 +61,7 @@ _log = structlog.get_logger("troth.node.sandbox")
 
 
 @dataclass(frozen=True)
-class Machine:
+class Computer:
     """What sandboxes on this machine have in common.
 
     `node_program` is None without Node.js; `script` is what Node.js runs. `first_uid` is None if
@@ -114,10 +114,10 @@ class Output:
         shown = self._kept.decode(errors="replace").strip()
         return f"… {shown}" if self._count > len(self._kept) else shown
 
-    def drain(self) -> None:
-        """Take what is there, without waiting for more."""
+    def drain(self) -> bool:
+        """Take what is there, without waiting; False if it is more than `OUTPUT_LIMIT_BYTES`."""
         if self._descriptor == -1:
-            return
+            return self._count <= OUTPUT_LIMIT_BYTES
         with contextlib.suppress(BlockingIOError):
             # A pipe holds no more than this.
             while self._count <= OUTPUT_LIMIT_BYTES:
@@ -125,6 +125,7 @@ class Output:
                 if not part:
                     break
                 self._take(part)
+        return self._count <= OUTPUT_LIMIT_BYTES
 
     def close(self) -> None:
         """Take what is there, and read no more."""
@@ -141,9 +142,9 @@ class Sandbox:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Computer,
         language: str,
-        build: Build,
+        build: UnpackedBuild,
         uid: int | None,
         directory: Path,
     ) -> None:
@@ -245,10 +246,11 @@ class Sandbox:
             "node_process_id": os.getpid(),
             "script": str(self._machine.script) if self.language == JAVASCRIPT else None,
             "program": self._machine.node_program,
+            "result_bytes": allowance.result.body_bytes,
             "heap_mb": max(16, int(allowance.memory_mb * _HEAP_SHARE)),
         }
 
-    async def wait_until_ready(self) -> Response | None:
+    async def wait_until_ready(self) -> FunctionResponse | None:
         """Wait for the import; the failure to answer with if there is one.
 
         Raises SandboxError if this machine is to blame.
@@ -277,7 +279,7 @@ class Sandbox:
                 if not part:
                     return b"", b""
                 self._frames.feed(part)
-        except (BrokenChannelError, frames.ResultTooLargeError, ConnectionError) as error:
+        except (ChannelBroken, frames.ResultTooLarge, ConnectionError) as error:
             _log.debug("a sandbox broke its channel", problem=str(error))
             return b"", b""
 

@@ -11,6 +11,7 @@ from typing import Any
 import xxhash
 
 from troth.core import commands as c
+from troth.core import workflow_commands as w
 from troth.core.grammar import task_ids
 
 _hash = xxhash.xxh3_64_intdigest
@@ -49,7 +50,7 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.ReadEntry: _of_id,
     c.ReplaceEntry: lambda command: command.entry.id,
     c.DeleteEntry: _of_id,
-    c.StoreArchive: _of_id,
+    c.StorePackage: _of_id,
     c.CreateExecution: _of_id,
     c.ReadExecution: _of_id,
     c.CancelExecution: _of_id,
@@ -57,6 +58,24 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.ReportExecution: _of_task,
     c.ReturnExecution: _of_task,
     c.FinishExecution: _of_task,
+    w.EnsurePromise: _of_id,
+    w.SettlePromise: _of_id,
+    w.RegisterAwait: lambda command: command.awaited,
+    w.RegisterListener: lambda command: command.awaited,
+    w.EnsureSchedule: _of_id,
+    w.ReadWorkflow: _of_id,
+    w.CreateWorkflow: _of_id,
+    w.AcquireWorkflow: _of_id,
+    w.SuspendWorkflow: _of_id,
+    w.FulfillWorkflow: _of_id,
+    w.ReleaseWorkflow: _of_id,
+    w.HaltWorkflow: _of_id,
+    w.ContinueWorkflow: _of_id,
+    w.ExecuteSent: _of_id,
+    w.ExecuteNotSent: _of_id,
+    w.RetryExecute: _of_id,
+    w.UnblockSent: _of_id,
+    w.RetryUnblock: _of_id,
 }
 
 

@@ -8,7 +8,7 @@ caused once it is durable. The two may happen in either order.
 
 from collections.abc import Callable, Sequence
 
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message
 
 
 class HeldMessages:
@@ -16,13 +16,13 @@ class HeldMessages:
 
     __slots__ = ("_messages", "_released", "_send")
 
-    def __init__(self, send: Callable[[TaskMessage], None]) -> None:
+    def __init__(self, send: Callable[[Message], None]) -> None:
         """Remember where released messages go: `Delivery.send`."""
         self._send = send
-        self._messages: list[TaskMessage] | None = None  # most requests cause none
+        self._messages: list[Message] | None = None  # most requests cause none
         self._released = False
 
-    def add(self, messages: Sequence[TaskMessage]) -> None:
+    def add(self, messages: Sequence[Message]) -> None:
         """Hold these messages; send them at once if the answer has been written already."""
         if self._released:
             for message in messages:

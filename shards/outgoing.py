@@ -4,7 +4,7 @@ from typing import Final, final
 
 from troth.core.catalog import EXECUTION_PREFIX
 from troth.core.grammar import task_ids
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 
 from .turns import Outgoing
 
@@ -20,9 +20,12 @@ class OutgoingRoutes:
         self._delivery = delivery
         self._placement = placement
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """See Outgoing."""
-        self._of(message.task.id).send(message)
+        if isinstance(message, TaskMessage):
+            self._of(message.task.id).send(message)
+        else:
+            self._delivery.send(message)
 
     def withdraw(self, task_id: str) -> None:
         """See Outgoing."""

@@ -6,57 +6,47 @@ everything from a log that has been read back; `run` keeps it going.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar, cast, final
+from typing import final
 
 import trio
 
-from troth.core.catalog import Entry
 from troth.core.commands import (
     ClaimTask,
     Command,
-    DeletePromises,
     HeartbeatLocks,
     HeartbeatTasks,
-    ListEntries,
-    ListUsage,
-    SearchExecutions,
-    SearchPromises,
-    SearchSchedules,
 )
 from troth.core.deciding import Options
-from troth.core.executions import Execution, Usage, added
+from troth.core.executions import Execution
 from troth.core.grammar import task_ids
-from troth.core.grammar.patterns import Pattern
-from troth.core.limits import MAILBOX_LIMIT_COUNT, SEARCH_SCAN_COUNT
+from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.machine import Machine
 from troth.core.model import (
     RESUME,
     Fence,
     Promise,
-    PromiseState,
-    Schedule,
     Task,
     replace,
 )
-from troth.core.replies import Reply, TaskMessage
+from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
+from troth.core.workflow_commands import RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.wal.log import LogRecord
 from troth.shards.upkeep.checkpointer import Checkpointer
 
-from . import gather, replay
+from . import replay
 from .clock import Clock
 from .committer import BatchWriter, Committer, CommitterStatistics
 from .errors import Overloaded, Stopping, StorageFailed
+from .gathering import Gathering
 from .hashing import home_of, shard_of
 from .held import HeldMessages
 from .shard import Shard, ShardStatistics, Waiter
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
-
-EntryKind = TypeVar("EntryKind", bound=Entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +58,7 @@ class ShardsStatistics:
 
 
 @final
-class Shards:
+class Shards(Gathering):
     """The shards of one server.
 
     `next_sequence` is the log sequence that the next record gets. `cursor_secret` signs search
@@ -96,7 +86,7 @@ class Shards:
         self._writer: BatchWriter | None = None
         # The shards that the next turn is about, and the task that sees to it that there is one.
         self._submitted: dict[int, Shard] = {}
-        self._turner: trio.lowlevel.Task | None = None
+        self._runner: trio.lowlevel.Task | None = None
         self._in_turn = False
         self._count = shard_count
         self._shards = [
@@ -108,6 +98,7 @@ class Shards:
                     options,
                     partial(self._holds, index),
                     self._is_awaited,
+                    partial(self._neighbor, index),
                 ),
                 clock,
                 self.committer,
@@ -133,7 +124,7 @@ class Shards:
         count = self.replay(storage.records(), pause)
         self.committer.begin(storage.next_sequence)
         duration_ms = int((time.monotonic() - started) * 1000)
-        return Recovery(count, duration_ms, *storage.torn())
+        return Recovery(count, duration_ms, *storage.torn(), storage.doubt())
 
     def replay(
         self,
@@ -166,12 +157,12 @@ class Shards:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run until cancelled; then write what is appended. Raises LogFailure if the log fails."""
+        """Run until cancelled; then write what is appended. Raises LogFailed if the log fails."""
         writer = self._writer = make_writer(self.committer)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
-                nursery.start_soon(self._take_turns)
+                nursery.start_soon(self._run_turns)
                 nursery.start_soon(self.committer.run, writer)
                 for shard in self._shards:
                     shard.start()
@@ -182,20 +173,20 @@ class Shards:
             with trio.CancelScope(shield=True):
                 await writer.close()
 
-    async def _take_turns(self) -> None:
-        """Take a turn whenever something was posted by whoever takes none himself."""
+    async def _run_turns(self) -> None:
+        """Run a turn for commands posted outside one."""
 
         def leave(_: object) -> trio.lowlevel.Abort:
-            self._turner = None
+            self._runner = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         while True:
             if self._submitted:
                 await trio.lowlevel.checkpoint()
             else:
-                self._turner = trio.lowlevel.current_task()
+                self._runner = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(leave)
-            self.turn()
+            self.run_turn()
 
     async def _watch(self) -> None:
         await self.committer.failed.wait()
@@ -230,12 +221,20 @@ class Shards:
         """What one request's messages to workers wait in; see HeldMessages."""
         return HeldMessages(self._send_if_wanted)
 
-    def _send_if_wanted(self, message: TaskMessage) -> None:
+    def _send_if_wanted(self, message: Message) -> None:
         """Send a message that was held, unless its task was claimed, ended or given out since."""
-        task = message.task
-        state = self._shards[self.shard_of(task.root_id)].machine.state
-        current = state.tasks.get(task.id)
-        if current is not None and current.sending and current.counter == task.counter:
+        if isinstance(message, TaskMessage):
+            task = message.task
+            state = self._shards[self.shard_of(task.root_id)].machine.state
+            current = state.tasks.get(task.id)
+            if current is not None and current.sending and current.counter == task.counter:
+                self._outgoing.send(message)
+        elif isinstance(message, ExecuteMessage):
+            state = self._shards[self.shard_of(message.id)].machine.state
+            workflow = state.workflows.get(message.id)
+            if workflow is not None and workflow.sending and workflow.version == message.version:
+                self._outgoing.send(message)
+        else:
             self._outgoing.send(message)
 
     def tell(self, command: Command) -> None:
@@ -247,8 +246,8 @@ class Shards:
         shard = self._shards[index]
         shard.tell(command, held)
         self._submitted[index] = shard
-        if self._turner is not None and not self._in_turn:
-            task, self._turner = self._turner, None
+        if self._runner is not None and not self._in_turn:
+            task, self._runner = self._runner, None
             trio.lowlevel.reschedule(task)
 
     async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
@@ -265,7 +264,7 @@ class Shards:
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """As `ask`, without a task that waits: `asker` is called with the reply when it is durable.
 
-        Nothing happens before `turn` is called, which the caller does before it waits for anything.
+        Nothing happens before `run_turn` is called, which the caller does before it waits again.
         The reply is to be completed by `with_leaf`. Raises Overloaded, Stopping or StorageFailed;
         then the asker is not called.
         """
@@ -276,7 +275,7 @@ class Shards:
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
 
-    def turn(self) -> None:
+    def run_turn(self) -> None:
         """Carry out everything submitted, now, as one batch for the log, and start to write it.
 
         Replies that need not wait for the log come before this returns.
@@ -291,7 +290,7 @@ class Shards:
             while self._submitted:
                 submitted, self._submitted = self._submitted, {}
                 for shard in submitted.values():
-                    shard.hurry(now_ms, turn)
+                    shard.run_turn(now_ms, turn)
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
@@ -356,7 +355,7 @@ class Shards:
         if self._stopping:
             raise Stopping
 
-    # What concerns many shards
+    # What concerns many shards, beside the searches of Gathering
 
     async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the leases of a process on tasks of ids that begin so; how many there are."""
@@ -372,6 +371,36 @@ class Shards:
         ]
         return await self._count_of(holders, HeartbeatLocks(process_id, id_prefix))
 
+    async def renew_workflows(self, pid: str, tasks: Sequence[tuple[str, int]]) -> int:
+        """Renew a process's leases of workflow tasks, given as (id, version); how many it has."""
+        replies = await self._ask_all(list(self._renewals(pid, tasks).items()))
+        return sum(reply.count for reply in replies)
+
+    def submit_renewals(
+        self, pid: str, tasks: Sequence[tuple[str, int]], held: HeldMessages | None, asker: Asker
+    ) -> int:
+        """As `renew_workflows`, without a task that waits; how many replies the asker will get.
+
+        As `submit`. Raises Overloaded, Stopping or StorageFailed.
+        """
+        if self._stopping or self.committer.failure is not None:
+            self._refuse_unless_open()
+        renewals = self._renewals(pid, tasks)
+        if any(self._shards[index].is_full for index in renewals):
+            raise Overloaded
+        for place, (index, command) in enumerate(renewals.items()):
+            shard = self._shards[index]
+            shard.put(command, asker, place, held)
+            self._submitted[index] = shard
+        return len(renewals)
+
+    def _renewals(self, pid: str, tasks: Sequence[tuple[str, int]]) -> dict[int, Command]:
+        """What each shard is asked about the tasks that live there."""
+        homes: dict[int, list[tuple[str, int]]] = {}
+        for task in tasks:
+            homes.setdefault(shard_of(task[0], self._count), []).append(task)
+        return {index: RenewWorkflows(pid, tuple(held)) for index, held in homes.items()}
+
     async def _count_of(self, indexes: list[int], command: Command) -> int:
         if not indexes:
             # That it holds nothing any more may be news that is not durable yet.
@@ -382,116 +411,6 @@ class Shards:
             return 0
         replies = await self._ask_all([(index, command) for index in indexes])
         return sum(reply.count for reply in replies)
-
-    async def search_promises(
-        self,
-        pattern: str,
-        states: tuple[PromiseState, ...],
-        tags: Mapping[str, str],
-        limit_count: int,
-        before_serial: int | None,
-        id_prefix: str = "",
-    ) -> tuple[list[Promise], int | None]:
-        """A page of promises, newest first, and the serial to go on below (None: no full page).
-
-        Only ids that begin with `id_prefix` are found.
-        """
-
-        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
-            replies = await self._ask_all(
-                [
-                    (
-                        index,
-                        SearchPromises(
-                            pattern,
-                            states,
-                            dict(tags),
-                            count,
-                            before,
-                            SEARCH_SCAN_COUNT,
-                            id_prefix,
-                        ),
-                    )
-                    for index, before in wanted.items()
-                ]
-            )
-            pages = [reply.promises for reply in replies if reply.promises is not None]
-            return [gather.Part(page.promises, page.next_before) for page in pages]
-
-        return await gather.page(ask, self._where(pattern), limit_count, before_serial)
-
-    async def search_schedules(
-        self,
-        pattern: str,
-        tags: Mapping[str, str],
-        limit_count: int,
-        before_serial: int | None,
-        id_prefix: str = "",
-    ) -> tuple[list[Schedule], int | None]:
-        """A page of schedules; see search_promises."""
-
-        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Schedule]]:
-            replies = await self._ask_all(
-                [
-                    (
-                        index,
-                        SearchSchedules(
-                            pattern, dict(tags), count, before, SEARCH_SCAN_COUNT, id_prefix
-                        ),
-                    )
-                    for index, before in wanted.items()
-                ]
-            )
-            pages = [reply.schedules for reply in replies if reply.schedules is not None]
-            return [gather.Part(page.schedules, page.next_before) for page in pages]
-
-        return await gather.page(ask, self._where(pattern), limit_count, before_serial)
-
-    def _where(self, pattern: str) -> list[int]:
-        """The shards that can hold matches: one for an exact id, else all."""
-        exact = Pattern(pattern).exact
-        return [self.shard_of(exact)] if exact is not None else list(range(self._count))
-
-    async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
-        """The catalog's entries of a type, of one account or all (None), the oldest first."""
-        command = ListEntries(cast(type[Entry], kind), account_id)
-        replies = await self._ask_all([(index, command) for index in range(self._count)])
-        found: list[EntryKind] = []
-        for reply in replies:
-            found.extend(one for one in reply.entries if isinstance(one, kind))
-        found.sort(key=lambda one: (one.created_on, one.id))
-        return found
-
-    async def search_executions(
-        self,
-        account_id: str,
-        function_id: str | None,
-        limit_count: int,
-        before_serial: int | None,
-    ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
-        """A page of an account's executions, without data; see search_promises."""
-        executions: dict[int, Execution | None] = {}
-
-        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
-            replies = await self._ask_all(
-                [
-                    (
-                        index,
-                        SearchExecutions(account_id, function_id, count, before, SEARCH_SCAN_COUNT),
-                    )
-                    for index, before in wanted.items()
-                ]
-            )
-            parts = []
-            for page in [reply.executions for reply in replies if reply.executions is not None]:
-                executions.update({one.serial: execution for one, execution in page.executions})
-                rows = tuple(promise for promise, _ in page.executions)
-                parts.append(gather.Part(rows, page.next_before))
-            return parts
-
-        shards = list(range(self._count))
-        promises, following = await gather.page(ask, shards, limit_count, before_serial)
-        return [(one, executions[one.serial]) for one in promises], following
 
     def assigned_executions(self) -> list[tuple[Execution, Task]]:
         """The executions that nodes have, each with its task. For placement, at the start.
@@ -510,29 +429,6 @@ class Shards:
         for shard in self._shards:
             yield from shard.machine.state.executions.values()
 
-    async def usage(self, account_id: str | None) -> dict[str, Usage]:
-        """How often the functions of an account, or of all (None), were run, by function id."""
-        command = ListUsage(account_id)
-        replies = await self._ask_all([(index, command) for index in range(self._count)])
-        found: dict[str, Usage] = {}
-        for reply in replies:
-            for one in reply.usage:
-                before = found.get(one.function_id)
-                found[one.function_id] = one if before is None else added(before, one)
-        return found
-
-    async def delete_archives(self, promise_ids: Iterable[str]) -> int:
-        """Delete builds' archives for good; how many there were."""
-        homes: dict[int, list[str]] = {}
-        for promise_id in promise_ids:
-            homes.setdefault(self.shard_of(promise_id), []).append(promise_id)
-        if not homes:
-            return 0
-        replies = await self._ask_all(
-            [(index, DeletePromises(tuple(ids))) for index, ids in homes.items()]
-        )
-        return sum(reply.count for reply in replies)
-
     # For the shards
 
     def _next_serial(self) -> int:
@@ -549,6 +445,12 @@ class Shards:
         owner = self._shards[self.shard_of(home_of(ClaimTask(fence.task_id, 0, "", 0)))]
         self._shards[asking].rest_on(owner)
         return owner.machine.task_is_held(fence, now_ms)
+
+    def _neighbor(self, asking: int, identifier: str) -> Machine:
+        """The machine of the shard that an id lives in, to be looked at as `_holds` does."""
+        owner = self._shards[shard_of(identifier, self._count)]
+        self._shards[asking].rest_on(owner)
+        return owner.machine
 
     def _is_awaited(self, promise_id: str) -> bool:
         """Whether an unfinished task of any shard is about a promise; asked as `_holds` is.

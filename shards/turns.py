@@ -14,7 +14,7 @@ from typing import Protocol, final
 from msgspec import Struct
 
 from troth.core.commands import Acknowledge, Command
-from troth.core.replies import Reply, TaskMessage
+from troth.core.replies import Message, Reply
 from troth.persistence.wal.log import NewRecord
 
 from .committer import Committer
@@ -25,7 +25,7 @@ from .held import HeldMessages
 class Outgoing(Protocol):
     """Where messages to workers go; `delivery.Delivery` is the real one."""
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """Take over a message."""
         ...  # pragma: no cover
 
@@ -50,7 +50,7 @@ class Asker(Protocol):
         ...  # pragma: no cover
 
 
-Messages = tuple[Sequence[str], Sequence[TaskMessage], HeldMessages | None]
+Messages = tuple[Sequence[str], Sequence[Message], HeldMessages | None]
 """What one step means for delivery: tasks to withdraw, then messages to send, and the request that
 these wait for. Steps stay apart, because a later one may withdraw what an earlier one sends."""
 

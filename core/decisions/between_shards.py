@@ -1,6 +1,7 @@
 """What messages between shards do: they are applied once, and forgotten when that is durable."""
 
 from troth.core import records as r
+from troth.core import workflow_records as w
 from troth.core.commands import Acknowledge, Receive
 from troth.core.deciding import DONE, DecisionContext
 from troth.core.replies import Reply
@@ -12,12 +13,19 @@ def receive(context: DecisionContext, command: Receive, now_ms: int) -> Reply:
     assert command.sequence <= applied + 1, "messages of a shard come in order, none left out"
     if command.sequence > applied:
         serial = 0
-        if isinstance(command.message, r.PromiseMessage):
-            context.promise(command.message.id, now_ms)
-            serial = context.next_serial()
-        context.emit(
-            r.MessageReceived(command.source, command.sequence, command.message, serial, now_ms)
-        )
+        message = command.message
+        # What the message is about is settled first, and afterwards if it is new.
+        match message:
+            case r.PromiseMessage() | w.WorkflowMessage():
+                context.promise(message.id, now_ms)
+                serial = context.next_serial()
+            case w.AwaitMessage():
+                context.promise(message.awaited, now_ms)
+            case w.WakeMessage():
+                context.promise(message.awaiter, now_ms)
+        context.emit(r.MessageReceived(command.source, command.sequence, message, serial, now_ms))
+        if isinstance(message, w.WorkflowMessage):
+            context.promise(message.id, now_ms)
     # Last, so that a message whose step failed is not acknowledged by the next step.
     context.received = (command.source, command.sequence)
     return DONE

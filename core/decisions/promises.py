@@ -4,6 +4,7 @@ from typing import Final
 
 from troth.core import lifecycles
 from troth.core import records as r
+from troth.core import workflow_records as w
 from troth.core.codes import Code
 from troth.core.commands import (
     CompletePromise,
@@ -22,12 +23,13 @@ from troth.core.model import (
     NOTIFY,
     PENDING,
     RESUME,
+    TAG_TARGET,
     Callback,
     Promise,
     replace,
 )
 from troth.core.replies import PromisePage, Reply
-from troth.core.seeds import seed_of
+from troth.core.seeds import seed_of, workflow_seed_of
 from troth.core.state import cold as cold_store
 from troth.core.state.cold import Found, Query
 
@@ -50,7 +52,10 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
         matches = keys_match(existing.key_for_create, command.idempotency_key)
         code = lifecycles.CREATE_EXISTING[existing.state, matches, command.strict]
         return Reply(code, promise=existing if code is _OK else None)
-    seed = seed_of(command.tags)
+    tags = command.tags
+    if tags is not None and TAG_TARGET in tags and command.claim is None:
+        return _create_with_target(context, command, tags, now_ms)
+    seed = seed_of(tags)
     if command.claim is not None:
         if seed is None:
             return Reply(Code.RECEIVER_NOT_FOUND)
@@ -79,6 +84,28 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
     if command.claim is not None:
         task = context.state.tasks[task_ids.invoke_id(command.id)].copy()
     return Reply(_CREATED, promise=context.state.promises[command.id], task=task)
+
+
+def _create_with_target(
+    context: DecisionContext, command: CreatePromise, tags: dict[str, str], now_ms: int
+) -> Reply:
+    """Create a promise whose task is a workflow's: workers of the envelope protocol do it."""
+    seed = workflow_seed_of(tags, command.timeout)
+    assert seed is not None, "there is a target"
+    context.emit(
+        w.WorkflowCreated(
+            command.id,
+            context.next_serial(),
+            command.timeout,
+            now_ms,
+            command.param,
+            tags,
+            command.idempotency_key,
+            command.trace,
+            seed,
+        )
+    )
+    return Reply(_CREATED, promise=context.state.promises[command.id])
 
 
 def read_promise(context: DecisionContext, command: ReadPromise, now_ms: int) -> Reply:
@@ -127,9 +154,14 @@ def import_promise(context: DecisionContext, command: ImportPromise, now_ms: int
     if existing is None:
         seed = seed_of(given.tags) if given.state is PENDING else None
         promise = replace(given, serial=context.next_serial())
+        if given.state is not PENDING and TAG_TARGET in (given.tags or {}):
+            promise = replace(promise, task_version=0)
         context.emit(r.PromiseImported(promise, seed, now_ms))
+        workflow = workflow_seed_of(given.tags, given.timeout)
+        if workflow is not None and given.state is PENDING:
+            context.emit(w.WorkflowImported(given.id, workflow, now_ms))
         return Reply(_CREATED, promise=context.promise(given.id, now_ms))
-    same = replace(existing, serial=given.serial, trace=given.trace)
+    same = replace(existing, serial=given.serial, trace=given.trace, task_version=None)
     if given.state is PENDING:
         same = replace(
             same,

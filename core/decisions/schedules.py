@@ -6,6 +6,7 @@ made up for in order; beyond the configured count the oldest are left out.
 """
 
 from troth.core import records as r
+from troth.core import workflow_records as w
 from troth.core.catalog import is_reserved
 from troth.core.codes import Code
 from troth.core.commands import (
@@ -18,9 +19,18 @@ from troth.core.deciding import DecisionContext, RunsSkipped
 from troth.core.grammar.patterns import Pattern
 from troth.core.grammar.templates import expand
 from troth.core.limits import SCHEDULE_BATCH_COUNT, saturating_add
-from troth.core.model import TAG_INVOCATION, TAG_SCHEDULE, Schedule
+from troth.core.model import (
+    TAG_BRANCH,
+    TAG_INVOCATION,
+    TAG_ORIGIN,
+    TAG_PARENT,
+    TAG_PREFIX,
+    TAG_SCHEDULE,
+    TAG_TARGET,
+    Schedule,
+)
 from troth.core.replies import Reply, SchedulePage
-from troth.core.seeds import seed_of
+from troth.core.seeds import seed_of, workflow_seed_of
 
 from .promises import keys_match
 
@@ -85,7 +95,10 @@ def search_schedules(context: DecisionContext, command: SearchSchedules, now_ms:
             continue
         schedule = context.state.schedules[schedule_id]
         tags = schedule.tags or {}
-        if all(tags.get(key) == value for key, value in command.tags.items()):
+        promise_tags = schedule.promise_tags or {}
+        if all(tags.get(key) == value for key, value in command.tags.items()) and all(
+            promise_tags.get(key) == value for key, value in command.promise_tags.items()
+        ):
             matched.append(schedule)
             if len(matched) == command.limit_count:
                 break
@@ -140,17 +153,22 @@ def _run(
 ) -> None:
     run_time = schedule.next_run_time
     assert run_time is not None, "a schedule that never runs has no timer"
-    tags = {
-        **(schedule.promise_tags or {}),
-        TAG_SCHEDULE: schedule.id,
-        TAG_INVOCATION: "true",
-    }
-    promise = r.PromiseMessage(
-        expand(schedule.promise_id, schedule.id, run_time),
-        saturating_add(run_time, schedule.promise_timeout),
-        schedule.promise_param,
-        tags,
-        seed_of(tags),
-    )
+    promise_id = expand(schedule.promise_id, schedule.id, run_time)
+    timeout = saturating_add(run_time, schedule.promise_timeout)
+    tags = {**(schedule.promise_tags or {}), TAG_SCHEDULE: schedule.id}
+    promise: r.PromiseMessage | w.WorkflowMessage
+    if TAG_TARGET in tags:
+        # A workflow mints its children's ids from these.
+        tags |= dict.fromkeys((TAG_ORIGIN, TAG_BRANCH, TAG_PARENT, TAG_PREFIX), promise_id)
+        workflow = workflow_seed_of(tags, timeout)
+        assert workflow is not None, "there is a target"
+        promise = w.WorkflowMessage(
+            promise_id, timeout, run_time, schedule.promise_param, tags, workflow
+        )
+    else:
+        tags[TAG_INVOCATION] = "true"
+        promise = r.PromiseMessage(promise_id, timeout, schedule.promise_param, tags, seed_of(tags))
     serial = context.next_serial()
     context.emit(r.ScheduleFired(schedule.id, run_time, next_run_time, promise, serial, now_ms))
+    if timeout <= now_ms and context.state.shard_of(promise_id) == context.state.index:
+        context.promise(promise_id, now_ms)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from troth.core import records as r
+from troth.core import workflow_records as w
 from troth.core.model import COMPLETED, INIT, PENDING, replace
 
-from . import deletions, executions, imports
+from . import deletions, executions, imports, workflows
 from .shard_state import ShardState
 
 
@@ -21,12 +22,14 @@ def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
     value = record.value
     if record.id in state.executions:
         value = executions.execution_ended(state, record)
+    workflow = state.workflows.get(record.id)
     completed = replace(
         promise,
         state=record.state,
         value=value,
         key_for_complete=record.key_for_complete,
         completed_on=record.completed_on,
+        task_version=None if workflow is None else workflow.version,
     )
     state.promises[record.id] = state.completed[record.id] = completed
     state.pending_count -= 1
@@ -46,6 +49,12 @@ def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
             state.changes.callbacks.update(dict.fromkeys(callbacks, record.id))
         for identifier in sorted(callbacks):
             state.fire(callbacks[identifier], record.at)
+    if workflow is not None:
+        workflows.end_workflow(state, workflow)
+    if state.awaits.count:
+        workflows.wake_awaiters(state, record.id, record.at)
+    if state.listeners.count:
+        workflows.unblock_listeners(state, record.id, record.at)
 
 
 def task_released(state: ShardState, record: r.TaskReleased) -> None:
@@ -56,6 +65,42 @@ def task_released(state: ShardState, record: r.TaskReleased) -> None:
     task.counter += 1
     state.move(task, INIT)
     state.clear_lease(task)
+
+
+def schedule_fired(state: ShardState, record: r.ScheduleFired) -> None:
+    """Apply the record: the schedule goes on; its promise is made here or asked for elsewhere."""
+    schedule = state.schedules[record.id]
+    state.set_schedule(
+        replace(schedule, last_run_time=record.run_time, next_run_time=record.next_run_time)
+    )
+    target = state.shard_of(record.promise.id)
+    if target != state.index:
+        state.post(target, record.promise)
+    else:
+        _message_applied(state, record.promise, record.serial, record.at)
+
+
+def message_received(state: ShardState, record: r.MessageReceived) -> None:
+    """Apply the record: the message has its effect here, and never again."""
+    assert record.sequence > state.inbox.get(record.source, 0), "a message is applied once"
+    state.inbox[record.source] = record.sequence
+    _message_applied(state, record.message, record.serial, record.at)
+
+
+def _message_applied(state: ShardState, message: r.ShardMessage, serial: int, at: int) -> None:
+    match message:
+        case r.ResumeMessage():
+            state.add_callback_task(message.callback, message.created_on)
+        case r.PromiseMessage():
+            state.create_from_message(message, serial, at)
+        case w.WorkflowMessage():
+            workflows.workflow_received(state, message, serial)
+        case w.AwaitMessage():
+            workflows.await_received(state, message, at)
+        case w.AwaitDroppedMessage():
+            workflows.await_dropped(state, message)
+        case w.WakeMessage():
+            workflows.wake(state, message.awaiter, message.awaited, at)
 
 
 def entry_written(state: ShardState, record: r.EntryWritten) -> None:
@@ -87,12 +132,12 @@ APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.TasksRenewed: ShardState.tasks_renewed,
     r.ScheduleCreated: ShardState.schedule_created,
     r.ScheduleDeleted: ShardState.schedule_deleted,
-    r.ScheduleFired: ShardState.schedule_fired,
+    r.ScheduleFired: schedule_fired,
     r.ScheduleSkipped: ShardState.schedule_skipped,
     r.LockAcquired: ShardState.lock_acquired,
     r.LockReleased: ShardState.lock_released,
     r.LocksRenewed: ShardState.locks_renewed,
-    r.MessageReceived: ShardState.message_received,
+    r.MessageReceived: message_received,
     r.MessagesAcknowledged: ShardState.messages_acknowledged,
     r.EntryWritten: entry_written,
     r.EntryDeleted: entry_deleted,
@@ -100,6 +145,19 @@ APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.ExecutionAssigned: executions.execution_assigned,
     r.ExecutionReported: executions.execution_reported,
     r.ExecutionReturned: executions.execution_returned,
+    w.WorkflowCreated: workflows.workflow_created,
+    w.WorkflowImported: workflows.workflow_imported,
+    w.WorkflowAcquired: workflows.workflow_acquired,
+    w.WorkflowsRenewed: workflows.workflows_renewed,
+    w.WorkflowReleased: workflows.workflow_released,
+    w.WorkflowSuspended: workflows.workflow_suspended,
+    w.WorkflowResumesCleared: workflows.workflow_resumes_cleared,
+    w.WorkflowHalted: workflows.workflow_halted,
+    w.WorkflowContinued: workflows.workflow_continued,
+    w.WorkflowWoken: workflows.workflow_woken,
+    w.AwaitRegistered: workflows.await_registered,
+    w.ListenerRegistered: workflows.listener_registered,
+    w.ListenerTold: workflows.listener_told,
 }
 """By type of record: what makes it true."""
 
@@ -114,3 +172,5 @@ def replay(state: ShardState, record: r.Record) -> None:
     state.withdrawals.clear()
     state.messages.clear()
     state.finished.clear()
+    state.touched_workflows.clear()
+    state.new_unblocks.clear()

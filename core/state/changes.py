@@ -4,12 +4,15 @@
 class Changes:
     """The ids of what changed since the last checkpoint. `callbacks` maps to the promise's id.
 
+    `awaits` and `listeners` are pairs of ids, in the order in which they were registered.
+
     A promise that changed twice is there twice: a list takes an eighth of a set's memory.
     """
 
     __slots__ = (
         *("callbacks", "deleted_promises", "deleted_tasks", "locks", "outbox", "promises"),
         *("entries", "executions", "schedules", "tasks", "usage"),
+        *("awaits", "listeners", "workflows"),
     )
 
     def __init__(self) -> None:
@@ -22,6 +25,9 @@ class Changes:
         self.entries: set[str] = set()
         self.executions: set[str] = set()
         self.usage: set[str] = set()
+        self.workflows: set[str] = set()
+        self.awaits: dict[tuple[str, str], None] = {}
+        self.listeners: dict[tuple[str, str], None] = {}
         self.deleted_promises: set[str] = set()
         self.deleted_tasks: set[str] = set()
 
@@ -38,4 +44,7 @@ class Changes:
             + len(self.entries)
             + len(self.executions)
             + len(self.usage)
+            + len(self.workflows)
+            + len(self.awaits)
+            + len(self.listeners)
         )

@@ -20,6 +20,7 @@ from troth.core.retention_rules import Place
 class Query(Struct, frozen=True):
     """What a search asks of one shard's completed promises. `scan_count` bounds the work.
 
+    With `has_task` it finds only those that had a workflow task.
     It finds the server's own promises if it is for these (`reserved`), and else none of them.
     """
 
@@ -30,6 +31,7 @@ class Query(Struct, frozen=True):
     before_serial: int
     scan_count: int
     reserved: bool = False
+    has_task: bool = False
 
     def admits(self, promise_id: str) -> bool:
         """Whether a promise of this id may belong into the result."""
@@ -38,6 +40,8 @@ class Query(Struct, frozen=True):
     def matches(self, promise: Promise) -> bool:
         """Whether a promise belongs into the result, apart from its serial."""
         if promise.state not in self.states or not self.admits(promise.id):
+            return False
+        if self.has_task and promise.task_version is None:
             return False
         tags = promise.tags
         if not self.tags:

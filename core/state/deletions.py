@@ -7,12 +7,14 @@ there until the next one; until then the state hides it (`ShardState.hidden_prom
 An id that was deleted is free: a new promise may have it, with new tasks under the old tasks' ids.
 A worker that slept through all this may still hold an old task's id and counter. So that these fit
 nothing, every task id that is new to the shard starts to count above the largest counter that was
-ever deleted from it (`ShardState.task_counter_floor`).
+ever deleted from it (`ShardState.task_counter_floor`). Likewise the versions of workflow tasks
+(`workflow_floor`).
 """
 
 from troth.core import records as r
 
 from .shard_state import ShardState
+from .workflows import forget_unblocks
 
 
 def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
@@ -21,6 +23,8 @@ def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
         promise = state.promises.get(promise_id)
         if promise is not None:
             state.forget_promise(promise)
+        if state.unblocks:
+            forget_unblocks(state, promise_id)
     for task_id in record.task_ids:
         task = state.tasks.pop(task_id, None)
         if task is not None and state.retention is not None:
@@ -29,6 +33,7 @@ def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
     state.promises_count -= len(record.ids)
     state.tasks_count -= len(record.task_ids)
     state.task_counter_floor = max(state.task_counter_floor, record.task_counter)
+    state.workflow_floor = max(state.workflow_floor, record.workflow_version)
     if state.tracks_changes:
         changes = state.changes
         changes.promises.extend(record.ids)

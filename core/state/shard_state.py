@@ -12,7 +12,13 @@ from collections.abc import Callable
 
 from troth.core import records as r
 from troth.core.catalog import is_reserved
-from troth.core.commands import DELAY_TIMER, LOCK_TIMER, TASK_TIMER, TimerKind
+from troth.core.commands import (
+    DELAY_TIMER,
+    LOCK_TIMER,
+    TASK_TIMER,
+    WORKFLOW_TIMER,
+    TimerKind,
+)
 from troth.core.executions import Execution, Usage
 from troth.core.grammar import task_ids
 from troth.core.limits import saturating_add
@@ -35,17 +41,17 @@ from troth.core.model import (
     replace,
 )
 from troth.core.retention_rules import Retention
+from troth.core.workflows import WorkflowTask
 
 from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .entries import Entries
 from .serial_index import SerialIndex
+from .tag_index import TagIndex
+from .waiting import Waiting
 
 TimerKey = tuple[TimerKind, str]
 ACTIVE = (ENQUEUED, CLAIMED)
-
-
-_NO_ENTRIES = SerialIndex()
 
 
 class Root:
@@ -93,7 +99,7 @@ class ShardState:
         self.promises: dict[str, Promise] = {}
         self.promise_index = SerialIndex()
         self.completed: dict[str, Promise] = {}
-        self.tag_index: dict[tuple[str, str], SerialIndex] = {}
+        self.tag_index = TagIndex(self.promises)
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.tasks: dict[str, Task] = {}
@@ -112,12 +118,21 @@ class ShardState:
         self.entries = Entries()
         self.executions: dict[str, Execution] = {}
         self.usage: dict[str, Usage] = {}
+        self.workflows: dict[str, WorkflowTask] = {}
+        self.awaits = Waiting()
+        self.listeners = Waiting()
+        self.unblocks: dict[str, dict[str, int]] = {}
+        self.workflow_floor = 0
+        self.waiting_place = 0  # of the newest row of who waits
+        self.has_workflows = False
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
         self.promise_timers: list[Promise] = []
         self.timers: list[tuple[TimerKey, int | None]] = []
         self.touched_roots: dict[str, None] = {}
         self.new_notifications: list[Task] = []
+        self.touched_workflows: dict[str, None] = {}
+        self.new_unblocks: list[tuple[str, str]] = []
         self.withdrawals: list[str] = []
         self.messages: list[tuple[int, int, r.ShardMessage]] = []
         self.finished: list[str] = []
@@ -191,11 +206,7 @@ class ShardState:
         if not is_reserved(promise.id):  # those are found by their tags
             self.promise_index.append(promise.serial, promise.id)
         if promise.tags is not None:
-            for tag in promise.tags.items():
-                index = self.tag_index.get(tag)
-                if index is None:
-                    index = self.tag_index[tag] = SerialIndex()
-                index.append(promise.serial, promise.id)
+            self.tag_index.add(promise)
 
     def forget_promise(self, promise: Promise) -> None:
         """Drop a completed promise from memory; a checkpoint has it."""
@@ -203,28 +214,25 @@ class ShardState:
         del self.completed[promise.id]
         self.promise_index.discard(promise.serial)
         if promise.tags is not None:
-            for tag in promise.tags.items():
-                index = self.tag_index[tag]
-                index.discard(promise.serial)
-                if not index:
-                    del self.tag_index[tag]
+            self.tag_index.discard(promise)
 
     def index_for(self, tags: dict[str, str]) -> SerialIndex:
         """The smallest index that holds every promise in memory with these tags."""
         if not tags:
             return self.promise_index
-        return min((self.tag_index.get(tag, _NO_ENTRIES) for tag in tags.items()), key=len)
+        return self.tag_index.smallest(tags)
 
     def fire(self, callback: Callback, at: int) -> None:
         """Turn a callback into its task; the callback's promise has completed."""
         if callback.kind is RESUME:
             target = self.shard_of(callback.root_id)
             if target != self.index:
-                self._post(target, r.ResumeMessage(callback, at))
+                self.post(target, r.ResumeMessage(callback, at))
                 return
-        self._add_callback_task(callback, at)
+        self.add_callback_task(callback, at)
 
-    def _add_callback_task(self, callback: Callback, at: int) -> None:
+    def add_callback_task(self, callback: Callback, at: int) -> None:
+        """Add the task that a callback stands for."""
         self._add_task(
             Task(
                 callback.id,
@@ -384,10 +392,16 @@ class ShardState:
             task.expires_at = saturating_add(record.at, task.ttl)
             self._arm(task)
 
+    # Workflow tasks: what records do to them is in `workflows.py`
+
+    def arm_workflow(self, workflow_id: str, deadline_ms: int | None) -> None:
+        """Set the timer of a workflow task: the end of its lease, or when it is sent."""
+        self.timers.append(((WORKFLOW_TIMER, workflow_id), deadline_ms))
+
     # Schedules
 
     def schedule_created(self, record: r.ScheduleCreated) -> None:
-        self._set_schedule(record.schedule)
+        self.set_schedule(record.schedule)
         self.schedule_index.append(record.schedule.serial, record.schedule.id)
         self.largest_serial = max(self.largest_serial, record.schedule.serial)
 
@@ -398,28 +412,19 @@ class ShardState:
         self.schedule_index.discard(schedule.serial)
         self.timers.append(((TimerKind.SCHEDULE, record.id), None))
 
-    def schedule_fired(self, record: r.ScheduleFired) -> None:
-        schedule = self.schedules[record.id]
-        self._set_schedule(
-            replace(schedule, last_run_time=record.run_time, next_run_time=record.next_run_time)
-        )
-        target = self.shard_of(record.promise.id)
-        if target != self.index:
-            self._post(target, record.promise)
-        else:
-            self._create_from_message(record.promise, record.serial, record.at)
-
     def schedule_skipped(self, record: r.ScheduleSkipped) -> None:
         schedule = self.schedules[record.id]
-        self._set_schedule(replace(schedule, next_run_time=record.next_run_time))
+        self.set_schedule(replace(schedule, next_run_time=record.next_run_time))
 
-    def _set_schedule(self, schedule: Schedule) -> None:
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Store a schedule, replacing its earlier version."""
         self.schedules[schedule.id] = schedule
         if self.tracks_changes:
             self.changes.schedules.add(schedule.id)
         self.timers.append(((TimerKind.SCHEDULE, schedule.id), schedule.next_run_time))
 
-    def _create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
+    def create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
+        """Create the promise of a schedule's run, unless its id is taken."""
         if self.find_promise(message.id) is not None:
             return  # as on the reference server: the promise stays, the schedule goes on
         promise = Promise(
@@ -437,6 +442,8 @@ class ShardState:
 
     def lock_acquired(self, record: r.LockAcquired) -> None:
         lock = record.lock
+        # Tokens are serials: a restart must not give one out again.
+        self.largest_serial = max(self.largest_serial, lock.fencing_token)
         self._drop_lock(lock.resource_id)
         self.locks[lock.resource_id] = lock
         self.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
@@ -468,21 +475,14 @@ class ShardState:
 
     # Messages between shards
 
-    def _post(self, target: int, message: r.ShardMessage) -> None:
+    def post(self, target: int, message: r.ShardMessage) -> None:
+        """Put a message for another shard into the outbox."""
         sequence = self.outbox_sequence.get(target, 0) + 1
         self.outbox_sequence[target] = sequence
         self.outbox.setdefault(target, {})[sequence] = message
         if self.tracks_changes:
             self.changes.outbox.add((target, sequence))
         self.messages.append((target, sequence, message))
-
-    def message_received(self, record: r.MessageReceived) -> None:
-        assert record.sequence > self.inbox.get(record.source, 0), "a message is applied once"
-        self.inbox[record.source] = record.sequence
-        if isinstance(record.message, r.ResumeMessage):
-            self._add_callback_task(record.message.callback, record.message.created_on)
-        else:
-            self._create_from_message(record.message, record.serial, record.at)
 
     def messages_acknowledged(self, record: r.MessagesAcknowledged) -> None:
         waiting = self.outbox.get(record.target, {})

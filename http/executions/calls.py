@@ -28,14 +28,15 @@ from troth.core.model import Promise, PromiseState, Value
 from troth.core.replies import Reply
 from troth.http.outgoing.connections import (
     NETWORK_ERRORS,
-    AddressRefusedError,
-    Guard,
+    AddressRefused,
+    OutgoingRoom,
     Pieces,
     exchange,
     is_same_place,
     make_transport,
     reason,
 )
+from troth.http.outgoing.guards import Guard
 from troth.shards.errors import Overloaded, ShardsError
 from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.placement import Calls, Placement
@@ -55,7 +56,7 @@ _log = structlog.get_logger("troth.http.function_calls")
 Result = tuple[PromiseState, Value]
 
 
-class _UnusableError(Exception):
+class _AnswerUnusable(Exception):
     """Inside this module: the function gave no answer that can be handed on; says why."""
 
 
@@ -79,6 +80,7 @@ class FunctionCalls(Calls):
         ask: Callable[[Command], Awaitable[Reply]],
         body_limit_bytes: int,
         guard: Guard | None,
+        room: OutgoingRoom | None = None,
     ) -> None:
         """`ask` has the shards carry out a command.
 
@@ -86,7 +88,7 @@ class FunctionCalls(Calls):
         """
         self._ask_shards = ask
         self._body_limit_bytes = body_limit_bytes
-        self._transport = make_transport(guard=guard)
+        self._transport = make_transport(guard=guard, room=room)
         self._placement: Placement | None = None
         self._nursery: trio.Nursery | None = None
         self._early: list[PlacedExecution] = []
@@ -201,9 +203,9 @@ class FunctionCalls(Calls):
                 result = await self._exchange(execution, plan.url or "", function_request(promise))
         except trio.TooSlowError:
             return failure_value(504, f"the function took longer than {timeout_s} s")
-        except AddressRefusedError:
+        except AddressRefused:
             return failure_value(502, "the function's host has no public address")
-        except _UnusableError as error:
+        except _AnswerUnusable as error:
             return failure_value(502, str(error))
         except NETWORK_ERRORS as error:
             return failure_value(502, f"the function could not be called: {reason(error)}")
@@ -232,10 +234,10 @@ class FunctionCalls(Calls):
             finally:
                 await response.aclose()
             request = _redirected(request, response)
-        raise _UnusableError(f"the function redirects more than {_REDIRECTS_LIMIT_COUNT} times")
+        raise _AnswerUnusable(f"the function redirects more than {_REDIRECTS_LIMIT_COUNT} times")
 
     async def _body(self, response: httpx.Response) -> bytes:
-        """Read an answer's body. Raises _UnusableError if it is too long, or in small pieces."""
+        """Read an answer's body. Raises _AnswerUnusable if it is too long, or in small pieces."""
         parts: list[bytes] = []
         length_bytes = 0
         pieces, are_too_many = Pieces(), False
@@ -249,9 +251,9 @@ class FunctionCalls(Calls):
                     scope.cancel()
         if length_bytes > self._body_limit_bytes:
             limit = self._body_limit_bytes
-            raise _UnusableError(f"the function's answer is longer than {limit} bytes")
+            raise _AnswerUnusable(f"the function's answer is longer than {limit} bytes")
         if are_too_many:
-            raise _UnusableError("the function's answer comes in too many, too small pieces")
+            raise _AnswerUnusable("the function's answer comes in too many, too small pieces")
         return b"".join(parts)
 
 
@@ -262,7 +264,7 @@ def _request(execution_id: str, url: str, asked: FunctionRequest) -> httpx.Reque
         query = b"&".join(part for part in (target.query, asked.query.encode("latin-1")) if part)
         target = target.copy_with(query=query)
     headers = httpx.Headers({"accept": "*/*", "user-agent": f"troth/{__version__}"})
-    headers.update(dict(asked.headers))
+    headers.update({name.encode(): text.encode() for name, text in asked.headers})
     headers["accept-encoding"] = "identity"
     headers["troth-task-id"] = execution_id
     if target.userinfo:
@@ -274,13 +276,13 @@ def _request(execution_id: str, url: str, asked: FunctionRequest) -> httpx.Reque
 
 
 def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request:
-    """The request that an answer redirects to. Raises _UnusableError."""
+    """The request that an answer redirects to. Raises _AnswerUnusable."""
     try:
         url = request.url.join(response.headers["location"])
     except (httpx.InvalidURL, ValueError):
-        raise _UnusableError("the function redirects to an invalid URL") from None
+        raise _AnswerUnusable("the function redirects to an invalid URL") from None
     if not is_same_place(request.url, url):
-        raise _UnusableError("the function redirects to another host")
+        raise _AnswerUnusable("the function redirects to another host")
     headers = request.headers.copy()
     for name in ("host", "content-length", "transfer-encoding"):
         headers.pop(name, None)

@@ -31,19 +31,21 @@ from troth.core.limits import saturating_add
 from troth.core.model import Promise
 from troth.core.replies import Reply
 from troth.http.api.authentication import while_let_in
-from troth.http.api.context import Api, shards_error
-from troth.http.api.rows import Call, Endpoint, Header, Parameter, RawBody, Success, answer, ask
+from troth.http.api.context import Api
+from troth.http.api.rows import Call, Endpoint, Header, Parameter, RawBody, Success, answer
 from troth.http.api.rows import require_account as account_of
+from troth.http.api.shards_port import answered, ask
 from troth.http.functions.entries import read_own
-from troth.http.functions.values import ID_SCHEMA, is_id, new_id, unix_seconds
+from troth.http.functions.values import ID_SCHEMA, demands_object, is_id, new_id, unix_seconds
+from troth.http.wire.bodies import BYTE_ORDER_MARK
 from troth.http.wire.decoding import query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.json_text import JsonObject, dump
 from troth.http.wire.requests import Request, Response, json_response
-from troth.shards.errors import ShardsError
 
 from .values import capabilities_of, request_value, result_response, status_of
 
+_ABSENT: Final = frozenset({Code.EXECUTION_NOT_FOUND})
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 _PAGE_DEFAULT_COUNT: Final = 100
 _JSON_TYPE: Final = re.compile(rb"\s*application/(?:[!#$&^_.+\w-]+\+)?json\s*(?:;.*)?", re.I)
@@ -55,7 +57,7 @@ _SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,20})?(?:[eE]-?[0-9]{1,2})?
 _TRAILING_COMMA: Final = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|,(?=[ \t\r\n]*[\]}])', re.DOTALL)
 
 
-async def create_task(api: Api, call: Call) -> Response:
+async def create_execution(api: Api, call: Call) -> Response:
     """POST /v1/task/{id}."""
     account_id = account_of(call)
     function = await read_own(api, Function, call.path["id"], account_id, Code.FUNCTION_NOT_FOUND)
@@ -70,8 +72,7 @@ async def create_task(api: Api, call: Call) -> Response:
             raise refusal
         return answer(Code.OK, {"id": execution_id})
     reply = await ask(
-        api,
-        call,
+        api.shards,
         CreateExecution(
             execution_promise_id(execution_id),
             saturating_add(now_ms, api.settings.task_wait_limit_ms),
@@ -79,6 +80,7 @@ async def create_task(api: Api, call: Call) -> Response:
             request_value(request, function.capabilities),
             key,
         ),
+        call.request,
     )
     return answer(reply.code, {"id": execution_id})
 
@@ -90,6 +92,7 @@ def _checked_body(content_type: bytes, body: bytes) -> bytes:
     """
     if not body or not _JSON_TYPE.fullmatch(content_type):
         return body
+    body = body.removeprefix(BYTE_ORDER_MARK)
     problem = _json_problem(body)
     if problem is not None:
         tidied = _TRAILING_COMMA.sub(lambda found: found[1] or b"", body)
@@ -112,7 +115,7 @@ def _json_problem(body: bytes) -> str | None:
 
 
 def _refusal(api: Api, function: Function) -> ApiError | None:
-    """Why no new task of a function may be created now; None if one may."""
+    """Why no new execution of a function may be created now; None if one may."""
     if function.paused:
         return ApiError(Code.FUNCTION_PAUSED)
     if function.kind is FunctionKind.CODE and function.build_id is None:
@@ -145,10 +148,8 @@ async def _read(api: Api, call: Call, execution_id: str) -> Reply | None:
     """An execution of the asking account; None if there is none."""
     if not is_id(execution_id):
         return None
-    try:
-        reply = await api.shards.ask(ReadExecution(execution_promise_id(execution_id)))
-    except ShardsError as error:
-        raise shards_error(error) from error
+    command = ReadExecution(execution_promise_id(execution_id))
+    reply = await ask(api.shards, command, tolerated=_ABSENT)
     tags = reply.promise.tags if reply.promise is not None else None
     if tags is None or tags.get(ACCOUNT_TAG) != account_of(call):
         return None
@@ -163,7 +164,7 @@ async def _read_own(api: Api, call: Call) -> tuple[Promise, Execution | None]:
     return reply.promise, reply.execution
 
 
-async def read_task(api: Api, call: Call) -> Response:
+async def read_execution(api: Api, call: Call) -> Response:
     """GET /v1/task/{id}."""
     promise, execution = await _read_own(api, call)
     capabilities = capabilities_of(promise)
@@ -181,12 +182,7 @@ async def read_task(api: Api, call: Call) -> Response:
         "progress": _progress(execution),
         "node": node_id,
         "timeout": capabilities.timeout_s,
-        "capabilities": {
-            "cpuCount": capabilities.cpu_count,
-            "memSize": capabilities.memory_mb,
-            "networkLatency": capabilities.network_latency_ms,
-            "privileged": capabilities.privileged,
-        },
+        "capabilities": demands_object(capabilities),
     }
     return answer(Code.OK, made)
 
@@ -195,7 +191,7 @@ def _progress(execution: Execution | None) -> int:
     return 100 if execution is None else execution.progress
 
 
-async def list_tasks(api: Api, call: Call) -> Response:
+async def list_executions(api: Api, call: Call) -> Response:
     """GET /v1/task/list."""
     function_id, skipped_count, limit_count = _page(query_parameters(call.request.query))
     account_id = account_of(call)
@@ -203,12 +199,11 @@ async def list_tasks(api: Api, call: Call) -> Response:
     before_serial = None
     wanted_count = skipped_count + limit_count
     while wanted_count:
-        try:
-            found, before_serial = await api.shards.search_executions(
+        found, before_serial = await answered(
+            api.shards.search_executions(
                 account_id, function_id, min(wanted_count, limits.PAGE_LIMIT_COUNT), before_serial
             )
-        except ShardsError as error:
-            raise shards_error(error) from error
+        )
         wanted_count -= len(found)
         rows += [_row(*one) for one in found[skipped_count:]]
         skipped_count = max(0, skipped_count - len(found))
@@ -227,7 +222,7 @@ def _row(promise: Promise, execution: Execution | None) -> JsonObject:
 
 
 def _page(given: dict[str, str]) -> tuple[str | None, int, int]:
-    """The function, how many tasks to pass over and how many to show. Raises ApiError (400)."""
+    """The function, how many to pass over and how many to show. Raises ApiError (400)."""
     problems: list[FieldProblem] = []
 
     def count(name: str, default: int, maximum: int) -> int:
@@ -255,7 +250,7 @@ async def read_result(api: Api, call: Call) -> Response:
     with api.endings.expect(execution_promise_id(execution_id)) as expectation:
         _, execution = found = await _read_own(api, call)
         if execution is not None and wait_s:
-            with while_let_in(api.directory, call.request.principal), _while_there(call.request):
+            with while_let_in(api.credentials, call.request.principal), _while_there(call.request):
                 await expectation.wait(wait_s)
             _, execution = found = await _read_own(api, call)
     if execution is not None:
@@ -287,10 +282,10 @@ def _wait_s(given: str | None) -> float:
     raise invalid("query wait", f"given {given[:64]!r}; allowed are {allowed}")
 
 
-async def cancel_task(api: Api, call: Call) -> Response:
+async def cancel_execution(api: Api, call: Call) -> Response:
     """DELETE /v1/task/{id}."""
     promise, _ = await _read_own(api, call)
-    await ask(api, call, CancelExecution(promise.id))
+    await ask(api.shards, CancelExecution(promise.id), call.request)
     return Response(204)
 
 
@@ -298,7 +293,7 @@ def _identifier(description: str, example: str) -> tuple[Parameter, ...]:
     return (Parameter("id", description, ID_SCHEMA, required=True, example=example),)
 
 
-_TASK = _identifier("The task's id.", "6405942c9956fae80d7e0e91")
+_EXECUTION = _identifier("The task's id.", "6405942c9956fae80d7e0e91")
 _ANY_COUNT: dict[str, Any] = {"type": "integer", "minimum": 1}
 
 ENDPOINTS = (
@@ -314,7 +309,7 @@ ENDPOINTS = (
             "what concerns the connection. Repeated with the same `Idempotency-Key`, the answer is "
             "200 and the id of the first task; what the repetition carries is not looked at."
         ),
-        handler=create_task,
+        handler=create_execution,
         raw_body=RawBody(
             "Any JSON, or nothing, or anything else with another Content-Type.",
             ("application/json", "*/*"),
@@ -340,8 +335,8 @@ ENDPOINTS = (
         method="GET",
         path="/v1/task/{id}",
         summary="Read a function task",
-        handler=read_task,
-        path_parameters=_TASK,
+        handler=read_execution,
+        path_parameters=_EXECUTION,
         successes=(Success(200, "The task.", "FunctionTask"),),
         refusals=(Code.EXECUTION_NOT_FOUND,),
         scope=Scope.TASKS_READ,
@@ -352,7 +347,7 @@ ENDPOINTS = (
         method="GET",
         path="/v1/task/list",
         summary="List function tasks, newest first",
-        handler=list_tasks,
+        handler=list_executions,
         query=(
             Parameter("functionId", "Only tasks of this function.", {"type": "string"}),
             Parameter(
@@ -386,7 +381,7 @@ ENDPOINTS = (
             "be called, 500 it failed, 410 the task was canceled."
         ),
         handler=read_result,
-        path_parameters=_TASK,
+        path_parameters=_EXECUTION,
         query=(
             Parameter(
                 "wait",
@@ -414,8 +409,8 @@ ENDPOINTS = (
         path="/v1/task/{id}",
         summary="Cancel a function task",
         description="The node that runs it is told at once. Canceling again is fine.",
-        handler=cancel_task,
-        path_parameters=_TASK,
+        handler=cancel_execution,
+        path_parameters=_EXECUTION,
         successes=(Success(204, "It is canceled."),),
         refusals=(Code.EXECUTION_NOT_FOUND, Code.EXECUTION_FINISHED),
         scope=Scope.TASKS_WRITE,

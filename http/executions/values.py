@@ -4,14 +4,18 @@ A request is kept as the promise's param, a result as its value (keys: `core/exe
 this module promises of headers:
 
 - A function never sees the caller's credentials or cookies, nor what concerns only the connection.
-- A result cannot break out of its header lines, speak for the server (Date, Server, CORS, cookies
-  of its origin) or disturb the connection. A page that it may be is shown in a sandbox.
+- A function is given every value of a repeated header, joined by commas, as text beyond ASCII too.
+- A result cannot break out of its header lines. It may say what it is and how long that holds, and
+  whatever begins with `x-`, but not speak for the server (Date, Server, CORS, cookies of its
+  origin), disturb the connection, or command a proxy in front: those take orders from headers
+  (X-Accel-Redirect, X-Sendfile), and unpack what calls itself compressed. A page that it may be is
+  shown in a sandbox.
 - Their number and size have limits; what is beyond is left out.
 """
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -28,6 +32,7 @@ from troth.core.executions import (
     STATUS_KEY,
 )
 from troth.core.model import Promise, PromiseState, Value
+from troth.http.wire.decoding import header_text
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Request, Response
 
@@ -63,34 +68,35 @@ _NOT_FOR_FUNCTIONS: Final = _CONNECTION_HEADERS | {
     "idempotency-key",
     "request-id",
 }
-_NOT_FOR_CALLERS: Final = _CONNECTION_HEADERS | {
-    "alt-svc",
-    "clear-site-data",
-    "content-security-policy",
-    "content-security-policy-report-only",
-    "date",
-    "nel",
-    "public-key-pins",
-    "refresh",
-    "report-to",
-    "reporting-endpoints",
-    "request-id",
-    "resonate-version",
-    "server",
-    "service-worker-allowed",
-    "set-cookie",
-    "set-cookie2",
-    "strict-transport-security",
-    "via",
-    "www-authenticate",
-    "x-content-type-options",
-}
+_FOR_CALLERS: Final = frozenset(
+    {
+        "cache-control",
+        "content-disposition",
+        "content-language",
+        "content-type",
+        "etag",
+        "last-modified",
+        "link",
+        "location",
+        "retry-after",
+        "vary",
+    }
+)
+_COMMANDS_START: Final = (
+    "x-accel-",
+    "x-lighttpd-",
+    "x-litespeed-",
+    "x-reproxy-",
+    "x-sendfile",
+)
+"""What proxies take for orders: nginx, lighttpd, LiteSpeed, perlbal, others in the same way."""
 _SANDBOX: Final = [
     (b"content-security-policy", b"sandbox"),
     (b"x-content-type-options", b"nosniff"),
 ]
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]{0,8192}")
+_ANY_VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]{0,8192}")
 _WITHOUT_BODY: Final = frozenset({204, 205, 304})
 
 _METHOD_KEY: Final = "method"
@@ -115,7 +121,9 @@ class FunctionRequest(Struct, frozen=True):
 
 def request_value(request: Request, capabilities: Capabilities) -> Value:
     """Keep a request for a function, and the capabilities that hold for it."""
-    headers = _safe(_texts(request.headers.items()), _NOT_FOR_FUNCTIONS)
+    given = request.headers if request.repeated is None else {**request.headers, **request.repeated}
+    texts = ((name.decode("latin-1"), header_text(text)) for name, text in given.items())
+    headers = _safe(texts, _is_for_functions, _ANY_VALUE)
     return Value(
         {
             _METHOD_KEY: request.method,
@@ -141,7 +149,7 @@ def function_request(promise: Promise) -> FunctionRequest:
 
 
 def capabilities_of(promise: Promise) -> Capabilities:
-    """The function's capabilities when the task was created."""
+    """The function's capabilities when the execution was created."""
     kept = promise.param.headers or {}
     return msgspec.json.decode(kept[_CAPABILITIES_KEY], type=Capabilities)
 
@@ -155,7 +163,7 @@ def result_value(status: int, headers: Headers, body: bytes) -> tuple[PromiseSta
         return failure_value(502, f"the function answered with the status {status}")
     kept = {
         STATUS_KEY: str(status),
-        HEADERS_KEY: orjson.dumps(_safe(headers, _NOT_FOR_CALLERS)).decode(),
+        HEADERS_KEY: orjson.dumps(_safe(headers, _is_for_callers, _VALUE)).decode(),
     }
     return PromiseState.RESOLVED, Value(kept, base64.b64encode(body).decode() or None)
 
@@ -169,7 +177,7 @@ def failure_value(
     """
     kept = {STATUS_KEY: str(status), ERROR_KEY: problem}
     if body:
-        kept[HEADERS_KEY] = orjson.dumps(_safe(headers, _NOT_FOR_CALLERS)).decode()
+        kept[HEADERS_KEY] = orjson.dumps(_safe(headers, _is_for_callers, _VALUE)).decode()
     return PromiseState.REJECTED, Value(kept, base64.b64encode(body).decode() or None)
 
 
@@ -187,7 +195,7 @@ def result_response(promise: Promise) -> Response:
     headers = [
         (name.encode(), text.encode())
         # Judged again: a checkpoint from another server may hold anything.
-        for name, text in _safe(orjson.loads(kept.get(HEADERS_KEY, "[]")), _NOT_FOR_CALLERS)
+        for name, text in _safe(orjson.loads(kept.get(HEADERS_KEY, "[]")), _is_for_callers, _VALUE)
     ]
     body = b"" if status in _WITHOUT_BODY else base64.b64decode(promise.value.data or "")
     return Response(status, body, headers + _SANDBOX)
@@ -214,22 +222,27 @@ def _failure(status: int, kept: Mapping[str, str]) -> ApiError:
 # --- headers --------------------------------------------------------------------------------------
 
 
-def _texts(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    return [(name.decode("latin-1"), text.decode("latin-1")) for name, text in headers]
+def _is_for_functions(name: str) -> bool:
+    is_kept = name in _NOT_FOR_FUNCTIONS or name.startswith(("access-control-", "proxy-", "sec-"))
+    return not is_kept
 
 
-def _safe(headers: Iterable[tuple[str, str]], refused: frozenset[str]) -> list[tuple[str, str]]:
+def _is_for_callers(name: str) -> bool:
+    if name in _FOR_CALLERS:
+        return True
+    is_ours = name == "x-content-type-options"
+    return name.startswith("x-") and not is_ours and not name.startswith(_COMMANDS_START)
+
+
+def _safe(
+    headers: Iterable[tuple[str, str]], may_pass: Callable[[str], bool], values: re.Pattern[str]
+) -> list[tuple[str, str]]:
     """The headers that may be handed on, with names in lower case."""
     kept: list[tuple[str, str]] = []
     left_bytes = _HEADERS_LIMIT_BYTES
     for given, text in headers:
         name = given.lower()
-        if (
-            name in refused
-            or name.startswith(("access-control-", "proxy-", "sec-"))
-            or not _NAME.fullmatch(name)
-            or not _VALUE.fullmatch(text)
-        ):
+        if not may_pass(name) or not _NAME.fullmatch(name) or not values.fullmatch(text):
             continue
         left_bytes -= len(name) + len(text)
         if left_bytes < 0 or len(kept) == _HEADERS_LIMIT_COUNT:

@@ -1,7 +1,7 @@
 """Builds, `/v1/build`: a function's code as a zip archive, uploaded, checked, handed to nodes.
 
-What becomes of a build after its upload is in `builder.py`, what an archive may hold in
-`code_archives.py`.
+What becomes of a build after its upload is in `builder.py`, what a package may hold in
+`packages.py`.
 """
 
 import base64
@@ -16,7 +16,7 @@ from troth.core.catalog import (
     FunctionKind,
     Node,
     Scope,
-    archive_id,
+    package_id,
 )
 from troth.core.codes import Code
 from troth.core.commands import ReadEntry, ReadPromise
@@ -30,12 +30,13 @@ from troth.http.api.rows import (
     answer,
     require_account,
 )
+from troth.http.api.shards_port import ask
 from troth.http.wire.decoding import query_parameters
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.json_text import JsonObject
 from troth.http.wire.requests import Response
 
-from .entries import ask, list_own, read_own
+from .entries import list_own, read_own
 from .function_endpoints import FUNCTION_ID
 from .paging import FIRST_PAGE, PAGING_PARAMETERS, read_paging
 from .values import ID_SCHEMA, new_id, rfc3339
@@ -51,7 +52,7 @@ async def create_build(api: Api, call: Call) -> Response:
     function = await read_own(
         api, Function, call.path["functionId"], account_id, Code.FUNCTION_NOT_FOUND
     )
-    archive = _archive_in(api, call)
+    package = _package_in(api, call)
     if function.kind is not FunctionKind.CODE:
         raise invalid("path functionId", "is a function of the type HTTP, which has no code")
     if api.builder is None:
@@ -64,17 +65,17 @@ async def create_build(api: Api, call: Call) -> Response:
         account_id,
         function.id,
         BuildStatus.PENDING,
-        hashlib.sha256(archive).hexdigest(),
-        len(archive),
+        hashlib.sha256(package).hexdigest(),
+        len(package),
         ARCHITECTURE,
         (BuildStep(BuildStatus.PENDING, now_ms),),
     )
-    await api.builder.take(build, archive)
+    await api.builder.take(build, package)
     return answer(Code.CREATED, {"id": build.id})
 
 
-def _archive_in(api: Api, call: Call) -> bytes:
-    """The archive that a request carries. Raises ApiError (400, 413)."""
+def _package_in(api: Api, call: Call) -> bytes:
+    """The package that a request carries. Raises ApiError (400, 413)."""
     architecture = query_parameters(call.request.query).get("arch") or ARCHITECTURE
     if architecture != ARCHITECTURE:
         raise invalid("query arch", f"given {architecture[:64]!r}; allowed is {ARCHITECTURE}")
@@ -83,14 +84,14 @@ def _archive_in(api: Api, call: Call) -> bytes:
     if media_type not in _UPLOAD_TYPES:
         allowed = " and ".join(_UPLOAD_TYPES)
         raise invalid("header Content-Type", f"given {media_type[:64]!r}; allowed are {allowed}")
-    archive = call.request.body
-    if not archive:
+    package = call.request.body
+    if not package:
         raise invalid("body", "is empty; a zip archive is required")
     limit_bytes = api.settings.build_limit_bytes
-    if len(archive) > limit_bytes:
+    if len(package) > limit_bytes:
         message = f"The archive is longer than {limit_bytes} bytes (setting `build_limit_bytes`)."
         raise ApiError(Code.BODY_TOO_LARGE, message=message)
-    return archive
+    return package
 
 
 async def read_build(api: Api, call: Call) -> Response:
@@ -115,10 +116,10 @@ async def list_builds(api: Api, call: Call) -> Response:
     return answer(Code.OK, paging.page_object(rows, len(builds)))
 
 
-async def read_archive(api: Api, call: Call) -> Response:
+async def read_package(api: Api, call: Call) -> Response:
     """GET /v1/build/{buildId}/archive."""
     account_id = require_account(call)
-    reply = await ask(api, ReadEntry(call.path["buildId"]), _ABSENT)
+    reply = await ask(api.shards, ReadEntry(call.path["buildId"]), tolerated=_ABSENT)
     build = reply.entry
     if not isinstance(build, Build) or not (
         build.account_id == account_id
@@ -128,7 +129,8 @@ async def read_archive(api: Api, call: Call) -> Response:
         )
     ):
         raise ApiError(Code.BUILD_NOT_FOUND)
-    promise = (await ask(api, ReadPromise(archive_id(build.id)), _ABSENT)).promise
+    read = ReadPromise(package_id(build.id))
+    promise = (await ask(api.shards, read, tolerated=_ABSENT)).promise
     if promise is None:  # it is being stored or removed
         raise ApiError(Code.BUILD_NOT_FOUND)
     headers = [
@@ -139,7 +141,7 @@ async def read_archive(api: Api, call: Call) -> Response:
 
 
 async def _is_with_node_of(api: Api, build: Build, account_id: str) -> bool:
-    """Whether a shared node of an account runs a task with this build at this moment."""
+    """Whether a shared node of an account runs an execution with this build at this moment."""
     holders = {
         execution.node_id
         for execution in api.shards.unfinished_executions()
@@ -244,7 +246,7 @@ ENDPOINTS = (
             "For nodes: of their own account's builds, and a shared node of those whose tasks it "
             "runs at this moment. With `functions:read` too, of one's own."
         ),
-        handler=read_archive,
+        handler=read_package,
         scope=Scope.NODE,
         or_scope=Scope.FUNCTIONS_READ,
         path_parameters=(_BUILD_ID,),

@@ -3,12 +3,13 @@
 What this module promises:
 
 - A build that was acknowledged is checked, if not now then after the next start: it is PENDING in
-  the catalog, with its archive, before anybody is told its id. Its status changes once.
-- New tasks run the newest build that has succeeded.
-- Of a function's builds the newest `BUILDS_KEPT_COUNT` stay; beside them the one that new tasks run
-  and those that unfinished tasks need. The archive goes before the build, so that none is left
-  over. A deleted function keeps only what unfinished tasks need, as long as they do.
-- Nothing of an archive is run. It is read in a thread, a file of Python compiled in a process.
+  the catalog, with its package, before anybody is told its id. Its status changes once.
+- New executions run the newest build that has succeeded.
+- Of a function's builds the newest `BUILDS_KEPT_COUNT` stay; beside them the one that new
+  executions run and those that unfinished executions need. The package goes before the build, so
+  that none is left over. A deleted function keeps only what unfinished executions need, as long as
+  they do.
+- Nothing of a package is run. It is read in a thread, a file of Python compiled in a process.
 """
 
 import base64
@@ -21,25 +22,25 @@ from typing import Final
 import structlog
 import trio
 
-from troth.core.catalog import Build, BuildStatus, BuildStep, Function, Language, archive_id
+from troth.core.catalog import Build, BuildStatus, BuildStep, Function, Language, package_id
 from troth.core.codes import Code
-from troth.core.commands import ReadPromise, StoreArchive
-from troth.core.grammar.code_archives import ArchiveLimits, ArchiveRefused, CodeArchive, inspect
+from troth.core.commands import ReadPromise, StorePackage
+from troth.core.grammar.packages import Package, PackageLimits, PackageRefused, inspect
 from troth.core.limits import (
     BUILDS_KEPT_COUNT,
     BUILDS_OF_ACCOUNT_WAITING_LIMIT_COUNT,
     BUILDS_WAITING_LIMIT_COUNT,
 )
 from troth.core.model import replace
-from troth.http.api.context import Api, shards_error
+from troth.http.api.context import Api
+from troth.http.api.shards_port import answered, ask
 from troth.http.wire.errors import ApiError
-from troth.shards.errors import ShardsError
 
-from .entries import ask, change_own, create, delete_own, list_all, read_own
+from .entries import change_own, create, delete_own, list_all, read_own
 from .python_check import VERSION, check_python
 
 TIDY_INTERVAL_S: Final = 300.0
-"""How often builds are looked for that unfinished tasks have needed until now."""
+"""How often builds are looked for that unfinished executions have needed until now."""
 
 _RETRY_S: Final = 1.0
 _PASSING: Final = frozenset({Code.OVERLOADED, Code.ENTRY_CHANGED})
@@ -66,7 +67,7 @@ class Builder:
     def __init__(self, api: Api) -> None:
         """Take what the handlers work with too."""
         self._api = api
-        self._limits = ArchiveLimits(archive_bytes=api.settings.build_limit_bytes)
+        self._limits = PackageLimits(package_bytes=api.settings.build_limit_bytes)
         self._queue: deque[Build] = deque()
         self._waiting_of: Counter[str] = Counter()
         self._something = trio.Event()
@@ -77,8 +78,8 @@ class Builder:
 
     # What endpoints ask
 
-    async def take(self, build: Build, archive: bytes) -> None:
-        """Store a new build, PENDING, with its archive, and have it checked.
+    async def take(self, build: Build, package: bytes) -> None:
+        """Store a new build, PENDING, with its package, and have it checked.
 
         Raises ApiError: 503 also while too many builds wait, of all accounts or of this one.
         """
@@ -91,13 +92,13 @@ class Builder:
         self._waiting_of[build.account_id] += 1
         is_known = False
         try:
-            # In this order: an archive that is there has a build by which it is found.
+            # In this order: a package that is there has a build by which it is found.
             await create(self._api, build)
             is_known = True
-            data = base64.b64encode(archive).decode()
-            await ask(self._api, StoreArchive(archive_id(build.id), data))
+            data = base64.b64encode(package).decode()
+            await ask(self._api.shards, StorePackage(package_id(build.id), data))
         finally:
-            # Without its archive it fails, rather than being PENDING until the next start.
+            # Without its package it fails, rather than being PENDING until the next start.
             if is_known:
                 self._queue.append(build)
                 self._something.set()
@@ -239,7 +240,9 @@ class Builder:
     async def _verdict(self, build: Build, function: Function) -> tuple[list[str], list[str]]:
         """What is wrong with a build, and else what there is to say about it."""
         reply = await ask(
-            self._api, ReadPromise(archive_id(build.id)), frozenset({Code.PROMISE_NOT_FOUND})
+            self._api.shards,
+            ReadPromise(package_id(build.id)),
+            tolerated=frozenset({Code.PROMISE_NOT_FOUND}),
         )
         if reply.promise is None:
             return [_NOT_STORED], []
@@ -247,24 +250,24 @@ class Builder:
         assert function.language is not None, "only code has builds"
         try:
             return [], await self._inspect(content, function.language)
-        except ArchiveRefused as error:
+        except PackageRefused as error:
             return list(error.problems), []
         except Exception:
-            # Whatever an archive has brought about, it costs nobody but this build.
+            # Whatever a package has brought about, it costs nobody but this build.
             _log.exception("a build could not be checked", build=build.id)
             return ["the server could not check it; see the server's log, and upload it again"], []
 
     async def _inspect(self, content: bytes, language: Language) -> list[str]:
-        """Look at an archive; what there is to say. Raises ArchiveRefused."""
+        """Look at a package; what there is to say. Raises PackageRefused."""
 
-        def read() -> tuple[CodeArchive, str, bytes]:
-            archive = inspect(content, self._limits)
-            path = archive.entry_file(language)
-            return archive, path, archive.read(path)
+        def read() -> tuple[Package, str, bytes]:
+            package = inspect(content, self._limits)
+            path = package.entry_file(language)
+            return package, path, package.read(path)
 
-        archive, path, source = await trio.to_thread.run_sync(read, limiter=self._reading)
-        files = "1 file" if len(archive.files) == 1 else f"{len(archive.files)} files"
-        log = [f"{files}, {archive.unpacked_bytes} bytes unpacked"]
+        package, path, source = await trio.to_thread.run_sync(read, limiter=self._reading)
+        files = "1 file" if len(package.files) == 1 else f"{len(package.files)} files"
+        log = [f"{files}, {package.unpacked_bytes} bytes unpacked"]
         if language is Language.PYTHON:
             problems = await check_python(source, path)
             log.append(f"{path}: compiles with Python {VERSION} and has a handler")
@@ -272,11 +275,11 @@ class Builder:
             problems = [] if _is_text(source) else [f"{path}: is not UTF-8"]
             log.append(f"{path}: is there; JavaScript is not compiled before its first run")
         if problems:
-            raise ArchiveRefused(problems)
+            raise PackageRefused(problems)
         return log
 
     async def _use(self, build: Build) -> None:
-        """Have new tasks run this build, unless they run a newer one."""
+        """Have new executions run this build, unless they run a newer one."""
         function = await self._function_of(build)
         if function.build_id is not None:
             try:
@@ -299,11 +302,9 @@ class Builder:
 
     async def _remove(self, build: Build) -> None:
         try:
-            await self._api.shards.delete_archives([archive_id(build.id)])
+            await answered(self._api.shards.delete_packages([package_id(build.id)]))
             await delete_own(self._api, Build, build.id, build.account_id, Code.BUILD_NOT_FOUND)
             self._totals["removed"] += 1
-        except ShardsError as error:
-            raise shards_error(error) from error
         except ApiError as error:
             if error.code is not Code.BUILD_NOT_FOUND:  # else somebody else has removed it
                 raise

@@ -49,7 +49,7 @@ class Attempts:
         """How long an address still has to wait; 0 if not at all."""
         if not self._failures:
             return 0
-        failures = self._failures.get(_network(peer))
+        failures = self._failures.get(network_of(peer))
         if failures is None or failures.count < self._limit_count:
             return 0
         since_ms = self._now_ms() - failures.since_ms
@@ -69,7 +69,7 @@ class Attempts:
         self._failed_count += 1
         if not self._limit_count:
             return
-        network = _network(peer)
+        network = network_of(peer)
         now_ms = self._now_ms()
         failures = self._failures.pop(network, None)
         if failures is None or not self._is_within(now_ms - failures.since_ms):
@@ -84,7 +84,7 @@ class Attempts:
         return AttemptsStatistics(len(self._failures), self._failed_count, self._refused_count)
 
 
-def _network(peer: str | None) -> str:
+def network_of(peer: str | None) -> str:
     """What an address is counted as: whoever has one IPv6 address has many."""
     if peer is None or ":" not in peer:
         return peer or ""

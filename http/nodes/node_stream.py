@@ -10,6 +10,7 @@ import orjson
 
 from troth.core.limits import NODE_HEARTBEAT_MS, NODE_LEASE_MS
 from troth.http.api.streams import EventStream
+from troth.http.settings.settings import Settings
 from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.node_connections import (
     ConnectionEnded,
@@ -22,17 +23,24 @@ from troth.shards.placement.node_connections import (
 class NodeStream(EventStream):
     """One node's stream."""
 
-    def __init__(self, connection: NodeConnection[PlacedExecution], keep_alive_ms: int) -> None:
-        """Take over the connection; `close` ends it."""
-        super().__init__(keep_alive_ms)
+    def __init__(self, connection: NodeConnection[PlacedExecution], settings: Settings) -> None:
+        """Take over the connection; `close` ends it. The node is told the settings it needs."""
+        super().__init__(settings.poll_keep_alive_ms)
         self._connection = connection
+        self._hello = {
+            "heartbeatMs": NODE_HEARTBEAT_MS,
+            "leaseMs": NODE_LEASE_MS,
+            "keepAliveMs": settings.poll_keep_alive_ms,
+            "bodyLimitBytes": settings.body_limit_bytes,
+            "headLimitBytes": settings.request_headers_limit_bytes,
+        }
 
     async def _receive(self) -> list[bytes] | None:
         try:
             messages = await self._connection.receive()
         except ConnectionEnded:
             return None
-        return [_rendered(message) for message in messages]
+        return [self._rendered(message) for message in messages]
 
     def _confirm(self) -> None:
         self._connection.confirm()
@@ -41,11 +49,10 @@ class NodeStream(EventStream):
         """Leave; what was not confirmed goes elsewhere."""
         self._connection.close()
 
-
-def _rendered(message: NodeMessage) -> bytes:
-    made: dict[str, object] = {"type": message.kind.value}
-    if message.kind is NodeMessageKind.HELLO:
-        made |= {"heartbeatMs": NODE_HEARTBEAT_MS, "leaseMs": NODE_LEASE_MS}
-    elif message.execution_id:
-        made["task"] = {"id": message.execution_id, "counter": message.counter}
-    return orjson.dumps(made)
+    def _rendered(self, message: NodeMessage) -> bytes:
+        made: dict[str, object] = {"type": message.kind.value}
+        if message.kind is NodeMessageKind.HELLO:
+            made |= self._hello
+        elif message.execution_id:
+            made["task"] = {"id": message.execution_id, "counter": message.counter}
+        return orjson.dumps(made)

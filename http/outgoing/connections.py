@@ -8,8 +8,7 @@
 - Bytes that cost much to understand, such as a body in pieces of one byte each, are read in small
   portions (`_Stream`), so that everybody else has to wait for milliseconds only; and a body in too
   many pieces is not read to its end (`Pieces`).
-- With a guard, only addresses that it allows are connected to. It judges the very addresses that
-  are then used, so a name that changes its mind between two look-ups gains nothing.
+- With a guard (`guards.py`), only addresses that it allows are connected to.
 - Names that do not resolve keep threads busy for longer than any deadline; those are this module's
   own (`_RESOLVER_THREADS_COUNT`), so that the log writer's threads are never waited for.
 """
@@ -26,9 +25,12 @@ import httpcore
 import httpx
 import trio
 
+from .guards import Guard
+
 _CLOSE_SECONDS: Final = 0.5
 _RESOLVER_THREADS_COUNT: Final = 64
 _IDLE_CONNECTIONS_COUNT: Final = 256
+_POOLS_COUNT: Final = 4  # that share the room, and one share for what is in use
 _IDLE_SECONDS: Final = 15.0
 _ADDRESS_SECONDS: Final = 3.0  # then the next of a host's addresses is tried
 _HEAD_LIMIT_BYTES: Final = 128 * 1024
@@ -42,49 +44,59 @@ _PIECE_BYTES: Final = 256
 
 _head_room: ContextVar["_HeadRoom | None"] = ContextVar("_head_room", default=None)
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-Guard = Callable[[IpAddress], bool]
-"""Says whether an address may be connected to."""
 
-
-class AddressRefusedError(Exception):
+class AddressRefused(Exception):
     """The guard allows none of a host's addresses."""
 
 
+@final
+class OutgoingRoom:
+    """Room for the connections that the server makes: a new one waits when there are too many.
+
+    `limit_count` None: any number.
+    """
+
+    def __init__(self, limit_count: int | None = None) -> None:
+        """Begin with none. Inside `trio.run`."""
+        self._places = None if limit_count is None else trio.Semaphore(limit_count)
+        self.idle_limit_count = _IDLE_CONNECTIONS_COUNT
+        """How many a pool may keep that nobody uses: not so many that others find no room."""
+        if limit_count is not None:
+            self.idle_limit_count = min(_IDLE_CONNECTIONS_COUNT, limit_count // _POOLS_COUNT)
+
+    async def enter(self) -> Callable[[], None]:
+        """Wait for a place; return what leaves it, once, however often it is called."""
+        places = self._places
+        if places is None:
+            await trio.lowlevel.checkpoint()
+            return lambda: None
+        await places.acquire()
+        taken = [places]
+
+        def leave() -> None:
+            if taken:
+                taken.pop().release()
+
+        return leave
+
+
 def make_transport(
-    ssl_context: ssl.SSLContext | None = None, guard: Guard | None = None
+    ssl_context: ssl.SSLContext | None = None,
+    guard: Guard | None = None,
+    room: OutgoingRoom | None = None,
 ) -> "PoolTransport":
-    """Make a client without limits of its own. Inside `trio.run`; sets its name resolver."""
+    """Make a client, whose connections share `room` with others. Sets trio's name resolver."""
+    room = room or OutgoingRoom()
     trio.socket.set_custom_hostname_resolver(_Resolver())
     return PoolTransport(
         httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
             max_connections=None,  # whoever uses this limits what is sent at a time
-            max_keepalive_connections=_IDLE_CONNECTIONS_COUNT,
+            max_keepalive_connections=room.idle_limit_count,
             keepalive_expiry=_IDLE_SECONDS,
-            network_backend=_Backend(guard),
+            network_backend=_Backend(guard, room),
         )
     )
-
-
-def is_public(address: IpAddress) -> bool:
-    """Whether an address is one of the open internet: not this machine's, a network's or a group's.
-
-    An IPv4 address inside an IPv6 one is judged as what it stands for.
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if inner is not None:
-            return is_public(inner)
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.is_site_local or address in _COMPATIBLE:
-            return False
-    return address.is_global and not address.is_multicast
-
-
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")  # IPv4 addresses as they were once written
 
 
 async def exchange(transport: "PoolTransport", request: httpx.Request) -> httpx.Response:
@@ -254,9 +266,10 @@ class _AnswerStream(httpx.AsyncByteStream):
 class _Backend(httpcore.AsyncNetworkBackend):
     """trio's connections, wrapped."""
 
-    def __init__(self, guard: Guard | None) -> None:
+    def __init__(self, guard: Guard | None, room: OutgoingRoom) -> None:
         self._trio = httpcore.TrioBackend()
         self._guard = guard
+        self._room = room
 
     async def connect_tcp(
         self,
@@ -266,13 +279,18 @@ class _Backend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        if self._guard is not None:
-            stream = await self._connect_guarded(self._guard, host, port, socket_options)
-        else:
-            stream = await self._trio.connect_tcp(
-                host, port, timeout, local_address, socket_options
-            )
-        return await _kept_unless_canceled(_Stream(stream))
+        leave = await self._room.enter()
+        try:
+            if self._guard is not None:
+                stream = await self._connect_guarded(self._guard, host, port, socket_options)
+            else:
+                stream = await self._trio.connect_tcp(
+                    host, port, timeout, local_address, socket_options
+                )
+        except BaseException:
+            leave()
+            raise
+        return await _kept_unless_canceled(_Stream(stream, leave))
 
     async def _connect_guarded(
         self,
@@ -284,9 +302,11 @@ class _Backend(httpcore.AsyncNetworkBackend):
         """Connect to the first of a host's addresses that may be used and answers."""
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
-        allowed = [text for text in addresses if guard(ipaddress.ip_address(text.split("%")[0]))]
+        allowed = [
+            text for text in addresses if guard(ipaddress.ip_address(text.split("%")[0]), port)
+        ]
         if not allowed:
-            raise AddressRefusedError
+            raise AddressRefused
         for text in allowed[:-1]:
             try:
                 return await self._trio.connect_tcp(
@@ -311,8 +331,11 @@ class _Stream(httpcore.AsyncNetworkStream):
     that took long: 64 KB may be 10,000 pieces of a body, or 2,000 interim answers.
     """
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+    def __init__(
+        self, stream: httpcore.AsyncNetworkStream, leave: Callable[[], None] = lambda: None
+    ) -> None:
         self._stream = stream
+        self._leave = leave
         self._portion_bytes = _PORTION_FIRST_BYTES
         self._read_at: float | None = None
 
@@ -341,8 +364,11 @@ class _Stream(httpcore.AsyncNetworkStream):
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
-        with trio.move_on_after(_CLOSE_SECONDS):
-            await self._stream.aclose()
+        try:
+            with trio.move_on_after(_CLOSE_SECONDS):
+                await self._stream.aclose()
+        finally:
+            self._leave()
 
     async def start_tls(
         self,
@@ -356,7 +382,7 @@ class _Stream(httpcore.AsyncNetworkStream):
             # httpcore does so only if the handshake fails, not if it is canceled.
             await _close_canceled(self)
             raise
-        return await _kept_unless_canceled(_Stream(stream))
+        return await _kept_unless_canceled(_Stream(stream, self._leave))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

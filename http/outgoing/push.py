@@ -7,12 +7,16 @@ What this module promises, whatever the receiver does:
   is read, so that the connection can be used again; an endless one is cut off.
 - At most 5 redirects, only to the same host and port (or from port 80 to 443 with https): a
   receiver cannot turn the server against others.
+- Only addresses of the open internet are called, never the server's own ports (`guards.py`). The
+  URLs that whoever runs the server has named may be elsewhere, and so may all while `is_free` says
+  so. Only with a named URL's user is the message signed: what clients write into a URL is not sent
+  as a credential.
 
 What is true of every connection, `connections.py` says.
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Self, final
 
 import httpx
@@ -22,7 +26,17 @@ from troth import __version__
 from troth.core.grammar.addresses import PushAddress
 from troth.shards.delivery.shipments import PushFailed
 
-from .connections import NETWORK_ERRORS, exchange, is_same_place, make_transport, reason
+from .connections import (
+    NETWORK_ERRORS,
+    AddressRefused,
+    OutgoingRoom,
+    PoolTransport,
+    exchange,
+    is_same_place,
+    make_transport,
+    reason,
+)
+from .guards import OwnPorts
 
 __all__ = ["PushFailed", "PushSender"]
 
@@ -41,16 +55,31 @@ class PushSender:
     Use it in a `with` block, at whose end its idle connections are closed.
     """
 
-    def __init__(self, *, timeout_ms: int, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_ms: int,
+        ssl_context: ssl.SSLContext | None = None,
+        named_urls: Collection[str] = (),
+        is_free: Callable[[], bool] = lambda: False,
+        own_ports: OwnPorts | None = None,
+        room: OutgoingRoom | None = None,
+    ) -> None:
         """Open nothing yet. Sets trio's name resolver for this run (see above)."""
         self._timeout_seconds = timeout_ms / 1000
-        self._transport = make_transport(ssl_context)
+        self._named_urls = frozenset(named_urls)
+        self._is_free = is_free
+        own_ports = own_ports or OwnPorts()
+        # Two pools: a connection that one push may use must not be there for another.
+        self._free = make_transport(ssl_context, own_ports.may_be_called, room)
+        self._guarded = make_transport(ssl_context, own_ports.public_only, room)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._transport.aclose()
+        await self._free.aclose()
+        await self._guarded.aclose()
 
     async def send(self, address: PushAddress, body: bytes, headers: Mapping[str, str]) -> None:
         """POST the body; return when a 2xx status has come. Raises PushFailed.
@@ -62,15 +91,25 @@ class PushSender:
                 await self._send(address, body, headers)
         except trio.TooSlowError:
             raise PushFailed(f"no answer within {self._timeout_seconds:g} s") from None
+        except AddressRefused:
+            raise PushFailed(
+                "the receiver is not on the open internet, or is this server itself (settings "
+                "push_private_networks and targets allow more)"
+            ) from None
         except NETWORK_ERRORS as error:
             raise PushFailed(reason(error)) from error
 
     async def _send(self, address: PushAddress, body: bytes, headers: Mapping[str, str]) -> None:
+        is_named = address.url in self._named_urls
+        transport = self._free if is_named or self._is_free() else self._guarded
         request = httpx.Request(
-            "POST", address.url, headers=_request_headers(address, headers), content=body
+            "POST",
+            address.url,
+            headers=_request_headers(address, headers, is_signed=is_named),
+            content=body,
         )
         for _ in range(_REDIRECTS_LIMIT_COUNT + 1):
-            response = await self._answer(request)
+            response = await self._answer(transport, request)
             if response.is_success:
                 return
             if response.status_code not in _CHANGED_TO_GET | _SENT_AGAIN:
@@ -78,9 +117,9 @@ class PushSender:
             request = _redirected(request, response, body)
         raise PushFailed(f"more than {_REDIRECTS_LIMIT_COUNT} redirects")
 
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
+    async def _answer(self, transport: PoolTransport, request: httpx.Request) -> httpx.Response:
         """Send one request and return its answer, read no further than is useful."""
-        response = await exchange(self._transport, request)
+        response = await exchange(transport, request)
         try:
             await _read_a_little(response)
         finally:
@@ -88,14 +127,17 @@ class PushSender:
         return response
 
 
-def _request_headers(address: PushAddress, headers: Mapping[str, str]) -> httpx.Headers:
+def _request_headers(
+    address: PushAddress, headers: Mapping[str, str], *, is_signed: bool
+) -> httpx.Headers:
     result = httpx.Headers({"Accept": "*/*", "User-Agent": f"troth/{__version__}"})
     result.update(dict(address.headers))
-    result.update(dict(headers))
+    # As they came: text beyond ASCII must not keep a message from being sent.
+    result.update({name.encode(): text.encode() for name, text in headers.items()})
     result["Content-Type"] = "application/json"
     result["Accept-Encoding"] = "identity"
     url = httpx.URL(address.url)
-    if url.userinfo and "Authorization" not in result:
+    if is_signed and url.userinfo and "Authorization" not in result:
         authentication = httpx.BasicAuth(url.username, url.password)
         signed = next(authentication.auth_flow(httpx.Request("POST", url)))
         result["Authorization"] = signed.headers["Authorization"]

@@ -16,20 +16,20 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from troth.core import limits
-from troth.core.grammar.addresses import Address
+from troth.core.grammar.addresses import Address, PushAddress
 from troth.core.retention_rules import RetentionRule
 
 from .kinds import (
     BaseUrl,
-    Choice,
     CronExpression,
-    Directory,
+    DirectoryPath,
     HostNames,
-    Kind,
     Listen,
     ListenAddress,
     Number,
+    OneOf,
     Origins,
+    SettingKind,
     Switch,
     Targets,
     TimeZone,
@@ -45,7 +45,7 @@ _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 
 
-def _setting(default: object, kind: Kind, explanation: str) -> Any:
+def _setting(default: object, kind: SettingKind, explanation: str) -> Any:
     """A field of `Settings`. Values that may be secret stay out of `repr()`."""
     metadata = {"kind": kind, "help": explanation}
     if isinstance(default, Mapping):
@@ -58,7 +58,7 @@ class Settings:
     """What the server was told. Made by `setting_sources.load`, which checks it; never changed."""
 
     data: Path = _setting(
-        Path("troth-data"), Directory(), "Directory that holds everything the server remembers."
+        Path("troth-data"), DirectoryPath(), "Directory that holds everything the server remembers."
     )
     in_memory: bool = _setting(
         False, Switch(), "Keep nothing on disk: all is lost when the server stops. For trying out."
@@ -87,7 +87,7 @@ class Settings:
     )
     snapshot_directory: Path | None = _setting(
         None,
-        WordOr({"none": None}, Directory()),
+        WordOr({"none": None}, DirectoryPath()),
         "Directory for the snapshots that snapshot_schedule asks for; made if missing.",
     )
     snapshot_schedule: str | None = _setting(
@@ -102,7 +102,7 @@ class Settings:
     )
     archive_directory: Path | None = _setting(
         None,
-        WordOr({"none": None}, Directory()),
+        WordOr({"none": None}, DirectoryPath()),
         "Directory for copies of the log's finished files, for restoring to any moment.",
     )
     archive_keep_ms: int = _setting(
@@ -161,10 +161,17 @@ class Settings:
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "info", Choice(("debug", "info", "warning", "error")), "Least important events to log."
+        "info", OneOf(("debug", "info", "warning", "error")), "Least important events to log."
     )
     log_format: Literal["console", "json"] = _setting(
-        "console", Choice(("console", "json")), "For people, or one JSON object a line."
+        "console", OneOf(("console", "json")), "For people, or one JSON object a line."
+    )
+
+    log_requests: Literal["off", "refused", "slow", "all"] = _setting(
+        "refused",
+        OneOf(("off", "refused", "slow", "all")),
+        "Requests to log, a line each: those that failed or were refused a right, also those that "
+        "took longer than a second, or all.",
     )
 
     hot_lane: bool = _setting(
@@ -175,7 +182,13 @@ class Settings:
     connection_limit_count: int = _setting(
         limits.CONNECTION_LIMIT_COUNT,
         Number(1, 1_000_000),
-        "Connections to the API at a time; further ones are refused.",
+        "Connections to a port at a time, as far as the limit of open files allows; when there are "
+        "as many, idle ones make room for new ones, or else these are refused.",
+    )
+    connections_per_address_limit_count: int = _setting(
+        limits.CONNECTIONS_PER_ADDRESS_LIMIT_COUNT,
+        Number(0, 1_000_000),
+        "Connections of one address at a time, on all ports together (0: any number).",
     )
     header_timeout_ms: int = _setting(
         limits.HEADER_TIMEOUT_MS,
@@ -190,7 +203,7 @@ class Settings:
     keep_alive_timeout_ms: int = _setting(
         limits.KEEP_ALIVE_TIMEOUT_MS,
         Number(100, _DAY_MS),
-        "A connection without a request for this long is closed.",
+        "A connection without a request for this long is closed; sooner only to make room.",
     )
     request_headers_limit_bytes: int = _setting(
         limits.REQUEST_HEADERS_LIMIT_BYTES,
@@ -199,13 +212,12 @@ class Settings:
     )
     body_limit_bytes: int = _setting(
         limits.BODY_LIMIT_BYTES,
-        # What waits for the disk must have room for several of the largest requests.
-        Number(1 * _KIB, limits.LOG_PENDING_LIMIT_BYTES // 4),
+        Number(1 * _KIB, limits.BODY_SETTING_LIMIT_BYTES),
         "Largest body of a request.",
     )
     build_limit_bytes: int = _setting(
         limits.BUILD_LIMIT_BYTES,
-        Number(1 * _KIB, limits.LOG_PENDING_LIMIT_BYTES // 4),
+        Number(1 * _KIB, limits.BODY_SETTING_LIMIT_BYTES),
         "Largest zip archive with a function's code; not more than body_limit_bytes, in effect.",
     )
     id_limit_bytes: int = _setting(
@@ -264,6 +276,12 @@ class Settings:
         limits.PUSH_CONCURRENCY_COUNT,
         Number(1, 100_000),
         "Messages being sent to all receivers at a time.",
+    )
+    push_private_networks: bool = _setting(
+        False,
+        Switch(),
+        "Let messages be sent to any address of this machine and of private networks, not only to "
+        "those in targets. An open server that only this machine can reach does so anyway.",
     )
     target_queue_limit_count: int = _setting(
         limits.TARGET_QUEUE_LIMIT_COUNT,
@@ -349,6 +367,12 @@ class Settings:
         return None if self.basic_auth or self.allow_anonymous else next(found, None)
 
     @property
-    def public_url(self) -> str:
-        """What links begin with: `url` if given, else `http://` and the address of `listen`."""
-        return self.url if self.url is not None else f"http://{self.listen}"
+    def is_only_for_this_machine(self) -> bool:
+        """Whether no other machine can connect."""
+        addresses = (self.listen, self.poll_listen)
+        return all(one.is_loopback for one in addresses if one is not None)
+
+    @property
+    def target_urls(self) -> frozenset[str]:
+        """The URLs of all targets that messages are sent to by HTTP."""
+        return frozenset(one.url for one in self.targets.values() if isinstance(one, PushAddress))

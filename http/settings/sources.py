@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .kinds import Kind, NotAllowedError, Switch
+from .kinds import SettingKind, SettingRefused, Switch
 from .settings import Settings
 
 Result = TypeVar("Result")
@@ -32,8 +32,15 @@ DEFAULT_CONFIG_PATH: Final = Path("troth.toml")
 
 ENVIRONMENT_PREFIX: Final = "TROTH_"
 _CONFIG_VARIABLE: Final = "TROTH_CONFIG"
-# Kubernetes and Docker give these to every neighbour of a service that is named "troth".
-_FOREIGN_VARIABLE: Final = re.compile(r"TROTH_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_[0-9]+_\w+)?|NAME)")
+# Kubernetes and Docker give these to every neighbor of a service that is named "troth" or
+# "troth-something": SERVICE_HOST, SERVICE_PORT and SERVICE_PORT_NAME, PORT (a URL like
+# tcp://10.0.0.1:8001), PORT_8001_TCP and PORT_8001_TCP_ADDR; Docker's links give NAME too.
+_FOREIGN_VARIABLE: Final = re.compile(
+    r"TROTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?)"
+    r"|TROTH_(PORT|NAME)"
+)
+_FOREIGN_URL_VARIABLE: Final = re.compile(r"TROTH_\w+_PORT")
+_FOREIGN_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
 
 
 class SettingsError(ValueError):
@@ -178,9 +185,17 @@ def _from_environment(environment: Mapping[str, str]) -> Iterable[tuple[str, obj
         elif (
             variable.startswith(ENVIRONMENT_PREFIX)
             and variable != _CONFIG_VARIABLE
-            and _FOREIGN_VARIABLE.fullmatch(variable) is None
+            and not _is_foreign(variable, text)
         ):
             raise _unknown("environment", variable, (*names, _CONFIG_VARIABLE))
+
+
+def _is_foreign(variable: str, text: str) -> bool:
+    """Return whether a variable is one that an orchestrator sets, and no misspelled setting."""
+    if _FOREIGN_VARIABLE.fullmatch(variable) is not None:
+        return True
+    is_port = _FOREIGN_URL_VARIABLE.fullmatch(variable) is not None
+    return is_port and _FOREIGN_URL.fullmatch(text) is not None
 
 
 def _from_flags(flags: Mapping[str, object]) -> Iterable[tuple[str, object, str]]:
@@ -198,7 +213,7 @@ def _from_flags(flags: Mapping[str, object]) -> Iterable[tuple[str, object, str]
 def _read(source: str, key: str, name: str, given: Any, read: Callable[[Any], object]) -> object:
     try:
         return read(given)
-    except NotAllowedError as refusal:
+    except SettingRefused as refusal:
         shown = "something (not shown)" if _kind(name).secret else repr(given)
         raise SettingsError(source, key, shown, str(refusal)) from refusal
 
@@ -252,13 +267,13 @@ def _check_together(settings: Settings) -> None:
         )
 
 
-def _kinds() -> list[tuple[str, Kind]]:
+def _kinds() -> list[tuple[str, SettingKind]]:
     return [(name, _kind(name)) for name in _FIELDS]
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str) -> SettingKind:
     kind = _FIELDS[name].metadata["kind"]
-    assert isinstance(kind, Kind)
+    assert isinstance(kind, SettingKind)
     return kind
 
 

@@ -15,6 +15,7 @@ to that path for good (`serve` returns it).
 import os
 import select
 import socket
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +23,6 @@ import structlog
 import trio
 
 from troth.core.commands import Command
-from troth.core.replies import Reply
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
 from troth.http.api.rows import Endpoint
@@ -33,8 +33,8 @@ from troth.shards.turns import Asker
 
 from .hypercorn_connection import ConnectionLimits
 from .lane_connection import LaneConnection
-from .lane_exchange import Exchange, LaneShards, RequestIds
-from .lane_parsing import NotServedError, Parsed, Parser
+from .lane_exchange import Exchange, RequestIds
+from .lane_parsing import NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
     {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
@@ -78,14 +78,13 @@ class Lane:
     def __init__(
         self,
         api: Api,
-        shards: LaneShards,
         endpoints: tuple[Endpoint, ...],
         limits: ConnectionLimits,
     ) -> None:
         """Derive what is served from the table of the port's endpoints."""
         self._api = api
         self._hold = api.hold
-        self._shards = shards
+        self._shards = api.shards
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
         self._served = frozenset(
@@ -116,7 +115,7 @@ class Lane:
         if self._is_over:  # the server ends, of whatever; the listener is about to hear of it
             await trio.aclose_forcefully(stream)
             return None
-        peer = _peer(stream)
+        peer = peer_of(stream)
         connected = socket.socket(fileno=stream.socket.detach())
         connected.setblocking(False)
         number = connected.fileno()
@@ -153,6 +152,13 @@ class Lane:
         self._is_stopping = True
         for connection in list(self._connections.values()):
             connection.stop()
+
+    def idle(self) -> Iterator[tuple[float, Callable[[], None]]]:
+        """Yield the connections that wait for a request: since when, and what closes them."""
+        for connection in list(self._connections.values()):
+            since = connection.waits_since
+            if since is not None:
+                yield since, connection.close
 
     def statistics(self) -> LaneStatistics:
         """Return counts of this moment and totals since the start."""
@@ -214,7 +220,7 @@ class Lane:
             if again or self._has_submitted:
                 # What streams have written is reported to the shards too.
                 self._has_submitted = False
-                self._shards.turn()
+                self._shards.run_turn()
             if not self._again:
                 break
         self._in_pass = False
@@ -242,14 +248,14 @@ class Lane:
     # What connections and exchanges need
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
-        """Make the exchange for a request. Raises NotServedError."""
+        """Make the exchange for a request. Raises NotServed."""
         try:
             # All rows take part in matching, so that a path means the same here as there.
             match = self._dispatcher.router.match(parsed.method, parsed.path)
         except ApiError:
-            raise NotServedError from None
+            raise NotServed from None
         if match.endpoint.name not in self._served:
-            raise NotServedError
+            raise NotServed
         self._requests_count += 1
         given = parsed.headers.get(b"request-id")
         held = self._hold()
@@ -262,6 +268,7 @@ class Lane:
             held,
             connection.peer,
             request_id(given) if given else self._ids.new(),
+            repeated=parsed.repeated,
         )
         return Exchange(self, self._dispatcher, request, held, match, connection)
 
@@ -282,17 +289,14 @@ class Lane:
         """See to it that there will be a pass."""
         os.eventfd_write(self._bell, 1)
 
-    def with_leaf(self, reply: Reply) -> Reply:
-        """Complete the reply to a claim. Raises StorageFailed."""
-        return self._shards.with_leaf(reply)
-
     def start(self, exchange: Exchange) -> None:
         """Have a task carry out an exchange."""
         assert self._nursery is not None, "exchanges begin only while the lane runs"
         self._nursery.start_soon(exchange.carry_out)
 
 
-def _peer(stream: trio.SocketStream) -> str | None:
+def peer_of(stream: trio.SocketStream) -> str | None:
+    """Return the address that a connection comes from, if it is one of a network."""
     try:
         address = stream.socket.getpeername()
     except OSError:

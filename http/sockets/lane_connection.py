@@ -21,10 +21,11 @@ from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
 
 from .lane_exchange import Exchange
-from .lane_parsing import NotServedError, Parsed, Parser
+from .lane_parsing import NotServed, Parsed, Parser, without_empty_lines
 from .lane_streams import LaneStream
 
 PARTIAL_LIMIT_S: Final = 1.0
+_CARRIAGE_RETURN: Final = ord("\r")
 _READ_BYTES: Final = 16 * 1024
 # A client that pipelines more than this in one go waits for the others' turn.
 _REQUESTS_AT_ONCE_COUNT: Final = 16
@@ -41,7 +42,7 @@ class Surroundings(Protocol):
         ...
 
     def exchange(self, connection: "LaneConnection", parsed: Parsed) -> Exchange:
-        """Make the exchange for a request. Raises NotServedError."""
+        """Make the exchange for a request. Raises NotServed."""
         ...
 
     def again(self, connection: "LaneConnection") -> None:
@@ -163,6 +164,13 @@ class LaneConnection:
         elif now - self._idle_since > keep_alive_timeout_s:
             self.close()
 
+    @property
+    def waits_since(self) -> float | None:
+        """Since when a request has been waited for; None if one is being answered."""
+        if self._is_busy or self._out is not None or self._stream is not None or self.is_closed:
+            return None
+        return self._idle_since
+
     def stop(self) -> None:
         """End as soon as the request in flight has been answered; at once if there is none.
 
@@ -204,6 +212,10 @@ class LaneConnection:
                 return False
             if not self.received:
                 return True
+        if self.received[0] == _CARRIAGE_RETURN:
+            self.received = without_empty_lines(self.received)
+            if not self.received:
+                return True
         try:
             parsed = self._parser.parse(self.received)
             if parsed is not None:
@@ -216,7 +228,7 @@ class LaneConnection:
                     self._request.leave()
                 exchange.run()
                 return True
-        except NotServedError:
+        except NotServed:
             self._hand_over()
             return False
         if self._is_at_end:

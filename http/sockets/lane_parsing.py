@@ -1,13 +1,13 @@
 """Which bytes the hot lane takes for a request: a small, strict part of HTTP/1.1.
 
 Everything accepted here is accepted by h11 too, with the same meaning; whatever is not surely so is
-`NotServedError`, and the connection goes to hypercorn, which reads the same bytes from their first.
+`NotServed`, and the connection goes to hypercorn, which reads the same bytes from their first.
 So no byte is judged by two parsers that could differ, and this one need not explain refusals.
 
 Accepted are: HTTP/1.1; GET, POST, PATCH and DELETE; targets that begin with a slash; names that are
 tokens; values of visible characters, spaces and tabs; exactly one Host; at most one Content-Length;
-no Transfer-Encoding, Expect, Upgrade, nor any Connection but keep-alive. Lines end in CR LF; a bare
-CR or LF, NUL and folded lines are left to hypercorn.
+no Transfer-Encoding, Expect, Upgrade, nor any Connection but keep-alive or Content-Encoding but
+identity. Lines end in CR LF; a bare CR or LF, NUL and folded lines are left to hypercorn.
 """
 
 import re
@@ -16,6 +16,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from troth.http.wire.requests import add_repeated
+
 BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 """Longer bodies are not collected here: reading them dominates their cost anyway."""
 
@@ -23,11 +25,20 @@ _REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.1
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 _FIRST_BYTES: Final = b"GPD"
 _NOT_HERE: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer", b"te"})
+_ONLY: Final = {b"connection": b"keep-alive", b"content-encoding": b"identity"}
 _LENGTH_DIGITS_COUNT: Final = 9
 _METHODS: Final = {b"GET": "GET", b"POST": "POST", b"PATCH": "PATCH", b"DELETE": "DELETE"}
 
 
-class NotServedError(Exception):
+def without_empty_lines(buffer: bytes) -> bytes:
+    """Return what follows the empty lines that a buffer begins with: they mean nothing there."""
+    start = 0
+    while buffer.startswith(b"\r\n", start):
+        start += 2
+    return buffer[start:]
+
+
+class NotServed(Exception):
     """These bytes are not for the lane; they say nothing about whether they are a good request."""
 
 
@@ -38,6 +49,7 @@ class Parsed(Struct, gc=False):
     path: bytes
     query: bytes
     headers: Mapping[bytes, bytes]
+    repeated: Mapping[bytes, bytes] | None
     body: bytes
     end: int
 
@@ -59,6 +71,7 @@ class Parser:
         "_method",
         "_path",
         "_query",
+        "_repeated",
     )
 
     def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
@@ -70,12 +83,13 @@ class Parser:
         self._path = self._query = b""
         self._fields: bytes | None = None
         self._headers: Mapping[bytes, bytes] = {}
+        self._repeated: Mapping[bytes, bytes] | None = None
         self._length_bytes = 0
 
     def parse(self, buffer: bytes) -> Parsed | None:
         """The request that a buffer begins with; None if it is not complete.
 
-        Raises NotServedError, as soon as that is certain.
+        Raises NotServed, as soon as that is certain.
         """
         head_end = buffer.find(b"\r\n\r\n")
         if head_end < 0:
@@ -89,7 +103,9 @@ class Parser:
         if end > len(buffer):
             return None
         body = buffer[body_start:end]
-        return Parsed(self._method, self._path, self._query, self._headers, body, end)
+        return Parsed(
+            self._method, self._path, self._query, self._headers, self._repeated, body, end
+        )
 
     def _refuse_hopeless(self, buffer: bytes) -> None:
         """Do not wait for the end of a head that cannot be served."""
@@ -98,12 +114,12 @@ class Parser:
             or buffer[0] not in _FIRST_BYTES
             or buffer.count(b"\n") != buffer.count(b"\r\n")
         ):
-            raise NotServedError
+            raise NotServed
 
     def _read_head(self, head: bytes) -> None:
         line = _REQUEST_LINE.match(head)
         if line is None or len(head) > self._head_limit_bytes:
-            raise NotServedError
+            raise NotServed
         fields = head[line.end() : -2]
         if fields != self._fields:
             self._read_fields(fields)
@@ -114,8 +130,9 @@ class Parser:
 
     def _read_fields(self, fields: bytes) -> None:
         if _FIELDS.fullmatch(fields) is None:
-            raise NotServedError
+            raise NotServed
         headers: dict[bytes, bytes] = {}
+        repeated: dict[bytes, bytes] = {}
         hosts_count = lengths_count = 0
         for field in fields[:-2].split(b"\r\n"):
             name, _, value = field.partition(b":")
@@ -125,16 +142,20 @@ class Parser:
                 hosts_count += 1
             elif name == b"content-length":
                 lengths_count += 1
-            elif name in _NOT_HERE or (name == b"connection" and value.lower() != b"keep-alive"):
-                raise NotServedError
-            headers.setdefault(name, value)
+            elif name in _NOT_HERE or (name in _ONLY and value.lower() != _ONLY[name]):
+                raise NotServed
+            if name in headers:
+                add_repeated(repeated, name, headers[name], value)
+            else:
+                headers[name] = value
         if hosts_count != 1 or lengths_count > 1:
-            raise NotServedError
+            raise NotServed
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > _LENGTH_DIGITS_COUNT:
-            raise NotServedError
+            raise NotServed
         if int(length) > self._body_limit_bytes:
-            raise NotServedError
+            raise NotServed
         self._headers = headers
+        self._repeated = repeated or None
         self._length_bytes = int(length)
         self._fields = fields

@@ -3,12 +3,14 @@
 What this module promises:
 
 - A port that cannot be had is a `ListenError` with one clear sentence.
-- At most `connection_limit_count` connections at a time; a further one is answered 503 and closed.
+- At most `connection_limit_count` connections at a time, and no more on all ports together than the
+  `ConnectionRoom` has; for a further one an idle one is closed, or else it is answered 503.
 - Whatever happens on a connection ends that connection at most, with a line in the log.
 - `stop` lets requests in flight finish, and ends everything else.
 """
 
 import errno
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,24 +19,26 @@ import trio
 from hypercorn.trio.worker_context import WorkerContext
 
 from troth.core.codes import Code
+from troth.core.limits import REFUSALS_AT_ONCE_COUNT
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError, error_body
+from troth.persistence.shortage import SHORTAGES
 
+from .connection_room import ConnectionRoom, Idle
 from .hypercorn_connection import (
     WRITE_TIMEOUT_MS,
     ASGIApplication,
-    Connection,
     ConnectionLimits,
+    HypercornConnection,
     make_config,
 )
-from .lane import Lane
+from .lane import Lane, peer_of
 
 _BACKLOG_COUNT: Final = 1024
 _ACCEPT_PAUSE_S: Final = 0.1
 _REFUSAL_TIMEOUT_S: Final = 1.0
-# Not the connection's fault and not the listener's: out of file descriptors or memory for a while.
-_TRANSIENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_SHORTAGE_INTERVAL_S: Final = 10.0
 _log = structlog.get_logger("troth.http.listener")
 
 
@@ -53,7 +57,7 @@ class ListenerStatistics:
     failed_total_count: int
 
 
-class Listener:
+class SocketListener:
     """One port and its connections. Use: `open`, then `run` in a nursery, then `stop`."""
 
     def __init__(
@@ -66,8 +70,9 @@ class Listener:
         flag: str = "--listen",
         url: str | None = None,
         write_timeout_ms: int = WRITE_TIMEOUT_MS,
+        room: ConnectionRoom | None = None,
     ) -> None:
-        """Remember what to listen on.
+        """Remember what to listen on. `room` is shared by all ports (None: there is enough).
 
         `flag` sets that on the command line; `url` is what links in error bodies begin with.
         """
@@ -78,6 +83,12 @@ class Listener:
         self._host = address.host
         self._url = url
         self._limit_count = settings.connection_limit_count
+        self.room = room or ConnectionRoom(
+            self._limit_count,
+            per_address_limit_count=settings.connections_per_address_limit_count,
+            now=trio.current_time,
+        )
+        self.room.add_source(self._idle)
         self.lane: Lane | None = None
         self.limits = self._limits = ConnectionLimits(
             header_timeout_ms=settings.header_timeout_ms,
@@ -88,15 +99,17 @@ class Listener:
         self._config = make_config(self._limits)
         self._context = WorkerContext(None)
         self._listeners: list[trio.SocketListener] = []
-        self._connections: set[Connection] = set()
+        self._connections: set[HypercornConnection] = set()
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._ended = trio.Event()
         self._on_lane_count = 0
+        self._refusing_count = 0
         self._is_stopping = False
         self._accepted_count = 0
         self._refused_count = 0
         self._failed_count = 0
+        self._shortage_noted_at = float("-inf")
 
     async def open(self) -> None:
         """Bind and listen; afterwards `port` is the real one. Raises ListenError."""
@@ -187,19 +200,60 @@ class Listener:
             try:
                 stream = await listener.accept()
             except OSError as error:
-                if error.errno not in _TRANSIENT:
+                if error.errno not in SHORTAGES:
                     raise
-                _log.error("cannot accept connections for now", reason=str(error))
+                self.room.shed()
+                self._note_shortage(error)
                 await trio.sleep(_ACCEPT_PAUSE_S)
                 continue
             self._accepted_count += 1
-            if self._connections_count >= self._limit_count:
-                self._refused_count += 1
-                nursery.start_soon(self._refuse, stream)
+            peer = peer_of(stream)
+            problem = self._problem(peer)
+            if problem is None:
+                self.room.enter(peer)
+                nursery.start_soon(self._serve, stream, peer)
+                continue
+            self._refused_count += 1
+            if self._refusing_count < REFUSALS_AT_ONCE_COUNT:
+                self._refusing_count += 1
+                nursery.start_soon(self._refuse, stream, problem)
             else:
-                nursery.start_soon(self._serve, stream)
+                await trio.aclose_forcefully(stream)
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    def _problem(self, peer: str | None) -> str | None:
+        """Return why a connection cannot be served; None if it can, for which others may go."""
+        room = self.room
+        if room.is_crowded(peer):
+            return f"All {room.per_address_limit_count} connections of one address are in use."
+        if self._connections_count >= self._limit_count and not room.shed():
+            return f"All {self._limit_count} connections are in use."
+        if room.is_full and not room.shed():
+            return f"All {room.limit_count} connections are in use."
+        return None
+
+    def _note_shortage(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now - self._shortage_noted_at >= _SHORTAGE_INTERVAL_S:
+            self._shortage_noted_at = now
+            _log.error("connections cannot be accepted for now", reason=str(error))
+
+    def _idle(self) -> Iterator[Idle]:
+        """Yield the connections that wait for a request."""
+        if self.lane is not None:
+            yield from self.lane.idle()
+        for connection in self._connections:
+            since = connection.idle_since
+            if since is not None:
+                yield since, connection.shed
+
+    async def _serve(self, stream: trio.SocketStream, peer: str | None) -> None:
+        try:
+            await self._serve_contained(stream)
+        finally:
+            self.room.leave(peer)
+
+    async def _serve_contained(self, stream: trio.SocketStream) -> None:
+        """Serve a connection; whatever fails ends that one and no other."""
         try:
             received, since = b"", 0.0
             if self.lane is not None:
@@ -212,7 +266,7 @@ class Listener:
                     return
                 stream = handed_over.stream
                 received, since = handed_over.received, handed_over.since
-            connection = Connection(
+            connection = HypercornConnection(
                 self._application,
                 stream,
                 self._limits,
@@ -242,10 +296,15 @@ class Listener:
             self._failed_count += 1
             _log.exception("a connection failed")
 
-    async def _refuse(self, stream: trio.SocketStream) -> None:
+    async def _refuse(self, stream: trio.SocketStream, problem: str) -> None:
         """Say 503 without reading anything; whoever does not take it does not get it."""
-        message = f"All {self._limit_count} connections are in use."
-        body = error_body(ApiError(Code.OVERLOADED, message=message), self.url, "")
+        try:
+            await self._say_refused(stream, problem)
+        finally:
+            self._refusing_count -= 1
+
+    async def _say_refused(self, stream: trio.SocketStream, problem: str) -> None:
+        body = error_body(ApiError(Code.OVERLOADED, message=problem), self.url, "")
         head = (
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
+from troth.core.codes import Code
 from troth.shards.held import HeldMessages
 
 from .principals import ANONYMOUS, Principal
@@ -19,9 +20,11 @@ class Request(Struct, eq=False):
     """One HTTP request, its body read completely.
 
     `raw_path` and `query` are as they came, without the `?` between them. `headers` has lower-case
-    names; of repeated headers it holds the first. The dispatcher sets `endpoint`, for metrics, and
-    `principal`: who has sent the request. A handler that waits for long puts what ends its wait
-    into `on_left`; `is_left` says that the client is gone.
+    names; of repeated headers it holds the first, which is what the server judges, and `repeated`
+    all values, joined by commas; None if no header is repeated. The dispatcher sets `endpoint`, for
+    metrics, `principal`, who has sent the request, and `refusal`, why it was refused, if it was. A
+    handler that waits for long puts what ends its wait into `on_left`; `is_left` says that the
+    client is gone.
     """
 
     method: str
@@ -34,6 +37,8 @@ class Request(Struct, eq=False):
     id: str = ""
     endpoint: str = "unmatched"
     principal: Principal = ANONYMOUS
+    repeated: Mapping[bytes, bytes] | None = None
+    refusal: Code | None = None
     is_left: bool = False
     on_left: Callable[[], None] | None = None
 
@@ -42,6 +47,11 @@ class Request(Struct, eq=False):
         self.is_left = True
         if self.on_left is not None:
             self.on_left()
+
+
+def add_repeated(repeated: dict[bytes, bytes], name: bytes, first: bytes, value: bytes) -> None:
+    """Note one more value of a header that was there before."""
+    repeated[name] = b"%b, %b" % (repeated.get(name, first), value)
 
 
 class ChunkStream(Protocol):

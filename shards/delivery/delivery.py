@@ -1,11 +1,14 @@
-"""Delivery: takes messages for tasks and brings them to their receivers, or says that it could not.
+"""Delivery: brings messages to workers and waiters, or says that it could not.
 
 The shards' state machine decides *which* task may have a message out; delivery decides *how* and
 *when* it is tried. Between `send` and the report the message belongs to delivery:
 
 - `TaskSent`: the message is on the receiver's socket (poll) or was answered with 2xx (push).
 - `TaskNotSent`: the first attempt failed. Delivery keeps the task and reports `RetryTask` once,
-  when trying again makes sense; the machine then calls `send` anew if the task may still go.
+  when trying again makes sense; the machine then calls `send` again if the task may still go.
+- The same for workflow tasks (`ExecuteSent`, `ExecuteNotSent`, `RetryExecute`) and for listeners of
+  promises (`UnblockSent`, `RetryUnblock`). A workflow task whose worker's connection ended before
+  it claimed the task is asked for again, too (`unclaimed.py`).
 
 When trying again makes sense:
 
@@ -28,12 +31,12 @@ import structlog
 import trio
 
 from troth.core import limits
-from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
-from troth.core.grammar.addresses import Address, PollAddress, PushAddress, Undeliverable, resolve
-from troth.core.replies import TaskMessage
+from troth.core.commands import Command
+from troth.core.grammar.addresses import Address, PollAddress, PushAddress, Undeliverable
+from troth.core.replies import Message
 from troth.shards.alarms import Alarms
 
-from .polls import Item, Polls
+from .polls import Dialect, Item, Polls
 from .push_targets import PushTargets
 from .shipments import (
     DeliveryStatistics,
@@ -41,10 +44,17 @@ from .shipments import (
     PushTransport,
     ReceiverKey,
     Shipment,
+    ShipmentKind,
     ShipmentState,
     TargetStatistics,
+    address_of,
+    counter_of,
+    key_of,
+    poll_group,
+    poll_receiver,
 )
 from .stalled import StalledShipments
+from .unclaimed import Unclaimed
 
 __all__ = ["Delivery", "DeliveryStatistics", "PushFailed", "PushTransport", "TargetStatistics"]
 
@@ -64,7 +74,7 @@ class Delivery:
     def __init__(
         self,
         *,
-        render: Callable[[TaskMessage], bytes],
+        render: Callable[[Message], bytes],
         push: PushTransport,
         polls: Polls,
         report: Callable[[Command], None],
@@ -95,6 +105,7 @@ class Delivery:
         self._shipments: dict[str, Shipment] = {}
         self._totals: Counter[str] = Counter()
         self._alarms = Alarms()
+        self._unclaimed = Unclaimed(self._alarms, report)
         self._stalled = StalledShipments(self._room_count, self._release)
         self._push_targets = PushTargets(
             transport=push,
@@ -111,25 +122,27 @@ class Delivery:
         )
         polls.attach(self)
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """Take a message; its fate is reported later, or before this returns. Never blocks.
 
         An earlier message of the same task is withdrawn; one with a lower counter than what
         is under way is ignored.
         """
-        earlier = self._shipments.get(message.task.id)
-        if earlier is not None and message.task.counter < earlier.counter:
+        key = key_of(message)
+        earlier = self._shipments.get(key)
+        if earlier is not None and counter_of(message) < earlier.counter:
             return
-        self._shipments.pop(message.task.id, None)
+        self._shipments.pop(key, None)
+        self._unclaimed.forget(key)
         attempt_count = 0
         if earlier is not None:
             attempt_count = earlier.attempt_count
             self._forget(earlier)
-        address = resolve(message.task.receiver, self._addresses)
+        address = address_of(message, self._addresses)
         if isinstance(address, Undeliverable):
             self._totals["undeliverable"] += 1
             if attempt_count == 0:
-                _log.warning("task is undeliverable", task=message.task.id, reason=address.reason)
+                _log.warning("task is undeliverable", task=key, reason=address.reason)
             shipment = Shipment(message, None, self._render, attempt_count)
         else:
             shipment = Shipment(message, address, self._render, attempt_count)
@@ -138,6 +151,7 @@ class Delivery:
 
     def withdraw(self, task_id: str) -> None:
         """Forget everything of a task. A message on the wire may still arrive; nobody is told."""
+        self._unclaimed.forget(task_id)
         shipment = self._shipments.pop(task_id, None)
         if shipment is not None:
             self._totals["withdrawn"] += 1
@@ -175,9 +189,11 @@ class Delivery:
 
     # --- what poll connections tell (PollListener) ----------------------------------------------
 
-    def delivered(self, items: list[Item]) -> None:
+    def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
         """These messages have been written to their connection."""
         for shipment in cast("list[Shipment]", items):
+            if shipment.kind is ShipmentKind.EXECUTE:
+                self._unclaimed.add(shipment, (group, connection_id))
             self._sent(shipment)
 
     def returned(self, items: list[Item]) -> None:
@@ -187,9 +203,14 @@ class Delivery:
 
     def has_room(self, group: str, connection_id: str) -> None:
         """A connection has come or can take more: let stalled messages go that fit it."""
-        target = f"poll://{group}"
-        self._stalled.wake((target, connection_id))
-        self._stalled.wake((target, None))
+        self._unclaimed.came((group, connection_id))
+        for dialect in Dialect:
+            self._stalled.wake(poll_receiver(group, connection_id, dialect))
+            self._stalled.wake(poll_receiver(group, None, dialect))
+
+    def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
+        """A connection has ended: what its worker has not claimed goes to others."""
+        self._unclaimed.ended((group, connection_id), is_coming_back=is_coming_back)
 
     # --- the life of a shipment -----------------------------------------------------------------
 
@@ -216,7 +237,7 @@ class Delivery:
     def _sent(self, shipment: Shipment) -> None:
         del self._shipments[shipment.id]
         self._totals["sent"] += 1
-        self._report(TaskSent(shipment.id, shipment.counter))
+        self._report(shipment.sent())
 
     def _stall(self, shipment: Shipment) -> None:
         """Report a failure and keep the shipment until trying again makes sense."""
@@ -232,7 +253,9 @@ class Delivery:
             )
         else:
             self._park(shipment)
-        self._report(TaskNotSent(shipment.id, shipment.counter))
+        report = shipment.not_sent()
+        if report is not None:
+            self._report(report)
 
     def _park(self, shipment: Shipment) -> None:
         self._stalled.add(shipment)
@@ -255,7 +278,7 @@ class Delivery:
             _RESERVATION_MS, lambda: self._reservation_over(shipment)
         )
         self._totals["retried"] += 1
-        self._report(RetryTask(shipment.id, shipment.counter))
+        self._report(shipment.retry())
 
     def _reservation_over(self, shipment: Shipment) -> None:
         """No message came: others may have the room. The attempts are remembered for a while."""
@@ -287,9 +310,10 @@ class Delivery:
 
     def _room_count(self, key: ReceiverKey, reserved_count: int) -> int:
         target, connection_id = key
-        if target.startswith("poll://"):
-            group = target.removeprefix("poll://")
-            return self._polls.room_count(group, connection_id) - reserved_count
+        named = poll_group(target)
+        if named is not None:
+            group, dialect = named
+            return self._polls.room_count(group, connection_id, dialect) - reserved_count
         return self._push_targets.room_count(key) - reserved_count
 
     def _back_off_ms(self, attempt_count: int) -> float:

@@ -10,30 +10,44 @@ What this module promises:
 - A message for any connection of a group goes to the one that holds the fewest; among equals to
   the one that has waited longest. So a worker that hangs gets no more work while others are idle.
 - Choosing costs the same however many connections a group has.
+- A connection speaks one dialect: workers of the REST API drop the messages of the envelope
+  protocol, or die of them, and the reverse. A connection on the API port is undecided until its id
+  does something through one of the two (`Polls.decide`). A message goes to a decided connection of
+  its dialect, and to an undecided one if there is none.
 
 Nothing here blocks but `PollConnection.receive`; who must not wait has `when_ready` and
 `receive_now` instead. The module knows nothing of tasks: an item is
 whatever the listener (`delivery.py`) hands in.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from types import TracebackType
-from typing import Protocol, Self, final
+from typing import Final, Protocol, Self, final
 
 import trio
+
+_DECISIONS_LIMIT_COUNT: Final = 10_000  # ids that are remembered while they are away
+
+
+class Dialect(Enum):
+    """What the worker at the other end of a connection understands."""
+
+    REST = "rest"
+    ENVELOPE = "envelope"
 
 
 class PollsError(Exception):
     """A poll connection cannot be had any longer, or at all."""
 
 
-class TooManyConnections(PollsError):  # noqa: N818  a state, not a defect
+class TooManyConnections(PollsError):
     """All places are taken; the worker should try again later."""
 
 
-class ConnectionClosed(PollsError):  # noqa: N818
+class ConnectionClosed(PollsError):
     """The server has closed this connection: it is shutting down."""
 
 
@@ -43,6 +57,11 @@ class ConnectionReplaced(ConnectionClosed):
 
 class Item(Protocol):
     """A message on its way to a connection. Items are compared by identity."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect that the message is in."""
+        ...
 
     def body(self) -> bytes:
         """Return the message as it goes out: one complete JSON text."""
@@ -56,7 +75,7 @@ class Item(Protocol):
 class PollListener(Protocol):
     """Who is told what became of items. Called synchronously; may call `Polls.put` again."""
 
-    def delivered(self, items: list[Item]) -> None:
+    def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
         """These items have been written to their connection."""
         ...
 
@@ -66,6 +85,10 @@ class PollListener(Protocol):
 
     def has_room(self, group: str, connection_id: str) -> None:
         """This connection has come, or can take more than before."""
+        ...
+
+    def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
+        """This connection has ended; the server ended it in passing if it is coming back."""
         ...
 
 
@@ -89,38 +112,64 @@ class PollsStatistics:
 class _Group:
     """The connections of one group, by id and by how many messages each holds."""
 
-    __slots__ = ("_by_load", "buffered_count", "by_id")
+    __slots__ = ("_buffer_limit_count", "_by_load", "_room_count", "buffered_count", "by_id")
 
     def __init__(self, buffer_limit_count: int) -> None:
         self.by_id: dict[str, PollConnection] = {}
         self.buffered_count = 0
-        # One ordered set per load. A connection that changes its load joins the end of its new set:
-        # that makes the choice among equals round-robin.
-        self._by_load: list[dict[PollConnection, None]] = [
-            {} for _ in range(buffer_limit_count + 1)
-        ]
+        self._buffer_limit_count = buffer_limit_count
+        # For each dialect, and for undecided ones, one ordered set per load. A connection that
+        # changes its load joins the end of its new set: that makes the choice among equals
+        # round-robin.
+        self._by_load: dict[Dialect | None, list[dict[PollConnection, None]]] = {}
+        self._room_count: Counter[Dialect | None] = Counter()
 
     def add(self, connection: "PollConnection") -> None:
         self.by_id[connection.id] = connection
-        self._by_load[connection.load_count][connection] = None
         self.buffered_count += connection.load_count
+        self._enter(connection)
+
+    def _enter(self, connection: "PollConnection") -> None:
+        self._room_count[connection.dialect] += self._buffer_limit_count - connection.load_count
+        sets = self._by_load.get(connection.dialect)
+        if sets is None:
+            sets = self._by_load[connection.dialect] = [
+                {} for _ in range(self._buffer_limit_count + 1)
+            ]
+        sets[connection.load_count][connection] = None
 
     def remove(self, connection: "PollConnection") -> None:
         del self.by_id[connection.id]
-        del self._by_load[connection.load_count][connection]
+        self._leave(connection)
         self.buffered_count -= connection.load_count
+
+    def _leave(self, connection: "PollConnection") -> None:
+        del self._by_load[connection.dialect][connection.load_count][connection]
+        self._room_count[connection.dialect] -= self._buffer_limit_count - connection.load_count
 
     def changed(self, connection: "PollConnection", before_count: int) -> None:
         if connection.load_count != before_count:
-            del self._by_load[before_count][connection]
-            self._by_load[connection.load_count][connection] = None
+            sets = self._by_load[connection.dialect]
+            del sets[before_count][connection]
+            sets[connection.load_count][connection] = None
             self.buffered_count += connection.load_count - before_count
+            self._room_count[connection.dialect] -= connection.load_count - before_count
 
-    def least_loaded(self) -> "PollConnection | None":
-        for connections in self._by_load[:-1]:  # those in the last set are full
-            for connection in connections:
-                return connection
+    def decided(self, connection: "PollConnection", dialect: Dialect) -> None:
+        self._leave(connection)
+        connection.dialect = dialect
+        self._enter(connection)
+
+    def least_loaded(self, dialect: Dialect) -> "PollConnection | None":
+        for kind in (dialect, None):
+            for connections in self._by_load.get(kind, ())[:-1]:  # those in the last set are full
+                for connection in connections:
+                    return connection
         return None
+
+    def room_count(self, dialect: Dialect) -> int:
+        """How many more messages of a dialect the connections can take."""
+        return self._room_count[dialect] + self._room_count[None]
 
 
 def _nobody_waits() -> None:
@@ -134,12 +183,19 @@ class PollConnection:
     One task uses it, in this order: `receive`, write to the socket, `confirm`, and again.
     """
 
-    __slots__ = ("_closed_by", "_handed_out", "_polls", "_ready", "_waiting", "group", "id")
+    __slots__ = (
+        *("_closed_by", "_handed_out", "_polls", "_ready", "_waiting", "dialect", "group", "id"),
+        "is_coming_back",
+    )
 
-    def __init__(self, polls: "Polls", group: str, connection_id: str) -> None:
+    def __init__(
+        self, polls: "Polls", group: str, connection_id: str, dialect: Dialect | None
+    ) -> None:
         """Use `Polls.connect` instead."""
         self.group = group
         self.id = connection_id
+        self.dialect = dialect
+        self.is_coming_back = False
         self._polls = polls
         self._waiting: dict[Item, None] = {}
         self._handed_out: list[Item | None] = []
@@ -158,6 +214,14 @@ class PollConnection:
     ) -> None:
         """End the connection; what was not confirmed goes elsewhere."""
         self._polls._leave(self, ConnectionClosed)
+
+    def rotate(self) -> None:
+        """Say that the server ends this stream in passing: its worker will soon connect again."""
+        self.is_coming_back = True
+
+    def understands(self, dialect: Dialect) -> bool:
+        """Return whether a message of this dialect may be sent here."""
+        return self.dialect is None or self.dialect is dialect
 
     @property
     def load_count(self) -> int:
@@ -214,6 +278,13 @@ class PollConnection:
         self._handed_out = [None if other is item else other for other in self._handed_out]
         return False
 
+    def _drop_others(self, dialect: Dialect) -> list[Item]:
+        """Give up what waits and is of another dialect."""
+        items = [item for item in self._waiting if item.dialect is not dialect]
+        for item in items:
+            del self._waiting[item]
+        return items
+
     def _close(self, reason: type[ConnectionClosed]) -> list[Item]:
         items = [item for item in self._handed_out if item is not None]
         items.extend(self._waiting)
@@ -227,14 +298,17 @@ class PollConnection:
 class _NoListener:
     """Stands in until a listener is attached. Nothing can have been put by then."""
 
-    def delivered(self, items: list[Item]) -> None:
-        assert not items
+    def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
+        assert not items, f"nobody has sent anything to {group}/{connection_id}"
 
     def returned(self, items: list[Item]) -> None:
         assert not items
 
     def has_room(self, group: str, connection_id: str) -> None:
         """Nobody waits yet."""
+
+    def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
+        """Nothing was sent yet."""
 
 
 @final
@@ -250,6 +324,7 @@ class Polls:
         self._groups: dict[str, _Group] = {}
         self._holders: dict[Item, PollConnection] = {}
         self._connections_count = 0
+        self._decided: OrderedDict[tuple[str | None, str], Dialect] = OrderedDict()
         self._closed = False
         self._listener: PollListener = _NoListener()
         self._totals: Counter[str] = Counter()
@@ -261,13 +336,22 @@ class Polls:
             for connection in list(group.by_id.values()):
                 listener.has_room(connection.group, connection.id)
 
-    def connect(self, group: str, id: str) -> PollConnection:  # noqa: A002  its name in the API
+    def connect(
+        self,
+        group: str,
+        id: str,  # noqa: A002  its name in the API
+        dialect: Dialect | None = None,
+    ) -> PollConnection:
         """Take a place for a worker's stream. Never blocks.
+
+        Without a dialect it has the one that was decided for its id, or is undecided.
 
         An older connection with the same group and id is closed, and its messages pass to this one.
         After `close` the connection is closed from the start. Raises TooManyConnections.
         """
-        connection = PollConnection(self, group, id)
+        if dialect is None:
+            dialect = self._decided.get((group, id)) or self._decided.get((None, id))
+        connection = PollConnection(self, group, id, dialect)
         if self._closed:
             connection._close(ConnectionClosed)
             return connection
@@ -284,11 +368,39 @@ class Polls:
         self._totals["connected"] += 1
         self._totals["replaced"] += older is not None
         self._return(items)
+        if older is not None:
+            self._listener.ended(group, id, is_coming_back=False)
         self._listener.has_room(group, id)
         return connection
 
+    def decide(self, connection_id: str, dialect: Dialect, group: str | None = None) -> None:
+        """Note what connections of this id, in one group or all, understand; the first note counts.
+
+        Messages of the other dialect that wait for an undecided one are given back.
+        """
+        key = (group, connection_id)
+        if key in self._decided:
+            return
+        self._decided[key] = dialect
+        if len(self._decided) > _DECISIONS_LIMIT_COUNT:
+            self._decided.popitem(last=False)
+        groups = [group] if group is not None else list(self._groups)
+        for name in groups:
+            connections = self._groups.get(name)
+            connection = None if connections is None else connections.by_id.get(connection_id)
+            if connections is None or connection is None or connection.dialect is not None:
+                continue
+            connections.decided(connection, dialect)
+            before_count = connection.load_count
+            items = connection._drop_others(dialect)
+            connections.changed(connection, before_count)
+            for item in items:
+                del self._holders[item]
+            self._return(items)
+            self._listener.has_room(name, connection_id)
+
     def put(self, item: Item, group: str, connection_id: str | None, *, exact: bool) -> bool:
-        """Give an item to a connection; False if none can take it now.
+        """Give an item to a connection that understands it; False if none can take it now.
 
         With `exact` only the connection `connection_id` will do; without, that one is preferred.
         """
@@ -297,10 +409,12 @@ class Polls:
         if connections is None:
             return False
         chosen = None if connection_id is None else connections.by_id.get(connection_id)
-        if chosen is not None and chosen.load_count >= self._buffer_limit_count:
+        if chosen is not None and (
+            chosen.load_count >= self._buffer_limit_count or not chosen.understands(item.dialect)
+        ):
             chosen = None
         if chosen is None and not exact:
-            chosen = connections.least_loaded()
+            chosen = connections.least_loaded(item.dialect)
         if chosen is None:
             return False
         before_count = chosen.load_count
@@ -319,22 +433,24 @@ class Polls:
             self._groups[connection.group].changed(connection, before_count)
             self._listener.has_room(connection.group, connection.id)
 
-    def room_count(self, group: str, connection_id: str | None) -> int:
-        """Return how many more items a connection, or all connections of a group, can take."""
+    def room_count(self, group: str, connection_id: str | None, dialect: Dialect) -> int:
+        """Return how many more items of a dialect a connection, or all of a group, can take."""
         connections = self._groups.get(group)
         if connections is None:
             return 0
         if connection_id is None:
-            places_count = len(connections.by_id) * self._buffer_limit_count
-            return places_count - connections.buffered_count
+            return connections.room_count(dialect)
         connection = connections.by_id.get(connection_id)
-        return 0 if connection is None else self._buffer_limit_count - connection.load_count
+        if connection is None or not connection.understands(dialect):
+            return 0
+        return self._buffer_limit_count - connection.load_count
 
     def close(self) -> None:
         """Close all connections, and those that will come. Their messages are given back."""
         self._closed = True
         for group in list(self._groups.values()):
             for connection in list(group.by_id.values()):
+                connection.rotate()  # the server will be back, and the worker with it
                 self._leave(connection, ConnectionClosed)
 
     def statistics(self) -> PollsStatistics:
@@ -360,13 +476,16 @@ class Polls:
             del self._holders[item]
         self._totals["delivered"] += len(items)
         self._groups[connection.group].changed(connection, before_count)
-        self._listener.delivered(items)
+        self._listener.delivered(items, connection.group, connection.id)
         if connection._closed_by is None:
             self._listener.has_room(connection.group, connection.id)
 
     def _leave(self, connection: PollConnection, reason: type[ConnectionClosed]) -> None:
         if connection._closed_by is None:
             self._return(self._detach(connection, reason))
+            self._listener.ended(
+                connection.group, connection.id, is_coming_back=connection.is_coming_back
+            )
 
     def _detach(self, connection: PollConnection, reason: type[ConnectionClosed]) -> list[Item]:
         group = self._groups[connection.group]

@@ -5,12 +5,12 @@ What this module promises: a receiver that hangs, refuses or misbehaves delays n
 - A *target* is scheme, host and port. Its health is NEW (nothing known), GOOD (its last answer was
   a quick success) or SUSPECT (its last answer was a failure or slow). A good target gets several
   sends at a time, the others one.
-- Each health has its own *lane*, a share of all places (half, a quarter, a quarter). So however
+- Each health has its own *share* of all places (half, a quarter, a quarter). So however
   many new or suspect targets hang, good ones find room, and new ones soon do too:
-- a send that takes longer than `slow_ms` makes its target suspect and moves to the suspect lane. If
+- a send that takes longer than `slow_ms` makes its target suspect and moves to that share. If
   that is then too full, the longest-running send there is given up (it counts as failed). So a
   target that was good until now blocks a place of the good for at most `slow_ms`.
-- Within a lane targets take turns, one send each.
+- Within a share targets alternate, one send each.
 - *Circuit breaker*: three failures in a row (one, if the target was new) open it. Then all its
   messages stall, and one at a time probes the target at the back-off pace. A success closes the
   breaker and lets the stalled ones go.
@@ -48,7 +48,7 @@ class Health(Enum):
 
 
 @final
-class Target:
+class PushTarget:
     """One scheme, host and port, with its queue."""
 
     __slots__ = (
@@ -83,7 +83,7 @@ class Target:
         return not self.waiting and not self.in_flight_count
 
 
-class _Lane:
+class _Share:
     """A share of all places, and the targets that wait for one, in turn."""
 
     __slots__ = ("in_flight", "limit_count", "ready")
@@ -91,7 +91,7 @@ class _Lane:
     def __init__(self, limit_count: int) -> None:
         self.limit_count = limit_count
         self.in_flight: dict[_Flight, None] = {}
-        self.ready: dict[Target, None] = {}
+        self.ready: dict[PushTarget, None] = {}
 
     @property
     def has_place(self) -> bool:
@@ -103,8 +103,8 @@ class _Flight:
     """One send that is under way."""
 
     shipment: Shipment
-    target: Target
-    lane: _Lane
+    target: PushTarget
+    share: _Share
     started: float
     scope: trio.CancelScope
     is_slow: bool = False
@@ -114,7 +114,7 @@ class _Flight:
 
 @final
 class PushTargets:
-    """All push targets, their queues, lanes and breakers."""
+    """All push targets, their queues, shares and breakers."""
 
     def __init__(
         self,
@@ -147,18 +147,18 @@ class PushTargets:
         self._queue_limit_count = queue_limit_count
         self._slow_ms = slow_ms
         quarter_count = max(1, concurrency_count // 4)
-        self._lanes = {
-            Health.GOOD: _Lane(max(1, concurrency_count - 2 * quarter_count)),
-            Health.NEW: _Lane(quarter_count),
-            Health.SUSPECT: _Lane(quarter_count),
+        self._shares = {
+            Health.GOOD: _Share(max(1, concurrency_count - 2 * quarter_count)),
+            Health.NEW: _Share(quarter_count),
+            Health.SUSPECT: _Share(quarter_count),
         }
-        # The lanes' limits add up to this, but sends that were given up take a moment to end.
-        self._places_count = sum(lane.limit_count for lane in self._lanes.values())
-        self._targets: dict[ReceiverKey, Target] = {}
-        self._idle_good: dict[Target, None] = {}
-        self._idle_other: dict[Target, None] = {}
+        # The shares' limits add up to this, but sends that were given up take a moment to end.
+        self._places_count = sum(share.limit_count for share in self._shares.values())
+        self._targets: dict[ReceiverKey, PushTarget] = {}
+        self._idle_good: dict[PushTarget, None] = {}
+        self._idle_other: dict[PushTarget, None] = {}
         self._nursery: trio.Nursery | None = None
-        self._draining: dict[Target, None] = {}
+        self._draining: dict[PushTarget, None] = {}
         self._drain = trio.Event()
         self.given_up_total_count = 0
 
@@ -206,14 +206,14 @@ class PushTargets:
         return min(_REFILL_COUNT, self._queue_limit_count) - len(target.waiting)
 
     @property
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[PushTarget]:
         """All targets that are remembered; for statistics."""
         return list(self._targets.values())
 
     @property
     def in_flight_count(self) -> int:
         """Sends that are under way."""
-        return sum(len(lane.in_flight) for lane in self._lanes.values())
+        return sum(len(share.in_flight) for share in self._shares.values())
 
     async def run(self) -> None:
         """Send what is queued, until cancelled; sends under way are then cancelled and failed."""
@@ -228,15 +228,15 @@ class PushTargets:
 
     # --- targets --------------------------------------------------------------------------------
 
-    def _target(self, key: ReceiverKey) -> Target:
+    def _target(self, key: ReceiverKey) -> PushTarget:
         target = self._targets.get(key)
         if target is None:
-            target = self._targets[key] = Target(key)
+            target = self._targets[key] = PushTarget(key)
         self._idle_good.pop(target, None)
         self._idle_other.pop(target, None)
         return target
 
-    def _settle(self, target: Target) -> None:
+    def _settle(self, target: PushTarget) -> None:
         """Remember an idle target as such; forget others when there are too many."""
         if not target.is_idle or self._targets.get(target.key) is not target:
             return
@@ -253,40 +253,40 @@ class PushTargets:
             oldest.probe_alarm.cancel()
         self._wake(oldest.key)  # whatever waits for its probe must not wait for ever
 
-    def _refresh(self, target: Target) -> None:
-        """Put the target into the line of its lane, or take it out, as it is now."""
+    def _refresh(self, target: PushTarget) -> None:
+        """Put the target into the line of its share, or take it out, as it is now."""
         if target.open:
             may_send = target.probe is not None and target.probe in target.waiting
         else:
             is_good = target.health is Health.GOOD
             limit_count = self._concurrency_per_target_count if is_good else 1
             may_send = bool(target.waiting) and target.in_flight_count < limit_count
-        for health, lane in self._lanes.items():
+        for health, share in self._shares.items():
             if not may_send or health is not target.health:
-                lane.ready.pop(target, None)
-            elif target not in lane.ready:
-                lane.ready[target] = None
+                share.ready.pop(target, None)
+            elif target not in share.ready:
+                share.ready[target] = None
 
     # --- sends ----------------------------------------------------------------------------------
 
     def _start_sends(self) -> None:
         if self._nursery is None:
             return
-        for lane in self._lanes.values():
-            while lane.ready and lane.has_place and self.in_flight_count < self._places_count:
-                target = next(iter(lane.ready))
-                del lane.ready[target]
-                self._start_send(self._nursery, target, lane)
+        for share in self._shares.values():
+            while share.ready and share.has_place and self.in_flight_count < self._places_count:
+                target = next(iter(share.ready))
+                del share.ready[target]
+                self._start_send(self._nursery, target, share)
                 self._refresh(target)
 
-    def _start_send(self, nursery: trio.Nursery, target: Target, lane: _Lane) -> None:
+    def _start_send(self, nursery: trio.Nursery, target: PushTarget, share: _Share) -> None:
         shipment = target.probe if target.open else next(iter(target.waiting))
         assert shipment is not None
         del target.waiting[shipment]
         shipment.state = ShipmentState.SENDING
-        flight = _Flight(shipment, target, lane, trio.current_time(), trio.CancelScope())
+        flight = _Flight(shipment, target, share, trio.current_time(), trio.CancelScope())
         target.in_flight_count += 1
-        lane.in_flight[flight] = None
+        share.in_flight[flight] = None
         flight.alarm = self._alarms.call_after(self._slow_ms, lambda: self._turned_slow(flight))
         nursery.start_soon(self._send, flight)
 
@@ -319,10 +319,10 @@ class PushTargets:
         """A send has taken long: its target is suspect from now on, and so is the send."""
         flight.alarm = None
         flight.is_slow = True
-        suspects = self._lanes[Health.SUSPECT]
-        if flight.lane is not suspects:
-            del flight.lane.in_flight[flight]
-            flight.lane = suspects
+        suspects = self._shares[Health.SUSPECT]
+        if flight.share is not suspects:
+            del flight.share.in_flight[flight]
+            flight.share = suspects
             suspects.in_flight[flight] = None
             running = [other for other in suspects.in_flight if not other.given_up]
             if len(running) > suspects.limit_count:
@@ -337,7 +337,7 @@ class PushTargets:
     def _ended(self, flight: _Flight, reason: str | None, *, blame_target: bool) -> None:
         if flight.alarm is not None:
             flight.alarm.cancel()
-        del flight.lane.in_flight[flight]
+        del flight.share.in_flight[flight]
         target = flight.target
         target.in_flight_count -= 1
         was_probe = target.probe is flight.shipment
@@ -357,7 +357,7 @@ class PushTargets:
 
     # --- health and breaker ---------------------------------------------------------------------
 
-    def _succeeded(self, target: Target, *, is_slow: bool) -> None:
+    def _succeeded(self, target: PushTarget, *, is_slow: bool) -> None:
         target.health = Health.SUSPECT if is_slow else Health.GOOD
         target.failure_count = 0
         target.failing_since_ms = None
@@ -370,7 +370,7 @@ class PushTargets:
                 target.probe_alarm = None
             _log.info("push target answers again", target=target.key[0])
 
-    def _failed(self, target: Target, reason: str, *, was_probe: bool) -> None:
+    def _failed(self, target: PushTarget, reason: str, *, was_probe: bool) -> None:
         was_new = target.health is Health.NEW
         target.health = Health.SUSPECT
         target.failure_count += 1
@@ -386,7 +386,7 @@ class PushTargets:
             self._drain.set()
             _log.warning("push target fails", target=target.key[0], reason=reason)
 
-    def _schedule_probe(self, target: Target) -> None:
+    def _schedule_probe(self, target: PushTarget) -> None:
         def probe_due() -> None:
             target.probe_alarm = None
             self._wake(target.key)

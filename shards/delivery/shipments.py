@@ -1,4 +1,4 @@
-"""A message under way: what delivery knows of one task between `send` and its end.
+"""A message under way: what delivery knows of one message between `send` and its end.
 
     send() -> WAITING (push queue, or a poll connection's buffer) -> SENDING (push) -> sent:
     forgotten
@@ -16,11 +16,29 @@ was withdrawn while its message was on the wire; what becomes of it is not repor
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
-from troth.core.grammar.addresses import Address, PollAddress, PushAddress
-from troth.core.model import TaskKind
-from troth.core.replies import TaskMessage
+from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
+from troth.core.grammar.addresses import (
+    Address,
+    PollAddress,
+    PushAddress,
+    Undeliverable,
+    resolve,
+)
+from troth.core.grammar.targets import resolve_target
+from troth.core.model import TaskKind, Trace
+from troth.core.replies import ExecuteMessage, Message, TaskMessage, UnblockMessage
+from troth.core.workflow_commands import (
+    ExecuteNotSent,
+    ExecuteSent,
+    RetryExecute,
+    RetryUnblock,
+    UnblockSent,
+)
+from troth.core.workflows import execute_key, unblock_key
+
+from .polls import Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +49,23 @@ ReceiverKey: TypeAlias = tuple[str, str | None]
 """Whom a stalled shipment waits for: a push target or poll group, and for one connection its id."""
 
 
-class PushFailed(Exception):  # noqa: N818  a fact about the receiver, not a defect
+_ENVELOPE: Final = "envelope "
+
+
+def poll_receiver(group: str, connection_id: str | None, dialect: Dialect) -> ReceiverKey:
+    """Name a poll group, or one connection of it, as the receiver of messages of a dialect."""
+    beginning = _ENVELOPE if dialect is Dialect.ENVELOPE else ""
+    return f"{beginning}poll://{group}", connection_id
+
+
+def poll_group(target: str) -> tuple[str, Dialect] | None:
+    """Return the group and dialect that the first part of a receiver's key names, if any."""
+    dialect = Dialect.ENVELOPE if target.startswith(_ENVELOPE) else Dialect.REST
+    url = target.removeprefix(_ENVELOPE)
+    return (url.removeprefix("poll://"), dialect) if url.startswith("poll://") else None
+
+
+class PushFailed(Exception):
     """A message was not accepted by its HTTP receiver; `reason` says why, for people."""
 
     def __init__(self, reason: str) -> None:
@@ -58,55 +92,124 @@ class ShipmentState(Enum):
     LOST = "lost"
 
 
+class ShipmentKind(Enum):
+    """What a message is about."""
+
+    TASK = "task"
+    EXECUTE = "execute"
+    UNBLOCK = "unblock"
+
+
+def key_of(message: Message) -> str:
+    """Return the name of what a message is about: a newer message of it replaces an older one."""
+    if isinstance(message, TaskMessage):
+        return message.task.id
+    if isinstance(message, ExecuteMessage):
+        return execute_key(message.id)
+    return unblock_key(message.promise.id, message.address)
+
+
+def counter_of(message: Message) -> int:
+    """Return what tells older messages of the same task from newer ones."""
+    if isinstance(message, TaskMessage):
+        return message.task.counter
+    return message.version if isinstance(message, ExecuteMessage) else 0
+
+
+def address_of(message: Message, names: Mapping[str, Address]) -> Address | Undeliverable:
+    """Return where a message goes. `names` are those that receivers of REST's tasks may have."""
+    if isinstance(message, TaskMessage):
+        return resolve(message.task.receiver, names)
+    if isinstance(message, ExecuteMessage):
+        return resolve_target(message.target)
+    return resolve_target(message.address)
+
+
 @final
 class Shipment:
-    """One task's message. Compared by identity.
+    """One message. Compared by identity. `subject` is the id of its task or promise.
 
     `message` and the render function are dropped when it stalls: 100,000 stalled tasks must not
     hold their messages in memory.
     """
 
     __slots__ = (
-        "_render",
-        "address",
-        "alarm",
-        "attempt_count",
-        "counter",
-        "exact",
-        "id",
-        "message",
-        "reserved",
-        "state",
+        *("_render", "address", "alarm", "attempt_count", "counter", "exact", "id", "kind"),
+        *("listener", "message", "reserved", "state", "subject"),
     )
 
     def __init__(
         self,
-        message: TaskMessage,
+        message: Message,
         address: Address | None,
-        render: "Callable[[TaskMessage], bytes]",
+        render: "Callable[[Message], bytes]",
         attempt_count: int,
     ) -> None:
         """Begin as WAITING. `address` is None for a receiver that cannot be reached ever."""
-        self.id = message.task.id
-        self.counter = message.task.counter
-        self.message: TaskMessage | None = message
-        self._render: Callable[[TaskMessage], bytes] | None = render
+        self.id = key_of(message)
+        self.counter = counter_of(message)
+        self.listener = ""
+        # A message to a waiter with an id is for that connection alone (decisions.md 1,
+        # envelope.md 7).
+        is_for_waiter = True
+        if isinstance(message, TaskMessage):
+            self.kind = ShipmentKind.TASK
+            self.subject = self.id
+            is_for_waiter = message.task.kind is TaskKind.NOTIFY
+        elif isinstance(message, ExecuteMessage):
+            self.kind = ShipmentKind.EXECUTE
+            self.subject = message.id
+            is_for_waiter = False
+        else:
+            self.kind = ShipmentKind.UNBLOCK
+            self.subject = message.promise.id
+            self.listener = message.address
+        self.message: Message | None = message
+        self._render: Callable[[Message], bytes] | None = render
         self.address = address
         self.attempt_count = attempt_count
         self.state = ShipmentState.WAITING
         self.alarm: Alarm | None = None
         self.reserved = False
-        # A notification with an id is for that connection alone (decisions.md 1).
         self.exact = isinstance(address, PollAddress) and (
-            address.cast == "uni"
-            or (message.task.kind is TaskKind.NOTIFY and address.id is not None)
+            address.cast == "uni" or (is_for_waiter and address.id is not None)
         )
+
+    @property
+    def dialect(self) -> Dialect:
+        """What a worker must understand to get this."""
+        return Dialect.REST if self.kind is ShipmentKind.TASK else Dialect.ENVELOPE
+
+    def sent(self) -> Command:
+        """Return the report that it has arrived."""
+        if self.kind is ShipmentKind.TASK:
+            return TaskSent(self.subject, self.counter)
+        if self.kind is ShipmentKind.EXECUTE:
+            return ExecuteSent(self.subject, self.counter)
+        return UnblockSent(self.subject, self.listener)
+
+    def not_sent(self) -> Command | None:
+        """Return the report that it is kept until it can be sent; None if nobody asks."""
+        if self.kind is ShipmentKind.TASK:
+            return TaskNotSent(self.subject, self.counter)
+        if self.kind is ShipmentKind.EXECUTE:
+            return ExecuteNotSent(self.subject, self.counter)
+        return None
+
+    def retry(self) -> Command:
+        """Return the question for the message of one that was kept."""
+        if self.kind is ShipmentKind.TASK:
+            return RetryTask(self.subject, self.counter)
+        if self.kind is ShipmentKind.EXECUTE:
+            return RetryExecute(self.subject, self.counter)
+        return RetryUnblock(self.subject, self.listener)
 
     @property
     def receiver(self) -> ReceiverKey:
         """Whom this shipment waits for while it is stalled."""
         if isinstance(self.address, PollAddress):
-            return (self.address.target, self.address.id if self.exact else None)
+            connection_id = self.address.id if self.exact else None
+            return poll_receiver(self.address.group, connection_id, self.dialect)
         if isinstance(self.address, PushAddress):
             return (self.address.target, None)
         return ("", None)
@@ -119,7 +222,7 @@ class Shipment:
 
     def trace_headers(self) -> dict[str, str]:
         """Return the W3C trace headers of the request that created the task, if it had any."""
-        trace = self.message.task.trace if self.message is not None else None
+        trace = _trace_of(self.message)
         if trace is None or not _is_header_value(trace.traceparent):
             return {}
         headers = {"traceparent": trace.traceparent}
@@ -137,6 +240,14 @@ class Shipment:
         if self.alarm is not None:
             self.alarm.cancel()
             self.alarm = None
+
+
+def _trace_of(message: Message | None) -> Trace | None:
+    if isinstance(message, TaskMessage):
+        return message.task.trace
+    if isinstance(message, ExecuteMessage):
+        return message.trace
+    return message.promise.trace if isinstance(message, UnblockMessage) else None
 
 
 def _is_header_value(text: str) -> bool:

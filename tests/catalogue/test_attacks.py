@@ -7,15 +7,21 @@ import contextlib
 import http.client
 import os
 import shutil
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.cli import test_standard_streams as streams
-from tests.helpers.server import ServerProcess
+from tests.helpers.server import SERVE, ServerProcess
+from tests.helpers.tokens import Client, new_client
+from tests.helpers.zips import plain_zip
+from troth.http.sockets.connection_room import SHED_IDLE_S
 
 FAR_MS = 4_102_444_800_000
 END_TIMEOUT_S = 20.0
@@ -112,3 +118,61 @@ def test_sighup_and_closed_descriptors(server: ServerProcess, tmp_path: Path) ->
     streams.test_sighup_stops_in_order(server)
     streams.test_closed_descriptors_become_dev_null("<&- >&- 2>&-", tmp_path)
     server.start()
+
+
+IDLE_COUNT = 200
+LIMITED = ("sh", "-c", 'ulimit -n "$0"; exec "$@"')
+
+
+@contextlib.contextmanager
+def idle(server: ServerProcess, count: int = IDLE_COUNT) -> Iterator[None]:
+    """Hold connections open that say nothing; the server may close them."""
+    host, port = urlsplit(server.url).hostname, urlsplit(server.url).port
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(socket.create_connection((host, port), timeout=10))
+        time.sleep(SHED_IDLE_S + 0.2)
+        yield
+
+
+def test_idle_connections_use_up_all_descriptors(tmp_path: Path) -> None:
+    """ "idle connections use up all descriptors": all that opens a file goes on meanwhile."""
+    settings = ("--segment-bytes", "65536", "--checkpoint-interval-ms", "200")
+    command = (*LIMITED, "64", *SERVE)
+    with ServerProcess(tmp_path, *settings, command=command) as server:
+        operator = Client(server, (server.data / "admin.key").read_text().strip())
+        with idle(server):
+            answers = [create(server, f"p{number}", 60_000) for number in range(20)]
+            schedule = {
+                "id": "s",
+                "cron": "0 3 * * *",
+                "promiseId": "s/{{.timestamp}}",
+                "promiseTimeout": 1000,
+            }
+            planned = server.request("POST", "/schedules", schedule)[0]
+            snapshot = operator.send("POST", "/admin/snapshot")[0]
+            client = new_client(server, "a")  # two lines of the audit log
+            function = {"name": "f", "type": "CODE", "lang": "PY"}
+            function_id = client.json("POST", "/v1/function", function)["id"]
+            code = plain_zip({"handler.py": "def handle(request):\n    return 1\n"})
+            build = client.checked(client.build(function_id, code))  # by a process of its own
+            audit = operator.json("GET", "/admin/audit")
+
+        assert answers == [201] * 20
+        assert (planned, snapshot) == (201, 200)
+        assert build["status"] == "SUCCESS"
+        assert audit
+        assert server.terminate() == 0
+        server.start()
+        assert client.checked(build["id"]) == build
+
+
+def test_a_limit_too_low_to_serve_is_refused(tmp_path: Path) -> None:
+    """ "idle connections use up all descriptors": not with so few that there is no reserve."""
+    command = [*LIMITED, "47", *SERVE, "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, timeout=60, check=False)
+
+    assert ended.returncode == 1
+    assert b"Cannot serve: this process may have only 47 files open" in ended.stderr
+    assert ended.stderr.count(b"\n") == 1
+    assert not (tmp_path / "data").exists()

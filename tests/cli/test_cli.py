@@ -4,6 +4,7 @@ import base64
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import click
 import pytest
+import trustme
 
 from tests.helpers.repository import ROOT
 from tests.helpers.server import ServerProcess
@@ -20,7 +22,7 @@ from tests.http.fake_api import FakeApi, promise
 from troth import __version__
 from troth.cli import command as cli
 from troth.cli import serve as cli_serve
-from troth.cli.client import Client, path_of
+from troth.cli.client import ApiClient, path_of
 from troth.http.settings.sources import describe
 
 CLOSED_URL = "http://127.0.0.1:1"
@@ -288,6 +290,92 @@ def test_a_password_in_the_address_is_not_shown(capsys: pytest.CaptureFixture[st
     assert "s3cret" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "problem"),
+    [
+        ("all_proxy", "socks://127.0.0.1:1", "proxy settings of the environment"),
+        ("https_proxy", "nonsense://x", "proxy settings of the environment"),
+        ("SSL_CERT_FILE", "/nonexistent", "SSL_CERT_FILE or SSL_CERT_DIR: /nonexistent holds no"),
+        ("TROTH_CA_FILE", "/nonexistent", "--ca-file (or TROTH_CA_FILE): /nonexistent holds no"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_said_in_one_line(
+    variable: str,
+    text: str,
+    problem: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable, text)
+
+    assert cli.run(["promises", "get", "a", "--server", "https://troth.invalid"]) in {1, 2}
+    shown = capsys.readouterr().err
+    assert problem in shown
+    assert "Traceback" not in shown
+
+
+def test_a_private_authority_is_trusted_by_its_certificate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with FakeApi(tls) as server:
+        server.say(200, promise("a"))
+        server.say(200, promise("a"))
+        command = ["promises", "get", "a", "--server", server.url]
+
+        assert cli.run(command) == 3
+        refused = capsys.readouterr().err
+        assert cli.run([*command, "--ca-file", str(tmp_path / "ca.pem")]) == 0
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert cli.run(command) == 0
+
+    assert "is not trusted" in refused
+    assert "--ca-file" in refused
+    assert "troth serve" not in refused
+
+
+@pytest.mark.parametrize("command", [["--help"], ["version"], ["promises", "get", "a"]])
+def test_a_full_disk_behind_the_output_is_said_in_one_line(
+    command: list[str], api: FakeApi
+) -> None:
+    api.say(200, promise("a"))
+    environment = {**os.environ, "TROTH_SERVER": api.url}
+
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "troth", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            timeout=60,
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr == "Error: the output cannot be written (No space left on device).\n"
+
+
+def test_a_defect_is_said_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("a wrong turn")
+
+    monkeypatch.setattr(cli.troth, "main", fails)
+
+    assert cli.run(["promises", "get", "a"]) == 70
+    assert capsys.readouterr().err == (
+        "Error: this command has a defect (RuntimeError: a wrong turn). Run it again with "
+        "TROTH_TRACEBACK=1 and report what it prints.\n"
+    )
+    monkeypatch.setenv("TROTH_TRACEBACK", "1")
+    assert cli.run(["promises", "get", "a"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_the_server_may_be_given_without_scheme_and_with_a_path(api: FakeApi) -> None:
     api.say(200, promise())
     api.say(200, promise())
@@ -318,7 +406,7 @@ def test_the_server_may_be_given_without_scheme_and_with_a_path(api: FakeApi) ->
 def test_an_id_reaches_the_server_as_it_is(promise_id: str, api: FakeApi) -> None:
     api.say(200, {})
 
-    with Client(api.url, None, None) as client:
+    with ApiClient(api.url, None, None) as client:
         client.ask("GET", path_of("promises", promise_id))
 
     assert api.heard[0].path == f"/promises/{promise_id}"
@@ -333,7 +421,7 @@ def test_ctrl_c_ends_quietly_with_status_130(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Client, "ask", interrupt)
+    monkeypatch.setattr(ApiClient, "ask", interrupt)
 
     assert cli.run(["promises", "get", "a", "--server", api.url]) == 130
     captured = capsys.readouterr()

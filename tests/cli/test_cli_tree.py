@@ -3,7 +3,9 @@
 import base64
 import json
 import os
+import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +16,16 @@ from tests.http.fake_api import NOW_MS, FakeApi, promise
 from troth.cli import command as cli
 from troth.cli import output as cli_output
 from troth.cli import tree as cli_tree
-from troth.cli.tree import PARENT_TAG, ROOT_TAG, function_name, in_order, parents_of
+from troth.cli.tree import (
+    DEPTH_SHOWN_COUNT,
+    INDENTED_LEVELS_COUNT,
+    PARENT_TAG,
+    ROOT_TAG,
+    draw,
+    function_name,
+    in_order,
+    parents_of,
+)
 
 
 @pytest.fixture
@@ -93,6 +104,55 @@ def test_tags_find_calls_with_ids_of_their_own(
     shown = capsys.readouterr().out
     assert "└── x" in shown
     assert "y" not in shown
+
+
+def chain(length: int) -> list[dict[str, Any]]:
+    """A promise `o` and as many calls, each made by the one before."""
+    ids = ["o", *(f"c{number}" for number in range(1, length))]
+    return [
+        promise("o"),
+        *(tagged(child, parent=parent) for parent, child in pairwise(ids)),
+    ]
+
+
+def test_a_long_chain_is_drawn_in_lines_of_bounded_length(
+    api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = chain(3000)
+    api.say(200, tagged("o", root="o"))
+    api.say(200, {"cursor": None, "promises": []})
+    api.say(200, {"cursor": None, "promises": rows[1:]})
+
+    assert cli.run(["tree", "o", "--server", api.url]) == 0
+
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert len(lines) == DEPTH_SHOWN_COUNT + 1
+    assert max(len(line) for line in lines) < 4 * INDENTED_LEVELS_COUNT + 80
+    assert f"(level {DEPTH_SHOWN_COUNT}) c{DEPTH_SHOWN_COUNT}" in lines[-1]
+    assert f"{3000 - len(lines)} more below level {DEPTH_SHOWN_COUNT}" in shown.err
+
+
+def test_the_time_to_draw_a_chain_grows_with_its_length() -> None:
+    def seconds(length: int) -> float:
+        found = by_id(*chain(length))
+        began_s = time.process_time()
+        parents = parents_of("o", found)
+        drawn = draw(in_order("o", found, parents, None), parents)
+        assert drawn.count("\n") == length - 1
+        return time.process_time() - began_s
+
+    # Ten times the length: 10 times the time, or 100 times if each row passed all above it.
+    assert min(seconds(2000) for _ in range(2)) < 40 * min(seconds(200) for _ in range(5))
+
+
+def test_calls_of_others_are_passed_once() -> None:
+    foreign = [tagged(f"c{n}", parent=f"c{n + 1}") for n in range(20_000)]
+    found = by_id(promise("o"), *foreign)
+    began_s = time.process_time()
+
+    assert parents_of("o", found) == {}
+    assert time.process_time() - began_s < 5
 
 
 def test_a_promise_that_does_not_exist_has_no_tree(

@@ -4,6 +4,7 @@ from collections import Counter
 
 from troth.core import commands as c
 from troth.core.catalog import Account, Capabilities, Entry, FunctionKind, Label, is_reserved
+from troth.core.codes import Code
 from troth.core.executions import Execution, ExecutionPlan
 from troth.core.grammar import task_ids
 from troth.core.limits import INTEGER_MAX
@@ -14,7 +15,7 @@ from .function_model import FunctionModel
 from .model import EXECUTION_FIELDS, view
 
 TASK_IDS = tuple(f"troth:task/{number}" for number in range(5))
-ARCHIVE_IDS = ("troth:archive/1", "troth:archive/2", "troth:archive/3")
+PACKAGE_IDS = ("troth:archive/1", "troth:archive/2", "troth:archive/3")
 NODES = ("n1", "n2")
 ENTRIES: tuple[Entry, ...] = (
     Account("x", 1, 5, "Anna"),
@@ -34,7 +35,7 @@ RESULTS = (
 
 
 class FunctionDrive(Drive):
-    """A random run with function tasks, archives and the catalog in it.
+    """A random run with function tasks, packages and the catalog in it.
 
     As behind the API, no command of clients names what is reserved.
     """
@@ -53,24 +54,24 @@ class FunctionDrive(Drive):
                 self.cancel_or_read,
                 self.entry,
                 self.entry,
-                self.archive,
+                self.package,
             )
         )()
 
-    def ask(self, command: c.Command) -> None:
-        """Sometimes archives go instead."""
+    def ask(self, command: c.Command) -> Code:
+        """Sometimes packages go instead."""
         if self.random.random() < 0.02:
-            self.delete_archive()
-        super().ask(command)
+            self.delete_package()
+        return super().ask(command)
 
-    def delete_archive(self) -> None:
-        """Delete an archive, there or not."""
-        archive_id = self.random.choice(ARCHIVE_IDS)
-        count = self.model.promises.pop(archive_id, None) is not None
-        command = c.DeletePromises((archive_id, archive_id + "?"))
-        reply = self.system.tell(self.system.shard_of(archive_id), command).reply
+    def delete_package(self) -> None:
+        """Delete a package, there or not."""
+        package_id = self.random.choice(PACKAGE_IDS)
+        count = self.model.promises.pop(package_id, None) is not None
+        command = c.DeletePromises((package_id, package_id + "?"))
+        reply = self.system.tell(self.system.shard_of(package_id), command).reply
         assert reply.count == count
-        self.events["archive deleted" if count else "no archive"] += 1
+        self.events["package deleted" if count else "no package"] += 1
 
     def promise_id(self) -> str:
         """None of ours."""
@@ -164,10 +165,10 @@ class FunctionDrive(Drive):
             return c.ReplaceEntry(Account(entry.id, revision + 1, 5, name))
         return c.ReplaceEntry(Label(entry.id, revision + 1, 6, random.choice(("a1", "a2")), name))
 
-    def archive(self) -> c.Command:
-        """An archive."""
-        return c.StoreArchive(
-            self.random.choice(ARCHIVE_IDS), self.random.choice(("eA==", "eA==", "eQ=="))
+    def package(self) -> c.Command:
+        """An package."""
+        return c.StorePackage(
+            self.random.choice(PACKAGE_IDS), self.random.choice(("eA==", "eA==", "eQ=="))
         )
 
     def endings(self) -> Counter[tuple[str, str]]:

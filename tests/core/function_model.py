@@ -158,7 +158,7 @@ class FunctionModel(Model):
 
     # Archives
 
-    def do_StoreArchive(self, command: c.StoreArchive) -> View:  # noqa: N802
+    def do_StorePackage(self, command: c.StorePackage) -> View:  # noqa: N802
         """A promise that is resolved at once; the same again is fine."""
         promise = self.promises.get(command.id)
         if promise is None:

@@ -12,14 +12,13 @@ must hold whatever was asked:
 
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core.codes import Code
 from troth.core.deciding import Options
-from troth.core.executions import Usage
 from troth.core.lifecycles import TASK, TaskEvent
 from troth.core.limits import INTEGER_MAX
 from troth.core.machine import Machine, Step
@@ -53,6 +52,8 @@ from .model import (
     View,
     view,
 )
+from .views import envelope_view, message_key, usage_view
+from .workflow_delivery import WorkflowDelivery
 
 RANK = {
     c.TimerKind.PROMISE: 0,
@@ -60,6 +61,7 @@ RANK = {
     c.TimerKind.TASK: 1,
     c.TimerKind.LOCK: 2,
 }
+WORKFLOWS = (c.WORKFLOW_TIMER, c.UNBLOCK_TIMER)
 ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
 DATA_ID = b"the tests' data."
 DECODER = rows.RowDecoder()
@@ -93,7 +95,14 @@ class System:
     def __post_init__(self) -> None:
         self.serial = 0
         self.machines = [
-            Machine(index, self.shard_of, self._next_serial, self.options, self._holds)
+            Machine(
+                index,
+                self.shard_of,
+                self._next_serial,
+                self.options,
+                self._holds,
+                neighbor=self._neighbor,
+            )
             for index in range(self.shard_count)
         ]
         self.timers: list[dict[TimerKey, int]] = [{} for _ in self.machines]
@@ -103,6 +112,7 @@ class System:
         self.stalled: dict[str, int] = {}
         self.sent: list[TaskMessage] = []
         self.withdrawn: list[str] = []
+        self.workflows = WorkflowDelivery(lambda at, command: self.tell(self.shard_of(at), command))
         self._reporting: str | None = None
         self.transitions: set[tuple[TaskState, TaskEvent]] = set()
         self.states: dict[str, TaskState] = {}
@@ -174,6 +184,9 @@ class System:
         """Which machine an id lives in."""
         return zlib.crc32(identifier.encode()) % self.shard_count
 
+    def _neighbor(self, identifier: str) -> Machine:
+        return self.machines[self.shard_of(identifier)]
+
     def _next_serial(self) -> int:
         self.serial += 1
         return self.serial
@@ -210,6 +223,9 @@ class System:
             else:
                 self.timers[index][key] = deadline
         for task_id in step.withdrawals:
+            if not task_id.startswith("__"):
+                assert self.workflows.withdraw(task_id), f"{task_id}: delivery does not have it"
+                continue
             held = (self.delivering.pop(task_id, None), self.stalled.pop(task_id, None))
             is_known = held != (None, None) or self._reporting == task_id
             assert is_known, f"{task_id} withdrawn, but delivery does not have it"
@@ -220,12 +236,16 @@ class System:
             source, sequence = step.received
             self.acknowledgements.append((source, c.Acknowledge(index, sequence)))
         for message in step.sends:
+            if not isinstance(message, TaskMessage):
+                self.workflows.take(message, self.machines[index].state, self.now)
+                continue
             self._check_send(message)
             self.delivering[message.task.id] = message.task.counter
             self.stalled.pop(message.task.id, None)
             self.sent.append(message)
         self._check_timers(index)
         self._check_delivery(index)
+        self.workflows.check(self.machines[index].state, self.timers[index], self.now)
 
     def ask(self, command: c.Command) -> Reply:
         """A client's command, with its way through the shards as in `troth.shards`."""
@@ -415,6 +435,7 @@ class System:
                 for name, one in state.executions.items()
             },
             "usage": usage_view(one for state in states for one in state.usage.values()),
+            **envelope_view(states, promises),
         }
 
     # Checks
@@ -438,7 +459,7 @@ class System:
         for execution in state.executions.values():
             if execution.ends_on is not None:
                 expected[c.TimerKind.EXECUTION, execution.promise_id] = execution.ends_on
-        armed = dict(self.timers[index])
+        armed = {key: time for key, time in self.timers[index].items() if key[0] not in WORKFLOWS}
         for key in [key for key in armed if key[0] is c.TimerKind.TASK_DELAY]:
             task = state.tasks[key[1]]
             assert task.state is TaskState.INIT, f"a delay timer is left over: {task}"
@@ -544,46 +565,3 @@ class System:
         assert state is not None
         self.states[task_id] = state
         self.transitions.add(row)
-
-
-def usage_view(usage: Iterable[Usage]) -> View:
-    """How often each function was run, over all shards: created, finished, by day."""
-    shown: View = {}
-    for one in usage:
-        created, finished, days = shown.get(one.function_id, (0, 0, {}))
-        days = {day: days.get(day, 0) + one.days.get(day, 0) for day in {*days, *one.days}}
-        counts = (created + one.created_count, finished + one.finished_count)
-        shown[one.function_id] = (*counts, days)
-    return shown
-
-
-def message_key(message: r.ShardMessage) -> tuple[str, ...]:
-    """What the model calls a message between shards."""
-    if isinstance(message, r.ResumeMessage):
-        return "resume", message.callback.id
-    return "promise", message.id, message.tags["resonate:schedule"]
-
-
-def reply_view(reply: Reply) -> View:
-    """A reply as the model gives it."""
-    shown: View = {"code": reply.code}
-    for name, fields in (
-        ("promise", PROMISE_FIELDS),
-        ("task", TASK_FIELDS),
-        ("callback", CALLBACK_FIELDS),
-        ("schedule", SCHEDULE_FIELDS),
-        ("lock", LOCK_FIELDS),
-    ):
-        entity = getattr(reply, name)
-        if entity is not None:
-            shown[name] = view(entity, fields)
-    if reply.entry is not None:
-        shown["entry"] = reply.entry
-    if reply.execution is not None:
-        shown["execution"] = view(reply.execution, EXECUTION_FIELDS)
-    claimed = reply.claimed
-    if claimed is not None:
-        shown |= view(claimed, ("kind", "root_id", "leaf_id"))
-        shown["root"] = claimed.root and view(claimed.root, PROMISE_FIELDS)
-        shown["leaf"] = claimed.leaf and view(claimed.leaf, PROMISE_FIELDS)
-    return shown

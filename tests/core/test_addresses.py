@@ -156,6 +156,7 @@ def test_other_names_are_undeliverable(name: str) -> None:
         ("poll://g:80/a/b", PollAddress("g:80", "a/b", "any")),
         ("poll://g//id", PollAddress("g", "/id", "any")),
         ("poll://g/a%2Fb%20c?q=1#f", PollAddress("g", "a/b c", "any")),
+        ("poll://any@team%2Fg/id", PollAddress("team/g", "id", "any")),
         ("poll://g/a b", PollAddress("g", "a b", "any")),
         ("poll://gruppe-ä/ö", PollAddress("gruppe-ä", "ö", "any")),
         ({"type": "poll", "data": {"group": "g"}}, PollAddress("g", None, "any")),
@@ -185,7 +186,6 @@ def test_poll_receivers(recv: object, address: PollAddress) -> None:
         ("poll://all@g/id", "unknown cast 'all'"),
         ("poll://uni:pw@g/id", "unknown cast"),
         ("poll://a b/id", "cannot be the group"),
-        ("poll://g%2Fh/id", "cannot be the group"),
         ("poll://g:x/id", "cannot be the group"),
         ("poll://g/%zz", "percent sign"),
         ("poll://g/%ff", "not UTF-8"),
@@ -275,10 +275,31 @@ def test_push_urls_that_cannot_be_used(url: str) -> None:
 
 def test_headers_are_kept_in_one_order_and_connection_headers_left_out() -> None:
     headers = {"X-B": " b ", "Authorization": "Bearer t", "Content-Length": "5", "host": "evil"}
+    receiver = {"type": "http", "data": {"url": "http://h", "headers": headers}}
 
-    assert resolve({"type": "http", "data": {"url": "http://h", "headers": headers}}, {}) == (
+    assert resolve(receiver, {}, is_configured=True) == (
         PushAddress("http://h/", (("Authorization", "Bearer t"), ("X-B", "b")))
     )
+
+
+def test_clients_set_few_headers() -> None:
+    headers = {
+        "Authorization": "Bearer t",
+        "Cookie": "a=b",
+        "Metadata-Flavor": "Google",
+        "User-Agent": "me",
+        "Proxy-Authorization": "x",
+        "Traceparent": "00-1-2-01",
+        "tracestate": "a=b",
+        "X-Shop": "north",
+        "Xtra": "no",
+    }
+    receiver = {"type": "http", "data": {"url": "http://h", "headers": headers}}
+    kept = (("Traceparent", "00-1-2-01"), ("tracestate", "a=b"), ("X-Shop", "north"))
+
+    assert resolve(receiver, {}) == PushAddress("http://h/", kept)
+    named = {"hook": PushAddress("http://h/", (("Authorization", "Bearer t"),))}
+    assert resolve("hook", named) == named["hook"]
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,19 @@
 from collections.abc import Iterator
 from typing import get_args
 
-from troth.core import commands
+from troth.core import commands, workflow_commands
 from troth.core import records as r
 from troth.core.decisions.table import DECISIONS, EXPIRIES
 from troth.core.state.apply import APPLY
+
+MODULES = (commands.__name__, workflow_commands.__name__)
 
 
 def all_commands(base: type[commands.Command] = commands.Command) -> Iterator[type]:
     """The commands: whatever derives from `Command`, and nothing more derives from."""
     for kind in base.__subclasses__():
         yield from all_commands(kind)
-        if kind.__module__ == commands.__name__ and not kind.__subclasses__():
+        if kind.__module__ in MODULES and not kind.__subclasses__():
             yield kind
 
 

@@ -20,7 +20,7 @@ from troth.core.executions import (
 from troth.core.grammar import task_ids
 from troth.core.machine import Machine, Step
 from troth.core.model import Promise, PromiseState, TaskState, Value, replace
-from troth.core.replies import ExecutionPage, Reply
+from troth.core.replies import ExecutionPage, Reply, TaskMessage
 from troth.core.state.apply import replay
 
 PLAN = ExecutionPlan("acc", "fun", FunctionKind.CODE, Capabilities(10), Language.PYTHON, "build")
@@ -47,7 +47,7 @@ class World:
         step = self.machine.step(command, self.now)
         self.records += step.records
         self.finished += step.finished
-        self.sent += [message.task.counter for message in step.sends]
+        self.sent += [one.task.counter for one in step.sends if isinstance(one, TaskMessage)]
         for key, deadline in step.timers:
             self.timers.pop(key, None)
             if deadline is not None:
@@ -141,7 +141,7 @@ def test_it_is_created_once(created: World) -> None:
 @pytest.mark.parametrize("identifier", ["troth:task/none", "other", "troth:archive/1"])
 def test_nothing_else_is_a_function_task(created: World, identifier: str) -> None:
     created.ask(c.CreatePromise("other", created.now + 9, tags={"resonate:invoke": "poll://g"}))
-    created.ask(c.StoreArchive("troth:archive/1", "eA=="))
+    created.ask(c.StorePackage("troth:archive/1", "eA=="))
     task_id = task_ids.invoke_id(identifier)
 
     for command in (
@@ -394,7 +394,7 @@ def test_they_are_found_by_account_and_function(world: World) -> None:
 def test_searches_for_promises_never_show_them(
     created: World, pattern: str, tags: dict[str, str]
 ) -> None:
-    created.ask(c.StoreArchive("troth:archive/1", "eA=="))
+    created.ask(c.StorePackage("troth:archive/1", "eA=="))
     created.ask(c.CreatePromise("t1", created.now + 9, tags={"troth:account": "acc"}))
 
     for states in (tuple(PromiseState), tuple(PromiseState)[1:]):
@@ -405,14 +405,14 @@ def test_searches_for_promises_never_show_them(
 
 
 def test_archives_are_kept_until_their_builds_go(world: World) -> None:
-    store = c.StoreArchive("troth:archive/1", "eA==")
+    store = c.StorePackage("troth:archive/1", "eA==")
     reply = world.ask(store)
 
     assert reply.code is Code.CREATED
     assert reply.promise is not None
     assert (reply.promise.state, reply.promise.value.data) == (PromiseState.RESOLVED, "eA==")
     assert world.ask(store) == replace(reply, code=Code.OK)
-    assert world.ask(c.StoreArchive("troth:archive/1", "eQ==")) == Reply(Code.PROMISE_EXISTS)
+    assert world.ask(c.StorePackage("troth:archive/1", "eQ==")) == Reply(Code.PROMISE_EXISTS)
     both = c.DeletePromises(("troth:archive/1", "troth:archive/2"))
     assert world.ask(both) == Reply(Code.OK, count=1)
     assert world.ask(both) == Reply(Code.OK, count=0)

@@ -22,7 +22,7 @@ ALLOWED = {
     "ReadEntry": {Code.OK, Code.ENTRY_NOT_FOUND},
     "ReplaceEntry": {Code.OK, Code.ENTRY_NOT_FOUND, Code.ENTRY_CHANGED},
     "DeleteEntry": {Code.NO_CONTENT, Code.ENTRY_NOT_FOUND, Code.ENTRY_CHANGED},
-    "StoreArchive": {Code.CREATED, Code.OK, Code.PROMISE_EXISTS},
+    "StorePackage": {Code.CREATED, Code.OK, Code.PROMISE_EXISTS},
     "CreateExecution": {Code.CREATED, Code.OK, Code.PROMISE_EXISTS},
     "ReadExecution": {Code.OK, NOT_THERE},
     "AssignExecution": {
@@ -34,7 +34,7 @@ ALLOWED = {
     "FinishExecution": {Code.CREATED, Code.OK, NOT_THERE, NOT_HELD, FINISHED},
     "CancelExecution": {Code.CREATED, Code.OK, NOT_THERE, FINISHED},
 }
-EVENTS = {"archive deleted", "no archive", "late", "crash", "evicted", "search"}
+EVENTS = {"package deleted", "no package", "late", "crash", "evicted", "search"}
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from troth.core import catalog, executions
 from troth.core import records as r
+from troth.core import workflow_records as w
 from troth.core.model import (
     Callback,
     Lock,
@@ -28,6 +29,7 @@ from troth.core.model import (
     Trace,
     Value,
 )
+from troth.core.workflows import WorkflowLease, WorkflowSeed
 
 GOLDEN = Path(__file__).parent / "golden_records.jsonl"
 
@@ -82,6 +84,8 @@ PLANS = (
         *(catalog.Language.PYTHON, "f" * 24),
     ),
 )
+TARGET = {"resonate:target": "poll://any@g"}
+FIRED = w.WorkflowMessage("s.2", 5, 4, VALUE, TARGET, WorkflowSeed())
 SAMPLES: tuple[r.Record, ...] = (
     r.PromiseCreated("p", 1, 10, 5, Value(), None, None, None, None),
     r.PromiseCreated(
@@ -116,7 +120,7 @@ SAMPLES: tuple[r.Record, ...] = (
     r.ScheduleFired("s", 1_700_000_000_000, None, PROMISE, 9, 1_700_000_000_004),
     r.ScheduleSkipped("s", 1_700_000_600_000),
     r.ScheduleSkipped("s", None),
-    r.LockAcquired(Lock("r/1", "e", "w1", 30_000, 100_000)),
+    r.LockAcquired(Lock("r/1", "e", "w1", 30_000, 100_000, 12)),
     r.LockReleased("r/1"),
     r.LocksRenewed("w1", 73_000),
     r.MessageReceived(3, 1, r.ResumeMessage(RESUME, 74_000), 0, 74_001),
@@ -130,6 +134,31 @@ SAMPLES: tuple[r.Record, ...] = (
     r.ExecutionReported("troth:task/1", 1_700_000_000_009),
     r.ExecutionReported("troth:task/1", 1_700_000_000_010, 75),
     r.ExecutionReturned("troth:task/1", 1_700_000_000_011),
+    r.PromisesDeleted(["w"], [], 0, 16, 7),
+    r.ScheduleFired("s", 1_700_000_000_000, None, FIRED, 9, 1_700_000_000_004),
+    r.MessageReceived(3, 9, FIRED, 12, 20),
+    r.MessageReceived(3, 10, w.AwaitMessage("child", "root"), 0, 21),
+    r.MessageReceived(3, 11, w.AwaitDroppedMessage("child", "root"), 0, 22),
+    r.MessageReceived(3, 12, w.WakeMessage("root", "child"), 0, 23),
+    w.WorkflowCreated("w", 13, NUMBER_MAX, 5, VALUE, TARGET),
+    w.WorkflowCreated(
+        *("w/ü", 14, 10, 5, Value(), TARGET, "key", TRACE),
+        WorkflowSeed(None, WorkflowLease("p1", 60_000, 60_005, "create sr-1")),
+    ),
+    w.WorkflowImported("w", WorkflowSeed(1_700_000_000_500), 6),
+    w.WorkflowAcquired("w", WorkflowLease("p1", 1, 505)),
+    w.WorkflowsRenewed(["w", "w/ü"], 7),
+    w.WorkflowReleased("w", 8),
+    w.WorkflowReleased("w", 9, True),
+    w.WorkflowSuspended("w", ["w.1", "w.2"], 10),
+    w.WorkflowResumesCleared("w"),
+    w.WorkflowHalted("w", 11),
+    w.WorkflowContinued("w", 12),
+    w.WorkflowWoken("w", "w.1", 13),
+    w.AwaitRegistered("w.1", "w", 14),
+    w.ListenerRegistered("w", "poll://uni@g/1", 15),
+    w.ListenerTold("w", "poll://uni@g/1", 16),
+    w.ListenerTold("w", "http://localhost/x", 17, True),
 )
 RECORD_TYPES = get_args(r.Record)
 
@@ -199,6 +228,10 @@ def test_fields_that_a_later_release_added_are_ignored(sample: r.Record) -> None
     ("body", "expected"),
     [
         (
+            b'["promises-deleted/1",["q"],[],0,15]',
+            r.PromisesDeleted(["q"], [], 0, 15),
+        ),
+        (
             b'["promise-created/1","p",1,10,5,[],null,null,null,["nobody"]]',
             r.PromiseCreated("p", 1, 10, 5, Value(), None, None, None, r.TaskSeed("nobody")),
         ),
@@ -207,6 +240,10 @@ def test_fields_that_a_later_release_added_are_ignored(sample: r.Record) -> None
             r.CallbackCreated(
                 Callback("__resume:r:l", TaskKind.RESUME, "l", "r", 5, "x", 17, None)
             ),
+        ),
+        (
+            b'["lock-acquired/1",["r/1","e","w1",30000,100000]]',
+            r.LockAcquired(Lock("r/1", "e", "w1", 30_000, 100_000)),
         ),
         (
             b'["schedule-created/1",["t",4,"@daily","t",0,7,null]]',

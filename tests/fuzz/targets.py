@@ -19,7 +19,7 @@ import h11
 import msgspec
 import trio
 
-from tests.core.grammar.test_code_archives import agreed
+from tests.core.grammar.test_packages import agreed
 from tests.core.test_addresses import can_be_sent_to
 from tests.core.test_cron import fires_or_says_why_not
 from tests.http.sockets.test_lane_parsing import means_the_same_to_h11
@@ -39,7 +39,7 @@ from troth.http.wire.cursors import decode_cursor, encode_cursor, sign_payload
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.node import client as node_http
-from troth.node.errors import UnreachableError
+from troth.node.errors import NotReached
 from troth.persistence.checkpoints import rows
 from troth.persistence.errors import CheckpointDamaged, DataDirectoryError
 from troth.persistence.simulated_files import SimulatedFiles
@@ -138,7 +138,7 @@ def _scratch() -> Path:
     return path
 
 
-def check_archive(content: bytes) -> bool:
+def check_package(content: bytes) -> bool:
     """A function's zip archive: checking and unpacking agree, and stay where they belong."""
     return agreed(content, _scratch() / "archive") is not None
 
@@ -172,8 +172,8 @@ def check_events(content: bytes) -> bool:
 
     async def read() -> list[bytes]:
         events: list[bytes] = []
-        stream = node_http._events(_Stream(content))  # type: ignore[arg-type]  # enough of one
-        with contextlib.suppress(UnreachableError):
+        stream = node_http._events(_Stream(content), 60.0)  # type: ignore[arg-type]  # enough of one
+        with contextlib.suppress(NotReached):
             while True:
                 events.append(await anext(stream))
         return events
@@ -350,9 +350,9 @@ def _targets() -> Iterator[Target]:
     )
     yield Target(
         "archive",
-        check_archive,
+        check_package,
         (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"../", b"handler.py"),
-        ("core/grammar/zip_format.py", "core/grammar/code_archives.py", "node/unpacking.py"),
+        ("core/grammar/zip_format.py", "core/grammar/packages.py", "node/unpacking.py"),
         250,
     )
     yield Target(

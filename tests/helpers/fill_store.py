@@ -13,7 +13,7 @@ import trio
 
 from troth.core.commands import CompletePromise, CreatePromise
 from troth.core.model import PromiseState, Value
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message
 from troth.shards.clock import SystemClock
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage
@@ -27,7 +27,7 @@ CLIENTS_COUNT = 256
 class Nowhere:
     """Delivery that has nothing to deliver."""
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """Take a message."""
 
     def withdraw(self, task_id: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api
 from troth.http.functions.builder import Builder
 from troth.http.settings.settings import Settings
@@ -82,8 +82,9 @@ class Outbox:
     def __init__(self) -> None:
         self.sent: list[str] = []
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """Note a message."""
+        assert isinstance(message, TaskMessage)
         self.sent.append(message.task.id)
 
     def withdraw(self, task_id: str) -> None:

@@ -5,6 +5,7 @@ sockets, without any of Troth's own server.
 """
 
 import json
+import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Heard:
 class FakeApi:
     """Answers requests with `say`'s answers, in order. Used in a `with` block."""
 
+    tls: ssl.SSLContext | None = None
     heard: list[Heard] = field(default_factory=list)
     _answers: list[tuple[int, bytes, Mapping[str, str]]] = field(default_factory=list)
 
@@ -47,6 +49,11 @@ class FakeApi:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = False
+        if self.tls is not None:
+            # A client that refuses the certificate must not end the thread that accepts.
+            self._server.socket = self.tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
         )
@@ -54,7 +61,8 @@ class FakeApi:
     @property
     def url(self) -> str:
         """Where it listens, without a slash at the end."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         self._thread.start()

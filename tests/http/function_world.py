@@ -19,7 +19,7 @@ from troth.http.api.context import Api
 from troth.http.executions.calls import FunctionCalls
 from troth.http.functions.builder import Builder
 from troth.http.functions.values import new_id
-from troth.http.outgoing.connections import Guard
+from troth.http.outgoing.guards import Guard
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import create_application, create_poll_application
 from troth.shards.delivery.polls import Polls

@@ -216,6 +216,14 @@ def test_a_long_text_is_shortened() -> None:
     assert entry["reason"] == "x" * TEXT_LIMIT_CHARACTERS + f"… ({length} characters)"
 
 
+def test_of_what_a_program_printed_the_end_is_kept_on_one_line() -> None:
+    printed = "x" * 10 * TEXT_LIMIT_CHARACTERS + "\nthe reason"
+    [entry] = logged(lambda: structlog.get_logger().info("event", output=printed))
+
+    assert entry["output"].startswith(f"({len(printed)} characters) …")
+    assert entry["output"].endswith("x\\nthe reason")
+
+
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_a_client_cannot_forge_a_line(log_format: str) -> None:
     forged = "a\n2026-01-01 [error] forged\r\x1b[2J\x9b\u2028"

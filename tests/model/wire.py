@@ -16,7 +16,7 @@ import trio.testing
 from tests.http.client import ManualClock
 from troth.core.commands import RetryTask, TaskNotSent, TaskSent
 from troth.core.deciding import Options
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher
 from troth.http.documents.table import API_ENDPOINTS
@@ -63,8 +63,9 @@ class Delivery:
         self.under_way: dict[str, TaskMessage] = {}
         self.stalled: dict[str, int] = {}
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """Take a message."""
+        assert isinstance(message, TaskMessage)
         assert message.task.id not in self.under_way, "handed over twice"
         self.under_way[message.task.id] = message
 

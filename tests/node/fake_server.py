@@ -108,6 +108,9 @@ class FakeServer:
         self.heartbeat_ms = 250
         self.lease_ms = 10_000
         self.result_limit_bytes = 64 << 20
+        self.result_headers_limit_bytes = 64 << 10
+        self.said: dict[str, int] = {}
+        """What `hello` says beside the lease."""
         self.fetched_count = 0
         self.asked: list[tuple[int, str]] = []
         """Of every request but the stream's: a number of its connection, and the path."""
@@ -256,7 +259,9 @@ class FakeServer:
 
     def _result(self, task: Offered, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
         if len(body) > self.result_limit_bytes:
-            return 413, b""
+            return 413, b'{"error":{"code":41300,"message":"told to take less"}}'
+        if len(headers["troth-headers"]) > self.result_headers_limit_bytes:
+            return 431, b'{"error":{"code":43100,"message":"told to take less"}}'
         task.status = int(headers["troth-status"])
         task.headers = dict(json.loads(base64.b64decode(headers["troth-headers"])))
         if "troth-error" in headers:
@@ -271,6 +276,7 @@ class FakeServer:
         self._messages.put(None)
         messages = self._messages = Queue()
         hello = {"type": "hello", "heartbeatMs": self.heartbeat_ms, "leaseMs": self.lease_ms}
+        hello |= self.said
         yield b": here\n\n" + _event(hello)
         self.connected.set()
         while True:

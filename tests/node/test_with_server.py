@@ -68,11 +68,16 @@ def operator_of(server: ServerProcess) -> Client:
 @pytest.fixture
 def functions(server: ServerProcess, tmp_path: Path) -> Functions:
     """An account on a server of the test's own."""
+    return functions_of(server, tmp_path)
+
+
+def functions_of(server: ServerProcess, directory: Path) -> Functions:
+    """An account on a server that has none yet; its nodes are in a directory."""
     operator = operator_of(server)
     operator.json("POST", "/admin/accounts", {"name": "a"})
     kinds = ("functions:read", "functions:write", "tasks:read", "tasks:write", "node")
     made = operator.json("POST", "/admin/tokens", {"account": "a", "scopes": kinds})
-    return Functions(server, Client(server, made["token"]), tmp_path)
+    return Functions(server, Client(server, made["token"]), directory)
 
 
 ECHO = python("def handle(request):\n    return {'Body': request.Body, 'StatusCode': 202}\n")

@@ -11,7 +11,7 @@ import trio
 from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
 from troth.core.grammar.addresses import Address, PushAddress
 from troth.core.model import Promise, PromiseState, Task, TaskKind, Trace
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message, TaskMessage
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import PushFailed
@@ -46,8 +46,9 @@ def message(
     return TaskMessage(task, promise)
 
 
-def render(shown: TaskMessage) -> bytes:
+def render(shown: Message) -> bytes:
     """The message's text: enough to recognise it by."""
+    assert isinstance(shown, TaskMessage)
     return f"{shown.task.id}/{shown.task.counter}".encode()
 
 

@@ -13,7 +13,7 @@ from troth.core.commands import CompletePromise, CreatePromise
 from troth.core.grammar.cron import Cron
 from troth.core.limits import ARCHIVE_KEEP_MS
 from troth.core.model import PromiseState
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message
 from troth.persistence.snapshots.snapshots import write_file
 from troth.shards.clock import SystemClock
 from troth.shards.shards import Shards
@@ -29,7 +29,7 @@ SEGMENT_BYTES = 8 * 1024
 class Nowhere:
     """Messages to workers, which these tests do not have, go here."""
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """Forget it."""
 
     def withdraw(self, task_id: str) -> None:

@@ -16,8 +16,8 @@ import trio.testing
 from troth.core import records
 from troth.core.commands import Command
 from troth.core.records import Record
-from troth.core.replies import Reply, TaskMessage
-from troth.persistence.errors import LogFailure
+from troth.core.replies import Message, Reply, TaskMessage
+from troth.persistence.errors import LogFailed
 from troth.persistence.wal.log import LogRecord, MemoryLog, NewRecord
 from troth.shards import turns
 from troth.shards.clock import TrioClock
@@ -78,7 +78,7 @@ class ManualWriter:
 
     def fail(self) -> None:
         """Let the disk fail."""
-        self.committer.fail(LogFailure("the disk is gone"))
+        self.committer.fail(LogFailed("the disk is gone"))
 
     def records(self) -> list[Record]:
         """What waits to be written, in order, decoded."""
@@ -93,7 +93,8 @@ class Outgoing:
     times_ms: list[int] = field(default_factory=list)
     messages: list[TaskMessage] = field(default_factory=list)
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
+        assert isinstance(message, TaskMessage)
         self.messages.append(message)
         self._note("send", message.task.id, message.task.counter)
 

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from troth.core import commands as c
-from troth.core.catalog import ARCHIVE_PREFIX
+from troth.core.catalog import PACKAGE_PREFIX
 from troth.core.codes import Code
 from troth.persistence.checkpoints.port import View
 
@@ -104,13 +104,13 @@ async def test_a_filter_of_what_was_deleted_is_made_anew(monkeypatch: pytest.Mon
     disk = Disk()
     async with life(disk, log_bytes=1) as one, trio.open_nursery() as nursery:
         nursery.start_soon(one.checkpointer.run)
-        names = [f"{ARCHIVE_PREFIX}{number}" for number in range(50)]
+        names = [f"{PACKAGE_PREFIX}{number}" for number in range(50)]
         for name in names:
-            await one.shards.ask(c.StoreArchive(name, "aa=="))
+            await one.shards.ask(c.StorePackage(name, "aa=="))
         await one.checkpointer.checkpoint()
         most = one.checkpointer.statistics().store
         assert (most.filter_ids_count, most.filter_bytes) == (50, 160)
-        await one.shards.delete_archives(names[2:])
+        await one.shards.delete_packages(names[2:])
         with trio.fail_after(10):
             while one.checkpointer.statistics().store.filter_ids_count != 2:  # noqa: ASYNC110
                 await trio.sleep(0.01)

@@ -8,6 +8,7 @@ from troth.core.commands import RetryTask, TaskNotSent, TaskSent
 from troth.core.grammar.addresses import PollAddress
 from troth.core.model import TaskKind
 from troth.shards.delivery.polls import PollConnection
+from troth.shards.delivery.shipments import key_of
 from troth.shards.held import HeldMessages
 
 from .delivery_world import World, message
@@ -301,7 +302,7 @@ async def test_statistics_name_who_is_waited_for(autojump_clock: MockClock) -> N
 
 def test_held_messages_leave_after_the_release_in_order_and_only_once() -> None:
     sent: list[str] = []
-    held = HeldMessages(lambda one: sent.append(one.task.id))
+    held = HeldMessages(lambda one: sent.append(key_of(one)))
     held.add([message("1", "x"), message("2", "x")])
     assert sent == []
     held.release()

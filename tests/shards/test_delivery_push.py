@@ -1,4 +1,4 @@
-"""Delivery to push targets: queues, lanes, back-off and circuit breakers, on a fake clock."""
+"""Delivery to push targets: queues, shares, back-off and circuit breakers, on a fake clock."""
 
 from itertools import pairwise
 from statistics import median

@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from troth.core import commands as c
-from troth.core.catalog import Account, Capabilities, FunctionKind, Label, archive_id
+from troth.core.catalog import Account, Capabilities, FunctionKind, Label, package_id
 from troth.core.codes import Code
 from troth.core.executions import ExecutionPlan, Usage
 from troth.core.grammar import task_ids
@@ -107,12 +107,12 @@ async def test_use_is_added_up_over_all_shards(mock_clock: MockClock) -> None:
 
 async def test_archives_are_deleted_wherever_they_are() -> None:
     async with stage(4, direct=True) as s:
-        ids = [archive_id(f"b{number}") for number in range(9)]
+        ids = [package_id(f"b{number}") for number in range(9)]
         for identifier in ids:
-            await s.shards.ask(c.StoreArchive(identifier, "eA=="))
+            await s.shards.ask(c.StorePackage(identifier, "eA=="))
 
-        assert await s.shards.delete_archives([]) == 0
-        assert await s.shards.delete_archives([*ids[:5], archive_id("none")]) == 5
+        assert await s.shards.delete_packages([]) == 0
+        assert await s.shards.delete_packages([*ids[:5], package_id("none")]) == 5
         replies = [await s.shards.ask(c.ReadPromise(one)) for one in ids]
         codes = [reply.code for reply in replies]
         assert codes == [Code.PROMISE_NOT_FOUND] * 5 + [Code.OK] * 4
@@ -189,10 +189,10 @@ async def test_all_of_it_survives_checkpoints_and_restarts(
                     await shards.ask(c.AssignExecution(task_of(number), 1, "n", 10**9))
                 await shards.ask(finish(1))
                 await shards.ask(c.CreateEntry(Account("acc", 1, 1, "me")))
-                await shards.ask(c.StoreArchive(archive_id("b"), "eA=="))
+                await shards.ask(c.StorePackage(package_id("b"), "eA=="))
             if life == 1:
                 await checkpointer.checkpoint()
-            archive = await shards.ask(c.ReadPromise(archive_id("b")))
+            archive = await shards.ask(c.ReadPromise(package_id("b")))
             held = [(one.promise_id, task.counter) for one, task in shards.assigned_executions()]
             assert held == [("troth:task/2", 1)]
             shown.append(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from troth.shards.delivery.polls import (
     ConnectionClosed,
     ConnectionReplaced,
+    Dialect,
     Item,
     PollConnection,
     Polls,
@@ -18,6 +19,8 @@ from troth.shards.delivery.polls import (
 
 class Text:
     """An item whose body is its name."""
+
+    dialect = Dialect.REST
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -33,15 +36,21 @@ class Listener:
         self.delivered_items: list[Item] = []
         self.returned_items: list[Item] = []
         self.rooms: list[tuple[str, str]] = []
+        self.ends: list[tuple[str, str, bool]] = []
+        self.delivered_by: list[tuple[str, str]] = []
 
-    def delivered(self, items: list[Item]) -> None:
+    def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
         self.delivered_items += items
+        self.delivered_by += [(group, connection_id)] * len(items)
 
     def returned(self, items: list[Item]) -> None:
         self.returned_items += items
 
     def has_room(self, group: str, connection_id: str) -> None:
         self.rooms.append((group, connection_id))
+
+    def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
+        self.ends.append((group, connection_id, is_coming_back))
 
 
 def make(*, connections: int = 10, buffer: int = 3) -> tuple[Polls, Listener]:
@@ -184,17 +193,17 @@ async def test_idle_connections_take_turns_and_a_hanging_one_gets_no_more() -> N
 async def test_full_buffers_refuse_and_confirming_makes_room() -> None:
     polls, listener = make(buffer=2)
     connection = polls.connect("g", "a")
-    assert polls.room_count("g", None) == 2
+    assert polls.room_count("g", None, Dialect.REST) == 2
     for name in ("1", "2"):
         assert polls.put(Text(name), "g", None, exact=False)
     assert not polls.put(Text("3"), "g", None, exact=False)
     await connection.receive()
     assert not polls.put(Text("3"), "g", None, exact=False)  # written, perhaps; not confirmed
-    assert polls.room_count("g", "a") == 0
+    assert polls.room_count("g", "a", Dialect.REST) == 0
     listener.rooms.clear()
     connection.confirm()
     assert listener.rooms == [("g", "a")]
-    assert polls.room_count("g", "a") == 2
+    assert polls.room_count("g", "a", Dialect.REST) == 2
     assert polls.put(Text("3"), "g", None, exact=False)
 
 
@@ -257,7 +266,7 @@ def test_every_message_is_accounted_for_once(actions: list[tuple[str, object, st
                 assert isinstance(first, str)
                 item = Text(str(len(put)))
                 exact = action == "put exact"
-                room_count = polls.room_count(first, second if exact else None)
+                room_count = polls.room_count(first, second if exact else None, Dialect.REST)
                 assert polls.put(item, first, second, exact=exact) == (room_count > 0)
                 if room_count > 0:
                     put.append(item)

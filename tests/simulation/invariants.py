@@ -25,7 +25,7 @@ from troth.core import records as r
 from troth.core.grammar.cron import parse
 from troth.core.machine import Step
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
-from troth.core.replies import Reply, TaskMessage
+from troth.core.replies import Message, Reply, TaskMessage
 from troth.core.retention_rules import RetentionRule, due_rule
 from troth.core.state.apply import replay
 from troth.core.state.shard_state import ShardState
@@ -113,9 +113,9 @@ class Watch:
     def stepped(self, state: ShardState, step: Step) -> None:
         """A machine has decided to send: of each root one task at most may be under way."""
         for message in step.sends:
-            task = message.task
-            if task.kind is TaskKind.NOTIFY:
+            if not isinstance(message, TaskMessage) or message.task.kind is TaskKind.NOTIFY:
                 continue
+            task = message.task
             others = [
                 other.id
                 for other in state.roots[task.root_id].tasks.values()
@@ -144,8 +144,10 @@ class Watch:
             f"{task.id}/{task.counter} was shown as {task.state} and is not durable",
         )
 
-    def sending(self, message: TaskMessage) -> None:
+    def sending(self, message: Message) -> None:
         """A message is handed to delivery or placement: its cause must be durable."""
+        if not isinstance(message, TaskMessage):
+            return
         task = message.task
         if task.root_id in self.deleted:
             return

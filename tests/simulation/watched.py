@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from troth.core.commands import Command
 from troth.core.machine import Machine, Step
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message
 from troth.persistence.wal.log import LogRecord, NewRecord
 from troth.shards.committer import Committer
 from troth.shards.outgoing import OutgoingRoutes
@@ -20,7 +20,7 @@ class WatchedRoutes:
         self._routes: Outgoing = routes
         self._watch = watch
 
-    def send(self, message: TaskMessage) -> None:
+    def send(self, message: Message) -> None:
         """See Outgoing."""
         self._watch.sending(message)
         self._routes.send(message)

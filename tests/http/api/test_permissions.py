@@ -7,7 +7,7 @@ import pytest
 from tests.http.admin.test_accounts import bearer, new_token, operator, secret_of
 from tests.http.client import FAR_MS, World, running
 from troth.core import commands as c
-from troth.core.catalog import archive_id, execution_promise_id
+from troth.core.catalog import execution_promise_id, package_id
 from troth.core.codes import Code
 from troth.core.grammar import task_ids
 from troth.core.model import Fence, Promise, PromiseState
@@ -87,7 +87,7 @@ async def test_a_token_with_a_prefix_names_only_ids_that_begin_so(kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "Lock" not in kind])
-@pytest.mark.parametrize("reserved", [execution_promise_id("0" * 24), archive_id("x"), "troth:"])
+@pytest.mark.parametrize("reserved", [execution_promise_id("0" * 24), package_id("x"), "troth:"])
 async def test_nobody_names_the_servers_own_ids(kind: str, reserved: str) -> None:
     async with running() as world:
         for is_open in (True, False):

@@ -20,7 +20,9 @@ from tests.http.function_world import (
 from tests.http.tenants import tenant
 from troth.core.catalog import EXECUTION_PREFIX
 from troth.core.codes import Code
+from troth.core.executions import HEADERS_KEY
 from troth.core.model import replace
+from troth.http.executions.values import result_value
 from troth.http.settings.settings import Settings
 
 ISSUED = str(NOW_MS // 1000)
@@ -271,7 +273,7 @@ async def test_a_wait_ends_with_the_task_at_once(autojump_clock: MockClock) -> N
 async def test_a_wait_ends_with_its_token(autojump_clock: MockClock, way: str) -> None:
     async with functions_running() as world:
         customer = tenant(world)
-        directory = world.api.directory
+        directory = world.api.credentials
         (token,) = directory.tokens()
         if way == "expired":
             directory.put(replace(token, expires_on=NOW_MS + 2_000))
@@ -313,9 +315,9 @@ async def test_a_wait_that_ends_together_with_its_token_shows_nothing(
             await trio.testing.wait_all_tasks_blocked()
             # Nothing runs between the two, so the wait finds both.
             world.api.endings.ended(f"{EXECUTION_PREFIX}{task_id}")
-            account = world.api.directory.account(customer.account_id)
+            account = world.api.credentials.account(customer.account_id)
             assert account is not None
-            world.api.directory.put(replace(account, revision=2, disabled=True))
+            world.api.credentials.put(replace(account, revision=2, disabled=True))
         assert codes == [Code.UNAUTHORIZED]
 
 
@@ -486,6 +488,45 @@ async def test_an_exception_of_the_function_is_handed_on_as_json(autojump_clock:
         nursery.cancel_scope.cancel()
 
 
+COMMANDS = (
+    "X-Accel-Redirect",
+    "X-Accel-Buffering",
+    "X-Accel-Charset",
+    "X-Accel-Expires",
+    "X-Accel-Limit-Rate",
+    "X-Sendfile",
+    "X-Sendfile2",
+    "X-LIGHTTPD-send-file",
+    "X-LIGHTTPD-send-tempfile",
+    "X-LiteSpeed-Location",
+    "X-Reproxy-URL",
+    "X-Reproxy-File",
+)
+"""What proxies in front take for orders."""
+
+
+def test_what_a_result_says_of_itself_is_handed_on() -> None:
+    given = [
+        ("Cache-Control", "max-age=60"),
+        ("Content-Disposition", "attachment"),
+        ("Content-Language", "de"),
+        ("Content-Type", "text/plain"),
+        ("ETag", '"1"'),
+        ("Last-Modified", "Sun, 29 Nov 2026 00:00:00 GMT"),
+        ("Link", "</next>; rel=next"),
+        ("Location", "/there"),
+        ("Retry-After", "5"),
+        ("Vary", "Accept"),
+        ("X-Shop", "north"),
+    ]
+    other = [(name, "x") for name in (*COMMANDS, "Content-Encoding", "Server", "Warning", "Age")]
+    _, value = result_value(200, [*given, *other], b"")
+    assert value.headers is not None
+    kept = json.loads(value.headers[HEADERS_KEY])
+
+    assert kept == [[name.lower(), text] for name, text in given]
+
+
 async def test_headers_of_a_result_cannot_speak_for_the_server(autojump_clock: MockClock) -> None:
     bad: list[tuple[str, str]] = [
         ("Connection", "close"),
@@ -505,6 +546,10 @@ async def test_headers_of_a_result_cannot_speak_for_the_server(autojump_clock: M
         ("", "1"),
         ("Request-Id", "x"),
         ("X-Long", "x" * 9_000),
+        ("Content-Encoding", "gzip"),
+        ("Refresh", "0; url=//evil"),
+        ("X-Content-Type-Options", "x"),
+        *((name, "/internal/keys.txt") for name in COMMANDS),
     ]
     async with functions_running() as world, trio.open_nursery() as nursery:
         customer = tenant(world)
@@ -526,6 +571,7 @@ async def test_headers_of_a_result_cannot_speak_for_the_server(autojump_clock: M
             "x-good",
             "x-good",
         ]
+        assert result.header("x-content-type-options") == "nosniff"
         assert result.header("content-length") == str(len(body))
         assert result.header("content-security-policy") == "sandbox"
         nursery.cancel_scope.cancel()

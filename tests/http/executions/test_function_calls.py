@@ -20,7 +20,7 @@ from troth.core.commands import CreateEntry
 from troth.http.executions.calls import SERVER_NODE_ID
 from troth.http.functions.values import new_id
 from troth.http.outgoing import connections as http_connections
-from troth.http.outgoing.connections import Guard, is_public
+from troth.http.outgoing.guards import Guard, IpAddress, OwnPorts, is_public
 from troth.http.settings.settings import Settings
 
 Handler = Callable[[trio.SocketStream, bytes], Awaitable[None]]
@@ -295,7 +295,7 @@ async def test_a_call_that_outlives_the_shards_is_given_up_in_peace() -> None:
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 async def test_private_addresses_are_not_called_whatever_they_are_named(name: str) -> None:
     received: list[bytes] = []
-    async with host(OK, received) as place, world_with(guard=is_public) as world:
+    async with host(OK, received) as place, world_with(guard=OwnPorts().public_only) as world:
         _, _, result = await called(world, f"http://{place.replace('127.0.0.1', name)}/")
         assert (result.status, result.code) == (502, Code.FUNCTION_UNUSABLE)
         assert "no public address" in result.json["error"]["details"][0]["message"]
@@ -305,14 +305,14 @@ async def test_private_addresses_are_not_called_whatever_they_are_named(name: st
 async def test_the_guard_judges_the_address_that_is_connected_to() -> None:
     judged: list[str] = []
 
-    def allow(address: object) -> bool:
-        judged.append(str(address))
+    def allow(address: IpAddress, port: int) -> bool:
+        judged.append(f"{address} {port}")
         return True
 
     async with host(OK) as place, world_with(guard=allow) as world:
         _, _, result = await called(world, f"http://{place}/")
         assert (result.status, result.body) == (200, b"ok")
-        assert judged == ["127.0.0.1"]
+        assert judged == [f"127.0.0.1 {place.rpartition(':')[2]}"]
 
 
 @pytest.mark.parametrize(
@@ -341,6 +341,15 @@ async def test_the_guard_judges_the_address_that_is_connected_to() -> None:
         ("2002:7f00:1::", False),
         ("::127.0.0.1", False),
         ("fec0::1", False),
+        ("192.0.0.192", False),
+        ("168.63.129.16", False),
+        ("64:ff9b:1::a9fe:a9fe", False),
+        ("192.88.99.1", False),
+        ("3fff::1", False),
+        ("5f00::1", False),
+        ("2001:20::1", False),
+        ("fd00:ec2::254", False),
+        ("2002:5db8:d822::", True),
     ],
 )
 def test_which_addresses_are_public(address: str, *, public: bool) -> None:

@@ -22,6 +22,14 @@ from tests.helpers.server import ServerProcess
 from tests.helpers.zips import plain_zip
 
 NODE = "1a061cfd-df01-4b02-a067-5122c5941e15"
+HELLO = {
+    "type": "hello",
+    "heartbeatMs": 3_000,
+    "leaseMs": 10_000,
+    "keepAliveMs": 15_000,
+    "bodyLimitBytes": 4 << 20,
+    "headLimitBytes": 32 << 10,
+}
 WAIT_S = 20.0
 
 
@@ -113,7 +121,7 @@ class Node:
         )
         self._stream = self._connection.getresponse()
         assert self._stream.status == 200
-        assert self.order() == {"type": "hello", "heartbeatMs": 3000, "leaseMs": 10000}
+        assert self.order() == HELLO
 
     def __enter__(self) -> Self:
         return self

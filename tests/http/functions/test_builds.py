@@ -18,7 +18,7 @@ from troth.core.catalog import (
     Language,
     Node,
     Scope,
-    archive_id,
+    package_id,
 )
 from troth.core.commands import (
     AssignExecution,
@@ -27,10 +27,10 @@ from troth.core.commands import (
     CreateEntry,
     CreateExecution,
     ReadPromise,
-    StoreArchive,
+    StorePackage,
 )
 from troth.core.executions import ExecutionPlan
-from troth.core.grammar.code_archives import ArchiveLimits, CodeArchive
+from troth.core.grammar.packages import Package, PackageLimits
 from troth.core.replies import Reply
 from troth.http.functions import builder as builder_module
 from troth.http.functions.builder import Builder
@@ -46,9 +46,9 @@ async def ids_of(owner: Tenant, function_id: str) -> list[str]:
     return [row["id"] for row in page.json["results"]]
 
 
-async def has_archive(world: World, build_id: str) -> bool:
-    """Whether the archive of a build is stored."""
-    return (await world.api.shards.ask(ReadPromise(archive_id(build_id)))).code.status == 200
+async def has_package(world: World, build_id: str) -> bool:
+    """Whether the package of a build is stored."""
+    return (await world.api.shards.ask(ReadPromise(package_id(build_id)))).code.status == 200
 
 
 def task_of(owner: Tenant, function_id: str, build_id: str) -> CreateExecution:
@@ -68,8 +68,8 @@ async def test_a_good_build_becomes_what_new_tasks_run() -> None:
     async with running() as world:
         owner = tenant(world)
         function_id = await owner.function()
-        archive = plain_zip({"handler.py": HANDLER, "data/x.txt": "x"})
-        first = await owner.upload(function_id, archive)
+        package = plain_zip({"handler.py": HANDLER, "data/x.txt": "x"})
+        first = await owner.upload(function_id, package)
         build = await owner.checked(first)
 
         assert build == {
@@ -77,8 +77,8 @@ async def test_a_good_build_becomes_what_new_tasks_run() -> None:
             "functionId": function_id,
             "status": "SUCCESS",
             "arch": ["amd64"],
-            "size": len(archive),
-            "digest": hashlib.sha256(archive).hexdigest(),
+            "size": len(package),
+            "digest": hashlib.sha256(package).hexdigest(),
             "timeline": [
                 {"status": "PENDING", "time": MOMENT},
                 {"status": "SUCCESS", "time": MOMENT},
@@ -108,7 +108,7 @@ async def test_a_good_build_becomes_what_new_tasks_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("language", "archive", "problem"),
+    ("language", "package", "problem"),
     [
         ("PY", b"no zip", "is not a zip archive"),
         ("PY", raw_zip([Item("../x"), Item("b", mode=0o120777)]), "'../x': its name"),
@@ -120,11 +120,11 @@ async def test_a_good_build_becomes_what_new_tasks_run() -> None:
         ("JS", plain_zip({"handler.js": b"\xff"}), "handler.js: is not UTF-8"),
     ],
 )
-async def test_a_bad_build_fails_and_says_why(language: str, archive: bytes, problem: str) -> None:
+async def test_a_bad_build_fails_and_says_why(language: str, package: bytes, problem: str) -> None:
     async with running() as world:
         owner = tenant(world)
         function_id = await owner.function(lang=language)
-        build = await owner.built(function_id, archive)
+        build = await owner.built(function_id, package)
 
         assert build["status"] == "FAILED"
         assert problem in build["log"][0]
@@ -173,7 +173,7 @@ async def test_a_build_whose_archive_is_not_stored_fails(monkeypatch: pytest.Mon
                 raise Overloaded
             return await ask(command, *held)
 
-        for kind, left in ((CreateEntry, []), (StoreArchive, ["FAILED"])):
+        for kind, left in ((CreateEntry, []), (StorePackage, ["FAILED"])):
             with monkeypatch.context() as patched:
                 patched.setattr(world.api.shards, "ask", partial(refuse, kind))
                 answer = await owner.send("POST", f"/build/{function_id}", raw=b"x")
@@ -222,7 +222,7 @@ async def test_only_the_newest_builds_stay_and_what_is_needed(
         async def stay(expected: list[str]) -> None:
             assert await ids_of(owner, function_id) == expected
             for one in made:
-                assert await has_archive(world, one) is (one in expected)
+                assert await has_package(world, one) is (one in expected)
 
         # The first has an unfinished task, the second is what new tasks run.
         await stay([made[4], made[3], made[1], made[0]])
@@ -230,7 +230,7 @@ async def test_only_the_newest_builds_stay_and_what_is_needed(
         world.clock.time_ms += 1
         made.append((await owner.built(function_id))["id"])
         await stay([made[5], made[4]])
-        assert await has_archive(world, theirs)
+        assert await has_package(world, theirs)
 
 
 async def test_a_deleted_functions_builds_go_when_no_task_needs_them() -> None:
@@ -243,15 +243,15 @@ async def test_a_deleted_functions_builds_go_when_no_task_needs_them() -> None:
 
         assert (await owner.send("DELETE", f"/function/{function_id}")).status == 204
         assert await ids_of(owner, function_id) == [first]
-        assert not await has_archive(world, second)
+        assert not await has_package(world, second)
         await world.api.shards.ask(CancelExecution(f"troth:task/{first}"))
         await world.builder.tidy()
         assert await ids_of(owner, function_id) == []
-        assert not await has_archive(world, first)
+        assert not await has_package(world, first)
 
 
 async def test_a_defect_costs_one_build_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(content: bytes, limits: ArchiveLimits) -> CodeArchive:
+    def fail(content: bytes, limits: PackageLimits) -> Package:
         raise RuntimeError("a defect")
 
     async with running() as world:
@@ -295,7 +295,7 @@ async def test_a_function_is_deleted_although_its_builds_cannot_be_now(
         function_id = await owner.function()
         build_id = (await owner.built(function_id))["id"]
         with monkeypatch.context() as patched:
-            patched.setattr(world.api.shards, "delete_archives", refuse)
+            patched.setattr(world.api.shards, "delete_packages", refuse)
             assert (await owner.send("DELETE", f"/function/{function_id}")).status == 204
         assert await ids_of(owner, function_id) == [build_id]
 
@@ -363,9 +363,9 @@ async def test_the_archive_is_for_its_owner_and_nodes_that_run_it() -> None:
     async with running() as world:
         owner, other = tenant(world), tenant(world, 2, (Scope.NODE,))
         reader = tenant(world, 2, (Scope.FUNCTIONS_READ,))
-        archive = plain_zip({"handler.py": HANDLER})
+        package = plain_zip({"handler.py": HANDLER})
         function_id = await owner.function()
-        build_id = await owner.upload(function_id, archive)
+        build_id = await owner.upload(function_id, package)
         await owner.checked(build_id)
         place = f"/build/{build_id}/archive"
         shared, private = (
@@ -376,9 +376,9 @@ async def test_the_archive_is_for_its_owner_and_nodes_that_run_it() -> None:
             await world.api.shards.ask(CreateEntry(node))
 
         mine = await owner.send("GET", place)
-        assert (mine.status, mine.body) == (200, archive)
+        assert (mine.status, mine.body) == (200, package)
         assert mine.header("content-type") == "application/zip"
-        assert mine.header("etag") == f'"{hashlib.sha256(archive).hexdigest()}"'
+        assert mine.header("etag") == f'"{hashlib.sha256(package).hexdigest()}"'
         # A shared node gets only what it runs, as long as it does.
         assert (await other.send("GET", place)).status == 404
         task = task_of(owner, function_id, build_id)
@@ -392,7 +392,7 @@ async def test_the_archive_is_for_its_owner_and_nodes_that_run_it() -> None:
         await world.api.shards.ask(again)
         assign = AssignExecution(f"__invoke:{again.id}", 1, shared.id, 10_000)
         assert (await world.api.shards.ask(assign)).code.status == 201
-        assert (await other.send("GET", place)).body == archive
+        assert (await other.send("GET", place)).body == package
         assert (await reader.send("GET", place)).status == 404
         await world.api.shards.ask(CancelExecution(again.id))
         assert (await other.send("GET", place)).status == 404

@@ -18,7 +18,8 @@ from troth.core.catalog import Capabilities, Function, FunctionKind
 from troth.core.commands import CreateEntry
 from troth.core.grammar.addresses import PushAddress
 from troth.http.functions.values import new_id
-from troth.http.outgoing.connections import Guard, PoolTransport, exchange, make_transport
+from troth.http.outgoing.connections import PoolTransport, exchange, make_transport
+from troth.http.outgoing.guards import Guard
 from troth.http.outgoing.push import PushSender
 
 CLOSE_TIMEOUT_S = 5.0
@@ -117,7 +118,7 @@ async def connect_late(self: httpcore.TrioBackend, *arguments: Any, **more: Any)
         return await CONNECT(self, *arguments, **more)
 
 
-@pytest.mark.parametrize("guard", [None, lambda _: True], ids=["unguarded", "guarded"])
+@pytest.mark.parametrize("guard", [None, lambda *_: True], ids=["unguarded", "guarded"])
 @pytest.mark.parametrize("connect", [CONNECT, connect_late], ids=["soon", "late"])
 async def test_an_exchange_may_be_canceled_at_any_moment(
     guard: Guard | None, connect: Any, monkeypatch: pytest.MonkeyPatch
@@ -191,7 +192,7 @@ async def test_calls_of_functions_close_their_connections_when_they_end() -> Non
 
 async def test_pushes_close_their_connections_when_they_end() -> None:
     async with hosting() as host:
-        async with PushSender(timeout_ms=10_000) as sender:
+        async with PushSender(timeout_ms=10_000, is_free=lambda: True) as sender:
             await sender.send(PushAddress(f"http://127.0.0.1:{host.port}/", ()), b"", {})
             await host.wait_until_open(1)
         await host.wait_until_open(0)

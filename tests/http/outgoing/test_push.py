@@ -12,6 +12,7 @@ import trio
 from tests.shards.delivery_world import message, render
 from troth.core.commands import Command, TaskSent
 from troth.core.grammar.addresses import PushAddress
+from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushFailed, PushSender
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
@@ -113,7 +114,7 @@ async def serving(handler: Handler) -> AsyncIterator[Server]:
 
 
 def sending(timeout_ms: int = 5_000) -> PushSender:
-    return PushSender(timeout_ms=timeout_ms)
+    return PushSender(timeout_ms=timeout_ms, is_free=lambda: True)
 
 
 async def test_one_post_with_body_and_headers() -> None:
@@ -239,6 +240,16 @@ async def test_an_endless_body_is_cut_off() -> None:
             await sender.send(server.address(), b"{}", {})
 
 
+async def test_a_trace_beyond_ascii_is_sent_as_it_is() -> None:
+    async with serving(OK) as server, sending() as sender:
+        await sender.send(
+            server.address(), b"{}", {"traceparent": "\u00fc", "tracestate": "\u2603"}
+        )
+        head = server.requests[0].lower()
+        assert b"traceparent: \xc3\xbc\r\n" in head
+        assert b"tracestate: \xe2\x98\x83\r\n" in head
+
+
 async def test_nobody_listening_and_names_that_do_not_exist() -> None:
     async with sending() as sender:
         for url in ("http://127.0.0.1:1/", "http://does-not-exist.invalid/"):
@@ -253,11 +264,52 @@ async def test_the_environment_names_no_proxy(monkeypatch: pytest.MonkeyPatch) -
         await sender.send(server.address(), b"{}", {})
 
 
-async def test_a_user_in_the_url_becomes_basic_authentication() -> None:
-    async with serving(OK) as server, sending() as sender:
+async def test_a_user_in_a_named_url_becomes_basic_authentication() -> None:
+    async with serving(OK) as server:
         url = f"http://user:secret@127.0.0.1:{server.port}/"
-        await sender.send(PushAddress(url, ()), b"{}", {})
-        assert b"Authorization: Basic dXNlcjpzZWNyZXQ=" in server.requests[0]
+        async with PushSender(timeout_ms=5_000, named_urls=[url]) as sender:
+            await sender.send(PushAddress(url, ()), b"{}", {})
+            assert b"Authorization: Basic dXNlcjpzZWNyZXQ=" in server.requests[0]
+        async with sending() as sender:
+            await sender.send(PushAddress(url, ()), b"{}", {})
+            assert b"authorization" not in server.requests[1].lower()
+
+
+async def test_only_the_open_internet_is_called_unless_more_is_allowed() -> None:
+    async with serving(OK) as server:
+        named = server.address("/named")
+        free = False
+        async with PushSender(
+            timeout_ms=5_000, named_urls=[named.url], is_free=lambda: free
+        ) as sender:
+            # A connection that the named one has left open is not there for others.
+            await sender.send(named, b"{}", {})
+            names = ("127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]", "[::1]")
+            for host in names:
+                url = f"http://{host}:{server.port}/other"
+                with pytest.raises(PushFailed, match="open internet"):
+                    await sender.send(PushAddress(url, ()), b"{}", {})
+            assert len(server.requests) == 1
+            free = True
+            await sender.send(server.address("/other"), b"{}", {})
+            free = False
+            with pytest.raises(PushFailed, match="open internet"):
+                await sender.send(server.address("/other"), b"{}", {})
+        assert len(server.requests) == 2
+
+
+async def test_the_servers_own_ports_are_never_called() -> None:
+    async with serving(OK) as server:
+        named = server.address("/named")
+        own_ports = OwnPorts(frozenset({server.port}))
+        async with PushSender(
+            timeout_ms=5_000, named_urls=[named.url], is_free=lambda: True, own_ports=own_ports
+        ) as sender:
+            hosts = ("localhost", "127.0.0.2", "0.0.0.0")
+            for url in (named.url, *(f"http://{host}:{server.port}/" for host in hosts)):
+                with pytest.raises(PushFailed, match="this server itself"):
+                    await sender.send(PushAddress(url, ()), b"{}", {})
+        assert server.requests == []
 
 
 @pytest.mark.alone

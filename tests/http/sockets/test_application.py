@@ -16,7 +16,7 @@ from troth.http.api import streams
 from troth.http.promises.rendering import render_message
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import CONNECTION_KEY
-from troth.shards.delivery.polls import Item
+from troth.shards.delivery.polls import Dialect, Item
 
 
 class Client:
@@ -75,6 +75,8 @@ class FakeConnection:
 class Message:
     """An item for the polls."""
 
+    dialect = Dialect.REST
+
     def __init__(self, text: bytes) -> None:
         self.text = text
 
@@ -90,8 +92,9 @@ class Listener:
         self.delivered_items: list[Item] = []
         self.returned_items: list[Item] = []
 
-    def delivered(self, items: list[Item]) -> None:
+    def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
         """Written to the socket."""
+        self.delivered_by = (group, connection_id)
         self.delivered_items += items
 
     def returned(self, items: list[Item]) -> None:
@@ -100,6 +103,9 @@ class Listener:
 
     def has_room(self, group: str, connection_id: str) -> None:
         """Nothing waits here."""
+
+    def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
+        """Nothing is unclaimed here."""
 
 
 ROUTED = b'{"id":"a","timeout":4102444800000,"tags":{"resonate:invoke":"default"}}'

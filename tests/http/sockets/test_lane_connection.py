@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from troth.core.replies import TaskMessage
+from troth.core.replies import Message
 from troth.http.sockets.lane_connection import PARTIAL_LIMIT_S, LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
-from troth.http.sockets.lane_parsing import NotServedError, Parsed, Parser
+from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
 from troth.shards.held import HeldMessages
 
 KEEP_ALIVE_S = 10.0
@@ -27,7 +27,7 @@ class Lane:
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
         self.asked.append((connection, parsed))
-        raise NotServedError
+        raise NotServed
 
     def again(self, connection: LaneConnection) -> None:
         self.worked_again.append(connection)
@@ -41,7 +41,7 @@ class Pair:
     connection: LaneConnection
     client: socket.socket
     ended: list[bool]
-    sent: list[TaskMessage] = field(default_factory=list)
+    sent: list[Message] = field(default_factory=list)
 
     def arrive(self, content: bytes) -> None:
         self.client.sendall(content)

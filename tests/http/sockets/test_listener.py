@@ -12,7 +12,7 @@ from tests.http.client import World, running
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import CONNECTION_KEY
-from troth.http.sockets.listener import Listener, ListenError
+from troth.http.sockets.listener import ListenError, SocketListener
 
 ANY_PORT = ListenAddress("127.0.0.1", 0)
 PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -21,18 +21,18 @@ PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 @asynccontextmanager
 async def listening(
     settings: Settings | None = None, application: Any = None
-) -> AsyncIterator[tuple[Listener, World]]:
+) -> AsyncIterator[tuple[SocketListener, World]]:
     """A listener on a free port, in front of a running server."""
     settings = settings or Settings()
     async with running(settings) as world, trio.open_nursery() as nursery:
-        listener = Listener(application or world.application, ANY_PORT, settings)
+        listener = SocketListener(application or world.application, ANY_PORT, settings)
         await listener.open()
         await nursery.start(listener.run)
         yield listener, world
         listener.cut()
 
 
-async def _connect(listener: Listener) -> trio.SocketStream:
+async def _connect(listener: SocketListener) -> trio.SocketStream:
     return await trio.open_tcp_stream("127.0.0.1", listener.port)
 
 
@@ -57,7 +57,7 @@ async def _read_until(stream: trio.SocketStream, end: bytes) -> bytes:
     return received
 
 
-async def _exchange(listener: Listener, data: bytes, *, half: bool = True) -> bytes:
+async def _exchange(listener: SocketListener, data: bytes, *, half: bool = True) -> bytes:
     """Send, say that this was all, and read until the server closes."""
     async with await _connect(listener) as stream:
         await stream.send_all(data)
@@ -140,8 +140,43 @@ async def test_connect_and_old_http_and_head() -> None:
         ):
             assert (await _exchange(listener, request)).startswith(start)
         head = await _exchange(listener, b"HEAD /ping HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 405 ")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\ncontent-length: 15\r\n" in head
         assert head.endswith(b"\r\n\r\n")
+
+
+async def test_empty_lines_between_requests_mean_nothing() -> None:
+    async with listening() as (listener, _):
+        answers = await _exchange(listener, b"\r\n\r\n" + PING + b"\r\n" + PING + b"\r\n\r\n")
+        assert answers.count(b"HTTP/1.1 200 OK\r\n") == 2
+        assert answers.count(b"HTTP/1.1 ") == 2
+        async with await _connect(listener) as stream:
+            for piece in (b"\r", b"\n\r", b"\n" + PING):
+                await stream.send_all(piece)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await _read_until(stream, b'{"status":"ok"}')
+            # Nor is what follows an answer the beginning of a request that must come in time.
+            await stream.send_all(b"\r\n")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            (connection,) = listener._connections
+            assert connection._header_deadline is None
+        for wrong in (b"\n" + PING, b"\r" + PING, b"\r\n\rX" + PING):
+            assert (await _exchange(listener, wrong)).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+@pytest.mark.parametrize(
+    "lengths", [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n"]
+)
+@pytest.mark.parametrize("encoding", [b"gzip", b"identity\r\nContent-Encoding: br", b"x"])
+async def test_an_encoded_body_is_415(lengths: bytes, encoding: bytes) -> None:
+    async with listening() as (listener, _):
+        start = b"POST /promises HTTP/1.1\r\nHost: a\r\nContent-Encoding: "
+        answer = await _exchange(listener, start + encoding + b"\r\n" + lengths)
+        assert answer.startswith(b"HTTP/1.1 415 Unsupported Media Type\r\n")
+        assert b'{"error":{"code":41500,' in answer
+        # Nothing is encoded where there is nothing.
+        nothing = b"GET /ping HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\n\r\n"
+        assert (await _exchange(listener, nothing)).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -224,7 +259,7 @@ async def test_a_reader_that_stops_is_cut_off(monkeypatch: pytest.MonkeyPatch) -
         finished.set()
 
     settings = Settings()
-    listener = Listener(endless, ANY_PORT, settings, write_timeout_ms=100)
+    listener = SocketListener(endless, ANY_PORT, settings, write_timeout_ms=100)
     async with trio.open_nursery() as nursery:
         await listener.open()
         await nursery.start(listener.run)
@@ -294,12 +329,12 @@ async def test_a_port_in_use_is_one_clear_sentence() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         async with running() as world:
-            listener = Listener(
+            listener = SocketListener(
                 world.application, ListenAddress("127.0.0.1", port), world.api.settings
             )
             with pytest.raises(ListenError, match=f"127.0.0.1 port {port} is in use"):
                 await listener.open()
-            nowhere = Listener(
+            nowhere = SocketListener(
                 world.application, ListenAddress("192.0.2.1", 80), world.api.settings
             )
             with pytest.raises(ListenError, match=r"192\.0\.2\.1"):

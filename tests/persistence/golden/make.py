@@ -63,6 +63,8 @@ async def describe(shards: Shards) -> dict[str, Any]:
     described: dict[str, Any] = json.loads(records.encode(found))
     for task in [*described["tasks"], *described.get("function tasks", [])]:
         del task[-3:]  # what delivery does with it at the moment
+    for promise in [*described["promises"], *described.get("reserved", [])]:
+        del promise[12 + (promise[-1] is not None) :]  # formats 1 and 2 know no workflow tasks
     return described
 
 
@@ -76,7 +78,7 @@ async def describe_functions(shards: Shards) -> dict[str, Any]:
     tasks, _ = await shards.search_executions("account", None, 100, None)
     states = [shard.machine.state for shard in shards._shards]
     promise_ids = [promise.id for promise, _ in tasks]
-    promise_ids += [catalog.archive_id(name) for name in ("covered", "tail")]
+    promise_ids += [catalog.package_id(name) for name in ("covered", "tail")]
     return {
         "entries": entries,
         "executions": [execution for _, execution in tasks],
@@ -131,7 +133,7 @@ async def write_functions(shards: Shards, name: str) -> None:
     await shards.ask(c.ReplaceEntry(catalog.Account(f"{name} account", 2, 4, name, True)))
     await shards.ask(c.CreateEntry(catalog.Label(f"{name} gone", 1, 7, "account", "red")))
     await shards.ask(c.DeleteEntry(f"{name} gone", 1))
-    await shards.ask(c.StoreArchive(catalog.archive_id(name), "UEsDBA=="))
+    await shards.ask(c.StorePackage(catalog.package_id(name), "UEsDBA=="))
     plan = ExecutionPlan(
         *("account", function.id, catalog.FunctionKind.CODE, demands),
         *(catalog.Language.PYTHON, build.id),

@@ -1,7 +1,7 @@
 """The code of a function as a zip archive: what may be in it.
 
-The server checks an archive with `inspect` when it is uploaded; a node makes files of it with
-`node/unpacking.py`. Both go through `read_archive` and `file_pieces`, so what one accepts the
+The server checks a package with `inspect` when it is uploaded; a node makes files of it with
+`node/unpacking.py`. Both go through `read_package` and `file_pieces`, so what one accepts the
 other unpacks: plain files with plain names, no more and no larger than the limits, counted while
 they are read. Touches no file itself and needs no part of the server.
 """
@@ -22,7 +22,7 @@ ENTRY_FILES: Final = {
     Language.PYTHON: ("handler.py",),
     Language.JAVASCRIPT: ("handler.js", "handler.mjs"),
 }
-"""Where a function's code begins: exactly one of these files is in the archive, at its top."""
+"""Where a function's code begins: exactly one of these files is in the package, at its top."""
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _SEGMENT_LIMIT_BYTES: Final = 255  # what usual file systems can name
@@ -32,10 +32,10 @@ _COMPRESSION_FREE_BYTES: Final = 1024 * 1024  # below this nobody minds how well
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveLimits:
-    """How much an archive may hold. `compression_ratio` is unpacked to packed, of the whole."""
+class PackageLimits:
+    """How much a package may hold. `compression_ratio` is unpacked to packed, of the whole."""
 
-    archive_bytes: int = core_limits.BUILD_LIMIT_BYTES
+    package_bytes: int = core_limits.BUILD_LIMIT_BYTES
     unpacked_bytes: int = core_limits.CODE_UNPACKED_LIMIT_BYTES
     entries_count: int = core_limits.CODE_ENTRIES_LIMIT_COUNT
     path_bytes: int = core_limits.CODE_PATH_LIMIT_BYTES
@@ -43,11 +43,11 @@ class ArchiveLimits:
     compression_ratio: int = core_limits.CODE_COMPRESSION_LIMIT_RATIO
 
 
-DEFAULT_LIMITS: Final = ArchiveLimits()
+DEFAULT_LIMITS: Final = PackageLimits()
 
 
-class ArchiveRefused(Exception):  # noqa: N818 — the archive is refused; nothing went wrong here
-    """An archive that may not be unpacked. Each of `problems` is a line for whoever made it."""
+class PackageRefused(Exception):
+    """A package that may not be unpacked. Each of `problems` is a line for whoever made it."""
 
     def __init__(self, problems: list[str]) -> None:
         """Keep the first problems, and say how many more there are."""
@@ -60,7 +60,7 @@ class ArchiveRefused(Exception):  # noqa: N818 — the archive is refused; nothi
 
 @dataclass(frozen=True, slots=True)
 class CodeFile:
-    """A file in an archive; `path` is relative, with slashes."""
+    """A file in a package; `path` is relative, with slashes."""
 
     path: str
     is_executable: bool
@@ -69,8 +69,8 @@ class CodeFile:
 
 
 @dataclass(frozen=True, slots=True)
-class CodeArchive:
-    """What an archive holds. `directories` has those that files need too, parents first."""
+class Package:
+    """What a package holds. `directories` has those that files need too, parents first."""
 
     files: tuple[CodeFile, ...]
     directories: tuple[str, ...]
@@ -82,20 +82,20 @@ class CodeArchive:
         return sum(file.size_bytes for file in self.files)
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file. Raises ArchiveRefused if they are damaged, KeyError if absent."""
+        """The bytes of a file. Raises PackageRefused if they are damaged, KeyError if absent."""
         for file in self.files:
             if file.path == path:
                 return b"".join(file_pieces(self.content, file))
         raise KeyError(path)
 
     def entry_file(self, language: Language) -> str:
-        """The path of the file where code begins. Raises ArchiveRefused if it is not clear."""
+        """The path of the file where code begins. Raises PackageRefused if it is not clear."""
         allowed = ENTRY_FILES[language]
         found = [path for path in allowed if any(file.path == path for file in self.files)]
         if len(found) == 1:
             return found[0]
         if found:
-            raise ArchiveRefused([f"has {' and '.join(found)}; keep the one that is meant"])
+            raise PackageRefused([f"has {' and '.join(found)}; keep the one that is meant"])
         problem = f"has no {' or '.join(allowed)} at its top"
         inside = {
             file.path.partition("/")[0]
@@ -104,40 +104,40 @@ class CodeArchive:
         }
         if inside:
             problem += f"; zip what is in the folder {min(inside)!r}, not the folder itself"
-        raise ArchiveRefused([problem])
+        raise PackageRefused([problem])
 
 
-def inspect(content: bytes, limits: ArchiveLimits = DEFAULT_LIMITS) -> CodeArchive:
-    """Check an archive completely, its data too. Raises ArchiveRefused."""
-    archive = read_archive(content, limits)
+def inspect(content: bytes, limits: PackageLimits = DEFAULT_LIMITS) -> Package:
+    """Check a package completely, its data too. Raises PackageRefused."""
+    package = read_package(content, limits)
     problems = []
-    for file in archive.files:
+    for file in package.files:
         try:
             for _ in pieces(content, file.member):
                 pass
         except ZipRefused as error:
             problems.append(str(error))
     if problems:
-        raise ArchiveRefused(problems)
-    return archive
+        raise PackageRefused(problems)
+    return package
 
 
 def file_pieces(content: bytes, file: CodeFile) -> Iterator[bytes]:
-    """Unpack a file of an archive, piece by piece. Raises ArchiveRefused if it is damaged."""
+    """Unpack a file of a package, piece by piece. Raises PackageRefused if it is damaged."""
     try:
         yield from pieces(content, file.member)
     except ZipRefused as error:
-        raise ArchiveRefused([str(error)]) from error
+        raise PackageRefused([str(error)]) from error
 
 
-def read_archive(content: bytes, limits: ArchiveLimits) -> CodeArchive:
-    """Check everything about an archive but its data. Raises ArchiveRefused."""
-    if len(content) > limits.archive_bytes:
-        raise ArchiveRefused([too_large(limits)])
+def read_package(content: bytes, limits: PackageLimits) -> Package:
+    """Check everything about a package but its data. Raises PackageRefused."""
+    if len(content) > limits.package_bytes:
+        raise PackageRefused([too_large(limits)])
     try:
         members = read_members(content, limits.entries_count)
     except ZipRefused as error:
-        raise ArchiveRefused([str(error)]) from error
+        raise PackageRefused([str(error)]) from error
     tree = _Tree(limits)
     for member in members:
         tree.add(member)
@@ -155,19 +155,19 @@ def read_archive(content: bytes, limits: ArchiveLimits) -> CodeArchive:
     if not tree.files and not tree.problems:
         tree.problems.append("has no files")
     if tree.problems:
-        raise ArchiveRefused(tree.problems)
-    return CodeArchive(tuple(tree.files), tuple(tree.directories), content)
+        raise PackageRefused(tree.problems)
+    return Package(tuple(tree.files), tuple(tree.directories), content)
 
 
-def too_large(limits: ArchiveLimits) -> str:
-    """Say that an archive is larger than it may be."""
-    return f"is larger than {limits.archive_bytes} bytes, the limit of an archive"
+def too_large(limits: PackageLimits) -> str:
+    """Say that a package is larger than it may be."""
+    return f"is larger than {limits.package_bytes} bytes, the limit of an archive"
 
 
 class _Tree:
-    """The files and directories of an archive while they are collected, and what is wrong."""
+    """The files and directories of a package while they are collected, and what is wrong."""
 
-    def __init__(self, limits: ArchiveLimits) -> None:
+    def __init__(self, limits: PackageLimits) -> None:
         self.files: list[CodeFile] = []
         self.directories: list[str] = []
         self.problems: list[str] = []
@@ -221,7 +221,7 @@ class _Tree:
         return None
 
 
-def _name_problem(path: str, limits: ArchiveLimits) -> str | None:
+def _name_problem(path: str, limits: PackageLimits) -> str | None:
     """Say why nothing may have this path; None if it may."""
     segments = path.split("/")
     if not path.isprintable():

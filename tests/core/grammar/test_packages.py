@@ -1,4 +1,4 @@
-"""What may be in a function's archive, and that checking and unpacking agree about it."""
+"""What may be in a function's package, and that checking and unpacking agree about it."""
 
 import io
 import os
@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from tests.helpers.zips import DEFLATED, FILE, STORED, Item, deflate, plain_zip, raw_zip
 from troth.core.catalog import Language
-from troth.core.grammar.code_archives import ArchiveLimits, ArchiveRefused, CodeArchive, inspect
+from troth.core.grammar.packages import Package, PackageLimits, PackageRefused, inspect
 from troth.node.unpacking import unpack
 
-SMALL = ArchiveLimits(
-    archive_bytes=64 * 1024,
+SMALL = PackageLimits(
+    package_bytes=64 * 1024,
     unpacked_bytes=4 * 1024 * 1024,
     entries_count=50,
     path_bytes=100,
@@ -30,12 +30,12 @@ SMALL = ArchiveLimits(
 HANDLER = Item("handler.py", b"def handle(request):\n    return 1\n")
 
 
-def unpacked(content: bytes, place: Path, limits: ArchiveLimits = SMALL) -> dict[str, bytes]:
+def unpacked(content: bytes, place: Path, limits: PackageLimits = SMALL) -> dict[str, bytes]:
     """What `unpack` leaves on disk: file contents by path."""
-    archive_path = place / "archive.zip"
-    archive_path.write_bytes(content)
+    package_path = place / "archive.zip"
+    package_path.write_bytes(content)
     directory = place / "unpacked"
-    unpack(archive_path, directory, limits)
+    unpack(package_path, directory, limits)
     return {
         path.relative_to(directory).as_posix(): path.read_bytes()
         for path in directory.rglob("*")
@@ -43,11 +43,11 @@ def unpacked(content: bytes, place: Path, limits: ArchiveLimits = SMALL) -> dict
     }
 
 
-def refusal(content: bytes, place: Path, limits: ArchiveLimits = SMALL) -> str:
-    """Why an archive is refused, by both; nothing may be left of it."""
-    with pytest.raises(ArchiveRefused) as by_inspect:
+def refusal(content: bytes, place: Path, limits: PackageLimits = SMALL) -> str:
+    """Why a package is refused, by both; nothing may be left of it."""
+    with pytest.raises(PackageRefused) as by_inspect:
         inspect(content, limits)
-    with pytest.raises(ArchiveRefused):
+    with pytest.raises(PackageRefused):
         unpacked(content, place, limits)
     assert {path.name for path in place.iterdir()} == {"archive.zip"}
     return "\n".join(by_inspect.value.problems)
@@ -61,12 +61,12 @@ def test_a_plain_archive_is_unpacked_as_it_is(tmp_path: Path) -> None:
     }
 
     assert unpacked(plain_zip(files), tmp_path) == files
-    archive = inspect(plain_zip(files, zipfile.ZIP_STORED), ArchiveLimits())
-    assert archive.directories == ("package", "package/deep")
-    assert archive.unpacked_bytes == 256_000 + len(HANDLER.content)
-    assert archive.read("package/__init__.py") == b""
+    package = inspect(plain_zip(files, zipfile.ZIP_STORED), PackageLimits())
+    assert package.directories == ("package", "package/deep")
+    assert package.unpacked_bytes == 256_000 + len(HANDLER.content)
+    assert package.read("package/__init__.py") == b""
     with pytest.raises(KeyError):
-        archive.read("package")
+        package.read("package")
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_python_writes_to_a_pipe_what_is_accepted() -> None:
         def writable(self) -> bool:
             return True
 
-    with zipfile.ZipFile(Pipe(), "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("handler.py", b"x" * 1000)
-        archive.mkdir("empty")
+    with zipfile.ZipFile(Pipe(), "w", zipfile.ZIP_DEFLATED) as package:
+        package.writestr("handler.py", b"x" * 1000)
+        package.mkdir("empty")
 
     assert inspect(Pipe.made).directories == ("empty",)
 
@@ -274,10 +274,10 @@ def test_an_unpacked_archive_is_never_unpacked_over(tmp_path: Path) -> None:
     ],
 )
 def test_where_code_begins(paths: list[str], language: Language, expected: str) -> None:
-    archive = inspect(plain_zip(dict.fromkeys(paths, b"x")))
+    package = inspect(plain_zip(dict.fromkeys(paths, b"x")))
     try:
-        found = archive.entry_file(language)
-    except ArchiveRefused as error:
+        found = package.entry_file(language)
+    except PackageRefused as error:
         found = str(error)
 
     assert expected in found
@@ -295,15 +295,15 @@ def test_the_usual_program_makes_what_is_accepted(tmp_path: Path) -> None:
         subprocess.run([program, "-qr", "../a.zip", "."], cwd=source, check=True)
     else:
         shutil.make_archive(str(tmp_path / "a"), "zip", source)
-    archive = inspect((tmp_path / "a.zip").read_bytes())
+    package = inspect((tmp_path / "a.zip").read_bytes())
 
-    assert {file.path: file.is_executable for file in archive.files} == {
+    assert {file.path: file.is_executable for file in package.files} == {
         "handler.py": False,
         "d/run": True,
     }
 
 
-# Names that meet each other in all ways; bytes that are nearly archives.
+# Names that meet each other in all ways; bytes that are nearly packages.
 _SEGMENTS = st.sampled_from(["a", "A", "b", "..", ".", "", "é", "e\u0301", "c:", "x\\y", "a\0"])
 _NAMES = st.lists(_SEGMENTS, min_size=1, max_size=3).map("/".join)
 _ITEMS = st.builds(
@@ -317,24 +317,24 @@ _ITEMS = st.builds(
 )
 
 
-def agreed(content: bytes, place: Path) -> CodeArchive | None:
+def agreed(content: bytes, place: Path) -> Package | None:
     """Check and unpack; both must say the same, and do nothing outside of their directory."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     try:
-        archive: CodeArchive | None = inspect(content, SMALL)
-    except ArchiveRefused:
-        archive = None
+        package: Package | None = inspect(content, SMALL)
+    except PackageRefused:
+        package = None
     try:
         files = unpacked(content, place)
-    except ArchiveRefused:
-        assert archive is None
+    except PackageRefused:
+        assert package is None
         assert {path.name for path in place.iterdir()} == {"archive.zip"}
         return None
-    assert archive is not None
-    assert files == {file.path: archive.read(file.path) for file in archive.files}
+    assert package is not None
+    assert files == {file.path: package.read(file.path) for file in package.files}
     assert {path.name for path in place.iterdir()} == {"archive.zip", "unpacked"}
-    return archive
+    return package
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -343,14 +343,14 @@ def test_checking_and_unpacking_agree(
     items: list[Item], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = raw_zip(items)
-    archive = agreed(content, tmp_path_factory.getbasetemp() / "agreed")
+    package = agreed(content, tmp_path_factory.getbasetemp() / "agreed")
 
-    if archive is not None:
+    if package is not None:
         # And with Python's own reader, which is laxer.
         with zipfile.ZipFile(io.BytesIO(content), metadata_encoding="utf-8") as other:
             assert {
                 name: other.read(name) for name in other.namelist() if not name.endswith("/")
-            } == {file.path: archive.read(file.path) for file in archive.files}
+            } == {file.path: package.read(file.path) for file in package.files}
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)
@@ -363,8 +363,8 @@ def test_no_damage_gets_through_or_ends_in_another_error(
         place = data.draw(st.integers(0, len(content) - 1))
         content[place] = data.draw(st.integers(0, 255))
 
-    archive = agreed(bytes(content), tmp_path_factory.getbasetemp() / "damaged")
+    package = agreed(bytes(content), tmp_path_factory.getbasetemp() / "damaged")
 
-    if archive is not None:
-        contents = {archive.read(file.path) for file in archive.files}
+    if package is not None:
+        contents = {package.read(file.path) for file in package.files}
         assert contents == {HANDLER.content, b"z" * 500, b"x"}

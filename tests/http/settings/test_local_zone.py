@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from troth.core.grammar.zones import UnknownZoneError
-from troth.http import local_zone as module
-from troth.http.local_zone import local_zone
+from troth.core.grammar.zones import ZoneUnknown
+from troth.http.settings import local_zone as module
+from troth.http.settings.local_zone import local_zone
 
 
 def test_the_environment_names_the_zone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,5 +27,5 @@ def test_the_systems_zone_counts_without_one(
 def test_a_zone_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Atlantis/Capital")
 
-    with pytest.raises(UnknownZoneError):
+    with pytest.raises(ZoneUnknown):
         local_zone()

@@ -1,22 +1,22 @@
-"""The archives of builds: promises that are resolved from their creation, with the zip as value.
+"""The packages of builds: promises that are resolved from their creation, with the zip as value.
 
 So they are stored, checkpointed and restored like any other promise, and leave memory with the next
 checkpoint. Retention passes them over; they go with their builds.
 """
 
 from troth.core import records as r
-from troth.core.catalog import ARCHIVE_PREFIX
+from troth.core.catalog import PACKAGE_PREFIX
 from troth.core.codes import Code
-from troth.core.commands import DeletePromises, StoreArchive
+from troth.core.commands import DeletePromises, StorePackage
 from troth.core.deciding import DecisionContext
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Promise, PromiseState, Value
 from troth.core.replies import Reply
 
 
-def store_archive(context: DecisionContext, command: StoreArchive, now_ms: int) -> Reply:
-    """Keep an archive; the same one under the same id again is fine."""
-    assert command.id.startswith(ARCHIVE_PREFIX), "archives have names of their own"
+def store_package(context: DecisionContext, command: StorePackage, now_ms: int) -> Reply:
+    """Keep a package; the same one under the same id again is fine."""
+    assert command.id.startswith(PACKAGE_PREFIX), "packages have names of their own"
     existing = context.promise(command.id, now_ms)
     if existing is not None:
         same = existing.value.data == command.data
@@ -35,8 +35,8 @@ def store_archive(context: DecisionContext, command: StoreArchive, now_ms: int) 
 
 
 def delete_promises(context: DecisionContext, command: DeletePromises, now_ms: int) -> Reply:
-    """Delete archives for good; the reply counts those that were there."""
-    assert all(one.startswith(ARCHIVE_PREFIX) for one in command.ids), "only archives go so"
+    """Delete packages for good; the reply counts those that were there."""
+    assert all(one.startswith(PACKAGE_PREFIX) for one in command.ids), "only packages go so"
     there = [one for one in command.ids if context.state.find_promise(one) is not None]
     if there:
         context.emit(r.PromisesDeleted(there, [], 0, now_ms))

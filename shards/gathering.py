@@ -1,0 +1,208 @@
+"""Questions that concern many shards: searches and lists, whose parts are merged into one answer.
+
+Each is sent to the shards that can hold something; see `gather.py` for how pages are made.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TypeVar, cast
+
+from troth.core.catalog import Entry
+from troth.core.commands import (
+    Command,
+    DeletePromises,
+    ListEntries,
+    ListUsage,
+    SearchExecutions,
+    SearchPromises,
+    SearchSchedules,
+)
+from troth.core.executions import Execution, Usage, added
+from troth.core.grammar.patterns import Pattern
+from troth.core.limits import SEARCH_SCAN_COUNT
+from troth.core.model import Promise, PromiseState, Schedule
+from troth.core.replies import Reply
+from troth.core.workflow_commands import SearchWorkflows
+from troth.core.workflows import WorkflowState, WorkflowView
+
+from . import gather
+from .held import HeldMessages
+
+EntryKind = TypeVar("EntryKind", bound=Entry)
+
+
+class Gathering(ABC):
+    """What many shards are asked at once; a base of Shards."""
+
+    _count: int
+
+    @abstractmethod
+    def shard_of(self, identifier: str) -> int:
+        """The index of the shard that an id lives in."""
+
+    @abstractmethod
+    async def _ask_all(
+        self, questions: list[tuple[int, Command]], held: HeldMessages | None = None
+    ) -> list[Reply]:
+        """Have shards carry out commands; their replies in the same order. As `Shards.ask`."""
+
+    async def search_promises(
+        self,
+        pattern: str,
+        states: tuple[PromiseState, ...],
+        tags: Mapping[str, str],
+        limit_count: int,
+        before_serial: int | None,
+        id_prefix: str = "",
+    ) -> tuple[list[Promise], int | None]:
+        """A page of promises, newest first, and the serial to go on below (None: no full page).
+
+        Only ids that begin with `id_prefix` are found.
+        """
+
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Promise]]:
+            replies = await self._ask_all(
+                [
+                    (
+                        index,
+                        SearchPromises(
+                            pattern,
+                            states,
+                            dict(tags),
+                            count,
+                            before,
+                            SEARCH_SCAN_COUNT,
+                            id_prefix,
+                        ),
+                    )
+                    for index, before in wanted.items()
+                ]
+            )
+            pages = [reply.promises for reply in replies if reply.promises is not None]
+            return [gather.ShardPart(page.promises, page.next_before) for page in pages]
+
+        return await gather.page(ask, self._where(pattern), limit_count, before_serial)
+
+    async def search_schedules(
+        self,
+        pattern: str,
+        tags: Mapping[str, str],
+        limit_count: int,
+        before_serial: int | None,
+        id_prefix: str = "",
+        promise_tags: Mapping[str, str] | None = None,
+    ) -> tuple[list[Schedule], int | None]:
+        """A page of schedules; see search_promises. `promise_tags`: those of their promises."""
+
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Schedule]]:
+            replies = await self._ask_all(
+                [
+                    (
+                        index,
+                        SearchSchedules(
+                            pattern,
+                            dict(tags),
+                            count,
+                            before,
+                            SEARCH_SCAN_COUNT,
+                            id_prefix,
+                            dict(promise_tags or {}),
+                        ),
+                    )
+                    for index, before in wanted.items()
+                ]
+            )
+            pages = [reply.schedules for reply in replies if reply.schedules is not None]
+            return [gather.ShardPart(page.schedules, page.next_before) for page in pages]
+
+        return await gather.page(ask, self._where(pattern), limit_count, before_serial)
+
+    def _where(self, pattern: str) -> list[int]:
+        """The shards that can hold matches: one for an exact id, else all."""
+        exact = Pattern(pattern).exact
+        return [self.shard_of(exact)] if exact is not None else list(range(self._count))
+
+    async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
+        """The catalog's entries of a type, of one account or all (None), the oldest first."""
+        command = ListEntries(cast(type[Entry], kind), account_id)
+        replies = await self._ask_all([(index, command) for index in range(self._count)])
+        found: list[EntryKind] = []
+        for reply in replies:
+            found.extend(one for one in reply.entries if isinstance(one, kind))
+        found.sort(key=lambda one: (one.created_on, one.id))
+        return found
+
+    async def search_executions(
+        self,
+        account_id: str,
+        function_id: str | None,
+        limit_count: int,
+        before_serial: int | None,
+    ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
+        """A page of an account's executions, without data; see search_promises."""
+        executions: dict[int, Execution | None] = {}
+
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Promise]]:
+            replies = await self._ask_all(
+                [
+                    (
+                        index,
+                        SearchExecutions(account_id, function_id, count, before, SEARCH_SCAN_COUNT),
+                    )
+                    for index, before in wanted.items()
+                ]
+            )
+            parts = []
+            for page in [reply.executions for reply in replies if reply.executions is not None]:
+                executions.update({one.serial: execution for one, execution in page.executions})
+                rows = tuple(promise for promise, _ in page.executions)
+                parts.append(gather.ShardPart(rows, page.next_before))
+            return parts
+
+        shards = list(range(self._count))
+        promises, following = await gather.page(ask, shards, limit_count, before_serial)
+        return [(one, executions[one.serial]) for one in promises], following
+
+    async def usage(self, account_id: str | None) -> dict[str, Usage]:
+        """How often the functions of an account, or of all (None), were run, by function id."""
+        command = ListUsage(account_id)
+        replies = await self._ask_all([(index, command) for index in range(self._count)])
+        found: dict[str, Usage] = {}
+        for reply in replies:
+            for one in reply.usage:
+                before = found.get(one.function_id)
+                found[one.function_id] = one if before is None else added(before, one)
+        return found
+
+    async def delete_packages(self, promise_ids: Iterable[str]) -> int:
+        """Delete builds' packages for good; how many there were."""
+        homes: dict[int, list[str]] = {}
+        for promise_id in promise_ids:
+            homes.setdefault(self.shard_of(promise_id), []).append(promise_id)
+        if not homes:
+            return 0
+        replies = await self._ask_all(
+            [(index, DeletePromises(tuple(ids))) for index, ids in homes.items()]
+        )
+        return sum(reply.count for reply in replies)
+
+    async def search_workflows(
+        self,
+        state: WorkflowState | None,
+        limit_count: int,
+        before_serial: int | None,
+        id_prefix: str = "",
+    ) -> tuple[list[WorkflowView], int | None]:
+        """A page of workflow tasks in a state, or in any (None); see search_promises."""
+
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[WorkflowView]]:
+            replies = await self._ask_all(
+                [
+                    (index, SearchWorkflows(state, count, before, SEARCH_SCAN_COUNT, id_prefix))
+                    for index, before in wanted.items()
+                ]
+            )
+            pages = [reply.workflows for reply in replies if reply.workflows is not None]
+            return [gather.ShardPart(page.workflows, page.next_before) for page in pages]
+
+        return await gather.page(ask, list(range(self._count)), limit_count, before_serial)

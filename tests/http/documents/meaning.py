@@ -1,0 +1,165 @@
+"""What an OpenAPI document means, as lines of text: without descriptions, examples and references.
+
+Two documents that promise the same to a program have the same lines, be they of OpenAPI 3.0 or
+3.1, and whatever they share through `$ref`. So the lines can be kept and compared.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+Document = dict[str, Any]
+
+_LIMITS = (
+    "format",
+    "pattern",
+    "minLength",
+    "maxLength",
+    "minimum",
+    "maximum",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "maxProperties",
+)
+
+_INT64 = ["format=int64", f"minimum={-(2**63)}", f"maximum={2**63 - 1}"]
+
+
+class Meaning:
+    """The lines of one document."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines, operations in the order of the document."""
+        schemes = self._document["components"]["securitySchemes"]
+        for name, scheme in sorted(schemes.items()):
+            yield f"credentials {name}: {scheme['type']} {scheme['scheme']}"
+        refusals = {
+            self.shape(content["schema"])
+            for operations in self._document["paths"].values()
+            for operation in operations.values()
+            for content in map(self._refusal_content, operation["responses"].values())
+            if content is not None
+        }
+        for refusal in sorted(refusals):
+            yield f"refusal {refusal}"
+        for path, operations in self._document["paths"].items():
+            for method, operation in operations.items():
+                yield ""
+                yield f"{method.upper()} {path} {operation['operationId']}"
+                yield from (f"  {line}" for line in self._operation(operation))
+
+    def _operation(self, operation: Document) -> Iterator[str]:
+        yield f"group {', '.join(operation['tags'])}"
+        if operation.get("deprecated"):
+            yield "deprecated"
+        yield f"security {self._security(operation['security'])}"
+        for given in operation["parameters"]:
+            parameter = self._resolved(given)
+            star = "" if parameter.get("required") else "?"
+            style = f" {parameter['style']}" if "style" in parameter else ""
+            shape = self.shape(parameter["schema"])
+            yield f"{parameter['in']} {parameter['name']}{star}{style}: {shape}"
+        if "requestBody" in operation:
+            body = self._resolved(operation["requestBody"])
+            star = "" if body["required"] else "?"
+            for kind, content in body["content"].items():
+                yield f"body{star} {kind}: {self.shape(content.get('schema', {}))}"
+        for status, given in sorted(operation["responses"].items()):
+            response = self._resolved(given)
+            headers = "".join(
+                f" {name}: {self.shape(self._resolved(header)['schema'])}"
+                for name, header in response.get("headers", {}).items()
+            )
+            refusal = self._refusal_content(response)
+            if refusal is not None:
+                yield f"{status}{headers} refused {' '.join(sorted(refusal['examples']))}"
+            elif "content" not in response:
+                yield f"{status}{headers}"
+            else:
+                for kind, content in response["content"].items():
+                    yield f"{status}{headers} {kind}: {self.shape(content['schema'])}"
+
+    def _security(self, kinds: list[dict[str, list[str]]]) -> str:
+        shown = [
+            " and ".join(":".join([name, *scopes]) for name, scopes in kind.items()) or "nothing"
+            for kind in kinds
+        ]
+        return " or ".join(shown) or "public"
+
+    def _refusal_content(self, response: Document) -> Document | None:
+        """Return what a response has if it is a refusal: only these list several examples."""
+        content = self._resolved(response).get("content", {}).get("application/json", {})
+        return content if "examples" in content else None
+
+    def _resolved(self, part: Document) -> Document:
+        if "$ref" not in part:
+            return part
+        found: Any = self._document
+        for name in part["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        return self._resolved(found)
+
+    def shape(self, schema: Document, within: tuple[str, ...] = ()) -> str:
+        """Return what a schema accepts, on one line. A schema inside itself is `...`."""
+        if "$ref" in schema:
+            name = schema["$ref"]
+            if name in within:
+                return "..."
+            return self.shape(self._resolved(schema), (*within, name))
+        kinds = schema.get("type", [])
+        is_nullable = schema.get("nullable", False)
+        if isinstance(kinds, str):
+            kinds = [kinds]
+        forms = set()
+        for kind in kinds:
+            forms.add(self._of_type(kind, schema, within))
+        for key in ("anyOf", "oneOf", "allOf"):
+            forms |= {self.shape(form, within) for form in schema.get(key, [])}
+        if is_nullable:
+            forms.add("null")
+        # Alternatives inside alternatives are alternatives.
+        flat = {form for joined in forms for form in _alternatives(joined)}
+        return " | ".join(sorted(flat)) or "anything"
+
+    def _of_type(self, kind: str, schema: Document, within: tuple[str, ...]) -> str:
+        if kind == "null":
+            return kind
+        limits = [f"{name}={schema[name]}" for name in _LIMITS if name in schema]
+        if kind == "integer" and limits == _INT64:
+            return "int64"
+        words = [word for word in schema.get("enum", []) if word is not None]
+        if words:
+            limits.append(f"one of {' '.join(map(str, words))}")
+        shown = f"{kind}({', '.join(limits)})" if limits else kind
+        if kind == "array" and "items" in schema:
+            return f"{shown}[{self.shape(schema['items'], within)}]"
+        if kind != "object":
+            return shown
+        required = schema.get("required", [])
+        parts = [
+            f"{name}{'' if name in required else '?'}: {self.shape(inner, within)}"
+            for name, inner in schema.get("properties", {}).items()
+        ]
+        more = schema.get("additionalProperties", True)
+        if isinstance(more, dict):
+            parts.append(f"*: {self.shape(more, within)}")
+        elif more:
+            parts.append("*")
+        return f"{shown}{{{', '.join(parts)}}}"
+
+
+def _alternatives(shape: str) -> list[str]:
+    """Split at the bars that stand outside of all brackets."""
+    found, depth, start = [], 0, 0
+    for place, character in enumerate(shape):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character == "|" and depth == 0:
+            found.append(shape[start : place - 1])
+            start = place + 2
+    return [*found, shape[start:]]
