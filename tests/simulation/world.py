@@ -69,6 +69,7 @@ class World:
         self.store = SimulatedStore() if plan.makes_checkpoints else None
         self.server: Server | None = None
         self.requests_count = 0
+        self.clients_have_left = False
         self.lives_count = 0
         self.crashes_count = 0
         self.disk_failures_count = 0
@@ -94,8 +95,8 @@ class World:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the run's steps are not used up yet."""
-        return self.requests_count < self.plan.steps_count
+        """Whether the run's steps are not used up yet, and there is a client to use them up."""
+        return self.requests_count < self.plan.steps_count and not self.clients_have_left
 
     # The server's lives
 
