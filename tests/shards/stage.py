@@ -123,6 +123,21 @@ class Asked:
 
 
 @dataclass
+class CalledBack:
+    """An asker that keeps what it is told."""
+
+    replies: list[Reply] = field(default_factory=list)
+    errors: list[ShardsError] = field(default_factory=list)
+
+    def answer(self, place: int, reply: Reply) -> None:
+        assert place == 0
+        self.replies.append(reply)
+
+    def refuse(self, error: ShardsError) -> None:
+        self.errors.append(error)
+
+
+@dataclass
 class Stage:
     """Running shards. `ask` asks in the background; `call` asks and makes everything durable."""
 
