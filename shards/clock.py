@@ -27,6 +27,7 @@ STAND_STILL_LIMIT_MS: Final = 5_000
 FORWARD_LIMIT_MS: Final = 60_000
 ABSENCE_LIMIT_MS: Final = 250
 TICK_MS: Final = 50
+SAID_AGAIN_MS: Final = 10_000
 
 log = structlog.get_logger("troth.shards")
 
@@ -90,6 +91,7 @@ class SystemClock:
         self._last_ms = wall_ms()
         self._last_monotonic_ms = monotonic_ms()
         self._looked_ms: int | None = None  # on the monotonic clock, while `run` looks
+        self._silent_until_ms = 0
         self._absences_count = 0
         self._forwards_count = 0
         self._set_backs_count = 0
@@ -118,8 +120,7 @@ class SystemClock:
         if looked_ms is not None and monotonic_ms - looked_ms > ABSENCE_LIMIT_MS:
             self._looked_ms = monotonic_ms
             self._absences_count += 1
-            gap_ms = monotonic_ms - looked_ms
-            log.warning("the server stood still; leases have their full time again", gap_ms=gap_ms)
+            self._note_absence(monotonic_ms, monotonic_ms - looked_ms)
         step_ms = wall_ms - self._last_ms
         if 0 <= step_ms <= FORWARD_LIMIT_MS:
             self._last_ms = wall_ms
@@ -135,6 +136,12 @@ class SystemClock:
             self._last_ms = wall_ms
         self._last_monotonic_ms = monotonic_ms
         return self._last_ms
+
+    def _note_absence(self, monotonic_ms: int, gap_ms: int) -> None:
+        if monotonic_ms < self._silent_until_ms:
+            return  # on a machine that has too much to do, it may be so all the time
+        self._silent_until_ms = monotonic_ms + SAID_AGAIN_MS
+        log.warning("the server stood still; leases have their full time again", gap_ms=gap_ms)
 
     def _note_step(self, step_ms: int) -> None:
         self._last_step_ms = step_ms

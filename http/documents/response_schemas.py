@@ -185,7 +185,15 @@ SCHEMAS: dict[str, Schema] = {
     **FUNCTION_SCHEMAS,
     **EXECUTION_SCHEMAS,
     **ACCOUNT_SCHEMAS,
-    "Status": object_of("A word.", status=text("`ok` or `ready`.", "ok")),
+    "Status": object_of(
+        "A word.",
+        ("clock",),
+        status=text("`ok` or `ready`.", "ok"),
+        clock=text(
+            "That the wall clock was set while the server ran, and by how much; else not there.",
+            "the wall clock was set by -86395000 ms while the server ran",
+        ),
+    ),
     "Text": {"type": "string", "description": "Text."},
     "AnyObject": {"type": "object", "description": "An OpenAPI description."},
     "Message": {
