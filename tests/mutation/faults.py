@@ -250,13 +250,6 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "http/sockets/test_application.py",
     ),
     fault(
-        "time goes back with the machine's clock",
-        "shards/clock.py",
-        "        if now_ms > self._last_ms:\n",
-        "        if True:\n",
-        "catalogue/test_time.py",
-    ),
-    fault(
         "timers fire a slot late",
         "shards/wheel.py",
         "self._take_slots(level, digit - 1 if level else digit, due)",
