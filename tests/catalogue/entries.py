@@ -57,6 +57,10 @@ ENTRIES = (
     "status line with its reason",
     "a server that was away takes its workers' leases",
     "a wrong clock for five seconds",
+    "two undeliverable tasks spin forever",
+    "much that is due at once stops everything",
+    "a backlog makes the server unstartable",
+    "a group nobody listens to gives no word",
     "the SDK claims with a ttl of 0 and beats at once",
     "locks of older SDKs say expiryInMilliseconds",
 )

@@ -36,6 +36,11 @@ class Passes(trio.abc.Instrument):
 
 @pytest.fixture
 def costly(monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock) -> list[str]:
+    """See `make_costly`."""
+    return make_costly(monkeypatch, mock_clock)
+
+
+def make_costly(monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock) -> list[str]:
     """Let each step take half a millisecond; the kinds of commands that were stepped."""
     stepped: list[str] = []
     step: Callable[[Machine, Command, int], Step] = Machine.step
