@@ -47,6 +47,7 @@ from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit
 from troth.http.sockets.hypercorn_connection import ASGIApplication
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.listener import Listener, ListenError
+from troth.http.sockets.slow_gate import SlowGate
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
@@ -350,6 +351,7 @@ class Server:
         running: list[Listener] = []
         applications = (create_application(self.api), create_poll_application(self.api))
         room = self.listeners[0].room
+        gate = SlowGate()
         async with relieving_shortages(room), self.push, trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery, running)
             nursery.start_soon(self._stop_when_asked, nursery, running)
@@ -357,7 +359,11 @@ class Server:
                 door.application = application
                 name = f"listener_{door.listener.name.split()[0].lower()}"
                 self.api.metrics.add_source(name, door.listener.statistics)
+                door.listener.in_flight = self.api.in_flight
+                door.listener.gate = gate
             self.api.metrics.add_source("connections", room.statistics)
+            self.api.metrics.add_source("slow_gate", gate.statistics)
+            nursery.start_soon(self.api.in_flight.watch)
             await self._start_lanes(nursery)
             await self._start(nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped meanwhile: the storage is closed next, and

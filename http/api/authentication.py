@@ -17,7 +17,7 @@ from one address: see `attempts.py`.
 import base64
 import binascii
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -100,6 +100,17 @@ def while_let_in(directory: Directory, principal: Principal) -> Iterator[None]:
     # It may have stopped working in the very moment in which the wait was over.
     if scope.cancel_called or directory.remaining_ms(principal) == 0:
         raise _unauthorized()
+
+
+def is_known(directory: Directory, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request comes with credentials that work. Nothing is counted, nothing refused."""
+    authorization = headers.get(b"authorization")
+    if not authorization:
+        return False
+    try:
+        return _bearer_of(directory, None, authorization) is not None
+    except ApiError:
+        return False
 
 
 def _bearer_of(directory: Directory, peer: str | None, authorization: bytes) -> Principal | None:

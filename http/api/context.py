@@ -18,6 +18,8 @@ from troth.http.identity.credentials import Directory
 from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
+from troth.http.wire.in_flight import InFlight
+from troth.persistence import process_memory
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.polls import Polls
 from troth.shards.errors import ShardsError
@@ -170,6 +172,7 @@ class Api:
     placement: Placement | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
+    in_flight: InFlight = field(init=False)
     directory: Directory = field(init=False)
     audit: AuditLog = field(init=False)
     metrics: Metrics = field(init=False)
@@ -178,6 +181,11 @@ class Api:
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
+        self.in_flight = InFlight(
+            max(self.settings.in_flight_limit_bytes, 2 * self.settings.body_limit_bytes),
+            headroom_bytes=process_memory.headroom_bytes,
+            trim=process_memory.trim_heap,
+        )
         attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
         self.directory = Directory(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
@@ -185,6 +193,7 @@ class Api:
             {
                 "shards": self.shards.statistics,
                 "polls": self.polls.statistics,
+                "in_flight": self.in_flight.statistics,
                 "failed_attempts": attempts.statistics,
                 **self.statistics,
             }

@@ -89,13 +89,31 @@ class Dispatcher:
         if self.api.directory.is_open and not (endpoint is not None and endpoint.any_host):
             self._hosts.refuse_stranger(request)
 
+    def judge_head(self, request: Request) -> None:
+        """Refuse what its head alone forbids, before its body is read. Raises ApiError.
+
+        What passes is judged again, as a whole, when the body is there.
+        """
+        match = self.router.match(request.method, request.raw_path)
+        self.admit(request, match, is_whole=False)
+
     async def carry_out(self, request: Request, match: Match) -> Response:
         """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
         call = self.admit(request, match)
-        return self.finish(request, await match.endpoint.handler(self.api, call))
+        handler = match.endpoint.handler
+        if not match.endpoint.answers_much:
+            return self.finish(request, await handler(self.api, call))
+        # Many of these at a time would each make megabytes before the first is written.
+        in_flight = self.api.in_flight
+        with in_flight.hold() as hold:
+            await in_flight.grown(hold, core_limits.LARGE_ANSWER_BYTES)
+            return self.finish(request, await handler(self.api, call))
 
-    def admit(self, request: Request, match: Match) -> Call:
-        """Check and decode a request: what comes before its handler. Raises ApiError."""
+    def admit(self, request: Request, match: Match, *, is_whole: bool = True) -> Call:
+        """Check and decode a request: what comes before its handler. Raises ApiError.
+
+        Unless it `is_whole`, its body is not looked at.
+        """
         endpoint = match.endpoint
         request.endpoint = endpoint.name
         if request.headers.get(b"host") not in self._familiar_hosts:
@@ -110,7 +128,7 @@ class Dispatcher:
         if not endpoint.reads_raw.isdisjoint(request.headers):
             headers = _call_headers(endpoint, request)
         body = None
-        if endpoint.body is not None:
+        if endpoint.body is not None and is_whole:
             body = self._bodies[endpoint.name].decode(request.body)
         return Call(request, match.values, headers, body)
 

@@ -128,7 +128,8 @@ class Endpoint:
     allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
     credentials, have none.
     `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
-    says (see `hosts.py`). What is sent is either JSON, decoded into
+    says (see `hosts.py`). Only so many that `answers_much` are carried out at a time as fit in
+    memory. What is sent is either JSON, decoded into
     `body`, or a `raw_body`, or nothing. `raw_headers` too the handler reads itself.
 
     Derived: `is_open` endpoints need no credentials while the server has neither users nor
@@ -155,6 +156,7 @@ class Endpoint:
     public: bool = False
     sheltered: bool = True
     any_host: bool = False
+    answers_much: bool = False
     deprecated: bool = False
     is_open: bool = field(init=False)
     needs_account: bool = field(init=False)

@@ -8,9 +8,9 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from troth.core.json_bytes import encoder
 from troth.core.model import (
     Callback,
     Lock,
@@ -29,7 +29,7 @@ NEVER_MS = -62135596800000
 """How the API writes the time of a schedule that never fires again: the start of the year 1."""
 
 # Sorts the keys of dicts; the fields of structs stay in their order.
-_encode_sorted = msgspec.json.Encoder(order="deterministic").encode
+_encode_sorted = encoder("deterministic")
 
 # Everything that may stand in a path. Slashes too: all routes take ids with slashes.
 _PATH_SAFE = "/:@!$&'()*+,;=~"

@@ -172,6 +172,7 @@ def _pattern(example: str) -> Parameter:
 ENDPOINTS = (
     Endpoint(
         name="searchPromises",
+        answers_much=True,
         group="Promises",
         method="GET",
         path="/promises",
@@ -195,6 +196,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         name="searchSchedules",
+        answers_much=True,
         group="Schedules",
         method="GET",
         path="/schedules",

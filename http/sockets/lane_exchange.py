@@ -23,6 +23,7 @@ from troth.http.api.dispatch import Dispatcher
 from troth.http.api.router import Match
 from troth.http.api.rows import REFUSALS_FROM, Asking
 from troth.http.wire.errors import ApiError
+from troth.http.wire.in_flight import SMALL_BYTES, InFlight
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
@@ -58,6 +59,15 @@ class Questions(Protocol):
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Complete the reply to a claim. Raises StorageFailed."""
+        ...
+
+    @property
+    def in_flight(self) -> InFlight:
+        """What is in memory of all connections."""
+        ...
+
+    def defer(self, exchange: "Exchange", reply: Reply) -> None:
+        """Call `answer` with the reply when there is room for a large answer."""
         ...
 
     def start(self, exchange: "Exchange") -> None:
@@ -110,6 +120,9 @@ class Exchange(Struct, eq=False):
         dispatcher = self.dispatcher
         handler = self.match.endpoint.handler
         assert isinstance(handler, Asking), "the others do not ask this way"
+        if self.questions.in_flight.is_full and _is_large(reply):
+            self.questions.defer(self, reply)
+            return
         try:
             if reply.claimed is not None:
                 reply = self.questions.with_leaf(reply)
@@ -169,6 +182,19 @@ class Exchange(Struct, eq=False):
         self.client.answered(answer, self.held)
         duration_s = time.perf_counter() - self.started_s
         self.dispatcher.api.metrics.count(self.request.endpoint, status, duration_s)
+
+
+def _is_large(reply: Reply) -> bool:
+    """Whether the answer will be large."""
+    claimed = reply.claimed
+    promises = [reply.promise] if claimed is None else [claimed.root, claimed.leaf]
+    size_characters = sum(
+        value.size
+        for promise in promises
+        if promise is not None
+        for value in (promise.param, promise.value)
+    )
+    return size_characters > SMALL_BYTES
 
 
 _JSON_ANSWER: Final = (

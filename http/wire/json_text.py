@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import msgspec
+from troth.core.json_bytes import encoder
 
 JsonObject = dict[str, Any]
 
-_encode = msgspec.json.Encoder().encode
+_encode = encoder()
 
 
 def dump(made: JsonObject | list[JsonObject]) -> bytes:
