@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from .client import BenchError, Target, free_ports
+from .client import BenchError, BenchTarget, free_ports
 from .machine import pin
 
 READY_TIMEOUT_S: Final = 120.0
@@ -49,11 +49,11 @@ class OwnServer:
         self.kill()
 
     @property
-    def target(self) -> Target:
+    def target(self) -> BenchTarget:
         """Where it serves."""
         assert self._process is not None
         api, poll = self._ports
-        return Target("127.0.0.1", api, "127.0.0.1", poll, process_id=self._process.pid)
+        return BenchTarget("127.0.0.1", api, "127.0.0.1", poll, process_id=self._process.pid)
 
     def start(self) -> float:
         """Start it; return how many seconds it took until `GET /ready` was answered with 200.
@@ -124,7 +124,7 @@ class EchoProcess:
         self._arguments = ("--child", *(("--rate", str(rate)) if rate else ()))
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Target:
+    def __enter__(self) -> BenchTarget:
         command = (sys.executable, "-m", f"{__package__}.echo", *self._arguments)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(  # noqa: S603 — our own program
@@ -141,7 +141,7 @@ class EchoProcess:
             self.__exit__(None, None, None)
             raise BenchError("the echo server did not start")
         port = int(line)
-        return Target("127.0.0.1", port, "127.0.0.1", port, process_id=self._process.pid)
+        return BenchTarget("127.0.0.1", port, "127.0.0.1", port, process_id=self._process.pid)
 
     def __exit__(
         self,

@@ -16,12 +16,12 @@ class BenchError(Exception):
     """The benchmark cannot go on. `str()` is one line for whoever started it."""
 
 
-class UnreachableError(BenchError):
+class BenchUnreachable(BenchError):
     """There is no server at the address."""
 
 
 @dataclass(frozen=True)
-class Target:
+class BenchTarget:
     """The server that is measured."""
 
     host: str
@@ -56,7 +56,7 @@ class Target:
         return cls(host, port, poll_host, poll_port, prefix, authorization, process_id)
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Status and body (JSON, or text) of one request. Raises UnreachableError."""
+        """Status and body (JSON, or text) of one request. Raises BenchUnreachable."""
         headers = {"Authorization": self.authorization} if self.authorization else {}
         content = None if body is None else json.dumps(body)
         connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
@@ -66,7 +66,7 @@ class Target:
                 response = connection.getresponse()
                 answer = response.read()
             except (OSError, http.client.HTTPException) as error:
-                raise UnreachableError(
+                raise BenchUnreachable(
                     f"no server can be reached at {self.url} ({error})"
                 ) from error
         if response.headers.get_content_type() == "application/json" and answer:

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 import click
 from rich.console import Console
 
-from .client import BenchError, Target, UnreachableError
+from .client import BenchError, BenchTarget, BenchUnreachable
 from .comparison import compare
 from .load import SLOT_S
 from .machine import divide_cores, environment
@@ -19,9 +19,9 @@ from .mix import read_mix
 from .page import make_page
 from .results import Report
 from .scenarios import PUBLIC, SCENARIOS
-from .session import Plan, Session
+from .session import BenchSession, Plan
 from .studies import Row, study_memory, study_recovery, study_timers
-from .tables import Progress, show_scenarios, show_study, show_verdicts
+from .tables import LoadProgress, show_scenarios, show_study, show_verdicts
 from .workload import DISTRIBUTIONS
 
 STUDIES: Final = {
@@ -34,12 +34,12 @@ UNREACHABLE_STATUS: Final = 3
 FILE_WIDTH: Final = 132
 
 
-class BenchFailure(click.ClickException):
+class BenchFailed(click.ClickException):
     """Something that ends the benchmark, as click shows it."""
 
     def __init__(self, error: BenchError) -> None:
         super().__init__(str(error))
-        if isinstance(error, UnreachableError):
+        if isinstance(error, BenchUnreachable):
             # click declares it for the class, and reads it from the instance.
             self.__dict__["exit_code"] = UNREACHABLE_STATUS
 
@@ -81,7 +81,7 @@ def _apply_file(ctx: click.Context, _param: click.Parameter, path: Path | None) 
         try:
             content = read_mix(path, allowed)
         except BenchError as error:
-            raise BenchFailure(error) from error
+            raise BenchFailed(error) from error
         names = {
             option.removeprefix("--"): parameter.name
             for parameter in ctx.command.params
@@ -217,7 +217,7 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
         with _ending_in_order():
             worse = _bench(chosen, mix, options)
     except BenchError as error:
-        raise BenchFailure(error) from error
+        raise BenchFailed(error) from error
     if worse and options["fail_if_worse"]:
         context.exit(1)
 
@@ -247,7 +247,7 @@ def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str,
     report = Report(environment())
     target = None
     if options["url"] is not None:
-        target = Target.from_urls(
+        target = BenchTarget.from_urls(
             options["url"], options["poll_url"], options["user"], options["pid"]
         )
         target.ask("GET", "/promises/troth-bench-is-there-anybody")
@@ -256,8 +256,8 @@ def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str,
     if cores.load:
         # This process only watches; it must not disturb the server.
         os.sched_setaffinity(0, {cores.load[0]})
-    with Progress(console) as progress:
-        session = Session(_plan(chosen, mix, options), cores, progress.begin, progress.note)
+    with LoadProgress(console) as progress:
+        session = BenchSession(_plan(chosen, mix, options), cores, progress.begin, progress.note)
         report.scenarios = session.measure(target)
         for name in chosen:
             if name in STUDIES:
@@ -306,7 +306,7 @@ def _plan(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str, 
 
 
 def _study(
-    name: str, session: Session, target: Target | None, options: Mapping[str, Any]
+    name: str, session: BenchSession, target: BenchTarget | None, options: Mapping[str, Any]
 ) -> list[Row]:
     if name == "timers":
         return study_timers(

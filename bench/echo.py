@@ -38,7 +38,7 @@ class MalformedError(Exception):
     """The client sent something that is no request this server understands."""
 
 
-class Request(NamedTuple):
+class EchoRequest(NamedTuple):
     """One whole request. `end` is where the next one begins."""
 
     method: bytes
@@ -48,7 +48,7 @@ class Request(NamedTuple):
     end: int
 
 
-def parse(data: bytes) -> Request | None:
+def parse(data: bytes) -> EchoRequest | None:
     """The request that `data` begins with; None if it is not complete. Raises MalformedError."""
     head_end = data.find(b"\r\n\r\n", 0, HEAD_LIMIT_BYTES)
     if head_end < 0:
@@ -73,11 +73,11 @@ def parse(data: bytes) -> Request | None:
     end = start + int(length)
     if len(data) < end:
         return None
-    return Request(request_line[1], request_line[2], headers, data[start:end], end)
+    return EchoRequest(request_line[1], request_line[2], headers, data[start:end], end)
 
 
 @dataclass(slots=True)
-class _Connection:
+class _EchoConnection:
     """A client. `received` has not been answered; `unsent` waits for the client to take it."""
 
     socket: socket.socket
@@ -95,7 +95,7 @@ class EchoServer:
         self.port: int = self._listener.getsockname()[1]
         self._interval_s = 1 / rate if rate else 0.0
         self._due_s = time.perf_counter()
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, _EchoConnection] = {}
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
 
@@ -122,10 +122,10 @@ class EchoServer:
             return  # the client has left again
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connections[accepted.fileno()] = _Connection(accepted)
+        self._connections[accepted.fileno()] = _EchoConnection(accepted)
         self._epoll.register(accepted, select.EPOLLIN)
 
-    def _serve_one(self, connection: _Connection) -> None:
+    def _serve_one(self, connection: _EchoConnection) -> None:
         """Read what is there, or go on writing; a client that is gone or wrong is forgotten."""
         try:
             if connection.unsent:
@@ -145,7 +145,7 @@ class EchoServer:
         del self._connections[connection.socket.fileno()]
         connection.socket.close()
 
-    def _answers(self, connection: _Connection, data: bytes) -> bytes:
+    def _answers(self, connection: _EchoConnection, data: bytes) -> bytes:
         """The answers to all whole requests in `data`. Raises MalformedError."""
         answers = b""
         while data:
@@ -159,7 +159,7 @@ class EchoServer:
         connection.received = data
         return answers
 
-    def _send(self, connection: _Connection, data: bytes) -> None:
+    def _send(self, connection: _EchoConnection, data: bytes) -> None:
         """Send; what the client does not take now goes later, and it is not read from meanwhile."""
         rest = data[connection.socket.send(data) :]
         if bool(rest) != bool(connection.unsent):

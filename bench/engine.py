@@ -63,7 +63,7 @@ class Totals:
     """Open loop: operations intended in the measured time that had not ended after the drain."""
 
 
-class Connection:
+class LoadConnection:
     """One connection, its stream if it has one, and the operation on it: a scenario's `Line`."""
 
     __slots__ = (
@@ -102,12 +102,12 @@ class Engine:
         self._scenario = scenario
         self._report = report
         self._epoll = select.epoll()
-        self._by_descriptor: dict[int, tuple[Connection, bool]] = {}
-        self._connections = [Connection(self, number) for number in range(workload.connections)]
+        self._by_descriptor: dict[int, tuple[LoadConnection, bool]] = {}
+        self._connections = [LoadConnection(self, number) for number in range(workload.connections)]
         self._names = [one.name for one in scenario.steps]
         self._statuses = [one.statuses for one in scenario.steps]
         self._has_steps = len(scenario.steps) > 1
-        self._idle: collections.deque[Connection] = collections.deque()
+        self._idle: collections.deque[LoadConnection] = collections.deque()
         self._backlog: collections.deque[int] = collections.deque()
         self._open_loop = workload.rate is not None
         self._remaining = workload.operation_limit
@@ -280,7 +280,7 @@ class Engine:
         while self._idle and self._remaining != 0 and not self._stopping:
             self._begin(self._idle.popleft(), now)
 
-    def _begin(self, connection: Connection, intended: int) -> None:
+    def _begin(self, connection: LoadConnection, intended: int) -> None:
         if self._remaining is not None:
             self._remaining -= 1
         self._in_flight += 1
@@ -288,7 +288,7 @@ class Engine:
         connection.operation = self._scenario.operation(connection)
         self._advance(connection, None)
 
-    def _advance(self, connection: Connection, answer: bytes | None) -> None:
+    def _advance(self, connection: LoadConnection, answer: bytes | None) -> None:
         """Do the operation's next request, or the one after a message that has come already."""
         operation = connection.operation
         assert operation is not None
@@ -310,13 +310,13 @@ class Engine:
         if step != MESSAGE:
             self._send(connection, request)
 
-    def _done(self, connection: Connection, now: int) -> None:
+    def _done(self, connection: LoadConnection, now: int) -> None:
         # What was to start before the measured time does not count in it, however late it ends.
         if connection.started_ns >= self._count_from_ns or not self._measuring:
             self._interval.record(now - connection.started_ns)
         self._next(connection, now)
 
-    def _fail(self, connection: Connection, reason: str) -> None:
+    def _fail(self, connection: LoadConnection, reason: str) -> None:
         if self._measuring:
             self._totals.errors[reason] += 1
         self._failures += 1
@@ -324,7 +324,7 @@ class Engine:
             connection.operation.close()
         self._next(connection, time.perf_counter_ns())
 
-    def _next(self, connection: Connection, now: int) -> None:
+    def _next(self, connection: LoadConnection, now: int) -> None:
         connection.operation = None
         self._in_flight -= 1
         if connection.broken or (self._stopping and not self._backlog) or self._remaining == 0:
@@ -339,7 +339,7 @@ class Engine:
 
     # -- sockets ----------------------------------------------------------------------------
 
-    def _open(self, connection: Connection) -> None:
+    def _open(self, connection: LoadConnection) -> None:
         opened = socket.create_connection(self._address, self._workload.request_timeout_s)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.setblocking(False)
@@ -349,7 +349,7 @@ class Engine:
         self._by_descriptor[opened.fileno()] = (connection, False)
         self._epoll.register(opened, select.EPOLLIN)
 
-    def _open_stream(self, connection: Connection) -> None:
+    def _open_stream(self, connection: LoadConnection) -> None:
         path = self._scenario.stream_path(connection)
         if path is None:
             return
@@ -375,7 +375,7 @@ class Engine:
             self._epoll.unregister(dropped)
             dropped.close()
 
-    def _lose(self, connection: Connection, reason: str, now: int) -> None:
+    def _lose(self, connection: LoadConnection, reason: str, now: int) -> None:
         """Give an operation and its connection up, and connect again."""
         self._drop(connection.socket)
         connection.socket = None
@@ -384,7 +384,7 @@ class Engine:
             self._fail(connection, reason)
         self._reopen(connection, now)
 
-    def _reopen(self, connection: Connection, now: int) -> None:
+    def _reopen(self, connection: LoadConnection, now: int) -> None:
         try:
             self._open(connection)
             if connection.stream is None:
@@ -401,7 +401,7 @@ class Engine:
         else:
             self._start_idle(now)
 
-    def _send(self, connection: Connection, request: bytes) -> None:
+    def _send(self, connection: LoadConnection, request: bytes) -> None:
         opened = connection.socket
         assert opened is not None
         try:
@@ -417,7 +417,7 @@ class Engine:
             connection.pending = request[sent_bytes:]
             self._epoll.modify(opened, select.EPOLLIN | select.EPOLLOUT)
 
-    def _read(self, connection: Connection) -> None:
+    def _read(self, connection: LoadConnection) -> None:
         opened = connection.socket
         assert opened is not None
         if connection.pending:
@@ -454,7 +454,7 @@ class Engine:
         if closes and connection.socket is opened:
             self._lose(connection, "the server ends connections after an answer", now)
 
-    def _answered(self, connection: Connection, status: int, body: bytes, now: int) -> None:
+    def _answered(self, connection: LoadConnection, status: int, body: bytes, now: int) -> None:
         step = connection.step
         if step == PREPARE:
             if status >= 300:
@@ -471,7 +471,7 @@ class Engine:
                 self.measure(self._names[step], now - connection.sent_ns)
         self._advance(connection, body)
 
-    def _read_stream(self, connection: Connection) -> None:
+    def _read_stream(self, connection: LoadConnection) -> None:
         stream = connection.stream
         assert stream is not None
         try:

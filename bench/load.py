@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .client import BenchError, Target, UnreachableError
+from .client import BenchError, BenchTarget, BenchUnreachable
 from .histogram import Histogram
-from .machine import Cores, Usage, usage
+from .machine import Cores, ProcessUsage, usage
 from .workload import Workload
 
 SLOT_S: Final = 0.25
@@ -33,7 +33,7 @@ class Slot:
     measured: bool
     latency: Histogram = field(default_factory=Histogram)
     failures: int = 0
-    server: Usage | None = None
+    server: ProcessUsage | None = None
 
 
 @dataclass
@@ -110,7 +110,7 @@ class _Child:
         messages = [json.loads(line) for line in lines]
         for message in messages:
             if "failed" in message:
-                raise UnreachableError(f"cannot connect to {message['failed']}")
+                raise BenchUnreachable(f"cannot connect to {message['failed']}")
             self.totals = message.get("totals", self.totals)
         if not data and self.totals is None:
             raise BenchError("a load process ended early; what it said is above")
@@ -129,7 +129,7 @@ class _Child:
         self.output.close()
 
 
-def workload_for(target: Target, **options: Any) -> Workload:
+def workload_for(target: BenchTarget, **options: Any) -> Workload:
     """A workload against a server."""
     return Workload(
         host=target.host,
@@ -216,8 +216,8 @@ class _Watch:
         self._data = data
         self._changed = self._last_change()
         self._start = time.perf_counter()
-        self._first: tuple[float, Usage] | None = None
-        self._last: tuple[float, Usage] | None = None
+        self._first: tuple[float, ProcessUsage] | None = None
+        self._last: tuple[float, ProcessUsage] | None = None
         self._checkpoints_s: list[float] = []
 
     def _last_change(self) -> int:
@@ -227,7 +227,7 @@ class _Watch:
         # checkpoint makes it.
         return max((path.stat().st_mtime_ns for path in self._data.rglob("data.mdb")), default=0)
 
-    def look(self, *, measured: bool) -> Usage | None:
+    def look(self, *, measured: bool) -> ProcessUsage | None:
         """What the server has used so far; called at the end of each interval."""
         self.look_at_files()
         if self._process_id is None:

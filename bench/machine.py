@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Usage(NamedTuple):
+class ProcessUsage(NamedTuple):
     """What a process has used so far."""
 
     processor_s: float
@@ -21,7 +21,7 @@ class Usage(NamedTuple):
     """Resident memory now."""
 
 
-def usage(process_id: int) -> Usage | None:
+def usage(process_id: int) -> ProcessUsage | None:
     """What a process has used; None if it is gone or the system does not say."""
     try:
         stat = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii")
@@ -31,7 +31,7 @@ def usage(process_id: int) -> Usage | None:
     # The name is in parentheses and may contain anything, even ") ".
     fields = stat.rpartition(")")[2].split()
     ticks = int(fields[11]) + int(fields[12])
-    return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
+    return ProcessUsage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 class Cores(NamedTuple):

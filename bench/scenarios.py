@@ -31,7 +31,7 @@ SPREAD_STEPS: Final = 1000
 Operation = Generator[tuple[int, bytes], bytes, None]
 
 
-class Step(NamedTuple):
+class RequestStep(NamedTuple):
     """One request of an operation: its name in reports and the statuses that mean success."""
 
     name: str
@@ -61,9 +61,9 @@ class Preparation(NamedTuple):
     tagged: bool = False
 
 
-def step(name: str, *statuses: int) -> Step:
+def step(name: str, *statuses: int) -> RequestStep:
     """A step that succeeds with these statuses."""
-    return Step(name, frozenset(statuses))
+    return RequestStep(name, frozenset(statuses))
 
 
 class Scenario:
@@ -71,7 +71,7 @@ class Scenario:
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    steps: tuple[Step, ...]
+    steps: tuple[RequestStep, ...]
     uses_streams: ClassVar[bool] = False
     prepares: ClassVar[bool] = False
     """Whether operations have requests that are not measured: then throughput says little."""
@@ -146,7 +146,7 @@ class Create(Scenario):
 
     name = "create"
     summary = "create a promise"
-    steps: tuple[Step, ...] = (step("create", 201),)
+    steps: tuple[RequestStep, ...] = (step("create", 201),)
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
         super().__init__(workload, requests)
@@ -218,7 +218,7 @@ class Read(Scenario):
         yield 0, self._template.fill(f"{self._choose():010d}")
 
 
-class Search(Scenario):
+class Searches(Scenario):
     """Search by id pattern and tags."""
 
     name = "search"
@@ -333,7 +333,7 @@ class Locks(Scenario):
         yield 1, self.requests.make("POST", "/locks/release", held)
 
 
-class Claimed(Scenario):
+class Claims(Scenario):
     """Tasks that are held from the beginning, for heartbeats."""
 
     name = "claimed"
@@ -433,13 +433,13 @@ class Mixed(Scenario):
         super().__init__(workload, requests)
         mix = workload.mix or self.default_mix
         self._parts: list[tuple[Scenario, int]] = []
-        steps: list[Step] = []
+        steps: list[RequestStep] = []
         for number, name in enumerate(mix):
             # Each part counts its ids from 0, so each needs ids that begin differently.
             own = dataclasses.replace(workload, run=f"{workload.run}m{number}", mix={})
             part = SCENARIOS[name](own, requests)
             self._parts.append((part, len(steps)))
-            steps += [Step(f"{name}: {one.name}", one.statuses) for one in part.steps]
+            steps += [RequestStep(f"{name}: {one.name}", one.statuses) for one in part.steps]
         self.steps = tuple(steps)
         self._shares = list(itertools.accumulate(mix.values()))
 
@@ -467,8 +467,8 @@ class Mixed(Scenario):
 SCENARIOS: Final[dict[str, type[Scenario]]] = {
     kind.name: kind
     for kind in (
-        *(Create, CreateComplete, Read, Tasks, FanOut, Search, Locks, Heartbeats, Schedules),
-        *(Mixed, Claimed, Echo),
+        *(Create, CreateComplete, Read, Tasks, FanOut, Searches, Locks, Heartbeats, Schedules),
+        *(Mixed, Claims, Echo),
     )
 }
 """Every scenario by name."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from .ceilings import measure_ceilings
 from .children import OwnServer
-from .client import BenchError, Target
+from .client import BenchError, BenchTarget
 from .load import Slot, divide, run, workload_for
 from .machine import Cores
 from .results import ScenarioRecord, record
@@ -44,7 +44,7 @@ class Plan:
     server_arguments: tuple[str, ...] = ()
 
 
-class Session:
+class BenchSession:
     """Makes the runs of a plan."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Session:
         ):
             yield server
 
-    def measure(self, target: Target | None) -> list[ScenarioRecord]:
+    def measure(self, target: BenchTarget | None) -> list[ScenarioRecord]:
         """Make all runs, each on a fresh server of ours without a target. Raises BenchError."""
         plan = self.plan
         records = [
@@ -95,7 +95,7 @@ class Session:
         """A text for ids to begin with that no other run has."""
         return f"{self._run_prefix}x{next(self._run_numbers)}"
 
-    def prepare(self, workload: Workload, target: Target) -> None:
+    def prepare(self, workload: Workload, target: BenchTarget) -> None:
         """Create what a scenario needs. Raises BenchError if that does not work."""
         for one in SCENARIOS[workload.scenario].preparations(workload):
             preparing = workload_for(
@@ -113,7 +113,7 @@ class Session:
                 raise BenchError(f"preparing {workload.scenario}: {next(iter(made.errors))}")
 
     def _measure_one(
-        self, one: ScenarioRecord, title: str, target: Target, data: Path | None
+        self, one: ScenarioRecord, title: str, target: BenchTarget, data: Path | None
     ) -> None:
         plan = self.plan
         workload = workload_for(
@@ -146,7 +146,7 @@ class Session:
 
 
 def ramp(
-    session: Session, target: Target, counts: Sequence[int], title: str, **options: Any
+    session: BenchSession, target: BenchTarget, counts: Sequence[int], title: str, **options: Any
 ) -> Iterator[int]:
     """Create promises up to each of these counts in turn; yield the count when it is reached."""
     made_count = 0

@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from .client import BenchError, Target
+from .client import BenchError, BenchTarget
 from .histogram import Histogram
 from .load import run, workload_for
 from .machine import usage
 from .results import milliseconds
-from .session import Session, ramp
+from .session import BenchSession, ramp
 from .wire import Events, Requests
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ CONFIRM_WAIT_S: Final = 30.0
 _LATENESS: Final = re.compile(r'timer_lateness_total\{[^}]*"(?:le_(\d+)_ms|(all))"\} (\S+)')
 
 
-def study_memory(session: Session, counts: Sequence[int]) -> list[Row]:
+def study_memory(session: BenchSession, counts: Sequence[int]) -> list[Row]:
     """Resident memory of the server by pending promise, beyond what it needs when empty."""
     rows: list[Row] = []
     with session.own_server() as server:
@@ -49,7 +49,7 @@ def study_memory(session: Session, counts: Sequence[int]) -> list[Row]:
     return rows
 
 
-def study_recovery(session: Session, counts: Sequence[int]) -> list[Row]:
+def study_recovery(session: BenchSession, counts: Sequence[int]) -> list[Row]:
     """How long a server takes to be ready, by promises stored: killed, and stopped in order."""
     rows: list[Row] = []
     with session.own_server() as server:
@@ -72,8 +72,8 @@ def study_recovery(session: Session, counts: Sequence[int]) -> list[Row]:
 
 
 def study_timers(
-    session: Session,
-    target: Target | None,
+    session: BenchSession,
+    target: BenchTarget | None,
     *,
     timers: int,
     window_s: float,
@@ -93,7 +93,12 @@ def study_timers(
 
 
 def _timers(
-    session: Session, target: Target, timers: int, window_s: float, load_rate: float, sampled: int
+    session: BenchSession,
+    target: BenchTarget,
+    timers: int,
+    window_s: float,
+    load_rate: float,
+    sampled: int,
 ) -> Row:
     group = session.new_run()
     # They must all exist before the first is due: how fast promises can be made is tried first.
@@ -148,7 +153,7 @@ def _timers(
 
 
 def _sampled_promises(
-    target: Target, group: str, count: int, first_ms: int, window_s: float
+    target: BenchTarget, group: str, count: int, first_ms: int, window_s: float
 ) -> Mapping[str, int]:
     """Create promises and subscribe to them; return when each is due."""
     deadlines = {}
@@ -173,7 +178,7 @@ def _sampled_promises(
 class _Listener:
     """A worker's stream, read in a thread: when each message came, by promise."""
 
-    def __init__(self, target: Target, group: str) -> None:
+    def __init__(self, target: BenchTarget, group: str) -> None:
         self.came_ms: dict[str, float] = {}
         address = (target.poll_host, target.poll_port)
         self._socket = socket.create_connection(address, CONFIRM_WAIT_S)
@@ -206,7 +211,7 @@ class _Listener:
         self._socket.close()
 
 
-def _server_lateness(target: Target) -> dict[str, float]:
+def _server_lateness(target: BenchTarget) -> dict[str, float]:
     """How many timers were how late, as the server counts them; empty if it does not say."""
     status, text = target.ask("GET", "/metrics")
     counts: dict[str, float] = {}

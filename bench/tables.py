@@ -21,7 +21,7 @@ WIDE: Final = 110
 WIDE_ONLY: Final = frozenset({"p99.9", "max", "of disk", "MB"})
 
 
-class Progress:
+class LoadProgress:
     """One line that follows a run: rate, p99, errors, and a little picture of the rate.
 
     Where the output is no terminal, one line says what begins.

@@ -1,7 +1,7 @@
 """The HTTP client of the command line: one request, one answer, clear words for what went wrong.
 
-A refusal by the server becomes `RefusedError` (exit status 1): code, what happened, what to do. A
-server that does not answer, or not in the language of the API, becomes `UnreachableError` (exit
+A refusal by the server becomes `RequestRefused` (exit status 1): code, what happened, what to do. A
+server that does not answer, or not in the language of the API, becomes `ServerUnreachable` (exit
 status 3). Neither shows a traceback, and no message shows a password.
 """
 
@@ -55,7 +55,7 @@ _EXPLANATIONS: Final = {code.value: text for code, text in EXPLANATIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiAnswer:
     """What the server said. `text` is the body as it came, `content` its JSON; None if empty."""
 
     status: int
@@ -68,24 +68,24 @@ class Answer:
         return self.status == 201
 
 
-class RefusedError(click.ClickException):
+class RequestRefused(click.ClickException):
     """The server understood and said no. Ends the command with status 1."""
 
     exit_code = 1
 
-    def __init__(self, message: str, answer: Answer) -> None:
+    def __init__(self, message: str, answer: ApiAnswer) -> None:
         """`message` is for people; `answer` is what the server sent."""
         super().__init__(message)
         self.answer = answer
 
 
-class UnreachableError(click.ClickException):
+class ServerUnreachable(click.ClickException):
     """Nobody answered, or something that is no Troth server. Ends the command with status 3."""
 
     exit_code = 3
 
 
-class Client:
+class ApiClient:
     """Talks to one server over one connection. Used in a `with` block."""
 
     def __init__(
@@ -160,8 +160,8 @@ class Client:
         *,
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Send one request; `path` is percent-encoded. Raises RefusedError, UnreachableError."""
+    ) -> ApiAnswer:
+        """Send one request; `path` is percent-encoded. Raises RequestRefused, ServerUnreachable."""
         content = None if body is None else json.dumps(body).encode()
         sent = {name.encode(): text.encode() for name, text in (headers or {}).items()}
         if content is not None:
@@ -177,7 +177,7 @@ class Client:
                     raise self._a_stream()
                 response.read()
         except httpx.TimeoutException as error:
-            raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
+            raise ServerUnreachable(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         return self._answer(response)
@@ -195,32 +195,32 @@ class Client:
                 begun = True
                 yield response.iter_bytes()
         except httpx.TimeoutException as error:
-            raise UnreachableError(f"{self.shown_url} did not answer in time.") from error
+            raise ServerUnreachable(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
             if begun:
                 problem = "ended the connection before all was sent"
-                raise UnreachableError(f"{self.shown_url} {problem}.") from error
+                raise ServerUnreachable(f"{self.shown_url} {problem}.") from error
             raise self._unreachable(error) from error
 
-    def _unreachable(self, error: httpx.HTTPError) -> UnreachableError:
+    def _unreachable(self, error: httpx.HTTPError) -> ServerUnreachable:
         reason = _ERROR_NUMBER.sub("", str(error)).strip() or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in reason:
-            return UnreachableError(
+            return ServerUnreachable(
                 f"the certificate of {self.shown_url} is not trusted ({reason}). If an authority "
                 "of your own has signed it, name its certificate with --ca-file, TROTH_CA_FILE or "
                 "SSL_CERT_FILE."
             )
         if self._base.scheme == "https" and "SSL" in reason:
-            return UnreachableError(
+            return ServerUnreachable(
                 f"{self.shown_url} does not speak TLS as expected ({reason}). Is it http:// there?"
             )
-        return UnreachableError(
+        return ServerUnreachable(
             f"no server can be reached at {self.shown_url} ({reason}). "
             "Start one with `troth serve`, or name it with --server."
         )
 
-    def _a_stream(self) -> UnreachableError:
-        return UnreachableError(
+    def _a_stream(self) -> ServerUnreachable:
+        return ServerUnreachable(
             f"{self.shown_url} streams messages to workers (--poll-listen of `troth serve`). "
             "Name the API's address (--listen) with --server."
         )
@@ -236,13 +236,13 @@ class Client:
                 return
             query = [("cursor", answer.content["cursor"])]
 
-    def not_the_api(self) -> UnreachableError:
+    def not_the_api(self) -> ServerUnreachable:
         """The error for an answer that the API never gives."""
-        return UnreachableError(
+        return ServerUnreachable(
             f"{self.shown_url} answered in a form that is not the API's. Is it a Troth server?"
         )
 
-    def _answer(self, response: httpx.Response) -> Answer:
+    def _answer(self, response: httpx.Response) -> ApiAnswer:
         text = response.text
         try:
             content = json.loads(text) if text.strip() else None
@@ -250,9 +250,9 @@ class Client:
             content = None
             if response.is_success:
                 raise self.not_the_api() from None
-        answer = Answer(response.status_code, text, content)
+        answer = ApiAnswer(response.status_code, text, content)
         if not response.is_success:
-            raise RefusedError(_refusal(answer, response), answer)
+            raise RequestRefused(_refusal(answer, response), answer)
         return answer
 
 
@@ -269,7 +269,7 @@ def _segment(text: str) -> str:
 
 
 def is_loopback(server: str) -> bool:
-    """Whether a server that `Client` takes is on this machine."""
+    """Whether a server that `ApiClient` takes is on this machine."""
     url = server if "://" in server else f"http://{server}"
     try:
         return _is_loopback(urlsplit(url).hostname or "")
@@ -313,7 +313,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _refusal(answer: Answer, response: httpx.Response) -> str:
+def _refusal(answer: ApiAnswer, response: httpx.Response) -> str:
     """Code and meaning, then what the server says about this case, then what one can do."""
     error = answer.content.get("error") if isinstance(answer.content, dict) else None
     if not isinstance(error, dict):

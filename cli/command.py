@@ -27,7 +27,7 @@ INTERRUPTED_STATUS: Final = 130
 """What shells expect of a program that Ctrl-C ended."""
 
 
-class Command(NamedTuple):
+class CommandPlace(NamedTuple):
     """Where a command is, as module:name, and what the list of all commands says about it."""
 
     place: str
@@ -35,38 +35,42 @@ class Command(NamedTuple):
 
 
 COMMANDS: Final = {
-    "serve": Command(
+    "serve": CommandPlace(
         "troth.cli.serve:serve_command",
         "Run the server until it is told to stop (Ctrl-C or SIGTERM).",
     ),
-    "promises": Command(
+    "promises": CommandPlace(
         "troth.cli.promises:promises", "Make, look at, complete and find promises."
     ),
-    "tasks": Command(
+    "tasks": CommandPlace(
         "troth.cli.tasks:tasks", "Claim, complete and give back tasks, as workers do."
     ),
-    "schedules": Command(
+    "schedules": CommandPlace(
         "troth.cli.schedules:schedules", "Have promises created when a cron expression says."
     ),
-    "locks": Command("troth.cli.locks:locks", "Acquire, release and renew locks."),
-    "tree": Command(
+    "locks": CommandPlace("troth.cli.locks:locks", "Acquire, release and renew locks."),
+    "tree": CommandPlace(
         "troth.cli.tree:tree", "Draw the promise ID and all that its work has created."
     ),
-    "account": Command(
+    "account": CommandPlace(
         "troth.cli.accounts:account", "Make and disable accounts; see who changed what."
     ),
-    "token": Command("troth.cli.tokens:token", "Make, list and revoke tokens."),
-    "log": Command("troth.cli.log:log", "Read, verify and repair the log of a data directory."),
-    "snapshot": Command("troth.cli.snapshots:snapshot", "Back up everything, and restore it."),
-    "data": Command("troth.cli.data:data", "Look at a data directory."),
-    "export": Command(
+    "token": CommandPlace("troth.cli.tokens:token", "Make, list and revoke tokens."),
+    "log": CommandPlace(
+        "troth.cli.log:log", "Read, verify and repair the log of a data directory."
+    ),
+    "snapshot": CommandPlace("troth.cli.snapshots:snapshot", "Back up everything, and restore it."),
+    "data": CommandPlace("troth.cli.data:data", "Look at a data directory."),
+    "export": CommandPlace(
         "troth.cli.export_promises:export", "Write all promises and schedules to FILE."
     ),
-    "import": Command(
+    "import": CommandPlace(
         "troth.cli.import_promises:import_command", "Read what `troth export` wrote into a server."
     ),
-    "node": Command("troth.cli.node:node_command", "Run functions for a server on this machine."),
-    "bench": Command(
+    "node": CommandPlace(
+        "troth.cli.node:node_command", "Run functions for a server on this machine."
+    ),
+    "bench": CommandPlace(
         "troth.bench.command:bench", "Measure how fast a server is, and how fast it could be."
     ),
 }

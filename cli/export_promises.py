@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from .client import RefusedError
+from .client import RequestRefused
 from .options import ServerCommand, Session, server_command
 from .output import emit, now_ms, visible
 from .progress import Progress
@@ -36,7 +36,7 @@ _KINDS: Final = ("promises", "schedules")
 _PAGE_COUNT: Final = 100
 
 
-class FileProblem(click.ClickException):
+class FileRefused(click.ClickException):
     """A file that cannot be used. Ends the command with status 1."""
 
     exit_code = 1
@@ -72,7 +72,7 @@ def export(session: Session, file: Path, overwrite: bool) -> None:
       troth export everything.jsonl --server http://old:8001
     """
     if file.exists() and not overwrite:
-        raise FileProblem(f"{visible(str(file))} exists already. --overwrite replaces it.")
+        raise FileRefused(f"{visible(str(file))} exists already. --overwrite replaces it.")
     partial = file.with_name(file.name + PARTIAL_SUFFIX)
     try:
         with partial.open("a+b") as pages:
@@ -85,7 +85,7 @@ def export(session: Session, file: Path, overwrite: bool) -> None:
         partial.unlink()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise FileProblem(f"{visible(str(file))} cannot be written ({reason}).") from error
+        raise FileRefused(f"{visible(str(file))} cannot be written ({reason}).") from error
     summary = {"file": str(file), **gathered.counts, "resumedAfter": resumed_count}
     if session.as_json:
         emit(json.dumps(summary))
@@ -110,7 +110,7 @@ def _resume(pages: BinaryIO, session: Session, partial: Path) -> Gathered:
             break
         if end == 0:
             if content.get("server") != session.client.shown_url:
-                raise FileProblem(
+                raise FileRefused(
                     f"{visible(str(partial))} is the beginning of an export of "
                     f"{visible(str(content.get('server')))}. Remove it, or choose another FILE."
                 )
@@ -138,10 +138,10 @@ def _gather(
         query = [("cursor", cursor)] if cursor else [("id", "*"), ("limit", str(_PAGE_COUNT))]
         try:
             answer = session.client.ask("GET", f"/{kind}", query=query)
-        except RefusedError as error:
+        except RequestRefused as error:
             if not cursor:
                 raise
-            raise RefusedError(
+            raise RequestRefused(
                 f"{error.message}\n  Hint: what was read so far is kept; run the command again to "
                 f"go on. If the server has other data since, remove FILE{PARTIAL_SUFFIX} first.",
                 error.answer,

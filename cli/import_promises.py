@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from .client import RefusedError, path_of
-from .export_promises import FORMAT_VERSION, FileProblem
+from .client import RequestRefused, path_of
+from .export_promises import FORMAT_VERSION, FileRefused
 from .operator_session import administrator_command
 from .options import ServerCommand, Session
 from .output import emit, note, visible
@@ -40,7 +40,7 @@ class ImportFailed(click.ClickException):
     exit_code = 1
 
 
-class StoppedAt(Exception):  # noqa: N818  not an error of its own: the first one ends the import
+class StoppedAt(Exception):
     """The import stops at the first error."""
 
 
@@ -98,7 +98,7 @@ def import_command(session: Session, file: Path, on_error: str) -> None:
         note("stopped at the first error; --on-error continue goes on")
     except OSError as error:
         reason = error.strerror or str(error)
-        raise FileProblem(f"{visible(str(file))} cannot be read ({reason}).") from error
+        raise FileRefused(f"{visible(str(file))} cannot be read ({reason}).") from error
     _report(session, tally, file)
 
 
@@ -180,9 +180,9 @@ def _lines(source: BinaryIO) -> Iterator[tuple[int, int, dict[str, Any] | None]]
 def _check_head(content: Any) -> None:
     about = content.get("export") if isinstance(content, dict) else None
     if not isinstance(about, dict):
-        raise FileProblem("line 1: this is not a file that `troth export` has written.")
+        raise FileRefused("line 1: this is not a file that `troth export` has written.")
     if about.get("version") != FORMAT_VERSION:
-        raise FileProblem(
+        raise FileRefused(
             f"line 1: the file has version {about.get('version')!r}; this version of Troth reads "
             f"{FORMAT_VERSION}."
         )
@@ -196,7 +196,7 @@ def _send(session: Session, batch: list[Numbered], tally: Tally) -> None:
         answer = session.client.ask(
             "POST", "/admin/import", {"promises": [promise for _, promise in batch]}
         )
-    except RefusedError as refusal:
+    except RequestRefused as refusal:
         if refusal.answer.status not in {400, 413}:
             raise
         if len(batch) == 1:
@@ -229,7 +229,7 @@ def _send_schedule(session: Session, number: int, schedule: Any, tally: Tally) -
     key = body.pop("idempotencyKey", None)
     try:
         existing = session.client.ask("GET", path_of("schedules", schedule["id"])).content
-    except RefusedError as refusal:
+    except RequestRefused as refusal:
         if refusal.answer.status != 404:
             raise
         existing = None
@@ -245,7 +245,7 @@ def _send_schedule(session: Session, number: int, schedule: Any, tally: Tally) -
     headers = {} if key is None else {"idempotency-key": str(key)}
     try:
         session.client.ask("POST", "/schedules", body, headers=headers)
-    except RefusedError as refusal:
+    except RequestRefused as refusal:
         if refusal.answer.status not in {400, 413}:
             raise
         tally.fail(number, refusal.message)

@@ -101,6 +101,12 @@ _FAILED_STATUS: Final = 1
     help="When started by root: the first of 1000 user and group ids that tasks run as.",
 )
 @click.option(
+    "--trust-functions",
+    "trusts_functions",
+    is_flag=True,
+    help="Start also where functions can read a server's key: as the user who runs the server.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(("debug", "info", "warning", "error")),
     default="info",
@@ -130,6 +136,7 @@ def node_command(
     shared: bool,
     grace_ms: int,
     uid_base: int,
+    trusts_functions: bool,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -139,7 +146,8 @@ def node_command(
 
     Tasks run as processes of their own, with limits, in empty directories; see node/README.md for
     what that keeps apart and what it does not. Started by root, tasks run as users of their own,
-    which is the safest; JavaScript functions need Node.js.
+    which is the safest; JavaScript functions need Node.js. Started by a user who also runs a
+    server, the node refuses: functions could read that server's key and be each of its accounts.
 
     \b
     Examples:
@@ -165,6 +173,7 @@ def node_command(
         shared=shared,
         grace_s=grace_ms / 1000,
         uid_base=uid_base,
+        trusts_functions=trusts_functions,
         ca_file=ca_file,
     )
     problem: BaseException | None = None

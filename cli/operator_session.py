@@ -27,7 +27,7 @@ from troth.http.settings.sources import SettingsError, load
 from troth.persistence.errors import DataDirectoryError, PersistenceError
 from troth.persistence.files import RealFiles
 
-from .client import DEFAULT_SERVER, Client, UnreachableError, is_loopback
+from .client import DEFAULT_SERVER, ApiClient, RequestRefused, ServerUnreachable, is_loopback
 from .options import Session, connection_options_of, run_session
 from .output import note
 from .serve import CLIENT_VARIABLES
@@ -62,11 +62,11 @@ def operator_command(
             as_json: bool,
             **arguments: Any,
         ) -> None:
-            def act(client: Client) -> None:
+            def act(client: ApiClient) -> None:
                 run_session(Session(client, as_json), command, arguments)
 
             def as_all_others(address: str) -> None:
-                act(Client(address, user, password, token, ca_file))
+                act(ApiClient(address, user, password, token, ca_file))
 
             # What is in the environment is meant for the commands that act for an account.
             if _is_given("token") or _is_given("user"):
@@ -80,7 +80,7 @@ def operator_command(
             if key is None:
                 as_all_others(server)
             else:
-                act(Client(server, None, None, key, ca_file))
+                act(ApiClient(server, None, None, key, ca_file))
 
         return data_option(connection_options_of(None)(with_session))
 
@@ -103,6 +103,7 @@ def administrator_command(
             user: str | None,
             password: str | None,
             token: str | None,
+            ca_file: Path | None,
             as_json: bool,
             **arguments: Any,
         ) -> None:
@@ -114,7 +115,7 @@ def administrator_command(
                     user, password, token = None, None, key
             if pass_data:
                 arguments["data"] = data
-            session = Session(Client(server, user, password, token), as_json)
+            session = Session(ApiClient(server, user, password, token, ca_file), as_json)
             run_session(session, command, arguments)
 
         return data_option(connection_options_of(DEFAULT_SERVER)(with_session))
@@ -165,7 +166,7 @@ def _key(directory: Path) -> str:
 def _at(
     settings: Settings,
     server: str | None,
-    act: Callable[[Client], None],
+    act: Callable[[ApiClient], None],
     as_all_others: Callable[[str], None],
     *,
     may_make: bool,
@@ -178,18 +179,41 @@ def _at(
     elif is_there and is_served(directory):
         address = server if server and is_loopback(server) else _address(settings)
         try:
-            act(Client(address, None, None, _key(directory)))
-        except UnreachableError as error:
-            raise UnreachableError(
+            act(ApiClient(address, None, None, _key(directory)))
+        except ServerUnreachable as error:
+            raise ServerUnreachable(
                 f"a server has {directory} open, but none answers at {address}. Name its address "
                 "with --server."
             ) from error
     elif is_there or may_make:
+        running = server_at(server or _address(settings))
         if not is_there:
+            if running is not None:
+                raise click.ClickException(
+                    f"{directory} does not exist, and a server runs at {running} on another "
+                    "directory. Give the directory of that server as --data (its log names it), "
+                    "or --server with the address that the server of this one will have."
+                )
             note(f"making the data directory {directory}")
+        elif running is not None:
+            note(f"in {directory}, which no server has open; the one at {running} has another")
         _alone(settings, act)
     else:
         raise click.ClickException(f"{directory} does not exist. Name the server's --data.")
+
+
+def server_at(address: str) -> str | None:
+    """Return the address if a Troth server of this machine answers there, else None."""
+    if not is_loopback(address):
+        return None
+    try:
+        with ApiClient(address, None, None) as client:
+            client.ask("GET", "/ping")
+            return client.shown_url
+    except RequestRefused:
+        return address
+    except ServerUnreachable:
+        return None
 
 
 def _is_given(name: str) -> bool:
@@ -214,7 +238,7 @@ def _address(settings: Settings) -> str:
     return f"http://{ListenAddress(host, settings.listen.port)}"
 
 
-def _alone(settings: Settings, act: Callable[[Client], None]) -> None:
+def _alone(settings: Settings, act: Callable[[ApiClient], None]) -> None:
     """Run a server of our own meanwhile, reachable for nobody else, without anything it need not.
 
     Raises what `act` raises, or click.ClickException.
@@ -235,7 +259,7 @@ def _alone(settings: Settings, act: Callable[[Client], None]) -> None:
     )
 
     def act_at(url: str, key: str) -> None:
-        act(Client(url, None, None, key))
+        act(ApiClient(url, None, None, key))
 
     problem = ""
     try:

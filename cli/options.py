@@ -9,7 +9,6 @@ import base64
 import functools
 import json
 import os
-import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,26 +17,26 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
+from troth.core.grammar import durations
 from troth.core.limits import INTEGER_MAX, saturating_add
 
-from .client import DEFAULT_SERVER, Answer, Client, RefusedError
+from .client import DEFAULT_SERVER, ApiAnswer, ApiClient, RequestRefused
 from .output import emit, note, now_ms, one_line
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+_DIGITS_LIMIT_COUNT: Final = 19
+"""A number of milliseconds with more digits is a mistake."""
 
-_UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION: Final = re.compile(r"(?:[0-9]{1,18}(?:ms|s|m|h|d))+|[0-9]{1,19}")
-_DURATION_PART: Final = re.compile(r"([0-9]+)(ms|s|m|h|d)")
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Session:
     """The connection of one command, and whether it shows answers as JSON or for people."""
 
-    client: Client
+    client: ApiClient
     as_json: bool
 
-    def show(self, answer: Answer, shown: Callable[[], str]) -> None:
+    def show(self, answer: ApiAnswer, shown: Callable[[], str]) -> None:
         """Print an answer: its raw JSON on one line, or the text that `shown` makes of it."""
         if self.as_json:
             if answer.text:
@@ -52,7 +51,7 @@ class Session:
 
 
 # `ParamType` takes type arguments only in the newest versions of click; older ones work too.
-class Text(click.ParamType):  # type: ignore[type-arg]
+class TextOption(click.ParamType):  # type: ignore[type-arg]
     """A text that can be sent: valid UTF-8, and not empty unless `may_be_empty`."""
 
     name = "text"
@@ -72,7 +71,7 @@ class Text(click.ParamType):  # type: ignore[type-arg]
         return text
 
 
-class HeaderText(Text):
+class HeaderText(TextOption):
     """A text that can be the content of an HTTP header: one line."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -102,27 +101,26 @@ class Pair(click.ParamType):  # type: ignore[type-arg]
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A length of time, in milliseconds: `250ms`, `10s`, `5m`, `2h`, `1d`, `1h30m`, or `1500`."""
+    """A length of time, in milliseconds: `250ms`, `10s`, `1.5h`, `1d`, `1h30m`, or `1500`."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read a value; at most 64 bits. Raises click.BadParameter."""
         text = str(value)
-        if _DURATION.fullmatch(text) is None:
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _DIGITS_LIMIT_COUNT
+        duration_ms = int(text) if is_number else durations.read_ms(text)
+        if duration_ms is None:
             self.fail(
                 f"{text!r} is not a duration, for example 250ms, 10s, 5m, 2h, 1d or 1h30m "
                 "(a number alone is milliseconds).",
                 param,
                 ctx,
             )
-        if text.isdecimal():
-            return min(int(text), INTEGER_MAX)
-        parts = _DURATION_PART.findall(text)
-        return min(sum(int(count) * _UNITS_MS[unit] for count, unit in parts), INTEGER_MAX)
+        return min(duration_ms, INTEGER_MAX)
 
 
-TEXT: Final = Text()
+TEXT: Final = TextOption()
 HEADER_TEXT: Final = HeaderText(may_be_empty=True)
 PAIR: Final = Pair()
 DURATION: Final = Duration()
@@ -238,7 +236,7 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
         as_json: bool,
         **arguments: Any,
     ) -> None:
-        session = Session(Client(server, user, password, token, ca_file), as_json)
+        session = Session(ApiClient(server, user, password, token, ca_file), as_json)
         run_session(session, command, arguments)
 
     return connection_options_of(DEFAULT_SERVER)(with_session)
@@ -251,7 +249,7 @@ def run_session(
     with session.client:
         try:
             command(session, **arguments)
-        except RefusedError as refusal:
+        except RequestRefused as refusal:
             if session.as_json and refusal.answer.text:
                 # A script finds the answer where it looks for answers, also for a refusal.
                 emit(one_line(refusal.answer.text))
@@ -337,7 +335,7 @@ def show_search(
     if all_pages:
         rows = [row for page in session.client.pages(path, query, key) for row in page]
         text = json.dumps({"cursor": None, key: rows}, ensure_ascii=False, separators=(",", ":"))
-        answer = Answer(200, text, {"cursor": None, key: rows})
+        answer = ApiAnswer(200, text, {"cursor": None, key: rows})
     else:
         answer = session.client.ask("GET", path, query=query)
     session.show(answer, lambda: shown(answer.content[key]))

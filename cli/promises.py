@@ -6,7 +6,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from .client import Answer, path_of
+from .client import ApiAnswer, path_of
 from .options import (
     DURATION,
     PAIR,
@@ -316,7 +316,7 @@ def _complete(
     _show(session, answer, "Completed" if answer.is_new else "Completed before; nothing changed")
 
 
-def _show(session: Session, answer: Answer, headline: str) -> None:
+def _show(session: Session, answer: ApiAnswer, headline: str) -> None:
     session.show(answer, lambda: promise_fields(answer.content, headline))
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from .client import Client, path_of
+from .client import ApiClient, path_of
 from .options import TEXT, ServerCommand, Session, server_command
 from .output import (
     drawn,
@@ -144,7 +144,7 @@ def function_name(promise: JsonPromise) -> str | None:
     return name if isinstance(name, str) and 0 < len(name) <= _NAME_LIMIT_COUNT else None
 
 
-def _candidates(client: Client, root: JsonPromise) -> dict[str, JsonPromise]:
+def _candidates(client: ApiClient, root: JsonPromise) -> dict[str, JsonPromise]:
     """All promises that may be below the root, and the root, by id."""
     found: dict[str, JsonPromise] = {root["id"]: root}
     searches: list[list[tuple[str, str]]] = [[("id", f"{root['id']}.*")]]

@@ -12,14 +12,14 @@ from typing import Final
 
 import structlog
 
-from troth.http.sockets.descriptors import TooFewDescriptorsError
+from troth.http.sockets.descriptors import TooFewDescriptors
 from troth.http.sockets.listener import ListenError
 from troth.persistence.errors import (
     CheckpointDamaged,
-    CheckpointFailure,
+    CheckpointFailed,
     DataDirectoryError,
     DataDirectoryLost,
-    LogFailure,
+    LogFailed,
 )
 
 _STOPPED: Final = "The server has stopped."
@@ -29,13 +29,13 @@ _CAUSES: Final = (
     (CheckpointDamaged, _STOPPED),
     (DataDirectoryError, ""),
     (ListenError, ""),
-    (TooFewDescriptorsError, ""),
+    (TooFewDescriptors, ""),
     (
-        LogFailure,
+        LogFailed,
         f"{_STOPPED[:-1]} without acknowledging anything more. Check the disk, then start it "
         "again: what was acknowledged is there.",
     ),
-    (CheckpointFailure, _STOPPED),
+    (CheckpointFailed, _STOPPED),
 )
 _log = structlog.get_logger("troth.serve")
 

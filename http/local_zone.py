@@ -15,7 +15,7 @@ _FILE = Path("/etc/localtime")
 def local_zone() -> Zone:
     """The zone of this process: $TZ, else the system's, else UTC.
 
-    Raises troth.core.grammar.zones.UnknownZoneError when $TZ names none.
+    Raises troth.core.grammar.zones.ZoneUnknown when $TZ names none.
     """
     name = os.environ.get("TZ")
     if name:

@@ -46,7 +46,7 @@ from troth.http.sockets.connection_room import ConnectionRoom, relieving_shortag
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
 from troth.http.sockets.hypercorn_connection import ASGIApplication
 from troth.http.sockets.lane import Lane
-from troth.http.sockets.listener import Listener, ListenError
+from troth.http.sockets.listener import ListenError, SocketListener
 from troth.http.sockets.slow_gate import SlowGate
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.delivery import Delivery
@@ -192,7 +192,7 @@ class Door:
         flag: str,
         room: ConnectionRoom | None = None,
     ) -> None:
-        self.listener = Listener(
+        self.listener = SocketListener(
             self._answer, address, settings, name=name, flag=flag, url=settings.url, room=room
         )
         self.application: ASGIApplication | None = None
@@ -347,8 +347,8 @@ class Server:
         return messages.render_message(message, self.url)
 
     async def run(self) -> None:
-        """Serve until told to stop. Raises DataDirectoryError or LogFailure."""
-        running: list[Listener] = []
+        """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
+        running: list[SocketListener] = []
         applications = (create_application(self.api), create_poll_application(self.api))
         room = self.listeners[0].room
         gate = SlowGate()
@@ -434,7 +434,7 @@ class Server:
             return
         tables = (("lane", API_ENDPOINTS), ("poll_lane", POLL_ENDPOINTS))
         for door, (name, endpoints) in zip(self.doors, tables, strict=False):
-            lane = Lane(self.api, self.shards, endpoints, door.listener.limits)
+            lane = Lane(self.api, endpoints, door.listener.limits)
             self.api.metrics.add_source(name, lane.statistics)
             await nursery.start(lane.run)
             door.listener.lane = lane
@@ -478,12 +478,12 @@ class Server:
         nursery.start_soon(snapshotter.run)
 
     async def _start(
-        self, nursery: trio.Nursery, running: list[Listener], listener: Listener
+        self, nursery: trio.Nursery, running: list[SocketListener], listener: SocketListener
     ) -> None:
         await nursery.start(listener.run)
         running.append(listener)
 
-    async def _stop_on_signal(self, nursery: trio.Nursery, running: list[Listener]) -> None:
+    async def _stop_on_signal(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         with trio.open_signal_receiver(*_stop_signals()) as signals:
             async for number in signals:
                 name = signal.Signals(number).name
@@ -494,11 +494,11 @@ class Server:
                     _log.warning("stopping immediately", signal=name)
                     os._exit(EXIT_FAILED)
 
-    async def _stop_when_asked(self, nursery: trio.Nursery, running: list[Listener]) -> None:
+    async def _stop_when_asked(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         await self.stop.wait()
         await self._stop(nursery, running)
 
-    async def _stop(self, nursery: trio.Nursery, listeners: list[Listener]) -> None:
+    async def _stop(self, nursery: trio.Nursery, listeners: list[SocketListener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
         self.api.readiness = Readiness.STOPPING
         self.endings.close()

@@ -10,6 +10,7 @@ them.
   the others; on the second it gives them back at once.
 """
 
+import os
 import random
 import signal
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ import trio
 from troth.core.limits import BODY_LIMIT_BYTES, REQUEST_HEADERS_LIMIT_BYTES
 
 from .builds import Builds
-from .client import Client
-from .errors import NodeError, RefusedError, UnreachableError
+from .client import ServerClient
+from .errors import NodeError, NotReached, ServerRefused
 from .execution import Link, LocalExecution
 from .limits import ResultLimits
 from .machine import Place, prepare, taken
+from .neighbors import refuse_beside_a_server
 from .workers import open_workers
 
 BACKOFF_FIRST_S: Final = 0.25
@@ -55,14 +57,22 @@ class NodeOptions:
     grace_s: float = 30.0
     uid_base: int = 700_000
     ca_file: Path | None = None
+    trusts_functions: bool = False
+    """Start although functions can read the key of a server on this machine."""
+
+    def refuse_beside_a_server(self) -> None:
+        """Raise NodeError if functions have no users of their own and could read a server's key."""
+        if os.geteuid() != 0 and not self.trusts_functions:
+            refuse_beside_a_server()
 
 
 async def run_node(options: NodeOptions) -> None:
     """Be a node until a signal says otherwise. Raises NodeError, in an exception group or not."""
-    client = Client(
+    client = ServerClient(
         options.server, options.token, str(options.ca_file) if options.ca_file else None
     )
-    with taken(options.directory, options.uid_base):
+    options.refuse_beside_a_server()
+    async with taken(options.directory, options.uid_base):
         place = await prepare(options.directory, options.uid_base)
         builds = Builds(place.builds, place.first_gid)
         builds.open()
@@ -118,7 +128,7 @@ class Agent:
                 try:
                     await self._register()
                     await self._read_stream()
-                except RefusedError as error:
+                except ServerRefused as error:
                     if error.status in {401, 403}:
                         raise self._not_allowed(error) from error
                     problem = str(error)
@@ -126,7 +136,7 @@ class Agent:
                         problem += (
                             " It was deleted, and can be restored; or it is another account's."
                         )
-                except UnreachableError as error:
+                except NotReached as error:
                     problem = str(error)
                 if self._was_greeted:
                     backoff_s, is_warned = BACKOFF_FIRST_S, False
@@ -137,7 +147,7 @@ class Agent:
                 await trio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311
                 backoff_s = min(2 * backoff_s, BACKOFF_LIMIT_S)
 
-    def _not_allowed(self, error: RefusedError) -> NodeError:
+    def _not_allowed(self, error: ServerRefused) -> NodeError:
         if error.status == 401:
             hint = "Is the token right, and has it not expired or been revoked?"
         else:
@@ -149,6 +159,8 @@ class Agent:
 
     async def _register(self) -> None:
         options = self._options
+        # Also now: a server may have been started after this node.
+        await trio.to_thread.run_sync(options.refuse_beside_a_server)
         body = {
             "description": options.description,
             "languages": self._place.languages,
@@ -169,8 +181,8 @@ class Agent:
                 try:
                     self._take(self._link.decoded(event))
                 except (KeyError, TypeError) as error:
-                    raise UnreachableError("it sent a message that is none") from error
-        raise UnreachableError("it ended the stream")
+                    raise NotReached("it sent a message that is none") from error
+        raise NotReached("it ended the stream")
 
     def _take(self, message: dict[str, Any]) -> None:
         match message.get("type"):
@@ -217,7 +229,7 @@ class Agent:
     async def _carry_out(self, execution: LocalExecution) -> None:
         try:
             await execution.run(self._slots, self._nursery)
-        except RefusedError as error:
+        except ServerRefused as error:
             raise self._not_allowed(error) from error
         finally:
             del self._executions[execution.key]
@@ -241,9 +253,9 @@ class Agent:
                 await self._progressed.wait()
             try:
                 await self._report()
-            except UnreachableError as error:
+            except NotReached as error:
                 _log.debug("a report was not heard", problem=str(error))
-            except RefusedError as error:
+            except ServerRefused as error:
                 if error.status == 401:
                     raise self._not_allowed(error) from error
                 _log.debug("a report was refused", problem=str(error))

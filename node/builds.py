@@ -22,7 +22,7 @@ import trio
 
 from troth.core.grammar.packages import PackageLimits, PackageRefused
 
-from .errors import BadCodeError
+from .errors import CodeRefused
 from .limits import BUILDS_LIMIT_BYTES, BUILDS_LIMIT_COUNT, PACKAGE_LIMIT_BYTES, USERS_COUNT
 from .unpacking import unpack
 
@@ -33,7 +33,7 @@ _log = structlog.get_logger("troth.node.builds")
 
 
 @dataclass
-class Build:
+class UnpackedBuild:
     """Code on this node's disk, which stays while `users_count` is not 0.
 
     `gid` is its group; None if executions run as the node's own user.
@@ -55,7 +55,7 @@ class Builds:
     limit_bytes: int = BUILDS_LIMIT_BYTES
     limit_count: int = BUILDS_LIMIT_COUNT
     # The one used last is at the end.
-    _known: dict[str, Build] = field(default_factory=dict)
+    _known: dict[str, UnpackedBuild] = field(default_factory=dict)
     _locks: dict[str, trio.Lock] = field(default_factory=dict)
 
     def open(self) -> None:
@@ -70,15 +70,15 @@ class Builds:
                 _remove(path)
                 continue
             shown_gid = None if self.first_gid is None else gid
-            self._known[path.name] = Build(path.name, path, shown_gid, _size_bytes(path))
+            self._known[path.name] = UnpackedBuild(path.name, path, shown_gid, _size_bytes(path))
 
     @contextlib.asynccontextmanager
     async def fetched(
         self, digest: str, fetch: Callable[[], Awaitable[bytes]]
-    ) -> AsyncIterator[Build]:
+    ) -> AsyncIterator[UnpackedBuild]:
         """Give out a build, fetching its package if it is not here, and keep it meanwhile.
 
-        Raises BadCodeError if the package is not what the digest says, or cannot be unpacked, and
+        Raises CodeRefused if the package is not what the digest says, or cannot be unpacked, and
         whatever `fetch` raises.
         """
         lock = self._locks.setdefault(digest, trio.Lock())
@@ -98,9 +98,9 @@ class Builds:
             if not lock.statistics().tasks_waiting:
                 self._locks.pop(digest, None)
 
-    def _unpack(self, digest: str, package: bytes) -> Build:
+    def _unpack(self, digest: str, package: bytes) -> UnpackedBuild:
         if hashlib.sha256(package).hexdigest() != digest:
-            raise BadCodeError("the archive the server sent is not the one it announced")
+            raise CodeRefused("the archive the server sent is not the one it announced")
         part = self.directory / f"{_PART_PREFIX}{secrets.token_hex(8)}"
         part.mkdir(mode=0o700)
         try:
@@ -109,7 +109,7 @@ class Builds:
             try:
                 unpack(packed, unpacked, _PACKAGE_LIMITS)
             except PackageRefused as error:
-                raise BadCodeError(f"the archive cannot be unpacked: {error}") from error
+                raise CodeRefused(f"the archive cannot be unpacked: {error}") from error
             gid = self._free_gid()
             size_bytes = _size_bytes(unpacked)
             _make_read_only(unpacked, gid)
@@ -121,7 +121,7 @@ class Builds:
         finally:
             _remove(part)
         _log.info("code fetched", digest=digest, bytes=size_bytes)
-        return Build(digest, path, gid, size_bytes)
+        return UnpackedBuild(digest, path, gid, size_bytes)
 
     def _free_gid(self) -> int | None:
         if self.first_gid is None:

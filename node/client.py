@@ -1,8 +1,9 @@
 """The node's HTTP client: one server, kept connections, h11. A request costs as little as it can.
 
-`Client.ask` sends a request and returns the answer, whatever its status; `Client.open_stream` reads
-server-sent events. A connection that has ended while it lay idle is replaced without a word, as
-nothing of the request can have been heard. Everything else is for the caller to try again.
+`ServerClient.ask` sends a request and returns the answer, whatever its status;
+`ServerClient.open_stream` reads server-sent events. A connection that has ended while it lay idle
+is replaced without a word, as nothing of the request can have been heard. Everything else is for
+the caller to try again.
 
 The server has a short way for small requests about executions, which a connection leaves for good
 with the first request of another kind. So those get connections of their own (`apart`).
@@ -22,7 +23,7 @@ import trio
 from troth import __version__
 from troth.core.json_errors import UNREADABLE_JSON
 
-from .errors import AnswerTooLargeError, NodeError, RefusedError, UnreachableError
+from .errors import AnswerTooLarge, NodeError, NotReached, ServerRefused
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -45,7 +46,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerAnswer:
     """What the server said."""
 
     status: int
@@ -57,23 +58,23 @@ class Answer:
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """The body as JSON. Raises UnreachableError if it is none: then it is no Troth server."""
+        """The body as JSON. Raises NotReached if it is none: then it is no Troth server."""
         try:
             return msgspec.json.decode(self.body)
         except UNREADABLE_JSON as error:
-            raise UnreachableError("it answered in a form that is not the API's") from error
+            raise NotReached("it answered in a form that is not the API's") from error
 
-    def refusal(self) -> RefusedError:
+    def refusal(self) -> ServerRefused:
         """The error for an answer that is no success, with what the server says about it."""
         text = self.body[:_SHOWN_TEXT_COUNT].decode(errors="replace").strip()
         with contextlib.suppress(*UNREADABLE_JSON, AttributeError, TypeError):
             # Anything that is not the API's form is shown as it is.
             error = msgspec.json.decode(self.body).get("error")
             text = f"{error.get('code', '')} {error['message']}".strip()
-        return RefusedError(self.status, text)
+        return ServerRefused(self.status, text)
 
 
-class _Connection:
+class _ServerConnection:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._protocol = h11.Connection(h11.CLIENT)
@@ -112,7 +113,7 @@ class _Connection:
             if isinstance(event, h11.Response):
                 return event.status_code
             if not isinstance(event, h11.InformationalResponse):
-                raise UnreachableError("it closed the connection")
+                raise NotReached("it closed the connection")
 
     def is_reusable(self) -> bool:
         """Whether another request can be sent; readies the connection for it."""
@@ -126,7 +127,7 @@ class _Connection:
         await trio.aclose_forcefully(self._stream)
 
 
-class Client:
+class ServerClient:
     """Talks to one server with one token. `close` it at the end."""
 
     def __init__(self, server: str, token: str, ca_file: str | None = None) -> None:
@@ -162,7 +163,7 @@ class Client:
             ("authorization", f"Bearer {token}"),
             ("user-agent", f"troth-node/{__version__}"),
         ]
-        self._idle: list[_Connection] = []
+        self._idle: list[_ServerConnection] = []
         self._silence_limit_s = STREAM_SILENCE_LIMIT_S
 
     def expect_comments(self, interval_s: float) -> None:
@@ -178,10 +179,10 @@ class Client:
         headers: Headers = (),
         limit_bytes: int = ANSWER_LIMIT_BYTES,
         apart: bool = False,
-    ) -> Answer:
+    ) -> ServerAnswer:
         """Send one request; `body` is bytes, or anything for JSON, or None.
 
-        `apart` is for what is not about tasks. Raises UnreachableError, AnswerTooLargeError.
+        `apart` is for what is not about tasks. Raises NotReached, AnswerTooLarge.
         """
         content = b"" if body is None else body if isinstance(body, bytes) else _json(body)
         apart = apart or len(content) > _TOGETHER_LIMIT_BYTES
@@ -201,20 +202,20 @@ class Client:
                     return await self._exchange(
                         connection, request, content, limit_bytes, may_keep=not apart
                     )
-                except (trio.BrokenResourceError, h11.RemoteProtocolError, UnreachableError):
+                except (trio.BrokenResourceError, h11.RemoteProtocolError, NotReached):
                     if not is_kept or connection.heard_count:
                         raise
                     # It had ended before it was used again: with another one, then.
 
     async def _exchange(
         self,
-        connection: _Connection,
+        connection: _ServerConnection,
         request: h11.Request,
         content: bytes,
         limit_bytes: int,
         *,
         may_keep: bool,
-    ) -> Answer:
+    ) -> ServerAnswer:
         is_kept = False
         try:
             status = await self._send(connection, request, content)
@@ -224,20 +225,20 @@ class Client:
                 parts.append(bytes(event.data))
                 count += len(event.data)
                 if count > limit_bytes:
-                    raise AnswerTooLargeError(
-                        f"the server's answer is larger than {limit_bytes} bytes"
-                    )
+                    raise AnswerTooLarge(f"the server's answer is larger than {limit_bytes} bytes")
             if not isinstance(event, h11.EndOfMessage):
-                raise UnreachableError("it closed the connection")
+                raise NotReached("it closed the connection")
             is_kept = may_keep and connection.is_reusable() and len(self._idle) < _IDLE_LIMIT_COUNT
         finally:
             if is_kept:
                 self._idle.append(connection)
             else:
                 await connection.close()
-        return Answer(status, b"".join(parts))
+        return ServerAnswer(status, b"".join(parts))
 
-    async def _send(self, connection: _Connection, request: h11.Request, content: bytes) -> int:
+    async def _send(
+        self, connection: _ServerConnection, request: h11.Request, content: bytes
+    ) -> int:
         """Send a request and return the answer's status, also if it came before all was sent."""
         try:
             await connection.send(request, content)
@@ -252,11 +253,11 @@ class Client:
     async def open_stream(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a stream of server-sent events; gives out the data of each.
 
-        Raises RefusedError if the server does not open it, UnreachableError when it ends or breaks.
+        Raises ServerRefused if the server does not open it, NotReached when it ends or breaks.
         """
         headers = [*self._headers, ("accept", "text/event-stream")]
         request = h11.Request(method="GET", target=self._prefix + path, headers=headers)
-        connection: _Connection | None = None
+        connection: _ServerConnection | None = None
         try:
             with _failures(), trio.fail_after(ANSWER_TIMEOUT_S):
                 connection = await self._connect()
@@ -266,18 +267,18 @@ class Client:
                     body = b""
                     while isinstance(event := await connection.next_event(), h11.Data):
                         body += bytes(event.data)
-                    raise Answer(status, body).refusal()
+                    raise ServerAnswer(status, body).refusal()
             yield _events(connection, self._silence_limit_s)
         finally:
             if connection is not None:
                 await connection.close()
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> _ServerConnection:
         with trio.fail_after(CONNECT_TIMEOUT_S):
             stream: trio.abc.Stream = await trio.open_tcp_stream(self._host, self._port)
             if self._trusted is not None:
                 stream = trio.SSLStream(stream, self._trusted, server_hostname=self._host)
-            return _Connection(stream)
+            return _ServerConnection(stream)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -285,17 +286,17 @@ class Client:
             await self._idle.pop().close()
 
 
-async def _events(connection: _Connection, silence_limit_s: float) -> AsyncIterator[bytes]:
+async def _events(connection: _ServerConnection, silence_limit_s: float) -> AsyncIterator[bytes]:
     buffer = b""
     while True:
         with _failures(), trio.fail_after(silence_limit_s):
             event = await connection.next_event()
         if not isinstance(event, h11.Data):
-            raise UnreachableError("it ended the stream")
+            raise NotReached("it ended the stream")
         buffer += bytes(event.data)
         *lines, buffer = buffer.split(b"\n")
         if len(buffer) > _EVENT_LIMIT_BYTES:
-            raise UnreachableError("it sent a message that is too long")
+            raise NotReached("it sent a message that is too long")
         for line in lines:
             # Comments keep the connection alive; each message is one line of data.
             if line.startswith(b"data:"):
@@ -312,6 +313,6 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except trio.TooSlowError as error:
-        raise UnreachableError("it did not answer in time") from error
+        raise NotReached("it did not answer in time") from error
     except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
-        raise UnreachableError(str(error) or type(error).__name__) from error
+        raise NotReached(str(error) or type(error).__name__) from error

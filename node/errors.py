@@ -5,7 +5,7 @@ class NodeError(Exception):
     """The node cannot go on; the text says what the operator can do."""
 
 
-class RefusedError(Exception):
+class ServerRefused(Exception):
     """The server answered a request with a status that does not mean success."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -14,15 +14,15 @@ class RefusedError(Exception):
         self.status = status
 
 
-class UnreachableError(Exception):
+class NotReached(Exception):
     """The server did not answer, or not in HTTP."""
 
 
-class AnswerTooLargeError(UnreachableError):
+class AnswerTooLarge(NotReached):
     """The server answered with more than a node takes, and would again; the text says how much."""
 
 
-class BadCodeError(Exception):
+class CodeRefused(Exception):
     """The function's code cannot be used; the text is for its author."""
 
 

@@ -14,11 +14,11 @@ from troth.core.json_errors import UNREADABLE_JSON
 
 from . import frames
 from .builds import Builds
-from .client import Answer, Client
-from .errors import AnswerTooLargeError, BadCodeError, RefusedError, SandboxError, UnreachableError
-from .frames import Response, failure
+from .client import ServerAnswer, ServerClient
+from .errors import AnswerTooLarge, CodeRefused, NotReached, SandboxError, ServerRefused
+from .frames import FunctionResponse, failure
 from .limits import DEFAULT_RESULT_LIMITS, PACKAGE_LIMIT_BYTES, Allowance, ResultLimits
-from .workers import Kind, Workers
+from .workers import SandboxKind, Workers
 
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_LIMIT_S: Final = 1.0
@@ -47,7 +47,7 @@ class Link:
     report that the server has heard; `result` how large a result the server takes.
     """
 
-    client: Client
+    client: ServerClient
     path: str
     builds: Builds
     workers: Workers
@@ -57,11 +57,11 @@ class Link:
     result: ResultLimits = DEFAULT_RESULT_LIMITS
 
     def decoded(self, event: bytes) -> dict[str, Any]:
-        """A message of the work stream. Raises UnreachableError if it is none."""
+        """A message of the work stream. Raises NotReached if it is none."""
         try:
             return msgspec.json.decode(event, type=dict[str, Any])
         except UNREADABLE_JSON as error:
-            raise UnreachableError("it sent a message that is none") from error
+            raise NotReached("it sent a message that is none") from error
 
 
 class _Capabilities(msgspec.Struct):
@@ -96,7 +96,7 @@ class LocalExecution:
         self._on_progress = on_progress
         self._scope = trio.CancelScope()
         self._working = trio.CancelScope()
-        self._response: Response | None = None
+        self._response: FunctionResponse | None = None
         self._responded = trio.Event()
         self._freed = trio.Event()
         self._begun_at = 0.0
@@ -119,11 +119,11 @@ class LocalExecution:
     async def run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
         """Carry it out. `nursery` cleans up behind it when its slot is free again already.
 
-        Raises RefusedError (status 401) if the node's token is not accepted any more.
+        Raises ServerRefused (status 401) if the node's token is not accepted any more.
         """
         try:
             await self._run(slots, nursery)
-        except AnswerTooLargeError as error:
+        except AnswerTooLarge as error:
             _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
 
     async def _run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
@@ -162,7 +162,7 @@ class LocalExecution:
         path = f"{self._link.path}/return/{self.execution_id}/{self.counter}"
         try:
             answer = await self._link.client.ask("POST", path)
-        except UnreachableError as error:
+        except NotReached as error:
             # Its lease will run out.
             _log.warning(
                 "a task could not be given back", task=self.execution_id, problem=str(error)
@@ -171,12 +171,12 @@ class LocalExecution:
         if not answer.is_success:
             _log.debug("a task was not taken back", task=self.execution_id, status=answer.status)
 
-    async def _work(self, answer: Answer) -> None:
+    async def _work(self, answer: ServerAnswer) -> None:
         """Run it in a sandbox; goes on after the response until the sandbox is free."""
         try:
             with self._working:
                 await self._run_in_sandbox(_decoded(answer))
-        except UnreachableError as error:
+        except NotReached as error:
             _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
         finally:
             self._responded.set()
@@ -191,7 +191,7 @@ class LocalExecution:
             memory_mb=capabilities.memory_mb or link.memory_mb,
             result=link.result,
         )
-        kind = Kind(assignment.account, assignment.language, assignment.digest, allowance)
+        kind = SandboxKind(assignment.account, assignment.language, assignment.digest, allowance)
         deadline = self._begun_at + assignment.timeout
         try:
             request = frames.request_frame(self.execution_id, assignment.request)
@@ -203,9 +203,9 @@ class LocalExecution:
                 await link.workers.run(
                     kind, build, request, deadline, self._note_progress, self._respond
                 )
-        except BadCodeError as error:
+        except CodeRefused as error:
             self._respond(failure(500, "BadCode", str(error)), "")
-        except (RefusedError, AnswerTooLargeError) as error:
+        except (ServerRefused, AnswerTooLarge) as error:
             message = f"the function's code cannot be had: {error}"
             self._respond(failure(500, "BadCode", message), "")
         except (SandboxError, OSError) as error:
@@ -215,7 +215,7 @@ class LocalExecution:
         path = f"/v1/build/{build_id}/archive"
         answer = await self._insist("GET", path, limit_bytes=PACKAGE_LIMIT_BYTES, apart=True)
         if answer is None:
-            raise UnreachableError("it did not give the function's code in time")
+            raise NotReached("it did not give the function's code in time")
         if not answer.is_success:
             raise answer.refusal()
         return answer.body
@@ -224,7 +224,7 @@ class LocalExecution:
         self.progress = percent
         self._on_progress()
 
-    def _respond(self, response: Response, output: str) -> None:
+    def _respond(self, response: FunctionResponse, output: str) -> None:
         if output:
             _log.info("a function has printed", task=self.execution_id, output=output)
         if response.error is not None:
@@ -232,7 +232,7 @@ class LocalExecution:
         self._response = response
         self._responded.set()
 
-    async def _send_result(self, response: Response) -> None:
+    async def _send_result(self, response: FunctionResponse) -> None:
         answer = await self._post_result(response)
         if answer is not None and answer.status in _RESULT_REFUSED:
             kind = _RESULT_REFUSED[answer.status]
@@ -248,7 +248,7 @@ class LocalExecution:
         else:
             _log.debug("a task is finished", task=self.execution_id, status=response.status)
 
-    async def _post_result(self, response: Response) -> Answer | None:
+    async def _post_result(self, response: FunctionResponse) -> ServerAnswer | None:
         described = base64.b64encode(msgspec.json.encode(response.headers)).decode()
         headers = [("troth-status", str(response.status)), ("troth-headers", described)]
         if response.error is not None:
@@ -261,10 +261,11 @@ class LocalExecution:
 
     async def _insist(
         self, method: str, path: str, body: object = None, **options: Any
-    ) -> Answer | None:
+    ) -> ServerAnswer | None:
         """Ask until there is an answer that counts, while the lease lives; None if there is none.
 
-        Takes what `Client.ask` takes. Raises RefusedError for status 401, AnswerTooLargeError.
+        Takes what `ServerClient.ask` takes. Raises ServerRefused for status 401,
+        AnswerTooLarge.
         """
         pause_s = _RETRY_FIRST_S
         log = _log.info
@@ -277,10 +278,10 @@ class LocalExecution:
                 if answer.status < 500 and answer.status != 429:
                     return answer
                 problem = str(answer.refusal())
-            except AnswerTooLargeError:
+            except AnswerTooLarge:
                 # It would be as large again.
                 raise
-            except UnreachableError as error:
+            except NotReached as error:
                 problem = str(error)
             if trio.current_time() + pause_s > self.lease_end:
                 _log.warning("gave up asking", task=self.execution_id, path=path, problem=problem)
@@ -291,13 +292,13 @@ class LocalExecution:
             pause_s = min(2 * pause_s, _RETRY_LIMIT_S)
 
 
-def _size(response: Response) -> str:
+def _size(response: FunctionResponse) -> str:
     headers_bytes = sum(len(name) + len(text) for name, text in response.headers)
     return f"{len(response.body)} bytes, and {headers_bytes} of headers"
 
 
-def _decoded(answer: Answer) -> _Assignment:
+def _decoded(answer: ServerAnswer) -> _Assignment:
     try:
         return msgspec.json.decode(answer.body, type=_Assignment)
     except UNREADABLE_JSON as error:
-        raise UnreachableError("it assigned a task in a form that is not the API's") from error
+        raise NotReached("it assigned a task in a form that is not the API's") from error

@@ -1,7 +1,7 @@
 """What a node and the processes it starts say to each other; the other end is `runner.py`.
 
 A frame is a letter, four bytes of length, and content. Nothing that arrives is believed: it may be
-anything, of any length, and end anywhere. What does not fit is `BrokenChannelError`.
+anything, of any length, and end anywhere. What does not fit is `ChannelBroken`.
 """
 
 import base64
@@ -39,16 +39,16 @@ _CONNECTION_HEADERS: Final = frozenset(
 )
 
 
-class BrokenChannelError(Exception):
+class ChannelBroken(Exception):
     """What came over a channel is not of this protocol; the text says what is wrong."""
 
 
-class ResultTooLargeError(Exception):
+class ResultTooLarge(Exception):
     """A result is larger than the server takes."""
 
 
 @dataclass(frozen=True)
-class Response:
+class FunctionResponse:
     """What becomes of an execution. `error` is set if the function gave no response of its own."""
 
     status: int
@@ -57,10 +57,12 @@ class Response:
     error: str | None = None
 
 
-def failure(status: int, kind: str, message: str) -> Response:
+def failure(status: int, kind: str, message: str) -> FunctionResponse:
     """The response of an execution that has none; `kind` is a name for programs."""
     body = msgspec.json.encode({"error": {"type": kind, "message": message}})
-    return Response(status, (("content-type", "application/json"),), body, f"{kind}: {message}")
+    return FunctionResponse(
+        status, (("content-type", "application/json"),), body, f"{kind}: {message}"
+    )
 
 
 class _Meta(msgspec.Struct):
@@ -85,15 +87,15 @@ class FrameReader:
         self._buffer += part
 
     def next(self) -> tuple[bytes, bytes] | None:
-        """The next whole frame: kind and content. Raises BrokenChannelError, ResultTooLarge."""
+        """The next whole frame: kind and content. Raises ChannelBroken, ResultTooLarge."""
         if len(self._buffer) < HEAD_BYTES:
             return None
         kind = bytes(self._buffer[:1])
         if kind not in _KINDS:
-            raise BrokenChannelError("the function's process wrote to its result channel itself")
+            raise ChannelBroken("the function's process wrote to its result channel itself")
         length = int.from_bytes(self._buffer[1:HEAD_BYTES], "big")
         if length > self._limit_bytes:
-            raise ResultTooLargeError
+            raise ResultTooLarge
         if len(self._buffer) < HEAD_BYTES + length:
             return None
         content = bytes(memoryview(self._buffer)[HEAD_BYTES : HEAD_BYTES + length])
@@ -117,32 +119,32 @@ def request_frame(execution_id: str, request: dict[str, Any]) -> bytes:
 
 
 def progress(content: bytes) -> int:
-    """A percentage. Raises BrokenChannelError."""
+    """A percentage. Raises ChannelBroken."""
     if not (content.isdigit() and len(content) <= 3 and int(content) <= 100):
-        raise BrokenChannelError("the function's process reported a progress that is none")
+        raise ChannelBroken("the function's process reported a progress that is none")
     return int(content)
 
 
 def error_of(content: bytes) -> tuple[str, str]:
-    """Type and message of an error. Raises BrokenChannelError."""
+    """Type and message of an error. Raises ChannelBroken."""
     try:
         error = msgspec.json.decode(content, type=_Error)
     except UNREADABLE_JSON as wrong:
-        raise BrokenChannelError("the function's process reported an error that is none") from wrong
+        raise ChannelBroken("the function's process reported an error that is none") from wrong
     return error.type, error.message
 
 
-def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> Response:
-    """A function's own response. Raises BrokenChannelError, ResultTooLargeError."""
+def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> FunctionResponse:
+    """A function's own response. Raises ChannelBroken, ResultTooLarge."""
     length = int.from_bytes(content[:_LENGTH_BYTES], "big")
     described = content[_LENGTH_BYTES : _LENGTH_BYTES + length]
     body = content[_LENGTH_BYTES + length :]
     try:
         meta = msgspec.json.decode(described, type=_Meta)
     except UNREADABLE_JSON as error:
-        raise BrokenChannelError("the function's process gave a result that is none") from error
+        raise ChannelBroken("the function's process gave a result that is none") from error
     if len(body) > limits.body_bytes:
-        raise ResultTooLargeError
+        raise ResultTooLarge
     if not 200 <= meta.status <= 599:
         return failure(500, "BadResponse", f"the function gave the status {meta.status}")
     if len(described) > limits.headers_bytes or len(meta.headers) > _HEADERS_LIMIT_COUNT:
@@ -160,4 +162,4 @@ def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> Re
         for name, text in meta.headers
         if name.lower() not in _CONNECTION_HEADERS
     )
-    return Response(meta.status, headers, body)
+    return FunctionResponse(meta.status, headers, body)

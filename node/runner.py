@@ -229,7 +229,7 @@ def _bind(source: int, target: str, flags: int) -> None:
 # What a handler is given, and what becomes of what it returns
 
 
-class Request:
+class HandlerRequest:
     """What `handle` is called with. Header names are in lower case."""
 
     def __init__(self, meta: dict[str, Any], body: bytes) -> None:
@@ -330,7 +330,7 @@ def _print_traceback(error: BaseException) -> None:
 # Python executions
 
 
-def import_handler(code: str) -> Callable[[Request], Any]:
+def import_handler(code: str) -> Callable[[HandlerRequest], Any]:
     """The function `handle` of handler.py in the code's folder. Raises whatever that raises."""
     sys.path.insert(0, code)
     sys.dont_write_bytecode = True
@@ -348,7 +348,7 @@ def import_handler(code: str) -> Callable[[Request], Any]:
     return handle  # type: ignore[no-any-return]
 
 
-def serve_tasks(control: socket.socket, handle: Callable[[Request], Any]) -> None:
+def serve_tasks(control: socket.socket, handle: Callable[[HandlerRequest], Any]) -> None:
     """Fork for each execution the node sends descriptors for, until it closes the socket."""
     warm_up()
     gc.collect()
@@ -390,7 +390,7 @@ def warm_up() -> None:
     # Python specializes what it has run several times, each time for one kind of value.
     for _ in range(WARM_UP_COUNT):
         for sample in samples:
-            Request(*_split(payload))
+            HandlerRequest(*_split(payload))
             if not inspect.isawaitable(sample):
                 _result_frame(sample)
 
@@ -421,7 +421,7 @@ def _reap() -> None:
 
 
 def _run_execution(
-    zygote_id: int, descriptors: list[int], handle: Callable[[Request], Any]
+    zygote_id: int, descriptors: list[int], handle: Callable[[HandlerRequest], Any]
 ) -> NoReturn:
     """Be one execution: in a forked process, which ends here whatever happens."""
     try:
@@ -443,14 +443,14 @@ def _run_execution(
     os._exit(0)
 
 
-def _answer(handle: Callable[[Request], Any]) -> None:
+def _answer(handle: Callable[[HandlerRequest], Any]) -> None:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=CHANNEL)
     _, payload = read_frame(channel)
     channel.detach()
     meta, body = _split(payload)
     os.environ["TROTH_TASK_ID"] = meta["id"]
     try:
-        request = Request(meta, body)
+        request = HandlerRequest(meta, body)
         value = handle(request)
         if inspect.isawaitable(value):
             import asyncio

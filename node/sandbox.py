@@ -21,10 +21,10 @@ import structlog
 import trio
 
 from . import frames
-from .builds import Build
+from .builds import UnpackedBuild
 from .errors import SandboxError
 from .files import empty
-from .frames import BrokenChannelError, FrameReader, Response, failure
+from .frames import ChannelBroken, FrameReader, FunctionResponse, failure
 from .limits import (
     ADDRESS_SPACE_EXTRA_BYTES,
     DISK_ENTRIES_LIMIT_COUNT,
@@ -61,7 +61,7 @@ _log = structlog.get_logger("troth.node.sandbox")
 
 
 @dataclass(frozen=True)
-class Machine:
+class Computer:
     """What sandboxes on this machine have in common.
 
     `node_program` is None without Node.js; `script` is what Node.js runs. `first_uid` is None if
@@ -142,9 +142,9 @@ class Sandbox:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Computer,
         language: str,
-        build: Build,
+        build: UnpackedBuild,
         uid: int | None,
         directory: Path,
     ) -> None:
@@ -250,7 +250,7 @@ class Sandbox:
             "heap_mb": max(16, int(allowance.memory_mb * _HEAP_SHARE)),
         }
 
-    async def wait_until_ready(self) -> Response | None:
+    async def wait_until_ready(self) -> FunctionResponse | None:
         """Wait for the import; the failure to answer with if there is one.
 
         Raises SandboxError if this machine is to blame.
@@ -279,7 +279,7 @@ class Sandbox:
                 if not part:
                     return b"", b""
                 self._frames.feed(part)
-        except (BrokenChannelError, frames.ResultTooLargeError, ConnectionError) as error:
+        except (ChannelBroken, frames.ResultTooLarge, ConnectionError) as error:
             _log.debug("a sandbox broke its channel", problem=str(error))
             return b"", b""
 

@@ -13,10 +13,10 @@ import trio
 from . import frames
 from .files import exceeds
 from .frames import (
-    BrokenChannelError,
+    ChannelBroken,
     FrameReader,
-    Response,
-    ResultTooLargeError,
+    FunctionResponse,
+    ResultTooLarge,
     failure,
 )
 from .limits import (
@@ -49,7 +49,7 @@ class SandboxedExecution:
         sandbox: Sandbox,
         allowance: Allowance,
         on_progress: Callable[[int], None],
-        on_response: Callable[[Response, str], None],
+        on_response: Callable[[FunctionResponse, str], None],
     ) -> None:
         """`on_response` gets the response, and the end of what the function has printed."""
         self._sandbox = sandbox
@@ -95,7 +95,7 @@ class SandboxedExecution:
             self._output.close()
             self._channel.close()
 
-    def _decide(self, response: Response) -> None:
+    def _decide(self, response: FunctionResponse) -> None:
         if not self._decided.is_set():
             self._decided.set()
             if self._is_late:
@@ -105,7 +105,7 @@ class SandboxedExecution:
             self._output.drain()
             self._on_response(response, self._output.text())
 
-    def _stop(self, response: Response) -> None:
+    def _stop(self, response: FunctionResponse) -> None:
         """Decide against a process that still runs: its sandbox is not used again."""
         self._sandbox.is_broken = True
         self._decide(response)
@@ -141,15 +141,15 @@ class SandboxedExecution:
                         self._decide_unless_loud(failure(500, *frames.error_of(content)))
                         return
                     if kind != frames.PROGRESS:
-                        raise BrokenChannelError("the function's process broke its result channel")
+                        raise ChannelBroken("the function's process broke its result channel")
                     progress_bytes += frames.HEAD_BYTES + len(content)
                     if progress_bytes > PROGRESS_LIMIT_BYTES:
-                        raise BrokenChannelError("the function reported progress too often")
+                        raise ChannelBroken("the function reported progress too often")
                     self._on_progress(frames.progress(content))
-        except BrokenChannelError as error:
+        except ChannelBroken as error:
             self._stop(failure(500, "BrokenChannel", str(error)))
             return
-        except ResultTooLargeError:
+        except ResultTooLarge:
             message = f"the result is larger than {limits.body_bytes} bytes"
             self._stop(failure(500, "ResultTooLarge", message))
             return
@@ -168,7 +168,7 @@ class SandboxedExecution:
         if not await self._output.read():
             self._stop(_too_much_output())
 
-    def _decide_unless_loud(self, response: Response) -> None:
+    def _decide_unless_loud(self, response: FunctionResponse) -> None:
         """Decide for what has come, unless what was printed before it was too much."""
         if self._output.drain():
             self._decide(response)
@@ -183,7 +183,7 @@ class SandboxedExecution:
             await self._decided.wait()
         self._decide(self._ended_without_result())
 
-    def _ended_without_result(self) -> Response:
+    def _ended_without_result(self) -> FunctionResponse:
         status = self._status
         if status is None:
             message = "the function ended the process that it was started from"
@@ -224,7 +224,7 @@ class SandboxedExecution:
             await trio.sleep(max(WATCH_INTERVAL_S, taken_s * _WATCH_SHARE))
 
 
-def _too_much_output() -> Response:
+def _too_much_output() -> FunctionResponse:
     message = f"the function printed more than {OUTPUT_LIMIT_BYTES // MEBIBYTE} MB"
     return failure(500, "OutputLimit", message)
 

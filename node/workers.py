@@ -14,12 +14,12 @@ from typing import Final
 import structlog
 import trio
 
-from .builds import Build
+from .builds import UnpackedBuild
 from .errors import SandboxError
-from .frames import Response, failure
+from .frames import FunctionResponse, failure
 from .limits import IDLE_LIMIT_S, SANDBOX_EXECUTIONS_LIMIT_COUNT, USERS_COUNT, Allowance
 from .processes import resident_bytes
-from .sandbox import JAVASCRIPT, Machine, Sandbox
+from .sandbox import JAVASCRIPT, Computer, Sandbox
 from .sandboxed_execution import SandboxedExecution
 
 _SWEEP_INTERVAL_S: Final = 2.0
@@ -28,7 +28,7 @@ _log = structlog.get_logger("troth.node.workers")
 
 
 @dataclass(frozen=True)
-class Kind:
+class SandboxKind:
     """What sandboxes must have in common to run each other's tasks."""
 
     account_id: str
@@ -40,7 +40,7 @@ class Kind:
 @dataclass
 class _Idle:
     sandbox: Sandbox
-    kind: Kind
+    kind: SandboxKind
     since: float
 
 
@@ -58,7 +58,7 @@ class WorkersStatistics:
 class Workers:
     """All sandboxes of a node. Made by `open_workers`."""
 
-    def __init__(self, machine: Machine, idle_limit_count: int, nursery: trio.Nursery) -> None:
+    def __init__(self, machine: Computer, idle_limit_count: int, nursery: trio.Nursery) -> None:
         """At most `idle_limit_count` sandboxes are kept warm; `nursery` ends those that end."""
         self._machine = machine
         self._idle_limit_count = idle_limit_count
@@ -78,12 +78,12 @@ class Workers:
 
     async def run(
         self,
-        kind: Kind,
-        build: Build,
+        kind: SandboxKind,
+        build: UnpackedBuild,
         request: bytes,
         deadline: float,
         on_progress: Callable[[int], None],
-        on_response: Callable[[Response, str], None],
+        on_response: Callable[[FunctionResponse, str], None],
     ) -> None:
         """Run one execution until `deadline` (trio's clock); `on_response` is called once.
 
@@ -93,7 +93,7 @@ class Workers:
         if sandbox is None:
             sandbox = self._make(kind, build)
         try:
-            problem: Response | None = failure(
+            problem: FunctionResponse | None = failure(
                 504,
                 "TimedOut",
                 f"the function's code was not loaded within {kind.allowance.timeout_s} s",
@@ -117,7 +117,7 @@ class Workers:
             # The next one finds it warm.
             await self._start_spare(kind, build)
 
-    def _take(self, kind: Kind) -> Sandbox | None:
+    def _take(self, kind: SandboxKind) -> Sandbox | None:
         for idle in reversed(self._idle):
             if idle.kind == kind:
                 self._idle.remove(idle)
@@ -127,7 +127,7 @@ class Workers:
                 return self._take(kind)
         return None
 
-    def _make(self, kind: Kind, build: Build) -> Sandbox:
+    def _make(self, kind: SandboxKind, build: UnpackedBuild) -> Sandbox:
         if self._free_uids is None:
             uid = None
         elif self._free_uids:
@@ -140,13 +140,13 @@ class Workers:
         directory = self._machine.directory / f"{self._started_count:x}"
         return Sandbox(self._machine, kind.language, build, uid, directory)
 
-    async def _load(self, sandbox: Sandbox, kind: Kind) -> Response | None:
+    async def _load(self, sandbox: Sandbox, kind: SandboxKind) -> FunctionResponse | None:
         """Start a sandbox if it is not, wait until it has loaded its code; a failure if any."""
         if sandbox.is_loaded:
             return None
         if not sandbox.is_started:
             await sandbox.start(kind.allowance)
-        problem: Response | None = None
+        problem: FunctionResponse | None = None
         machine_problem: SandboxError | None = None
 
         async def read_output() -> None:
@@ -173,7 +173,7 @@ class Workers:
                 _log.info("a function's code has printed", digest=kind.digest, output=printed)
         return problem
 
-    async def _start_spare(self, kind: Kind, build: Build) -> None:
+    async def _start_spare(self, kind: SandboxKind, build: UnpackedBuild) -> None:
         if len(self._idle) < self._idle_limit_count and not any(
             idle.kind == kind for idle in self._idle
         ):
@@ -185,7 +185,7 @@ class Workers:
                 raise
             self._idle.append(_Idle(sandbox, kind, trio.current_time()))
 
-    async def _give_back(self, sandbox: Sandbox, kind: Kind) -> None:
+    async def _give_back(self, sandbox: Sandbox, kind: SandboxKind) -> None:
         try:
             is_clean = (
                 self._is_open
@@ -241,7 +241,7 @@ class Workers:
 
 
 @contextlib.asynccontextmanager
-async def open_workers(machine: Machine, idle_limit_count: int) -> AsyncIterator[Workers]:
+async def open_workers(machine: Computer, idle_limit_count: int) -> AsyncIterator[Workers]:
     """The workers of a node, for the time of a block. At its end nothing of them is left."""
     async with trio.open_nursery() as nursery:
         workers = Workers(machine, idle_limit_count, nursery)

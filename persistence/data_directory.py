@@ -43,7 +43,7 @@ from .errors import (
     ShardCountMismatch,
     UnknownFormatVersion,
 )
-from .files import Files, Lock
+from .files import FileLock, Files
 
 SECRET_BYTES = 32
 IDENTITY_NAME = "troth.json"
@@ -130,7 +130,7 @@ class DataDirectory:
         self,
         path: str,
         files: Files,
-        lock: Lock,
+        lock: FileLock,
         identity: Identity,
         segment_bytes: int,
         executor: Executor | None,
@@ -285,7 +285,7 @@ class DataDirectory:
     def close(self) -> None:
         """Close the log and release the directory; a second call does nothing.
 
-        Raises `LogFailure` if the log's end could not be written; the lock is released even so.
+        Raises `LogFailed` if the log's end could not be written; the lock is released even so.
         """
         try:
             if self._log is not None:
@@ -294,7 +294,7 @@ class DataDirectory:
             self._lock.close()
 
 
-def _make_and_lock(files: Files, path: str) -> Lock:
+def _make_and_lock(files: Files, path: str) -> FileLock:
     """Lock the directory, which is made first if there is none."""
     try:
         if not files.exists(path):

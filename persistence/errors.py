@@ -4,8 +4,6 @@ A `DataDirectoryError` is raised while a data directory is opened and recovered:
 what was found, that nothing was changed, and what to do. The other two come from a running log.
 """
 
-# ruff: noqa: N818 - the names say what happened; an "Error" at the end of each would add nothing
-
 import errno
 import os
 
@@ -114,11 +112,11 @@ class LogConflict(PersistenceError):
         self.next_sequence = next_sequence
 
 
-class LogFailure(PersistenceError):
+class LogFailed(PersistenceError):
     """The log can no longer be written; the outcome of the last batch is unknown. Final."""
 
 
-class DataDirectoryLost(LogFailure):
+class DataDirectoryLost(LogFailed):
     """The opened data directory, or something in it, no longer has its name: writing is in vain."""
 
     def __init__(self, path: str) -> None:
@@ -130,7 +128,7 @@ class DataDirectoryLost(LogFailure):
         self.path = path
 
 
-class CheckpointFailure(PersistenceError):
+class CheckpointFailed(PersistenceError):
     """The checkpoint store cannot be opened, read or written; what it held before is intact."""
 
     def __init__(self, path: str, problem: str, error: Exception) -> None:

@@ -41,7 +41,7 @@ class File(Protocol):
         """Release the file without syncing it; a second call does nothing."""
 
 
-class Lock(Protocol):
+class FileLock(Protocol):
     """An exclusive lock, held until closed or until the process ends."""
 
     def is_in_place(self) -> bool:
@@ -93,10 +93,10 @@ class Files(Protocol):
     def resolved(self, path: str) -> str:
         """Return an absolute path without symbolic links for a path."""
 
-    def lock(self, directory: str) -> Lock:
+    def lock(self, directory: str) -> FileLock:
         """Lock a directory exclusively; raises `BlockingIOError` immediately if it is held."""
 
-    def within(self, lock: Lock) -> Self:
+    def within(self, lock: FileLock) -> Self:
         """Return the same files, reaching what is in a locked directory through the lock."""
 
 
@@ -135,7 +135,7 @@ _fdatasync = getattr(os, "fdatasync", os.fsync)
 
 @final
 class _LockedDirectory(_Descriptor):
-    """A descriptor of a directory that carries a flock: a `Lock`."""
+    """A descriptor of a directory that carries a flock: a `FileLock`."""
 
     def __init__(self, path: str, descriptor: int) -> None:
         super().__init__(descriptor)
@@ -241,7 +241,7 @@ class RealFiles:
     def resolved(self, path: str) -> str:
         return os.path.realpath(path)
 
-    def lock(self, directory: str) -> Lock:
+    def lock(self, directory: str) -> FileLock:
         descriptor = self._open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -250,6 +250,6 @@ class RealFiles:
             raise
         return _LockedDirectory(directory, descriptor)
 
-    def within(self, lock: Lock) -> "RealFiles":
+    def within(self, lock: FileLock) -> "RealFiles":
         assert isinstance(lock, _LockedDirectory), "locked by these files"
         return RealFiles(lock)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple, final
 
-from .files import Lock
+from .files import FileLock
 
 SECTOR_BYTES = 512
 
@@ -28,7 +28,7 @@ MUTATIONS: Final = (
 )
 
 
-class SimulatedCrash(Exception):  # noqa: N818 - an event, not an error
+class SimulatedCrash(Exception):
     """The machine has lost power: no call on this file system works any more."""
 
 
@@ -222,7 +222,7 @@ class SimulatedFiles:
     def resolved(self, path: str) -> str:
         return path.rstrip("/") or "/"
 
-    def within(self, lock: Lock) -> "SimulatedFiles":
+    def within(self, lock: FileLock) -> "SimulatedFiles":
         assert isinstance(lock, SimulatedLock), "locked by these files"
         return self
 

@@ -4,18 +4,33 @@ Each is answered with 503, so that a client tries again later. None of them says
 took effect, except `Overloaded`: then it did not.
 """
 
+from typing import ClassVar
+
+from troth.core.codes import Code
+
 
 class ShardsError(Exception):
-    """The server could not carry out a command; nothing is wrong with the command itself."""
+    """The server could not carry out a command; nothing is wrong with the command itself.
+
+    `code` is what the client is answered.
+    """
+
+    code: ClassVar[Code] = Code.SHUTTING_DOWN
 
 
-class Overloaded(ShardsError):  # noqa: N818  a state of the server, not a defect
-    """A queue is full; the command was not taken (503, code 50301)."""
+class Overloaded(ShardsError):
+    """A queue is full; the command was not taken (503)."""
+
+    code = Code.OVERLOADED
 
 
-class Stopping(ShardsError):  # noqa: N818
-    """The server is shutting down (503, code 50300)."""
+class Stopping(ShardsError):
+    """The server is shutting down (503)."""
+
+    code = Code.SHUTTING_DOWN
 
 
-class StorageFailed(ShardsError):  # noqa: N818
-    """The log could not be written; the server will end (503, code 50304)."""
+class StorageFailed(ShardsError):
+    """The log could not be written; the server will end (503)."""
+
+    code = Code.STORE_FAILED

@@ -32,7 +32,7 @@ Row = TypeVar("Row", bound=HasSerial)
 
 
 @dataclass(frozen=True, slots=True)
-class Part(Generic[Row]):
+class ShardPart(Generic[Row]):
     """One shard's answer: rows, newest first, and where to go on (None: there is no more)."""
 
     rows: tuple[Row, ...]
@@ -40,7 +40,7 @@ class Part(Generic[Row]):
 
 
 async def page(
-    ask: Callable[[dict[int, int], int], Awaitable[list[Part[Row]]]],
+    ask: Callable[[dict[int, int], int], Awaitable[list[ShardPart[Row]]]],
     shards: list[int],
     limit_count: int,
     before_serial: int | None,

@@ -60,7 +60,7 @@ class Gathering(ABC):
         Only ids that begin with `id_prefix` are found.
         """
 
-        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Promise]]:
             replies = await self._ask_all(
                 [
                     (
@@ -79,7 +79,7 @@ class Gathering(ABC):
                 ]
             )
             pages = [reply.promises for reply in replies if reply.promises is not None]
-            return [gather.Part(page.promises, page.next_before) for page in pages]
+            return [gather.ShardPart(page.promises, page.next_before) for page in pages]
 
         return await gather.page(ask, self._where(pattern), limit_count, before_serial)
 
@@ -94,7 +94,7 @@ class Gathering(ABC):
     ) -> tuple[list[Schedule], int | None]:
         """A page of schedules; see search_promises. `promise_tags`: those of their promises."""
 
-        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Schedule]]:
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Schedule]]:
             replies = await self._ask_all(
                 [
                     (
@@ -113,7 +113,7 @@ class Gathering(ABC):
                 ]
             )
             pages = [reply.schedules for reply in replies if reply.schedules is not None]
-            return [gather.Part(page.schedules, page.next_before) for page in pages]
+            return [gather.ShardPart(page.schedules, page.next_before) for page in pages]
 
         return await gather.page(ask, self._where(pattern), limit_count, before_serial)
 
@@ -142,7 +142,7 @@ class Gathering(ABC):
         """A page of an account's executions, without data; see search_promises."""
         executions: dict[int, Execution | None] = {}
 
-        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[Promise]]:
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Promise]]:
             replies = await self._ask_all(
                 [
                     (
@@ -156,7 +156,7 @@ class Gathering(ABC):
             for page in [reply.executions for reply in replies if reply.executions is not None]:
                 executions.update({one.serial: execution for one, execution in page.executions})
                 rows = tuple(promise for promise, _ in page.executions)
-                parts.append(gather.Part(rows, page.next_before))
+                parts.append(gather.ShardPart(rows, page.next_before))
             return parts
 
         shards = list(range(self._count))
@@ -195,7 +195,7 @@ class Gathering(ABC):
     ) -> tuple[list[WorkflowView], int | None]:
         """A page of workflow tasks in a state, or in any (None); see search_promises."""
 
-        async def ask(wanted: dict[int, int], count: int) -> list[gather.Part[WorkflowView]]:
+        async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[WorkflowView]]:
             replies = await self._ask_all(
                 [
                     (index, SearchWorkflows(state, count, before, SEARCH_SCAN_COUNT, id_prefix))
@@ -203,6 +203,6 @@ class Gathering(ABC):
                 ]
             )
             pages = [reply.workflows for reply in replies if reply.workflows is not None]
-            return [gather.Part(page.workflows, page.next_before) for page in pages]
+            return [gather.ShardPart(page.workflows, page.next_before) for page in pages]
 
         return await gather.page(ask, list(range(self._count)), limit_count, before_serial)

@@ -2,9 +2,9 @@
 
 One turn of the loop takes what is in the mailbox and what is due, steps the machine once for each,
 in order and without waiting for anything, and commits what that led to (`turns.py`). The next turn
-begins while the first batch is still being written. Several shards may take part in one turn, which
-somebody else takes for them. A command is carried out whether or not its client is still there
-(I3).
+begins while the first batch is still being written. Several shards may share one turn, which the
+caller of `Shards.run_turn` runs for them. A command is carried out whether or not its client is
+still there (I3).
 """
 
 from collections import deque
@@ -37,7 +37,7 @@ from troth.core.replies import Reply
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
 from troth.core.state.shard_state import TimerKey
-from troth.persistence.errors import CheckpointDamaged, LogFailure, PersistenceError
+from troth.persistence.errors import CheckpointDamaged, LogFailed, PersistenceError
 
 from .clock import Clock
 from .committer import Committer
@@ -176,14 +176,14 @@ class Shard:
         self._wake()
 
     def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
-        """As `ask`, but without waking the actor: whoever calls this calls `hurry` soon."""
+        """As `ask`, but without waking the actor: whoever calls this calls `run_turn` soon."""
         if len(self._mailbox) >= self._mailbox_limit_count:
             self._refused_count += 1
             raise Overloaded
         self._mailbox.append((command, asker, place, held))
 
     def tell(self, command: Command, held: HeldMessages | None = None) -> None:
-        """Put an internal command into the mailbox; as with `put`, `hurry` is called soon.
+        """Put an internal command into the mailbox; as with `put`, `run_turn` is called soon.
 
         These have no limit of their own: each belongs to state that is bounded elsewhere (a task in
         delivery, a message in an outbox), and refusing one would lose it.
@@ -238,27 +238,27 @@ class Shard:
         self._turns.commit(turn)
 
     async def run(self) -> None:
-        """Take turns until cancelled."""
+        """Run turns until cancelled."""
         while True:
             if not self._mailbox and not self._due:
                 await self._sleep()
             if self._committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
             turn = Turn()
-            self._take_part_or_fail(self._clock.now_ms(), turn)
+            self._run_commands_or_fail(self._clock.now_ms(), turn)
             self._turns.commit(turn)
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.checkpoint_if_cancelled()
 
-    def hurry(self, now_ms: int, turn: Turn) -> None:
-        """Take part in a turn now, in the caller's task, instead of when the actor's comes to it.
+    def run_turn(self, now_ms: int, turn: Turn) -> None:
+        """Run this shard's part of a turn now, in the caller's task, before its actor comes to it.
 
         `now_ms` is what the clock says. Nothing in a turn waits, so between two turns of the actor
         this is as good as its own. What is left over, and timers that are due earlier than the
         actor has planned for, wake it.
         """
         if self._committer.pending_bytes < LOG_PENDING_LIMIT_BYTES:
-            self._take_part_or_fail(now_ms, turn)
+            self._run_commands_or_fail(now_ms, turn)
         if self._sleeper is None:
             return  # the actor is about to look by itself
         if self._mailbox or self._due:
@@ -271,23 +271,23 @@ class Shard:
             if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
                 self._wake()
 
-    def _take_part_or_fail(self, now_ms: int, turn: Turn) -> None:
+    def _run_commands_or_fail(self, now_ms: int, turn: Turn) -> None:
         try:
-            self.take_part(now_ms, turn)
+            self.run_commands(now_ms, turn)
         except CheckpointDamaged as error:
             self._fail(error, turn)
             raise
         except Exception:
             # The state says more than the log will. Other shards may have messages of this turn
             # already: nothing that rests on them may become durable.
-            self._fail(LogFailure("a command failed half-way; see the server's log"), turn)
+            self._fail(LogFailed("a command failed half-way; see the server's log"), turn)
             raise
 
     def _fail(self, failure: PersistenceError, turn: Turn) -> None:
         self._committer.fail(failure)
         self._turns.refuse(turn, StorageFailed())
 
-    def take_part(self, now_ms: int, turn: Turn) -> None:
+    def run_commands(self, now_ms: int, turn: Turn) -> None:
         """Handle what is due and what is in the mailbox, up to the batch limits."""
         self._now_ms = now_ms
         self._turns_count += 1

@@ -86,7 +86,7 @@ class Shards(Gathering):
         self._writer: BatchWriter | None = None
         # The shards that the next turn is about, and the task that sees to it that there is one.
         self._submitted: dict[int, Shard] = {}
-        self._turner: trio.lowlevel.Task | None = None
+        self._runner: trio.lowlevel.Task | None = None
         self._in_turn = False
         self._count = shard_count
         self._shards = [
@@ -157,12 +157,12 @@ class Shards(Gathering):
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run until cancelled; then write what is appended. Raises LogFailure if the log fails."""
+        """Run until cancelled; then write what is appended. Raises LogFailed if the log fails."""
         writer = self._writer = make_writer(self.committer)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
-                nursery.start_soon(self._take_turns)
+                nursery.start_soon(self._run_turns)
                 nursery.start_soon(self.committer.run, writer)
                 for shard in self._shards:
                     shard.start()
@@ -173,20 +173,20 @@ class Shards(Gathering):
             with trio.CancelScope(shield=True):
                 await writer.close()
 
-    async def _take_turns(self) -> None:
-        """Take a turn whenever something was posted by whoever takes none himself."""
+    async def _run_turns(self) -> None:
+        """Run a turn for commands posted outside one."""
 
         def leave(_: object) -> trio.lowlevel.Abort:
-            self._turner = None
+            self._runner = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         while True:
             if self._submitted:
                 await trio.lowlevel.checkpoint()
             else:
-                self._turner = trio.lowlevel.current_task()
+                self._runner = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(leave)
-            self.turn()
+            self.run_turn()
 
     async def _watch(self) -> None:
         await self.committer.failed.wait()
@@ -246,8 +246,8 @@ class Shards(Gathering):
         shard = self._shards[index]
         shard.tell(command, held)
         self._submitted[index] = shard
-        if self._turner is not None and not self._in_turn:
-            task, self._turner = self._turner, None
+        if self._runner is not None and not self._in_turn:
+            task, self._runner = self._runner, None
             trio.lowlevel.reschedule(task)
 
     async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
@@ -264,7 +264,7 @@ class Shards(Gathering):
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """As `ask`, without a task that waits: `asker` is called with the reply when it is durable.
 
-        Nothing happens before `turn` is called, which the caller does before it waits for anything.
+        Nothing happens before `run_turn` is called, which the caller does before it waits again.
         The reply is to be completed by `with_leaf`. Raises Overloaded, Stopping or StorageFailed;
         then the asker is not called.
         """
@@ -275,7 +275,7 @@ class Shards(Gathering):
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
 
-    def turn(self) -> None:
+    def run_turn(self) -> None:
         """Carry out everything submitted, now, as one batch for the log, and start to write it.
 
         Replies that need not wait for the log come before this returns.
@@ -290,7 +290,7 @@ class Shards(Gathering):
             while self._submitted:
                 submitted, self._submitted = self._submitted, {}
                 for shard in submitted.values():
-                    shard.hurry(now_ms, turn)
+                    shard.run_turn(now_ms, turn)
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False

@@ -20,7 +20,7 @@ from troth.core.deciding import DONE, DecisionContext
 from troth.core.limits import RETENTION_RECHECK_MS
 from troth.core.model import Promise, PromiseState
 from troth.core.replies import Reply, Retained
-from troth.core.retention_rules import BEGINNING, Retention, Sweep, due_rule
+from troth.core.retention_rules import BEGINNING, Retention, Walk, due_rule
 from troth.core.state.shard_state import ShardState
 
 
@@ -47,7 +47,7 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
         if len(gone) == command.limit_count or looked_count == command.scan_count:
             has_more = True
             break
-    # What reaches the cold store behind a sweep must be met by other means from now on.
+    # What reaches the cold store behind a walk must be met by other means from now on.
     retention.looked_ms = now_ms
     if gone:
         _delete(context, gone, now_ms)
@@ -74,18 +74,18 @@ def _candidates(state: ShardState, retention: Retention, now_ms: int) -> Iterato
     while heap and heap[0][0] <= now_ms:
         _, serial, promise_id = heapq.heappop(heap)
         yield _completed(state, promise_id, serial)
-    for sweep in retention.sweeps:
-        yield from _walk(state, sweep, now_ms)
+    for walk in retention.walks:
+        yield from _go_on(state, walk, now_ms)
 
 
 _PAGE_COUNT = 50
 
 
-def _walk(state: ShardState, sweep: Sweep, now_ms: int) -> Iterator[Promise | None]:
+def _go_on(state: ShardState, walk: Walk, now_ms: int) -> Iterator[Promise | None]:
     while True:
-        page = state.cold.ended(sweep.state, sweep.after, now_ms - sweep.age_ms, _PAGE_COUNT)
+        page = state.cold.ended(walk.state, walk.after, now_ms - walk.age_ms, _PAGE_COUNT)
         for entry in page:
-            sweep.after = entry.place
+            walk.after = entry.place
             yield _completed(state, entry.id, entry.place[1])
         if len(page) < _PAGE_COUNT:
             return
@@ -152,18 +152,18 @@ def count_retained(context: DecisionContext, command: CountRetained, now_ms: int
 def _count_part(
     context: DecisionContext, command: CountRetained, start: Slice, now_ms: int
 ) -> tuple[Retained, int]:
-    """Count from `start` on in one sweep, or in memory; the second is how many were looked at."""
+    """Count from `start` on in one walk, or in memory; the second is how many were looked at."""
     state, rules = context.state, command.rules
-    sweeps = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
-    sweep, first, second = start
+    walks = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
+    walk, first, second = start
     following: Slice | None
     promises: list[Promise | None]
-    if sweep < len(sweeps):
-        place, one = sweeps[sweep]
+    if walk < len(walks):
+        place, one = walks[walk]
         until_ms = now_ms - rules[place].age_ms
         page = state.cold.ended(one, (first, second), until_ms, command.scan_count)
         is_full = len(page) == command.scan_count
-        following = (sweep, *page[-1].place) if is_full else (sweep + 1, *BEGINNING)
+        following = (walk, *page[-1].place) if is_full else (walk + 1, *BEGINNING)
         promises = [
             None if entry.id in state.promises else _completed(state, entry.id, entry.place[1])
             for entry in page
@@ -171,15 +171,15 @@ def _count_part(
     else:
         first = max(first, 0)
         stop = first + command.scan_count
-        following = (sweep, stop, 0) if stop < len(state.completed) else None
+        following = (walk, stop, 0) if stop < len(state.completed) else None
         promises = list(islice(state.completed.values(), first, stop))
     counts = [0] * len(rules)
     waiting_count = 0
     resumed = _resumed_by_outbox(state)
     for promise in promises:
         rule = None if promise is None else due_rule(rules, promise, now_ms)
-        # Several sweeps meet a promise; it counts for the rule that comes first.
-        if promise is None or rule is None or (sweep < len(sweeps) and rule != sweeps[sweep][0]):
+        # Several walks meet a promise; it counts for the rule that comes first.
+        if promise is None or rule is None or (walk < len(walks) and rule != walks[walk][0]):
             continue
         if promise.id in resumed or _is_awaited(context, promise.id):
             waiting_count += 1

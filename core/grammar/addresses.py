@@ -111,7 +111,7 @@ class Undeliverable:
     reason: str
 
 
-class _RefusedError(Exception):
+class _ReceiverRefused(Exception):
     """Inside this module: the receiver cannot be resolved; the argument is the reason."""
 
 
@@ -179,7 +179,7 @@ def resolve(
         return _resolve_text(recv)
     try:
         return _resolve_object(recv, is_configured=is_configured)
-    except _RefusedError as refusal:
+    except _ReceiverRefused as refusal:
         return Undeliverable(str(refusal))
 
 
@@ -193,7 +193,7 @@ def _resolve_text(text: str) -> Address | Undeliverable:
             return _poll_url(text)
         if scheme in ("http", "https") and colon:
             return PushAddress(_push_url(text), ())
-    except _RefusedError as refusal:
+    except _ReceiverRefused as refusal:
         return Undeliverable(str(refusal))
     return Undeliverable(
         f"unknown receiver {_shown(text)}: neither a configured target nor a poll, http or https "
@@ -203,20 +203,22 @@ def _resolve_text(text: str) -> Address | Undeliverable:
 
 def _resolve_object(recv: object, *, is_configured: bool) -> Address:
     if not isinstance(recv, dict):
-        raise _RefusedError(f"a receiver is a string or an object, not {_kind(recv)}")
+        raise _ReceiverRefused(f"a receiver is a string or an object, not {_kind(recv)}")
     type_name = recv.get("type")
     if type_name not in ("poll", "http"):
-        raise _RefusedError(
+        raise _ReceiverRefused(
             f"unknown receiver type {_shown(type_name)}; the types are 'poll' and 'http'"
         )
     data = recv.get("data")
     if not isinstance(data, dict):
-        raise _RefusedError(f"data of a {type_name} receiver must be an object, not {_kind(data)}")
+        raise _ReceiverRefused(
+            f"data of a {type_name} receiver must be an object, not {_kind(data)}"
+        )
     if type_name == "poll":
         return _poll_address(data.get("group"), data.get("id"), data.get("cast"))
     url = data.get("url")
     if not isinstance(url, str):
-        raise _RefusedError(f"data.url of an http receiver must be a string, not {_kind(url)}")
+        raise _ReceiverRefused(f"data.url of an http receiver must be a string, not {_kind(url)}")
     headers = _headers(data.get("headers"))
     if not is_configured:
         headers = tuple(one for one in headers if _may_be_set(one[0].lower()))
@@ -229,8 +231,9 @@ def _may_be_set(name: str) -> bool:
 
 # --- poll -----------------------------------------------------------------------------------------
 
-# What may stand in the authority of a URL besides bytes beyond ASCII (RFC 3986).
-_GROUP_CHARACTERS: Final = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*\Z")
+# What may stand in the authority of a URL besides bytes beyond ASCII (RFC 3986), and an escaped
+# slash: tokens for ids that begin with `team/` listen to groups that do.
+_GROUP_CHARACTERS: Final = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:/\[\]<>\"\x80-\U0010ffff]*\Z")
 _GROUP_PORT: Final = re.compile(r":[0-9]*\Z")
 _ESCAPES: Final = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*\Z", re.DOTALL)
 
@@ -241,33 +244,35 @@ def _poll_url(text: str) -> PollAddress:
     rest = text.partition(":")[2]
     rest = rest.partition("#")[0].partition("?")[0]
     if not rest.startswith("//"):
-        raise _RefusedError(f"{_shown(text)} has no group; write poll://group or poll://group/id")
+        raise _ReceiverRefused(
+            f"{_shown(text)} has no group; write poll://group or poll://group/id"
+        )
     authority, _, path = rest[2:].partition("/")
     user, has_user, host = authority.rpartition("@")
     group = _decoded(host, text)
     if not _GROUP_CHARACTERS.match(group) or (
         ":" in group and not (_GROUP_PORT.search(group) or group.endswith("]"))
     ):
-        raise _RefusedError(f"{_shown(host)} cannot be the group in a poll URL")
+        raise _ReceiverRefused(f"{_shown(host)} cannot be the group in a poll URL")
     return _poll_address(group, _decoded(path, text) or None, user if has_user and user else None)
 
 
 def _poll_address(group: object, connection_id: object, cast_name: object) -> PollAddress:
     if not isinstance(group, str) or not group:
-        raise _RefusedError(
+        raise _ReceiverRefused(
             f"the group of a poll receiver must be a non-empty string, not {_shown(group)}"
         )
     if connection_id is not None and not isinstance(connection_id, str):
-        raise _RefusedError(
+        raise _ReceiverRefused(
             f"the id of a poll receiver must be a string, not {_shown(connection_id)}"
         )
     if cast_name not in (None, "uni", "any"):
-        raise _RefusedError(f"unknown cast {_shown(cast_name)}; the casts are 'uni' and 'any'")
+        raise _ReceiverRefused(f"unknown cast {_shown(cast_name)}; the casts are 'uni' and 'any'")
     if cast_name == "uni" and not connection_id:
-        raise _RefusedError("a poll receiver with cast 'uni' needs the id of a connection")
+        raise _ReceiverRefused("a poll receiver with cast 'uni' needs the id of a connection")
     for name, value in (("group", group), ("id", connection_id or "")):
         if len(value) > NAME_LENGTH_LIMIT:
-            raise _RefusedError(
+            raise _ReceiverRefused(
                 f"the {name} of a poll receiver is longer than {NAME_LENGTH_LIMIT} characters"
             )
         _refuse_surrogates(value)
@@ -286,12 +291,12 @@ _URL_SAFE: Final = "!$&'()*+,;=:@/?%~[]"
 def _push_url(text: str) -> str:
     """Return the http or https URL in a form any HTTP client takes, or refuse it."""
     if len(text) > URL_LENGTH_LIMIT:
-        raise _RefusedError(f"the URL is longer than {URL_LENGTH_LIMIT} characters")
+        raise _ReceiverRefused(f"the URL is longer than {URL_LENGTH_LIMIT} characters")
     _refuse_controls(text)
     scheme, _, rest = text.partition(":")
     scheme = scheme.lower()
     if scheme not in ("http", "https") or not rest.startswith("//"):
-        raise _RefusedError(f"{_shown(text)} is not an absolute http or https URL")
+        raise _ReceiverRefused(f"{_shown(text)} is not an absolute http or https URL")
     rest = rest[2:].partition("#")[0]
     end = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     authority, tail = rest[:end], rest[end:]
@@ -309,7 +314,7 @@ def _push_url(text: str) -> str:
         + ("?" + quote(query, safe=_URL_SAFE) if has_query else "")
     )
     if len(url) > URL_LENGTH_LIMIT:
-        raise _RefusedError(f"the URL is longer than {URL_LENGTH_LIMIT} characters when escaped")
+        raise _ReceiverRefused(f"the URL is longer than {URL_LENGTH_LIMIT} characters when escaped")
     return url
 
 
@@ -319,9 +324,11 @@ def _push_host(host_and_port: str, text: str) -> str:
         try:
             host = f"[{ipaddress.IPv6Address(host).compressed}]"
         except ValueError:
-            raise _RefusedError(f"{_shown(text)} has no valid IPv6 address as its host") from None
+            raise _ReceiverRefused(
+                f"{_shown(text)} has no valid IPv6 address as its host"
+            ) from None
         if "%" in host or not bracket or (port and not port.startswith(":")):
-            raise _RefusedError(f"{_shown(text)} has no valid host")
+            raise _ReceiverRefused(f"{_shown(text)} has no valid host")
         port = port[1:]
     else:
         host, _, port = host_and_port.partition(":")
@@ -329,7 +336,7 @@ def _push_host(host_and_port: str, text: str) -> str:
     if not port:
         return host
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536):
-        raise _RefusedError(f"{_shown(text)} has no valid port (1 to 65535)")
+        raise _ReceiverRefused(f"{_shown(text)} has no valid port (1 to 65535)")
     return f"{host}:{int(port)}"
 
 
@@ -343,10 +350,10 @@ def _host_name(host: str, text: str) -> str:
         if _LOOKS_LIKE_IPV4.match(name):
             name = ipaddress.IPv4Address(name).compressed
     except ValueError:  # UnicodeError is one
-        raise _RefusedError(f"{_shown(text)} has no valid host") from None
+        raise _ReceiverRefused(f"{_shown(text)} has no valid host") from None
     labels = name.removesuffix(".").split(".")
     if len(name) > 253 or not all(_LABEL.match(label) for label in labels):
-        raise _RefusedError(f"{_shown(text)} has no valid host")
+        raise _ReceiverRefused(f"{_shown(text)} has no valid host")
     return name
 
 
@@ -354,25 +361,25 @@ def _headers(headers: object) -> tuple[tuple[str, str], ...]:
     if headers is None:
         return ()
     if not isinstance(headers, dict):
-        raise _RefusedError(f"data.headers must be an object, not {_kind(headers)}")
+        raise _ReceiverRefused(f"data.headers must be an object, not {_kind(headers)}")
     if len(headers) > HEADER_COUNT_LIMIT:
-        raise _RefusedError(f"data.headers has more than {HEADER_COUNT_LIMIT} headers")
+        raise _ReceiverRefused(f"data.headers has more than {HEADER_COUNT_LIMIT} headers")
     kept: dict[str, tuple[str, str]] = {}
     length = 0
     for name, value in headers.items():
         if not _HEADER_NAME.match(name) or len(name) > HEADER_NAME_LENGTH_LIMIT:
-            raise _RefusedError(f"{_shown(name)} is not a valid header name")
+            raise _ReceiverRefused(f"{_shown(name)} is not a valid header name")
         if not isinstance(value, str) or not _HEADER_VALUE.match(value):
-            raise _RefusedError(f"the header {_shown(name)} must have printable ASCII text")
+            raise _ReceiverRefused(f"the header {_shown(name)} must have printable ASCII text")
         if len(value) > HEADER_VALUE_LENGTH_LIMIT:
-            raise _RefusedError(
+            raise _ReceiverRefused(
                 f"the header {_shown(name)} is longer than {HEADER_VALUE_LENGTH_LIMIT} characters"
             )
         length += len(name) + len(value)
         if name.lower() not in CONNECTION_HEADERS:
             kept[name.lower()] = (name, value.strip())
     if length > HEADERS_LENGTH_LIMIT:
-        raise _RefusedError(f"data.headers is longer than {HEADERS_LENGTH_LIMIT} characters")
+        raise _ReceiverRefused(f"data.headers is longer than {HEADERS_LENGTH_LIMIT} characters")
     return tuple(kept[name] for name in sorted(kept))
 
 
@@ -381,7 +388,7 @@ def _headers(headers: object) -> tuple[tuple[str, str], ...]:
 
 def _refuse_controls(text: str) -> None:
     if any(character < " " or character == "\x7f" for character in text):
-        raise _RefusedError(f"{_shown(text)} has a control character in it")
+        raise _ReceiverRefused(f"{_shown(text)} has a control character in it")
     _refuse_surrogates(text)
 
 
@@ -389,7 +396,7 @@ def _refuse_surrogates(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _RefusedError(f"{_shown(text)} is not valid Unicode") from None
+        raise _ReceiverRefused(f"{_shown(text)} is not valid Unicode") from None
 
 
 def _decoded(part: str, text: str) -> str:
@@ -397,11 +404,11 @@ def _decoded(part: str, text: str) -> str:
     if "%" not in part:
         return part
     if not _ESCAPES.match(part):
-        raise _RefusedError(f"{_shown(text)} has a percent sign that begins no escape like %20")
+        raise _ReceiverRefused(f"{_shown(text)} has a percent sign that begins no escape like %20")
     try:
         return unquote(part, errors="strict")
     except UnicodeDecodeError:
-        raise _RefusedError(f"{_shown(text)} has escapes that are not UTF-8") from None
+        raise _ReceiverRefused(f"{_shown(text)} has escapes that are not UTF-8") from None
 
 
 def _shown(value: object) -> str:

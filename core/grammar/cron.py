@@ -29,7 +29,8 @@ from croniter import CroniterBadDateError, croniter
 
 from troth.core.limits import INTEGER_MAX
 
-from .zones import INSTANT_MAX_S, INSTANT_MIN_S, UnknownZoneError, Zone, load_zone
+from . import durations
+from .zones import INSTANT_MAX_S, INSTANT_MIN_S, Zone, ZoneUnknown, load_zone
 
 YEARS_AHEAD_LIMIT_COUNT: Final = 5
 """An expression with no match up to the end of the fifth year from now does not fire."""
@@ -37,7 +38,7 @@ YEARS_AHEAD_LIMIT_COUNT: Final = 5
 _SEARCH_AHEAD_S: Final = (YEARS_AHEAD_LIMIT_COUNT + 1) * 366 * 86_400
 
 
-class InvalidCron(ValueError):  # noqa: N818  (named by what it is, as the callers read)
+class CronRefused(ValueError):
     """The text is not a cron expression; the message says which part and what is allowed."""
 
 
@@ -185,9 +186,9 @@ class _Field:
         self.maximum = maximum
         self.names = {text: minimum + number for number, text in enumerate(names)}
 
-    def refusal(self, given: str, rule: str) -> InvalidCron:
+    def refusal(self, given: str, rule: str) -> CronRefused:
         """Return the error for a part of this field."""
-        return InvalidCron(f"{self.name}: {_shown(given)} is not allowed; {rule}")
+        return CronRefused(f"{self.name}: {_shown(given)} is not allowed; {rule}")
 
     def allowed(self) -> str:
         """Return what values the field may have, for messages."""
@@ -225,26 +226,26 @@ _NUMBER: Final = re.compile(r"\+?[0-9]{1,30}\Z", re.ASCII)
 def parse(expression: str, default_zone: str | Zone = "UTC") -> Cron:
     """Return the schedule that a cron expression describes.
 
-    It is in the zone it names, else in `default_zone`. Raises InvalidCron.
+    It is in the zone it names, else in `default_zone`. Raises CronRefused.
     """
     rest = expression
     zone_name = default_zone
     if expression.startswith(_ZONE_PREFIXES):
         zone_prefix, blank, rest = expression.partition(" ")
         if not blank:
-            raise InvalidCron(f"{_shown(zone_prefix)} has no fields after the time zone")
+            raise CronRefused(f"{_shown(zone_prefix)} has no fields after the time zone")
         name = zone_prefix.partition("=")[2]
         zone_name = name if name != "Local" else default_zone
         rest = rest.strip()
     try:
         zone = zone_name if isinstance(zone_name, Zone) else load_zone(zone_name)
-    except UnknownZoneError as error:
-        raise InvalidCron(f"time zone: {error}") from error
+    except ZoneUnknown as error:
+        raise CronRefused(f"time zone: {error}") from error
     if rest.startswith(_EVERY):
         return _EveryCron(expression, _period_ms(rest.removeprefix(_EVERY)))
     if rest.startswith("@"):
         if rest not in _DESCRIPTORS:
-            raise InvalidCron(
+            raise CronRefused(
                 f"{_shown(rest)} is not a descriptor; there are {', '.join(_DESCRIPTORS)} and "
                 "@every with a duration"
             )
@@ -258,7 +259,7 @@ def _croniter_fields(text: str) -> str:
     if len(parts) == 5:
         parts.insert(0, "0")
     if len(parts) != 6:
-        raise InvalidCron(
+        raise CronRefused(
             f"a cron expression has 5 fields (minute, hour, day of month, month, day of week) or 6 "
             f"(second first), not {len(parts)}: {_shown(text)}"
         )
@@ -315,36 +316,18 @@ def _number(field: _Field, text: str, element: str) -> int:
     return int(text)
 
 
-_DURATION: Final = re.compile(
-    r"[+-]?(?:0|(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[nuµμm]?s|[mh]))+)\Z"
-)
-_DURATION_PART: Final = re.compile(r"([0-9]*)\.?([0-9]*)([a-zµμ]+)")
-_UNITS_NS: Final = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,  # micro sign
-    "μs": 1_000,  # Greek mu
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
-
-
 def _period_ms(text: str) -> int:
     """Return a duration as Go writes it, cut to whole seconds, at least one, in ms."""
-    if not _DURATION.match(text):
-        raise InvalidCron(
+    # A sign is allowed, and 0 without a unit: both as in Go.
+    length = text[1:] if text[:1] in ("+", "-") else text
+    total_ns = 0 if length == "0" else durations.read_ns(length, durations.GO_UNITS)
+    if total_ns is None:
+        raise CronRefused(
             f"@every: {_shown(text)} is not a duration; write numbers with the units h, m, s, ms, "
             "us or ns, like 1h30m"
         )
-    total_ns = 0
-    for whole, fraction, unit in _DURATION_PART.findall(text):
-        unit_ns = _UNITS_NS[unit]
-        total_ns += int(whole or 0) * unit_ns
-        total_ns += int(fraction or 0) * unit_ns // 10 ** len(fraction)
     if total_ns > INTEGER_MAX:
-        raise InvalidCron(f"@every: {_shown(text)} is too long; the most is 292 years (2562047h)")
+        raise CronRefused(f"@every: {_shown(text)} is too long; the most is 292 years (2562047h)")
     if text.startswith("-"):
         total_ns = 0
     return max(total_ns // 1_000_000_000, 1) * 1_000

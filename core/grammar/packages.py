@@ -46,7 +46,7 @@ class PackageLimits:
 DEFAULT_LIMITS: Final = PackageLimits()
 
 
-class PackageRefused(Exception):  # noqa: N818 — the package is refused; nothing went wrong here
+class PackageRefused(Exception):
     """A package that may not be unpacked. Each of `problems` is a line for whoever made it."""
 
     def __init__(self, problems: list[str]) -> None:

@@ -39,7 +39,7 @@ _INPUT_BYTES: Final = 16 * 1024
 _PIECE_BYTES: Final = 64 * 1024
 
 
-class ZipRefused(ValueError):  # noqa: N818 — the bytes are refused; nothing went wrong here
+class ZipRefused(ValueError):
     """Bytes that are no zip file, or none that is surely read the same everywhere."""
 
 

@@ -22,7 +22,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,3}\Z
 _DAY_S: Final = 86_400
 
 
-class UnknownZoneError(ValueError):
+class ZoneUnknown(ValueError):
     """There is no such time zone; the message says which."""
 
 
@@ -89,12 +89,12 @@ def _year(instant_s: int) -> int:
 
 @lru_cache(maxsize=1_024)
 def load_zone(name: str) -> Zone:
-    """Return the zone of this IANA name ("" is UTC). Raises UnknownZoneError."""
+    """Return the zone of this IANA name ("" is UTC). Raises ZoneUnknown."""
     if not name:
         name = "UTC"
     if not _NAME.match(name):
-        raise UnknownZoneError(f"{name[:80]!a} is not the name of a time zone")
+        raise ZoneUnknown(f"{name[:80]!a} is not the name of a time zone")
     try:
         return Zone(name, ZoneInfo(name))
     except (KeyError, ValueError, OSError) as error:  # unknown; no zone file; a directory
-        raise UnknownZoneError(f"there is no time zone {name!a}") from error
+        raise ZoneUnknown(f"there is no time zone {name!a}") from error

@@ -124,8 +124,9 @@ class ShardState:
         self.awaits = Waiting()
         self.listeners = Waiting()
         self.unblocks: dict[str, dict[str, int]] = {}
-        self.waiting_place = 0
         self.workflow_floor = 0
+        self.waiting_place = 0  # of the newest row of who waits
+        self.has_workflows = False
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
         self.promise_timers: list[Promise] = []

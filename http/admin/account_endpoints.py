@@ -20,7 +20,8 @@ from troth.core.commands import CreateEntry, DeleteEntry, ReplaceEntry
 from troth.core.limits import INTEGER_MAX, saturating_add
 from troth.core.model import replace
 from troth.http.api.context import Api
-from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer, ask
+from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
+from troth.http.api.shards_port import ask
 from troth.http.functions.values import is_id, new_id
 from troth.http.identity.credentials import TokenState, digest_of, new_secret
 from troth.http.wire.decoding import integer, query_parameters
@@ -55,7 +56,7 @@ async def create_account(api: Api, call: Call) -> Response:
             raise invalid("name", problem)
         now_ms = api.now_ms()
         account = Account(new_id(now_ms), 1, now_ms, name)
-        await ask(api, call, CreateEntry(account))
+        await ask(api.shards, CreateEntry(account), call.request)
         directory.put(account)
         told["account"] = account.id
     return answer(Code.CREATED, {"id": account.id})
@@ -89,7 +90,7 @@ async def change_account(api: Api, call: Call) -> Response:
         told |= {"account": account.id, "name": account.name}
         if account.disabled != disabled:
             account = replace(account, revision=account.revision + 1, disabled=disabled)
-            await ask(api, call, ReplaceEntry(account))
+            await ask(api.shards, ReplaceEntry(account), call.request)
             directory.put(account)
             if api.placement is not None:
                 api.placement.withhold(directory.disabled_accounts())
@@ -124,7 +125,7 @@ async def create_token(api: Api, call: Call) -> Response:
             "expiresOn": token.expires_on,
         }
         await _make_room(api, call, account)
-        await ask(api, call, CreateEntry(token))
+        await ask(api.shards, CreateEntry(token), call.request)
         directory.put(token)
     return json_response(201, dump({"id": token.id, "token": secret}), _NO_STORE)
 
@@ -144,6 +145,9 @@ def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -
         found.append(FieldProblem("expiresAt", "must be in the future"))
     if id_prefix and Scope.ADMIN in scopes:
         problem = "must be empty with the scope admin, which is about everything"
+        found.append(FieldProblem("idPrefix", problem))
+    if body.id_prefix == "":
+        problem = "must not be empty; leave it out for a token that may name all ids"
         found.append(FieldProblem("idPrefix", problem))
     if is_reserved(id_prefix):
         found.append(FieldProblem("idPrefix", "must not begin as the server's own ids do"))
@@ -165,7 +169,7 @@ async def _make_room(api: Api, call: Call, account: Account) -> None:
     if oldest is None:
         problem = f"has {len(tokens)} tokens that work, the most there may be; revoke some"
         raise invalid("account", problem)
-    await ask(api, call, DeleteEntry(oldest.id, oldest.revision))
+    await ask(api.shards, DeleteEntry(oldest.id, oldest.revision), call.request)
     api.directory.drop(oldest)
 
 
@@ -198,7 +202,7 @@ async def revoke_token(api: Api, call: Call) -> Response:
         told |= {"account": token.account_id, "name": token.name}
         if token.revoked_on is None:
             token = replace(token, revision=token.revision + 1, revoked_on=api.now_ms())
-            await ask(api, call, ReplaceEntry(token))
+            await ask(api.shards, ReplaceEntry(token), call.request)
             directory.put(token)
     return Response(204)
 

@@ -8,14 +8,15 @@ from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ImportPromise
 from troth.core.model import EMPTY_VALUE, Promise, PromiseState
-from troth.http.api.context import Api, shards_error
+from troth.http.api.context import Api
 from troth.http.api.permissions import refuse_unless_permitted
 from troth.http.api.rows import Call, Endpoint, Success, answer
+from troth.http.api.shards_port import ask
 from troth.http.promises.schemas import ImportBody, ImportedPromiseBody
 from troth.http.promises.values import string_map, value
 from troth.http.wire.requests import Response
-from troth.shards.errors import ShardsError
 
+_TOLERATED = frozenset({Code.PROMISE_EXISTS})
 _RESULTS = {Code.CREATED: "created", Code.OK: "present", Code.PROMISE_EXISTS: "conflict"}
 
 
@@ -29,10 +30,7 @@ async def import_promises(api: Api, call: Call) -> Response:
             refuse_unless_permitted(call.request.principal, command)
         # One after the other: the order of creation is part of what is taken in.
         for command in commands:
-            try:
-                reply = await api.shards.ask(command, call.request.held)
-            except ShardsError as error:
-                raise shards_error(error) from error
+            reply = await ask(api.shards, command, call.request, tolerated=_TOLERATED)
             made.append({"id": command.promise.id, "result": _RESULTS[reply.code]})
     return answer(Code.OK, {"promises": made})
 

@@ -5,14 +5,14 @@ Whoever may run the server may do this.
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.http.api.context import Api, shards_error
+from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Success, answer
+from troth.http.api.shards_port import answered
 from troth.http.promises.schemas import RetentionBody
-from troth.http.settings.kinds import NotAllowedError
+from troth.http.settings.kinds import SettingRefused
 from troth.http.settings.retention import RetentionRules, rule_texts
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.requests import Response
-from troth.shards.errors import ShardsError
 
 
 async def sweep(api: Api, call: Call) -> Response:
@@ -26,17 +26,14 @@ async def sweep(api: Api, call: Call) -> Response:
         is_dry = True
         try:
             rules = RetentionRules().from_text(body.retain)
-        except NotAllowedError as refusal:
+        except SettingRefused as refusal:
             raise invalid("retain", f"allowed are {refusal}") from refusal
-    try:
-        if is_dry:
-            outcome = await sweeper.dry_run(rules)
-        else:
-            async with api.audit.act(call.request, "retention.sweep") as told:
-                outcome = await sweeper.sweep()
-                told["deleted"] = sum(outcome.counts)
-    except ShardsError as error:
-        raise shards_error(error) from error
+    if is_dry:
+        outcome = await answered(sweeper.dry_run(rules))
+    else:
+        async with api.audit.act(call.request, "retention.sweep") as told:
+            outcome = await answered(sweeper.sweep())
+            told["deleted"] = sum(outcome.counts)
     counted = zip(rule_texts(rules), outcome.counts, strict=True)
     return answer(
         Code.OK,

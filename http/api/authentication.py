@@ -24,7 +24,7 @@ import trio
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.http.identity.credentials import Directory
+from troth.http.identity.credentials import Credentials
 from troth.http.wire.decoding import header_text
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import ACCOUNT_SCOPES, ANONYMOUS, Principal, PrincipalKind
@@ -80,7 +80,7 @@ def _unauthorized(message: str | None = None) -> ApiError:
 
 
 @contextlib.contextmanager
-def while_let_in(directory: Directory, principal: Principal) -> Iterator[None]:
+def while_let_in(directory: Credentials, principal: Principal) -> Iterator[None]:
     """Wait in the block, for as long as the token that a request came with works.
 
     When it is revoked, disabled or has expired, the wait is cancelled. Raises ApiError (401) then.
@@ -102,7 +102,7 @@ def while_let_in(directory: Directory, principal: Principal) -> Iterator[None]:
         raise _unauthorized()
 
 
-def is_known(directory: Directory, headers: Mapping[bytes, bytes]) -> bool:
+def is_known(directory: Credentials, headers: Mapping[bytes, bytes]) -> bool:
     """Whether a request comes with credentials that work. Nothing is counted, nothing refused."""
     authorization = headers.get(b"authorization")
     if not authorization:
@@ -113,7 +113,7 @@ def is_known(directory: Directory, headers: Mapping[bytes, bytes]) -> bool:
         return False
 
 
-def _bearer_of(directory: Directory, peer: str | None, authorization: bytes) -> Principal | None:
+def _bearer_of(directory: Credentials, peer: str | None, authorization: bytes) -> Principal | None:
     """Whose credentials these are. Raises ApiError (429)."""
     scheme, separator, rest = authorization.partition(b" ")
     name = scheme.lower()

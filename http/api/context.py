@@ -1,20 +1,16 @@
 """What handlers work with: the shards, the polls, the settings, and whether the server is ready."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 from troth.core.catalog import Build, Function
 from troth.core.codes import Code
-from troth.core.commands import Command
-from troth.core.executions import Execution, Usage
 from troth.core.limits import RESULT_WAITS_LIMIT_COUNT
-from troth.core.model import Promise, PromiseState, Schedule
-from troth.core.replies import Reply
 from troth.http.identity.attempts import Attempts
 from troth.http.identity.audit import AuditLog
-from troth.http.identity.credentials import Directory
+from troth.http.identity.credentials import Credentials
 from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
@@ -22,8 +18,6 @@ from troth.http.wire.in_flight import InFlight
 from troth.persistence import process_memory
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.polls import Polls
-from troth.shards.errors import ShardsError
-from troth.shards.gathering import EntryKind
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
@@ -31,90 +25,13 @@ from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
 
 from .metrics import Metrics
+from .shards_port import ShardsPort
 
 VERSION_HEADER_VALUE = b"0.8.2"
 """What some SDKs look for in `Resonate-Version` (decisions.md 1)."""
 
 
-class Shards(Protocol):
-    """The part of `troth.shards.shards.Shards` that the API needs."""
-
-    @property
-    def cursor_secret(self) -> bytes:
-        """The key that cursors are signed with."""
-        ...
-
-    async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
-        """Carry out a command. Raises ShardsError."""
-        ...
-
-    async def search_promises(
-        self,
-        pattern: str,
-        states: tuple[PromiseState, ...],
-        tags: Mapping[str, str],
-        limit_count: int,
-        before_serial: int | None,
-        id_prefix: str = "",
-    ) -> tuple[list[Promise], int | None]:
-        """Find promises, newest first, and say where the next page starts."""
-        ...
-
-    async def search_schedules(
-        self,
-        pattern: str,
-        tags: Mapping[str, str],
-        limit_count: int,
-        before_serial: int | None,
-        id_prefix: str = "",
-    ) -> tuple[list[Schedule], int | None]:
-        """Find schedules, newest first, and say where the next page starts."""
-        ...
-
-    async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
-        """Collect the catalog's entries of a type, of one account or all (None), oldest first."""
-        ...
-
-    async def ask_each(self, commands: Sequence[Command]) -> list[Reply]:
-        """Carry out commands at the same time. Raises ShardsError."""
-        ...
-
-    async def search_executions(
-        self,
-        account_id: str,
-        function_id: str | None,
-        limit_count: int,
-        before_serial: int | None,
-    ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
-        """Find an account's executions, newest first, and say where the next page starts."""
-        ...
-
-    def unfinished_executions(self) -> Iterable[Execution]:
-        """Look at all executions that are not finished."""
-        ...
-
-    async def usage(self, account_id: str | None) -> dict[str, Usage]:
-        """Collect how often the functions of an account, or of all (None), were run."""
-        ...
-
-    async def delete_packages(self, promise_ids: Iterable[str]) -> int:
-        """Delete packages of builds for good, and count those that were there."""
-        ...
-
-    async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
-        """Renew the tasks of a process and count them."""
-        ...
-
-    async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
-        """Renew the locks of a process and count them."""
-        ...
-
-    def statistics(self) -> object:
-        """Return numbers about the shards, as frozen data."""
-        ...
-
-
-class Builder(Protocol):
+class BuildQueue(Protocol):
     """The part of `builder.Builder` that the API needs."""
 
     async def take(self, build: Build, package: bytes) -> None:
@@ -160,7 +77,7 @@ class Api:
 
     settings: Settings
     url: str
-    shards: Shards
+    shards: ShardsPort
     polls: Polls
     hold: Callable[[], HeldMessages]
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
@@ -168,12 +85,12 @@ class Api:
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
-    builder: Builder | None = None
+    builder: BuildQueue | None = None
     placement: Placement | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
     in_flight: InFlight = field(init=False)
-    directory: Directory = field(init=False)
+    directory: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)
@@ -187,7 +104,7 @@ class Api:
             trim=process_memory.trim_heap,
         )
         attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
-        self.directory = Directory(self.settings.basic_auth, attempts, self.now_ms)
+        self.directory = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
         self.metrics = Metrics(
             {
@@ -219,14 +136,3 @@ class Api:
             raise ApiError(Code.STARTING)
         if self.readiness is Readiness.STOPPING:
             raise ApiError(Code.SHUTTING_DOWN)
-
-
-def shards_error(error: ShardsError) -> ApiError:
-    """The answer (503) to a failure inside the shards."""
-    # By name, so that a kind added later is still answered.
-    codes = {
-        "Overloaded": Code.OVERLOADED,
-        "Stopping": Code.SHUTTING_DOWN,
-        "StorageFailed": Code.STORE_FAILED,
-    }
-    return ApiError(codes.get(type(error).__name__, Code.SHUTTING_DOWN))

@@ -77,6 +77,9 @@ class Dispatcher:
             preflight = self._cors.preflight(request.method, request.headers)
             if preflight is not None:
                 return _marked(request, preflight)
+            if request.method == "OPTIONS" and request.raw_path == b"*":
+                allow = (b"allow", self.router.allow)
+                return _marked(request, Response(204, headers=[allow]))
             if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
                 return _marked(request, Response(204, headers=list(error.headers)))
             raise
@@ -120,6 +123,8 @@ class Dispatcher:
             self._refuse_stranger(request, endpoint)
         if b"origin" in request.headers:
             self._cors.refuse_foreign(request.method, request.headers)
+        if endpoint.changes_by_link:
+            self._cors.refuse_cross_site(request.headers)
         if not endpoint.public:
             request.principal = authenticate(self.api, request, endpoint)
         if endpoint.sheltered and self.api.readiness is not Readiness.READY:

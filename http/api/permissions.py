@@ -1,6 +1,6 @@
 """Which ids a command names, and whether its sender may name them.
 
-Two rules, the same for every way in, since all handlers ask through `endpoints.ask`:
+Two rules, the same for every way in, since all handlers ask through `shards_port.ask`:
 
 - Ids that begin with `troth:` are the server's own; nobody may name one (403).
 - A token with an id prefix may name no id that begins otherwise (403), whether it exists or not.

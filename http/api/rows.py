@@ -9,7 +9,7 @@ together in `table.py`.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
@@ -23,13 +23,10 @@ from troth.http.wire.fields import Schema
 from troth.http.wire.json_text import JsonObject, dump
 from troth.http.wire.principals import ACCOUNT_SCOPES, OPEN_SCOPES
 from troth.http.wire.requests import Request, Response, json_response
-from troth.shards.errors import ShardsError
 
-from .context import Api, shards_error
+from .context import Api
 from .permissions import refuse_unless_permitted
-
-REFUSALS_FROM: Final = 40000
-"""Codes from here on have a status of 400 or more."""
+from .shards_port import ask
 
 
 class Header(StrEnum):
@@ -79,7 +76,7 @@ class Asking:
 
     async def __call__(self, api: Api, call: Call) -> Response:
         """Ask and wait. Raises ApiError for every refusal."""
-        reply = await _asked(api, call, self.question(api, call))
+        reply = await ask(api.shards, self.command(api, call), call.request)
         body = self.shown(api, reply)
         return json_response(reply.code.status, body) if body else Response(reply.code.status)
 
@@ -128,12 +125,15 @@ class Endpoint:
     allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
     credentials, have none.
     `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
-    says (see `hosts.py`). Only so many that `answers_much` are carried out at a time as fit in
-    memory. What is sent is either JSON, decoded into
-    `body`, or a `raw_body`, or nothing. `raw_headers` too the handler reads itself.
+    says (see `hosts.py`). A GET that `changes_by_link` changes something, so no page of another
+    site may open it. Only so many that `answers_much` are carried out at a time as fit in memory.
+    What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
+    `raw_headers` too the handler reads itself.
 
-    Derived: `is_open` endpoints need no credentials while the server has neither users nor
-    accounts; `needs_account` ones are about what belongs to an account, so they need a token.
+    Derived: one that `has_head` takes HEAD too; of a stream, that gives the headers and opens
+    nothing, which its handler sees to. `is_open` endpoints need no credentials while the server has
+    neither users nor accounts; `needs_account` ones are about what belongs to an account, so they
+    need a token.
     """
 
     name: str
@@ -157,7 +157,9 @@ class Endpoint:
     sheltered: bool = True
     any_host: bool = False
     answers_much: bool = False
+    changes_by_link: bool = False
     deprecated: bool = False
+    has_head: bool = field(init=False)
     is_open: bool = field(init=False)
     needs_account: bool = field(init=False)
     reads: frozenset[Header] = field(init=False)
@@ -169,6 +171,9 @@ class Endpoint:
         A row without a scope that is not public would be open to everybody, so there is none.
         """
         assert self.public == (self.scope is None), f"{self.name}: either public or with a scope"
+        is_stream = any(one.media_type == "text/event-stream" for one in self.successes)
+        has_head = self.method == "GET" and (is_stream or not self.changes_by_link)
+        object.__setattr__(self, "has_head", has_head)
         object.__setattr__(self, "is_open", self.scope in OPEN_SCOPES)
         object.__setattr__(self, "needs_account", self.scope in ACCOUNT_SCOPES)
         object.__setattr__(self, "reads", frozenset(self.headers))
@@ -200,25 +205,6 @@ def require_scope(call: Call, scope: Scope) -> None:
     if scope not in call.request.principal.scopes:
         message = f"What the request came with lacks the scope `{scope.value}`, which this needs."
         raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
-
-
-async def ask(api: Api, call: Call, command: Command) -> Reply:
-    """Have the shards carry out a command, if its sender may name the ids in it.
-
-    Raises ApiError for every refusal.
-    """
-    refuse_unless_permitted(call.request.principal, command)
-    return await _asked(api, call, command)
-
-
-async def _asked(api: Api, call: Call, command: Command) -> Reply:
-    try:
-        reply = await api.shards.ask(command, call.request.held)
-    except ShardsError as error:
-        raise shards_error(error) from error
-    if reply.code >= REFUSALS_FROM:
-        raise ApiError(reply.code)
-    return reply
 
 
 def answer(code: Code, made: JsonObject) -> Response:

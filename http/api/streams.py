@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 import trio
 
-from troth.http.identity.credentials import Directory
+from troth.http.identity.credentials import Credentials
 from troth.http.wire.principals import Principal, PrincipalKind
 from troth.http.wire.requests import ChunkStream, ReadyStream
 from troth.shards.delivery.polls import ConnectionClosed, PollConnection
@@ -151,7 +151,7 @@ class PollStream(EventStream):
         self._connection.__exit__(None, None, None)
 
 
-def limited(stream: ChunkStream, directory: Directory, principal: Principal) -> ChunkStream:
+def limited(stream: ChunkStream, directory: Credentials, principal: Principal) -> ChunkStream:
     """A stream that ends when its principal's token is revoked, disabled or has expired."""
     if principal.kind is not PrincipalKind.TOKEN:
         return stream
@@ -166,7 +166,7 @@ Stream = TypeVar("Stream", bound=ChunkStream)
 class _LimitedStream(Generic[Stream]):
     """Another stream, for as long as a token works. A `requests.ChunkStream`."""
 
-    def __init__(self, stream: Stream, directory: Directory, principal: Principal) -> None:
+    def __init__(self, stream: Stream, directory: Credentials, principal: Principal) -> None:
         self._stream = stream
         self._directory = directory
         self._principal = principal

@@ -28,7 +28,7 @@ from troth.core.model import Promise, PromiseState, Value
 from troth.core.replies import Reply
 from troth.http.outgoing.connections import (
     NETWORK_ERRORS,
-    AddressRefusedError,
+    AddressRefused,
     OutgoingRoom,
     Pieces,
     exchange,
@@ -56,7 +56,7 @@ _log = structlog.get_logger("troth.http.function_calls")
 Result = tuple[PromiseState, Value]
 
 
-class _UnusableError(Exception):
+class _AnswerUnusable(Exception):
     """Inside this module: the function gave no answer that can be handed on; says why."""
 
 
@@ -203,9 +203,9 @@ class FunctionCalls(Calls):
                 result = await self._exchange(execution, plan.url or "", function_request(promise))
         except trio.TooSlowError:
             return failure_value(504, f"the function took longer than {timeout_s} s")
-        except AddressRefusedError:
+        except AddressRefused:
             return failure_value(502, "the function's host has no public address")
-        except _UnusableError as error:
+        except _AnswerUnusable as error:
             return failure_value(502, str(error))
         except NETWORK_ERRORS as error:
             return failure_value(502, f"the function could not be called: {reason(error)}")
@@ -234,10 +234,10 @@ class FunctionCalls(Calls):
             finally:
                 await response.aclose()
             request = _redirected(request, response)
-        raise _UnusableError(f"the function redirects more than {_REDIRECTS_LIMIT_COUNT} times")
+        raise _AnswerUnusable(f"the function redirects more than {_REDIRECTS_LIMIT_COUNT} times")
 
     async def _body(self, response: httpx.Response) -> bytes:
-        """Read an answer's body. Raises _UnusableError if it is too long, or in small pieces."""
+        """Read an answer's body. Raises _AnswerUnusable if it is too long, or in small pieces."""
         parts: list[bytes] = []
         length_bytes = 0
         pieces, are_too_many = Pieces(), False
@@ -251,9 +251,9 @@ class FunctionCalls(Calls):
                     scope.cancel()
         if length_bytes > self._body_limit_bytes:
             limit = self._body_limit_bytes
-            raise _UnusableError(f"the function's answer is longer than {limit} bytes")
+            raise _AnswerUnusable(f"the function's answer is longer than {limit} bytes")
         if are_too_many:
-            raise _UnusableError("the function's answer comes in too many, too small pieces")
+            raise _AnswerUnusable("the function's answer comes in too many, too small pieces")
         return b"".join(parts)
 
 
@@ -276,13 +276,13 @@ def _request(execution_id: str, url: str, asked: FunctionRequest) -> httpx.Reque
 
 
 def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request:
-    """The request that an answer redirects to. Raises _UnusableError."""
+    """The request that an answer redirects to. Raises _AnswerUnusable."""
     try:
         url = request.url.join(response.headers["location"])
     except (httpx.InvalidURL, ValueError):
-        raise _UnusableError("the function redirects to an invalid URL") from None
+        raise _AnswerUnusable("the function redirects to an invalid URL") from None
     if not is_same_place(request.url, url):
-        raise _UnusableError("the function redirects to another host")
+        raise _AnswerUnusable("the function redirects to another host")
     headers = request.headers.copy()
     for name in ("host", "content-length", "transfer-encoding"):
         headers.pop(name, None)

@@ -31,19 +31,20 @@ from troth.core.limits import saturating_add
 from troth.core.model import Promise
 from troth.core.replies import Reply
 from troth.http.api.authentication import while_let_in
-from troth.http.api.context import Api, shards_error
-from troth.http.api.rows import Call, Endpoint, Header, Parameter, RawBody, Success, answer, ask
+from troth.http.api.context import Api
+from troth.http.api.rows import Call, Endpoint, Header, Parameter, RawBody, Success, answer
 from troth.http.api.rows import require_account as account_of
+from troth.http.api.shards_port import answered, ask
 from troth.http.functions.entries import read_own
-from troth.http.functions.values import ID_SCHEMA, is_id, new_id, unix_seconds
+from troth.http.functions.values import ID_SCHEMA, demands_object, is_id, new_id, unix_seconds
 from troth.http.wire.decoding import query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.json_text import JsonObject, dump
 from troth.http.wire.requests import Request, Response, json_response
-from troth.shards.errors import ShardsError
 
 from .values import capabilities_of, request_value, result_response, status_of
 
+_ABSENT: Final = frozenset({Code.EXECUTION_NOT_FOUND})
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 _PAGE_DEFAULT_COUNT: Final = 100
 _JSON_TYPE: Final = re.compile(rb"\s*application/(?:[!#$&^_.+\w-]+\+)?json\s*(?:;.*)?", re.I)
@@ -70,8 +71,7 @@ async def create_task(api: Api, call: Call) -> Response:
             raise refusal
         return answer(Code.OK, {"id": execution_id})
     reply = await ask(
-        api,
-        call,
+        api.shards,
         CreateExecution(
             execution_promise_id(execution_id),
             saturating_add(now_ms, api.settings.task_wait_limit_ms),
@@ -79,6 +79,7 @@ async def create_task(api: Api, call: Call) -> Response:
             request_value(request, function.capabilities),
             key,
         ),
+        call.request,
     )
     return answer(reply.code, {"id": execution_id})
 
@@ -145,10 +146,8 @@ async def _read(api: Api, call: Call, execution_id: str) -> Reply | None:
     """An execution of the asking account; None if there is none."""
     if not is_id(execution_id):
         return None
-    try:
-        reply = await api.shards.ask(ReadExecution(execution_promise_id(execution_id)))
-    except ShardsError as error:
-        raise shards_error(error) from error
+    command = ReadExecution(execution_promise_id(execution_id))
+    reply = await ask(api.shards, command, tolerated=_ABSENT)
     tags = reply.promise.tags if reply.promise is not None else None
     if tags is None or tags.get(ACCOUNT_TAG) != account_of(call):
         return None
@@ -181,12 +180,7 @@ async def read_task(api: Api, call: Call) -> Response:
         "progress": _progress(execution),
         "node": node_id,
         "timeout": capabilities.timeout_s,
-        "capabilities": {
-            "cpuCount": capabilities.cpu_count,
-            "memSize": capabilities.memory_mb,
-            "networkLatency": capabilities.network_latency_ms,
-            "privileged": capabilities.privileged,
-        },
+        "capabilities": demands_object(capabilities),
     }
     return answer(Code.OK, made)
 
@@ -203,12 +197,11 @@ async def list_tasks(api: Api, call: Call) -> Response:
     before_serial = None
     wanted_count = skipped_count + limit_count
     while wanted_count:
-        try:
-            found, before_serial = await api.shards.search_executions(
+        found, before_serial = await answered(
+            api.shards.search_executions(
                 account_id, function_id, min(wanted_count, limits.PAGE_LIMIT_COUNT), before_serial
             )
-        except ShardsError as error:
-            raise shards_error(error) from error
+        )
         wanted_count -= len(found)
         rows += [_row(*one) for one in found[skipped_count:]]
         skipped_count = max(0, skipped_count - len(found))
@@ -290,7 +283,7 @@ def _wait_s(given: str | None) -> float:
 async def cancel_task(api: Api, call: Call) -> Response:
     """DELETE /v1/task/{id}."""
     promise, _ = await _read_own(api, call)
-    await ask(api, call, CancelExecution(promise.id))
+    await ask(api.shards, CancelExecution(promise.id), call.request)
     return Response(204)
 
 

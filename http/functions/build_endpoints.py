@@ -30,12 +30,13 @@ from troth.http.api.rows import (
     answer,
     require_account,
 )
+from troth.http.api.shards_port import ask
 from troth.http.wire.decoding import query_parameters
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.json_text import JsonObject
 from troth.http.wire.requests import Response
 
-from .entries import ask, list_own, read_own
+from .entries import list_own, read_own
 from .function_endpoints import FUNCTION_ID
 from .paging import FIRST_PAGE, PAGING_PARAMETERS, read_paging
 from .values import ID_SCHEMA, new_id, rfc3339
@@ -118,7 +119,7 @@ async def list_builds(api: Api, call: Call) -> Response:
 async def read_package(api: Api, call: Call) -> Response:
     """GET /v1/build/{buildId}/archive."""
     account_id = require_account(call)
-    reply = await ask(api, ReadEntry(call.path["buildId"]), _ABSENT)
+    reply = await ask(api.shards, ReadEntry(call.path["buildId"]), tolerated=_ABSENT)
     build = reply.entry
     if not isinstance(build, Build) or not (
         build.account_id == account_id
@@ -128,7 +129,8 @@ async def read_package(api: Api, call: Call) -> Response:
         )
     ):
         raise ApiError(Code.BUILD_NOT_FOUND)
-    promise = (await ask(api, ReadPromise(package_id(build.id)), _ABSENT)).promise
+    read = ReadPromise(package_id(build.id))
+    promise = (await ask(api.shards, read, tolerated=_ABSENT)).promise
     if promise is None:  # it is being stored or removed
         raise ApiError(Code.BUILD_NOT_FOUND)
     headers = [

@@ -31,11 +31,11 @@ from troth.core.limits import (
     BUILDS_WAITING_LIMIT_COUNT,
 )
 from troth.core.model import replace
-from troth.http.api.context import Api, shards_error
+from troth.http.api.context import Api
+from troth.http.api.shards_port import answered, ask
 from troth.http.wire.errors import ApiError
-from troth.shards.errors import ShardsError
 
-from .entries import ask, change_own, create, delete_own, list_all, read_own
+from .entries import change_own, create, delete_own, list_all, read_own
 from .python_check import VERSION, check_python
 
 TIDY_INTERVAL_S: Final = 300.0
@@ -95,7 +95,7 @@ class Builder:
             await create(self._api, build)
             is_known = True
             data = base64.b64encode(package).decode()
-            await ask(self._api, StorePackage(package_id(build.id), data))
+            await ask(self._api.shards, StorePackage(package_id(build.id), data))
         finally:
             # Without its package it fails, rather than being PENDING until the next start.
             if is_known:
@@ -239,7 +239,9 @@ class Builder:
     async def _verdict(self, build: Build, function: Function) -> tuple[list[str], list[str]]:
         """What is wrong with a build, and else what there is to say about it."""
         reply = await ask(
-            self._api, ReadPromise(package_id(build.id)), frozenset({Code.PROMISE_NOT_FOUND})
+            self._api.shards,
+            ReadPromise(package_id(build.id)),
+            tolerated=frozenset({Code.PROMISE_NOT_FOUND}),
         )
         if reply.promise is None:
             return [_NOT_STORED], []
@@ -299,11 +301,9 @@ class Builder:
 
     async def _remove(self, build: Build) -> None:
         try:
-            await self._api.shards.delete_packages([package_id(build.id)])
+            await answered(self._api.shards.delete_packages([package_id(build.id)]))
             await delete_own(self._api, Build, build.id, build.account_id, Code.BUILD_NOT_FOUND)
             self._totals["removed"] += 1
-        except ShardsError as error:
-            raise shards_error(error) from error
         except ApiError as error:
             if error.code is not Code.BUILD_NOT_FOUND:  # else somebody else has removed it
                 raise

@@ -9,12 +9,11 @@ from typing import Final, TypeVar
 
 from troth.core.catalog import Build, Entry, Function, Label, Node
 from troth.core.codes import Code
-from troth.core.commands import Command, CreateEntry, DeleteEntry, ReadEntry, ReplaceEntry
+from troth.core.commands import CreateEntry, DeleteEntry, ReadEntry, ReplaceEntry
 from troth.core.model import replace
-from troth.core.replies import Reply
-from troth.http.api.context import Api, shards_error
+from troth.http.api.context import Api
+from troth.http.api.shards_port import answered, ask
 from troth.http.wire.errors import ApiError
-from troth.shards.errors import ShardsError
 
 Owned = TypeVar("Owned", Build, Function, Label, Node)
 Change = Callable[[Owned], Owned | None]
@@ -22,25 +21,17 @@ Change = Callable[[Owned], Owned | None]
 CHANGE_ATTEMPTS_COUNT: Final = 100
 """How often a change is tried again because somebody else changed the entry meanwhile."""
 
-_ABSENT: Final = frozenset({Code.ENTRY_NOT_FOUND})
+ABSENT: Final = frozenset({Code.ENTRY_NOT_FOUND})
+"""What reading an entry may be refused with."""
 
-
-async def ask(api: Api, command: Command, tolerated: frozenset[Code] = frozenset()) -> Reply:
-    """Have the shards carry out a command. Refusals raise ApiError, but for the tolerated ones."""
-    try:
-        reply = await api.shards.ask(command)
-    except ShardsError as error:
-        raise shards_error(error) from error
-    if reply.code.status >= 400 and reply.code not in tolerated:
-        raise ApiError(reply.code)
-    return reply
+_CHANGED: Final = ABSENT | {Code.ENTRY_CHANGED}
 
 
 async def read_own(
     api: Api, kind: type[Owned], entry_id: str, account_id: str, code: Code
 ) -> Owned:
     """Read an entry of an account; `code` is the refusal if there is none."""
-    reply = await ask(api, ReadEntry(entry_id), _ABSENT)
+    reply = await ask(api.shards, ReadEntry(entry_id), tolerated=ABSENT)
     entry = reply.entry
     if not isinstance(entry, kind) or entry.account_id != account_id:
         raise ApiError(code)
@@ -49,10 +40,7 @@ async def read_own(
 
 async def list_all(api: Api, kind: type[Owned], account_id: str | None) -> list[Owned]:
     """All entries of a type, of one account or of all (None), the oldest first."""
-    try:
-        return await api.shards.list_entries(kind, account_id)
-    except ShardsError as error:
-        raise shards_error(error) from error
+    return await answered(api.shards.list_entries(kind, account_id))
 
 
 async def list_own(api: Api, kind: type[Owned], account_id: str) -> list[Owned]:
@@ -64,7 +52,7 @@ async def list_own(api: Api, kind: type[Owned], account_id: str) -> list[Owned]:
 
 async def create(api: Api, entry: Entry) -> None:
     """Put a new entry into the catalog; its id must be new."""
-    await ask(api, CreateEntry(entry))
+    await ask(api.shards, CreateEntry(entry))
 
 
 async def change_own(
@@ -81,7 +69,7 @@ async def change_own(
         if changed is None or changed == entry:
             return entry
         changed = replace(changed, revision=entry.revision + 1)
-        reply = await ask(api, ReplaceEntry(changed), _ABSENT | {Code.ENTRY_CHANGED})
+        reply = await ask(api.shards, ReplaceEntry(changed), tolerated=_CHANGED)
         if reply.code.status < 300:
             return changed
     raise ApiError(Code.ENTRY_CHANGED)
@@ -93,9 +81,7 @@ async def delete_own(
     """Take an entry of an account out of the catalog; the entry as it last was."""
     for _ in range(CHANGE_ATTEMPTS_COUNT):
         entry = await read_own(api, kind, entry_id, account_id, code)
-        reply = await ask(
-            api, DeleteEntry(entry.id, entry.revision), _ABSENT | {Code.ENTRY_CHANGED}
-        )
+        reply = await ask(api.shards, DeleteEntry(entry.id, entry.revision), tolerated=_CHANGED)
         if reply.code.status < 300:
             return entry
     raise ApiError(Code.ENTRY_CHANGED)

@@ -29,7 +29,7 @@ from .label_endpoints import label_object
 from .markers import Reference, identifier_of
 from .paging import PAGING_PARAMETERS, read_paging
 from .usage_endpoints import NEVER_USED, function_metrics_object, usage_of
-from .values import ID_SCHEMA, new_id, unix_seconds
+from .values import ID_SCHEMA, capabilities_object, new_id, unix_seconds
 
 Labels = dict[str, Label]
 
@@ -220,17 +220,6 @@ async def _labels_for(api: Api, functions: Sequence[Function]) -> Labels:
     if not any(function.label_ids for function in functions):
         return {}
     return {label.id: label for label in await list_own(api, Label, functions[0].account_id)}
-
-
-def capabilities_object(capabilities: Capabilities) -> JsonObject:
-    """What a function demands, as answers show it."""
-    return {
-        "timeout": capabilities.timeout_s,
-        "cpuCount": capabilities.cpu_count,
-        "memSize": capabilities.memory_mb,
-        "networkLatency": capabilities.network_latency_ms,
-        "privileged": capabilities.privileged,
-    }
 
 
 def _row_object(function: Function, labels: Labels) -> JsonObject:

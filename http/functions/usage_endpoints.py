@@ -5,11 +5,11 @@ from typing import Final
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.executions import DAY_MS, USAGE_DAYS_COUNT, Usage
-from troth.http.api.context import Api, shards_error
+from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Success, answer, require_account
+from troth.http.api.shards_port import answered
 from troth.http.wire.json_text import JsonObject
 from troth.http.wire.requests import Response
-from troth.shards.errors import ShardsError
 
 NEVER_USED: Final = Usage("", "")
 """The usage of a function that never ran."""
@@ -17,10 +17,7 @@ NEVER_USED: Final = Usage("", "")
 
 async def usage_of(api: Api, account_id: str) -> dict[str, Usage]:
     """How often the functions of an account were run. Raises ApiError (503)."""
-    try:
-        return await api.shards.usage(account_id)
-    except ShardsError as error:
-        raise shards_error(error) from error
+    return await answered(api.shards.usage(account_id))
 
 
 def tasks_in(usage: Usage, days_count: int, now_ms: int) -> int:

@@ -48,7 +48,7 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class Directory:
+class Credentials:
     """The accounts, tokens and users of one server.
 
     `is_open` says whether nobody needs credentials: no users and no account, not even a disabled

@@ -12,7 +12,7 @@ from troth.core import limits
 from troth.core.catalog import Language
 from troth.http.functions.markers import Matching, Within
 from troth.http.functions.values import ID_SCHEMA
-from troth.http.wire.fields import Entries, Field, Flag, RequestLimits, Schema, Text
+from troth.http.wire.fields import BodyList, Field, Flag, RequestLimits, Schema, Text
 
 _ID_PATTERN = ID_SCHEMA["pattern"].strip("^$")
 
@@ -78,7 +78,7 @@ class RegisterNodeBody(Struct, rename="camel"):
     ] = None
 
 
-class ChangeNodeBody(Struct, rename="camel"):
+class ChangeNodeBody(Struct, rename="camel", forbid_unknown_fields=True):
     """What is to change about a node."""
 
     description: Annotated[
@@ -118,18 +118,18 @@ class RunningBody(AssignBody, rename="camel"):
     ] = None
 
 
-class Running(Entries):
+class Running(BodyList):
     """Any number of executions up to a limit; an empty list is fine."""
 
     __slots__ = ()
 
     def check(self, value: list[Struct] | None, limits: RequestLimits) -> str | None:
         """Their number."""
-        return None if not value else Entries.check(self, value, limits)
+        return None if not value else BodyList.check(self, value, limits)
 
     def schema(self, limits: RequestLimits) -> Schema:
         """As the list that may not be empty, but it may."""
-        return {**Entries.schema(self, limits), "minItems": 0}
+        return {**BodyList.schema(self, limits), "minItems": 0}
 
 
 class ReportBody(Struct, rename="camel"):

@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 
 from troth.core import limits
-from troth.core.catalog import Build, Capabilities, execution_promise_id
+from troth.core.catalog import Build, execution_promise_id
 from troth.core.codes import Code
 from troth.core.commands import (
     AssignExecution,
@@ -30,8 +30,9 @@ from troth.core.grammar.task_ids import invoke_id
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Promise, PromiseState, Value
 from troth.core.replies import Reply
-from troth.http.api.context import Api, shards_error
-from troth.http.api.rows import REFUSALS_FROM, Call, Parameter, RawBody, Success, answer, ask
+from troth.http.api.context import Api
+from troth.http.api.rows import Call, Parameter, RawBody, Success, answer
+from troth.http.api.shards_port import REFUSALS_FROM, answered, ask
 from troth.http.api.streams import HEADERS
 from troth.http.executions.values import (
     Headers,
@@ -40,12 +41,11 @@ from troth.http.executions.values import (
     function_request,
     result_value,
 )
-from troth.http.functions.values import ID_SCHEMA, is_id
+from troth.http.functions.values import ID_SCHEMA, demands_object, is_id
 from troth.http.wire.decoding import integer
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.json_text import JsonObject
 from troth.http.wire.requests import Response
-from troth.shards.errors import ShardsError
 
 from .node_bodies import AssignBody, ReportBody
 from .node_endpoints import HASH_PATH, node_endpoint, node_of
@@ -56,7 +56,10 @@ _PROBLEM_LIMIT_COUNT: Final = 4_096
 
 async def stream_work(api: Api, call: Call) -> Response:
     """GET /v1/node/{hash}/work."""
-    connection = api.function_placement.connect(node_of(api, call).id)
+    node = node_of(api, call)
+    if call.request.method == "HEAD":
+        return Response(200, headers=HEADERS)
+    connection = api.function_placement.connect(node.id)
     stream = NodeStream(connection, api.settings)
     return Response(200, headers=HEADERS, stream=stream)
 
@@ -70,9 +73,9 @@ async def assign_task(api: Api, call: Call) -> Response:
     if not placement.is_with(node.id, promise_id, counter):
         raise ApiError(Code.EXECUTION_NOT_HELD)
     reply = await ask(
-        api,
-        call,
+        api.shards,
         AssignExecution(invoke_id(promise_id), counter, node.id, limits.NODE_LEASE_MS),
+        call.request,
     )
     placement.assigned(promise_id, counter)
     assert reply.promise is not None
@@ -89,7 +92,7 @@ async def assign_task(api: Api, call: Call) -> Response:
         "digest": build.digest,
         "language": plan.language,
         "timeout": plan.capabilities.timeout_s,
-        "capabilities": _capabilities(capabilities_of(reply.promise)),
+        "capabilities": demands_object(capabilities_of(reply.promise)),
         "account": plan.account_id,
         "request": _request(reply.promise),
     }
@@ -97,20 +100,8 @@ async def assign_task(api: Api, call: Call) -> Response:
 
 
 async def _build(api: Api, call: Call, build_id: str) -> Build | None:
-    try:
-        reply = await api.shards.ask(ReadEntry(build_id), call.request.held)
-    except ShardsError as error:
-        raise shards_error(error) from error
+    reply = await answered(api.shards.ask(ReadEntry(build_id), call.request.held))
     return reply.entry if isinstance(reply.entry, Build) else None
-
-
-def _capabilities(capabilities: Capabilities) -> JsonObject:
-    return {
-        "cpuCount": capabilities.cpu_count,
-        "memSize": capabilities.memory_mb,
-        "networkLatency": capabilities.network_latency_ms,
-        "privileged": capabilities.privileged,
-    }
 
 
 def _request(promise: Promise) -> JsonObject:
@@ -133,10 +124,7 @@ async def report_work(api: Api, call: Call) -> Response:
         ReportExecution(invoke_id(execution_promise_id(execution_id)), counter, node.id, progress)
         for execution_id, counter, progress in named
     ]
-    try:
-        replies: list[Reply] = await api.shards.ask_each(commands)
-    except ShardsError as error:
-        raise shards_error(error) from error
+    replies: list[Reply] = await answered(api.shards.ask_each(commands))
     stop = [
         {"id": execution_id, "counter": counter}
         for (execution_id, counter, _), reply in zip(named, replies, strict=True)
@@ -206,11 +194,11 @@ async def _ask_about(
     not hold it.
     """
     try:
-        return await ask(api, call, command)
+        return await ask(api.shards, command, call.request)
     except ApiError:
         node = node_of(api, call).entry
         if not node.shared:
-            reply = await ask(api, call, ReadExecution(promise_id))
+            reply = await ask(api.shards, ReadExecution(promise_id), call.request)
             tags = reply.promise.tags if reply.promise is not None else None
             if (tags or {}).get(ACCOUNT_TAG) != node.account_id:
                 raise ApiError(Code.EXECUTION_NOT_FOUND) from None
@@ -300,6 +288,7 @@ ENDPOINTS = (
         "{hash}/work",
         "Be told what to run",
         stream_work,
+        changes_by_link=True,
         description=(
             "Server-sent events, each an order as JSON: `hello` with `heartbeatMs`, `leaseMs`, "
             "`keepAliveMs` and the server's limits of a request, `bodyLimitBytes` and "

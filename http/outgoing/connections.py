@@ -45,7 +45,7 @@ _PIECE_BYTES: Final = 256
 _head_room: ContextVar["_HeadRoom | None"] = ContextVar("_head_room", default=None)
 
 
-class AddressRefusedError(Exception):
+class AddressRefused(Exception):
     """The guard allows none of a host's addresses."""
 
 
@@ -306,7 +306,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
             text for text in addresses if guard(ipaddress.ip_address(text.split("%")[0]), port)
         ]
         if not allowed:
-            raise AddressRefusedError
+            raise AddressRefused
         for text in allowed[:-1]:
             try:
                 return await self._trio.connect_tcp(

@@ -28,7 +28,7 @@ from troth.shards.delivery.shipments import PushFailed
 
 from .connections import (
     NETWORK_ERRORS,
-    AddressRefusedError,
+    AddressRefused,
     OutgoingRoom,
     PoolTransport,
     exchange,
@@ -91,7 +91,7 @@ class PushSender:
                 await self._send(address, body, headers)
         except trio.TooSlowError:
             raise PushFailed(f"no answer within {self._timeout_seconds:g} s") from None
-        except AddressRefusedError:
+        except AddressRefused:
             raise PushFailed(
                 "the receiver is not on the open internet, or is this server itself (settings "
                 "push_private_networks and targets allow more)"

@@ -4,11 +4,11 @@ from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import AcquireLock, Command, ReleaseLock
 from troth.core.replies import Reply
-from troth.http.api.context import Api, shards_error
+from troth.http.api.context import Api
 from troth.http.api.rows import Asking, Call, Endpoint, Success, answer, nothing
+from troth.http.api.shards_port import answered
 from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response
-from troth.shards.errors import ShardsError
 
 from .rendering import lock_object
 from .schemas import AcquireLockBody, HeartbeatBody, ReleaseLockBody
@@ -41,11 +41,8 @@ release_lock = Asking(_release, nothing)
 async def heartbeat_locks(api: Api, call: Call) -> Response:
     """POST /locks/heartbeat."""
     body: HeartbeatBody = call.body
-    try:
-        prefix = call.request.principal.id_prefix
-        count = await api.shards.heartbeat_locks(body.process_id or "", prefix)
-    except ShardsError as error:
-        raise shards_error(error) from error
+    prefix = call.request.principal.id_prefix
+    count = await answered(api.shards.heartbeat_locks(body.process_id or "", prefix))
     return answer(Code.OK, {"locksAffected": count})
 
 

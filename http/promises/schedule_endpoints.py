@@ -42,7 +42,7 @@ def _check(schedule_id: str, expression: str, template: str, id_limit_bytes: int
     found = []
     try:
         cron.parse(expression)
-    except cron.InvalidCron as error:
+    except cron.CronRefused as error:
         found.append(FieldProblem("cron", f"is not a cron expression: {error}"))
     problem = templates.check(template)
     if problem is not None:

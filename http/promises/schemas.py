@@ -14,8 +14,8 @@ from troth.core.lifecycles import COMPLETION_STATES, FINAL_STATES, PENDING
 from troth.http.wire.fields import (
     AnyJson,
     Base64,
+    BodyList,
     Choice,
-    Entries,
     Flag,
     Integer,
     Nested,
@@ -255,7 +255,7 @@ class ClaimTaskBody(TaskBody, rename="camel"):
     ] = None
 
 
-class RetentionBody(Struct, rename="camel"):
+class RetentionBody(Struct, rename="camel", forbid_unknown_fields=True):
     """Whether to delete or only to count, and by which rules."""
 
     dry_run: Annotated[
@@ -327,7 +327,7 @@ class ImportBody(Struct, rename="camel"):
 
     promises: Annotated[
         list[ImportedPromiseBody] | None,
-        Entries(
+        BodyList(
             "In the order in which they were created.",
             required=True,
             body=ImportedPromiseBody,

@@ -12,13 +12,13 @@ from troth.core.codes import Code
 from troth.core.lifecycles import CANCELED, PENDING, REJECTED, RESOLVED, TIMEDOUT
 from troth.core.limits import PAGE_LIMIT_COUNT
 from troth.core.model import PromiseState
-from troth.http.api.context import Api, shards_error
+from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
+from troth.http.api.shards_port import answered
 from troth.http.wire.cursors import Search, decode_cursor, encode_cursor
 from troth.http.wire.decoding import integer, query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.requests import Response
-from troth.shards.errors import ShardsError
 
 from .rendering import promise_object, schedule_object
 
@@ -33,8 +33,8 @@ _STATES: dict[str, tuple[PromiseState, ...]] = {
 async def search_promises(api: Api, call: Call) -> Response:
     """GET /promises."""
     search = _search(api, call.request.query, "promises")
-    try:
-        found, before_serial = await api.shards.search_promises(
+    found, before_serial = await answered(
+        api.shards.search_promises(
             search.pattern,
             search.states,
             search.tags,
@@ -42,8 +42,7 @@ async def search_promises(api: Api, call: Call) -> Response:
             search.before_serial,
             call.request.principal.id_prefix,
         )
-    except ShardsError as error:
-        raise shards_error(error) from error
+    )
     cursor = _next(search, before_serial, api)
     return answer(Code.OK, {"cursor": cursor, "promises": [promise_object(p) for p in found]})
 
@@ -51,16 +50,15 @@ async def search_promises(api: Api, call: Call) -> Response:
 async def search_schedules(api: Api, call: Call) -> Response:
     """GET /schedules."""
     search = _search(api, call.request.query, "schedules")
-    try:
-        found, before_serial = await api.shards.search_schedules(
+    found, before_serial = await answered(
+        api.shards.search_schedules(
             search.pattern,
             search.tags,
             search.limit_count,
             search.before_serial,
             call.request.principal.id_prefix,
         )
-    except ShardsError as error:
-        raise shards_error(error) from error
+    )
     cursor = _next(search, before_serial, api)
     return answer(Code.OK, {"cursor": cursor, "schedules": [schedule_object(s) for s in found]})
 

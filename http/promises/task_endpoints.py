@@ -8,12 +8,12 @@ from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ClaimTask, Command, CompleteTask, DropTask
 from troth.core.replies import Reply
-from troth.http.api.context import Api, shards_error
+from troth.http.api.context import Api
 from troth.http.api.rows import Asking, Call, Endpoint, Parameter, Success, answer, nothing
+from troth.http.api.shards_port import answered
 from troth.http.wire.decoding import integer
 from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response
-from troth.shards.errors import ShardsError
 
 from .rendering import claim_object, task_object
 from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
@@ -78,10 +78,7 @@ async def heartbeat_tasks_by_link(api: Api, call: Call) -> Response:
 
 
 async def _heartbeat(api: Api, call: Call, process_id: str) -> Response:
-    try:
-        count = await api.shards.heartbeat_tasks(process_id, call.request.principal.id_prefix)
-    except ShardsError as error:
-        raise shards_error(error) from error
+    count = await answered(api.shards.heartbeat_tasks(process_id, call.request.principal.id_prefix))
     return answer(Code.OK, {"tasksAffected": count})
 
 
@@ -158,6 +155,7 @@ ENDPOINTS = (
         summary="Claim a task by its link",
         description=_BY_LINK,
         handler=claim_task_by_link,
+        changes_by_link=True,
         scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_CLAIM_ANSWERS,
@@ -184,6 +182,7 @@ ENDPOINTS = (
         summary="Complete a task by its link",
         description=_BY_LINK,
         handler=complete_task_by_link,
+        changes_by_link=True,
         scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_COMPLETE_ANSWERS,
@@ -210,6 +209,7 @@ ENDPOINTS = (
         summary="Give a task back by its link",
         description=_BY_LINK,
         handler=drop_task_by_link,
+        changes_by_link=True,
         scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_DROP_ANSWERS,
@@ -234,6 +234,7 @@ ENDPOINTS = (
         summary="Keep a task by its link",
         description="Only for a task that was claimed by its link.",
         handler=heartbeat_tasks_by_link,
+        changes_by_link=True,
         scope=Scope.PROMISES_WRITE,
         path_parameters=_PATH,
         successes=_HEARTBEAT_ANSWERS,

@@ -2,7 +2,7 @@
 
 A setting may come from a TOML file (already typed), or from the environment or the command line
 (text). Each kind reads both forms, gives the same value for the same meaning, and refuses
-everything else with `NotAllowedError`, whose text says what is allowed. No kind looks at another
+everything else with `SettingRefused`, whose text says what is allowed. No kind looks at another
 setting; rules between settings live in `settings`.
 """
 
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from troth.core.grammar.addresses import Address, Undeliverable, resolve
-from troth.core.grammar.cron import InvalidCron, parse
+from troth.core.grammar.cron import CronRefused, parse
 
 Given = TypeVar("Given")
 
@@ -30,7 +30,7 @@ _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
-class NotAllowedError(ValueError):
+class SettingRefused(ValueError):
     """A value that a kind refuses. The text says what would be allowed."""
 
 
@@ -56,7 +56,7 @@ class ListenAddress:
             return False
 
 
-class Kind(ABC):
+class SettingKind(ABC):
     """How a setting's values are read and shown."""
 
     secret = False
@@ -74,13 +74,13 @@ class Kind(ABC):
 
     @abstractmethod
     def from_text(self, text: str) -> object:
-        """The value written as text, or `NotAllowedError`."""
+        """The value written as text, or `SettingRefused`."""
 
     def from_toml(self, value: object) -> object:
-        """The value as it came out of a TOML file, or `NotAllowedError`."""
+        """The value as it came out of a TOML file, or `SettingRefused`."""
         if isinstance(value, str):
             return self.from_text(value)
-        raise NotAllowedError(self.allowed)
+        raise SettingRefused(self.allowed)
 
     def show(self, value: object) -> str:
         """The value as a person would write it; nothing secret."""
@@ -88,7 +88,7 @@ class Kind(ABC):
 
 
 @dataclass(frozen=True)
-class Number(Kind):
+class Number(SettingKind):
     """A whole number within a range, both ends allowed."""
 
     minimum: int
@@ -104,23 +104,23 @@ class Number(Kind):
 
     def from_text(self, text: str) -> int:
         if len(text) > _INTEGER_TEXT_LIMIT_COUNT or _INTEGER.fullmatch(text) is None:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return self._within(int(text))
 
     def from_toml(self, value: object) -> int:
         # bool is a subclass of int, but `true` is not a number to whoever wrote the file.
         if isinstance(value, bool) or not isinstance(value, int):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return self._within(value)
 
     def _within(self, value: int) -> int:
         if not self.minimum <= value <= self.maximum:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return value
 
 
 @dataclass(frozen=True)
-class Switch(Kind):
+class Switch(SettingKind):
     """On or off."""
 
     @property
@@ -136,19 +136,19 @@ class Switch(Kind):
             return True
         if text.lower() in _FALSE:
             return False
-        raise NotAllowedError(self.allowed)
+        raise SettingRefused(self.allowed)
 
     def from_toml(self, value: object) -> bool:
         if isinstance(value, bool):
             return value
-        raise NotAllowedError(self.allowed)
+        raise SettingRefused(self.allowed)
 
     def show(self, value: object) -> str:
         return "true" if value else "false"
 
 
 @dataclass(frozen=True)
-class Choice(Kind):
+class OneOf(SettingKind):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -164,15 +164,15 @@ class Choice(Kind):
     def from_text(self, text: str) -> str:
         if text in self.words:
             return text
-        raise NotAllowedError(self.allowed)
+        raise SettingRefused(self.allowed)
 
 
 @dataclass(frozen=True)
-class WordOr(Kind):
+class WordOr(SettingKind):
     """A word with a meaning of its own, or a value of another kind."""
 
     words: Mapping[str, object]
-    kind: Kind
+    kind: SettingKind
 
     @property
     def allowed(self) -> str:
@@ -193,8 +193,8 @@ class WordOr(Kind):
             return self.words[given]
         try:
             return otherwise(given)
-        except NotAllowedError as refusal:
-            raise NotAllowedError(self.allowed) from refusal
+        except SettingRefused as refusal:
+            raise SettingRefused(self.allowed) from refusal
 
     def show(self, value: object) -> str:
         for word, meaning in self.words.items():
@@ -204,7 +204,7 @@ class WordOr(Kind):
 
 
 @dataclass(frozen=True)
-class Directory(Kind):
+class DirectoryPath(SettingKind):
     """A path to a directory, which need not exist. Relative: to where the server was started."""
 
     @property
@@ -217,12 +217,12 @@ class Directory(Kind):
 
     def from_text(self, text: str) -> Path:
         if not text or "\0" in text:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return Path(text)
 
 
 @dataclass(frozen=True)
-class Listen(Kind):
+class Listen(SettingKind):
     """A `host:port` to listen on."""
 
     @property
@@ -236,17 +236,17 @@ class Listen(Kind):
     def from_text(self, text: str) -> ListenAddress:
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text)
         if match is None or int(match[3]) > 65535:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         if match[1] is not None:
             try:
                 ipaddress.IPv6Address(match[1])
             except ValueError as refusal:
-                raise NotAllowedError(self.allowed) from refusal
+                raise SettingRefused(self.allowed) from refusal
         return ListenAddress(match[1] or match[2], int(match[3]))
 
 
 @dataclass(frozen=True)
-class BaseUrl(Kind):
+class BaseUrl(SettingKind):
     """An absolute http(s) URL that paths are appended to."""
 
     @property
@@ -266,12 +266,12 @@ class BaseUrl(Kind):
             or text.endswith("/")
             or re.search(r"[?#]", text)
         ):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return text
 
 
 @dataclass(frozen=True)
-class TimeZone(Kind):
+class TimeZone(SettingKind):
     """The name of a time zone in the IANA database."""
 
     @property
@@ -287,12 +287,12 @@ class TimeZone(Kind):
             ZoneInfo(text)
         # An unknown name is a KeyError, an impossible one a ValueError, a folder an OSError.
         except (KeyError, ValueError, OSError) as refusal:
-            raise NotAllowedError(self.allowed) from refusal
+            raise SettingRefused(self.allowed) from refusal
         return text
 
 
 @dataclass(frozen=True)
-class CronExpression(Kind):
+class CronExpression(SettingKind):
     """When something is done again and again."""
 
     @property
@@ -306,13 +306,13 @@ class CronExpression(Kind):
     def from_text(self, text: str) -> str:
         try:
             parse(text)
-        except InvalidCron as refusal:
-            raise NotAllowedError(f"{self.allowed} ({refusal})") from refusal
+        except CronRefused as refusal:
+            raise SettingRefused(f"{self.allowed} ({refusal})") from refusal
         return text
 
 
 @dataclass(frozen=True)
-class Origins(Kind):
+class Origins(SettingKind):
     """A list of web origins, or `*` for all of them. As text: separated by commas."""
 
     @property
@@ -328,16 +328,16 @@ class Origins(Kind):
 
     def from_toml(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(origin, str) for origin in value):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return self._checked(value)
 
     def _checked(self, origins: list[str]) -> tuple[str, ...]:
         for origin in origins:
             parts = _split_url(origin)
             if origin != "*" and (parts is None or origin != f"{parts[0]}://{parts[1]}"):
-                raise NotAllowedError(self.allowed)
+                raise SettingRefused(self.allowed)
         if "*" in origins and len(origins) > 1:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return tuple(origins)
 
     def show(self, value: object) -> str:
@@ -345,7 +345,7 @@ class Origins(Kind):
 
 
 @dataclass(frozen=True)
-class HostNames(Kind):
+class HostNames(SettingKind):
     """A list of host names, without ports. As text: separated by commas. Read in lower case."""
 
     @property
@@ -361,13 +361,13 @@ class HostNames(Kind):
 
     def from_toml(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return self._checked(value)
 
     def _checked(self, names: list[str]) -> tuple[str, ...]:
         for name in names:
             if _HOST_NAME.fullmatch(name) is None:
-                raise NotAllowedError(self.allowed)
+                raise SettingRefused(self.allowed)
         return tuple(name.lower().removesuffix(".") for name in names)
 
     def show(self, value: object) -> str:
@@ -375,7 +375,7 @@ class HostNames(Kind):
 
 
 @dataclass(frozen=True)
-class Users(Kind):
+class Users(SettingKind):
     """Users and their passwords: a TOML table, or as text `user=password,user2=password2`."""
 
     secret = True
@@ -396,7 +396,7 @@ class Users(Kind):
 
     def from_toml(self, value: object) -> dict[str, str]:
         if not isinstance(value, dict):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return self._checked(value)
 
     def _checked(self, users: Mapping[str, object]) -> dict[str, str]:
@@ -404,7 +404,7 @@ class Users(Kind):
         for user, password in users.items():
             # HTTP Basic separates name and password by the first colon, so a name cannot hold one.
             if not user or ":" in user or not isinstance(password, str) or not password:
-                raise NotAllowedError(self.allowed)
+                raise SettingRefused(self.allowed)
             checked[user] = password
         return checked
 
@@ -413,7 +413,7 @@ class Users(Kind):
 
 
 @dataclass(frozen=True)
-class Targets(Kind):
+class Targets(SettingKind):
     """Names for receivers of messages, each with an address: a URL or a table of `type` and `data`.
 
     As text: `name=url,name2=url2`, or a JSON object. Read into addresses that a sender can use.
@@ -436,11 +436,11 @@ class Targets(Kind):
         try:
             return self.from_toml(json.loads(text))
         except (ValueError, RecursionError) as refusal:
-            raise NotAllowedError(self.allowed) from refusal
+            raise SettingRefused(self.allowed) from refusal
 
     def from_toml(self, value: object) -> dict[str, Address]:
         if not isinstance(value, dict):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return self._checked(value)
 
     def _checked(self, targets: Mapping[str, object]) -> dict[str, Address]:
@@ -448,7 +448,7 @@ class Targets(Kind):
         for name, receiver in targets.items():
             address = resolve(receiver, {}, is_configured=True)
             if not name or isinstance(address, Undeliverable):
-                raise NotAllowedError(self.allowed)
+                raise SettingRefused(self.allowed)
             addresses[name] = address
         return addresses
 
@@ -474,7 +474,7 @@ def _pairs(text: str, allowed: str) -> dict[str, str]:
     for part in text.split(",") if text else []:
         name, separator, value = part.partition("=")
         if not separator or name.strip() in pairs:
-            raise NotAllowedError(allowed)
+            raise SettingRefused(allowed)
         pairs[name.strip()] = value
     return pairs
 

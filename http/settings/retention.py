@@ -7,16 +7,16 @@ States are the API's in small letters, or `all` for every completed one. A rule 
 state: `rejected` leaves `rejected_canceled` and `rejected_timedout` alone.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from troth.core.grammar import durations
 from troth.core.lifecycles import FINAL_STATES
 from troth.core.model import PromiseState
 from troth.core.retention_rules import RetentionRule
 
-from .kinds import Kind, NotAllowedError
+from .kinds import SettingKind, SettingRefused
 
 STATES: Final[Mapping[str, tuple[PromiseState, ...]]] = {
     **{state.value.lower(): (state,) for state in FINAL_STATES},
@@ -24,9 +24,6 @@ STATES: Final[Mapping[str, tuple[PromiseState, ...]]] = {
 }
 """The word for each choice of states."""
 
-_UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION: Final = re.compile(r"(?:[0-9]{1,15}(?:ms|s|m|h|d))+", re.ASCII)
-_DURATION_PART: Final = re.compile(r"([0-9]+)(ms|s|m|h|d)", re.ASCII)
 AGE_LIMIT_MS: Final = 1000 * 366 * 86_400_000
 """Nobody waits for longer than a thousand years."""
 
@@ -34,7 +31,7 @@ _TABLE_KEYS: Final = frozenset({"state", "age", "tag"})
 
 
 @dataclass(frozen=True)
-class RetentionRules(Kind):
+class RetentionRules(SettingKind):
     """A list of retention rules; empty: nothing is ever deleted."""
 
     @property
@@ -58,40 +55,38 @@ class RetentionRules(Kind):
         if isinstance(value, str):
             return self.from_text(value)
         if not isinstance(value, list):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return tuple(
             self._from_table(entry) if isinstance(entry, dict) else self.rule(entry)
             for entry in value
         )
 
     def rule(self, text: object) -> RetentionRule:
-        """Read one rule; its tag may hold commas. Raises NotAllowedError."""
+        """Read one rule; its tag may hold commas. Raises SettingRefused."""
         if not isinstance(text, str):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         state, _, rest = text.partition(":")
         age, separator, tag = rest.partition(":")
         return self._made(state, age, tag if separator else None)
 
     def _from_table(self, table: dict[object, object]) -> RetentionRule:
         if not table.keys() <= _TABLE_KEYS:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return self._made(table.get("state"), table.get("age"), table.get("tag"))
 
     def _made(self, state: object, age: object, tag: object) -> RetentionRule:
         if not isinstance(state, str) or state not in STATES:
-            raise NotAllowedError(self.allowed)
-        if not isinstance(age, str) or _DURATION.fullmatch(age) is None:
-            raise NotAllowedError(self.allowed)
-        age_ms = sum(int(count) * _UNITS_MS[unit] for count, unit in _DURATION_PART.findall(age))
-        if age_ms > AGE_LIMIT_MS:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
+        age_ms = durations.read_ms(age) if isinstance(age, str) else None
+        if age_ms is None or age_ms > AGE_LIMIT_MS:
+            raise SettingRefused(self.allowed)
         if tag is None:
             return RetentionRule(STATES[state], age_ms)
         if not isinstance(tag, str):
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         name, separator, value = tag.partition("=")
         if not name or not separator:
-            raise NotAllowedError(self.allowed)
+            raise SettingRefused(self.allowed)
         return RetentionRule(STATES[state], age_ms, (name, value))
 
     def show(self, value: object) -> str:
@@ -107,16 +102,5 @@ def rule_texts(rules: Iterable[RetentionRule]) -> tuple[str, ...]:
 
 def _text(rule: RetentionRule) -> str:
     word = next(word for word, states in STATES.items() if states == rule.states)
-    shown = f"{word}:{_duration(rule.age_ms)}"
+    shown = f"{word}:{durations.exact_text(rule.age_ms)}"
     return shown if rule.tag is None else f"{shown}:{rule.tag[0]}={rule.tag[1]}"
-
-
-def _duration(duration_ms: int) -> str:
-    """The shortest way to write a duration exactly in one unit."""
-    if duration_ms == 0:
-        return "0s"
-    return next(
-        f"{duration_ms // unit_ms}{unit}"
-        for unit, unit_ms in reversed(_UNITS_MS.items())
-        if duration_ms % unit_ms == 0
-    )

@@ -21,15 +21,15 @@ from troth.core.retention_rules import RetentionRule
 
 from .kinds import (
     BaseUrl,
-    Choice,
     CronExpression,
-    Directory,
+    DirectoryPath,
     HostNames,
-    Kind,
     Listen,
     ListenAddress,
     Number,
+    OneOf,
     Origins,
+    SettingKind,
     Switch,
     Targets,
     TimeZone,
@@ -45,7 +45,7 @@ _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 
 
-def _setting(default: object, kind: Kind, explanation: str) -> Any:
+def _setting(default: object, kind: SettingKind, explanation: str) -> Any:
     """A field of `Settings`. Values that may be secret stay out of `repr()`."""
     metadata = {"kind": kind, "help": explanation}
     if isinstance(default, Mapping):
@@ -58,7 +58,7 @@ class Settings:
     """What the server was told. Made by `setting_sources.load`, which checks it; never changed."""
 
     data: Path = _setting(
-        Path("troth-data"), Directory(), "Directory that holds everything the server remembers."
+        Path("troth-data"), DirectoryPath(), "Directory that holds everything the server remembers."
     )
     in_memory: bool = _setting(
         False, Switch(), "Keep nothing on disk: all is lost when the server stops. For trying out."
@@ -87,7 +87,7 @@ class Settings:
     )
     snapshot_directory: Path | None = _setting(
         None,
-        WordOr({"none": None}, Directory()),
+        WordOr({"none": None}, DirectoryPath()),
         "Directory for the snapshots that snapshot_schedule asks for; made if missing.",
     )
     snapshot_schedule: str | None = _setting(
@@ -102,7 +102,7 @@ class Settings:
     )
     archive_directory: Path | None = _setting(
         None,
-        WordOr({"none": None}, Directory()),
+        WordOr({"none": None}, DirectoryPath()),
         "Directory for copies of the log's finished files, for restoring to any moment.",
     )
     archive_keep_ms: int = _setting(
@@ -161,10 +161,10 @@ class Settings:
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "info", Choice(("debug", "info", "warning", "error")), "Least important events to log."
+        "info", OneOf(("debug", "info", "warning", "error")), "Least important events to log."
     )
     log_format: Literal["console", "json"] = _setting(
-        "console", Choice(("console", "json")), "For people, or one JSON object a line."
+        "console", OneOf(("console", "json")), "For people, or one JSON object a line."
     )
 
     hot_lane: bool = _setting(
@@ -375,8 +375,3 @@ class Settings:
     def target_urls(self) -> frozenset[str]:
         """The URLs of all targets that messages are sent to by HTTP."""
         return frozenset(one.url for one in self.targets.values() if isinstance(one, PushAddress))
-
-    @property
-    def public_url(self) -> str:
-        """What links begin with: `url` if given, else `http://` and the address of `listen`."""
-        return self.url if self.url is not None else f"http://{self.listen}"

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .kinds import Kind, NotAllowedError, Switch
+from .kinds import SettingKind, SettingRefused, Switch
 from .settings import Settings
 
 Result = TypeVar("Result")
@@ -213,7 +213,7 @@ def _from_flags(flags: Mapping[str, object]) -> Iterable[tuple[str, object, str]
 def _read(source: str, key: str, name: str, given: Any, read: Callable[[Any], object]) -> object:
     try:
         return read(given)
-    except NotAllowedError as refusal:
+    except SettingRefused as refusal:
         shown = "something (not shown)" if _kind(name).secret else repr(given)
         raise SettingsError(source, key, shown, str(refusal)) from refusal
 
@@ -267,13 +267,13 @@ def _check_together(settings: Settings) -> None:
         )
 
 
-def _kinds() -> list[tuple[str, Kind]]:
+def _kinds() -> list[tuple[str, SettingKind]]:
     return [(name, _kind(name)) for name in _FIELDS]
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str) -> SettingKind:
     kind = _FIELDS[name].metadata["kind"]
-    assert isinstance(kind, Kind)
+    assert isinstance(kind, SettingKind)
     return kind
 
 

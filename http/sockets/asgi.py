@@ -30,6 +30,7 @@ from troth.core.codes import Code
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
 from troth.http.api.rows import Endpoint
+from troth.http.api.streams import HEADERS
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.wire.errors import ApiError
@@ -99,7 +100,7 @@ class Application(QuartTrio):
         await super().__call__(cast(Any, scope), cast(Any, receive), cast(Any, send))
 
 
-class _ClientGoneError(Exception):
+class _ClientGone(Exception):
     """Inside this module: the client left before its request was complete."""
 
 
@@ -123,6 +124,7 @@ class _Exchange:
         self._is_stalled = False
         self._reading: trio.CancelScope | None = None
         self.request = self._neutral_request()
+        self._is_head = self.request.method == "HEAD"
 
     async def run(self) -> None:
         """Carry the exchange out. Only cancellation leaves this."""
@@ -130,7 +132,7 @@ class _Exchange:
         held = request.held = self._api.hold()
         try:
             await self._run()
-        except _ClientGoneError:
+        except _ClientGone:
             _log.debug("a client left before its request was complete", request_id=request.id)
         except Exception:
             _log.exception(
@@ -221,7 +223,7 @@ class _Exchange:
                 ) from error
 
     async def _read_body(self, hold: Hold) -> bytes:
-        """Read the whole body. Raises ApiError (413, 408, 503) or _ClientGoneError."""
+        """Read the whole body. Raises ApiError (413, 408, 503) or _ClientGone."""
         limit_bytes = self._api.limits.body_limit_bytes
         parts: list[bytes] = []
         length_bytes = 0
@@ -229,7 +231,7 @@ class _Exchange:
             while True:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
-                    raise _ClientGoneError
+                    raise _ClientGone
                 part = message.get("body", b"")
                 length_bytes += len(part)
                 if length_bytes > limit_bytes:
@@ -297,9 +299,14 @@ class _Exchange:
             if self._connection is not None:
                 self._connection.when_stopping(response.stream.stop)
             body = _Chunks(response.stream, self._connection)
+        if self._is_head:
+            body = b""
         made = QuartResponse(body, status=response.status)
+        if self._is_head:
+            made.headers["content-length"] = str(len(response.body))
         del made.headers["content-type"]
-        if response.status == 204 or response.stream is not None:
+        is_stream = response.stream is not None or HEADERS[0] in response.headers
+        if response.status == 204 or is_stream:
             made.headers.pop("content-length", None)
         for name, value in response.headers:
             made.headers.add(name.decode(), value.decode())
@@ -315,9 +322,8 @@ class _Exchange:
         await self._send_answer(
             {"type": "http.response.start", "status": response.status, "headers": headers}
         )
-        await self._send_answer(
-            {"type": "http.response.body", "body": response.body, "more_body": False}
-        )
+        body = b"" if self._is_head else response.body
+        await self._send_answer({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class _Chunks(AsyncIterator[bytes]):

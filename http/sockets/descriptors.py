@@ -18,7 +18,7 @@ _ENOUGH_COUNT: Final = 1 << 20
 """As many as it is ever raised to: some systems allow a thousand times that."""
 
 
-class TooFewDescriptorsError(Exception):
+class TooFewDescriptors(Exception):
     """The process may have too few files open to serve. `str()` is one line for an operator."""
 
 
@@ -44,9 +44,9 @@ PLENTY: Final = DescriptorShares(_ENOUGH_COUNT, _ENOUGH_COUNT, _ENOUGH_COUNT)
 
 
 def shares_of(limit_count: int) -> DescriptorShares:
-    """Divide a limit. Raises TooFewDescriptorsError."""
+    """Divide a limit. Raises TooFewDescriptors."""
     if limit_count < DESCRIPTORS_LEAST_COUNT:
-        raise TooFewDescriptorsError(
+        raise TooFewDescriptors(
             f"Cannot serve: this process may have only {limit_count} files open, and needs "
             f"{DESCRIPTORS_LEAST_COUNT} at least. Raise that limit (`ulimit -n`, or LimitNOFILE of "
             "the service)."

@@ -62,12 +62,12 @@ class ConnectionLimits:
     write_timeout_ms: int = WRITE_TIMEOUT_MS
 
 
-class _RefusedError(Exception):
+class _ClientRefused(Exception):
     """Inside this module: the client has been refused and nothing more is to be read."""
 
 
 @dataclass(eq=False)
-class Connection:
+class HypercornConnection:
     """A connection being served. Made by the listener; `run` does everything."""
 
     application: ASGIApplication
@@ -163,7 +163,7 @@ class Connection:
             self._header_deadline = self.received_since + self.limits.header_timeout_ms / 1000
             try:
                 await self._protocol.handle(RawData(received))
-            except _RefusedError:
+            except _ClientRefused:
                 return
             if self._is_stopping and self._is_idle:
                 return
@@ -187,7 +187,7 @@ class Connection:
                 await self._enter_gate_idle()
             try:
                 await self._protocol.handle(RawData(bytes(data)))
-            except _RefusedError:
+            except _ClientRefused:
                 return
             if not data:
                 return
@@ -307,7 +307,9 @@ class Connection:
 class _Protocol(H11Protocol):
     """Hypercorn's HTTP/1.1, without upgrades, and with our error bodies."""
 
-    def __init__(self, connection: Connection, tasks: "_Tasks", state: ConnectionState) -> None:
+    def __init__(
+        self, connection: HypercornConnection, tasks: "_Tasks", state: ConnectionState
+    ) -> None:
         socket = connection.stream.socket
         super().__init__(
             connection.application,  # type: ignore[arg-type]  # handed through to _Tasks untouched
@@ -366,7 +368,7 @@ class _Protocol(H11Protocol):
             problem = "has both Content-Length and Transfer-Encoding; allowed is one of them"
         if problem is not None:
             await self.refuse(ApiError(Code.INVALID, [FieldProblem("request", problem)]))
-            raise _RefusedError
+            raise _ClientRefused
 
     async def _create_stream(self, request: h11.Request) -> None:
         """As hypercorn's, but without WebSockets: an upgrade is ignored."""
@@ -397,7 +399,7 @@ class _Protocol(H11Protocol):
 class _Tasks:
     """Runs applications: hypercorn's TaskGroup, with a queue that cannot block for ever."""
 
-    def __init__(self, connection: Connection, nursery: trio.Nursery) -> None:
+    def __init__(self, connection: HypercornConnection, nursery: trio.Nursery) -> None:
         self._connection = connection
         self._nursery = nursery
 

@@ -6,10 +6,10 @@ shards' call-backs, at once for what is durable already, else when the log is. T
 no event per request, except for handlers that ask several shards or questions, or wait for the end
 of an execution.
 
-What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which answer in
-one piece, and of `STREAM_GROUPS`, with the dispatcher and the handlers that every way in uses. Its
-answers are, byte for byte, those of the Quart path. A connection with anything else is handed over
-to that path for good (`serve` returns it).
+What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS` and
+`LANE_PROBES`, which answer in one piece, and of `STREAM_GROUPS`, with the dispatcher and the
+handlers that every way in uses. Its answers are, byte for byte, those of the Quart path. A
+connection with anything else is handed over to that path for good (`serve` returns it).
 """
 
 import os
@@ -37,13 +37,16 @@ from troth.shards.turns import Asker
 
 from .hypercorn_connection import ConnectionLimits
 from .lane_connection import LaneConnection
-from .lane_exchange import Exchange, LaneShards, RequestIds
-from .lane_parsing import NotServedError, Parsed, Parser
+from .lane_exchange import Exchange, RequestIds
+from .lane_parsing import NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
     {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
 )
 """Groups of endpoints that answer in one piece, most of them with what the shards say."""
+
+LANE_PROBES: Final = frozenset({"ping", "health", "ready"})
+"""Endpoints that supervisors ask in short intervals, and clients before anything else."""
 
 STREAM_GROUPS: Final = frozenset({"Workers"})
 """Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
@@ -87,7 +90,6 @@ class Lane:
     def __init__(
         self,
         api: Api,
-        shards: LaneShards,
         endpoints: tuple[Endpoint, ...],
         limits: ConnectionLimits,
     ) -> None:
@@ -96,11 +98,13 @@ class Lane:
         self._hold = api.hold
         self.in_flight = api.in_flight
         self._deferred: deque[tuple[Exchange, Reply]] = deque()
-        self._shards = shards
+        self._shards = api.shards
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
         self._served = frozenset(
-            row.name for row in endpoints if row.group in LANE_GROUPS | STREAM_GROUPS
+            row.name
+            for row in endpoints
+            if row.group in LANE_GROUPS | STREAM_GROUPS or row.name in LANE_PROBES
         )
         self._ids = RequestIds()
         self._connections: dict[int, LaneConnection] = {}
@@ -238,7 +242,7 @@ class Lane:
             if again or self._has_submitted:
                 # What streams have written is reported to the shards too.
                 self._has_submitted = False
-                self._shards.turn()
+                self._shards.run_turn()
             if not self._again:
                 break
         self._in_pass = False
@@ -266,14 +270,14 @@ class Lane:
     # What connections and exchanges need
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
-        """Make the exchange for a request. Raises NotServedError."""
+        """Make the exchange for a request. Raises NotServed."""
         try:
             # All rows take part in matching, so that a path means the same here as there.
             match = self._dispatcher.router.match(parsed.method, parsed.path)
         except ApiError:
-            raise NotServedError from None
+            raise NotServed from None
         if match.endpoint.name not in self._served:
-            raise NotServedError
+            raise NotServed
         self._requests_count += 1
         given = parsed.headers.get(b"request-id")
         held = self._hold()
@@ -327,10 +331,6 @@ class Lane:
     def _ring(self) -> None:
         """See to it that there will be a pass."""
         os.eventfd_write(self._bell, 1)
-
-    def with_leaf(self, reply: Reply) -> Reply:
-        """Complete the reply to a claim. Raises StorageFailed."""
-        return self._shards.with_leaf(reply)
 
     def start(self, exchange: Exchange) -> None:
         """Have a task carry out an exchange."""

@@ -24,7 +24,7 @@ from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
 
 from .lane_exchange import Exchange
-from .lane_parsing import NotServedError, Parsed, Parser
+from .lane_parsing import NotServed, Parsed, Parser
 from .lane_streams import LaneStream
 
 PARTIAL_LIMIT_S: Final = 1.0
@@ -53,7 +53,7 @@ class Surroundings(Protocol):
         ...
 
     def exchange(self, connection: "LaneConnection", parsed: Parsed) -> Exchange:
-        """Make the exchange for a request. Raises NotServedError."""
+        """Make the exchange for a request. Raises NotServed."""
         ...
 
     def again(self, connection: "LaneConnection") -> None:
@@ -240,7 +240,7 @@ class LaneConnection:
                     self._request.leave()
                 exchange.run()
                 return True
-        except NotServedError:
+        except NotServed:
             self._hand_over()
             return False
         if self._is_at_end:

@@ -18,10 +18,11 @@ from msgspec import Struct, field
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.replies import Reply
-from troth.http.api.context import VERSION_HEADER_VALUE, shards_error
+from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.dispatch import Dispatcher
 from troth.http.api.router import Match
-from troth.http.api.rows import REFUSALS_FROM, Asking
+from troth.http.api.rows import Asking
+from troth.http.api.shards_port import REFUSALS_FROM
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, InFlight
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
@@ -34,31 +35,11 @@ from .lane_streams import LaneStream
 _log = structlog.get_logger("troth.http.lane_exchange")
 
 
-class LaneShards(Protocol):
-    """What the lane needs of the shards beside what handlers do: asking without a task."""
-
-    def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
-        """Take a command; the asker is called back. Raises ShardsError."""
-        ...
-
-    def turn(self) -> None:
-        """Carry out what was submitted, now."""
-        ...
-
-    def with_leaf(self, reply: Reply) -> Reply:
-        """Complete the reply to a claim. Raises StorageFailed."""
-        ...
-
-
 class Questions(Protocol):
     """Who carries questions to the shards, and gives handlers a task: the lane."""
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """Take a command; the asker is called back. Raises ShardsError."""
-        ...
-
-    def with_leaf(self, reply: Reply) -> Reply:
-        """Complete the reply to a claim. Raises StorageFailed."""
         ...
 
     @property
@@ -75,7 +56,7 @@ class Questions(Protocol):
         ...
 
 
-class Client(Protocol):
+class Requester(Protocol):
     """Where answers go: the connection that a request came by."""
 
     def answered(self, data: bytes, held: HeldMessages) -> None:
@@ -99,7 +80,7 @@ class Exchange(Struct, eq=False):
     request: Request
     held: HeldMessages
     match: Match
-    client: Client
+    client: Requester
     started_s: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
@@ -125,7 +106,7 @@ class Exchange(Struct, eq=False):
             return
         try:
             if reply.claimed is not None:
-                reply = self.questions.with_leaf(reply)
+                reply = dispatcher.api.shards.with_leaf(reply)
             if reply.code >= REFUSALS_FROM:
                 raise ApiError(reply.code)
             body = handler.shown(dispatcher.api, reply)
@@ -155,7 +136,7 @@ class Exchange(Struct, eq=False):
     def _fail(self, error: Exception) -> None:
         request = self.request
         if isinstance(error, ShardsError):
-            error = shards_error(error)
+            error = ApiError(error.code)
         elif not isinstance(error, ApiError):
             _log.error(
                 "a request failed",

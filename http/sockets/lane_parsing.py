@@ -1,7 +1,7 @@
 """Which bytes the hot lane takes for a request: a small, strict part of HTTP/1.1.
 
 Everything accepted here is accepted by h11 too, with the same meaning; whatever is not surely so is
-`NotServedError`, and the connection goes to hypercorn, which reads the same bytes from their first.
+`NotServed`, and the connection goes to hypercorn, which reads the same bytes from their first.
 So no byte is judged by two parsers that could differ, and this one need not explain refusals.
 
 Accepted are: HTTP/1.1; GET, POST, PATCH and DELETE; targets that begin with a slash; names that are
@@ -29,7 +29,7 @@ _LENGTH_DIGITS_COUNT: Final = 9
 _METHODS: Final = {b"GET": "GET", b"POST": "POST", b"PATCH": "PATCH", b"DELETE": "DELETE"}
 
 
-class NotServedError(Exception):
+class NotServed(Exception):
     """These bytes are not for the lane; they say nothing about whether they are a good request."""
 
 
@@ -80,7 +80,7 @@ class Parser:
     def parse(self, buffer: bytes) -> Parsed | None:
         """The request that a buffer begins with; None if it is not complete.
 
-        Raises NotServedError, as soon as that is certain.
+        Raises NotServed, as soon as that is certain.
         """
         head_end = buffer.find(b"\r\n\r\n")
         if head_end < 0:
@@ -109,12 +109,12 @@ class Parser:
             or buffer[0] not in _FIRST_BYTES
             or buffer.count(b"\n") != buffer.count(b"\r\n")
         ):
-            raise NotServedError
+            raise NotServed
 
     def _read_head(self, head: bytes) -> None:
         line = _REQUEST_LINE.match(head)
         if line is None or len(head) > self._head_limit_bytes:
-            raise NotServedError
+            raise NotServed
         fields = head[line.end() : -2]
         if fields != self._fields:
             self._read_fields(fields)
@@ -125,7 +125,7 @@ class Parser:
 
     def _read_fields(self, fields: bytes) -> None:
         if _FIELDS.fullmatch(fields) is None:
-            raise NotServedError
+            raise NotServed
         headers: dict[bytes, bytes] = {}
         repeated: dict[bytes, bytes] = {}
         hosts_count = lengths_count = 0
@@ -138,18 +138,18 @@ class Parser:
             elif name == b"content-length":
                 lengths_count += 1
             elif name in _NOT_HERE or (name == b"connection" and value.lower() != b"keep-alive"):
-                raise NotServedError
+                raise NotServed
             if name in headers:
                 add_repeated(repeated, name, headers[name], value)
             else:
                 headers[name] = value
         if hosts_count != 1 or lengths_count > 1:
-            raise NotServedError
+            raise NotServed
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > _LENGTH_DIGITS_COUNT:
-            raise NotServedError
+            raise NotServed
         if int(length) > self._body_limit_bytes:
-            raise NotServedError
+            raise NotServed
         self._headers = headers
         self._repeated = repeated or None
         self._length_bytes = int(length)

@@ -30,8 +30,8 @@ from .connection_room import ConnectionRoom, Idle
 from .hypercorn_connection import (
     WRITE_TIMEOUT_MS,
     ASGIApplication,
-    Connection,
     ConnectionLimits,
+    HypercornConnection,
     make_config,
 )
 from .lane import Lane, peer_of
@@ -59,7 +59,7 @@ class ListenerStatistics:
     failed_total_count: int
 
 
-class Listener:
+class SocketListener:
     """One port and its connections. Use: `open`, then `run` in a nursery, then `stop`."""
 
     def __init__(
@@ -103,7 +103,7 @@ class Listener:
         self._config = make_config(self._limits)
         self._context = WorkerContext(None)
         self._listeners: list[trio.SocketListener] = []
-        self._connections: set[Connection] = set()
+        self._connections: set[HypercornConnection] = set()
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._ended = trio.Event()
@@ -271,7 +271,7 @@ class Listener:
                 stream = handed_over.stream
                 received, since = handed_over.received, handed_over.since
                 hold = handed_over.hold
-            connection = Connection(
+            connection = HypercornConnection(
                 self._application,
                 stream,
                 self._limits,

@@ -337,7 +337,7 @@ class Nested(Field):
 
 
 @dataclass(frozen=True, slots=True)
-class Entries(Field):
+class BodyList(Field):
     """A list of other bodies: at least one, at most `limit_count`."""
 
     body: type[Struct] = Struct
@@ -384,7 +384,7 @@ def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[Fiel
             found.extend(problems(inner, limits, f"{prefix}{name}."))
             continue
         problem = marker.check(value, limits)
-        if isinstance(marker, Entries) and problem is None:
+        if isinstance(marker, BodyList) and problem is None:
             for place, entry in enumerate(value):
                 found.extend(problems(entry, limits, f"{prefix}{name}[{place}]."))
         if problem is not None:
@@ -423,8 +423,10 @@ def _has_required(body: type[Struct]) -> bool:
 
 def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
     """The JSON Schema of a request body."""
+    closed = {"additionalProperties": False} if body.__struct_config__.forbid_unknown_fields else {}
     return {
         "type": "object",
+        **closed,
         "properties": {name: marker.schema(limits) for _, name, marker in rules(body)},
         "required": [
             name
@@ -441,7 +443,7 @@ def example(body: type[Struct]) -> dict[str, Any]:
     for _, name, marker in rules(body):
         if isinstance(marker, Nested):
             made[name] = example(marker.body)
-        elif isinstance(marker, Entries):
+        elif isinstance(marker, BodyList):
             made[name] = [example(marker.body)]
         elif marker.example is not None:
             made[name] = marker.example

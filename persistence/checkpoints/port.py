@@ -36,7 +36,7 @@ class Store(Protocol):
     """The whole store."""
 
     def commit(self, writes: Iterable[Write]) -> None:
-        """Make the writes durable together. Raises CheckpointFailure; then none was made."""
+        """Make the writes durable together. Raises CheckpointFailed; then none was made."""
         ...  # pragma: no cover
 
     def view(self) -> View:

@@ -17,7 +17,7 @@ from typing import Any, Final, final
 import lmdb
 
 from troth.persistence import process_memory
-from troth.persistence.errors import CheckpointDamaged, CheckpointFailure, DataDirectoryLost
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailed, DataDirectoryLost
 from troth.persistence.shortage import SHORTAGES, opening
 
 from . import digests
@@ -42,7 +42,7 @@ KEY_BYTES_MAX: Final = 511
 class LmdbStore:
     """The store in an LMDB environment in the directory `path`; the first commit makes it.
 
-    Raises CheckpointFailure when the environment cannot be opened, and CheckpointDamaged when what
+    Raises CheckpointFailed when the environment cannot be opened, and CheckpointDamaged when what
     is there is none; reading raises CheckpointDamaged when LMDB finds nonsense.
 
     LMDB opens by a path what may be another directory's by then: `check` is called before, and
@@ -79,7 +79,7 @@ class LmdbStore:
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
             raise CheckpointDamaged(DATA_NAME, f"it is no store ({error})") from error
         except (lmdb.Error, OSError) as error:
-            raise CheckpointFailure(str(self.path), "cannot be opened", error) from error
+            raise CheckpointFailed(str(self.path), "cannot be opened", error) from error
         self._environment = environment
         self._ranges = process_memory.mapped_ranges(self.path / DATA_NAME)
         return environment
@@ -98,7 +98,7 @@ class LmdbStore:
             with environment.begin(write=True) as transaction:
                 self._write(transaction, writes)
         except (lmdb.Error, OSError) as error:
-            raise CheckpointFailure(str(self.path), "cannot be written", error) from error
+            raise CheckpointFailed(str(self.path), "cannot be written", error) from error
 
     def _write(self, transaction: lmdb.Transaction, writes: Iterable[Write]) -> None:
         tables = self._tables
@@ -268,7 +268,7 @@ class LmdbView:
 class MemoryStore:
     """A store in memory, for tests.
 
-    `fail_next` makes the next commit raise CheckpointFailure without effect.
+    `fail_next` makes the next commit raise CheckpointFailed without effect.
     """
 
     def __init__(self) -> None:
@@ -295,7 +295,7 @@ class MemoryStore:
             changed.setdefault(digests.TABLE, {})[table.encode()] = digest.encode()
         if self.fail_next:
             self.fail_next = False
-            raise CheckpointFailure("memory", "cannot be written", OSError(errno.EIO, "asked to"))
+            raise CheckpointFailed("memory", "cannot be written", OSError(errno.EIO, "asked to"))
         self.tables = changed
         self.commits_count += 1
 

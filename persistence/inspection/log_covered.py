@@ -14,7 +14,7 @@ from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.rows import RowDecoder
 from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbView
 from troth.persistence.data_directory import CHECKPOINTS_NAME
-from troth.persistence.errors import CheckpointDamaged, CheckpointFailure, DataDirectoryUnreadable
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailed, DataDirectoryUnreadable
 from troth.persistence.files import Files
 
 from .log_tools import LogReader, LogReport, verify
@@ -26,7 +26,7 @@ ATTEMPTS_COUNT: Final = 5
 def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
     """The last record of the log that the checkpoints cover; 0 if there are none.
 
-    Raises `CheckpointDamaged` or `CheckpointFailure` if they cannot be read.
+    Raises `CheckpointDamaged` or `CheckpointFailed` if they cannot be read.
     """
     directory = Path(path) / CHECKPOINTS_NAME
     if not (directory / DATA_NAME).exists():
@@ -54,7 +54,7 @@ def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
     except lmdb.NotFoundError:
         return 0  # made, but never committed to
     except (lmdb.Error, OSError) as error:
-        raise CheckpointFailure(str(directory), "cannot be read", error) from error
+        raise CheckpointFailed(str(directory), "cannot be read", error) from error
 
 
 def _position(view: LmdbView, data_id: bytes) -> int:

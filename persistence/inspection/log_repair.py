@@ -28,7 +28,7 @@ from troth.persistence.errors import (
     LogDamaged,
     PersistenceError,
 )
-from troth.persistence.files import Files, Lock
+from troth.persistence.files import FileLock, Files
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, SegmentHeader, decode_segment_header
 from troth.persistence.wal.segments import (
     NEXT_NAME,
@@ -42,11 +42,11 @@ from .log_dropped import UNFINISHED_SUFFIX, Dropped, write_dropped
 from .log_tools import LogReader, LogReport, later_segments, read_segment, verify
 
 
-class RepairRefused(DataDirectoryError):  # noqa: N818 - says what happened, as in `errors`
+class RepairRefused(DataDirectoryError):
     """Cutting would not help, or would lose what need not be lost; nothing was changed."""
 
 
-class RepairInterrupted(PersistenceError):  # noqa: N818
+class RepairInterrupted(PersistenceError):
     """The disk failed while the log was cut; what is dropped is safe in its file."""
 
     def __init__(self, path: str, error: OSError, dropped: str) -> None:
@@ -249,7 +249,7 @@ def _refuse_unreadable_records(report: LogReport) -> None:
         )
 
 
-def _lock(files: Files, path: str) -> Lock:
+def _lock(files: Files, path: str) -> FileLock:
     try:
         return files.lock(path)
     except BlockingIOError as error:

@@ -31,7 +31,7 @@ from troth.persistence.data_directory import (
     Identity,
     encode_identity,
 )
-from troth.persistence.errors import CheckpointFailure, LogFailure
+from troth.persistence.errors import CheckpointFailed, LogFailed
 from troth.persistence.files import DIRECTORY_MODE, RealFiles
 from troth.persistence.inspection.log_records import read_record, record_time_ms
 from troth.persistence.wal.frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader
@@ -48,8 +48,8 @@ from troth.persistence.wal.segments import (
 
 from .archive import later_batches
 from .snapshot_file import Batch, SnapshotError, SnapshotHeader, SnapshotReader
-from .snapshots import (
-    Progress,
+from .snapshot_rules import (
+    BytesDone,
     check_complete,
     check_continues,
     check_formats,
@@ -91,7 +91,7 @@ def restore(
     *,
     until: Until,
     archives: Iterable[Path] = (),
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
     random_bytes: Callable[[int], bytes] = os.urandom,
     segment_bytes: int = SEGMENT_BYTES,
 ) -> Restored:
@@ -119,7 +119,7 @@ def restore(
                 (data / MARK_NAME).unlink()
         except OSError as error:
             raise _failed(data, error.strerror or str(error)) from error
-        except (LogFailure, CheckpointFailure) as error:
+        except (LogFailed, CheckpointFailed) as error:
             raise _failed(data, str(error.__cause__ or error)) from error
         return Restored(
             data,
@@ -212,7 +212,7 @@ class _Restoration:
         path: Path,
         until: Until,
         random_bytes: Callable[[int], bytes],
-        progress: Progress | None,
+        progress: BytesDone | None,
         segment_bytes: int,
     ) -> None:
         self._reader = reader

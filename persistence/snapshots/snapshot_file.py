@@ -59,7 +59,7 @@ class SnapshotError(PersistenceError):
     """A snapshot cannot be made, read or restored. The text is for an operator."""
 
 
-class SnapshotDamaged(SnapshotError):  # noqa: N818 - named as the other errors of persistence are
+class SnapshotDamaged(SnapshotError):
     """A file that is no snapshot, or not the whole of one, or not as it was written."""
 
     def __init__(self, path: str, problem: str) -> None:
@@ -197,7 +197,7 @@ def _batch_contents(batches: Iterable[Batch]) -> Iterator[tuple[int, int, bytes]
         yield count, records_count, b"".join(pieces)
 
 
-class Part(NamedTuple):
+class SnapshotPart(NamedTuple):
     """A verified block: rows of one table, or batches of the log."""
 
     table: str | None
@@ -283,7 +283,7 @@ class SnapshotReader:
         except UNREADABLE_JSON as error:
             raise self._damaged(f"its description cannot be read ({error})") from error
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[SnapshotPart]:
         """Yield all blocks, then check that this was all. Raises SnapshotError."""
         counts = _Counts(dict.fromkeys(self.header.tables, 0))
         while True:
@@ -294,10 +294,10 @@ class SnapshotReader:
                 self._check_end(content, counts.end(digest), offset)
                 return
             if kind == _ROWS and table < len(self.header.tables):
-                part = Part(self.header.tables[table], self._rows(content, items_count), [])
+                part = SnapshotPart(self.header.tables[table], self._rows(content, items_count), [])
                 counts.rows[self.header.tables[table]] += items_count
             elif kind == _BATCHES:
-                part = Part(None, [], self._batches(content, items_count))
+                part = SnapshotPart(None, [], self._batches(content, items_count))
                 counts.batches_count += items_count
                 counts.records_count += sum(len(records) for _, records in part.batches)
             else:
@@ -400,12 +400,3 @@ class SnapshotReader:
         if end != found:
             raise self._damaged("it does not hold what its end says: a part is missing or doubled")
         self.end = end
-
-
-def read_ends(path: Path) -> tuple[SnapshotHeader, SnapshotEnd]:
-    """A file's header and end, without what is between. Raises SnapshotError.
-
-    That it has an end says that it was finished, not that all of it is intact.
-    """
-    with SnapshotReader(path) as reader:
-        return reader.header, reader.read_end()

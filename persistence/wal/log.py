@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, final
 
-from troth.persistence.errors import LogConflict, LogFailure
+from troth.persistence.errors import LogConflict, LogFailed
 
 __all__ = [
     "Log",
     "LogConflict",
-    "LogFailure",
+    "LogFailed",
     "LogRecord",
     "LogStatistics",
     "MemoryLog",
@@ -63,7 +63,7 @@ class Log(Protocol):
 
         Raises `LogConflict` if `expected_sequence` is not the next one, and `ValueError` if the
         batch is empty or breaks a rule of `LogRecord`; then nothing was written. Raises
-        `LogFailure` if writing failed: the outcome is unknown, and every later call raises it too.
+        `LogFailed` if writing failed: the outcome is unknown, and every later call raises it too.
         """
 
     def seal(self) -> None:
@@ -76,7 +76,7 @@ class Log(Protocol):
         """Allow the log to forget records below `to_sequence`; it may keep some of them."""
 
     def close(self) -> None:
-        """Release everything; a second call does nothing. Later calls raise `LogFailure`."""
+        """Release everything; a second call does nothing. Later calls raise `LogFailed`."""
 
     def statistics(self) -> LogStatistics:
         """Return a snapshot; may be called from any thread and after a failure."""
@@ -98,7 +98,7 @@ class MemoryLog:
 
     def append(self, batch: Sequence[NewRecord], expected_sequence: int) -> int:
         if self._closed:
-            raise LogFailure("the log is closed")
+            raise LogFailed("the log is closed")
         if not batch:
             raise ValueError("a batch holds at least one record")
         if expected_sequence != self._next_sequence:

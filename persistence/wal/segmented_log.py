@@ -1,7 +1,7 @@
 """The write-ahead log on disk: numbered segments of framed batches.
 
 `append` returns after one `pwrite` and one `fdatasync` of the batch. Any error of the disk is
-final: nothing is retried, every later call raises the same `LogFailure`. A segment is prepared
+final: nothing is retried, every later call raises the same `LogFailed`. A segment is prepared
 ahead by an executor, so that beginning a new one costs the appending thread two short syncs.
 
 Nothing is acknowledged that was written to a file without a name, and no file is made or removed
@@ -16,7 +16,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar, final
 
 from troth.core.limits import SEGMENT_BYTES
-from troth.persistence.errors import DataDirectoryLost, LogConflict, LogFailure
+from troth.persistence.errors import DataDirectoryLost, LogConflict, LogFailed
 from troth.persistence.files import File, Files
 from troth.persistence.shortage import SHORTAGES
 
@@ -102,7 +102,7 @@ class SegmentedLog:
         self._next_sequence = end.next_sequence
         self._previous_checksum = end.previous_checksum
         self._shard_sequences = dict(end.shard_sequences)
-        self._failure: LogFailure | None = None
+        self._failure: LogFailed | None = None
         self._closed = False
         self._segments_lock = threading.Lock()  # trimming happens in another thread
         self._segments = list(end.segments)
@@ -205,7 +205,7 @@ class SegmentedLog:
     def seal(self) -> None:
         """Write an empty frame that confirms the last batch; not synced, overwritten by the next.
 
-        Raises `LogFailure`.
+        Raises `LogFailed`.
         """
         self._check_usable()
         if self._seal_bytes or self._used_bytes == SEGMENT_HEADER_BYTES:
@@ -262,7 +262,7 @@ class SegmentedLog:
             return self._segments[:-1]
 
     def trim(self, to_sequence: int) -> None:
-        """Delete the segments that hold only records below `to_sequence`. Raises `LogFailure`.
+        """Delete the segments that hold only records below `to_sequence`. Raises `LogFailed`.
 
         Each removal is durable before the next one, so a crash never leaves a gap.
         """
@@ -285,7 +285,7 @@ class SegmentedLog:
     def close(self) -> None:
         """Seal and sync the end, cut the unused zeros, and release everything.
 
-        After a failure nothing is written any more. Raises `LogFailure` if the disk fails now;
+        After a failure nothing is written any more. Raises `LogFailed` if the disk fails now;
         what was acknowledged is durable even so.
         """
         if self._closed:
@@ -324,7 +324,7 @@ class SegmentedLog:
         if self._failure is not None:
             raise self._failure
         if self._closed:
-            raise LogFailure("the log is closed")
+            raise LogFailed("the log is closed")
 
     def _checked_shard_sequences(self, batch: Sequence[NewRecord]) -> dict[int, int]:
         """Return each shard's last number in the batch; `ValueError` if one does not grow.
@@ -398,7 +398,7 @@ class SegmentedLog:
         self._sync_max_s = max(self._sync_max_s, sync_s)
         self._sync_total_s += sync_s
 
-    def _fail(self, error: OSError | DataDirectoryLost) -> LogFailure:
+    def _fail(self, error: OSError | DataDirectoryLost) -> LogFailed:
         """Remember that the log has failed, for good, and return the error to raise."""
         if isinstance(error, DataDirectoryLost):
             self._failure = error
@@ -410,7 +410,7 @@ class SegmentedLog:
             advice = "The disk is not to blame: allow more open files or memory (ulimit)"
         else:
             advice = "Check the disk"
-        self._failure = LogFailure(
+        self._failure = LogFailed(
             f"{self._log_path} could not be written: {reason}. {advice} and start the server "
             "again; whether the last batch is durable will be known then, and nothing "
             "acknowledged is lost."

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailed
 
 from .log import Log, NewRecord
 
@@ -50,7 +50,7 @@ class Writer:
         self,
         log: Log,
         on_durable: Callable[[int], None],
-        on_failure: Callable[[LogFailure], None],
+        on_failure: Callable[[LogFailed], None],
         *,
         seal_delay_s: float = SEAL_DELAY_S,
     ) -> None:
@@ -100,14 +100,14 @@ class Writer:
     def _run(self) -> None:
         try:
             self._write_until_closed()
-        except LogFailure as failure:
+        except LogFailed as failure:
             self._end(failure)
         except Exception as error:  # a bug; but the server must stop acknowledging, not hang
-            bug = LogFailure(f"the log's writer has a bug and has stopped: {error!r}")
+            bug = LogFailed(f"the log's writer has a bug and has stopped: {error!r}")
             bug.__cause__ = error
             self._end(bug)
 
-    def _end(self, failure: LogFailure) -> None:
+    def _end(self, failure: LogFailed) -> None:
         self._failed = True
         self._on_failure(failure)
 

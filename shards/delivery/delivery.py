@@ -40,11 +40,11 @@ from .polls import Dialect, Item, Polls
 from .push_targets import PushTargets
 from .shipments import (
     DeliveryStatistics,
-    Kind,
     PushFailed,
     PushTransport,
     ReceiverKey,
     Shipment,
+    ShipmentKind,
     ShipmentState,
     TargetStatistics,
     address_of,
@@ -192,7 +192,7 @@ class Delivery:
     def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
         """These messages have been written to their connection."""
         for shipment in cast("list[Shipment]", items):
-            if shipment.kind is Kind.EXECUTE:
+            if shipment.kind is ShipmentKind.EXECUTE:
                 self._unclaimed.add(shipment, (group, connection_id))
             self._sent(shipment)
 

@@ -45,11 +45,11 @@ class PollsError(Exception):
     """A poll connection cannot be had any longer, or at all."""
 
 
-class TooManyConnections(PollsError):  # noqa: N818  a state, not a defect
+class TooManyConnections(PollsError):
     """All places are taken; the worker should try again later."""
 
 
-class ConnectionClosed(PollsError):  # noqa: N818
+class ConnectionClosed(PollsError):
     """The server has closed this connection: it is shutting down."""
 
 

@@ -48,7 +48,7 @@ class Health(Enum):
 
 
 @final
-class Target:
+class PushTarget:
     """One scheme, host and port, with its queue."""
 
     __slots__ = (
@@ -91,7 +91,7 @@ class _Share:
     def __init__(self, limit_count: int) -> None:
         self.limit_count = limit_count
         self.in_flight: dict[_Flight, None] = {}
-        self.ready: dict[Target, None] = {}
+        self.ready: dict[PushTarget, None] = {}
 
     @property
     def has_place(self) -> bool:
@@ -103,7 +103,7 @@ class _Flight:
     """One send that is under way."""
 
     shipment: Shipment
-    target: Target
+    target: PushTarget
     share: _Share
     started: float
     scope: trio.CancelScope
@@ -154,11 +154,11 @@ class PushTargets:
         }
         # The shares' limits add up to this, but sends that were given up take a moment to end.
         self._places_count = sum(share.limit_count for share in self._shares.values())
-        self._targets: dict[ReceiverKey, Target] = {}
-        self._idle_good: dict[Target, None] = {}
-        self._idle_other: dict[Target, None] = {}
+        self._targets: dict[ReceiverKey, PushTarget] = {}
+        self._idle_good: dict[PushTarget, None] = {}
+        self._idle_other: dict[PushTarget, None] = {}
         self._nursery: trio.Nursery | None = None
-        self._draining: dict[Target, None] = {}
+        self._draining: dict[PushTarget, None] = {}
         self._drain = trio.Event()
         self.given_up_total_count = 0
 
@@ -206,7 +206,7 @@ class PushTargets:
         return min(_REFILL_COUNT, self._queue_limit_count) - len(target.waiting)
 
     @property
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[PushTarget]:
         """All targets that are remembered; for statistics."""
         return list(self._targets.values())
 
@@ -228,15 +228,15 @@ class PushTargets:
 
     # --- targets --------------------------------------------------------------------------------
 
-    def _target(self, key: ReceiverKey) -> Target:
+    def _target(self, key: ReceiverKey) -> PushTarget:
         target = self._targets.get(key)
         if target is None:
-            target = self._targets[key] = Target(key)
+            target = self._targets[key] = PushTarget(key)
         self._idle_good.pop(target, None)
         self._idle_other.pop(target, None)
         return target
 
-    def _settle(self, target: Target) -> None:
+    def _settle(self, target: PushTarget) -> None:
         """Remember an idle target as such; forget others when there are too many."""
         if not target.is_idle or self._targets.get(target.key) is not target:
             return
@@ -253,7 +253,7 @@ class PushTargets:
             oldest.probe_alarm.cancel()
         self._wake(oldest.key)  # whatever waits for its probe must not wait for ever
 
-    def _refresh(self, target: Target) -> None:
+    def _refresh(self, target: PushTarget) -> None:
         """Put the target into the line of its share, or take it out, as it is now."""
         if target.open:
             may_send = target.probe is not None and target.probe in target.waiting
@@ -279,7 +279,7 @@ class PushTargets:
                 self._start_send(self._nursery, target, share)
                 self._refresh(target)
 
-    def _start_send(self, nursery: trio.Nursery, target: Target, share: _Share) -> None:
+    def _start_send(self, nursery: trio.Nursery, target: PushTarget, share: _Share) -> None:
         shipment = target.probe if target.open else next(iter(target.waiting))
         assert shipment is not None
         del target.waiting[shipment]
@@ -357,7 +357,7 @@ class PushTargets:
 
     # --- health and breaker ---------------------------------------------------------------------
 
-    def _succeeded(self, target: Target, *, is_slow: bool) -> None:
+    def _succeeded(self, target: PushTarget, *, is_slow: bool) -> None:
         target.health = Health.SUSPECT if is_slow else Health.GOOD
         target.failure_count = 0
         target.failing_since_ms = None
@@ -370,7 +370,7 @@ class PushTargets:
                 target.probe_alarm = None
             _log.info("push target answers again", target=target.key[0])
 
-    def _failed(self, target: Target, reason: str, *, was_probe: bool) -> None:
+    def _failed(self, target: PushTarget, reason: str, *, was_probe: bool) -> None:
         was_new = target.health is Health.NEW
         target.health = Health.SUSPECT
         target.failure_count += 1
@@ -386,7 +386,7 @@ class PushTargets:
             self._drain.set()
             _log.warning("push target fails", target=target.key[0], reason=reason)
 
-    def _schedule_probe(self, target: Target) -> None:
+    def _schedule_probe(self, target: PushTarget) -> None:
         def probe_due() -> None:
             target.probe_alarm = None
             self._wake(target.key)

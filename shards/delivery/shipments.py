@@ -65,7 +65,7 @@ def poll_group(target: str) -> tuple[str, Dialect] | None:
     return (url.removeprefix("poll://"), dialect) if url.startswith("poll://") else None
 
 
-class PushFailed(Exception):  # noqa: N818  a fact about the receiver, not a defect
+class PushFailed(Exception):
     """A message was not accepted by its HTTP receiver; `reason` says why, for people."""
 
     def __init__(self, reason: str) -> None:
@@ -92,7 +92,7 @@ class ShipmentState(Enum):
     LOST = "lost"
 
 
-class Kind(Enum):
+class ShipmentKind(Enum):
     """What a message is about."""
 
     TASK = "task"
@@ -153,15 +153,15 @@ class Shipment:
         # envelope.md 7).
         is_for_waiter = True
         if isinstance(message, TaskMessage):
-            self.kind = Kind.TASK
+            self.kind = ShipmentKind.TASK
             self.subject = self.id
             is_for_waiter = message.task.kind is TaskKind.NOTIFY
         elif isinstance(message, ExecuteMessage):
-            self.kind = Kind.EXECUTE
+            self.kind = ShipmentKind.EXECUTE
             self.subject = message.id
             is_for_waiter = False
         else:
-            self.kind = Kind.UNBLOCK
+            self.kind = ShipmentKind.UNBLOCK
             self.subject = message.promise.id
             self.listener = message.address
         self.message: Message | None = message
@@ -178,29 +178,29 @@ class Shipment:
     @property
     def dialect(self) -> Dialect:
         """What a worker must understand to get this."""
-        return Dialect.REST if self.kind is Kind.TASK else Dialect.ENVELOPE
+        return Dialect.REST if self.kind is ShipmentKind.TASK else Dialect.ENVELOPE
 
     def sent(self) -> Command:
         """Return the report that it has arrived."""
-        if self.kind is Kind.TASK:
+        if self.kind is ShipmentKind.TASK:
             return TaskSent(self.subject, self.counter)
-        if self.kind is Kind.EXECUTE:
+        if self.kind is ShipmentKind.EXECUTE:
             return ExecuteSent(self.subject, self.counter)
         return UnblockSent(self.subject, self.listener)
 
     def not_sent(self) -> Command | None:
         """Return the report that it is kept until it can be sent; None if nobody asks."""
-        if self.kind is Kind.TASK:
+        if self.kind is ShipmentKind.TASK:
             return TaskNotSent(self.subject, self.counter)
-        if self.kind is Kind.EXECUTE:
+        if self.kind is ShipmentKind.EXECUTE:
             return ExecuteNotSent(self.subject, self.counter)
         return None
 
     def retry(self) -> Command:
         """Return the question for the message of one that was kept."""
-        if self.kind is Kind.TASK:
+        if self.kind is ShipmentKind.TASK:
             return RetryTask(self.subject, self.counter)
-        if self.kind is Kind.EXECUTE:
+        if self.kind is ShipmentKind.EXECUTE:
             return RetryExecute(self.subject, self.counter)
         return RetryUnblock(self.subject, self.listener)
 

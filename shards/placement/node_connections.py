@@ -34,7 +34,7 @@ class NodeMessage(NamedTuple):
     counter: int = 0
 
 
-class ConnectionEnded(Exception):  # noqa: N818  a state, not a defect
+class ConnectionEnded(Exception):
     """The server has ended this connection, or a newer one has taken its place."""
 
 

@@ -8,7 +8,7 @@ reaches from there to the end.
 
 One is made when the log has grown by `log_bytes`, when `interval_ms` have passed since the last one
 and something has changed, and at a clean stop. An error is final, as with the log:
-CheckpointFailure.
+CheckpointFailed.
 """
 
 import time
@@ -38,7 +38,7 @@ class CheckpointStore(Protocol):
     """What the checkpointer needs; `persistence.checkpoints.Checkpoints` is the real one."""
 
     def write(self, captures: list[Capture]) -> None:
-        """Write durably; may block. Raises CheckpointFailure."""
+        """Write durably; may block. Raises CheckpointFailed."""
         ...  # pragma: no cover
 
     def renew(self) -> None:
@@ -125,7 +125,7 @@ class Checkpointer:
         """Make checkpoints when they are due, until cancelled.
 
         Meanwhile, once, a store too large to be verified at the start is, and the filter of its
-        ids is made anew when it has become stale. Raises CheckpointFailure or CheckpointDamaged.
+        ids is made anew when it has become stale. Raises CheckpointFailed or CheckpointDamaged.
         """
         async with trio.open_nursery() as nursery:
             if not self._store.is_small:
@@ -169,7 +169,7 @@ class Checkpointer:
                     self._start_reading(nursery, self._store.renew_filter, FILTER_RENEWED)
 
     async def checkpoint(self) -> None:
-        """Make one checkpoint now. Raises CheckpointFailure."""
+        """Make one checkpoint now. Raises CheckpointFailed."""
         async with self._running:
             started = time.monotonic()
             self._committer.forget_bytes()

@@ -39,7 +39,7 @@ _LONGEST_SLEEP_MS: Final = 3_600_000
 _log = structlog.get_logger("troth.snapshots")
 
 
-class TooManySnapshots(Exception):  # noqa: N818 - as the other refusals of this folder
+class TooManySnapshots(Exception):
     """`OPEN_LIMIT_COUNT` snapshots are being taken already."""
 
 
@@ -142,7 +142,7 @@ class Snapshotter:
         self._last_bytes = 0
 
     async def run(self) -> None:
-        """Work until cancelled. Raises CheckpointFailure."""
+        """Work until cancelled. Raises CheckpointFailed."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._make_checkpoints)
             nursery.start_soon(self._take_scheduled)

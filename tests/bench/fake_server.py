@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from troth.bench.client import Target
+from troth.bench.client import BenchTarget
 
 Behaviour = Callable[[int], bytes | None]
 """Is given the number of the request; returns the answer, or None to close the connection."""
@@ -45,9 +45,9 @@ class FakeServer:
         self._listener.close()
 
     @property
-    def target(self) -> Target:
+    def target(self) -> BenchTarget:
         port: int = self._listener.getsockname()[1]
-        return Target("127.0.0.1", port, "127.0.0.1", port)
+        return BenchTarget("127.0.0.1", port, "127.0.0.1", port)
 
     def _serve(self) -> None:
         with contextlib.ExitStack() as stack:

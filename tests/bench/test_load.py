@@ -9,7 +9,7 @@ import time
 import pytest
 
 from troth.bench.children import EchoProcess
-from troth.bench.client import Target, UnreachableError
+from troth.bench.client import BenchTarget, BenchUnreachable
 from troth.bench.load import Run, Slot, divide, run, workload_for
 from troth.bench.machine import Cores
 from troth.bench.scenarios import SCENARIOS
@@ -19,7 +19,7 @@ from .fake_server import FakeServer, answer
 ANYWHERE = Cores(None, ())
 
 
-def load(target: Target, processes: int = 1, **options: object) -> Run:
+def load(target: BenchTarget, processes: int = 1, **options: object) -> Run:
     workload = workload_for(target, **{"scenario": "echo", "warm_up_s": 0.25, **options})
     return run(divide(workload, processes, ANYWHERE))
 
@@ -127,8 +127,8 @@ def test_a_limit_of_operations_is_kept_by_all_processes_together() -> None:
 
 
 def test_nobody_there_is_said() -> None:
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1"):
-        load(Target("127.0.0.1", 1, "127.0.0.1", 1), connections=1)
+    with pytest.raises(BenchUnreachable, match=r"127\.0\.0\.1:1"):
+        load(BenchTarget("127.0.0.1", 1, "127.0.0.1", 1), connections=1)
 
 
 def test_every_scenario_says_what_it_is() -> None:

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from troth.bench.machine import divide_cores
-from troth.bench.session import Plan, Session
+from troth.bench.session import BenchSession, Plan
 
 CREATES_TO_ECHO_AT_LEAST: Final = 0.07
 """Durable creates a second as a share of what the echo server answers over as many connections.
@@ -31,7 +31,7 @@ def test_creates_keep_their_share_of_what_is_possible(tmp_path: Path) -> None:
         workload={"duration_s": 0.7, "warm_up_s": 0.4, "keys": 100},
     )
 
-    creates, reads = Session(plan, divide_cores(pinned=True)).measure(None)
+    creates, reads = BenchSession(plan, divide_cores(pinned=True)).measure(None)
 
     assert {text for one in (creates, reads) for run in one.runs for text in run.errors} == set()
     shares = [run.echo_share or 0.0 for run in creates.runs]

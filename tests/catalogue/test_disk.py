@@ -23,7 +23,7 @@ from tests.persistence import (
 from tests.persistence.lives import opened, recover
 from tests.shards import test_checkpointer
 from tests.shards.test_checkpointer import Disk, fill, life, seen
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailed
 from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.log import LogRecord
 
@@ -45,7 +45,7 @@ def test_fsync_eio_once_and_the_next_process_believes_the_cache(seed: int) -> No
     with opened(files) as log:
         log.append([LogRecord(0, 1, b"before")], 1)
         files.fail("sync", errno.EIO)
-        with pytest.raises(LogFailure):
+        with pytest.raises(LogFailed):
             log.append([LogRecord(0, 2, b"never acknowledged")], 2)
     files.end_process()
     shown = recover(files)

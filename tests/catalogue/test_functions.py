@@ -8,7 +8,9 @@ import pytest
 
 from tests.helpers.server import REPOSITORY
 from tests.http import test_log_output
-from tests.node import test_changing_files, test_limits_of_server
+from tests.node import test_changing_files, test_limits_of_server, test_neighbors, test_node
+from tests.node.fake_server import FakeServer
+from tests.node.node_process import MODES
 from troth.node import runner
 
 
@@ -26,6 +28,23 @@ def test_function_swaps_a_folder_for_a_link_while_root_measures_it(
 ) -> None:
     """ "function swaps a folder for a link while root empties it": nor is it looked at."""
     test_changing_files.test_a_folder_that_becomes_a_link_is_not_looked_into(tmp_path, monkeypatch)
+
+
+def test_functions_read_the_servers_key(tmp_path: Path) -> None:
+    """ "node and server of one user: functions read the server's key": the node does not start.
+
+    `tests/node/test_neighbors.py` has it with a real server and a real node.
+    """
+    test_neighbors.test_a_key_is_found_by_what_a_server_has_open(tmp_path, "lock")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_forked_grandchild_of_a_function_survives_sigkill_of_the_node(
+    tmp_path: Path, mode: str
+) -> None:
+    """ "a forked grandchild of a function survives SIGKILL of the node": a guard ends it."""
+    with FakeServer() as server:
+        test_node.test_functions_do_not_outlive_a_node_that_is_killed(tmp_path, server, mode)
 
 
 def test_a_setting_on_one_side_a_constant_on_the_other(

@@ -18,7 +18,7 @@ from troth.core import commands as c
 from troth.core.codes import Code
 from troth.core.model import PromiseState
 from troth.persistence.checkpoints.store import MemoryStore
-from troth.persistence.errors import LogConflict, LogFailure
+from troth.persistence.errors import LogConflict, LogFailed
 from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.snapshots.restoring import Until, restore
 from troth.persistence.snapshots.snapshot_file import SnapshotError
@@ -55,7 +55,7 @@ class LyingWriter:
     def submit(self, batch: Sequence[NewRecord]) -> None:
         self._log.append(batch, self._log.next_sequence)
         if self.lies:
-            self._committer.fail(LogFailure("no answer from the disk"))
+            self._committer.fail(LogFailed("no answer from the disk"))
         else:
             self._committer.durable(self._log.next_sequence - 1)
 

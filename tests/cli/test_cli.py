@@ -22,7 +22,7 @@ from tests.http.fake_api import FakeApi, promise
 from troth import __version__
 from troth.cli import command as cli
 from troth.cli import serve as cli_serve
-from troth.cli.client import Client, path_of
+from troth.cli.client import ApiClient, path_of
 from troth.http.settings.sources import describe
 
 CLOSED_URL = "http://127.0.0.1:1"
@@ -406,7 +406,7 @@ def test_the_server_may_be_given_without_scheme_and_with_a_path(api: FakeApi) ->
 def test_an_id_reaches_the_server_as_it_is(promise_id: str, api: FakeApi) -> None:
     api.say(200, {})
 
-    with Client(api.url, None, None) as client:
+    with ApiClient(api.url, None, None) as client:
         client.ask("GET", path_of("promises", promise_id))
 
     assert api.heard[0].path == f"/promises/{promise_id}"
@@ -421,7 +421,7 @@ def test_ctrl_c_ends_quietly_with_status_130(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Client, "ask", interrupt)
+    monkeypatch.setattr(ApiClient, "ask", interrupt)
 
     assert cli.run(["promises", "get", "a", "--server", api.url]) == 130
     captured = capsys.readouterr()

@@ -43,7 +43,7 @@ class Target:
         return {file.name: file.read_bytes() for file in files}
 
 
-class DefectFound(Exception):  # noqa: N818  the parser is wrong, not the tool
+class DefectFound(Exception):
     """An input, made as small as it goes, and what was wrong with it."""
 
     def __init__(self, target: str, content: bytes, problem: str) -> None:

@@ -39,7 +39,7 @@ from troth.http.wire.cursors import decode_cursor, encode_cursor, sign_payload
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.node import client as node_http
-from troth.node.errors import UnreachableError
+from troth.node.errors import NotReached
 from troth.persistence.checkpoints import rows
 from troth.persistence.errors import CheckpointDamaged, DataDirectoryError
 from troth.persistence.simulated_files import SimulatedFiles
@@ -173,7 +173,7 @@ def check_events(content: bytes) -> bool:
     async def read() -> list[bytes]:
         events: list[bytes] = []
         stream = node_http._events(_Stream(content), 60.0)  # type: ignore[arg-type]  # enough of one
-        with contextlib.suppress(UnreachableError):
+        with contextlib.suppress(NotReached):
             while True:
                 events.append(await anext(stream))
         return events

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from troth.core.grammar.zones import UnknownZoneError
+from troth.core.grammar.zones import ZoneUnknown
 from troth.http import local_zone as module
 from troth.http.local_zone import local_zone
 
@@ -27,5 +27,5 @@ def test_the_systems_zone_counts_without_one(
 def test_a_zone_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Atlantis/Capital")
 
-    with pytest.raises(UnknownZoneError):
+    with pytest.raises(ZoneUnknown):
         local_zone()

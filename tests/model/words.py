@@ -22,7 +22,7 @@ NEVER_MS = -62135596800000
 """How the API writes that a schedule never runs again (rest.md 8.1)."""
 
 
-class Refused(Exception):  # noqa: N818  an answer, not a failure
+class Refused(Exception):
     """The request is refused with a code."""
 
     def __init__(self, code: int) -> None:

@@ -19,6 +19,15 @@ MODES: Final = ("users", "one user") if os.geteuid() == 0 else ("one user",)
 """How functions are kept apart: by users of their own if root runs the node, else by processes."""
 
 
+AS_ONE_USER: Final = (
+    # It may read this installation, wherever it is, and has no other rights.
+    *("setpriv", f"--reuid={ONE_USER}", f"--regid={ONE_USER}", "--clear-groups"),
+    *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
+    "--bounding-set=-all,+dac_read_search",
+)
+"""Before a command: run it as a user without others to give to functions."""
+
+
 class HasUrl(Protocol):
     """A server, or what stands for one."""
 
@@ -37,6 +46,7 @@ class NodeProcess:
         *arguments: str,
         mode: str = MODES[0],
         token: str = TOKEN,
+        trusts_functions: bool = True,
     ) -> None:
         """`directory` is the node's; `arguments` come on top of the usual ones."""
         self.token = token
@@ -46,6 +56,8 @@ class NodeProcess:
         self._arguments = (
             *("--server", server.url, "--directory", str(directory)),
             *("--uid-base", str(UID_BASE), "--log-level", "debug", "--log-format", "json"),
+            # Where the tests' own user runs everything, servers of other tests are in reach.
+            *(() if os.geteuid() == 0 or not trusts_functions else ("--trust-functions",)),
             *arguments,
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,12 +80,7 @@ class NodeProcess:
         """Start it; returns at once."""
         prefix: tuple[str, ...] = ()
         if self.mode == "one user" and os.geteuid() == 0:
-            # It may read this installation, wherever it is, and has no other rights.
-            prefix = (
-                *("setpriv", f"--reuid={ONE_USER}", f"--regid={ONE_USER}", "--clear-groups"),
-                *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
-                "--bounding-set=-all,+dac_read_search",
-            )
+            prefix = AS_ONE_USER
             self.directory.mkdir(exist_ok=True)
             os.chown(self.directory, ONE_USER, ONE_USER)
         inherited = {name: text for name, text in os.environ.items() if name[:6] != "TROTH_"}

@@ -12,8 +12,8 @@ import trio
 
 from tests.helpers.server import ServerProcess
 from troth.node import client as node_client
-from troth.node.client import Client
-from troth.node.errors import AnswerTooLargeError, UnreachableError
+from troth.node.client import ServerClient
+from troth.node.errors import AnswerTooLarge, NotReached
 from troth.node.limits import RESULT_HEADERS_LIMIT_BYTES, ResultLimits
 
 from .fake_server import FakeServer, python
@@ -119,7 +119,7 @@ def test_headers_of_a_result_fit_into_the_request_that_carries_them() -> None:
 
 
 @contextlib.contextmanager
-def answering(serve: Callable[[socket.socket], None]) -> Iterator[Client]:
+def answering(serve: Callable[[socket.socket], None]) -> Iterator[ServerClient]:
     """A client of a server that does what it likes with one connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -132,7 +132,7 @@ def answering(serve: Callable[[socket.socket], None]) -> Iterator[Client]:
         thread = threading.Thread(target=accept)
         thread.start()
         try:
-            yield Client(f"127.0.0.1:{listener.getsockname()[1]}", "t")
+            yield ServerClient(f"127.0.0.1:{listener.getsockname()[1]}", "t")
         finally:
             with contextlib.suppress(OSError):
                 # Nobody may have come.
@@ -157,7 +157,7 @@ async def test_an_answer_that_is_too_large_is_no_reason_to_ask_again() -> None:
         connection.recv(1_000)
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + bytes(100_000))
 
-    with answering(talk) as client, pytest.raises(AnswerTooLargeError, match="1000 bytes"):
+    with answering(talk) as client, pytest.raises(AnswerTooLarge, match="1000 bytes"):
         await client.ask("GET", "/", limit_bytes=1_000)
 
 
@@ -185,7 +185,7 @@ async def test_silence_is_no_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
         while connection.recv(1_000):
             pass
 
-    with answering(keep_silent) as client, pytest.raises(UnreachableError, match="in time"):
+    with answering(keep_silent) as client, pytest.raises(NotReached, match="in time"):
         await client.ask("GET", "/")
 
 
@@ -197,11 +197,11 @@ async def test_a_stream_may_be_as_silent_as_the_server_says(
             """Nothing comes."""
             return await trio.sleep_forever()
 
-    client = Client("127.0.0.1:1", "t")
+    client = ServerClient("127.0.0.1:1", "t")
     for interval_s, expected_s in ((15.0, 60.0), (3_600.0, 10_800.0)):
         client.expect_comments(interval_s)
         begin = trio.current_time()
         events = node_client._events(Silent(), client._silence_limit_s)  # type: ignore[arg-type]
-        with pytest.raises(UnreachableError):
+        with pytest.raises(NotReached):
             await anext(events)
         assert trio.current_time() - begin == pytest.approx(expected_s)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from troth.node import frames
 from troth.node.builds import Builds
-from troth.node.errors import BadCodeError
+from troth.node.errors import CodeRefused
 from troth.node.files import empty, exceeds
-from troth.node.frames import BrokenChannelError, FrameReader, ResultTooLargeError
+from troth.node.frames import ChannelBroken, FrameReader, ResultTooLarge
 from troth.node.limits import ResultLimits
 
 from .fake_server import python
@@ -53,7 +53,7 @@ def frames_read(content: bytes) -> list[tuple[bytes, bytes]] | None:
             else:
                 frames.error_of(payload)
             read.append(found)
-    except (BrokenChannelError, ResultTooLargeError):
+    except (ChannelBroken, ResultTooLarge):
         return None
     return read
 
@@ -77,13 +77,13 @@ def test_no_bytes_break_the_reader(content: bytes) -> None:
 def test_an_error_that_a_function_has_made_up_breaks_its_channel_and_nothing_else(
     content: bytes,
 ) -> None:
-    with pytest.raises(BrokenChannelError):
+    with pytest.raises(ChannelBroken):
         frames.error_of(content)
-    with pytest.raises(BrokenChannelError):
+    with pytest.raises(ChannelBroken):
         frames.response(len(content).to_bytes(4, "big") + content + b"body")
 
 
-def result(meta: object, body: bytes = b"") -> frames.Response:
+def result(meta: object, body: bytes = b"") -> frames.FunctionResponse:
     """What becomes of a result frame."""
     described = json.dumps(meta).encode()
     return frames.response(len(described).to_bytes(4, "big") + described + body)
@@ -117,7 +117,7 @@ def test_a_response_that_cannot_be_sent_is_a_failure(meta: object) -> None:
 
 @pytest.mark.parametrize("meta", [None, [], {}, {"status": "200", "headers": []}, {"status": 200}])
 def test_a_result_of_another_form_breaks_the_channel(meta: object) -> None:
-    with pytest.raises(BrokenChannelError):
+    with pytest.raises(ChannelBroken):
         result(meta)
 
 
@@ -199,7 +199,7 @@ async def test_what_was_not_finished_is_not_used(tmp_path: Path) -> None:
 
 async def test_a_wrong_digest_leaves_nothing(tmp_path: Path) -> None:
     builds = opened(tmp_path / "builds")
-    with pytest.raises(BadCodeError):
+    with pytest.raises(CodeRefused):
         async with builds.fetched(hashlib.sha256().hexdigest(), Fetcher(python("").archive)):
             raise AssertionError
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from troth.persistence.errors import DataDirectoryError, LogFailure
+from troth.persistence.errors import DataDirectoryError, LogFailed
 from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.log import LogRecord
 
@@ -42,11 +42,11 @@ def resume(life: Life, files: SimulatedFiles) -> Life:
     return other
 
 
-def failure_of(life: Life, steps: Sequence[tuple[object, ...]]) -> LogFailure | None:
+def failure_of(life: Life, steps: Sequence[tuple[object, ...]]) -> LogFailed | None:
     """Take steps in an open directory; return the failure of the log, if it fails."""
     try:
         life.play_on(steps)
-    except LogFailure as failure:
+    except LogFailed as failure:
         return failure
     return None
 
@@ -108,11 +108,11 @@ def test_an_error_of_the_disk_is_final(operation: str, error: int) -> None:
         assert ("The disk is full" in str(failure)) == (error == errno.ENOSPC)
         assert len(str(failure).splitlines()) == 1
         operations_count = files.operations_count
-        with pytest.raises(LogFailure):
+        with pytest.raises(LogFailed):
             life.log.append([LogRecord(0, 999, b"")], life.log.next_sequence)
-        with pytest.raises(LogFailure):
+        with pytest.raises(LogFailed):
             life.log.seal()
-        with pytest.raises(LogFailure):
+        with pytest.raises(LogFailed):
             life.log.trim(5)
         assert life.log.statistics().failed
         assert life.directory is not None
@@ -132,7 +132,7 @@ def test_a_full_disk_in_the_middle_of_a_batch() -> None:
     life = Life(files)
     life.play([])
 
-    with pytest.raises(LogFailure, match="The disk is full: free space"):
+    with pytest.raises(LogFailed, match="The disk is full: free space"):
         life.play_on([("append", [150])] * 100)
 
     assert life.acknowledged
@@ -165,10 +165,10 @@ def test_a_failed_sync_is_not_repaired_by_a_later_one() -> None:
     files = SimulatedFiles()
     with opened(files) as log:
         files.fail("sync", errno.EIO)
-        with pytest.raises(LogFailure):
+        with pytest.raises(LogFailed):
             log.append([LogRecord(0, 1, b"lost")], 1)
         for _ in range(3):
-            with pytest.raises(LogFailure):
+            with pytest.raises(LogFailed):
                 log.append([LogRecord(0, 2, b"after")], log.next_sequence)
 
         assert log.next_sequence == 1

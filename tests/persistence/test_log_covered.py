@@ -11,7 +11,7 @@ from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbStore
 from troth.persistence.data_directory import CHECKPOINTS_NAME, DataDirectory
-from troth.persistence.errors import CheckpointDamaged, CheckpointFailure, DataDirectoryUnreadable
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailed, DataDirectoryUnreadable
 from troth.persistence.files import RealFiles
 from troth.persistence.inspection import log_covered
 from troth.persistence.inspection.log_covered import covered_sequence, verify_directory
@@ -107,7 +107,7 @@ def test_checkpoints_that_are_none_are_refused(trimmed: tuple[Path, bytes]) -> N
     path, _ = trimmed
     (path / CHECKPOINTS_NAME / DATA_NAME).write_bytes(b"x" * 10_000)
 
-    with pytest.raises(CheckpointFailure, match="cannot be read"):
+    with pytest.raises(CheckpointFailed, match="cannot be read"):
         verify_directory(RealFiles(), path)
 
 

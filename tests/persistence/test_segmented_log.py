@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from troth.persistence.data_directory import DataDirectory
-from troth.persistence.errors import LogConflict, LogFailure
+from troth.persistence.errors import LogConflict, LogFailed
 from troth.persistence.files import RealFiles
 from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.frames import SEAL_BYTES
@@ -58,7 +58,7 @@ def test_a_closed_log_is_not_written() -> None:
         for log in logs:
             log.close()
             log.close()
-            with pytest.raises(LogFailure, match="closed"):
+            with pytest.raises(LogFailed, match="closed"):
                 log.append([record(1)], 1)
 
 
@@ -255,9 +255,9 @@ def test_an_error_outside_of_appending_is_final_too(operation: str, call: str) -
         log.append([record(1, 700)], 1)
         log.append([record(2, 700)], 2)
         files.fail(operation)
-        with pytest.raises(LogFailure, match="Input/output error"):
+        with pytest.raises(LogFailed, match="Input/output error"):
             log.seal() if call == "seal" else log.trim(2)
-        with pytest.raises(LogFailure, match="Input/output error"):
+        with pytest.raises(LogFailed, match="Input/output error"):
             log.append([record(3)], 3)
 
 
@@ -269,7 +269,7 @@ def test_an_error_at_close_is_told() -> None:
     directory.log.append([record(1)], 1)
     files.fail("truncate")
 
-    with pytest.raises(LogFailure, match="Input/output error"):
+    with pytest.raises(LogFailed, match="Input/output error"):
         directory.close()
 
     assert recover(files) == [(1, record(1))]

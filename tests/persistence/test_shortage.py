@@ -10,7 +10,7 @@ import pytest
 
 from troth.persistence import shortage
 from troth.persistence.checkpoints.store import LmdbStore
-from troth.persistence.errors import CheckpointFailure
+from troth.persistence.errors import CheckpointFailed
 from troth.persistence.shortage import add_relief, opening
 
 
@@ -71,5 +71,5 @@ def test_lmdb_says_it_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     store.close()
     assert failures == []
     failures.append(os.strerror(errno.EACCES))
-    with pytest.raises(CheckpointFailure):
+    with pytest.raises(CheckpointFailed):
         LmdbStore(tmp_path / "s", ("a",))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from troth.persistence.checkpoints import digests
 from troth.persistence.checkpoints.port import Store, Write
 from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbStore, MemoryStore
-from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailed
 
 TABLES = ("a", "b")
 END = b"\xff" * 512
@@ -112,7 +112,7 @@ def test_a_failed_commit_changes_nothing() -> None:
     store.commit([("a", b"1", b"one")])
     before = contents(store)
     store.fail_next = True
-    with pytest.raises(CheckpointFailure, match="asked to"):
+    with pytest.raises(CheckpointFailed, match="asked to"):
         store.commit([("a", b"1", None), ("b", b"2", b"two")])
     assert contents(store) == before
     assert verify(store) == 1
@@ -187,14 +187,14 @@ def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     """The message names the place."""
     (tmp_path / "s").write_bytes(b"")
     store = LmdbStore(tmp_path / "s", TABLES)
-    with pytest.raises(CheckpointFailure, match="cannot be opened"):
+    with pytest.raises(CheckpointFailed, match="cannot be opened"):
         store.commit([("a", b"1", b"one")])
 
 
 FULL_DISK = """
     import resource, signal, sys
     from pathlib import Path
-    from troth.persistence.errors import CheckpointFailure
+    from troth.persistence.errors import CheckpointFailed
     from troth.persistence.checkpoints.store import LmdbStore
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     store = LmdbStore(Path(sys.argv[1]), ("a", "b"))
@@ -202,7 +202,7 @@ FULL_DISK = """
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     try:
         store.commit([("a", b"%d" % number, bytes(1000)) for number in range(10_000)])
-    except CheckpointFailure as failure:
+    except CheckpointFailed as failure:
         print(failure)
 """
 

@@ -11,7 +11,7 @@ from troth.persistence.checkpoints import digests, rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.store import MemoryStore
-from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailed
 
 from .test_cold import empty_capture
 
@@ -104,7 +104,7 @@ def test_an_id_is_known_before_its_row_can_be_read() -> None:
     store = MemoryStore()
     checkpoints = opened(store)
     store.fail_next = True
-    with pytest.raises(CheckpointFailure):
+    with pytest.raises(CheckpointFailed):
         write(checkpoints, "a")
     assert finds(checkpoints, "a") == LOOKED_FOR
 

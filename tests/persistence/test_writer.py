@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from troth.persistence.data_directory import DataDirectory
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailed
 from troth.persistence.files import RealFiles
 from troth.persistence.wal import writer as writer_module
 from troth.persistence.wal.log import Log, LogRecord, LogStatistics, MemoryLog, NewRecord
@@ -67,7 +67,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.durable: list[int] = []
-        self.failures: list[LogFailure] = []
+        self.failures: list[LogFailed] = []
         self.failed = threading.Event()
         self.threads: set[str] = set()
 
@@ -75,7 +75,7 @@ class Calls:
         self.threads.add(threading.current_thread().name)
         self.durable.append(last_sequence)
 
-    def on_failure(self, failure: LogFailure) -> None:
+    def on_failure(self, failure: LogFailed) -> None:
         self.threads.add(threading.current_thread().name)
         self.failures.append(failure)
         self.failed.set()
@@ -192,7 +192,7 @@ def test_an_idle_writer_does_not_wake(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_failure_ends_the_writer() -> None:
     """The failure is told once; nothing is acknowledged or written after it."""
     log = WatchedLog()
-    log.error = LogFailure("the disk is gone")
+    log.error = LogFailed("the disk is gone")
     with running(log) as (writer, calls):
         writer.submit(batch(1))
         assert calls.failed.wait(PATIENCE_S)

@@ -199,6 +199,8 @@ class NodeProcess:
             *(sys.executable, "-m", "troth", "node", "--server", url),
             *("--directory", str(self.directory), "--uid-base", str(self._first_uid)),
             *("--slots", str(slots_count), "--memory", "256"),
+            # Without root, the node runs as the user of the server.
+            *(() if os.geteuid() == 0 else ("--trust-functions",)),
         )
         inherited = {name: text for name, text in os.environ.items() if name[:6] != "TROTH_"}
         source = str(REPOSITORY / "src")

@@ -32,7 +32,7 @@ class Answer:
         return code
 
 
-class Hangup(Exception):  # noqa: N818 - it is no error of ours
+class Hangup(Exception):
     """The server closed the connection without a (further) answer."""
 
 

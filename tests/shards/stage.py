@@ -17,7 +17,7 @@ from troth.core import records
 from troth.core.commands import Command
 from troth.core.records import Record
 from troth.core.replies import Message, Reply, TaskMessage
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailed
 from troth.persistence.wal.log import LogRecord, MemoryLog, NewRecord
 from troth.shards import turns
 from troth.shards.clock import TrioClock
@@ -78,7 +78,7 @@ class ManualWriter:
 
     def fail(self) -> None:
         """Let the disk fail."""
-        self.committer.fail(LogFailure("the disk is gone"))
+        self.committer.fail(LogFailed("the disk is gone"))
 
     def records(self) -> list[Record]:
         """What waits to be written, in order, decoded."""

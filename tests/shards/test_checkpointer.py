@@ -19,7 +19,7 @@ from troth.core.state.captures import Capture
 from troth.persistence.checkpoints.checkpoints import Checkpoints, CheckpointStatistics
 from troth.persistence.checkpoints.rows import PROMISES
 from troth.persistence.checkpoints.store import MemoryStore
-from troth.persistence.errors import CheckpointDamaged, CheckpointFailure
+from troth.persistence.errors import CheckpointDamaged, CheckpointFailed
 from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.log import NewRecord
 from troth.persistence.wal.segmented_log import SegmentedLog
@@ -36,7 +36,7 @@ POINTS = ("captured", "durable", "written", "renewed", "evicted", "trimmed")
 ALL = tuple(PromiseState)
 
 
-class Crashed(Exception):  # noqa: N818  the power is gone
+class Crashed(Exception):
     """The end of a life."""
 
 
@@ -420,7 +420,7 @@ async def test_a_full_disk_ends_the_server_and_loses_nothing() -> None:
     async with life(disk) as one:
         await fill(one.shards, 5)
         disk.store.fail_next = True
-        with pytest.raises(CheckpointFailure, match="Nothing acknowledged was lost"):
+        with pytest.raises(CheckpointFailed, match="Nothing acknowledged was lost"):
             await one.checkpointer.checkpoint()
         before = await seen(one.shards)
     async with life(disk) as two:

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailed
 from troth.persistence.wal.log import LogRecord, MemoryLog
 from troth.shards.committer import Committer, DirectWriter, ThreadWriter
 from troth.shards.errors import StorageFailed
@@ -141,7 +141,7 @@ async def test_after_a_failure_nothing_is_appended_or_written(nursery: trio.Nurs
     committer = committer_with([])
     writer = ManualWriter(committer)
     committer.append(entries(1))
-    first, second = LogFailure("first"), LogFailure("second")
+    first, second = LogFailed("first"), LogFailed("second")
 
     committer.fail(first)
     committer.fail(second)
@@ -201,7 +201,7 @@ async def test_the_thread_reports_a_failure() -> None:
         await committer.failed.wait()
     await writer.close()
 
-    assert isinstance(committer.failure, LogFailure)
+    assert isinstance(committer.failure, LogFailed)
 
 
 async def test_closing_reports_what_was_written_last() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troth.core.limits import INTEGER_MAX
-from troth.shards.gather import Part, page
+from troth.shards.gather import ShardPart, page
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FakeShard:
         self.scan_count = scan_count
         self.asked_count = 0
 
-    def answer(self, before: int, limit_count: int) -> Part[Row]:
+    def answer(self, before: int, limit_count: int) -> ShardPart[Row]:
         """The next part below a serial."""
         self.asked_count += 1
         found: list[Row] = []
@@ -39,7 +39,7 @@ class FakeShard:
                 if len(found) == limit_count:
                     break
         more = any(row.serial < last for row in self.rows)
-        return Part(tuple(found), last if more else None)
+        return ShardPart(tuple(found), last if more else None)
 
 
 @st.composite
@@ -59,7 +59,7 @@ def gather(
 ) -> tuple[list[Row], int | None]:
     """Run one page."""
 
-    async def ask(wanted: dict[int, int], count: int) -> list[Part[Row]]:
+    async def ask(wanted: dict[int, int], count: int) -> list[ShardPart[Row]]:
         await trio.lowlevel.checkpoint()
         return [shards[index].answer(below, count) for index, below in wanted.items()]
 

@@ -23,7 +23,7 @@ from troth.core.machine import Machine
 from troth.core.model import EMPTY_VALUE, Fence, PromiseState
 from troth.core.records import MessageReceived, MessagesAcknowledged, PromiseCompleted, TaskEnqueued
 from troth.core.replies import Reply
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailed
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.errors import Overloaded, StorageFailed
 
@@ -291,7 +291,7 @@ async def test_a_failed_log_ends_everything() -> None:
             s.writer.fail()
             await trio.sleep_forever()
 
-    assert len(matching(caught.value, LogFailure)) == 1
+    assert len(matching(caught.value, LogFailed)) == 1
     assert [type(one.error) for one in waiting] == [StorageFailed, StorageFailed]
     assert outgoing.events == []
     with pytest.raises(StorageFailed):

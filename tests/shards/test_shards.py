@@ -22,7 +22,7 @@ from troth.core.commands import (
 )
 from troth.core.grammar.task_ids import resume_id
 from troth.core.model import Promise, PromiseState
-from troth.persistence.errors import LogFailure, UnknownRecord
+from troth.persistence.errors import LogFailed, UnknownRecord
 from troth.persistence.wal.log import LogRecord
 from troth.shards.errors import Overloaded, Stopping
 
@@ -200,7 +200,7 @@ async def test_stop_returns_when_the_log_has_failed() -> None:
 
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
-        shards.committer.fail(LogFailure("gone"))
+        shards.committer.fail(LogFailed("gone"))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fail)

@@ -14,7 +14,7 @@ import trio
 
 from troth.persistence.checkpoints.port import Write
 from troth.persistence.checkpoints.store import MemoryStore, MemoryView
-from troth.persistence.errors import CheckpointFailure, LogFailure
+from troth.persistence.errors import CheckpointFailed, LogFailed
 from troth.persistence.simulated_files import SimulatedCrash
 from troth.persistence.wal.log import NewRecord
 from troth.persistence.wal.segmented_log import SegmentedLog
@@ -107,7 +107,7 @@ class SimulatedWriter:
         except SimulatedCrash:
             self._lost_power()
             return False
-        except LogFailure as failure:
+        except LogFailed as failure:
             self._committer.fail(failure)
             return False
         return True
@@ -144,7 +144,7 @@ class SimulatedStore:
             self.lost_power()
             raise SimulatedCrash
         if fault == "checkpoint_done_but_failed":
-            raise CheckpointFailure("memory", "cannot be written", OSError(errno.EIO, "asked to"))
+            raise CheckpointFailed("memory", "cannot be written", OSError(errno.EIO, "asked to"))
 
     def view(self) -> MemoryView:
         """See Store."""

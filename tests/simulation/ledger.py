@@ -13,7 +13,7 @@ from troth.core.model import Promise, PromiseState
 from troth.core.replies import Reply
 
 
-class BrokenPromise(Exception):  # noqa: N818  what the server did, not an error of ours
+class BrokenPromise(Exception):
     """The server has contradicted itself."""
 
 

@@ -21,7 +21,7 @@ from troth.core.model import PromiseState, TaskKind
 from troth.core.replies import Message, Reply, TaskMessage
 from troth.core.retention_rules import RetentionRule
 from troth.persistence.checkpoints.checkpoints import Checkpoints
-from troth.persistence.errors import CheckpointFailure, LogFailure, PersistenceError
+from troth.persistence.errors import CheckpointFailed, LogFailed, PersistenceError
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.clock import Clock
@@ -51,7 +51,7 @@ TRIM_TAG = ("keep", "no")
 RULES = (RetentionRule((PromiseState.RESOLVED, PromiseState.REJECTED_TIMEDOUT), 20_000, TRIM_TAG),)
 
 
-class Unreachable(Exception):  # noqa: N818  what a client sees of a crash
+class Unreachable(Exception):
     """There was no answer: the request may have taken effect or not."""
 
 
@@ -199,7 +199,7 @@ class Server:
             self.storage.trim(to_sequence)
         except SimulatedCrash:
             self.lose_power()
-        except LogFailure as failure:
+        except LogFailed as failure:
             self.shards.committer.fail(failure)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -222,10 +222,10 @@ class Server:
                         nursery.start_soon(self._check_memory)
                         task_status.started()
                 beneath.cancel_scope.cancel()
-        except* LogFailure as failures:
+        except* LogFailed as failures:
             if self.shards.committer.failure is None:
                 raise failures  # only the committer may say that the log has failed
-        except* CheckpointFailure:
+        except* CheckpointFailed:
             self._checkpoint_failed = True
         except* SimulatedCrash as crashes:
             if not self.has_lost_power:
@@ -235,7 +235,7 @@ class Server:
             self.endings.close()
             self.failure = self.shards.committer.failure  # also one while closing, not raised
             if self.failure is None and self._checkpoint_failed:
-                self.failure = LogFailure("a checkpoint failed")
+                self.failure = LogFailed("a checkpoint failed")
             if self._is_stopping and self.failure is None and not self.has_lost_power:
                 self._close()
             for scope in list(self._scopes):
@@ -299,7 +299,7 @@ class Server:
     def _close(self) -> None:
         try:
             self.storage.close()
-        except LogFailure as failure:
+        except LogFailed as failure:
             self.failure = failure
         except SimulatedCrash:
             self.has_lost_power = True

@@ -27,7 +27,7 @@ CALM_LIMIT_S = 400
 after which delivery looks at everything anew: what only that net would catch counts as lost."""
 
 
-class SimulationFailed(Exception):  # noqa: N818  the outcome of a run
+class SimulationFailed(Exception):
     """The server broke a promise. `complaint` says which one, in a line or some."""
 
     def __init__(self, plan: Plan, complaint: str, trace_hash: str, tail: str) -> None:

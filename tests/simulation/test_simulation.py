@@ -107,14 +107,14 @@ def _without_part(part: str) -> Callable[[Any, int], Any]:
 def _only_for_those_who_wait(real: Any) -> Callable[[Shard, int, Turn], None]:
     """A turn that leaves out requests whose clients have gone."""
 
-    def take_part(self: Shard, now_ms: int, turn: Turn) -> None:
+    def run_commands(self: Shard, now_ms: int, turn: Turn) -> None:
         kept = [
             one for one in self._mailbox if not (isinstance(one[1], Waiter) and one[1].abandoned)
         ]
         self._mailbox = deque(kept)
         real(self, now_ms, turn)
 
-    return take_part
+    return run_commands
 
 
 def _lets_go_early(part: str) -> Callable[[Turns, Turn], None]:
@@ -141,7 +141,7 @@ def test_a_failure_is_shrunk_and_fails_twice_in_the_same_way(
 ) -> None:
     """The planted defect: a request is not carried out if its client has gone."""
 
-    monkeypatch.setattr(Shard, "take_part", _only_for_those_who_wait(Shard.take_part))
+    monkeypatch.setattr(Shard, "run_commands", _only_for_those_who_wait(Shard.run_commands))
     failure = _first_failure(3)
 
     shrunk = shrink(failure, 20)
@@ -212,7 +212,7 @@ def test_requests_of_clients_that_vanish_and_are_not_done_are_found_out(
 ) -> None:
     """I3."""
 
-    monkeypatch.setattr(Shard, "take_part", _only_for_those_who_wait(Shard.take_part))
+    monkeypatch.setattr(Shard, "run_commands", _only_for_those_who_wait(Shard.run_commands))
 
     assert "was asked for by who went" in _first_failure(3).complaint
 

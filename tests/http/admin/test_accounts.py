@@ -146,6 +146,10 @@ async def test_a_token_is_shown_once_and_only_its_digest_is_kept() -> None:
         ({"expiresIn": 5, "expiresAt": FAR_MS}, ["expiresIn"]),
         ({"scopes": ["admin"], "idPrefix": "a"}, ["idPrefix"]),
         ({"idPrefix": "troth:task/"}, ["idPrefix"]),
+        ({"idPrefix": ""}, ["idPrefix"]),
+        ({"expiresOn": FAR_MS}, ["expiresOn"]),
+        ({"id_prefix": "a/", "expires_at": FAR_MS}, ["id_prefix", "expires_at"]),
+        ({"idPrefix": None, "expiresAt": None}, ["idPrefix", "expiresAt"]),
         ({"name": "a\0"}, ["name"]),
         ({"name": "x" * 129}, ["name"]),
     ],
@@ -239,3 +243,32 @@ async def test_what_the_shards_hold_is_loaded() -> None:
             assert (answer.status, answer.code) == (503, Code.STARTING)
         assert (await world.send("GET", "/promises/a", headers=headers)).status == 404
         assert (await world.send("GET", "/promises/a")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("POST", "/admin/accounts", {"name": "a", "disabled": True}),
+        ("PATCH", "/admin/accounts/billing", {"disabled": False, "enabled": False}),
+        ("POST", "/admin/retention", {"dryRun": False, "dry_run": True}),
+        ("POST", "/admin/retention", {"dryRun": False, "retain": None}),
+    ],
+)
+async def test_what_grants_rights_or_deletes_overlooks_nothing(
+    method: str, target: str, body: dict[str, object]
+) -> None:
+    async with running() as world:
+        await new_account(world)
+        answer = await world.send(method, target, body, await operator(world))
+
+        assert (answer.status, answer.wrong_fields) == (400, [list(body)[-1]])
+
+
+async def test_a_key_that_is_there_twice_is_refused() -> None:
+    async with running() as world:
+        await new_account(world)
+        raw = b'{"account":"billing","scopes":["promises:read"],"idPrefix":"a/","idPrefix":"b/"}'
+        answer = await world.send("POST", "/admin/tokens", headers=await operator(world), raw=raw)
+
+        assert (answer.status, answer.wrong_fields) == (400, ["idPrefix"])
+        assert world.api.directory.tokens() == []

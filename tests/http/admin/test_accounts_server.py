@@ -24,6 +24,7 @@ from troth.http.wire.fields import example
 
 pytestmark = pytest.mark.slow
 
+CLOSED_ADDRESS: Final = "127.0.0.1:1"
 SOON_S: Final = 1.0
 REVOKED_S: Final = 5.0  # at once; the rest is for machines that do other things, too
 EVERY: Final = tuple(scope.value for scope in Scope)
@@ -34,7 +35,13 @@ def troth(*arguments: str, environment: dict[str, str] | None = None, status: in
     inherited = {key: text for key, text in os.environ.items() if not key.startswith("TROTH_")}
     ended = subprocess.run(
         [sys.executable, "-m", "troth", *arguments],
-        env={**inherited, "PYTHONPATH": str(REPOSITORY / "src"), **(environment or {})},
+        env={
+            **inherited,
+            "PYTHONPATH": str(REPOSITORY / "src"),
+            # Not the usual port, where a server that does not belong to the test may run.
+            "TROTH_LISTEN": CLOSED_ADDRESS,
+            **(environment or {}),
+        },
         cwd="/",
         capture_output=True,
         text=True,
@@ -229,6 +236,20 @@ def test_everything_works_with_the_server_stopped(tmp_path: Path) -> None:
     assert key not in written
     refused = troth("token", "create", "nobody", "--scope", "admin", *place, status=1)
     assert str(Code.ACCOUNT_NOT_FOUND.value) in refused
+
+
+def test_no_second_directory_is_made_while_a_server_runs(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        at_server = {"TROTH_LISTEN": server.url.removeprefix("http://")}
+        elsewhere = ("--data", str(tmp_path / "elsewhere"))
+        for environment in (at_server, {"TROTH_SERVER": server.url}):
+            refused = troth("account", "add", "a", *elsewhere, environment=environment, status=1)
+            assert server.url in refused
+            assert "--data" in refused
+        assert not (tmp_path / "elsewhere").exists()
+        # The server's own directory is the one that is meant, and it is asked.
+        troth("account", "add", "a", "--data", str(server.data), environment=at_server)
+        assert httpx.get(f"{server.url}/promises/a").status_code == 401
 
 
 def test_a_server_for_one_command_sends_nothing(tmp_path: Path) -> None:

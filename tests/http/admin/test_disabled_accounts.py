@@ -17,7 +17,7 @@ from tests.helpers.tokens import Client, new_client
 from tests.http.function_world import FunctionWorld, created, functions_running, ready_node
 from tests.http.tenants import Tenant, tenant
 from troth.core.commands import CreateEntry
-from troth.http.identity.credentials import Directory
+from troth.http.identity.credentials import Credentials
 
 
 async def lasting_tenant(world: FunctionWorld, number: int) -> Tenant:
@@ -29,7 +29,7 @@ async def lasting_tenant(world: FunctionWorld, number: int) -> Tenant:
     return made
 
 
-def directory_of(world: FunctionWorld) -> Directory:
+def directory_of(world: FunctionWorld) -> Credentials:
     return world.api.directory
 
 

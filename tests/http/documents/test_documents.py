@@ -234,9 +234,12 @@ async def test_the_first_page_points_to_the_others() -> None:
             assert len(again.headers) == len(first.headers)
 
 
-def test_the_poll_port_has_the_stream_and_nothing_else() -> None:
+def test_the_poll_port_has_the_stream_and_the_probes() -> None:
     assert [(endpoint.method, endpoint.path) for endpoint in POLL_ENDPOINTS] == [
-        ("GET", "/{group}/{id...}")
+        ("GET", "/{group}/{id...}"),
+        ("GET", "/ping"),
+        ("GET", "/health"),
+        ("GET", "/ready"),
     ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from troth.core.lifecycles import FINAL_STATES
 from troth.core.model import PromiseState
 from troth.core.retention_rules import RetentionRule
-from troth.http.settings.kinds import NotAllowedError
+from troth.http.settings.kinds import SettingRefused
 from troth.http.settings.retention import AGE_LIMIT_MS, STATES, RetentionRules, rule_texts
 from troth.http.settings.settings import Settings
 from troth.http.settings.sources import load
@@ -64,7 +64,7 @@ def test_what_is_shown_reads_back(rules: list[RetentionRule]) -> None:
     ],
 )
 def test_what_is_not_understood_is_refused(text: str) -> None:
-    with pytest.raises(NotAllowedError):
+    with pytest.raises(SettingRefused):
         RetentionRules().from_text(text)
 
 
@@ -74,5 +74,5 @@ def test_what_is_not_understood_is_refused(text: str) -> None:
      [{"state": "all", "age": "7d", "tags": "a=b"}], [{"state": "all", "age": "7d", "tag": 7}]],
 )  # fmt: skip
 def test_what_a_file_may_not_hold_is_refused(value: object) -> None:
-    with pytest.raises(NotAllowedError):
+    with pytest.raises(SettingRefused):
         RetentionRules().from_toml(value)

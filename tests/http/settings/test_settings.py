@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from troth.core import limits
 from troth.core.grammar.addresses import PollAddress, PushAddress
 from troth.http.settings.kinds import (
-    Choice,
-    Kind,
     ListenAddress,
-    NotAllowedError,
     Number,
+    OneOf,
+    SettingKind,
+    SettingRefused,
     Switch,
     WordOr,
 )
 from troth.http.settings.settings import Settings
 from troth.http.settings.sources import SettingsError, describe, load, settings_options
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, SettingKind] = {
     entry.name: entry.metadata["kind"]
     for entry in dataclasses.fields(Settings)
     if "kind" in entry.metadata
@@ -68,7 +68,7 @@ class TestSources:
         assert settings == Settings()
         assert settings.data == Path("troth-data")
         assert settings.listen == ListenAddress("127.0.0.1", 8001)
-        assert settings.public_url == "http://127.0.0.1:8001"
+        assert settings.url is None
         assert settings.sources == {}
 
     def test_a_later_source_wins_value_by_value(self, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ class TestSources:
         assert settings.listen == ListenAddress("::1", 0)
         assert str(settings.listen) == "[::1]:0"
         assert settings.poll_listen is None
-        assert settings.public_url == "https://troth.example.com/api"
+        assert settings.url == "https://troth.example.com/api"
         assert settings.cors_allow_origin == ("https://example.com", "http://localhost:3000")
         assert settings.schedule_catch_up == "latest"
         assert settings.basic_auth == {"ada": "a,b=c"}
@@ -391,21 +391,23 @@ class TestDescription:
             assert re.search(r"_(ms|bytes|count)$", name)
             assert 0 <= kind.minimum < kind.maximum
             assert getattr(Settings(), name) == getattr(limits, name.upper())
-            with pytest.raises(NotAllowedError):
+            with pytest.raises(SettingRefused):
                 kind.from_text(str(kind.minimum - 1))
-            with pytest.raises(NotAllowedError):
+            with pytest.raises(SettingRefused):
                 kind.from_toml(kind.maximum + 1)
             assert kind.from_text(str(kind.maximum)) == kind.maximum
         else:
             assert not re.search(r"_(ms|bytes|count)$", name)
 
 
-def check_read_or_refused(kind: Kind, read: Callable[[Any], object], given_value: object) -> None:
+def check_read_or_refused(
+    kind: SettingKind, read: Callable[[Any], object], given_value: object
+) -> None:
     """Reading must give a value that can be shown, or exactly one error with the usual text."""
     refusal = None
     try:
         kind.show(read(given_value))
-    except NotAllowedError as error:
+    except SettingRefused as error:
         refusal = str(error)
 
     assert refusal in {None, kind.allowed}
@@ -477,5 +479,5 @@ class TestCommandLine:
 
 def test_the_kinds_say_what_they_allow() -> None:
     assert Switch().allowed == "true or false"
-    assert Choice(("a", "b")).allowed == "a or b"
+    assert OneOf(("a", "b")).allowed == "a or b"
     assert WordOr({"none": None}, Number(1, 2)).allowed == "none or a whole number from 1 to 2"

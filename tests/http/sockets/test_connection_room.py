@@ -7,7 +7,7 @@ import pytest
 from troth.core.limits import DESCRIPTORS_LEAST_COUNT
 from troth.http.sockets.connection_room import ConnectionRoom, Idle
 from troth.http.sockets.descriptors import (
-    TooFewDescriptorsError,
+    TooFewDescriptors,
     raise_limit,
     shares_of,
 )
@@ -28,7 +28,7 @@ def test_a_reserve_is_kept_back(limit_count: int, incoming_count: int, outgoing_
 
 
 def test_too_few_are_refused() -> None:
-    with pytest.raises(TooFewDescriptorsError, match="only 47 files"):
+    with pytest.raises(TooFewDescriptors, match="only 47 files"):
         shares_of(DESCRIPTORS_LEAST_COUNT - 1)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from troth.http.sockets.lane_parsing import NotServedError, Parsed, Parser
+from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
 
 GOOD = b"POST /promises?x=%20 HTTP/1.1\r\nHost: x\r\nStrict:  true \r\nContent-Length: 2\r\n\r\n{}"
 
@@ -80,7 +80,7 @@ def new_parser() -> Parser:
 def parse(content: bytes) -> Parsed | None:
     try:
         return new_parser().parse(content)
-    except NotServedError:
+    except NotServed:
         return None
 
 
@@ -130,7 +130,7 @@ def test_what_came_before_on_a_connection_changes_nothing(contents: list[bytes])
     for content in contents:
         try:
             found = parser.parse(content)
-        except NotServedError:
+        except NotServed:
             found = None
         assert found == parse(content)
 
@@ -149,5 +149,5 @@ def test_what_came_before_on_a_connection_changes_nothing(contents: list[bytes])
     ],
 )
 def test_what_can_never_be_served_is_known_at_once(content: bytes) -> None:
-    with pytest.raises(NotServedError):
+    with pytest.raises(NotServed):
         new_parser().parse(content)

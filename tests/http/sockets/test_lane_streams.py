@@ -3,7 +3,7 @@
 import json
 import select
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,11 +17,12 @@ from tests.shards.test_polls import Listener, Text, make
 from troth.core.catalog import Account, Token
 from troth.http.api.streams import CONNECTED, KEEP_ALIVE, PollStream, limited
 from troth.http.identity.attempts import Attempts
-from troth.http.identity.credentials import Directory, digest_of, new_secret
+from troth.http.identity.credentials import Credentials, digest_of, new_secret
 from troth.http.sockets.lane_connection import LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
-from troth.http.sockets.lane_parsing import NotServedError, Parsed, Parser
+from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
 from troth.http.sockets.lane_streams import LaneStream
+from troth.http.wire.in_flight import InFlight
 from troth.http.wire.requests import ReadyStream
 from troth.shards.delivery.polls import PollConnection, Polls
 
@@ -39,15 +40,20 @@ class Lane:
     """Works again when it is told to, as the real one does in its next pass."""
 
     now: float = 0.0
+    knows_all: bool = True
+    in_flight: InFlight = field(default_factory=lambda: InFlight(1 << 20))
     to_work: list[LaneConnection] = field(default_factory=list)
 
+    def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
+        return self.knows_all or b"authorization" in headers
+
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:  # noqa: ARG002
-        raise NotServedError
+        raise NotServed
 
     def again(self, connection: LaneConnection) -> None:
         self.to_work.append(connection)
 
-    def turn(self) -> None:
+    def run_pass(self) -> None:
         while self.to_work:
             self.to_work.pop(0).on_event(0)
 
@@ -97,7 +103,7 @@ async def pair() -> AsyncIterator[Pair]:
 async def test_what_waits_goes_out_in_one_piece_and_is_delivered_then(pair: Pair) -> None:
     items = pair.put("one", "two")
     assert pair.listener.delivered_items == []
-    pair.lane.turn()
+    pair.lane.run_pass()
 
     assert pair.received() == b"16\r\ndata: one\n\ndata: two\n\n\r\n"
     assert pair.listener.delivered_items == items
@@ -105,13 +111,13 @@ async def test_what_waits_goes_out_in_one_piece_and_is_delivered_then(pair: Pair
 
 async def test_what_the_socket_does_not_take_is_not_delivered(pair: Pair) -> None:
     items = pair.put("x" * 8_000_000)
-    pair.lane.turn()
+    pair.lane.run_pass()
     later = pair.put("later")
-    pair.lane.turn()
+    pair.lane.run_pass()
     assert pair.listener.delivered_items == []
 
     pair.connection.check(_WRITE_S + 1, 100, _WRITE_S)
-    pair.lane.turn()
+    pair.lane.run_pass()
     assert pair.ended == ["connection", "stream"]
     assert pair.listener.returned_items == items + later
     assert pair.listener.delivered_items == []
@@ -119,12 +125,12 @@ async def test_what_the_socket_does_not_take_is_not_delivered(pair: Pair) -> Non
 
 async def test_a_slow_worker_gets_all_of_it(pair: Pair) -> None:
     items = pair.put("x" * 3_000_000) + pair.put("y")
-    pair.lane.turn()
+    pair.lane.run_pass()
     taken = b""
     while not taken.endswith(b"y\n\n\r\n"):
         taken += pair.received()
         pair.connection.on_event(select.EPOLLOUT)
-        pair.lane.turn()
+        pair.lane.run_pass()
 
     assert taken.count(b"x") == 3_000_000
     assert pair.listener.delivered_items == items
@@ -146,7 +152,7 @@ async def test_a_comment_comes_when_nothing_else_did(
     for seconds in (6, 6):
         await trio.sleep(seconds)
         pair.connection.check(trio.current_time(), 1, _WRITE_S)
-        pair.lane.turn()
+        pair.lane.run_pass()
 
     assert pair.received() == b"e\r\n" + KEEP_ALIVE + b"\r\n"
     assert pair.ended == []
@@ -154,7 +160,7 @@ async def test_a_comment_comes_when_nothing_else_did(
 
 async def test_a_stream_is_due_when_its_token_has_expired_and_ends() -> None:
     now_ms = 0
-    directory = Directory({}, Attempts(10, lambda: now_ms), lambda: now_ms)
+    directory = Credentials({}, Attempts(10, lambda: now_ms), lambda: now_ms)
     directory.put(Account("a", 1, 0, "billing"))
     secret = new_secret()
     directory.put(Token("t", 1, 0, "a", digest_of(secret), (), expires_on=50))
@@ -178,7 +184,7 @@ async def test_a_stream_is_due_when_its_token_has_expired_and_ends() -> None:
 
 async def test_a_replaced_stream_ends_and_its_connection_goes_on(pair: Pair) -> None:
     pair.polls.connect("g", "a")
-    pair.lane.turn()
+    pair.lane.run_pass()
 
     assert pair.received() == b"0\r\n\r\n"
     assert pair.ended == ["stream"]
@@ -189,7 +195,7 @@ async def test_a_replaced_stream_ends_and_its_connection_goes_on(pair: Pair) -> 
 
 async def test_stopping_ends_the_stream_and_then_the_connection(pair: Pair) -> None:
     pair.connection.stop()
-    pair.lane.turn()
+    pair.lane.run_pass()
 
     assert pair.received() == b"0\r\n\r\n"
     assert pair.ended == ["stream", "connection"]

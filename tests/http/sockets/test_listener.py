@@ -12,7 +12,7 @@ from tests.http.client import World, running
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import CONNECTION_KEY
-from troth.http.sockets.listener import Listener, ListenError
+from troth.http.sockets.listener import ListenError, SocketListener
 
 ANY_PORT = ListenAddress("127.0.0.1", 0)
 PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -21,18 +21,18 @@ PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 @asynccontextmanager
 async def listening(
     settings: Settings | None = None, application: Any = None
-) -> AsyncIterator[tuple[Listener, World]]:
+) -> AsyncIterator[tuple[SocketListener, World]]:
     """A listener on a free port, in front of a running server."""
     settings = settings or Settings()
     async with running(settings) as world, trio.open_nursery() as nursery:
-        listener = Listener(application or world.application, ANY_PORT, settings)
+        listener = SocketListener(application or world.application, ANY_PORT, settings)
         await listener.open()
         await nursery.start(listener.run)
         yield listener, world
         listener.cut()
 
 
-async def _connect(listener: Listener) -> trio.SocketStream:
+async def _connect(listener: SocketListener) -> trio.SocketStream:
     return await trio.open_tcp_stream("127.0.0.1", listener.port)
 
 
@@ -57,7 +57,7 @@ async def _read_until(stream: trio.SocketStream, end: bytes) -> bytes:
     return received
 
 
-async def _exchange(listener: Listener, data: bytes, *, half: bool = True) -> bytes:
+async def _exchange(listener: SocketListener, data: bytes, *, half: bool = True) -> bytes:
     """Send, say that this was all, and read until the server closes."""
     async with await _connect(listener) as stream:
         await stream.send_all(data)
@@ -224,7 +224,7 @@ async def test_a_reader_that_stops_is_cut_off(monkeypatch: pytest.MonkeyPatch) -
         finished.set()
 
     settings = Settings()
-    listener = Listener(endless, ANY_PORT, settings, write_timeout_ms=100)
+    listener = SocketListener(endless, ANY_PORT, settings, write_timeout_ms=100)
     async with trio.open_nursery() as nursery:
         await listener.open()
         await nursery.start(listener.run)
@@ -294,12 +294,12 @@ async def test_a_port_in_use_is_one_clear_sentence() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         async with running() as world:
-            listener = Listener(
+            listener = SocketListener(
                 world.application, ListenAddress("127.0.0.1", port), world.api.settings
             )
             with pytest.raises(ListenError, match=f"127.0.0.1 port {port} is in use"):
                 await listener.open()
-            nowhere = Listener(
+            nowhere = SocketListener(
                 world.application, ListenAddress("192.0.2.1", 80), world.api.settings
             )
             with pytest.raises(ListenError, match=r"192\.0\.2\.1"):

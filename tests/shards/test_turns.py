@@ -1,4 +1,4 @@
-"""Asking with a call-back, and turns that are taken by whoever asked instead of by the actor."""
+"""Asking with a call-back, and turns that the asker runs instead of the actor."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from troth.core.codes import Code
 from troth.core.commands import CompletePromise, CreatePromise, ReadPromise
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
-from troth.persistence.errors import LogFailure
+from troth.persistence.errors import LogFailed
 from troth.shards.errors import Overloaded, ShardsError, Stopping, StorageFailed
 
 from .stage import EPOCH_MS, FAR_MS, id_in, matching, settle, stage
@@ -35,10 +35,10 @@ async def test_a_reply_comes_when_it_is_durable_and_not_before() -> None:
     async with stage(2) as s:
         asker = CalledBack()
         s.shards.submit(CreatePromise("a", FAR_MS), None, asker)
-        s.shards.turn()
+        s.shards.run_turn()
         reader = CalledBack()
         s.shards.submit(ReadPromise("a"), None, reader)
-        s.shards.turn()
+        s.shards.run_turn()
         assert asker.replies == reader.replies == []
 
         s.writer.make_all_durable()
@@ -52,7 +52,7 @@ async def test_what_is_durable_already_is_answered_within_the_turn() -> None:
         asker = CalledBack()
         s.shards.submit(ReadPromise("a"), None, asker)
         assert asker.replies == []
-        s.shards.turn()
+        s.shards.run_turn()
         assert [reply.code for reply in asker.replies] == [Code.OK]
 
 
@@ -65,14 +65,14 @@ async def test_reads_do_not_wait_for_what_other_shards_write_in_the_same_turn() 
 
         s.shards.submit(ReadPromise(known), None, at_once)
         s.shards.submit(CreatePromise(new, FAR_MS), None, creators[0])
-        s.shards.turn()
+        s.shards.run_turn()
         assert [reply.code for reply in at_once.replies] == [Code.OK]
         assert creators[0].replies == []
 
         s.shards.submit(ReadPromise(new), None, with_first)
         s.shards.submit(CreatePromise(pending, FAR_MS), None, creators[1])
         s.shards.submit(ReadPromise(known), None, with_second)
-        s.shards.turn()
+        s.shards.run_turn()
         assert with_first.replies == with_second.replies == []
         s.writer.make_durable()
         assert [reply.code for reply in with_first.replies] == [Code.OK]
@@ -86,7 +86,7 @@ async def test_one_turn_is_one_batch_for_the_log() -> None:
     async with stage(4) as s:
         for number in range(20):
             s.shards.submit(CreatePromise(f"p{number}", FAR_MS), None, CalledBack())
-        s.shards.turn()
+        s.shards.run_turn()
         assert [len(batch) for batch in s.writer.waiting] == [20]
 
 
@@ -94,11 +94,11 @@ async def test_turns_of_both_kinds_keep_the_order_of_a_shard() -> None:
     async with stage(1) as s:
         created, completed = CalledBack(), CalledBack()
         s.shards.submit(CreatePromise("a", FAR_MS), None, created)
-        s.shards.turn()
+        s.shards.run_turn()
         asked = s.ask(CompletePromise("a", PromiseState.RESOLVED))
         await settle()
         s.shards.submit(CompletePromise("a", PromiseState.REJECTED), None, completed)
-        s.shards.turn()
+        s.shards.run_turn()
         s.writer.make_all_durable()
         await settle()
         assert asked.is_done
@@ -112,7 +112,7 @@ async def test_a_timer_armed_in_such_a_turn_wakes_the_sleeping_actor(
         await s.call(CreatePromise("far", FAR_MS))
         await settle()
         s.shards.submit(CreatePromise("near", EPOCH_MS + 1_500), None, CalledBack())
-        s.shards.turn()
+        s.shards.run_turn()
         s.writer.make_all_durable()
         await trio.sleep(2)
         kinds = [type(record).__name__ for record in s.writer.records()]
@@ -125,7 +125,7 @@ async def test_refusals_come_at_once_and_leave_nothing_behind() -> None:
         s.shards.submit(CreatePromise("a", FAR_MS), None, asker)
         with pytest.raises(Overloaded):
             s.shards.submit(CreatePromise("b", FAR_MS), None, refused)
-        s.shards.turn()
+        s.shards.run_turn()
         s.writer.make_all_durable()
         assert len(asker.replies) == 1
         assert refused == CalledBack()
@@ -138,7 +138,7 @@ async def ask_a_log_that_fails(asker: CalledBack, has_turn: bool) -> None:
     async with stage(1) as s:
         s.shards.submit(CreatePromise(id_in(0, 1, "a"), FAR_MS), None, asker)
         if has_turn:
-            s.shards.turn()
+            s.shards.run_turn()
         s.writer.fail()
         await trio.sleep_forever()
 
@@ -148,6 +148,6 @@ async def test_a_failing_log_refuses_those_who_are_called_back(has_turn: bool) -
     asker = CalledBack()
     with pytest.raises(BaseExceptionGroup) as caught:
         await ask_a_log_that_fails(asker, has_turn)
-    assert matching(caught.value, LogFailure)
+    assert matching(caught.value, LogFailed)
     assert [type(error) for error in asker.errors] == [StorageFailed]
     assert asker.replies == []
