@@ -109,7 +109,8 @@ class Dispatcher:
         # Many of these at a time would each make megabytes before the first is written.
         in_flight = self.api.in_flight
         with in_flight.hold() as hold:
-            await in_flight.grown(hold, core_limits.LARGE_ANSWER_BYTES)
+            size_bytes = min(core_limits.LARGE_ANSWER_BYTES, in_flight.limit_bytes // 2)
+            await in_flight.grown(hold, size_bytes)
             return self.finish(request, await handler(self.api, call))
 
     def admit(self, request: Request, match: Match, *, is_whole: bool = True) -> Call:
