@@ -3,7 +3,8 @@
 A slice looks at a bounded number of candidates and emits one record for those that go. A promise
 whose time has come still waits while anything unfinished is about it: a task of any shard that it
 is the root or the leaf of, or a message that will become such a task. So no worker is ever handed a
-task whose promise has gone in the meantime.
+task whose promise has gone in the meantime. And it waits for its origin: a workflow that runs again
+reads what its children came to, and would do deleted ones a second time (`Lineage`).
 
 A promise that is still in the shard's memory and will leave it with the next checkpoint is deleted
 after that; `retention_rules.py` says how candidates are found.
@@ -17,10 +18,10 @@ from troth.core import records as r
 from troth.core.codes import Code
 from troth.core.commands import SLICE_START, CountRetained, Retain, Slice
 from troth.core.deciding import DONE, DecisionContext
-from troth.core.limits import RETENTION_RECHECK_MS
-from troth.core.model import Promise, PromiseState
+from troth.core.limits import LINEAGE_LIMIT_COUNT, RETENTION_RECHECK_MS
+from troth.core.model import PENDING, TAG_ORIGIN, TAG_ROOT, Promise, PromiseState
 from troth.core.replies import Reply, Retained
-from troth.core.retention_rules import BEGINNING, Retention, Walk, due_rule
+from troth.core.retention_rules import BEGINNING, Retention, RetentionRule, Walk, due_rule
 from troth.core.state.shard_state import ShardState
 
 
@@ -33,12 +34,13 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
     counts = [0] * len(retention.rules)
     waiting_count = 0
     resumed = _resumed_by_outbox(context.state)
+    lineage = Lineage(context, retention.rules, now_ms)
     has_more = False
     candidates = _candidates(context.state, retention, now_ms)
     for looked_count, promise in enumerate(candidates, start=1):
         place = None if promise is None else due_rule(retention.rules, promise, now_ms)
         if promise is not None and place is not None and promise.id not in gone:
-            if promise.id in resumed or _is_awaited(context, promise.id):
+            if promise.id in resumed or _is_awaited(context, promise.id) or lineage.keeps(promise):
                 retention.look_again(promise, now_ms + RETENTION_RECHECK_MS)
                 waiting_count += 1
             else:
@@ -47,8 +49,9 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
         if len(gone) == command.limit_count or looked_count == command.scan_count:
             has_more = True
             break
-    # What reaches the cold store behind a walk must be met by other means from now on.
-    retention.looked_ms = now_ms
+    # What reaches the cold store behind a sweep must be met by other means from now on. A clock
+    # that is set back takes no sweep with it.
+    retention.looked_ms = max(retention.looked_ms, now_ms)
     if gone:
         _delete(context, gone, now_ms)
     following = SLICE_START if has_more else None
@@ -123,6 +126,58 @@ def _resumed_by_outbox(state: ShardState) -> set[str]:
     }
 
 
+class Lineage:
+    """Which promises stay because of where they come from, at one moment.
+
+    A promise stays until that of its origin may go, which may stay because of its own, and so on up
+    to one that is its own origin. An origin that is missing, or a circle, keeps nothing. What was
+    found is remembered, since siblings have the same origins.
+    """
+
+    def __init__(
+        self, context: DecisionContext, rules: tuple[RetentionRule, ...], now_ms: int
+    ) -> None:
+        self._context = context
+        self._rules = rules
+        self._now_ms = now_ms
+        self._stays: dict[str, bool] = {}
+
+    def keeps(self, promise: Promise) -> bool:
+        """Return whether a completed promise stays for its origin's sake."""
+        path: list[str] = []
+        stays = False
+        origin_id = _origin_of(promise)
+        while origin_id is not None and origin_id != promise.id and origin_id not in path:
+            known = self._stays.get(origin_id)
+            if known is not None:
+                stays = known
+                break
+            path.append(origin_id)
+            origin = self._context.neighbor(origin_id).state.find_promise(origin_id)
+            if origin is None:
+                break
+            if len(path) > LINEAGE_LIMIT_COUNT or not self._is_done(origin):
+                stays = True
+                break
+            promise, origin_id = origin, _origin_of(origin)
+        self._stays.update(dict.fromkeys(path, stays))
+        return stays
+
+    def _is_done(self, origin: Promise) -> bool:
+        """Whether an origin may go, but for its own origin."""
+        return (
+            origin.state is not PENDING
+            and due_rule(self._rules, origin, self._now_ms) is not None
+            and origin.id not in self._context.neighbor(origin.id).state.roots
+            and not self._context.is_awaited(origin.id)
+        )
+
+
+def _origin_of(promise: Promise) -> str | None:
+    tags = promise.tags
+    return None if tags is None else tags.get(TAG_ORIGIN) or tags.get(TAG_ROOT)
+
+
 def _is_awaited(context: DecisionContext, promise_id: str) -> bool:
     return promise_id in context.state.roots or context.is_awaited(promise_id)
 
@@ -176,12 +231,13 @@ def _count_part(
     counts = [0] * len(rules)
     waiting_count = 0
     resumed = _resumed_by_outbox(state)
+    lineage = Lineage(context, rules, now_ms)
     for promise in promises:
         rule = None if promise is None else due_rule(rules, promise, now_ms)
         # Several walks meet a promise; it counts for the rule that comes first.
         if promise is None or rule is None or (walk < len(walks) and rule != walks[walk][0]):
             continue
-        if promise.id in resumed or _is_awaited(context, promise.id):
+        if promise.id in resumed or _is_awaited(context, promise.id) or lineage.keeps(promise):
             waiting_count += 1
         else:
             counts[rule] += 1

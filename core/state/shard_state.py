@@ -21,6 +21,7 @@ from troth.core.commands import (
 )
 from troth.core.executions import Execution, Usage
 from troth.core.grammar import task_ids
+from troth.core.leases import NO_FLOOR, granted_ttl
 from troth.core.limits import saturating_add
 from troth.core.model import (
     CLAIMED,
@@ -47,13 +48,11 @@ from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .entries import Entries
 from .serial_index import SerialIndex
+from .tag_index import TagIndex
 from .waiting import Waiting
 
 TimerKey = tuple[TimerKind, str]
 ACTIVE = (ENQUEUED, CLAIMED)
-
-
-_NO_ENTRIES = SerialIndex()
 
 
 class Root:
@@ -101,12 +100,13 @@ class ShardState:
         self.promises: dict[str, Promise] = {}
         self.promise_index = SerialIndex()
         self.completed: dict[str, Promise] = {}
-        self.tag_index: dict[tuple[str, str], SerialIndex] = {}
+        self.tag_index = TagIndex(self.promises)
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.tasks: dict[str, Task] = {}
         self.task_sequence = 0
         self.task_counter_floor = 0
+        self.lease_floor = NO_FLOOR
         self.roots: dict[str, Root] = {}
         self.notifications: dict[str, Task] = {}
         self.claimed: dict[str, dict[str, Task]] = {}
@@ -208,11 +208,7 @@ class ShardState:
         if not is_reserved(promise.id):  # those are found by their tags
             self.promise_index.append(promise.serial, promise.id)
         if promise.tags is not None:
-            for tag in promise.tags.items():
-                index = self.tag_index.get(tag)
-                if index is None:
-                    index = self.tag_index[tag] = SerialIndex()
-                index.append(promise.serial, promise.id)
+            self.tag_index.add(promise)
 
     def forget_promise(self, promise: Promise) -> None:
         """Drop a completed promise from memory; a checkpoint has it."""
@@ -220,17 +216,13 @@ class ShardState:
         del self.completed[promise.id]
         self.promise_index.discard(promise.serial)
         if promise.tags is not None:
-            for tag in promise.tags.items():
-                index = self.tag_index[tag]
-                index.discard(promise.serial)
-                if not index:
-                    del self.tag_index[tag]
+            self.tag_index.discard(promise)
 
     def index_for(self, tags: dict[str, str]) -> SerialIndex:
         """The smallest index that holds every promise in memory with these tags."""
         if not tags:
             return self.promise_index
-        return min((self.tag_index.get(tag, _NO_ENTRIES) for tag in tags.items()), key=len)
+        return self.tag_index.smallest(tags)
 
     def fire(self, callback: Callback, at: int) -> None:
         """Turn a callback into its task; the callback's promise has completed."""
@@ -285,7 +277,7 @@ class ShardState:
         else:
             self.roots.setdefault(task.root_id, Root()).tasks[task.id] = task
             self.queue(task)
-        self._arm(task)
+        self.arm(task)
 
     def queue(self, task: Task) -> None:
         """Let a task that may be sent wait for its turn among those of its root."""
@@ -294,14 +286,29 @@ class ShardState:
             task.queued = True
             heapq.heappush(self.roots[task.root_id].queue, (task.sequence, task.id))
 
+    def deadline_of(self, task: Task) -> int | None:
+        """Return when something happens to a task by itself, in ms; None if nothing does.
+
+        That is its own deadline, or later: see `leases.py`.
+        """
+        state = task.state
+        if state is CLAIMED:
+            end = self.lease_floor.end_of_lease(task.expires_at, task.ttl)
+        elif state is ENQUEUED:
+            end = self.lease_floor.end_of_claim(task.expires_at)
+        else:
+            return task.deadline
+        return end if end < task.timeout else task.timeout
+
     def timer_of(self, task: Task) -> int | None:
         """The deadline that the task needs a timer for; None if it needs none."""
-        deadline = task.deadline
+        deadline = self.deadline_of(task)
         if deadline is not None and task.kind is INVOKE and deadline == task.timeout:
             return None  # its promise has the same timeout, and ends the task
         return deadline
 
-    def _arm(self, task: Task) -> None:
+    def arm(self, task: Task) -> None:
+        """Note that a task has changed, and set its timer."""
         if self.tracks_changes:
             self.changes.tasks.add(task.id)
         self.timers.append(((TASK_TIMER, task.id), self.timer_of(task)))
@@ -309,7 +316,7 @@ class ShardState:
     def renew_lease(self, task: Task, expires_at: int) -> None:
         """Let a claimed task's lease run until another time."""
         task.expires_at = expires_at
-        self._arm(task)
+        self.arm(task)
 
     def move(self, task: Task, state: TaskState) -> None:
         """Change a task's state, with everything that is counted or indexed by it."""
@@ -342,7 +349,7 @@ class ShardState:
                 self.queue(task)
             elif not is_active:
                 self.touched_roots[task.root_id] = None
-        self._arm(task)
+        self.arm(task)
 
     def settle_send(self, task: Task) -> None:
         """Note that delivery no longer works on this task."""
@@ -400,7 +407,7 @@ class ShardState:
     def tasks_renewed(self, record: r.TasksRenewed) -> None:
         for task in self.claimed.get(record.process_id, {}).values():
             task.expires_at = saturating_add(record.at, task.ttl)
-            self._arm(task)
+            self.arm(task)
 
     # Workflow tasks: what records do to them is in `workflows.py`
 
@@ -452,6 +459,8 @@ class ShardState:
 
     def lock_acquired(self, record: r.LockAcquired) -> None:
         lock = record.lock
+        # Tokens are serials: a restart must not give one out again.
+        self.largest_serial = max(self.largest_serial, lock.fencing_token)
         self._drop_lock(lock.resource_id)
         self.locks[lock.resource_id] = lock
         self.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
@@ -480,6 +489,21 @@ class ShardState:
             expires_at = saturating_add(record.at, lock.ttl)
             self.locks[resource_id] = replace(lock, expires_at=expires_at)
             self.timers.append(((LOCK_TIMER, resource_id), expires_at))
+
+    def end_of_lock(self, lock: Lock) -> int:
+        """Return when a lock's lease ends, in ms."""
+        return self.lease_floor.end_of_lease(lock.expires_at, lock.ttl)
+
+    def end_of_workflow_lease(self, task: WorkflowTask) -> int:
+        """Return when the lease of an acquired workflow task ends, in ms."""
+        return self.lease_floor.end_of_lease(task.expires_at, granted_ttl(task.ttl))
+
+    def end_of_execution(self, execution: Execution) -> int | None:
+        """Return when the server ends a function task by itself, in ms; None while it is queued."""
+        ends_on = execution.ends_on
+        if ends_on is None:
+            return None
+        return self.lease_floor.end_of_lease(ends_on, execution.time_ms)
 
     # Messages between shards
 

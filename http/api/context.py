@@ -15,7 +15,6 @@ from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.http.wire.in_flight import InFlight
-from troth.persistence import process_memory
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
@@ -25,6 +24,7 @@ from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
 
 from .metrics import Metrics
+from .request_log import RequestLog
 from .shards_port import ShardsPort
 
 VERSION_HEADER_VALUE = b"0.8.2"
@@ -89,23 +89,22 @@ class Api:
     placement: Placement | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
-    in_flight: InFlight = field(init=False)
-    directory: Credentials = field(init=False)
+    in_flight: InFlight = field(default=None)  # type: ignore[assignment]  # made of the settings
+    credentials: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
+    request_log: RequestLog = field(init=False)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
-        self.in_flight = InFlight(
-            max(self.settings.in_flight_limit_bytes, 2 * self.settings.body_limit_bytes),
-            headroom_bytes=process_memory.headroom_bytes,
-            trim=process_memory.trim_heap,
-        )
+        if self.in_flight is None:
+            self.in_flight = InFlight(self.settings.in_flight_limit_bytes)
         attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
-        self.directory = Credentials(self.settings.basic_auth, attempts, self.now_ms)
+        self.credentials = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
+        self.request_log = RequestLog(self.settings.log_requests)
         self.metrics = Metrics(
             {
                 "shards": self.shards.statistics,

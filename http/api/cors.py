@@ -25,7 +25,7 @@ _REQUEST_HEADERS = (
 )
 _OWN_SITES = frozenset({b"same-origin", b"none"})  # the latter: whoever has typed the address
 _ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
-_EXPOSED = b"Request-Id, Resonate-Version, Retry-After"
+_EXPOSED = b"Fencing-Token, Request-Id, Resonate-Version, Retry-After"
 _PREFLIGHT_AGE_SECONDS = b"600"
 
 

@@ -12,6 +12,7 @@ Where there is GET, there is HEAD, but for links that change something.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -131,6 +132,14 @@ class Router:
         if allowed:
             raise ApiError(Code.METHOD_NOT_ALLOWED, headers=[(b"allow", _listed(allowed))])
         raise ApiError(Code.PATH_NOT_FOUND)
+
+    def without_slash(self, method: str, raw_path: bytes) -> bytes | None:
+        """Where a page is whose path was given a slash too much, from there; None if none is."""
+        path = decode_path(raw_path)
+        methods = self._exact.get(path[:-1]) if path.endswith("/") and path != "//" else None
+        if methods is None or method not in {"GET", "HEAD"} or method not in methods:
+            return None
+        return b"../" + quote(path.split("/")[-2]).encode()
 
     def _match_template(self, method: str, path: str) -> Match | None:
         first = _first_of(path)

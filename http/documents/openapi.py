@@ -96,7 +96,7 @@ def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         path = _REST_PARAMETER.sub(r"{\1}", endpoint.path)
-        operation = _operation(endpoint, api.limits, has_users=api.directory.has_users)
+        operation = _operation(endpoint, api.limits, has_users=api.credentials.has_users)
         paths.setdefault(path, {})[endpoint.method.lower()] = operation
     groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
     document = {
@@ -214,6 +214,8 @@ def refusals_of(endpoint: Endpoint) -> list[Code]:
     }
     if not endpoint.public:
         codes |= {Code.UNAUTHORIZED, Code.FORBIDDEN_SCOPE, Code.TOO_MANY_ATTEMPTS}
+    if endpoint.body is not None or endpoint.raw_body is not None:
+        codes.add(Code.ENCODING_UNSUPPORTED)
     if not endpoint.any_host:
         codes.add(Code.MISDIRECTED)
     if endpoint.scope in {Scope.PROMISES_READ, Scope.PROMISES_WRITE}:

@@ -167,6 +167,13 @@ class Settings:
         "console", OneOf(("console", "json")), "For people, or one JSON object a line."
     )
 
+    log_requests: Literal["off", "refused", "slow", "all"] = _setting(
+        "refused",
+        OneOf(("off", "refused", "slow", "all")),
+        "Requests to log, a line each: those that failed or were refused a right, also those that "
+        "took longer than a second, or all.",
+    )
+
     hot_lane: bool = _setting(
         True,
         Switch(),

@@ -296,8 +296,8 @@ class Lane:
 
     def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a client is known that has sent only a part of a request so far."""
-        directory = self._api.directory
-        return directory.is_open or is_known(directory, headers)
+        credentials = self._api.credentials
+        return credentials.is_open or is_known(credentials, headers)
 
     def defer(self, exchange: Exchange, reply: Reply) -> None:
         """Have an exchange take a reply, whose answer is large, when there is room for that."""

@@ -48,6 +48,8 @@ _TYPE_NAMES = {
 }
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some programs of Windows write before UTF-8; it says nothing."""
 _SHOWN_LIMIT_COUNT = 100
 _PROBLEMS_LIMIT_COUNT = 20
 
@@ -121,6 +123,7 @@ class BodyDecoder(Generic[Body]):
 
     def _decode_closely(self, content: bytes) -> Body:
         """Decode a body and check it field by field."""
+        content = content.removeprefix(BYTE_ORDER_MARK)
         if not content:
             raise invalid("body", "is empty; a JSON object is required")
         try:

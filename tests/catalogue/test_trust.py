@@ -267,6 +267,61 @@ def test_probes_ask_with_head_and_on_either_port(caller: Caller) -> None:
     assert everything.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST"
 
 
+def test_a_request_id_leads_to_a_line_in_the_log(guarded: Caller) -> None:
+    """ "no request log": who is refused a right finds a line with the id in the error's body."""
+    token = guarded.token("promises:read", idPrefix="a/")
+    for headers, target, status in (({}, "/promises/x", 401), (token, "/promises/x", 403)):
+        answer = guarded.send("GET", target, headers=headers)
+        assert answer.status == status
+        named = answer.json["error"]["details"][0]["metadata"]["requestId"]
+        (line,) = lines_with(guarded.server, named)
+        assert f"status={status}" in line
+        assert "endpoint=readPromise" in line
+        assert f"who={'anonymous' if status == 401 else chr(39) + 'token '}" in line
+
+
+def test_http_that_tools_speak(caller: Caller) -> None:
+    """ "gzip bodies, BOM, empty lines between requests, links under a prefix": all are taken."""
+    promise = _json({"id": f"http-{uuid.uuid4()}", "timeout": FAR_MS})
+    answer = caller.send("POST", "/promises", promise, {"Content-Encoding": "gzip"})
+    assert (answer.status, answer.code) == (415, 41500)
+    assert caller.send("POST", "/promises", b"\xef\xbb\xbf" + promise).status == 201
+    request = b"GET /promises/none HTTP/1.1\r\nHost: x\r\n\r\n"
+    for end in (request, request.replace(b"promises/none", b"ping")):
+        with Wire(caller.server.url) as wire:
+            wire.send(b"\r\n" + request + b"\r\n\r\n" + end + b"\r\n" + end)
+            statuses = [wire.answer().status for _ in range(3)]
+            assert statuses == [404, *[404 if end == request else 200] * 2]
+    slash = caller.send("GET", "/docs/")
+    assert (slash.status, slash.headers["location"]) == (308, "../docs")
+    for page in ("/", "/docs", "/docs/errors"):
+        assert b'href="/' not in caller.send("GET", page).body
+
+
+def test_status_lines_say_their_reason(caller: Caller) -> None:
+    """ "status line with its reason": people read it, and the Resonate command line prints it."""
+    promise = {"id": f"line-{uuid.uuid4()}", "timeout": FAR_MS}
+    for method, target, body, line in (
+        ("POST", "/promises", promise, b"HTTP/1.1 201 Created\r\n"),
+        ("POST", "/promises", promise, b"HTTP/1.1 409 Conflict\r\n"),
+        ("GET", "/promises/none", None, b"HTTP/1.1 404 Not Found\r\n"),
+        ("GET", "/ping", None, b"HTTP/1.1 200 OK\r\n"),
+        ("DELETE", "/ping", None, b"HTTP/1.1 405 Method Not Allowed\r\n"),
+        ("BAD REQUEST", "x", None, b"HTTP/1.1 400 Bad Request\r\n"),
+    ):
+        with Wire(caller.server.url) as wire:
+            content = b"" if body is None else _json(body)
+            head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}"
+            wire.send(head.encode() + b"\r\n\r\n" + content)
+            assert wire._until(b"\r\n") + b"\r\n" == line
+
+
+def lines_with(server: ServerProcess, text: str) -> list[str]:
+    """The lines of the log that have a text in them; waits for the first."""
+    wait_until(lambda: text in server.log())
+    return [line for line in server.log().splitlines() if text in line]
+
+
 def wait_until(is_so: Callable[[], bool]) -> None:
     """Wait for what will be so soon."""
     deadline = time.monotonic() + 30

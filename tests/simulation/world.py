@@ -22,6 +22,7 @@ from .disk import SimulatedStore
 from .faults import Faults
 from .history import History
 from .invariants import Watch
+from .lease_models import Absence
 from .ledger import Ledger, require
 from .node_entries import NODES
 from .plan import Plan
@@ -100,15 +101,19 @@ class World:
 
     async def run_server(self) -> None:
         """Keep starting the server, for ever; each end is followed by a restart."""
+        ended_ms = self.clock.now_ms()
         while True:
             server = await self._open()
             self.lives_count += 1
             self.trace.note("server", f"starts with {server.recovery.records_count} records")
             self._check_recovered(server, self.ledger)
             async with trio.open_nursery() as nursery:
+                resumed_ms = self.clock.now_ms()
                 await nursery.start(server.run)
+                self.history.absences.append(Absence(ended_ms, resumed_ms, self.clock.now_ms()))
                 self.server = server
                 self._up.set()
+            ended_ms = self.clock.now_ms()
             self.server = None
             self._up = trio.Event()
             self.steps.disarm()

@@ -89,7 +89,7 @@ async def test_a_refused_client_may_ask_again_on_its_connection(lane: bool) -> N
             assert (await answer_of(stream)).startswith(b"HTTP/1.1 401 ")
             await stream.send_all(post(len(body), KNOWN) + body)
             assert (await answer_of(stream)).startswith(b"HTTP/1.1 201 ")
-        counted = world.api.directory.attempts.statistics().counted_total_count
+        counted = world.api.credentials.attempts.statistics().counted_total_count
         assert counted == 1
 
 
