@@ -340,6 +340,7 @@ class _Protocol(H11Protocol):
             connection.send,
         )
         self._client = connection
+        self._is_refused = False
         self.connection = _LenientConnection(
             h11.SERVER, max_incomplete_event_size=connection.config.h11_max_incomplete_size
         )
@@ -353,6 +354,7 @@ class _Protocol(H11Protocol):
         """Answer a request that never became one, if an answer can still be sent."""
         if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
+        self._is_refused = True
         body = error_body(error, self._client.url, "")
         headers = [
             (b"content-type", b"application/json; charset=utf-8"),
@@ -366,6 +368,16 @@ class _Protocol(H11Protocol):
         await self._send_h11_event(response)
         await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
+
+    async def stream_send(self, event: Any) -> None:
+        """Hypercorn's way out for applications: closed when the client has been refused already.
+
+        Otherwise the two answers would mix, and the end of one would cut off the other.
+        """
+        if self._is_refused:
+            await trio.lowlevel.checkpoint()
+        else:
+            await super().stream_send(event)
 
     async def _send_h11_event(self, event: Any) -> None:
         """Hypercorn's way out for everything: give an answer's status line its reason."""
@@ -424,6 +436,8 @@ class _Protocol(H11Protocol):
             )
         )
         self.keep_alive_requests += 1
+        # What its head alone forbids is answered before anything wrong with its body is.
+        await trio.lowlevel.checkpoint()
 
 
 class _Tasks:
