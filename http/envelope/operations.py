@@ -15,6 +15,8 @@ from troth.core.catalog import Scope
 from troth.core.codes import MESSAGES, Code
 from troth.core.commands import Command, DeleteSchedule, ReadPromise, ReadSchedule
 from troth.core.grammar import cron, templates
+from troth.core.grammar.targets import target_problem
+from troth.core.limits import INTEGER_MAX
 from troth.core.model import PromiseState, Trace, Value
 from troth.core.replies import Reply
 from troth.core.workflow_commands import (
@@ -69,9 +71,8 @@ class Asked(Struct):
 
     @property
     def corr_id(self) -> str:
-        """The id that the answer repeats; empty if there was none."""
-        head = self.envelope.head
-        return (head.corr_id if head is not None else None) or ""
+        """The id that the answer repeats."""
+        return self.envelope.corr_id
 
 
 # Promises
@@ -125,7 +126,7 @@ def _register_callback(asked: Asked) -> Command:
 
 def _register_listener(asked: Asked) -> Command:
     data: f.RegisterListenerData = asked.data
-    problem = f.target_problem(data.address)
+    problem = target_problem(data.address)
     if problem is not None:
         raise refused(f"data.address: {problem}")
     return RegisterListener(f.checked_id(data.awaited, asked.limits, "data.awaited"), data.address)
@@ -284,7 +285,8 @@ def _create_schedule(asked: Asked) -> Command:
     if problem is not None:
         raise refused(f"data.promiseId: {problem}")
     f.checked_id(data.promise_id, asked.limits, "data.promiseId")
-    tags = f.checked_tags(data.promise_tags, asked.limits, data.promise_timeout, "data.promiseTags")
+    # A delay is a moment, the timeout a duration: nothing says yet which is less.
+    tags = f.checked_tags(data.promise_tags, asked.limits, INTEGER_MAX, "data.promiseTags")
     if tags is None or f.TARGET_TAG not in tags:
         raise refused(f"data.promiseTags: must hold {f.TARGET_TAG}, the address of a worker")
     return EnsureSchedule(

@@ -1,4 +1,4 @@
-"""The outside of the envelope protocol: what a request is wrapped in, and an answer (envelope.md 2).
+"""What requests and answers of the envelope protocol are wrapped in (envelope.md 2).
 
 A request is `{"kind": …, "head": {"corrId": …, "version": …}, "data": {…}}`, an answer has the same
 `kind` and `corrId`, a `status` and its `data`: an object, or a text that says what is wrong. Every
@@ -41,6 +41,11 @@ class RequestEnvelope(Struct):
     head: RequestHead | None = None
     data: Raw = Raw(b"null")
 
+    @property
+    def corr_id(self) -> str:
+        """The id that the answer repeats."""
+        return (self.head.corr_id if self.head is not None else None) or ""
+
 
 _decode: Final = msgspec.json.Decoder(RequestEnvelope).decode
 
@@ -58,9 +63,11 @@ def read(body: bytes) -> RequestEnvelope:
         raise refused(f"the body is not a request envelope: {error}") from error
     if not envelope.kind:
         raise refused("kind: must name an operation")
-    if not bytes(envelope.data[:1]) == b"{":
+    if memoryview(envelope.data)[:1] != b"{":
         raise refused("data: must be an object")
-    version = None if envelope.head is None else envelope.head.version
+    if envelope.head is None or envelope.head.corr_id is None:
+        raise refused("head.corrId: must be a text, which the answer repeats")
+    version = envelope.head.version
     if version != VERSION:
         shown = "nothing" if version is None else repr(version[:64])
         raise refused(f"head.version: must be {VERSION!r} (got {shown})")
@@ -114,6 +121,5 @@ def _best_effort(body: bytes) -> tuple[str, str]:
     )
 
 
-def _echoed(given: object, otherwise: str) -> str:
-    is_usable = isinstance(given, str) and given and len(given) <= _ECHO_LIMIT_BYTES
-    return str(given) if is_usable else otherwise
+def _echoed(given: Any, otherwise: str) -> str:
+    return given if isinstance(given, str) and len(given) <= _ECHO_LIMIT_BYTES else otherwise
