@@ -63,7 +63,7 @@ def read(body: bytes) -> RequestEnvelope:
         raise refused(f"the body is not a request envelope: {error}") from error
     if not envelope.kind:
         raise refused("kind: must name an operation")
-    if memoryview(envelope.data)[:1] != b"{":
+    if bytes(memoryview(envelope.data)[:1]) != b"{":
         raise refused("data: must be an object")
     if envelope.head is None or envelope.head.corr_id is None:
         raise refused("head.corrId: must be a text, which the answer repeats")
