@@ -27,7 +27,7 @@ from troth.http.wire.requests import Request, Response, json_response
 from troth.shards.errors import Overloaded, ShardsError
 
 from .fields import decoded
-from .operations import FENCE_REFUSALS, QUESTIONS, Asked, Question
+from .operations import FENCE_REFUSALS, QUESTIONS, OperationCall, Question
 from .searches import PROCEDURES, Procedure
 from .wire import RequestEnvelope, envelope_text, read, refusal_response, refused
 
@@ -78,7 +78,7 @@ class EnvelopeHandler:
 
     def rendered(self, api: Api, call: Call, reply: Reply) -> tuple[int, bytes]:
         """Return status and JSON text of the answer to a question."""
-        asked: Asked = call.body
+        asked: OperationCall = call.body
         operation, code = asked.operation, reply.code
         kind = asked.envelope.kind or ""
         is_action = operation is _FENCE and code not in FENCE_REFUSALS
@@ -133,7 +133,7 @@ class EnvelopeHandler:
         self, api: Api, call: Call, question: Question, envelope: RequestEnvelope
     ) -> Command:
         data = decoded(question.decoder, envelope.data)
-        asked = Asked(question, envelope, data, api.limits, call.headers.trace)
+        asked = OperationCall(question, envelope, data, api.limits, call.headers.trace)
         call.body = asked
         command = question.command(asked)
         refuse_unless_permitted(call.request.principal, command)

@@ -55,12 +55,12 @@ class Question(Struct, frozen=True):
 
     scope: Scope
     decoder: msgspec.json.Decoder[Any]
-    command: Callable[["Asked"], Command]
-    shown: Callable[["Asked", Reply], bytes]
+    command: Callable[["OperationCall"], Command]
+    shown: Callable[["OperationCall", Reply], bytes]
     acted: Callable[[Api, Any], None] | None = None
 
 
-class Asked(Struct):
+class OperationCall(Struct):
     """One request of an operation: its envelope, its decoded data, the limits that hold for it."""
 
     operation: Question
@@ -78,11 +78,11 @@ class Asked(Struct):
 # Promises
 
 
-def _read_promise(asked: Asked) -> Command:
+def _read_promise(asked: OperationCall) -> Command:
     return ReadPromise(f.checked_id(asked.data.id, asked.limits, "data.id"))
 
 
-def _promise(_asked: Asked, reply: Reply) -> bytes:
+def _promise(_asked: OperationCall, reply: Reply) -> bytes:
     assert reply.promise is not None, "a good reply shows the promise"
     return orjson.dumps({"promise": promise_object(reply.promise)})
 
@@ -98,7 +98,7 @@ def _new_promise(
     )
 
 
-def _create_promise(asked: Asked) -> Command:
+def _create_promise(asked: OperationCall) -> Command:
     made = _new_promise(asked.data, asked.limits, "data")
     return EnsurePromise(*made, trace=asked.trace)
 
@@ -110,12 +110,12 @@ def _end(
     return state, f.checked_value(data.value, limits, f"{place}.value")
 
 
-def _settle_promise(asked: Asked) -> Command:
+def _settle_promise(asked: OperationCall) -> Command:
     promise_id = f.checked_id(asked.data.id, asked.limits, "data.id")
     return SettlePromise(promise_id, *_end(asked.data, asked.limits, "data"))
 
 
-def _register_callback(asked: Asked) -> Command:
+def _register_callback(asked: OperationCall) -> Command:
     data: f.RegisterCallbackData = asked.data
     awaited = f.checked_id(data.awaited, asked.limits, "data.awaited")
     awaiter = f.checked_id(data.awaiter, asked.limits, "data.awaiter")
@@ -124,7 +124,7 @@ def _register_callback(asked: Asked) -> Command:
     return RegisterAwait(awaited, awaiter)
 
 
-def _register_listener(asked: Asked) -> Command:
+def _register_listener(asked: OperationCall) -> Command:
     data: f.RegisterListenerData = asked.data
     problem = target_problem(data.address)
     if problem is not None:
@@ -147,16 +147,16 @@ _promise_settle: Final = msgspec.json.Decoder(f.PromiseSettleData)
 _awaiting: Final = msgspec.json.Decoder(f.RegisterCallbackData)
 
 
-def _read_task(asked: Asked) -> Command:
+def _read_task(asked: OperationCall) -> Command:
     return ReadWorkflow(f.checked_id(asked.data.id, asked.limits, "data.id"))
 
 
-def _task(_asked: Asked, reply: Reply) -> bytes:
+def _task(_asked: OperationCall, reply: Reply) -> bytes:
     assert reply.workflow is not None, "a good reply shows the task"
     return orjson.dumps({"task": task_object(reply.workflow)})
 
 
-def _create_task(asked: Asked) -> Command:
+def _create_task(asked: OperationCall) -> Command:
     data: f.TaskCreateData = asked.data
     place = "data.action.data"
     action = f.decoded(_promise_create, data.action.data, place)
@@ -172,13 +172,13 @@ def _create_task(asked: Asked) -> Command:
     )
 
 
-def _acquire_task(asked: Asked) -> Command:
+def _acquire_task(asked: OperationCall) -> Command:
     data: f.TaskAcquireData = asked.data
     task_id = f.checked_id(data.id, asked.limits, "data.id")
     return AcquireWorkflow(task_id, data.version, data.pid, data.ttl, asked.corr_id or None)
 
 
-def _claimed(_asked: Asked, reply: Reply) -> bytes:
+def _claimed(_asked: OperationCall, reply: Reply) -> bytes:
     assert reply.workflow is not None, "a good reply shows the task"
     assert reply.promise is not None, "a good reply shows the promise"
     return orjson.dumps(
@@ -199,7 +199,7 @@ def _claim_acted(api: Api, data: f.TaskCreateData | f.TaskAcquireData) -> None:
     api.polls.decide(data.pid, Dialect.ENVELOPE)
 
 
-def _fence_task(asked: Asked) -> Command:
+def _fence_task(asked: OperationCall) -> Command:
     data: f.TaskActionData = asked.data
     fence = WorkflowFence(f.checked_id(data.id, asked.limits, "data.id"), data.version)
     place = "data.action.data"
@@ -223,7 +223,7 @@ FENCE_REFUSALS: Final = frozenset({Code.TASK_NOT_FOUND, Code.WORKFLOW_STATE, Cod
 """What refuses a fenced request itself; anything else is the answer of its action."""
 
 
-def _suspend_task(asked: Asked) -> Command:
+def _suspend_task(asked: OperationCall) -> Command:
     data: f.TaskSuspendData = asked.data
     task_id = f.checked_id(data.id, asked.limits, "data.id")
     awaited = []
@@ -238,13 +238,13 @@ def _suspend_task(asked: Asked) -> Command:
     return SuspendWorkflow(task_id, data.version, tuple(awaited))
 
 
-def _suspended(_asked: Asked, reply: Reply) -> bytes:
+def _suspended(_asked: OperationCall, reply: Reply) -> bytes:
     if reply.code is Code.AWAITED_SETTLED:
         return orjson.dumps({"preload": _preload(reply)})
     return EMPTY
 
 
-def _fulfill_task(asked: Asked) -> Command:
+def _fulfill_task(asked: OperationCall) -> Command:
     data: f.TaskActionData = asked.data
     task_id = f.checked_id(data.id, asked.limits, "data.id")
     place = "data.action.data"
@@ -254,27 +254,27 @@ def _fulfill_task(asked: Asked) -> Command:
     return FulfillWorkflow(task_id, data.version, *_end(end, asked.limits, place))
 
 
-def _release_task(asked: Asked) -> Command:
+def _release_task(asked: OperationCall) -> Command:
     task_id = f.checked_id(asked.data.id, asked.limits, "data.id")
     return ReleaseWorkflow(task_id, asked.data.version)
 
 
-def _halt_task(asked: Asked) -> Command:
+def _halt_task(asked: OperationCall) -> Command:
     return HaltWorkflow(f.checked_id(asked.data.id, asked.limits, "data.id"))
 
 
-def _continue_task(asked: Asked) -> Command:
+def _continue_task(asked: OperationCall) -> Command:
     return ContinueWorkflow(f.checked_id(asked.data.id, asked.limits, "data.id"))
 
 
-def _empty(_asked: Asked, _reply: Reply) -> bytes:
+def _empty(_asked: OperationCall, _reply: Reply) -> bytes:
     return EMPTY
 
 
 # Schedules
 
 
-def _create_schedule(asked: Asked) -> Command:
+def _create_schedule(asked: OperationCall) -> Command:
     data: f.ScheduleCreateData = asked.data
     schedule_id = f.checked_id(data.id, asked.limits, "data.id")
     try:
@@ -296,20 +296,20 @@ def _create_schedule(asked: Asked) -> Command:
     )
 
 
-def _read_schedule(asked: Asked) -> Command:
+def _read_schedule(asked: OperationCall) -> Command:
     return ReadSchedule(f.checked_id(asked.data.id, asked.limits, "data.id"))
 
 
-def _delete_schedule(asked: Asked) -> Command:
+def _delete_schedule(asked: OperationCall) -> Command:
     return DeleteSchedule(f.checked_id(asked.data.id, asked.limits, "data.id"))
 
 
-def _schedule(_asked: Asked, reply: Reply) -> bytes:
+def _schedule(_asked: OperationCall, reply: Reply) -> bytes:
     assert reply.schedule is not None, "a good reply shows the schedule"
     return orjson.dumps({"schedule": schedule_object(reply.schedule)})
 
 
-def _fenced(asked: Asked, reply: Reply) -> bytes:
+def _fenced(asked: OperationCall, reply: Reply) -> bytes:
     """Return the answer of the action within, in an envelope of its own."""
     kind = asked.data.action.kind
     if reply.promise is None:
