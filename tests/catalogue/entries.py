@@ -55,4 +55,8 @@ ENTRIES = (
     "no request log",
     "gzip bodies, BOM, empty lines between requests, links under a prefix",
     "status line with its reason",
+    "a server that was away takes its workers' leases",
+    "a wrong clock for five seconds",
+    "the SDK claims with a ttl of 0 and beats at once",
+    "locks of older SDKs say expiryInMilliseconds",
 )
