@@ -16,7 +16,7 @@ from troth.node.client import ServerClient
 from troth.node.errors import AnswerTooLarge, NotReached
 from troth.node.limits import RESULT_HEADERS_LIMIT_BYTES, ResultLimits
 
-from .fake_server import FakeServer, python
+from .fake_server import WAIT_S, FakeServer, python
 from .node_process import NodeProcess
 from .test_with_server import Functions, functions_of
 
@@ -36,7 +36,7 @@ def server() -> Iterator[FakeServer]:
 def running(directory: Path, server: FakeServer) -> Iterator[NodeProcess]:
     """A node that is connected."""
     with NodeProcess(directory / "node", server) as node:
-        assert server.connected.wait(30), node.log()
+        assert server.connected.wait(WAIT_S), node.log()
         yield node
 
 
