@@ -260,7 +260,7 @@ async def run_runner(world: World, number: int) -> None:
                 try:
                     await runner.poll(f"place{number}")
                 except* (Unreachable, ConnectionClosed):
-                    pass
+                    world.trace.note(runner.name, "lost its connection")
                 await trio.sleep(random.uniform(0.1, 0.5))
         except* DiedError:
             await trio.sleep(random.uniform(0.5, 5))
