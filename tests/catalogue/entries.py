@@ -49,6 +49,8 @@ ENTRIES = (
     "a forked grandchild of a function survives SIGKILL of the node",
     "newest log segment zeroed, and started from as if it were new",
     "a refusal seen as a broken pipe",
+    "programs that a function starts die of an inherited limit",
+    "what is written at import exists in the first execution only",
     "a setting on one side, a constant on the other",
     "what cannot be represented is answered as success",
     "the log keeps the wrong end",
