@@ -134,6 +134,8 @@ EXECUTION_PAGE_LIMIT_COUNT: Final = 1_000
 EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # executions that can be listed
 
 ROOM_WAIT_LIMIT_MS: Final = 30_000  # how long a body of POST / may wait for room
+STRANGER_BODY_LIMIT_BYTES: Final = 64 * 1024  # that may say in itself who sends it
+STRANGERS_IN_FLIGHT_LIMIT_BYTES: Final = 4 * 1024 * 1024  # of these, all together
 IN_FLIGHT_LIMIT_BYTES: Final = 64 * 1024 * 1024  # bodies, answers and messages, all together
 POLL_CHUNK_BYTES: Final = 256 * 1024  # of messages are written to a stream at once, or a longer one
 

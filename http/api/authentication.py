@@ -94,10 +94,10 @@ def _identified(
         raise ApiError(Code.STARTING)
     if authorization:
         credentials.attempts.failed(request.peer)
-    raise _unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
+    raise unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
 
 
-def _unauthorized(message: str | None = None) -> ApiError:
+def unauthorized(message: str | None = None) -> ApiError:
     return ApiError(Code.UNAUTHORIZED, message=message, headers=[_CHALLENGE])
 
 
@@ -121,7 +121,7 @@ def while_let_in(credentials: Credentials, principal: Principal) -> Iterator[Non
             forget()
     # It may have stopped working in the very moment in which the wait was over.
     if scope.cancel_called or credentials.remaining_ms(principal) == 0:
-        raise _unauthorized()
+        raise unauthorized()
 
 
 def is_known(credentials: Credentials, headers: Mapping[bytes, bytes]) -> bool:

@@ -19,7 +19,7 @@ from troth.http.wire.decoding import NO_HEADERS, CallHeaders
 from troth.http.wire.errors import ApiError, error_response
 from troth.http.wire.requests import Request, Response
 
-from .authentication import authenticate
+from .authentication import authenticate, is_known, unauthorized
 from .context import VERSION_HEADER_VALUE, Api, Readiness
 from .cors import Cors
 from .hosts import Hosts
@@ -101,13 +101,30 @@ class Dispatcher:
         if self.api.credentials.is_open and not (endpoint is not None and endpoint.any_host):
             self._hosts.refuse_stranger(request)
 
-    def judge_head(self, request: Request) -> None:
+    def judge_head(self, request: Request) -> Endpoint | None:
         """Refuse what its head alone forbids, before its body is read. Raises ApiError.
 
-        What passes is judged again, as a whole, when the body is there.
+        What passes is judged again, as a whole, when the body is there. Return the endpoint; None
+        if there is none, and no body is wanted.
         """
-        match = self.router.match(request.method, request.raw_path)
+        try:
+            match = self.router.match(request.method, request.raw_path)
+        except ApiError:
+            return None
         self.admit(request, match, is_whole=False)
+        endpoint = match.endpoint
+        if endpoint.auth_in_body and self.is_stranger(request):
+            if b"authorization" in request.headers:
+                self.api.credentials.attempts.failed(request.peer)
+                raise unauthorized()
+            if not _is_short(request):
+                raise unauthorized("A body of this size needs credentials in `Authorization`.")
+        return endpoint
+
+    def is_stranger(self, request: Request) -> bool:
+        """Whether nothing in a request's head says who sent it, and somebody has to."""
+        credentials = self.api.credentials
+        return not (credentials.is_open or is_known(credentials, request.headers))
 
     async def carry_out(self, request: Request, match: Match) -> Response:
         """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
@@ -155,6 +172,12 @@ class Dispatcher:
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
+
+
+def _is_short(request: Request) -> bool:
+    """Whether a body may be read of a stranger."""
+    declared = request.headers.get(b"content-length", b"")
+    return declared.isdigit() and int(declared) <= core_limits.STRANGER_BODY_LIMIT_BYTES
 
 
 def _marked(request: Request, response: Response) -> Response:

@@ -34,7 +34,7 @@ from troth.http.api.streams import HEADERS
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.wire.errors import ApiError
-from troth.http.wire.in_flight import Hold
+from troth.http.wire.in_flight import Hold, InFlight
 from troth.http.wire.requests import ChunkStream, Request, Response, add_repeated
 
 Scope = MutableMapping[str, Any]
@@ -121,6 +121,8 @@ class _Exchange:
         self._stream: ChunkStream | None = None
         self._streaming = trio.Event()
         self._refusal: ApiError | None = None
+        self._keeps_body = True
+        self._waits = False
         self._is_stalled = False
         self._reading: trio.CancelScope | None = None
         self.request = self._neutral_request()
@@ -154,9 +156,13 @@ class _Exchange:
                 self._api.request_log.note(request, self._status, duration_s)
 
     async def _run(self) -> None:
-        with self._api.in_flight.hold(self._stall) as hold:
+        try:
+            in_flight = self._judge_head()
+        except ApiError as error:
+            await self._respond(error)
+            return
+        with in_flight.hold(self._stall) as hold:
             try:
-                self._refuse_by_head()
                 self.request.body = await self._read_body(hold)
             except ApiError as error:
                 error.__traceback__ = None  # its frames have what was read of the body
@@ -199,10 +205,11 @@ class _Exchange:
             repeated=repeated or None,
         )
 
-    def _refuse_by_head(self) -> None:
-        """Raise ApiError if the head says already that the body need not be read.
+    def _judge_head(self) -> InFlight:
+        """Return what the body is counted in; raise ApiError if it need not be read.
 
-        A short body is read even so, but not kept: the connection can be used again then.
+        A short body that is not wanted is read even so, but not kept: the connection can be used
+        again then.
         """
         headers = self.request.headers
         limit_bytes = self._api.limits.body_limit_bytes
@@ -211,12 +218,11 @@ class _Exchange:
             raise _too_large(limit_bytes)
         self._refuse_encoded()
         if declared in (b"", b"0") and b"transfer-encoding" not in headers:
-            return
+            return self._api.in_flight
+        dispatcher = self._application.dispatcher
         try:
-            self._application.dispatcher.judge_head(self.request)
+            endpoint = dispatcher.judge_head(self.request)
         except ApiError as error:
-            if self.request.method == "OPTIONS":
-                return  # perhaps a browser that asks whether it may ask
             self._refusal = error
             if not declared.isdigit() or int(declared) > _REFUSED_BODY_LIMIT_BYTES:
                 raise ApiError(
@@ -225,6 +231,14 @@ class _Exchange:
                     message=error.message,
                     headers=[*error.headers, *_CLOSING],
                 ) from error
+            return self._api.in_flight
+        self._keeps_body = endpoint is not None
+        if endpoint is None:
+            return self._api.in_flight
+        self._waits = endpoint.waits
+        if endpoint.auth_in_body and dispatcher.is_stranger(self.request):
+            return self._api.strangers_in_flight
+        return self._api.in_flight
 
     async def _read_body(self, hold: Hold) -> bytes:
         """Read the whole body. Raises ApiError (413, 408, 503) or _ClientGone."""
@@ -240,7 +254,7 @@ class _Exchange:
                 length_bytes += len(part)
                 if length_bytes > limit_bytes:
                     raise _too_large(limit_bytes)
-                if self._refusal is None:
+                if self._keeps_body and self._refusal is None:
                     await self._make_room(hold, len(part))
                     parts.append(part)
                 if not message.get("more_body", False):
@@ -254,15 +268,20 @@ class _Exchange:
     async def _make_room(self, hold: Hold, count_bytes: int) -> None:
         """Keep a part of the body. Raises ApiError (503) if there is no room for it.
 
-        `POST /` is never refused for what passes: nothing more is read of it until there is room.
+        What `waits` is not refused for what passes: nothing more is read of it until there is room.
         """
         if hold.grow(count_bytes):
             return
-        if self.request.method == "POST" and self.request.raw_path == b"/":
+        if self._waits:
             hold.pin()
+            assert self._reading is not None, "a body is being read"
+            # The client's time stands still while it waits for us.
+            left_s = self._reading.deadline - trio.current_time()
+            self._reading.deadline = float("inf")
             with trio.move_on_after(limits.ROOM_WAIT_LIMIT_MS / 1000):
-                await self._api.in_flight.grown(hold, count_bytes)
+                await hold.grown(count_bytes)
                 hold.unpin()
+                self._reading.deadline = trio.current_time() + left_s
                 return
         raise _no_room()
 

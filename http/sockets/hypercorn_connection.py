@@ -50,6 +50,7 @@ _LINGER_MS = 2_000
 # setting allows, several times.
 _LINGER_LIMIT_BYTES = 4 * BODY_SETTING_LIMIT_BYTES
 _BODY_QUEUE_COUNT = 1
+_SOON_COUNT = 3  # turns of the loop, in which what was read already is understood
 
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
 _log = structlog.get_logger("troth.http.connection")
@@ -440,6 +441,16 @@ class _Protocol(H11Protocol):
         await trio.lowlevel.checkpoint()
 
 
+async def receive_soon(channel: trio.MemoryReceiveChannel[Any]) -> Any:
+    """Receive what is there, or is about to be; None if nothing is."""
+    for _ in range(_SOON_COUNT):
+        try:
+            return channel.receive_nowait()
+        except trio.WouldBlock:
+            await trio.lowlevel.checkpoint()
+    return None
+
+
 class _Tasks:
     """Runs applications: hypercorn's TaskGroup, with a queue that cannot block for ever."""
 
@@ -464,9 +475,8 @@ class _Tasks:
             try:
                 if is_whole:
                     return await from_client.receive()
-                try:
-                    event = from_client.receive_nowait()
-                except trio.WouldBlock:
+                event = await receive_soon(from_client)
+                if event is None:
                     self._connection.leave_gate()  # a client may take its time for a body
                     event = await from_client.receive()
                     await self._connection.enter_gate()

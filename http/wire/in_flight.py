@@ -57,6 +57,10 @@ class Hold:
         """Hold more, if there is room; return whether there was."""
         return self._in_flight.grow(self, count_bytes, may_exceed=False)
 
+    async def grown(self, count_bytes: int) -> None:
+        """Hold more, however long there is no room for it."""
+        await self._in_flight.grown(self, count_bytes)
+
     def grow_anyway(self, count_bytes: int) -> None:
         """Hold more: it is in memory already."""
         self._in_flight.grow(self, count_bytes, may_exceed=True)

@@ -213,3 +213,51 @@ async def test_probes_stay_on_the_lane(path: str) -> None:
         assert listener.lane is not None
         assert listener.lane.statistics().requests_total_count == 3
         assert listener.lane.statistics().handed_over_total_count == 0
+
+
+def envelope(length_bytes: int, fields: str = "") -> bytes:
+    return (
+        f"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}Content-Length: {length_bytes}\r\n\r\n"
+    ).encode()
+
+
+SEARCH = b'{"kind":"promise.search","head":{"corrId":"1","version":"2026-04-01"},"data":{}}'
+
+
+@pytest.mark.parametrize("lane", [True, False])
+async def test_a_strangers_envelope_is_read_if_it_is_short(lane: bool) -> None:
+    """It may say in itself who sends it."""
+    async with listening(CLOSED, lane=lane) as (listener, world):
+        async with await connect(listener) as stream:
+            body = SEARCH + b" " * 60_000
+            await stream.send_all(envelope(len(body)) + body)
+            assert b'"corrId":"1"' in await answer_of(stream)
+        async with await connect(listener) as stream:
+            await stream.send_all(envelope(100_000) + SEARCH + b" " * 20_000)
+            answer = await answer_of(stream)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        async with await connect(listener) as stream:
+            wrong = KNOWN.replace("YW5u", "YW5v")
+            await stream.send_all(envelope(100_000, wrong) + SEARCH + b" " * 20_000)
+            assert (await answer_of(stream)).startswith(b"HTTP/1.1 401 ")
+        assert world.api.in_flight.statistics().holds_count == 0
+
+
+@pytest.mark.parametrize("lane", [True, False])
+async def test_an_envelope_waits_for_room(lane: bool) -> None:
+    """Others are refused meanwhile: a passing refusal would cost a workflow."""
+    body = SEARCH + b" " * 300_000
+    async with listening(Settings(), lane=lane) as (listener, world):
+        full = world.api.in_flight.hold()
+        full.grow_anyway(world.api.in_flight.limit_bytes)
+        async with await connect(listener) as other, await connect(listener) as stream:
+            await other.send_all(post(300_000) + b"x" * 300_000)
+            assert (await answer_of(other)).startswith(b"HTTP/1.1 503 ")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, envelope(len(body)) + body)
+                with trio.move_on_after(1) as waiting:
+                    await stream.receive_some(1)
+                assert waiting.cancelled_caught
+                full.release()
+            with trio.fail_after(20):
+                assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
