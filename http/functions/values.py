@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from troth.http.wire.fields import Schema
+from troth.http.wire.schema_parts import Schema
 
 _ID: Final = re.compile(r"[0-9a-f]{24}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

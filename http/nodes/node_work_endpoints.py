@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 
 from troth.core import limits
-from troth.core.catalog import Build, Capabilities, execution_promise_id
+from troth.core.catalog import Build, execution_promise_id
 from troth.core.codes import Code
 from troth.core.commands import (
     AssignExecution,
@@ -28,12 +28,13 @@ from troth.core.commands import (
 from troth.core.executions import ACCOUNT_TAG
 from troth.core.grammar.task_ids import invoke_id
 from troth.core.limits import INTEGER_MAX
-from troth.core.model import Promise, PromiseState, Value
+from troth.core.model import PromiseState, Value
 from troth.core.replies import Reply
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Parameter, RawBody, Success, answer
 from troth.http.api.shards_port import REFUSALS_FROM, answered, ask
 from troth.http.api.streams import HEADERS
+from troth.http.executions.answers import demands_object
 from troth.http.executions.values import (
     Headers,
     capabilities_of,
@@ -44,9 +45,9 @@ from troth.http.executions.values import (
 from troth.http.functions.values import ID_SCHEMA, is_id
 from troth.http.wire.decoding import integer
 from troth.http.wire.errors import ApiError, invalid
-from troth.http.wire.json_text import JsonObject
 from troth.http.wire.requests import Response
 
+from .answers import NODE_ORDERS, AssignmentObject, NodeReportObject, TaskAndCounterObject
 from .node_bodies import AssignBody, ReportBody
 from .node_endpoints import HASH_PATH, node_endpoint, node_of
 from .node_stream import NodeStream
@@ -83,42 +84,23 @@ async def assign_task(api: Api, call: Call) -> Response:
         state, value = failure_value(500, "the function's code was deleted before it could run")
         await _finish(api, call, node.id, promise_id, counter, state, value)
         raise ApiError(Code.BUILD_NOT_FOUND)
-    made = {
-        "functionId": plan.function_id,
-        "buildId": build.id,
-        "digest": build.digest,
-        "language": plan.language,
-        "timeout": plan.capabilities.timeout_s,
-        "capabilities": _capabilities(capabilities_of(reply.promise)),
-        "account": plan.account_id,
-        "request": _request(reply.promise),
-    }
+    assert plan.language is not None, "nodes run nothing but code"
+    made = AssignmentObject(
+        function_id=plan.function_id,
+        build_id=build.id,
+        digest=build.digest,
+        language=plan.language.value,
+        timeout=plan.capabilities.timeout_s,
+        capabilities=demands_object(capabilities_of(reply.promise)),
+        account=plan.account_id,
+        request=function_request(reply.promise),
+    )
     return answer(reply.code, made)
 
 
 async def _build(api: Api, call: Call, build_id: str) -> Build | None:
     reply = await answered(api.shards.ask(ReadEntry(build_id), call.request.held))
     return reply.entry if isinstance(reply.entry, Build) else None
-
-
-def _capabilities(capabilities: Capabilities) -> JsonObject:
-    return {
-        "cpuCount": capabilities.cpu_count,
-        "memSize": capabilities.memory_mb,
-        "networkLatency": capabilities.network_latency_ms,
-        "privileged": capabilities.privileged,
-    }
-
-
-def _request(promise: Promise) -> JsonObject:
-    request = function_request(promise)
-    return {
-        "method": request.method,
-        "query": request.query,
-        "headers": request.headers,
-        "body": request.body,
-        "host": request.host,
-    }
 
 
 async def report_work(api: Api, call: Call) -> Response:
@@ -132,11 +114,11 @@ async def report_work(api: Api, call: Call) -> Response:
     ]
     replies: list[Reply] = await answered(api.shards.ask_each(commands))
     stop = [
-        {"id": execution_id, "counter": counter}
+        TaskAndCounterObject(execution_id, counter)
         for (execution_id, counter, _), reply in zip(named, replies, strict=True)
         if reply.code >= REFUSALS_FROM
     ]
-    return answer(Code.OK, {"stop": stop})
+    return answer(Code.OK, NodeReportObject(stop))
 
 
 async def return_task(api: Api, call: Call) -> Response:
@@ -300,7 +282,7 @@ ENDPOINTS = (
             "`headLimitBytes`; `run` and `cancel` with a `task` of `id` and `counter`; `drain`; "
             "`disable`. A newer stream of the same node ends the older one."
         ),
-        successes=(Success(200, "A stream of orders.", "NodeOrder", "text/event-stream"),),
+        successes=(Success(200, "A stream of orders.", NODE_ORDERS, "text/event-stream"),),
     ),
     node_endpoint(
         "assignTask",
@@ -312,8 +294,8 @@ ENDPOINTS = (
         description="Asked again for the same task and counter, the answer is the same.",
         body=AssignBody,
         successes=(
-            Success(201, "The node has the task; here is what to run.", "Assignment"),
-            Success(200, "It had it already.", "Assignment"),
+            Success(201, "The node has the task; here is what to run.", AssignmentObject),
+            Success(200, "It had it already.", AssignmentObject),
         ),
         refusals=(*_HELD, Code.BUILD_NOT_FOUND, Code.TASK_COUNTER, Code.TASK_CLAIMED),
     ),
@@ -329,7 +311,7 @@ ENDPOINTS = (
             f"word for {limits.NODE_LEASE_MS // 1000} seconds the node has lost its tasks."
         ),
         body=ReportBody,
-        successes=(Success(200, "Which of them to stop.", "NodeReport"),),
+        successes=(Success(200, "Which of them to stop.", NodeReportObject),),
     ),
     node_endpoint(
         "returnTask",
