@@ -61,6 +61,7 @@ class ApiAnswer:
     status: int
     text: str
     content: Any
+    fencing_token: str | None = None
 
     @property
     def is_new(self) -> bool:
@@ -250,7 +251,9 @@ class ApiClient:
             content = None
             if response.is_success:
                 raise self.not_the_api() from None
-        answer = ApiAnswer(response.status_code, text, content)
+        answer = ApiAnswer(
+            response.status_code, text, content, response.headers.get("fencing-token")
+        )
         if not response.is_success:
             raise RequestRefused(_refusal(answer, response), answer)
         return answer

@@ -1,11 +1,29 @@
 """`troth locks`: make sure that only one of many does something at a time."""
 
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
 
+from troth.core.codes import Code
+
+from .client import ApiAnswer, RequestRefused, ServerUnreachable
 from .options import DURATION, TEXT, OrderedGroup, Session, default_process_id, server_command
-from .output import fields, moment, span, visible
+from .output import fields, moment, note, span, visible
+
+RETRY_LIMIT_S: Final = 2.0
+"""The longest pause between two tries for a lock that another has."""
+KILL_AFTER_S: Final = 10.0
+"""How long a command may take to end when its lock is lost, before it is killed."""
+NOT_STARTED_STATUS: Final = 127
+"""What shells report of a command that cannot be started."""
 
 
 @click.group(cls=OrderedGroup)
@@ -20,9 +38,18 @@ def locks() -> None:
     Example:
       troth locks acquire printer run-42 --ttl 5m
       troth locks release printer run-42
+      troth locks run printer -- lpr report.pdf
     """
 
 
+wait_option: Final = click.option(
+    "--wait",
+    "wait_ms",
+    type=DURATION,
+    default="0",
+    metavar="DURATION",
+    help="If another has the lock, try again for that long: 10s, 5m, 2h [default: do not wait].",
+)
 process_option: Final = click.option(
     "--process-id",
     type=TEXT,
@@ -46,26 +73,179 @@ process_option: Final = click.option(
     metavar="DURATION",
     help="How long the lock holds without a heartbeat: 10s, 5m, 2h, or milliseconds.",
 )
+@wait_option
 @server_command
-def acquire(session: Session, resource: str, execution: str, process_id: str, ttl_ms: int) -> None:
+def acquire(
+    session: Session, resource: str, execution: str, process_id: str, ttl_ms: int, wait_ms: int
+) -> None:
     """Acquire the lock on RESOURCE for EXECUTION.
 
     A lock is a lease on a resource, which one execution has at a time. If EXECUTION has it
-    already, it is renewed. If another has it, the
-    command does not wait: it ends with status 1.
+    already, it is renewed. If another has it, the command ends with status 1 and names the
+    holder, after --wait if that is given.
+
+    Hand the fencing token to what the lock protects: it grows with every new holder, so a
+    request with a smaller one than was seen before comes from a holder that has lost the lock.
 
     \b
-    Example:
+    Examples:
       troth locks acquire printer run-42 --ttl 5m
+      troth locks acquire printer run-42 --wait 10m
     """
-    body = {
+    answer, _ = _acquired(session, _request(resource, execution, process_id, ttl_ms), wait_ms)
+    session.show(answer, lambda: _lock(answer.content, answer.fencing_token))
+
+
+@locks.command()
+@click.argument("resource", type=TEXT)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "--ttl",
+    "ttl_ms",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long the lock outlives this command if it is killed: 10s, 5m, 2h.",
+)
+@wait_option
+@server_command
+def run(
+    session: Session, resource: str, command: tuple[str, ...], ttl_ms: int, wait_ms: int
+) -> None:
+    """Run COMMAND while holding the lock on RESOURCE.
+
+    The lock is renewed until COMMAND ends, and then released; the status is COMMAND's. If the
+    lock is lost, because the server could not be reached for the time of --ttl, COMMAND is
+    ended and the status is 1. COMMAND finds the fencing token in TROTH_LOCK_TOKEN.
+
+    \b
+    Examples:
+      troth locks run backup -- /usr/local/bin/backup --full
+      troth locks run deploy --wait 10m -- make deploy
+    """
+    name = f"{default_process_id()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    answer, held_from_s = _acquired(session, _request(resource, name, name, ttl_ms), wait_ms)
+    environment = {
+        **os.environ,
+        "TROTH_LOCK_RESOURCE": resource,
+        "TROTH_LOCK_TOKEN": answer.fencing_token or "",
+    }
+    try:
+        status = _run_locked(session, name, command, environment, ttl_ms, held_from_s)
+    finally:
+        try:
+            session.client.ask(
+                "POST", "/locks/release", {"resourceId": resource, "executionId": name}
+            )
+        except (RequestRefused, ServerUnreachable):
+            note(f"the lock on {visible(resource)} could not be released; it ends by itself")
+    click.get_current_context().exit(status)
+
+
+def _request(resource: str, execution: str, process_id: str, ttl_ms: int) -> dict[str, Any]:
+    return {
         "resourceId": resource,
         "executionId": execution,
         "processId": process_id,
         "ttl": ttl_ms,
     }
-    answer = session.client.ask("POST", "/locks/acquire", body)
-    session.show(answer, lambda: _lock(answer.content))
+
+
+def _acquired(
+    session: Session, request: Mapping[str, Any], wait_ms: int
+) -> tuple[ApiAnswer, float]:
+    """Acquire a lock, trying again for `wait_ms`; return the answer and when it was asked for.
+
+    The server's lease began later than that, so it ends later than one that is counted from there.
+    Raises RequestRefused, ServerUnreachable.
+    """
+    until_s = time.monotonic() + wait_ms / 1000
+    pause_s = 0.1
+    while True:
+        asked_s = time.monotonic()
+        try:
+            return session.client.ask("POST", "/locks/acquire", request), asked_s
+        except RequestRefused as refusal:
+            left_s = until_s - time.monotonic()
+            if not _is_held(refusal) or left_s <= 0:
+                raise
+        # With jitter: those who wait for one lock should not all ask at the same moments.
+        time.sleep(min(left_s, pause_s * random.uniform(0.5, 1.0)))  # noqa: S311
+        pause_s = min(2 * pause_s, RETRY_LIMIT_S)
+
+
+def _is_held(refusal: RequestRefused) -> bool:
+    content = refusal.answer.content
+    error = content.get("error") if isinstance(content, dict) else None
+    return isinstance(error, dict) and error.get("code") == Code.LOCK_HELD
+
+
+def _run_locked(
+    session: Session,
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    ttl_ms: int,
+    held_from_s: float,
+) -> int:
+    """Run a command, renewing its lock; return the status that this process ends with."""
+    try:
+        # What the operator gave is what is run, without a shell.
+        process = subprocess.Popen(command, env=environment)  # noqa: S603
+    except OSError as error:
+        note(f"{visible(command[0])} cannot be started ({error.strerror or error})")
+        return NOT_STARTED_STATUS
+    with _forwarding(process):
+        while True:
+            try:
+                status = process.wait(ttl_ms / 3000)
+            except subprocess.TimeoutExpired:
+                asked_s = time.monotonic()
+                if _is_renewed(session, name):
+                    held_from_s = asked_s
+                elif time.monotonic() - held_from_s >= ttl_ms / 1000:
+                    _end(process)
+                    raise click.ClickException(
+                        "the lock was lost, so the command was ended: the server could not be "
+                        f"reached for {span(ttl_ms)}, or another was given the lock."
+                    ) from None
+            else:
+                return status if status >= 0 else 128 - status
+
+
+def _is_renewed(session: Session, name: str) -> bool:
+    try:
+        answer = session.client.ask("POST", "/locks/heartbeat", {"processId": name})
+    except (RequestRefused, ServerUnreachable):
+        return False
+    return bool(answer.content["locksAffected"])
+
+
+@contextlib.contextmanager
+def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Hand SIGTERM and SIGHUP on to the command; Ctrl-C reaches it from the terminal itself."""
+
+    def forward(number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+
+    earlier = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGHUP)}
+    earlier[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(KILL_AFTER_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @locks.command()
@@ -106,7 +286,7 @@ def heartbeat(session: Session, process_id: str) -> None:
     )
 
 
-def _lock(lock: Any) -> str:
+def _lock(lock: Any, fencing_token: str | None) -> str:
     return fields(
         "Acquired",
         [
@@ -115,5 +295,6 @@ def _lock(lock: Any) -> str:
             ("process", visible(lock["processId"])),
             ("ttl", span(lock["ttl"])),
             ("ends", moment(lock["expiresAt"])),
+            ("token", None if fencing_token is None else visible(fencing_token)),
         ],
     )

@@ -9,7 +9,6 @@ import base64
 import functools
 import json
 import os
-import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,16 +17,16 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
+from troth.core.grammar import durations
 from troth.core.limits import INTEGER_MAX, saturating_add
 
 from .client import DEFAULT_SERVER, ApiAnswer, ApiClient, RequestRefused
 from .output import emit, note, now_ms, one_line
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+_DIGITS_LIMIT_COUNT: Final = 19
+"""A number of milliseconds with more digits is a mistake."""
 
-_UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION: Final = re.compile(r"(?:[0-9]{1,18}(?:ms|s|m|h|d))+|[0-9]{1,19}")
-_DURATION_PART: Final = re.compile(r"([0-9]+)(ms|s|m|h|d)")
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -102,24 +101,23 @@ class Pair(click.ParamType):  # type: ignore[type-arg]
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A length of time, in milliseconds: `250ms`, `10s`, `5m`, `2h`, `1d`, `1h30m`, or `1500`."""
+    """A length of time, in milliseconds: `250ms`, `10s`, `1.5h`, `1d`, `1h30m`, or `1500`."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read a value; at most 64 bits. Raises click.BadParameter."""
         text = str(value)
-        if _DURATION.fullmatch(text) is None:
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _DIGITS_LIMIT_COUNT
+        duration_ms = int(text) if is_number else durations.read_ms(text)
+        if duration_ms is None:
             self.fail(
                 f"{text!r} is not a duration, for example 250ms, 10s, 5m, 2h, 1d or 1h30m "
                 "(a number alone is milliseconds).",
                 param,
                 ctx,
             )
-        if text.isdecimal():
-            return min(int(text), INTEGER_MAX)
-        parts = _DURATION_PART.findall(text)
-        return min(sum(int(count) * _UNITS_MS[unit] for count, unit in parts), INTEGER_MAX)
+        return min(duration_ms, INTEGER_MAX)
 
 
 TEXT: Final = TextOption()

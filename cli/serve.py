@@ -35,12 +35,14 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "listen",
         "poll_listen",
         "url",
+        "hosts",
         "allow_anonymous",
         "basic_auth",
         "failed_attempts_limit_count",
+        "hosts",
         "cors_allow_origin",
     ),
-    "Log": ("log_level", "log_format"),
+    "Log": ("log_level", "log_format", "log_requests"),
     "Tasks and schedules": (
         "task_claim_timeout_ms",
         "task_retry_first_ms",
@@ -63,6 +65,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "poll_buffer_limit_count",
         "poll_keep_alive_ms",
         "push_timeout_ms",
+        "push_private_networks",
         "push_concurrency_per_target_count",
         "push_concurrency_count",
         "target_queue_limit_count",
@@ -93,7 +96,7 @@ OTHER: Final = "Other"
 
 CLIENT_VARIABLES: Final = (
     *("TROTH_SERVER", "TROTH_TOKEN", "TROTH_USER", "TROTH_PASSWORD"),
-    *("TROTH_CA_FILE", "TROTH_TRACEBACK"),
+    *("TROTH_CA_FILE", "TROTH_TRACEBACK", "TROTH_LOCK_RESOURCE", "TROTH_LOCK_TOKEN"),
 )
 """What the commands that talk to a server read from the environment; see `client.py`."""
 

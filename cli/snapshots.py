@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from troth import __version__
+from troth.persistence.snapshots.last_taken import note_taken
 from troth.persistence.snapshots.restoring import Restored, Until, restore
 from troth.persistence.snapshots.snapshot_file import SnapshotDamaged
-from troth.persistence.snapshots.snapshots import (
-    Progress as Report,
-)
+from troth.persistence.snapshots.snapshot_rules import BytesDone
 from troth.persistence.snapshots.snapshots import (
     SnapshotFile,
     cut_stopped_directory,
@@ -38,8 +37,6 @@ from .log import Time
 from .operator_session import administrator_command, is_served
 from .options import OrderedGroup, Session
 from .output import emit, fields, moment, note, now_ms, visible
-
-FAILED_STATUS: Final = 1
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]
@@ -58,7 +55,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
 
 
 @contextlib.contextmanager
-def _progress(title: str, total_bytes: int | None) -> Iterator[Report | None]:
+def _progress(title: str, total_bytes: int | None) -> Iterator[BytesDone | None]:
     """A bar on standard error, if somebody is looking at it."""
     if not sys.stderr.isatty():
         yield None
@@ -117,11 +114,15 @@ def create_command(session: Session, file: Path, data: Path | None) -> None:
                     data, created_at_ms=now_ms(), troth_version=__version__
                 ) as cut:
                     write_file(cut.encoded(), file, report, verify)
+                try:
+                    note_taken(data, now_ms())
+                except OSError as error:
+                    note(f"its time is not noted for /metrics ({error.strerror or error})")
         made = inspect(file)
     emit(json.dumps(_json(made)) if session.as_json else _text(made, "written"))
 
 
-def _download(session: Session, file: Path, report: Report | None) -> None:
+def _download(session: Session, file: Path, report: BytesDone | None) -> None:
     try:
         with session.client.download("POST", "/admin/snapshot") as pieces:
             write_file(pieces, file, report, verify)

@@ -81,6 +81,7 @@ RETENTION_SLICE_COUNT: Final = 50  # promises deleted at once, by one record
 RETENTION_SCAN_COUNT: Final = 200  # promises looked at before others get their turn
 RETENTION_RULES_LIMIT_BYTES: Final = 64 * 1024  # rules to try out, as text
 RETENTION_RECHECK_MS: Final = 60_000  # a promise that had to wait is looked at again
+LINEAGE_LIMIT_COUNT: Final = 1_000  # origins above a promise that are looked at; beyond, it stays
 
 # Delivery.
 POLL_CONNECTIONS_LIMIT_COUNT: Final = 1_000
@@ -141,6 +142,8 @@ REFUSALS_AT_ONCE_COUNT: Final = 16  # connections being told that there is no ro
 DESCRIPTORS_RESERVE_COUNT: Final = 128  # for the server itself; half of them if there are fewer
 DESCRIPTORS_LEAST_COUNT: Final = 48  # open files that a server must be allowed
 SHUTDOWN_TIMEOUT_MS: Final = 10_000
+SLOW_REQUEST_MS: Final = 1_000  # what takes longer is a slow request in the log
+REQUEST_LINES_PER_SECOND_COUNT: Final = 100  # of the request log; the next line counts the others
 
 # Storage.
 CHECKPOINT_INTERVAL_MS: Final = 60_000

@@ -72,6 +72,7 @@ TAG_TARGET = "resonate:target"
 TAG_TIMER = "resonate:timer"
 TAG_BRANCH = "resonate:branch"
 TAG_ORIGIN = "resonate:origin"
+TAG_ROOT = "resonate:root"
 TAG_PARENT = "resonate:parent"
 TAG_PREFIX = "resonate:prefix"
 
@@ -215,13 +216,18 @@ class Task(Struct, array_like=True, gc=False):
 
 
 class Lock(Struct, frozen=True, array_like=True, gc=False):
-    """A leased lock on `resource_id`."""
+    """A leased lock on `resource_id`.
+
+    `fencing_token` is larger than that of every earlier holder and stays while an execution holds
+    the lock. 0 for locks that were acquired before there were tokens.
+    """
 
     resource_id: str
     execution_id: str
     process_id: str
     ttl: int
     expires_at: int
+    fencing_token: int = 0
 
 
 class Schedule(Struct, frozen=True, array_like=True, gc=False):

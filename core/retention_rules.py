@@ -5,10 +5,10 @@ their completion is `age_ms` ago. `Retention` is a shard's notes for carrying th
 are no part of the state: they are rebuilt after a restart, and with other rules they are others.
 
 Where promises leave memory after a checkpoint, an index of the cold store lists them by the time
-they ended. A *sweep* walks this index for one rule and one state and never looks back: what a sweep
-passed and left was not its rule's, and never will be, since completed promises do not change.
-Everything that a sweep could miss stands in a heap by the time it is due: completed promises of
-shards that keep everything in memory, promises that reached the cold store only after a sweep had
+they ended. A *walk* goes through this index for one rule and one state and never looks back: what a
+walk passed and left was not its rule's, and never will be, since completed promises do not change.
+Everything that a walk could miss stands in a heap by the time it is due: completed promises of
+shards that keep everything in memory, promises that reached the cold store only after a walk had
 passed their time, and promises that were due but had to wait.
 """
 
@@ -57,7 +57,7 @@ def due_rule(rules: tuple[RetentionRule, ...], promise: Promise, now_ms: int) ->
     return None
 
 
-class Sweep:
+class Walk:
     """How far one rule has looked through the cold promises of one state."""
 
     __slots__ = ("after", "age_ms", "state")
@@ -69,13 +69,13 @@ class Sweep:
 
 
 class Retention:
-    """One shard's notes. `looked_ms` is the latest time that the sweeps were walked for."""
+    """One shard's notes. `looked_ms` is the latest time that the walks went up to."""
 
-    __slots__ = ("_finished", "_unfinished", "heap", "looked_ms", "rules", "sweeps")
+    __slots__ = ("_finished", "_unfinished", "heap", "looked_ms", "rules", "walks")
 
     def __init__(self, rules: tuple[RetentionRule, ...]) -> None:
         self.rules = rules
-        self.sweeps = [Sweep(state, rule.age_ms) for rule in rules for state in rule.states]
+        self.walks = [Walk(state, rule.age_ms) for rule in rules for state in rule.states]
         self.heap: list[tuple[int, int, str]] = []
         self.looked_ms = -1
         self._unfinished: dict[str, int] = {}
@@ -88,7 +88,7 @@ class Retention:
             self.look_again(promise, due)
 
     def goes_cold(self, promise: Promise) -> None:
-        """A completed promise is leaving memory: the sweeps will meet it, unless they are past."""
+        """A completed promise is leaving memory: the walks will meet it, unless they are past."""
         due = due_on(self.rules, promise)
         if due is not None and due <= self.looked_ms:
             self.look_again(promise, due)

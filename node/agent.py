@@ -72,7 +72,7 @@ async def run_node(options: NodeOptions) -> None:
         options.server, options.token, str(options.ca_file) if options.ca_file else None
     )
     options.refuse_beside_a_server()
-    with taken(options.directory, options.uid_base):
+    async with taken(options.directory, options.uid_base):
         place = await prepare(options.directory, options.uid_base)
         builds = Builds(place.builds, place.first_gid)
         builds.open()

@@ -9,9 +9,11 @@ import fcntl
 import os
 import shutil
 import socket
+import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -23,8 +25,16 @@ from .builds import UnpackedBuild
 from .errors import NodeError, SandboxError
 from .files import empty
 from .filter import filter_of_this_machine
+from .guard import END_LIMIT_S, end_marked
 from .limits import USERS_COUNT, Allowance
-from .processes import adopt_orphans, end_marked, end_user, keep_memory_private
+from .processes import (
+    adopt_orphans,
+    base_interpreter,
+    end_user,
+    forget_child,
+    keep_memory_private,
+    register_child,
+)
 from .sandbox import JAVASCRIPT, PYTHON, Computer, Sandbox
 
 _PROBE_ALLOWANCE: Final = Allowance(timeout_s=10, cpu_count=1, memory_mb=512)
@@ -35,6 +45,10 @@ _PROBE_FILES: Final = {
 }
 _ID_FILE: Final = "node-id"
 _LOCK_FILE: Final = "lock"
+_SANDBOXES: Final = "run"
+_GUARD: Final = Path(__file__).with_name("guard.py")
+_TAKE_LIMIT_S: Final = END_LIMIT_S + 1.0
+_TAKE_INTERVAL_S: Final = 0.05
 _SCRIPT: Final = Path(__file__).with_name("runner.js")
 
 _log = structlog.get_logger("troth.node")
@@ -55,9 +69,34 @@ class Place:
         return self.machine.first_uid
 
 
-@contextlib.contextmanager
-def taken(directory: Path, uid_base: int) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def taken(directory: Path, uid_base: int) -> AsyncIterator[None]:
     """Own a node's directory and its range of user ids for a block. Raises NodeError."""
+    lock = _open_lock(directory)
+    # A name that is free again when its owner ends, however it does.
+    users = socket.socket(socket.AF_UNIX)
+    try:
+        try:
+            await _insist(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except OSError as error:
+            raise NodeError(f"another node uses the directory {directory}") from error
+        if os.geteuid() == 0:
+            try:
+                await _insist(lambda: users.bind(f"\0troth-node-users-{uid_base}"))
+            except OSError as error:
+                raise NodeError(
+                    f"another node runs tasks as the users from {uid_base} on; choose others "
+                    f"with --uid-base, {USERS_COUNT} or more away"
+                ) from error
+        with _guarded(directory, uid_base, (lock, users.fileno())):
+            yield
+    finally:
+        users.close()
+        os.close(lock)
+
+
+def _open_lock(directory: Path) -> int:
+    """Open the lock of a directory, which is made if need be. Raises NodeError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         owner_uid = directory.stat().st_uid
@@ -68,28 +107,56 @@ def taken(directory: Path, uid_base: int) -> Iterator[None]:
                 f"the node, {os.geteuid()}; choose another one with --directory, or remove it"
             )
         directory.chmod(0o711)
-        lock = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise NodeError(f"the directory {directory} cannot be used: {error.strerror}") from error
-    # A name that is free again when its owner ends, however it does.
-    users = socket.socket(socket.AF_UNIX)
-    try:
+
+
+async def _insist(take: Callable[[], None]) -> None:
+    """Take a lock that the guard of a node that was killed may have for a moment. Raises OSError"""
+    deadline = trio.current_time() + _TAKE_LIMIT_S
+    while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise NodeError(f"another node uses the directory {directory}") from error
-        if os.geteuid() == 0:
-            try:
-                users.bind(f"\0troth-node-users-{uid_base}")
-            except OSError as error:
-                raise NodeError(
-                    f"another node runs tasks as the users from {uid_base} on; choose others "
-                    f"with --uid-base, {USERS_COUNT} or more away"
-                ) from error
+            take()
+        except OSError:
+            if trio.current_time() > deadline:
+                raise
+            await trio.sleep(_TAKE_INTERVAL_S)
+        else:
+            return
+
+
+@contextlib.contextmanager
+def _guarded(directory: Path, uid_base: int, locks: tuple[int, ...]) -> Iterator[None]:
+    """Have a process beside this one for a block that ends what functions leave; see `guard.py`."""
+    left: tuple[str, ...] = ("marked", _mark(directory / _SANDBOXES))
+    if os.geteuid() == 0:
+        left = ("users", str(uid_base), str(USERS_COUNT))
+    command = (base_interpreter(), "-I", "-S", str(_GUARD), *left)
+    guard = subprocess.Popen(  # noqa: S603 — nothing of it comes from outside
+        command,
+        cwd="/",
+        env={},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=locks,
+        # A signal to the node's group is not for it.
+        start_new_session=True,
+    )
+    register_child(guard.pid)
+    try:
         yield
     finally:
-        users.close()
-        os.close(lock)
+        assert guard.stdin is not None
+        guard.stdin.close()
+        guard.wait()
+        forget_child(guard.pid)
+
+
+def _mark(sandboxes: Path) -> str:
+    """The variable by which processes of functions are told from others of the same user."""
+    return f"HOME={sandboxes}/"
 
 
 async def prepare(directory: Path, uid_base: int) -> Place:
@@ -98,7 +165,7 @@ async def prepare(directory: Path, uid_base: int) -> Place:
         raise NodeError("a node needs Linux")
     adopt_orphans()
     keep_memory_private()
-    sandboxes = directory / "run"
+    sandboxes = directory / _SANDBOXES
     first_uid = uid_base if os.geteuid() == 0 else None
     await _remove_leftovers(sandboxes, first_uid)
     sandboxes.mkdir(mode=0o711, exist_ok=True)
@@ -136,7 +203,7 @@ async def _remove_leftovers(sandboxes: Path, first_uid: int | None) -> None:
         for uid in range(first_uid, first_uid + USERS_COUNT):
             await end_user(uid)
     else:
-        end_marked(f"HOME={sandboxes}/".encode())
+        end_marked(os.fsencode(_mark(sandboxes)), time.monotonic() + END_LIMIT_S)
     with contextlib.suppress(FileNotFoundError):
         # The first time.
         empty(sandboxes)

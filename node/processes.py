@@ -139,18 +139,6 @@ def end_strays() -> None:
                 os.waitpid(child, os.WNOHANG)
 
 
-def end_marked(mark: bytes) -> None:
-    """End all processes of this user with a variable in their environment that begins so."""
-    for name in os.listdir("/proc"):
-        with contextlib.suppress(OSError):
-            # Gone meanwhile, or not ours.
-            if name.isdecimal() and int(name) != os.getpid():
-                with open(f"/proc/{name}/environ", "rb") as file:
-                    variables = file.read().split(b"\0")
-                if any(variable.startswith(mark) for variable in variables):
-                    send(int(name), signal.SIGKILL)
-
-
 async def end_user(uid: int) -> None:
     """End whatever runs for a user. Returns when it is gone, or after ten seconds."""
     with trio.move_on_after(_END_TIMEOUT_S):

@@ -23,16 +23,21 @@ def _lock(context: DecisionContext, resource_id: str, now_ms: int) -> Lock | Non
 
 
 def acquire_lock(context: DecisionContext, command: AcquireLock, now_ms: int) -> Reply:
-    """Take a free lock, or renew or take over that of the same execution."""
+    """Take a free lock, or renew or take over that of the same execution.
+
+    A refusal shows who holds it.
+    """
     held = _lock(context, command.resource_id, now_ms)
     if held is not None and held.execution_id != command.execution_id:
-        return Reply(Code.LOCK_HELD)
+        return Reply(Code.LOCK_HELD, lock=held)
+    token = held.fencing_token if held is not None else 0
     lock = Lock(
         command.resource_id,
         command.execution_id,
         command.process_id,
         command.ttl,
         saturating_add(now_ms, command.ttl),
+        token or context.next_serial(),
     )
     context.emit(r.LockAcquired(lock))
     return Reply(Code.CREATED, lock=lock)

@@ -154,6 +154,8 @@ def import_promise(context: DecisionContext, command: ImportPromise, now_ms: int
     if existing is None:
         seed = seed_of(given.tags) if given.state is PENDING else None
         promise = replace(given, serial=context.next_serial())
+        if given.state is not PENDING and TAG_TARGET in (given.tags or {}):
+            promise = replace(promise, task_version=0)
         context.emit(r.PromiseImported(promise, seed, now_ms))
         workflow = workflow_seed_of(given.tags, given.timeout)
         if workflow is not None and given.state is PENDING:

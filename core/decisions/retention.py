@@ -3,7 +3,8 @@
 A slice looks at a bounded number of candidates and emits one record for those that go. A promise
 whose time has come still waits while anything unfinished is about it: a task of any shard that it
 is the root or the leaf of, or a message that will become such a task. So no worker is ever handed a
-task whose promise has gone in the meantime.
+task whose promise has gone in the meantime. And it waits for its origin: a workflow that runs again
+reads what its children came to, and would do deleted ones a second time (`Lineage`).
 
 A promise that is still in the shard's memory and will leave it with the next checkpoint is deleted
 after that; `retention_rules.py` says how candidates are found.
@@ -17,10 +18,10 @@ from troth.core import records as r
 from troth.core.codes import Code
 from troth.core.commands import SLICE_START, CountRetained, Retain, Slice
 from troth.core.deciding import DONE, DecisionContext
-from troth.core.limits import RETENTION_RECHECK_MS
-from troth.core.model import Promise, PromiseState
+from troth.core.limits import LINEAGE_LIMIT_COUNT, RETENTION_RECHECK_MS
+from troth.core.model import PENDING, TAG_ORIGIN, TAG_ROOT, Promise, PromiseState
 from troth.core.replies import Reply, Retained
-from troth.core.retention_rules import BEGINNING, Retention, Sweep, due_rule
+from troth.core.retention_rules import BEGINNING, Retention, RetentionRule, Walk, due_rule
 from troth.core.state.shard_state import ShardState
 
 
@@ -33,12 +34,13 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
     counts = [0] * len(retention.rules)
     waiting_count = 0
     resumed = _resumed_by_outbox(context.state)
+    lineage = Lineage(context, retention.rules, now_ms)
     has_more = False
     candidates = _candidates(context.state, retention, now_ms)
     for looked_count, promise in enumerate(candidates, start=1):
         place = None if promise is None else due_rule(retention.rules, promise, now_ms)
         if promise is not None and place is not None and promise.id not in gone:
-            if promise.id in resumed or _is_awaited(context, promise.id):
+            if promise.id in resumed or _is_awaited(context, promise.id) or lineage.keeps(promise):
                 retention.look_again(promise, now_ms + RETENTION_RECHECK_MS)
                 waiting_count += 1
             else:
@@ -47,7 +49,7 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
         if len(gone) == command.limit_count or looked_count == command.scan_count:
             has_more = True
             break
-    # What reaches the cold store behind a sweep must be met by other means from now on.
+    # What reaches the cold store behind a walk must be met by other means from now on.
     retention.looked_ms = now_ms
     if gone:
         _delete(context, gone, now_ms)
@@ -74,18 +76,18 @@ def _candidates(state: ShardState, retention: Retention, now_ms: int) -> Iterato
     while heap and heap[0][0] <= now_ms:
         _, serial, promise_id = heapq.heappop(heap)
         yield _completed(state, promise_id, serial)
-    for sweep in retention.sweeps:
-        yield from _walk(state, sweep, now_ms)
+    for walk in retention.walks:
+        yield from _go_on(state, walk, now_ms)
 
 
 _PAGE_COUNT = 50
 
 
-def _walk(state: ShardState, sweep: Sweep, now_ms: int) -> Iterator[Promise | None]:
+def _go_on(state: ShardState, walk: Walk, now_ms: int) -> Iterator[Promise | None]:
     while True:
-        page = state.cold.ended(sweep.state, sweep.after, now_ms - sweep.age_ms, _PAGE_COUNT)
+        page = state.cold.ended(walk.state, walk.after, now_ms - walk.age_ms, _PAGE_COUNT)
         for entry in page:
-            sweep.after = entry.place
+            walk.after = entry.place
             yield _completed(state, entry.id, entry.place[1])
         if len(page) < _PAGE_COUNT:
             return
@@ -123,6 +125,58 @@ def _resumed_by_outbox(state: ShardState) -> set[str]:
     }
 
 
+class Lineage:
+    """Which promises stay because of where they come from, at one moment.
+
+    A promise stays until that of its origin may go, which may stay because of its own, and so on up
+    to one that is its own origin. An origin that is missing, or a circle, keeps nothing. What was
+    found is remembered, since siblings have the same origins.
+    """
+
+    def __init__(
+        self, context: DecisionContext, rules: tuple[RetentionRule, ...], now_ms: int
+    ) -> None:
+        self._context = context
+        self._rules = rules
+        self._now_ms = now_ms
+        self._stays: dict[str, bool] = {}
+
+    def keeps(self, promise: Promise) -> bool:
+        """Return whether a completed promise stays for its origin's sake."""
+        path: list[str] = []
+        stays = False
+        origin_id = _origin_of(promise)
+        while origin_id is not None and origin_id != promise.id and origin_id not in path:
+            known = self._stays.get(origin_id)
+            if known is not None:
+                stays = known
+                break
+            path.append(origin_id)
+            origin = self._context.neighbor(origin_id).state.find_promise(origin_id)
+            if origin is None:
+                break
+            if len(path) > LINEAGE_LIMIT_COUNT or not self._is_done(origin):
+                stays = True
+                break
+            promise, origin_id = origin, _origin_of(origin)
+        self._stays.update(dict.fromkeys(path, stays))
+        return stays
+
+    def _is_done(self, origin: Promise) -> bool:
+        """Whether an origin may go, but for its own origin."""
+        return (
+            origin.state is not PENDING
+            and due_rule(self._rules, origin, self._now_ms) is not None
+            and origin.id not in self._context.neighbor(origin.id).state.roots
+            and not self._context.is_awaited(origin.id)
+        )
+
+
+def _origin_of(promise: Promise) -> str | None:
+    tags = promise.tags
+    return None if tags is None else tags.get(TAG_ORIGIN) or tags.get(TAG_ROOT)
+
+
 def _is_awaited(context: DecisionContext, promise_id: str) -> bool:
     return promise_id in context.state.roots or context.is_awaited(promise_id)
 
@@ -152,18 +206,18 @@ def count_retained(context: DecisionContext, command: CountRetained, now_ms: int
 def _count_part(
     context: DecisionContext, command: CountRetained, start: Slice, now_ms: int
 ) -> tuple[Retained, int]:
-    """Count from `start` on in one sweep, or in memory; the second is how many were looked at."""
+    """Count from `start` on in one walk, or in memory; the second is how many were looked at."""
     state, rules = context.state, command.rules
-    sweeps = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
-    sweep, first, second = start
+    walks = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
+    walk, first, second = start
     following: Slice | None
     promises: list[Promise | None]
-    if sweep < len(sweeps):
-        place, one = sweeps[sweep]
+    if walk < len(walks):
+        place, one = walks[walk]
         until_ms = now_ms - rules[place].age_ms
         page = state.cold.ended(one, (first, second), until_ms, command.scan_count)
         is_full = len(page) == command.scan_count
-        following = (sweep, *page[-1].place) if is_full else (sweep + 1, *BEGINNING)
+        following = (walk, *page[-1].place) if is_full else (walk + 1, *BEGINNING)
         promises = [
             None if entry.id in state.promises else _completed(state, entry.id, entry.place[1])
             for entry in page
@@ -171,17 +225,18 @@ def _count_part(
     else:
         first = max(first, 0)
         stop = first + command.scan_count
-        following = (sweep, stop, 0) if stop < len(state.completed) else None
+        following = (walk, stop, 0) if stop < len(state.completed) else None
         promises = list(islice(state.completed.values(), first, stop))
     counts = [0] * len(rules)
     waiting_count = 0
     resumed = _resumed_by_outbox(state)
+    lineage = Lineage(context, rules, now_ms)
     for promise in promises:
         rule = None if promise is None else due_rule(rules, promise, now_ms)
-        # Several sweeps meet a promise; it counts for the rule that comes first.
-        if promise is None or rule is None or (sweep < len(sweeps) and rule != sweeps[sweep][0]):
+        # Several walks meet a promise; it counts for the rule that comes first.
+        if promise is None or rule is None or (walk < len(walks) and rule != walks[walk][0]):
             continue
-        if promise.id in resumed or _is_awaited(context, promise.id):
+        if promise.id in resumed or _is_awaited(context, promise.id) or lineage.keeps(promise):
             waiting_count += 1
         else:
             counts[rule] += 1

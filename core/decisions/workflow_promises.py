@@ -4,6 +4,7 @@ An id is the idempotency key: creating or settling a promise again changes nothi
 as it is.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from troth.core import records as r
@@ -33,6 +34,12 @@ from .workflow_views import find, guard, is_full
 _OK: Final = Code.OK
 
 
+@lru_cache(maxsize=4_096)
+def shared(text: str) -> str:
+    """Return one and the same object for texts that are equal and came recently."""
+    return text
+
+
 def ensure_promise(context: DecisionContext, command: EnsurePromise, now_ms: int) -> Reply:
     """Create a promise unless it exists."""
     fence = command.fence
@@ -59,19 +66,24 @@ def create(
     timeout = command.timeout
     is_late = timeout <= now_ms
     created_on = timeout if is_late else now_ms
-    seed = workflow_seed_of(command.tags, timeout)
+    tags = command.tags or None
+    if tags is not None:
+        # Lineage and targets repeat in all of a workflow's promises, which may be many.
+        tags = {name: shared(value) for name, value in tags.items()}
+    promise_id = shared(command.id)
+    seed = workflow_seed_of(tags, timeout)
     if seed is None:
         context.emit(
             r.PromiseCreated(
-                command.id,
+                promise_id,
                 context.next_serial(),
                 timeout,
                 created_on,
                 command.param,
-                command.tags or None,
+                tags,
                 None,
                 command.trace,
-                seed_of(command.tags),
+                seed_of(tags),
             )
         )
     else:
@@ -79,22 +91,22 @@ def create(
             seed = WorkflowSeed(None, lease)
         context.emit(
             w.WorkflowCreated(
-                command.id,
+                promise_id,
                 context.next_serial(),
                 timeout,
                 created_on,
                 command.param,
-                command.tags or {},
+                tags or {},
                 None,
                 command.trace,
                 seed,
             )
         )
-    promise = context.state.promises[command.id]
+    promise = context.state.promises[promise_id]
     if is_late:
         state = promise.timed_out_state
-        context.emit(r.PromiseCompleted(command.id, state, EMPTY_VALUE, None, timeout, now_ms))
-        promise = context.state.promises[command.id]
+        context.emit(r.PromiseCompleted(promise_id, state, EMPTY_VALUE, None, timeout, now_ms))
+        promise = context.state.promises[promise_id]
     return promise
 
 

@@ -231,8 +231,9 @@ def _may_be_set(name: str) -> bool:
 
 # --- poll -----------------------------------------------------------------------------------------
 
-# What may stand in the authority of a URL besides bytes beyond ASCII (RFC 3986).
-_GROUP_CHARACTERS: Final = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*\Z")
+# What may stand in the authority of a URL besides bytes beyond ASCII (RFC 3986), and an escaped
+# slash: tokens for ids that begin with `team/` listen to groups that do.
+_GROUP_CHARACTERS: Final = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:/\[\]<>\"\x80-\U0010ffff]*\Z")
 _GROUP_PORT: Final = re.compile(r":[0-9]*\Z")
 _ESCAPES: Final = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*\Z", re.DOTALL)
 

@@ -29,6 +29,7 @@ from croniter import CroniterBadDateError, croniter
 
 from troth.core.limits import INTEGER_MAX
 
+from . import durations
 from .zones import INSTANT_MAX_S, INSTANT_MIN_S, Zone, ZoneUnknown, load_zone
 
 YEARS_AHEAD_LIMIT_COUNT: Final = 5
@@ -315,34 +316,16 @@ def _number(field: _Field, text: str, element: str) -> int:
     return int(text)
 
 
-_DURATION: Final = re.compile(
-    r"[+-]?(?:0|(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[nuµμm]?s|[mh]))+)\Z"
-)
-_DURATION_PART: Final = re.compile(r"([0-9]*)\.?([0-9]*)([a-zµμ]+)")
-_UNITS_NS: Final = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,  # micro sign
-    "μs": 1_000,  # Greek mu
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
-
-
 def _period_ms(text: str) -> int:
     """Return a duration as Go writes it, cut to whole seconds, at least one, in ms."""
-    if not _DURATION.match(text):
+    # A sign is allowed, and 0 without a unit: both as in Go.
+    length = text[1:] if text[:1] in ("+", "-") else text
+    total_ns = 0 if length == "0" else durations.read_ns(length, durations.GO_UNITS)
+    if total_ns is None:
         raise CronRefused(
             f"@every: {_shown(text)} is not a duration; write numbers with the units h, m, s, ms, "
             "us or ns, like 1h30m"
         )
-    total_ns = 0
-    for whole, fraction, unit in _DURATION_PART.findall(text):
-        unit_ns = _UNITS_NS[unit]
-        total_ns += int(whole or 0) * unit_ns
-        total_ns += int(fraction or 0) * unit_ns // 10 ** len(fraction)
     if total_ns > INTEGER_MAX:
         raise CronRefused(f"@every: {_shown(text)} is too long; the most is 292 years (2562047h)")
     if text.startswith("-"):

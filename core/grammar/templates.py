@@ -9,7 +9,6 @@ import re
 # The blanks are taken off afterwards: in the pattern they could be divided in too many ways.
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAMES = (".id", ".timestamp")
-_ALLOWED = "allowed are {{.id}} and {{.timestamp}}"
 
 
 def check(template: str) -> str | None:

@@ -10,9 +10,13 @@ from troth.core.catalog import Entry
 from troth.core.executions import Execution, Usage
 from troth.core.model import Callback, Lock, Promise, Schedule, Task
 from troth.core.records import ShardMessage
+from troth.core.workflows import Await, Listener, WorkflowTask
 
 OutboxKey = tuple[int, int]
 """Target shard and sequence of an outbox message."""
+
+PairKey = tuple[str, str]
+"""A promise, and who waits for it: a workflow task or an address."""
 
 
 class ShardHeader(Struct, frozen=True):
@@ -20,7 +24,7 @@ class ShardHeader(Struct, frozen=True):
 
     `sequence` is the shard sequence of the last record that the checkpoint covers, `position` a log
     sequence such that all of the shard's records up to it are covered. The `live_` counts say how
-    many rows a complete checkpoint has.
+    many rows a complete checkpoint has. `has_workflows` says that there was ever a workflow task.
     """
 
     shard: int
@@ -42,6 +46,12 @@ class ShardHeader(Struct, frozen=True):
     entries_count: int = 0
     executions_count: int = 0
     usage_count: int = 0
+    workflows_count: int = 0
+    awaits_count: int = 0
+    listeners_count: int = 0
+    workflow_floor: int = 0
+    waiting_place: int = 0
+    has_workflows: bool = False
 
 
 class Capture(Struct):
@@ -64,11 +74,19 @@ class Capture(Struct):
     entries: dict[str, Entry | None] = {}
     executions: dict[str, Execution | None] = {}
     usage: dict[str, Usage | None] = {}
+    workflows: dict[str, WorkflowTask | None] = {}
+    awaits: dict[PairKey, Await | None] = {}
+    listeners: dict[PairKey, Listener | None] = {}
 
     @property
     def has_functions(self) -> bool:
         """Whether anything is in it that stores of format 1 have no place for."""
         return bool(self.entries or self.executions or self.usage)
+
+    @property
+    def has_workflows(self) -> bool:
+        """Whether anything is in it that stores of formats 1 and 2 have no place for."""
+        return self.header.has_workflows or bool(self.awaits or self.listeners)
 
     @property
     def rows_count(self) -> int:
@@ -83,6 +101,9 @@ class Capture(Struct):
             + len(self.entries)
             + len(self.executions)
             + len(self.usage)
+            + len(self.workflows)
+            + len(self.awaits)
+            + len(self.listeners)
         )
 
 
@@ -99,3 +120,6 @@ class Loaded(Struct):
     entries: list[Entry] = []
     executions: list[Execution] = []
     usage: list[Usage] = []
+    workflows: list[WorkflowTask] = []
+    awaits: list[Await] = []
+    listeners: list[Listener] = []

@@ -16,6 +16,7 @@ from troth.core.model import (
     PENDING,
     Task,
 )
+from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .captures import Capture, Loaded, ShardHeader
 from .shard_state import ACTIVE, Root, ShardState
@@ -36,6 +37,9 @@ def capture(state: ShardState, sequence: int, position: int) -> Capture:
     for task_id in changes.tasks:
         task = state.tasks.get(task_id)
         tasks[task_id] = _row(task) if task is not None else None
+    # The rows of who waits count places, which the header says.
+    awaits = {pair: _await_row(state, *pair) for pair in changes.awaits}
+    listeners = {pair: _listener_row(state, *pair) for pair in changes.listeners}
     return Capture(
         header(state, sequence, position),
         {name: state.promises.get(name) for name in changes.promises},
@@ -49,6 +53,9 @@ def capture(state: ShardState, sequence: int, position: int) -> Capture:
         {name: state.entries.by_id.get(name) for name in changes.entries},
         {name: state.executions.get(name) for name in changes.executions},
         {name: state.usage.get(name) for name in changes.usage},
+        {name: _workflow_row(state.workflows.get(name)) for name in changes.workflows},
+        awaits,
+        listeners,
     )
 
 
@@ -57,6 +64,27 @@ def _row(task: Task) -> Task:
     row = task.copy()
     row.queued = row.sending = row.stalled = False
     return row
+
+
+def _workflow_row(task: WorkflowTask | None) -> WorkflowTask | None:
+    return None if task is None else task.row()
+
+
+def _await_row(state: ShardState, awaited: str, awaiter: str) -> Await | None:
+    """The row of a pair, with its place in the order of registration; None if it is gone."""
+    if not state.awaits.has(awaited, awaiter):
+        return None
+    state.waiting_place += 1
+    return Await(awaited, awaiter, state.waiting_place)
+
+
+def _listener_row(state: ShardState, promise_id: str, address: str) -> Listener | None:
+    """The same for a listener, or for its message after its promise has settled."""
+    settled_at = state.unblocks.get(promise_id, {}).get(address)
+    if settled_at is None and not state.listeners.has(promise_id, address):
+        return None
+    state.waiting_place += 1
+    return Listener(promise_id, address, state.waiting_place, settled_at)
 
 
 def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
@@ -82,6 +110,12 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         len(state.entries),
         len(state.executions),
         len(state.usage),
+        len(state.workflows),
+        state.awaits.count,
+        state.listeners.count + sum(len(addresses) for addresses in state.unblocks.values()),
+        state.workflow_floor,
+        state.waiting_place,
+        state.has_workflows,
     )
 
 
@@ -126,6 +160,9 @@ def load(state: ShardState, loaded: Loaded) -> None:
     top = loaded.header
     state.task_sequence = top.task_sequence
     state.task_counter_floor = top.task_counter_floor
+    state.workflow_floor = top.workflow_floor
+    state.waiting_place = top.waiting_place
+    state.has_workflows = top.has_workflows
     state.largest_serial = top.largest_serial
     state.inbox = dict(top.inbox)
     state.outbox_sequence = dict(top.outbox_sequence)
@@ -151,6 +188,14 @@ def load(state: ShardState, loaded: Loaded) -> None:
         state.entries.put(entry)
     state.executions.update({one.promise_id: one for one in loaded.executions})
     state.usage.update({one.function_id: one for one in loaded.usage})
+    state.workflows.update({one.id: one for one in loaded.workflows})
+    for pair in sorted(loaded.awaits, key=lambda row: row.place):
+        state.awaits.add(pair.awaited, pair.awaiter)
+    for one in sorted(loaded.listeners, key=lambda row: row.place):
+        if one.settled_at is None:
+            state.listeners.add(one.promise_id, one.address)
+        else:
+            state.unblocks.setdefault(one.promise_id, {})[one.address] = one.settled_at
 
 
 def _load_task(state: ShardState, task: Task) -> None:

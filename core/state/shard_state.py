@@ -47,13 +47,11 @@ from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .entries import Entries
 from .serial_index import SerialIndex
+from .tag_index import TagIndex
 from .waiting import Waiting
 
 TimerKey = tuple[TimerKind, str]
 ACTIVE = (ENQUEUED, CLAIMED)
-
-
-_NO_ENTRIES = SerialIndex()
 
 
 class Root:
@@ -101,7 +99,7 @@ class ShardState:
         self.promises: dict[str, Promise] = {}
         self.promise_index = SerialIndex()
         self.completed: dict[str, Promise] = {}
-        self.tag_index: dict[tuple[str, str], SerialIndex] = {}
+        self.tag_index = TagIndex(self.promises)
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.tasks: dict[str, Task] = {}
@@ -124,8 +122,9 @@ class ShardState:
         self.awaits = Waiting()
         self.listeners = Waiting()
         self.unblocks: dict[str, dict[str, int]] = {}
-        self.waiting_place = 0
         self.workflow_floor = 0
+        self.waiting_place = 0  # of the newest row of who waits
+        self.has_workflows = False
         self.largest_serial = 0
         # Notes for the machine; see the top of this file.
         self.promise_timers: list[Promise] = []
@@ -207,11 +206,7 @@ class ShardState:
         if not is_reserved(promise.id):  # those are found by their tags
             self.promise_index.append(promise.serial, promise.id)
         if promise.tags is not None:
-            for tag in promise.tags.items():
-                index = self.tag_index.get(tag)
-                if index is None:
-                    index = self.tag_index[tag] = SerialIndex()
-                index.append(promise.serial, promise.id)
+            self.tag_index.add(promise)
 
     def forget_promise(self, promise: Promise) -> None:
         """Drop a completed promise from memory; a checkpoint has it."""
@@ -219,17 +214,13 @@ class ShardState:
         del self.completed[promise.id]
         self.promise_index.discard(promise.serial)
         if promise.tags is not None:
-            for tag in promise.tags.items():
-                index = self.tag_index[tag]
-                index.discard(promise.serial)
-                if not index:
-                    del self.tag_index[tag]
+            self.tag_index.discard(promise)
 
     def index_for(self, tags: dict[str, str]) -> SerialIndex:
         """The smallest index that holds every promise in memory with these tags."""
         if not tags:
             return self.promise_index
-        return min((self.tag_index.get(tag, _NO_ENTRIES) for tag in tags.items()), key=len)
+        return self.tag_index.smallest(tags)
 
     def fire(self, callback: Callback, at: int) -> None:
         """Turn a callback into its task; the callback's promise has completed."""
@@ -451,6 +442,8 @@ class ShardState:
 
     def lock_acquired(self, record: r.LockAcquired) -> None:
         lock = record.lock
+        # Tokens are serials: a restart must not give one out again.
+        self.largest_serial = max(self.largest_serial, lock.fencing_token)
         self._drop_lock(lock.resource_id)
         self.locks[lock.resource_id] = lock
         self.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None

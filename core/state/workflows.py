@@ -50,6 +50,7 @@ def add_workflow(state: ShardState, promise_id: str, seed: WorkflowSeed) -> None
     assert promise_id not in state.workflows, "a promise has one task"
     task = WorkflowTask(promise_id, WAITING, state.workflow_floor, not_before=seed.not_before)
     state.workflows[promise_id] = task
+    state.has_workflows = True
     if seed.lease is None:
         _changed(state, task)
         state.touched_workflows[promise_id] = None

@@ -34,7 +34,7 @@ class ScopeList(Field):
         return self.describe({"type": "array", "minItems": 1, "items": words})
 
 
-class CreateAccountBody(Struct, rename="camel"):
+class CreateAccountBody(Struct, rename="camel", forbid_unknown_fields=True):
     """A new account."""
 
     name: Annotated[
@@ -48,7 +48,7 @@ class CreateAccountBody(Struct, rename="camel"):
     ] = None
 
 
-class ChangeAccountBody(Struct, rename="camel"):
+class ChangeAccountBody(Struct, rename="camel", forbid_unknown_fields=True):
     """What is to change about an account."""
 
     disabled: Annotated[
@@ -57,7 +57,7 @@ class ChangeAccountBody(Struct, rename="camel"):
     ] = None
 
 
-class CreateTokenBody(Struct, rename="camel"):
+class CreateTokenBody(Struct, rename="camel", forbid_unknown_fields=True):
     """A new token."""
 
     account: Annotated[
@@ -86,5 +86,5 @@ class CreateTokenBody(Struct, rename="camel"):
     ] = None
     id_prefix: Annotated[
         str | None,
-        Text("What the ids must begin with that it may name; absent or empty: any.", "billing/"),
+        Text("What the ids must begin with that it may name; absent: any.", "billing/"),
     ] = None

@@ -1,6 +1,7 @@
 """Cross-origin requests: which web pages may call the API from a browser (rest.md 0.8).
 
-A page of another origin may not write unless its origin is configured: a browser sends simple
+A page of another site may not open links that change something, and a page of another origin may
+not write unless its origin is configured: a browser sends simple
 requests without asking first, so any page in it could otherwise make promises here (and through
 them have this server send requests). Beyond that nothing happens unless origins are configured.
 Then every request from another origin is refused, preflights are answered without credentials, and
@@ -8,6 +9,7 @@ answers carry what a browser needs, including the lists of methods and headers t
 server forgot.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from troth.core.codes import Code
@@ -16,12 +18,14 @@ from troth.http.wire.requests import Response
 
 from .hosts import Hosts
 
-_METHODS = b"GET, POST, PATCH, DELETE, OPTIONS"
+_METHODS = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 _REQUEST_HEADERS = (
     b"Authorization, Content-Type, Idempotency-Key, Request-Id, Strict, Task-Counter, Task-Id, "
     b"traceparent, tracestate"
 )
-_EXPOSED = b"Request-Id, Resonate-Version, Retry-After"
+_OWN_SITES = frozenset({b"same-origin", b"none"})  # the latter: whoever has typed the address
+_ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_EXPOSED = b"Fencing-Token, Request-Id, Resonate-Version, Retry-After"
 _PREFLIGHT_AGE_SECONDS = b"600"
 
 
@@ -60,9 +64,27 @@ class Cors:
         self._refuse_foreign_write(method, request_headers)
         self.headers(request_headers)
 
+    def refuse_cross_site(self, request_headers: Mapping[bytes, bytes]) -> None:
+        """Raise ApiError (403) if a page of another site has opened a link that changes something.
+
+        Such a page can do that with an image. Browsers say whose page it is, in one way or another;
+        programs say nothing.
+        """
+        origin = request_headers.get(b"origin")
+        site = request_headers.get(b"sec-fetch-site")
+        if origin is not None:
+            is_own = origin.lower() in self._origins or self._is_same(origin, request_headers)
+        elif site is not None:
+            is_own = site.lower() in _OWN_SITES
+        else:
+            page = _ORIGIN.match(request_headers.get(b"referer", b""))
+            is_own = page is None or self._is_same(page[0], request_headers)
+        if not is_own and not self._any:
+            raise ApiError(Code.ORIGIN_FORBIDDEN)
+
     def _refuse_foreign_write(self, method: str, request_headers: Mapping[bytes, bytes]) -> None:
         origin = request_headers.get(b"origin")
-        if origin is None or method == "GET" or self._any:
+        if origin is None or method in {"GET", "HEAD"} or self._any:
             return
         if origin.lower() not in self._origins and not self._is_same(origin, request_headers):
             raise ApiError(Code.ORIGIN_FORBIDDEN)

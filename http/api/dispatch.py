@@ -62,6 +62,7 @@ class Dispatcher:
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """Make the answer to a refused request; a browser may read it if its origin is allowed."""
+        request.refusal = error.code
         response = error_response(error, self.api.url, request.id)
         if error.code is not Code.ORIGIN_FORBIDDEN:
             # To an origin that may not read the answer, no header says that it may.
@@ -77,6 +78,14 @@ class Dispatcher:
             preflight = self._cors.preflight(request.method, request.headers)
             if preflight is not None:
                 return _marked(request, preflight)
+            if request.method == "OPTIONS" and request.raw_path == b"*":
+                allow = (b"allow", self.router.allow)
+                return _marked(request, Response(204, headers=[allow]))
+            if error.code is Code.PATH_NOT_FOUND:
+                place = self.router.without_slash(request.method, request.raw_path)
+                if place is not None:
+                    query = b"?" + request.query if request.query else b""
+                    return _marked(request, Response(308, headers=[(b"location", place + query)]))
             if request.method == "OPTIONS" and error.code is Code.METHOD_NOT_ALLOWED:
                 return _marked(request, Response(204, headers=list(error.headers)))
             raise
@@ -86,7 +95,7 @@ class Dispatcher:
 
     def _refuse_stranger(self, request: Request, endpoint: Endpoint | None) -> None:
         """Raise ApiError (421) if that is for what could be a stranger's name for this machine."""
-        if self.api.directory.is_open and not (endpoint is not None and endpoint.any_host):
+        if self.api.credentials.is_open and not (endpoint is not None and endpoint.any_host):
             self._hosts.refuse_stranger(request)
 
     async def carry_out(self, request: Request, match: Match) -> Response:
@@ -102,6 +111,8 @@ class Dispatcher:
             self._refuse_stranger(request, endpoint)
         if b"origin" in request.headers:
             self._cors.refuse_foreign(request.method, request.headers)
+        if endpoint.changes_by_link:
+            self._cors.refuse_cross_site(request.headers)
         if not endpoint.public:
             request.principal = authenticate(self.api, request, endpoint)
         if endpoint.sheltered and self.api.readiness is not Readiness.READY:
@@ -117,7 +128,7 @@ class Dispatcher:
     def finish(self, request: Request, response: Response) -> Response:
         """Add to a handler's answer what comes after it: headers, and an end to its stream."""
         if response.stream is not None:
-            response.stream = limited(response.stream, self.api.directory, request.principal)
+            response.stream = limited(response.stream, self.api.credentials, request.principal)
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)

@@ -3,12 +3,16 @@
 A path template has literal segments, `{name}` for one segment and `{name...}` for any number of
 characters, slashes included, none at all included. A template may end in `{name...}/{last}`: then
 the last slash separates the two. More literal characters win over fewer, so POST /promises/task
-is not the promise `task`.
+is not the promise `task`. An escaped slash (`%2F`) separates nothing where that gives a match, so
+that `/poll/team%2Fa/worker` is the group `team/a`; else it is as good as a plain one.
+
+Where there is GET, there is HEAD, but for links that change something.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
 _PARAMETER = re.compile(r"\{(\w+)(\.\.\.)?\}")
 _LAST = re.compile(r"([^{}]*)\{(\w+)\.\.\.\}")
+_ESCAPED_SLASH = re.compile(rb"%2[Ff]")
+_SLASH = "\udc2f"  # stands for an escaped slash; no path that can be decoded has it
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
@@ -77,6 +83,8 @@ class Router:
             methods = by_template.setdefault(endpoint.path, {})
             assert endpoint.method not in methods, f"{endpoint.method} {endpoint.path} twice"
             methods[endpoint.method] = endpoint
+            if endpoint.has_head:
+                methods["HEAD"] = endpoint
         for template in sorted(by_template, key=_literal_count, reverse=True):
             if "{" not in template:
                 self._exact[template] = by_template[template]
@@ -91,6 +99,8 @@ class Router:
                 self._templates_with[first, method] = [
                     template for template in possible if method in template.methods
                 ]
+        self.allow = _listed({name for methods in by_template.values() for name in methods})
+        """What the header `Allow` says of the whole server."""
         self._templates_of_others = [
             template for template in self._templates if template.may_begin(None)
         ]
@@ -104,28 +114,62 @@ class Router:
         methods = self._exact.get(path)
         if methods is not None and method in methods:
             return Match(methods[method], _NO_VALUES)
-        first = path.split("/", 2)[1] if path.startswith("/") else ""
+        if b"%2" in raw_path and _ESCAPED_SLASH.search(raw_path) is not None:
+            parts = _ESCAPED_SLASH.split(_without_authority(raw_path))
+            found = self._match_template(
+                method, _SLASH.join(percent_decode(part, "path") for part in parts)
+            )
+            if found is not None:
+                values = {name: text.replace(_SLASH, "/") for name, text in found.values.items()}
+                return Match(found.endpoint, values)
+        found = self._match_template(method, path)
+        if found is not None:
+            return found
+        allowed = set(methods or ())
+        for template in self._templates_of.get(_first_of(path), self._templates_of_others):
+            if template.match(path) is not None:
+                allowed.update(template.methods)
+        if allowed:
+            raise ApiError(Code.METHOD_NOT_ALLOWED, headers=[(b"allow", _listed(allowed))])
+        raise ApiError(Code.PATH_NOT_FOUND)
+
+    def without_slash(self, method: str, raw_path: bytes) -> bytes | None:
+        """Where a page is whose path was given a slash too much, from there; None if none is."""
+        path = decode_path(raw_path)
+        methods = self._exact.get(path[:-1]) if path.endswith("/") and path != "//" else None
+        if methods is None or method not in {"GET", "HEAD"} or method not in methods:
+            return None
+        return b"../" + quote(path.split("/")[-2]).encode()
+
+    def _match_template(self, method: str, path: str) -> Match | None:
+        first = _first_of(path)
         templates = self._templates_of.get(first, self._templates_of_others)
         for template in self._templates_with.get((first, method), templates):
             values = template.match(path)
             if values is not None and method in template.methods:
                 return Match(template.methods[method], values)
-        allowed = set(methods or ())
-        for template in templates:
-            if template.match(path) is not None:
-                allowed.update(template.methods)
-        if allowed:
-            allow = ", ".join(sorted({*allowed, "OPTIONS"})).encode()
-            raise ApiError(Code.METHOD_NOT_ALLOWED, headers=[(b"allow", allow)])
-        raise ApiError(Code.PATH_NOT_FOUND)
+        return None
 
 
 def decode_path(raw_path: bytes) -> str:
     """The path of a request target, decoded once. Raises ApiError (400)."""
-    if not raw_path.startswith(b"/"):
-        # `GET http://host/path`, as proxies ask.
-        raw_path = _ABSOLUTE.sub(b"", raw_path, count=1) or b"/"
-    return percent_decode(raw_path, "path")
+    return percent_decode(_without_authority(raw_path), "path")
+
+
+def _without_authority(raw_path: bytes) -> bytes:
+    if raw_path.startswith(b"/"):
+        return raw_path
+    # `GET http://host/path`, as proxies ask.
+    return _ABSOLUTE.sub(b"", raw_path, count=1) or b"/"
+
+
+def _first_of(path: str) -> str:
+    return path.split("/", 2)[1] if path.startswith("/") else ""
+
+
+def _listed(methods: Collection[str]) -> bytes:
+    """What the header `Allow` says of methods."""
+    return ", ".join(sorted({*methods, "OPTIONS"})).encode()
 
 
 def _first_segment(template: str) -> str:

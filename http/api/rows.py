@@ -126,11 +126,14 @@ class Endpoint:
     allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
     credentials, have none.
     `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
-    says (see `hosts.py`). What is sent is either JSON, decoded into
-    `body`, or a `raw_body`, or nothing. `raw_headers` too the handler reads itself.
+    says (see `hosts.py`). A GET that `changes_by_link` changes something, so no page of another
+    site may open it. What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
+    `raw_headers` too the handler reads itself.
 
-    Derived: `is_open` endpoints need no credentials while the server has neither users nor
-    accounts; `needs_account` ones are about what belongs to an account, so they need a token.
+    Derived: one that `has_head` takes HEAD too; of a stream, that gives the headers and opens
+    nothing, which its handler sees to. `is_open` endpoints need no credentials while the server has
+    neither users nor accounts; `needs_account` ones are about what belongs to an account, so they
+    need a token.
     """
 
     name: str
@@ -153,7 +156,9 @@ class Endpoint:
     public: bool = False
     sheltered: bool = True
     any_host: bool = False
+    changes_by_link: bool = False
     deprecated: bool = False
+    has_head: bool = field(init=False)
     is_open: bool = field(init=False)
     needs_account: bool = field(init=False)
     reads: frozenset[Header] = field(init=False)
@@ -165,6 +170,9 @@ class Endpoint:
         A row without a scope that is not public would be open to everybody, so there is none.
         """
         assert self.public == (self.scope is None), f"{self.name}: either public or with a scope"
+        is_stream = any(one.media_type == "text/event-stream" for one in self.successes)
+        has_head = self.method == "GET" and (is_stream or not self.changes_by_link)
+        object.__setattr__(self, "has_head", has_head)
         object.__setattr__(self, "is_open", self.scope in OPEN_SCOPES)
         object.__setattr__(self, "needs_account", self.scope in ACCOUNT_SCOPES)
         object.__setattr__(self, "reads", frozenset(self.headers))

@@ -67,10 +67,10 @@ def _start_page() -> bytes:
         "Troth",
         [
             "<h1>Troth</h1><p>A durable-promise server. What is answered is on disk.</p><ul>",
-            '<li><a href="/docs">The API</a></li>',
-            '<li><a href="/docs/errors">Error codes</a></li>',
-            '<li><a href="/openapi.json">OpenAPI description</a></li>',
-            '<li><a href="/metrics">Metrics</a></li></ul>',
+            '<li><a href="docs">The API</a></li>',
+            '<li><a href="docs/errors">Error codes</a></li>',
+            '<li><a href="openapi.json">OpenAPI description</a></li>',
+            '<li><a href="metrics">Metrics</a></li></ul>',
         ],
     )
 
@@ -91,8 +91,8 @@ def _documentation_page(endpoints: tuple[Endpoint, ...]) -> bytes:
         "<h1>The API</h1>",
         "<p>JSON over HTTP/1.1. Times are milliseconds since 1970, durations milliseconds, ids any "
         "text. A write is answered once it is on disk. Refusals have one form and a code: see "
-        '<a href="/docs/errors">all codes</a>. For programs: '
-        '<a href="/openapi.json">OpenAPI</a>.</p>',
+        '<a href="docs/errors">all codes</a>. For programs: '
+        '<a href="openapi.json">OpenAPI</a>.</p>',
         _table(("Endpoint", "What for"), index),
         "<h2>Authentication</h2>",
         "<p>While the server has neither accounts (<code>troth account add</code>) nor users "
@@ -176,7 +176,7 @@ def _body_rows(body: type[Struct], prefix: str) -> Iterable[tuple[str, str, str]
 
 
 def _code_link(code: Code) -> str:
-    return f'<a href="/docs/errors#{code.value}">{code.value}</a>'
+    return f'<a href="docs/errors#{code.value}">{code.value}</a>'
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -288,5 +288,5 @@ def _errors_page() -> bytes:
             f'<h3 id="{code.value}"><code>{code.value}</code> {_text(MESSAGES[code])}{ours}</h3>'
             f"<p>{_text(EXPLANATIONS[code])}</p>"
         )
-    parts.append('<p><a href="/docs">The API</a></p>')
+    parts.append('<p><a href="../docs">The API</a></p>')
     return _page("Troth: error codes", parts)

@@ -25,6 +25,8 @@ def refusals_of(endpoint: Endpoint) -> list[Code]:
     }
     if not endpoint.public:
         codes |= {Code.UNAUTHORIZED, Code.FORBIDDEN_SCOPE, Code.TOO_MANY_ATTEMPTS}
+    if endpoint.body is not None or endpoint.raw_body is not None:
+        codes.add(Code.ENCODING_UNSUPPORTED)
     if not endpoint.any_host:
         codes.add(Code.MISDIRECTED)
     if endpoint.scope in {Scope.PROMISES_READ, Scope.PROMISES_WRITE}:

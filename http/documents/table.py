@@ -43,5 +43,8 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
 )
 """What the API port serves."""
 
-POLL_ENDPOINTS: tuple[Endpoint, ...] = worker_endpoints.POLL_PORT_ENDPOINTS
-"""What the poll port serves."""
+POLL_ENDPOINTS: tuple[Endpoint, ...] = (
+    *worker_endpoints.POLL_PORT_ENDPOINTS,
+    *(row for row in server_endpoints.ENDPOINTS if row.any_host),
+)
+"""What the poll port serves: streams, and what probes of either port ask."""

@@ -21,8 +21,8 @@ async def usage_of(api: Api, account_id: str) -> dict[str, Usage]:
     return await answered(api.shards.usage(account_id))
 
 
-def tasks_in(usage: Usage, days_count: int, now_ms: int) -> int:
-    """How many tasks were created today and on the days before, `days_count` days together."""
+def executions_in(usage: Usage, days_count: int, now_ms: int) -> int:
+    """How many executions were created today and on the days before, `days_count` days together."""
     today = now_ms // DAY_MS
     return sum(count for day, count in usage.days.items() if today - days_count < day <= today)
 
@@ -30,9 +30,9 @@ def tasks_in(usage: Usage, days_count: int, now_ms: int) -> int:
 def function_metrics_object(usage: Usage, now_ms: int) -> FunctionMetricsObject:
     """The metrics of a function, as answers show them."""
     return FunctionMetricsObject(
-        todays_tasks=tasks_in(usage, 1, now_ms),
+        todays_tasks=executions_in(usage, 1, now_ms),
         pending_tasks=usage.created_count - usage.finished_count,
-        week_tasks=tasks_in(usage, USAGE_DAYS_COUNT, now_ms),
+        week_tasks=executions_in(usage, USAGE_DAYS_COUNT, now_ms),
         completed_tasks=usage.finished_count,
     )
 
@@ -55,7 +55,7 @@ async def show_usage(api: Api, call: Call) -> Response:
         active_nodes=len(within_reach),
         free_nodes=sum(node.has_room for node in within_reach),
         busy_nodes=sum(bool(node.executions) for node in within_reach),
-        today_tasks=sum(tasks_in(usage, 1, now_ms) for usage in used),
+        today_tasks=sum(executions_in(usage, 1, now_ms) for usage in used),
         completed_tasks=sum(usage.finished_count for usage in used),
         waiting_tasks=0 if placement is None else placement.waiting_count(account_id),
         oldest_waiting_seconds=0

@@ -1,4 +1,4 @@
-"""The small values of the function-task API: ids of 24 hexadecimal digits, and times as text.
+"""The small values of the function-task API: ids of 24 hexadecimal digits, times, demands.
 
 greencloud.md 1: ids are Mongo's (four bytes of Unix seconds, eight random bytes, so that they sort
 by age); older answers write times as decimal Unix seconds in strings, newer ones as RFC 3339.

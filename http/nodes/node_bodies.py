@@ -79,7 +79,7 @@ class RegisterNodeBody(Struct, rename="camel"):
     ] = None
 
 
-class ChangeNodeBody(Struct, rename="camel"):
+class ChangeNodeBody(Struct, rename="camel", forbid_unknown_fields=True):
     """What is to change about a node."""
 
     description: Annotated[

@@ -57,12 +57,15 @@ _PROBLEM_LIMIT_COUNT: Final = 4_096
 
 async def stream_work(api: Api, call: Call) -> Response:
     """GET /v1/node/{hash}/work."""
-    connection = api.function_placement.connect(node_of(api, call).id)
+    node = node_of(api, call)
+    if call.request.method == "HEAD":
+        return Response(200, headers=HEADERS)
+    connection = api.function_placement.connect(node.id)
     stream = NodeStream(connection, api.settings)
     return Response(200, headers=HEADERS, stream=stream)
 
 
-async def assign_task(api: Api, call: Call) -> Response:
+async def assign_execution(api: Api, call: Call) -> Response:
     """POST /v1/node/{hash}/assign."""
     body: AssignBody = call.body
     node = node_of(api, call)
@@ -121,7 +124,7 @@ async def report_work(api: Api, call: Call) -> Response:
     return answer(Code.OK, NodeReportObject(stop))
 
 
-async def return_task(api: Api, call: Call) -> Response:
+async def return_execution(api: Api, call: Call) -> Response:
     """POST /v1/node/{hash}/return/{id}/{counter}."""
     node = node_of(api, call)
     promise_id, counter = _named(call)
@@ -276,6 +279,7 @@ ENDPOINTS = (
         "{hash}/work",
         "Be told what to run",
         stream_work,
+        changes_by_link=True,
         description=(
             "Server-sent events, each an order as JSON: `hello` with `heartbeatMs`, `leaseMs`, "
             "`keepAliveMs` and the server's limits of a request, `bodyLimitBytes` and "
@@ -289,7 +293,7 @@ ENDPOINTS = (
         "POST",
         "{hash}/assign",
         "Take on a task",
-        assign_task,
+        assign_execution,
         group="Node work",
         description="Asked again for the same task and counter, the answer is the same.",
         body=AssignBody,
@@ -318,7 +322,7 @@ ENDPOINTS = (
         "POST",
         "{hash}/return/{id}/{counter}",
         "Give a task back undone",
-        return_task,
+        return_execution,
         group="Node work",
         path_parameters=_TASK_PATH,
         successes=(Success(204, "It goes to another node."),),

@@ -1,32 +1,53 @@
 """Locks: at most one execution at a time holds a resource, for as long as it sends heartbeats."""
 
+from typing import Final
+
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import AcquireLock, Command, ReleaseLock
-from troth.core.replies import Reply
+from troth.core.model import Lock
 from troth.http.api.context import Api
 from troth.http.api.rows import Asking, Call, Endpoint, Success, answer, nothing
-from troth.http.api.shards_port import answered
+from troth.http.api.shards_port import answered, ask
+from troth.http.wire.errors import ApiError
 from troth.http.wire.json_text import dump
-from troth.http.wire.requests import Response
+from troth.http.wire.requests import Response, json_response
 
 from .answers import LockObject, LocksAffectedObject, lock_object
 from .schemas import AcquireLockBody, HeartbeatBody, ReleaseLockBody
 
+_HELD: Final = frozenset({Code.LOCK_HELD})
 
-def _acquire(_api: Api, call: Call) -> Command:
+
+async def acquire_lock(api: Api, call: Call) -> Response:
+    """POST /locks/acquire.
+
+    The fencing token is a header, since the body has the fields that clients of this API know.
+    """
     body: AcquireLockBody = call.body
-    return AcquireLock(
+    command = AcquireLock(
         resource_id=body.resource_id or "",
         execution_id=body.execution_id or "",
         process_id=body.process_id or "",
         ttl=body.ttl or 0,
     )
+    reply = await ask(api.shards, command, call.request, tolerated=_HELD)
+    lock = reply.lock
+    assert lock is not None, "both answers show the lock"
+    if reply.code is Code.LOCK_HELD:
+        raise ApiError(reply.code, message=_held_by(lock))
+    response = json_response(reply.code.status, dump(lock_object(lock)))
+    if lock.fencing_token:
+        response.headers.append((b"fencing-token", b"%d" % lock.fencing_token))
+    return response
 
 
-def _acquired(_api: Api, reply: Reply) -> bytes:
-    assert reply.lock is not None
-    return dump(lock_object(reply.lock))
+def _held_by(lock: Lock) -> str:
+    """Return who holds a lock and until when, for whoever wanted it."""
+    return (
+        f"execution {lock.execution_id!r} of process {lock.process_id!r} holds the lock until "
+        f"{lock.expires_at} (ms since 1970), unless it renews it"
+    )
 
 
 def _release(_api: Api, call: Call) -> Command:
@@ -34,7 +55,6 @@ def _release(_api: Api, call: Call) -> Command:
     return ReleaseLock(body.resource_id or "", body.execution_id or "")
 
 
-acquire_lock = Asking(_acquire, _acquired)
 release_lock = Asking(_release, nothing)
 
 
@@ -53,7 +73,12 @@ ENDPOINTS = (
         method="POST",
         path="/locks/acquire",
         summary="Take or renew a lock",
-        description="The execution that holds a lock may take it again, even for another process.",
+        description=(
+            "The execution that holds a lock may take it again, even for another process. The "
+            "header `Fencing-Token` of the answer is a number that grows with every new holder: "
+            "hand it to whatever the lock protects, which refuses requests with a smaller one than "
+            "it has seen. A refusal names the holder and when its lease ends."
+        ),
         handler=acquire_lock,
         scope=Scope.PROMISES_WRITE,
         body=AcquireLockBody,

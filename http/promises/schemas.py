@@ -255,7 +255,7 @@ class ClaimTaskBody(TaskBody, rename="camel"):
     ] = None
 
 
-class RetentionBody(Struct, rename="camel"):
+class RetentionBody(Struct, rename="camel", forbid_unknown_fields=True):
     """Whether to delete or only to count, and by which rules."""
 
     dry_run: Annotated[

@@ -17,6 +17,8 @@ from troth.shards.delivery.polls import TooManyConnections
 async def poll(api: Api, call: Call) -> Response:
     """GET /poll/{group}/{id}. A token with an id prefix may listen to groups that begin so."""
     refuse_unless_within(call.request.principal, (call.path["group"],))
+    if call.request.method == "HEAD":
+        return Response(200, headers=HEADERS)
     try:
         connection = api.polls.connect(call.path["group"], call.path["id"])
     except TooManyConnections as error:
@@ -46,6 +48,7 @@ def _poll_endpoint(name: str, path: str, summary: str, description: str) -> Endp
         summary=summary,
         description=description,
         handler=poll,
+        changes_by_link=True,
         scope=Scope.PROMISES_WRITE,
         path_parameters=(
             Parameter(
@@ -81,6 +84,9 @@ ENDPOINTS = (
 
 POLL_PORT_ENDPOINTS = (
     _poll_endpoint(
-        "pollPort", "/{group}/{id...}", "Be sent messages", "The only endpoint of the poll port."
+        "pollPort",
+        "/{group}/{id...}",
+        "Be sent messages",
+        "The poll port has this and the probes.",
     ),
 )

@@ -7,11 +7,11 @@ States are the API's in small letters, or `all` for every completed one. A rule 
 state: `rejected` leaves `rejected_canceled` and `rejected_timedout` alone.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from troth.core.grammar import durations
 from troth.core.lifecycles import FINAL_STATES
 from troth.core.model import PromiseState
 from troth.core.retention_rules import RetentionRule
@@ -24,9 +24,6 @@ STATES: Final[Mapping[str, tuple[PromiseState, ...]]] = {
 }
 """The word for each choice of states."""
 
-_UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION: Final = re.compile(r"(?:[0-9]{1,15}(?:ms|s|m|h|d))+", re.ASCII)
-_DURATION_PART: Final = re.compile(r"([0-9]+)(ms|s|m|h|d)", re.ASCII)
 AGE_LIMIT_MS: Final = 1000 * 366 * 86_400_000
 """Nobody waits for longer than a thousand years."""
 
@@ -80,10 +77,8 @@ class RetentionRules(SettingKind):
     def _made(self, state: object, age: object, tag: object) -> RetentionRule:
         if not isinstance(state, str) or state not in STATES:
             raise SettingRefused(self.allowed)
-        if not isinstance(age, str) or _DURATION.fullmatch(age) is None:
-            raise SettingRefused(self.allowed)
-        age_ms = sum(int(count) * _UNITS_MS[unit] for count, unit in _DURATION_PART.findall(age))
-        if age_ms > AGE_LIMIT_MS:
+        age_ms = durations.read_ms(age) if isinstance(age, str) else None
+        if age_ms is None or age_ms > AGE_LIMIT_MS:
             raise SettingRefused(self.allowed)
         if tag is None:
             return RetentionRule(STATES[state], age_ms)
@@ -107,16 +102,5 @@ def rule_texts(rules: Iterable[RetentionRule]) -> tuple[str, ...]:
 
 def _text(rule: RetentionRule) -> str:
     word = next(word for word, states in STATES.items() if states == rule.states)
-    shown = f"{word}:{_duration(rule.age_ms)}"
+    shown = f"{word}:{durations.exact_text(rule.age_ms)}"
     return shown if rule.tag is None else f"{shown}:{rule.tag[0]}={rule.tag[1]}"
-
-
-def _duration(duration_ms: int) -> str:
-    """The shortest way to write a duration exactly in one unit."""
-    if duration_ms == 0:
-        return "0s"
-    return next(
-        f"{duration_ms // unit_ms}{unit}"
-        for unit, unit_ms in reversed(_UNITS_MS.items())
-        if duration_ms % unit_ms == 0
-    )

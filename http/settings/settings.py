@@ -167,6 +167,13 @@ class Settings:
         "console", OneOf(("console", "json")), "For people, or one JSON object a line."
     )
 
+    log_requests: Literal["off", "refused", "slow", "all"] = _setting(
+        "refused",
+        OneOf(("off", "refused", "slow", "all")),
+        "Requests to log, a line each: those that failed or were refused a right, also those that "
+        "took longer than a second, or all.",
+    )
+
     hot_lane: bool = _setting(
         True,
         Switch(),
@@ -369,8 +376,3 @@ class Settings:
     def target_urls(self) -> frozenset[str]:
         """The URLs of all targets that messages are sent to by HTTP."""
         return frozenset(one.url for one in self.targets.values() if isinstance(one, PushAddress))
-
-    @property
-    def public_url(self) -> str:
-        """What links begin with: `url` if given, else `http://` and the address of `listen`."""
-        return self.url if self.url is not None else f"http://{self.listen}"

@@ -28,6 +28,7 @@ from troth.core.codes import Code
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
 from troth.http.api.rows import Endpoint
+from troth.http.api.streams import HEADERS
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.wire.errors import ApiError
@@ -115,6 +116,7 @@ class _Exchange:
         self._stream: ChunkStream | None = None
         self._streaming = trio.Event()
         self.request = self._neutral_request()
+        self._is_head = self.request.method == "HEAD"
 
     async def run(self) -> None:
         """Carry the exchange out. Only cancellation leaves this."""
@@ -137,8 +139,11 @@ class _Exchange:
             held.release()
             if self._stream is not None:
                 self._stream.close()
-            duration_s = None if self._stream else time.perf_counter() - self._started_at
-            self._api.metrics.count(request.endpoint, self._status, duration_s)
+            duration_s = time.perf_counter() - self._started_at
+            counted_s = None if self._stream else duration_s
+            self._api.metrics.count(request.endpoint, self._status, counted_s)
+            if self._status or request.refusal is not None:  # else its client left before the end
+                self._api.request_log.note(request, self._status, duration_s)
 
     async def _run(self) -> None:
         try:
@@ -179,11 +184,12 @@ class _Exchange:
         )
 
     async def _read_body(self) -> bytes:
-        """Read the whole body. Raises ApiError (413, 408) or _ClientGone."""
+        """Read the whole body. Raises ApiError (413, 415, 408) or _ClientGone."""
         limit_bytes = self._api.limits.body_limit_bytes
         declared = self.request.headers.get(b"content-length", b"")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
             raise _too_large(limit_bytes)
+        self._refuse_encoded()
         parts: list[bytes] = []
         length_bytes = 0
         with trio.move_on_after(self._api.settings.body_timeout_ms / 1000):
@@ -199,6 +205,14 @@ class _Exchange:
                 if not message.get("more_body", False):
                     return b"".join(parts)
         raise ApiError(Code.REQUEST_TIMEOUT, headers=_CLOSING)
+
+    def _refuse_encoded(self) -> None:
+        """Raise ApiError (415) for a body that is not sent as it is."""
+        headers, repeated = self.request.headers, self.request.repeated
+        given = (repeated or {}).get(b"content-encoding") or headers.get(b"content-encoding")
+        has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        if given and has_body and given.lower() != b"identity":
+            raise ApiError(Code.ENCODING_UNSUPPORTED, headers=_CLOSING)
 
     async def _receive_disconnect(self) -> Message:
         """Quart's `receive`: returns when the client of a stream is gone.
@@ -231,9 +245,14 @@ class _Exchange:
             if self._connection is not None:
                 self._connection.when_stopping(response.stream.stop)
             body = _Chunks(response.stream, self._connection)
+        if self._is_head:
+            body = b""
         made = QuartResponse(body, status=response.status)
+        if self._is_head:
+            made.headers["content-length"] = str(len(response.body))
         del made.headers["content-type"]
-        if response.status == 204 or response.stream is not None:
+        is_stream = response.stream is not None or HEADERS[0] in response.headers
+        if response.status == 204 or is_stream:
             made.headers.pop("content-length", None)
         for name, value in response.headers:
             made.headers.add(name.decode(), value.decode())
@@ -249,9 +268,8 @@ class _Exchange:
         await self._send_answer(
             {"type": "http.response.start", "status": response.status, "headers": headers}
         )
-        await self._send_answer(
-            {"type": "http.response.body", "body": response.body, "more_body": False}
-        )
+        body = b"" if self._is_head else response.body
+        await self._send_answer({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class _Chunks(AsyncIterator[bytes]):

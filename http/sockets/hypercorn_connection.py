@@ -33,7 +33,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from troth.core.codes import Code
+from troth.core.limits import BODY_SETTING_LIMIT_BYTES
 from troth.http.wire.errors import ApiError, FieldProblem, error_body
+from troth.http.wire.status_lines import REASONS
 
 from .asgi import CONNECTION_KEY
 
@@ -41,7 +43,9 @@ WRITE_TIMEOUT_MS = 30_000
 _WRITE_PIECE_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
 _LINGER_MS = 2_000
-_LINGER_LIMIT_BYTES = 8 * 1024 * 1024
+# Clients that read only when they have sent everything must get there: the largest body that any
+# setting allows, several times.
+_LINGER_LIMIT_BYTES = 4 * BODY_SETTING_LIMIT_BYTES
 _BODY_QUEUE_COUNT = 8
 
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
@@ -162,7 +166,7 @@ class HypercornConnection:
                 if self._header_deadline is not None:
                     await self._protocol.refuse(ApiError(Code.REQUEST_TIMEOUT))
                 return
-            if self._is_idle and data and self._header_deadline is None:
+            if self._is_idle and data.strip(b"\r\n") and self._header_deadline is None:
                 timeout_s = self.limits.header_timeout_ms / 1000
                 self._header_deadline = trio.current_time() + timeout_s
             try:
@@ -242,6 +246,20 @@ class HypercornConnection:
         self._reading.cancel()
 
 
+class _LenientConnection(h11.Connection):
+    """As h11's, but for empty lines before a request: they are ignored (RFC 9112, 2.2)."""
+
+    def next_event(self) -> Any:
+        """Look for what has come; at the beginning of a request, past empty lines."""
+        if self.their_state is h11.IDLE:
+            buffer = self._receive_buffer
+            while buffer._data[:2] == b"\r\n":
+                buffer.maybe_extract_at_most(2)
+            if buffer._data == b"\r":
+                return h11.NEED_DATA
+        return super().next_event()
+
+
 class _Protocol(H11Protocol):
     """Hypercorn's HTTP/1.1, without upgrades, and with our error bodies."""
 
@@ -261,6 +279,9 @@ class _Protocol(H11Protocol):
             connection.send,
         )
         self._client = connection
+        self.connection = _LenientConnection(
+            h11.SERVER, max_incomplete_event_size=connection.config.h11_max_incomplete_size
+        )
 
     @property
     def has_whole_request(self) -> bool:
@@ -284,6 +305,16 @@ class _Protocol(H11Protocol):
         await self._send_h11_event(response)
         await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
+
+    async def _send_h11_event(self, event: Any) -> None:
+        """Hypercorn's way out for everything: give an answer's status line its reason."""
+        if isinstance(event, h11.Response | h11.InformationalResponse) and not event.reason:
+            event = type(event)(
+                status_code=event.status_code,
+                headers=event.headers,
+                reason=REASONS.get(event.status_code, ""),
+            )
+        await super()._send_h11_event(event)
 
     async def _send_error_response(self, status_code: int) -> None:
         """Hypercorn's hook for malformed HTTP."""

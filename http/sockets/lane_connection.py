@@ -21,10 +21,11 @@ from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
 
 from .lane_exchange import Exchange
-from .lane_parsing import NotServed, Parsed, Parser
+from .lane_parsing import NotServed, Parsed, Parser, without_empty_lines
 from .lane_streams import LaneStream
 
 PARTIAL_LIMIT_S: Final = 1.0
+_CARRIAGE_RETURN: Final = ord("\r")
 _READ_BYTES: Final = 16 * 1024
 # A client that pipelines more than this in one go waits for the others' turn.
 _REQUESTS_AT_ONCE_COUNT: Final = 16
@@ -209,6 +210,10 @@ class LaneConnection:
                 return False
             if not self._is_readable or not self._read():
                 return False
+            if not self.received:
+                return True
+        if self.received[0] == _CARRIAGE_RETURN:
+            self.received = without_empty_lines(self.received)
             if not self.received:
                 return True
         try:

@@ -25,6 +25,7 @@ from troth.http.api.rows import Asking
 from troth.http.api.shards_port import REFUSALS_FROM
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
+from troth.http.wire.status_lines import STATUS_LINES
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
@@ -144,16 +145,23 @@ class Exchange(Struct, eq=False):
         self.client.streams(LaneStream(render_head(response), response.stream, self._count_stream))
 
     def _count_stream(self) -> None:
-        self.dispatcher.api.metrics.count(self.request.endpoint, 200, None)
+        api, request = self.dispatcher.api, self.request
+        api.metrics.count(request.endpoint, 200, None)
+        duration_s = time.perf_counter() - self.started_s
+        if duration_s > api.request_log.above_s:
+            api.request_log.note(request, 200, duration_s)
 
     def _end(self, status: int, answer: bytes) -> None:
         self.client.answered(answer, self.held)
         duration_s = time.perf_counter() - self.started_s
-        self.dispatcher.api.metrics.count(self.request.endpoint, status, duration_s)
+        api, request = self.dispatcher.api, self.request
+        api.metrics.count(request.endpoint, status, duration_s)
+        if status >= 400 or duration_s > api.request_log.above_s:
+            api.request_log.note(request, status, duration_s)
 
 
 _JSON_ANSWER: Final = (
-    b"HTTP/1.1 %%d \r\ncontent-length: %%d\r\ncontent-type: %b\r\nrequest-id: %%b\r\n"
+    b"%%bcontent-length: %%d\r\ncontent-type: %b\r\nrequest-id: %%b\r\n"
     b"resonate-version: %b\r\ndate: %%b\r\n\r\n%%b"
 ) % (JSON_TYPE, VERSION_HEADER_VALUE)
 
@@ -163,18 +171,17 @@ def render_json(status: int, body: bytes, request_id: str) -> bytes:
 
     As `render` of what `Dispatcher.finish` makes of `json_response`.
     """
-    return _JSON_ANSWER % (status, len(body), request_id.encode(), _date.text(), body)
+    line = STATUS_LINES[status]
+    return _JSON_ANSWER % (line, len(body), request_id.encode(), _date.text(), body)
 
 
 def render(response: Response) -> bytes:
     """An answer's bytes, as Quart and hypercorn would write them."""
     body = response.body
-    if response.status == 204:
-        parts = [b"HTTP/1.1 204 \r\n"]
-    else:
-        parts = [b"HTTP/1.1 %d \r\ncontent-length: %d\r\n" % (response.status, len(body))]
-    for header in response.headers:
-        parts.append(b"%s: %s\r\n" % header)
+    parts = [STATUS_LINES[response.status]]
+    if response.status != 204:
+        parts.append(b"content-length: %d\r\n" % len(body))
+    parts += [b"%s: %s\r\n" % header for header in response.headers]
     parts.append(b"date: %s\r\n\r\n" % _date.text())
     parts.append(body)
     return b"".join(parts)
@@ -184,8 +191,8 @@ def render_head(response: Response) -> bytes:
     """What comes before a stream's first chunk, as Quart and hypercorn would write it."""
     headers = b"".join([b"%s: %s\r\n" % header for header in response.headers])
     date = _date.text()
-    return (b"HTTP/1.1 %d \r\n%bdate: %b\r\nTransfer-Encoding: chunked\r\n\r\n") % (
-        response.status,
+    return (b"%b%bdate: %b\r\nTransfer-Encoding: chunked\r\n\r\n") % (
+        STATUS_LINES[response.status],
         headers,
         date,
     )

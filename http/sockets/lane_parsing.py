@@ -6,8 +6,8 @@ So no byte is judged by two parsers that could differ, and this one need not exp
 
 Accepted are: HTTP/1.1; GET, POST, PATCH and DELETE; targets that begin with a slash; names that are
 tokens; values of visible characters, spaces and tabs; exactly one Host; at most one Content-Length;
-no Transfer-Encoding, Expect, Upgrade, nor any Connection but keep-alive. Lines end in CR LF; a bare
-CR or LF, NUL and folded lines are left to hypercorn.
+no Transfer-Encoding, Expect, Upgrade, nor any Connection but keep-alive or Content-Encoding but
+identity. Lines end in CR LF; a bare CR or LF, NUL and folded lines are left to hypercorn.
 """
 
 import re
@@ -25,8 +25,17 @@ _REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.1
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 _FIRST_BYTES: Final = b"GPD"
 _NOT_HERE: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer", b"te"})
+_ONLY: Final = {b"connection": b"keep-alive", b"content-encoding": b"identity"}
 _LENGTH_DIGITS_COUNT: Final = 9
 _METHODS: Final = {b"GET": "GET", b"POST": "POST", b"PATCH": "PATCH", b"DELETE": "DELETE"}
+
+
+def without_empty_lines(buffer: bytes) -> bytes:
+    """Return what follows the empty lines that a buffer begins with: they mean nothing there."""
+    start = 0
+    while buffer.startswith(b"\r\n", start):
+        start += 2
+    return buffer[start:]
 
 
 class NotServed(Exception):
@@ -133,7 +142,7 @@ class Parser:
                 hosts_count += 1
             elif name == b"content-length":
                 lengths_count += 1
-            elif name in _NOT_HERE or (name == b"connection" and value.lower() != b"keep-alive"):
+            elif name in _NOT_HERE or (name in _ONLY and value.lower() != _ONLY[name]):
                 raise NotServed
             if name in headers:
                 add_repeated(repeated, name, headers[name], value)

@@ -2,20 +2,25 @@
 
 Decoding stops at the first thing that cannot be read; validation (`fields.problems`) collects.
 
+Unknown and repeated keys are tolerated, and null is as good as absent, but for bodies that grant
+rights or delete (`forbid_unknown_fields`): there `expiresOn` instead of `expiresAt` would make a
+token that works forever, and so would a null from a computation that went wrong.
+
 Nearly all bodies are good, and the decoder alone can see that of most: it is tried first with a
 type that accepts nothing wrong (`fields.strict_body`). What that refuses is looked at the long way,
 which finds out what is wrong, if anything. Either way the result is the same.
 """
 
+import json
 import re
-from typing import Generic
+from typing import Any, Generic
 
 import msgspec
 from msgspec import Struct
 
 from troth.core.codes import Code
 
-from .errors import ApiError, invalid
+from .errors import ApiError, FieldProblem, invalid
 from .fields import (
     Base64,
     Body,
@@ -43,6 +48,16 @@ _TYPE_NAMES = {
 }
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some programs of Windows write before UTF-8; it says nothing."""
+_SHOWN_LIMIT_COUNT = 100
+_PROBLEMS_LIMIT_COUNT = 20
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The keys and values of a JSON object as they came."""
+
+
 class BodyDecoder(Generic[Body]):
     """Decodes and checks JSON bodies of one kind, within limits."""
 
@@ -53,6 +68,7 @@ class BodyDecoder(Generic[Body]):
         self._base64 = _base64_in(body)
         strict = None if closely else strict_body(body, limits)
         self._strict_decoder = None if strict is None else msgspec.json.Decoder(strict)
+        self._is_closed = body.__struct_config__.forbid_unknown_fields
         self._decoder: msgspec.json.Decoder[Body | None] = msgspec.json.Decoder(body | None)
 
     def decode(self, content: bytes) -> Body:
@@ -60,6 +76,8 @@ class BodyDecoder(Generic[Body]):
 
         All base64 in it is canonical: standard, with padding, without line breaks.
         """
+        if self._is_closed:
+            self._refuse_unclear(content)
         decoded = None
         # The decoder does not look into keys and values that it skips; so bytes beyond ASCII, which
         # may not be UTF-8, need the closer look.
@@ -74,8 +92,38 @@ class BodyDecoder(Generic[Body]):
             _make_canonical(decoded, self._base64)
         return decoded
 
+    def _refuse_unclear(self, content: bytes) -> None:
+        """Raise ApiError (400) for keys that are unknown, repeated or null: none may be overlooked.
+
+        What is no JSON object the decoder refuses.
+        """
+        try:
+            pairs = json.loads(content, object_pairs_hook=_Pairs)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(pairs, _Pairs):
+            return
+        known = [name for _, name, _ in rules(self._body)]
+        found: dict[str, FieldProblem] = {}
+        seen: set[str] = set()
+        for name, value in pairs:
+            if name not in known:
+                problem = f"is not known here; allowed are {', '.join(known)}"
+            elif name in seen:
+                problem = "is there more than once"
+            elif value is None:
+                problem = "must not be null; leave it out if it is not wanted"
+            else:
+                problem = ""
+            if problem:
+                found.setdefault(name, FieldProblem(name[:_SHOWN_LIMIT_COUNT], problem))
+            seen.add(name)
+        if found:
+            raise ApiError(Code.INVALID, list(found.values())[:_PROBLEMS_LIMIT_COUNT])
+
     def _decode_closely(self, content: bytes) -> Body:
         """Decode a body and check it field by field."""
+        content = content.removeprefix(BYTE_ORDER_MARK)
         if not content:
             raise invalid("body", "is empty; a JSON object is required")
         try:

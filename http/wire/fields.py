@@ -418,8 +418,10 @@ def _has_required(body: type[Struct]) -> bool:
 
 def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
     """The schema of a request body, for the components; other bodies in it are references."""
+    closed = {"additionalProperties": False} if body.__struct_config__.forbid_unknown_fields else {}
     return {
         "type": "object",
+        **closed,
         "properties": {name: marker.schema(limits) for _, name, marker in rules(body)},
         "required": [name for _, name, marker in rules(body) if marker.is_needed],
     }

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
+from troth.core.codes import Code
 from troth.shards.held import HeldMessages
 
 from .principals import ANONYMOUS, Principal
@@ -21,8 +22,9 @@ class Request(Struct, eq=False):
     `raw_path` and `query` are as they came, without the `?` between them. `headers` has lower-case
     names; of repeated headers it holds the first, which is what the server judges, and `repeated`
     all values, joined by commas; None if no header is repeated. The dispatcher sets `endpoint`, for
-    metrics, and `principal`: who has sent the request. A handler that waits for long puts what ends
-    its wait into `on_left`; `is_left` says that the client is gone.
+    metrics, `principal`, who has sent the request, and `refusal`, why it was refused, if it was. A
+    handler that waits for long puts what ends its wait into `on_left`; `is_left` says that the
+    client is gone.
     """
 
     method: str
@@ -36,6 +38,7 @@ class Request(Struct, eq=False):
     endpoint: str = "unmatched"
     principal: Principal = ANONYMOUS
     repeated: Mapping[bytes, bytes] | None = None
+    refusal: Code | None = None
     is_left: bool = False
     on_left: Callable[[], None] | None = None
 

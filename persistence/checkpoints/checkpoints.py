@@ -125,6 +125,9 @@ class Checkpoints:
             [decoder.entry(key, value) for key, value in scan(rows.ENTRIES, shard)],
             [decoder.execution(key, value) for key, value in scan(rows.EXECUTIONS, shard)],
             [decoder.usage(key, value) for key, value in scan(rows.USAGE, shard)],
+            [decoder.workflow(key, value) for key, value in scan(rows.WORKFLOWS, shard)],
+            [decoder.awaiting(key, value) for key, value in scan(rows.AWAITS, shard)],
+            [decoder.listener(key, value) for key, value in scan(rows.LISTENERS, shard)],
         )
         _check_counts(loaded)
         return loaded
@@ -148,7 +151,11 @@ class Checkpoints:
     ) -> Iterator[Write]:
         version = self._format_version
         if any(capture.has_functions for capture in captures) or self._has_functions():
-            version = rows.FUNCTIONS_FORMAT_VERSION
+            version = max(version, rows.FUNCTIONS_FORMAT_VERSION)
+        if any(capture.has_workflows for capture in captures) or any(
+            header.has_workflows for header in self._headers.values()
+        ):
+            version = rows.WORKFLOWS_FORMAT_VERSION
         if self._is_new or version != self._format_version:
             yield rows.META, _FORMAT_KEY, b"%d" % version
             yield rows.META, _DATA_ID_KEY, self._data_id
@@ -164,6 +171,9 @@ class Checkpoints:
             yield from _plain_writes(rows.ENTRIES, shard, capture.entries)
             yield from _plain_writes(rows.EXECUTIONS, shard, capture.executions)
             yield from _plain_writes(rows.USAGE, shard, capture.usage)
+            yield from _plain_writes(rows.WORKFLOWS, shard, capture.workflows)
+            yield from _pair_writes(rows.AWAITS, shard, capture.awaits)
+            yield from _pair_writes(rows.LISTENERS, shard, capture.listeners)
             for (target, sequence), message in sorted(capture.outbox.items(), key=lambda i: i[0]):
                 key = rows.outbox_key(shard, target, sequence)
                 yield _write(rows.OUTBOX, key, message)
@@ -291,6 +301,13 @@ def _plain_writes(table: str, shard: int, entities: Mapping[str, object]) -> Ite
         yield _write(table, rows.id_key(shard, name), entities[name])
 
 
+def _pair_writes(
+    table: str, shard: int, pairs: Mapping[tuple[str, str], object]
+) -> Iterator[Write]:
+    for pair in sorted(pairs):
+        yield _write(table, rows.pair_key(shard, *pair), pairs[pair])
+
+
 def _is_empty(view: View) -> bool:
     """Whether nothing cold is stored."""
     return all(next(view.scan(table, b"", b"\xff" * 512), None) is None for table in COLD_TABLES)
@@ -341,6 +358,9 @@ def _check_counts(loaded: Loaded) -> None:
         (rows.ENTRIES, len(loaded.entries), header.entries_count),
         (rows.EXECUTIONS, len(loaded.executions), header.executions_count),
         (rows.USAGE, len(loaded.usage), header.usage_count),
+        (rows.WORKFLOWS, len(loaded.workflows), header.workflows_count),
+        (rows.AWAITS, len(loaded.awaits), header.awaits_count),
+        (rows.LISTENERS, len(loaded.listeners), header.listeners_count),
     ):
         if found != expected:
             raise CheckpointDamaged(

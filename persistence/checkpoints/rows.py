@@ -19,6 +19,7 @@ from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, Task
 from troth.core.records import ShardMessage
 from troth.core.state.captures import ShardHeader
+from troth.core.workflows import Await, Listener, WorkflowTask
 from troth.persistence.errors import CheckpointDamaged
 
 FORMAT_VERSION: Final = 1
@@ -26,6 +27,9 @@ FORMAT_VERSION: Final = 1
 
 FUNCTIONS_FORMAT_VERSION: Final = 2
 """The format of a store that has ever held any: releases that know nothing of them refuse it."""
+
+WORKFLOWS_FORMAT_VERSION: Final = 3
+"""Likewise, of a store that has ever held a workflow task or who waits for a promise."""
 
 META = "meta"
 HEADERS = "headers"
@@ -40,6 +44,9 @@ OUTBOX = "outbox"
 ENTRIES = "entries"
 EXECUTIONS = "executions"
 USAGE = "usage"
+WORKFLOWS = "workflows"
+AWAITS = "awaits"
+LISTENERS = "listeners"
 BY_SERIAL = "promises_by_serial"
 BY_STATE = "promises_by_state"
 BY_TAG = "promises_by_tag"
@@ -63,7 +70,13 @@ TABLES: Final = (
     BY_STATE,
     BY_TAG,
     BY_END,
+    WORKFLOWS,
+    AWAITS,
+    LISTENERS,
 )
+
+WORKFLOW_TABLES: Final = (WORKFLOWS, AWAITS, LISTENERS)
+"""The tables that format 3 adds; the rows of settled promises may have a field more, too."""
 
 FUNCTION_TABLES: Final = (ENTRIES, EXECUTIONS, USAGE)
 """The tables that format 2 adds."""
@@ -157,7 +170,8 @@ def end_place(key: bytes) -> tuple[int, int]:
 
 def is_known_format(version: bytes) -> bool:
     """Whether this release reads stores that say to have this format."""
-    return version in (b"%d" % FORMAT_VERSION, b"%d" % FUNCTIONS_FORMAT_VERSION)
+    known = (FORMAT_VERSION, FUNCTIONS_FORMAT_VERSION, WORKFLOWS_FORMAT_VERSION)
+    return version in [b"%d" % one for one in known]
 
 
 def unknown_format(version: bytes) -> CheckpointDamaged:
@@ -165,7 +179,7 @@ def unknown_format(version: bytes) -> CheckpointDamaged:
     return CheckpointDamaged(
         META,
         f"format {version!r} is unknown; this version of Troth knows up to "
-        f"{FUNCTIONS_FORMAT_VERSION}",
+        f"{WORKFLOWS_FORMAT_VERSION}",
     )
 
 
@@ -201,6 +215,11 @@ def outbox_key(shard: int, target: int, sequence: int) -> bytes:
 def outbox_place(key: bytes) -> tuple[int, int]:
     """The target and sequence in an outbox key."""
     return int.from_bytes(key[2:4], "big"), int.from_bytes(key[4:12], "big")
+
+
+def pair_key(shard: int, awaited: str, waiter: str) -> bytes:
+    """The key of a pair: a promise, and who waits for it. Different pairs have different keys."""
+    return id_key(shard, f"{len(awaited)}:{awaited}{waiter}")
 
 
 def seal(table: str, key: bytes, content: bytes) -> bytes:
@@ -249,6 +268,9 @@ class RowDecoder:
         self._entry: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
         self._execution = msgspec.json.Decoder(Execution)
         self._usage = msgspec.json.Decoder(Usage)
+        self._workflow = msgspec.json.Decoder(WorkflowTask)
+        self._await = msgspec.json.Decoder(Await)
+        self._listener = msgspec.json.Decoder(Listener)
 
     def _decode(
         self, decoder: "msgspec.json.Decoder[Entity]", table: str, key: bytes, value: bytes
@@ -288,6 +310,15 @@ class RowDecoder:
 
     def usage(self, key: bytes, value: bytes) -> Usage:
         return self._decode(self._usage, USAGE, key, value)
+
+    def workflow(self, key: bytes, value: bytes) -> WorkflowTask:
+        return self._decode(self._workflow, WORKFLOWS, key, value)
+
+    def awaiting(self, key: bytes, value: bytes) -> Await:
+        return self._decode(self._await, AWAITS, key, value)
+
+    def listener(self, key: bytes, value: bytes) -> Listener:
+        return self._decode(self._listener, LISTENERS, key, value)
 
     def header(self, key: bytes, value: bytes) -> ShardHeader:
         return self._decode(self._header, HEADERS, key, value)

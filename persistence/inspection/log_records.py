@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from troth.core import records
+from troth.core import workflow_records as workflows
 from troth.core.catalog import Entry
 from troth.core.grammar import task_ids
 from troth.core.json_errors import UNREADABLE_JSON
@@ -47,6 +48,8 @@ def record_time_ms(record: records.Record) -> int | None:
             return schedule.created_on
         case records.PromiseCreated(created_on=created_on):
             return created_on
+        case workflows.WorkflowCreated(created_on=created_on):
+            return created_on
     time_ms: int | None = getattr(record, "at", None)
     assert time_ms is None or isinstance(time_ms, int)
     return time_ms
@@ -81,6 +84,34 @@ def record_ids(record: records.Record) -> frozenset[str]:
             return frozenset(named)
         case records.PromisesDeleted(ids=ids, task_ids=task_ids_deleted):
             return frozenset({*ids, *task_ids_deleted})
+        case records.MessageReceived(message=workflows.WorkflowMessage(id=id)):
+            return frozenset({id})
+        case workflows.WorkflowsRenewed(ids=ids):
+            return frozenset(ids)
+        case workflows.WorkflowSuspended(id=id, awaited=awaited_ids):
+            return frozenset({id, *awaited_ids})
+        case workflows.WorkflowWoken(id=awaiter, awaited=awaited):
+            return frozenset({awaiter, awaited})
+        case workflows.AwaitRegistered(awaited=awaited, awaiter=awaiter):
+            return frozenset({awaited, awaiter})
+        case records.MessageReceived(
+            message=workflows.AwaitMessage(awaited=awaited, awaiter=awaiter)
+            | workflows.AwaitDroppedMessage(awaited=awaited, awaiter=awaiter)
+            | workflows.WakeMessage(awaited=awaited, awaiter=awaiter)
+        ):
+            return frozenset({awaited, awaiter})
+        case (
+            workflows.WorkflowCreated(id=id)
+            | workflows.WorkflowImported(id=id)
+            | workflows.WorkflowAcquired(id=id)
+            | workflows.WorkflowReleased(id=id)
+            | workflows.WorkflowResumesCleared(id=id)
+            | workflows.WorkflowHalted(id=id)
+            | workflows.WorkflowContinued(id=id)
+            | workflows.ListenerRegistered(id=id)
+            | workflows.ListenerTold(id=id)
+        ):
+            return frozenset({id})
         case (
             records.PromiseCompleted(id=id)
             | records.ScheduleDeleted(id=id)

@@ -48,8 +48,8 @@ from troth.persistence.wal.segments import (
 
 from .archive import later_batches
 from .snapshot_file import Batch, SnapshotError, SnapshotHeader, SnapshotReader
-from .snapshots import (
-    Progress,
+from .snapshot_rules import (
+    BytesDone,
     check_complete,
     check_continues,
     check_formats,
@@ -91,7 +91,7 @@ def restore(
     *,
     until: Until,
     archives: Iterable[Path] = (),
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
     random_bytes: Callable[[int], bytes] = os.urandom,
     segment_bytes: int = SEGMENT_BYTES,
 ) -> Restored:
@@ -212,7 +212,7 @@ class _Restoration:
         path: Path,
         until: Until,
         random_bytes: Callable[[int], bytes],
-        progress: Progress | None,
+        progress: BytesDone | None,
         segment_bytes: int,
     ) -> None:
         self._reader = reader

@@ -398,12 +398,3 @@ class SnapshotReader:
         if end != found:
             raise self._damaged("it does not hold what its end says: a part is missing or doubled")
         self.end = end
-
-
-def read_ends(path: Path) -> tuple[SnapshotHeader, SnapshotEnd]:
-    """A file's header and end, without what is between. Raises SnapshotError.
-
-    That it has an end says that it was finished, not that all of it is intact.
-    """
-    with SnapshotReader(path) as reader:
-        return reader.header, reader.read_end()

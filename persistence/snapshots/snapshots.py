@@ -36,33 +36,20 @@ from .snapshot_file import (
     SnapshotReader,
     encode,
 )
+from .snapshot_rules import (
+    TABLES,
+    BytesDone,
+    check_complete,
+    check_continues,
+    check_formats,
+    check_rows,
+    sync_directory,
+)
 
 PARTIAL_SUFFIX: Final = ".partial"
 SUFFIX: Final = ".snapshot"
-TABLES: Final = tuple(table for table in rows.TABLES if table != rows.META)
-"""What a snapshot holds. META says whose store it is: a restored one is its own."""
-
-_SEALED: Final = frozenset(
-    {
-        rows.HEADERS,
-        rows.LIVE_PROMISES,
-        rows.PROMISES,
-        rows.LIVE_TASKS,
-        rows.TASKS,
-        rows.CALLBACKS,
-        rows.SCHEDULES,
-        rows.LOCKS,
-        rows.OUTBOX,
-        *rows.FUNCTION_TABLES,
-    }
-)
-"""Tables whose values carry a checksum; the others are indexes."""
-
 _KEY_END: Final = b"\xff" * 512
 _AUTOMATIC_NAME: Final = re.compile(r"troth-\d{8}T\d{6}Z-\d{12,}\.snapshot(\.partial)?")
-
-Progress = Callable[[int], None]
-"""Told how many bytes have been done so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +210,7 @@ def _modified_at_ms(path: Path, otherwise_ms: int) -> int:
 def write_file(
     chunks: Iterable[bytes],
     target: Path,
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
     check: Callable[[Path], object] | None = None,
 ) -> int:
     """Write a new file, whole and synced before it has its name; its size in bytes.
@@ -281,11 +268,6 @@ def _unwritable(target: Path, error: OSError) -> SnapshotError:
     return SnapshotError(
         f"{target} cannot be written: {error.strerror or error}. No snapshot was made."
     )
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames in a directory durable."""
-    RealFiles().sync_directory(str(path) or ".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +341,7 @@ def remove_old(directory: Path, data_id: str, keep_count: int) -> int:
     return removed_count
 
 
-def verify(path: Path, progress: Progress | None = None) -> SnapshotFile:
+def verify(path: Path, progress: BytesDone | None = None) -> SnapshotFile:
     """Read all of a file and check everything in it. Raises SnapshotError."""
     with SnapshotReader(path) as reader:
         check_formats(path, reader.header)
@@ -373,44 +355,3 @@ def verify(path: Path, progress: Progress | None = None) -> SnapshotFile:
                 progress(reader.position_bytes)
         check_complete(path, reader.header, next_sequence)
         return SnapshotFile(path, reader.size_bytes, reader.header, reader.end)
-
-
-def check_formats(path: Path, header: SnapshotHeader) -> None:
-    """Raise SnapshotError unless this version of Troth can use the rows."""
-    if header.row_format != rows.FORMAT_VERSION or not set(header.tables) <= set(TABLES):
-        raise SnapshotError(
-            f"{path} was made by Troth {header.troth_version}, with rows of format "
-            f"{header.row_format}; this version of Troth knows {rows.FORMAT_VERSION}. Nothing was "
-            "changed. Use the version that made it, or a newer one."
-        )
-
-
-def check_rows(path: Path, table: str, found: Iterable[Row]) -> None:
-    """Raise SnapshotDamaged if a row had rotted before the snapshot was made."""
-    if table not in _SEALED:
-        return
-    try:
-        for key, value in found:
-            rows.unseal(table, key, value)
-    except CheckpointDamaged as error:
-        raise SnapshotDamaged(
-            str(path), f"a row of {table} had rotted when the snapshot was made"
-        ) from error
-
-
-def check_continues(path: Path, next_sequence: int, first_sequence: int, count: int) -> int:
-    """The sequence after a batch. Raises SnapshotDamaged if the batch leaves a gap before it."""
-    end = first_sequence + count
-    if first_sequence > next_sequence or end <= next_sequence:
-        raise SnapshotDamaged(
-            str(path), f"a batch begins at record {first_sequence}, where {next_sequence} has to be"
-        )
-    return end
-
-
-def check_complete(path: Path, header: SnapshotHeader, next_sequence: int) -> None:
-    """Raise SnapshotDamaged unless the batches reach the end that the header promises."""
-    if next_sequence != header.until_sequence + 1:
-        raise SnapshotDamaged(
-            str(path), f"its records end before {header.until_sequence}, which it says to reach"
-        )

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.server import REPOSITORY
+from tests.helpers.server import REPOSITORY, ServerProcess
 from tests.http import test_log_output
-from tests.node import test_changing_files, test_limits_of_server, test_neighbors
+from tests.http.sockets import test_early_answers
+from tests.node import test_changing_files, test_limits_of_server, test_neighbors, test_node
+from tests.node.fake_server import FakeServer
+from tests.node.node_process import MODES
+from tests.persistence import test_log_end_doubt
 from troth.node import runner
 
 
@@ -34,6 +38,32 @@ def test_functions_read_the_servers_key(tmp_path: Path) -> None:
     `tests/node/test_neighbors.py` has it with a real server and a real node.
     """
     test_neighbors.test_a_key_is_found_by_what_a_server_has_open(tmp_path, "lock")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_forked_grandchild_of_a_function_survives_sigkill_of_the_node(
+    tmp_path: Path, mode: str
+) -> None:
+    """ "a forked grandchild of a function survives SIGKILL of the node": a guard ends it."""
+    with FakeServer() as server:
+        test_node.test_functions_do_not_outlive_a_node_that_is_killed(tmp_path, server, mode)
+
+
+def test_newest_log_segment_zeroed() -> None:
+    """ "newest log segment zeroed, and started from as if it were new": said where others show it.
+
+    After a checkpoint of what is missing, the start is refused, and changes nothing.
+    """
+    test_log_end_doubt.test_a_zeroed_segment_after_a_roll_over_is_said()
+    test_log_end_doubt.test_a_zeroed_segment_that_was_half_full_is_said()
+    test_log_end_doubt.test_a_log_that_ends_before_the_checkpoint_is_refused_and_left_as_it_is()
+
+
+def test_a_refusal_seen_as_a_broken_pipe(shared_server: ServerProcess) -> None:
+    """ "a refusal seen as a broken pipe": who sends 15 MB before reading gets the 413."""
+    test_early_answers.test_a_body_that_is_refused_from_its_head_is_not_a_broken_pipe(
+        shared_server, "/promises", 15 << 20, 413
+    )
 
 
 def test_a_setting_on_one_side_a_constant_on_the_other(

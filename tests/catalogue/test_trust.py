@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -199,6 +200,126 @@ def test_a_header_that_is_not_utf8_kills_workers(caller: Caller) -> None:
         assert answer.json["idempotencyKeyForCreate"] == "approval \u00fc"
     answer = caller.send("GET", "/promises/none", headers={"Request-Id": "\xfc"})
     assert answer.headers["request-id"].encode("latin-1").decode() == "\u00fc"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_state_changing_gets(caller: Caller, site: str) -> None:
+    """ "state-changing GETs claim tasks from any page": no page of another site opens them."""
+    promise_id = f"{site}-{uuid.uuid4()}"
+    promise = {"id": promise_id, "timeout": FAR_MS, "tags": {"resonate:invoke": "poll://any@none"}}
+    assert caller.send("POST", "/promises", promise).status == 201
+    page = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": "image"}
+    for act in ("claim", "complete", "drop", "heartbeat"):
+        answer = caller.send("GET", f"/tasks/{act}/__invoke:{promise_id}/1", headers=page)
+        assert (answer.status, answer.code) == (403, 40310)
+        answer = caller.send("HEAD", f"/tasks/{act}/__invoke:{promise_id}/1")
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, OPTIONS")
+    # A stream takes messages away from the workers, so it is such a link too.
+    for target, poll in (("/poll/g/page", False), ("/g/page", True)):
+        assert caller.send("GET", target, headers=page, poll=poll).status == 403
+        head = caller.send("HEAD", target, poll=poll)
+        assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
+    text = caller.send("GET", "/metrics").body.decode()
+    assert "troth_polls_connected_total 0.0" in text
+    assert caller.send("GET", f"/tasks/claim/__invoke:{promise_id}/1").status == 201
+
+
+def test_token_requests_ignore_unknown_fields(guarded: Caller) -> None:
+    """ "token requests ignore unknown fields": none is made that lasts longer than meant."""
+    wanted = {"account": "team", "scopes": ["promises:read"]}
+    for more in ({"expiresOn": FAR_MS}, {"id_prefix": "team-a/"}, {"expiresAt": None}):
+        answer = guarded.send("POST", "/admin/tokens", {**wanted, **more}, guarded.key)
+        assert (answer.status, answer.code) == (400, 40000)
+        assert answer.json["error"]["details"][0]["metadata"]["field"] in more
+
+
+def test_prefix_tokens_cannot_listen(guarded: Caller) -> None:
+    """ "prefix tokens cannot listen": they do, to groups that begin so, and are sent the work."""
+    token = guarded.token("promises:write", idPrefix="team-a/")
+    for target, poll in (("/poll/team-a%2Fg/w", False), ("/team-a%2Fg/w", True)):
+        answer = guarded.send("GET", target, headers=token, poll=poll, is_stream=True)
+        assert answer.status == 200
+    for target in ("/poll/team-b%2Fg/w", "/poll/g/team-a%2F", "/poll/team-a/g"):
+        answer = guarded.send("GET", target, headers=token)
+        assert (answer.status, answer.code) == (403, 40313)
+    with Wire(guarded.server.url) as wire:
+        head = "GET /poll/team-a%2Fg/w HTTP/1.1\r\nHost: x\r\nAuthorization: "
+        wire.send(f"{head}{token['Authorization']}\r\n\r\n".encode())
+        assert wire.answer(without_body=True).status == 200
+        tags = {"resonate:invoke": "poll://any@team-a%2Fg"}
+        promise_id = f"team-a/{uuid.uuid4()}"
+        promise = {"id": promise_id, "timeout": FAR_MS, "tags": tags}
+        assert guarded.send("POST", "/promises", promise, token).status == 201
+        wire._until(f"__invoke:{promise_id}".encode())  # or else it is never sent
+
+
+def test_probes_ask_with_head_and_on_either_port(caller: Caller) -> None:
+    """ "HEAD is 405 everywhere; `OPTIONS *` 404; the poll port has no probes": all are answered."""
+    for method in ("GET", "HEAD"):
+        for target in ("/ping", "/health", "/ready"):
+            for poll in (False, True):
+                assert caller.send(method, target, poll=poll).status == 200
+    shown = caller.send("GET", "/docs/errors")
+    head = caller.send("HEAD", "/docs/errors")
+    assert (head.status, head.headers["content-length"]) == (200, str(len(shown.body)))
+    everything = caller.send("OPTIONS", "*")
+    assert everything.status == 204
+    assert everything.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST"
+
+
+def test_a_request_id_leads_to_a_line_in_the_log(guarded: Caller) -> None:
+    """ "no request log": who is refused a right finds a line with the id in the error's body."""
+    token = guarded.token("promises:read", idPrefix="a/")
+    for headers, target, status in (({}, "/promises/x", 401), (token, "/promises/x", 403)):
+        answer = guarded.send("GET", target, headers=headers)
+        assert answer.status == status
+        named = answer.json["error"]["details"][0]["metadata"]["requestId"]
+        (line,) = lines_with(guarded.server, named)
+        assert f"status={status}" in line
+        assert "endpoint=readPromise" in line
+        assert f"who={'anonymous' if status == 401 else chr(39) + 'token '}" in line
+
+
+def test_http_that_tools_speak(caller: Caller) -> None:
+    """ "gzip bodies, BOM, empty lines between requests, links under a prefix": all are taken."""
+    promise = _json({"id": f"http-{uuid.uuid4()}", "timeout": FAR_MS})
+    answer = caller.send("POST", "/promises", promise, {"Content-Encoding": "gzip"})
+    assert (answer.status, answer.code) == (415, 41500)
+    assert caller.send("POST", "/promises", b"\xef\xbb\xbf" + promise).status == 201
+    request = b"GET /promises/none HTTP/1.1\r\nHost: x\r\n\r\n"
+    for end in (request, request.replace(b"promises/none", b"ping")):
+        with Wire(caller.server.url) as wire:
+            wire.send(b"\r\n" + request + b"\r\n\r\n" + end + b"\r\n" + end)
+            statuses = [wire.answer().status for _ in range(3)]
+            assert statuses == [404, *[404 if end == request else 200] * 2]
+    slash = caller.send("GET", "/docs/")
+    assert (slash.status, slash.headers["location"]) == (308, "../docs")
+    for page in ("/", "/docs", "/docs/errors"):
+        assert b'href="/' not in caller.send("GET", page).body
+
+
+def test_status_lines_say_their_reason(caller: Caller) -> None:
+    """ "status line with its reason": people read it, and the Resonate command line prints it."""
+    promise = {"id": f"line-{uuid.uuid4()}", "timeout": FAR_MS}
+    for method, target, body, line in (
+        ("POST", "/promises", promise, b"HTTP/1.1 201 Created\r\n"),
+        ("POST", "/promises", promise, b"HTTP/1.1 409 Conflict\r\n"),
+        ("GET", "/promises/none", None, b"HTTP/1.1 404 Not Found\r\n"),
+        ("GET", "/ping", None, b"HTTP/1.1 200 OK\r\n"),
+        ("DELETE", "/ping", None, b"HTTP/1.1 405 Method Not Allowed\r\n"),
+        ("BAD REQUEST", "x", None, b"HTTP/1.1 400 Bad Request\r\n"),
+    ):
+        with Wire(caller.server.url) as wire:
+            content = b"" if body is None else _json(body)
+            head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}"
+            wire.send(head.encode() + b"\r\n\r\n" + content)
+            assert wire._until(b"\r\n") + b"\r\n" == line
+
+
+def lines_with(server: ServerProcess, text: str) -> list[str]:
+    """The lines of the log that have a text in them; waits for the first."""
+    wait_until(lambda: text in server.log())
+    return [line for line in server.log().splitlines() if text in line]
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.http.fake_api import NOW_MS, FakeApi, promise
 from troth.cli import command as cli
+from troth.cli import locks as cli_locks
 from troth.cli import options as cli_options
 from troth.cli import output as cli_output
 from troth.cli import promises as cli_promises
@@ -519,7 +520,7 @@ def test_search_schedules(troth: CommandLine) -> None:
 
 def test_acquire_a_lock(troth: CommandLine) -> None:
     sent = {"resourceId": "r", "executionId": "e", "processId": "p", "ttl": 60_000}
-    troth.api.say(201, {**sent, "expiresAt": NOW_MS + 60_000})
+    troth.api.say(201, {**sent, "expiresAt": NOW_MS + 60_000}, **{"Fencing-Token": "41"})
 
     shown = troth("locks", "acquire", "r", "e", "--process-id", "p")
 
@@ -531,7 +532,31 @@ def test_acquire_a_lock(troth: CommandLine) -> None:
         "  process    p\n"
         "  ttl        1m\n"
         "  ends       2027-01-15 08:01:00+00:00 (in 1m)\n"
+        "  token      41\n"
     )
+
+
+def test_a_lock_is_waited_for(troth: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("troth.cli.locks.time.sleep", slept.append)
+    sent = {"resourceId": "r", "executionId": "e", "processId": "p", "ttl": 60_000}
+    for _ in range(3):
+        troth.api.refuse(40304, "The lock is already acquired", "held by execution 'f'")
+    troth.api.say(201, {**sent, "expiresAt": NOW_MS + 60_000})
+
+    troth("locks", "acquire", "r", "e", "--process-id", "p", "--wait", "1h")
+
+    assert len(troth.api.heard) == 4
+    assert len(slept) == 3
+    assert max(slept) <= cli_locks.RETRY_LIMIT_S
+
+
+def test_a_lock_is_not_waited_for_unless_asked_for(troth: CommandLine) -> None:
+    troth.api.refuse(40304, "The lock is already acquired", "held by execution 'f'")
+
+    troth("locks", "acquire", "r", "e", status=1)
+
+    assert "held by execution 'f'" in troth.errors
 
 
 def test_release_and_renew_locks(troth: CommandLine) -> None:

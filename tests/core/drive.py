@@ -42,6 +42,7 @@ class Drive:
     """
 
     model_type: type[Model] = Model
+    options: Options = OPTIONS
 
     def __init__(
         self, seed: int, shard_count: int, is_lazy: bool, makes_checkpoints: bool = False
@@ -50,7 +51,7 @@ class Drive:
         self.is_lazy = is_lazy
         store = MemoryStore() if makes_checkpoints else None
         self.checkpoint_steps: list[str] = []
-        self.system = System(shard_count, OPTIONS, now=START_MS, store=store)
+        self.system = System(shard_count, self.options, now=START_MS, store=store)
         self.model = self.model_type(self.is_local, OPTIONS.task_claim_timeout_ms, 4)
         self.model.settle(START_MS)
         self.seen: Counter[tuple[str, Code]] = Counter()
@@ -90,8 +91,8 @@ class Drive:
 
     # Asking
 
-    def ask(self, command: c.Command) -> None:
-        """Ask both, and compare the answers."""
+    def ask(self, command: c.Command) -> Code:
+        """Ask both, and compare the answers; return their code."""
         self.model.settle(self.system.now)
         expected = self.model.answer(command)
         reply = self.system.ask(command)
@@ -99,7 +100,9 @@ class Drive:
         if "count" in expected:
             got["count"] = reply.count
         assert self.masked(got) == self.masked(expected), command
-        self.seen[type(command).__name__, expected["code"]] += 1
+        code: Code = expected["code"]
+        self.seen[type(command).__name__, code] += 1
+        return code
 
     def masked(self, seen: View) -> View:
         """Without what lateness may change."""

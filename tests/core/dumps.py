@@ -44,4 +44,9 @@ def dump(state: ShardState) -> dict[str, Any]:
         "entries": dict(state.entries.by_id),
         "executions": dict(state.executions),
         "usage": dict(state.usage),
+        "workflows": {key: r.encode(one.row()) for key, one in state.workflows.items()},
+        "awaits": list(state.awaits.pairs()),
+        "listeners": list(state.listeners.pairs()),
+        "unblocks": {key: dict(one) for key, one in state.unblocks.items()},
+        "workflow floor": state.workflow_floor,
     }

@@ -4,6 +4,7 @@ from collections import Counter
 
 from troth.core import commands as c
 from troth.core.catalog import Account, Capabilities, Entry, FunctionKind, Label, is_reserved
+from troth.core.codes import Code
 from troth.core.executions import Execution, ExecutionPlan
 from troth.core.grammar import task_ids
 from troth.core.limits import INTEGER_MAX
@@ -57,11 +58,11 @@ class FunctionDrive(Drive):
             )
         )()
 
-    def ask(self, command: c.Command) -> None:
+    def ask(self, command: c.Command) -> Code:
         """Sometimes packages go instead."""
         if self.random.random() < 0.02:
             self.delete_package()
-        super().ask(command)
+        return super().ask(command)
 
     def delete_package(self) -> None:
         """Delete a package, there or not."""

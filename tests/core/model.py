@@ -187,7 +187,8 @@ class Model:
         """Apply one deadline."""
         if rank == 0:
             promise = self.promises[identifier]
-            is_timer = (promise.tags or {}).get("resonate:timeout") == "true"
+            tags = promise.tags or {}
+            is_timer = "true" in (tags.get("resonate:timeout"), tags.get("resonate:timer"))
             state = "RESOLVED" if is_timer else "REJECTED_TIMEDOUT"
             self.finish(promise, state, EMPTY_VALUE, None, time)
         elif rank == 1:
@@ -461,14 +462,22 @@ class Model:
             if command.idempotency_key != schedule.idempotency_key:
                 return {"code": Code.SCHEDULE_EXISTS}
             return {"code": Code.OK, "schedule": view(schedule, SCHEDULE_FIELDS)}
+        schedule = self.new_schedule(
+            command, command.description, command.tags or None, command.idempotency_key
+        )
+        return {"code": Code.CREATED, "schedule": view(schedule, SCHEDULE_FIELDS)}
+
+    def new_schedule(
+        self, command: Any, description: str = "", tags: Any = None, key: str | None = None
+    ) -> ModelSchedule:
+        """Create a schedule."""
         schedule = ModelSchedule(
             *(command.id, command.cron, command.promise_id, command.promise_timeout, self.now),
             parse(command.cron).next_after_ms(self.now),
-            *(command.description, command.tags or None, command.promise_param),
-            *(command.promise_tags or None, command.idempotency_key),
+            *(description, tags, command.promise_param, command.promise_tags or None, key),
         )
         self.schedules[command.id] = schedule
-        return {"code": Code.CREATED, "schedule": view(schedule, SCHEDULE_FIELDS)}
+        return schedule
 
     def do_ReadSchedule(self, command: c.ReadSchedule) -> View:  # noqa: N802
         """As it is, or 404."""
@@ -520,7 +529,7 @@ class Model:
         """rest.md 9."""
         lock = self.locks.get(command.resource_id)
         if lock is not None and lock.execution_id != command.execution_id:
-            return {"code": Code.LOCK_HELD}
+            return {"code": Code.LOCK_HELD, "lock": view(lock, LOCK_FIELDS)}
         lock = ModelLock(
             *(command.resource_id, command.execution_id, command.process_id, command.ttl),
             plus(self.now, command.ttl),
@@ -547,6 +556,10 @@ class Model:
         """What is true of function tasks and the catalog: nothing here; see FunctionModel."""
         return {"entries": {}, "executions": {}, "usage": {}}
 
+    def envelope(self) -> View:
+        """What is true of workflow tasks and of who waits: nothing here; see WorkflowModel."""
+        return {"workflows": {}, "awaits": [], "listeners": [], "unblocks": []}
+
     def everything(self) -> View:
         """All that is true now, in a form that compares."""
         return {
@@ -562,4 +575,5 @@ class Model:
             "schedules": [view(one, SCHEDULE_FIELDS) for one in self.schedules.values()],
             "transit": sorted(key for key, _ in self.transit),
             **self.functions(),
+            **self.envelope(),
         }

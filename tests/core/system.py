@@ -52,7 +52,7 @@ from .model import (
     View,
     view,
 )
-from .views import message_key, usage_view
+from .views import envelope_view, message_key, usage_view
 from .workflow_delivery import WorkflowDelivery
 
 RANK = {
@@ -435,6 +435,7 @@ class System:
                 for name, one in state.executions.items()
             },
             "usage": usage_view(one for state in states for one in state.usage.values()),
+            **envelope_view(states, promises),
         }
 
     # Checks

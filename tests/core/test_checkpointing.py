@@ -16,11 +16,13 @@ from troth.core.limits import INTEGER_MAX
 from troth.core.model import PromiseState, Task, TaskState
 from troth.core.state import checkpointing
 from troth.core.state.shard_state import ShardState
+from troth.core.state.waiting import Waiting
 from troth.persistence.checkpoints.store import MemoryStore
 
 from .drive import Drive
 from .function_drive import FunctionDrive
 from .system import System
+from .workflow_drive import WorkflowDrive
 
 FINAL = tuple(state for state in PromiseState if state is not PromiseState.PENDING)
 
@@ -74,7 +76,20 @@ def live_view(state: ShardState) -> dict[str, Any]:
         "entries": state.entries.by_id,
         "executions": state.executions,
         "usage": state.usage,
+        "workflows": {name: one.row() for name, one in state.workflows.items()},
+        "awaits": waiting_view(state.awaits),
+        "listeners": waiting_view(state.listeners),
+        "unblocks": {name: list(addresses.items()) for name, addresses in state.unblocks.items()},
+        "workflow floor": state.workflow_floor,
     }
+
+
+def waiting_view(waiting: Waiting) -> dict[str, list[str]]:
+    """Who waits for what, in order."""
+    found: dict[str, list[str]] = {}
+    for awaited, waiter in waiting.pairs():
+        found.setdefault(awaited, []).append(waiter)
+    return found
 
 
 def entries(state: ShardState) -> dict[str, Any]:
@@ -91,7 +106,7 @@ def entries(state: ShardState) -> dict[str, Any]:
 @pytest.mark.parametrize("is_lazy", [False, True])
 @pytest.mark.parametrize("shard_count", [1, 3])
 @pytest.mark.parametrize("seed", range(400, 406))
-@pytest.mark.parametrize("kind", [Drive, FunctionDrive])
+@pytest.mark.parametrize("kind", [Drive, FunctionDrive, WorkflowDrive])
 def test_checkpoints_change_nothing_that_can_be_seen(
     kind: type[Drive], seed: int, shard_count: int, is_lazy: bool
 ) -> None:

@@ -120,7 +120,7 @@ SAMPLES: tuple[r.Record, ...] = (
     r.ScheduleFired("s", 1_700_000_000_000, None, PROMISE, 9, 1_700_000_000_004),
     r.ScheduleSkipped("s", 1_700_000_600_000),
     r.ScheduleSkipped("s", None),
-    r.LockAcquired(Lock("r/1", "e", "w1", 30_000, 100_000)),
+    r.LockAcquired(Lock("r/1", "e", "w1", 30_000, 100_000, 12)),
     r.LockReleased("r/1"),
     r.LocksRenewed("w1", 73_000),
     r.MessageReceived(3, 1, r.ResumeMessage(RESUME, 74_000), 0, 74_001),
@@ -240,6 +240,10 @@ def test_fields_that_a_later_release_added_are_ignored(sample: r.Record) -> None
             r.CallbackCreated(
                 Callback("__resume:r:l", TaskKind.RESUME, "l", "r", 5, "x", 17, None)
             ),
+        ),
+        (
+            b'["lock-acquired/1",["r/1","e","w1",30000,100000]]',
+            r.LockAcquired(Lock("r/1", "e", "w1", 30_000, 100_000)),
         ),
         (
             b'["schedule-created/1",["t",4,"@daily","t",0,7,null]]',

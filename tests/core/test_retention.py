@@ -419,7 +419,7 @@ def test_without_rules_nothing_is_ever_deleted() -> None:
 
 
 def test_a_pass_costs_what_is_new_and_not_what_there_is() -> None:
-    """What a sweep has passed is not looked at again."""
+    """What a walk has passed is not looked at again."""
     system = RetainingSystem(
         1, Options(retention=(RetentionRule(FINAL, 0, ("x", "1")),)), [], 1_000
     )
@@ -435,8 +435,8 @@ def test_a_pass_costs_what_is_new_and_not_what_there_is() -> None:
     retention = system.machines[0].state.retention
     assert retention is not None
     assert [
-        len(system.machines[0].state.cold.ended(sweep.state, sweep.after, 10**9, 9))
-        for sweep in retention.sweeps
+        len(system.machines[0].state.cold.ended(walk.state, walk.after, 10**9, 9))
+        for walk in retention.walks
     ] == [0, 0, 0, 0]
 
 

@@ -3,8 +3,12 @@
 from collections.abc import Iterable
 
 from troth.core import records as r
+from troth.core import workflow_records as w
 from troth.core.executions import Usage
+from troth.core.model import Promise
 from troth.core.replies import Reply
+from troth.core.state.shard_state import ShardState
+from troth.core.workflows import ACQUIRED
 
 from .model import (
     CALLBACK_FIELDS,
@@ -16,6 +20,39 @@ from .model import (
     View,
     view,
 )
+
+WORKFLOW_FIELDS = ("id", "state", "version", "resumes", "pid", "ttl")
+
+
+def envelope_view(states: list[ShardState], promises: list[Promise]) -> View:
+    """Workflow tasks, fulfilled ones too, and who waits."""
+    workflows: View = {
+        one.id: {
+            **view(one, WORKFLOW_FIELDS),
+            "ttl": one.ttl if one.state is ACQUIRED else None,
+            "expires_at": one.expires_at,
+            "awaited": sorted(one.awaited or ()),
+        }
+        for state in states
+        for one in state.workflows.values()
+    }
+    for promise in promises:
+        if promise.task_version is not None:
+            assert promise.id not in workflows, "a fulfilled task is not kept"
+            named = dict.fromkeys(WORKFLOW_FIELDS)
+            named |= {"id": promise.id, "state": "fulfilled", "version": promise.task_version}
+            workflows[promise.id] = {**named, "resumes": 0, "expires_at": 0, "awaited": []}
+    return {
+        "workflows": workflows,
+        "awaits": sorted(pair for state in states for pair in state.awaits.pairs()),
+        "listeners": sorted(pair for state in states for pair in state.listeners.pairs()),
+        "unblocks": sorted(
+            (promise_id, address)
+            for state in states
+            for promise_id, addresses in state.unblocks.items()
+            for address in addresses
+        ),
+    }
 
 
 def usage_view(usage: Iterable[Usage]) -> View:
@@ -33,7 +70,12 @@ def message_key(message: r.ShardMessage) -> tuple[str, ...]:
     """What the model calls a message between shards."""
     if isinstance(message, r.ResumeMessage):
         return "resume", message.callback.id
-    assert isinstance(message, r.PromiseMessage)
+    if isinstance(message, w.AwaitMessage):
+        return "await", message.awaited, message.awaiter
+    if isinstance(message, w.AwaitDroppedMessage):
+        return "dropped", message.awaited, message.awaiter
+    if isinstance(message, w.WakeMessage):
+        return "wake", message.awaiter, message.awaited
     return "promise", message.id, message.tags["resonate:schedule"]
 
 
@@ -50,6 +92,8 @@ def reply_view(reply: Reply) -> View:
         entity = getattr(reply, name)
         if entity is not None:
             shown[name] = view(entity, fields)
+    if reply.workflow is not None:
+        shown["workflow"] = view(reply.workflow, WORKFLOW_FIELDS)
     if reply.entry is not None:
         shown["entry"] = reply.entry
     if reply.execution is not None:

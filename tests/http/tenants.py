@@ -79,6 +79,6 @@ def tenant(world: World, number: int = 1, scopes: tuple[Scope, ...] = tuple(Scop
     account_id = f"{number:024x}"
     secret = new_secret()
     token = Token(new_secret(), 1, NOW_MS, account_id, digest_of(secret), scopes)
-    world.api.directory.put(Account(account_id, 1, NOW_MS, f"account {number}"))
-    world.api.directory.put(token)
+    world.api.credentials.put(Account(account_id, 1, NOW_MS, f"account {number}"))
+    world.api.credentials.put(token)
     return Tenant(world, account_id, {"Authorization": f"Bearer {secret}"})

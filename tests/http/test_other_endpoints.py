@@ -98,7 +98,11 @@ async def test_locks() -> None:
         gone = await world.send("POST", "/locks/release", body)
 
         assert (acquired.status, acquired.json) == (201, {**body, "expiresAt": NOW_MS + 10})
+        assert (acquired.header("fencing-token") or "").isdecimal()
         assert (held.status, held.code) == (403, 40304)
+        message = held.json["error"]["details"][0]["message"]
+        assert message.startswith("execution 'e' of process 'p' holds the lock until 1")
+        assert f"until {NOW_MS + 10} (ms" in message
         assert kept.json == {"locksAffected": 1}
         assert (released.status, released.body) == (204, b"")
         assert (gone.status, gone.code) == (404, 40402)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import trio
 
 from troth.http.api.context import Readiness
-from troth.http.serve import Door, Server
+from troth.http.serve import Server
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
+from troth.http.sockets.doors import Door
 from troth.persistence.wal.log import LogRecord
 from troth.shards.storage import MemoryStorage
 

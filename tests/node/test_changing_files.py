@@ -112,7 +112,7 @@ def test_folders_within_each_other_count_as_too_large_beyond_a_limit(tmp_path: P
     assert exceeds(tmp_path, 1 << 30, 1_000)
 
 
-def test_a_directory_of_another_user_is_refused(
+async def test_a_directory_of_another_user_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "node"
@@ -120,8 +120,9 @@ def test_a_directory_of_another_user_is_refused(
     owner_uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner_uid + 1)
 
-    with pytest.raises(NodeError, match=f"belongs to user {owner_uid}"), taken(directory, 700_000):
-        raise AssertionError
+    with pytest.raises(NodeError, match=f"belongs to user {owner_uid}"):
+        async with taken(directory, 700_000):
+            raise AssertionError
 
     assert stat.S_IMODE(directory.stat().st_mode) == 0o755
 

@@ -293,13 +293,38 @@ def test_functions_do_not_outlive_a_node_that_is_killed(
         wait_until(lambda: len(node.function_processes()) >= 3)
         node.signal(signal.SIGKILL)
         node.wait()
-        # The zygote and the task end with it; what the task has started is left for the next start.
-        wait_until(lambda: len(node.function_processes()) <= 1)
+        # The zygote and the execution end with it, by the kernel; the child, by the guard.
+        wait_until(lambda: node.function_processes() == [])
         server.connected.clear()
         node.start()
         assert server.connected.wait(30)
 
         wait_until(lambda: node.function_processes() == [])
+        assert server.run(GOOD).body == b"well"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_node_that_is_started_at_once_after_a_kill_finds_nothing_left(
+    tmp_path: Path, server: FakeServer, mode: str
+) -> None:
+    code = python(
+        "import os, subprocess, time\ndef handle(request):\n"
+        "    for _ in range(5):\n"
+        "        subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with NodeProcess(tmp_path / "node", server, mode=mode) as node:
+        assert server.connected.wait(30), node.log()
+        server.offer(code, timeout_s=100)
+        wait_until(lambda: len(node.function_processes()) >= 7)
+        # All of its group, as a shell does that is closed.
+        os.killpg(node.process_id, signal.SIGKILL)
+        node.wait()
+        server.connected.clear()
+        node.start()
+        assert server.connected.wait(30), node.log()
+
+        assert node.function_processes() == []
         assert server.run(GOOD).body == b"well"
 
 

@@ -12,6 +12,7 @@ from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged
 
 DATA_ID = b"x" * 16
+WITH_WORKFLOWS = ShardHeader(0, 1, 1, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, has_workflows=True)
 INDEXES = (rows.BY_SERIAL, rows.BY_STATE, rows.BY_TAG, rows.BY_END)
 
 
@@ -76,10 +77,39 @@ def test_a_store_that_got_its_rows_otherwise_says_so_too() -> None:
 
 def test_a_format_of_a_later_release_is_refused() -> None:
     store = MemoryStore()
-    store.commit([(rows.META, b"format", b"3")])
+    store.commit([(rows.META, b"format", b"4")])
 
-    with pytest.raises(CheckpointDamaged, match="knows up to 2"):
+    with pytest.raises(CheckpointDamaged, match="knows up to 3"):
         Checkpoints(store, DATA_ID, 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"header": WITH_WORKFLOWS},
+        {"awaits": {("a", "b"): None}},
+        {"listeners": {("a", "http://b"): None}},
+    ],
+)
+def test_workflow_tasks_have_a_format_of_their_own(changes: dict[str, object]) -> None:
+    store = MemoryStore()
+    checkpoints = Checkpoints(store, DATA_ID, 1)
+    checkpoints.write([capture()])
+    checkpoints.write([capture(**changes)])
+    assert format_of(store) == b"3"
+    checkpoints.write([capture(usage={"f": Usage("f", "a")})])
+    assert format_of(store) == b"3", "it never steps back"
+
+
+def test_a_store_whose_workflows_came_otherwise_says_so_too() -> None:
+    """As restoring a snapshot does: the header knows of tasks that have ended."""
+    store = MemoryStore()
+    Checkpoints(store, DATA_ID, 1).write([])
+    key = rows.shard_key(0)
+    store.commit([(rows.HEADERS, key, rows.encode(rows.HEADERS, key, WITH_WORKFLOWS))])
+
+    Checkpoints(store, DATA_ID, 1).write([capture()])
+    assert format_of(store) == b"3"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import msgspec
 import pytest
 
 from troth.core import records
+from troth.core import workflow_records as w
 from troth.core.catalog import Account, Capabilities, FunctionKind
 from troth.core.executions import ExecutionPlan
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, TaskKind, Value
+from troth.core.workflows import WorkflowLease, WorkflowSeed
 from troth.persistence.errors import (
     DataDirectoryError,
     DataDirectoryUnreadable,
@@ -39,6 +41,7 @@ from .written_log import (
 )
 
 CALLBACK = Callback("__resume:r:p", TaskKind.RESUME, "p", "r", 9, "w", 5)
+RUN = w.WorkflowMessage("s.2", 9, 5, Value(), {}, WorkflowSeed())
 MESSAGE = records.PromiseMessage("s.1", 9, Value(), {})
 ARRIVED = Promise("p", 1, PromiseState.PENDING, 9, 5)
 
@@ -105,6 +108,24 @@ FACTS: list[tuple[records.Record, set[str], int | None]] = [
     (records.ExecutionAssigned("troth:task/1", "n", 8), {"troth:task/1"}, 8),
     (records.ExecutionReported("troth:task/1", 8), {"troth:task/1"}, 8),
     (records.ExecutionReturned("troth:task/1", 8), {"troth:task/1"}, 8),
+    (w.WorkflowCreated("__invoke:p", 1, 9, 5, Value(), {}), {"__invoke:p"}, 5),
+    (w.WorkflowImported("r", WorkflowSeed(), 8), {"r"}, 8),
+    (w.WorkflowAcquired("r", WorkflowLease("p", 1, 501)), {"r"}, None),
+    (w.WorkflowsRenewed(["r", "s"], 8), {"r", "s"}, 8),
+    (w.WorkflowReleased("r", 8), {"r"}, 8),
+    (w.WorkflowSuspended("r", ["a", "b"], 8), {"r", "a", "b"}, 8),
+    (w.WorkflowResumesCleared("r"), {"r"}, None),
+    (w.WorkflowHalted("r", 8), {"r"}, 8),
+    (w.WorkflowContinued("r", 8), {"r"}, 8),
+    (w.WorkflowWoken("r", "a", 8), {"r", "a"}, 8),
+    (w.AwaitRegistered("a", "r", 8), {"r", "a"}, 8),
+    (w.ListenerRegistered("a", "poll://any@g", 8), {"a"}, 8),
+    (w.ListenerTold("a", "poll://any@g", 8), {"a"}, 8),
+    (records.ScheduleFired("s", 60, 120, RUN, 3, 61), {"s", "s.2"}, 61),
+    (records.MessageReceived(1, 2, RUN, 3, 8), {"s.2"}, 8),
+    (records.MessageReceived(1, 2, w.AwaitMessage("a", "r"), 0, 8), {"r", "a"}, 8),
+    (records.MessageReceived(1, 2, w.AwaitDroppedMessage("a", "r"), 0, 8), {"r", "a"}, 8),
+    (records.MessageReceived(1, 2, w.WakeMessage("r", "a"), 0, 8), {"r", "a"}, 8),
 ]
 
 

@@ -89,9 +89,10 @@ def test_the_end_is_read_on_its_own(tmp_path: Path) -> None:
     path = tmp_path / "a.snapshot"
     path.write_bytes(content())
 
-    header, end = snapshot_file.read_ends(path)
+    with SnapshotReader(path) as reader:
+        end = reader.read_end()
 
-    assert header == HEADER
+    assert reader.header == HEADER
     assert end.rows == {"first": 2, "second": 1}
     assert (end.batches_count, end.records_count) == (2, 5)
 
@@ -103,8 +104,8 @@ def test_a_file_that_was_cut_anywhere_is_refused(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(SnapshotDamaged):
             read(path)
-        with pytest.raises(SnapshotDamaged):
-            snapshot_file.read_ends(path)
+        with pytest.raises(SnapshotDamaged), SnapshotReader(path) as reader:
+            reader.read_end()
 
 
 def test_a_file_with_any_byte_altered_is_refused(tmp_path: Path) -> None:

@@ -23,14 +23,14 @@ from troth.http.identity.credentials import Credentials
 async def lasting_tenant(world: FunctionWorld, number: int) -> Tenant:
     """An account that the shards know too, so it can be changed."""
     made = tenant(world, number)
-    account = directory_of(world).account(made.account_id)
+    account = credentials_of(world).account(made.account_id)
     assert account is not None
     await world.shards.ask(CreateEntry(account))
     return made
 
 
-def directory_of(world: FunctionWorld) -> Credentials:
-    return world.api.directory
+def credentials_of(world: FunctionWorld) -> Credentials:
+    return world.api.credentials
 
 
 async def test_what_waits_starts_when_the_account_is_enabled_again() -> None:

@@ -10,10 +10,13 @@ from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.replies import Reply
 from troth.http.api.context import Readiness
-from troth.http.documents.table import API_ENDPOINTS
+from troth.http.api.router import Router
+from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.settings.settings import Settings
 from troth.shards.errors import Overloaded, ShardsError, Stopping, StorageFailed
 from troth.shards.held import HeldMessages
+
+ORIGIN = "https://app.example"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,7 @@ async def test_a_path_that_cannot_be_decoded_is_refused(target: str) -> None:
         ("/tasks", 40410),
         ("/tasks/claim/x", 40410),
         ("/tasks/claim//1", 40403),
-        ("/docs/", 40410),
+        ("/docs//", 40410),
         ("/poll/g", 40410),
     ],
 )
@@ -89,13 +92,12 @@ async def test_what_is_not_there_is_404_with_a_body(target: str, code: int) -> N
 @pytest.mark.parametrize(
     ("method", "target", "allow"),
     [
-        ("PUT", "/promises", "GET, OPTIONS, POST"),
-        ("HEAD", "/promises/x", "GET, OPTIONS, PATCH"),
-        ("DELETE", "/promises/task", "GET, OPTIONS, PATCH, POST"),
-        ("POST", "/promises/", "GET, OPTIONS, PATCH"),
-        ("TRACE", "/ping", "GET, OPTIONS"),
-        ("get", "/ping", "GET, OPTIONS"),
-        ("M-SEARCH", "/schedules/x", "DELETE, GET, OPTIONS"),
+        ("PUT", "/promises", "GET, HEAD, OPTIONS, POST"),
+        ("DELETE", "/promises/task", "GET, HEAD, OPTIONS, PATCH, POST"),
+        ("POST", "/promises/", "GET, HEAD, OPTIONS, PATCH"),
+        ("TRACE", "/ping", "GET, HEAD, OPTIONS"),
+        ("get", "/ping", "GET, HEAD, OPTIONS"),
+        ("M-SEARCH", "/schedules/x", "DELETE, GET, HEAD, OPTIONS"),
         ("GET", "/locks/acquire", "OPTIONS, POST"),
         ("PATCH", "/tasks/claim/x/1", "GET, OPTIONS"),
     ],
@@ -109,6 +111,134 @@ async def test_a_wrong_method_is_405_and_says_which_are_right(
         assert (answer.status, answer.code, answer.header("allow")) == (405, 40500, allow)
 
 
+@pytest.mark.parametrize("target", ["/promises/a", "/promises/none", "/", "/ready", "/v1/x"])
+async def test_head_is_get_without_the_body(target: str) -> None:
+    async with running() as world:
+        await world.create("a")
+        shown = await world.send("GET", target, headers={"Request-Id": "r"})
+        head = await world.send("HEAD", target, headers={"Request-Id": "r"})
+
+        assert (head.status, head.body) == (shown.status, b"")
+        assert head.headers == shown.headers
+        assert head.header("content-length") == str(len(shown.body))
+
+
+async def test_head_of_a_stream_opens_nothing() -> None:
+    async with running() as world:
+        for target, application in (("/poll/g/a", None), ("/g/a", world.poll_application)):
+            head = await world.send("HEAD", target, application=application)
+            assert (head.status, head.body) == (200, b"")
+            assert head.header("content-type") == "text/event-stream"
+            assert head.header("content-length") is None
+            assert world.api.polls.statistics().connected_total_count == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "allow"),
+    [
+        ("/locks/acquire", "OPTIONS, POST"),
+        ("/tasks/claim/x/1", "GET, OPTIONS"),
+        ("/tasks/heartbeat/x/1", "GET, OPTIONS"),
+    ],
+)
+async def test_head_changes_nothing(target: str, allow: str) -> None:
+    async with running() as world:
+        answer = await world.send("HEAD", target)
+        assert (answer.status, answer.body, answer.header("allow")) == (405, b"", allow)
+
+
+async def test_options_of_everything_says_what_there_is() -> None:
+    async with running() as world:
+        answer = await world.send("OPTIONS", "*")
+        assert (answer.status, answer.body) == (204, b"")
+        assert answer.header("allow") == "DELETE, GET, HEAD, OPTIONS, PATCH, POST"
+        polls = await world.send("OPTIONS", "*", application=world.poll_application)
+        assert polls.header("allow") == "GET, HEAD, OPTIONS"
+
+
+async def test_the_poll_port_answers_probes() -> None:
+    async with running() as world:
+        for target in ("/ping", "/health", "/ready"):
+            answer = await world.send("GET", target, application=world.poll_application)
+            assert answer.status == 200
+        world.api.readiness = Readiness.STOPPING
+        answer = await world.send("GET", "/ready", application=world.poll_application)
+        assert answer.status == 503
+
+
+LINKS = ["/tasks/claim/x/1", "/tasks/complete/x/1", "/tasks/drop/x/1", "/tasks/heartbeat/x/1"]
+
+
+@pytest.mark.parametrize("target", [*LINKS, "/poll/g/w"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Origin": "http://localhost:3000"},
+        {"Origin": "null", "Sec-Fetch-Site": "same-origin"},
+        {"Referer": "http://evil.example/page?x"},
+    ],
+)
+async def test_links_that_change_something_are_not_for_pages_of_other_sites(
+    target: str, headers: dict[str, str]
+) -> None:
+    async with running() as world:
+        answer = await world.send("GET", target, headers={"Host": "localhost:8001", **headers})
+        assert (answer.status, answer.code) == (403, 40310)
+        assert world.api.polls.statistics().connected_total_count == 0
+    async with running(Settings(cors_allow_origin=("*",))) as world:
+        if target in LINKS:
+            assert (await world.send("GET", target, headers=headers)).status in {200, 404}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Origin": "http://localhost:8001"},
+        {"Origin": ORIGIN, "Sec-Fetch-Site": "cross-site"},
+        {"Referer": "http://localhost:8001/docs"},
+        {"Referer": "about:blank"},
+    ],
+)
+async def test_links_are_for_programs_and_pages_of_ones_own(headers: dict[str, str]) -> None:
+    async with running(Settings(cors_allow_origin=(ORIGIN,))) as world:
+        for target in LINKS:
+            answer = await world.send("GET", target, headers={"Host": "localhost:8001", **headers})
+            assert answer.status in {200, 404}
+
+
+def test_every_get_that_changes_something_is_a_link_that_changes() -> None:
+    """These are the links of tasks, and the streams, which take messages away from others."""
+    changing = {row.name for row in (*API_ENDPOINTS, *POLL_ENDPOINTS) if row.changes_by_link}
+
+    assert changing == {
+        *("claimTaskByLink", "completeTaskByLink", "dropTaskByLink", "heartbeatTaskByLink"),
+        *("poll", "pollPort", "streamWork"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "group", "worker"),
+    [
+        ("/team%2Fg/w", "team/g", "w"),
+        ("/team%2fg/w/1", "team/g", "w/1"),
+        ("/team%2Fg/w%2F1", "team/g", "w/1"),
+        ("/g/w%2F1", "g", "w/1"),
+        ("/g%2Fw", "g", "w"),
+        ("/g%252F/w", "g%2F", "w"),
+    ],
+)
+def test_an_escaped_slash_belongs_to_its_segment(path: str, group: str, worker: str) -> None:
+    for router, start in ((Router(API_ENDPOINTS), "/poll"), (Router(POLL_ENDPOINTS), "")):
+        for target in (f"{start}{path}", f"http://troth{start}{path}"):
+            found = router.match("GET", target.encode())
+            assert dict(found.values) == {"group": group, "id": worker}
+
+
 async def test_options_says_what_is_allowed() -> None:
     async with running() as world:
         known = await world.send("OPTIONS", "/promises")
@@ -117,7 +247,7 @@ async def test_options_says_what_is_allowed() -> None:
         assert (known.status, known.body, known.header("allow")) == (
             204,
             b"",
-            "GET, OPTIONS, POST",
+            "GET, HEAD, OPTIONS, POST",
         )
         assert known.header("content-length") is None
         assert known.header("content-type") is None
@@ -251,7 +381,6 @@ async def test_a_schedule_whose_promises_would_have_too_long_ids_is_refused() ->
 
 # --- origins --------------------------------------------------------------------------------------
 
-ORIGIN = "https://app.example"
 CORS = Settings(cors_allow_origin=(ORIGIN,), basic_auth=MappingProxyType({"ann": "secret"}))
 
 

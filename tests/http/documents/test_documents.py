@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from typing import Any
+from urllib.parse import urljoin
 
 import msgspec
 import orjson
@@ -240,16 +241,53 @@ async def test_the_first_page_points_to_the_others() -> None:
     async with running() as world:
         text = (await world.send("GET", "/")).body.decode()
 
-        for path in re.findall(r'href="(/[^"]*)"', text):
-            first = await world.send("GET", path)
-            again = await world.send("GET", path)
+        links = re.findall(r'href="([^"#:]+)"', text)
+        assert len(links) == 4
+        for path in links:
+            first = await world.send("GET", f"/{path}")
+            again = await world.send("GET", f"/{path}")
             assert first.status == 200
             assert len(again.headers) == len(first.headers)
 
 
-def test_the_poll_port_has_the_stream_and_nothing_else() -> None:
+async def test_links_between_pages_work_under_any_prefix() -> None:
+    async with running() as world:
+        for page in ("/", "/docs", "/docs/errors"):
+            text = (await world.send("GET", page)).body.decode()
+            for link in set(re.findall(r'href="([^"]*)"', text)) - {"data:,"}:
+                place = urljoin(f"http://x/some/prefix{page}", link)
+                assert place.startswith("http://x/some/prefix/"), link
+                path, _, fragment = place.removeprefix("http://x/some/prefix").partition("#")
+                answer = await world.send("GET", path)
+                assert answer.status == 200, link
+                assert not fragment or f'id="{fragment}"' in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("/docs/", "../docs"),
+        ("/docs/errors/", "../errors"),
+        ("/metrics/?a=b", "../metrics?a=b"),
+        ("/v1/function/list/", "../list"),
+        ("/%64ocs/", "../docs"),
+    ],
+)
+async def test_a_slash_too_much_leads_to_the_page(target: str, location: str) -> None:
+    async with running() as world:
+        for method in ("GET", "HEAD"):
+            answer = await world.send(method, target)
+            assert (answer.status, answer.header("location")) == (308, location)
+        for method, other in (("POST", target), ("GET", f"{target.partition('?')[0]}/")):
+            assert (await world.send(method, other)).status in {404, 405}
+
+
+def test_the_poll_port_has_the_stream_and_the_probes() -> None:
     assert [(endpoint.method, endpoint.path) for endpoint in POLL_ENDPOINTS] == [
-        ("GET", "/{group}/{id...}")
+        ("GET", "/{group}/{id...}"),
+        ("GET", "/ping"),
+        ("GET", "/health"),
+        ("GET", "/ready"),
     ]
 
 

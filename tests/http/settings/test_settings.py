@@ -68,7 +68,7 @@ class TestSources:
         assert settings == Settings()
         assert settings.data == Path("troth-data")
         assert settings.listen == ListenAddress("127.0.0.1", 8001)
-        assert settings.public_url == "http://127.0.0.1:8001"
+        assert settings.url is None
         assert settings.sources == {}
 
     def test_a_later_source_wins_value_by_value(self, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ class TestSources:
         assert settings.listen == ListenAddress("::1", 0)
         assert str(settings.listen) == "[::1]:0"
         assert settings.poll_listen is None
-        assert settings.public_url == "https://troth.example.com/api"
+        assert settings.url == "https://troth.example.com/api"
         assert settings.cors_allow_origin == ("https://example.com", "http://localhost:3000")
         assert settings.schedule_catch_up == "latest"
         assert settings.basic_auth == {"ada": "a,b=c"}

@@ -6,6 +6,7 @@ If a new version fails here, look there.
 import importlib.metadata
 import inspect
 
+import h11
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
@@ -34,6 +35,7 @@ def test_the_hooks_that_are_overridden_are_called_so() -> None:
     assert _parameters(H11Protocol._check_protocol) == ["self", "event"]
     assert _parameters(H11Protocol._create_stream) == ["self", "request"]
     assert _parameters(H11Protocol._send_error_response) == ["self", "status_code"]
+    assert _parameters(H11Protocol._send_h11_event) == ["self", "event"]
     source = inspect.getsource(H11Protocol._handle_events)
     for call in (
         "await self._check_protocol(event)",
@@ -44,6 +46,16 @@ def test_the_hooks_that_are_overridden_are_called_so() -> None:
     ):
         assert call in source
     assert "await self.send(Updated(idle=True))" in inspect.getsource(H11Protocol._maybe_recycle)
+
+
+def test_what_has_come_is_in_a_buffer_that_can_be_looked_at() -> None:
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(b"\r\nx")
+    assert connection.their_state is h11.IDLE
+    assert connection._receive_buffer._data == b"\r\nx"
+    connection._receive_buffer.maybe_extract_at_most(2)
+    assert connection._receive_buffer._data == b"x"
+    assert "event = self.connection.next_event()" in inspect.getsource(H11Protocol._handle_events)
 
 
 def test_an_application_is_started_by_the_task_group_and_ended_by_none() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
+from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser, without_empty_lines
 
 GOOD = b"POST /promises?x=%20 HTTP/1.1\r\nHost: x\r\nStrict:  true \r\nContent-Length: 2\r\n\r\n{}"
 
@@ -151,3 +151,34 @@ def test_what_came_before_on_a_connection_changes_nothing(contents: list[bytes])
 def test_what_can_never_be_served_is_known_at_once(content: bytes) -> None:
     with pytest.raises(NotServed):
         new_parser().parse(content)
+
+
+@pytest.mark.parametrize(
+    ("buffer", "left"),
+    [
+        (b"", b""),
+        (b"\r\n", b""),
+        (b"\r\n\r\nGET", b"GET"),
+        (b"\r\n\r", b"\r"),
+        (b"\n\r\nGET", b"\n\r\nGET"),
+        (b"GET\r\n", b"GET\r\n"),
+    ],
+)
+def test_empty_lines_before_a_request_are_passed_over(buffer: bytes, left: bytes) -> None:
+    assert without_empty_lines(buffer) == left
+
+
+def test_an_encoded_body_is_left_to_hypercorn() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: %b\r\nContent-Length: 2\r\n\r\n{}"
+    assert Parser(1024, 1024).parse(head % b"Identity") is not None
+    for encoding in (b"gzip", b"identity, gzip", b"", b"br"):
+        with pytest.raises(NotServed):
+            Parser(1024, 1024).parse(head % encoding)
+
+
+def test_all_values_of_a_repeated_header_are_kept() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nX-B: 2\r\nx-a: 1\r\nX-A:3\r\n\r\n"
+    parsed = Parser(1024, 1024).parse(head)
+    assert parsed is not None
+    assert parsed.headers[b"x-a"] == b"1"
+    assert parsed.repeated == {b"x-a": b"1, 1, 3"}

@@ -140,8 +140,43 @@ async def test_connect_and_old_http_and_head() -> None:
         ):
             assert (await _exchange(listener, request)).startswith(start)
         head = await _exchange(listener, b"HEAD /ping HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 405 ")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\ncontent-length: 15\r\n" in head
         assert head.endswith(b"\r\n\r\n")
+
+
+async def test_empty_lines_between_requests_mean_nothing() -> None:
+    async with listening() as (listener, _):
+        answers = await _exchange(listener, b"\r\n\r\n" + PING + b"\r\n" + PING + b"\r\n\r\n")
+        assert answers.count(b"HTTP/1.1 200 OK\r\n") == 2
+        assert answers.count(b"HTTP/1.1 ") == 2
+        async with await _connect(listener) as stream:
+            for piece in (b"\r", b"\n\r", b"\n" + PING):
+                await stream.send_all(piece)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await _read_until(stream, b'{"status":"ok"}')
+            # Nor is what follows an answer the beginning of a request that must come in time.
+            await stream.send_all(b"\r\n")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            (connection,) = listener._connections
+            assert connection._header_deadline is None
+        for wrong in (b"\n" + PING, b"\r" + PING, b"\r\n\rX" + PING):
+            assert (await _exchange(listener, wrong)).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+@pytest.mark.parametrize(
+    "lengths", [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n"]
+)
+@pytest.mark.parametrize("encoding", [b"gzip", b"identity\r\nContent-Encoding: br", b"x"])
+async def test_an_encoded_body_is_415(lengths: bytes, encoding: bytes) -> None:
+    async with listening() as (listener, _):
+        start = b"POST /promises HTTP/1.1\r\nHost: a\r\nContent-Encoding: "
+        answer = await _exchange(listener, start + encoding + b"\r\n" + lengths)
+        assert answer.startswith(b"HTTP/1.1 415 Unsupported Media Type\r\n")
+        assert b'{"error":{"code":41500,' in answer
+        # Nothing is encoded where there is nothing.
+        nothing = b"GET /ping HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\n\r\n"
+        assert (await _exchange(listener, nothing)).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("chunked", [False, True])

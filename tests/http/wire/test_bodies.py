@@ -208,3 +208,15 @@ def test_base64_leaves_in_one_spelling(given: str) -> None:
     content = json.dumps({"data": given}).encode()
 
     assert BodyDecoder(ValueBody, RequestLimits()).decode(content).data == "YQ=="
+
+
+@pytest.mark.parametrize("body", [CreatePromiseBody, TaskBody])
+def test_a_byte_order_mark_says_nothing(body: type[Struct]) -> None:
+    plain = json.dumps(example(body)).encode()
+    decoder = BodyDecoder(body, RequestLimits())
+
+    assert outcome(decoder, b"\xef\xbb\xbf" + plain) == outcome(decoder, plain)
+    with pytest.raises(ApiError):
+        decoder.decode(b"\xef\xbb\xbf\xef\xbb\xbf" + plain)
+    with pytest.raises(ApiError):
+        decoder.decode(b"\xef\xbb\xbf")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from troth.core.grammar.zones import ZoneUnknown
-from troth.http import local_zone as module
-from troth.http.local_zone import local_zone
+from troth.http.settings import local_zone as module
+from troth.http.settings.local_zone import local_zone
 
 
 def test_the_environment_names_the_zone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,102 @@
+"""Which promises in memory have a tag: by its name and value, in the order of creation.
+
+Most tags of workflows name one promise or a few: its origin, its parent, itself. So the ids of a
+tag are kept as they are, without an index of their own, until there are more than a few; what a
+promise's tags take is a part of what the promise takes.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from troth.core.model import Promise
+
+from .serial_index import SerialIndex
+
+FEW_COUNT: Final = 8
+"""Up to so many ids of a tag are a tuple."""
+
+_NO_ENTRIES: Final = SerialIndex()
+
+Entry = str | tuple[str, ...] | SerialIndex
+"""One id; a few, oldest first; or many."""
+
+
+class TagIndex:
+    """The promises of each tag. `promises` has all that are indexed, by id."""
+
+    __slots__ = ("_entries", "_promises")
+
+    def __init__(self, promises: Mapping[str, Promise]) -> None:
+        self._promises = promises
+        self._entries: dict[str, dict[str, Entry]] = {}
+
+    def add(self, promise: Promise) -> None:
+        """Add the newest promise to each of its tags."""
+        assert promise.tags is not None
+        entries = self._entries
+        for name, value in promise.tags.items():
+            by_value = entries.get(name)
+            if by_value is None:
+                by_value = entries[name] = {}
+            entry = by_value.get(value)
+            if entry is None:
+                by_value[value] = promise.id
+            elif type(entry) is SerialIndex:
+                entry.append(promise.serial, promise.id)
+            else:
+                by_value[value] = self._joined(entry, promise)
+
+    def _joined(self, entry: Entry, promise: Promise) -> Entry:
+        ids = _ids(entry)
+        if len(ids) < FEW_COUNT:
+            return *ids, promise.id
+        index = self._indexed(ids)
+        index.append(promise.serial, promise.id)
+        return index
+
+    def _indexed(self, ids: tuple[str, ...]) -> SerialIndex:
+        index = SerialIndex()
+        for identifier in ids:
+            index.append(self._promises[identifier].serial, identifier)
+        return index
+
+    def discard(self, promise: Promise) -> None:
+        """Take a promise out of all its tags, while it is still in `promises`."""
+        for name, value in (promise.tags or {}).items():
+            by_value = self._entries[name]
+            entry = by_value[value]
+            if isinstance(entry, SerialIndex):
+                entry.discard(promise.serial)
+                if entry:
+                    continue
+            else:
+                left = tuple(one for one in _ids(entry) if one != promise.id)
+                if left:
+                    by_value[value] = left
+                    continue
+            del by_value[value]
+            if not by_value:
+                del self._entries[name]
+
+    def smallest(self, tags: Mapping[str, str]) -> SerialIndex:
+        """Return the smallest index that holds every promise with all of these tags."""
+        found = [self._entries.get(name, {}).get(value) for name, value in tags.items()]
+        if None in found:
+            return _NO_ENTRIES
+        entry = min((one for one in found if one is not None), key=_count)
+        return entry if isinstance(entry, SerialIndex) else self._indexed(_ids(entry))
+
+    def items(self) -> Iterator[tuple[tuple[str, str], SerialIndex]]:
+        """Yield all tags with their indexes."""
+        for name, by_value in self._entries.items():
+            for value in by_value:
+                yield (name, value), self.smallest({name: value})
+
+
+def _ids(entry: Entry) -> tuple[str, ...]:
+    assert not isinstance(entry, SerialIndex)
+    return (entry,) if isinstance(entry, str) else entry
+
+
+def _count(entry: Entry) -> int:
+    return 1 if isinstance(entry, str) else len(entry)

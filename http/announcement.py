@@ -1,0 +1,52 @@
+"""What a server says when it is ready, and what an operator should know about its start."""
+
+import structlog
+
+from troth import __version__
+from troth.shards.storage import Recovery
+
+from .parts import Parts
+
+_log = structlog.get_logger("troth.serve")
+
+
+def announce(parts: Parts, recovery: Recovery) -> None:
+    """Log that the server is ready, and what was noticed while it started."""
+    if recovery.doubt is not None:
+        _log.warning(
+            "the log may have lost its end: what was acknowledged from this sequence on may be "
+            "missing, unless the server was killed at just that moment; compare with a backup",
+            file=recovery.doubt.file,
+            sequence=recovery.doubt.next_sequence,
+            problem=recovery.doubt.reason,
+        )
+    if recovery.torn_bytes_count:
+        _log.warning(
+            "the log ended in a batch that a crash left half-written; nobody had been told "
+            "of it, and it was cut off",
+            torn_bytes=recovery.torn_bytes_count,
+            file=recovery.torn_file,
+        )
+    wanted_count = parts.settings.connection_limit_count
+    if parts.shares.incoming_count < wanted_count:
+        _log.warning(
+            "fewer connections than connection_limit_count says: raise the limit of open files "
+            "(ulimit -n, or LimitNOFILE of the service)",
+            connections=parts.shares.incoming_count,
+            connection_limit_count=wanted_count,
+            open_files=parts.shares.limit_count,
+        )
+    promises = sum(shard.promises_count for shard in parts.shards.statistics().shards)
+    _log.info(
+        "ready",
+        version=__version__,
+        directory=parts.storage.place,
+        promises=promises,
+        records=recovery.records_count,
+        recovery_ms=recovery.duration_ms,
+        api=parts.url,
+    )
+    if parts.settings.in_memory:
+        # There is no data directory that it could be read from.
+        key = parts.api.credentials.operator_key
+        _log.info("the operator's key, for this run", key=key)

@@ -1,0 +1,253 @@
+"""The parts of a server, wired together: what each is given, and who tells whom.
+
+Nothing runs here and nothing waits: `serve.py` starts the parts and ends them.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from troth.core import limits
+from troth.core.deciding import Options
+from troth.core.grammar.cron import parse as parse_cron
+from troth.core.replies import Message, TaskMessage
+from troth.http.api.context import Api, Readiness
+from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
+from troth.http.envelope import messages
+from troth.http.executions.calls import FunctionCalls
+from troth.http.functions.builder import Builder
+from troth.http.identity.audit import AuditLog
+from troth.http.outgoing.connections import OutgoingRoom
+from troth.http.outgoing.guards import OwnPorts
+from troth.http.outgoing.push import PushSender
+from troth.http.promises.rendering import render_message
+from troth.http.settings.local_zone import local_zone
+from troth.http.settings.retention import rule_texts
+from troth.http.settings.settings import Settings
+from troth.http.sockets.descriptors import DescriptorShares
+from troth.http.sockets.doors import Door
+from troth.http.sockets.lane import Lane
+from troth.shards.clock import SystemClock
+from troth.shards.delivery.delivery import Delivery
+from troth.shards.delivery.polls import Polls
+from troth.shards.outgoing import OutgoingRoutes
+from troth.shards.placement.endings import Endings
+from troth.shards.placement.placement import Placement
+from troth.shards.shards import Shards
+from troth.shards.storage import DirectoryStorage, MemoryStorage, Storage
+from troth.shards.upkeep.checkpointer import Checkpointer
+from troth.shards.upkeep.retention import Sweeper
+from troth.shards.upkeep.snapshotter import Snapshotter
+
+from .causes import keeping_the_cause
+
+
+def _open_storage(settings: Settings) -> Storage:
+    if settings.in_memory:
+        return MemoryStorage(settings.shards)
+    return DirectoryStorage(
+        settings.data,
+        settings.shards,
+        settings.segment_bytes,
+        archive_directory=settings.archive_directory,
+        archive_keep_ms=settings.archive_keep_ms,
+    )
+
+
+@contextmanager
+def opened_storage(settings: Settings) -> Iterator[Storage]:
+    """Open what the server keeps its records in, and close it; what ended the server counts."""
+    storage = _open_storage(settings)
+    try:
+        yield storage
+    except BaseException:
+        with keeping_the_cause("closing the data directory"):
+            storage.close()
+        raise
+    storage.close()
+
+
+def _options(settings: Settings) -> Options:
+    counts: dict[object, int | None] = {"all": None, "latest": 1}
+    chosen = settings.schedule_catch_up
+    return Options(
+        task_claim_timeout_ms=settings.task_claim_timeout_ms,
+        catch_up_count=counts[chosen] if isinstance(chosen, str) else chosen,
+        time_zone=settings.time_zone if settings.time_zone is not None else local_zone(),
+        retention=settings.retain,
+    )
+
+
+class Parts:
+    """The parts of one server. `url` is what links begin with.
+
+    `doors` are open, the first is the API's. `shares` says how many connections of each kind there
+    may be.
+    """
+
+    def __init__(
+        self, settings: Settings, storage: Storage, doors: list[Door], shares: DescriptorShares
+    ) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.shares = shares
+        self._doors = doors
+        listeners = [door.listener for door in doors]
+        # Without a setting, the address with the port that the listener really got.
+        self.url = (settings.url or listeners[0].url).rstrip("/")
+        self.clock = SystemClock()
+        self.polls = Polls(
+            connections_limit_count=min(
+                settings.poll_connections_limit_count, shares.streams_count
+            ),
+            buffer_limit_count=settings.poll_buffer_limit_count,
+        )
+        outgoing_room = OutgoingRoom(shares.outgoing_count)
+        own_ports = OwnPorts(frozenset(listener.port for listener in listeners))
+        self.push = PushSender(
+            timeout_ms=settings.push_timeout_ms,
+            named_urls=settings.target_urls,
+            is_free=self._may_push_anywhere,
+            own_ports=own_ports,
+            room=outgoing_room,
+        )
+        self.delivery = Delivery(
+            render=self._render,
+            push=self.push,
+            polls=self.polls,
+            report=lambda command: self.shards.tell(command),
+            targets=settings.targets,
+            now_ms=self.clock.now_ms,
+            random=random.Random(),  # noqa: S311  jitter of back-off, not a secret
+            retry_first_ms=settings.task_retry_first_ms,
+            retry_limit_ms=settings.task_retry_limit_ms,
+            concurrency_per_target_count=settings.push_concurrency_per_target_count,
+            concurrency_count=settings.push_concurrency_count,
+            target_queue_limit_count=settings.target_queue_limit_count,
+        )
+        self.endings = Endings(limit_count=limits.RESULT_WAITS_LIMIT_COUNT)
+        self.function_calls = FunctionCalls(
+            ask=lambda command: self.shards.ask(command),
+            body_limit_bytes=settings.body_limit_bytes,
+            guard=own_ports.may_be_called
+            if settings.function_private_networks
+            else own_ports.public_only,
+            room=outgoing_room,
+        )
+        self.placement = Placement(
+            report=lambda command: self.shards.tell(command),
+            calls=self.function_calls,
+            endings=self.endings,
+            now_ms=self.clock.now_ms,
+            calls_concurrency_count=settings.function_calls_concurrency_count,
+            calls_per_host_count=settings.function_calls_per_host_count,
+        )
+        self.function_calls.attach(self.placement)
+        self.shards = Shards(
+            shard_count=storage.shard_count,
+            clock=self.clock,
+            outgoing=OutgoingRoutes(self.delivery, self.placement),
+            cursor_secret=storage.secret,
+            options=_options(settings),
+            mailbox_limit_count=settings.mailbox_limit_count,
+        )
+        self.api = Api(
+            settings=settings,
+            url=self.url,
+            shards=self.shards,
+            polls=self.polls,
+            hold=self.shards.hold,
+            now_ms=self.clock.now_ms,
+            statistics={
+                "delivery": self.delivery.statistics,
+                "placement": self.placement.statistics,
+                "function_calls": self.function_calls.statistics,
+                "log": storage.statistics,
+            },
+            readiness=Readiness.STARTING,
+            placement=self.placement,
+            endings=self.endings,
+        )
+
+        if isinstance(storage, DirectoryStorage):
+            self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
+        # Until the catalog has been read, nobody knows whether there are accounts.
+        self.api.credentials.unload()
+
+    def _may_push_anywhere(self) -> bool:
+        """Whether clients may name receivers on this machine and in its networks."""
+        settings = self.settings
+        is_open = settings.is_only_for_this_machine and self.api.credentials.is_open
+        return settings.push_private_networks or is_open
+
+    def _render(self, message: Message) -> bytes:
+        if isinstance(message, TaskMessage):
+            return render_message(message, self.url)
+        return messages.render_message(message, self.url)
+
+    def make_lanes(self) -> list[Lane]:
+        """Make a lane for each port, unless there are to be none; they have to run."""
+        if not self.settings.hot_lane:
+            return []
+        tables = (("lane", API_ENDPOINTS), ("poll_lane", POLL_ENDPOINTS))
+        lanes = []
+        for door, (name, endpoints) in zip(self._doors, tables, strict=False):
+            lane = Lane(self.api, endpoints, door.listener.limits)
+            self.api.metrics.add_source(name, lane.statistics)
+            door.listener.lane = lane
+            lanes.append(lane)
+        return lanes
+
+    def make_checkpointer(self) -> Checkpointer | None:
+        """Make what writes checkpoints, once the shards run; None if nothing is kept on disk."""
+        settings = self.settings
+        checkpointer = self.shards.make_checkpointer(
+            self.storage,
+            interval_ms=settings.checkpoint_interval_ms,
+            log_bytes=settings.checkpoint_log_bytes,
+        )
+        if checkpointer is not None:
+            self.api.metrics.add_source("checkpoints", checkpointer.statistics)
+        return checkpointer
+
+    def make_snapshotter(self, checkpointer: Checkpointer) -> Snapshotter | None:
+        """Make what takes snapshots; None if nothing is kept on disk."""
+        if not isinstance(self.storage, DirectoryStorage):
+            return None
+        settings = self.settings
+        schedule = settings.snapshot_schedule
+        snapshotter = Snapshotter(
+            self.storage,
+            checkpointer.checkpoint,
+            self.clock,
+            directory=settings.snapshot_directory,
+            schedule=None
+            if schedule is None
+            else parse_cron(schedule, _options(settings).time_zone),
+            keep_count=settings.snapshot_keep_count,
+        )
+        self.api.snapshotter = snapshotter
+        self.api.metrics.add_source("snapshots", snapshotter.statistics)
+        return snapshotter
+
+    def make_sweeper(self) -> Sweeper:
+        """Make what deletes completed promises by the rules of retention."""
+        rules = self.settings.retain
+        sweeper = Sweeper(
+            self.shards,
+            rules,
+            rule_texts(rules),
+            interval_ms=self.settings.retention_interval_ms,
+            now_ms=self.clock.now_ms,
+        )
+        self.api.sweeper = sweeper
+        self.api.metrics.add_source("retention", sweeper.statistics)
+        return sweeper
+
+    def make_builder(self) -> Builder:
+        """Make what checks uploads."""
+        builder = Builder(self.api)
+        self.api.builder = builder
+        self.api.metrics.add_source("builds", builder.statistics)
+        return builder

@@ -1,0 +1,84 @@
+"""What makers, readers and restorers of snapshots hold to: which tables, and what is checked.
+
+Each check raises a SnapshotError that names the file, says what is wrong with it, and leaves
+everything as it was.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from troth.persistence.checkpoints import rows
+from troth.persistence.errors import CheckpointDamaged
+from troth.persistence.files import RealFiles
+
+from .snapshot_file import Row, SnapshotDamaged, SnapshotError, SnapshotHeader
+
+TABLES: Final = tuple(table for table in rows.TABLES if table != rows.META)
+"""What a snapshot holds. META says whose store it is: a restored one is its own."""
+
+_SEALED: Final = frozenset(
+    {
+        rows.HEADERS,
+        rows.LIVE_PROMISES,
+        rows.PROMISES,
+        rows.LIVE_TASKS,
+        rows.TASKS,
+        rows.CALLBACKS,
+        rows.SCHEDULES,
+        rows.LOCKS,
+        rows.OUTBOX,
+        *rows.FUNCTION_TABLES,
+        *rows.WORKFLOW_TABLES,
+    }
+)
+"""Tables whose values carry a checksum; the others are indexes."""
+
+BytesDone = Callable[[int], None]
+"""Told how many bytes have been done so far."""
+
+
+def check_formats(path: Path, header: SnapshotHeader) -> None:
+    """Raise SnapshotError unless this version of Troth can use the rows."""
+    if header.row_format != rows.FORMAT_VERSION or not set(header.tables) <= set(TABLES):
+        raise SnapshotError(
+            f"{path} was made by Troth {header.troth_version}, with rows of format "
+            f"{header.row_format}; this version of Troth knows {rows.FORMAT_VERSION}. Nothing was "
+            "changed. Use the version that made it, or a newer one."
+        )
+
+
+def check_rows(path: Path, table: str, found: Iterable[Row]) -> None:
+    """Raise SnapshotDamaged if a row had rotted before the snapshot was made."""
+    if table not in _SEALED:
+        return
+    try:
+        for key, value in found:
+            rows.unseal(table, key, value)
+    except CheckpointDamaged as error:
+        raise SnapshotDamaged(
+            str(path), f"a row of {table} had rotted when the snapshot was made"
+        ) from error
+
+
+def check_continues(path: Path, next_sequence: int, first_sequence: int, count: int) -> int:
+    """The sequence after a batch. Raises SnapshotDamaged if the batch leaves a gap before it."""
+    end = first_sequence + count
+    if first_sequence > next_sequence or end <= next_sequence:
+        raise SnapshotDamaged(
+            str(path), f"a batch begins at record {first_sequence}, where {next_sequence} has to be"
+        )
+    return end
+
+
+def check_complete(path: Path, header: SnapshotHeader, next_sequence: int) -> None:
+    """Raise SnapshotDamaged unless the batches reach the end that the header promises."""
+    if next_sequence != header.until_sequence + 1:
+        raise SnapshotDamaged(
+            str(path), f"its records end before {header.until_sequence}, which it says to reach"
+        )
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable."""
+    RealFiles().sync_directory(str(path) or ".")

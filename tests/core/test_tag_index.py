@@ -1,0 +1,54 @@
+"""Promises by tag, however many have it, against a list."""
+
+from random import Random
+
+import pytest
+
+from troth.core.limits import INTEGER_MAX
+from troth.core.model import PENDING, Promise
+from troth.core.state.tag_index import FEW_COUNT, TagIndex
+
+Tags = dict[str, str]
+
+
+def ids(index: TagIndex, tags: Tags) -> list[str]:
+    """What the smallest index names, oldest first."""
+    found = [name for _, name in index.smallest(tags).below(INTEGER_MAX, INTEGER_MAX) if name]
+    return found[::-1]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_each_tag_names_its_promises_in_the_order_of_creation(seed: int) -> None:
+    random = Random(seed)
+    promises: dict[str, Promise] = {}
+    index = TagIndex(promises)
+    for serial in range(1, 400):
+        if promises and random.random() < 0.45:
+            gone = promises.pop(random.choice(list(promises)))
+            index.discard(gone)
+        else:
+            tags = {"a": random.choice("xyz"), "b": str(serial // (FEW_COUNT + 2)), "c": "1"}
+            promise = Promise(str(serial), serial, PENDING, 9, 5, tags=tags)
+            promises[promise.id] = promise
+            index.add(promise)
+        for name, value in (("a", "x"), ("b", str(random.randint(0, 40))), ("c", "1")):
+            expected = [one.id for one in promises.values() if (one.tags or {})[name] == value]
+            assert ids(index, {name: value}) == expected
+    assert ids(index, {"c": "1", "d": "1"}) == []
+    for promise in promises.values():
+        index.discard(promise)
+    assert list(index.items()) == []
+
+
+def test_of_several_tags_the_rarest_is_looked_through() -> None:
+    promises = {
+        str(serial): Promise(
+            str(serial), serial, PENDING, 9, 5, tags={"often": "1", "half": str(serial % 2)}
+        )
+        for serial in range(1, 30)
+    }
+    index = TagIndex(promises)
+    for promise in promises.values():
+        index.add(promise)
+
+    assert ids(index, {"often": "1", "half": "1"}) == [str(one) for one in range(1, 30, 2)]
