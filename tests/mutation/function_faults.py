@@ -92,7 +92,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "the deadlines of executions are forgotten in a crash",
         "core/machine.py",
-        "if execution.ends_on is not None:",
+        "if ends_on is not None:",
         "if False:",
         REPLAY,
         EXECUTIONS,
