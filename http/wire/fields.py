@@ -20,7 +20,7 @@ from troth.core import limits as core_limits
 from troth.core.limits import INTEGER_MAX, INTEGER_MIN
 
 from .errors import FieldProblem
-from .schema_parts import ANY_BUT_NULL, Schema, described, or_null, reference, typed
+from .schema_parts import ANY_BUT_NULL, Schema, described, not_null, or_null, reference, typed
 
 Body = TypeVar("Body", bound=Struct)
 
@@ -418,11 +418,15 @@ def _has_required(body: type[Struct]) -> bool:
 
 def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
     """The schema of a request body, for the components; other bodies in it are references."""
-    closed = {"additionalProperties": False} if body.__struct_config__.forbid_unknown_fields else {}
+    properties = {name: marker.schema(limits) for _, name, marker in rules(body)}
+    closed: Schema = {}
+    if body.__struct_config__.forbid_unknown_fields:
+        closed = {"additionalProperties": False}
+        properties = {name: not_null(schema) for name, schema in properties.items()}
     return {
         "type": "object",
         **closed,
-        "properties": {name: marker.schema(limits) for _, name, marker in rules(body)},
+        "properties": properties,
         "required": [name for _, name, marker in rules(body) if marker.is_needed],
     }
 

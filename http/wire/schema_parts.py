@@ -46,6 +46,11 @@ def or_null(schema: Schema) -> Schema:
     return {**schema, "nullable": True}
 
 
+def not_null(schema: Schema) -> Schema:
+    """Return a schema that accepts the same values but null."""
+    return {name: rule for name, rule in schema.items() if name != "nullable"}
+
+
 def described(schema: Schema, description: str) -> Schema:
     """Return a schema with a description."""
     if "$ref" in schema:
