@@ -32,9 +32,10 @@ def data() -> None:
 def stats_command(path: Path, as_json: bool) -> None:
     """Count what is in a data directory, and say how large it is.
 
-    Nothing is written, and a server may be running on the directory. Promises and tasks are counted
-    as of the last checkpoint (the server's own copy of its state, made every minute or so); the
-    records of the log behind it are counted too, but not looked into.
+    Nothing is written, and a server may be running on the directory. Promises, tasks and the like
+    are counted as of the last checkpoint (the server's own copy of its state, made every minute or
+    so), and what the log holds beyond it is said first. `/metrics` of a running server has the
+    numbers of this moment.
 
     \b
     Example:
@@ -50,12 +51,16 @@ def stats_command(path: Path, as_json: bool) -> None:
 def _text(statistics: DataStatistics) -> str:
     counts = statistics.rows
     newer = statistics.next_sequence - 1 - statistics.checkpoint_position
+    as_of = f"of record {statistics.checkpoint_position}, the last checkpoint"
+    if newer > 0:
+        as_of += f"; {newer} later records in the log are not counted"
     return fields(
         f"{visible(statistics.path)}: {'in use' if statistics.in_use else 'not in use'}",
         [
             ("data id", statistics.data_id),
             ("made", moment(statistics.created_at_ms)),
             ("shards", str(statistics.shard_count)),
+            ("counts", as_of),
             (
                 "promises",
                 f"{statistics.promises_count} ({counts['live_promises']} pending)",
@@ -76,7 +81,6 @@ def _text(statistics: DataStatistics) -> str:
                 f"{statistics.log_bytes} bytes in {statistics.segments_count} files, records "
                 f"{statistics.first_sequence} to {statistics.next_sequence - 1}",
             ),
-            ("not in checkpoints", f"{max(0, newer)} records"),
             (
                 "torn end",
                 f"{statistics.torn_bytes} bytes, never acknowledged"

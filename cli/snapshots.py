@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from troth import __version__
+from troth.persistence.snapshots.last_taken import note_taken
 from troth.persistence.snapshots.restoring import Restored, Until, restore
 from troth.persistence.snapshots.snapshot_file import SnapshotDamaged
 from troth.persistence.snapshots.snapshot_rules import BytesDone
@@ -113,6 +114,10 @@ def create_command(session: Session, file: Path, data: Path | None) -> None:
                     data, created_at_ms=now_ms(), troth_version=__version__
                 ) as cut:
                     write_file(cut.encoded(), file, report, verify)
+                try:
+                    note_taken(data, now_ms())
+                except OSError as error:
+                    note(f"its time is not noted for /metrics ({error.strerror or error})")
         made = inspect(file)
     emit(json.dumps(_json(made)) if session.as_json else _text(made, "written"))
 

@@ -179,12 +179,13 @@ class SearchSchedules(Command, frozen=True):
 
 
 class AcquireLock(Command, frozen=True):
-    """Take or renew a lock (rest.md 9)."""
+    """Take or renew a lock (rest.md 9). The reply says `asked_ttl`, if it is given, not `ttl`."""
 
     resource_id: str
     execution_id: str
     process_id: str
     ttl: int
+    asked_ttl: int | None = None
 
 
 class ReleaseLock(Command, frozen=True):
@@ -359,6 +360,15 @@ class Expire(Command, frozen=True):
 
     kind: TimerKind
     id: str
+
+
+class ResumeTime(Command, frozen=True):
+    """Time goes on after an absence, or was set: leases have their full time again.
+
+    `was_set_back` says that it is earlier now than it was before.
+    """
+
+    was_set_back: bool = False
 
 
 class TaskSent(Command, frozen=True):

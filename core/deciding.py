@@ -168,6 +168,9 @@ class DecisionContext:
         deadline = task.deadline
         if deadline is None or deadline > until_ms:
             return
+        deadline = self.state.deadline_of(task)  # later than its own after an absence
+        if deadline is None or deadline > until_ms:
+            return
         if deadline < task.timeout:
             self.emit(r.TaskReleased(task.id))
         if task.timeout <= until_ms:
@@ -198,7 +201,7 @@ class DecisionContext:
             and root.state is PENDING
             and root.timeout <= now_ms
         )
-        deadline = task.deadline
+        deadline = self.state.deadline_of(task)
         return not root_is_due and deadline is not None and deadline > now_ms
 
     def awaits(self, promise_id: str) -> bool:
@@ -215,14 +218,15 @@ def settle_execution(context: DecisionContext, promise_id: str, now_ms: int) -> 
     """Apply an execution's deadlines up to now, if they come before its promise's timeout."""
     state = context.state
     execution = state.executions[promise_id]
-    ends_on = execution.ends_on
+    ends_on = state.end_of_execution(execution)
     if ends_on is None:
         return
     until_ms = min(now_ms, state.promises[promise_id].timeout - 1)
     task = state.tasks.get(task_ids.invoke_id(promise_id))
-    is_leased = task is not None and task.state is CLAIMED
-    if task is not None and is_leased and task.expires_at < ends_on:
-        lapsed_on = task.expires_at
+    lapsed_on = ends_on
+    if task is not None and task.state is CLAIMED:
+        lapsed_on = state.lease_floor.end_of_lease(task.expires_at, task.ttl)
+    if task is not None and lapsed_on < ends_on:
         if lapsed_on <= until_ms:
             context.emit(r.TaskReleased(task.id))
             if state.executions[promise_id].lost_nodes_count > LOST_NODES_LIMIT_COUNT:

@@ -88,7 +88,12 @@ class Execution(Struct, frozen=True, array_like=True, gc=False):
         """When the server ends it by itself; None while it is queued."""
         if self.assigned_on is None:
             return None
-        return self.assigned_on + self.plan.capabilities.timeout_s * 1_000 + EXECUTION_GRACE_MS
+        return self.assigned_on + self.time_ms
+
+    @property
+    def time_ms(self) -> int:
+        """How long a node may have it: the function's own time, and then a moment to say so."""
+        return self.plan.capabilities.timeout_s * 1_000 + EXECUTION_GRACE_MS
 
 
 class Usage(Struct, frozen=True, array_like=True, gc=False):

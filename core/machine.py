@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from troth.core.decisions import leases
 from troth.core.decisions.table import DECISIONS
 from troth.core.state.shard_state import TimerKey
 
@@ -69,20 +70,24 @@ class Machine(DecisionContext):
     """One shard's state machine."""
 
     def step(self, command: Command, now_ms: int) -> Step:
-        """Carry out one command at the time `now_ms`, which must not go backwards."""
+        """Carry out one command at the time `now_ms`.
+
+        If that is earlier than before, `ResumeTime(was_set_back=True)` and `rearm` come first.
+        """
         reply = DECISIONS[type(command)](self, command, now_ms)
         return self._finish(reply, now_ms)
 
     def start(self, now_ms: int) -> Step:
         """After the replay: look at everything that waits to be sent or was on its way.
 
-        The step's timers are all that the shard needs; its posts are the outbox, sent again.
+        The step's timers are all that the shard needs; its posts are the outbox, sent again. No
+        lease ends through the time that the server was away.
         """
+        leases.start(self, now_ms)
         state = self.state
-        state.promise_timers.extend(
-            promise for promise in state.promises.values() if promise.state is PENDING
-        )
-        state.timers.extend(self._deadlines())
+        state.promise_timers.clear()
+        state.timers.clear()
+        self._set_timers()
         state.touched_roots.update(dict.fromkeys(state.roots))
         state.new_notifications.extend(
             task for task in state.notifications.values() if task.state is INIT
@@ -98,6 +103,41 @@ class Machine(DecisionContext):
         for target, messages in state.outbox.items():
             state.messages.extend((target, number, text) for number, text in messages.items())
         return self._finish(DONE, now_ms)
+
+    def rearm(self, now_ms: int) -> Step:
+        """Give all timers that the state needs, for a wheel that is empty again.
+
+        Those of schedules are due now, to find out whether their next run is still right.
+        """
+        state = self.state
+        self._set_timers()
+        state.timers.extend(
+            ((TimerKind.SCHEDULE, one.id), min(one.next_run_time, now_ms))
+            for one in state.schedules.values()
+            if one.next_run_time is not None
+        )
+        # What seemed to be too late to be sent may be in time again, and the other way round.
+        for root in state.roots.values():
+            for task in root.tasks.values():
+                if task.state is INIT and not task.sending and not task.stalled:
+                    state.queue(task)
+        state.new_notifications.extend(
+            task for task in state.notifications.values() if task.state is INIT and not task.stalled
+        )
+        for workflow in state.workflows.values():
+            if workflow.state is WAITING and workflow.unclaimed:
+                state.arm_workflow(workflow.id, now_ms + self.options.workflow_retry_ms)
+            elif workflow.state is WAITING:
+                workflow.backs_off = False
+                state.touched_workflows[workflow.id] = None
+        return self._finish(DONE, now_ms)
+
+    def _set_timers(self) -> None:
+        state = self.state
+        state.promise_timers.extend(
+            promise for promise in state.promises.values() if promise.state is PENDING
+        )
+        state.timers.extend(self._deadlines())
 
     def _finish(self, reply: Reply, now_ms: int) -> Step:
         state = self.state
@@ -236,19 +276,20 @@ class Machine(DecisionContext):
             if deadline is not None:
                 yield (TASK_TIMER, task.id), deadline
         for lock in state.locks.values():
-            yield (LOCK_TIMER, lock.resource_id), lock.expires_at
+            yield (LOCK_TIMER, lock.resource_id), state.end_of_lock(lock)
         for schedule in state.schedules.values():
             if schedule.next_run_time is not None:
                 yield (TimerKind.SCHEDULE, schedule.id), schedule.next_run_time
         for workflow in state.workflows.values():
             if workflow.state is ACQUIRED:
-                yield (WORKFLOW_TIMER, workflow.id), workflow.expires_at
+                yield (WORKFLOW_TIMER, workflow.id), state.end_of_workflow_lease(workflow)
         for promise_id, addresses in state.unblocks.items():
             settled_at = max(addresses.values())
             yield (UNBLOCK_TIMER, promise_id), saturating_add(settled_at, UNBLOCK_LIMIT_MS)
         for execution in state.executions.values():
-            if execution.ends_on is not None:
-                yield (TimerKind.EXECUTION, execution.promise_id), execution.ends_on
+            ends_on = state.end_of_execution(execution)
+            if ends_on is not None:
+                yield (TimerKind.EXECUTION, execution.promise_id), ends_on
 
 
 def idle_wait_ms(idle_count: int) -> int:

@@ -220,6 +220,19 @@ class LocksRenewed(Struct, frozen=True, array_like=True, gc=False, tag="locks-re
     at: int
 
 
+class LeasesRestarted(Struct, frozen=True, array_like=True, gc=False, tag="leases-restarted/1"):
+    """From `at` on every lease of this shard has its full time again (`leases.py`).
+
+    Messages that were sent and not claimed have `claim_timeout_ms` from `at`. If the clock
+    `was_set_back`, leases that would end later than their full time from `at` end then, and
+    function tasks that were assigned later count as assigned at `at`.
+    """
+
+    at: int
+    claim_timeout_ms: int
+    was_set_back: bool = False
+
+
 class MessageReceived(Struct, frozen=True, array_like=True, gc=False, tag="message-received/1"):
     """A message from another shard took effect. `serial` is that of the promise it creates."""
 
@@ -311,6 +324,7 @@ Record = (
     | LockAcquired
     | LockReleased
     | LocksRenewed
+    | LeasesRestarted
     | MessageReceived
     | MessagesAcknowledged
     | EntryWritten

@@ -12,6 +12,14 @@ _log = structlog.get_logger("troth.serve")
 
 def announce(parts: Parts, recovery: Recovery) -> None:
     """Log that the server is ready, and what was noticed while it started."""
+    if recovery.doubt is not None:
+        _log.warning(
+            "the log may have lost its end: what was acknowledged from this sequence on may be "
+            "missing, unless the server was killed at just that moment; compare with a backup",
+            file=recovery.doubt.file,
+            sequence=recovery.doubt.next_sequence,
+            problem=recovery.doubt.reason,
+        )
     if recovery.torn_bytes_count:
         _log.warning(
             "the log ended in a batch that a crash left half-written; nobody had been told "
@@ -40,5 +48,5 @@ def announce(parts: Parts, recovery: Recovery) -> None:
     )
     if parts.settings.in_memory:
         # There is no data directory that it could be read from.
-        key = parts.api.directory.operator_key
+        key = parts.api.credentials.operator_key
         _log.info("the operator's key, for this run", key=key)

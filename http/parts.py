@@ -173,12 +173,12 @@ class Parts:
         if isinstance(storage, DirectoryStorage):
             self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
         # Until the catalog has been read, nobody knows whether there are accounts.
-        self.api.directory.unload()
+        self.api.credentials.unload()
 
     def _may_push_anywhere(self) -> bool:
         """Whether clients may name receivers on this machine and in its networks."""
         settings = self.settings
-        is_open = settings.is_only_for_this_machine and self.api.directory.is_open
+        is_open = settings.is_only_for_this_machine and self.api.credentials.is_open
         return settings.push_private_networks or is_open
 
     def _render(self, message: Message) -> bytes:

@@ -96,7 +96,7 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
                 await server.ready.wait()
                 try:
                     await trio.to_thread.run_sync(
-                        act, server.api.url, server.api.directory.operator_key
+                        act, server.api.url, server.api.credentials.operator_key
                     )
                 except Exception as error:
                     raised.append(error)
@@ -217,17 +217,17 @@ class Server:
 
     async def _introduce_accounts(self) -> None:
         """Learn who may do what. Raises ListenError if that would let in other machines."""
-        directory = self.api.directory
+        credentials = self.api.credentials
         if isinstance(self.storage, DirectoryStorage):
-            directory.operator_key = operator_key.provide(Path(self.storage.place))
+            credentials.operator_key = operator_key.provide(Path(self.storage.place))
         else:
-            directory.operator_key = operator_key.new_key()
-        directory.load(
+            credentials.operator_key = operator_key.new_key()
+        credentials.load(
             await self.shards.list_entries(Account, None),
             await self.shards.list_entries(Token, None),
         )
-        self._parts.placement.withhold(directory.disabled_accounts())
-        if directory.is_open:
+        self._parts.placement.withhold(credentials.disabled_accounts())
+        if credentials.is_open:
             _refuse_exposed(self.settings)
 
     async def _start_upkeep(self, nursery: trio.Nursery) -> None:

@@ -66,6 +66,19 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class LogEndDoubt:
+    """Why the end of the log may be missing: acknowledged records from `next_sequence` on.
+
+    The log itself is whole as far as it goes. A disk that has lost what it confirmed looks so, or a
+    file that was damaged; seldom also a server that was killed at just that moment.
+    """
+
+    file: str
+    next_sequence: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecoveryReport:
     """What recovery found, and what it cut off as never acknowledged."""
 
@@ -77,6 +90,7 @@ class RecoveryReport:
     torn_bytes_cut: int = 0
     torn_file: str | None = None
     torn_offset: int | None = None
+    doubt: LogEndDoubt | None = None
 
 
 def encode_identity(identity: Identity) -> bytes:
@@ -236,9 +250,30 @@ class DataDirectory:
             for sequence, record in enumerate(records, first_sequence):
                 if sequence >= from_sequence:
                     yield sequence, record
-        self._start_log(log_path, scan.end())
+        end = scan.end()
+        if end.next_sequence < from_sequence:
+            raise LogDamaged(
+                segment_path(log_path, segments[-1].first_sequence),
+                end.kept_bytes,
+                f"the log ends before sequence {from_sequence - 1}, which the checkpoints have "
+                "reached",
+            )
+        self._start_log(log_path, end, self._doubt(log_path, end))
 
-    def _start_log(self, log_path: str, end: LogEnd) -> None:
+    def _doubt(self, log_path: str, end: LogEnd) -> LogEndDoubt | None:
+        """Return what the other files say against the end that was found; None if nothing."""
+        last = end.segments[-1]
+        file = segment_path(log_path, last.first_sequence)
+        if end.is_begun_for_nothing:
+            reason = "it was begun for a batch, and holds none"
+            return LogEndDoubt(file, end.next_sequence, reason)
+        is_ahead = self._files.exists(f"{log_path}/{NEXT_NAME}")
+        if is_ahead and not end.torn_bytes and end.kept_bytes * 2 <= last.size_bytes:
+            reason = f"{NEXT_NAME} was prepared when half of it was in use, and less is"
+            return LogEndDoubt(file, end.next_sequence, reason)
+        return None
+
+    def _start_log(self, log_path: str, end: LogEnd, doubt: LogEndDoubt | None) -> None:
         """Cut what is torn and begin a new segment: the first change to the directory."""
         try:
             self._log_identity = self._files.identity(log_path)
@@ -263,6 +298,7 @@ class DataDirectory:
             torn_bytes_cut=end.torn_bytes,
             torn_file=torn_file if end.torn_bytes else None,
             torn_offset=end.kept_bytes if end.torn_bytes else None,
+            doubt=doubt,
         )
 
     def check(self) -> None:

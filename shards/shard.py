@@ -230,12 +230,12 @@ class Shard:
 
     def start(self) -> None:
         """Begin after a replay: arm the timers, send again what was on its way."""
-        self._position = self._committer.durable_position
         self._now_ms = self._clock.now_ms()
         step = self.machine.start(self._now_ms)
         turn = Turn()
         self._take(step, None, turn)
         self._turns.commit(turn)
+        self._position = self._committer.position
 
     async def run(self) -> None:
         """Run turns until cancelled."""

@@ -124,7 +124,7 @@ class Shards(Gathering):
         count = self.replay(storage.records(), pause)
         self.committer.begin(storage.next_sequence)
         duration_ms = int((time.monotonic() - started) * 1000)
-        return Recovery(count, duration_ms, *storage.torn())
+        return Recovery(count, duration_ms, *storage.torn(), storage.doubt())
 
     def replay(
         self,

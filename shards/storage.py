@@ -18,10 +18,16 @@ from troth.core.limits import ARCHIVE_KEEP_MS, SEGMENT_BYTES, SHARDS_DEFAULT_COU
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.rows import TABLES
 from troth.persistence.checkpoints.store import LmdbStore
-from troth.persistence.data_directory import CHECKPOINTS_NAME, LOG_NAME, DataDirectory
-from troth.persistence.errors import DataDirectoryLost, LogDamaged
+from troth.persistence.data_directory import (
+    CHECKPOINTS_NAME,
+    LOG_NAME,
+    DataDirectory,
+    LogEndDoubt,
+)
+from troth.persistence.errors import DataDirectoryLost
 from troth.persistence.files import RealFiles
 from troth.persistence.snapshots.archive import Archive, ArchiveStatistics
+from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
 from troth.persistence.snapshots.snapshots import Cut, cut_open_directory
 from troth.persistence.wal.log import LogRecord, LogStatistics, MemoryLog
 from troth.persistence.wal.segments import Segment, list_segments
@@ -37,6 +43,7 @@ class Recovery:
     duration_ms: int
     torn_bytes_count: int
     torn_file: str | None
+    doubt: LogEndDoubt | None
 
 
 class Storage(Protocol):
@@ -90,6 +97,10 @@ class Storage(Protocol):
         """How many bytes of a half-written batch were cut off at the start, and in which file."""
         ...  # pragma: no cover
 
+    def doubt(self) -> LogEndDoubt | None:
+        """Why the end of the log may be missing; None if nothing says so."""
+        ...  # pragma: no cover
+
     def close(self) -> None:
         """Close the log and let go of the directory."""
         ...  # pragma: no cover
@@ -123,6 +134,9 @@ class MemoryStorage:
 
     def torn(self) -> tuple[int, str | None]:
         return 0, None
+
+    def doubt(self) -> LogEndDoubt | None:
+        return None
 
     def close(self) -> None:
         self._log.close()
@@ -230,6 +244,14 @@ class DirectoryStorage:
             troth_version=__version__,
         )
 
+    def last_snapshot_at_ms(self) -> int:
+        """When the last whole snapshot was taken, by whatever command or server; 0 if unknown."""
+        return last_taken_ms(Path(self.place))
+
+    def note_snapshot(self, at_ms: int) -> None:
+        """Remember that a whole snapshot was taken. Blocks. Raises OSError."""
+        note_taken(Path(self.place), at_ms)
+
     def archive(self, now_ms: int) -> None:
         """Copy finished segments, and remove copies that are too old. Blocks. Raises OSError."""
         if self._archive is not None:
@@ -244,14 +266,7 @@ class DirectoryStorage:
         return None if self._archive is None else self._archive.statistics()
 
     def records(self) -> Iterator[tuple[int, LogRecord]]:
-        position = self._checkpoints.position
-        yield from self._directory.recover(position + 1)
-        if self._directory.log.next_sequence <= position:
-            raise LogDamaged(
-                self._directory.path,
-                0,
-                f"the log ends before sequence {position}, which the checkpoints have reached",
-            )
+        yield from self._directory.recover(self._checkpoints.position + 1)
         self._is_recovered = True
 
     def make_writer(self, committer: Committer) -> BatchWriter:
@@ -263,6 +278,9 @@ class DirectoryStorage:
     def torn(self) -> tuple[int, str | None]:
         report = self._directory.report
         return report.torn_bytes_cut, report.torn_file
+
+    def doubt(self) -> LogEndDoubt | None:
+        return self._directory.report.doubt
 
     def close(self) -> None:
         is_in_place = self._is_in_place()

@@ -18,6 +18,7 @@ from troth.core.commands import (
     ReportExecution,
     ReturnExecution,
     SearchExecutions,
+    TimerKind,
 )
 from troth.core.deciding import DecisionContext
 from troth.core.executions import (
@@ -259,7 +260,8 @@ def _end(
 ) -> Reply:
     """Complete the promise; the reply has the execution as it was before."""
     context.settle_tasks(promise.id, now_ms)
-    context.emit(r.PromiseCompleted(promise.id, state, value, None, now_ms, now_ms))
+    completed_on = max(now_ms, promise.created_on)
+    context.emit(r.PromiseCompleted(promise.id, state, value, None, completed_on, now_ms))
     completed = context.state.promises[promise.id]
     return Reply(Code.CREATED, promise=completed, execution=execution)
 
@@ -267,3 +269,8 @@ def _end(
 def expire_execution(context: DecisionContext, promise_id: str, now_ms: int) -> None:
     """The execution's timer fired: settling it does the rest."""
     context.promise(promise_id, now_ms)
+    execution = context.state.executions.get(promise_id)
+    if execution is not None:
+        ends_on = context.state.end_of_execution(execution)
+        if ends_on is not None and ends_on > now_ms:
+            context.state.timers.append(((TimerKind.EXECUTION, promise_id), ends_on))

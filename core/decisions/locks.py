@@ -3,6 +3,7 @@
 from troth.core import records as r
 from troth.core.codes import Code
 from troth.core.commands import (
+    LOCK_TIMER,
     AcquireLock,
     HeartbeatLocks,
     ReleaseLock,
@@ -16,7 +17,9 @@ from troth.core.replies import Reply
 def _lock(context: DecisionContext, resource_id: str, now_ms: int) -> Lock | None:
     """The lock as it is now, released if its lease has passed."""
     lock = context.state.locks.get(resource_id)
-    if lock is not None and lock.expires_at <= now_ms:
+    if lock is None or lock.expires_at > now_ms:
+        return lock
+    if context.state.end_of_lock(lock) <= now_ms:
         context.emit(r.LockReleased(resource_id))
         return None
     return lock
@@ -29,7 +32,8 @@ def acquire_lock(context: DecisionContext, command: AcquireLock, now_ms: int) ->
     """
     held = _lock(context, command.resource_id, now_ms)
     if held is not None and held.execution_id != command.execution_id:
-        return Reply(Code.LOCK_HELD, lock=held)
+        end = context.state.end_of_lock(held)
+        return Reply(Code.LOCK_HELD, lock=replace(held, expires_at=end))
     token = held.fencing_token if held is not None else 0
     lock = Lock(
         command.resource_id,
@@ -40,7 +44,8 @@ def acquire_lock(context: DecisionContext, command: AcquireLock, now_ms: int) ->
         token or context.next_serial(),
     )
     context.emit(r.LockAcquired(lock))
-    return Reply(Code.CREATED, lock=lock)
+    asked = lock if command.asked_ttl is None else replace(lock, ttl=command.asked_ttl)
+    return Reply(Code.CREATED, lock=asked)
 
 
 def release_lock(context: DecisionContext, command: ReleaseLock, now_ms: int) -> Reply:
@@ -72,5 +77,10 @@ def heartbeat_locks(context: DecisionContext, command: HeartbeatLocks, now_ms: i
 
 
 def expire_lock(context: DecisionContext, resource_id: str, now_ms: int) -> None:
-    """The lock's timer fired: looking at it does the rest."""
-    _lock(context, resource_id, now_ms)
+    """The lock's timer fired: looking at it does the rest.
+
+    If its lease runs longer after an absence of the server, it needs another timer.
+    """
+    lock = _lock(context, resource_id, now_ms)
+    if lock is not None and (end := context.state.end_of_lock(lock)) > now_ms:
+        context.state.timers.append(((LOCK_TIMER, resource_id), end))

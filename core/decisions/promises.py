@@ -134,7 +134,7 @@ def complete_promise(context: DecisionContext, command: CompletePromise, now_ms:
                 command.state,
                 command.value,
                 command.idempotency_key,
-                now_ms,
+                max(now_ms, promise.created_on),  # the clock may have been set back in between
                 now_ms,
             )
         )

@@ -49,8 +49,9 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
         if len(gone) == command.limit_count or looked_count == command.scan_count:
             has_more = True
             break
-    # What reaches the cold store behind a walk must be met by other means from now on.
-    retention.looked_ms = now_ms
+    # What reaches the cold store behind a sweep must be met by other means from now on. A clock
+    # that is set back takes no sweep with it.
+    retention.looked_ms = max(retention.looked_ms, now_ms)
     if gone:
         _delete(context, gone, now_ms)
     following = SLICE_START if has_more else None

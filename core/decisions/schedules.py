@@ -111,13 +111,15 @@ def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
 
     At most SCHEDULE_BATCH_COUNT at once; the timer of the next run then fires immediately.
     """
-    for _ in range(SCHEDULE_BATCH_COUNT):
+    for runs_count in range(SCHEDULE_BATCH_COUNT):
         schedule = context.state.schedules.get(schedule_id)
         if schedule is None or schedule.next_run_time is None:
             return
         run_time = schedule.next_run_time
         if run_time > now_ms:
             context.catching_up.discard(schedule_id)
+            if runs_count == 0:
+                follow_clock(context, schedule, now_ms)
             return
         next_run_time = context.cron(schedule.cron).next_after_ms(run_time)
         if (
@@ -129,6 +131,17 @@ def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
             if _skip(context, schedule, now_ms):
                 continue
         _run(context, schedule, next_run_time, now_ms)
+
+
+def follow_clock(context: DecisionContext, schedule: Schedule, now_ms: int) -> None:
+    """Bring a schedule's next run back to where the clock says, if it was set while it was ahead.
+
+    A run that was made already then comes again, and finds its promise there.
+    """
+    run_time = schedule.next_run_time
+    following = context.cron(schedule.cron).next_after_ms(now_ms)
+    if run_time is not None and following is not None and following < run_time:
+        context.emit(r.ScheduleSkipped(schedule.id, following))
 
 
 def _skip(context: DecisionContext, schedule: Schedule, now_ms: int) -> bool:

@@ -48,6 +48,7 @@ from troth.core.commands import (
     ReleaseLock,
     ReplaceEntry,
     ReportExecution,
+    ResumeTime,
     Retain,
     RetryTask,
     ReturnExecution,
@@ -88,6 +89,7 @@ from . import (
     between_shards,
     entries,
     executions,
+    leases,
     locks,
     packages,
     promises,
@@ -180,6 +182,7 @@ DECISIONS: dict[type[Command], Decision] = {
     Retain: retention.retain,
     CountRetained: retention.count_retained,
     Expire: expire,
+    ResumeTime: leases.resume_time,
     Receive: between_shards.receive,
     Acknowledge: between_shards.acknowledge,
 }

@@ -6,6 +6,7 @@ from troth.core import records as r
 from troth.core.catalog import is_reserved
 from troth.core.codes import Code
 from troth.core.commands import (
+    TASK_TIMER,
     ClaimTask,
     CompleteTask,
     DropTask,
@@ -135,8 +136,14 @@ def retry_task(context: DecisionContext, command: RetryTask, now_ms: int) -> Rep
 
 
 def expire_task(context: DecisionContext, task_id: str, now_ms: int) -> None:
-    """The task's timer fired: settling it does the rest."""
-    context.task(task_id, now_ms)
+    """The task's timer fired: settling it does the rest.
+
+    If its lease runs longer after an absence of the server, it needs another timer.
+    """
+    task = context.task(task_id, now_ms)
+    end = None if task is None else context.state.timer_of(task)
+    if end is not None and end > now_ms:
+        context.state.timers.append(((TASK_TIMER, task_id), end))
 
 
 def end_delay(context: DecisionContext, task_id: str, now_ms: int) -> None:

@@ -33,7 +33,12 @@ def find(
     """
     promise = context.promise(workflow_id, now_ms)
     task = context.state.workflows.get(workflow_id)
-    if task is not None and task.state is ACQUIRED and task.expires_at <= now_ms:
+    if (
+        task is not None
+        and task.state is ACQUIRED
+        and task.expires_at <= now_ms
+        and context.state.end_of_workflow_lease(task) <= now_ms
+    ):
         context.emit(w.WorkflowReleased(workflow_id, now_ms, has_expired=True))
     return promise, task
 
@@ -75,7 +80,7 @@ def guard(context: DecisionContext, fence: WorkflowFence, now_ms: int) -> Code:
     if context.state.promises[fence.id].timeout <= now_ms:
         return Code.WORKFLOW_STATE
     code = WORKFLOW[task.state, _FENCE].code
-    if code is not _OK or task.expires_at <= now_ms:
+    if code is not _OK or context.state.end_of_workflow_lease(task) <= now_ms:
         return Code.WORKFLOW_STATE
     if task.version != fence.version:
         return Code.WORKFLOW_VERSION

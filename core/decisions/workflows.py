@@ -305,8 +305,21 @@ def retry_execute(context: DecisionContext, command: RetryExecute, now_ms: int) 
 
 
 def expire_workflow(context: DecisionContext, workflow_id: str, now_ms: int) -> None:
-    """The lease has ended, or it is time to send the task, again or for the first time."""
+    """The lease has ended, or it is time to send the task, again or for the first time.
+
+    After an absence of the server, a lease runs longer, and so does the time to claim a message.
+    """
+    state = context.state
     _, task = find(context, workflow_id, now_ms)
-    if task is not None and task.state is WAITING and not task.sending and not task.stalled:
+    if task is None:
+        return
+    if task.state is ACQUIRED:
+        if (end := state.end_of_workflow_lease(task)) > now_ms:
+            state.arm_workflow(workflow_id, end)
+    elif task.state is WAITING and not task.sending and not task.stalled:
+        again_on = state.lease_floor.resumed_on + context.options.workflow_retry_ms
+        if task.unclaimed and again_on > now_ms:
+            state.arm_workflow(workflow_id, again_on)
+            return
         task.backs_off = task.unclaimed = False
         context.state.touched_workflows[workflow_id] = None

@@ -11,7 +11,7 @@ from troth.core import records as r
 from troth.core import workflow_records as w
 from troth.core.model import COMPLETED, INIT, PENDING, replace
 
-from . import deletions, executions, imports, workflows
+from . import deletions, executions, imports, leases, workflows
 from .shard_state import ShardState
 
 
@@ -137,6 +137,7 @@ APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.LockAcquired: ShardState.lock_acquired,
     r.LockReleased: ShardState.lock_released,
     r.LocksRenewed: ShardState.locks_renewed,
+    r.LeasesRestarted: leases.leases_restarted,
     r.MessageReceived: message_received,
     r.MessagesAcknowledged: ShardState.messages_acknowledged,
     r.EntryWritten: entry_written,

@@ -52,6 +52,8 @@ class ShardHeader(Struct, frozen=True):
     workflow_floor: int = 0
     waiting_place: int = 0
     has_workflows: bool = False
+    leases_resumed_on: int = 0
+    claims_end_on: int = 0
 
 
 class Capture(Struct):

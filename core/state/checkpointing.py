@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Iterator
 from typing import Final
 
+from troth.core.leases import LeaseFloor
 from troth.core.model import (
     CLAIMED,
     NOTIFY,
@@ -116,6 +117,8 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         state.workflow_floor,
         state.waiting_place,
         state.has_workflows,
+        state.lease_floor.resumed_on,
+        state.lease_floor.claims_end_on,
     )
 
 
@@ -163,6 +166,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.workflow_floor = top.workflow_floor
     state.waiting_place = top.waiting_place
     state.has_workflows = top.has_workflows
+    state.lease_floor = LeaseFloor(top.leases_resumed_on, top.claims_end_on)
     state.largest_serial = top.largest_serial
     state.inbox = dict(top.inbox)
     state.outbox_sequence = dict(top.outbox_sequence)

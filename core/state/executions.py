@@ -62,7 +62,17 @@ def execution_assigned(state: ShardState, record: r.ExecutionAssigned) -> None:
         state.executions[record.id], node_id=record.node_id, assigned_on=record.at, progress=0
     )
     put(state, execution)
-    state.timers.append(((TimerKind.EXECUTION, record.id), execution.ends_on))
+    state.timers.append(((TimerKind.EXECUTION, record.id), state.end_of_execution(execution)))
+
+
+def count_from(state: ShardState, at: int) -> None:
+    """Let what was assigned later than `at`, by a clock that was ahead, count from `at`."""
+    for execution in list(state.executions.values()):
+        if execution.assigned_on is not None and execution.assigned_on > at:
+            assigned = replace(execution, assigned_on=at)
+            put(state, assigned)
+            key = (TimerKind.EXECUTION, execution.promise_id)
+            state.timers.append((key, state.end_of_execution(assigned)))
 
 
 def execution_reported(state: ShardState, record: r.ExecutionReported) -> None:

@@ -21,6 +21,7 @@ from troth.core.commands import (
 )
 from troth.core.executions import Execution, Usage
 from troth.core.grammar import task_ids
+from troth.core.leases import NO_FLOOR, granted_ttl
 from troth.core.limits import saturating_add
 from troth.core.model import (
     CLAIMED,
@@ -105,6 +106,7 @@ class ShardState:
         self.tasks: dict[str, Task] = {}
         self.task_sequence = 0
         self.task_counter_floor = 0
+        self.lease_floor = NO_FLOOR
         self.roots: dict[str, Root] = {}
         self.notifications: dict[str, Task] = {}
         self.claimed: dict[str, dict[str, Task]] = {}
@@ -275,7 +277,7 @@ class ShardState:
         else:
             self.roots.setdefault(task.root_id, Root()).tasks[task.id] = task
             self.queue(task)
-        self._arm(task)
+        self.arm(task)
 
     def queue(self, task: Task) -> None:
         """Let a task that may be sent wait for its turn among those of its root."""
@@ -284,14 +286,29 @@ class ShardState:
             task.queued = True
             heapq.heappush(self.roots[task.root_id].queue, (task.sequence, task.id))
 
+    def deadline_of(self, task: Task) -> int | None:
+        """Return when something happens to a task by itself, in ms; None if nothing does.
+
+        That is its own deadline, or later: see `leases.py`.
+        """
+        state = task.state
+        if state is CLAIMED:
+            end = self.lease_floor.end_of_lease(task.expires_at, task.ttl)
+        elif state is ENQUEUED:
+            end = self.lease_floor.end_of_claim(task.expires_at)
+        else:
+            return task.deadline
+        return end if end < task.timeout else task.timeout
+
     def timer_of(self, task: Task) -> int | None:
         """The deadline that the task needs a timer for; None if it needs none."""
-        deadline = task.deadline
+        deadline = self.deadline_of(task)
         if deadline is not None and task.kind is INVOKE and deadline == task.timeout:
             return None  # its promise has the same timeout, and ends the task
         return deadline
 
-    def _arm(self, task: Task) -> None:
+    def arm(self, task: Task) -> None:
+        """Note that a task has changed, and set its timer."""
         if self.tracks_changes:
             self.changes.tasks.add(task.id)
         self.timers.append(((TASK_TIMER, task.id), self.timer_of(task)))
@@ -299,7 +316,7 @@ class ShardState:
     def renew_lease(self, task: Task, expires_at: int) -> None:
         """Let a claimed task's lease run until another time."""
         task.expires_at = expires_at
-        self._arm(task)
+        self.arm(task)
 
     def move(self, task: Task, state: TaskState) -> None:
         """Change a task's state, with everything that is counted or indexed by it."""
@@ -332,7 +349,7 @@ class ShardState:
                 self.queue(task)
             elif not is_active:
                 self.touched_roots[task.root_id] = None
-        self._arm(task)
+        self.arm(task)
 
     def settle_send(self, task: Task) -> None:
         """Note that delivery no longer works on this task."""
@@ -390,7 +407,7 @@ class ShardState:
     def tasks_renewed(self, record: r.TasksRenewed) -> None:
         for task in self.claimed.get(record.process_id, {}).values():
             task.expires_at = saturating_add(record.at, task.ttl)
-            self._arm(task)
+            self.arm(task)
 
     # Workflow tasks: what records do to them is in `workflows.py`
 
@@ -472,6 +489,21 @@ class ShardState:
             expires_at = saturating_add(record.at, lock.ttl)
             self.locks[resource_id] = replace(lock, expires_at=expires_at)
             self.timers.append(((LOCK_TIMER, resource_id), expires_at))
+
+    def end_of_lock(self, lock: Lock) -> int:
+        """Return when a lock's lease ends, in ms."""
+        return self.lease_floor.end_of_lease(lock.expires_at, lock.ttl)
+
+    def end_of_workflow_lease(self, task: WorkflowTask) -> int:
+        """Return when the lease of an acquired workflow task ends, in ms."""
+        return self.lease_floor.end_of_lease(task.expires_at, granted_ttl(task.ttl))
+
+    def end_of_execution(self, execution: Execution) -> int | None:
+        """Return when the server ends a function task by itself, in ms; None while it is queued."""
+        ends_on = execution.ends_on
+        if ends_on is None:
+            return None
+        return self.lease_floor.end_of_lease(ends_on, execution.time_ms)
 
     # Messages between shards
 

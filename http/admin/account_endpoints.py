@@ -5,8 +5,8 @@ token lets a program act for it. A token's text is told once, when it is made. A
 deleted, since what it owns would be nobody's, and since a server that has had accounts must not
 become open again; it is disabled.
 
-Changes are made one at a time (`Directory.changing`): first in the shards, where they last, then in
-the directory, where they take effect, then they are noted in the audit log, then answered.
+Changes are made one at a time (`Credentials.changing`): first in the shards, where they last, then
+in the credentials, where they take effect, then they are noted in the audit log, then answered.
 """
 
 # ruff: noqa: ARG001 — handlers share one signature.
@@ -45,19 +45,19 @@ async def create_account(api: Api, call: Call) -> Response:
     """POST /admin/accounts."""
     body: CreateAccountBody = call.body
     name = body.name or ""
-    directory = api.directory
-    async with directory.changing, api.audit.act(call.request, "account.add", name=name) as told:
+    credentials = api.credentials
+    async with credentials.changing, api.audit.act(call.request, "account.add", name=name) as told:
         _check_name(name)
-        if directory.account(name) is not None:
+        if credentials.account(name) is not None:
             message = f"There is an account of the name {name!r}."
             raise ApiError(Code.ENTRY_EXISTS, message=message)
-        if len(directory.accounts()) >= limits.ACCOUNTS_LIMIT_COUNT:
+        if len(credentials.accounts()) >= limits.ACCOUNTS_LIMIT_COUNT:
             problem = f"would be one more than {limits.ACCOUNTS_LIMIT_COUNT}, the most there may be"
             raise invalid("name", problem)
         now_ms = api.now_ms()
         account = Account(new_id(now_ms), 1, now_ms, name)
         await ask(api.shards, CreateEntry(account), call.request)
-        directory.put(account)
+        credentials.put(account)
         told["account"] = account.id
     return answer(Code.CREATED, {"id": account.id})
 
@@ -72,7 +72,7 @@ def _check_name(name: str) -> None:
 
 async def list_accounts(api: Api, call: Call) -> Response:
     """GET /admin/accounts."""
-    made = [account_object(account) for account in api.directory.accounts()]
+    made = [account_object(account) for account in api.credentials.accounts()]
     return json_response(200, dump(made))
 
 
@@ -80,10 +80,10 @@ async def change_account(api: Api, call: Call) -> Response:
     """PATCH /admin/accounts/{id}."""
     body: ChangeAccountBody = call.body
     disabled = bool(body.disabled)
-    directory = api.directory
+    credentials = api.credentials
     act = "account.disable" if disabled else "account.enable"
     async with (
-        directory.changing,
+        credentials.changing,
         api.audit.act(call.request, act, account=call.path["id"]) as told,
     ):
         account = _account(api, call.path["id"])
@@ -91,14 +91,14 @@ async def change_account(api: Api, call: Call) -> Response:
         if account.disabled != disabled:
             account = replace(account, revision=account.revision + 1, disabled=disabled)
             await ask(api.shards, ReplaceEntry(account), call.request)
-            directory.put(account)
+            credentials.put(account)
             if api.placement is not None:
-                api.placement.withhold(directory.disabled_accounts())
+                api.placement.withhold(credentials.disabled_accounts())
     return answer(Code.OK, account_object(account))
 
 
 def _account(api: Api, given: str) -> Account:
-    account = api.directory.account(given)
+    account = api.credentials.account(given)
     if account is None:
         raise ApiError(Code.ACCOUNT_NOT_FOUND)
     return account
@@ -107,10 +107,10 @@ def _account(api: Api, given: str) -> Account:
 async def create_token(api: Api, call: Call) -> Response:
     """POST /admin/tokens."""
     body: CreateTokenBody = call.body
-    directory = api.directory
+    credentials = api.credentials
     secret = new_secret()
     async with (
-        directory.changing,
+        credentials.changing,
         api.audit.act(call.request, "token.create", account=body.account) as told,
     ):
         account = _account(api, body.account or "")
@@ -126,7 +126,7 @@ async def create_token(api: Api, call: Call) -> Response:
         }
         await _make_room(api, call, account)
         await ask(api.shards, CreateEntry(token), call.request)
-        directory.put(token)
+        credentials.put(token)
     return json_response(201, dump({"id": token.id, "token": secret}), _NO_STORE)
 
 
@@ -158,28 +158,28 @@ def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -
 
 async def _make_room(api: Api, call: Call, account: Account) -> None:
     """Delete the oldest token that no longer works if there are too many. Raises ApiError (400)."""
-    tokens = api.directory.tokens_of(account)
+    tokens = api.credentials.tokens_of(account)
     if len(tokens) < limits.TOKENS_LIMIT_COUNT:
         return
     dead = {TokenState.REVOKED, TokenState.EXPIRED}
-    oldest = next((one for one in tokens if api.directory.state_of(one) in dead), None)
+    oldest = next((one for one in tokens if api.credentials.state_of(one) in dead), None)
     if oldest is None:
         problem = f"has {len(tokens)} tokens that work, the most there may be; revoke some"
         raise invalid("account", problem)
     await ask(api.shards, DeleteEntry(oldest.id, oldest.revision), call.request)
-    api.directory.drop(oldest)
+    api.credentials.drop(oldest)
 
 
 async def list_tokens(api: Api, call: Call) -> Response:
     """GET /admin/tokens."""
     given = query_parameters(call.request.query)
-    directory = api.directory
+    credentials = api.credentials
     if given.get("account"):
-        tokens = directory.tokens_of(_account(api, given["account"]))
+        tokens = credentials.tokens_of(_account(api, given["account"]))
     else:
-        tokens = directory.tokens()
+        tokens = credentials.tokens()
     made = [
-        token_object(token, directory.account(token.account_id), directory.state_of(token))
+        token_object(token, credentials.account(token.account_id), credentials.state_of(token))
         for token in tokens
     ]
     return json_response(200, dump(made))
@@ -187,20 +187,20 @@ async def list_tokens(api: Api, call: Call) -> Response:
 
 async def revoke_token(api: Api, call: Call) -> Response:
     """DELETE /admin/tokens/{id}."""
-    directory = api.directory
+    credentials = api.credentials
     token_id = call.path["id"]
     async with (
-        directory.changing,
+        credentials.changing,
         api.audit.act(call.request, "token.revoke", token=token_id) as told,
     ):
-        token = directory.token(token_id)
+        token = credentials.token(token_id)
         if token is None:
             raise ApiError(Code.TOKEN_NOT_FOUND)
         told |= {"account": token.account_id, "name": token.name}
         if token.revoked_on is None:
             token = replace(token, revision=token.revision + 1, revoked_on=api.now_ms())
             await ask(api.shards, ReplaceEntry(token), call.request)
-            directory.put(token)
+            credentials.put(token)
     return Response(204)
 
 

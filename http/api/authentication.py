@@ -53,7 +53,7 @@ def authenticate(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
     Raises ApiError: 401 for strangers, 403 if they may not, 429 after too many failures, 503 while
     it is not known yet who has an account.
     """
-    if endpoint.is_open and api.directory.is_open:
+    if endpoint.is_open and api.credentials.is_open:
         return ANONYMOUS
     # Noted before it is judged: the request log says who was refused.
     principal = request.principal = _identified(api, request, endpoint)
@@ -62,17 +62,17 @@ def authenticate(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
 
 
 def _identified(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
-    directory = api.directory
+    credentials = api.credentials
     authorization = request.headers.get(b"authorization")
     principal = None
     if authorization:
-        principal = _bearer_of(directory, request.peer, authorization)
+        principal = _bearer_of(credentials, request.peer, authorization)
         if principal is not None:
             return principal
-    if not directory.is_loaded and (authorization or not directory.has_users):
+    if not credentials.is_loaded and (authorization or not credentials.has_users):
         raise ApiError(Code.STARTING)
     if authorization:
-        directory.attempts.failed(request.peer)
+        credentials.attempts.failed(request.peer)
     raise _unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
 
 
@@ -81,7 +81,7 @@ def _unauthorized(message: str | None = None) -> ApiError:
 
 
 @contextlib.contextmanager
-def while_let_in(directory: Credentials, principal: Principal) -> Iterator[None]:
+def while_let_in(credentials: Credentials, principal: Principal) -> Iterator[None]:
     """Wait in the block, for as long as the token that a request came with works.
 
     When it is revoked, disabled or has expired, the wait is cancelled. Raises ApiError (401) then.
@@ -89,21 +89,23 @@ def while_let_in(directory: Credentials, principal: Principal) -> Iterator[None]
     if principal.kind is not PrincipalKind.TOKEN:
         yield
         return
-    remaining_ms = directory.remaining_ms(principal)
+    remaining_ms = credentials.remaining_ms(principal)
     with trio.CancelScope() as scope:
         if remaining_ms is not None:
             scope.deadline = trio.current_time() + remaining_ms / 1000
-        forget = directory.watch(principal, scope.cancel)
+        forget = credentials.watch(principal, scope.cancel)
         try:
             yield
         finally:
             forget()
     # It may have stopped working in the very moment in which the wait was over.
-    if scope.cancel_called or directory.remaining_ms(principal) == 0:
+    if scope.cancel_called or credentials.remaining_ms(principal) == 0:
         raise _unauthorized()
 
 
-def _bearer_of(directory: Credentials, peer: str | None, authorization: bytes) -> Principal | None:
+def _bearer_of(
+    credentials: Credentials, peer: str | None, authorization: bytes
+) -> Principal | None:
     """Whose credentials these are. Raises ApiError (429)."""
     scheme, separator, rest = authorization.partition(b" ")
     name = scheme.lower()
@@ -114,15 +116,15 @@ def _bearer_of(directory: Credentials, peer: str | None, authorization: bytes) -
         user = password = ""
         secret = _text(rest.strip(b" ") if name == b"bearer" and separator else authorization)
     # Before the wait: nobody guesses these, and functions that guess share their node's address.
-    principal = directory.operator(secret) or directory.bearer(secret)
+    principal = credentials.operator(secret) or credentials.bearer(secret)
     if principal is not None:
         return principal
-    wait_ms = directory.attempts.wait_ms(peer)
+    wait_ms = credentials.attempts.wait_ms(peer)
     if wait_ms:
-        directory.attempts.refused()
+        credentials.attempts.refused()
         seconds = str(-(-wait_ms // 1000)).encode()
         raise ApiError(Code.TOO_MANY_ATTEMPTS, headers=[(b"retry-after", seconds)])
-    return directory.user(user, password) if user else None
+    return credentials.user(user, password) if user else None
 
 
 def _decoded(encoded: bytes) -> tuple[str, str]:

@@ -88,7 +88,7 @@ class Api:
     placement: Placement | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
-    directory: Credentials = field(init=False)
+    credentials: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
     request_log: RequestLog = field(init=False)
     metrics: Metrics = field(init=False)
@@ -98,7 +98,7 @@ class Api:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
         attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
-        self.directory = Credentials(self.settings.basic_auth, attempts, self.now_ms)
+        self.credentials = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
         self.request_log = RequestLog(self.settings.log_requests)
         self.metrics = Metrics(

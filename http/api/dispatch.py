@@ -95,7 +95,7 @@ class Dispatcher:
 
     def _refuse_stranger(self, request: Request, endpoint: Endpoint | None) -> None:
         """Raise ApiError (421) if that is for what could be a stranger's name for this machine."""
-        if self.api.directory.is_open and not (endpoint is not None and endpoint.any_host):
+        if self.api.credentials.is_open and not (endpoint is not None and endpoint.any_host):
             self._hosts.refuse_stranger(request)
 
     async def carry_out(self, request: Request, match: Match) -> Response:
@@ -128,7 +128,7 @@ class Dispatcher:
     def finish(self, request: Request, response: Response) -> Response:
         """Add to a handler's answer what comes after it: headers, and an end to its stream."""
         if response.stream is not None:
-            response.stream = limited(response.stream, self.api.directory, request.principal)
+            response.stream = limited(response.stream, self.api.credentials, request.principal)
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)

@@ -151,13 +151,13 @@ class PollStream(EventStream):
         self._connection.__exit__(None, None, None)
 
 
-def limited(stream: ChunkStream, directory: Credentials, principal: Principal) -> ChunkStream:
+def limited(stream: ChunkStream, credentials: Credentials, principal: Principal) -> ChunkStream:
     """A stream that ends when its principal's token is revoked, disabled or has expired."""
     if principal.kind is not PrincipalKind.TOKEN:
         return stream
     if isinstance(stream, ReadyStream):
-        return _LimitedReadyStream(stream, directory, principal)
-    return _LimitedStream(stream, directory, principal)
+        return _LimitedReadyStream(stream, credentials, principal)
+    return _LimitedStream(stream, credentials, principal)
 
 
 Stream = TypeVar("Stream", bound=ChunkStream)
@@ -166,15 +166,15 @@ Stream = TypeVar("Stream", bound=ChunkStream)
 class _LimitedStream(Generic[Stream]):
     """Another stream, for as long as a token works. A `requests.ChunkStream`."""
 
-    def __init__(self, stream: Stream, directory: Credentials, principal: Principal) -> None:
+    def __init__(self, stream: Stream, credentials: Credentials, principal: Principal) -> None:
         self._stream = stream
-        self._directory = directory
+        self._credentials = credentials
         self._principal = principal
-        self._forget = directory.watch(principal, stream.stop)
+        self._forget = credentials.watch(principal, stream.stop)
 
     async def next_chunk(self) -> bytes | None:
         """Wait for the next bytes, but not beyond the token's end."""
-        remaining_ms = self._directory.remaining_ms(self._principal)
+        remaining_ms = self._credentials.remaining_ms(self._principal)
         if remaining_ms is None:
             return await self._stream.next_chunk()
         with trio.move_on_after(remaining_ms / 1000):
@@ -209,4 +209,4 @@ class _LimitedReadyStream(_LimitedStream[ReadyStream]):
         return self._stream.is_due(now) or self._has_expired()
 
     def _has_expired(self) -> bool:
-        return self._directory.remaining_ms(self._principal) == 0
+        return self._credentials.remaining_ms(self._principal) == 0

@@ -96,7 +96,7 @@ def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         path = _REST_PARAMETER.sub(r"{\1}", endpoint.path)
-        operation = _operation(endpoint, api.limits, has_users=api.directory.has_users)
+        operation = _operation(endpoint, api.limits, has_users=api.credentials.has_users)
         paths.setdefault(path, {})[endpoint.method.lower()] = operation
     groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
     document = {

@@ -57,7 +57,7 @@ _SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,20})?(?:[eE]-?[0-9]{1,2})?
 _TRAILING_COMMA: Final = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|,(?=[ \t\r\n]*[\]}])', re.DOTALL)
 
 
-async def create_task(api: Api, call: Call) -> Response:
+async def create_execution(api: Api, call: Call) -> Response:
     """POST /v1/task/{id}."""
     account_id = account_of(call)
     function = await read_own(api, Function, call.path["id"], account_id, Code.FUNCTION_NOT_FOUND)
@@ -115,7 +115,7 @@ def _json_problem(body: bytes) -> str | None:
 
 
 def _refusal(api: Api, function: Function) -> ApiError | None:
-    """Why no new task of a function may be created now; None if one may."""
+    """Why no new execution of a function may be created now; None if one may."""
     if function.paused:
         return ApiError(Code.FUNCTION_PAUSED)
     if function.kind is FunctionKind.CODE and function.build_id is None:
@@ -164,7 +164,7 @@ async def _read_own(api: Api, call: Call) -> tuple[Promise, Execution | None]:
     return reply.promise, reply.execution
 
 
-async def read_task(api: Api, call: Call) -> Response:
+async def read_execution(api: Api, call: Call) -> Response:
     """GET /v1/task/{id}."""
     promise, execution = await _read_own(api, call)
     capabilities = capabilities_of(promise)
@@ -191,7 +191,7 @@ def _progress(execution: Execution | None) -> int:
     return 100 if execution is None else execution.progress
 
 
-async def list_tasks(api: Api, call: Call) -> Response:
+async def list_executions(api: Api, call: Call) -> Response:
     """GET /v1/task/list."""
     function_id, skipped_count, limit_count = _page(query_parameters(call.request.query))
     account_id = account_of(call)
@@ -222,7 +222,7 @@ def _row(promise: Promise, execution: Execution | None) -> JsonObject:
 
 
 def _page(given: dict[str, str]) -> tuple[str | None, int, int]:
-    """The function, how many tasks to pass over and how many to show. Raises ApiError (400)."""
+    """The function, how many to pass over and how many to show. Raises ApiError (400)."""
     problems: list[FieldProblem] = []
 
     def count(name: str, default: int, maximum: int) -> int:
@@ -250,7 +250,7 @@ async def read_result(api: Api, call: Call) -> Response:
     with api.endings.expect(execution_promise_id(execution_id)) as expectation:
         _, execution = found = await _read_own(api, call)
         if execution is not None and wait_s:
-            with while_let_in(api.directory, call.request.principal), _while_there(call.request):
+            with while_let_in(api.credentials, call.request.principal), _while_there(call.request):
                 await expectation.wait(wait_s)
             _, execution = found = await _read_own(api, call)
     if execution is not None:
@@ -282,7 +282,7 @@ def _wait_s(given: str | None) -> float:
     raise invalid("query wait", f"given {given[:64]!r}; allowed are {allowed}")
 
 
-async def cancel_task(api: Api, call: Call) -> Response:
+async def cancel_execution(api: Api, call: Call) -> Response:
     """DELETE /v1/task/{id}."""
     promise, _ = await _read_own(api, call)
     await ask(api.shards, CancelExecution(promise.id), call.request)
@@ -293,7 +293,7 @@ def _identifier(description: str, example: str) -> tuple[Parameter, ...]:
     return (Parameter("id", description, ID_SCHEMA, required=True, example=example),)
 
 
-_TASK = _identifier("The task's id.", "6405942c9956fae80d7e0e91")
+_EXECUTION = _identifier("The task's id.", "6405942c9956fae80d7e0e91")
 _ANY_COUNT: dict[str, Any] = {"type": "integer", "minimum": 1}
 
 ENDPOINTS = (
@@ -309,7 +309,7 @@ ENDPOINTS = (
             "what concerns the connection. Repeated with the same `Idempotency-Key`, the answer is "
             "200 and the id of the first task; what the repetition carries is not looked at."
         ),
-        handler=create_task,
+        handler=create_execution,
         raw_body=RawBody(
             "Any JSON, or nothing, or anything else with another Content-Type.",
             ("application/json", "*/*"),
@@ -335,8 +335,8 @@ ENDPOINTS = (
         method="GET",
         path="/v1/task/{id}",
         summary="Read a function task",
-        handler=read_task,
-        path_parameters=_TASK,
+        handler=read_execution,
+        path_parameters=_EXECUTION,
         successes=(Success(200, "The task.", "FunctionTask"),),
         refusals=(Code.EXECUTION_NOT_FOUND,),
         scope=Scope.TASKS_READ,
@@ -347,7 +347,7 @@ ENDPOINTS = (
         method="GET",
         path="/v1/task/list",
         summary="List function tasks, newest first",
-        handler=list_tasks,
+        handler=list_executions,
         query=(
             Parameter("functionId", "Only tasks of this function.", {"type": "string"}),
             Parameter(
@@ -381,7 +381,7 @@ ENDPOINTS = (
             "be called, 500 it failed, 410 the task was canceled."
         ),
         handler=read_result,
-        path_parameters=_TASK,
+        path_parameters=_EXECUTION,
         query=(
             Parameter(
                 "wait",
@@ -409,8 +409,8 @@ ENDPOINTS = (
         path="/v1/task/{id}",
         summary="Cancel a function task",
         description="The node that runs it is told at once. Canceling again is fine.",
-        handler=cancel_task,
-        path_parameters=_TASK,
+        handler=cancel_execution,
+        path_parameters=_EXECUTION,
         successes=(Success(204, "It is canceled."),),
         refusals=(Code.EXECUTION_NOT_FOUND, Code.EXECUTION_FINISHED),
         scope=Scope.TASKS_WRITE,

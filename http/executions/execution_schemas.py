@@ -7,7 +7,7 @@ from troth.http.wire.fields import Schema
 from troth.http.wire.schema_parts import integer, list_of, object_of, reference, text
 
 _SECONDS = "1678087212"
-_TASK_ID = "6405942c9956fae80d7e0e91"
+_EXECUTION_ID = "6405942c9956fae80d7e0e91"
 _FUNCTION_ID = "6405848581b16f7a07cd4c48"
 _NODE_ID = "1a061cfd-df01-4b02-a067-5122c5941e15"
 
@@ -22,8 +22,8 @@ def _flag(description: str) -> Schema:
 
 _PROGRESS = integer("How far it is, in percent; 100 when it is finished.", 0)
 _ISSUED = text("When it was created, in decimal seconds since 1970.", _SECONDS)
-_TASK_AND_COUNTER: dict[str, Schema] = {
-    "id": _id("The task.", _TASK_ID),
+_EXECUTION_AND_COUNTER: dict[str, Schema] = {
+    "id": _id("The task.", _EXECUTION_ID),
     "counter": integer("How often it was given out; the fence.", 1),
 }
 
@@ -48,7 +48,7 @@ EXECUTION_SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "FunctionTaskRow": object_of(
         "A function task, in short.",
-        id=_id("Its id.", _TASK_ID),
+        id=_id("Its id.", _EXECUTION_ID),
         issued=_ISSUED,
         progress=_PROGRESS,
         status=integer("The HTTP status of its result; 0 before.", 200),
@@ -75,7 +75,7 @@ EXECUTION_SCHEMAS: Final[dict[str, Schema]] = {
     "NodeOrder": {
         "type": "string",
         "description": "Server-sent events. Each is one order as JSON.",
-        "examples": [f'data: {{"type":"run","task":{{"id":"{_TASK_ID}","counter":1}}}}\n\n'],
+        "examples": [f'data: {{"type":"run","task":{{"id":"{_EXECUTION_ID}","counter":1}}}}\n\n'],
     },
     "Assignment": object_of(
         "What a node is to run.",
@@ -100,7 +100,7 @@ EXECUTION_SCHEMAS: Final[dict[str, Schema]] = {
             host=text("The host that was called.", "127.0.0.1:8001"),
         ),
     ),
-    "TaskAndCounter": object_of("A task that a node has.", **_TASK_AND_COUNTER),
+    "TaskAndCounter": object_of("A task that a node has.", **_EXECUTION_AND_COUNTER),
     "NodeReport": object_of(
         "What a node shall stop.", stop=list_of("These it has no longer.", "TaskAndCounter")
     ),

@@ -149,7 +149,7 @@ def function_request(promise: Promise) -> FunctionRequest:
 
 
 def capabilities_of(promise: Promise) -> Capabilities:
-    """The function's capabilities when the task was created."""
+    """The function's capabilities when the execution was created."""
     kept = promise.param.headers or {}
     return msgspec.json.decode(kept[_CAPABILITIES_KEY], type=Capabilities)
 

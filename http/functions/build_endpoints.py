@@ -141,7 +141,7 @@ async def read_package(api: Api, call: Call) -> Response:
 
 
 async def _is_with_node_of(api: Api, build: Build, account_id: str) -> bool:
-    """Whether a shared node of an account runs a task with this build at this moment."""
+    """Whether a shared node of an account runs an execution with this build at this moment."""
     holders = {
         execution.node_id
         for execution in api.shards.unfinished_executions()

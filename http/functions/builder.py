@@ -4,10 +4,11 @@ What this module promises:
 
 - A build that was acknowledged is checked, if not now then after the next start: it is PENDING in
   the catalog, with its package, before anybody is told its id. Its status changes once.
-- New tasks run the newest build that has succeeded.
-- Of a function's builds the newest `BUILDS_KEPT_COUNT` stay; beside them the one that new tasks run
-  and those that unfinished tasks need. The package goes before the build, so that none is left
-  over. A deleted function keeps only what unfinished tasks need, as long as they do.
+- New executions run the newest build that has succeeded.
+- Of a function's builds the newest `BUILDS_KEPT_COUNT` stay; beside them the one that new
+  executions run and those that unfinished executions need. The package goes before the build, so
+  that none is left over. A deleted function keeps only what unfinished executions need, as long as
+  they do.
 - Nothing of a package is run. It is read in a thread, a file of Python compiled in a process.
 """
 
@@ -39,7 +40,7 @@ from .entries import change_own, create, delete_own, list_all, read_own
 from .python_check import VERSION, check_python
 
 TIDY_INTERVAL_S: Final = 300.0
-"""How often builds are looked for that unfinished tasks have needed until now."""
+"""How often builds are looked for that unfinished executions have needed until now."""
 
 _RETRY_S: Final = 1.0
 _PASSING: Final = frozenset({Code.OVERLOADED, Code.ENTRY_CHANGED})
@@ -278,7 +279,7 @@ class Builder:
         return log
 
     async def _use(self, build: Build) -> None:
-        """Have new tasks run this build, unless they run a newer one."""
+        """Have new executions run this build, unless they run a newer one."""
         function = await self._function_of(build)
         if function.build_id is not None:
             try:

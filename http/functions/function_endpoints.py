@@ -1,7 +1,7 @@
 """Functions, `/v1/function`: what executions run, and what it demands of nodes.
 
-Deleting a function refuses new tasks of it. Those that were created before go on: their plans say
-all that is needed, and their builds stay until none of them needs them (`builder.py`).
+Deleting a function refuses new executions of it. Those that were created before go on: their plans
+say all that is needed, and their builds stay until none of them needs them (`builder.py`).
 """
 
 from collections.abc import Sequence

@@ -20,8 +20,8 @@ async def usage_of(api: Api, account_id: str) -> dict[str, Usage]:
     return await answered(api.shards.usage(account_id))
 
 
-def tasks_in(usage: Usage, days_count: int, now_ms: int) -> int:
-    """How many tasks were created today and on the days before, `days_count` days together."""
+def executions_in(usage: Usage, days_count: int, now_ms: int) -> int:
+    """How many executions were created today and on the days before, `days_count` days together."""
     today = now_ms // DAY_MS
     return sum(count for day, count in usage.days.items() if today - days_count < day <= today)
 
@@ -29,9 +29,9 @@ def tasks_in(usage: Usage, days_count: int, now_ms: int) -> int:
 def function_metrics_object(usage: Usage, now_ms: int) -> JsonObject:
     """The metrics of a function, as answers show them."""
     return {
-        "todaysTasks": tasks_in(usage, 1, now_ms),
+        "todaysTasks": executions_in(usage, 1, now_ms),
         "pendingTasks": usage.created_count - usage.finished_count,
-        "weekTasks": tasks_in(usage, USAGE_DAYS_COUNT, now_ms),
+        "weekTasks": executions_in(usage, USAGE_DAYS_COUNT, now_ms),
         "completedTasks": usage.finished_count,
     }
 
@@ -54,7 +54,7 @@ async def show_usage(api: Api, call: Call) -> Response:
         "activeNodes": len(within_reach),
         "freeNodes": sum(node.has_room for node in within_reach),
         "busyNodes": sum(bool(node.executions) for node in within_reach),
-        "todayTasks": sum(tasks_in(usage, 1, now_ms) for usage in used),
+        "todayTasks": sum(executions_in(usage, 1, now_ms) for usage in used),
         "completedTasks": sum(usage.finished_count for usage in used),
         "waitingTasks": 0 if placement is None else placement.waiting_count(account_id),
         "oldestWaitingSeconds": 0

@@ -7,7 +7,7 @@ What this module promises:
 - No secret is kept: of a token only its SHA-256, which is enough for 256 random bits. Looking one
   up is a dictionary access, whose time says nothing about any other token.
 - The catalog in the shards is what lasts. Whoever changes an account or a token there tells this
-  directory after that is durable (`put`).
+  object after that is durable (`put`).
 """
 
 import hashlib
@@ -81,7 +81,7 @@ class Credentials:
         self.is_loaded = self.is_open = False
 
     def load(self, accounts: Iterable[Account], tokens: Iterable[Token]) -> None:
-        """Take in what the catalog holds; the directory is loaded then."""
+        """Take in what the catalog holds; the credentials are loaded then."""
         for account in accounts:
             self.put(account)
         for token in tokens:

@@ -64,7 +64,7 @@ async def stream_work(api: Api, call: Call) -> Response:
     return Response(200, headers=HEADERS, stream=stream)
 
 
-async def assign_task(api: Api, call: Call) -> Response:
+async def assign_execution(api: Api, call: Call) -> Response:
     """POST /v1/node/{hash}/assign."""
     body: AssignBody = call.body
     node = node_of(api, call)
@@ -133,7 +133,7 @@ async def report_work(api: Api, call: Call) -> Response:
     return answer(Code.OK, {"stop": stop})
 
 
-async def return_task(api: Api, call: Call) -> Response:
+async def return_execution(api: Api, call: Call) -> Response:
     """POST /v1/node/{hash}/return/{id}/{counter}."""
     node = node_of(api, call)
     promise_id, counter = _named(call)
@@ -302,7 +302,7 @@ ENDPOINTS = (
         "POST",
         "{hash}/assign",
         "Take on a task",
-        assign_task,
+        assign_execution,
         group="Node work",
         description="Asked again for the same task and counter, the answer is the same.",
         body=AssignBody,
@@ -331,7 +331,7 @@ ENDPOINTS = (
         "POST",
         "{hash}/return/{id}/{counter}",
         "Give a task back undone",
-        return_task,
+        return_execution,
         group="Node work",
         path_parameters=_TASK_PATH,
         successes=(Success(204, "It goes to another node."),),

@@ -5,6 +5,7 @@ from typing import Final
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import AcquireLock, Command, ReleaseLock
+from troth.core.leases import granted_ttl
 from troth.core.model import Lock
 from troth.http.api.context import Api
 from troth.http.api.rows import Asking, Call, Endpoint, Success, answer, nothing
@@ -25,11 +26,14 @@ async def acquire_lock(api: Api, call: Call) -> Response:
     The fencing token is a header, since the body has the fields that clients of this API know.
     """
     body: AcquireLockBody = call.body
+    asked_ms = (body.expiry_in_milliseconds if body.ttl is None else body.ttl) or 0
+    ttl_ms = granted_ttl(asked_ms)
     command = AcquireLock(
         resource_id=body.resource_id or "",
         execution_id=body.execution_id or "",
         process_id=body.process_id or "",
-        ttl=body.ttl or 0,
+        ttl=ttl_ms,
+        asked_ttl=None if asked_ms == ttl_ms else asked_ms,
     )
     reply = await ask(api.shards, command, call.request, tolerated=_HELD)
     lock = reply.lock

@@ -10,6 +10,7 @@ from troth.core.commands import (
     CreateSubscription,
     ReadPromise,
 )
+from troth.core.leases import granted_ttl
 from troth.core.model import ClaimRequest, PromiseState
 from troth.core.replies import Reply
 from troth.http.api.context import Api
@@ -52,7 +53,7 @@ def _create_with_task(_api: Api, call: Call) -> Command:
     body: CreatePromiseAndTaskBody = call.body
     assert body.promise is not None
     assert body.task is not None
-    claim = ClaimRequest(body.task.process_id or "", body.task.ttl or 0)
+    claim = ClaimRequest(body.task.process_id or "", granted_ttl(body.task.ttl or 0))
     return _creation(body.promise, call.headers, claim)
 
 

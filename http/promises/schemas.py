@@ -73,7 +73,11 @@ class ClaimBody(Struct, rename="camel"):
     ] = None
     ttl: Annotated[
         int | None,
-        Integer("For how many milliseconds, unless renewed by a heartbeat.", 60_000, minimum=0),
+        Integer(
+            "For how many milliseconds, unless renewed by a heartbeat; at least 500.",
+            60_000,
+            minimum=0,
+        ),
     ] = None
 
 
@@ -213,7 +217,11 @@ class AcquireLockBody(Struct, rename="camel"):
     ] = None
     ttl: Annotated[
         int | None,
-        Integer("For how many milliseconds, unless renewed.", 60_000, minimum=0),
+        Integer("For how many milliseconds, unless renewed; at least 500.", 60_000, minimum=0),
+    ] = None
+    expiry_in_milliseconds: Annotated[
+        int | None,
+        Integer("What older SDKs say in place of `ttl`. Where both are, `ttl` counts.", minimum=0),
     ] = None
 
 
@@ -251,7 +259,11 @@ class ClaimTaskBody(TaskBody, rename="camel"):
     ] = None
     ttl: Annotated[
         int | None,
-        Integer("For how many milliseconds, unless renewed by a heartbeat.", 60_000, minimum=0),
+        Integer(
+            "For how many milliseconds, unless renewed by a heartbeat; at least 500.",
+            60_000,
+            minimum=0,
+        ),
     ] = None
 
 

@@ -7,6 +7,7 @@ in messages point to. A task claimed by GET belongs to the process `<id>/<counte
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ClaimTask, Command, CompleteTask, DropTask
+from troth.core.leases import granted_ttl
 from troth.core.replies import Reply
 from troth.http.api.context import Api
 from troth.http.api.rows import Asking, Call, Endpoint, Parameter, Success, answer, nothing
@@ -21,12 +22,13 @@ from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
 
 def _claim(_api: Api, call: Call) -> Command:
     body: ClaimTaskBody = call.body
-    return ClaimTask(body.id or "", body.counter or 0, body.process_id or "", body.ttl or 0)
+    ttl_ms = granted_ttl(body.ttl or 0)
+    return ClaimTask(body.id or "", body.counter or 0, body.process_id or "", ttl_ms)
 
 
 def _claim_by_link(api: Api, call: Call) -> Command:
     task_id, counter = _named(call)
-    ttl_ms = api.settings.get_claim_ttl_ms
+    ttl_ms = granted_ttl(api.settings.get_claim_ttl_ms)
     return ClaimTask(task_id, counter, _process_id(task_id, counter), ttl_ms)
 
 

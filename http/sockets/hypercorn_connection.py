@@ -33,6 +33,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from troth.core.codes import Code
+from troth.core.limits import BODY_SETTING_LIMIT_BYTES
 from troth.http.wire.errors import ApiError, FieldProblem, error_body
 from troth.http.wire.status_lines import REASONS
 
@@ -42,7 +43,9 @@ WRITE_TIMEOUT_MS = 30_000
 _WRITE_PIECE_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
 _LINGER_MS = 2_000
-_LINGER_LIMIT_BYTES = 8 * 1024 * 1024
+# Clients that read only when they have sent everything must get there: the largest body that any
+# setting allows, several times.
+_LINGER_LIMIT_BYTES = 4 * BODY_SETTING_LIMIT_BYTES
 _BODY_QUEUE_COUNT = 8
 
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]

@@ -40,6 +40,7 @@ class LogEnd:
     torn_bytes: int  # what follows it there and is not zero; 0 after a clean end
     records_count: int
     bytes_read: int
+    is_begun_for_nothing: bool = False  # the last segment was begun to write a batch, and has none
 
 
 @dataclass(slots=True)
@@ -77,6 +78,7 @@ class LogScan:
         self._shard_sequences: dict[int, int] = {}
         self._loose_end: _LooseEnd | None = None
         self._kept_bytes = 0
+        self._is_rolled_over = False  # to this segment, by the server that wrote the one before
         self._records_count = 0
         self._bytes_read = 0
         self._finished = False
@@ -118,6 +120,11 @@ class LogScan:
             torn_bytes=0 if self._loose_end is None else self._loose_end.torn_bytes,
             records_count=self._records_count,
             bytes_read=self._bytes_read,
+            is_begun_for_nothing=(
+                self._is_rolled_over
+                and self._kept_bytes == SEGMENT_HEADER_BYTES
+                and self._loose_end is None
+            ),
         )
 
     def _checked_header(self, file: str, data: bytes, named_sequence: int) -> SegmentHeader:
@@ -134,6 +141,7 @@ class LogScan:
                 file, 0, f"its name does not fit its first sequence, {header.first_sequence}"
             )
         before, self._header = self._header, header
+        self._is_rolled_over = before is not None and before.epoch == header.epoch
         if before is None:  # nothing before it to compare with: it says itself what it continues
             self._next_sequence = header.first_sequence
             self._previous_checksum = header.previous_checksum

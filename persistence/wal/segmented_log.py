@@ -32,6 +32,7 @@ from .recovery import LogEnd, LogScan
 from .segments import (
     NEXT_NAME,
     OVERSIZED_NAME,
+    START_NAME,
     Segment,
     prepare_segment,
     publish_segment,
@@ -117,7 +118,7 @@ class SegmentedLog:
 
     def _start(self, end: LogEnd) -> None:
         """Replace or follow the last segment that recovery found."""
-        path = f"{self._log_path}/{NEXT_NAME}"
+        path = f"{self._log_path}/{START_NAME}"
         self._file = prepare_segment(self._files, path, self._segment_bytes)
         try:
             write_header(self._file, self._header())
@@ -125,6 +126,10 @@ class SegmentedLog:
             if last.first_sequence != self._next_sequence:  # else the new one takes its name
                 self._settle(segment_path(self._log_path, last.first_sequence), last, end)
                 self._segments.append(Segment(last.first_sequence, end.kept_bytes))
+            if self._files.exists(f"{self._log_path}/{NEXT_NAME}"):
+                # It says something about the segment that was last; not about this one.
+                self._files.remove(f"{self._log_path}/{NEXT_NAME}")
+                self._files.sync_directory(self._log_path)
         except OSError:
             self._file.close()
             self._files.remove(path)

@@ -13,7 +13,8 @@ from .frames import SegmentHeader, encode_segment_header
 
 NEXT_NAME = "next.tmp"  # the one prepared ahead
 OVERSIZED_NAME = "oversized.tmp"  # made at roll-over for a batch larger than a segment
-TEMPORARY_NAMES = (NEXT_NAME, OVERSIZED_NAME)
+START_NAME = "start.tmp"  # made at a start; so that one prepared ahead is told from it
+TEMPORARY_NAMES = (NEXT_NAME, OVERSIZED_NAME, START_NAME)
 
 # Zeros are written and synced in pieces, so that the fdatasync of a batch that runs at the same
 # time never waits for all of them. Measured: 256 KiB gives the most appends and the lowest p99.

@@ -10,7 +10,7 @@ What this module promises: a receiver that hangs, refuses or misbehaves delays n
 - a send that takes longer than `slow_ms` makes its target suspect and moves to that share. If
   that is then too full, the longest-running send there is given up (it counts as failed). So a
   target that was good until now blocks a place of the good for at most `slow_ms`.
-- Within a share targets take turns, one send each.
+- Within a share targets alternate, one send each.
 - *Circuit breaker*: three failures in a row (one, if the target was new) open it. Then all its
   messages stall, and one at a time probes the target at the back-off pace. A success closes the
   breaker and lets the stalled ones go.

@@ -1,9 +1,9 @@
-"""Whose turn it is to call an HTTP function. The server runs these itself; see `http/`.
+"""Which call of an HTTP function comes next. The server runs these itself; see `http/`.
 
 A call passes three gates, so that a host that hangs, or an account that calls many such hosts,
 leaves room for others:
 
-1. Its host: so many calls at a time; accounts that wait for the same host take turns.
+1. Its host: so many calls at a time; accounts that wait for the same host alternate.
 2. Its account: at most half of all places. What is beyond waits here, and keeps its place at its
    host.
 3. All calls together: a place goes to the account with the fewest calls (`execution_queues.py`).
@@ -90,7 +90,7 @@ class CallGates:
         )
 
     def put(self, execution: PlacedExecution) -> None:
-        """Let a call wait for its turn; it may come before this returns."""
+        """Let a call wait until it may begin, which may be before this returns."""
         assert isinstance(execution.need, Host)
         self._count_waiting(execution, 1)
         host = self._hosts.get(execution.need)

@@ -1,10 +1,9 @@
-"""The queues of executions: whose turn it is when a node becomes free.
+"""The queues of executions: which one is next when a node becomes free.
 
 What this module promises:
 
 - Next goes the account with the fewest running executions; among equals the one that has waited
-  longest for a turn. So an account with a hundred thousand executions delays another's first by one
-  turn.
+  longest. So an account with a hundred thousand executions delays another's first by one execution.
 - Within an account the oldest execution goes first, but an execution that the node cannot run does
   not hold up those behind it.
 - An event costs the same however many executions wait. It grows with the number of *different*
@@ -60,12 +59,12 @@ class _Line:
 
 
 _KindEntry = tuple[int, int, int, _Line]
-"""Running executions of the line's account, its turn, a number that makes entries comparable."""
+"""Running executions of the line's account, since when it waits, a number to compare entries by."""
 
 
 @final
 class _Kind:
-    """All lines with one requirement, by whose turn it is."""
+    """All lines with one requirement, the one to serve next first."""
 
     __slots__ = ("heap", "lines_count", "need")
 
@@ -77,14 +76,14 @@ class _Kind:
     def enter(self, line: _Line, number: int) -> None:
         """Put a line where its account stands now; its earlier entry is outdated."""
         account = line.account
-        line.entry = (account.running_count, account.turn, number, line)
+        line.entry = (account.running_count, account.waiting_since, number, line)
         heapq.heappush(self.heap, line.entry)
         if len(self.heap) > 2 * self.lines_count + _SPARE_COUNT:
             self.heap = [entry for entry in self.heap if entry[3].entry is entry]
             heapq.heapify(self.heap)
 
     def first(self) -> _Line:
-        """The line whose turn it is; there is one, or the kind would be gone."""
+        """The line to serve next; there is one, or the kind would be gone."""
         while self.heap[0][3].entry is not self.heap[0]:
             heapq.heappop(self.heap)
         return self.heap[0][3]
@@ -94,18 +93,18 @@ class _Kind:
 class _Account:
     """What an account has waiting and running. Forgotten when it has neither."""
 
-    __slots__ = ("id", "lines", "queued_count", "running_count", "turn")
+    __slots__ = ("id", "lines", "queued_count", "running_count", "waiting_since")
 
     def __init__(self, account_id: str) -> None:
         self.id = account_id
         self.lines: dict[Need, _Line] = {}
         self.queued_count = 0
         self.running_count = 0
-        self.turn = 0  # when it was served last, or began to wait, whichever is later
+        self.waiting_since = 0  # when it was served last, or began to wait, whichever is later
 
     @property
     def standing(self) -> tuple[int, int]:
-        return self.running_count, self.turn
+        return self.running_count, self.waiting_since
 
 
 @final
@@ -162,7 +161,7 @@ class ExecutionQueues:
         """Let an execution wait."""
         account = self._account(execution.account_id)
         if not account.queued_count:
-            account.turn = next(self._numbers)
+            account.waiting_since = next(self._numbers)
         line = account.lines.get(execution.need)
         if line is None:
             kind = self._kinds.get(execution.need)
@@ -191,14 +190,14 @@ class ExecutionQueues:
             return None
         execution = min(executions, key=lambda one: one.order)
         self._take_out(account, execution)
-        account.turn = next(self._numbers)
+        account.waiting_since = next(self._numbers)
         self._add_running(account, 1)
         return execution
 
     def started(self, account_id: str) -> None:
         """An execution that did not wait runs."""
         account = self._account(account_id)
-        account.turn = next(self._numbers)
+        account.waiting_since = next(self._numbers)
         self._add_running(account, 1)
 
     def ended(self, account_id: str) -> None:

@@ -171,7 +171,7 @@ class NodePlace:
 
 
 def need_of(plan: ExecutionPlan) -> Need:
-    """What a plan's execution waits for: a node that meets it, or its turn to call its host."""
+    """What a plan's execution waits for: a node that meets it, or a free call to its host."""
     if plan.kind is FunctionKind.HTTP:
         return Host(urlsplit(plan.url or "").netloc.rpartition("@")[2].lower())
     assert plan.language is not None, "code has a language"

@@ -1,4 +1,4 @@
-"""Placement: finds a node for every execution, and a turn for every call of an HTTP function.
+"""Placement: finds a node for every execution, and a moment for every call of an HTTP function.
 
 To the shards it is what delivery is for other executions: it takes messages, reports `TaskSent`
 when a node's stream has written one, and forgets an execution that is withdrawn or has ended. To
@@ -9,8 +9,8 @@ nodes it is the dispatcher of greencloud.md 12. What it promises:
 - A node has at most as many executions as slots. A slot is taken when an execution is handed to its
   stream and free when its result has come in, the execution has ended, or the shards give it out
   anew (returned, lost, not claimed in time).
-- Between two events there is no execution that waits beside a free node that could run it. Whose
-  turn it is, `execution_queues.py` says, and for calls `call_gates.py`.
+- Between two events there is no execution that waits beside a free node that could run it. Which is
+  next, `execution_queues.py` says, and for calls `call_gates.py`.
 - A message that was not written when its stream ended goes elsewhere.
 - Who is still working on an execution that has ended is told so at once.
 - Nothing of a disabled account starts; what has started goes on (`withheld.py`).

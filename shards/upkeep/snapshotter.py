@@ -54,6 +54,14 @@ class SnapshotStorage(Protocol):
         """Make a cut of everything that is durable now. Raises CheckpointDamaged."""
         ...  # pragma: no cover
 
+    def last_snapshot_at_ms(self) -> int:
+        """When the last whole snapshot was taken; 0 if that is not known."""
+        ...  # pragma: no cover
+
+    def note_snapshot(self, at_ms: int) -> None:
+        """Remember that a whole snapshot was taken, beyond a restart. Blocks. Raises OSError."""
+        ...  # pragma: no cover
+
     def archive(self, now_ms: int) -> None:
         """Copy finished segments, and remove copies that are too old. Blocks. Raises OSError."""
         ...  # pragma: no cover
@@ -65,7 +73,10 @@ class SnapshotStorage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotterStatistics:
-    """`last_at_ms` is when the last scheduled snapshot was finished, 0 if none was yet."""
+    """`last_at_ms` is when the last snapshot was finished, 0 if none is known.
+
+    It counts those that were scheduled, those that were asked for, and those of earlier processes.
+    """
 
     taken_total_count: int
     scheduled_total_count: int
@@ -79,10 +90,16 @@ class SnapshotterStatistics:
 
 @final
 class OpenSnapshot:
-    """A snapshot being read: its pieces, one after the other, each made in a thread."""
+    """A snapshot being read: its pieces, one after the other, each made in a thread.
 
-    def __init__(self, cut: Cut, release: Callable[[], None]) -> None:
+    `on_whole` is called in a thread when the last piece was taken.
+    """
+
+    def __init__(
+        self, cut: Cut, release: Callable[[], None], on_whole: Callable[[], None] = lambda: None
+    ) -> None:
         self.header = cut.header
+        self._on_whole = on_whole
         self._cut = cut
         self._release = release
         self._pieces: Iterator[bytes] = cut.encoded()
@@ -92,6 +109,8 @@ class OpenSnapshot:
         """The next bytes of the file; None at its end. Raises PersistenceError."""
         started = time.monotonic()
         piece = await trio.to_thread.run_sync(next, self._pieces, None)
+        if piece is None:
+            await trio.to_thread.run_sync(self._on_whole)
         await trio.sleep(_pause_s(started))
         return piece
 
@@ -138,7 +157,7 @@ class Snapshotter:
         self._scheduled_count = 0
         self._failures_count = 0
         self._removed_count = 0
-        self._last_at_ms = 0
+        self._last_at_ms = storage.last_snapshot_at_ms()
         self._last_bytes = 0
 
     async def run(self) -> None:
@@ -189,7 +208,18 @@ class Snapshotter:
             release()
             raise
         self._taken_count += 1
-        return OpenSnapshot(cut, release)
+        return OpenSnapshot(cut, release, self._is_whole)
+
+    def _is_whole(self) -> None:
+        """Note in a thread that all of a snapshot was handed out."""
+        self._last_at_ms = self._clock.now_ms()
+        try:
+            self._storage.note_snapshot(self._last_at_ms)
+        except OSError as error:
+            _log.warning(
+                "the time of the last snapshot was not noted; a restart forgets it",
+                problem=str(error),
+            )
 
     async def _take_scheduled(self) -> None:
         if self._schedule is None or self._directory is None:
@@ -228,7 +258,7 @@ class Snapshotter:
         at = datetime.fromtimestamp(header.created_at_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         target = directory / automatic_name(at, header.until_sequence)
         self._last_bytes = write_file(_gently(snapshot.pieces()), target)
-        self._last_at_ms = self._clock.now_ms()
+        self._is_whole()
         self._removed_count += remove_old(directory, header.data_id, self._keep_count)
         self._scheduled_count += 1
         _log.info("snapshot", file=str(target), bytes=self._last_bytes)

@@ -92,8 +92,8 @@ async def test_heartbeat_late_by_one_tick_old_holder_completes_after_re_lease(
     """ "heartbeat late by one tick, old holder completes after re-lease": both are refused."""
     async with running(4) as wire:
         create = {"id": "p", "timeout": FAR_MS, "tags": ROUTED}
-        await wire.ask("create promise and task", create | {"processId": "old", "ttl": 50})
-        wire.set_clock(START_MS + 50 + late_ms)
+        await wire.ask("create promise and task", create | {"processId": "old", "ttl": 600})
+        wire.set_clock(START_MS + 600 + late_ms)
         beat = await wire.ask("heartbeat tasks", {"processId": "old"})
         assert beat.body == {"tasksAffected": count}
         if count:

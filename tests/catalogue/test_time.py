@@ -10,13 +10,14 @@ from tests.core.system import System
 from tests.model.wire import START_MS, running
 from troth.core import commands as c
 from troth.core import records as r
+from troth.core.codes import Code
 from troth.core.deciding import Options
 from troth.core.grammar.cron import parse
 from troth.core.model import ClaimRequest, PromiseState, TaskState
 from troth.shards.clock import SystemClock
 
 FAR_MS = 10**15
-HOUR_MS, YEAR_MS = 3_600_000, 365 * 86_400_000
+HOUR_MS, DAY_MS, YEAR_MS = 3_600_000, 86_400_000, 365 * 86_400_000
 ROUTED = {"resonate:invoke": "poll://g"}
 
 
@@ -47,6 +48,65 @@ def test_clock_back_over_a_restart() -> None:
     assert reply.promise is not None
     assert reply.promise.state is PromiseState.REJECTED_TIMEDOUT
     assert reply.promise.completed_on == START_MS + 10
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_wrong_clock_for_five_seconds(is_restarted: bool) -> None:
+    """ "a wrong clock for five seconds": a day ahead, and back again.
+
+    What ended in the meantime stays so. New promises are pending until their timeout, leases and
+    locks end in their time, and a schedule's next run is the next second's, also after a restart.
+    """
+    system = System(1, Options(time_zone="UTC"), now=START_MS)
+    system.ask(c.CreatePromise("before", START_MS + HOUR_MS))
+    system.ask(c.CreateSchedule("s", "* * * * * *", "s.{{.timestamp}}", FAR_MS))
+    system.now = START_MS + DAY_MS
+    system.resume_time()
+    system.fire_due()
+    system.ask(c.AcquireLock("r", "e", "w", 2_000))
+    claim = ClaimRequest("w", 2_000)
+    system.ask(c.CreatePromise("ahead", START_MS + 2 * DAY_MS, tags=ROUTED, claim=claim))
+    system.ask(c.CreatePromise("sent", FAR_MS, tags=ROUTED))
+    system.report_sent("__invoke:sent", 1)
+    system.now = back_ms = START_MS + 5_000
+    if is_restarted:
+        system = system.restarted()
+    else:
+        system.resume_time(was_set_back=True)
+    system.fire_due()
+    system.ask(c.CreatePromise("after", back_ms + HOUR_MS))
+
+    before = system.ask(c.ReadPromise("before")).promise
+    after = system.ask(c.ReadPromise("after")).promise
+    assert before is not None
+    assert before.state is PromiseState.REJECTED_TIMEDOUT
+    assert after is not None
+    assert after.state is PromiseState.PENDING
+    schedule = system.machines[0].state.schedules["s"]
+    assert schedule.next_run_time == back_ms + 1_000
+    ended = system.ask(c.CompletePromise("ahead", PromiseState.RESOLVED)).promise
+    assert ended is not None
+    assert ended.completed_on == ended.created_on == START_MS + DAY_MS
+    system.let_time_pass(back_ms + 2_000)
+    assert system.ask(c.AcquireLock("r", "other", "x", 1)).code is Code.CREATED
+    assert schedule.next_run_time is not None
+    assert f"s.{back_ms + 2_000}" in system.machines[0].state.promises
+    system.let_time_pass(back_ms + 10_000)
+    assert system.delivering["__invoke:sent"] == 2
+
+
+def test_a_run_that_a_wrong_clock_has_made_is_not_made_again() -> None:
+    """ "a wrong clock for five seconds": the schedule comes to it again, and finds its promise."""
+    system = System(1, Options(time_zone="UTC"), now=START_MS)
+    system.ask(c.CreateSchedule("s", "* * * * * *", "s.{{.timestamp}}", FAR_MS))
+    system.let_time_pass(START_MS + 7_000)
+    system.now = START_MS + 1_500
+    system.resume_time(was_set_back=True)
+    system.let_time_pass(START_MS + 8_000)
+
+    made = [one for one in system.promises() if one.id.startswith("s.")]
+    assert [one.id for one in made] == [f"s.{START_MS + 1_000 * n}" for n in range(1, 9)]
+    assert made[6].created_on == START_MS + 7_000
 
 
 async def test_clock_forward_1_y(mock_clock: trio.testing.MockClock) -> None:
@@ -96,7 +156,10 @@ def test_leap_day_for_cron(after_ms: int, expected_ms: int | None) -> None:
 
 
 def test_timer_due_during_downtime() -> None:
-    """ "timer due during downtime": promises, leases, locks and schedules, at once on the start."""
+    """ "timer due during downtime": promises and schedules at once on the start.
+
+    Leases have their full time again: see `test_leases.py`.
+    """
     system = System(1, Options(time_zone="UTC"), now=START_MS)
     claim = ClaimRequest("w", 10)
     system.ask(c.CreatePromise("ends", START_MS + 10))
@@ -111,11 +174,13 @@ def test_timer_due_during_downtime() -> None:
     assert state.promises["ends"].state is PromiseState.REJECTED_TIMEDOUT
     assert state.promises["ends"].completed_on == START_MS + 10
     task = state.tasks["__invoke:leased"]
-    assert (task.state, task.counter) == (TaskState.INIT, 2)
-    assert after.delivering["__invoke:leased"] == 2
-    assert state.locks == {}
+    assert (task.state, task.counter) == (TaskState.CLAIMED, 1)
+    assert list(state.locks) == ["r"]
     runs = [name for name in state.promises if name.startswith("s.")]
     assert runs == [f"s.{START_MS + 1_000}", f"s.{START_MS + 2_000}"]
+    after.let_time_pass(START_MS + 2_510)
+    assert after.delivering["__invoke:leased"] == 2
+    assert state.locks == {}
 
 
 @pytest.mark.parametrize("first", ["task", "root", "heartbeat", "client completes the root"])

@@ -81,6 +81,8 @@ class Drive:
             self.between_shards()
         elif chance < 0.51:
             self.crash()
+        elif chance < 0.515:
+            self.resume_time()
         elif chance < 0.54:
             self.search()
         else:
@@ -262,12 +264,26 @@ class Drive:
         """Lose everything but the log; some time passes until the restart."""
         self.settle_all()
         transitions = self.system.transitions
-        self.system.now += self.random.choice((0, 1, 50, 9_000))
+        self.system.now += self.random.choice((0, 1, 50, 9_000, -9_000))
         self.system = self.system.restarted()
         self.checkpoint_steps = []
         self.system.transitions = transitions
+        self.model.resume_time(self.system.now)
+        for schedule in self.model.schedules.values():
+            if schedule.next_run_time is not None and schedule.next_run_time > self.system.now:
+                self.model.follow_clock(schedule)
         self.settle_all()
         self.events["crash"] += 1
+
+    def resume_time(self) -> None:
+        """The server was away for a while, or its clock is set: forward, or back."""
+        self.settle_all()
+        step_ms = self.random.choice((0, 300, 9_000, -5_001, -60_000))
+        self.system.now += step_ms
+        self.system.resume_time(was_set_back=step_ms < 0)
+        self.model.resume_time(self.system.now)
+        self.settle_all()
+        self.events["clock set back" if step_ms < 0 else "away"] += 1
 
     def checkpoint_step(self) -> None:
         """Go one step further in a checkpoint, or begin one."""

@@ -25,6 +25,7 @@ def dump(state: ShardState) -> dict[str, Any]:
         },
         "tasks": tasks(state.tasks),
         "task sequence": state.task_sequence,
+        "lease floor": state.lease_floor,
         "roots": {
             key: (sorted(root.tasks), root.active_count) for key, root in state.roots.items()
         },

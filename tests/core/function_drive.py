@@ -41,6 +41,7 @@ class FunctionDrive(Drive):
     """
 
     model_type = FunctionModel
+    last_finish: c.FinishExecution | None = None
     model: FunctionModel
 
     def command(self) -> c.Command:
@@ -110,6 +111,8 @@ class FunctionDrive(Drive):
     def node_command(self) -> c.Command:
         """A node says something, often what is true."""
         random = self.random
+        if self.last_finish is not None and random.random() < 0.05:
+            return self.last_finish  # the answer was lost
         task_id, counter, node_id = self.node_task()
         kind = random.choice(("assign", "assign", "report", "report", "return", "finish"))
         if kind == "assign":
@@ -120,7 +123,9 @@ class FunctionDrive(Drive):
         if kind == "return":
             return c.ReturnExecution(task_id, counter, node_id)
         state = random.choice((PromiseState.RESOLVED, PromiseState.REJECTED))
-        return c.FinishExecution(task_id, counter, node_id, state, random.choice(RESULTS))
+        result = random.choice(RESULTS)
+        self.last_finish = c.FinishExecution(task_id, counter, node_id, state, result)
+        return self.last_finish
 
     def node_task(self) -> tuple[str, int, str]:
         """An invoke task, its counter and who has it; sometimes made up, or finished."""

@@ -47,6 +47,7 @@ class ModelExecution:
     assigned_on: int | None = None
     progress: int = 0
     lost_nodes_count: int = 0
+    counts_from: int | None = None
 
 
 @dataclass
@@ -73,8 +74,16 @@ class FunctionModel(Model):
 
     def ends_on(self, execution: ModelExecution) -> int:
         """When it has had all the time that it may take."""
-        assert execution.assigned_on is not None
-        return execution.assigned_on + execution.plan.capabilities.timeout_s * 1000 + GRACE_MS
+        assert execution.counts_from is not None
+        return execution.counts_from + execution.plan.capabilities.timeout_s * 1000 + GRACE_MS
+
+    def resume_time(self, now: int) -> None:
+        """Nodes have their full time again, and were assigned nothing in the future."""
+        super().resume_time(now)
+        for execution in self.executions.values():
+            if execution.assigned_on is not None:
+                execution.counts_from = now
+                execution.assigned_on = min(execution.assigned_on, now)
 
     def happen(self, time: int, rank: int, identifier: str) -> None:
         """A function task may have been on its node for too long."""
@@ -249,6 +258,7 @@ class FunctionModel(Model):
         self.lease(task, "troth:node/" + command.node_id, command.ttl)
         execution = self.executions[task.root_id]
         execution.node_id, execution.assigned_on = command.node_id, self.now
+        execution.counts_from = self.now
         shown = {"code": Code.CREATED, **self.both(task.root_id)}
         return {**shown, "task": view(task, TASK_FIELDS)}
 
@@ -308,7 +318,8 @@ class FunctionModel(Model):
     def end(self, promise_id: str, state: PromiseState, value: Value) -> View:
         """Finish it; the answer has the execution as it was."""
         execution = view(self.executions[promise_id], EXECUTION_FIELDS)
-        self.finish(self.promises[promise_id], state.value, value, None, self.now)
+        promise = self.promises[promise_id]
+        self.finish(promise, state.value, value, None, max(self.now, promise.created_on))
         return {"code": Code.CREATED, **self.both(promise_id), "execution": execution}
 
     # Looking

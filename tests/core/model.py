@@ -183,6 +183,17 @@ class Model:
         while due := [entry for entry in self.deadlines() if entry[0] <= now]:
             self.happen(*min(due))
 
+    def resume_time(self, now: int) -> None:
+        """Time goes on after an absence, or is another: leases have their full time again."""
+        self.now = now
+        for task in self.tasks.values():
+            if task.state == "claimed":
+                task.expires_at = plus(now, task.ttl)
+            elif task.state == "enqueued":
+                task.expires_at = plus(now, self.claim_timeout_ms)
+        for lock in self.locks.values():
+            lock.expires_at = plus(now, lock.ttl)
+
     def happen(self, time: int, rank: int, identifier: str) -> None:
         """Apply one deadline."""
         if rank == 0:
@@ -318,7 +329,8 @@ class Model:
         code = Code.OK
         key = command.idempotency_key
         if promise.state == "PENDING":
-            self.finish(promise, command.state.value, command.value, key, self.now)
+            time = max(self.now, promise.created_on)
+            self.finish(promise, command.state.value, command.value, key, time)
             code = Code.CREATED
         elif promise.state == "REJECTED_TIMEDOUT":
             if command.strict:
@@ -495,6 +507,7 @@ class Model:
     def run_schedule(self, schedule_id: str) -> None:
         """Make the promises of all runs up to now; of too many, only the latest."""
         schedule = self.schedules[schedule_id]
+        self.follow_clock(schedule)
         runs = []
         cron = parse(schedule.cron)
         time = schedule.next_run_time
@@ -505,6 +518,12 @@ class Model:
         for run in runs[-max(self.catch_up_count, 1) :]:
             schedule.last_run_time = run
             self.run_once(schedule, run)
+
+    def follow_clock(self, schedule: ModelSchedule) -> None:
+        """A next run that lies further ahead than it would be put now comes back."""
+        time = parse(schedule.cron).next_after_ms(self.now)
+        if schedule.next_run_time is not None and time is not None:
+            schedule.next_run_time = min(schedule.next_run_time, time)
 
     def run_once(self, schedule: ModelSchedule, run: int) -> None:
         """One run: rest.md 8.3."""

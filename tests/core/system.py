@@ -52,7 +52,7 @@ from .model import (
     View,
     view,
 )
-from .views import envelope_view, message_key, usage_view
+from .views import envelope_view, lease_of, message_key, usage_view
 from .workflow_delivery import WorkflowDelivery
 
 RANK = {
@@ -208,7 +208,7 @@ class System:
         self._take(index, step)
         return step
 
-    def _take(self, index: int, step: Step) -> None:
+    def _take(self, index: int, step: Step, *, is_checked: bool = True) -> None:
         if step.records:
             self.log.append([(index, r.encode(record)) for record in step.records])
             self.sequences[index] += len(step.records)
@@ -243,9 +243,23 @@ class System:
             self.delivering[message.task.id] = message.task.counter
             self.stalled.pop(message.task.id, None)
             self.sent.append(message)
+        if is_checked:
+            self._check(index)
+
+    def _check(self, index: int) -> None:
         self._check_timers(index)
         self._check_delivery(index)
         self.workflows.check(self.machines[index].state, self.timers[index], self.now)
+
+    def resume_time(self, was_set_back: bool = False) -> None:
+        """Time goes on after an absence; or `now` was set back."""
+        for index, machine in enumerate(self.machines):
+            self._take(index, machine.step(c.ResumeTime(was_set_back), self.now), is_checked=False)
+            if was_set_back:
+                self.timers[index].clear()
+                self._take(index, machine.rearm(self.now), is_checked=False)
+        for index in range(self.shard_count):
+            self._check(index)
 
     def ask(self, command: c.Command) -> Reply:
         """A client's command, with its way through the shards as in `troth.shards`."""
@@ -405,7 +419,11 @@ class System:
         callbacks = [
             one for state in states for group in state.callbacks.values() for one in group.values()
         ]
-        locks = [one for state in states for one in state.locks.values()]
+        locks = [
+            replace(one, expires_at=state.end_of_lock(one))
+            for state in states
+            for one in state.locks.values()
+        ]
         return {
             "promises": [
                 view(one, PROMISE_FIELDS) for one in sorted(promises, key=lambda one: one.serial)
@@ -413,8 +431,9 @@ class System:
             "callbacks": {one.id: view(one, CALLBACK_FIELDS) for one in callbacks},
             "tasks": {one.id: view(one, TASK_FIELDS) for one in self.tasks()},
             "leases": {
-                one.id: (one.expires_at, one.ttl if one.state is TaskState.CLAIMED else None)
-                for one in self.tasks()
+                one.id: lease_of(state, one)
+                for state in states
+                for one in state.tasks.values()
                 if one.state in ACTIVE
             },
             "locks": {one.resource_id: view(one, LOCK_FIELDS) for one in locks},
@@ -447,18 +466,19 @@ class System:
             if promise.state is PromiseState.PENDING:
                 expected[c.TimerKind.PROMISE, promise.id] = promise.timeout
         for task in state.tasks.values():
-            deadline = task.deadline
+            deadline = state.deadline_of(task)
             covered = task.kind is TaskKind.INVOKE and deadline == task.timeout
             if deadline is not None and not covered:
                 expected[c.TimerKind.TASK, task.id] = deadline
         for lock in state.locks.values():
-            expected[c.TimerKind.LOCK, lock.resource_id] = lock.expires_at
+            expected[c.TimerKind.LOCK, lock.resource_id] = state.end_of_lock(lock)
         for schedule in state.schedules.values():
             if schedule.next_run_time is not None:
                 expected[c.TimerKind.SCHEDULE, schedule.id] = schedule.next_run_time
         for execution in state.executions.values():
-            if execution.ends_on is not None:
-                expected[c.TimerKind.EXECUTION, execution.promise_id] = execution.ends_on
+            ends_on = state.end_of_execution(execution)
+            if ends_on is not None:
+                expected[c.TimerKind.EXECUTION, execution.promise_id] = ends_on
         armed = {key: time for key, time in self.timers[index].items() if key[0] not in WORKFLOWS}
         for key in [key for key in armed if key[0] is c.TimerKind.TASK_DELAY]:
             task = state.tasks[key[1]]
@@ -466,6 +486,16 @@ class System:
             assert armed.pop(key) == task.not_before
         # A deadline that has come is allowed to be on its way.
         fired = {key for key in expected.keys() - armed.keys() if expected[key] <= self.now}
+        # Timers of leases, and of schedules after a step back, may come too early: they look again.
+        early = {
+            key
+            for key, time in armed.items()
+            if key[0] is not c.TimerKind.PROMISE and time < expected.get(key, time)
+        }
+        for key in early:
+            is_schedule = key[0] is c.TimerKind.SCHEDULE
+            assert armed[key] <= self.now if is_schedule else state.lease_floor.resumed_on > 0
+            armed[key] = expected[key]
         assert armed == {key: time for key, time in expected.items() if key not in fired}
 
     def _check_send(self, message: TaskMessage) -> None:

@@ -54,7 +54,7 @@ ALLOWED = {
 }
 EVENTS = {
     *("time", "schedule", "sent", "not sent", "retry", "outdated", "crash", "search"),
-    *("message", "message again", "acknowledgement lost", "late"),
+    *("message", "message again", "acknowledgement lost", "late", "away", "clock set back"),
 }
 
 

@@ -159,6 +159,8 @@ SAMPLES: tuple[r.Record, ...] = (
     w.ListenerRegistered("w", "poll://uni@g/1", 15),
     w.ListenerTold("w", "poll://uni@g/1", 16),
     w.ListenerTold("w", "http://localhost/x", 17, True),
+    r.LeasesRestarted(1_700_000_000_012, 10_000),
+    r.LeasesRestarted(1_700_000_000_013, 10_000, was_set_back=True),
 )
 RECORD_TYPES = get_args(r.Record)
 

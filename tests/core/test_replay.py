@@ -89,7 +89,8 @@ def test_replay_gives_the_same_state(kind: type[Drive], seed: int, shard_count: 
         assert dump(there.state) == dump(here.state)
 
     restarted = live.restarted()
-    assert deadlines(live) == deadlines(restarted)
+    # `System` has compared each with its deadline; those of leases are later after a restart.
+    assert [set(one) for one in deadlines(live)] == [set(one) for one in deadlines(restarted)]
     # Workflows that wait for a worker are sent again, whatever became of their messages.
     assert live.workflows.sending.items() <= restarted.workflows.sending.items()
     assert live.workflows.unblocks == restarted.workflows.unblocks
@@ -112,6 +113,9 @@ def test_a_crash_at_any_moment_keeps_what_was_true_then(
     for step_count, now, model in moments:
         past = System(shard_count, drive.system.options, drive.system.log[:step_count], now)
         system = past.restarted()
+        model.resume_time(now)
+        for schedule in model.schedules.values():
+            model.follow_clock(schedule)
         assert system.everything() == model.everything()
 
         while system.posts:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from troth.core import records as r
 from troth.core import workflow_records as w
 from troth.core.executions import Usage
-from troth.core.model import Promise
+from troth.core.model import Promise, Task, TaskState
 from troth.core.replies import Reply
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import ACQUIRED
@@ -30,7 +30,7 @@ def envelope_view(states: list[ShardState], promises: list[Promise]) -> View:
         one.id: {
             **view(one, WORKFLOW_FIELDS),
             "ttl": one.ttl if one.state is ACQUIRED else None,
-            "expires_at": one.expires_at,
+            "expires_at": state.end_of_workflow_lease(one) if one.state is ACQUIRED else 0,
             "awaited": sorted(one.awaited or ()),
         }
         for state in states
@@ -104,3 +104,10 @@ def reply_view(reply: Reply) -> View:
         shown["root"] = claimed.root and view(claimed.root, PROMISE_FIELDS)
         shown["leaf"] = claimed.leaf and view(claimed.leaf, PROMISE_FIELDS)
     return shown
+
+
+def lease_of(state: ShardState, task: Task) -> tuple[int, int | None]:
+    """Until when a task is somebody's, and the ttl of its holder, if it has one."""
+    if task.state is TaskState.CLAIMED:
+        return state.lease_floor.end_of_lease(task.expires_at, task.ttl), task.ttl
+    return state.lease_floor.end_of_claim(task.expires_at), None

@@ -72,6 +72,13 @@ class WorkflowModel(Model):
     listeners: list[tuple[str, str]] = field(default_factory=list)
     unblocks: list[tuple[str, str]] = field(default_factory=list)
 
+    def resume_time(self, now: int) -> None:
+        """Whoever holds a task has its full time again."""
+        super().resume_time(now)
+        for one in self.workflows.values():
+            if one.state == "acquired":
+                one.expires_at = plus(now, max(one.ttl, LEASE_LEAST_MS))
+
     def restart(self) -> None:
         """The server has begun again."""
         for one in self.workflows.values():

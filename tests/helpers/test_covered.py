@@ -46,6 +46,23 @@ def test_neither_lines_nor_branches_may_be_too_few(
     assert main() == expected
 
 
+def test_what_lies_in_rooms_counts_and_other_folders_do_not() -> None:
+    found = shares(
+        report(
+            **{
+                "core/grammar": (100, 20),
+                "core": (50, 10),
+                "persistence/snapshots": (80, 20),
+                "http/api": (40, 0),
+            }
+        )
+    )
+
+    assert found["core"] == Share(0.75, 0.75)
+    assert found["persistence"] == Share(0.8, 1.0)
+    assert found["shards"] == Share(0.0, 0.0)
+
+
 def test_a_folder_that_was_not_measured_is_not_covered() -> None:
     found = shares(report(core=(100, 20)))
 

@@ -59,7 +59,7 @@ class Tenant:
 
     async def checked(self, build_id: str) -> dict[str, Any]:
         """Wait until a build is checked; the build."""
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             await self.world.builder.wait_settled()
         build: dict[str, Any] = (await self.send("GET", f"/build/{build_id}")).json
         assert build["status"] != "PENDING"
@@ -79,6 +79,6 @@ def tenant(world: World, number: int = 1, scopes: tuple[Scope, ...] = tuple(Scop
     account_id = f"{number:024x}"
     secret = new_secret()
     token = Token(new_secret(), 1, NOW_MS, account_id, digest_of(secret), scopes)
-    world.api.directory.put(Account(account_id, 1, NOW_MS, f"account {number}"))
-    world.api.directory.put(token)
+    world.api.credentials.put(Account(account_id, 1, NOW_MS, f"account {number}"))
+    world.api.credentials.put(token)
     return Tenant(world, account_id, {"Authorization": f"Bearer {secret}"})

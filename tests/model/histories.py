@@ -183,7 +183,7 @@ class History(Pair):
 
     def ttl(self) -> int:
         """A lease."""
-        return self.random.choice((0, 1, 30, 60, 100, 150, 200, 300, 5_000, INTEGER_MAX))
+        return self.random.choice((0, 1, 499, 501, 560, 600, 650, 700, 5_000, INTEGER_MAX))
 
     def value(self) -> Json:
         """A param or value."""
@@ -322,9 +322,10 @@ class History(Pair):
 
     def acquire_lock(self) -> Arguments:
         """A lock."""
+        named = self.random.choice(("ttl", "ttl", "expiryInMilliseconds"))
         return self.release_lock() | {
             "processId": self.random.choice(PROCESSES),
-            "ttl": self.ttl(),
+            named: self.ttl(),
         }
 
     def release_lock(self) -> Arguments:

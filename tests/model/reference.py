@@ -44,6 +44,11 @@ STATES_OF_FILTER = {
 }
 
 
+def granted(ttl: int | None) -> int:
+    """How long a lease lasts that was asked for with this ttl (decisions.md 3)."""
+    return max(ttl or 0, 500)
+
+
 @dataclass
 class Reference:
     """The whole API."""
@@ -109,7 +114,7 @@ class Reference:
             raise Refused(NO_RECEIVER)
         promise = self.new_promise(arguments)
         task = self.tasks["__invoke:" + promise["id"]]
-        self.lease(task, arguments["processId"], arguments.get("ttl") or 0)
+        self.lease(task, arguments["processId"], granted(arguments.get("ttl")))
         return 20100, {"promise": promise, "task": task.json()}
 
     def same_promise(self, promise: Json, arguments: Arguments) -> Json:
@@ -284,7 +289,7 @@ class Reference:
             raise Refused(TASK_OVER)
         if task.counter != arguments["counter"]:
             raise Refused(TASK_COUNTER)
-        self.lease(task, arguments["processId"], arguments.get("ttl") or 0)
+        self.lease(task, arguments["processId"], granted(arguments.get("ttl")))
         promises = {"root": task.root} | ({"leaf": task.leaf} if task.type == "resume" else {})
         shown = {
             name: {
@@ -486,9 +491,11 @@ class Reference:
         self.find_lock(arguments)
         if self.met == "other's":
             raise Refused(LOCK_HELD)
-        ttl = arguments.get("ttl") or 0
+        ttl = arguments.get("ttl")
+        ttl = arguments.get("expiryInMilliseconds") if ttl is None else ttl
         lock = {name: arguments[name] for name in ("resourceId", "executionId", "processId")}
-        self.locks[lock["resourceId"]] = lock | {"ttl": ttl, "expiresAt": plus(self.now, ttl)}
+        end = plus(self.now, granted(ttl))
+        self.locks[lock["resourceId"]] = lock | {"ttl": ttl or 0, "expiresAt": end}
         return 20100, self.locks[lock["resourceId"]]
 
     def release_lock(self, arguments: Arguments) -> tuple[int, None]:
@@ -504,7 +511,7 @@ class Reference:
         held = [lock for lock in self.locks.values() if lock["processId"] == arguments["processId"]]
         self.met = self.whose(len(held), len(self.locks) - len(held))
         for lock in held:
-            lock["expiresAt"] = plus(self.now, lock["ttl"])
+            lock["expiresAt"] = plus(self.now, granted(lock["ttl"]))
         return 20000, {"locksAffected": len(held)}
 
     # Search

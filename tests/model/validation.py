@@ -52,6 +52,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "executionId": "text*",
         "processId": "text*",
         "ttl": "duration",
+        "expiryInMilliseconds": "duration",
     },
     "release lock": {"resourceId": "text*", "executionId": "text*"},
     "heartbeat locks": {"processId": "text*"},

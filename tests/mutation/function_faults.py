@@ -92,7 +92,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "the deadlines of executions are forgotten in a crash",
         "core/machine.py",
-        "if execution.ends_on is not None:",
+        "if ends_on is not None:",
         "if False:",
         REPLAY,
         EXECUTIONS,
@@ -134,8 +134,8 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "whose turn it is does not depend on how much an account has running",
         QUEUES,
-        "line.entry = (account.running_count, account.turn, number, line)",
-        "line.entry = (0, account.turn, number, line)",
+        "line.entry = (account.running_count, account.waiting_since, number, line)",
+        "line.entry = (0, account.waiting_since, number, line)",
         PLACING,
         is_quick=True,
     ),
@@ -352,7 +352,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "wrong credentials are not counted",
         "http/api/authentication.py",
-        "directory.attempts.failed(request.peer)",
+        "credentials.attempts.failed(request.peer)",
         "pass",
         TOKENS,
         "http/identity/test_attempts.py",

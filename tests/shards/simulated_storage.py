@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import Store
-from troth.persistence.data_directory import DataDirectory
+from troth.persistence.data_directory import DataDirectory, LogEndDoubt
 from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.persistence.wal.segmented_log import InlineExecutor, SegmentedLog
@@ -87,6 +87,9 @@ class SimulatedStorage:
     def torn(self) -> tuple[int, str | None]:
         report = self._directory.report
         return report.torn_bytes_cut, report.torn_file
+
+    def doubt(self) -> LogEndDoubt | None:
+        return self._directory.report.doubt
 
     def close(self) -> None:
         self._directory.close()

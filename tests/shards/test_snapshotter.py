@@ -15,6 +15,7 @@ from troth.core.grammar.cron import parse
 from troth.persistence.files import RealFiles
 from troth.persistence.inspection.log_tools import LogReader
 from troth.persistence.snapshots.archive import Archive
+from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
 from troth.persistence.snapshots.restoring import Until, restore
 from troth.persistence.snapshots.snapshot_file import SnapshotError
 from troth.persistence.snapshots.snapshots import inspect, list_directory, verify
@@ -142,6 +143,36 @@ async def test_the_log_is_kept_as_long_as_a_snapshot_reads_it(tmp_path: Path) ->
     assert ids(tmp_path / "new") == named(5)
 
 
+async def test_the_last_snapshot_is_known_after_a_restart_whoever_asked_for_it(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path / "data") as server:
+        assert server.snapshotter.statistics().last_at_ms == 0
+        await fill(server, 0, 3)
+        opened = await server.snapshotter.open()
+        await opened.next_piece()
+        opened.close()
+        # It was given up half-way: no snapshot was taken.
+        assert server.snapshotter.statistics().last_at_ms == 0
+        opened = await server.snapshotter.open()
+        while await opened.next_piece() is not None:
+            assert server.snapshotter.statistics().last_at_ms == 0
+        opened.close()
+        taken_ms = server.snapshotter.statistics().last_at_ms
+        assert taken_ms > 0
+    async with world(tmp_path / "data") as server:
+        assert server.snapshotter.statistics().last_at_ms == taken_ms
+
+
+@pytest.mark.parametrize("noted", ["", "{}", '{"at_ms": "1"}', "[1]", "null"])
+def test_a_time_that_cannot_be_read_is_not_known(noted: str, tmp_path: Path) -> None:
+    note_taken(tmp_path, 5)
+    assert last_taken_ms(tmp_path) == 5
+    (tmp_path / "last-snapshot.json").write_text(noted)
+
+    assert last_taken_ms(tmp_path) == 0
+
+
 async def test_only_so_many_snapshots_are_taken_at_a_time(tmp_path: Path) -> None:
     async with world(tmp_path / "data") as server:
         opened = [await server.snapshotter.open() for _ in range(OPEN_LIMIT_COUNT)]
@@ -163,7 +194,7 @@ async def test_scheduled_snapshots_are_written_and_old_ones_removed(tmp_path: Pa
     async with world(
         tmp_path / "data", directory=backups, schedule=parse("@every 1s"), keep_count=2
     ) as server:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while server.snapshotter.statistics().scheduled_total_count < 3:
                 await server.create(f"p{server.snapshotter.statistics().taken_total_count}")
                 await trio.sleep(0.05)
@@ -184,7 +215,7 @@ async def test_a_scheduled_snapshot_that_fails_stops_nobody(tmp_path: Path) -> N
     async with world(
         tmp_path / "data", directory=tmp_path / "file" / "x", schedule=parse("@every 1s")
     ) as server:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while server.snapshotter.statistics().failures_total_count < 1:
                 await server.create(f"p{server.shards.committer.position}")
                 await trio.sleep(0.05)
@@ -202,7 +233,7 @@ async def test_a_server_that_stops_does_not_wait_for_a_scheduled_snapshot(
             yield b"x"
 
     monkeypatch.setattr(OpenSnapshot, "pieces", endless)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with world(
             tmp_path / "data", directory=tmp_path / "backups", schedule=parse("@every 1s")
         ) as server:
@@ -404,6 +435,9 @@ async def test_that_the_log_cannot_be_archived_is_said_once(
     class FailingStorage:
         def archive_statistics(self) -> object:
             return object()
+
+        def last_snapshot_at_ms(self) -> int:
+            return 0
 
         def archive(self, _now_ms: int) -> None:
             nonlocal tries_count

@@ -57,6 +57,7 @@ class Clients:
                 if f"client:{kind}" not in self._world.plan.without:
                     for number in range(clients_count):
                         nursery.start_soon(client, self, number)
+        self._world.clients_have_left = True
 
     def _expect(self, name: str, holds: Callable[[], bool]) -> None:
         self.goals.append((name, holds))

@@ -19,7 +19,7 @@ from troth.core.commands import (
 )
 from troth.core.replies import Reply
 
-from .lease_models import LeasedLockModel, LeasedTaskModel, LockOperation, TimedLock
+from .lease_models import Absence, LeasedLockModel, LeasedTaskModel, LockOperation, TimedLock
 from .linearizability import Operation, PromiseModel, check
 
 TIMELESS = ("race/", "job/", "parent/")
@@ -46,6 +46,7 @@ class History:
         self.promises: list[Operation[Command, Reply]] = []
         self.tasks: list[Operation[Command, Reply]] = []
         self.locks: list[LockOperation] = []
+        self.absences: list[Absence] = []
         self._times = count()
 
     @contextmanager
@@ -89,5 +90,5 @@ class History:
         return [
             *(f"promise {one}" for one in check(PromiseModel(), self.promises)),
             *(f"root {one}" for one in check(LeasedTaskModel(), self.tasks)),
-            *(f"lock {one}" for one in check(LeasedLockModel(), self.locks)),
+            *(f"lock {one}" for one in check(LeasedLockModel(self.absences), self.locks)),
         ]

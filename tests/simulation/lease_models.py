@@ -4,7 +4,7 @@ Those in `linearizability.py` are stricter, and need clients that never let a le
 the server does by itself is allowed here wherever its time may have come.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from troth.core.codes import Code
@@ -93,19 +93,55 @@ LockOperation = Operation[TimedLock, Reply]
 
 
 @dataclass(frozen=True)
+class Absence:
+    """The server was away from `since_ms` on, and came back between the other two times.
+
+    Whatever is held then has its full time again.
+    """
+
+    since_ms: int
+    resumed_from_ms: int
+    resumed_until_ms: int
+
+
+# So long before a power cut, that a lock's time was over may not be on disk yet.
+UNSYNCED_MS = 10_000
+
+
+@dataclass(frozen=True)
 class Held:
     """A lock that is held; `until_ms` is None if nobody knows until when."""
 
     execution_id: str
     until_ms: int | None
+    ttl_ms: int = 0
 
-    def may_be_over(self, at_ms: int) -> bool:
+    def may_be_over(self, at_ms: int, absences: Sequence[Absence] = ()) -> bool:
         """Whether it may have run out by then."""
-        return self.until_ms is None or self.until_ms <= at_ms
+        if self.until_ms is None:
+            return True
+        least_ms = self.until_ms
+        for absence in absences:
+            if self.until_ms - self.ttl_ms < absence.since_ms < least_ms:
+                least_ms = max(least_ms, absence.resumed_from_ms + self.ttl_ms)
+        return least_ms <= at_ms
+
+    def may_run(self, at_ms: int, absences: Sequence[Absence] = ()) -> bool:
+        """Whether it may not have run out by then."""
+        if self.until_ms is None:
+            return True
+        most_ms = self.until_ms
+        for absence in absences:
+            if absence.since_ms < most_ms + UNSYNCED_MS:
+                most_ms = max(most_ms, absence.resumed_until_ms + self.ttl_ms)
+        return most_ms > at_ms
 
 
 class LeasedLockModel:
     """A lock with a lease, that nobody renews by heartbeats."""
+
+    def __init__(self, absences: Sequence[Absence] = ()) -> None:
+        self._absences = absences
 
     def partition(self, operation: LockOperation) -> Hashable:
         return operation.input.command.resource_id
@@ -129,14 +165,16 @@ class LeasedLockModel:
                 return True, None if is_own else state
             if output.code is Code.NO_CONTENT:
                 return is_own, None
-            is_gone = not is_own or (state is not None and state.may_be_over(input.answered_ms))
+            is_gone = not is_own or (
+                state is not None and state.may_be_over(input.answered_ms, self._absences)
+            )
             return output.code is Code.LOCK_NOT_FOUND and is_gone, state
         if output is None:
-            return True, Held(command.execution_id, None)
+            return True, Held(command.execution_id, None, command.ttl)
         if output.lock is not None:
             granted_ms = output.lock.expires_at - command.ttl
-            is_free = state is None or is_own or state.may_be_over(granted_ms)
-            return is_free, Held(command.execution_id, output.lock.expires_at)
+            is_free = state is None or is_own or state.may_be_over(granted_ms, self._absences)
+            return is_free, Held(command.execution_id, output.lock.expires_at, command.ttl)
         is_held = state is not None and not is_own
-        still = state is not None and (state.until_ms is None or state.until_ms > input.asked_ms)
+        still = state is not None and state.may_run(input.asked_ms, self._absences)
         return output.code is Code.LOCK_HELD and is_held and still, state

@@ -9,7 +9,7 @@ from troth.core.commands import AcquireLock, ClaimTask, CompleteTask, ReleaseLoc
 from troth.core.model import Lock, TaskKind
 from troth.core.replies import Claimed, Reply
 
-from .lease_models import LeasedLockModel, LeasedTaskModel, LockOperation, TimedLock
+from .lease_models import Absence, LeasedLockModel, LeasedTaskModel, LockOperation, TimedLock
 from .linearizability import Operation, check
 
 # Locks
@@ -72,6 +72,19 @@ SOUND_LOCKS: dict[str, list[LockOperation]] = {
     "refused for one whose answer was lost": [LOST_ACQUIRE, acquire(1, 2, "b", None)],
     "taken after one whose answer was lost": [LOST_ACQUIRE, acquire(1, 2, "b", 160)],
 }
+
+
+def test_a_lock_has_its_full_time_again_after_an_absence() -> None:
+    """Until 160, away from 155 to 180: so it is nobody else's before 190, and free from 190 on."""
+    away = [Absence(155, 180, 180)]
+    refused = TimedLock(AcquireLock("lock", "b", "b", TTL_MS), 188, 189)
+    held = [acquire(0, 1, "a", 160), Operation(2, refused, 3, Reply(Code.LOCK_HELD))]
+
+    assert check(LeasedLockModel(away), held) == []
+    assert check(LeasedLockModel(), held) == ["lock"]
+    assert check(LeasedLockModel(away), [acquire(0, 1, "a", 160), acquire(2, 3, "b", 200)]) == []
+    too_soon = [acquire(0, 1, "a", 160), acquire(2, 3, "b", 195)]
+    assert check(LeasedLockModel(away), too_soon) == ["lock"]
 
 
 @pytest.mark.parametrize("name", SOUND_LOCKS)

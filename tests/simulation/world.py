@@ -22,6 +22,7 @@ from .disk import SimulatedStore
 from .faults import Faults
 from .history import History
 from .invariants import Watch
+from .lease_models import Absence
 from .ledger import Ledger, require
 from .node_entries import NODES
 from .plan import Plan
@@ -68,6 +69,7 @@ class World:
         self.store = SimulatedStore() if plan.makes_checkpoints else None
         self.server: Server | None = None
         self.requests_count = 0
+        self.clients_have_left = False
         self.lives_count = 0
         self.crashes_count = 0
         self.disk_failures_count = 0
@@ -93,22 +95,26 @@ class World:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the run's steps are not used up yet."""
-        return self.requests_count < self.plan.steps_count
+        """Whether the run's steps are not used up yet, and there is a client to use them up."""
+        return self.requests_count < self.plan.steps_count and not self.clients_have_left
 
     # The server's lives
 
     async def run_server(self) -> None:
         """Keep starting the server, for ever; each end is followed by a restart."""
+        ended_ms = self.clock.now_ms()
         while True:
             server = await self._open()
             self.lives_count += 1
             self.trace.note("server", f"starts with {server.recovery.records_count} records")
             self._check_recovered(server, self.ledger)
             async with trio.open_nursery() as nursery:
+                resumed_ms = self.clock.now_ms()
                 await nursery.start(server.run)
+                self.history.absences.append(Absence(ended_ms, resumed_ms, self.clock.now_ms()))
                 self.server = server
                 self._up.set()
+            ended_ms = self.clock.now_ms()
             self.server = None
             self._up = trio.Event()
             self.steps.disarm()

@@ -22,7 +22,7 @@ def bearer(token: str) -> dict[str, str]:
 
 async def operator(world: World) -> dict[str, str]:
     """Make the operator known; the header they send."""
-    world.api.directory.operator_key = "k" * 64
+    world.api.credentials.operator_key = "k" * 64
     return bearer("k" * 64)
 
 
@@ -36,7 +36,7 @@ async def new_account(world: World, name: str = "billing") -> str:
 
 async def new_token(world: World, *scopes: str, account: str = "billing", **more: Any) -> Answer:
     """Make a token of an account, which is made first if it is missing."""
-    if world.api.directory.account(account) is None:
+    if world.api.credentials.account(account) is None:
         await new_account(world, account)
     body = {"account": account, "scopes": list(scopes), **more}
     answer = await world.send("POST", "/admin/tokens", body, await operator(world))
@@ -129,7 +129,7 @@ async def test_a_token_is_shown_once_and_only_its_digest_is_kept() -> None:
             "expiresOn": None,
             "revokedOn": None,
         }
-        (kept,) = world.api.directory.tokens()
+        (kept,) = world.api.credentials.tokens()
         assert kept.digest == digest_of(secret)
         assert secret not in repr(kept)
 
@@ -163,7 +163,7 @@ async def test_a_wrong_wish_for_a_token_is_refused(
         answer = await world.send("POST", "/admin/tokens", body, await operator(world))
 
         assert (answer.status, answer.wrong_fields) == (400, wrong)
-        assert world.api.directory.tokens() == []
+        assert world.api.credentials.tokens() == []
 
 
 async def test_a_token_that_no_longer_works_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ async def test_a_token_that_no_longer_works_makes_room(monkeypatch: pytest.Monke
         made = await world.send("POST", "/admin/tokens", body, admin)
 
         assert (refused.status, refused.wrong_fields) == (400, ["account"])
-        assert {one.id for one in world.api.directory.tokens()} == {first, made.json["id"]}
+        assert {one.id for one in world.api.credentials.tokens()} == {first, made.json["id"]}
 
 
 async def test_revoking_is_safe_to_repeat() -> None:
@@ -230,7 +230,7 @@ async def listed(world: World) -> list[dict[str, Any]]:
 async def test_what_the_shards_hold_is_loaded() -> None:
     async with running() as world:
         headers = await secret_of(world, "promises:read")
-        directory = world.api.directory
+        directory = world.api.credentials
         accounts, tokens = directory.accounts(), directory.tokens()
         type(directory).__init__(directory, {}, directory.attempts, directory._now_ms)
         assert directory.is_open
@@ -271,4 +271,4 @@ async def test_a_key_that_is_there_twice_is_refused() -> None:
         answer = await world.send("POST", "/admin/tokens", headers=await operator(world), raw=raw)
 
         assert (answer.status, answer.wrong_fields) == (400, ["idPrefix"])
-        assert world.api.directory.tokens() == []
+        assert world.api.credentials.tokens() == []

@@ -27,7 +27,7 @@ async def test_only_administrators_may(target: str, body: object) -> None:
             assert (await world.send("POST", target, body)).code == Code.UNAUTHORIZED
             page = {**await operator(world), "origin": "http://elsewhere.test"}
             assert (await world.send("POST", target, body, page)).code == Code.ORIGIN_FORBIDDEN
-            if world.api.directory.is_open:
+            if world.api.credentials.is_open:
                 assert (await world.send("GET", "/promises/p")).status == 404
 
 

@@ -252,7 +252,7 @@ async def test_the_operators_key_is_good_for_administration_only() -> None:
 
 async def test_without_a_key_nobody_is_the_operator() -> None:
     async with running(Settings(basic_auth={"ann": "word"})) as world:
-        assert world.api.directory.operator_key == ""
+        assert world.api.credentials.operator_key == ""
         for headers in (bearer(""), {"Authorization": ""}, basic("", "")):
             answer = await world.send("GET", "/admin/accounts", headers=headers)
             assert answer.status == 401
@@ -334,7 +334,7 @@ async def test_a_stream_ends_with_its_token(end: str) -> None:
 
         assert [answer.status for answer in answers] == [200, 200]
         assert world.api.polls.statistics().connections_count == 0
-        assert world.api.directory._watched == {}
+        assert world.api.credentials._watched == {}
 
 
 async def test_a_stream_ends_when_its_token_expires(
@@ -344,7 +344,7 @@ async def test_a_stream_ends_when_its_token_expires(
         headers = await secret_of(world, "promises:write", expiresIn=50_000)
         began = trio.current_time()
         monkeypatch.setattr(
-            world.api.directory,
+            world.api.credentials,
             "_now_ms",
             lambda: NOW_MS + int((trio.current_time() - began) * 1000),
         )
@@ -357,7 +357,7 @@ async def test_a_stream_ends_when_its_token_expires(
 async def test_a_stream_of_a_token_that_has_ended_meanwhile_ends_at_once() -> None:
     """Between letting somebody in and opening the stream, a handler may wait."""
     async with running() as world:
-        directory = world.api.directory
+        directory = world.api.credentials
         made = await new_token(world, "promises:write")
         principal = directory.bearer(made.json["token"])
         assert principal is not None

@@ -243,7 +243,7 @@ async def _administration(corpus: Corpus, world: World) -> None:
     world.api.sweeper = Sweeper(
         shards, rules, rule_texts(rules), interval_ms=1_000, now_ms=world.clock.now_ms
     )
-    world.api.directory.operator_key = "k" * 64
+    world.api.credentials.operator_key = "k" * 64
     ask = _asker(corpus, world, {"Authorization": f"Bearer {'k' * 64}"})
     await ask("POST", "/admin/retention", {"dryRun": True})
     await ask("POST", "/admin/retention", {"dryRun": True, "retain": "all:0s"})

@@ -273,7 +273,7 @@ async def test_a_wait_ends_with_the_task_at_once(autojump_clock: MockClock) -> N
 async def test_a_wait_ends_with_its_token(autojump_clock: MockClock, way: str) -> None:
     async with functions_running() as world:
         customer = tenant(world)
-        directory = world.api.directory
+        directory = world.api.credentials
         (token,) = directory.tokens()
         if way == "expired":
             directory.put(replace(token, expires_on=NOW_MS + 2_000))
@@ -315,9 +315,9 @@ async def test_a_wait_that_ends_together_with_its_token_shows_nothing(
             await trio.testing.wait_all_tasks_blocked()
             # Nothing runs between the two, so the wait finds both.
             world.api.endings.ended(f"{EXECUTION_PREFIX}{task_id}")
-            account = world.api.directory.account(customer.account_id)
+            account = world.api.credentials.account(customer.account_id)
             assert account is not None
-            world.api.directory.put(replace(account, revision=2, disabled=True))
+            world.api.credentials.put(replace(account, revision=2, disabled=True))
         assert codes == [Code.UNAUTHORIZED]
 
 

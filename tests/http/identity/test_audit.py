@@ -125,8 +125,8 @@ async def test_what_the_endpoints_note_holds_no_secret() -> None:
             ("token.revoke", "refused 40416"),
         ]
         text = answer.body.decode()
-        (token,) = world.api.directory.tokens()
-        for secret in (made.json["token"], token.digest, world.api.directory.operator_key):
+        (token,) = world.api.credentials.tokens()
+        for secret in (made.json["token"], token.digest, world.api.credentials.operator_key):
             assert secret not in text
         for limit in ("0", "1001", "x"):
             refused = await world.send("GET", f"/admin/audit?limit={limit}", headers=admin)

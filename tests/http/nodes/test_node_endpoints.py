@@ -239,9 +239,9 @@ async def test_a_stream_ends_when_its_token_is_revoked(autojump_clock: MockClock
     async with functions_running() as world, trio.open_nursery() as nursery:
         node = await ready_node(world, nursery)
         assert world.api.function_placement.nodes[NODE].is_available
-        account = world.api.directory.account(node.tenant.account_id)
+        account = world.api.credentials.account(node.tenant.account_id)
         assert account is not None
-        world.api.directory.put(replace(account, revision=2, disabled=True))
+        world.api.credentials.put(replace(account, revision=2, disabled=True))
         await trio.testing.wait_all_tasks_blocked()
         assert not world.api.function_placement.nodes[NODE].is_available
         nursery.cancel_scope.cancel()
