@@ -10,9 +10,8 @@ from troth.core import limits
 from troth.http.api.rows import Endpoint, Header, Parameter
 from troth.http.wire.schema_parts import Schema
 
-# Anything but control characters, which HTTP itself refuses.
-_HEADER_TEXT = r"^[^\x00-\x08\x0A-\x1F\x7F]*$"
-
+# What clients can send in a header without thinking about encodings. UTF-8 is understood too.
+_HEADER_TEXT = r"^[\t -~]*$"
 
 _HEADERS: Final[dict[Header, tuple[str, Schema]]] = {
     Header.IDEMPOTENCY_KEY: (
