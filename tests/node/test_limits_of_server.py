@@ -93,6 +93,19 @@ def test_a_refusal_for_good_is_said_at_once_with_its_numbers(
 
 
 @pytest.mark.slow
+def test_a_registration_that_is_refused_for_good_ends_the_node(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    # Every path ends so; the registration is the first that is asked for.
+    server.refuse[""] = 400
+    with NodeProcess(tmp_path / "node", server) as node:
+        assert node.wait() == 1
+
+        assert "does not take this node as it describes itself: 400" in node.log()
+        assert server.refused == [""]
+
+
+@pytest.mark.slow
 def test_a_body_limit_that_was_raised_holds_for_results_and_archives(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
