@@ -146,9 +146,6 @@ def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -
     if id_prefix and Scope.ADMIN in scopes:
         problem = "must be empty with the scope admin, which is about everything"
         found.append(FieldProblem("idPrefix", problem))
-    if body.id_prefix == "":
-        problem = "must not be empty; leave it out for a token that may name all ids"
-        found.append(FieldProblem("idPrefix", problem))
     if is_reserved(id_prefix):
         found.append(FieldProblem("idPrefix", "must not begin as the server's own ids do"))
     name = body.name or ""

@@ -36,6 +36,22 @@ class ScopeList(Field):
         return self.describe({"type": "array", "minItems": 1, "items": words})
 
 
+class IdPrefix(Text):
+    """What ids begin with: never nothing, which would be all ids."""
+
+    __slots__ = ()
+
+    def check(self, value: str | None, limits: RequestLimits) -> str | None:
+        """Not empty, and no longer than an id."""
+        if not value:
+            return "must not be empty; leave it out for a token that may name all ids"
+        return Text.check(self, value, limits)
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """A string of at least one character."""
+        return {**Text.schema(self, limits), "minLength": 1}
+
+
 class CreateAccountBody(Struct, rename="camel", forbid_unknown_fields=True):
     """A new account."""
 
@@ -88,7 +104,7 @@ class CreateTokenBody(Struct, rename="camel", forbid_unknown_fields=True):
     ] = None
     id_prefix: Annotated[
         str | None,
-        Text("What the ids must begin with that it may name; absent: any.", "billing/"),
+        IdPrefix("What the ids must begin with that it may name; absent: any.", "billing/"),
     ] = None
 
 

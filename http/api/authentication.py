@@ -18,7 +18,7 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import trio
 
@@ -32,9 +32,6 @@ from troth.http.wire.requests import Request
 
 from .context import Api
 
-if TYPE_CHECKING:
-    from .rows import Endpoint
-
 _REALM: Final = b'realm="Authorization Required"'
 _CHALLENGE: Final = (
     b"www-authenticate",
@@ -47,23 +44,47 @@ _ADMIN_HINT: Final = (
 )
 
 
-def authenticate(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
-    """Say who sent a request for an endpoint that is not public, if they may.
+class Guarded(Protocol):
+    """What is not public: an endpoint, or one of several operations behind one."""
 
-    Raises ApiError: 401 for strangers, 403 if they may not, 429 after too many failures, 503 while
-    it is not known yet who has an account.
+    @property
+    def scope(self) -> Scope | None:
+        """What a token must allow."""
+        ...
+
+    @property
+    def or_scope(self) -> Scope | None:
+        """What does instead, if anything does."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it needs no credentials while the server has neither users nor accounts."""
+        ...
+
+
+def authenticate(
+    api: Api, request: Request, endpoint: Guarded, authorization: bytes | None = None
+) -> Principal:
+    """Say who sent a request for what is not public, if they may.
+
+    `authorization` is what to judge where the request has no header of that name. Raises ApiError:
+    401 for strangers, 403 if they may not, 429 after too many failures, 503 while it is not known
+    yet who has an account.
     """
     if endpoint.is_open and api.credentials.is_open:
         return ANONYMOUS
     # Noted before it is judged: the request log says who was refused.
-    principal = request.principal = _identified(api, request, endpoint)
+    principal = request.principal = _identified(api, request, endpoint, authorization)
     _refuse_unless_allowed(principal, endpoint)
     return principal
 
 
-def _identified(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
+def _identified(
+    api: Api, request: Request, endpoint: Guarded, authorization: bytes | None
+) -> Principal:
     credentials = api.credentials
-    authorization = request.headers.get(b"authorization")
+    authorization = request.headers.get(b"authorization") or authorization
     principal = None
     if authorization:
         principal = _bearer_of(credentials, request.peer, authorization)
@@ -142,7 +163,7 @@ def _text(secret: bytes) -> str:
     return secret.decode() if secret.isascii() else ""
 
 
-def _refuse_unless_allowed(principal: Principal, endpoint: "Endpoint") -> None:
+def _refuse_unless_allowed(principal: Principal, endpoint: Guarded) -> None:
     scope = endpoint.scope
     if endpoint.or_scope is not None and endpoint.or_scope in principal.scopes:
         scope = endpoint.or_scope

@@ -63,7 +63,10 @@ class Dispatcher:
     def refuse(self, request: Request, error: ApiError) -> Response:
         """Make the answer to a refused request; a browser may read it if its origin is allowed."""
         request.refusal = error.code
-        response = error_response(error, self.api.url, request.id)
+        if request.refused is not None:
+            response = request.refused(request, error)
+        else:
+            response = error_response(error, self.api.url, request.id)
         if error.code is not Code.ORIGIN_FORBIDDEN:
             # To an origin that may not read the answer, no header says that it may.
             with contextlib.suppress(ApiError):
@@ -107,6 +110,7 @@ class Dispatcher:
         """Check and decode a request: what comes before its handler. Raises ApiError."""
         endpoint = match.endpoint
         request.endpoint = endpoint.name
+        request.refused = endpoint.refused
         if request.headers.get(b"host") not in self._familiar_hosts:
             self._refuse_stranger(request, endpoint)
         if b"origin" in request.headers:

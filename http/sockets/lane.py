@@ -37,7 +37,7 @@ from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
-    {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"}
+    {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work", "Envelope protocol"}
 )
 """Groups of endpoints that answer in one piece, most of them with what the shards say."""
 

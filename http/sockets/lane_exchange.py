@@ -21,12 +21,11 @@ from troth.core.replies import Reply
 from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.dispatch import Dispatcher
 from troth.http.api.router import Match
-from troth.http.api.rows import Asking
-from troth.http.api.shards_port import REFUSALS_FROM
+from troth.http.api.rows import Call
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
 from troth.http.wire.status_lines import STATUS_LINES
-from troth.shards.errors import ShardsError
+from troth.shards.errors import Overloaded, ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
 
@@ -72,36 +71,44 @@ class Exchange(Struct, eq=False):
     held: HeldMessages
     match: Match
     client: Requester
+    call: Call | None = None
     started_s: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
         """Ask the shards, or have a task run the handler if it does more than ask."""
-        handler = self.match.endpoint.handler
-        if not isinstance(handler, Asking):
+        handler = self.match.endpoint.in_halves
+        if handler is None:
             self.questions.start(self)
             return
         dispatcher = self.dispatcher
         try:
-            call = dispatcher.admit(self.request, self.match)
-            self.questions.submit(handler.question(dispatcher.api, call), self.held, self)
+            self.call = call = dispatcher.admit(self.request, self.match)
+            command = handler.question(dispatcher.api, call)
+            if command is None:
+                self.questions.start(self)
+            else:
+                self.questions.submit(command, self.held, self)
+        except Overloaded as error:
+            if self.match.endpoint.waits:
+                self.questions.start(self)
+            else:
+                self._fail(error)
         except Exception as error:
             self._fail(error)
 
     def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
         """Take the shards' reply."""
         dispatcher = self.dispatcher
-        handler = self.match.endpoint.handler
-        assert isinstance(handler, Asking), "the others do not ask this way"
+        handler = self.match.endpoint.in_halves
+        assert handler is not None, "the others do not ask this way"
+        assert self.call is not None, "it was made when the question was asked"
         try:
             if reply.claimed is not None:
                 reply = dispatcher.api.shards.with_leaf(reply)
-            if reply.code >= REFUSALS_FROM:
-                raise ApiError(reply.code)
-            body = handler.shown(dispatcher.api, reply)
+            status, body = handler.rendered(dispatcher.api, self.call, reply)
         except Exception as error:
             self._fail(error)
             return
-        status = reply.code // 100
         if body and dispatcher.is_plain:
             self._end(status, render_json(status, body, self.request.id))
         else:

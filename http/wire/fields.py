@@ -423,11 +423,15 @@ def _has_required(body: type[Struct]) -> bool:
 
 def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
     """The JSON Schema of a request body."""
-    closed = {"additionalProperties": False} if body.__struct_config__.forbid_unknown_fields else {}
+    properties = {name: marker.schema(limits) for _, name, marker in rules(body)}
+    closed: Schema = {}
+    if body.__struct_config__.forbid_unknown_fields:
+        closed = {"additionalProperties": False}
+        properties = {name: _without_null(schema) for name, schema in properties.items()}
     return {
         "type": "object",
         **closed,
-        "properties": {name: marker.schema(limits) for _, name, marker in rules(body)},
+        "properties": properties,
         "required": [
             name
             for _, name, marker in rules(body)
@@ -435,6 +439,15 @@ def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
         ],
         "examples": [example(body)],
     }
+
+
+def _without_null(schema: Schema) -> Schema:
+    """Describe the same values but null, which a closed body does not take."""
+    kinds = schema.get("type")
+    if not isinstance(kinds, list):
+        return schema
+    (kind,) = (one for one in kinds if one != "null")
+    return {**schema, "type": kind}
 
 
 def example(body: type[Struct]) -> dict[str, Any]:

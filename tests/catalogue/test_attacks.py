@@ -24,7 +24,7 @@ from tests.helpers.zips import plain_zip
 from troth.http.sockets.connection_room import SHED_IDLE_S
 
 FAR_MS = 4_102_444_800_000
-END_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 90.0
 
 
 def create(server: ServerProcess, name: str, size_bytes: int = 0) -> int | str:
