@@ -1,11 +1,14 @@
 """The workers' stream of messages, on the API port and on the poll port."""
 
+from typing import Annotated
+
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.api.context import Api
 from troth.http.api.permissions import refuse_unless_within
 from troth.http.api.rows import Call, Endpoint, Parameter, Success
 from troth.http.api.streams import HEADERS, PollStream
+from troth.http.wire.answers import told
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 from troth.shards.delivery.polls import TooManyConnections
@@ -23,6 +26,17 @@ async def poll(api: Api, call: Call) -> Response:
         raise ApiError(Code.OVERLOADED, message=message) from error
     stream = PollStream(connection, api.settings.poll_keep_alive_ms)
     return Response(200, headers=HEADERS, stream=stream)
+
+
+_MESSAGE = Annotated[
+    str,
+    told(
+        "Server-sent events. Each is one message as JSON: `type` is `invoke` or `resume`, with "
+        "`task` and `href`, or `notify`, with `promise`.",
+        'data: {"href":{"claim":"…"},"task":{"id":"__invoke:order/42","counter":1},'
+        '"type":"invoke"}\n\n',
+    ),
+]
 
 
 def _poll_endpoint(name: str, path: str, summary: str, description: str) -> Endpoint:
@@ -52,7 +66,7 @@ def _poll_endpoint(name: str, path: str, summary: str, description: str) -> Endp
                 example="worker-1",
             ),
         ),
-        successes=(Success(200, "A stream of messages.", "Message", "text/event-stream"),),
+        successes=(Success(200, "A stream of messages.", _MESSAGE, "text/event-stream"),),
     )
 
 
