@@ -2,7 +2,7 @@
 
 import math
 import random
-from typing import Final
+from typing import Annotated, Final
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
@@ -10,6 +10,7 @@ from troth.http.api.context import Api
 from troth.http.api.permissions import refuse_unless_within
 from troth.http.api.rows import Call, Endpoint, Handler, Parameter, Success
 from troth.http.api.streams import HEADERS, PollStream
+from troth.http.wire.answers import told
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 from troth.shards.delivery.polls import Dialect, TooManyConnections
@@ -45,6 +46,18 @@ def _poll(api: Api, call: Call, dialect: Dialect | None, limit_s: float) -> Resp
     return Response(200, headers=HEADERS, stream=stream)
 
 
+_MESSAGE = Annotated[
+    str,
+    told(
+        "Server-sent events. Each is one message as JSON: `type` is `invoke` or `resume`, with "
+        "`task` and `href`, or `notify`, with `promise`; for the envelope protocol `kind` is "
+        "`execute`, with `task` in `data`, or `unblock`, with `promise` in `data`.",
+        'data: {"href":{"claim":"…"},"task":{"id":"__invoke:order/42","counter":1},'
+        '"type":"invoke"}\n\n',
+    ),
+]
+
+
 def _poll_endpoint(
     name: str, path: str, summary: str, description: str, handler: Handler
 ) -> Endpoint:
@@ -74,7 +87,7 @@ def _poll_endpoint(
                 example="worker-1",
             ),
         ),
-        successes=(Success(200, "A stream of messages.", "Message", "text/event-stream"),),
+        successes=(Success(200, "A stream of messages.", _MESSAGE, "text/event-stream"),),
     )
 
 

@@ -232,6 +232,10 @@ async def _others(ask: Ask) -> None:
     await ask("POST", "/locks/heartbeat", lock)
     await ask("POST", "/locks/release", lock)
     await ask("POST", "/locks/release", lock)
+    head = {"corrId": "1", "version": "2026-04-01"}
+    for promise_id in ("bare", "none"):
+        envelope = {"kind": "promise.get", "head": head, "data": {"id": promise_id}}
+        await ask("POST", "/", envelope)
     for target in ("/ping", "/health", "/ready", "/", "/docs", "/docs/errors", "/openapi.json"):
         await ask("GET", target)
     await ask("GET", "/metrics")
