@@ -88,6 +88,9 @@ LINEAGE_LIMIT_COUNT: Final = 1_000  # origins above a promise that are looked at
 POLL_CONNECTIONS_LIMIT_COUNT: Final = 1_000
 POLL_BUFFER_LIMIT_COUNT: Final = 100
 POLL_KEEP_ALIVE_MS: Final = 15_000
+POLL_STREAM_LIMIT_MS: Final = 240_000
+"""How long a stream on the API port goes on before the server ends it: some clients go deaf at
+300 s. Streams end up to a twelfth of this sooner or later, so that not all come back at once."""
 PUSH_TIMEOUT_MS: Final = 10_000
 PUSH_CONCURRENCY_PER_TARGET_COUNT: Final = 8
 PUSH_CONCURRENCY_COUNT: Final = 256

@@ -268,6 +268,12 @@ class Settings:
         Number(100, _HOUR_MS),
         "A stream without a message for this long is sent a comment: a dead one is noticed.",
     )
+    poll_stream_limit_ms: int = _setting(
+        limits.POLL_STREAM_LIMIT_MS,
+        Number(1000, _HOUR_MS),
+        "A stream on the API port is ended after about this long, for its worker to connect again; "
+        "some clients hear nothing any more after 300 s.",
+    )
     push_timeout_ms: int = _setting(
         limits.PUSH_TIMEOUT_MS,
         Number(10, 10 * 60 * _SECOND_MS),

@@ -55,6 +55,7 @@ ENTRIES = (
     "what cannot be represented is answered as success",
     "the log keeps the wrong end",
     "no request log",
+    "a foreign load test is slow, and nothing says what takes a connection off the lane",
     "gzip bodies, BOM, empty lines between requests, links under a prefix",
     "status line with its reason",
     "a server that was away takes its workers' leases",

@@ -1,11 +1,13 @@
 """Encoding when there is no memory for the result: an exception, not the end of the process."""
 
+import re
 import subprocess
 import sys
 
 import msgspec
 import pytest
 
+from tests.helpers.repository import LAYERS, ROOT
 from troth.core.json_bytes import encoder
 
 SCARCE = """
@@ -30,6 +32,18 @@ def test_it_encodes_as_msgspec_does(order: str | None) -> None:
     assert encode(value) == msgspec.json.Encoder(order="deterministic" if order else None).encode(
         value
     )
+
+
+def test_nothing_else_in_the_server_encodes() -> None:
+    """Whatever the server encodes with msgspec goes through this module."""
+    found = [
+        str(path.relative_to(ROOT))
+        for folder in LAYERS
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"json\.Encoder\(|json\.encode\(", path.read_text())
+    ]
+
+    assert found == ["core/json_bytes.py"]
 
 
 def test_memory_that_cannot_be_had_is_an_exception() -> None:
