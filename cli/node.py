@@ -8,6 +8,8 @@ from typing import Final
 import click
 import trio
 
+from troth.core import limits
+
 from .client import DEFAULT_SERVER
 from .options import DURATION, ca_file_option
 
@@ -44,7 +46,7 @@ _FAILED_STATUS: Final = 1
 @click.option(
     "--slots",
     "slots_count",
-    type=click.IntRange(1, 256),
+    type=click.IntRange(1, limits.NODE_SLOTS_LIMIT_COUNT),
     default=1,
     show_default=True,
     metavar="NUMBER",
@@ -62,7 +64,7 @@ _FAILED_STATUS: Final = 1
 @click.option(
     "--memory",
     "memory_mb",
-    type=click.IntRange(32, 1 << 20),
+    type=click.IntRange(32, limits.FUNCTION_MEMORY_LIMIT_MB),
     default=512,
     show_default=True,
     metavar="MB",
@@ -71,7 +73,7 @@ _FAILED_STATUS: Final = 1
 @click.option(
     "--latency",
     "latency_ms",
-    type=click.IntRange(0, 60_000),
+    type=click.IntRange(0, limits.FUNCTION_LATENCY_LIMIT_MS),
     default=0,
     show_default=True,
     metavar="MS",

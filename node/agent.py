@@ -36,6 +36,8 @@ BACKOFF_LIMIT_S: Final = 15.0
 REPORT_MIN_INTERVAL_S: Final = 1.0
 RETURN_TIMEOUT_S: Final = 3.0
 _DEFAULT_HEARTBEAT_MS: Final = 3_000
+_NEVER_TAKEN: Final = frozenset({400, 413, 422, 431})
+"""Statuses that say that a registration would be refused however often it is sent."""
 
 _log = structlog.get_logger("troth.node")
 
@@ -131,6 +133,11 @@ class Agent:
                 except ServerRefused as error:
                     if error.status in {401, 403}:
                         raise self._not_allowed(error) from error
+                    if error.status in _NEVER_TAKEN:
+                        raise NodeError(
+                            f"{self._link.client.shown_url} does not take this node as it "
+                            f"describes itself: {error}"
+                        ) from error
                     problem = str(error)
                     if error.status == 404:
                         problem += (

@@ -135,7 +135,11 @@ class LocalExecution:
                 self.confirmed_at = trio.current_time()
                 named = {"id": self.execution_id, "counter": self.counter}
                 answer = await self._insist("POST", f"{self._link.path}/assign", named)
-                if answer is None or not answer.is_success:
+                if answer is None:
+                    return
+                if not answer.is_success:
+                    problem = str(answer.refusal())
+                    _log.info("a task was not assigned", task=self.execution_id, problem=problem)
                     return
                 self.is_assigned = True
                 self._begun_at = trio.current_time()

@@ -26,8 +26,8 @@ OUTPUT_KEPT_BYTES: Final = 16 * 1024
 """Of what an execution prints, the end is logged."""
 OUTPUT_LIMIT_BYTES: Final = 16 * MEBIBYTE
 PROGRESS_LIMIT_BYTES: Final = MEBIBYTE
-ADDRESS_SPACE_EXTRA_BYTES: Final = 128 * MEBIBYTE
-"""Mapped by an interpreter without being used; the memory in use is watched apart from it."""
+DATA_EXTRA_BYTES: Final = 128 * MEBIBYTE
+"""What a process may have for itself beyond its memory: an interpreter does not use all of it."""
 
 WATCH_FIRST_S: Final = 0.1
 WATCH_INTERVAL_S: Final = 0.1

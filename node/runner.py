@@ -18,6 +18,7 @@ import gc
 import inspect
 import json
 import os
+import pwd
 import resource
 import select
 import socket
@@ -37,6 +38,8 @@ FORK_INTERVAL_S: Final = 0.02
 WARM_UP_COUNT: Final = 4
 TRACEBACK_LIMIT_CHARACTERS: Final = 8_192
 ERROR_LIMIT_CHARACTERS: Final = 2_000
+USER_NAME: Final = "function"
+"""Of a user that is a function's only."""
 RESPONSE_KEYS: Final = ("Body", "StatusCode", "Header")
 
 # From the kernel's headers.
@@ -48,6 +51,10 @@ _MS_REC, _MS_PRIVATE = 16384, 1 << 18
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 _SIGKILL: Final = 9
 
+_MNT_SIZE: Final = "size=4m"
+_ACCOUNTS_LIMIT_BYTES: Final = 1 << 20
+"""A larger list of users is left as it is."""
+_OWN_FILE: Final = __file__
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -129,6 +136,15 @@ def shut_in(config: dict[str, Any]) -> None:
     os.chdir(config["work"])
     for name in ("HOME", "TMPDIR"):
         os.environ[name] = config["work"]
+    for name in ("USER", "LOGNAME"):
+        os.environ[name] = _user_name(uid)
+
+
+def _user_name(uid: int | None) -> str:
+    if uid is None:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwuid(os.geteuid()).pw_name
+    return USER_NAME
 
 
 def _filter_calls(instructions: bytes) -> None:
@@ -163,7 +179,7 @@ def _make_files_private(config: dict[str, Any], uid: int, gid: int) -> None:
     sources = {name: os.open(config[name], os.O_PATH) for name in ("code", "work")}
     if prefix_is_closed:
         sources["python"] = os.open(sys.base_prefix, os.O_PATH)
-    _mount("tmpfs", "/mnt", "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")
+    _mount("tmpfs", "/mnt", "tmpfs", _MS_NOSUID | _MS_NODEV, f"{_MNT_SIZE},mode=755")
     for name in sorted(sources.keys() - {"work"}):
         os.mkdir(f"/mnt/{name}", 0o755)
         _bind(sources[name], f"/mnt/{name}", _MS_RDONLY)
@@ -172,7 +188,12 @@ def _make_files_private(config: dict[str, Any], uid: int, gid: int) -> None:
         with open(config["script"], "wb") as file:
             file.write(script)
         os.chmod(config["script"], 0o444)
-    _mount(None, "/mnt", None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "size=1m")
+    accounts = _name_user(uid, gid)
+    _mount(None, "/mnt", None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV, _MNT_SIZE)
+    for name in accounts:
+        account = os.open(f"/mnt/{name}", os.O_PATH)
+        _bind(account, f"/etc/{name}", _MS_RDONLY)
+        os.close(account)
     for target in ("/dev/shm", "/var/tmp", "/tmp"):  # noqa: S108 — to put the own one in its place
         if os.path.isdir(target):
             _bind(sources["work"], target, 0)
@@ -193,6 +214,30 @@ def _make_files_private(config: dict[str, Any], uid: int, gid: int) -> None:
             if hasattr(module, "__path__"):
                 # A package that is loaded: the rest of it is there, too.
                 module.__path__ = [path.replace(old, "/mnt/python", 1) for path in module.__path__]
+
+
+def _name_user(uid: int, gid: int) -> list[str]:
+    """Write the machine's lists of users and groups with this one in them; return their names.
+
+    Much asks for its own name: getpass, git, ssh, Node.js's os.userInfo.
+    """
+    lines = {
+        "passwd": f"{USER_NAME}:x:{uid}:{gid}::/tmp:/bin/sh\n",
+        "group": f"{USER_NAME}:x:{gid}:\n",
+    }
+    made = []
+    for name, line in lines.items():
+        with contextlib.suppress(FileNotFoundError):
+            # A machine may have none.
+            with open(f"/etc/{name}", "rb") as file:
+                content = file.read(_ACCOUNTS_LIMIT_BYTES)
+            if len(content) == _ACCOUNTS_LIMIT_BYTES:
+                continue
+            with open(f"/mnt/{name}", "wb") as file:
+                file.write(line.encode() + content)
+            os.chmod(f"/mnt/{name}", 0o444)
+            made.append(name)
+    return made
 
 
 def _make_read_only() -> None:
@@ -319,7 +364,7 @@ def _shown(text: Callable[[], str], otherwise: str) -> str:
 def _print_traceback(error: BaseException) -> None:
     """To the output, which the node logs; without the lines of this file."""
     inner = error.__traceback__
-    while inner is not None and inner.tb_frame.f_code.co_filename == __file__:
+    while inner is not None and inner.tb_frame.f_code.co_filename == _OWN_FILE:
         inner = inner.tb_next
     # A class that cannot be shown, or an output that was closed: the error itself is still told.
     with contextlib.suppress(OSError, ValueError, RecursionError, MemoryError):
@@ -522,6 +567,9 @@ def main() -> None:
     if config["language"] == "JS":
         control.detach()
         _become_node(config)
+    # A process that multiprocessing starts anew would run this file as its own main program, which
+    # may be where functions cannot look. To them, there is no such file.
+    del sys.modules["__main__"].__file__
     try:
         handle = import_handler(config["code"])
     except BaseException as error:

@@ -26,7 +26,7 @@ from .errors import SandboxError
 from .files import empty
 from .frames import ChannelBroken, FrameReader, FunctionResponse, failure
 from .limits import (
-    ADDRESS_SPACE_EXTRA_BYTES,
+    DATA_EXTRA_BYTES,
     DISK_ENTRIES_LIMIT_COUNT,
     DISK_LIMIT_BYTES,
     FILES_LIMIT_COUNT,
@@ -230,8 +230,9 @@ class Sandbox:
             # Counted are all of the user's, the node's too.
             limits["RLIMIT_NPROC"] += thread_count(os.geteuid())
         if self.language == PYTHON:
-            # V8 maps far more than it uses.
-            limits["RLIMIT_AS"] = allowance.memory_bytes + ADDRESS_SPACE_EXTRA_BYTES
+            # Not the address space: programs that it starts, of Go or Node.js, only reserve most of
+            # theirs. V8 itself ends in a way that tells nothing, so it is only watched.
+            limits["RLIMIT_DATA"] = allowance.memory_bytes + DATA_EXTRA_BYTES
         call_filter = self._machine.call_filter
         return {
             "language": self.language,
@@ -341,11 +342,16 @@ class Sandbox:
             return False
         if children(self.process_id) or has_strays():
             return False
+        await self.remove_files()
+        return True
+
+    async def remove_files(self) -> bool:
+        """Empty the work directory while the sandbox lives; whether it had any. Raises OSError."""
         with os.scandir(self.work) as entries:
             has_files = any(True for _ in entries)
         if has_files:
             await trio.to_thread.run_sync(empty, self.work, DISK_ENTRIES_LIMIT_COUNT)
-        return True
+        return has_files
 
     def terminate_execution(self) -> None:
         """Ask the execution's processes to end."""

@@ -171,7 +171,17 @@ class Workers:
             printed = sandbox.output.text()
             if printed and problem is None:
                 _log.info("a function's code has printed", digest=kind.digest, output=printed)
+            if problem is None:
+                await self._remove_files(sandbox, kind)
         return problem
+
+    async def _remove_files(self, sandbox: Sandbox, kind: SandboxKind) -> None:
+        """Remove what the import has written: else the first execution alone would find it."""
+        try:
+            if await sandbox.remove_files():
+                _log.info("files were removed that code wrote while loaded", digest=kind.digest)
+        except OSError as error:
+            _log.warning("files of loading cannot be removed", problem=str(error))
 
     async def _start_spare(self, kind: SandboxKind, build: UnpackedBuild) -> None:
         if len(self._idle) < self._idle_limit_count and not any(

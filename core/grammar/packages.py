@@ -189,7 +189,10 @@ class _Tree:
             return "its name is not UTF-8; rename it or use another zip program"
         path = name.removesuffix("/")
         is_directory = path != name
-        problem = _name_problem(path, self._limits) or _kind_problem(member, is_directory)
+        problem = _name_problem(path, self._limits)
+        if problem is None and _is_command_link(path, member):
+            return None
+        problem = problem or _kind_problem(member, is_directory)
         if problem is not None:
             return problem
         parents = path.split("/")[:-1]
@@ -242,6 +245,12 @@ def _name_problem(path: str, limits: PackageLimits) -> str | None:
     if len(segments) > limits.depth_count:
         return f"is nested deeper than {limits.depth_count} folders"
     return None
+
+
+def _is_command_link(path: str, member: Member) -> bool:
+    """Return whether this is one of npm's links to commands: left out, no code needs them."""
+    is_link = stat.S_IFMT(member.mode) == stat.S_IFLNK
+    return is_link and path.split("/")[-3:-1] == ["node_modules", ".bin"]
 
 
 def _kind_problem(member: Member, is_directory: bool) -> str | None:

@@ -89,7 +89,9 @@ def read_members(content: bytes, limit_count: int) -> list[Member]:
 
 def _find_directory(content: bytes) -> tuple[int, int, int]:
     """Where the central directory begins and ends, and how many members it has."""
-    tail_start = max(0, len(content) - _END.size - _COMMENT_LIMIT_BYTES)
+    # Some tools fill up to whole blocks with zeros.
+    length = len(content.rstrip(b"\0"))
+    tail_start = max(0, length - _END.size - _COMMENT_LIMIT_BYTES)
     at = content.rfind(_END_SIGNATURE, tail_start)
     if at < 0:
         if content.startswith(b"\x1f\x8b"):
@@ -103,7 +105,8 @@ def _find_directory(content: bytes) -> tuple[int, int, int]:
     _, disk, first_disk, on_disk, count, size_bytes, start, comment_bytes = _END.unpack_from(
         content, at
     )
-    if at + _END.size + comment_bytes != len(content):
+    end = at + _END.size + comment_bytes
+    if end > len(content) or content[end:].strip(b"\0"):
         raise ZipRefused("has bytes after its end; send nothing but the archive")
     locator_start = at - _ZIP64_LOCATOR_BYTES
     if (

@@ -1,7 +1,8 @@
 """The request log: a line for each request that the setting `log_requests` chooses.
 
 - `refused`: what the server could not do (5xx) and who was refused a right, so that the `requestId`
-  of an error body leads somewhere. Other refusals are part of the API's ordinary work.
+  of an error body leads somewhere. Other refusals are part of the API's ordinary work, and so is
+  that a server which still starts says so: probes ask until it is ready.
 - `slow`: also what took longer than `SLOW_REQUEST_MS`. `all`: everything. `off`: nothing.
 
 A line says the id, who it was and from where, the endpoint, the status and how long it took, but
@@ -57,7 +58,7 @@ class RequestLog:
 
         Whoever calls may leave out requests with a status below 400 that took at most `above_s`.
         """
-        is_failure = status >= _FIRST_FAILURE
+        is_failure = status >= _FIRST_FAILURE and request.refusal is not Code.STARTING
         is_refused = is_failure or request.refusal in RIGHTS
         if self._is_off or not (is_refused or duration_s > self.above_s) or not self._has_room():
             return

@@ -48,14 +48,19 @@ def header_text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def text_header(headers: Mapping[bytes, bytes], name: str, limit_bytes: int) -> str | None:
-    """A header's value; None if it is absent. Raises ApiError."""
+def text_header(
+    headers: Mapping[bytes, bytes], name: str, limit_bytes: int | None = None
+) -> str | None:
+    """A header's value; None if it is absent. Raises ApiError.
+
+    Without a limit of its own it has that of all headers, which is a setting.
+    """
     given = headers.get(name.lower().encode())
     if given is None:
         return None
     text = header_text(given)
     length_bytes = len(given) if text.isascii() else len(text.encode())
-    if length_bytes > limit_bytes:
+    if limit_bytes is not None and length_bytes > limit_bytes:
         raise invalid(
             f"header {name}", f"is {length_bytes} bytes long; allowed are at most {limit_bytes}"
         )
@@ -64,7 +69,7 @@ def text_header(headers: Mapping[bytes, bytes], name: str, limit_bytes: int) -> 
 
 def strict_header(headers: Mapping[bytes, bytes]) -> bool:
     """The header `Strict`, in the words that Go's ParseBool knows. Raises ApiError."""
-    given = text_header(headers, "Strict", core_limits.REQUEST_HEADERS_LIMIT_BYTES) or ""
+    given = text_header(headers, "Strict") or ""
     if given in _FALSE:
         return False
     if given in _TRUE:
@@ -77,9 +82,9 @@ def fence_headers(headers: Mapping[bytes, bytes]) -> Fence | None:
 
     Without a counter it is 0, which no task has.
     """
-    given = text_header(headers, "Task-Counter", core_limits.REQUEST_HEADERS_LIMIT_BYTES)
+    given = text_header(headers, "Task-Counter")
     counter = integer("header Task-Counter", given) if given else 0
-    task_id = text_header(headers, "Task-Id", core_limits.REQUEST_HEADERS_LIMIT_BYTES)
+    task_id = text_header(headers, "Task-Id")
     return Fence(task_id, counter) if task_id else None
 
 

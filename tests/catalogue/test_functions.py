@@ -2,6 +2,7 @@
 
 import subprocess
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,17 @@ import pytest
 from tests.helpers.server import REPOSITORY, ServerProcess
 from tests.http import test_log_output
 from tests.http.sockets import test_early_answers
-from tests.node import test_changing_files, test_limits_of_server, test_neighbors, test_node
+from tests.http.wire import test_decoding_properties
+from tests.node import (
+    test_changing_files,
+    test_limits_of_server,
+    test_neighbors,
+    test_node,
+    test_surroundings,
+)
+from tests.node.conftest import Ground
 from tests.node.fake_server import FakeServer
-from tests.node.node_process import MODES
+from tests.node.node_process import MODES, NodeProcess
 from tests.persistence import test_log_end_doubt
 from troth.node import runner
 
@@ -64,6 +73,30 @@ def test_a_refusal_seen_as_a_broken_pipe(shared_server: ServerProcess) -> None:
     test_early_answers.test_a_body_that_is_refused_from_its_head_is_not_a_broken_pipe(
         shared_server, "/promises", 15 << 20, 413
     )
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Ground]:
+    """A node, and the server that it works for."""
+    with FakeServer() as server, NodeProcess(tmp_path / "node", server, "--memory", "128") as node:
+        assert server.connected.wait(30), node.log()
+        yield Ground(server, node)
+
+
+def test_programs_that_a_function_starts_die_of_an_inherited_limit(ground: Ground) -> None:
+    """ "programs that a function starts die of an inherited limit": of what they only reserve."""
+    test_surroundings.test_a_program_that_reserves_much_can_be_started_by_python(ground)
+    test_surroundings.test_memory_that_a_process_has_for_itself_is_limited(ground)
+
+
+def test_what_is_written_at_import_exists_in_the_first_execution_only(ground: Ground) -> None:
+    """ "what is written at import exists in the first execution only": in none of them."""
+    test_surroundings.test_files_of_loading_are_in_no_execution(ground)
+
+
+def test_a_task_id_longer_than_a_constant() -> None:
+    """ "a setting on one side, a constant on the other": the limit of an id is a setting."""
+    test_decoding_properties.test_a_task_id_may_be_as_long_as_the_head_of_a_request_that_a_setting_allows()
 
 
 def test_a_setting_on_one_side_a_constant_on_the_other(

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
-MESSAGE_TIMEOUT_S: Final = 10.0
-CONNECT_TIMEOUT_S: Final = 10.0
+MESSAGE_TIMEOUT_S: Final = 60.0
+CONNECT_TIMEOUT_S: Final = 60.0
 
 Message = dict[str, Any]
 

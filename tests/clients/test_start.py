@@ -36,7 +36,7 @@ def wait_and_read(self):
 DirectoryStorage.records = wait_and_read
 main()
 """
-TIMEOUT_S: Final = 20.0
+TIMEOUT_S: Final = 120.0
 
 
 class StartingServer:

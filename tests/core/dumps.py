@@ -6,6 +6,15 @@ from troth.core import records as r
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Task, replace
 from troth.core.state.shard_state import ShardState
+from troth.core.state.waiting import Waiting
+
+
+def waiting(pairs: Waiting) -> dict[str, list[str]]:
+    """Who waits for what, in order."""
+    found: dict[str, list[str]] = {}
+    for awaited, waiter in pairs.pairs():
+        found.setdefault(awaited, []).append(waiter)
+    return found
 
 
 def dump(state: ShardState) -> dict[str, Any]:
@@ -46,8 +55,8 @@ def dump(state: ShardState) -> dict[str, Any]:
         "executions": dict(state.executions),
         "usage": dict(state.usage),
         "workflows": {key: r.encode(one.row()) for key, one in state.workflows.items()},
-        "awaits": list(state.awaits.pairs()),
-        "listeners": list(state.listeners.pairs()),
+        "awaits": waiting(state.awaits),
+        "listeners": waiting(state.listeners),
         "unblocks": {key: dict(one) for key, one in state.unblocks.items()},
         "workflow floor": state.workflow_floor,
     }

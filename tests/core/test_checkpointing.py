@@ -16,10 +16,10 @@ from troth.core.limits import INTEGER_MAX
 from troth.core.model import PromiseState, Task, TaskState
 from troth.core.state import checkpointing
 from troth.core.state.shard_state import ShardState
-from troth.core.state.waiting import Waiting
 from troth.persistence.checkpoints.store import MemoryStore
 
 from .drive import Drive
+from .dumps import waiting
 from .function_drive import FunctionDrive
 from .system import System
 from .workflow_drive import WorkflowDrive
@@ -77,19 +77,11 @@ def live_view(state: ShardState) -> dict[str, Any]:
         "executions": state.executions,
         "usage": state.usage,
         "workflows": {name: one.row() for name, one in state.workflows.items()},
-        "awaits": waiting_view(state.awaits),
-        "listeners": waiting_view(state.listeners),
+        "awaits": waiting(state.awaits),
+        "listeners": waiting(state.listeners),
         "unblocks": {name: list(addresses.items()) for name, addresses in state.unblocks.items()},
         "workflow floor": state.workflow_floor,
     }
-
-
-def waiting_view(waiting: Waiting) -> dict[str, list[str]]:
-    """Who waits for what, in order."""
-    found: dict[str, list[str]] = {}
-    for awaited, waiter in waiting.pairs():
-        found.setdefault(awaited, []).append(waiter)
-    return found
 
 
 def entries(state: ShardState) -> dict[str, Any]:

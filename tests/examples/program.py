@@ -12,7 +12,7 @@ from typing import Final, Self
 from tests.helpers.server import ServerProcess
 
 EXAMPLES: Final = Path(__file__).resolve().parent
-TIMEOUT_S: Final = 30.0
+TIMEOUT_S: Final = 120.0
 _POLL_INTERVAL_S: Final = 0.02
 
 

@@ -29,7 +29,7 @@ class Client:
             method=method,
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -50,7 +50,7 @@ class Client:
 
     def checked(self, build_id: str) -> Any:
         """Wait until a build is checked; the build."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while (build := self.json("GET", f"/v1/build/{build_id}"))["status"] == "PENDING":
             assert time.monotonic() < deadline, "the build is not checked"
             time.sleep(0.05)

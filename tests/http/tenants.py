@@ -59,7 +59,7 @@ class Tenant:
 
     async def checked(self, build_id: str) -> dict[str, Any]:
         """Wait until a build is checked; the build."""
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             await self.world.builder.wait_settled()
         build: dict[str, Any] = (await self.send("GET", f"/build/{build_id}")).json
         assert build["status"] != "PENDING"

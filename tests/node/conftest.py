@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .fake_server import Code, FakeServer, python, wait_until
+from .fake_server import WAIT_S, Code, FakeServer, python, wait_until
 from .node_process import MODES, NodeProcess
 
 MEMORY_MB = 128
@@ -25,8 +25,8 @@ class Ground:
     def assert_well(self) -> None:
         """The node runs the next task, and nothing of the ones before is left."""
         assert self.server.run(GOOD).body == b"well"
-        wait_until(lambda: not self.left_processes(), 10)
-        wait_until(lambda: not self.left_files(), 10)
+        wait_until(lambda: not self.left_processes())
+        wait_until(lambda: not self.left_files())
         assert not self.server.stop
 
     def left_processes(self) -> list[int]:
@@ -64,7 +64,7 @@ def ground(
             directory, server, "--slots", "2", "--memory", str(MEMORY_MB), mode=request.param
         ) as node,
     ):
-        assert server.connected.wait(30), node.log()
+        assert server.connected.wait(WAIT_S), node.log()
         yield Ground(server, node)
 
 

@@ -47,8 +47,13 @@ class NodeProcess:
         mode: str = MODES[0],
         token: str = TOKEN,
         trusts_functions: bool = True,
+        import_root: Path = IMPORT_ROOT,
     ) -> None:
-        """`directory` is the node's; `arguments` come on top of the usual ones."""
+        """`directory` is the node's; `arguments` come on top of the usual ones.
+
+        `import_root` is where it is installed.
+        """
+        self._import_root = import_root
         self.token = token
         self.directory = directory
         self.mode = mode
@@ -87,7 +92,7 @@ class NodeProcess:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 (*prefix, sys.executable, "-m", "troth", "node", *self._arguments),
-                env={**inherited, "PYTHONPATH": str(IMPORT_ROOT), "TROTH_TOKEN": self.token},
+                env={**inherited, "PYTHONPATH": str(self._import_root), "TROTH_TOKEN": self.token},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -4,6 +4,7 @@ Each test runs real processes in a real node, which is then as well as before: t
 no process and no file of the one before is left.
 """
 
+import getpass
 import json
 import os
 from pathlib import Path
@@ -389,7 +390,7 @@ def test_environment_descriptors_and_limits_are_the_documented_ones(ground: Grou
         "    try: found[name] = os.readlink(f'/proc/self/fd/{name}').partition(':')[0]",
         "    except OSError: pass",
         "import resource",
-        "kinds = ('CORE', 'FSIZE', 'NOFILE', 'AS')",
+        "kinds = ('CORE', 'FSIZE', 'NOFILE', 'DATA')",
         "return {'descriptors': found, 'environment': dict(os.environ), 'work': os.getcwd(),",
         "        'files': os.listdir(), 'arguments': sys.orig_argv, 'task': request.TaskId,",
         "        'session': os.getsid(0) == os.getpid(), 'ids': [os.getuid(), os.geteuid()],",
@@ -409,6 +410,9 @@ def test_environment_descriptors_and_limits_are_the_documented_ones(ground: Grou
         "LANG": "C.UTF-8",
         "HOME": work,
         "TMPDIR": work,
+        **dict.fromkeys(
+            ("USER", "LOGNAME"), "function" if os.geteuid() == 0 else getpass.getuser()
+        ),
         "TROTH_TASK_ID": seen["task"],
     }
     assert seen["files"] == []

@@ -16,7 +16,7 @@ from troth.node.client import ServerClient
 from troth.node.errors import AnswerTooLarge, NotReached
 from troth.node.limits import RESULT_HEADERS_LIMIT_BYTES, ResultLimits
 
-from .fake_server import FakeServer, python
+from .fake_server import WAIT_S, FakeServer, python
 from .node_process import NodeProcess
 from .test_with_server import Functions, functions_of
 
@@ -36,7 +36,7 @@ def server() -> Iterator[FakeServer]:
 def running(directory: Path, server: FakeServer) -> Iterator[NodeProcess]:
     """A node that is connected."""
     with NodeProcess(directory / "node", server) as node:
-        assert server.connected.wait(30), node.log()
+        assert server.connected.wait(WAIT_S), node.log()
         yield node
 
 
@@ -90,6 +90,19 @@ def test_a_refusal_for_good_is_said_at_once_with_its_numbers(
         assert said in task.json()["error"]["message"]
         assert said in node.log()
         assert "asking again" not in node.events()
+
+
+@pytest.mark.slow
+def test_a_registration_that_is_refused_for_good_ends_the_node(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    # Every path ends so; the registration is the first that is asked for.
+    server.refuse[""] = 400
+    with NodeProcess(tmp_path / "node", server) as node:
+        assert node.wait() == 1
+
+        assert "does not take this node as it describes itself: 400" in node.log()
+        assert server.refused == [""]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.server import SERVE, ServerProcess
 from tests.helpers.users import ONE_USER
-from tests.node.fake_server import FakeServer, python, wait_until
+from tests.node.fake_server import WAIT_S, FakeServer, python, wait_until
 from tests.node.node_process import AS_ONE_USER, NodeProcess
 from troth.node.errors import NodeError
 from troth.node.neighbors import KEY_FILE, readable_keys, refuse_beside_a_server
@@ -78,7 +78,7 @@ def test_a_node_that_trusts_its_functions_starts_and_they_can_read_the_key(
         server_of_one_user(tmp_path / "beside") as beside,
         one_user(tmp_path, server, "--trust-functions") as node,
     ):
-        assert server.connected.wait(30), node.log()
+        assert server.connected.wait(WAIT_S), node.log()
         task = server.run(READING, str(beside.data / KEY_FILE).encode())
 
         assert (task.status, len(task.body)) == (200, 65)

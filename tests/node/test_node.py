@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .fake_server import TOKEN, Code, FakeServer, python, wait_until
+from .fake_server import TOKEN, WAIT_S, Code, FakeServer, python, wait_until
 from .node_process import MODES, NodeProcess
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def server() -> Iterator[FakeServer]:
 def running(directory: Path, server: FakeServer, *arguments: str) -> Iterator[NodeProcess]:
     """A node that is connected."""
     with NodeProcess(directory / "node", server, *arguments) as node:
-        assert server.connected.wait(30), node.log()
+        assert server.connected.wait(WAIT_S), node.log()
         yield node
 
 
@@ -65,7 +65,7 @@ def test_it_is_the_same_node_after_a_restart(tmp_path: Path, server: FakeServer)
         assert node.wait() == 0
         server.connected.clear()
         node.start()
-        assert server.connected.wait(30)
+        assert server.connected.wait(WAIT_S)
 
         assert str(uuid.UUID(first.strip())) in node.log()
         assert (tmp_path / "node" / "node-id").read_text() == first
@@ -106,7 +106,7 @@ def test_it_waits_for_a_server_that_is_not_there(tmp_path: Path, server: FakeSer
     with NodeProcess(tmp_path / "node", server) as node:
         wait_until(lambda: "not connected" in node.log())
         server.start()
-        assert server.connected.wait(30)
+        assert server.connected.wait(WAIT_S)
         assert server.run(GOOD).body == b"well"
 
 
@@ -115,10 +115,10 @@ def test_a_running_task_survives_a_restart_of_the_server(
 ) -> None:
     with running(tmp_path, server):
         task = server.offer(SLOW, b"2")
-        assert task.assigned.wait(30)
+        assert task.assigned.wait(WAIT_S)
         server.go_away()
         server.start()
-        assert server.connected.wait(30)
+        assert server.connected.wait(WAIT_S)
 
         assert task.wait().body == b"done"
         assert len(server.registrations) == 2
@@ -161,7 +161,7 @@ def test_a_lost_lease_ends_the_task(tmp_path: Path, server: FakeServer) -> None:
     server.lease_ms = 2_000
     with running(tmp_path, server) as node:
         task = server.offer(SLOW, b"60", timeout_s=100)
-        assert task.assigned.wait(30)
+        assert task.assigned.wait(WAIT_S)
         server.refuse["report"] = 503
         wait_until(lambda: "its lease has run out" in node.log())
         del server.refuse["report"]
@@ -175,7 +175,7 @@ def test_a_lost_lease_ends_the_task(tmp_path: Path, server: FakeServer) -> None:
 def test_a_canceled_task_ends(tmp_path: Path, server: FakeServer, way: str) -> None:
     with running(tmp_path, server) as node:
         task = server.offer(SLOW, b"60", timeout_s=100)
-        assert task.assigned.wait(30)
+        assert task.assigned.wait(WAIT_S)
         if way == "cancel":
             server.send({"type": "cancel", "task": task.key})
         else:
@@ -208,7 +208,7 @@ def test_the_next_task_does_not_wait_until_the_result_is_taken(
     server.refuse["result"] = 503
     with running(tmp_path, server):
         first, second = [server.offer(GOOD) for _ in range(2)]
-        assert second.assigned.wait(30)
+        assert second.assigned.wait(WAIT_S)
         assert not first.finished.is_set()
         server.refuse.clear()
         assert first.wait().body == second.wait().body == b"well"
@@ -248,7 +248,7 @@ def test_requests_about_tasks_have_connections_of_their_own(
 def test_sigterm_lets_tasks_finish(tmp_path: Path, server: FakeServer) -> None:
     with running(tmp_path, server) as node:
         task = server.offer(SLOW, b"1")
-        assert task.assigned.wait(30)
+        assert task.assigned.wait(WAIT_S)
         node.signal(signal.SIGTERM)
         wait_until(lambda: "stopping" in node.events())
         late = server.offer(GOOD)
@@ -267,12 +267,12 @@ def test_what_does_not_finish_is_given_back(
     grace = "300ms" if signals_count == 1 else "60s"
     with running(tmp_path, server, "--grace", grace) as node:
         task = server.offer(SLOW, b"60", timeout_s=100)
-        assert task.assigned.wait(30)
+        assert task.assigned.wait(WAIT_S)
         for _ in range(signals_count):
             node.signal(signal.SIGTERM)
             wait_until(lambda: "stopping" in node.events())
 
-        assert node.wait(10) == 0
+        assert node.wait() == 0
         assert task.returned.is_set()
         assert not task.finished.is_set()
         assert node.function_processes() == []
@@ -288,7 +288,7 @@ def test_functions_do_not_outlive_a_node_that_is_killed(
         "    print('forked', flush=True)\n    time.sleep(600)\n"
     )
     with NodeProcess(tmp_path / "node", server, mode=mode) as node:
-        assert server.connected.wait(30), node.log()
+        assert server.connected.wait(WAIT_S), node.log()
         server.offer(code, timeout_s=100)
         wait_until(lambda: len(node.function_processes()) >= 3)
         node.signal(signal.SIGKILL)
@@ -297,7 +297,7 @@ def test_functions_do_not_outlive_a_node_that_is_killed(
         wait_until(lambda: node.function_processes() == [])
         server.connected.clear()
         node.start()
-        assert server.connected.wait(30)
+        assert server.connected.wait(WAIT_S)
 
         wait_until(lambda: node.function_processes() == [])
         assert server.run(GOOD).body == b"well"
@@ -314,7 +314,7 @@ def test_a_node_that_is_started_at_once_after_a_kill_finds_nothing_left(
         "    time.sleep(600)\n"
     )
     with NodeProcess(tmp_path / "node", server, mode=mode) as node:
-        assert server.connected.wait(30), node.log()
+        assert server.connected.wait(WAIT_S), node.log()
         server.offer(code, timeout_s=100)
         wait_until(lambda: len(node.function_processes()) >= 7)
         # All of its group, as a shell does that is closed.
@@ -322,7 +322,7 @@ def test_a_node_that_is_started_at_once_after_a_kill_finds_nothing_left(
         node.wait()
         server.connected.clear()
         node.start()
-        assert server.connected.wait(30), node.log()
+        assert server.connected.wait(WAIT_S), node.log()
 
         assert node.function_processes() == []
         assert server.run(GOOD).body == b"well"

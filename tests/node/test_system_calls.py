@@ -167,7 +167,7 @@ def test_javascript_can_use_threads_processes_and_the_network(ground: Ground) ->
         "};\n"
     )
 
-    task = ground.server.run(code, timeout_s=20, memSize=512)
+    task = ground.server.run(code, timeout_s=100, memSize=512)
 
     assert task.json() == {
         "worker": 42,

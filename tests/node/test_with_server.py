@@ -49,7 +49,7 @@ class Functions:
 
     def result(self, task_id: str) -> tuple[int, bytes]:
         """Wait for a task's result: status and body."""
-        return self.client.send("GET", f"/v1/task/{task_id}/result?wait=15")
+        return self.client.send("GET", f"/v1/task/{task_id}/result?wait=60")
 
     def task(self, task_id: str) -> Any:
         """What the server says about a task."""

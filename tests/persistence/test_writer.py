@@ -17,7 +17,7 @@ from troth.persistence.wal import writer as writer_module
 from troth.persistence.wal.log import Log, LogRecord, LogStatistics, MemoryLog, NewRecord
 from troth.persistence.wal.writer import Writer
 
-PATIENCE_S = 10.0  # only a test that fails waits this long
+PATIENCE_S = 60.0  # only a test that fails waits this long
 
 
 class WatchedLog:

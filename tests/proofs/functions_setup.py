@@ -27,7 +27,7 @@ from tests.helpers.users import UID_BASE
 
 from .support import NO_ANSWER
 
-WAIT_S: Final = 30.0
+WAIT_S: Final = 120.0
 SCOPES: Final = (
     *("tasks:read", "tasks:write", "functions:read", "functions:write"),
     *("node", "promises:read", "promises:write", "metrics:read"),
@@ -268,7 +268,7 @@ class NodeProcess:
 
     def wait_until_harmless(self) -> None:
         """Wait until no process of a function that it ran is left."""
-        wait_until(lambda: not self.function_processes(), "the functions of a node end", 10.0)
+        wait_until(lambda: not self.function_processes(), "the functions of a node end")
 
     def function_processes(self) -> list[int]:
         """The processes of its functions: known by their users, or else by their directories."""

@@ -81,7 +81,7 @@ class Caller:
     def __init__(self, target: Target, headers: Mapping[str, str] | None = None) -> None:
         """Connect when it is needed; send these headers, not the target's."""
         port = int(target.url.rpartition(":")[2])
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._headers = target.headers if headers is None else headers
 
     def call(

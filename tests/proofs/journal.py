@@ -27,7 +27,7 @@ Kind = Literal[
 ]
 
 LEASE_MS: Final = 3_600_000  # outlives every proof
-SETTLE_S: Final = 10.0  # effects in other shards must be there by then
+SETTLE_S: Final = 60.0  # effects in other shards must be there by then
 IMPOSSIBLE_COUNTER: Final = 999_999
 WORKERS: Final = "poll://any@workers"
 WEIGHTS: Final[Mapping[str, float]] = {

@@ -25,7 +25,7 @@ from tests.helpers.server import REPOSITORY, SERVE
 FAR_MS: Final = 2**53
 """A deadline that no test lives to see."""
 
-LEFT_ALONE_TIMEOUT_S: Final = 30.0
+LEFT_ALONE_TIMEOUT_S: Final = 120.0
 """Longest wait for a server that is expected to end by itself."""
 
 NO_ANSWER: Final = (OSError, http.client.HTTPException)

@@ -503,13 +503,13 @@ async def test_a_large_store_is_verified_while_the_server_runs(
     monkeypatch.setattr("troth.persistence.checkpoints.checkpoints.SMALL_BYTES", -1)
     async with life(disk) as two, trio.open_nursery() as nursery:
         nursery.start_soon(two.checkpointer.run)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not two.checkpointer.statistics().store.verified_count:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     rot(disk.store, "promises_by_tag")
     with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012  the whole life ends with it
         async with life(disk) as three:
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 await three.checkpointer.run()
     assert matching(caught.value, CheckpointDamaged)

@@ -80,7 +80,7 @@ async def test_what_leaves_memory_while_a_large_store_is_read_is_found(
         assert reads == ["nothing"]
         nursery.start_soon(two.checkpointer.run)
         rounds_count = 0
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while not two.checkpointer.statistics().store.filter_is_complete or rounds_count < 3:
                 await fill(two.shards, 3, f"round{rounds_count}/")
                 await two.checkpointer.checkpoint()
@@ -111,7 +111,7 @@ async def test_a_filter_of_what_was_deleted_is_made_anew(monkeypatch: pytest.Mon
         most = one.checkpointer.statistics().store
         assert (most.filter_ids_count, most.filter_bytes) == (50, 160)
         await one.shards.delete_packages(names[2:])
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while one.checkpointer.statistics().store.filter_ids_count != 2:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()

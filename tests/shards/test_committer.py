@@ -152,7 +152,7 @@ async def test_after_a_failure_nothing_is_appended_or_written(nursery: trio.Nurs
     assert writer.waiting == []
     with pytest.raises(StorageFailed):
         committer.append(entries(1))
-    with trio.fail_after(1):
+    with trio.fail_after(60):
         await committer.wait_room(0)
         await committer.wait_durable()
 
@@ -181,7 +181,7 @@ async def test_the_thread_reports_through_the_event_loop() -> None:
     writer = ThreadWriter(MemoryLog(), committer)
     committer.append(entries(1, 1))
     committer.flush(writer)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await reported.wait()
     await writer.close()
 
@@ -197,7 +197,7 @@ async def test_the_thread_reports_a_failure() -> None:
     committer.append(entries(1))
     committer.flush(writer)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await committer.failed.wait()
     await writer.close()
 

@@ -194,7 +194,7 @@ async def test_scheduled_snapshots_are_written_and_old_ones_removed(tmp_path: Pa
     async with world(
         tmp_path / "data", directory=backups, schedule=parse("@every 1s"), keep_count=2
     ) as server:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while server.snapshotter.statistics().scheduled_total_count < 3:
                 await server.create(f"p{server.snapshotter.statistics().taken_total_count}")
                 await trio.sleep(0.05)
@@ -215,7 +215,7 @@ async def test_a_scheduled_snapshot_that_fails_stops_nobody(tmp_path: Path) -> N
     async with world(
         tmp_path / "data", directory=tmp_path / "file" / "x", schedule=parse("@every 1s")
     ) as server:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while server.snapshotter.statistics().failures_total_count < 1:
                 await server.create(f"p{server.shards.committer.position}")
                 await trio.sleep(0.05)
@@ -233,7 +233,7 @@ async def test_a_server_that_stops_does_not_wait_for_a_scheduled_snapshot(
             yield b"x"
 
     monkeypatch.setattr(OpenSnapshot, "pieces", endless)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with world(
             tmp_path / "data", directory=tmp_path / "backups", schedule=parse("@every 1s")
         ) as server:

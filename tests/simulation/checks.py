@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from tests.core.dumps import dump
 from troth.core import records as r
+from troth.core import workflow_records as w
 from troth.core.grammar.cron import parse
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState, replace
 from troth.core.state.shard_state import ShardState
@@ -18,6 +19,7 @@ from .server import SHARD_COUNT, Server
 WHOLE = (
     *("pending", "callbacks", "task sequence", "claimed", "schedules", "locks", "locks of"),
     *("outbox", "outbox sequence", "inbox", "largest serial", "entries", "executions", "usage"),
+    *("workflows", "awaits", "listeners", "unblocks", "workflow floor"),
 )
 """The parts of a state that are in memory as a whole."""
 
@@ -123,12 +125,37 @@ def _check_acknowledged(server: Server, states: list[ShardState], ledger: Ledger
         require(
             task.is_final or task.counter > counter, f"{task_id} was completed and is {task.state}"
         )
+    versions = {one.id: one.version for state in states for one in state.workflows.values()}
+    for workflow_id, version in ledger.flow_claims:
+        found_version = versions.get(workflow_id)
+        if found_version is None:
+            found_version = promises[workflow_id].task_version
+        require(
+            found_version is not None and found_version >= version,
+            f"{workflow_id}/{version} was claimed and came back as {found_version}",
+        )
+    waiting_addresses = {
+        pair
+        for state in states
+        for pair in (
+            *state.listeners.pairs(),
+            *((one, address) for one, all_of in state.unblocks.items() for address in all_of),
+        )
+    }
+    lost = ledger.listeners - waiting_addresses - server.watch.told
+    require(not lost, f"listeners were acknowledged and are lost: {lost}")
     schedules = {identifier for state in states for identifier in state.schedules}
     require(ledger.schedules <= schedules, f"lost schedules: {ledger.schedules - schedules}")
 
 
 def _check_whole(state: ShardState) -> None:
     """A completion's effects are all there or all not there, and the indexes agree."""
+    for awaited, awaiter in (*state.awaits.pairs(), *state.listeners.pairs()):
+        promise = state.promises[awaited]
+        require(promise.state is PromiseState.PENDING, f"{awaited} ended, {awaiter} still waits")
+    for workflow in state.workflows.values():
+        promise = state.promises[workflow.id]
+        require(promise.state is PromiseState.PENDING, f"{workflow.id} ended, its task did not")
     for identifier in state.callbacks:
         promise = state.promises[identifier]
         require(promise.state is PromiseState.PENDING, f"{identifier} ended and has callbacks")
@@ -165,6 +192,10 @@ def check_settled(server: Server) -> list[str]:
         unrest += [
             f"{task.id} is {task.state}" for task in state.tasks.values() if not task.is_final
         ]
+        unrest += [f"{one.id} is {one.state}" for one in state.workflows.values()]
+        unrest += [f"{awaiter} awaits {awaited}" for awaited, awaiter in state.awaits.pairs()]
+        unrest += [f"{address} waits for {one}" for one, address in state.listeners.pairs()]
+        unrest += [f"nobody was told of {one}" for one in state.unblocks]
     return unrest
 
 
@@ -183,7 +214,7 @@ def check_log(entries: Iterable[tuple[int, LogRecord]]) -> Counter[str]:
         record = r.decode(entry.body)
         kinds[type(record).__name__] += 1
         match record:
-            case r.PromiseCreated():
+            case r.PromiseCreated() | w.WorkflowCreated():
                 made[record.id] += 1
             case r.PromiseCompleted():
                 ended[record.id] += 1

@@ -28,13 +28,23 @@ from troth.core.commands import (
     ReleaseLock,
 )
 from troth.core.model import PromiseState, Value
+from troth.core.workflow_commands import (
+    ContinueWorkflow,
+    CreateWorkflow,
+    EnsurePromise,
+    HaltWorkflow,
+    RegisterListener,
+)
+from troth.core.workflows import ACQUIRED
 from troth.shards.delivery.polls import ConnectionClosed
 
 from .ledger import Hold
 from .node_entries import PLANS
 from .plan import CRONS
 from .server import TRIM_TAG, Unreachable
-from .workers import FAR_MS, GROUP, PUSH_URL
+from .workers import FAR_MS, GROUP, PUSH_URL, TTL_MS
+from .workflows import FLOWS, LISTENERS_COUNT, listener_address
+from .workflows import PUSH_URL as FLOWS_URL
 from .world import World
 
 SUBSCRIBERS = "subscribers"
@@ -201,6 +211,52 @@ class Clients:
             self._expect_state(identifier, (timed_out,))
             await self._rest(random, 5)
 
+    async def _flow(self, number: int) -> None:
+        """Have workflows run, made through either API or claimed at once; listen to their ends."""
+        world, who = self._world, f"starter{number}"
+        random = world.random(who)
+        for round_number in self._rounds():
+            await self._rest(random, 3)
+            last = random.choice(("leaf", "1", "2", "4"))
+            identifier = f"flow/{who}/{round_number}/{last}"
+            await self._begin_flow(who, identifier, random)
+            self._expect_state(identifier, (PromiseState.RESOLVED,))
+            await self._listen(who, identifier, random)
+            if random.random() < 0.15:
+                with suppress(Unreachable):
+                    await world.ask(who, HaltWorkflow(identifier), random)
+                await self._rest(random, 1)
+                await world.insist(who, ContinueWorkflow(identifier), random)
+                # The request to halt may have been on its way still.
+                await trio.sleep(5)
+                await world.insist(who, ContinueWorkflow(identifier), random)
+
+    async def _begin_flow(self, who: str, identifier: str, random: Random) -> None:
+        world = self._world
+        tags = {"resonate:target": random.choice((f"poll://any@{FLOWS}", FLOWS_URL))}
+        how = random.choice(("rest", "envelope", "run"))
+        if how == "rest":
+            await self._create(who, identifier, FAR_MS, tags, random)
+        elif how == "envelope":
+            reply = await world.insist(who, EnsurePromise(identifier, FAR_MS, tags=tags), random)
+            assert reply.code is Code.OK, reply
+        else:
+            create = CreateWorkflow(identifier, FAR_MS, who, TTL_MS, tags=tags, claim_id=identifier)
+            reply = await world.insist(who, create, random)
+            assert reply.code in (Code.OK, Code.WORKFLOW_STATE), reply
+            if reply.workflow is not None and reply.workflow.state is ACQUIRED:
+                # Its process dies right here: the lease ends, and others go on.
+                world.ledger.flow_claimed(identifier, reply.workflow.version, who)
+
+    async def _listen(self, who: str, identifier: str, random: Random) -> None:
+        address = listener_address(random.randrange(LISTENERS_COUNT))
+        reply = await self._world.insist(who, RegisterListener(identifier, address), random)
+        assert reply.promise is not None
+        if reply.promise.state is PENDING:
+            told, pair = self._world.ledger.unblocked, (identifier, address)
+            self._world.ledger.listeners.add(pair)
+            self._expect(f"{address} hears of {identifier}", lambda: pair in told)
+
     async def _lock(self, number: int) -> None:
         """Take a lock, keep it a while, give it back or forget to."""
         world, who = self._world, f"locker{number}"
@@ -215,8 +271,8 @@ class Clients:
                 reply = await world.ask(who, command, random)
             except Unreachable:
                 continue
-            if reply.lock is None:
-                continue
+            if reply.lock is None or reply.code is not Code.CREATED:
+                continue  # a refusal shows whose it is
             until_ms = reply.lock.expires_at
             hold = Hold(execution, until_ms - ttl_ms, until_ms)
             world.ledger.lock_granted(lock, hold)
@@ -241,6 +297,7 @@ class Clients:
         "schedule": (_schedule, 1),
         "function": (_function, 3),
         "retention": (_let_go, 2),
+        "flow": (_flow, 3),
     }
     """What clients do, and how many do it; a plan may leave kinds out."""
 

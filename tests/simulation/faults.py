@@ -68,6 +68,8 @@ TABLE: Final[dict[str, Fault]] = {
     # Workers, and nodes that run functions
     "worker_dies": Fault(0.03, "step of a worker", "and comes back as another process"),
     "worker_hangs": Fault(0.03, "message", "for up to 30 s, with its connection open"),
+    "worker_returns": Fault(0.05, "workflow", "given back undone"),
+    "stream_rotates": Fault(0.05, "message", "a worker's stream ends in passing, by the server"),
     "worker_dawdles": Fault(0.05, "task", "holds it for three leases, with heartbeats"),
     "node_dies": Fault(0.02, "step of a node", "with all that it runs"),
     "node_silent": Fault(0.06, "function task", "no report until the lease is lost"),

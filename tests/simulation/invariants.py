@@ -22,13 +22,23 @@ from collections.abc import Callable
 from typing import Any
 
 from troth.core import records as r
+from troth.core import workflow_records as w
 from troth.core.grammar.cron import parse
 from troth.core.machine import Step
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
-from troth.core.replies import Message, Reply, TaskMessage
+from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage, UnblockMessage
 from troth.core.retention_rules import RetentionRule, due_rule
 from troth.core.state.apply import replay
 from troth.core.state.shard_state import ShardState
+from troth.core.workflows import (
+    ACQUIRED,
+    HALTED,
+    SUSPENDED,
+    WAITING,
+    WorkflowState,
+    WorkflowTask,
+    WorkflowView,
+)
 from troth.persistence.wal.log import LogRecord
 from troth.shards.hashing import shard_of
 
@@ -56,6 +66,7 @@ class Watch:
         self._claims: set[tuple[str, int]] = set()
         self._locks: set[tuple[str, str]] = set()
         self._fired: set[tuple[str, int]] = set()
+        self.told: set[tuple[str, str]] = set()
         self._at = 0
 
     # The log
@@ -107,6 +118,8 @@ class Watch:
             for promise in (reply.claimed.root, reply.claimed.leaf):
                 if promise is not None:
                     self._shown(promise)
+        if reply.workflow is not None:
+            self._workflow_shown(reply.workflow)
         if reply.task is not None and not reply.task.id.startswith("__notify:"):
             self._task_shown(reply.task)
 
@@ -144,9 +157,40 @@ class Watch:
             f"{task.id}/{task.counter} was shown as {task.state} and is not durable",
         )
 
+    def _workflow_shown(self, shown: WorkflowView) -> None:
+        if shown.id in self.deleted:
+            return
+        durable = self._version(shown.id)
+        require(
+            durable is not None and durable >= shown.version,
+            f"{shown.id}/{shown.version} was shown as {shown.state} and is not durable",
+        )
+
+    def _version(self, workflow_id: str) -> int | None:
+        """The durable version of a workflow's task, also if it is fulfilled."""
+        state = self.shadow[shard_of(workflow_id, self._shard_count)]
+        task = state.workflows.get(workflow_id)
+        if task is not None:
+            return task.version
+        promise = state.promises.get(workflow_id)
+        return None if promise is None else promise.task_version
+
     def sending(self, message: Message) -> None:
         """A message is handed to delivery or placement: its cause must be durable."""
-        if not isinstance(message, TaskMessage):
+        if isinstance(message, ExecuteMessage):
+            version = self._version(message.id)
+            require(
+                version is not None and version >= message.version,
+                f"{message.id}/{message.version} goes out before it is durable",
+            )
+            return
+        if isinstance(message, UnblockMessage):
+            promise = self._promise(message.promise.id)
+            require(
+                message.promise.id in self.deleted
+                or (promise is not None and promise.state is not PENDING),
+                f"{message.address} is told of {message.promise.id}, which has not ended",
+            )
             return
         task = message.task
         if task.root_id in self.deleted:
@@ -175,7 +219,9 @@ class Watch:
 
     # Records. Each check sees the state before its record.
 
-    def _promise_created(self, state: ShardState, record: r.PromiseCreated) -> None:
+    def _promise_created(
+        self, state: ShardState, record: r.PromiseCreated | w.WorkflowCreated
+    ) -> None:
         require(record.id not in state.promises, f"{record.id} was made twice")
         self._at = max(self._at, record.created_on)
 
@@ -287,9 +333,75 @@ class Watch:
         done = self.shadow[record.target].inbox.get(state.index, 0)
         require(record.sequence <= done, "an outbox forgot what its target has not applied")
 
+    # Workflow tasks. What a decision saw of other shards is earlier in the log, so durable, too.
+
+    def _workflow(
+        self, state: ShardState, workflow_id: str, *states: WorkflowState
+    ) -> WorkflowTask:
+        task = state.workflows.get(workflow_id)
+        require(task is not None, f"{workflow_id} has no task, or it is fulfilled")
+        assert task is not None
+        require(task.state in states, f"{workflow_id} was {task.state}, not {' or '.join(states)}")
+        return task
+
+    def _workflow_acquired(self, state: ShardState, record: w.WorkflowAcquired) -> None:
+        task = self._workflow(state, record.id, WAITING)
+        claim = (record.id, task.version + 1)
+        require(claim not in self._claims, f"{record.id}/{claim[1]} was claimed twice")
+        self._claims.add(claim)
+
+    def _workflow_released(self, state: ShardState, record: w.WorkflowReleased) -> None:
+        task = self._workflow(state, record.id, ACQUIRED)
+        if record.has_expired:
+            require(task.expires_at <= record.at, f"the lease of {record.id} ended too early")
+
+    def _workflows_renewed(self, state: ShardState, record: w.WorkflowsRenewed) -> None:
+        for workflow_id in record.ids:
+            task = self._workflow(state, workflow_id, ACQUIRED)
+            require(task.expires_at > record.at, f"the lease of {workflow_id} came back")
+
+    def _workflow_suspended(self, state: ShardState, record: w.WorkflowSuspended) -> None:
+        self._workflow(state, record.id, ACQUIRED)
+        for awaited in record.awaited:
+            promise = self._promise(awaited)
+            require(
+                promise is not None and promise.state is PENDING and promise.timeout > record.at,
+                f"{record.id} waits for {awaited}, which has ended",
+            )
+
+    def _workflow_halted(self, state: ShardState, record: w.WorkflowHalted) -> None:
+        self._workflow(state, record.id, WAITING, ACQUIRED, SUSPENDED)
+
+    def _workflow_continued(self, state: ShardState, record: w.WorkflowContinued) -> None:
+        self._workflow(state, record.id, HALTED)
+
+    def _listener_registered(self, state: ShardState, record: w.ListenerRegistered) -> None:
+        promise = state.promises.get(record.id)
+        require(
+            promise is not None and promise.state is PENDING,
+            f"{record.address} listens to {record.id}, which has ended",
+        )
+
+    def _listener_told(self, state: ShardState, record: w.ListenerTold) -> None:
+        require(
+            record.address in state.unblocks.get(record.id, ()),
+            f"{record.address} was told of {record.id} twice, or too early",
+        )
+        require(not record.was_given_up, f"{record.address} was given up")
+        self.told.add((record.id, record.address))
+
 
 _CHECKS: dict[type[Any], Callable[[Watch, ShardState, Any], None]] = {
     r.PromiseCreated: Watch._promise_created,
+    w.WorkflowCreated: Watch._promise_created,
+    w.WorkflowAcquired: Watch._workflow_acquired,
+    w.WorkflowReleased: Watch._workflow_released,
+    w.WorkflowsRenewed: Watch._workflows_renewed,
+    w.WorkflowSuspended: Watch._workflow_suspended,
+    w.WorkflowHalted: Watch._workflow_halted,
+    w.WorkflowContinued: Watch._workflow_continued,
+    w.ListenerRegistered: Watch._listener_registered,
+    w.ListenerTold: Watch._listener_told,
     r.PromiseCompleted: Watch._promise_completed,
     r.PromisesDeleted: Watch._promises_deleted,
     r.CallbackCreated: Watch._callback_created,

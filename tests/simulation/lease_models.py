@@ -171,7 +171,7 @@ class LeasedLockModel:
             return output.code is Code.LOCK_NOT_FOUND and is_gone, state
         if output is None:
             return True, Held(command.execution_id, None, command.ttl)
-        if output.lock is not None:
+        if output.lock is not None and output.code is Code.CREATED:
             granted_ms = output.lock.expires_at - command.ttl
             is_free = state is None or is_own or state.may_be_over(granted_ms, self._absences)
             return is_free, Held(command.execution_id, output.lock.expires_at, command.ttl)

@@ -53,6 +53,9 @@ class Ledger:
     schedules: set[str] = field(default_factory=set)
     notified: set[str] = field(default_factory=set)  # tasks of notifications that arrived
     locks: dict[str, dict[str, Hold]] = field(default_factory=dict)
+    flow_claims: dict[tuple[str, int], str] = field(default_factory=dict)  # (id, version): process
+    listeners: set[tuple[str, str]] = field(default_factory=set)  # promise, address
+    unblocked: set[tuple[str, str]] = field(default_factory=set)  # listeners that were told
     executed: set[str] = field(default_factory=set)  # function tasks that a node has finished
     answers_count: int = 0
 
@@ -86,6 +89,14 @@ class Ledger:
         holder = self.claims.setdefault((task_id, counter), process_id)
         require(
             holder == process_id, f"{task_id}/{counter}: {holder} and {process_id} both hold it"
+        )
+
+    def flow_claimed(self, workflow_id: str, version: int, process_id: str) -> None:
+        """A claim of a workflow's task was granted: each version is one process's."""
+        holder = self.flow_claims.setdefault((workflow_id, version), process_id)
+        require(
+            holder == process_id,
+            f"{workflow_id}/{version}: {holder} and {process_id} both hold it",
         )
 
     def lock_granted(self, resource_id: str, hold: Hold) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 
 from troth.core.catalog import Node
 from troth.core.limits import LOG_PENDING_LIMIT_BYTES, RESULT_WAITS_LIMIT_COUNT
+from troth.core.model import PENDING
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.shipments import ShipmentState
 from troth.shards.placement.placement import Placement
@@ -44,17 +45,25 @@ def check_memory(shards: list[Shard], placement: Placement, delivery: Delivery) 
     """Now and then: timers, shipments and works are there for something that lives."""
     unfinished_count = 0
     executions_count = 0
+    workflows_count = unblocks_count = 0
     for shard in shards:
         state = shard.machine.state
         tasks = [task for task in state.tasks.values() if not task.is_final]
         unfinished_count += len(tasks)
         executions_count += len(state.executions)
+        workflows_count += len(state.workflows)
+        unblocks_count += sum(len(addresses) for addresses in state.unblocks.values())
+        for awaited, awaiter in state.awaits.pairs():
+            promise = state.promises[awaited]
+            require(promise.state is PENDING, f"{awaiter} still awaits {awaited}, which has ended")
         bound = (
             state.pending_count
             + 2 * len(tasks)  # a deadline, and a delay
             + len(state.locks)
             + len(state.schedules)
             + len(state.executions)
+            + len(state.workflows)
+            + len(state.unblocks)
         )
         count = len(shard._wheel)
         require(count <= bound, f"shard {shard.index} has {count} timers for {bound} things")
@@ -65,8 +74,13 @@ def check_memory(shards: list[Shard], placement: Placement, delivery: Delivery) 
     shipments = delivery._shipments.values()
     shipments_count = sum(one.state is not ShipmentState.RELEASED for one in shipments)
     require(
-        shipments_count <= unfinished_count,
-        f"delivery holds {shipments_count} messages of {unfinished_count} unfinished tasks",
+        shipments_count <= unfinished_count + workflows_count + unblocks_count,
+        f"delivery holds {shipments_count} messages of {unfinished_count} unfinished tasks, "
+        f"{workflows_count} workflows and {unblocks_count} listeners",
+    )
+    require(
+        len(delivery._unclaimed) <= workflows_count,
+        f"delivery knows {len(delivery._unclaimed)} unclaimed tasks of {workflows_count} workflows",
     )
     require(
         len(placement._executions) <= executions_count,

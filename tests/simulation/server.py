@@ -18,7 +18,7 @@ from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.grammar.addresses import PushAddress
 from troth.core.model import PromiseState, TaskKind
-from troth.core.replies import Message, Reply, TaskMessage
+from troth.core.replies import ExecuteMessage, Message, Reply, UnblockMessage
 from troth.core.retention_rules import RetentionRule
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointFailed, LogFailed, PersistenceError
@@ -61,7 +61,10 @@ Push = Callable[[str, bytes], Awaitable[None]]
 
 def render(message: Message) -> bytes:
     """The message as workers of the simulation read it."""
-    assert isinstance(message, TaskMessage)
+    if isinstance(message, ExecuteMessage):
+        return json.dumps({"workflow": message.id, "version": message.version}).encode()
+    if isinstance(message, UnblockMessage):
+        return json.dumps({"unblock": message.promise.id}).encode()
     task = message.task
     content = {"kind": task.kind, "task": task.id, "counter": task.counter}
     if task.kind is TaskKind.NOTIFY:

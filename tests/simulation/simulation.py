@@ -20,6 +20,13 @@ from .plan import Plan
 from .server import SWEEP_INTERVAL_MS
 from .trouble import make_trouble
 from .workers import CONNECTIONS_COUNT, run_polling_worker, run_push_workers
+from .workflows import (
+    LISTENERS_COUNT,
+    PLACES_COUNT,
+    run_listener,
+    run_pushed_runners,
+    run_runner,
+)
 from .world import World
 
 CALM_LIMIT_S = 400
@@ -56,6 +63,8 @@ class Outcome:
     slots_count: int
     deleted_count: int
     executed_count: int
+    flows_count: int
+    unblocked_count: int
     judged_count: int
     steps_count: int
     faults: Counter[str]
@@ -119,6 +128,11 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
         nursery.start_soon(world.run_server)
         nursery.start_soon(run_push_workers, world)
         nursery.start_soon(run_hosts, world)
+        nursery.start_soon(run_pushed_runners, world)
+        for number in range(PLACES_COUNT):
+            nursery.start_soon(run_runner, world, number)
+        for number in range(LISTENERS_COUNT):
+            nursery.start_soon(run_listener, world, number)
         for number in range(CONNECTIONS_COUNT):
             nursery.start_soon(run_polling_worker, world, number)
         for number in range(len(NODES)):
@@ -151,6 +165,8 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             slots_count=world.watch.slots_count,
             deleted_count=len(world.watch.deleted),
             executed_count=len(world.ledger.executed),
+            flows_count=sum(one.startswith("flow/") for one in world.ledger.finals),
+            unblocked_count=len(world.ledger.unblocked),
             judged_count=world.history.operations_count,
             steps_count=world.steps.count,
             faults=world.faults.counts,

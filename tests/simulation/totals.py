@@ -31,6 +31,8 @@ class Totals:
                 "schedule slots": outcome.slots_count,
                 "promises deleted by retention": outcome.deleted_count,
                 "function tasks finished": outcome.executed_count,
+                "promises of workflows ended": outcome.flows_count,
+                "listeners told": outcome.unblocked_count,
                 "operations with an explanation": outcome.judged_count,
                 "steps of the scheduler": outcome.steps_count,
             }

@@ -189,11 +189,10 @@ async def run_push_workers(world: World) -> None:
             except* DiedError:
                 world.trace.note(process.name, "leaves its work undone")
 
-        def receive(url: str, body: bytes) -> None:
+        def receive(body: bytes) -> None:
             nonlocal births_count
-            assert url == PUSH_URL
             births_count += 1
             nursery.start_soon(work, Process(world, f"pushed.{births_count}", random), body)
 
-        world.receive_push = receive
+        world.receivers[PUSH_URL] = receive
         await trio.sleep_forever()

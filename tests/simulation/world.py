@@ -12,6 +12,7 @@ import trio
 from troth.core.commands import Command, CreatePromise, CreateSchedule, ReadPromise
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
+from troth.core.workflow_commands import EnsurePromise
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import DataDirectoryUnwritable
 from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
@@ -76,7 +77,7 @@ class World:
         self.disk_failures_count = 0
         self.target_dead_until = 0.0
         self.disk_full_until = 0.0
-        self.receive_push: Callable[[str, bytes], None] = _nobody
+        self.receivers: dict[str, Callable[[bytes], None]] = {}
         self.begin_call: Callable[[Server, PlacedExecution], None] = lambda *_: None
         self.nursery: trio.Nursery | None = None
         self._check_recovered = check_recovered
@@ -272,7 +273,7 @@ class World:
         committer = server.shards.committer
         is_settled = committer.durable_position == committer.position
         if (
-            isinstance(command, CreatePromise)
+            isinstance(command, CreatePromise | EnsurePromise)
             and command.fence is None
             and not server.is_over
             and server.shards.is_quiet
@@ -310,15 +311,12 @@ class World:
             return
         if faults.strikes("push_late"):
             await trio.sleep(3)
-        self.receive_push(url, body)
+        receive = self.receivers[url]
+        receive(body)
         if faults.strikes("push_doubled"):
-            self.receive_push(url, body)
+            receive(body)
         if faults.strikes("push_answer_lost"):
             raise PushFailed("the answer was lost")
-
-
-def _nobody(url: str, body: bytes) -> None:
-    raise AssertionError(f"a push to {url}, but nobody receives")
 
 
 def describe(command: Command) -> str:
@@ -326,5 +324,8 @@ def describe(command: Command) -> str:
     name = type(command).__name__
     if isinstance(command, CreatePromise | CreateSchedule):
         return f"{name} {command.id}"
-    fields = ("id", "promise_id", "resource_id", "counter", "process_id", "execution_id")
+    fields = (
+        *("id", "promise_id", "resource_id", "counter", "process_id", "execution_id"),
+        *("awaited", "version", "pid"),
+    )
     return " ".join([name, *(str(getattr(command, field, "")) for field in fields)]).rstrip()

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 from tests.helpers.zips import DEFLATED, FILE, STORED, Item, deflate, plain_zip, raw_zip
 from troth.core.catalog import Language
-from troth.core.grammar.packages import Package, PackageLimits, PackageRefused, inspect
+from troth.core.grammar.packages import (
+    DEFAULT_LIMITS,
+    Package,
+    PackageLimits,
+    PackageRefused,
+    inspect,
+)
 from troth.node.unpacking import unpack
 
 SMALL = PackageLimits(
@@ -106,6 +112,20 @@ def test_python_writes_to_a_pipe_what_is_accepted() -> None:
     assert inspect(Pipe.made).directories == ("empty",)
 
 
+def test_links_to_commands_as_npm_makes_them_are_left_out(tmp_path: Path) -> None:
+    link = Item("node_modules/.bin/a", b"../a/cli.js", mode=0o120777)
+    deep = Item("b/node_modules/.bin/c", b"../c.js", mode=0o120777)
+
+    assert [*unpacked(raw_zip([HANDLER, link, deep]), tmp_path)] == ["handler.py"]
+
+
+@pytest.mark.parametrize("count", [1, 511, 70_000])
+def test_zeros_behind_the_end_are_passed_over(count: int, tmp_path: Path) -> None:
+    assert [*unpacked(raw_zip([HANDLER]) + bytes(count), tmp_path, DEFAULT_LIMITS)] == [
+        "handler.py"
+    ]
+
+
 def test_permissions_are_made_harmless(tmp_path: Path) -> None:
     items = [
         Item("run.sh", mode=0o100777),
@@ -176,6 +196,15 @@ REFUSED = {
     "a surrogate": (raw_zip([Item(b"\xed\xa0\x80")]), "not UTF-8"),
     "a long name": (raw_zip([Item("a/" * 4 + "b" * 93)]), "too long"),
     "deep": (raw_zip([Item("a/" * 5 + "b")]), "nested deeper than 5"),
+    "link beside npm's": (
+        raw_zip([HANDLER, Item("node_modules/bin/a", b"/etc", mode=0o120777)]),
+        "symbolic link",
+    ),
+    "link in npm's place upwards": (
+        raw_zip([HANDLER, Item("../node_modules/.bin/a", b"/etc", mode=0o120777)]),
+        "its name has an empty part",
+    ),
+    "bytes behind zeros": (raw_zip([HANDLER]) + bytes(600) + b"x", "bytes after its end"),
     "symbolic link": (raw_zip([Item("a", b"/etc", mode=0o120777)]), "symbolic link"),
     "device": (raw_zip([Item("a", mode=0o020666)]), "device"),
     "pipe": (raw_zip([Item("a", mode=0o010666)]), "device"),

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 CLOSED_ADDRESS: Final = "127.0.0.1:1"
 SOON_S: Final = 1.0
-REVOKED_S: Final = 5.0  # at once; the rest is for machines that do other things, too
+REVOKED_S: Final = 30.0  # at once; the rest is for machines that do other things, too
 EVERY: Final = tuple(scope.value for scope in Scope)
 
 
@@ -129,7 +129,7 @@ def test_a_revoked_token_and_its_streams_end(operated: Operated) -> None:
     token = operated.token("promises:read", "promises:write")
     (listed,) = operated.newest_tokens(1)
     streams = [
-        httpx.stream("GET", target, headers=bearer(token), timeout=10)
+        httpx.stream("GET", target, headers=bearer(token), timeout=60)
         for target in (f"{server.url}/poll/g/a", f"{server.poll_url}/g/b")
     ]
     with streams[0] as first, streams[1] as second:
@@ -162,7 +162,7 @@ def test_both_ways_take_the_first_of_several_headers(operated: Operated) -> None
     host, port = operated.server.url.removeprefix("http://").split(":")
     right, wrong = f"Authorization: Bearer {token}\r\n", "Authorization: Bearer x\r\n"
     for headers, status in ((right + wrong, b"404"), (wrong + right, b"401")):
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(f"GET /promises/a HTTP/1.1\r\nHost: h\r\n{headers}\r\n".encode())
             assert connection.recv(65536).split()[1] == status
 
@@ -290,7 +290,7 @@ def test_the_key_goes_to_servers_on_this_machine_only(tmp_path: Path) -> None:
             connection, _ = listener.accept()
             with connection:
                 assert key.encode() in connection.recv(65536)
-            process.wait(20)
+            process.wait(60)
 
 
 def test_other_machines_are_let_in_when_there_is_an_account(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_what_each_choice_notes(choice: Any) -> None:
 
     rank = CHOICES.index(choice)
     assert is_noted(503, 0.0, Code.OVERLOADED) == (rank >= 1)
+    assert is_noted(503, 0.0, Code.STARTING) == (rank >= 3)
     assert is_noted(401, 0.0, Code.UNAUTHORIZED) == (rank >= 1)
     assert is_noted(403, 0.0, Code.PROMISE_RESOLVED) == (rank >= 3)
     assert is_noted(200, 1.1) == (rank >= 2)

@@ -30,7 +30,7 @@ HELLO = {
     "bodyLimitBytes": 4 << 20,
     "headLimitBytes": 32 << 10,
 }
-WAIT_S = 20.0
+WAIT_S = 120.0
 
 
 class Client:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from troth.core.model import PromiseState
 from troth.http.api.router import Router
 from troth.http.documents.table import API_ENDPOINTS
-from troth.http.promises.rendering import path_of
+from troth.http.promises.answers import path_of
 from troth.http.promises.schemas import CallbackBody, CreatePromiseBody, CreateScheduleBody
 from troth.http.wire import decoding
 from troth.http.wire.bodies import BodyDecoder
@@ -118,3 +118,13 @@ def test_a_cursor_gives_its_search_back_and_any_other_is_refused(
     if changed != cursor:
         with pytest.raises(ApiError):
             decode_cursor(changed, "promises", b"secret")
+
+
+def test_a_task_id_may_be_as_long_as_the_head_of_a_request_that_a_setting_allows() -> None:
+    """An id may be set to 64 KiB, and a resume task has two of them."""
+    task_id = "x" * 130_000
+
+    fence = decoding.fence_headers({b"task-id": task_id.encode(), b"task-counter": b"3"})
+
+    assert fence is not None
+    assert (fence.task_id, fence.counter) == (task_id, 3)

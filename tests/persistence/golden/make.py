@@ -65,6 +65,8 @@ async def describe(shards: Shards) -> dict[str, Any]:
         del task[-3:]  # what delivery does with it at the moment
     for promise in [*described["promises"], *described.get("reserved", [])]:
         del promise[12 + (promise[-1] is not None) :]  # formats 1 and 2 know no workflow tasks
+    for lock in [one for locks in described["locks"] for one in locks]:
+        del lock[5:]  # formats 1 and 2 know no fencing tokens
     return described
 
 
