@@ -5,6 +5,7 @@ import errno
 import msgspec
 import pytest
 
+from tests.twins.simulated_files import SimulatedFiles
 from troth.core import records
 from troth.core import workflow_records as w
 from troth.core.catalog import Account, Capabilities, FunctionKind
@@ -26,7 +27,6 @@ from troth.persistence.inspection.log_records import (
     record_type,
 )
 from troth.persistence.inspection.log_tools import LogReport, Selection, dump, verify
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, SegmentHeader, encode_segment_header
 from troth.persistence.wal.log import LogRecord
 
