@@ -122,6 +122,7 @@ FACTS: list[tuple[records.Record, set[str], int | None]] = [
     (w.ListenerRegistered("a", "poll://any@g", 8), {"a"}, 8),
     (w.ListenerTold("a", "poll://any@g", 8), {"a"}, 8),
     (records.ScheduleFired("s", 60, 120, RUN, 3, 61), {"s", "s.2"}, 61),
+    (records.LeasesRestarted(8, 10_000), set(), 8),
     (records.MessageReceived(1, 2, RUN, 3, 8), {"s.2"}, 8),
     (records.MessageReceived(1, 2, w.AwaitMessage("a", "r"), 0, 8), {"r", "a"}, 8),
     (records.MessageReceived(1, 2, w.AwaitDroppedMessage("a", "r"), 0, 8), {"r", "a"}, 8),
