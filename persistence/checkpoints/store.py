@@ -27,7 +27,7 @@ from .port import View, Write
 MAP_BYTES: Final = 1 << 40
 """Address space for the store, not disk: a disk fills up long before this does."""
 
-MAP_BYTES_SMALLEST: Final = 1 << 30
+MAP_BYTES_SMALLEST: Final = 64 << 20
 """Where address space is limited, smaller maps are tried down to this."""
 
 DATA_NAME: Final = "data.mdb"
