@@ -16,6 +16,8 @@ from troth.http.promises.schemas import ImportBody, ImportedPromiseBody
 from troth.http.promises.values import string_map, value
 from troth.http.wire.requests import Response
 
+from .answers import ImportedObject, ImportOutcomeObject
+
 _TOLERATED = frozenset({Code.PROMISE_EXISTS})
 _RESULTS = {Code.CREATED: "created", Code.OK: "present", Code.PROMISE_EXISTS: "conflict"}
 
@@ -31,8 +33,8 @@ async def import_promises(api: Api, call: Call) -> Response:
         # One after the other: the order of creation is part of what is taken in.
         for command in commands:
             reply = await ask(api.shards, command, call.request, tolerated=_TOLERATED)
-            made.append({"id": command.promise.id, "result": _RESULTS[reply.code]})
-    return answer(Code.OK, {"promises": made})
+            made.append(ImportedObject(command.promise.id, _RESULTS[reply.code]))
+    return answer(Code.OK, ImportOutcomeObject(made))
 
 
 def _promise(body: ImportedPromiseBody) -> Promise:
@@ -70,6 +72,6 @@ ENDPOINTS = (
         handler=import_promises,
         scope=Scope.ADMIN,
         body=ImportBody,
-        successes=(Success(200, "What became of each.", "ImportOutcome"),),
+        successes=(Success(200, "What became of each.", ImportOutcomeObject),),
     ),
 )

@@ -17,12 +17,13 @@ from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.replies import Reply
+from troth.http.wire.answers import Shape
 from troth.http.wire.decoding import NO_HEADERS, CallHeaders
 from troth.http.wire.errors import ApiError
-from troth.http.wire.fields import Schema
-from troth.http.wire.json_text import JsonObject, dump
+from troth.http.wire.json_text import dump
 from troth.http.wire.principals import ACCOUNT_SCOPES, OPEN_SCOPES
 from troth.http.wire.requests import Request, Response, json_response
+from troth.http.wire.schema_parts import Schema
 
 from .context import Api
 from .permissions import refuse_unless_permitted
@@ -120,11 +121,11 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """A possible good answer. `schema` names one of `response_schemas`; None means no body."""
+    """A possible good answer. `shape` says what is in it; None means no body."""
 
     status: int
     description: str
-    schema: str | None = None
+    shape: Shape | None = None
     media_type: str = "application/json"
 
 
@@ -151,7 +152,9 @@ class Endpoint:
     credentials, have none.
     `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
     says (see `hosts.py`). A GET that `changes_by_link` changes something, so no page of another
-    site may open it. What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
+    site may open it. Only so many that `answers_much` are carried out at a time as fit in memory.
+    With `auth_in_body` the body may say who sends it, so a short one is read of anybody.
+    What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
     `raw_headers` too the handler reads itself. `refused` renders refusals where they have a form of
     their own. One that `waits` does so while the shards are overloaded. A handler `in_halves` is
     one that the hot lane may use so.
@@ -182,6 +185,8 @@ class Endpoint:
     public: bool = False
     sheltered: bool = True
     any_host: bool = False
+    answers_much: bool = False
+    auth_in_body: bool = False
     changes_by_link: bool = False
     deprecated: bool = False
     refused: Callable[[Request, ApiError], Response] | None = None
@@ -237,7 +242,7 @@ def require_scope(call: Call, scope: Scope) -> None:
         raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
 
 
-def answer(code: Code, made: JsonObject) -> Response:
+def answer(code: Code, made: Struct | list[Any]) -> Response:
     """A JSON answer with the code's status."""
     return json_response(code.status, dump(made))
 

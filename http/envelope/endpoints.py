@@ -6,7 +6,7 @@ machine. Whatever comes of it is an envelope. While the shards are overloaded a 
 """
 
 import hmac
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import trio
@@ -175,8 +175,9 @@ ENDPOINTS = (
         public=True,
         raw_body=RawBody("A request envelope; its Content-Type is not looked at.", ("*/*",)),
         headers=TRACE,
-        successes=(Success(200, "What was asked for.", None),),
+        successes=(Success(200, "What was asked for.", dict[str, Any]),),
         refused=refusal_response,
         waits=True,
+        auth_in_body=True,
     ),
 )

@@ -1,14 +1,21 @@
-"""JSON objects as they are made for answers, and their text."""
+"""JSON text: compact UTF-8, as answers and messages have it."""
 
-from typing import Any
+from typing import Any, Final
 
-import msgspec
+from msgspec import Struct
 
-JsonObject = dict[str, Any]
+from troth.core.json_bytes import encoder
 
-_encode = msgspec.json.Encoder().encode
+# Sorts the keys of dicts; the fields of Structs stay in their order.
+_encode: Final = encoder("deterministic")
+_encode_in_order: Final = encoder()
 
 
-def dump(made: JsonObject | list[JsonObject]) -> bytes:
-    """Write JSON text: compact, UTF-8."""
+def dump(made: Struct | list[Any]) -> bytes:
+    """Write an answer; the keys of dicts in it are sorted."""
     return _encode(made)
+
+
+def dump_in_order(made: Any) -> bytes:
+    """Write plain data, the keys of dicts in their order."""
+    return _encode_in_order(made)

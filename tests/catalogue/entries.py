@@ -55,10 +55,13 @@ ENTRIES = (
     "what cannot be represented is answered as success",
     "the log keeps the wrong end",
     "no request log",
+    "a foreign load test is slow, and nothing says what takes a connection off the lane",
     "gzip bodies, BOM, empty lines between requests, links under a prefix",
     "status line with its reason",
     "a server that was away takes its workers' leases",
     "a wrong clock for five seconds",
     "the SDK claims with a ttl of 0 and beats at once",
     "locks of older SDKs say expiryInMilliseconds",
+    "memory by count, not by bytes",
+    "the slow way starves the lane",
 )

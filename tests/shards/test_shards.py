@@ -108,7 +108,7 @@ async def test_search_is_newest_first_over_all_shards(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = Random(seed)
-    monkeypatch.setattr("troth.shards.shards.SEARCH_SCAN_COUNT", 3)
+    monkeypatch.setattr("troth.shards.gathering.SEARCH_SCAN_COUNT", 3)
     async with stage(4, direct=True) as s:
         made: list[Promise] = []
         for number in range(40):
