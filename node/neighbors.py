@@ -26,9 +26,9 @@ def refuse_beside_a_server() -> None:
     for key in readable_keys():
         raise NodeError(
             f"functions would run as this user and could read {key}, a server's key, which gives "
-            "access to all of its accounts. Start the node as root or as a user who runs no server, "
-            "best on another machine or in a container. If all functions that run here are your "
-            "own, use --trust-functions"
+            "access to all of its accounts. Start the node as root or as a user who runs no "
+            "server, best on another machine or in a container. If all functions that run here are "
+            "your own, use --trust-functions"
         )
 
 

@@ -58,8 +58,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "removals of a trim are not synced one by one",
         LOG,
-        "                self._files.sync_directory(self._log_path)\n",
-        "",
+        "segment.first_sequence))\n                self._files.sync_directory(self._log_path)\n",
+        "segment.first_sequence))\n",
         CRASHES,
     ),
     fault(
