@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
-dump: Final[Callable[[Struct | list[Any]], bytes]] = msgspec.json.Encoder(
-    order="deterministic"
-).encode
+from troth.core.json_bytes import encoder
+
+dump: Final[Callable[[Struct | list[Any]], bytes]] = encoder("deterministic")
 """Write an answer: the fields of Structs in their order, the keys of dicts sorted."""
 
-dump_in_order: Final[Callable[[Any], bytes]] = msgspec.json.Encoder().encode
+dump_in_order: Final[Callable[[Any], bytes]] = encoder()
 """Write plain data, the keys of dicts in their order."""
