@@ -72,6 +72,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Limits of requests": (
         "body_limit_bytes",
+        "in_flight_limit_bytes",
         "request_headers_limit_bytes",
         "id_limit_bytes",
         "tags_limit_count",

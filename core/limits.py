@@ -41,6 +41,7 @@ IMPORT_LIMIT_COUNT: Final = 1000  # promises of one request of an import
 # Search.
 PAGE_LIMIT_COUNT: Final = 100
 PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024  # a page ends before the row that would exceed it
+LARGE_ANSWER_BYTES: Final = PAGE_LIMIT_BYTES * 3 // 2  # what a page may be as JSON
 COLD_READ_LIMIT_BYTES: Final = 1024 * 1024  # read from disk before others get their turn
 SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get their turn
 
@@ -135,6 +136,12 @@ RESULT_WAITS_LIMIT_COUNT: Final = 10_000  # clients waiting for results; others 
 EXECUTION_PAGE_LIMIT_COUNT: Final = 1_000
 EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # executions that can be listed
 
+ROOM_WAIT_LIMIT_MS: Final = 30_000  # how long a body of POST / may wait for room
+STRANGER_BODY_LIMIT_BYTES: Final = 64 * 1024  # that may say in itself who sends it
+STRANGERS_IN_FLIGHT_LIMIT_BYTES: Final = 4 * 1024 * 1024  # of these, all together
+IN_FLIGHT_LIMIT_BYTES: Final = 64 * 1024 * 1024  # bodies, answers and messages, all together
+POLL_CHUNK_BYTES: Final = 256 * 1024  # of messages are written to a stream at once, or a longer one
+
 # Connections.
 CONNECTION_LIMIT_COUNT: Final = 10_000
 HEADER_TIMEOUT_MS: Final = 10_000
@@ -164,6 +171,7 @@ assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
 assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
+assert LARGE_ANSWER_BYTES <= IN_FLIGHT_LIMIT_BYTES
 assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "a package is the body of a request"
 assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES
 

@@ -173,7 +173,11 @@ class Server:
                 door.application = application
                 name = f"listener_{door.listener.name.split()[0].lower()}"
                 self.api.metrics.add_source(name, door.listener.statistics)
+                door.listener.in_flight = self.api.in_flight
+                door.listener.gate = parts.gate
             self.api.metrics.add_source("connections", room.statistics)
+            self.api.metrics.add_source("slow_gate", parts.gate.statistics)
+            nursery.start_soon(self.api.in_flight.watch)
             for lane in parts.make_lanes():
                 await nursery.start(lane.run)
             await self._start(nursery, running, self.doors[0].listener)

@@ -215,6 +215,12 @@ class Settings:
         Number(1 * _KIB, limits.BODY_SETTING_LIMIT_BYTES),
         "Largest body of a request.",
     )
+    in_flight_limit_bytes: int = _setting(
+        limits.IN_FLIGHT_LIMIT_BYTES,
+        Number(1 * _MIB, 64 * 1024 * _MIB),
+        "Bytes of requests, answers and messages in memory at a time, all together; beyond it "
+        "large ones wait or are refused. At least twice body_limit_bytes, in effect.",
+    )
     build_limit_bytes: int = _setting(
         limits.BUILD_LIMIT_BYTES,
         Number(1 * _KIB, limits.BODY_SETTING_LIMIT_BYTES),

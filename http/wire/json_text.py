@@ -2,12 +2,13 @@
 
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
+from troth.core.json_bytes import encoder
+
 # Sorts the keys of dicts; the fields of Structs stay in their order.
-_encode: Final = msgspec.json.Encoder(order="deterministic").encode
-_encode_in_order: Final = msgspec.json.Encoder().encode
+_encode: Final = encoder("deterministic")
+_encode_in_order: Final = encoder()
 
 
 def dump(made: Struct | list[Any]) -> bytes:

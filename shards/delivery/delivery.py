@@ -37,7 +37,7 @@ from troth.core.replies import Message
 from troth.shards.alarms import Alarms
 
 from .polls import Dialect, Item, Polls
-from .push_targets import PushTargets
+from .push_targets import MessageHold, PushTargets, unlimited
 from .shipments import (
     DeliveryStatistics,
     PushFailed,
@@ -87,13 +87,14 @@ class Delivery:
         concurrency_count: int = limits.PUSH_CONCURRENCY_COUNT,
         target_queue_limit_count: int = limits.TARGET_QUEUE_LIMIT_COUNT,
         push_slow_ms: int = _PUSH_SLOW_MS,
+        hold: MessageHold = unlimited,
     ) -> None:
         """Nothing is sent to push targets before `run`; poll connections take messages at once.
 
         `render` makes the JSON text of a message. `report` puts a command into a shard's mailbox:
         it must neither block nor raise, nor call back into delivery before it returns. `targets`
         are the configured logical names. `concurrency_count` is shared out between good, new and
-        suspect targets.
+        suspect targets. `hold` is asked before a message for a push is rendered.
         """
         self._render = render
         self._polls = polls
@@ -119,6 +120,7 @@ class Delivery:
             concurrency_count=concurrency_count,
             queue_limit_count=target_queue_limit_count,
             slow_ms=push_slow_ms,
+            hold=hold,
         )
         polls.attach(self)
 

@@ -62,4 +62,6 @@ ENTRIES = (
     "a wrong clock for five seconds",
     "the SDK claims with a ttl of 0 and beats at once",
     "locks of older SDKs say expiryInMilliseconds",
+    "memory by count, not by bytes",
+    "the slow way starves the lane",
 )
