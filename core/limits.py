@@ -36,7 +36,7 @@ AUDIT_FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
 AUDIT_FILES_COUNT: Final = 10
 AUDIT_PAGE_LIMIT_COUNT: Final = 1_000  # entries that are shown at once
 
-IMPORT_LIMIT_COUNT: Final = 100  # promises of one request of an import
+IMPORT_LIMIT_COUNT: Final = 1000  # promises of one request of an import
 
 # Search.
 PAGE_LIMIT_COUNT: Final = 100

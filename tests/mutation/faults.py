@@ -1,11 +1,12 @@
 """The planted faults, as data: what to change where, and which tests must notice.
 
 Here are those of promises, tasks, schedules, locks and what keeps them; those of functions and of
-accounts are in `function_faults.py`. `FAULTS` are all.
+accounts are in `function_faults.py`, those in nodes in `node_faults.py`. `FAULTS` are all.
 """
 
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
+from .node_faults import NODE_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
     f"persistence/wal/{name}.py" for name in ("segmented_log", "segments", "recovery")
@@ -57,8 +58,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "removals of a trim are not synced one by one",
         LOG,
-        "                self._files.sync_directory(self._log_path)\n",
-        "",
+        "segment.first_sequence))\n                self._files.sync_directory(self._log_path)\n",
+        "segment.first_sequence))\n",
         CRASHES,
     ),
     fault(
@@ -583,4 +584,4 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
 )
 
-FAULTS = SERVER_FAULTS + FUNCTION_FAULTS
+FAULTS = SERVER_FAULTS + FUNCTION_FAULTS + NODE_FAULTS

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.twins.simulated_files import SimulatedFile
 from troth.core.machine import Machine
-from troth.persistence.simulated_files import SimulatedFile
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.placement.placement import Placement

@@ -9,13 +9,13 @@ from random import Random
 
 import trio
 
+from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.core.commands import Command, CreatePromise, CreateSchedule, ReadPromise
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
 from troth.core.workflow_commands import EnsurePromise
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import DataDirectoryUnwritable
-from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.shards.clock import SteadyClock
 from troth.shards.placement.executions import PlacedExecution
 
