@@ -26,13 +26,21 @@ from troth.http.functions.values import is_id, new_id
 from troth.http.identity.credentials import TokenState, digest_of, new_secret
 from troth.http.wire.decoding import integer, query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
-from troth.http.wire.json_text import dump
+from troth.http.wire.json_text import dump, dump_in_order
 from troth.http.wire.requests import Response, json_response
 
-from .account_schemas import (
+from .account_bodies import (
     ChangeAccountBody,
     CreateAccountBody,
     CreateTokenBody,
+)
+from .answers import (
+    ACCOUNTS,
+    AUDIT_ENTRIES,
+    TOKENS,
+    AccountObject,
+    CreatedObject,
+    CreatedTokenObject,
     account_object,
     token_object,
 )
@@ -59,7 +67,7 @@ async def create_account(api: Api, call: Call) -> Response:
         await ask(api.shards, CreateEntry(account), call.request)
         credentials.put(account)
         told["account"] = account.id
-    return answer(Code.CREATED, {"id": account.id})
+    return answer(Code.CREATED, CreatedObject(account.id))
 
 
 def _check_name(name: str) -> None:
@@ -127,7 +135,7 @@ async def create_token(api: Api, call: Call) -> Response:
         await _make_room(api, call, account)
         await ask(api.shards, CreateEntry(token), call.request)
         credentials.put(token)
-    return json_response(201, dump({"id": token.id, "token": secret}), _NO_STORE)
+    return json_response(201, dump(CreatedTokenObject(token.id, secret)), _NO_STORE)
 
 
 def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -> Token:
@@ -145,9 +153,6 @@ def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -
         found.append(FieldProblem("expiresAt", "must be in the future"))
     if id_prefix and Scope.ADMIN in scopes:
         problem = "must be empty with the scope admin, which is about everything"
-        found.append(FieldProblem("idPrefix", problem))
-    if body.id_prefix == "":
-        problem = "must not be empty; leave it out for a token that may name all ids"
         found.append(FieldProblem("idPrefix", problem))
     if is_reserved(id_prefix):
         found.append(FieldProblem("idPrefix", "must not begin as the server's own ids do"))
@@ -214,7 +219,7 @@ async def show_audit_log(api: Api, call: Call) -> Response:
     if not 1 <= limit_count <= limits.AUDIT_PAGE_LIMIT_COUNT:
         allowed = f"1 to {limits.AUDIT_PAGE_LIMIT_COUNT}"
         raise invalid("query limit", f"given {limit_count}; allowed are {allowed}")
-    return json_response(200, dump(await api.audit.read(limit_count)), _NO_STORE)
+    return json_response(200, dump_in_order(await api.audit.read(limit_count)), _NO_STORE)
 
 
 _ACCOUNT_PARAMETER = Parameter(
@@ -239,7 +244,7 @@ ENDPOINTS = (
         handler=create_account,
         scope=Scope.ADMIN,
         body=CreateAccountBody,
-        successes=(Success(201, "The account was made.", "Created"),),
+        successes=(Success(201, "The account was made.", CreatedObject),),
         refusals=(Code.ENTRY_EXISTS,),
     ),
     Endpoint(
@@ -250,7 +255,7 @@ ENDPOINTS = (
         summary="List the accounts",
         handler=list_accounts,
         scope=Scope.ADMIN,
-        successes=(Success(200, "All of them.", "Accounts"),),
+        successes=(Success(200, "All of them.", ACCOUNTS),),
     ),
     Endpoint(
         name="changeAccount",
@@ -267,7 +272,7 @@ ENDPOINTS = (
         scope=Scope.ADMIN,
         body=ChangeAccountBody,
         path_parameters=(_ACCOUNT_PARAMETER,),
-        successes=(Success(200, "The account as it is now.", "Account"),),
+        successes=(Success(200, "The account as it is now.", AccountObject),),
         refusals=(Code.ACCOUNT_NOT_FOUND,),
     ),
     Endpoint(
@@ -284,7 +289,7 @@ ENDPOINTS = (
         handler=create_token,
         scope=Scope.ADMIN,
         body=CreateTokenBody,
-        successes=(Success(201, "The token was made.", "CreatedToken"),),
+        successes=(Success(201, "The token was made.", CreatedTokenObject),),
         refusals=(Code.ACCOUNT_NOT_FOUND,),
     ),
     Endpoint(
@@ -300,7 +305,7 @@ ENDPOINTS = (
                 "account", "Only those of this account: its id or its name.", {"type": "string"}
             ),
         ),
-        successes=(Success(200, "All of them, without their texts.", "Tokens"),),
+        successes=(Success(200, "All of them, without their texts.", TOKENS),),
         refusals=(Code.ACCOUNT_NOT_FOUND,),
     ),
     Endpoint(
@@ -343,6 +348,6 @@ ENDPOINTS = (
                 example=20,
             ),
         ),
-        successes=(Success(200, "The last entries.", "AuditEntries"),),
+        successes=(Success(200, "The last entries.", AUDIT_ENTRIES),),
     ),
 )

@@ -83,6 +83,6 @@ ENDPOINTS = (
         ),
         handler=take_snapshot,
         scope=Scope.ADMIN,
-        successes=(Success(200, "The file.", "Text", "application/octet-stream"),),
+        successes=(Success(200, "The file.", bytes, "application/octet-stream"),),
     ),
 )

@@ -14,6 +14,8 @@ from troth.http.settings.retention import RetentionRules, rule_texts
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.requests import Response
 
+from .answers import RetentionOutcomeObject, retention_outcome
+
 
 async def sweep(api: Api, call: Call) -> Response:
     """POST /admin/retention."""
@@ -34,16 +36,14 @@ async def sweep(api: Api, call: Call) -> Response:
         async with api.audit.act(call.request, "retention.sweep") as told:
             outcome = await answered(sweeper.sweep())
             told["deleted"] = sum(outcome.counts)
-    counted = zip(rule_texts(rules), outcome.counts, strict=True)
-    return answer(
-        Code.OK,
-        {
-            "dryRun": is_dry,
-            "rules": [{"rule": text, "count": count} for text, count in counted],
-            "waiting": outcome.waiting_count,
-            "durationMs": outcome.duration_ms,
-        },
+    made = retention_outcome(
+        rule_texts(rules),
+        outcome.counts,
+        is_dry=is_dry,
+        waiting_count=outcome.waiting_count,
+        duration_ms=outcome.duration_ms,
     )
+    return answer(Code.OK, made)
 
 
 ENDPOINTS = (
@@ -63,6 +63,6 @@ ENDPOINTS = (
         handler=sweep,
         scope=Scope.ADMIN,
         body=RetentionBody,
-        successes=(Success(200, "What was or would be deleted.", "RetentionOutcome"),),
+        successes=(Success(200, "What was or would be deleted.", RetentionOutcomeObject),),
     ),
 )

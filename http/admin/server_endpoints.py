@@ -2,13 +2,19 @@
 
 # ruff: noqa: ARG001 — handlers share one signature.
 
+from typing import Annotated, Any
+
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.api.context import Api, Readiness
 from troth.http.api.metrics import CONTENT_TYPE
 from troth.http.api.rows import Call, Endpoint, Success, answer
+from troth.http.wire.answers import told
 from troth.http.wire.requests import Response, json_response
 
+from .answers import StatusObject
+
+_DOCUMENT = Annotated[dict[str, Any], told("An OpenAPI description.")]
 _HTML = [
     (b"content-type", b"text/html; charset=utf-8"),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
@@ -17,18 +23,22 @@ _HTML = [
 
 async def ping(api: Api, call: Call) -> Response:
     """GET /ping."""
-    return answer(Code.OK, {"status": "ok"})
+    return answer(Code.OK, StatusObject("ok"))
 
 
 async def health(api: Api, call: Call) -> Response:
     """GET /health: that this line runs is the answer."""
-    return answer(Code.OK, {"status": "ok"})
+    return answer(Code.OK, StatusObject("ok"))
 
 
 async def ready(api: Api, call: Call) -> Response:
     """GET /ready."""
     if api.readiness is Readiness.READY:
-        return answer(Code.OK, {"status": "ready"})
+        step_ms = api.clock_step_ms()
+        if not step_ms:
+            return answer(Code.OK, StatusObject("ready"))
+        clock = f"the wall clock was set by {step_ms} ms while the server ran"
+        return answer(Code.OK, StatusObject("ready", clock))
     api.refuse_unless_ready()
     raise AssertionError("not ready means refused")
 
@@ -68,7 +78,7 @@ ENDPOINTS = (
         path="/ping",
         summary="See whether the server answers",
         handler=ping,
-        successes=(Success(200, "It does.", "Status"),),
+        successes=(Success(200, "It does.", StatusObject),),
         any_host=True,
         public=True,
         sheltered=False,
@@ -81,7 +91,7 @@ ENDPOINTS = (
         summary="See whether the server is alive",
         description="For a supervisor that restarts dead servers.",
         handler=health,
-        successes=(Success(200, "It is.", "Status"),),
+        successes=(Success(200, "It is.", StatusObject),),
         any_host=True,
         public=True,
         sheltered=False,
@@ -92,9 +102,13 @@ ENDPOINTS = (
         method="GET",
         path="/ready",
         summary="See whether the server takes requests",
-        description="For a load balancer. 503 while the server starts or stops.",
+        description=(
+            "For a load balancer. 503 while the server starts or stops. `clock` is there, until "
+            "the next start, if the wall clock was set while the server ran: back by more than "
+            "5 s, or forward by more than 60 s."
+        ),
         handler=ready,
-        successes=(Success(200, "It does.", "Status"),),
+        successes=(Success(200, "It does.", StatusObject),),
         any_host=True,
         public=True,
     ),
@@ -110,7 +124,7 @@ ENDPOINTS = (
         ),
         handler=show_metrics,
         scope=Scope.METRICS_READ,
-        successes=(Success(200, "All metrics.", "Text", "text/plain"),),
+        successes=(Success(200, "All metrics.", str, "text/plain"),),
         sheltered=False,
     ),
     Endpoint(
@@ -118,9 +132,9 @@ ENDPOINTS = (
         group="Server",
         method="GET",
         path="/openapi.json",
-        summary="This API, as OpenAPI 3.1",
+        summary="This API, as OpenAPI 3.0",
         handler=show_openapi,
-        successes=(Success(200, "The description.", "AnyObject"),),
+        successes=(Success(200, "The description.", _DOCUMENT),),
         public=True,
         sheltered=False,
     ),
@@ -131,7 +145,7 @@ ENDPOINTS = (
         path="/",
         summary="Where to go from here",
         handler=show_start,
-        successes=(Success(200, "A page.", "Text", "text/html"),),
+        successes=(Success(200, "A page.", str, "text/html"),),
         public=True,
         sheltered=False,
     ),
@@ -142,7 +156,7 @@ ENDPOINTS = (
         path="/docs",
         summary="This API, for people",
         handler=show_documentation,
-        successes=(Success(200, "A page.", "Text", "text/html"),),
+        successes=(Success(200, "A page.", str, "text/html"),),
         public=True,
         sheltered=False,
     ),
@@ -153,7 +167,7 @@ ENDPOINTS = (
         path="/docs/errors",
         summary="All error codes",
         handler=show_errors,
-        successes=(Success(200, "A page.", "Text", "text/html"),),
+        successes=(Success(200, "A page.", str, "text/html"),),
         public=True,
         sheltered=False,
     ),

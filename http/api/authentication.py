@@ -17,8 +17,8 @@ from one address: see `attempts.py`.
 import base64
 import binascii
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping
+from typing import Final, Protocol
 
 import trio
 
@@ -32,9 +32,6 @@ from troth.http.wire.requests import Request
 
 from .context import Api
 
-if TYPE_CHECKING:
-    from .rows import Endpoint
-
 _REALM: Final = b'realm="Authorization Required"'
 _CHALLENGE: Final = (
     b"www-authenticate",
@@ -47,23 +44,47 @@ _ADMIN_HINT: Final = (
 )
 
 
-def authenticate(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
-    """Say who sent a request for an endpoint that is not public, if they may.
+class Guarded(Protocol):
+    """What is not public: an endpoint, or one of several operations behind one."""
 
-    Raises ApiError: 401 for strangers, 403 if they may not, 429 after too many failures, 503 while
-    it is not known yet who has an account.
+    @property
+    def scope(self) -> Scope | None:
+        """What a token must allow."""
+        ...
+
+    @property
+    def or_scope(self) -> Scope | None:
+        """What does instead, if anything does."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it needs no credentials while the server has neither users nor accounts."""
+        ...
+
+
+def authenticate(
+    api: Api, request: Request, endpoint: Guarded, authorization: bytes | None = None
+) -> Principal:
+    """Say who sent a request for what is not public, if they may.
+
+    `authorization` is what to judge where the request has no header of that name. Raises ApiError:
+    401 for strangers, 403 if they may not, 429 after too many failures, 503 while it is not known
+    yet who has an account.
     """
     if endpoint.is_open and api.credentials.is_open:
         return ANONYMOUS
     # Noted before it is judged: the request log says who was refused.
-    principal = request.principal = _identified(api, request, endpoint)
+    principal = request.principal = _identified(api, request, endpoint, authorization)
     _refuse_unless_allowed(principal, endpoint)
     return principal
 
 
-def _identified(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
+def _identified(
+    api: Api, request: Request, endpoint: Guarded, authorization: bytes | None
+) -> Principal:
     credentials = api.credentials
-    authorization = request.headers.get(b"authorization")
+    authorization = request.headers.get(b"authorization") or authorization
     principal = None
     if authorization:
         principal = _bearer_of(credentials, request.peer, authorization)
@@ -73,10 +94,10 @@ def _identified(api: Api, request: Request, endpoint: "Endpoint") -> Principal:
         raise ApiError(Code.STARTING)
     if authorization:
         credentials.attempts.failed(request.peer)
-    raise _unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
+    raise unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
 
 
-def _unauthorized(message: str | None = None) -> ApiError:
+def unauthorized(message: str | None = None) -> ApiError:
     return ApiError(Code.UNAUTHORIZED, message=message, headers=[_CHALLENGE])
 
 
@@ -100,7 +121,18 @@ def while_let_in(credentials: Credentials, principal: Principal) -> Iterator[Non
             forget()
     # It may have stopped working in the very moment in which the wait was over.
     if scope.cancel_called or credentials.remaining_ms(principal) == 0:
-        raise _unauthorized()
+        raise unauthorized()
+
+
+def is_known(credentials: Credentials, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request comes with credentials that work. Nothing is counted, nothing refused."""
+    authorization = headers.get(b"authorization")
+    if not authorization:
+        return False
+    try:
+        return _bearer_of(credentials, None, authorization) is not None
+    except ApiError:
+        return False
 
 
 def _bearer_of(
@@ -142,7 +174,7 @@ def _text(secret: bytes) -> str:
     return secret.decode() if secret.isascii() else ""
 
 
-def _refuse_unless_allowed(principal: Principal, endpoint: "Endpoint") -> None:
+def _refuse_unless_allowed(principal: Principal, endpoint: Guarded) -> None:
     scope = endpoint.scope
     if endpoint.or_scope is not None and endpoint.or_scope in principal.scopes:
         scope = endpoint.or_scope

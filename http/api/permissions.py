@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from troth.core import commands as c
+from troth.core import workflow_commands as w
 from troth.core.catalog import RESERVED_PREFIX
 from troth.core.codes import Code
 from troth.core.grammar import task_ids, templates
 from troth.core.model import Fence
+from troth.core.workflows import WorkflowFence
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import Principal
 
@@ -33,7 +35,11 @@ def _fenced(ids: Named, fence: Fence | None) -> Named:
     return ids if fence is None else (*ids, _root(fence.task_id))
 
 
-def _of_schedule(command: c.CreateSchedule) -> Named:
+def _within(promise_id: str, fence: WorkflowFence | None) -> Named:
+    return (promise_id,) if fence is None else (promise_id, fence.id)
+
+
+def _of_schedule(command: c.CreateSchedule | w.EnsureSchedule) -> Named:
     return command.id, templates.beginning(command.promise_id, command.id)
 
 
@@ -62,8 +68,21 @@ NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
     c.CreateSchedule: _of_schedule,
     c.ReadSchedule: _by_id,
     c.DeleteSchedule: _by_id,
+    w.EnsurePromise: lambda command: _within(command.id, command.fence),
+    w.SettlePromise: lambda command: _within(command.id, command.fence),
+    w.RegisterAwait: lambda command: (command.awaited, command.awaiter),
+    w.RegisterListener: lambda command: (command.awaited,),
+    w.ReadWorkflow: _by_id,
+    w.CreateWorkflow: _by_id,
+    w.AcquireWorkflow: _by_id,
+    w.SuspendWorkflow: lambda command: (command.id, *command.awaited),
+    w.FulfillWorkflow: _by_id,
+    w.ReleaseWorkflow: _by_id,
+    w.HaltWorkflow: _by_id,
+    w.ContinueWorkflow: _by_id,
+    w.EnsureSchedule: _of_schedule,
 }
-"""Commands of the promise API and the ids that they name, of promises and of schedules."""
+"""Commands of both promise APIs and the ids that they name, of promises and of schedules."""
 
 LOCKS: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
     c.AcquireLock: _by_resource,

@@ -1,7 +1,8 @@
 """The request log: a line for each request that the setting `log_requests` chooses.
 
 - `refused`: what the server could not do (5xx) and who was refused a right, so that the `requestId`
-  of an error body leads somewhere. Other refusals are part of the API's ordinary work.
+  of an error body leads somewhere. Other refusals are part of the API's ordinary work, and so is
+  that a server which still starts says so: probes ask until it is ready.
 - `slow`: also what took longer than `SLOW_REQUEST_MS`. `all`: everything. `off`: nothing.
 
 A line says the id, who it was and from where, the endpoint, the status and how long it took, but
@@ -35,6 +36,9 @@ RIGHTS: Final = frozenset(
 """Refusals of rights."""
 
 _FIRST_FAILURE: Final = 500
+_DEFECTS: Final = frozenset({Code.INTERNAL, Code.STORE_FAILED})
+_NOT_READY: Final = frozenset({Code.STARTING, Code.SHUTTING_DOWN})
+_PROBE: Final = "ready"  # the endpoint that is asked whether the server is ready
 _log = structlog.get_logger("troth.requests")
 
 
@@ -57,16 +61,21 @@ class RequestLog:
 
         Whoever calls may leave out requests with a status below 400 that took at most `above_s`.
         """
-        is_failure = status >= _FIRST_FAILURE
-        is_refused = is_failure or request.refusal in RIGHTS
+        refusal = request.refusal
+        # What a function has answered is no failure of ours, and probes ask for these refusals.
+        is_expected = (
+            refusal in _NOT_READY if request.endpoint == _PROBE else refusal is Code.STARTING
+        )
+        is_failure = status >= _FIRST_FAILURE and refusal is not None and not is_expected
+        is_refused = is_failure or refusal in RIGHTS
         if self._is_off or not (is_refused or duration_s > self.above_s) or not self._has_room():
             return
         about: dict[str, object] = {}
-        if request.refusal is not None:
-            about["code"] = request.refusal.value
+        if refusal is not None:
+            about["code"] = refusal.value
         if self._left_out_count:
             about["left_out"], self._left_out_count = self._left_out_count, 0
-        write = _log.error if is_failure else _log.warning if is_refused else _log.info
+        write = _log.error if refusal in _DEFECTS else _log.warning if is_refused else _log.info
         write(
             "request",
             request_id=request.id,

@@ -9,7 +9,7 @@ together in `table.py`.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -17,16 +17,17 @@ from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.replies import Reply
+from troth.http.wire.answers import Shape
 from troth.http.wire.decoding import NO_HEADERS, CallHeaders
 from troth.http.wire.errors import ApiError
-from troth.http.wire.fields import Schema
-from troth.http.wire.json_text import JsonObject, dump
+from troth.http.wire.json_text import dump
 from troth.http.wire.principals import ACCOUNT_SCOPES, OPEN_SCOPES
 from troth.http.wire.requests import Request, Response, json_response
+from troth.http.wire.schema_parts import Schema
 
 from .context import Api
 from .permissions import refuse_unless_permitted
-from .shards_port import ask
+from .shards_port import REFUSALS_FROM, ask
 
 
 class Header(StrEnum):
@@ -56,13 +57,32 @@ class Call(Struct, eq=False):
 Handler = Callable[[Api, Call], Awaitable[Response]]
 
 
+class HalvedHandler(Protocol):
+    """A handler in two halves that wait for nothing.
+
+    It is a handler like all others; but whoever can be called back by the shards, as the hot lane
+    can, uses the halves and needs neither coroutine nor task.
+    """
+
+    def question(self, api: Api, call: Call) -> Command | None:
+        """Return what one shard is asked, or None if it takes a coroutine. Raises ApiError."""
+        ...
+
+    def rendered(self, api: Api, call: Call, reply: Reply) -> tuple[int, bytes]:
+        """Return status and JSON text of the answer (`b""`: no body). Raises ApiError."""
+        ...
+
+    async def __call__(self, api: Api, call: Call) -> Response:
+        """Do all of it. Raises ApiError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A handler that asks one shard one thing, in two halves that wait for nothing.
+    """A handler that asks one shard one thing; see HalvedHandler.
 
     `command` makes the command (raises ApiError), `shown` the JSON text for a good reply, or `b""`
-    for an answer without a body. It is a handler like all others; but whoever can be called back
-    by the shards, as the hot lane can, uses the halves and needs neither coroutine nor task.
+    for an answer without a body.
     """
 
     command: Callable[[Api, Call], Command]
@@ -73,6 +93,12 @@ class Asking:
         command = self.command(api, call)
         refuse_unless_permitted(call.request.principal, command)
         return command
+
+    def rendered(self, api: Api, _call: Call, reply: Reply) -> tuple[int, bytes]:
+        """Return status and body for a good reply. Raises ApiError for every refusal."""
+        if reply.code >= REFUSALS_FROM:
+            raise ApiError(reply.code)
+        return reply.code.status, self.shown(api, reply)
 
     async def __call__(self, api: Api, call: Call) -> Response:
         """Ask and wait. Raises ApiError for every refusal."""
@@ -95,11 +121,11 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """A possible good answer. `schema` names one of `response_schemas`; None means no body."""
+    """A possible good answer. `shape` says what is in it; None means no body."""
 
     status: int
     description: str
-    schema: str | None = None
+    shape: Shape | None = None
     media_type: str = "application/json"
 
 
@@ -126,8 +152,12 @@ class Endpoint:
     credentials, have none.
     `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
     says (see `hosts.py`). A GET that `changes_by_link` changes something, so no page of another
-    site may open it. What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
-    `raw_headers` too the handler reads itself.
+    site may open it. Only so many that `answers_much` are carried out at a time as fit in memory.
+    With `auth_in_body` the body may say who sends it, so a short one is read of anybody.
+    What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
+    `raw_headers` too the handler reads itself. `refused` renders refusals where they have a form of
+    their own. One that `waits` does so while the shards are overloaded. A handler `in_halves` is
+    one that the hot lane may use so.
 
     Derived: one that `has_head` takes HEAD too; of a stream, that gives the headers and opens
     nothing, which its handler sees to. `is_open` endpoints need no credentials while the server has
@@ -155,8 +185,13 @@ class Endpoint:
     public: bool = False
     sheltered: bool = True
     any_host: bool = False
+    answers_much: bool = False
+    auth_in_body: bool = False
     changes_by_link: bool = False
     deprecated: bool = False
+    refused: Callable[[Request, ApiError], Response] | None = None
+    waits: bool = False
+    in_halves: HalvedHandler | None = field(init=False)
     has_head: bool = field(init=False)
     is_open: bool = field(init=False)
     needs_account: bool = field(init=False)
@@ -171,6 +206,8 @@ class Endpoint:
         assert self.public == (self.scope is None), f"{self.name}: either public or with a scope"
         is_stream = any(one.media_type == "text/event-stream" for one in self.successes)
         has_head = self.method == "GET" and (is_stream or not self.changes_by_link)
+        halves = self.handler if hasattr(self.handler, "rendered") else None
+        object.__setattr__(self, "in_halves", halves)
         object.__setattr__(self, "has_head", has_head)
         object.__setattr__(self, "is_open", self.scope in OPEN_SCOPES)
         object.__setattr__(self, "needs_account", self.scope in ACCOUNT_SCOPES)
@@ -205,7 +242,7 @@ def require_scope(call: Call, scope: Scope) -> None:
         raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
 
 
-def answer(code: Code, made: JsonObject) -> Response:
+def answer(code: Code, made: Struct | list[Any]) -> Response:
     """A JSON answer with the code's status."""
     return json_response(code.status, dump(made))
 

@@ -12,6 +12,7 @@ from troth.core.commands import Command
 from troth.core.executions import Execution, Usage
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
+from troth.core.workflows import WorkflowState, WorkflowView
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Request
 from troth.shards.errors import ShardsError
@@ -60,7 +61,18 @@ class ShardsPort(Protocol):
         limit_count: int,
         before_serial: int | None,
         id_prefix: str = "",
+        promise_tags: Mapping[str, str] | None = None,
     ) -> tuple[list[Schedule], int | None]: ...
+
+    async def search_workflows(
+        self,
+        state: WorkflowState | None,
+        limit_count: int,
+        before_serial: int | None,
+        id_prefix: str = "",
+    ) -> tuple[list[WorkflowView], int | None]: ...
+
+    async def renew_workflows(self, pid: str, tasks: Sequence[tuple[str, int]]) -> int: ...
 
     async def search_executions(
         self,

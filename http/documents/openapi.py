@@ -1,69 +1,26 @@
-"""`/openapi.json`: the whole API as OpenAPI 3.1, derived from nothing but the endpoint table."""
+"""`/openapi.json`: the whole API as OpenAPI 3.0.3, derived from nothing but the endpoint table.
+
+Version 3.0.3 is what generators of clients understand. What several endpoints have in common is
+written once, among the components: headers, refusals, and the schemas of requests and answers.
+"""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from msgspec import Struct
 
-from troth.core import limits as core_limits
-from troth.core.catalog import Scope
-from troth.core.codes import EXPLANATIONS, MESSAGES, Code
 from troth.http.api.context import VERSION_HEADER_VALUE, Api
-from troth.http.api.rows import Endpoint, Header, Parameter
-from troth.http.wire.fields import RequestLimits, Schema, body_schema, example
+from troth.http.api.rows import Endpoint
+from troth.http.wire.answers import component_name, component_of, schema_of, structs_in
+from troth.http.wire.errors import ErrorObject
+from troth.http.wire.fields import RequestLimits, bodies_in, body_schema, rules
+from troth.http.wire.schema_parts import ANY_JSON, BYTES, Schema, or_null, reference
 
-from .response_schemas import SCHEMAS, example_of
+from .parameters import SharedParameters
+from .refusals import SharedRefusals
 
 _REST_PARAMETER = re.compile(r"\{(\w+)\.\.\.\}")
-# What clients can send in a header without thinking about encodings. UTF-8 is understood too.
-_HEADER_TEXT = r"^[\t -~]*$"
-
-
-def _header_schemas() -> dict[Header, tuple[str, Schema]]:
-    return {
-        Header.IDEMPOTENCY_KEY: (
-            "Makes repeating the request harmless: the same key means the same request. Present "
-            "but empty is a key too.",
-            {
-                "type": "string",
-                "pattern": _HEADER_TEXT,
-                "maxLength": core_limits.IDEMPOTENCY_KEY_LIMIT_BYTES,
-            },
-        ),
-        Header.STRICT: (
-            "If true, a repeated request succeeds only while the promise is in the state "
-            "asked for.",
-            {"type": "string", "enum": ["true", "false", "1", "0"]},
-        ),
-        Header.TASK_ID: (
-            "The task on whose behalf this is asked. If the sender no longer holds it: 412.",
-            {"type": "string", "pattern": _HEADER_TEXT},
-        ),
-        Header.TASK_COUNTER: (
-            "The counter of that task.",
-            {"type": "string", "pattern": r"^([+-]?[0-9]{1,18})?$"},
-        ),
-        Header.TRACEPARENT: (
-            "W3C trace context; handed on with the messages that this request causes.",
-            {
-                "type": "string",
-                "pattern": _HEADER_TEXT,
-                "maxLength": core_limits.TRACE_LIMIT_BYTES,
-            },
-        ),
-        Header.TRACESTATE: (
-            "W3C trace context; handed on likewise.",
-            {
-                "type": "string",
-                "pattern": _HEADER_TEXT,
-                "maxLength": core_limits.TRACE_LIMIT_BYTES,
-            },
-        ),
-    }
-
-
 _SECURITY_SCHEMES: dict[str, Any] = {
     "bearer": {
         "type": "http",
@@ -83,73 +40,83 @@ _SECURITY_SCHEMES: dict[str, Any] = {
     },
 }
 
-_REQUEST_ID: dict[str, Any] = {
-    "name": "Request-Id",
-    "in": "header",
-    "description": "Found again in the answer, in error details and in the server's log.",
-    "schema": {"type": "string"},
-}
-
 
 def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
     """The description as JSON."""
+    shared, refusals = SharedParameters(endpoints), SharedRefusals(endpoints)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         path = _REST_PARAMETER.sub(r"{\1}", endpoint.path)
-        operation = _operation(endpoint, api.limits, has_users=api.credentials.has_users)
+        operation = _operation(endpoint, shared, refusals, has_users=api.credentials.has_users)
         paths.setdefault(path, {})[endpoint.method.lower()] = operation
     groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
     document = {
-        "openapi": "3.1.0",
+        "openapi": "3.0.3",
         "info": {
             "title": "Troth",
             "version": VERSION_HEADER_VALUE.decode(),
-            "summary": "Durable promises over HTTP.",
             "description": (
-                "A write is answered once it is on disk. JSON bodies may hold keys that are not "
-                "described here; they are ignored. A null is as good as an absent field."
+                "Durable promises over HTTP. A write is answered once it is on disk. JSON bodies "
+                "may hold keys that are not described here; they are ignored. A null is as good "
+                "as an absent field."
             ),
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "license": {"name": "Apache-2.0"},
         },
         "servers": [{"url": api.url}],
         "tags": [{"name": group} for group in groups],
         "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": _schemas(endpoints, api.limits),
+            "parameters": shared.components,
+            "responses": refusals.components,
             "securitySchemes": _SECURITY_SCHEMES,
         },
     }
     return orjson.dumps(document)
 
 
-def _operation(endpoint: Endpoint, limits: RequestLimits, *, has_users: bool) -> dict[str, Any]:
+def _schemas(endpoints: tuple[Endpoint, ...], limits: RequestLimits) -> dict[str, Schema]:
+    """Everything that requests and answers consist of, by name."""
+    made: dict[str, Schema] = {}
+    for endpoint in endpoints:
+        raw = None if endpoint.raw_body is None else endpoint.raw_body.body
+        for sent in filter(None, (endpoint.body, raw)):
+            for body in bodies_in(sent):
+                made[body.__name__] = body_schema(body, limits)
+        for success in endpoint.successes:
+            for struct in structs_in(success.shape):
+                made[component_name(struct)] = component_of(struct)
+    for struct in structs_in(ErrorObject):
+        made[component_name(struct)] = component_of(struct)
+    return dict(sorted(made.items()))
+
+
+def _operation(
+    endpoint: Endpoint, shared: SharedParameters, refusals: SharedRefusals, *, has_users: bool
+) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "tags": [endpoint.group],
         "summary": endpoint.summary,
-        "parameters": [
-            *(_parameter(parameter, "path") for parameter in endpoint.path_parameters),
-            *(_parameter(parameter, "query") for parameter in endpoint.query),
-            *(_header(header) for header in endpoint.headers),
-            *(_parameter(parameter, "header") for parameter in endpoint.raw_headers),
-            _REQUEST_ID,
-        ],
-        "responses": _responses(endpoint),
+        "parameters": shared.of(endpoint),
+        "responses": {**_answers(endpoint), **refusals.of(endpoint)},
     }
     if endpoint.description:
         operation["description"] = endpoint.description
     if endpoint.body is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": _described(endpoint.body, limits)},
+            "content": {"application/json": _described(endpoint.body)},
         }
     raw_body = endpoint.raw_body
     if raw_body is not None:
-        described = {} if raw_body.body is None else _described(raw_body.body, limits)
         operation["requestBody"] = {
             "description": raw_body.description,
             "required": raw_body.required,
-            "content": dict.fromkeys(raw_body.media_types, described),
+            "content": {
+                media_type: _raw(media_type) if raw_body.body is None else _described(raw_body.body)
+                for media_type in raw_body.media_types
+            },
         }
     if endpoint.deprecated:
         operation["deprecated"] = True
@@ -157,12 +124,16 @@ def _operation(endpoint: Endpoint, limits: RequestLimits, *, has_users: bool) ->
     return operation
 
 
-def _described(body: type[Struct], limits: RequestLimits) -> dict[str, Any]:
-    """What JSON a body is, with an example."""
-    schema = body_schema(body, limits)
-    if not schema["required"]:
-        schema["type"] = ["object", "null"]
-    return {"schema": schema, "example": example(body)}
+def _described(body: type[Struct]) -> dict[str, Any]:
+    """What JSON a body is."""
+    schema = reference(body.__name__)
+    if not any(marker.is_needed for _, _, marker in rules(body)):
+        schema = or_null(schema)
+    return {"schema": schema}
+
+
+def _raw(media_type: str) -> dict[str, Any]:
+    return {"schema": ANY_JSON if media_type == "application/json" else BYTES}
 
 
 def scopes_of(endpoint: Endpoint) -> list[str]:
@@ -181,114 +152,11 @@ def _security(endpoint: Endpoint, *, has_users: bool) -> list[dict[str, list[str
     return kinds
 
 
-def _parameter(parameter: Parameter, place: str) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "name": parameter.name,
-        "in": place,
-        "description": parameter.description,
-        "required": parameter.required,
-        "schema": parameter.schema,
-    }
-    if parameter.deep:
-        made["style"] = "deepObject"
-        made["explode"] = True
-    if parameter.example is not None:
-        made["example"] = parameter.example
-    return made
-
-
-def _header(header: Header) -> dict[str, Any]:
-    description, schema = _header_schemas()[header]
-    return {"name": header.value, "in": "header", "description": description, "schema": schema}
-
-
-def refusals_of(endpoint: Endpoint) -> list[Code]:
-    """Every code that an endpoint can refuse a request with, in order."""
-    codes = {
-        *endpoint.refusals,
-        Code.INVALID,
-        Code.ORIGIN_FORBIDDEN,
-        Code.REQUEST_TIMEOUT,
-        Code.BODY_TOO_LARGE,
-        Code.INTERNAL,
-    }
-    if not endpoint.public:
-        codes |= {Code.UNAUTHORIZED, Code.FORBIDDEN_SCOPE, Code.TOO_MANY_ATTEMPTS}
-    if endpoint.body is not None or endpoint.raw_body is not None:
-        codes.add(Code.ENCODING_UNSUPPORTED)
-    if not endpoint.any_host:
-        codes.add(Code.MISDIRECTED)
-    if endpoint.scope in {Scope.PROMISES_READ, Scope.PROMISES_WRITE}:
-        codes |= {Code.FORBIDDEN_PREFIX, Code.RESERVED_ID}
-    if endpoint.sheltered:
-        codes |= {Code.SHUTTING_DOWN, Code.OVERLOADED, Code.STORE_FAILED, Code.STARTING}
-    return sorted(codes)
-
-
-def _responses(endpoint: Endpoint) -> Mapping[str, Any]:
+def _answers(endpoint: Endpoint) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for success in endpoint.successes:
         response: dict[str, Any] = {"description": success.description}
-        if success.schema is not None:
-            schema = SCHEMAS[success.schema]
-            response["content"] = {
-                success.media_type: {
-                    "schema": {"$ref": f"#/components/schemas/{success.schema}"},
-                    "example": example_of(schema),
-                }
-            }
+        if success.shape is not None:
+            response["content"] = {success.media_type: {"schema": schema_of(success.shape)}}
         made[str(success.status)] = response
-    by_status: dict[int, list[Code]] = {}
-    for code in refusals_of(endpoint):
-        by_status.setdefault(code.status, []).append(code)
-    for status, codes in by_status.items():
-        made[str(status)] = _refusal(status, codes)
     return made
-
-
-def _refusal(status: int, codes: list[Code]) -> dict[str, Any]:
-    response: dict[str, Any] = {
-        "description": " ".join(f"{code.value}: {MESSAGES[code]}." for code in codes),
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/Error"},
-                "examples": {str(code.value): {"value": _error_example(code)} for code in codes},
-            }
-        },
-    }
-    if status in {429, 503}:
-        response["headers"] = {
-            "Retry-After": {
-                "description": "After how many seconds to try again.",
-                "schema": {"type": "integer"},
-            }
-        }
-    if status == 401:
-        response["headers"] = {
-            "WWW-Authenticate": {
-                "description": "The kind of credentials.",
-                "schema": {"type": "string"},
-            }
-        }
-    return response
-
-
-def _error_example(code: Code) -> dict[str, Any]:
-    if code is Code.INVALID:
-        made: dict[str, Any] = example_of(SCHEMAS["Error"])
-        return made
-    ours = code.status >= 500 or code is Code.RECEIVER_NOT_FOUND
-    return {
-        "error": {
-            "code": code.value,
-            "message": MESSAGES[code],
-            "details": [
-                {
-                    "@type": "ServerError" if ours else "RequestError",
-                    "message": EXPLANATIONS[code],
-                    "domain": "server" if ours else "request",
-                    "metadata": {"url": f"http://127.0.0.1:8001/docs/errors#{code.value}"},
-                }
-            ],
-        }
-    }

@@ -4,20 +4,23 @@ They need no network, no script and no font, and are made once, when the applica
 """
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from troth.core.codes import EXPLANATIONS, MESSAGES, OURS, Code
 from troth.core.lifecycles import COMPLETE, PENDING, TASK, TaskStep
 from troth.core.model import PromiseState, TaskState
 from troth.http.api.context import Api, Pages
 from troth.http.api.rows import Endpoint, Parameter
-from troth.http.wire.fields import RequestLimits, body_schema, example
+from troth.http.wire.answers import example_of
+from troth.http.wire.errors import ErrorObject
+from troth.http.wire.fields import Nested, example, rules
 
-from .openapi import openapi_document, refusals_of, scopes_of
-from .response_schemas import SCHEMAS, example_of
+from .openapi import openapi_document, scopes_of
+from .refusals import refusals_of
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --accent: #0a7; }
@@ -44,7 +47,7 @@ def make_pages(api: Api, endpoints: tuple[Endpoint, ...]) -> Pages:
     return Pages(
         openapi=openapi_document(api, endpoints),
         start=_start_page(),
-        documentation=_documentation_page(api.limits, endpoints),
+        documentation=_documentation_page(endpoints),
         errors=_errors_page(),
     )
 
@@ -75,7 +78,7 @@ def _start_page() -> bytes:
 # --- /docs ----------------------------------------------------------------------------------------
 
 
-def _documentation_page(limits: RequestLimits, endpoints: tuple[Endpoint, ...]) -> bytes:
+def _documentation_page(endpoints: tuple[Endpoint, ...]) -> bytes:
     groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
     index = (
         (
@@ -111,7 +114,7 @@ def _documentation_page(limits: RequestLimits, endpoints: tuple[Endpoint, ...]) 
         parts.append(f"<h2>{_text(group)}</h2>")
         for endpoint in endpoints:
             if endpoint.group == group:
-                parts.extend(_endpoint(endpoint, limits))
+                parts.extend(_endpoint(endpoint))
     return _page("Troth: the API", parts)
 
 
@@ -123,7 +126,7 @@ def _line(endpoint: Endpoint) -> str:
     return f"{endpoint.method} {_path(endpoint)}"
 
 
-def _endpoint(endpoint: Endpoint, limits: RequestLimits) -> Iterable[str]:
+def _endpoint(endpoint: Endpoint) -> Iterable[str]:
     yield f'<h3 id="{endpoint.name}"><code><span class="method">{endpoint.method}</span> '
     yield f"{_text(_path(endpoint))}</code> {_text(endpoint.summary)}</h3>"
     if endpoint.description:
@@ -138,7 +141,7 @@ def _endpoint(endpoint: Endpoint, limits: RequestLimits) -> Iterable[str]:
         *(_parameter_row("header", parameter) for parameter in endpoint.raw_headers),
     ]
     if endpoint.body is not None:
-        rows.extend(_body_rows(body_schema(endpoint.body, limits), ""))
+        rows.extend(_body_rows(endpoint.body, ""))
     if endpoint.raw_body is not None:
         types = " ".join(f"<code>{_text(name)}</code>" for name in endpoint.raw_body.media_types)
         rows.append(("body", types, _text(endpoint.raw_body.description)))
@@ -149,8 +152,8 @@ def _endpoint(endpoint: Endpoint, limits: RequestLimits) -> Iterable[str]:
     answers = []
     for success in endpoint.successes:
         shown = ""
-        if success.schema is not None and success.media_type == "application/json":
-            shown = f"<pre>{_json(example_of(SCHEMAS[success.schema]))}</pre>"
+        if success.shape is not None and success.media_type == "application/json":
+            shown = f"<pre>{_json(example_of(success.shape))}</pre>"
         answers.append((str(success.status), _text(success.description) + shown))
     if endpoint.refusals:
         answers.extend((_code_link(code), _text(MESSAGES[code])) for code in endpoint.refusals)
@@ -164,13 +167,12 @@ def _parameter_row(place: str, parameter: Parameter) -> tuple[str, str, str]:
     return place, f"<code>{_text(parameter.name)}</code>{star}", _text(parameter.description)
 
 
-def _body_rows(schema: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str, str]]:
-    for name, inner in schema["properties"].items():
-        star = "" if name in schema["required"] else " (optional)"
-        description = _text(inner.get("description", ""))
-        yield "body", f"<code>{_text(prefix + name)}</code>{star}", description
-        if "properties" in inner:
-            yield from _body_rows(inner, f"{prefix}{name}.")
+def _body_rows(body: type[Struct], prefix: str) -> Iterable[tuple[str, str, str]]:
+    for _, name, marker in rules(body):
+        star = "" if marker.is_needed else " (optional)"
+        yield "body", f"<code>{_text(prefix + name)}</code>{star}", _text(marker.description)
+        if isinstance(marker, Nested):
+            yield from _body_rows(marker.body, f"{prefix}{name}.")
 
 
 def _code_link(code: Code) -> str:
@@ -278,7 +280,7 @@ def _task_table() -> str:
 def _errors_page() -> bytes:
     parts = [
         "<h1>Error codes</h1><p>The first three digits are the HTTP status. Every refusal has this "
-        f"form:</p><pre>{_json(example_of(SCHEMAS['Error']))}</pre>",
+        f"form:</p><pre>{_json(example_of(ErrorObject))}</pre>",
     ]
     for code in sorted(EXPLANATIONS):
         ours = " <small>(Troth's own)</small>" if code in OURS else ""

@@ -8,6 +8,7 @@ from troth.http.admin import (
     server_endpoints,
 )
 from troth.http.api.rows import Endpoint
+from troth.http.envelope import endpoints as envelope_endpoints
 from troth.http.executions import execution_endpoints
 from troth.http.functions import build_endpoints, function_endpoints, label_endpoints
 from troth.http.functions import usage_endpoints as usage
@@ -27,6 +28,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *schedule_endpoints.ENDPOINTS,
     *lock_endpoints.ENDPOINTS,
     *search_endpoints.ENDPOINTS,
+    *envelope_endpoints.ENDPOINTS,
     *function_endpoints.ENDPOINTS,
     *label_endpoints.ENDPOINTS,
     *usage.ENDPOINTS,

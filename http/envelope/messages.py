@@ -1,4 +1,4 @@
-"""The messages of the envelope protocol to workers and listeners, and records as clients see them.
+"""The messages of the envelope protocol to workers and listeners.
 
 Messages are ASCII on one line: some clients decode each read by itself, and lose a message whose
 characters were cut (envelope.md 7.2). Nothing in them is ever null.
@@ -9,34 +9,9 @@ from typing import Any
 
 import orjson
 
-from troth.core.model import PENDING, Promise, Value
 from troth.core.replies import ExecuteMessage, UnblockMessage
 
-
-def value_object(value: Value) -> dict[str, Any]:
-    """Return a param or value as JSON shows it."""
-    shown: dict[str, Any] = {}
-    if value.headers is not None:
-        shown["headers"] = value.headers
-    if value.data is not None:
-        shown["data"] = value.data
-    return shown
-
-
-def promise_object(promise: Promise) -> dict[str, Any]:
-    """Return a promise as JSON shows it."""
-    shown = {
-        "id": promise.id,
-        "state": promise.state.value.lower(),
-        "param": value_object(promise.param),
-        "value": value_object(promise.value),
-        "tags": promise.tags or {},
-        "timeoutAt": promise.timeout,
-        "createdAt": promise.created_on,
-    }
-    if promise.state is not PENDING:
-        shown["settledAt"] = promise.completed_on
-    return shown
+from .records import promise_object
 
 
 def render_message(message: ExecuteMessage | UnblockMessage, url: str) -> bytes:

@@ -35,14 +35,16 @@ from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Header, Parameter, RawBody, Success, answer
 from troth.http.api.rows import require_account as account_of
 from troth.http.api.shards_port import answered, ask
+from troth.http.functions.answers import NewIdObject
 from troth.http.functions.entries import read_own
-from troth.http.functions.values import ID_SCHEMA, demands_object, is_id, new_id, unix_seconds
+from troth.http.functions.values import ID_SCHEMA, is_id, new_id, unix_seconds
 from troth.http.wire.bodies import BYTE_ORDER_MARK
 from troth.http.wire.decoding import query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
-from troth.http.wire.json_text import JsonObject, dump
+from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Request, Response, json_response
 
+from .answers import RESULT, FunctionTaskObject, FunctionTaskRowObject, demands_object
 from .values import capabilities_of, request_value, result_response, status_of
 
 _ABSENT: Final = frozenset({Code.EXECUTION_NOT_FOUND})
@@ -70,7 +72,7 @@ async def create_execution(api: Api, call: Call) -> Response:
     if refusal is not None:
         if key is None or (await _read(api, call, execution_id)) is None:
             raise refusal
-        return answer(Code.OK, {"id": execution_id})
+        return answer(Code.OK, NewIdObject(execution_id))
     reply = await ask(
         api.shards,
         CreateExecution(
@@ -82,7 +84,7 @@ async def create_execution(api: Api, call: Call) -> Response:
         ),
         call.request,
     )
-    return answer(reply.code, {"id": execution_id})
+    return answer(reply.code, NewIdObject(execution_id))
 
 
 def _checked_body(content_type: bytes, body: bytes) -> bytes:
@@ -174,16 +176,16 @@ async def read_execution(api: Api, call: Call) -> Response:
     node_id = kept.get(NODE_KEY, "")
     if execution is not None:
         assigned_on, node_id = execution.assigned_on, execution.node_id
-    made: JsonObject = {
-        "functionId": (promise.tags or {}).get(FUNCTION_TAG, ""),
-        "issued": unix_seconds(promise.created_on),
-        "assigned": unix_seconds(assigned_on),
-        "finished": unix_seconds(promise.completed_on),
-        "progress": _progress(execution),
-        "node": node_id,
-        "timeout": capabilities.timeout_s,
-        "capabilities": demands_object(capabilities),
-    }
+    made = FunctionTaskObject(
+        function_id=(promise.tags or {}).get(FUNCTION_TAG, ""),
+        issued=unix_seconds(promise.created_on),
+        assigned=unix_seconds(assigned_on),
+        finished=unix_seconds(promise.completed_on),
+        progress=_progress(execution),
+        node=node_id,
+        timeout=capabilities.timeout_s,
+        capabilities=demands_object(capabilities),
+    )
     return answer(Code.OK, made)
 
 
@@ -195,7 +197,7 @@ async def list_executions(api: Api, call: Call) -> Response:
     """GET /v1/task/list."""
     function_id, skipped_count, limit_count = _page(query_parameters(call.request.query))
     account_id = account_of(call)
-    rows: list[JsonObject] = []
+    rows: list[FunctionTaskRowObject] = []
     before_serial = None
     wanted_count = skipped_count + limit_count
     while wanted_count:
@@ -212,13 +214,13 @@ async def list_executions(api: Api, call: Call) -> Response:
     return json_response(200, dump(rows))
 
 
-def _row(promise: Promise, execution: Execution | None) -> JsonObject:
-    return {
-        "id": promise.id.removeprefix(EXECUTION_PREFIX),
-        "issued": unix_seconds(promise.created_on),
-        "progress": _progress(execution),
-        "status": 0 if execution is not None else status_of(promise),
-    }
+def _row(promise: Promise, execution: Execution | None) -> FunctionTaskRowObject:
+    return FunctionTaskRowObject(
+        promise.id.removeprefix(EXECUTION_PREFIX),
+        unix_seconds(promise.created_on),
+        _progress(execution),
+        0 if execution is not None else status_of(promise),
+    )
 
 
 def _page(given: dict[str, str]) -> tuple[str | None, int, int]:
@@ -318,8 +320,8 @@ ENDPOINTS = (
         headers=(Header.IDEMPOTENCY_KEY,),
         path_parameters=_identifier("The function's id.", "6404b3da46551827c611ffe5"),
         successes=(
-            Success(201, "The task is created.", "NewId"),
-            Success(200, "It was created before, with this key.", "NewId"),
+            Success(201, "The task is created.", NewIdObject),
+            Success(200, "It was created before, with this key.", NewIdObject),
         ),
         refusals=(
             Code.FUNCTION_NOT_FOUND,
@@ -337,7 +339,7 @@ ENDPOINTS = (
         summary="Read a function task",
         handler=read_execution,
         path_parameters=_EXECUTION,
-        successes=(Success(200, "The task.", "FunctionTask"),),
+        successes=(Success(200, "The task.", FunctionTaskObject),),
         refusals=(Code.EXECUTION_NOT_FOUND,),
         scope=Scope.TASKS_READ,
     ),
@@ -365,7 +367,7 @@ ENDPOINTS = (
                 example=20,
             ),
         ),
-        successes=(Success(200, "The tasks.", "FunctionTaskList"),),
+        successes=(Success(200, "The tasks.", list[FunctionTaskRowObject]),),
         scope=Scope.TASKS_READ,
     ),
     Endpoint(
@@ -390,7 +392,9 @@ ENDPOINTS = (
                 example=30,
             ),
         ),
-        successes=(Success(200, "Any status from 200 to 599, as the function gave it.", "Result"),),
+        successes=(
+            Success(200, "Any status from 200 to 599, as the function gave it.", RESULT, "*/*"),
+        ),
         refusals=(
             Code.EXECUTION_NOT_FOUND,
             Code.RESULT_NOT_READY,

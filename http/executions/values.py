@@ -16,7 +16,7 @@ this module promises of headers:
 import base64
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import orjson
@@ -31,7 +31,9 @@ from troth.core.executions import (
     LOST_NODES_LIMIT_COUNT,
     STATUS_KEY,
 )
+from troth.core.json_bytes import encoder
 from troth.core.model import Promise, PromiseState, Value
+from troth.http.wire.answers import told
 from troth.http.wire.decoding import header_text
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Request, Response
@@ -41,6 +43,7 @@ Headers = Sequence[tuple[str, str]]
 STATUS_MIN: Final = 200
 STATUS_MAX: Final = 599
 _HEADERS_LIMIT_COUNT: Final = 64
+_encode = encoder()
 _HEADERS_LIMIT_BYTES: Final = 16 * 1024
 
 _CONNECTION_HEADERS: Final = frozenset(
@@ -110,13 +113,16 @@ _CAPABILITIES_KEY: Final = "capabilities"
 
 
 class FunctionRequest(Struct, frozen=True):
-    """What a function is called with. `body` is base64."""
+    """What the function is called with."""
 
-    method: str
-    query: str
-    headers: list[tuple[str, str]]
-    body: str
-    host: str
+    method: Annotated[str, told("The method.", "POST")]
+    query: Annotated[str, told("The query string, as it came.", "myParam1=100")]
+    headers: Annotated[
+        list[tuple[str, str]],
+        told("Names, in lower case, and values.", [["content-type", "application/json"]]),
+    ]
+    body: Annotated[str, told("The body, in base64.", "e30=")]
+    host: Annotated[str, told("The host that was called.", "127.0.0.1:8001")]
 
 
 def request_value(request: Request, capabilities: Capabilities) -> Value:
@@ -130,7 +136,7 @@ def request_value(request: Request, capabilities: Capabilities) -> Value:
             _QUERY_KEY: request.query.decode("latin-1"),
             _REQUEST_HEADERS_KEY: orjson.dumps(headers).decode(),
             _HOST_KEY: request.headers.get(b"host", b"").decode("latin-1"),
-            _CAPABILITIES_KEY: msgspec.json.encode(capabilities).decode(),
+            _CAPABILITIES_KEY: _encode(capabilities).decode(),
         },
         base64.b64encode(request.body).decode() or None,
     )

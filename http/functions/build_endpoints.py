@@ -33,13 +33,13 @@ from troth.http.api.rows import (
 from troth.http.api.shards_port import ask
 from troth.http.wire.decoding import query_parameters
 from troth.http.wire.errors import ApiError, invalid
-from troth.http.wire.json_text import JsonObject
 from troth.http.wire.requests import Response
 
+from .answers import PACKAGE, BuildObject, BuildPageObject, NewIdObject, build_object, build_row
 from .entries import list_own, read_own
 from .function_endpoints import FUNCTION_ID
 from .paging import FIRST_PAGE, PAGING_PARAMETERS, read_paging
-from .values import ID_SCHEMA, new_id, rfc3339
+from .values import ID_SCHEMA, new_id
 
 ARCHITECTURE: Final = "amd64"
 _UPLOAD_TYPES: Final = ("application/octet-stream", "application/zip")
@@ -71,7 +71,7 @@ async def create_build(api: Api, call: Call) -> Response:
         (BuildStep(BuildStatus.PENDING, now_ms),),
     )
     await api.builder.take(build, package)
-    return answer(Code.CREATED, {"id": build.id})
+    return answer(Code.CREATED, NewIdObject(build.id))
 
 
 def _package_in(api: Api, call: Call) -> bytes:
@@ -99,7 +99,7 @@ async def read_build(api: Api, call: Call) -> Response:
     build = await read_own(
         api, Build, call.path["buildId"], require_account(call), Code.BUILD_NOT_FOUND
     )
-    return answer(Code.OK, _build_object(build))
+    return answer(Code.OK, build_object(build))
 
 
 async def list_builds(api: Api, call: Call) -> Response:
@@ -112,8 +112,9 @@ async def list_builds(api: Api, call: Call) -> Response:
         for build in await list_own(api, Build, require_account(call))
         if not function_id or build.function_id == function_id
     ]
-    rows = [_row_object(build) for build in paging.of(builds)]
-    return answer(Code.OK, paging.page_object(rows, len(builds)))
+    rows = [build_row(build) for build in paging.of(builds)]
+    page_count = paging.page_count(len(builds))
+    return answer(Code.OK, BuildPageObject(page_count, paging.limit_count, len(builds), rows))
 
 
 async def read_package(api: Api, call: Call) -> Response:
@@ -153,30 +154,6 @@ async def _is_with_node_of(api: Api, build: Build, account_id: str) -> bool:
     return any(node.id in holders and node.shared and not node.deleted for node in nodes)
 
 
-def _build_object(build: Build) -> JsonObject:
-    return {
-        "id": build.id,
-        "functionId": build.function_id,
-        "status": build.status.value,
-        "arch": [build.architecture],
-        "size": build.size_bytes,
-        "digest": build.digest,
-        "timeline": [
-            {"status": step.status.value, "time": rfc3339(step.at)} for step in build.timeline
-        ],
-        "log": build.log,
-    }
-
-
-def _row_object(build: Build) -> JsonObject:
-    return {
-        "id": build.id,
-        "functionId": build.function_id,
-        "status": build.status.value,
-        "createdAt": rfc3339(build.created_on),
-    }
-
-
 _BUILD_ID = Parameter(
     "buildId", "The build.", ID_SCHEMA, required=True, example="65fa2a3bc2f41a9a4d3c2f1e"
 )
@@ -206,7 +183,7 @@ ENDPOINTS = (
                 example=ARCHITECTURE,
             ),
         ),
-        successes=(Success(201, "It is stored, and will be checked.", "NewId"),),
+        successes=(Success(201, "It is stored, and will be checked.", NewIdObject),),
         refusals=(Code.FUNCTION_NOT_FOUND,),
     ),
     Endpoint(
@@ -222,7 +199,7 @@ ENDPOINTS = (
             Parameter("functionId", "Only builds of this function.", {"type": "string"}),
             *PAGING_PARAMETERS,
         ),
-        successes=(Success(200, "A page of builds.", "BuildPage"),),
+        successes=(Success(200, "A page of builds.", BuildPageObject),),
     ),
     Endpoint(
         name="readBuild",
@@ -233,11 +210,12 @@ ENDPOINTS = (
         handler=read_build,
         scope=Scope.FUNCTIONS_READ,
         path_parameters=(_BUILD_ID,),
-        successes=(Success(200, "The build.", "Build"),),
+        successes=(Success(200, "The build.", BuildObject),),
         refusals=(Code.BUILD_NOT_FOUND,),
     ),
     Endpoint(
         name="readArchive",
+        answers_much=True,
         group="Builds",
         method="GET",
         path="/v1/build/{buildId}/archive",
@@ -250,7 +228,7 @@ ENDPOINTS = (
         scope=Scope.NODE,
         or_scope=Scope.FUNCTIONS_READ,
         path_parameters=(_BUILD_ID,),
-        successes=(Success(200, "The archive, as it was uploaded.", "Archive", "application/zip"),),
+        successes=(Success(200, "The archive, as it was uploaded.", PACKAGE, "application/zip"),),
         refusals=(Code.BUILD_NOT_FOUND,),
     ),
 )

@@ -5,6 +5,7 @@ say all that is needed, and their builds stay until none of them needs them (`bu
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from troth.core.catalog import Capabilities, Function, FunctionKind, Label, Language, Scope
 from troth.core.codes import Code
@@ -13,11 +14,22 @@ from troth.core.limits import FUNCTIONS_LIMIT_COUNT
 from troth.core.model import replace
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer, require_account
+from troth.http.wire.answers import told
 from troth.http.wire.decoding import query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
-from troth.http.wire.json_text import JsonObject, dump
+from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response, json_response
 
+from .answers import (
+    CapabilitiesObject,
+    FunctionObject,
+    FunctionRowObject,
+    Labels,
+    NewIdObject,
+    capabilities_object,
+    function_object,
+    function_row,
+)
 from .entries import Change, change_own, create, delete_own, list_own, read_own
 from .function_bodies import (
     CODE_WORDS,
@@ -25,13 +37,10 @@ from .function_bodies import (
     ChangeFunctionBody,
     CreateFunctionBody,
 )
-from .label_endpoints import label_object
 from .markers import Reference, identifier_of
 from .paging import PAGING_PARAMETERS, read_paging
 from .usage_endpoints import NEVER_USED, function_metrics_object, usage_of
-from .values import ID_SCHEMA, capabilities_object, new_id, unix_seconds
-
-Labels = dict[str, Label]
+from .values import ID_SCHEMA, new_id
 
 
 async def create_function(api: Api, call: Call) -> Response:
@@ -57,7 +66,7 @@ async def create_function(api: Api, call: Call) -> Response:
         capabilities=_changed(Capabilities(), body.capabilities or CapabilitiesBody()),
     )
     await create(api, function)
-    return answer(Code.CREATED, {"id": function.id})
+    return answer(Code.CREATED, NewIdObject(function.id))
 
 
 def _kind_of(body: CreateFunctionBody) -> tuple[FunctionKind, Language | None]:
@@ -126,14 +135,9 @@ async def read_function(api: Api, call: Call) -> Response:
     """GET /v1/function/{functionId}."""
     function = await _function(api, call)
     usage = (await usage_of(api, function.account_id)).get(function.id, NEVER_USED)
-    made = _row_object(function, await _labels_for(api, [function]))
-    if function.url is not None:
-        made["url"] = function.url
-    if function.build_id is not None:
-        made["buildId"] = function.build_id
-    made["capabilities"] = capabilities_object(function.capabilities)
-    made["metrics"] = function_metrics_object(usage, api.now_ms())
-    return answer(Code.OK, made)
+    labels = await _labels_for(api, [function])
+    metrics = function_metrics_object(usage, api.now_ms())
+    return answer(Code.OK, function_object(function, labels, metrics))
 
 
 async def list_functions(api: Api, call: Call) -> Response:
@@ -147,7 +151,7 @@ async def list_functions(api: Api, call: Call) -> Response:
     if paging is not None:
         functions = paging.of(functions)
     labels = await _labels_for(api, functions)
-    return json_response(200, dump([_row_object(function, labels) for function in functions]))
+    return json_response(200, dump([function_row(function, labels) for function in functions]))
 
 
 async def toggle_pause(api: Api, call: Call) -> Response:
@@ -222,20 +226,7 @@ async def _labels_for(api: Api, functions: Sequence[Function]) -> Labels:
     return {label.id: label for label in await list_own(api, Label, functions[0].account_id)}
 
 
-def _row_object(function: Function, labels: Labels) -> JsonObject:
-    """A function, as lists show it."""
-    return {
-        "id": function.id,
-        "name": function.name,
-        "description": function.description,
-        "type": function.kind.value.lower(),
-        "lang": "" if function.language is None else function.language.value.lower(),
-        "paused": function.paused,
-        "tags": [label_object(labels[one]) for one in function.label_ids if one in labels],
-        "createdAt": unix_seconds(function.created_on),
-    }
-
-
+FUNCTION_LIST = Annotated[list[FunctionRowObject], told("Newest first.")]
 FUNCTION_ID = Parameter(
     "functionId", "The function.", ID_SCHEMA, required=True, example="6405848581b16f7a07cd4c48"
 )
@@ -256,7 +247,7 @@ ENDPOINTS = (
         handler=create_function,
         scope=Scope.FUNCTIONS_WRITE,
         body=CreateFunctionBody,
-        successes=(Success(201, "It is made.", "NewId"),),
+        successes=(Success(201, "It is made.", NewIdObject),),
         refusals=(Code.LABEL_NOT_FOUND,),
     ),
     Endpoint(
@@ -272,7 +263,7 @@ ENDPOINTS = (
             Parameter("tag", "Only functions with this tag, by its id.", {"type": "string"}),
             *PAGING_PARAMETERS,
         ),
-        successes=(Success(200, "The functions.", "FunctionList"),),
+        successes=(Success(200, "The functions.", FUNCTION_LIST),),
     ),
     Endpoint(
         name="readFunction",
@@ -283,7 +274,7 @@ ENDPOINTS = (
         handler=read_function,
         scope=Scope.FUNCTIONS_READ,
         path_parameters=(FUNCTION_ID,),
-        successes=(Success(200, "The function.", "Function"),),
+        successes=(Success(200, "The function.", FunctionObject),),
         refusals=(Code.FUNCTION_NOT_FOUND,),
     ),
     Endpoint(
@@ -338,7 +329,7 @@ ENDPOINTS = (
         handler=read_capabilities,
         scope=Scope.FUNCTIONS_READ,
         path_parameters=(FUNCTION_ID,),
-        successes=(Success(200, "What it demands.", "Capabilities"),),
+        successes=(Success(200, "What it demands.", CapabilitiesObject),),
         refusals=(Code.FUNCTION_NOT_FOUND,),
     ),
     Endpoint(

@@ -10,17 +10,13 @@ from troth.core.model import replace
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer, require_account
 from troth.http.wire.errors import ApiError, invalid
-from troth.http.wire.json_text import JsonObject, dump
+from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response, json_response
 
+from .answers import NewIdObject, TagObject, label_object
 from .entries import change_own, create, delete_own, list_own
 from .function_bodies import ChangeLabelBody, CreateLabelBody
 from .values import ID_SCHEMA, new_id
-
-
-def label_object(label: Label) -> JsonObject:
-    """A tag, as answers show it."""
-    return {"id": label.id, "name": label.name, "color": label.color}
 
 
 async def create_label(api: Api, call: Call) -> Response:
@@ -32,7 +28,7 @@ async def create_label(api: Api, call: Call) -> Response:
     now_ms = api.now_ms()
     label = Label(new_id(now_ms), 1, now_ms, account_id, body.name or "", body.color or "")
     await create(api, label)
-    return answer(Code.CREATED, {"id": label.id})
+    return answer(Code.CREATED, NewIdObject(label.id))
 
 
 async def list_labels(api: Api, call: Call) -> Response:
@@ -97,7 +93,7 @@ ENDPOINTS = (
         handler=create_label,
         scope=Scope.FUNCTIONS_WRITE,
         body=CreateLabelBody,
-        successes=(Success(201, "It is made.", "NewId"),),
+        successes=(Success(201, "It is made.", NewIdObject),),
     ),
     Endpoint(
         name="listTags",
@@ -107,7 +103,7 @@ ENDPOINTS = (
         summary="List the account's tags",
         handler=list_labels,
         scope=Scope.FUNCTIONS_READ,
-        successes=(Success(200, "All of them.", "TagList"),),
+        successes=(Success(200, "All of them.", list[TagObject]),),
     ),
     Endpoint(
         name="changeTag",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from troth.http.wire.fields import Field, RequestLimits, Schema, shown
+from troth.http.wire.fields import Field, RequestLimits, shown
+from troth.http.wire.schema_parts import Schema, typed
 
 from .values import ID_SCHEMA, is_id
 
@@ -41,8 +42,8 @@ class Matching(Field):
 
     def schema(self, limits: RequestLimits) -> Schema:
         """A pattern; null only if it may be absent."""
-        kind = "string" if self.required else ["string", "null"]
-        return self.describe({"type": kind, "pattern": f"^(?:{self.pattern})$"})
+        kind = typed("string", nullable=not self.required)
+        return self.describe({**kind, "pattern": f"^(?:{self.pattern})$"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ class Within(Field):
 
     def schema(self, limits: RequestLimits) -> Schema:
         """An integer; null only if it may be absent."""
-        kind = "integer" if self.required else ["integer", "null"]
-        return self.describe({"type": kind, "minimum": self.minimum, "maximum": self.maximum})
+        kind = typed("integer", nullable=not self.required)
+        return self.describe({**kind, "minimum": self.minimum, "maximum": self.maximum})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class References(Field):
         }
         return self.describe(
             {
-                "type": "array" if self.required else ["array", "null"],
+                **typed("array", nullable=not self.required),
                 "items": entry,
                 "uniqueItems": True,
                 "maxItems": self.limit_count,

@@ -12,7 +12,6 @@ from msgspec import Struct
 from troth.http.api.rows import Parameter
 from troth.http.wire.decoding import integer
 from troth.http.wire.errors import invalid
-from troth.http.wire.json_text import JsonObject
 
 Row = TypeVar("Row")
 
@@ -32,14 +31,9 @@ class Paging(Struct, frozen=True):
         start = (self.number - 1) * self.limit_count
         return rows[start : start + self.limit_count]
 
-    def page_object(self, rows: Sequence[JsonObject], total_count: int) -> JsonObject:
-        """This page as newer lists show it."""
-        return {
-            "pageCount": -(-total_count // self.limit_count),
-            "pageSize": self.limit_count,
-            "totalCount": total_count,
-            "results": rows,
-        }
+    def page_count(self, total_count: int) -> int:
+        """Return how many pages of this size there are."""
+        return -(-total_count // self.limit_count)
 
 
 def read_paging(query: Mapping[str, str]) -> Paging | None:

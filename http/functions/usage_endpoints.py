@@ -8,8 +8,9 @@ from troth.core.executions import DAY_MS, USAGE_DAYS_COUNT, Usage
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Success, answer, require_account
 from troth.http.api.shards_port import answered
-from troth.http.wire.json_text import JsonObject
 from troth.http.wire.requests import Response
+
+from .answers import FunctionMetricsObject, UsageObject
 
 NEVER_USED: Final = Usage("", "")
 """The usage of a function that never ran."""
@@ -26,14 +27,14 @@ def executions_in(usage: Usage, days_count: int, now_ms: int) -> int:
     return sum(count for day, count in usage.days.items() if today - days_count < day <= today)
 
 
-def function_metrics_object(usage: Usage, now_ms: int) -> JsonObject:
+def function_metrics_object(usage: Usage, now_ms: int) -> FunctionMetricsObject:
     """The metrics of a function, as answers show them."""
-    return {
-        "todaysTasks": executions_in(usage, 1, now_ms),
-        "pendingTasks": usage.created_count - usage.finished_count,
-        "weekTasks": executions_in(usage, USAGE_DAYS_COUNT, now_ms),
-        "completedTasks": usage.finished_count,
-    }
+    return FunctionMetricsObject(
+        todays_tasks=executions_in(usage, 1, now_ms),
+        pending_tasks=usage.created_count - usage.finished_count,
+        week_tasks=executions_in(usage, USAGE_DAYS_COUNT, now_ms),
+        completed_tasks=usage.finished_count,
+    )
 
 
 async def show_usage(api: Api, call: Call) -> Response:
@@ -48,19 +49,19 @@ async def show_usage(api: Api, call: Call) -> Response:
         for node in nodes
         if node.is_available and (node.entry.shared or node.entry.account_id == account_id)
     ]
-    made = {
-        "pendingTasks": sum(usage.created_count - usage.finished_count for usage in used),
-        "pendingBuilds": 0 if api.builder is None else api.builder.waiting_count(account_id),
-        "activeNodes": len(within_reach),
-        "freeNodes": sum(node.has_room for node in within_reach),
-        "busyNodes": sum(bool(node.executions) for node in within_reach),
-        "todayTasks": sum(executions_in(usage, 1, now_ms) for usage in used),
-        "completedTasks": sum(usage.finished_count for usage in used),
-        "waitingTasks": 0 if placement is None else placement.waiting_count(account_id),
-        "oldestWaitingSeconds": 0
+    made = UsageObject(
+        pending_tasks=sum(usage.created_count - usage.finished_count for usage in used),
+        pending_builds=0 if api.builder is None else api.builder.waiting_count(account_id),
+        active_nodes=len(within_reach),
+        free_nodes=sum(node.has_room for node in within_reach),
+        busy_nodes=sum(bool(node.executions) for node in within_reach),
+        today_tasks=sum(executions_in(usage, 1, now_ms) for usage in used),
+        completed_tasks=sum(usage.finished_count for usage in used),
+        waiting_tasks=0 if placement is None else placement.waiting_count(account_id),
+        oldest_waiting_seconds=0
         if placement is None
         else placement.oldest_waiting_ms(account_id) // 1000,
-    }
+    )
     return answer(Code.OK, made)
 
 
@@ -74,6 +75,6 @@ ENDPOINTS = (
         description="Counts of this moment. Those of the whole server are at `/metrics`.",
         handler=show_usage,
         scope=Scope.FUNCTIONS_READ,
-        successes=(Success(200, "The counts.", "Usage"),),
+        successes=(Success(200, "The counts.", UsageObject),),
     ),
 )

@@ -10,9 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from troth.core.catalog import Capabilities
-from troth.http.wire.fields import Schema
-from troth.http.wire.json_text import JsonObject
+from troth.http.wire.schema_parts import Schema
 
 _ID: Final = re.compile(r"[0-9a-f]{24}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,18 +39,3 @@ def unix_seconds(at_ms: int | None) -> str:
 def rfc3339(at_ms: int) -> str:
     """A time as in `2024-03-19T23:58:51Z`, in whole seconds."""
     return (_EPOCH + timedelta(seconds=at_ms // 1000)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def demands_object(capabilities: Capabilities) -> JsonObject:
-    """Return what a function demands of a node, as answers show it."""
-    return {
-        "cpuCount": capabilities.cpu_count,
-        "memSize": capabilities.memory_mb,
-        "networkLatency": capabilities.network_latency_ms,
-        "privileged": capabilities.privileged,
-    }
-
-
-def capabilities_object(capabilities: Capabilities) -> JsonObject:
-    """Return what a function demands and how long it may take, as answers show it."""
-    return {"timeout": capabilities.timeout_s, **demands_object(capabilities)}

@@ -12,7 +12,8 @@ from troth.core import limits
 from troth.core.catalog import Language
 from troth.http.functions.markers import Matching, Within
 from troth.http.functions.values import ID_SCHEMA
-from troth.http.wire.fields import BodyList, Field, Flag, RequestLimits, Schema, Text
+from troth.http.wire.fields import BodyList, Field, Flag, RequestLimits, Text
+from troth.http.wire.schema_parts import Schema
 
 _ID_PATTERN = ID_SCHEMA["pattern"].strip("^$")
 

@@ -28,10 +28,11 @@ from troth.http.executions.calls import SERVER_NODE_ID
 from troth.http.functions.entries import change_own, create
 from troth.http.wire.bodies import BodyDecoder
 from troth.http.wire.errors import ApiError, invalid
-from troth.http.wire.json_text import JsonObject, dump
+from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response, json_response
 from troth.shards.placement.executions import NodePlace
 
+from .answers import NodeObject, node_object
 from .node_bodies import ChangeNodeBody, RegisterNodeBody
 
 _HASH: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -100,25 +101,11 @@ async def list_nodes(api: Api, call: Call) -> Response:
     """GET /v1/node/list."""
     account_id = require_account(call)
     rows = [
-        _row(node)
+        node_object(node)
         for node in api.function_placement.nodes.values()
         if node.entry.account_id == account_id and not node.entry.deleted
     ]
     return json_response(200, dump(rows))
-
-
-def _row(node: NodePlace) -> JsonObject:
-    entry = node.entry
-    return {
-        "available": node.is_available,
-        "description": entry.description,
-        "disabled": entry.disabled,
-        "hash": entry.id,
-        "draining": entry.draining,
-        "slots": entry.slots_count,
-        "running": len(node.executions),
-        "languages": [language.value for language in entry.languages],
-    }
 
 
 async def delete_node(api: Api, call: Call) -> Response:
@@ -232,7 +219,7 @@ ENDPOINTS = (
         list_nodes,
         path_parameters=(),
         refusals=(),
-        successes=(Success(200, "All but deleted ones.", "NodeList"),),
+        successes=(Success(200, "All but deleted ones.", list[NodeObject]),),
     ),
     node_endpoint(
         "deleteNode",

@@ -28,12 +28,13 @@ from troth.core.commands import (
 from troth.core.executions import ACCOUNT_TAG
 from troth.core.grammar.task_ids import invoke_id
 from troth.core.limits import INTEGER_MAX
-from troth.core.model import Promise, PromiseState, Value
+from troth.core.model import PromiseState, Value
 from troth.core.replies import Reply
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Parameter, RawBody, Success, answer
 from troth.http.api.shards_port import REFUSALS_FROM, answered, ask
 from troth.http.api.streams import HEADERS
+from troth.http.executions.answers import demands_object
 from troth.http.executions.values import (
     Headers,
     capabilities_of,
@@ -41,12 +42,12 @@ from troth.http.executions.values import (
     function_request,
     result_value,
 )
-from troth.http.functions.values import ID_SCHEMA, demands_object, is_id
+from troth.http.functions.values import ID_SCHEMA, is_id
 from troth.http.wire.decoding import integer
 from troth.http.wire.errors import ApiError, invalid
-from troth.http.wire.json_text import JsonObject
 from troth.http.wire.requests import Response
 
+from .answers import NODE_ORDERS, AssignmentObject, NodeReportObject, TaskAndCounterObject
 from .node_bodies import AssignBody, ReportBody
 from .node_endpoints import HASH_PATH, node_endpoint, node_of
 from .node_stream import NodeStream
@@ -86,33 +87,23 @@ async def assign_execution(api: Api, call: Call) -> Response:
         state, value = failure_value(500, "the function's code was deleted before it could run")
         await _finish(api, call, node.id, promise_id, counter, state, value)
         raise ApiError(Code.BUILD_NOT_FOUND)
-    made = {
-        "functionId": plan.function_id,
-        "buildId": build.id,
-        "digest": build.digest,
-        "language": plan.language,
-        "timeout": plan.capabilities.timeout_s,
-        "capabilities": demands_object(capabilities_of(reply.promise)),
-        "account": plan.account_id,
-        "request": _request(reply.promise),
-    }
+    assert plan.language is not None, "nodes run nothing but code"
+    made = AssignmentObject(
+        function_id=plan.function_id,
+        build_id=build.id,
+        digest=build.digest,
+        language=plan.language.value,
+        timeout=plan.capabilities.timeout_s,
+        capabilities=demands_object(capabilities_of(reply.promise)),
+        account=plan.account_id,
+        request=function_request(reply.promise),
+    )
     return answer(reply.code, made)
 
 
 async def _build(api: Api, call: Call, build_id: str) -> Build | None:
     reply = await answered(api.shards.ask(ReadEntry(build_id), call.request.held))
     return reply.entry if isinstance(reply.entry, Build) else None
-
-
-def _request(promise: Promise) -> JsonObject:
-    request = function_request(promise)
-    return {
-        "method": request.method,
-        "query": request.query,
-        "headers": request.headers,
-        "body": request.body,
-        "host": request.host,
-    }
 
 
 async def report_work(api: Api, call: Call) -> Response:
@@ -126,11 +117,11 @@ async def report_work(api: Api, call: Call) -> Response:
     ]
     replies: list[Reply] = await answered(api.shards.ask_each(commands))
     stop = [
-        {"id": execution_id, "counter": counter}
+        TaskAndCounterObject(execution_id, counter)
         for (execution_id, counter, _), reply in zip(named, replies, strict=True)
         if reply.code >= REFUSALS_FROM
     ]
-    return answer(Code.OK, {"stop": stop})
+    return answer(Code.OK, NodeReportObject(stop))
 
 
 async def return_execution(api: Api, call: Call) -> Response:
@@ -295,7 +286,7 @@ ENDPOINTS = (
             "`headLimitBytes`; `run` and `cancel` with a `task` of `id` and `counter`; `drain`; "
             "`disable`. A newer stream of the same node ends the older one."
         ),
-        successes=(Success(200, "A stream of orders.", "NodeOrder", "text/event-stream"),),
+        successes=(Success(200, "A stream of orders.", NODE_ORDERS, "text/event-stream"),),
     ),
     node_endpoint(
         "assignTask",
@@ -307,8 +298,8 @@ ENDPOINTS = (
         description="Asked again for the same task and counter, the answer is the same.",
         body=AssignBody,
         successes=(
-            Success(201, "The node has the task; here is what to run.", "Assignment"),
-            Success(200, "It had it already.", "Assignment"),
+            Success(201, "The node has the task; here is what to run.", AssignmentObject),
+            Success(200, "It had it already.", AssignmentObject),
         ),
         refusals=(*_HELD, Code.BUILD_NOT_FOUND, Code.TASK_COUNTER, Code.TASK_CLAIMED),
     ),
@@ -324,7 +315,7 @@ ENDPOINTS = (
             f"word for {limits.NODE_LEASE_MS // 1000} seconds the node has lost its tasks."
         ),
         body=ReportBody,
-        successes=(Success(200, "Which of them to stop.", "NodeReport"),),
+        successes=(Success(200, "Which of them to stop.", NodeReportObject),),
     ),
     node_endpoint(
         "returnTask",

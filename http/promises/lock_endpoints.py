@@ -14,7 +14,7 @@ from troth.http.wire.errors import ApiError
 from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response, json_response
 
-from .rendering import lock_object
+from .answers import LockObject, LocksAffectedObject, lock_object
 from .schemas import AcquireLockBody, HeartbeatBody, ReleaseLockBody
 
 _HELD: Final = frozenset({Code.LOCK_HELD})
@@ -67,7 +67,7 @@ async def heartbeat_locks(api: Api, call: Call) -> Response:
     body: HeartbeatBody = call.body
     prefix = call.request.principal.id_prefix
     count = await answered(api.shards.heartbeat_locks(body.process_id or "", prefix))
-    return answer(Code.OK, {"locksAffected": count})
+    return answer(Code.OK, LocksAffectedObject(count))
 
 
 ENDPOINTS = (
@@ -86,7 +86,7 @@ ENDPOINTS = (
         handler=acquire_lock,
         scope=Scope.PROMISES_WRITE,
         body=AcquireLockBody,
-        successes=(Success(201, "The lock is held by this execution.", "Lock"),),
+        successes=(Success(201, "The lock is held by this execution.", LockObject),),
         refusals=(Code.LOCK_HELD,),
     ),
     Endpoint(
@@ -110,6 +110,6 @@ ENDPOINTS = (
         handler=heartbeat_locks,
         scope=Scope.PROMISES_WRITE,
         body=HeartbeatBody,
-        successes=(Success(200, "How many locks were renewed.", "LocksAffected"),),
+        successes=(Success(200, "How many locks were renewed.", LocksAffectedObject),),
     ),
 )

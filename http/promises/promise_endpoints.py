@@ -27,7 +27,14 @@ from troth.http.api.rows import (
 from troth.http.wire.decoding import CallHeaders
 from troth.http.wire.json_text import dump
 
-from .rendering import callback_answer, promise_json, promise_object, task_object
+from .answers import (
+    CallbackAnswerObject,
+    PromiseAndTaskObject,
+    PromiseObject,
+    callback_answer,
+    promise_object,
+    task_object,
+)
 from .schemas import (
     CallbackBody,
     CallbackOfPromiseBody,
@@ -42,7 +49,7 @@ from .values import receiver, string_map, value
 
 def _promise(_api: Api, reply: Reply) -> bytes:
     assert reply.promise is not None
-    return promise_json(reply.promise)
+    return dump(promise_object(reply.promise))
 
 
 def _create(_api: Api, call: Call) -> Command:
@@ -60,7 +67,7 @@ def _create_with_task(_api: Api, call: Call) -> Command:
 def _promise_and_task(_api: Api, reply: Reply) -> bytes:
     assert reply.promise is not None
     task = None if reply.task is None else task_object(reply.task)
-    return dump({"promise": promise_object(reply.promise), "task": task})
+    return dump(PromiseAndTaskObject(promise_object(reply.promise), task))
 
 
 def _creation(
@@ -137,6 +144,7 @@ def _subscription(promise_id: str, call: Call) -> CreateSubscription:
 
 
 def _noted(_api: Api, reply: Reply) -> bytes:
+    assert reply.promise is not None
     return dump(callback_answer(reply.callback, reply.promise))
 
 
@@ -157,12 +165,12 @@ _COMPLETED = (
     Code.PROMISE_TIMEDOUT,
 )
 _CALLBACK_ANSWERS = (
-    Success(201, "The promise is pending and the wish has been noted.", "CallbackAnswer"),
+    Success(201, "The promise is pending and the wish has been noted.", CallbackAnswerObject),
     Success(
         200,
         "`callback` is null: the wish is noted already, or the promise has completed (see its "
         "state).",
-        "CallbackAnswer",
+        CallbackAnswerObject,
     ),
 )
 
@@ -184,8 +192,8 @@ ENDPOINTS = (
         body=CreatePromiseBody,
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
         successes=(
-            Success(201, "The promise was created.", "Promise"),
-            Success(200, "It existed already, with the same key.", "Promise"),
+            Success(201, "The promise was created.", PromiseObject),
+            Success(200, "It existed already, with the same key.", PromiseObject),
         ),
         refusals=(Code.PROMISE_EXISTS, Code.TASK_FENCED),
     ),
@@ -205,8 +213,8 @@ ENDPOINTS = (
         body=CreatePromiseAndTaskBody,
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
         successes=(
-            Success(201, "Promise and task were created.", "PromiseAndTask"),
-            Success(200, "The promise existed already; `task` is null.", "PromiseAndTask"),
+            Success(201, "Promise and task were created.", PromiseAndTaskObject),
+            Success(200, "The promise existed already; `task` is null.", PromiseAndTaskObject),
         ),
         refusals=(Code.RECEIVER_NOT_FOUND, Code.PROMISE_EXISTS, Code.TASK_FENCED),
     ),
@@ -219,7 +227,7 @@ ENDPOINTS = (
         handler=read_promise,
         scope=Scope.PROMISES_READ,
         path_parameters=(ID_PARAMETER,),
-        successes=(Success(200, "The promise.", "Promise"),),
+        successes=(Success(200, "The promise.", PromiseObject),),
         refusals=(Code.PROMISE_NOT_FOUND,),
     ),
     Endpoint(
@@ -241,8 +249,8 @@ ENDPOINTS = (
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE),
         path_parameters=(ID_PARAMETER,),
         successes=(
-            Success(201, "The promise completed with this request.", "Promise"),
-            Success(200, "It had completed before, and that is what was asked.", "Promise"),
+            Success(201, "The promise completed with this request.", PromiseObject),
+            Success(200, "It had completed before, and that is what was asked.", PromiseObject),
         ),
         refusals=(*_COMPLETED, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
     ),

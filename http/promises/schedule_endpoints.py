@@ -12,7 +12,7 @@ from troth.http.wire.errors import ApiError, FieldProblem
 from troth.http.wire.fields import size_bytes
 from troth.http.wire.json_text import dump
 
-from .rendering import schedule_object
+from .answers import ScheduleObject, schedule_object
 from .schemas import CreateScheduleBody
 from .values import string_map, value
 
@@ -86,8 +86,8 @@ ENDPOINTS = (
         body=CreateScheduleBody,
         headers=(Header.IDEMPOTENCY_KEY,),
         successes=(
-            Success(201, "The schedule was created.", "Schedule"),
-            Success(200, "It existed already, with the same key.", "Schedule"),
+            Success(201, "The schedule was created.", ScheduleObject),
+            Success(200, "It existed already, with the same key.", ScheduleObject),
         ),
         refusals=(Code.SCHEDULE_EXISTS,),
     ),
@@ -100,7 +100,7 @@ ENDPOINTS = (
         handler=read_schedule,
         scope=Scope.PROMISES_READ,
         path_parameters=(ID_PARAMETER,),
-        successes=(Success(200, "The schedule.", "Schedule"),),
+        successes=(Success(200, "The schedule.", ScheduleObject),),
         refusals=(Code.SCHEDULE_NOT_FOUND,),
     ),
     Endpoint(

@@ -20,7 +20,7 @@ from troth.http.wire.decoding import integer, query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.requests import Response
 
-from .rendering import promise_object, schedule_object
+from .answers import PromisePageObject, SchedulePageObject, promise_object, schedule_object
 
 _ALL_STATES = (PENDING, RESOLVED, REJECTED, TIMEDOUT, CANCELED)
 _STATES: dict[str, tuple[PromiseState, ...]] = {
@@ -44,7 +44,7 @@ async def search_promises(api: Api, call: Call) -> Response:
         )
     )
     cursor = _next(search, before_serial, api)
-    return answer(Code.OK, {"cursor": cursor, "promises": [promise_object(p) for p in found]})
+    return answer(Code.OK, PromisePageObject(cursor, [promise_object(p) for p in found]))
 
 
 async def search_schedules(api: Api, call: Call) -> Response:
@@ -60,7 +60,7 @@ async def search_schedules(api: Api, call: Call) -> Response:
         )
     )
     cursor = _next(search, before_serial, api)
-    return answer(Code.OK, {"cursor": cursor, "schedules": [schedule_object(s) for s in found]})
+    return answer(Code.OK, SchedulePageObject(cursor, [schedule_object(s) for s in found]))
 
 
 def _next(search: Search, before_serial: int | None, api: Api) -> str | None:
@@ -162,7 +162,6 @@ def _pattern(example: str) -> Parameter:
         "id",
         "Which ids: `*` stands for any characters. Required without a cursor.",
         {"type": "string", "minLength": 1},
-        required=True,
         example=example,
     )
 
@@ -170,6 +169,7 @@ def _pattern(example: str) -> Parameter:
 ENDPOINTS = (
     Endpoint(
         name="searchPromises",
+        answers_much=True,
         group="Promises",
         method="GET",
         path="/promises",
@@ -189,10 +189,11 @@ ENDPOINTS = (
             _LIMIT,
             _CURSOR,
         ),
-        successes=(Success(200, "A page of promises.", "PromisePage"),),
+        successes=(Success(200, "A page of promises.", PromisePageObject),),
     ),
     Endpoint(
         name="searchSchedules",
+        answers_much=True,
         group="Schedules",
         method="GET",
         path="/schedules",
@@ -201,6 +202,6 @@ ENDPOINTS = (
         handler=search_schedules,
         scope=Scope.PROMISES_READ,
         query=(_pattern("nightly*"), _TAGS, _LIMIT, _CURSOR),
-        successes=(Success(200, "A page of schedules.", "SchedulePage"),),
+        successes=(Success(200, "A page of schedules.", SchedulePageObject),),
     ),
 )

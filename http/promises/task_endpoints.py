@@ -16,7 +16,7 @@ from troth.http.wire.decoding import integer
 from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response
 
-from .rendering import claim_object, task_object
+from .answers import ClaimObject, TaskObject, TasksAffectedObject, claim_object, task_object
 from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
 
 
@@ -81,7 +81,7 @@ async def heartbeat_tasks_by_link(api: Api, call: Call) -> Response:
 
 async def _heartbeat(api: Api, call: Call, process_id: str) -> Response:
     count = await answered(api.shards.heartbeat_tasks(process_id, call.request.principal.id_prefix))
-    return answer(Code.OK, {"tasksAffected": count})
+    return answer(Code.OK, TasksAffectedObject(count))
 
 
 def _named(call: Call) -> tuple[str, int]:
@@ -108,7 +108,7 @@ _PATH = (
         example=1,
     ),
 )
-_CLAIM_ANSWERS = (Success(201, "Claimed; here is what the task is about.", "Claim"),)
+_CLAIM_ANSWERS = (Success(201, "Claimed; here is what the task is about.", ClaimObject),)
 _CLAIM_REFUSALS = (
     Code.TASK_CLAIMED,
     Code.TASK_COMPLETED,
@@ -116,8 +116,8 @@ _CLAIM_REFUSALS = (
     Code.TASK_NOT_FOUND,
 )
 _COMPLETE_ANSWERS = (
-    Success(201, "The task is completed by this request.", "Task"),
-    Success(200, "It was finished before.", "Task"),
+    Success(201, "The task is completed by this request.", TaskObject),
+    Success(200, "It was finished before.", TaskObject),
 )
 _COMPLETE_REFUSALS = (Code.TASK_COUNTER, Code.TASK_STATE, Code.TASK_NOT_FOUND)
 _DROP_ANSWERS = (
@@ -125,7 +125,7 @@ _DROP_ANSWERS = (
     Success(200, "There was nothing to give back: the task is not claimed."),
 )
 _DROP_REFUSALS = (Code.TASK_COUNTER, Code.TASK_NOT_FOUND)
-_HEARTBEAT_ANSWERS = (Success(200, "How many leases were renewed.", "TasksAffected"),)
+_HEARTBEAT_ANSWERS = (Success(200, "How many leases were renewed.", TasksAffectedObject),)
 
 _BY_LINK = "The same with everything in the path, as in a message's `href`."
 

@@ -21,12 +21,12 @@ from troth.core.replies import Reply
 from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.dispatch import Dispatcher
 from troth.http.api.router import Match
-from troth.http.api.rows import Asking
-from troth.http.api.shards_port import REFUSALS_FROM
+from troth.http.api.rows import Call
 from troth.http.wire.errors import ApiError
+from troth.http.wire.in_flight import SMALL_BYTES, InFlight
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
 from troth.http.wire.status_lines import STATUS_LINES
-from troth.shards.errors import ShardsError
+from troth.shards.errors import Overloaded, ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
 
@@ -40,6 +40,15 @@ class Questions(Protocol):
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """Take a command; the asker is called back. Raises ShardsError."""
+        ...
+
+    @property
+    def in_flight(self) -> InFlight:
+        """What is in memory of all connections."""
+        ...
+
+    def defer(self, exchange: "Exchange", reply: Reply) -> None:
+        """Call `answer` with the reply when there is room for a large answer."""
         ...
 
     def start(self, exchange: "Exchange") -> None:
@@ -72,36 +81,47 @@ class Exchange(Struct, eq=False):
     held: HeldMessages
     match: Match
     client: Requester
+    call: Call | None = None
     started_s: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
         """Ask the shards, or have a task run the handler if it does more than ask."""
-        handler = self.match.endpoint.handler
-        if not isinstance(handler, Asking):
+        handler = self.match.endpoint.in_halves
+        if handler is None:
             self.questions.start(self)
             return
         dispatcher = self.dispatcher
         try:
-            call = dispatcher.admit(self.request, self.match)
-            self.questions.submit(handler.question(dispatcher.api, call), self.held, self)
+            self.call = call = dispatcher.admit(self.request, self.match)
+            command = handler.question(dispatcher.api, call)
+            if command is None:
+                self.questions.start(self)
+            else:
+                self.questions.submit(command, self.held, self)
+        except Overloaded as error:
+            if self.match.endpoint.waits:
+                self.questions.start(self)
+            else:
+                self._fail(error)
         except Exception as error:
             self._fail(error)
 
     def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
         """Take the shards' reply."""
         dispatcher = self.dispatcher
-        handler = self.match.endpoint.handler
-        assert isinstance(handler, Asking), "the others do not ask this way"
+        handler = self.match.endpoint.in_halves
+        assert handler is not None, "the others do not ask this way"
+        assert self.call is not None, "it was made when the question was asked"
+        if self.questions.in_flight.is_full and _is_large(reply):
+            self.questions.defer(self, reply)
+            return
         try:
             if reply.claimed is not None:
                 reply = dispatcher.api.shards.with_leaf(reply)
-            if reply.code >= REFUSALS_FROM:
-                raise ApiError(reply.code)
-            body = handler.shown(dispatcher.api, reply)
+            status, body = handler.rendered(dispatcher.api, self.call, reply)
         except Exception as error:
             self._fail(error)
             return
-        status = reply.code // 100
         if body and dispatcher.is_plain:
             self._end(status, render_json(status, body, self.request.id))
         else:
@@ -158,6 +178,19 @@ class Exchange(Struct, eq=False):
         api.metrics.count(request.endpoint, status, duration_s)
         if status >= 400 or duration_s > api.request_log.above_s:
             api.request_log.note(request, status, duration_s)
+
+
+def _is_large(reply: Reply) -> bool:
+    """Whether the answer will be large."""
+    claimed = reply.claimed
+    promises = [reply.promise] if claimed is None else [claimed.root, claimed.leaf]
+    size_characters = sum(
+        value.size
+        for promise in promises
+        if promise is not None
+        for value in (promise.param, promise.value)
+    )
+    return size_characters > SMALL_BYTES
 
 
 _JSON_ANSWER: Final = (

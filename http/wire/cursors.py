@@ -14,12 +14,14 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_bytes import encoder
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.limits import PAGE_LIMIT_COUNT
 from troth.core.model import PromiseState
 
 from .errors import invalid
 
+FOREIGN_CURSOR = "is not a cursor of this search; use the one that the last page came with"
 _SIGNATURE_BYTES = 16
 _LENGTH_LIMIT = 64 * 1024
 
@@ -35,13 +37,13 @@ class Search(Struct, frozen=True, array_like=True):
     before_serial: int | None
 
 
-_encoder = msgspec.json.Encoder()
+_encode = encoder()
 _decoder = msgspec.json.Decoder(Search)
 
 
 def encode_cursor(search: Search, secret: bytes) -> str:
     """Make the cursor of a search."""
-    return sign_payload(_encoder.encode(search), secret)
+    return sign_payload(_encode(search), secret)
 
 
 def sign_payload(payload: bytes, secret: bytes) -> str:
@@ -51,20 +53,9 @@ def sign_payload(payload: bytes, secret: bytes) -> str:
 
 def decode_cursor(cursor: str, kind: str, secret: bytes) -> Search:
     """Read a cursor that this server made for this kind of search. Raises ApiError (400)."""
-    refusal = invalid(
-        "query cursor", "is not a cursor of this search; use the one that the last page came with"
-    )
-    if len(cursor) > _LENGTH_LIMIT or not cursor.isascii():
-        raise refusal
-    payload_word, dot, signature_word = cursor.partition(".")
-    try:
-        payload, signature = _bytes(payload_word), _bytes(signature_word)
-    except (binascii.Error, ValueError) as error:
-        raise refusal from error
-    # The second comparison: base64 has several spellings of the same bytes, and one is ours.
-    if not dot or not hmac.compare_digest(signature, _sign(payload, secret)):
-        raise refusal
-    if cursor != f"{_word(payload)}.{_word(signature)}":
+    refusal = invalid("query cursor", FOREIGN_CURSOR)
+    payload = verified_payload(cursor, secret)
+    if payload is None:
         raise refusal
     try:
         search = _decoder.decode(payload)
@@ -74,6 +65,24 @@ def decode_cursor(cursor: str, kind: str, secret: bytes) -> Search:
     if search.kind != kind or not 1 <= search.limit_count <= PAGE_LIMIT_COUNT:
         raise refusal
     return search
+
+
+def verified_payload(cursor: str, secret: bytes) -> bytes | None:
+    """Return what `sign_payload` put into a cursor; None if it did not make this one."""
+    if len(cursor) > _LENGTH_LIMIT or not cursor.isascii():
+        return None
+    payload_word, dot, signature_word = cursor.partition(".")
+    try:
+        payload, signature = _bytes(payload_word), _bytes(signature_word)
+    except (binascii.Error, ValueError):
+        # No base64: so not ours.
+        return None
+    # The second comparison: base64 has several spellings of the same bytes, and one is ours.
+    if not dot or not hmac.compare_digest(signature, _sign(payload, secret)):
+        return None
+    if cursor != f"{_word(payload)}.{_word(signature)}":
+        return None
+    return payload
 
 
 def _sign(payload: bytes, secret: bytes) -> bytes:

@@ -6,11 +6,15 @@ allowed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-import orjson
+from msgspec import UNSET, Struct, UnsetType
+from msgspec import field as struct_field
 
 from troth.core.codes import EXPLANATIONS, MESSAGES, Code
 
+from .answers import told
+from .json_text import dump
 from .requests import Response, json_response
 
 RETRY_AFTER_SECONDS = 1
@@ -52,35 +56,84 @@ def invalid(field: str, problem: str) -> ApiError:
     return ApiError(Code.INVALID, [FieldProblem(field, problem)])
 
 
-def error_body(error: ApiError, url: str, request_id: str) -> bytes:
-    """Render the JSON body of a refusal."""
+class ErrorMetadataObject(Struct, gc=False, rename="camel"):
+    """More about it."""
+
+    field: Annotated[str | UnsetType, told("Which field is wrong.", "id")]
+    url: Annotated[
+        str, told("Where the code is explained.", "http://127.0.0.1:8001/docs/errors#40000")
+    ]
+    request_id: Annotated[str | UnsetType, told("The request's id, as in the log.", "a1b2c3")]
+
+
+class ErrorDetailObject(Struct, gc=False):
+    """One thing that is wrong."""
+
+    type: Annotated[
+        str,
+        told(
+            "Whether a field, the request or the server is to blame.",
+            "FieldValidationError",
+            enum=["FieldValidationError", "RequestError", "ServerError"],
+        ),
+    ] = struct_field(name="@type")
+    message: Annotated[str, told("For people.", "id: is required and must not be empty")]
+    domain: Annotated[str, told("Whose fault it is.", "request", enum=["request", "server"])]
+    metadata: ErrorMetadataObject
+
+
+class ErrorBodyObject(Struct, gc=False):
+    """What is wrong."""
+
+    code: Annotated[
+        int,
+        told(
+            "A code that `/docs/errors` explains; its first three digits are the HTTP status.",
+            Code.INVALID.value,
+            enum=[code.value for code in Code if code.status >= 400],
+        ),
+    ]
+    message: Annotated[str, told("The code in words.", "The request is invalid")]
+    details: Annotated[list[ErrorDetailObject], told("At least one.")]
+
+
+class ErrorObject(Struct, gc=False):
+    """A refusal."""
+
+    error: ErrorBodyObject
+
+
+def error_object(error: ApiError, url: str, request_id: str) -> ErrorObject:
+    """Return a refusal as its answer says it."""
     code = error.code
-    metadata = {"url": f"{url}/docs/errors#{code.value}"}
-    if request_id:
-        metadata["requestId"] = request_id
+    where = f"{url}/docs/errors#{code.value}"
+    asked = request_id or UNSET
     if error.problems:
         details = [
-            {
-                "@type": "FieldValidationError",
-                "message": f"{problem.field}: {problem.problem}",
-                "domain": "request",
-                "metadata": {"field": problem.field, **metadata},
-            }
+            ErrorDetailObject(
+                "FieldValidationError",
+                f"{problem.field}: {problem.problem}",
+                "request",
+                ErrorMetadataObject(problem.field, where, asked),
+            )
             for problem in error.problems
         ]
     else:
         ours = code.status >= 500 or code is Code.RECEIVER_NOT_FOUND
         details = [
-            {
-                "@type": "ServerError" if ours else "RequestError",
-                "message": error.message or EXPLANATIONS[code],
-                "domain": "server" if ours else "request",
-                "metadata": metadata,
-            }
+            ErrorDetailObject(
+                "ServerError" if ours else "RequestError",
+                error.message or EXPLANATIONS[code],
+                "server" if ours else "request",
+                ErrorMetadataObject(UNSET, where, asked),
+            )
         ]
-    return orjson.dumps(
-        {"error": {"code": code.value, "message": MESSAGES[code], "details": details}}
-    )
+    return ErrorObject(ErrorBodyObject(code.value, MESSAGES[code], details))
+
+
+def error_body(error: ApiError, url: str, request_id: str) -> bytes:
+    """Render the JSON body of a refusal."""
+    return dump(error_object(error, url, request_id))
 
 
 def error_response(error: ApiError, url: str, request_id: str) -> Response:

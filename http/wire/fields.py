@@ -9,6 +9,7 @@ JSON null counts as absent; "required" means: not absent, not "", not 0 (rest.md
 
 import binascii
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
 
@@ -19,22 +20,9 @@ from troth.core import limits as core_limits
 from troth.core.limits import INTEGER_MAX, INTEGER_MIN
 
 from .errors import FieldProblem
+from .schema_parts import ANY_BUT_NULL, Schema, described, not_null, or_null, reference, typed
 
 Body = TypeVar("Body", bound=Struct)
-Schema = dict[str, Any]
-
-JSON_SCHEMA: Schema = {
-    "description": "Any JSON, with numbers within 64 bits.",
-    "anyOf": [
-        {"type": "string"},
-        {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Json"}},
-        {"type": "number", "minimum": INTEGER_MIN, "maximum": INTEGER_MAX},
-        {"type": "boolean"},
-        {"type": "array", "items": {"$ref": "#/components/schemas/Json"}},
-        {"type": "null"},
-    ],
-}
-"""The component `Json` of the OpenAPI description: what a receiver may be made of."""
 
 BASE64_PATTERN = (
     r"^[\r\n]*(?:(?:[A-Za-z0-9+/][\r\n]*){4})*"
@@ -72,6 +60,11 @@ class Field:
         """Whether nothing needs to be checked if the field is absent or null."""
         return not self.required
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether a body without the field is refused."""
+        return self.required
+
     def check(self, value: Any, limits: RequestLimits) -> str | None:
         """Say what is wrong with a value that has the right type; None if nothing is."""
         raise NotImplementedError
@@ -90,10 +83,10 @@ class Field:
 
     def describe(self, schema: Schema) -> Schema:
         """Add the description and the example."""
-        described = {**schema, "description": self.description}
+        made = described(schema, self.description)
         if self.example is not None:
-            described["examples"] = [self.example]
-        return described
+            made["example"] = self.example
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +120,7 @@ class Text(Field):
     def schema(self, limits: RequestLimits) -> Schema:
         """A string; null only if it may be absent."""
         limit_bytes = limits.id_limit_bytes if self.limit_bytes is None else self.limit_bytes
-        schema: Schema = {"type": "string" if self.required else ["string", "null"]}
+        schema = typed("string", nullable=not self.required)
         if self.required:
             schema["minLength"] = 1
         if self.form is not None:
@@ -188,14 +181,14 @@ class Integer(Field):
 
     def schema(self, limits: RequestLimits) -> Schema:
         """An integer; OpenAPI's format names the 64 bits."""
-        schema: Schema = {
-            "type": "integer" if self.required else ["integer", "null"],
+        schema = {
+            **typed("integer", nullable=not self.required),
             "format": "int64",
             "minimum": self.minimum,
             "maximum": INTEGER_MAX,
         }
         if self.required:
-            schema["not"] = {"const": 0}
+            schema["not"] = {"enum": [0]}
         return self.describe(schema)
 
 
@@ -213,7 +206,7 @@ class Flag(Field):
 
     def schema(self, limits: RequestLimits) -> Schema:
         """A boolean; null only if it may be absent."""
-        return self.describe({"type": "boolean" if self.required else ["boolean", "null"]})
+        return self.describe(typed("boolean", nullable=not self.required))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +242,8 @@ class StringMap(Field):
         limit_count, _ = self._limits(limits)
         return self.describe(
             {
-                "type": ["object", "null"],
-                "additionalProperties": {"type": ["string", "null"]},
+                **typed("object", nullable=True),
+                "additionalProperties": typed("string", nullable=True),
                 "maxProperties": limit_count,
             }
         )
@@ -281,7 +274,7 @@ class Base64(Field):
 
     def schema(self, limits: RequestLimits) -> Schema:
         """A pattern rather than `contentEncoding`, which validators ignore."""
-        return self.describe({"type": ["string", "null"], "pattern": BASE64_PATTERN})
+        return self.describe({**typed("string", nullable=True), "pattern": BASE64_PATTERN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,9 +297,8 @@ class AnyJson(Field):
         return _too_much(decoded, core_limits.RECEIVER_DEPTH_LIMIT_COUNT)
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """Any JSON but null; see `JSON_SCHEMA`."""
-        forms = [form for form in JSON_SCHEMA["anyOf"] if form != {"type": "null"}]
-        return self.describe({"anyOf": forms})
+        """Any JSON but null."""
+        return self.describe(ANY_BUT_NULL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +312,11 @@ class Nested(Field):
         """Not if something inside is required: then that is what is missing."""
         return not _has_required(self.body)
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether something inside is required, or it itself."""
+        return self.required or _has_required(self.body)
+
     def check(self, value: Struct | None, limits: RequestLimits) -> str | None:
         """Nothing: `problems` descends into it."""
         return None
@@ -329,11 +326,9 @@ class Nested(Field):
         return strict_body(self.body, limits)
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """The schema of the inner body."""
-        inner = body_schema(self.body, limits)
-        if not inner["required"]:
-            inner["type"] = ["object", "null"]
-        return self.describe(inner)
+        """A reference to the inner body; null if nothing in it is required."""
+        inner = reference(self.body.__name__)
+        return self.describe(inner if _has_required(self.body) else or_null(inner))
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +348,7 @@ class BodyList(Field):
 
     def schema(self, limits: RequestLimits) -> Schema:
         """An array of the inner body."""
-        inner = body_schema(self.body, limits)
+        inner = reference(self.body.__name__)
         shape = {"type": "array", "minItems": 1, "maxItems": self.limit_count, "items": inner}
         return self.describe(shape)
 
@@ -422,19 +417,26 @@ def _has_required(body: type[Struct]) -> bool:
 
 
 def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
-    """The JSON Schema of a request body."""
-    closed = {"additionalProperties": False} if body.__struct_config__.forbid_unknown_fields else {}
+    """The schema of a request body, for the components; other bodies in it are references."""
+    properties = {name: marker.schema(limits) for _, name, marker in rules(body)}
+    closed: Schema = {}
+    if body.__struct_config__.forbid_unknown_fields:
+        closed = {"additionalProperties": False}
+        properties = {name: not_null(schema) for name, schema in properties.items()}
     return {
         "type": "object",
         **closed,
-        "properties": {name: marker.schema(limits) for _, name, marker in rules(body)},
-        "required": [
-            name
-            for _, name, marker in rules(body)
-            if marker.required or (isinstance(marker, Nested) and _has_required(marker.body))
-        ],
-        "examples": [example(body)],
+        "properties": properties,
+        "required": [name for _, name, marker in rules(body) if marker.is_needed],
     }
+
+
+def bodies_in(body: type[Struct]) -> Iterator[type[Struct]]:
+    """Yield a request body and each that is in it; some perhaps twice."""
+    yield body
+    for _, _, marker in rules(body):
+        if isinstance(marker, Nested | BodyList):
+            yield from bodies_in(marker.body)
 
 
 def example(body: type[Struct]) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""JSON objects as they are made for answers, and their text."""
+"""JSON text: compact UTF-8, as answers and messages have it."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
-import msgspec
+from msgspec import Struct
 
-JsonObject = dict[str, Any]
+from troth.core.json_bytes import encoder
 
-_encode = msgspec.json.Encoder().encode
+dump: Final[Callable[[Struct | list[Any]], bytes]] = encoder("deterministic")
+"""Write an answer: the fields of Structs in their order, the keys of dicts sorted."""
 
-
-def dump(made: JsonObject | list[JsonObject]) -> bytes:
-    """Write JSON text: compact, UTF-8."""
-    return _encode(made)
+dump_in_order: Final[Callable[[Any], bytes]] = encoder()
+"""Write plain data, the keys of dicts in their order."""

@@ -4,7 +4,7 @@ Handlers see nothing else: no Quart, no ASGI, no sockets. A response has either 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -39,6 +39,7 @@ class Request(Struct, eq=False):
     principal: Principal = ANONYMOUS
     repeated: Mapping[bytes, bytes] | None = None
     refusal: Code | None = None
+    refused: Callable[["Request", Any], "Response"] | None = None
     is_left: bool = False
     on_left: Callable[[], None] | None = None
 

@@ -1,65 +1,58 @@
-"""Small pieces that the JSON Schemas of answers are made of."""
+"""Pieces of schemas as OpenAPI 3.0.3 has them, for requests and answers alike.
+
+That is JSON Schema, but there is one type only, `nullable` instead of the type null, `example`
+instead of `examples`, and nothing beside a `$ref`, which therefore goes into an `allOf`.
+"""
+
+from typing import Any, Final
 
 from troth.core.limits import INTEGER_MAX, INTEGER_MIN
 
-from .fields import Schema
+Schema = dict[str, Any]
 
-_TIME_MS = 1767225600000
+BYTES: Final[Schema] = {"type": "string", "format": "binary"}
+"""A body that is not JSON."""
 
+ANY_JSON: Final[Schema] = {"description": "Any JSON."}
+"""A body that is JSON, whatever it is."""
 
-def text(description: str, example: str) -> Schema:
-    """A text."""
-    return {"type": "string", "description": description, "examples": [example]}
-
-
-def integer(description: str, example: int) -> Schema:
-    """An integer within 64 bits."""
-    return {
-        "type": "integer",
-        "format": "int64",
-        "minimum": INTEGER_MIN,
-        "maximum": INTEGER_MAX,
-        "description": description,
-        "examples": [example],
-    }
-
-
-def map_of(description: str, example: dict[str, str]) -> Schema:
-    """An object from texts to texts."""
-    return {
-        "type": "object",
-        "additionalProperties": {"type": "string"},
-        "description": description,
-        "examples": [example],
-    }
+ANY_BUT_NULL: Final[Schema] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "additionalProperties": {}},
+        {"type": "number", "minimum": INTEGER_MIN, "maximum": INTEGER_MAX},
+        {"type": "boolean"},
+        {"type": "array", "items": {}},
+    ]
+}
+"""Any JSON but null. That numbers deeper inside have limits too cannot be said for generators: a
+schema that refers to itself is too much for some of them."""
 
 
-def object_of(about: str, optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
-    """An object. Its properties are required but for the named ones."""
-    return {
-        "type": "object",
-        "description": about,
-        "properties": properties,
-        "required": [name for name in properties if name not in optional],
-        "additionalProperties": False,
-    }
+def typed(kind: str, *, nullable: bool = False) -> Schema:
+    """Return the schema of a type."""
+    return {"type": kind, "nullable": True} if nullable else {"type": kind}
 
 
 def reference(name: str) -> Schema:
-    """Another schema of the components."""
+    """Return a reference to a schema among the components."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def or_null(name: str) -> Schema:
-    """Another schema, or null."""
-    return {"anyOf": [reference(name), {"type": "null"}]}
+def or_null(schema: Schema) -> Schema:
+    """Return a schema that accepts null, too."""
+    if "$ref" in schema:
+        return {"nullable": True, "allOf": [schema]}
+    return {**schema, "nullable": True}
 
 
-def time_ms(description: str) -> Schema:
-    """A time in milliseconds since 1970."""
-    return integer(f"{description}, in milliseconds since 1970.", _TIME_MS)
+def not_null(schema: Schema) -> Schema:
+    """Return a schema that accepts the same values but null."""
+    return {name: rule for name, rule in schema.items() if name != "nullable"}
 
 
-def list_of(description: str, name: str) -> Schema:
-    """An array of another schema."""
-    return {"type": "array", "description": description, "items": reference(name)}
+def described(schema: Schema, description: str) -> Schema:
+    """Return a schema with a description."""
+    if "$ref" in schema:
+        return {"description": description, "allOf": [schema]}
+    return {**schema, "description": description}

@@ -64,3 +64,34 @@ def test_every_vector_matches_before_and_after_a_crash(
     # more connections at once.
     server.restart()
     assert replay(conformance, server, "--threads", "64") == everything
+
+
+def replay_scenes(conformance: Path, server: ServerProcess, *arguments: str) -> str:
+    """Replay all scenes of the envelope protocol; return the last line of what was said."""
+    directory = conformance / "envelope"
+    finished = subprocess.run(
+        [
+            *(sys.executable, str(directory / "replay.py"), str(directory / "vectors-dev.jsonl")),
+            *("--url", server.url, "--again", "5", *arguments),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=2 * REPLAY_TIMEOUT_S,
+    )
+
+    assert finished.returncode == 0, finished.stdout
+    return finished.stdout.splitlines()[-1]
+
+
+@pytest.mark.alone
+def test_every_scene_of_the_envelope_protocol_holds_before_and_after_a_crash(
+    conformance: Path, server: ServerProcess
+) -> None:
+    scenes = (conformance / "envelope" / "vectors-dev.jsonl").read_text(encoding="utf-8")
+    everything = f"{len(scenes.splitlines())} of {len(scenes.splitlines())} scenes held"
+
+    assert scenes
+    assert replay_scenes(conformance, server).startswith(everything)
+    server.restart()
+    assert replay_scenes(conformance, server, "--threads", "64").startswith(everything)

@@ -37,11 +37,11 @@ class Meaning:
         for name, scheme in sorted(schemes.items()):
             yield f"credentials {name}: {scheme['type']} {scheme['scheme']}"
         refusals = {
-            self.shape(content["schema"])
+            self.shape(response["content"]["application/json"]["schema"])
             for operations in self._document["paths"].values()
             for operation in operations.values()
-            for content in map(self._refusal_content, operation["responses"].values())
-            if content is not None
+            for response in map(self._resolved, operation["responses"].values())
+            if "x-codes" in response
         }
         for refusal in sorted(refusals):
             yield f"refusal {refusal}"
@@ -73,9 +73,8 @@ class Meaning:
                 f" {name}: {self.shape(self._resolved(header)['schema'])}"
                 for name, header in response.get("headers", {}).items()
             )
-            refusal = self._refusal_content(response)
-            if refusal is not None:
-                yield f"{status}{headers} refused {' '.join(sorted(refusal['examples']))}"
+            if "x-codes" in response:
+                yield f"{status}{headers} refused {' '.join(map(str, response['x-codes']))}"
             elif "content" not in response:
                 yield f"{status}{headers}"
             else:
@@ -88,11 +87,6 @@ class Meaning:
             for kind in kinds
         ]
         return " or ".join(shown) or "public"
-
-    def _refusal_content(self, response: Document) -> Document | None:
-        """Return what a response has if it is a refusal: only these list several examples."""
-        content = self._resolved(response).get("content", {}).get("application/json", {})
-        return content if "examples" in content else None
 
     def _resolved(self, part: Document) -> Document:
         if "$ref" not in part:
@@ -128,11 +122,11 @@ class Meaning:
         if kind == "null":
             return kind
         limits = [f"{name}={schema[name]}" for name in _LIMITS if name in schema]
-        if kind == "integer" and limits == _INT64:
+        if kind == "integer" and limits in (_INT64, _INT64[:1]):
             return "int64"
         words = [word for word in schema.get("enum", []) if word is not None]
         if words:
-            limits.append(f"one of {' '.join(map(str, words))}")
+            limits.append(f"one of {' '.join(sorted(map(str, words)))}")
         shown = f"{kind}({', '.join(limits)})" if limits else kind
         if kind == "array" and "items" in schema:
             return f"{shown}[{self.shape(schema['items'], within)}]"
@@ -141,7 +135,7 @@ class Meaning:
         required = schema.get("required", [])
         parts = [
             f"{name}{'' if name in required else '?'}: {self.shape(inner, within)}"
-            for name, inner in schema.get("properties", {}).items()
+            for name, inner in sorted(schema.get("properties", {}).items())
         ]
         more = schema.get("additionalProperties", True)
         if isinstance(more, dict):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from troth.core.limits import INTEGER_MAX, INTEGER_MIN
 from troth.core.model import Promise, PromiseState, Value
-from troth.http.promises.rendering import path_of, promise_json, promise_object
+from troth.http.promises.answers import path_of, promise_object
 from troth.http.wire.json_text import dump
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -63,8 +63,8 @@ def test_a_promise_is_written_as_its_fields_in_order(promise: Promise) -> None:
     if promise.completed_on is not None:
         expected["completedOn"] = promise.completed_on
 
-    assert promise_json(promise) == orjson.dumps(expected)
-    assert dump({"promise": promise_object(promise)}) == orjson.dumps({"promise": expected})
+    assert dump(promise_object(promise)) == orjson.dumps(expected)
+    assert dump([promise_object(promise)]) == orjson.dumps([expected])
 
 
 def test_a_plain_id_is_its_own_path() -> None:

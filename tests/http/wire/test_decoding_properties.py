@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from troth.core.model import PromiseState
 from troth.http.api.router import Router
 from troth.http.documents.table import API_ENDPOINTS
-from troth.http.promises.rendering import path_of
+from troth.http.promises.answers import path_of
 from troth.http.promises.schemas import CallbackBody, CreatePromiseBody, CreateScheduleBody
 from troth.http.wire import decoding
 from troth.http.wire.bodies import BodyDecoder

@@ -1,0 +1,106 @@
+"""The bodies of requests to the endpoints that look after accounts and tokens."""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from msgspec import Struct
+
+from troth.core import limits
+from troth.core.catalog import Scope
+from troth.http.wire.fields import Field, Flag, Integer, RequestLimits, Text
+from troth.http.wire.schema_parts import Schema
+
+_SCOPES: Final = tuple(scope.value for scope in Scope)
+_FAR_MS: Final = 4_102_444_800_000  # the year 2100
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeList(Field):
+    """A list of scopes: at least one."""
+
+    def check(self, value: list[str] | None, limits: RequestLimits) -> str | None:  # noqa: ARG002
+        """Only words that are scopes."""
+        allowed = ", ".join(_SCOPES)
+        if not value:
+            return f"is required and must not be empty; allowed are {allowed}"
+        for word in value:
+            if word not in _SCOPES:
+                return f"given {word[:64]!r}; allowed are {allowed}"
+        return None
+
+    def schema(self, limits: RequestLimits) -> Schema:  # noqa: ARG002
+        """An array of the words."""
+        words = {"type": "string", "enum": list(_SCOPES)}
+        return self.describe({"type": "array", "minItems": 1, "items": words})
+
+
+class IdPrefix(Text):
+    """What ids begin with: never nothing, which would be all ids."""
+
+    __slots__ = ()
+
+    def check(self, value: str | None, limits: RequestLimits) -> str | None:
+        """Not empty, and no longer than an id."""
+        if not value:
+            return "must not be empty; leave it out for a token that may name all ids"
+        return Text.check(self, value, limits)
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """A string of at least one character."""
+        return {**Text.schema(self, limits), "minLength": 1}
+
+
+class CreateAccountBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """A new account."""
+
+    name: Annotated[
+        str | None,
+        Text(
+            "Its name, which no other account has.",
+            "billing",
+            required=True,
+            limit_bytes=limits.ACCOUNT_NAME_LIMIT_BYTES,
+        ),
+    ] = None
+
+
+class ChangeAccountBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """What is to change about an account."""
+
+    disabled: Annotated[
+        bool | None,
+        Flag("True: none of its tokens works any more. False: they do again.", True, required=True),
+    ] = None
+
+
+class CreateTokenBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """A new token."""
+
+    account: Annotated[
+        str | None,
+        Text("The account it acts for: its id or its name.", "billing", required=True),
+    ] = None
+    scopes: Annotated[
+        list[str] | None,
+        ScopeList(
+            "What it allows.",
+            [Scope.PROMISES_READ.value, Scope.PROMISES_WRITE.value],
+            required=True,
+        ),
+    ] = None
+    name: Annotated[
+        str | None,
+        Text("What it is for.", "nightly job", limit_bytes=limits.ACCOUNT_NAME_LIMIT_BYTES),
+    ] = None
+    expires_in: Annotated[
+        int | None,
+        Integer("In how many milliseconds it stops working; absent: never.", minimum=1),
+    ] = None
+    expires_at: Annotated[
+        int | None,
+        Integer("When it stops working, in milliseconds since 1970; absent: never.", _FAR_MS),
+    ] = None
+    id_prefix: Annotated[
+        str | None,
+        IdPrefix("What the ids must begin with that it may name; absent: any.", "billing/"),
+    ] = None

@@ -1,0 +1,183 @@
+"""`POST /`: every operation of the envelope protocol, through one row of the endpoint table.
+
+Order of checks (envelope.md 2): the envelope, who is asking, the kind, its fields; then the state
+machine. Whatever comes of it is an envelope. While the shards are overloaded a request waits, up to
+`WAIT_LIMIT_S`: clients of this protocol take a passing refusal for a failed workflow.
+"""
+
+import hmac
+from typing import Any, Final
+
+import orjson
+import trio
+from msgspec import Struct
+
+from troth.core.catalog import Scope
+from troth.core.codes import MESSAGES, Code
+from troth.core.commands import Command
+from troth.core.replies import Reply
+from troth.http.api.authentication import authenticate
+from troth.http.api.context import Api
+from troth.http.api.permissions import refuse_unless_permitted
+from troth.http.api.rows import TRACE, Call, Endpoint, RawBody, Success
+from troth.http.api.shards_port import REFUSALS_FROM
+from troth.http.wire.errors import ApiError
+from troth.http.wire.principals import OPEN_SCOPES
+from troth.http.wire.requests import Request, Response, json_response
+from troth.shards.errors import Overloaded, ShardsError
+
+from .fields import decoded
+from .operations import FENCE_REFUSALS, QUESTIONS, OperationCall, Question
+from .searches import PROCEDURES, Procedure
+from .wire import RequestEnvelope, envelope_text, read, refusal_response, refused
+
+WAIT_LIMIT_S: Final = 30.0
+"""How long a request waits for room before it is refused."""
+WAIT_STEP_S: Final = 0.02
+
+
+DEBUG_KINDS: Final = frozenset(
+    f"debug.{name}" for name in ("start", "stop", "reset", "snap", "tick")
+)
+
+
+class _Guard(Struct, frozen=True):
+    """Who may do an operation."""
+
+    scope: Scope | None
+    or_scope: Scope | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it needs no credentials on an open server."""
+        return self.scope in OPEN_SCOPES
+
+
+_GUARDS: Final = {
+    **{kind: _Guard(question.scope) for kind, question in QUESTIONS.items()},
+    **{kind: _Guard(procedure.scope) for kind, procedure in PROCEDURES.items()},
+}
+_UNKNOWN_GUARD: Final = _Guard(Scope.PROMISES_READ)
+
+
+class EnvelopeHandler:
+    """The handler of `POST /`; see HalvedHandler."""
+
+    def question(self, api: Api, call: Call) -> Command | None:
+        """Return what one shard is asked, or None if it takes a coroutine. Raises ApiError."""
+        envelope = self._admitted(api, call.request)
+        kind = envelope.kind or ""
+        question = QUESTIONS.get(kind)
+        if question is None:
+            if kind in DEBUG_KINDS:
+                raise refused("debug operations are off", Code.FORBIDDEN_SCOPE)
+            if kind not in PROCEDURES:
+                raise refused(f"kind: there is no operation {kind[:64]!r}")
+            return None
+        return self._command(api, call, question, envelope)
+
+    def rendered(self, api: Api, call: Call, reply: Reply) -> tuple[int, bytes]:
+        """Return status and JSON text of the answer to a question."""
+        asked: OperationCall = call.body
+        operation, code = asked.operation, reply.code
+        kind = asked.envelope.kind or ""
+        is_action = operation is _FENCE and code not in FENCE_REFUSALS
+        if code >= REFUSALS_FROM and not is_action:
+            data = orjson.dumps(MESSAGES[code])
+            return code.status, envelope_text(kind, asked.corr_id, code.status, data)
+        if operation.acted is not None:
+            operation.acted(api, asked.data)
+        status = 300 if code is Code.AWAITED_SETTLED else 200
+        return status, envelope_text(kind, asked.corr_id, status, operation.shown(asked, reply))
+
+    async def __call__(self, api: Api, call: Call) -> Response:
+        """Do all of it, waiting for room where there is none. Raises ApiError."""
+        command = self.question(api, call)
+        with trio.move_on_after(WAIT_LIMIT_S):
+            while True:
+                try:
+                    if command is None:
+                        status, text = 200, await self._proceed(api, call.request)
+                    else:
+                        reply = await api.shards.ask(command, call.request.held)
+                        status, text = self.rendered(api, call, reply)
+                    return json_response(status, text)
+                except Overloaded:
+                    # Nothing was done; there is room again before long.
+                    await trio.sleep(WAIT_STEP_S)
+                except ApiError as error:
+                    if error.code is not Code.OVERLOADED:
+                        raise
+                    await trio.sleep(WAIT_STEP_S)
+                except ShardsError as error:
+                    raise ApiError(error.code) from error
+        raise ApiError(Code.OVERLOADED)
+
+    def _admitted(self, api: Api, request: Request) -> RequestEnvelope:
+        """Return a request's envelope, if its sender may ask for what it asks. Raises ApiError."""
+        envelope = read(request.body)
+        guard = _GUARDS.get(envelope.kind or "", _UNKNOWN_GUARD)
+        auth = None if envelope.head is None or not envelope.head.auth else envelope.head.auth
+        authorization = None
+        if auth is not None:
+            authorization = b"Bearer " + auth.encode()
+            header = request.headers.get(b"authorization")
+            if header is not None and not _is_same(header, authorization):
+                raise ApiError(
+                    Code.UNAUTHORIZED, message="head.auth and Authorization are not the same"
+                )
+        request.principal = authenticate(api, request, guard, authorization)
+        return envelope
+
+    def _command(
+        self, api: Api, call: Call, question: Question, envelope: RequestEnvelope
+    ) -> Command:
+        data = decoded(question.decoder, envelope.data)
+        asked = OperationCall(question, envelope, data, api.limits, call.headers.trace)
+        call.body = asked
+        command = question.command(asked)
+        refuse_unless_permitted(call.request.principal, command)
+        return command
+
+    async def _proceed(self, api: Api, request: Request) -> bytes:
+        envelope = self._admitted(api, request)
+        kind = envelope.kind or ""
+        procedure: Procedure = PROCEDURES[kind]
+        data = decoded(procedure.decoder, envelope.data)
+        text = await procedure.act(api, request.principal, data)
+        return envelope_text(kind, envelope.corr_id, 200, text)
+
+
+_FENCE: Final = QUESTIONS["task.fence"]
+
+
+def _is_same(header: bytes, authorization: bytes) -> bool:
+    """Return whether a header holds the token of `head.auth`, with or without `Bearer`."""
+    scheme, _, token = header.partition(b" ")
+    given = token.strip(b" ") if scheme.lower() == b"bearer" else header
+    return hmac.compare_digest(given, authorization.removeprefix(b"Bearer "))
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="envelope",
+        group="Envelope protocol",
+        method="POST",
+        path="/",
+        summary="Do one operation of the envelope protocol",
+        description=(
+            "What current Resonate SDKs speak: promises, tasks and schedules through one address. "
+            'The body is `{"kind": …, "head": {"corrId": …, "version": "2026-04-01"}, '
+            '"data": {…}}`; the answer has the same kind and corrId, `head.status`, which is the '
+            "HTTP status too, and `data`: an object, or a text that says what is wrong."
+        ),
+        handler=EnvelopeHandler(),
+        public=True,
+        raw_body=RawBody("A request envelope; its Content-Type is not looked at.", ("*/*",)),
+        headers=TRACE,
+        successes=(Success(200, "What was asked for.", dict[str, Any]),),
+        refused=refusal_response,
+        waits=True,
+        auth_in_body=True,
+    ),
+)

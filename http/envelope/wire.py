@@ -1,0 +1,125 @@
+"""What requests and answers of the envelope protocol are wrapped in (envelope.md 2).
+
+A request is `{"kind": …, "head": {"corrId": …, "version": …}, "data": {…}}`, an answer has the same
+`kind` and `corrId`, a `status` and its `data`: an object, or a text that says what is wrong. Every
+answer to `POST /` is one of these, whatever went wrong and wherever.
+"""
+
+from typing import Any, Final
+
+import msgspec
+import orjson
+from msgspec import Raw, Struct, field
+
+from troth.core.codes import MESSAGES, Code
+from troth.core.json_errors import UNREADABLE_JSON
+from troth.http.wire.errors import RETRY_AFTER_SECONDS, ApiError
+from troth.http.wire.requests import Request, Response, json_response
+
+VERSION: Final = "2026-04-01"
+"""The one version of the protocol that there is."""
+
+UNKNOWN_KIND: Final = "unknown"
+UNKNOWN_CORRELATION: Final = "0"
+_ECHO_LIMIT_BYTES: Final = 1024
+"""What is longer is not repeated in an answer."""
+
+
+class RequestHead(Struct):
+    """The head of a request. `auth` is a token, `debug_time_ms` the time to take for now."""
+
+    corr_id: str | None = field(default=None, name="corrId")
+    version: str | None = None
+    auth: str | None = None
+    debug_time_ms: int | None = field(default=None, name="resonate:debug_time")
+
+
+class RequestEnvelope(Struct):
+    """A request as it came; `data` is not looked into yet."""
+
+    kind: str | None = None
+    head: RequestHead | None = None
+    data: Raw = Raw(b"null")
+
+    @property
+    def corr_id(self) -> str:
+        """The id that the answer repeats."""
+        return (self.head.corr_id if self.head is not None else None) or ""
+
+
+_decode: Final = msgspec.json.Decoder(RequestEnvelope).decode
+
+
+def refused(problem: str, code: Code = Code.INVALID) -> ApiError:
+    """Return the refusal of a request; `problem` is what its answer says."""
+    return ApiError(code, message=problem)
+
+
+def read(body: bytes) -> RequestEnvelope:
+    """Read a request's envelope. Raises ApiError (400)."""
+    try:
+        envelope = _decode(body)
+    except UNREADABLE_JSON as error:
+        raise refused(f"the body is not a request envelope: {error}") from error
+    if not envelope.kind:
+        raise refused("kind: must name an operation")
+    if bytes(memoryview(envelope.data)[:1]) != b"{":
+        raise refused("data: must be an object")
+    if envelope.head is None or envelope.head.corr_id is None:
+        raise refused("head.corrId: must be a text, which the answer repeats")
+    version = envelope.head.version
+    if version != VERSION:
+        shown = "nothing" if version is None else repr(version[:64])
+        raise refused(f"head.version: must be {VERSION!r} (got {shown})")
+    return envelope
+
+
+def envelope_text(kind: str, corr_id: str, status: int, data: bytes) -> bytes:
+    """Return the JSON text of an answer; `data` is JSON text."""
+    return b'{"kind":%b,"head":{"corrId":%b,"status":%d,"version":"%b"},"data":%b}' % (
+        orjson.dumps(kind),
+        orjson.dumps(corr_id),
+        status,
+        VERSION.encode(),
+        data,
+    )
+
+
+def refusal_text(error: ApiError) -> str:
+    """Return what the answer to a refused request says."""
+    if error.message:
+        return error.message
+    if error.problems:
+        return "; ".join(f"{problem.field}: {problem.problem}" for problem in error.problems)
+    return MESSAGES[error.code]
+
+
+def refusal_response(request: Request, error: ApiError) -> Response:
+    """Make the answer to a refused request, with its kind and corrId where they can be read."""
+    kind, corr_id = _best_effort(request.body)
+    headers = list(error.headers)
+    if error.code.status == 503:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+    status = error.code.status
+    text = envelope_text(kind, corr_id, status, orjson.dumps(refusal_text(error)))
+    return json_response(status, text, headers)
+
+
+def _best_effort(body: bytes) -> tuple[str, str]:
+    """Return kind and corrId of what may not be an envelope at all."""
+    try:
+        content: Any = msgspec.json.decode(body)
+    except UNREADABLE_JSON:
+        return UNKNOWN_KIND, UNKNOWN_CORRELATION
+    if not isinstance(content, dict):
+        return UNKNOWN_KIND, UNKNOWN_CORRELATION
+    head = content.get("head")
+    corr_id = head.get("corrId") if isinstance(head, dict) else None
+    return (
+        _echoed(content.get("kind"), UNKNOWN_KIND),
+        _echoed(corr_id, UNKNOWN_CORRELATION),
+    )
+
+
+def _echoed(given: Any, otherwise: str) -> str:
+    return given if isinstance(given, str) and len(given) <= _ECHO_LIMIT_BYTES else otherwise
