@@ -70,7 +70,8 @@ class Api:
     """Everything a handler may use. One per process.
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
-    back for one request. `now_ms` is the shards' clock. `statistics` has a further source of
+    back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
+    was last set while the server ran (0: it was not). `statistics` has a further source of
     numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`,
     `builder` and `placement` until the server is ready.
     """
@@ -81,6 +82,7 @@ class Api:
     polls: Polls
     hold: Callable[[], HeldMessages]
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
+    clock_step_ms: Callable[[], int] = lambda: 0
     statistics: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None

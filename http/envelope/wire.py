@@ -13,6 +13,7 @@ from msgspec import Raw, Struct, field
 
 from troth.core.codes import MESSAGES, Code
 from troth.core.json_errors import UNREADABLE_JSON
+from troth.http.wire.bodies import BYTE_ORDER_MARK
 from troth.http.wire.errors import RETRY_AFTER_SECONDS, ApiError
 from troth.http.wire.requests import Request, Response, json_response
 
@@ -58,7 +59,7 @@ def refused(problem: str, code: Code = Code.INVALID) -> ApiError:
 def read(body: bytes) -> RequestEnvelope:
     """Read a request's envelope. Raises ApiError (400)."""
     try:
-        envelope = _decode(body)
+        envelope = _decode(body.removeprefix(BYTE_ORDER_MARK))
     except UNREADABLE_JSON as error:
         raise refused(f"the body is not a request envelope: {error}") from error
     if not envelope.kind:
@@ -108,7 +109,7 @@ def refusal_response(request: Request, error: ApiError) -> Response:
 def _best_effort(body: bytes) -> tuple[str, str]:
     """Return kind and corrId of what may not be an envelope at all."""
     try:
-        content: Any = msgspec.json.decode(body)
+        content: Any = msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK))
     except UNREADABLE_JSON:
         return UNKNOWN_KIND, UNKNOWN_CORRELATION
     if not isinstance(content, dict):
