@@ -16,6 +16,7 @@ from tests.node import (
     test_limits_of_server,
     test_neighbors,
     test_node,
+    test_node_parts,
     test_surroundings,
 )
 from tests.node.conftest import Ground
