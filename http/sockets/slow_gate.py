@@ -12,7 +12,7 @@ from typing import Final, final
 
 import trio
 
-TICKETS_COUNT: Final = 4
+TICKETS_COUNT: Final = 8
 PATIENCE_S: Final = 0.02
 
 

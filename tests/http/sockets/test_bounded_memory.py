@@ -169,8 +169,7 @@ async def test_few_requests_are_in_work_at_a_time(monkeypatch: pytest.MonkeyPatc
         in_work += 1
         most = max(most, in_work)
         await receive()
-        for _ in range(5):
-            await trio.lowlevel.checkpoint()
+        await trio.sleep(0.1)
         in_work -= 1
         length = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": length})
@@ -305,3 +304,16 @@ async def test_an_address_with_too_many_connections_is_refused() -> None:
             await trio.sleep(0.01)
         async with await connect(listener) as later:
             assert await pinged(later) == b"HTTP/1.1 200 OK"
+
+
+async def test_a_short_body_that_comes_apart_stays_on_the_lane() -> None:
+    """Many clients send it after its head, and some say only there who they are."""
+    async with listening(CLOSED, lane=True) as (listener, _):
+        async with await connect(listener) as stream:
+            for _ in range(2):
+                await stream.send_all(envelope(len(SEARCH)))
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                await stream.send_all(SEARCH)
+                assert b'"corrId":"1"' in await answer_of(stream)
+        assert listener.lane is not None
+        assert listener.lane.statistics().handed_over_total_count == 0
