@@ -34,10 +34,11 @@ from hypercorn.typing import ConnectionState, LifespanState
 
 from troth.core.codes import Code
 from troth.core.limits import BODY_SETTING_LIMIT_BYTES
-from troth.http.wire.errors import ApiError, FieldProblem, error_body
+from troth.http.wire.errors import ApiError, FieldProblem
 from troth.http.wire.status_lines import REASONS
 
 from .asgi import CONNECTION_KEY
+from .early_answers import BEGINNING_BYTES, early_body
 
 WRITE_TIMEOUT_MS = 30_000
 _WRITE_PIECE_BYTES = 64 * 1024
@@ -247,7 +248,12 @@ class HypercornConnection:
 
 
 class _LenientConnection(h11.Connection):
-    """As h11's, but for empty lines before a request: they are ignored (RFC 9112, 2.2)."""
+    """As h11's, but for empty lines before a request: they are ignored (RFC 9112, 2.2).
+
+    `beginning` is how the request begins that is being read.
+    """
+
+    beginning = b""
 
     def next_event(self) -> Any:
         """Look for what has come; at the beginning of a request, past empty lines."""
@@ -255,6 +261,7 @@ class _LenientConnection(h11.Connection):
             buffer = self._receive_buffer
             while buffer._data[:2] == b"\r\n":
                 buffer.maybe_extract_at_most(2)
+            self.beginning = bytes(buffer._data[:BEGINNING_BYTES])
             if buffer._data == b"\r":
                 return h11.NEED_DATA
         return super().next_event()
@@ -279,7 +286,7 @@ class _Protocol(H11Protocol):
             connection.send,
         )
         self._client = connection
-        self.connection = _LenientConnection(
+        self.connection: _LenientConnection = _LenientConnection(
             h11.SERVER, max_incomplete_event_size=connection.config.h11_max_incomplete_size
         )
 
@@ -292,7 +299,7 @@ class _Protocol(H11Protocol):
         """Answer a request that never became one, if an answer can still be sent."""
         if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
-        body = error_body(error, self._client.url, "")
+        body = early_body(self.connection.beginning, error, self._client.url)
         headers = [
             (b"content-type", b"application/json; charset=utf-8"),
             (b"content-length", str(len(body)).encode()),
