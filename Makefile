@@ -22,7 +22,7 @@ DEVELOP_READY := $(VENV)/.ready-to-develop
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test fast newest installed lint fmt types cover simulate differ mutate fuzz prove \
-  constraints release-check
+  clients constraints release-check
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ constraints: ## Write the newest versions of all libraries to constraints.txt
 	   .venv-constraints/bin/python -m pip freeze --exclude-editable; } > constraints.txt
 	@rm -rf .venv-constraints
 	@git --no-pager diff --stat constraints.txt
+
+clients: $(DEVELOP_READY) ## Generate clients with tools that need Go and Java, and use them
+	@$(BIN)/python -m tests.clients.generators
 
 release-check: $(DEVELOP_READY) ## Check that this commit can be released
 	@$(BIN)/python -m tests.release $(ARGS)

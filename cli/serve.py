@@ -39,7 +39,6 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "allow_anonymous",
         "basic_auth",
         "failed_attempts_limit_count",
-        "hosts",
         "cors_allow_origin",
     ),
     "Log": ("log_level", "log_format", "log_requests"),
@@ -64,6 +63,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "poll_connections_limit_count",
         "poll_buffer_limit_count",
         "poll_keep_alive_ms",
+        "poll_stream_limit_ms",
         "push_timeout_ms",
         "push_private_networks",
         "push_concurrency_per_target_count",
@@ -72,6 +72,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Limits of requests": (
         "body_limit_bytes",
+        "in_flight_limit_bytes",
         "request_headers_limit_bytes",
         "id_limit_bytes",
         "tags_limit_count",

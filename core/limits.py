@@ -36,11 +36,12 @@ AUDIT_FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
 AUDIT_FILES_COUNT: Final = 10
 AUDIT_PAGE_LIMIT_COUNT: Final = 1_000  # entries that are shown at once
 
-IMPORT_LIMIT_COUNT: Final = 100  # promises of one request of an import
+IMPORT_LIMIT_COUNT: Final = 1000  # promises of one request of an import
 
 # Search.
 PAGE_LIMIT_COUNT: Final = 100
 PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024  # a page ends before the row that would exceed it
+LARGE_ANSWER_BYTES: Final = PAGE_LIMIT_BYTES * 3 // 2  # what a page may be as JSON
 COLD_READ_LIMIT_BYTES: Final = 1024 * 1024  # read from disk before others get their turn
 SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get their turn
 
@@ -55,6 +56,7 @@ LOG_PENDING_LIMIT_BYTES: Final = (
 BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
 """What `body_limit_bytes` and `build_limit_bytes` may be set to: several must have room at once."""
 TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles at once
+SLICE_COUNT: Final = 8  # commands or deadlines between two looks at the time
 
 # Tasks.
 TASK_CLAIM_TIMEOUT_MS: Final = 10_000  # a message sent but not claimed goes out again
@@ -87,6 +89,9 @@ LINEAGE_LIMIT_COUNT: Final = 1_000  # origins above a promise that are looked at
 POLL_CONNECTIONS_LIMIT_COUNT: Final = 1_000
 POLL_BUFFER_LIMIT_COUNT: Final = 100
 POLL_KEEP_ALIVE_MS: Final = 15_000
+POLL_STREAM_LIMIT_MS: Final = 240_000
+"""How long a stream on the API port goes on before the server ends it: some clients go deaf at
+300 s. Streams end up to a twelfth of this sooner or later, so that not all come back at once."""
 PUSH_TIMEOUT_MS: Final = 10_000
 PUSH_CONCURRENCY_PER_TARGET_COUNT: Final = 8
 PUSH_CONCURRENCY_COUNT: Final = 256
@@ -132,6 +137,12 @@ RESULT_WAITS_LIMIT_COUNT: Final = 10_000  # clients waiting for results; others 
 EXECUTION_PAGE_LIMIT_COUNT: Final = 1_000
 EXECUTION_PAGES_LIMIT_COUNT: Final = 100_000  # executions that can be listed
 
+ROOM_WAIT_LIMIT_MS: Final = 30_000  # how long a body of POST / may wait for room
+STRANGER_BODY_LIMIT_BYTES: Final = 64 * 1024  # that may say in itself who sends it
+STRANGERS_IN_FLIGHT_LIMIT_BYTES: Final = 4 * 1024 * 1024  # of these, all together
+IN_FLIGHT_LIMIT_BYTES: Final = 64 * 1024 * 1024  # bodies, answers and messages, all together
+POLL_CHUNK_BYTES: Final = 256 * 1024  # of messages are written to a stream at once, or a longer one
+
 # Connections.
 CONNECTION_LIMIT_COUNT: Final = 10_000
 HEADER_TIMEOUT_MS: Final = 10_000
@@ -161,6 +172,7 @@ assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
 assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
+assert LARGE_ANSWER_BYTES <= IN_FLIGHT_LIMIT_BYTES
 assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "a package is the body of a request"
 assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES
 

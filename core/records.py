@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from .catalog import Entry
 from .executions import ExecutionPlan
+from .json_bytes import encoder
 from .model import Callback, Lock, Promise, PromiseState, Schedule, Trace, Value
 from .workflow_records import WorkflowMessage, WorkflowRecord, WorkflowShardMessage
 
@@ -336,7 +337,7 @@ Record = (
     | WorkflowRecord
 )
 
-encode = msgspec.json.Encoder().encode
+encode = encoder()
 """A record (or any entity) as the bytes that go into the log."""
 
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

@@ -4,8 +4,8 @@ Nothing runs here and nothing waits: `serve.py` starts the parts and ends them.
 """
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from troth.core import limits
@@ -21,6 +21,7 @@ from troth.http.identity.audit import AuditLog
 from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
+from troth.http.promises.large_messages import LargeMessages
 from troth.http.promises.rendering import render_message
 from troth.http.settings.local_zone import local_zone
 from troth.http.settings.retention import rule_texts
@@ -28,6 +29,9 @@ from troth.http.settings.settings import Settings
 from troth.http.sockets.descriptors import DescriptorShares
 from troth.http.sockets.doors import Door
 from troth.http.sockets.lane import Lane
+from troth.http.sockets.slow_gate import SlowGate
+from troth.http.wire.in_flight import InFlight
+from troth.persistence import process_memory
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
@@ -103,6 +107,13 @@ class Parts:
             ),
             buffer_limit_count=settings.poll_buffer_limit_count,
         )
+        self.gate = SlowGate()
+        self.in_flight = InFlight(
+            max(settings.in_flight_limit_bytes, 2 * settings.body_limit_bytes),
+            headroom_bytes=process_memory.headroom_bytes,
+            trim=process_memory.trim_heap,
+        )
+        self._large_messages = LargeMessages(self._render)
         outgoing_room = OutgoingRoom(shares.outgoing_count)
         own_ports = OwnPorts(frozenset(listener.port for listener in listeners))
         self.push = PushSender(
@@ -113,7 +124,8 @@ class Parts:
             room=outgoing_room,
         )
         self.delivery = Delivery(
-            render=self._render,
+            render=self._large_messages.render,
+            hold=self._hold_message,
             push=self.push,
             polls=self.polls,
             report=lambda command: self.shards.tell(command),
@@ -134,6 +146,7 @@ class Parts:
             if settings.function_private_networks
             else own_ports.public_only,
             room=outgoing_room,
+            in_flight=self.in_flight,
         )
         self.placement = Placement(
             report=lambda command: self.shards.tell(command),
@@ -159,7 +172,9 @@ class Parts:
             polls=self.polls,
             hold=self.shards.hold,
             now_ms=self.clock.now_ms,
+            clock_step_ms=lambda: self.clock.last_step_ms,
             statistics={
+                "clock": self.clock.statistics,
                 "delivery": self.delivery.statistics,
                 "placement": self.placement.statistics,
                 "function_calls": self.function_calls.statistics,
@@ -168,6 +183,7 @@ class Parts:
             readiness=Readiness.STARTING,
             placement=self.placement,
             endings=self.endings,
+            in_flight=self.in_flight,
         )
 
         if isinstance(storage, DirectoryStorage):
@@ -185,6 +201,15 @@ class Parts:
         if isinstance(message, TaskMessage):
             return render_message(message, self.url)
         return messages.render_message(message, self.url)
+
+    @asynccontextmanager
+    async def _hold_message(
+        self, size_characters: int, give_up: Callable[[], None]
+    ) -> AsyncIterator[None]:
+        """Wait until there is room for a message of about this size, and keep it meanwhile."""
+        with self.in_flight.hold(give_up) as hold:
+            await self.in_flight.grown(hold, size_characters)
+            yield
 
     def make_lanes(self) -> list[Lane]:
         """Make a lane for each port, unless there are to be none; they have to run."""

@@ -173,7 +173,11 @@ class Server:
                 door.application = application
                 name = f"listener_{door.listener.name.split()[0].lower()}"
                 self.api.metrics.add_source(name, door.listener.statistics)
+                door.listener.in_flight = self.api.in_flight
+                door.listener.gate = parts.gate
             self.api.metrics.add_source("connections", room.statistics)
+            self.api.metrics.add_source("slow_gate", parts.gate.statistics)
+            nursery.start_soon(self.api.in_flight.watch)
             for lane in parts.make_lanes():
                 await nursery.start(lane.run)
             await self._start(nursery, running, self.doors[0].listener)
@@ -188,6 +192,7 @@ class Server:
                 await nursery.start(parts.placement.run)
                 await nursery.start(parts.function_calls.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            nursery.start_soon(parts.clock.run, self.shards.clock_jumped)
             if isinstance(self.storage, DirectoryStorage):
                 nursery.start_soon(watch_place, self.storage.check, self.shards.committer.fail)
             await self._introduce_nodes()

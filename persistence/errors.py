@@ -132,12 +132,13 @@ class CheckpointFailed(PersistenceError):
     """The checkpoint store cannot be opened, read or written; what it held before is intact."""
 
     def __init__(self, path: str, problem: str, error: Exception) -> None:
-        full = os.strerror(errno.ENOSPC) in str(error)
-        advice = (
-            "The disk is full: free space, then start the server again."
-            if full
-            else "Check the disk, then start the server again."
-        )
+        text = str(error)
+        if os.strerror(errno.ENOSPC) in text:
+            advice = "The disk is full: free space, then start the server again."
+        elif os.strerror(errno.ENOMEM) in text or "MDB_MAP_FULL" in text:
+            advice = "Allow this process more address space (`ulimit -v`), then start it again."
+        else:
+            advice = "Check the disk, then start the server again."
         super().__init__(
             f"the checkpoints in {path} {problem}: {error}. Nothing acknowledged was lost: it is "
             f"in the log. {advice}"

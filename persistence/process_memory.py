@@ -8,6 +8,7 @@ cache, and reading them again costs a fraction of a microsecond each. Where the 
 
 import ctypes
 import os
+import resource
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,17 @@ def file_bytes() -> int:
         return int(_STATM.read_text().split()[2]) * _PAGE_BYTES
     except OSError:
         return 0
+
+
+def headroom_bytes() -> int | None:
+    """How much more address space this process may have; None if not limited, or unknown."""
+    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit_bytes == resource.RLIM_INFINITY:
+        return None
+    try:
+        return limit_bytes - int(_STATM.read_text().split()[0]) * _PAGE_BYTES
+    except OSError:
+        return None
 
 
 def trim_heap() -> None:

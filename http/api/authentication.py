@@ -17,7 +17,7 @@ from one address: see `attempts.py`.
 import base64
 import binascii
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 import trio
@@ -94,10 +94,10 @@ def _identified(
         raise ApiError(Code.STARTING)
     if authorization:
         credentials.attempts.failed(request.peer)
-    raise _unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
+    raise unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
 
 
-def _unauthorized(message: str | None = None) -> ApiError:
+def unauthorized(message: str | None = None) -> ApiError:
     return ApiError(Code.UNAUTHORIZED, message=message, headers=[_CHALLENGE])
 
 
@@ -121,7 +121,18 @@ def while_let_in(credentials: Credentials, principal: Principal) -> Iterator[Non
             forget()
     # It may have stopped working in the very moment in which the wait was over.
     if scope.cancel_called or credentials.remaining_ms(principal) == 0:
-        raise _unauthorized()
+        raise unauthorized()
+
+
+def is_known(credentials: Credentials, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request comes with credentials that work. Nothing is counted, nothing refused."""
+    authorization = headers.get(b"authorization")
+    if not authorization:
+        return False
+    try:
+        return _bearer_of(credentials, None, authorization) is not None
+    except ApiError:
+        return False
 
 
 def _bearer_of(

@@ -7,13 +7,14 @@ from typing import Protocol
 
 from troth.core.catalog import Build, Function
 from troth.core.codes import Code
-from troth.core.limits import RESULT_WAITS_LIMIT_COUNT
+from troth.core.limits import RESULT_WAITS_LIMIT_COUNT, STRANGERS_IN_FLIGHT_LIMIT_BYTES
 from troth.http.identity.attempts import Attempts
 from troth.http.identity.audit import AuditLog
 from troth.http.identity.credentials import Credentials
 from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
+from troth.http.wire.in_flight import InFlight
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
@@ -69,7 +70,8 @@ class Api:
     """Everything a handler may use. One per process.
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
-    back for one request. `now_ms` is the shards' clock. `statistics` has a further source of
+    back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
+    was last set while the server ran (0: it was not). `statistics` has a further source of
     numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`,
     `builder` and `placement` until the server is ready.
     """
@@ -80,6 +82,7 @@ class Api:
     polls: Polls
     hold: Callable[[], HeldMessages]
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
+    clock_step_ms: Callable[[], int] = lambda: 0
     statistics: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
@@ -88,6 +91,8 @@ class Api:
     placement: Placement | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
+    strangers_in_flight: InFlight = field(init=False)
+    in_flight: InFlight = field(default=None)  # type: ignore[assignment]  # made of the settings
     credentials: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
     request_log: RequestLog = field(init=False)
@@ -97,6 +102,9 @@ class Api:
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
+        self.strangers_in_flight = InFlight(STRANGERS_IN_FLIGHT_LIMIT_BYTES)
+        if self.in_flight is None:
+            self.in_flight = InFlight(self.settings.in_flight_limit_bytes)
         attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
         self.credentials = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
@@ -105,6 +113,7 @@ class Api:
             {
                 "shards": self.shards.statistics,
                 "polls": self.polls.statistics,
+                "in_flight": self.in_flight.statistics,
                 "failed_attempts": attempts.statistics,
                 **self.statistics,
             }

@@ -20,7 +20,7 @@ from troth.http.wire.decoding import NO_HEADERS, CallHeaders
 from troth.http.wire.errors import ApiError, error_response
 from troth.http.wire.requests import Request, Response
 
-from .authentication import authenticate
+from .authentication import authenticate, is_known, unauthorized
 from .context import VERSION_HEADER_VALUE, Api, Readiness
 from .cors import Cors
 from .hosts import Hosts
@@ -110,13 +110,49 @@ class Dispatcher:
         if self.api.credentials.is_open and not (endpoint is not None and endpoint.any_host):
             self._hosts.refuse_stranger(request)
 
+    def judge_head(self, request: Request) -> Endpoint | None:
+        """Refuse what its head alone forbids, before its body is read. Raises ApiError.
+
+        What passes is judged again, as a whole, when the body is there. Return the endpoint; None
+        if there is none, and no body is wanted.
+        """
+        try:
+            match = self.router.match(request.method, request.raw_path)
+        except ApiError:
+            return None
+        self.admit(request, match, is_whole=False)
+        endpoint = match.endpoint
+        if endpoint.auth_in_body and self.is_stranger(request):
+            if b"authorization" in request.headers:
+                self.api.credentials.attempts.failed(request.peer)
+                raise unauthorized()
+            if not _is_short(request):
+                raise unauthorized("A body of this size needs credentials in `Authorization`.")
+        return endpoint
+
+    def is_stranger(self, request: Request) -> bool:
+        """Whether nothing in a request's head says who sent it, and somebody has to."""
+        credentials = self.api.credentials
+        return not (credentials.is_open or is_known(credentials, request.headers))
+
     async def carry_out(self, request: Request, match: Match) -> Response:
         """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
         call = self.admit(request, match)
-        return self.finish(request, await match.endpoint.handler(self.api, call))
+        handler = match.endpoint.handler
+        if not match.endpoint.answers_much:
+            return self.finish(request, await handler(self.api, call))
+        # Many of these at a time would each make megabytes before the first is written.
+        in_flight = self.api.in_flight
+        with in_flight.hold() as hold:
+            size_bytes = min(core_limits.LARGE_ANSWER_BYTES, in_flight.limit_bytes // 2)
+            await in_flight.grown(hold, size_bytes)
+            return self.finish(request, await handler(self.api, call))
 
-    def admit(self, request: Request, match: Match) -> Call:
-        """Check and decode a request: what comes before its handler. Raises ApiError."""
+    def admit(self, request: Request, match: Match, *, is_whole: bool = True) -> Call:
+        """Check and decode a request: what comes before its handler. Raises ApiError.
+
+        Unless it `is_whole`, its body is not looked at.
+        """
         endpoint = match.endpoint
         request.endpoint = endpoint.name
         request.refused = endpoint.refused
@@ -134,7 +170,7 @@ class Dispatcher:
         if not endpoint.reads_raw.isdisjoint(request.headers):
             headers = _call_headers(endpoint, request)
         body = None
-        if endpoint.body is not None:
+        if endpoint.body is not None and is_whole:
             body = self._bodies[endpoint.name].decode(request.body)
         return Call(request, match.values, headers, body)
 
@@ -145,6 +181,12 @@ class Dispatcher:
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
+
+
+def _is_short(request: Request) -> bool:
+    """Whether a body may be read of a stranger."""
+    declared = request.headers.get(b"content-length", b"")
+    return declared.isdigit() and int(declared) <= core_limits.STRANGER_BODY_LIMIT_BYTES
 
 
 def _marked(request: Request, response: Response) -> Response:

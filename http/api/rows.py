@@ -152,7 +152,9 @@ class Endpoint:
     credentials, have none.
     `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
     says (see `hosts.py`). A GET that `changes_by_link` changes something, so no page of another
-    site may open it. What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
+    site may open it. Only so many that `answers_much` are carried out at a time as fit in memory.
+    With `auth_in_body` the body may say who sends it, so a short one is read of anybody.
+    What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
     `raw_headers` too the handler reads itself. `refused` renders refusals where they have a form of
     their own. One that `waits` does so while the shards are overloaded. A handler `in_halves` is
     one that the hot lane may use so.
@@ -183,6 +185,8 @@ class Endpoint:
     public: bool = False
     sheltered: bool = True
     any_host: bool = False
+    answers_much: bool = False
+    auth_in_body: bool = False
     changes_by_link: bool = False
     deprecated: bool = False
     refused: Callable[[Request, ApiError], Response] | None = None

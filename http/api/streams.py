@@ -11,6 +11,7 @@ them.
 Whatever a stream is of, it ends with the token that it was opened with (`limited`).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -20,7 +21,7 @@ import trio
 from troth.http.identity.credentials import Credentials
 from troth.http.wire.principals import Principal, PrincipalKind
 from troth.http.wire.requests import ChunkStream, ReadyStream
-from troth.shards.delivery.polls import ConnectionClosed, PollConnection
+from troth.shards.delivery.polls import ConnectionClosed, Dialect, PollConnection
 
 CONNECTED = b": connected\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -61,16 +62,16 @@ class EventStream(ABC):
             self._greeted = True
             await trio.lowlevel.checkpoint()
             return CONNECTED
-        if self._stopped:
+        if self._stopped or self._remaining_s() <= 0:
             await trio.lowlevel.checkpoint()
             return None
         messages: list[bytes] | None = []
         try:
-            with trio.move_on_after(self._keep_alive_s) as self._wait:
+            with trio.move_on_after(min(self._keep_alive_s, self._remaining_s())) as self._wait:
                 messages = await self._receive()
         finally:
             self._wait = None
-        if messages is None:
+        if messages is None or (not messages and self._remaining_s() <= 0):
             return None
         if messages:
             return self._events(messages)
@@ -81,6 +82,10 @@ class EventStream(ABC):
         self._stopped = True
         if self._wait is not None:
             self._wait.cancel()
+
+    def _remaining_s(self) -> float:
+        """How long the stream goes on before the server ends it."""
+        return math.inf
 
     def _confirm_written(self) -> None:
         """The next chunk is asked for: the socket has taken the last one."""
@@ -96,10 +101,17 @@ class EventStream(ABC):
 class PollStream(EventStream):
     """One worker's stream. Also a `requests.ReadyStream`, for those who must not wait."""
 
-    def __init__(self, connection: PollConnection, keep_alive_ms: int) -> None:
-        """Take over the connection; `close` ends it."""
+    def __init__(
+        self, connection: PollConnection, keep_alive_ms: int, limit_s: float = math.inf
+    ) -> None:
+        """Take over the connection; `close` ends it.
+
+        After `limit_s` the server ends the stream, unless its worker speaks the REST API: those
+        clients take an end for a failure. What was not written goes out on the next.
+        """
         super().__init__(keep_alive_ms)
         self._connection = connection
+        self._ends_at = trio.current_time() + limit_s
         self._ready: Callable[[], None] | None = None
         self._silent_until = 0.0
 
@@ -111,6 +123,14 @@ class PollStream(EventStream):
 
     def _confirm(self) -> None:
         self._connection.confirm()
+
+    def _remaining_s(self) -> float:
+        if self._connection.dialect is Dialect.REST:
+            return math.inf
+        remaining_s = self._ends_at - trio.current_time()
+        if remaining_s <= 0:
+            self._connection.rotate()
+        return remaining_s
 
     def when_ready(self, action: Callable[[], None]) -> None:
         """See `ReadyStream`."""
@@ -125,7 +145,7 @@ class PollStream(EventStream):
             self._greeted = True
             self._silent_until = now + self._keep_alive_s
             return CONNECTED
-        if self._stopped:
+        if self._stopped or self._remaining_s() <= 0:
             return None
         try:
             messages = self._connection.receive_now()
@@ -137,8 +157,8 @@ class PollStream(EventStream):
         return self._events(messages) if messages else KEEP_ALIVE
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time for a comment."""
-        return now >= self._silent_until
+        """Whether it is time for a comment, or for the end."""
+        return now >= self._silent_until or now >= self._ends_at
 
     def stop(self) -> None:
         """End the stream at the next chunk."""

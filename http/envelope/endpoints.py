@@ -178,5 +178,6 @@ ENDPOINTS = (
         successes=(Success(200, "What was asked for.", dict[str, Any]),),
         refused=refusal_response,
         waits=True,
+        auth_in_body=True,
     ),
 )

@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from troth import __version__
+from troth.core import limits
 from troth.core.codes import Code
 from troth.core.commands import AssignExecution, Command, FinishExecution, ReportExecution
 from troth.core.executions import ExecutionPlan
@@ -37,6 +38,7 @@ from troth.http.outgoing.connections import (
     reason,
 )
 from troth.http.outgoing.guards import Guard
+from troth.http.wire.in_flight import Hold, InFlight
 from troth.shards.errors import Overloaded, ShardsError
 from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.placement import Calls, Placement
@@ -50,6 +52,7 @@ _REDIRECTS_LIMIT_COUNT: Final = 5
 _CHANGED_TO_GET: Final = frozenset({301, 302, 303})
 _REDIRECTS: Final = _CHANGED_TO_GET | {307, 308}
 _OVERLOADED_PAUSE_S: Final = 0.2
+_ROOM_WAIT_S: Final = 5.0
 
 _log = structlog.get_logger("troth.http.function_calls")
 
@@ -81,6 +84,7 @@ class FunctionCalls(Calls):
         body_limit_bytes: int,
         guard: Guard | None,
         room: OutgoingRoom | None = None,
+        in_flight: InFlight | None = None,
     ) -> None:
         """`ask` has the shards carry out a command.
 
@@ -89,6 +93,7 @@ class FunctionCalls(Calls):
         self._ask_shards = ask
         self._body_limit_bytes = body_limit_bytes
         self._transport = make_transport(guard=guard, room=room)
+        self._in_flight = in_flight or InFlight(limits.IN_FLIGHT_LIMIT_BYTES)
         self._placement: Placement | None = None
         self._nursery: trio.Nursery | None = None
         self._early: list[PlacedExecution] = []
@@ -241,8 +246,10 @@ class FunctionCalls(Calls):
         parts: list[bytes] = []
         length_bytes = 0
         pieces, are_too_many = Pieces(), False
-        with trio.CancelScope() as scope:
+        with trio.CancelScope() as scope, self._in_flight.hold(scope.cancel) as hold:
             async for part in response.aiter_raw():
+                if not hold.grow(len(part)) and not await self._has_room(hold, len(part)):
+                    scope.cancel()
                 parts.append(part)
                 length_bytes += len(part)
                 are_too_many = are_too_many or pieces.are_too_many(part)
@@ -252,9 +259,17 @@ class FunctionCalls(Calls):
         if length_bytes > self._body_limit_bytes:
             limit = self._body_limit_bytes
             raise _AnswerUnusable(f"the function's answer is longer than {limit} bytes")
+        if scope.cancelled_caught and not are_too_many:
+            raise _AnswerUnusable("there was not enough memory for the function's answer")
         if are_too_many:
             raise _AnswerUnusable("the function's answer comes in too many, too small pieces")
         return b"".join(parts)
+
+    async def _has_room(self, hold: Hold, count_bytes: int) -> bool:
+        """Wait for room; whether there is any. Shielded: no generator below must be left."""
+        with trio.move_on_after(_ROOM_WAIT_S, shield=True) as waiting:
+            await self._in_flight.grown(hold, count_bytes)
+        return not waiting.cancelled_caught
 
 
 def _request(execution_id: str, url: str, asked: FunctionRequest) -> httpx.Request:

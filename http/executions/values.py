@@ -31,6 +31,7 @@ from troth.core.executions import (
     LOST_NODES_LIMIT_COUNT,
     STATUS_KEY,
 )
+from troth.core.json_bytes import encoder
 from troth.core.model import Promise, PromiseState, Value
 from troth.http.wire.answers import told
 from troth.http.wire.decoding import header_text
@@ -42,6 +43,7 @@ Headers = Sequence[tuple[str, str]]
 STATUS_MIN: Final = 200
 STATUS_MAX: Final = 599
 _HEADERS_LIMIT_COUNT: Final = 64
+_encode = encoder()
 _HEADERS_LIMIT_BYTES: Final = 16 * 1024
 
 _CONNECTION_HEADERS: Final = frozenset(
@@ -134,7 +136,7 @@ def request_value(request: Request, capabilities: Capabilities) -> Value:
             _QUERY_KEY: request.query.decode("latin-1"),
             _REQUEST_HEADERS_KEY: orjson.dumps(headers).decode(),
             _HOST_KEY: request.headers.get(b"host", b"").decode("latin-1"),
-            _CAPABILITIES_KEY: msgspec.json.encode(capabilities).decode(),
+            _CAPABILITIES_KEY: _encode(capabilities).decode(),
         },
         base64.b64encode(request.body).decode() or None,
     )

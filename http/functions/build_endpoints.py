@@ -215,6 +215,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         name="readArchive",
+        answers_much=True,
         group="Builds",
         method="GET",
         path="/v1/build/{buildId}/archive",

@@ -169,6 +169,7 @@ def _pattern(example: str) -> Parameter:
 ENDPOINTS = (
     Endpoint(
         name="searchPromises",
+        answers_much=True,
         group="Promises",
         method="GET",
         path="/promises",
@@ -192,6 +193,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         name="searchSchedules",
+        answers_much=True,
         group="Schedules",
         method="GET",
         path="/schedules",

@@ -215,6 +215,12 @@ class Settings:
         Number(1 * _KIB, limits.BODY_SETTING_LIMIT_BYTES),
         "Largest body of a request.",
     )
+    in_flight_limit_bytes: int = _setting(
+        limits.IN_FLIGHT_LIMIT_BYTES,
+        Number(1 * _MIB, 64 * 1024 * _MIB),
+        "Bytes of requests, answers and messages in memory at a time, all together; beyond it "
+        "large ones wait or are refused. At least twice body_limit_bytes, in effect.",
+    )
     build_limit_bytes: int = _setting(
         limits.BUILD_LIMIT_BYTES,
         Number(1 * _KIB, limits.BODY_SETTING_LIMIT_BYTES),
@@ -261,6 +267,12 @@ class Settings:
         limits.POLL_KEEP_ALIVE_MS,
         Number(100, _HOUR_MS),
         "A stream without a message for this long is sent a comment: a dead one is noticed.",
+    )
+    poll_stream_limit_ms: int = _setting(
+        limits.POLL_STREAM_LIMIT_MS,
+        Number(1000, _HOUR_MS),
+        "A stream on the API port is ended after about this long, for its worker to connect again; "
+        "some clients hear nothing any more after 300 s.",
     )
     push_timeout_ms: int = _setting(
         limits.PUSH_TIMEOUT_MS,

@@ -2,7 +2,8 @@
 
 What this module promises:
 
-- A request's body is read completely, within the limits of size and time, before anything is done.
+- A request is judged by its head, then its body is read completely, within the limits of size and
+  time and as long as there is room for it in memory, before anything is done.
 - The messages that a request caused are released after the last byte of its answer was sent, or
   when the client is gone: always, whatever happens.
 - A request that has been read is carried out to the end even if its client leaves; only streams
@@ -24,6 +25,7 @@ from quart import Response as QuartResponse
 from quart import request as quart_request
 from quart_trio import QuartTrio
 
+from troth.core import limits
 from troth.core.codes import Code
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
@@ -32,6 +34,7 @@ from troth.http.api.streams import HEADERS
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.wire.errors import ApiError
+from troth.http.wire.in_flight import Hold, InFlight
 from troth.http.wire.requests import ChunkStream, Request, Response, add_repeated
 
 Scope = MutableMapping[str, Any]
@@ -45,6 +48,8 @@ CONNECTION_KEY = "troth.connection"
 
 # Of a body that was not read to its end: nothing after it on the connection can be understood.
 _CLOSING = ((b"connection", b"close"),)
+
+_REFUSED_BODY_LIMIT_BYTES = 64 * 1024
 
 _log = structlog.get_logger("troth.http.application")
 
@@ -115,6 +120,11 @@ class _Exchange:
         self._connection: ClientConnection | None = scope.get("state", {}).get(CONNECTION_KEY)
         self._stream: ChunkStream | None = None
         self._streaming = trio.Event()
+        self._refusal: ApiError | None = None
+        self._keeps_body = True
+        self._waits = False
+        self._is_stalled = False
+        self._reading: trio.CancelScope | None = None
         self.request = self._neutral_request()
         self._is_head = self.request.method == "HEAD"
 
@@ -147,10 +157,22 @@ class _Exchange:
 
     async def _run(self) -> None:
         try:
-            self.request.body = await self._read_body()
+            in_flight = self._judge_head()
         except ApiError as error:
             await self._respond(error)
             return
+        with in_flight.hold(self._stall) as hold:
+            try:
+                self.request.body = await self._read_body(hold)
+            except ApiError as error:
+                error.__traceback__ = None  # its frames have what was read of the body
+                hold.release()
+                await self._respond(error)
+                return
+            hold.pin()
+            await self._answer()
+
+    async def _answer(self) -> None:
         self._started_at = time.perf_counter()
         # Quart gets one path for all and no headers: it must not judge the real ones.
         scope = {
@@ -183,16 +205,47 @@ class _Exchange:
             repeated=repeated or None,
         )
 
-    async def _read_body(self) -> bytes:
-        """Read the whole body. Raises ApiError (413, 415, 408) or _ClientGone."""
+    def _judge_head(self) -> InFlight:
+        """Return what the body is counted in; raise ApiError if it need not be read.
+
+        A short body that is not wanted is read even so, but not kept: the connection can be used
+        again then.
+        """
+        headers = self.request.headers
         limit_bytes = self._api.limits.body_limit_bytes
-        declared = self.request.headers.get(b"content-length", b"")
+        declared = headers.get(b"content-length", b"")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
             raise _too_large(limit_bytes)
         self._refuse_encoded()
+        if declared in (b"", b"0") and b"transfer-encoding" not in headers:
+            return self._api.in_flight
+        dispatcher = self._application.dispatcher
+        try:
+            endpoint = dispatcher.judge_head(self.request)
+        except ApiError as error:
+            self._refusal = error
+            if not declared.isdigit() or int(declared) > _REFUSED_BODY_LIMIT_BYTES:
+                raise ApiError(
+                    error.code,
+                    error.problems,
+                    message=error.message,
+                    headers=[*error.headers, *_CLOSING],
+                ) from error
+            return self._api.strangers_in_flight
+        self._keeps_body = endpoint is not None
+        if endpoint is None:
+            return self._api.in_flight
+        self._waits = endpoint.waits
+        if endpoint.auth_in_body and dispatcher.is_stranger(self.request):
+            return self._api.strangers_in_flight
+        return self._api.in_flight
+
+    async def _read_body(self, hold: Hold) -> bytes:
+        """Read the whole body. Raises ApiError (413, 408, 503) or _ClientGone."""
+        limit_bytes = self._api.limits.body_limit_bytes
         parts: list[bytes] = []
         length_bytes = 0
-        with trio.move_on_after(self._api.settings.body_timeout_ms / 1000):
+        with trio.move_on_after(self._api.settings.body_timeout_ms / 1000) as self._reading:
             while True:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
@@ -201,10 +254,46 @@ class _Exchange:
                 length_bytes += len(part)
                 if length_bytes > limit_bytes:
                     raise _too_large(limit_bytes)
-                parts.append(part)
+                if self._refusal is not None:
+                    if self.request.refused is not None and hold.grow(len(part)):
+                        parts.append(part)
+                elif self._keeps_body:
+                    await self._make_room(hold, len(part))
+                    parts.append(part)
                 if not message.get("more_body", False):
-                    return b"".join(parts)
-        raise ApiError(Code.REQUEST_TIMEOUT, headers=_CLOSING)
+                    break
+        if self._reading.cancelled_caught:
+            raise _no_room() if self._is_stalled else _too_late()
+        if self._refusal is not None:
+            self.request.body = b"".join(parts)  # such a refusal repeats what it can read there
+            raise self._refusal
+        return b"".join(parts)
+
+    async def _make_room(self, hold: Hold, count_bytes: int) -> None:
+        """Keep a part of the body. Raises ApiError (503) if there is no room for it.
+
+        What `waits` is not refused for what passes: nothing more is read of it until there is room.
+        """
+        if hold.grow(count_bytes):
+            return
+        if self._waits:
+            hold.pin()
+            assert self._reading is not None, "a body is being read"
+            # The client's time stands still while it waits for us.
+            left_s = self._reading.deadline - trio.current_time()
+            self._reading.deadline = float("inf")
+            with trio.move_on_after(limits.ROOM_WAIT_LIMIT_MS / 1000):
+                await hold.grown(count_bytes)
+                hold.unpin()
+                self._reading.deadline = trio.current_time() + left_s
+                return
+        raise _no_room()
+
+    def _stall(self) -> None:
+        """Give up: nothing comes, and others need the room."""
+        self._is_stalled = True
+        if self._reading is not None:
+            self._reading.cancel()
 
     def _refuse_encoded(self) -> None:
         """Raise ApiError (415) for a body that is not sent as it is."""
@@ -262,8 +351,8 @@ class _Exchange:
         """Refuse without Quart."""
         response = self._application.dispatcher.refuse(self.request, error)
         headers = [
-            *response.headers,
             (b"content-length", str(len(response.body)).encode()),
+            *response.headers,
         ]
         await self._send_answer(
             {"type": "http.response.start", "status": response.status, "headers": headers}
@@ -290,6 +379,18 @@ class _Chunks(AsyncIterator[bytes]):
         if chunk is None:
             raise StopAsyncIteration
         return chunk
+
+
+def _no_room() -> ApiError:
+    return ApiError(
+        Code.OVERLOADED,
+        message="Too much is in memory at the moment for a request of this size.",
+        headers=_CLOSING,
+    )
+
+
+def _too_late() -> ApiError:
+    return ApiError(Code.REQUEST_TIMEOUT, headers=_CLOSING)
 
 
 def _too_large(limit_bytes: int) -> ApiError:

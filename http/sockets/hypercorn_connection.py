@@ -10,6 +10,7 @@ and promises:
   answered.
 - A request line and headers that do not arrive in time end the connection (408), so does
   idleness, and so does a client that takes nothing for WRITE_TIMEOUT_MS.
+- Requests are understood and answered when the `SlowGate` lets them, some at a time.
 - After an answer to an unfinished request, what the client still sends is read for a moment, so
   that it can read the answer before the connection is reset.
 - An application never waits for a client that has left, nor the client's reader for an
@@ -17,7 +18,7 @@ and promises:
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -33,21 +34,24 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from troth.core.codes import Code
-from troth.core.limits import BODY_SETTING_LIMIT_BYTES
+from troth.core.limits import BODY_SETTING_LIMIT_BYTES, IN_FLIGHT_LIMIT_BYTES
 from troth.http.wire.errors import ApiError, FieldProblem
+from troth.http.wire.in_flight import Hold, InFlight
 from troth.http.wire.status_lines import REASONS
 
 from .asgi import CONNECTION_KEY
 from .early_answers import BEGINNING_BYTES, early_body
+from .slow_gate import SlowGate, Ticket
 
 WRITE_TIMEOUT_MS = 30_000
 _WRITE_PIECE_BYTES = 64 * 1024
-_READ_BYTES = 64 * 1024
+_READ_BYTES = 16 * 1024  # three times this may be in memory of a body, uncounted
 _LINGER_MS = 2_000
 # Clients that read only when they have sent everything must get there: the largest body that any
 # setting allows, several times.
 _LINGER_LIMIT_BYTES = 4 * BODY_SETTING_LIMIT_BYTES
-_BODY_QUEUE_COUNT = 8
+_BODY_QUEUE_COUNT = 1
+_SOON_COUNT = 3  # turns of the loop, in which what was read already is understood
 
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
 _log = structlog.get_logger("troth.http.connection")
@@ -80,16 +84,24 @@ class HypercornConnection:
     received: bytes = b""
     """What was read of the first request already, by the hot lane, since `received_since`."""
     received_since: float = 0.0
+    in_flight: InFlight = field(default_factory=lambda: InFlight(IN_FLIGHT_LIMIT_BYTES))
+    gate: SlowGate = field(default_factory=SlowGate)
+    received_hold: Hold | None = None
+    """What counts the bytes of `received`; released when they are judged."""
 
     def __post_init__(self) -> None:
         """Start idle."""
         self._is_broken = False
         self._is_idle = True
+        self.ticket: Ticket | None = None
+        self._is_entering = False
+        self._head_tail = b""
         self._is_stopping = False
         self._stop_actions: list[Callable[[], None]] = []
         self._send_lock = trio.Lock()
         self._reading = trio.CancelScope()
         self._waiting = trio.CancelScope()
+        self._writing: trio.CancelScope | None = None
         self._idle_since = trio.current_time()
         self._header_deadline: float | None = None
 
@@ -112,15 +124,20 @@ class HypercornConnection:
     async def run(self) -> None:
         """Serve until either side ends the connection. Closes the stream."""
         try:
+            if b"\r\n\r\n" in self.received:
+                await self._enter_gate_idle()
             async with trio.open_nursery() as nursery:
                 state = LifespanState({CONNECTION_KEY: self})
-                self._protocol = _Protocol(self, _Tasks(nursery), ConnectionState(state))
+                self._protocol = _Protocol(self, _Tasks(self, nursery), ConnectionState(state))
                 with self._reading:
                     await self._read()
                 has_whole_request = self._protocol.has_whole_request
                 await self._protocol.handle(Closed())
+            del self._protocol  # with what it keeps of a body that nobody wanted
             await self._linger(has_whole_request)
         finally:
+            self.leave_gate()
+            self._release_received()
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self.stream)
 
@@ -130,13 +147,13 @@ class HypercornConnection:
         actions, self._stop_actions = self._stop_actions, []
         for action in actions:
             action()
-        if self._is_idle and not self.received:
+        if self.idle_since is not None and not self.received:
             self._reading.cancel()
 
     @property
     def idle_since(self) -> float | None:
         """Since when a request has been waited for; None if one is being answered."""
-        return self._idle_since if self._is_idle else None
+        return self._idle_since if self._is_idle and not self._is_entering else None
 
     def shed(self) -> None:
         """Close the connection to make room for another; it is idle."""
@@ -147,6 +164,7 @@ class HypercornConnection:
     async def _read(self) -> None:
         if self.received:
             received, self.received = self.received, b""
+            self._release_received()
             self._header_deadline = self.received_since + self.limits.header_timeout_ms / 1000
             try:
                 await self._protocol.handle(RawData(received))
@@ -170,6 +188,8 @@ class HypercornConnection:
             if self._is_idle and data.strip(b"\r\n") and self._header_deadline is None:
                 timeout_s = self.limits.header_timeout_ms / 1000
                 self._header_deadline = trio.current_time() + timeout_s
+            if self._is_idle and self.ticket is None and self._ends_head(data):
+                await self._enter_gate_idle()
             try:
                 await self._protocol.handle(RawData(bytes(data)))
             except _ClientRefused:
@@ -205,6 +225,34 @@ class HypercornConnection:
                     return
                 read_bytes += len(data)
 
+    def _release_received(self) -> None:
+        hold, self.received_hold = self.received_hold, None
+        if hold is not None:
+            hold.release()
+
+    def _ends_head(self, data: bytes | bytearray) -> bool:
+        """Whether a request may be complete with this: until then there is little to do."""
+        searched = self._head_tail + data
+        self._head_tail = bytes(searched[-2:])
+        return b"\n\r\n" in searched or b"\n\n" in searched
+
+    async def _enter_gate_idle(self) -> None:
+        """Wait until a request that has just come may be worked on: the client is not idle."""
+        self._is_entering = True
+        await self.enter_gate()
+        self._is_entering = False
+
+    async def enter_gate(self) -> None:
+        """Wait until this connection's request may be worked on."""
+        if self.ticket is None:
+            self.ticket = await self.gate.enter()
+
+    def leave_gate(self) -> None:
+        """Let another connection be understood and answered."""
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None:
+            self.gate.leave(ticket)
+
     # Writing: the protocol's `send`.
 
     async def send(self, event: Event) -> None:
@@ -219,27 +267,41 @@ class HypercornConnection:
             self._idle_since = trio.current_time()
             self._waiting.deadline = self._read_deadline()
             if event.idle:
+                self.leave_gate()
                 self._stop_actions.clear()
                 if self._is_stopping:
                     self._reading.cancel()
 
     async def _write(self, data: bytes) -> None:
         async with self._send_lock:
-            view = memoryview(data)
-            for start in range(0, len(view), _WRITE_PIECE_BYTES):
-                if self._is_broken:
-                    return
-                try:
-                    with trio.move_on_after(self.limits.write_timeout_ms / 1000) as writing:
-                        await self.stream.send_all(view[start : start + _WRITE_PIECE_BYTES])
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    self._break()
-                except trio.Cancelled:
-                    # Perhaps a part was written: nothing sensible can follow it.
-                    self._break()
-                    raise
-                if writing.cancelled_caught:
-                    self._break()
+            with self.in_flight.hold(self._give_up) as hold:
+                hold.grow_anyway(len(data))
+                self.leave_gate()  # what is left is waiting for the client
+                await self._write_pieces(data, hold)
+
+    async def _write_pieces(self, data: bytes, hold: Hold) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), _WRITE_PIECE_BYTES):
+            if self._is_broken:
+                return
+            try:
+                with trio.move_on_after(self.limits.write_timeout_ms / 1000) as writing:
+                    self._writing = writing
+                    await self.stream.send_all(view[start : start + _WRITE_PIECE_BYTES])
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._break()
+            except trio.Cancelled:
+                # Perhaps a part was written: nothing sensible can follow it.
+                self._break()
+                raise
+            if writing.cancelled_caught:
+                self._break()
+            hold.progress(trio.current_time())
+
+    def _give_up(self) -> None:
+        """Cut off a client that takes nothing: others need the room."""
+        if self._writing is not None:
+            self._writing.cancel()
 
     def _break(self) -> None:
         """The client is gone, or as good as gone."""
@@ -286,6 +348,7 @@ class _Protocol(H11Protocol):
             connection.send,
         )
         self._client = connection
+        self._is_refused = False
         self.connection: _LenientConnection = _LenientConnection(
             h11.SERVER, max_incomplete_event_size=connection.config.h11_max_incomplete_size
         )
@@ -299,6 +362,7 @@ class _Protocol(H11Protocol):
         """Answer a request that never became one, if an answer can still be sent."""
         if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
+        self._is_refused = True
         body = early_body(self.connection.beginning, error, self._client.url)
         headers = [
             (b"content-type", b"application/json; charset=utf-8"),
@@ -312,6 +376,16 @@ class _Protocol(H11Protocol):
         await self._send_h11_event(response)
         await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
+
+    async def stream_send(self, event: Any) -> None:
+        """Hypercorn's way out for applications: closed when the client has been refused already.
+
+        Otherwise the two answers would mix, and the end of one would cut off the other.
+        """
+        if self._is_refused:
+            await trio.lowlevel.checkpoint()
+        else:
+            await super().stream_send(event)
 
     async def _send_h11_event(self, event: Any) -> None:
         """Hypercorn's way out for everything: give an answer's status line its reason."""
@@ -370,12 +444,25 @@ class _Protocol(H11Protocol):
             )
         )
         self.keep_alive_requests += 1
+        # What its head alone forbids is answered before anything wrong with its body is.
+        await trio.lowlevel.checkpoint()
+
+
+async def receive_soon(channel: trio.MemoryReceiveChannel[Any]) -> Any:
+    """Receive what is there, or is about to be; None if nothing is."""
+    for _ in range(_SOON_COUNT):
+        try:
+            return channel.receive_nowait()
+        except trio.WouldBlock:
+            await trio.lowlevel.checkpoint()
+    return None
 
 
 class _Tasks:
     """Runs applications: hypercorn's TaskGroup, with a queue that cannot block for ever."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, connection: HypercornConnection, nursery: trio.Nursery) -> None:
+        self._connection = connection
         self._nursery = nursery
 
     async def spawn_app(
@@ -388,11 +475,22 @@ class _Tasks:
         """Start an application; returns the function that feeds it events."""
         to_application, from_client = trio.open_memory_channel[Any](_BODY_QUEUE_COUNT)
 
+        is_whole = False
+
         async def receive() -> Any:
+            nonlocal is_whole
             try:
-                return await from_client.receive()
+                if is_whole:
+                    return await from_client.receive()
+                event = await receive_soon(from_client)
+                if event is None:
+                    self._connection.leave_gate()  # a client may take its time for a body
+                    event = await from_client.receive()
+                    await self._connection.enter_gate()
             except trio.EndOfChannel:
                 return {"type": "http.disconnect"}
+            is_whole = not event.get("more_body", False)
+            return event
 
         async def run() -> None:
             try:

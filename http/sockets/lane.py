@@ -6,16 +6,17 @@ shards' call-backs, at once for what is durable already, else when the log is. T
 no event per request, except for handlers that ask several shards or questions, or wait for the end
 of an execution.
 
-What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS`, which answer in
-one piece, and of `STREAM_GROUPS`, with the dispatcher and the handlers that every way in uses. Its
-answers are, byte for byte, those of the Quart path. A connection with anything else is handed over
-to that path for good (`serve` returns it).
+What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS` and
+`LANE_PROBES`, which answer in one piece, and of `STREAM_GROUPS`, with the dispatcher and the
+handlers that every way in uses. Its answers are, byte for byte, those of the Quart path. A
+connection with anything else is handed over to that path for good (`serve` returns it).
 """
 
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,10 +24,13 @@ import structlog
 import trio
 
 from troth.core.commands import Command
+from troth.core.replies import Reply
+from troth.http.api.authentication import is_known
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
 from troth.http.api.rows import Endpoint
 from troth.http.wire.errors import ApiError
+from troth.http.wire.in_flight import Hold
 from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
@@ -41,6 +45,9 @@ LANE_GROUPS: Final = frozenset(
 )
 """Groups of endpoints that answer in one piece, most of them with what the shards say."""
 
+LANE_PROBES: Final = frozenset({"ping", "health", "ready"})
+"""Endpoints that supervisors ask in short intervals, and clients before anything else."""
+
 STREAM_GROUPS: Final = frozenset({"Workers"})
 """Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
 
@@ -49,6 +56,7 @@ _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.E
 _EVENTS_LIMIT_COUNT: Final = 256
 _ROUNDS_LIMIT_COUNT: Final = 8
 _CHECK_INTERVAL_S: Final = 0.25
+_DEFERRED_AT_ONCE_COUNT: Final = 2  # each may take milliseconds to write down
 _log = structlog.get_logger("troth.http.lane")
 
 
@@ -65,11 +73,15 @@ class LaneStatistics:
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """A connection that leaves the lane: what was read of its next request, and since when."""
+    """A connection that leaves the lane: what was read of its next request, and since when.
+
+    `hold` counts what was read, if that is much; whoever takes it over releases it.
+    """
 
     stream: trio.SocketStream
     received: bytes
     since: float
+    hold: Hold | None = None
 
 
 class Lane:
@@ -84,11 +96,15 @@ class Lane:
         """Derive what is served from the table of the port's endpoints."""
         self._api = api
         self._hold = api.hold
+        self.in_flight = api.in_flight
+        self._deferred: deque[tuple[Exchange, Reply]] = deque()
         self._shards = api.shards
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
         self._served = frozenset(
-            row.name for row in endpoints if row.group in LANE_GROUPS | STREAM_GROUPS
+            row.name
+            for row in endpoints
+            if row.group in LANE_GROUPS | STREAM_GROUPS or row.name in LANE_PROBES
         )
         self._ids = RequestIds()
         self._connections: dict[int, LaneConnection] = {}
@@ -139,13 +155,17 @@ class Lane:
         except trio.Cancelled:
             if connection.is_handed_over:
                 connected.close()
+                if (hold := connection.take_hold()) is not None:
+                    hold.release()
             connection.close()
             raise
         if not connection.is_handed_over:
             return None
         self._handed_over_count += 1
         taken_over = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
-        return HandedOver(taken_over, connection.received, connection.partial_since)
+        return HandedOver(
+            taken_over, connection.received, connection.partial_since, connection.take_hold()
+        )
 
     def stop(self) -> None:
         """End idle connections, and the others when their request has been answered."""
@@ -210,6 +230,8 @@ class Lane:
                     connection.on_event(mask)
                 except Exception:
                     self._give_up(connection)
+        if self._deferred and not self.in_flight.is_full:
+            self._go_on_with_deferred()
         for _ in range(_ROUNDS_LIMIT_COUNT):
             again, self._again = self._again, []
             for connection in again:
@@ -271,6 +293,27 @@ class Lane:
             repeated=parsed.repeated,
         )
         return Exchange(self, self._dispatcher, request, held, match, connection)
+
+    def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a client is known that has sent only a part of a request so far."""
+        credentials = self._api.credentials
+        return credentials.is_open or is_known(credentials, headers)
+
+    def defer(self, exchange: Exchange, reply: Reply) -> None:
+        """Have an exchange take a reply, whose answer is large, when there is room for that."""
+        self._deferred.append((exchange, reply))
+        if len(self._deferred) == 1:
+            self.in_flight.when_room(self._ring)
+
+    def _go_on_with_deferred(self) -> None:
+        """Make a few of the answers that there was no room for, as far as there is now."""
+        for _ in range(min(len(self._deferred), _DEFERRED_AT_ONCE_COUNT)):
+            if self.in_flight.is_full:
+                break
+            exchange, reply = self._deferred.popleft()
+            exchange.answer(0, reply)
+        if self._deferred:
+            self.in_flight.when_room(self._ring)
 
     def again(self, connection: LaneConnection) -> None:
         """Have a connection work again, in this pass or in the next."""

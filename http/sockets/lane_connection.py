@@ -8,15 +8,18 @@
   requests have been answered by then.
 - An answer may be a stream (`lane_streams.py`): all it has to say goes out in one piece when the
   socket has room. It ends early when the client is gone; what that one sends meanwhile waits.
+- A body that does not come in one piece is collected only from clients whose head says who they
+  are, and if there is room for it (`wire/in_flight.py`); others are given up in the same way.
 - A client that takes nothing of an answer for the write timeout is cut off. One that leaves early
   has its request carried out all the same.
 """
 
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from troth.http.wire.in_flight import SMALL_BYTES, Hold, InFlight
 from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
 
@@ -41,6 +44,15 @@ class Surroundings(Protocol):
         """The time in seconds, as of a moment ago."""
         ...
 
+    @property
+    def in_flight(self) -> InFlight:
+        """What is in memory of all connections."""
+        ...
+
+    def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a body is to be collected, as far as its head says."""
+        ...
+
     def exchange(self, connection: "LaneConnection", parsed: Parsed) -> Exchange:
         """Make the exchange for a request. Raises NotServed."""
         ...
@@ -59,6 +71,7 @@ class LaneConnection:
 
     __slots__ = (
         "_held",
+        "_hold",
         "_idle_since",
         "_is_at_end",
         "_is_busy",
@@ -104,6 +117,7 @@ class LaneConnection:
         self._write_since = 0.0
         self._out: memoryview | None = None
         self._held: HeldMessages | None = None
+        self._hold: Hold | None = None
         self._is_busy = False
         self._request: Request | None = None
         self._is_readable = False
@@ -201,6 +215,7 @@ class LaneConnection:
         self.socket.close()
         self._out = None
         self._release()
+        self._let_go()
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
@@ -228,6 +243,8 @@ class LaneConnection:
                 self.received = self.received[parsed.end :]
                 self.partial_since = self._lane.now
                 self._is_busy = True
+                if self._hold is not None:
+                    self._hold.pin()
                 self._request = exchange.request
                 if self._is_hung_up:
                     self._request.leave()
@@ -253,6 +270,11 @@ class LaneConnection:
         if not data:
             self._is_at_end = True
         elif self.received:
+            if not self._may_collect(len(data)):
+                # There it is judged, and answered, with what was read.
+                self.received += data
+                self._hand_over()
+                return False
             self.received += data
         else:
             self.received = data
@@ -261,7 +283,29 @@ class LaneConnection:
         self._is_readable = len(data) == _READ_BYTES or self._is_hung_up
         return True
 
+    def _may_collect(self, count_bytes: int) -> bool:
+        """Whether more of a request may be kept here; it has not come in one piece."""
+        if self._hold is None:
+            headers = self._parser.awaited_headers(self.received)
+            if headers is not None and not self._lane.may_send_more(headers):
+                return False
+            self._hold = self._lane.in_flight.hold(self._hand_over)
+            self._hold.grow_anyway(len(self.received))
+        return self._hold.grow(count_bytes)
+
+    def take_hold(self) -> Hold | None:
+        """Return what counts the bytes in `received`, to be released by whoever asks."""
+        hold, self._hold = self._hold, None
+        return hold
+
+    def _let_go(self) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.release()
+
     def _hand_over(self) -> None:
+        if self._hold is not None:
+            self._hold.pin()  # what was received stays in memory until it has been judged
         self.is_closed = self.is_handed_over = True
         self.ended()
 
@@ -272,6 +316,8 @@ class LaneConnection:
         self._is_busy = False
         self._request = None
         self._idle_since = self._lane.now
+        if self._hold is not None:
+            self._let_go()
         if self.is_closed:
             held.release()
             return
@@ -299,6 +345,9 @@ class LaneConnection:
     def _go_on_with(self, stream: LaneStream) -> None:
         """Write what the stream has to say, as long as the socket takes it."""
         while self._out is None and not self.is_closed:
+            if self._lane.in_flight.is_full:
+                self._lane.in_flight.when_room(self._work_soon)
+                return
             data = stream.next()
             if data is None:
                 self._stream = None
@@ -322,6 +371,9 @@ class LaneConnection:
         if sent_bytes < len(data):
             self._write_since = self._lane.now
             self._out = memoryview(data)[sent_bytes:]
+            if len(data) > SMALL_BYTES:
+                self._hold = self._lane.in_flight.hold(self.close)
+                self._hold.grow_anyway(len(data))
             return False
         return True
 
@@ -338,8 +390,11 @@ class LaneConnection:
         self._write_since = self._lane.now
         if sent_bytes < len(self._out):
             self._out = self._out[sent_bytes:]
+            if self._hold is not None:
+                self._hold.progress(self._lane.now)
             return
         self._out = None
+        self._let_go()
         if self._stream is not None:
             return  # it is asked for more next
         self._idle_since = self._lane.now

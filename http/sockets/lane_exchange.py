@@ -23,6 +23,7 @@ from troth.http.api.dispatch import Dispatcher
 from troth.http.api.router import Match
 from troth.http.api.rows import Call
 from troth.http.wire.errors import ApiError
+from troth.http.wire.in_flight import SMALL_BYTES, InFlight
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
 from troth.http.wire.status_lines import STATUS_LINES
 from troth.shards.errors import Overloaded, ShardsError
@@ -39,6 +40,15 @@ class Questions(Protocol):
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """Take a command; the asker is called back. Raises ShardsError."""
+        ...
+
+    @property
+    def in_flight(self) -> InFlight:
+        """What is in memory of all connections."""
+        ...
+
+    def defer(self, exchange: "Exchange", reply: Reply) -> None:
+        """Call `answer` with the reply when there is room for a large answer."""
         ...
 
     def start(self, exchange: "Exchange") -> None:
@@ -102,6 +112,9 @@ class Exchange(Struct, eq=False):
         handler = self.match.endpoint.in_halves
         assert handler is not None, "the others do not ask this way"
         assert self.call is not None, "it was made when the question was asked"
+        if self.questions.in_flight.is_full and _is_large(reply):
+            self.questions.defer(self, reply)
+            return
         try:
             if reply.claimed is not None:
                 reply = dispatcher.api.shards.with_leaf(reply)
@@ -168,6 +181,19 @@ class Exchange(Struct, eq=False):
         api.metrics.count(request.endpoint, status, duration_s)
         if status >= 400 or duration_s > api.request_log.above_s:
             api.request_log.note(request, status, duration_s)
+
+
+def _is_large(reply: Reply) -> bool:
+    """Whether the answer will be large."""
+    claimed = reply.claimed
+    promises = [reply.promise] if claimed is None else [claimed.root, claimed.leaf]
+    size_characters = sum(
+        value.size
+        for promise in promises
+        if promise is not None
+        for value in (promise.param, promise.value)
+    )
+    return size_characters > SMALL_BYTES
 
 
 _JSON_ANSWER: Final = (

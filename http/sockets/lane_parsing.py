@@ -107,6 +107,10 @@ class Parser:
             self._method, self._path, self._query, self._headers, self._repeated, body, end
         )
 
+    def awaited_headers(self, buffer: bytes) -> Mapping[bytes, bytes] | None:
+        """The header fields of a request that `parse` found incomplete; None if they are too."""
+        return self._headers if b"\r\n\r\n" in buffer else None
+
     def _refuse_hopeless(self, buffer: bytes) -> None:
         """Do not wait for the end of a head that cannot be served."""
         if (

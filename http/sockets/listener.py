@@ -23,6 +23,7 @@ from troth.core.limits import REFUSALS_AT_ONCE_COUNT
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
+from troth.http.wire.in_flight import InFlight
 from troth.persistence.shortage import SHORTAGES
 
 from .connection_room import ConnectionRoom, Idle
@@ -35,6 +36,7 @@ from .hypercorn_connection import (
     make_config,
 )
 from .lane import Lane, peer_of
+from .slow_gate import SlowGate
 
 _BACKLOG_COUNT: Final = 1024
 _ACCEPT_PAUSE_S: Final = 0.1
@@ -91,6 +93,8 @@ class SocketListener:
         )
         self.room.add_source(self._idle)
         self.lane: Lane | None = None
+        self.in_flight = InFlight(settings.in_flight_limit_bytes)
+        self.gate = SlowGate()
         self.limits = self._limits = ConnectionLimits(
             header_timeout_ms=settings.header_timeout_ms,
             keep_alive_timeout_ms=settings.keep_alive_timeout_ms,
@@ -256,7 +260,7 @@ class SocketListener:
     async def _serve_contained(self, stream: trio.SocketStream) -> None:
         """Serve a connection; whatever fails ends that one and no other."""
         try:
-            received, since = b"", 0.0
+            received, since, hold = b"", 0.0, None
             if self.lane is not None:
                 self._on_lane_count += 1
                 try:
@@ -267,6 +271,7 @@ class SocketListener:
                     return
                 stream = handed_over.stream
                 received, since = handed_over.received, handed_over.since
+                hold = handed_over.hold
             connection = HypercornConnection(
                 self._application,
                 stream,
@@ -276,6 +281,9 @@ class SocketListener:
                 self._config,
                 received,
                 since,
+                self.in_flight,
+                self.gate,
+                hold,
             )
             self._connections.add(connection)
             if self._is_stopping:

@@ -159,4 +159,6 @@ def example_of(shape: Shape) -> Any:
         return next(iter(bare)).value
     if get_origin(bare) in (list, tuple):
         return [example_of(get_args(bare)[0])]
-    return None if is_nullable else {} if bare == dict[str, Any] else "…"
+    if get_origin(bare) is dict:
+        return {}
+    return None if is_nullable else "…"

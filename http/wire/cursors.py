@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_bytes import encoder
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.limits import PAGE_LIMIT_COUNT
 from troth.core.model import PromiseState
@@ -36,13 +37,13 @@ class Search(Struct, frozen=True, array_like=True):
     before_serial: int | None
 
 
-_encoder = msgspec.json.Encoder()
+_encode = encoder()
 _decoder = msgspec.json.Decoder(Search)
 
 
 def encode_cursor(search: Search, secret: bytes) -> str:
     """Make the cursor of a search."""
-    return sign_payload(_encoder.encode(search), secret)
+    return sign_payload(_encode(search), secret)
 
 
 def sign_payload(payload: bytes, secret: bytes) -> str:

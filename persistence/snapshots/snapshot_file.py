@@ -20,6 +20,7 @@ import google_crc32c
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_bytes import encoder
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.persistence.errors import PersistenceError
 from troth.persistence.wal.frames import BATCH_BYTES_MAX
@@ -35,6 +36,7 @@ BLOCK_BYTES: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 1 << 20
 _CONTENT_BYTES_MAX: Final = BATCH_BYTES_MAX + (1 << 20)
 _ZLIB_LEVEL: Final = 1
+_encode = encoder()
 
 _FILE_START = struct.Struct("<8sIII")  # magic, version, length of the JSON, CRC32C
 _BLOCK = struct.Struct("<BBHIII")  # kind, table, zero, items, content length, stored length
@@ -125,7 +127,7 @@ def encode(
         digest.update(piece)
         size_bytes += len(piece)
         yield piece
-    end = msgspec.json.encode(counts.end(digest.hexdigest()))
+    end = _encode(counts.end(digest.hexdigest()))
     yield _block(_END, 0, 1, end) + _TRAILER.pack(size_bytes, END_MAGIC)
 
 

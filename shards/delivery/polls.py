@@ -29,6 +29,8 @@ from typing import Final, Protocol, Self, final
 
 import trio
 
+from troth.core.limits import POLL_CHUNK_BYTES
+
 _DECISIONS_LIMIT_COUNT: Final = 10_000  # ids that are remembered while they are away
 
 
@@ -229,7 +231,7 @@ class PollConnection:
         return len(self._waiting) + len(self._handed_out)
 
     async def receive(self) -> list[bytes]:
-        """Wait for messages and return all there are, each one complete JSON text.
+        """Wait for messages and return those there are, each one complete JSON text.
 
         Nothing is lost if the wait is cancelled. Raises ConnectionReplaced or ConnectionClosed
         when the server has ended this connection.
@@ -248,14 +250,24 @@ class PollConnection:
         self._ready = action
 
     def receive_now(self) -> list[bytes]:
-        """As `receive`, but without waiting: perhaps none."""
+        """As `receive`, but without waiting: perhaps none.
+
+        Not all at a time that wait, if they are large: the rest after `confirm`.
+        """
         assert not self._handed_out or self._closed_by, "confirm() comes before the next message"
         if self._closed_by is not None:
             raise self._closed_by(f"poll connection {self.group}/{self.id}")
-        items = list(self._waiting)
-        self._waiting.clear()
-        self._handed_out = list(items)
-        return [item.body() for item in items]
+        bodies: list[bytes] = []
+        size_bytes = 0
+        for item in list(self._waiting):
+            body = item.body()
+            del self._waiting[item]
+            self._handed_out.append(item)
+            bodies.append(body)
+            size_bytes += len(body)
+            if size_bytes >= POLL_CHUNK_BYTES:
+                break
+        return bodies
 
     def confirm(self) -> None:
         """Say that what the last `receive` returned has been written to the socket."""
@@ -422,6 +434,10 @@ class Polls:
         connections.changed(chosen, before_count)
         self._holders[item] = chosen
         return True
+
+    def has_group(self, group: str) -> bool:
+        """Return whether any connection of a group is there."""
+        return group in self._groups
 
     def discard(self, item: Item) -> None:
         """Forget an item. If it is being written already, nothing is reported about it."""

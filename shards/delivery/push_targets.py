@@ -18,7 +18,8 @@ What this module promises: a receiver that hangs, refuses or misbehaves delays n
   targets without work are remembered, good ones longest.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, final
@@ -112,6 +113,17 @@ class _Flight:
     alarm: Alarm | None = None
 
 
+MessageHold = Callable[[int, Callable[[], None]], AbstractAsyncContextManager[None]]
+"""Waits for room in memory for a message of so many characters, and keeps it for a block; the
+function that it is given ends the block early, when others need the room."""
+
+
+@asynccontextmanager
+async def unlimited(size_characters: int, give_up: Callable[[], None]) -> AsyncIterator[None]:  # noqa: ARG001
+    """Hold nothing: there is room for everything."""
+    yield
+
+
 @final
 class PushTargets:
     """All push targets, their queues, shares and breakers."""
@@ -130,6 +142,7 @@ class PushTargets:
         concurrency_count: int,
         queue_limit_count: int,
         slow_ms: int,
+        hold: MessageHold = unlimited,
     ) -> None:
         """`finished(shipment, reason)` is told the end of each send: reason None is success.
 
@@ -146,6 +159,7 @@ class PushTargets:
         self._concurrency_per_target_count = concurrency_per_target_count
         self._queue_limit_count = queue_limit_count
         self._slow_ms = slow_ms
+        self._hold = hold
         quarter_count = max(1, concurrency_count // 4)
         self._shares = {
             Health.GOOD: _Share(max(1, concurrency_count - 2 * quarter_count)),
@@ -297,9 +311,10 @@ class PushTargets:
             with flight.scope:
                 shipment = flight.shipment
                 assert isinstance(shipment.address, PushAddress)
-                await self._transport.send(
-                    shipment.address, shipment.body(), shipment.trace_headers()
-                )
+                async with self._hold(shipment.size_characters, flight.scope.cancel):
+                    await self._transport.send(
+                        shipment.address, shipment.body(), shipment.trace_headers()
+                    )
                 reason = None
             if flight.scope.cancelled_caught:
                 reason = "too many receivers are slow; this one was the slowest"

@@ -27,7 +27,7 @@ from troth.core.grammar.addresses import (
     resolve,
 )
 from troth.core.grammar.targets import resolve_target
-from troth.core.model import TaskKind, Trace
+from troth.core.model import Promise, TaskKind, Trace
 from troth.core.replies import ExecuteMessage, Message, TaskMessage, UnblockMessage
 from troth.core.workflow_commands import (
     ExecuteNotSent,
@@ -125,6 +125,21 @@ def address_of(message: Message, names: Mapping[str, Address]) -> Address | Unde
     return resolve_target(message.address)
 
 
+def shown_promise(message: Message) -> Promise | None:
+    """Return the promise that a message shows, whoever gets it; None if it shows none."""
+    if isinstance(message, ExecuteMessage):
+        return None
+    if isinstance(message, TaskMessage) and message.task.kind is not TaskKind.NOTIFY:
+        return None
+    return message.promise
+
+
+def size_characters(message: Message) -> int:
+    """Return about how many characters a message's text has, without making it."""
+    promise = shown_promise(message)
+    return 0 if promise is None else promise.param.size + promise.value.size
+
+
 @final
 class Shipment:
     """One message. Compared by identity. `subject` is the id of its task or promise.
@@ -213,6 +228,12 @@ class Shipment:
         if isinstance(self.address, PushAddress):
             return (self.address.target, None)
         return ("", None)
+
+    @property
+    def size_characters(self) -> int:
+        """About how long the message is, without what all have."""
+        assert self.message is not None
+        return size_characters(self.message)
 
     def body(self) -> bytes:
         """Return the message as it goes out."""

@@ -6,6 +6,7 @@ Real servers: what is tested is what the operating system does with them.
 import contextlib
 import http.client
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -176,3 +177,135 @@ def test_a_limit_too_low_to_serve_is_refused(tmp_path: Path) -> None:
     assert b"Cannot serve: this process may have only 47 files open" in ended.stderr
     assert ended.stderr.count(b"\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+def memory_bytes(server: ServerProcess) -> int:
+    """What a server has in memory now."""
+    status = Path(f"/proc/{server.process_id}/status").read_text()
+    return next(
+        int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS")
+    )
+
+
+@contextlib.contextmanager
+def memory_growth(server: ServerProcess, limit_bytes: int) -> Iterator[None]:
+    """Check that a server never takes more than so much in addition."""
+    before_bytes = memory_bytes(server)
+    most_bytes = before_bytes
+    is_over = threading.Event()
+
+    def watch() -> None:
+        nonlocal most_bytes
+        while not is_over.wait(0.01):
+            most_bytes = max(most_bytes, memory_bytes(server))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watching.join()
+    assert most_bytes - before_bytes <= limit_bytes
+
+
+def connected(server: ServerProcess, receive_bytes: int | None = None) -> socket.socket:
+    """A connection to a server's API."""
+    made = socket.socket()
+    if receive_bytes is not None:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    made.settimeout(20)
+    made.connect((urlsplit(server.url).hostname, urlsplit(server.url).port))
+    return made
+
+
+MIB = 1 << 20
+BODY_HEAD = b"POST /promises HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4194304\r\n\r\n"
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_memory_by_count_of_unfinished_bodies(server: ServerProcess, is_open: bool) -> None:
+    """ "memory by count, not by bytes": 60 unfinished bodies of 4 MiB, with and without a token."""
+    if not is_open:
+        new_client(server, "a")
+    with contextlib.ExitStack() as stack, memory_growth(server, 128 * MIB):
+        clients = [stack.enter_context(connected(server)) for _ in range(60)]
+        for client in clients:
+            client.sendall(BODY_HEAD)
+        for _ in range(63):
+            for client in clients:
+                with contextlib.suppress(OSError):  # it has been refused by now
+                    client.sendall(bytes(65536))
+        statuses = set()
+        for client in clients:
+            with contextlib.suppress(OSError):
+                statuses.add(client.recv(12))
+    assert statuses <= {b"HTTP/1.1 401"} if not is_open else {b"HTTP/1.1 503"}
+    assert statuses
+
+
+def test_memory_by_count_of_streams_that_read_nothing(server: ServerProcess) -> None:
+    """ "memory by count, not by bytes": 200 messages of 4 MB each, and nobody else waits."""
+    with contextlib.ExitStack() as stack, memory_growth(server, 128 * MIB):
+        for number in range(4):
+            stream = stack.enter_context(connected(server, 4096))
+            stream.sendall(b"GET /poll/g/w%d HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % number)
+            assert stream.recv(12) == b"HTTP/1.1 200"
+        assert create(server, "large") == 201
+        for number in range(200):
+            body = {"id": f"s{number}", "promiseId": "large", "timeout": FAR_MS}
+            answer = server.request("POST", "/subscriptions", {**body, "recv": "poll://any@g"})
+            assert answer[0] == 201
+        value = {"state": "RESOLVED", "value": {"data": "eHh4" * 1_000_000}}
+        assert server.request("PATCH", "/promises/large", value)[0] == 201
+        started = time.monotonic()
+        assert server.request("GET", "/ready")[0] == 200
+        assert time.monotonic() - started < 1.0
+        time.sleep(2)
+
+
+def test_memory_that_cannot_be_had_is_no_segmentation_fault(tmp_path: Path) -> None:
+    """ "memory by count, not by bytes": with little address space, large bodies are refused."""
+    command = ("sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *SERVE)
+    with ServerProcess(tmp_path, command=command) as server:
+        answers: list[int | str] = []
+
+        def ask(number: int) -> None:
+            answers.append(create(server, f"p{number}", 4_000_000))
+
+        for group in range(6):
+            clients = [threading.Thread(target=ask, args=(group * 8 + n,)) for n in range(8)]
+            for client in clients:
+                client.start()
+            for client in clients:
+                client.join()
+
+        assert 503 in answers
+        assert set(answers) <= {201, 503}
+        assert create(server, "small") == 201
+
+
+def test_the_slow_way_starves_the_lane(server: ServerProcess) -> None:
+    """ "the slow way starves the lane": 600 requests off it at once, and those on it go on."""
+    pages = [connected(server) for _ in range(600)]
+    with contextlib.ExitStack() as stack:
+        for page in pages:
+            stack.enter_context(page)
+        connection = http.client.HTTPConnection(
+            str(urlsplit(server.url).hostname), urlsplit(server.url).port, timeout=20
+        )
+        stack.callback(connection.close)
+        connection.request("GET", "/ready")
+        connection.getresponse().read()
+        for page in pages:
+            page.sendall(b"GET /docs/errors HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        asked_count = 0
+        while not any(select.select(pages[-1:], [], [], 0)):
+            connection.request("GET", "/promises/missing")
+            assert connection.getresponse().read()
+            asked_count += 1
+        for page in pages:
+            assert page.recv(12) == b"HTTP/1.1 200"
+
+    # Before there was a gate, all pages were made in one turn: two or three had room in between.
+    assert asked_count >= 20

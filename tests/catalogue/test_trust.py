@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.helpers.server import ServerProcess
+from tests.helpers.server import REPOSITORY, ServerProcess
 from tests.http.executions import test_execution_endpoints as endpoints
 from tests.proofs.wire import Answer, Wire
 
@@ -314,6 +314,50 @@ def test_status_lines_say_their_reason(caller: Caller) -> None:
             head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}"
             wire.send(head.encode() + b"\r\n\r\n" + content)
             assert wire._until(b"\r\n") + b"\r\n" == line
+
+
+OFF_THE_LANE: Final = {
+    "`/metrics`": b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    "does not exist": b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+    "HEAD": b"HEAD /promises/x HTTP/1.1\r\nHost: x\r\n\r\n",
+    "OPTIONS": b"OPTIONS /promises HTTP/1.1\r\nHost: x\r\n\r\n",
+    "HTTP/1.0": b"GET /promises/x HTTP/1.0\r\nHost: x\r\n\r\n",
+    "`Connection: close`": b"GET /promises/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "`TE`": b"GET /promises/x HTTP/1.1\r\nHost: x\r\nTE: trailers\r\n\r\n",
+    "`Upgrade`": b"GET /promises/x HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\n\r\n",
+    "`Content-Encoding`": b"GET /promises/x HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n\r\n",
+    "a target with a host": b"GET http://x/promises/x HTTP/1.1\r\nHost: x\r\n\r\n",
+    "two `Content-Length`": b"POST /promises HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+    b"Content-Length: 2\r\n\r\n{}",
+}
+"""Words of the table in http/README.md, and a request that shows them."""
+
+
+def test_what_takes_a_connection_off_the_lane_is_written(tmp_path: Path) -> None:
+    """ "a foreign load test is slow, and nothing says what takes a connection off the lane"."""
+    page = (REPOSITORY / "http" / "README.md").read_text()
+    table = page.partition("### What takes a connection off the lane")[2].partition("\n## ")[0]
+    plain = b"GET /promises/x HTTP/1.1\r\nHost: x\r\n\r\n"
+    with ServerProcess(tmp_path) as server:
+        before = handed_over_count(server)
+        for words, request in OFF_THE_LANE.items():
+            assert words in table
+            with Wire(server.url) as wire:
+                wire.send(plain)
+                assert wire.answer().status == 404
+                wire.send(request)
+                wire.answer(without_body=request.startswith(b"HEAD"))
+            after = handed_over_count(server)
+            assert after - before == 2, words  # asking for the numbers takes one off too
+            before = after
+
+
+def handed_over_count(server: ServerProcess) -> float:
+    """How many connections have left the lane since the start."""
+    text = Caller(server).send("GET", "/metrics").body.decode()
+    found = re.search(r"^troth_lane_handed_over_total (\S+)$", text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
 
 
 def lines_with(server: ServerProcess, text: str) -> list[str]:

@@ -21,6 +21,7 @@ from troth.http.sockets.asgi import (
     create_application,
     create_poll_application,
 )
+from troth.shards.clock import SteadyClock
 from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
 from troth.shards.shards import Shards
@@ -66,7 +67,7 @@ class Answer:
         return found[0] if found else None
 
 
-class ManualClock:
+class ManualClock(SteadyClock):
     """A clock that a test sets."""
 
     def __init__(self, now_ms: int) -> None:

@@ -95,18 +95,20 @@ def test_the_name_of_a_stranger_is_answered_with_an_envelope(server: ServerProce
 
 @pytest.mark.slow
 def test_a_connection_that_there_is_no_room_for_is_told_so_in_an_envelope(tmp_path: Path) -> None:
-    with (
-        ServerProcess(tmp_path, "--connection-limit-count", "1") as server,
-        Wire(server.url) as first,
-        Wire(server.url) as second,
-        Wire(server.url) as third,
-    ):
-        # Half a request: it is not idle, so it does not make room.
-        first.send(HEAD)
-        second.send(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY))
-        answer = second.answer()
-        third.send(b"GET /promises/x HTTP/1.1\r\nHost: x\r\n\r\n")
-        other = third.answer()
+    whole = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+    with ServerProcess(tmp_path, "--connection-limit-count", "1") as server:
+        while True:  # until the connection is gone that asked whether the server is ready
+            with Wire(server.url) as first:
+                first.send(whole)
+                if first.answer().status != 404:
+                    continue
+                with Wire(server.url) as second:
+                    second.send(whole)
+                    answer = second.answer()
+                with Wire(server.url) as third:
+                    third.send(b"GET /promises/x HTTP/1.1\r\nHost: x\r\n\r\n")
+                    other = third.answer()
+                break
 
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert "connections" in checked_envelope(503, answer.body, "unknown", "0").text

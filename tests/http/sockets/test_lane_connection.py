@@ -2,7 +2,7 @@
 
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,6 +11,7 @@ from troth.core.replies import Message
 from troth.http.sockets.lane_connection import PARTIAL_LIMIT_S, LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
 from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
+from troth.http.wire.in_flight import InFlight
 from troth.shards.held import HeldMessages
 
 KEEP_ALIVE_S = 10.0
@@ -22,8 +23,13 @@ class Lane:
     """Serves nothing: every complete request is for somebody else."""
 
     now: float = 100.0
+    knows_all: bool = True
+    in_flight: InFlight = field(default_factory=lambda: InFlight(1 << 20, now=lambda: 100.0))
     worked_again: list[LaneConnection] = field(default_factory=list)
     asked: list[tuple[LaneConnection, Parsed]] = field(default_factory=list)
+
+    def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
+        return self.knows_all or b"authorization" in headers
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
         self.asked.append((connection, parsed))

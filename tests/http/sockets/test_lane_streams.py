@@ -3,7 +3,7 @@
 import json
 import select
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from troth.http.sockets.lane_connection import LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
 from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
 from troth.http.sockets.lane_streams import LaneStream
+from troth.http.wire.in_flight import InFlight
 from troth.http.wire.requests import ReadyStream
 from troth.shards.delivery.polls import PollConnection, Polls
 
@@ -39,7 +40,12 @@ class Lane:
     """Works again when it is told to, as the real one does in its next pass."""
 
     now: float = 0.0
+    knows_all: bool = True
+    in_flight: InFlight = field(default_factory=lambda: InFlight(1 << 20))
     to_work: list[LaneConnection] = field(default_factory=list)
+
+    def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
+        return self.knows_all or b"authorization" in headers
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:  # noqa: ARG002
         raise NotServed
