@@ -121,6 +121,7 @@ class Dispatcher:
         except ApiError:
             return None
         self.admit(request, match, is_whole=False)
+        _refuse_encoded(request)
         endpoint = match.endpoint
         if endpoint.auth_in_body and self.is_stranger(request):
             if b"authorization" in request.headers:
@@ -187,6 +188,15 @@ def _is_short(request: Request) -> bool:
     """Whether a body may be read of a stranger."""
     declared = request.headers.get(b"content-length", b"")
     return declared.isdigit() and int(declared) <= core_limits.STRANGER_BODY_LIMIT_BYTES
+
+
+def _refuse_encoded(request: Request) -> None:
+    """Raise ApiError (415) for a body that is not sent as it is."""
+    given = request.headers.get(b"content-encoding", b"identity")
+    if request.repeated is not None:
+        given = request.repeated.get(b"content-encoding", given)
+    if given.lower() not in (b"identity", b""):
+        raise ApiError(Code.ENCODING_UNSUPPORTED)
 
 
 def _marked(request: Request, response: Response) -> Response:

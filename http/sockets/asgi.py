@@ -216,7 +216,6 @@ class _Exchange:
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
             raise _too_large(limit_bytes)
-        self._refuse_encoded()
         if declared in (b"", b"0") and b"transfer-encoding" not in headers:
             return self._api.in_flight
         dispatcher = self._application.dispatcher
@@ -294,14 +293,6 @@ class _Exchange:
         self._is_stalled = True
         if self._reading is not None:
             self._reading.cancel()
-
-    def _refuse_encoded(self) -> None:
-        """Raise ApiError (415) for a body that is not sent as it is."""
-        headers, repeated = self.request.headers, self.request.repeated
-        given = (repeated or {}).get(b"content-encoding") or headers.get(b"content-encoding")
-        has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        if given and has_body and given.lower() != b"identity":
-            raise ApiError(Code.ENCODING_UNSUPPORTED, headers=_CLOSING)
 
     async def _receive_disconnect(self) -> Message:
         """Quart's `receive`: returns when the client of a stream is gone.
