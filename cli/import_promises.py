@@ -1,14 +1,15 @@
 """`troth import`: reads a file that `troth export` has written into a server.
 
 Promises go through the server's import endpoint in batches and arrive as they were: state, value,
-times, keys, tags. Schedules are created through the ordinary API, which sets their times itself:
+times, keys, tags. An import that is interrupted goes on where it was when it is run again
+(`import_place.py`). Schedules are created through the ordinary API, which sets their times itself:
 `createdOn`, `lastRunTime` and `nextRunTime` begin anew, and the summary says so. Repeating an
 import does nothing to what is there already. What has the id of something else at the server is a
 conflict: an error with the number of its line, and what is at the server stays.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -17,12 +18,13 @@ import click
 
 from .client import RequestRefused, path_of
 from .export_promises import FORMAT_VERSION, FileRefused
+from .import_place import ImportPlace
 from .operator_session import administrator_command
 from .options import ServerCommand, Session
 from .output import emit, note, visible
 from .progress import Progress
 
-BATCH_COUNT: Final = 100
+BATCH_COUNT: Final = 500
 _ERRORS_KEPT_COUNT: Final = 1000
 _LINE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # What a batch may take of the server's limit for a body; one promise alone may be larger.
@@ -56,6 +58,22 @@ class Tally:
     is_whole: bool = False
     errors: list[dict[str, Any]] = field(default_factory=list)
 
+    def counts(self) -> dict[str, int]:
+        """Return what is to be kept for an import that goes on from here."""
+        return {
+            "created": self.created,
+            "present": self.present,
+            "failed": self.failed,
+            "schedules_created": self.schedules_created,
+        }
+
+    def take(self, counts: Mapping[str, int]) -> None:
+        """Go on from what `counts` gave."""
+        self.created = counts["created"]
+        self.present = counts["present"]
+        self.failed = counts["failed"]
+        self.schedules_created = counts["schedules_created"]
+
     def fail(self, line: int, problem: str) -> None:
         """Note an error; stop if that is wanted."""
         self.failed += 1
@@ -87,13 +105,16 @@ def import_command(session: Session, file: Path, on_error: str) -> None:
       troth import everything.jsonl --server http://new:8001
     """
     tally = Tally(goes_on=on_error == "continue")
-    total_bytes = file.stat().st_size
     try:
+        place = ImportPlace(file, session.client.shown_url)
         with (
             file.open("rb") as source,
-            Progress("importing", "bytes", total=total_bytes, shown=not session.as_json) as bar,
+            Progress(
+                "importing", "bytes", total=file.stat().st_size, shown=not session.as_json
+            ) as bar,
         ):
-            _import(session, source, tally, bar)
+            _import(session, source, tally, bar, place)
+        place.forget()
     except StoppedAt:
         note("stopped at the first error; --on-error continue goes on")
     except OSError as error:
@@ -131,10 +152,12 @@ def _report(session: Session, tally: Tally, file: Path) -> None:
         )
 
 
-def _import(session: Session, source: BinaryIO, tally: Tally, bar: Progress) -> None:
+def _import(
+    session: Session, source: BinaryIO, tally: Tally, bar: Progress, place: ImportPlace
+) -> None:
     batch: list[Numbered] = []
     batch_bytes = 0
-    for number, size_bytes, content in _lines(source):
+    for number, size_bytes, content in _lines(source, _resumed(source, tally, place)):
         if content is None:
             # What comes before a line that cannot be read is taken in all the same.
             _send(session, batch, tally)
@@ -156,15 +179,32 @@ def _import(session: Session, source: BinaryIO, tally: Tally, bar: Progress) -> 
             _send(session, batch, tally)
             batch, batch_bytes = [], 0
             bar.advance(source.tell())
+            place.note({"offset": source.tell(), "line": number, **tally.counts()})
     _send(session, batch, tally)
 
 
-def _lines(source: BinaryIO) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
-    """The lines after the first, which says what kind of file it is; each with number and size.
+def _resumed(source: BinaryIO, tally: Tally, place: ImportPlace) -> int:
+    """Go to where an interrupted import of the file was; return the number of the last line read.
 
-    None stands for a line that holds no JSON object.
+    Errors that it went past are not listed again, only counted.
     """
-    for number, line in enumerate(iter(lambda: source.readline(_LINE_LIMIT_BYTES), b""), start=1):
+    noted = place.read()
+    if not noted:
+        return 0
+    tally.take(noted)
+    source.seek(noted["offset"])
+    line: int = noted["line"]
+    note(f"goes on after line {line}, where an interrupted import of this file was")
+    return line
+
+
+def _lines(source: BinaryIO, last_number: int) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+    """Yield the lines after the first, which says what kind of file it is, with number and size.
+
+    None stands for a line that holds no JSON object. `last_number` lines were read before.
+    """
+    lines = iter(lambda: source.readline(_LINE_LIMIT_BYTES), b"")
+    for number, line in enumerate(lines, start=last_number + 1):
         try:
             content = json.loads(line)
         except ValueError:

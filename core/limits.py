@@ -36,7 +36,7 @@ AUDIT_FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
 AUDIT_FILES_COUNT: Final = 10
 AUDIT_PAGE_LIMIT_COUNT: Final = 1_000  # entries that are shown at once
 
-IMPORT_LIMIT_COUNT: Final = 100  # promises of one request of an import
+IMPORT_LIMIT_COUNT: Final = 1000  # promises of one request of an import
 
 # Search.
 PAGE_LIMIT_COUNT: Final = 100
@@ -56,6 +56,7 @@ LOG_PENDING_LIMIT_BYTES: Final = (
 BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
 """What `body_limit_bytes` and `build_limit_bytes` may be set to: several must have room at once."""
 TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles at once
+SLICE_COUNT: Final = 8  # commands or deadlines between two looks at the time
 
 # Tasks.
 TASK_CLAIM_TIMEOUT_MS: Final = 10_000  # a message sent but not claimed goes out again

@@ -172,7 +172,9 @@ class Parts:
             polls=self.polls,
             hold=self.shards.hold,
             now_ms=self.clock.now_ms,
+            clock_step_ms=lambda: self.clock.last_step_ms,
             statistics={
+                "clock": self.clock.statistics,
                 "delivery": self.delivery.statistics,
                 "placement": self.placement.statistics,
                 "function_calls": self.function_calls.statistics,

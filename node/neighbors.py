@@ -1,8 +1,8 @@
 """Servers on this machine that functions could take over: those of the user they run as.
 
 A function that runs as the node's own user can read whatever that user can. If that user also runs
-a server, this is the operator's key, with which one is every account. Only a node that gives its
-functions users of their own is safe beside a server; see README.md.
+a server, this includes the operator's key, which gives access to all accounts. Only a node that
+gives its functions users of their own is safe on a server's machine; see README.md.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ def refuse_beside_a_server() -> None:
     """Raise NodeError if a server's key can be read here."""
     for key in readable_keys():
         raise NodeError(
-            f"functions run as this user and could read {key}: whoever has this key of a server is "
-            "each of its accounts. Start the node as root or as a user who runs no server, best on "
-            "another machine or in a container; or with --trust-functions, if nobody else can "
-            "upload or change the functions that run here"
+            f"functions would run as this user and could read {key}, a server's key, which gives "
+            "access to all of its accounts. Start the node as root or as a user who runs no "
+            "server, best on another machine or in a container. If all functions that run here are "
+            "your own, use --trust-functions"
         )
 
 

@@ -1,38 +1,174 @@
-"""The server's time: milliseconds since the Unix epoch, never going backwards.
+"""The server's time: milliseconds since the Unix epoch, by the wall clock as it is now.
 
-The state machine is stepped with these times, so a system clock that is set back must not make a
-deadline return from the past: time then stands still until the clock has caught up.
+A wall clock may be wrong and be put right (decisions.md 3, "The clock"). What is promised:
+
+- A step back of at most 5 s: time stands still until the wall clock has caught up.
+- A step back of more: the server's time goes back with it. Shards then bring down what lies too far
+  ahead and build their timing wheels again.
+- A step forward of more than 60 s against the monotonic clock, and a loop that stood still for more
+  than 250 ms (a stopped process, a suspended machine, a long turn): leases have their full time
+  again.
+
+The last three are *jumps*. They are counted, and logged with the gap; whoever keeps time compares
+the count before it does anything at a new time. A loop that stands still is noticed because a task
+looks at the time every 50 ms and sees how late it is.
 """
 
 import math
 import time
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, final
 
+import structlog
 import trio
+
+STAND_STILL_LIMIT_MS: Final = 5_000
+FORWARD_LIMIT_MS: Final = 60_000
+ABSENCE_LIMIT_MS: Final = 250
+TICK_MS: Final = 50
+SAID_AGAIN_MS: Final = 10_000
+
+log = structlog.get_logger("troth.shards")
 
 
 class Clock(Protocol):
     """Where shards get the time from."""
 
     def now_ms(self) -> int:
-        """The time now, at least that of the call before."""
+        """Return the time now; earlier than before only after a jump back."""
+        ...  # pragma: no cover
+
+    @property
+    def jumps_count(self) -> int:
+        """How often time has jumped."""
+        ...  # pragma: no cover
+
+    @property
+    def set_backs_count(self) -> int:
+        """How many of the jumps went back."""
         ...  # pragma: no cover
 
 
-class SystemClock:
-    """The machine's clock."""
+@dataclass(frozen=True, slots=True)
+class ClockStatistics:
+    """Counts since the start. `last_step_ms` is how far the wall clock was last set, with sign."""
 
-    def __init__(self) -> None:
-        self._last_ms = 0
+    steps_back_total_count: int
+    steps_forward_total_count: int
+    absences_total_count: int
+    last_step_ms: int
+
+
+class SteadyClock:
+    """The part of a clock that never jumps."""
+
+    jumps_count = 0
+    set_backs_count = 0
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _monotonic_ms() -> int:
+    # Unlike CLOCK_MONOTONIC it runs on while the machine is suspended.
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+@final
+class SystemClock:
+    """The machine's clock. `run` notices when the loop stands still."""
+
+    def __init__(
+        self,
+        wall_ms: Callable[[], int] = _wall_ms,
+        monotonic_ms: Callable[[], int] = _monotonic_ms,
+    ) -> None:
+        """Start with what the clocks say now; a test may bring its own."""
+        self._wall_ms = wall_ms
+        self._monotonic_ms = monotonic_ms
+        self._last_ms = wall_ms()
+        self._last_monotonic_ms = monotonic_ms()
+        self._looked_ms: int | None = None  # on the monotonic clock, while `run` looks
+        self._silent_until_ms = 0
+        self._absences_count = 0
+        self._forwards_count = 0
+        self._set_backs_count = 0
+        self._last_step_ms = 0
+
+    @property
+    def jumps_count(self) -> int:
+        """How often time has jumped."""
+        return self._absences_count + self._forwards_count + self._set_backs_count
+
+    @property
+    def set_backs_count(self) -> int:
+        """How many of the jumps went back."""
+        return self._set_backs_count
+
+    @property
+    def last_step_ms(self) -> int:
+        """How far the wall clock was last set beyond the limits; 0 if it never was."""
+        return self._last_step_ms
 
     def now_ms(self) -> int:
-        now_ms = time.time_ns() // 1_000_000
-        if now_ms > self._last_ms:
-            self._last_ms = now_ms
+        """Return the time now; earlier than before only after a jump back."""
+        wall_ms = self._wall_ms()
+        monotonic_ms = self._monotonic_ms()
+        looked_ms = self._looked_ms
+        if looked_ms is not None and monotonic_ms - looked_ms > ABSENCE_LIMIT_MS:
+            self._looked_ms = monotonic_ms
+            self._absences_count += 1
+            self._note_absence(monotonic_ms, monotonic_ms - looked_ms)
+        step_ms = wall_ms - self._last_ms
+        if 0 <= step_ms <= FORWARD_LIMIT_MS:
+            self._last_ms = wall_ms
+        elif step_ms < -STAND_STILL_LIMIT_MS:
+            self._note_step(step_ms)
+            self._set_backs_count += 1
+            self._last_ms = wall_ms
+        elif step_ms > 0:
+            ahead_ms = step_ms - (monotonic_ms - self._last_monotonic_ms)
+            if ahead_ms > FORWARD_LIMIT_MS:
+                self._note_step(ahead_ms)
+                self._forwards_count += 1
+            self._last_ms = wall_ms
+        self._last_monotonic_ms = monotonic_ms
         return self._last_ms
 
+    def _note_absence(self, monotonic_ms: int, gap_ms: int) -> None:
+        if monotonic_ms < self._silent_until_ms:
+            return  # on a machine that has too much to do, it may be so all the time
+        self._silent_until_ms = monotonic_ms + SAID_AGAIN_MS
+        log.warning("the server stood still; leases have their full time again", gap_ms=gap_ms)
 
-class TrioClock:
+    def _note_step(self, step_ms: int) -> None:
+        self._last_step_ms = step_ms
+        log.warning("the wall clock was set", step_ms=step_ms, was_ms=self._last_ms)
+
+    async def run(self, jumped: Callable[[], None]) -> None:
+        """Look at the time again and again, until cancelled; call `jumped` after jumps."""
+        seen_count = self.jumps_count
+        try:
+            while True:
+                self._looked_ms = self._monotonic_ms()
+                await trio.sleep(TICK_MS / 1_000)
+                self.now_ms()
+                if self.jumps_count != seen_count:
+                    seen_count = self.jumps_count
+                    jumped()
+        finally:
+            self._looked_ms = None
+
+    def statistics(self) -> ClockStatistics:
+        """Return counts for metrics."""
+        return ClockStatistics(
+            self._set_backs_count, self._forwards_count, self._absences_count, self._last_step_ms
+        )
+
+
+class TrioClock(SteadyClock):
     """Trio's clock, shifted to an epoch: a test that fakes trio's clock fakes this one too."""
 
     def __init__(self, epoch_ms: int) -> None:

@@ -21,11 +21,13 @@ from troth.core.commands import (
     PROMISE_TIMER,
     Command,
     Expire,
+    ResumeTime,
 )
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
     LOG_PENDING_LIMIT_BYTES,
     MAILBOX_LIMIT_COUNT,
+    SLICE_COUNT,
     TIMERS_BATCH_LIMIT_COUNT,
 )
 from troth.core.machine import Machine, Step
@@ -44,6 +46,7 @@ from .committer import Committer
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
 from .lateness import Lateness
+from .passes import Pass
 from .turns import Asker, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel
 
@@ -143,8 +146,11 @@ class Shard:
         committer: Committer,
         turns: Turns,
         post: Callable[[int, Command, HeldMessages | None], None],
+        current_pass: Pass,
+        now: Callable[[], int],
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
     ) -> None:
+        """`now` is the clock's time; what a jump of the clock asks for has been done by then."""
         self.machine = machine
         self.index = machine.state.index
         self.sequence = 0
@@ -153,7 +159,11 @@ class Shard:
         self._turns = turns
         self._post = post
         self._mailbox_limit_count = mailbox_limit_count
+        self._pass = current_pass
+        self._now = now
         self._mailbox: deque[Entry] = deque()
+        self._internal: deque[Entry] = deque()
+        self._is_wheel_stale = False
         self._due: deque[tuple[WheelKey, int]] = deque()
         self._due_from_ms = NEVER_MS  # nothing in the wheel is due before
         self._overdue_when_armed: set[WheelKey] = set()
@@ -173,7 +183,7 @@ class Shard:
     def ask(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
         """Put a client's command into the mailbox. Raises Overloaded if it is full."""
         self.put(command, asker, place, held)
-        self._wake()
+        self.wake()
 
     def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
         """As `ask`, but without waking the actor: whoever calls this calls `run_turn` soon."""
@@ -183,14 +193,16 @@ class Shard:
         self._mailbox.append((command, asker, place, held))
 
     def tell(self, command: Command, held: HeldMessages | None = None) -> None:
-        """Put an internal command into the mailbox; as with `put`, `run_turn` is called soon.
+        """Take an internal command; as with `put`, `run_turn` is called soon.
 
         These have no limit of their own: each belongs to state that is bounded elsewhere (a task in
-        delivery, a message in an outbox), and refusing one would lose it.
+        delivery, a message in an outbox), and refusing one would lose it. They do not wait in the
+        mailbox either, however many there are: clients would wait behind them, or be refused.
         """
-        self._mailbox.append((command, None, 0, held))
+        self._internal.append((command, None, 0, held))
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let the actor look at what there is to do."""
         if self._sleeper is not None:
             task, self._sleeper = self._sleeper, None
             trio.lowlevel.reschedule(task)
@@ -202,7 +214,9 @@ class Shard:
             self._sleeps_until_ms = None
             await self._park()
             return
-        delay_ms = wake_ms - self._clock.now_ms()
+        delay_ms = wake_ms - self._now()
+        if self._is_wheel_stale:
+            return
         if delay_ms > 0:
             self._sleeps_until_ms = wake_ms
             with trio.move_on_after(min(delay_ms, SLEEP_LIMIT_MS) / 1000):
@@ -240,12 +254,13 @@ class Shard:
     async def run(self) -> None:
         """Run turns until cancelled."""
         while True:
-            if not self._mailbox and not self._due:
+            if self.is_quiet and not self._due and not self._is_wheel_stale:
                 await self._sleep()
             if self._committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
+            now_ms = self._now()
             turn = Turn()
-            self._run_commands_or_fail(self._clock.now_ms(), turn)
+            self._run_commands_or_fail(now_ms, turn)
             self._turns.commit(turn)
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -261,15 +276,15 @@ class Shard:
             self._run_commands_or_fail(now_ms, turn)
         if self._sleeper is None:
             return  # the actor is about to look by itself
-        if self._mailbox or self._due:
-            self._wake()
+        if self._mailbox or self._internal or self._due:
+            self.wake()
             return
         planned_ms = self._sleeps_until_ms
         if self._due_from_ms < (NEVER_MS if planned_ms is None else planned_ms):
             # What seemed earlier may have been cancelled since.
             wake_ms = self._look_at_wheel()
             if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
-                self._wake()
+                self.wake()
 
     def _run_commands_or_fail(self, now_ms: int, turn: Turn) -> None:
         try:
@@ -288,7 +303,13 @@ class Shard:
         self._turns.refuse(turn, StorageFailed())
 
     def run_commands(self, now_ms: int, turn: Turn) -> None:
-        """Handle what is due and what is in the mailbox, up to the batch limits."""
+        """Handle what is in the mailbox, what is internal and what is due, in this order.
+
+        Each up to its batch limit, and while the pass has time for it, but at least a slice. So
+        what clients have said in time comes before what would end it.
+        """
+        if self._is_wheel_stale:
+            self._rearm(now_ms, turn)
         self._now_ms = now_ms
         self._turns_count += 1
         answers = turn.answers
@@ -296,16 +317,35 @@ class Shard:
         records_count = len(turn.records)
         if self._due_from_ms <= now_ms:
             self._collect_due(now_ms)
-        has_changed = bool(self._due)
-        if has_changed:
+        self.machine.timers_may_be_late = bool(self._due)
+        has_changed = self._step_all(self._mailbox, now_ms, turn)
+        if self._internal:
+            has_changed |= self._step_all(self._internal, now_ms, turn)
+        has_due = bool(self._due)
+        if not has_changed and not has_due and len(answers) > answers_count:
+            self._turns.answer_sooner(turn, answers_count, self._position)
+        if has_due:
             self._expire_due(now_ms, turn)
+        if len(turn.records) > records_count:
+            self._position = self._committer.position + len(turn.records)
+
+    def _step_all(self, entries: deque[Entry], now_ms: int, turn: Turn) -> bool:
+        """Step the commands of a queue, as many as there is time for; whether one changed things.
+
+        Raises what a step raises that has left the state half changed.
+        """
         machine = self.machine
-        machine.timers_may_be_late = bool(self._due)
-        mailbox = self._mailbox
-        count = min(len(mailbox), BATCH_LIMIT_COUNT)
-        self._commands_count += count
-        for _ in range(count):
-            command, asker, place, held = mailbox.popleft()
+        answers = turn.answers
+        has_changed = False
+        is_of_clients = entries is self._mailbox
+        count = min(len(entries), BATCH_LIMIT_COUNT)
+        for done_count in range(count):
+            if done_count and not done_count % SLICE_COUNT:
+                is_over = self._pass.is_over_for_clients if is_of_clients else self._pass.is_over
+                if is_over:
+                    break
+            self._commands_count += 1
+            command, asker, place, held = entries.popleft()
             try:
                 step = machine.step(command, now_ms)
             except Exception as error:
@@ -319,10 +359,32 @@ class Shard:
             if step.records or step.has_effects:
                 has_changed = True
                 self._take(step, held, turn)
-        if len(turn.records) > records_count:
-            self._position = self._committer.position + len(turn.records)
-        elif not has_changed and len(answers) > answers_count:
-            self._turns.answer_sooner(turn, answers_count, self._position)
+        return has_changed
+
+    def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
+        """Let time go on after a jump of the clock, before anything else happens at the new time.
+
+        After a step back the wheel is built again, with the next turn of this shard.
+        """
+        turn = Turn()
+        step = self.machine.step(ResumeTime(was_set_back), now_ms)
+        self._now_ms = now_ms
+        self._take(step, None, turn)
+        self._turns.commit(turn)
+        self._position = max(self._position, self._committer.position)
+        if was_set_back:
+            self._is_wheel_stale = True
+        self.wake()
+
+    def _rearm(self, now_ms: int, turn: Turn) -> None:
+        """Build the wheel again, from the rows."""
+        self._is_wheel_stale = False
+        self._now_ms = now_ms
+        self._wheel = TimingWheel(now_ms)
+        self._due.clear()
+        self._overdue_when_armed.clear()
+        self._due_from_ms = NEVER_MS
+        self._take(self.machine.rearm(now_ms), None, turn)
 
     def _collect_due(self, now_ms: int) -> None:
         self._due.extend(self._wheel.take_due(now_ms))
@@ -337,7 +399,9 @@ class Shard:
     def _expire_due(self, now_ms: int, turn: Turn) -> None:
         """Step what is due, up to the limit, and note how late that is."""
         handled = []
-        for _ in range(min(len(self._due), TIMERS_BATCH_LIMIT_COUNT)):
+        for done_count in range(min(len(self._due), TIMERS_BATCH_LIMIT_COUNT)):
+            if done_count and not done_count % SLICE_COUNT and self._pass.is_over:
+                break
             key, deadline_ms = self._due.popleft()
             if key in self._overdue_when_armed:
                 self._overdue_when_armed.discard(key)
@@ -421,6 +485,7 @@ class Shard:
 
     def refuse_all(self, error: ShardsError) -> None:
         """Answer everybody whose command is in the mailbox with an error: the log has failed."""
+        self._internal.clear()
         while self._mailbox:
             _, asker, _, _ = self._mailbox.popleft()
             if asker is not None:
@@ -438,13 +503,13 @@ class Shard:
     @property
     def is_quiet(self) -> bool:
         """Whether no command waits here."""
-        return not self._mailbox
+        return not self._mailbox and not self._internal
 
     def statistics(self) -> ShardStatistics:
         """Counters for metrics."""
         state = self.machine.state
         return ShardStatistics(
-            mailbox_count=len(self._mailbox),
+            mailbox_count=len(self._mailbox) + len(self._internal),
             commands_count=self._commands_count,
             refused_count=self._refused_count,
             turns_count=self._turns_count,

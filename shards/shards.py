@@ -44,6 +44,7 @@ from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
 from .hashing import home_of, shard_of
 from .held import HeldMessages
+from .passes import Pass
 from .shard import Shard, ShardStatistics, Waiter
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
@@ -80,7 +81,10 @@ class Shards(Gathering):
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
         self._outgoing = outgoing
-        self._turns = Turns(self.committer, outgoing, self._post)
+        self._pass = Pass()
+        self._turns = Turns(self.committer, outgoing, self._post, self._pass)
+        self._jumps_seen_count = clock.jumps_count
+        self._set_backs_seen_count = clock.set_backs_count
         self._serial = 0
         self._stopping = False
         self._writer: BatchWriter | None = None
@@ -104,6 +108,8 @@ class Shards(Gathering):
                 self.committer,
                 self._turns,
                 self._post,
+                self._pass,
+                self._now,
                 mailbox_limit_count,
             )
             for index in range(shard_count)
@@ -159,6 +165,7 @@ class Shards(Gathering):
     ) -> None:
         """Run until cancelled; then write what is appended. Raises LogFailed if the log fails."""
         writer = self._writer = make_writer(self.committer)
+        trio.lowlevel.add_instrument(self._pass)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
@@ -169,6 +176,8 @@ class Shards(Gathering):
                     nursery.start_soon(shard.run)
                 task_status.started()
         finally:
+            trio.lowlevel.remove_instrument(self._pass)
+            self._turns.let_go_all()
             self.committer.flush(writer)
             with trio.CancelScope(shield=True):
                 await writer.close()
@@ -181,12 +190,37 @@ class Shards(Gathering):
             return trio.lowlevel.Abort.SUCCEEDED
 
         while True:
-            if self._submitted:
+            if self._submitted or self._turns.has_more:
                 await trio.lowlevel.checkpoint()
             else:
                 self._runner = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(leave)
+            self._turns.let_go_more()
             self.run_turn()
+
+    def _wake_runner(self) -> None:
+        if self._runner is not None and not self._in_turn:
+            task, self._runner = self._runner, None
+            trio.lowlevel.reschedule(task)
+
+    def clock_jumped(self) -> None:
+        """Do what a jump of the clock asks for, and look at all timers again."""
+        self._now()
+
+    def _now(self) -> int:
+        """Return the time; what a jump asks of the shards is done before anything at a new time.
+
+        All of them, since each may ask another whether a lease runs.
+        """
+        now_ms = self.clock.now_ms()
+        while self.clock.jumps_count != self._jumps_seen_count:
+            was_set_back = self.clock.set_backs_count != self._set_backs_seen_count
+            self._jumps_seen_count = self.clock.jumps_count
+            self._set_backs_seen_count = self.clock.set_backs_count
+            for shard in self._shards:
+                shard.resume_time(now_ms, was_set_back=was_set_back)
+            now_ms = self.clock.now_ms()
+        return now_ms
 
     async def _watch(self) -> None:
         await self.committer.failed.wait()
@@ -246,9 +280,7 @@ class Shards(Gathering):
         shard = self._shards[index]
         shard.tell(command, held)
         self._submitted[index] = shard
-        if self._runner is not None and not self._in_turn:
-            task, self._runner = self._runner, None
-            trio.lowlevel.reschedule(task)
+        self._wake_runner()
 
     async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
         """Have one command carried out; its reply, when that is durable.
@@ -283,7 +315,7 @@ class Shards(Gathering):
         if not self._submitted:
             return
         committer = self.committer
-        now_ms = self.clock.now_ms()
+        now_ms = self._now()
         turn = Turn()
         committer.is_flushed_by_caller = self._in_turn = True
         try:
@@ -291,6 +323,10 @@ class Shards(Gathering):
                 submitted, self._submitted = self._submitted, {}
                 for shard in submitted.values():
                     shard.run_turn(now_ms, turn)
+                if self._submitted and self._pass.is_over:
+                    for shard in self._submitted.values():
+                        shard.wake()  # their actors go on with it in the next pass
+                    self._submitted = {}
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
@@ -462,6 +498,8 @@ class Shards(Gathering):
 
     def _durable(self, position: int) -> None:
         self._turns.durable(position)
+        if self._turns.has_more:
+            self._wake_runner()
 
     def statistics(self) -> ShardsStatistics:
         """Counters of the committer and of every shard."""

@@ -20,6 +20,7 @@ from troth.persistence.wal.log import NewRecord
 from .committer import Committer
 from .errors import ShardsError, StorageFailed
 from .held import HeldMessages
+from .passes import Pass
 
 
 class Outgoing(Protocol):
@@ -82,11 +83,14 @@ class Turns:
         committer: Committer,
         outgoing: Outgoing,
         post: Callable[[int, Command, HeldMessages | None], None],
+        current_pass: Pass,
     ) -> None:
         self._committer = committer
         self._outgoing = outgoing
         self._post = post
         self._held_back: deque[Turn] = deque()
+        self._pass = current_pass
+        self._durable_position = 0
 
     @property
     def is_empty(self) -> bool:
@@ -126,10 +130,31 @@ class Turns:
             del turn.answers[first:]
 
     def durable(self, position: int) -> None:
-        """Let go what waited for the log to be durable up to `position`."""
+        """Let go what waited for the log to be durable up to `position`.
+
+        What the pass has no time for is left to `let_go_more`.
+        """
+        self._durable_position = position
+        self.let_go_more()
+
+    def let_go_more(self) -> None:
+        """Let go what is durable, at least one turn, as long as there is time."""
         held_back = self._held_back
-        while held_back and held_back[0].position <= position:
+        while held_back and held_back[0].position <= self._durable_position:
             self._let_go(held_back.popleft())
+            if self._pass.is_over:
+                break
+
+    def let_go_all(self) -> None:
+        """Let go all that is durable: there is no next pass."""
+        while self.has_more:
+            self._let_go(self._held_back.popleft())
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is durable that was not let go."""
+        held_back = self._held_back
+        return bool(held_back) and held_back[0].position <= self._durable_position
 
     def _let_go(self, turn: Turn) -> None:
         outgoing = self._outgoing

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec import field as struct_field
 
 from troth.core.catalog import Account, Scope, Token
@@ -18,6 +18,13 @@ class StatusObject(Struct, gc=False):
     """A word."""
 
     status: Annotated[str, told("`ok` or `ready`.", "ok")]
+    clock: Annotated[
+        str | UnsetType,
+        told(
+            "That the wall clock was set while the server ran, and by how much; else not there.",
+            "the wall clock was set by -86395000 ms while the server ran",
+        ),
+    ] = UNSET
 
 
 class CreatedObject(Struct, gc=False):

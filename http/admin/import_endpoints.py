@@ -9,31 +9,33 @@ from troth.core.codes import Code
 from troth.core.commands import ImportPromise
 from troth.core.model import EMPTY_VALUE, Promise, PromiseState
 from troth.http.api.context import Api
+from troth.http.api.in_order import ask_in_order
 from troth.http.api.permissions import refuse_unless_permitted
 from troth.http.api.rows import Call, Endpoint, Success, answer
-from troth.http.api.shards_port import ask
 from troth.http.promises.schemas import ImportBody, ImportedPromiseBody
 from troth.http.promises.values import string_map, value
+from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
 from .answers import ImportedObject, ImportOutcomeObject
 
-_TOLERATED = frozenset({Code.PROMISE_EXISTS})
 _RESULTS = {Code.CREATED: "created", Code.OK: "present", Code.PROMISE_EXISTS: "conflict"}
 
 
 async def import_promises(api: Api, call: Call) -> Response:
     """POST /admin/import."""
     body: ImportBody = call.body
-    made = []
     commands = [ImportPromise(_promise(entry)) for entry in body.promises or []]
     async with api.audit.act(call.request, "promises.import", count=len(commands)):
         for command in commands:
             refuse_unless_permitted(call.request.principal, command)
-        # One after the other: the order of creation is part of what is taken in.
-        for command in commands:
-            reply = await ask(api.shards, command, call.request, tolerated=_TOLERATED)
-            made.append(ImportedObject(command.promise.id, _RESULTS[reply.code]))
+        # In this order: the order of creation is part of what is taken in.
+        replies = await ask_in_order(api.shards, commands, call.request.held)
+    made = []
+    for command, reply in zip(commands, replies, strict=True):
+        if reply.code not in _RESULTS:
+            raise ApiError(reply.code)
+        made.append(ImportedObject(command.promise.id, _RESULTS[reply.code]))
     return answer(Code.OK, ImportOutcomeObject(made))
 
 

@@ -34,7 +34,11 @@ async def health(api: Api, call: Call) -> Response:
 async def ready(api: Api, call: Call) -> Response:
     """GET /ready."""
     if api.readiness is Readiness.READY:
-        return answer(Code.OK, StatusObject("ready"))
+        step_ms = api.clock_step_ms()
+        if not step_ms:
+            return answer(Code.OK, StatusObject("ready"))
+        clock = f"the wall clock was set by {step_ms} ms while the server ran"
+        return answer(Code.OK, StatusObject("ready", clock))
     api.refuse_unless_ready()
     raise AssertionError("not ready means refused")
 
@@ -98,7 +102,11 @@ ENDPOINTS = (
         method="GET",
         path="/ready",
         summary="See whether the server takes requests",
-        description="For a load balancer. 503 while the server starts or stops.",
+        description=(
+            "For a load balancer. 503 while the server starts or stops. `clock` is there, until "
+            "the next start, if the wall clock was set while the server ran: back by more than "
+            "5 s, or forward by more than 60 s."
+        ),
         handler=ready,
         successes=(Success(200, "It does.", StatusObject),),
         any_host=True,

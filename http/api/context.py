@@ -70,7 +70,8 @@ class Api:
     """Everything a handler may use. One per process.
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
-    back for one request. `now_ms` is the shards' clock. `statistics` has a further source of
+    back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
+    was last set while the server ran (0: it was not). `statistics` has a further source of
     numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`,
     `builder` and `placement` until the server is ready.
     """
@@ -81,6 +82,7 @@ class Api:
     polls: Polls
     hold: Callable[[], HeldMessages]
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
+    clock_step_ms: Callable[[], int] = lambda: 0
     statistics: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
@@ -131,9 +133,12 @@ class Api:
         assert self.placement is not None, "handlers run only when there is one"
         return self.placement
 
-    def refuse_unless_ready(self) -> None:
-        """Raise ApiError (503) while the server starts or stops."""
+    def refuse_unless_ready(self, *, may_be_stopping: bool = False) -> None:
+        """Raise ApiError (503) while the server starts or stops.
+
+        What `may_be_stopping` is carried out to the last: a stop answers all that it has read.
+        """
         if self.readiness is Readiness.STARTING:
             raise ApiError(Code.STARTING)
-        if self.readiness is Readiness.STOPPING:
+        if self.readiness is Readiness.STOPPING and not may_be_stopping:
             raise ApiError(Code.SHUTTING_DOWN)

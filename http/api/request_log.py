@@ -36,6 +36,9 @@ RIGHTS: Final = frozenset(
 """Refusals of rights."""
 
 _FIRST_FAILURE: Final = 500
+_DEFECTS: Final = frozenset({Code.INTERNAL, Code.STORE_FAILED})
+_NOT_READY: Final = frozenset({Code.STARTING, Code.SHUTTING_DOWN})
+_PROBE: Final = "ready"  # the endpoint that is asked whether the server is ready
 _log = structlog.get_logger("troth.requests")
 
 
@@ -58,16 +61,21 @@ class RequestLog:
 
         Whoever calls may leave out requests with a status below 400 that took at most `above_s`.
         """
-        is_failure = status >= _FIRST_FAILURE and request.refusal is not Code.STARTING
-        is_refused = is_failure or request.refusal in RIGHTS
+        refusal = request.refusal
+        # What a function has answered is no failure of ours, and probes ask for these refusals.
+        is_expected = (
+            refusal in _NOT_READY if request.endpoint == _PROBE else refusal is Code.STARTING
+        )
+        is_failure = status >= _FIRST_FAILURE and refusal is not None and not is_expected
+        is_refused = is_failure or refusal in RIGHTS
         if self._is_off or not (is_refused or duration_s > self.above_s) or not self._has_room():
             return
         about: dict[str, object] = {}
-        if request.refusal is not None:
-            about["code"] = request.refusal.value
+        if refusal is not None:
+            about["code"] = refusal.value
         if self._left_out_count:
             about["left_out"], self._left_out_count = self._left_out_count, 0
-        write = _log.error if is_failure else _log.warning if is_refused else _log.info
+        write = _log.error if refusal in _DEFECTS else _log.warning if is_refused else _log.info
         write(
             "request",
             request_id=request.id,

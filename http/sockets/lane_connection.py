@@ -188,12 +188,17 @@ class LaneConnection:
     def stop(self) -> None:
         """End as soon as the request in flight has been answered; at once if there is none.
 
-        One that has not arrived whole may be in flight too; hypercorn's side knows what to do.
+        One that lies in the socket is in flight: closing would drop it, and its sender could not
+        know. One that has not arrived whole may be, too; hypercorn's side knows what to do.
         """
         self._is_stopping = True
         if self._stream is not None:
             self._stream.stop()
             return
+        if self._is_busy or self._out is not None or self.is_closed:
+            return
+        self._is_readable = True
+        self.work()
         if self._is_busy or self._out is not None or self.is_closed:
             return
         if self.received:

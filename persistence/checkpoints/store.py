@@ -1,11 +1,10 @@
 """An ordered key-value store with atomic, synced commits: what checkpoints are kept in.
 
-`LmdbStore` is the real one (one LMDB environment, one named database a table) and `MemoryStore` a
-twin for tests that can fail or crash a commit. Both keep what `port.py` promises, and every commit
-brings the digests of the tables up to date (`digests.py`).
+`LmdbStore` is one LMDB environment with one named database a table. It keeps what `port.py`
+promises, and every commit brings the digests of the tables up to date (`digests.py`). Tests have a
+twin of it in memory whose commits can fail.
 """
 
-import bisect
 import errno
 import os
 import threading
@@ -127,7 +126,7 @@ class LmdbStore:
         """See Store."""
         with self._lock:
             if self._environment is None:
-                return MemoryView({})
+                return _NoView()
             transaction = self._environment.begin()
             self._views_count += 1
         return LmdbView(transaction, self._tables, self)
@@ -265,77 +264,15 @@ class LmdbView:
 
 
 @final
-class MemoryStore:
-    """A store in memory, for tests.
+class _NoView:
+    """What a store shows that is closed: nothing."""
 
-    `fail_next` makes the next commit raise CheckpointFailed without effect.
-    """
-
-    def __init__(self) -> None:
-        self.tables: dict[str, dict[bytes, bytes]] = {}
-        self.commits_count = 0
-        self.fail_next = False
-
-    def commit(self, writes: Iterable[Write]) -> None:
-        """See Store."""
-        changed = {table: dict(rows) for table, rows in self.tables.items()}
-        before = self.view()
-        sums: dict[str, Digest] = {}
-        for table, key, value in writes:
-            assert len(key) <= KEY_BYTES_MAX, "the real store would refuse this key"
-            rows = changed.setdefault(table, {})
-            digest = sums.setdefault(table, digests.read(before, table))
-            old = rows.pop(key, None)
-            if old is not None:
-                digest.remove(key, old)
-            if value is not None:
-                rows[key] = value
-                digest.add(key, value)
-        for table, digest in sums.items():
-            changed.setdefault(digests.TABLE, {})[table.encode()] = digest.encode()
-        if self.fail_next:
-            self.fail_next = False
-            raise CheckpointFailed("memory", "cannot be written", OSError(errno.EIO, "asked to"))
-        self.tables = changed
-        self.commits_count += 1
-
-    def view(self) -> "MemoryView":
-        """See Store."""
-        return MemoryView(self.tables)
-
-    def release_memory(self) -> None:
-        """See Store."""
-
-    def size_bytes(self) -> int:
-        """See Store."""
-        return sum(
-            len(key) + len(value) for rows in self.tables.values() for key, value in rows.items()
-        )
-
-    def close(self) -> None:
-        """See Store."""
-
-
-@final
-class MemoryView:
-    """The tables of one commit; commits replace them and never change them."""
-
-    def __init__(self, tables: dict[str, dict[bytes, bytes]]) -> None:
-        self._tables = tables
-        self._sorted: dict[str, list[bytes]] = {}
-
-    def get(self, table: str, key: bytes) -> bytes | None:
+    def get(self, *_: object) -> None:
         """See View."""
-        return self._tables.get(table, {}).get(key)
 
-    def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, *_: object) -> Iterator[tuple[bytes, bytes]]:
         """See View."""
-        rows = self._tables.get(table, {})
-        keys = self._sorted.setdefault(table, sorted(rows))
-        for index in range(bisect.bisect_left(keys, start), len(keys)):
-            if keys[index] >= stop:
-                return
-            yield keys[index], rows[keys[index]]
+        return iter(())
 
     def release_pages(self) -> None:
         """See View."""

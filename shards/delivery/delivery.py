@@ -16,7 +16,9 @@ When trying again makes sense:
   nothing else can make it succeed; 100,000 stalled tasks cost nothing while nobody is there.
 - push: after a back-off that doubles from `retry_first_ms` to `retry_limit_ms`, with jitter; if the
   target's circuit breaker is open, when a probe has succeeded (`push_targets.py`).
-- As a net below both, and for receivers that cannot be resolved, every `_RECHECK_MS`.
+- As a net below that, every `_RECHECK_MS`.
+- a receiver that cannot be resolved: never, since names are settled at the start. What waits for
+  one, or for a group nobody listens to, costs nothing but its memory.
 
 Delivery holds no durable state: after a restart the machine sends again what was not reported. So a
 message may arrive twice, never less than once while its task lives; the task's counter tells.
@@ -36,6 +38,7 @@ from troth.core.grammar.addresses import Address, PollAddress, PushAddress, Unde
 from troth.core.replies import Message
 from troth.shards.alarms import Alarms
 
+from .missed import MissedReceivers
 from .polls import Dialect, Item, Polls
 from .push_targets import MessageHold, PushTargets, unlimited
 from .shipments import (
@@ -108,6 +111,7 @@ class Delivery:
         self._alarms = Alarms()
         self._unclaimed = Unclaimed(self._alarms, report)
         self._stalled = StalledShipments(self._room_count, self._release)
+        self._missed = MissedReceivers(self._alarms, polls, self._stalled.is_waiting_for)
         self._push_targets = PushTargets(
             transport=push,
             alarms=self._alarms,
@@ -144,7 +148,7 @@ class Delivery:
         if isinstance(address, Undeliverable):
             self._totals["undeliverable"] += 1
             if attempt_count == 0:
-                _log.warning("task is undeliverable", task=key, reason=address.reason)
+                self._missed.cannot_resolve(key, address.reason)
             shipment = Shipment(message, None, self._render, attempt_count)
         else:
             shipment = Shipment(message, address, self._render, attempt_count)
@@ -205,6 +209,7 @@ class Delivery:
 
     def has_room(self, group: str, connection_id: str) -> None:
         """A connection has come or can take more: let stalled messages go that fit it."""
+        self._missed.connected(group)
         self._unclaimed.came((group, connection_id))
         for dialect in Dialect:
             self._stalled.wake(poll_receiver(group, connection_id, dialect))
@@ -260,7 +265,13 @@ class Delivery:
             self._report(report)
 
     def _park(self, shipment: Shipment) -> None:
+        """Keep a shipment until its receiver is woken; one without a receiver never is."""
         self._stalled.add(shipment)
+        address = shipment.address
+        if isinstance(address, PollAddress):
+            self._missed.waits_for(address.group)
+        if not isinstance(address, PushAddress):
+            return
         shipment.alarm = self._alarms.call_after(_RECHECK_MS, lambda: self._release(shipment))
 
     def _back_off_over(self, shipment: Shipment) -> None:

@@ -435,6 +435,10 @@ class Polls:
         self._holders[item] = chosen
         return True
 
+    def has_group(self, group: str) -> bool:
+        """Return whether any connection of a group is there."""
+        return group in self._groups
+
     def discard(self, item: Item) -> None:
         """Forget an item. If it is being written already, nothing is reported about it."""
         connection = self._holders.pop(item, None)

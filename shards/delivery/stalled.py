@@ -13,7 +13,7 @@ from typing import Final, final
 
 import trio
 
-from .shipments import ReceiverKey, Shipment
+from .shipments import ReceiverKey, Shipment, poll_group
 
 _BATCH_COUNT: Final = 100  # releases before other trio tasks get their turn
 
@@ -54,6 +54,11 @@ class StalledShipments:
         self.count -= 1
         if not shipments:
             del self._by_receiver[shipment.receiver]
+
+    def is_waiting_for(self, group: str) -> bool:
+        """Return whether a shipment waits for any connection of a poll group."""
+        named = (poll_group(target) for target, _ in self._by_receiver)
+        return any(one is not None and one[0] == group for one in named)
 
     def counts_by_target(self) -> Counter[str]:
         """Return how many shipments wait, by target."""

@@ -226,14 +226,18 @@ class Snapshotter:
             return
         at_ms = self._schedule.next_after_ms(self._clock.now_ms())
         while at_ms is not None:
-            await self._sleep_until(at_ms)
+            await self._sleep_until(at_ms, self._schedule)
             await self._take(self._directory)
             at_ms = self._schedule.next_after_ms(max(at_ms, self._clock.now_ms()))
 
-    async def _sleep_until(self, at_ms: int) -> None:
-        """In steps, since the clock may be set meanwhile."""
+    async def _sleep_until(self, at_ms: int, schedule: Cron) -> None:
+        """Sleep in steps: a clock that was ahead may be set back, and the time comes sooner."""
         while True:
-            wait_ms = at_ms - self._clock.now_ms()
+            now_ms = self._clock.now_ms()
+            following_ms = schedule.next_after_ms(now_ms)
+            if following_ms is not None and following_ms < at_ms:
+                at_ms = following_ms
+            wait_ms = at_ms - now_ms
             if wait_ms <= 0:
                 return
             await trio.sleep(min(wait_ms, _LONGEST_SLEEP_MS) / 1000)

@@ -16,15 +16,15 @@ from tests.persistence import (
     test_damage,
     test_data_directory,
     test_files,
-    test_simulated_files,
     test_snapshot_file,
     test_store,
 )
 from tests.persistence.lives import opened, recover
 from tests.shards import test_checkpointer
 from tests.shards.test_checkpointer import Disk, fill, life, seen
+from tests.twins import test_simulated_files
+from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.errors import LogFailed
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.log import LogRecord
 
 

@@ -14,12 +14,12 @@ from tests.shards.simulated_storage import SimulatedStorage
 from tests.shards.snapshot_world import world
 from tests.shards.stage import FAR_MS, Outgoing, make_shards
 from tests.shards.test_snapshotter import fill
+from tests.twins.memory_store import MemoryStore
+from tests.twins.simulated_files import SimulatedFiles
 from troth.core import commands as c
 from troth.core.codes import Code
 from troth.core.model import PromiseState
-from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import LogConflict, LogFailed
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.snapshots.restoring import Until, restore
 from troth.persistence.snapshots.snapshot_file import SnapshotError
 from troth.persistence.wal.log import LogRecord, NewRecord

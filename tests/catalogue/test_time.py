@@ -1,39 +1,116 @@
 """The catalogue's entries about clocks, timers and schedules."""
 
-import time
-
 import pytest
 import trio.testing
 
 from tests.core import test_cron, test_machine
 from tests.core.system import System
 from tests.model.wire import START_MS, running
+from tests.shards.stage import Outgoing, make_shards, stage
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core.codes import Code
 from troth.core.deciding import Options
 from troth.core.grammar.cron import parse
 from troth.core.model import ClaimRequest, PromiseState, TaskState
-from troth.shards.clock import SystemClock
+from troth.shards.clock import (
+    FORWARD_LIMIT_MS,
+    STAND_STILL_LIMIT_MS,
+    TICK_MS,
+    SystemClock,
+)
 
 FAR_MS = 10**15
 HOUR_MS, DAY_MS, YEAR_MS = 3_600_000, 86_400_000, 365 * 86_400_000
 ROUTED = {"resonate:invoke": "poll://g"}
 
 
-def test_clock_back_1_h(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ "clock back 1 h / forward 1 y / DST switch / leap day for cron": time stands still then.
+def test_clock_back_1_h() -> None:
+    """ "clock back 1 h / forward 1 y / DST switch / leap day for cron": the server's time goes too.
 
-    No deadline comes twice, none comes late by more than the hour, and time goes on afterwards.
+    A small step back is none: time stands still until the wall clock has caught up.
     """
-    machine_ms = START_MS
-    monkeypatch.setattr(time, "time_ns", lambda: machine_ms * 1_000_000)
-    clock = SystemClock()
-    assert clock.now_ms() == START_MS
-    machine_ms -= HOUR_MS
-    assert clock.now_ms() == START_MS
-    machine_ms += HOUR_MS + 5
-    assert clock.now_ms() == START_MS + 5
+    wall_ms = monotonic_ms = START_MS
+    clock = SystemClock(lambda: wall_ms, lambda: monotonic_ms)
+    wall_ms -= STAND_STILL_LIMIT_MS
+    assert (clock.now_ms(), clock.jumps_count) == (START_MS, 0)
+    wall_ms += STAND_STILL_LIMIT_MS + 5
+    assert (clock.now_ms(), clock.jumps_count) == (START_MS + 5, 0)
+    wall_ms -= HOUR_MS
+    assert (clock.now_ms(), clock.set_backs_count) == (START_MS + 5 - HOUR_MS, 1)
+    assert clock.last_step_ms == -HOUR_MS
+    wall_ms += 1
+    assert (clock.now_ms(), clock.jumps_count) == (START_MS + 6 - HOUR_MS, 1)
+
+
+@pytest.mark.parametrize("start_ms", [0, START_MS])
+def test_a_step_forward_is_told_from_an_idle_hour(start_ms: int) -> None:
+    """ "a wrong clock for five seconds": also one that starts in 1970 and is set right later."""
+    wall_ms = monotonic_ms = start_ms
+    clock = SystemClock(lambda: wall_ms, lambda: monotonic_ms)
+    wall_ms, monotonic_ms = wall_ms + HOUR_MS, monotonic_ms + HOUR_MS
+    assert (clock.now_ms(), clock.jumps_count) == (start_ms + HOUR_MS, 0)
+    wall_ms += FORWARD_LIMIT_MS
+    assert (clock.now_ms(), clock.jumps_count) == (wall_ms, 0)
+    wall_ms += 56 * YEAR_MS
+    assert (clock.now_ms(), clock.jumps_count, clock.set_backs_count) == (wall_ms, 1, 0)
+    assert clock.last_step_ms == 56 * YEAR_MS
+
+
+async def test_a_loop_that_stands_still_is_noticed(mock_clock: trio.testing.MockClock) -> None:
+    """ "a server that was away takes its workers' leases": SIGSTOP, a suspended machine."""
+    monotonic_ms = 0
+    clock = SystemClock(lambda: START_MS, lambda: monotonic_ms)
+    jumps: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run, lambda: jumps.append(clock.jumps_count))
+        await trio.testing.wait_all_tasks_blocked()
+        for gap_ms, expected in ((TICK_MS, []), (250, []), (251, [1]), (TICK_MS, [1])):
+            monotonic_ms += gap_ms
+            mock_clock.jump(TICK_MS / 1_000)
+            await trio.testing.wait_all_tasks_blocked()
+            assert jumps == expected, gap_ms
+        nursery.cancel_scope.cancel()
+
+
+async def test_shards_follow_a_clock_that_is_set(autojump_clock: trio.testing.MockClock) -> None:
+    """ "a wrong clock for five seconds": with shards, their wheels and the log.
+
+    A promise ends at its timeout by the clock that was put right, and a lock in its time.
+    """
+    offset_ms = START_MS
+
+    def wall_ms() -> int:
+        return offset_ms + round(trio.current_time() * 1_000)
+
+    clock = SystemClock(wall_ms, lambda: round(trio.current_time() * 1_000))
+    shards = make_shards(2, Outgoing(), clock=clock)
+    async with stage(2, direct=True, shards=shards) as s:
+        await s.shards.ask(c.CreatePromise("before", START_MS + HOUR_MS))
+        offset_ms += DAY_MS
+        s.shards.clock_jumped()
+        await s.shards.ask(c.AcquireLock("r", "e", "w", 2_000))
+        await trio.sleep(5)
+        await s.shards.ask(c.AcquireLock("r", "e", "w", 2_000))
+        offset_ms -= DAY_MS
+        s.shards.clock_jumped()
+        before = await s.shards.ask(c.ReadPromise("before"))
+        await s.shards.ask(c.CreatePromise("after", wall_ms() + HOUR_MS))
+        assert (await s.shards.ask(c.AcquireLock("r", "other", "x", 1))).code is Code.LOCK_HELD
+        await trio.sleep(2.1)
+        assert (await s.shards.ask(c.AcquireLock("r", "other", "x", 1))).code is Code.CREATED
+        await trio.sleep(HOUR_MS / 1_000 - 3)
+        pending = await s.shards.ask(c.ReadPromise("after"))
+        await trio.sleep(3)
+        ended = await s.shards.ask(c.ReadPromise("after"))
+
+    assert before.promise is not None
+    assert before.promise.state is PromiseState.REJECTED_TIMEDOUT
+    assert pending.promise is not None
+    assert pending.promise.state is PromiseState.PENDING
+    assert ended.promise is not None
+    assert ended.promise.state is PromiseState.REJECTED_TIMEDOUT
+    assert sum(shard.timers_fired_count for shard in s.shards.statistics().shards) >= 3
 
 
 def test_clock_back_over_a_restart() -> None:

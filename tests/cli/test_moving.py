@@ -10,6 +10,11 @@ import pytest
 
 from tests.helpers.server import ServerProcess
 from troth.cli import command as cli
+from troth.cli import import_promises
+from troth.cli.import_promises import Numbered, Tally
+from troth.cli.options import Session
+from troth.persistence.files import RealFiles
+from troth.persistence.inspection.log_tools import LogReader
 
 FAR_MS = 4_102_444_800_000
 
@@ -128,6 +133,73 @@ def test_an_interrupted_export_goes_on(
     troth(target, "export", str(file), status=1)
     assert server.url in troth.errors
     assert not file.exists()
+
+
+def export_of(path: Path, count: int) -> None:
+    """Write what an export of so many pending promises would be."""
+    value = {"headers": None, "data": None}
+    rows: list[dict[str, Any]] = [{"export": {"version": 1, "server": "x", "createdOn": 1}}]
+    for number in range(count):
+        promise = {"id": f"q/{number}", "state": "PENDING", "timeout": FAR_MS, "createdOn": number}
+        rows.append({"promise": {**promise, "param": value, "value": value, "tags": {}}})
+    rows.append({"end": {"promises": count, "schedules": 0}})
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+@pytest.mark.slow
+def test_an_import_waits_for_the_disk_once_for_many_promises(
+    server: ServerProcess, troth: Troth, tmp_path: Path
+) -> None:
+    """In the order of the file, with at most one batch of the log for a hundred promises."""
+    file = tmp_path / "many.jsonl"
+    export_of(file, 3000)
+
+    assert json.loads(troth(server, "import", str(file), "--json"))["created"] == 3000
+
+    assert [promise["id"] for promise in everything(server)] == [
+        f"q/{number}" for number in reversed(range(3000))
+    ]
+    server.kill9()
+    batches = [
+        batch
+        for batch in LogReader(RealFiles(), server.data).batches()
+        if any(b"promise-imported" in record.body for record in batch.records)
+    ]
+    assert sum(len(batch.records) for batch in batches) >= 3000
+    assert len(batches) <= 30
+
+
+@pytest.mark.slow
+def test_an_interrupted_import_goes_on(
+    server: ServerProcess, troth: Troth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "many.jsonl"
+    export_of(file, 2600)
+    sent: list[int] = []
+    original = import_promises._send
+
+    def interrupted(session: Session, batch: list[Numbered], tally: Tally) -> None:
+        if len(sent) == 3:
+            raise KeyboardInterrupt
+        sent.append(len(batch))
+        original(session, batch, tally)
+
+    monkeypatch.setattr(import_promises, "_send", interrupted)
+    troth(server, "import", str(file), status=130)
+    kept = tmp_path / "many.jsonl.importing"
+    assert kept.exists()
+    monkeypatch.setattr(import_promises, "_send", original)
+
+    summary = json.loads(troth(server, "import", str(file), "--json"))
+
+    assert "goes on after line 1501" in troth.errors
+    assert (summary["created"], summary["present"], summary["whole"]) == (2600, 0, True)
+    assert len(everything(server)) == 2600
+    assert not kept.exists()
+    # Another file of the same name begins at its beginning.
+    kept.write_text("{")
+    export_of(file, 3)
+    assert json.loads(troth(server, "import", str(file), "--json"))["present"] == 3
 
 
 @pytest.mark.slow

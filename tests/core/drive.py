@@ -9,12 +9,12 @@ import re
 from collections import Counter
 from random import Random
 
+from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
 from troth.core.codes import Code
 from troth.core.deciding import Options
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import ClaimRequest, Fence, PromiseState, Value
-from troth.persistence.checkpoints.store import MemoryStore
 
 from .model import Model, View
 from .system import System

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core.codes import Code
@@ -39,7 +40,6 @@ from troth.core.state.captures import Capture
 from troth.core.state.shard_state import ShardState, TimerKey
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
-from troth.persistence.checkpoints.store import MemoryStore
 from troth.shards.hashing import home_of
 
 from .model import (

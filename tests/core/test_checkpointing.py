@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
 from troth.core.catalog import is_reserved
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import PromiseState, Task, TaskState
 from troth.core.state import checkpointing
 from troth.core.state.shard_state import ShardState
-from troth.persistence.checkpoints.store import MemoryStore
 
 from .drive import Drive
 from .dumps import waiting

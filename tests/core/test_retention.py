@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core.codes import Code
@@ -21,7 +22,6 @@ from troth.core.model import PromiseState, TaskKind
 from troth.core.replies import Retained
 from troth.core.retention_rules import RetentionRule
 from troth.persistence.checkpoints import rows
-from troth.persistence.checkpoints.store import MemoryStore
 
 from .drive import ALL_STATES, OPTIONS, START_MS, Drive
 from .dumps import dump

@@ -29,6 +29,7 @@ from tests.http.wire.test_decoding_properties import ROUTER
 from tests.node.test_node_parts import frames_read
 from tests.persistence.lives import open_directory, segment_paths
 from tests.persistence.test_damage import written
+from tests.twins.simulated_files import SimulatedFiles
 from troth.core import records
 from troth.core.grammar import addresses
 from troth.core.json_errors import UNREADABLE_JSON
@@ -42,7 +43,6 @@ from troth.node import client as node_http
 from troth.node.errors import NotReached
 from troth.persistence.checkpoints import rows
 from troth.persistence.errors import CheckpointDamaged, DataDirectoryError
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.snapshots.snapshot_file import SnapshotError, SnapshotReader
 
 from .running import Target

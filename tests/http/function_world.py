@@ -22,6 +22,7 @@ from troth.http.functions.values import new_id
 from troth.http.outgoing.guards import Guard
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import create_application, create_poll_application
+from troth.shards.clock import SteadyClock
 from troth.shards.delivery.polls import Polls
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
@@ -36,7 +37,7 @@ NODE = "1a061cfd-df01-4b02-a067-5122c5941e15"
 OTHER_NODE = "2b061cfd-df01-4b02-a067-5122c5941e16"
 
 
-class TrioClock:
+class TrioClock(SteadyClock):
     """The time that passes for trio, from a fixed day on."""
 
     def __init__(self) -> None:

@@ -1,11 +1,14 @@
 """The planted faults, as data: what to change where, and which tests must notice.
 
 Here are those of promises, tasks, schedules, locks and what keeps them; those of functions and of
-accounts are in `function_faults.py`. `FAULTS` are all.
+accounts are in `function_faults.py`, those in nodes in `node_faults.py`, those of the envelope
+protocol in `workflow_faults.py`. `FAULTS` are all.
 """
 
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
+from .node_faults import NODE_FAULTS
+from .workflow_faults import WORKFLOW_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
     f"persistence/wal/{name}.py" for name in ("segmented_log", "segments", "recovery")
@@ -57,8 +60,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "removals of a trim are not synced one by one",
         LOG,
-        "                self._files.sync_directory(self._log_path)\n",
-        "",
+        "segment.first_sequence))\n                self._files.sync_directory(self._log_path)\n",
+        "segment.first_sequence))\n",
         CRASHES,
     ),
     fault(
@@ -250,13 +253,6 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "http/sockets/test_application.py",
     ),
     fault(
-        "time goes back with the machine's clock",
-        "shards/clock.py",
-        "        if now_ms > self._last_ms:\n",
-        "        if True:\n",
-        "catalogue/test_time.py",
-    ),
-    fault(
         "timers fire a slot late",
         "shards/wheel.py",
         "self._take_slots(level, digit - 1 if level else digit, due)",
@@ -362,6 +358,49 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "context.state.end_of_lock(lock) <= now_ms",
         "context.state.end_of_lock(lock) < now_ms",
         MODEL,
+    ),
+    fault(
+        "timers do not look at the time",
+        "shards/shard.py",
+        "if done_count and not done_count % SLICE_COUNT and self._pass.is_over:",
+        "if False:",
+        "shards/test_passes.py",
+    ),
+    fault(
+        "commands do not look at the time",
+        "shards/shard.py",
+        "            if done_count and not done_count % SLICE_COUNT:",
+        "            if False:",
+        "shards/test_passes.py",
+    ),
+    fault(
+        "internal commands wait in the mailbox of clients",
+        "shards/shard.py",
+        "        self._internal.append((command, None, 0, held))",
+        "        self._mailbox.append((command, None, 0, held))",
+        "shards/test_shard.py",
+        "shards/test_passes.py",
+    ),
+    fault(
+        "a clock that was set back leaves the wheels as they are",
+        "shards/shard.py",
+        "            self._is_wheel_stale = True",
+        "            self._is_wheel_stale = False",
+        "catalogue/test_time.py",
+    ),
+    fault(
+        "a small step back of the clock is followed",
+        "shards/clock.py",
+        "elif step_ms < -STAND_STILL_LIMIT_MS:",
+        "elif step_ms < 0:",
+        "catalogue/test_time.py",
+    ),
+    fault(
+        "a loop that stood still is not noticed",
+        "shards/clock.py",
+        "monotonic_ms - looked_ms > ABSENCE_LIMIT_MS:",
+        "False:",
+        "catalogue/test_time.py",
     ),
     fault(
         "leases end through the server's absence",
@@ -547,4 +586,4 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
 )
 
-FAULTS = SERVER_FAULTS + FUNCTION_FAULTS
+FAULTS = SERVER_FAULTS + FUNCTION_FAULTS + NODE_FAULTS + WORKFLOW_FAULTS

@@ -19,8 +19,8 @@ from troth.node.machine import taken
 class AfterEachList:
     """Does something as soon as a folder has been listed: just when a function would."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
-        """Watch `os.scandir` until the end of the test."""
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None]) -> None:
+        """Watch `os.scandir` until the end of the test; `act` is told which folder it was."""
         self._scandir = os.scandir
         self._act = act
         monkeypatch.setattr(os, "scandir", self._list)
@@ -28,7 +28,8 @@ class AfterEachList:
     def _list(self, folder: Any) -> "AfterEachList._Listed":
         with self._scandir(folder) as entries:
             found = [*entries]
-        self._act()
+        path = os.readlink(f"/proc/self/fd/{folder}") if isinstance(folder, int) else folder
+        self._act(Path(path))
         return self._Listed(found)
 
     class _Listed:
@@ -42,10 +43,10 @@ class AfterEachList:
             """Nothing is open."""
 
 
-def swapped_for_a_link(folder: Path, target: Path) -> Callable[[], None]:
+def swapped_for_a_link(folder: Path, target: Path) -> Callable[[Path], None]:
     """Return what puts a link in the place of a folder, once."""
 
-    def act() -> None:
+    def act(_: Path) -> None:
         if folder.is_dir() and not folder.is_symlink():
             folder.rename(folder.with_name("aside"))
             folder.symlink_to(target)
@@ -69,6 +70,23 @@ def test_a_folder_that_becomes_a_link_changes_no_file_elsewhere(
     assert elsewhere.read_text() == "of the host"
 
 
+def test_a_folder_that_becomes_a_link_changes_no_folder_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    (work / "folder").mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / "file").write_text("of the host")
+    elsewhere.chmod(0o750)
+    AfterEachList(monkeypatch, swapped_for_a_link(work / "folder", elsewhere))
+
+    with pytest.raises(OSError, match="Not a directory"):
+        empty(work)
+
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o750
+    assert [path.name for path in elsewhere.iterdir()] == ["file"]
+
+
 def test_a_folder_that_becomes_a_link_is_not_looked_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,19 +103,22 @@ def test_a_folder_that_becomes_a_link_is_not_looked_into(
 def test_a_function_that_makes_folders_all_the_time_does_not_keep_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "0").mkdir()
-    made = 0
+    """It makes one in every folder but the one that is looked at, so none is ever in the way."""
+    for number in range(3):
+        (tmp_path / f"{number}").mkdir()
+    made_count = 0
 
-    def one_in_each() -> None:
-        nonlocal made
-        for folder in [*Path(tmp_path).iterdir()]:
-            made += 1
-            assert made < 1_000, "it goes on for ever"
-            (folder / f"new-{made}").mkdir()
+    def one_in_each(listed: Path) -> None:
+        nonlocal made_count
+        for folder in [*tmp_path.iterdir()]:
+            if folder != listed:
+                made_count += 1
+                assert made_count < 10_000, "it goes on forever"
+                (folder / f"new-{made_count}").mkdir()
 
     AfterEachList(monkeypatch, one_in_each)
 
-    with pytest.raises(OSError, match=r"gets new ones|not empty"):
+    with pytest.raises(OSError, match="gets new ones"):
         empty(tmp_path, 50)
 
 

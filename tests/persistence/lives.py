@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.persistence.data_directory import DataDirectory
-from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.persistence.wal.log import LogRecord
 from troth.persistence.wal.segmented_log import InlineExecutor, SegmentedLog
 

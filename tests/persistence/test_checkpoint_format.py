@@ -2,13 +2,13 @@
 
 import pytest
 
+from tests.twins.memory_store import MemoryStore
 from troth.core.catalog import Account
 from troth.core.executions import ACCOUNT_TAG, Usage
 from troth.core.model import Promise, PromiseState
 from troth.core.state.captures import Capture, ShardHeader
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
-from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged
 
 DATA_ID = b"x" * 16

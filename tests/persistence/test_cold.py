@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.twins.memory_store import MemoryStore
 from troth.core.grammar.patterns import Pattern
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Promise, PromiseState, Value
@@ -15,7 +16,6 @@ from troth.core.state.cold import Found, Query, merge
 from troth.core.state.shard_state import ShardState
 from troth.persistence.checkpoints import cold, rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
-from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged
 
 ALL = tuple(PromiseState)

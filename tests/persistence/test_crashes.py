@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.errors import DataDirectoryError, LogFailed
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.log import LogRecord
 
 from .lives import SCRIPT, SEGMENT_BYTES, Life, opened

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.errors import (
     DataDirectoryError,
     DataDirectoryUnreadable,
     LogDamaged,
     UnknownFormatVersion,
 )
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.frames import (
     FRAME_HEADER_BYTES,
     SEAL_BYTES,

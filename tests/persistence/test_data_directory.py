@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.persistence.data_directory import DataDirectory, decode_identity
 from troth.persistence.errors import (
     DataDirectoryError,
@@ -19,7 +20,6 @@ from troth.persistence.errors import (
     UnknownFormatVersion,
 )
 from troth.persistence.files import RealFiles
-from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.persistence.wal.log import LogRecord
 
 from .lives import PATH, constant_bytes, open_directory, opened, recover

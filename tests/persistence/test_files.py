@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.files import Files, RealFiles
-from troth.persistence.simulated_files import SimulatedFiles
 
 
 @pytest.fixture(params=["real", "simulated"])

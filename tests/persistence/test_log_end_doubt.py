@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
+from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.data_directory import DataDirectory, LogEndDoubt
 from troth.persistence.errors import DataDirectoryUnwritable, LogDamaged
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES
 from troth.persistence.wal.log import LogRecord
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.core import records
 from troth.persistence.errors import (
     DataDirectoryLocked,
@@ -27,7 +28,6 @@ from troth.persistence.inspection.log_repair import (
     RepairRefused,
 )
 from troth.persistence.inspection.log_tools import verify
-from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.persistence.wal.frames import SegmentHeader, encode_segment_header
 from troth.persistence.wal.log import LogRecord
 

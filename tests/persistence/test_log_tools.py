@@ -5,6 +5,7 @@ import errno
 import msgspec
 import pytest
 
+from tests.twins.simulated_files import SimulatedFiles
 from troth.core import records
 from troth.core import workflow_records as w
 from troth.core.catalog import Account, Capabilities, FunctionKind
@@ -26,7 +27,6 @@ from troth.persistence.inspection.log_records import (
     record_type,
 )
 from troth.persistence.inspection.log_tools import LogReport, Selection, dump, verify
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, SegmentHeader, encode_segment_header
 from troth.persistence.wal.log import LogRecord
 
@@ -122,6 +122,7 @@ FACTS: list[tuple[records.Record, set[str], int | None]] = [
     (w.ListenerRegistered("a", "poll://any@g", 8), {"a"}, 8),
     (w.ListenerTold("a", "poll://any@g", 8), {"a"}, 8),
     (records.ScheduleFired("s", 60, 120, RUN, 3, 61), {"s", "s.2"}, 61),
+    (records.LeasesRestarted(8, 10_000), set(), 8),
     (records.MessageReceived(1, 2, RUN, 3, 8), {"s.2"}, 8),
     (records.MessageReceived(1, 2, w.AwaitMessage("a", "r"), 0, 8), {"r", "a"}, 8),
     (records.MessageReceived(1, 2, w.AwaitDroppedMessage("a", "r"), 0, 8), {"r", "a"}, 8),

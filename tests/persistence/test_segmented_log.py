@@ -5,10 +5,10 @@ from random import Random
 
 import pytest
 
+from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.errors import LogConflict, LogFailed
 from troth.persistence.files import RealFiles
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.frames import SEAL_BYTES
 from troth.persistence.wal.log import Log, LogRecord, MemoryLog
 

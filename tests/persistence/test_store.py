@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.twins.memory_store import MemoryStore
 from troth.persistence.checkpoints import digests
 from troth.persistence.checkpoints.port import Store, Write
-from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbStore, MemoryStore
+from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbStore
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailed
 
 TABLES = ("a", "b")

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.twins.memory_store import MemoryStore
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
 from troth.core.state.captures import Capture
 from troth.persistence.checkpoints import digests, rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import View
-from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailed
 
 from .test_cold import empty_capture

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from tests.twins.simulated_files import SimulatedFiles
 from troth.core import records
 from troth.core.model import PromiseState, Value
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, SegmentHeader, encode_segment_header
 from troth.persistence.wal.log import LogRecord
 

@@ -23,7 +23,7 @@ BODIES: Final[dict[str, bytes]] = {
     "single quotes": b"{'id': 'x'}",
     "trailing comma": b'{"id": "x",}',
     "comment": b'/* x */ {"id": "x"}',
-    "byte order mark": b'\xef\xbb\xbf{"id": "x"}',
+    "two byte order marks": b'\xef\xbb\xbf\xef\xbb\xbf{"id": "x"}',
     "NUL byte": b'{"id": "\x00"}',
     "UTF-16": '{"id": "x"}'.encode("utf-16"),
     "not UTF-8": b'{"id": "\xff\xfe"}',

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
+from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import Store
 from troth.persistence.data_directory import DataDirectory, LogEndDoubt
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.persistence.wal.segmented_log import InlineExecutor, SegmentedLog
 from troth.shards.committer import BatchWriter, Committer

@@ -20,7 +20,7 @@ from troth.core.replies import Message, Reply, TaskMessage
 from troth.persistence.errors import LogFailed
 from troth.persistence.wal.log import LogRecord, MemoryLog, NewRecord
 from troth.shards import turns
-from troth.shards.clock import TrioClock
+from troth.shards.clock import Clock, TrioClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter
 from troth.shards.errors import ShardsError
 from troth.shards.hashing import shard_of
@@ -123,6 +123,21 @@ class Asked:
 
 
 @dataclass
+class CalledBack:
+    """An asker that keeps what it is told."""
+
+    replies: list[Reply] = field(default_factory=list)
+    errors: list[ShardsError] = field(default_factory=list)
+
+    def answer(self, place: int, reply: Reply) -> None:
+        assert place == 0
+        self.replies.append(reply)
+
+    def refuse(self, error: ShardsError) -> None:
+        self.errors.append(error)
+
+
+@dataclass
 class Stage:
     """Running shards. `ask` asks in the background; `call` asks and makes everything durable."""
 
@@ -178,11 +193,12 @@ def make_shards(
     outgoing: turns.Outgoing,
     mailbox_limit_count: int = 1000,
     next_sequence: int = 1,
+    clock: Clock | None = None,
 ) -> Shards:
-    """Shards on trio's clock, not running yet."""
+    """Shards on trio's clock or another one, not running yet."""
     return Shards(
         shard_count=shard_count,
-        clock=TrioClock(EPOCH_MS),
+        clock=clock or TrioClock(EPOCH_MS),
         outgoing=outgoing,
         cursor_secret=b"secret",
         next_sequence=next_sequence,

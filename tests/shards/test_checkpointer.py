@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import trio
 
+from tests.twins.memory_store import MemoryStore
+from tests.twins.simulated_files import SimulatedFiles
 from troth.core import commands as c
 from troth.core.model import PromiseState, TaskKind
 from troth.core.state.captures import Capture
 from troth.persistence.checkpoints.checkpoints import Checkpoints, CheckpointStatistics
 from troth.persistence.checkpoints.rows import PROMISES
-from troth.persistence.checkpoints.store import MemoryStore
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailed
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.log import NewRecord
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.committer import BatchWriter, Committer

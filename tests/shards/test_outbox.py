@@ -16,13 +16,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.core import records
 from troth.core.codes import Code
 from troth.core.commands import CompletePromise, CreateCallback, CreatePromise, CreateSchedule
 from troth.core.grammar.task_ids import resume_id
 from troth.core.model import PromiseState, TaskState
 from troth.core.records import MessageReceived, PromiseMessage, ScheduleFired
-from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.persistence.wal.log import LogRecord, NewRecord
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.clock import TrioClock

@@ -21,7 +21,13 @@ from troth.core.commands import (
 from troth.core.decisions.table import DECISIONS
 from troth.core.machine import Machine
 from troth.core.model import EMPTY_VALUE, Fence, PromiseState
-from troth.core.records import MessageReceived, MessagesAcknowledged, PromiseCompleted, TaskEnqueued
+from troth.core.records import (
+    MessageReceived,
+    MessagesAcknowledged,
+    PromiseCompleted,
+    PromiseCreated,
+    TaskEnqueued,
+)
 from troth.core.replies import Reply
 from troth.persistence.errors import LogFailed
 from troth.shards.committer import BatchWriter, Committer
@@ -32,6 +38,7 @@ from .stage import (
     FAR_MS,
     WORKER,
     Asked,
+    CalledBack,
     ManualWriter,
     Outgoing,
     Stage,
@@ -236,17 +243,20 @@ async def test_a_full_mailbox_refuses_and_nothing_happens() -> None:
         assert s.shards.statistics().shards[0].refused_count == 1
 
 
-async def test_internal_commands_pass_a_full_mailbox() -> None:
+async def test_internal_commands_and_those_of_clients_do_not_hinder_each_other() -> None:
+    """However many internal ones wait, clients are not refused; nor the other way round."""
     async with stage(mailbox_limit_count=1) as s:
         await s.call(create("p", receiver=WORKER))
         for _ in range(5):
             s.shards.tell(TaskSent("__invoke:p", 1))
+        s.shards.submit(create("q"), None, CalledBack())
+        s.shards.tell(TaskSent("__invoke:p", 1))
         with pytest.raises(Overloaded):
-            await s.shards.ask(create("q"))
+            await s.shards.ask(create("r"))
         await settle()
 
-        [enqueued] = s.writer.records()
-        assert isinstance(enqueued, TaskEnqueued)
+        kinds = {type(record) for record in s.writer.records()}
+        assert kinds == {PromiseCreated, TaskEnqueued}
 
 
 async def test_shards_stop_taking_commands_while_the_log_is_behind(

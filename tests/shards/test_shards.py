@@ -26,7 +26,7 @@ from troth.persistence.errors import LogFailed, UnknownRecord
 from troth.persistence.wal.log import LogRecord
 from troth.shards.errors import Overloaded, Stopping
 
-from .stage import EPOCH_MS, FAR_MS, WORKER, Outgoing, id_in, make_shards, settle, stage
+from .stage import EPOCH_MS, FAR_MS, WORKER, CalledBack, Outgoing, id_in, make_shards, settle, stage
 
 ALL_STATES = tuple(PromiseState)
 
@@ -58,8 +58,7 @@ async def test_a_claim_is_answered_although_the_leafs_shard_is_overloaded() -> N
         claim = s.ask(ClaimTask(resume_id(root, leaf), 1, "pid", 60_000))
         await settle()
         s.writer.make_all_durable()
-        for _ in range(5):
-            s.shards.tell(ReadPromise(leaf))
+        s.shards.submit(ReadPromise(leaf), None, CalledBack())
         await s.write_all()
 
         assert claim.error is None
@@ -95,9 +94,10 @@ async def test_a_heartbeat_refused_half_way_leaves_nobody_waiting() -> None:
     async with stage(2, mailbox_limit_count=1) as s:
         for index in range(2):
             await s.call(AcquireLock(id_in(index, 2, "lock"), "e", "pid", 60_000))
-        s.shards.tell(ReadPromise(id_in(1, 2, "p")))
+        s.shards.submit(ReadPromise(id_in(1, 2, "p")), None, CalledBack())
         with pytest.raises(Overloaded):
             await s.shards.heartbeat_locks("pid")
+        s.shards.run_turn()
         await s.write_all()
 
         assert (await s.call(ReadPromise("p"))).code is Code.PROMISE_NOT_FOUND

@@ -1,7 +1,5 @@
 """Asking with a call-back, and turns that the asker runs instead of the actor."""
 
-from dataclasses import dataclass, field
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -9,26 +7,10 @@ from trio.testing import MockClock
 from troth.core.codes import Code
 from troth.core.commands import CompletePromise, CreatePromise, ReadPromise
 from troth.core.model import PromiseState
-from troth.core.replies import Reply
 from troth.persistence.errors import LogFailed
-from troth.shards.errors import Overloaded, ShardsError, Stopping, StorageFailed
+from troth.shards.errors import Overloaded, Stopping, StorageFailed
 
-from .stage import EPOCH_MS, FAR_MS, id_in, matching, settle, stage
-
-
-@dataclass
-class CalledBack:
-    """An asker that keeps what it is told."""
-
-    replies: list[Reply] = field(default_factory=list)
-    errors: list[ShardsError] = field(default_factory=list)
-
-    def answer(self, place: int, reply: Reply) -> None:
-        assert place == 0
-        self.replies.append(reply)
-
-    def refuse(self, error: ShardsError) -> None:
-        self.errors.append(error)
+from .stage import EPOCH_MS, FAR_MS, CalledBack, id_in, matching, settle, stage
 
 
 async def test_a_reply_comes_when_it_is_durable_and_not_before() -> None:

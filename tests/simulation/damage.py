@@ -8,8 +8,8 @@ from collections.abc import Callable
 from random import Random
 
 from tests.shards.simulated_storage import PATH
+from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.errors import DataDirectoryError
-from troth.persistence.simulated_files import SimulatedFiles
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, decode_frame
 
 from .disk import SimulatedStore

@@ -12,10 +12,10 @@ from random import Random
 
 import trio
 
+from tests.twins.memory_store import MemoryStore, MemoryView
+from tests.twins.simulated_files import SimulatedCrash
 from troth.persistence.checkpoints.port import Write
-from troth.persistence.checkpoints.store import MemoryStore, MemoryView
 from troth.persistence.errors import CheckpointFailed, LogFailed
-from troth.persistence.simulated_files import SimulatedCrash
 from troth.persistence.wal.log import NewRecord
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.committer import Committer

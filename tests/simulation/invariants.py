@@ -353,12 +353,14 @@ class Watch:
     def _workflow_released(self, state: ShardState, record: w.WorkflowReleased) -> None:
         task = self._workflow(state, record.id, ACQUIRED)
         if record.has_expired:
-            require(task.expires_at <= record.at, f"the lease of {record.id} ended too early")
+            end_ms = state.end_of_workflow_lease(task)
+            require(end_ms <= record.at, f"the lease of {record.id} ended too early")
 
     def _workflows_renewed(self, state: ShardState, record: w.WorkflowsRenewed) -> None:
         for workflow_id in record.ids:
             task = self._workflow(state, workflow_id, ACQUIRED)
-            require(task.expires_at > record.at, f"the lease of {workflow_id} came back")
+            end_ms = state.end_of_workflow_lease(task)
+            require(end_ms > record.at, f"the lease of {workflow_id} came back")
 
     def _workflow_suspended(self, state: ShardState, record: w.WorkflowSuspended) -> None:
         self._workflow(state, record.id, ACQUIRED)

@@ -13,6 +13,7 @@ from random import Random
 import trio
 
 from tests.shards.simulated_storage import SimulatedStorage
+from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.core.catalog import Node
 from troth.core.commands import Command
 from troth.core.deciding import Options
@@ -22,7 +23,6 @@ from troth.core.replies import ExecuteMessage, Message, Reply, UnblockMessage
 from troth.core.retention_rules import RetentionRule
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointFailed, LogFailed, PersistenceError
-from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.clock import Clock
 from troth.shards.committer import BatchWriter, Committer

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.twins.simulated_files import SimulatedFile
 from troth.core.machine import Machine
-from troth.persistence.simulated_files import SimulatedFile
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.placement.placement import Placement
@@ -48,7 +48,7 @@ def test_the_server_keeps_its_promises_and_every_fault_happens() -> None:
 
     assert totals.never_happened == []
     assert totals.simulated_s > 3 * 3600
-    assert totals.sums["crashes"] > 80
+    assert totals.sums["crashes"] > 50
     assert totals.sums["checkpoints"] > 100
     assert totals.sums["schedule slots"] > 50
     assert totals.sums["promises deleted by retention"] > 50

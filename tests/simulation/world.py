@@ -9,13 +9,14 @@ from random import Random
 
 import trio
 
+from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.core.commands import Command, CreatePromise, CreateSchedule, ReadPromise
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
 from troth.core.workflow_commands import EnsurePromise
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import DataDirectoryUnwritable
-from troth.persistence.simulated_files import SimulatedCrash, SimulatedFiles
+from troth.shards.clock import SteadyClock
 from troth.shards.placement.executions import PlacedExecution
 
 from .damage import let_checkpoint_rot, let_log_rot
@@ -35,7 +36,7 @@ EPOCH_MS = 1_700_000_000_000
 PUSH_TIMEOUT_S = 10
 
 
-class JumpingClock:
+class JumpingClock(SteadyClock):
     """The wall clock: runs with simulated time, is set forward, or stands still (set back)."""
 
     def __init__(self) -> None:

@@ -94,14 +94,22 @@ async def test_what_the_server_could_not_do_is_noted(monkeypatch: pytest.MonkeyP
 def test_what_each_choice_notes(choice: Any) -> None:
     principal = Principal(PrincipalKind.USER, frozenset(), "ann")
 
-    def is_noted(status: int, duration_s: float, refusal: Code | None = None) -> bool:
+    def is_noted(
+        status: int, duration_s: float, refusal: Code | None = None, endpoint: str = "x"
+    ) -> bool:
         request = Request("GET", b"/", b"", {}, principal=principal, refusal=refusal, id="r")
+        request.endpoint = endpoint
         with structlog.testing.capture_logs() as logged:
             RequestLog(choice).note(request, status, duration_s)
         assert all(line["who"] == "user ann" for line in logged)
         return bool(logged)
 
     rank = CHOICES.index(choice)
+    assert is_noted(503, 0.0) == (rank >= 3)  # the status of a function's own answer
+    assert is_noted(503, 0.0, Code.SHUTTING_DOWN, "readPromise") == (rank >= 1)
+    assert is_noted(503, 0.0, Code.SHUTTING_DOWN, "ready") == (rank >= 3)
+    assert is_noted(503, 0.0, Code.STARTING, "ready") == (rank >= 3)
+    assert is_noted(503, 0.0, Code.STORE_FAILED, "ready") == (rank >= 1)
     assert is_noted(503, 0.0, Code.OVERLOADED) == (rank >= 1)
     assert is_noted(503, 0.0, Code.STARTING) == (rank >= 3)
     assert is_noted(401, 0.0, Code.UNAUTHORIZED) == (rank >= 1)

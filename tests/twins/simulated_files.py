@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple, final
 
-from .files import FileLock
+from troth.persistence.files import FileLock
 
 SECTOR_BYTES = 512
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from troth.persistence.simulated_files import SECTOR_BYTES, SimulatedCrash, SimulatedFiles
+from tests.twins.simulated_files import SECTOR_BYTES, SimulatedCrash, SimulatedFiles
 
 SEEDS = range(200)
 

@@ -1,0 +1,94 @@
+"""Many commands of one request, one after the other, with one wait for the disk.
+
+Each is carried out before the next is handed over, whatever shards they belong to, so the order of
+creation is that of the request; the log is waited for once, at the end.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+from msgspec import Struct
+
+from troth.core.commands import Command
+from troth.core.replies import Reply
+from troth.http.wire.errors import ApiError
+from troth.shards.errors import Overloaded, ShardsError
+from troth.shards.held import HeldMessages
+
+from .shards_port import ShardsPort
+
+SLICE_COUNT: Final = 100
+"""Commands after which others get their turn."""
+ROOM_WAIT_S: Final = 0.02
+ROOM_LIMIT_S: Final = 30.0
+"""How long to wait for room in a shard that others keep busy."""
+
+
+class _Awaited(Struct, eq=False):
+    """What the shards have still to answer; `all_there` is set when that is nothing."""
+
+    outstanding_count: int
+    all_there: trio.Event
+    failure: ShardsError | None = None
+
+    def count_one(self) -> None:
+        """Note one more answer."""
+        self.outstanding_count -= 1
+        if not self.outstanding_count:
+            self.all_there.set()
+
+
+class _Answer(Struct, eq=False):
+    """The reply to one command; the `Asker` that the shards call."""
+
+    awaited: _Awaited
+    reply: Reply | None = None
+
+    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
+        """Take the reply."""
+        self.reply = reply
+        self.awaited.count_one()
+
+    def refuse(self, error: ShardsError) -> None:
+        """Take an error instead; it speaks for all."""
+        self.awaited.failure = error
+        self.awaited.count_one()
+
+
+async def ask_in_order(
+    shards: ShardsPort, commands: Sequence[Command], held: HeldMessages | None
+) -> list[Reply]:
+    """Return the replies to commands that are carried out in this order.
+
+    Raises ApiError (503) if the shards fail, or have no room for so long: then some may have been
+    carried out, those before others.
+    """
+    awaited = _Awaited(len(commands), trio.Event())
+    answers = [_Answer(awaited) for _ in commands]
+    for number, (command, answer) in enumerate(zip(commands, answers, strict=True)):
+        if number % SLICE_COUNT == SLICE_COUNT - 1:
+            await trio.lowlevel.checkpoint()
+        await _submit(shards, command, held, answer)
+        shards.run_turn()
+    if commands:
+        await awaited.all_there.wait()
+    if awaited.failure is not None:
+        raise ApiError(awaited.failure.code) from awaited.failure
+    return [answer.reply for answer in answers if answer.reply is not None]
+
+
+async def _submit(
+    shards: ShardsPort, command: Command, held: HeldMessages | None, answer: _Answer
+) -> None:
+    with trio.move_on_after(ROOM_LIMIT_S):
+        while True:
+            try:
+                shards.submit(command, held, answer)
+            except Overloaded:
+                await trio.sleep(ROOM_WAIT_S)
+            except ShardsError as error:
+                raise ApiError(error.code) from error
+            else:
+                return
+    raise ApiError(Overloaded.code)

@@ -1,0 +1,111 @@
+"""One budget of time for a whole pass of the loop: what comes due together takes turns with others.
+
+The work's duration is simulated: each command that is stepped moves the mock clock.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from troth.core.commands import Command, CreatePromise, ReadPromise
+from troth.core.limits import SLICE_COUNT
+from troth.core.machine import Machine, Step
+from troth.shards.passes import CLIENTS_SHARE, PASS_LIMIT_S
+
+from .stage import EPOCH_MS, FAR_MS, CalledBack, id_in, stage
+
+COST_S = 0.0005
+PER_PASS = round(PASS_LIMIT_S / COST_S)
+
+
+class Passes(trio.abc.Instrument):
+    """How many commands were stepped in each pass of the loop."""
+
+    def __init__(self, stepped: list[str]) -> None:
+        self.counts: list[int] = []
+        self._stepped = stepped
+        self._before_count = len(stepped)
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  trio's name and arguments
+        count = len(self._stepped)
+        self.counts.append(count - self._before_count)
+        self._before_count = count
+
+
+@pytest.fixture
+def costly(monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock) -> list[str]:
+    """See `make_costly`."""
+    return make_costly(monkeypatch, mock_clock)
+
+
+def make_costly(monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock) -> list[str]:
+    """Let each step take half a millisecond; the kinds of commands that were stepped."""
+    stepped: list[str] = []
+    step: Callable[[Machine, Command, int], Step] = Machine.step
+
+    def slow_step(self: Machine, command: Command, now_ms: int) -> Step:
+        mock_clock.jump(COST_S)
+        stepped.append(type(command).__name__)
+        return step(self, command, now_ms)
+
+    monkeypatch.setattr(Machine, "step", slow_step)
+    return stepped
+
+
+async def test_timers_of_all_shards_share_a_pass(costly: list[str], mock_clock: MockClock) -> None:
+    """Each shard still gets on by a slice, so the most is the budget and a slice a shard."""
+    async with stage(4, direct=True) as s:
+        for number in range(400):
+            await s.shards.ask(CreatePromise(f"p{number}", EPOCH_MS + 1_000_000))
+        mock_clock.jump(1_000)
+        costly.clear()
+        passes = Passes(costly)
+        trio.lowlevel.add_instrument(passes)
+        while costly.count("Expire") < 400:
+            await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(passes)
+
+    assert max(passes.counts) <= PER_PASS + 4 * SLICE_COUNT
+    assert sum(passes.counts) >= 300
+
+
+async def test_clients_come_before_what_is_internal_and_leave_it_a_part(
+    costly: list[str], mock_clock: MockClock
+) -> None:
+    """A client's command does not wait behind a thousand reports, nor the other way round."""
+    async with stage(1, direct=True) as s:
+        await s.shards.ask(CreatePromise("p", FAR_MS))
+        costly.clear()
+        for _ in range(300):
+            s.shards.tell(ReadPromise("internal"))
+        asker = CalledBack()
+        for _ in range(100):
+            s.shards.submit(CreatePromise("q", FAR_MS), None, asker)
+        await trio.lowlevel.checkpoint()
+        s.shards.run_turn()
+
+        clients_count = round(PER_PASS * CLIENTS_SHARE)
+        assert costly[:SLICE_COUNT] == ["CreatePromise"] * SLICE_COUNT
+        assert costly.count("CreatePromise") <= clients_count + SLICE_COUNT
+        assert costly.count("ReadPromise") >= SLICE_COUNT
+        assert len(costly) <= PER_PASS + 2 * SLICE_COUNT
+        while len(costly) < 400:
+            await trio.lowlevel.checkpoint()
+        assert len(asker.replies) == 100
+
+
+async def test_a_turn_of_many_shards_ends_with_the_pass(
+    costly: list[str], mock_clock: MockClock
+) -> None:
+    """What shards send each other goes on in the next pass."""
+    async with stage(8, direct=True) as s:
+        for index in range(8):
+            for number in range(40):
+                s.shards.tell(ReadPromise(id_in(index, 8, f"p{number}")))
+        await trio.lowlevel.checkpoint()
+        before = len(costly)
+        assert before <= PER_PASS + 9 * SLICE_COUNT
+        while len(costly) < 320:
+            await trio.lowlevel.checkpoint()
