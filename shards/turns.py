@@ -142,9 +142,10 @@ class Turns:
         """Let go what is durable, at least one turn, as long as there is time."""
         held_back = self._held_back
         while held_back and held_back[0].position <= self._durable_position:
-            if self._send_some(held_back[0]):
+            turn = held_back[0]
+            if not turn.messages or self._send_some(turn):
                 self._let_go(held_back.popleft())
-            if self._pass.is_over:
+            if held_back and self._pass.is_over:
                 break
 
     def _send_some(self, turn: Turn) -> bool:
