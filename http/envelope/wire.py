@@ -13,6 +13,7 @@ from msgspec import Raw, Struct, field
 
 from troth.core.codes import MESSAGES, Code
 from troth.core.json_errors import UNREADABLE_JSON
+from troth.http.wire.bodies import BYTE_ORDER_MARK
 from troth.http.wire.errors import RETRY_AFTER_SECONDS, ApiError
 from troth.http.wire.requests import Request, Response, json_response
 
@@ -58,7 +59,7 @@ def refused(problem: str, code: Code = Code.INVALID) -> ApiError:
 def read(body: bytes) -> RequestEnvelope:
     """Read a request's envelope. Raises ApiError (400)."""
     try:
-        envelope = _decode(body)
+        envelope = _decode(body.removeprefix(BYTE_ORDER_MARK))
     except UNREADABLE_JSON as error:
         raise refused(f"the body is not a request envelope: {error}") from error
     if not envelope.kind:
@@ -94,21 +95,24 @@ def refusal_text(error: ApiError) -> str:
     return MESSAGES[error.code]
 
 
+def refusal_body(error: ApiError, content: bytes = b"") -> bytes:
+    """Render the answer to a refused request, of which only so much was read as its body."""
+    kind, corr_id = _best_effort(content)
+    return envelope_text(kind, corr_id, error.code.status, orjson.dumps(refusal_text(error)))
+
+
 def refusal_response(request: Request, error: ApiError) -> Response:
     """Make the answer to a refused request, with its kind and corrId where they can be read."""
-    kind, corr_id = _best_effort(request.body)
     headers = list(error.headers)
     if error.code.status == 503:
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
-    status = error.code.status
-    text = envelope_text(kind, corr_id, status, orjson.dumps(refusal_text(error)))
-    return json_response(status, text, headers)
+    return json_response(error.code.status, refusal_body(error, request.body), headers)
 
 
 def _best_effort(body: bytes) -> tuple[str, str]:
     """Return kind and corrId of what may not be an envelope at all."""
     try:
-        content: Any = msgspec.json.decode(body)
+        content: Any = msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK))
     except UNREADABLE_JSON:
         return UNKNOWN_KIND, UNKNOWN_CORRELATION
     if not isinstance(content, dict):

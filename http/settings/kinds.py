@@ -384,7 +384,7 @@ class Users(SettingKind):
     def allowed(self) -> str:
         return (
             'user=password pairs, in a file as a table such as { user = "password" }; '
-            "no name is empty or holds a colon, no password is empty"
+            "at least one, no name empty or with a colon, no password empty"
         )
 
     @property
@@ -400,6 +400,9 @@ class Users(SettingKind):
         return self._checked(value)
 
     def _checked(self, users: Mapping[str, object]) -> dict[str, str]:
+        if not users:
+            # From a secret that was not there: with nobody named, the server would be open.
+            raise SettingRefused(self.allowed)
         checked = {}
         for user, password in users.items():
             # HTTP Basic separates name and password by the first colon, so a name cannot hold one.

@@ -216,7 +216,6 @@ class _Exchange:
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit_bytes):
             raise _too_large(limit_bytes)
-        self._refuse_encoded()
         if declared in (b"", b"0") and b"transfer-encoding" not in headers:
             return self._api.in_flight
         dispatcher = self._application.dispatcher
@@ -231,7 +230,7 @@ class _Exchange:
                     message=error.message,
                     headers=[*error.headers, *_CLOSING],
                 ) from error
-            return self._api.in_flight
+            return self._api.strangers_in_flight
         self._keeps_body = endpoint is not None
         if endpoint is None:
             return self._api.in_flight
@@ -254,7 +253,10 @@ class _Exchange:
                 length_bytes += len(part)
                 if length_bytes > limit_bytes:
                     raise _too_large(limit_bytes)
-                if self._keeps_body and self._refusal is None:
+                if self._refusal is not None:
+                    if self.request.refused is not None and hold.grow(len(part)):
+                        parts.append(part)
+                elif self._keeps_body:
                     await self._make_room(hold, len(part))
                     parts.append(part)
                 if not message.get("more_body", False):
@@ -262,6 +264,7 @@ class _Exchange:
         if self._reading.cancelled_caught:
             raise _no_room() if self._is_stalled else _too_late()
         if self._refusal is not None:
+            self.request.body = b"".join(parts)  # such a refusal repeats what it can read there
             raise self._refusal
         return b"".join(parts)
 
@@ -290,14 +293,6 @@ class _Exchange:
         self._is_stalled = True
         if self._reading is not None:
             self._reading.cancel()
-
-    def _refuse_encoded(self) -> None:
-        """Raise ApiError (415) for a body that is not sent as it is."""
-        headers, repeated = self.request.headers, self.request.repeated
-        given = (repeated or {}).get(b"content-encoding") or headers.get(b"content-encoding")
-        has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        if given and has_body and given.lower() != b"identity":
-            raise ApiError(Code.ENCODING_UNSUPPORTED, headers=_CLOSING)
 
     async def _receive_disconnect(self) -> Message:
         """Quart's `receive`: returns when the client of a stream is gone.

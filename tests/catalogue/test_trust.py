@@ -21,6 +21,12 @@ from tests.http.executions import test_execution_endpoints as endpoints
 from tests.proofs.wire import Answer, Wire
 
 FAR_MS: Final = 4_102_444_800_000
+ENVELOPE: Final = {
+    "kind": "promise.get",
+    "head": {"corrId": "c", "version": "2026-04-01"},
+    "data": {"id": "none"},
+}
+"""A request of the envelope protocol for a promise that is not there."""
 WAYS: Final = ("--hot-lane", "--no-hot-lane")
 
 
@@ -286,6 +292,9 @@ def test_http_that_tools_speak(caller: Caller) -> None:
     answer = caller.send("POST", "/promises", promise, {"Content-Encoding": "gzip"})
     assert (answer.status, answer.code) == (415, 41500)
     assert caller.send("POST", "/promises", b"\xef\xbb\xbf" + promise).status == 201
+    assert caller.send("POST", "/", b"\xef\xbb\xbf" + _json(ENVELOPE)).status == 404
+    encoded = caller.send("POST", "/", ENVELOPE, {"Content-Encoding": "gzip"})
+    assert (encoded.status, encoded.json["head"]["status"]) == (415, 415)
     request = b"GET /promises/none HTTP/1.1\r\nHost: x\r\n\r\n"
     for end in (request, request.replace(b"promises/none", b"ping")):
         with Wire(caller.server.url) as wire:
@@ -386,6 +395,8 @@ def test_a_strangers_name_for_this_machine(caller: Caller) -> None:
     assert caller.send("GET", "/g/worker", host="evil.example", poll=True).status == 421
     assert caller.send("GET", "/poll/g/worker", host="evil.example").status == 421
     assert caller.send("GET", "/", host="evil.example").status == 421
+    envelope = caller.send("POST", "/", ENVELOPE, host="evil.example")
+    assert (envelope.status, envelope.json["head"]["status"]) == (421, 421)
     assert caller.send("GET", "/ready", host="evil.example").status == 200
     for host in ("localhost:8001", "troth", "[::1]:8001", "troth.default.svc.cluster.local"):
         assert caller.send("GET", "/promises/rebound", host=host).status == 404

@@ -150,6 +150,31 @@ def test_a_task_does_not_wait_for_what_has_settled(system: System) -> None:
     assert suspend(system, "r", 1, "a", "none") == Code.AWAITED_NOT_FOUND
 
 
+def test_what_is_past_its_deadline_has_settled_before_any_timer_says_so(system: System) -> None:
+    run(system, "r")
+    ensure(system, "a", 100)
+    ensure(system, "b")
+    system.now = 100
+    assert suspend(system, "r", 1, "b", "a") == Code.AWAITED_SETTLED
+    assert suspend(system, "r", 1, "a") == Code.AWAITED_SETTLED
+
+
+def test_what_settles_for_a_task_that_is_held_is_counted_and_no_more(system: System) -> None:
+    run(system, "r")
+    for child in ("a", "b", "c"):
+        ensure(system, child)
+    assert suspend(system, "r", 1, "a", "b", "c") == Code.OK
+    settle(system, "a")
+    acquire(system, "r", 1)
+    sent(system)
+    settle(system, "b")
+    assert seen(system, "r") == ("acquired", 2, 1)
+    system.ask(w.HaltWorkflow("r"))
+    settle(system, "c")
+    assert seen(system, "r") == ("halted", 2, 2)
+    assert sent(system) == []
+
+
 def test_a_promise_that_settles_before_it_hears_of_the_waiter_wakes_it(system: System) -> None:
     run(system, "r")
     ensure(system, "a")
@@ -195,6 +220,18 @@ def test_a_fence_is_checked_with_the_action(system: System) -> None:
     system.now = LONG_MS
     assert system.ask(w.EnsurePromise("b", INTEGER_MAX, fence=fence)).code == Code.WORKFLOW_STATE
     assert system.ask(c.ReadPromise("b")).code == Code.PROMISE_NOT_FOUND
+
+
+def test_a_fence_ends_with_the_deadline_of_its_task(system: System) -> None:
+    ensure(system, "r", 100, target=GROUP)
+    acquire(system, "r", 0)
+    fence = WorkflowFence("r", 1)
+    system.now = 99
+    assert system.ask(w.EnsurePromise("a", INTEGER_MAX, fence=fence)).code == Code.OK
+    system.now = 100
+    for child in ("a", "b", "c", "d"):
+        reply = system.ask(w.EnsurePromise(child, INTEGER_MAX, fence=fence))
+        assert reply.code == Code.WORKFLOW_STATE
 
 
 def test_a_lease_ends_and_the_task_goes_out_at_the_same_version(system: System) -> None:

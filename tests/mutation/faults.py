@@ -1,12 +1,14 @@
 """The planted faults, as data: what to change where, and which tests must notice.
 
 Here are those of promises, tasks, schedules, locks and what keeps them; those of functions and of
-accounts are in `function_faults.py`, those in nodes in `node_faults.py`. `FAULTS` are all.
+accounts are in `function_faults.py`, those in nodes in `node_faults.py`, those of the envelope
+protocol in `workflow_faults.py`. `FAULTS` are all.
 """
 
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
+from .workflow_faults import WORKFLOW_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
     f"persistence/wal/{name}.py" for name in ("segmented_log", "segments", "recovery")
@@ -584,4 +586,4 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
 )
 
-FAULTS = SERVER_FAULTS + FUNCTION_FAULTS + NODE_FAULTS
+FAULTS = SERVER_FAULTS + FUNCTION_FAULTS + NODE_FAULTS + WORKFLOW_FAULTS

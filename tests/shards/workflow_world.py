@@ -108,8 +108,9 @@ class WorkflowWorld:
 
 
 async def read(connection: PollConnection) -> list[str]:
-    """Receive and confirm once, as a stream handler does."""
-    texts = [text.decode() for text in await connection.receive()]
+    """Receive and confirm once, as a stream handler does; fails if nothing comes for an hour."""
+    with trio.fail_after(3_600):
+        texts = [text.decode() for text in await connection.receive()]
     connection.confirm()
     return texts
 

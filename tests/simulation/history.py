@@ -18,12 +18,19 @@ from troth.core.commands import (
     ReleaseLock,
 )
 from troth.core.replies import Reply
+from troth.core.workflow_commands import (
+    CreateWorkflow,
+    EnsurePromise,
+    FulfillWorkflow,
+    SettlePromise,
+)
 
 from .lease_models import Absence, LeasedLockModel, LeasedTaskModel, LockOperation, TimedLock
 from .linearizability import Operation, PromiseModel, check
+from .workflow_models import WorkflowModel, is_about_workflows
 
-TIMELESS = ("race/", "job/", "parent/")
-"""Promises that nobody lets time out."""
+TIMELESS = ("race/", "job/", "parent/", "flow/")
+"""Promises that nobody lets time out, but for timers."""
 
 
 class Call:
@@ -46,6 +53,7 @@ class History:
         self.promises: list[Operation[Command, Reply]] = []
         self.tasks: list[Operation[Command, Reply]] = []
         self.locks: list[LockOperation] = []
+        self.workflows: list[Operation[Command, Reply]] = []
         self.absences: list[Absence] = []
         self._times = count()
 
@@ -63,9 +71,19 @@ class History:
         self, command: Command, called: float, returned: float, call: Call, asked_ms: int
     ) -> None:
         reply = call.reply
+        if is_about_workflows(command):
+            self.workflows.append(Operation(called, command, returned, reply))
         match command:
-            case CreatePromise() | CompletePromise() | ReadPromise():
-                if command.id.startswith(TIMELESS):
+            case (
+                CreatePromise()
+                | CompletePromise()
+                | ReadPromise()
+                | EnsurePromise()
+                | SettlePromise()
+                | FulfillWorkflow()
+                | CreateWorkflow()
+            ):
+                if command.id.startswith(TIMELESS) and not command.id.endswith("/timer"):
                     self.promises.append(Operation(called, command, returned, reply))
             case CreateCallback() | CreateSubscription():
                 if reply is not None and reply.promise is not None:
@@ -83,12 +101,13 @@ class History:
     @property
     def operations_count(self) -> int:
         """How many operations the models judge."""
-        return len(self.promises) + len(self.tasks) + len(self.locks)
+        return len(self.promises) + len(self.tasks) + len(self.locks) + len(self.workflows)
 
     def unexplained(self) -> list[str]:
         """The promises, tasks' roots and locks whose history has no explanation."""
         return [
             *(f"promise {one}" for one in check(PromiseModel(), self.promises)),
             *(f"root {one}" for one in check(LeasedTaskModel(), self.tasks)),
+            *(f"workflow {one}" for one in check(WorkflowModel(), self.workflows)),
             *(f"lock {one}" for one in check(LeasedLockModel(self.absences), self.locks)),
         ]

@@ -26,6 +26,12 @@ from troth.core.commands import (
 )
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
+from troth.core.workflow_commands import (
+    CreateWorkflow,
+    EnsurePromise,
+    FulfillWorkflow,
+    SettlePromise,
+)
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -107,6 +113,13 @@ def _next_places(operations: Sequence[Operation[Input, Output]], done: int) -> l
     return [place for place in waiting if operations[place].called <= first_return]
 
 
+PromiseCommand = (
+    *(CreatePromise, CompletePromise, ReadPromise),
+    *(EnsurePromise, SettlePromise, FulfillWorkflow, CreateWorkflow),
+)
+"""What creates, ends and reads promises, through either API."""
+
+
 @dataclass(frozen=True)
 class Known:
     """A promise as the model knows it."""
@@ -129,7 +142,7 @@ class PromiseModel:
 
     def partition(self, operation: Operation[Command, Reply]) -> Hashable:
         command = operation.input
-        assert isinstance(command, CreatePromise | CompletePromise | ReadPromise)
+        assert isinstance(command, PromiseCommand)
         return command.id
 
     def initial(self) -> Known | None:
@@ -149,6 +162,9 @@ class PromiseModel:
             return True, after
         if output.code is Code.TASK_FENCED:
             return getattr(input, "fence", None) is not None, state
+        if output.code in (Code.TASK_NOT_FOUND, Code.WORKFLOW_STATE, Code.WORKFLOW_VERSION):
+            is_guarded = isinstance(input, FulfillWorkflow | CreateWorkflow)
+            return is_guarded or getattr(input, "fence", None) is not None, state
         if output.code is not code:
             return False, state
         if code.status >= 300 or after is None:
@@ -158,6 +174,8 @@ class PromiseModel:
         return right, after
 
     def _expected(self, state: Known | None, command: Command) -> tuple[Code, Known | None]:
+        if isinstance(command, EnsurePromise | CreateWorkflow):
+            return Code.OK, state or Known(PromiseState.PENDING, None)
         if isinstance(command, CreatePromise):
             if state is None:
                 return Code.CREATED, Known(PromiseState.PENDING, command.idempotency_key)
@@ -169,6 +187,10 @@ class PromiseModel:
             return Code.PROMISE_NOT_FOUND, None
         if isinstance(command, ReadPromise):
             return Code.OK, state
+        if isinstance(command, SettlePromise | FulfillWorkflow):
+            if state.state is not PromiseState.PENDING:
+                return Code.OK, state
+            return Code.OK, Known(command.state, state.create_key, None, command.value.data)
         assert isinstance(command, CompletePromise)
         if state.state is PromiseState.PENDING:
             return Code.CREATED, Known(

@@ -207,6 +207,7 @@ class TestRefusals:
             ("cors_allow_origin", "https://example.com/path"),
             ("cors_allow_origin", "*,https://example.com"),
             ("cors_allow_origin", "https://example.com,"),
+            ("basic_auth", ""),
             ("basic_auth", "ada"),
             ("basic_auth", "=secret"),
             ("basic_auth", "ada="),
