@@ -31,8 +31,13 @@ async def test_a_promise_of_the_rest_api_as_an_envelope_shows_it() -> None:
 
         assert await conversation.good("promise.get", id="p") == {
             "promise": {
-                **{"id": "p", "state": "pending", "param": param, "value": {}},
-                **{"tags": {"t": "1"}, "timeoutAt": FAR_MS, "createdAt": NOW_MS},
+                "id": "p",
+                "state": "pending",
+                "param": param,
+                "value": {},
+                "tags": {"t": "1"},
+                "timeoutAt": FAR_MS,
+                "createdAt": NOW_MS,
             }
         }
         bare = (await conversation.good("promise.get", id="bare"))["promise"]
@@ -103,7 +108,7 @@ async def test_either_tag_lets_a_deadline_resolve_through_either_api(tag: str) -
     async with running() as world:
         conversation = Conversation(world)
         for identifier, make in (("r", world.create), ("e", conversation.create)):
-            await make(identifier, tags={tag: "true"})  # type: ignore[operator]
+            await make(identifier, tags={tag: "true"})
         world.clock.time_ms = FAR_MS
         for identifier in ("r", "e"):
             seen = (await conversation.good("promise.get", id=identifier))["promise"]
@@ -215,7 +220,10 @@ async def test_settling_through_rest_ends_the_task_of_a_workflow() -> None:
         await rest(world, "PATCH", "/promises/w", {"state": "REJECTED"})
 
         assert await conversation.task("w") == {
-            **{"id": "w", "state": "fulfilled", "version": 1, "resumes": 0}
+            "id": "w",
+            "state": "fulfilled",
+            "version": 1,
+            "resumes": 0,
         }
         end = {"data": {"id": "w", "state": "resolved"}}
         late = {"id": "w", "version": 1, "action": end}
@@ -232,8 +240,12 @@ async def test_schedules_share_their_ids_too() -> None:
 
         shown = await conversation.good("schedule.get", id="r")
         assert shown["schedule"] == {
-            **{"id": "r", **made, "promiseParam": {}, "promiseTags": {}},
-            **{"createdAt": NOW_MS, "nextRunAt": shown["schedule"]["nextRunAt"]},
+            "id": "r",
+            **made,
+            "promiseParam": {},
+            "promiseTags": {},
+            "createdAt": NOW_MS,
+            "nextRunAt": shown["schedule"]["nextRunAt"],
         }
         by_rest = await rest(world, "GET", "/schedules/e")
         assert by_rest["nextRunTime"] == created["schedule"]["nextRunAt"]
