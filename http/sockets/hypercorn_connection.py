@@ -45,7 +45,9 @@ from .slow_gate import SlowGate, Ticket
 
 WRITE_TIMEOUT_MS = 30_000
 _WRITE_PIECE_BYTES = 64 * 1024
-_READ_BYTES = 16 * 1024  # three times this may be in memory of a body, uncounted
+_READ_BYTES = 64 * 1024
+# Three times what is read may be in memory of each body, uncounted: with many, less is.
+_READ_CROWDED_BYTES = 16 * 1024
 _LINGER_MS = 2_000
 # Clients that read only when they have sent everything must get there: the largest body that any
 # setting allows, several times.
@@ -175,7 +177,9 @@ class HypercornConnection:
         while True:
             try:
                 with trio.CancelScope(deadline=self._read_deadline()) as self._waiting:
-                    data = await self.stream.receive_some(_READ_BYTES)
+                    data = await self.stream.receive_some(
+                        _READ_CROWDED_BYTES if self.gate.is_crowded else _READ_BYTES
+                    )
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._is_broken = True
                 return

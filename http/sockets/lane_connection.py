@@ -8,8 +8,8 @@
   requests have been answered by then.
 - An answer may be a stream (`lane_streams.py`): all it has to say goes out in one piece when the
   socket has room. It ends early when the client is gone; what that one sends meanwhile waits.
-- A body that does not come in one piece is collected only from clients whose head says who they
-  are, and if there is room for it (`wire/in_flight.py`); others are given up in the same way.
+- A long body that does not come in one piece is collected only from clients whose head says who
+  they are, and if there is room (`wire/in_flight.py`); others are given up in the same way.
 - A client that takes nothing of an answer for the write timeout is cut off. One that leaves early
   has its request carried out all the same.
 """
