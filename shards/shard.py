@@ -479,7 +479,9 @@ class Shard:
             turn.acknowledgements[both] = max(sequence, turn.acknowledgements.get(both, 0))
         if step.withdrawals or step.sends:
             # A copy: while it is empty, the machine goes on to use the same list.
-            turn.messages.append((tuple(step.withdrawals), step.sends, held))
+            turn.messages.append((tuple(step.withdrawals), step.sends[:SLICE_COUNT], held))
+            for first in range(SLICE_COUNT, len(step.sends), SLICE_COUNT):
+                turn.messages.append(((), step.sends[first : first + SLICE_COUNT], held))
         if step.finished:
             turn.finished.extend(step.finished)
         for skipped in step.skipped:
