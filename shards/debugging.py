@@ -132,7 +132,7 @@ class Snap(Struct):
 
 
 @final
-class _Answer:
+class LateReply:
     """The reply to one command, which may come before anybody waits; an `Asker`."""
 
     def __init__(self) -> None:
@@ -180,7 +180,7 @@ class DebugOperations:
 
     async def ask(self, command: Command, held: HeldMessages | None, now_ms: int | None) -> Reply:
         """As `Shards.ask`, at a time; None is the clock's."""
-        answer = _Answer()
+        answer = LateReply()
         with self._clock.at(now_ms):
             self._shards.submit(command, held, answer)
             self._shards.run_turn()
