@@ -31,8 +31,10 @@ ERROR: Final = b"E"
 
 _KINDS: Final = frozenset((READY, IMPORT_FAILED, NOT_SET_UP, ENDED, PROGRESS, RESULT, ERROR))
 
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTENT: Final = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+# The server leaves out what does not look so; here it is an error, which names it.
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+_CONTENT: Final = re.compile(r"[\t\x20-\x7e]{0,8192}")
+_PLAIN_ENCODINGS: Final = frozenset(("", "identity"))
 # They are about one connection, and the server has its own.
 _CONNECTION_HEADERS: Final = frozenset(
     ("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
@@ -155,7 +157,14 @@ def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> Fu
         return failure(500, "BadResponse", message)
     for name, text in meta.headers:
         if _NAME.fullmatch(name) is None or _CONTENT.fullmatch(text) is None:
-            message = f"the function gave a header that cannot be sent: {name[:100]!r}"
+            message = (
+                f"the function gave a header that cannot be sent: {name[:100]!r}; allowed are "
+                "printable ASCII characters, at most 8192"
+            )
+            return failure(500, "BadResponse", message)
+        if name.lower() == "content-encoding" and text.strip().lower() not in _PLAIN_ENCODINGS:
+            # Callers are not told of an encoding, so they could not read the body.
+            message = f"the function gave a body in the encoding {text[:100]!r}; return it plain"
             return failure(500, "BadResponse", message)
     headers = tuple(
         (name.lower(), text)

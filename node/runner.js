@@ -216,7 +216,10 @@ function headersOf(given) {
 async function responseOf(value) {
   if (value === null || typeof value !== "object") return [200, [], ...(await bodyOf(value))];
   if (isWebResponse(value)) {
-    const headers = headersOf(value.headers);
+    // What was fetched has been decoded, and still has the header.
+    const headers = headersOf(value.headers).filter(
+      ([name]) => !(value.url && name.toLowerCase() === "content-encoding"),
+    );
     if (value.bodyUsed) throw new TypeError("the body of the Response has been read already");
     if (!value.body) return [value.status, headers, Buffer.alloc(0)];
     return [value.status, headers, await readAll(value.body), BYTES];

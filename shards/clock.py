@@ -26,6 +26,7 @@ import trio
 STAND_STILL_LIMIT_MS: Final = 5_000
 FORWARD_LIMIT_MS: Final = 60_000
 ABSENCE_LIMIT_MS: Final = 250
+QUIET_LIMIT_MS: Final = 200
 TICK_MS: Final = 50
 SAID_AGAIN_MS: Final = 10_000
 
@@ -88,24 +89,15 @@ class SystemClock:
         """Start with what the clocks say now; a test may bring its own."""
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
-        self._last_ms = wall_ms()
-        self._last_monotonic_ms = monotonic_ms()
+        self._last_ms = self._compared_ms = wall_ms()
+        self._compared_monotonic_ms = monotonic_ms()
         self._looked_ms: int | None = None  # on the monotonic clock, while `run` looks
         self._silent_until_ms = 0
         self._absences_count = 0
         self._forwards_count = 0
-        self._set_backs_count = 0
+        self.set_backs_count = 0
+        self.jumps_count = 0
         self._last_step_ms = 0
-
-    @property
-    def jumps_count(self) -> int:
-        """How often time has jumped."""
-        return self._absences_count + self._forwards_count + self._set_backs_count
-
-    @property
-    def set_backs_count(self) -> int:
-        """How many of the jumps went back."""
-        return self._set_backs_count
 
     @property
     def last_step_ms(self) -> int:
@@ -115,26 +107,36 @@ class SystemClock:
     def now_ms(self) -> int:
         """Return the time now; earlier than before only after a jump back."""
         wall_ms = self._wall_ms()
+        # Nothing has jumped, and nothing stood still, if so little has passed since the last look.
+        if 0 <= wall_ms - self._last_ms <= QUIET_LIMIT_MS:
+            self._last_ms = wall_ms
+            return wall_ms
+        return self._look(wall_ms)
+
+    def _look(self, wall_ms: int) -> int:
+        """Compare the clocks, and return the time."""
         monotonic_ms = self._monotonic_ms()
         looked_ms = self._looked_ms
         if looked_ms is not None and monotonic_ms - looked_ms > ABSENCE_LIMIT_MS:
             self._looked_ms = monotonic_ms
             self._absences_count += 1
+            self.jumps_count += 1
             self._note_absence(monotonic_ms, monotonic_ms - looked_ms)
         step_ms = wall_ms - self._last_ms
-        if 0 <= step_ms <= FORWARD_LIMIT_MS:
-            self._last_ms = wall_ms
-        elif step_ms < -STAND_STILL_LIMIT_MS:
+        ahead_ms = (wall_ms - self._compared_ms) - (monotonic_ms - self._compared_monotonic_ms)
+        if step_ms < -STAND_STILL_LIMIT_MS:
             self._note_step(step_ms)
-            self._set_backs_count += 1
+            self.set_backs_count += 1
+            self.jumps_count += 1
             self._last_ms = wall_ms
-        elif step_ms > 0:
-            ahead_ms = step_ms - (monotonic_ms - self._last_monotonic_ms)
+        elif step_ms >= 0:
             if ahead_ms > FORWARD_LIMIT_MS:
                 self._note_step(ahead_ms)
                 self._forwards_count += 1
+                self.jumps_count += 1
             self._last_ms = wall_ms
-        self._last_monotonic_ms = monotonic_ms
+        self._compared_ms = wall_ms
+        self._compared_monotonic_ms = monotonic_ms
         return self._last_ms
 
     def _note_absence(self, monotonic_ms: int, gap_ms: int) -> None:
@@ -154,7 +156,7 @@ class SystemClock:
             while True:
                 self._looked_ms = self._monotonic_ms()
                 await trio.sleep(TICK_MS / 1_000)
-                self.now_ms()
+                self._look(self._wall_ms())
                 if self.jumps_count != seen_count:
                     seen_count = self.jumps_count
                     jumped()
@@ -164,7 +166,7 @@ class SystemClock:
     def statistics(self) -> ClockStatistics:
         """Return counts for metrics."""
         return ClockStatistics(
-            self._set_backs_count, self._forwards_count, self._absences_count, self._last_step_ms
+            self.set_backs_count, self._forwards_count, self._absences_count, self._last_step_ms
         )
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import Final, final
 
 import trio
 
@@ -32,6 +32,7 @@ from troth.core.model import (
     replace,
 )
 from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
+from troth.core.state.shard_state import ShardState
 from troth.core.workflow_commands import RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.wal.log import LogRecord
@@ -48,6 +49,9 @@ from .passes import Pass
 from .shard import Shard, ShardStatistics, Waiter
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
+
+SHARDS_PER_LOOK_COUNT: Final = 4
+"""After how many shards a turn looks at the time: a look costs as much as a tenth of a command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +249,21 @@ class Shards(Gathering):
         """Whether nobody waits for anything here: no command is left, and no reply."""
         return self._turns.is_empty and all(shard.is_quiet for shard in self._shards)
 
+    # For debug operations
+
+    def states(self) -> list[ShardState]:
+        """All shards' states, to be looked at in this moment; it may not be durable yet."""
+        return [shard.machine.state for shard in self._shards]
+
+    def freeze_timers(self, are_frozen: bool) -> None:
+        """Let no timer fire until told otherwise."""
+        for shard in self._shards:
+            shard.freeze_timers(are_frozen)
+
+    def tell_shard(self, index: int, command: Command) -> None:
+        """Put an internal command into a shard's mailbox."""
+        self._post(index, command, None)
+
     # Talking to shards
 
     def shard_of(self, identifier: str) -> int:
@@ -321,8 +340,14 @@ class Shards(Gathering):
         try:
             while self._submitted:
                 submitted, self._submitted = self._submitted, {}
-                for shard in submitted.values():
-                    shard.run_turn(now_ms, turn)
+                is_over = False
+                for number, shard in enumerate(submitted.values()):
+                    if number and not number % SHARDS_PER_LOOK_COUNT:
+                        is_over = self._pass.is_over
+                    if is_over:
+                        shard.wake()
+                    else:
+                        shard.run_turn(now_ms, turn)
                 if self._submitted and self._pass.is_over:
                     for shard in self._submitted.values():
                         shard.wake()  # their actors go on with it in the next pass

@@ -14,6 +14,7 @@ from typing import Protocol, final
 from msgspec import Struct
 
 from troth.core.commands import Acknowledge, Command
+from troth.core.limits import SLICE_COUNT
 from troth.core.replies import Message, Reply
 from troth.persistence.wal.log import NewRecord
 
@@ -141,9 +142,27 @@ class Turns:
         """Let go what is durable, at least one turn, as long as there is time."""
         held_back = self._held_back
         while held_back and held_back[0].position <= self._durable_position:
-            self._let_go(held_back.popleft())
-            if self._pass.is_over:
+            turn = held_back[0]
+            if not turn.messages or self._send_some(turn):
+                self._let_go(held_back.popleft())
+            if held_back and self._pass.is_over:
                 break
+
+    def _send_some(self, turn: Turn) -> bool:
+        """Send a turn's messages while there is time; whether none are left.
+
+        The completion of one promise may send 10,000.
+        """
+        messages = turn.messages
+        done_count = 0
+        for one in messages:
+            is_slice = len(one[1]) > 1 or not done_count % SLICE_COUNT
+            if done_count and is_slice and self._pass.is_over:
+                break
+            self._send(one)
+            done_count += 1
+        del messages[:done_count]
+        return not messages
 
     def let_go_all(self) -> None:
         """Let go all that is durable: there is no next pass."""
@@ -158,20 +177,25 @@ class Turns:
 
     def _let_go(self, turn: Turn) -> None:
         outgoing = self._outgoing
-        for withdrawals, sends, held in turn.messages:
-            for task_id in withdrawals:
-                outgoing.withdraw(task_id)
-            if held is not None:
-                held.add(sends)
-            else:
-                for message in sends:
-                    outgoing.send(message)
+        for one in turn.messages:
+            self._send(one)
         if turn.finished:
             outgoing.finished(turn.finished)
         for asker, place, reply in turn.answers:
             asker.answer(place, reply)
         for (receiver, source), sequence in turn.acknowledgements.items():
             self._post(source, Acknowledge(receiver, sequence), None)
+
+    def _send(self, messages: Messages) -> None:
+        outgoing = self._outgoing
+        withdrawals, sends, held = messages
+        for task_id in withdrawals:
+            outgoing.withdraw(task_id)
+        if held is not None:
+            held.add(sends)
+        else:
+            for message in sends:
+                outgoing.send(message)
 
     def refuse(self, turn: Turn, error: ShardsError) -> None:
         """Answer everybody who has asked something in a turn with an error, once."""

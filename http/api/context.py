@@ -133,9 +133,12 @@ class Api:
         assert self.placement is not None, "handlers run only when there is one"
         return self.placement
 
-    def refuse_unless_ready(self) -> None:
-        """Raise ApiError (503) while the server starts or stops."""
+    def refuse_unless_ready(self, *, may_be_stopping: bool = False) -> None:
+        """Raise ApiError (503) while the server starts or stops.
+
+        What `may_be_stopping` is carried out to the last: a stop answers all that it has read.
+        """
         if self.readiness is Readiness.STARTING:
             raise ApiError(Code.STARTING)
-        if self.readiness is Readiness.STOPPING:
+        if self.readiness is Readiness.STOPPING and not may_be_stopping:
             raise ApiError(Code.SHUTTING_DOWN)

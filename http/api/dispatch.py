@@ -7,6 +7,7 @@ Every refusal becomes an answer here; every other exception becomes a 500 and a 
 
 import contextlib
 import uuid
+from collections.abc import Callable
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -63,8 +64,9 @@ class Dispatcher:
     def refuse(self, request: Request, error: ApiError) -> Response:
         """Make the answer to a refused request; a browser may read it if its origin is allowed."""
         request.refusal = error.code
-        if request.refused is not None:
-            response = request.refused(request, error)
+        refused = request.refused or self._refused(request)
+        if refused is not None:
+            response = refused(request, error)
         else:
             response = error_response(error, self.api.url, request.id)
         if error.code is not Code.ORIGIN_FORBIDDEN:
@@ -72,6 +74,13 @@ class Dispatcher:
             with contextlib.suppress(ApiError):
                 response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
+
+    def _refused(self, request: Request) -> Callable[[Request, ApiError], Response] | None:
+        """Return what renders refusals of what a request is for, if it does that in its own way."""
+        try:
+            return self.router.match(request.method, request.raw_path).endpoint.refused
+        except ApiError:
+            return None
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -157,7 +166,7 @@ class Dispatcher:
         if not endpoint.public:
             request.principal = authenticate(self.api, request, endpoint)
         if endpoint.sheltered and self.api.readiness is not Readiness.READY:
-            self.api.refuse_unless_ready()
+            self.api.refuse_unless_ready(may_be_stopping=endpoint.waits)
         headers = NO_HEADERS
         if not endpoint.reads_raw.isdisjoint(request.headers):
             headers = _call_headers(endpoint, request)

@@ -58,7 +58,7 @@ _REQUEST_ID: dict[str, Any] = {
     "name": "Request-Id",
     "in": "header",
     "description": "Found again in the answer, in error details and in the server's log.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": _HEADER_TEXT},
 }
 
 

@@ -8,7 +8,7 @@ from troth.core.codes import MESSAGES, Code
 from troth.http.api.rows import Endpoint
 from troth.http.wire.answers import component_name
 from troth.http.wire.errors import ErrorObject
-from troth.http.wire.schema_parts import reference
+from troth.http.wire.schema_parts import Schema, reference, typed
 
 Codes = tuple[Code, ...]
 
@@ -51,7 +51,8 @@ class SharedRefusals:
     """
 
     def __init__(self, endpoints: tuple[Endpoint, ...]) -> None:
-        sets = {codes for endpoint in endpoints for codes in _by_status(endpoint).values()}
+        common = [endpoint for endpoint in endpoints if endpoint.refused is None]
+        sets = {codes for endpoint in common for codes in _by_status(endpoint).values()}
         self._names: dict[Codes, str] = {}
         for _, same in itertools.groupby(sorted(sets), lambda codes: codes[0].status):
             for number, codes in enumerate(same, 1):
@@ -59,20 +60,28 @@ class SharedRefusals:
         self.components = {name: _refusal(codes) for codes, name in self._names.items()}
 
     def of(self, endpoint: Endpoint) -> dict[str, Any]:
-        """References to the refusals of an endpoint, by status."""
+        """References to the refusals of an endpoint, by status.
+
+        One whose refusals have a form of their own has them in full.
+        """
+        if endpoint.refused is not None:
+            return {
+                str(status): _refusal(codes, typed("object"))
+                for status, codes in _by_status(endpoint).items()
+            }
         return {
             str(status): {"$ref": f"#/components/responses/{self._names[codes]}"}
             for status, codes in _by_status(endpoint).items()
         }
 
 
-def _refusal(codes: Codes) -> dict[str, Any]:
+def _refusal(codes: Codes, schema: Schema | None = None) -> dict[str, Any]:
     response: dict[str, Any] = {
         "description": " ".join(f"{code.value}: {MESSAGES[code]}." for code in codes),
         "x-codes": [code.value for code in codes],
         "content": {
             "application/json": {
-                "schema": reference(component_name(ErrorObject)),
+                "schema": schema or reference(component_name(ErrorObject)),
             }
         },
     }

@@ -95,15 +95,18 @@ def refusal_text(error: ApiError) -> str:
     return MESSAGES[error.code]
 
 
+def refusal_body(error: ApiError, content: bytes = b"") -> bytes:
+    """Render the answer to a refused request, of which only so much was read as its body."""
+    kind, corr_id = _best_effort(content)
+    return envelope_text(kind, corr_id, error.code.status, orjson.dumps(refusal_text(error)))
+
+
 def refusal_response(request: Request, error: ApiError) -> Response:
     """Make the answer to a refused request, with its kind and corrId where they can be read."""
-    kind, corr_id = _best_effort(request.body)
     headers = list(error.headers)
     if error.code.status == 503:
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
-    status = error.code.status
-    text = envelope_text(kind, corr_id, status, orjson.dumps(refusal_text(error)))
-    return json_response(status, text, headers)
+    return json_response(error.code.status, refusal_body(error, request.body), headers)
 
 
 def _best_effort(body: bytes) -> tuple[str, str]:

@@ -230,7 +230,7 @@ class _Exchange:
                     message=error.message,
                     headers=[*error.headers, *_CLOSING],
                 ) from error
-            return self._api.in_flight
+            return self._api.strangers_in_flight
         self._keeps_body = endpoint is not None
         if endpoint is None:
             return self._api.in_flight
@@ -253,7 +253,10 @@ class _Exchange:
                 length_bytes += len(part)
                 if length_bytes > limit_bytes:
                     raise _too_large(limit_bytes)
-                if self._keeps_body and self._refusal is None:
+                if self._refusal is not None:
+                    if self.request.refused is not None and hold.grow(len(part)):
+                        parts.append(part)
+                elif self._keeps_body:
                     await self._make_room(hold, len(part))
                     parts.append(part)
                 if not message.get("more_body", False):
@@ -261,6 +264,7 @@ class _Exchange:
         if self._reading.cancelled_caught:
             raise _no_room() if self._is_stalled else _too_late()
         if self._refusal is not None:
+            self.request.body = b"".join(parts)  # such a refusal repeats what it can read there
             raise self._refusal
         return b"".join(parts)
 

@@ -35,16 +35,19 @@ from hypercorn.typing import ConnectionState, LifespanState
 
 from troth.core.codes import Code
 from troth.core.limits import BODY_SETTING_LIMIT_BYTES, IN_FLIGHT_LIMIT_BYTES
-from troth.http.wire.errors import ApiError, FieldProblem, error_body
+from troth.http.wire.errors import ApiError, FieldProblem
 from troth.http.wire.in_flight import Hold, InFlight
 from troth.http.wire.status_lines import REASONS
 
 from .asgi import CONNECTION_KEY
+from .early_answers import BEGINNING_BYTES, early_body
 from .slow_gate import SlowGate, Ticket
 
 WRITE_TIMEOUT_MS = 30_000
 _WRITE_PIECE_BYTES = 64 * 1024
-_READ_BYTES = 16 * 1024  # three times this may be in memory of a body, uncounted
+_READ_BYTES = 64 * 1024
+# Three times what is read may be in memory of each body, uncounted: with many, less is.
+_READ_CROWDED_BYTES = 16 * 1024
 _LINGER_MS = 2_000
 # Clients that read only when they have sent everything must get there: the largest body that any
 # setting allows, several times.
@@ -174,7 +177,9 @@ class HypercornConnection:
         while True:
             try:
                 with trio.CancelScope(deadline=self._read_deadline()) as self._waiting:
-                    data = await self.stream.receive_some(_READ_BYTES)
+                    data = await self.stream.receive_some(
+                        _READ_CROWDED_BYTES if self.gate.is_crowded else _READ_BYTES
+                    )
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._is_broken = True
                 return
@@ -309,7 +314,12 @@ class HypercornConnection:
 
 
 class _LenientConnection(h11.Connection):
-    """As h11's, but for empty lines before a request: they are ignored (RFC 9112, 2.2)."""
+    """As h11's, but for empty lines before a request: they are ignored (RFC 9112, 2.2).
+
+    `beginning` is how the request begins that is being read.
+    """
+
+    beginning = b""
 
     def next_event(self) -> Any:
         """Look for what has come; at the beginning of a request, past empty lines."""
@@ -317,6 +327,7 @@ class _LenientConnection(h11.Connection):
             buffer = self._receive_buffer
             while buffer._data[:2] == b"\r\n":
                 buffer.maybe_extract_at_most(2)
+            self.beginning = bytes(buffer._data[:BEGINNING_BYTES])
             if buffer._data == b"\r":
                 return h11.NEED_DATA
         return super().next_event()
@@ -342,7 +353,7 @@ class _Protocol(H11Protocol):
         )
         self._client = connection
         self._is_refused = False
-        self.connection = _LenientConnection(
+        self.connection: _LenientConnection = _LenientConnection(
             h11.SERVER, max_incomplete_event_size=connection.config.h11_max_incomplete_size
         )
 
@@ -356,7 +367,7 @@ class _Protocol(H11Protocol):
         if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
         self._is_refused = True
-        body = error_body(error, self._client.url, "")
+        body = early_body(self.connection.beginning, error, self._client.url)
         headers = [
             (b"content-type", b"application/json; charset=utf-8"),
             (b"content-length", str(len(body)).encode()),

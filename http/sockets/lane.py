@@ -30,7 +30,7 @@ from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
 from troth.http.api.rows import Endpoint
 from troth.http.wire.errors import ApiError
-from troth.http.wire.in_flight import Hold
+from troth.http.wire.in_flight import SMALL_BYTES, Hold
 from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
@@ -295,9 +295,16 @@ class Lane:
         return Exchange(self, self._dispatcher, request, held, match, connection)
 
     def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a client is known that has sent only a part of a request so far."""
+        """Whether a request may be collected here of which only a part has come so far.
+
+        Short ones always: many clients send head and body apart.
+        """
         credentials = self._api.credentials
-        return credentials.is_open or is_known(credentials, headers)
+        return (
+            credentials.is_open
+            or int(headers.get(b"content-length", b"0")) <= SMALL_BYTES
+            or is_known(credentials, headers)
+        )
 
     def defer(self, exchange: Exchange, reply: Reply) -> None:
         """Have an exchange take a reply, whose answer is large, when there is room for that."""

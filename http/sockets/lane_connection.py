@@ -8,8 +8,8 @@
   requests have been answered by then.
 - An answer may be a stream (`lane_streams.py`): all it has to say goes out in one piece when the
   socket has room. It ends early when the client is gone; what that one sends meanwhile waits.
-- A body that does not come in one piece is collected only from clients whose head says who they
-  are, and if there is room for it (`wire/in_flight.py`); others are given up in the same way.
+- A long body that does not come in one piece is collected only from clients whose head says who
+  they are, and if there is room (`wire/in_flight.py`); others are given up in the same way.
 - A client that takes nothing of an answer for the write timeout is cut off. One that leaves early
   has its request carried out all the same.
 """
@@ -188,12 +188,17 @@ class LaneConnection:
     def stop(self) -> None:
         """End as soon as the request in flight has been answered; at once if there is none.
 
-        One that has not arrived whole may be in flight too; hypercorn's side knows what to do.
+        One that lies in the socket is in flight: closing would drop it, and its sender could not
+        know. One that has not arrived whole may be, too; hypercorn's side knows what to do.
         """
         self._is_stopping = True
         if self._stream is not None:
             self._stream.stop()
             return
+        if self._is_busy or self._out is not None or self.is_closed:
+            return
+        self._is_readable = True
+        self.work()
         if self._is_busy or self._out is not None or self.is_closed:
             return
         if self.received:

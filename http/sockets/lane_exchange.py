@@ -130,7 +130,10 @@ class Exchange(Struct, eq=False):
 
     def refuse(self, error: ShardsError) -> None:
         """Take the shards' refusal."""
-        self._fail(error)
+        if isinstance(error, Overloaded) and self.match.endpoint.waits:
+            self.questions.start(self)
+        else:
+            self._fail(error)
 
     async def carry_out(self) -> None:
         """Run a handler that waits for more than one shard."""

@@ -22,11 +22,12 @@ from troth.core.codes import Code
 from troth.core.limits import REFUSALS_AT_ONCE_COUNT
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
-from troth.http.wire.errors import ApiError, error_body
+from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import InFlight
 from troth.persistence.shortage import SHORTAGES
 
 from .connection_room import ConnectionRoom, Idle
+from .early_answers import BEGINNING_BYTES, early_body
 from .hypercorn_connection import (
     WRITE_TIMEOUT_MS,
     ASGIApplication,
@@ -305,14 +306,20 @@ class SocketListener:
             _log.exception("a connection failed")
 
     async def _refuse(self, stream: trio.SocketStream, problem: str) -> None:
-        """Say 503 without reading anything; whoever does not take it does not get it."""
+        """Say 503 to a request that is not read; whoever does not take it does not get it."""
         try:
             await self._say_refused(stream, problem)
         finally:
             self._refusing_count -= 1
 
     async def _say_refused(self, stream: trio.SocketStream, problem: str) -> None:
-        body = error_body(ApiError(Code.OVERLOADED, message=problem), self.url, "")
+        beginning = b""
+        try:
+            with trio.move_on_after(_REFUSAL_TIMEOUT_S):
+                beginning = bytes(await stream.receive_some(BEGINNING_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # then it hears nothing, as below
+        body = early_body(beginning, ApiError(Code.OVERLOADED, message=problem), self.url)
         head = (
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"

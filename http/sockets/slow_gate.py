@@ -12,7 +12,7 @@ from typing import Final, final
 
 import trio
 
-TICKETS_COUNT: Final = 4
+TICKETS_COUNT: Final = 8
 PATIENCE_S: Final = 0.02
 
 
@@ -43,10 +43,15 @@ class SlowGate:
         self._changed = trio.Event()
         self._first = trio.Lock()
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether all tickets are out."""
+        return len(self._tickets) >= TICKETS_COUNT
+
     async def enter(self) -> Ticket:
         """Wait for a ticket; `leave` gives it back."""
         async with self._first:
-            while len(self._tickets) >= TICKETS_COUNT:
+            while self.is_crowded:
                 oldest = next(iter(self._tickets))
                 with trio.move_on_at(oldest.since + PATIENCE_S) as patience:
                     await self._changed.wait()

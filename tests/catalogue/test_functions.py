@@ -16,6 +16,7 @@ from tests.node import (
     test_limits_of_server,
     test_neighbors,
     test_node,
+    test_node_parts,
     test_surroundings,
 )
 from tests.node.conftest import Ground
@@ -146,6 +147,11 @@ def test_what_cannot_be_represented_in_python() -> None:
     for value in ({"Body": "x", "Headers": {}}, {"Header": {"a": None}}, {1, 2}, float("nan")):
         with pytest.raises((TypeError, ValueError)):
             runner.response_of(value)
+    # What the server would leave out is not sent to it.
+    for header in (["a", "\u00fc"], ["content-encoding", "gzip"]):
+        test_node_parts.test_a_response_that_cannot_be_sent_is_a_failure(
+            {"status": 200, "headers": [header]}
+        )
 
 
 def test_the_log_keeps_the_wrong_end() -> None:

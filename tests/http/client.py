@@ -11,7 +11,8 @@ from typing import Any
 
 import trio
 
-from troth.core.replies import Message, TaskMessage
+from troth.core.limits import MAILBOX_LIMIT_COUNT
+from troth.core.replies import ExecuteMessage, Message, TaskMessage
 from troth.http.api.context import Api
 from troth.http.functions.builder import Builder
 from troth.http.settings.settings import Settings
@@ -78,15 +79,19 @@ class ManualClock(SteadyClock):
 
 
 class Outbox:
-    """Where released messages go: `sent`, in order, by task id."""
+    """Where released messages go: `sent`, in order, by task or promise id."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
 
     def send(self, message: Message) -> None:
         """Note a message."""
-        assert isinstance(message, TaskMessage)
-        self.sent.append(message.task.id)
+        if isinstance(message, TaskMessage):
+            self.sent.append(message.task.id)
+        elif isinstance(message, ExecuteMessage):
+            self.sent.append(message.id)
+        else:
+            self.sent.append(message.promise.id)
 
     def withdraw(self, task_id: str) -> None:
         """Forget a message, as delivery does when its task has ended."""
@@ -170,13 +175,21 @@ def scope(
 
 
 @asynccontextmanager
-async def running(settings: Settings | None = None) -> AsyncIterator[World]:
+async def running(
+    settings: Settings | None = None, *, mailbox_limit_count: int = MAILBOX_LIMIT_COUNT
+) -> AsyncIterator[World]:
     """A server for the time of a `with` block."""
     settings = settings or Settings()
     outbox = Outbox()
     clock = ManualClock(NOW_MS)
     storage = MemoryStorage(4)
-    shards = Shards(shard_count=4, clock=clock, outgoing=outbox, cursor_secret=storage.secret)
+    shards = Shards(
+        shard_count=4,
+        clock=clock,
+        outgoing=outbox,
+        cursor_secret=storage.secret,
+        mailbox_limit_count=mailbox_limit_count,
+    )
     polls = Polls(
         connections_limit_count=settings.poll_connections_limit_count,
         buffer_limit_count=settings.poll_buffer_limit_count,

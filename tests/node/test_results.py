@@ -122,6 +122,38 @@ def test_what_javascript_cannot_send_is_refused_by_name(
     assert message in task.json()["error"]["message"]
 
 
+def test_what_was_fetched_is_sent_as_it_was_decoded(ground: Ground) -> None:
+    """Node.js decodes a body, and leaves the header that says how it was encoded."""
+    code = javascript(
+        "const http = require('node:http'), zlib = require('node:zlib');\n"
+        "exports.handle = async () => {\n"
+        "  const server = http.createServer((_, response) => {\n"
+        "    response.setHeader('content-encoding', 'gzip');\n"
+        "    response.end(zlib.gzipSync('plain'));\n"
+        "  });\n"
+        "  await new Promise((ready) => server.listen(0, '127.0.0.1', ready));\n"
+        "  return fetch(`http://127.0.0.1:${server.address().port}/`);\n"
+        "};\n"
+    )
+
+    task = ground.server.run(code)
+
+    assert (task.status, task.body) == (200, b"plain")
+    assert "content-encoding" not in task.headers
+
+
+def test_an_encoding_that_callers_are_not_told_of_is_refused(ground: Ground) -> None:
+    code = python(
+        "import gzip\ndef handle(request):\n"
+        "    return {'Header': {'Content-Encoding': 'gzip'}, 'Body': gzip.compress(b'x')}\n"
+    )
+
+    error = ground.server.run(code).json()["error"]
+
+    assert error["type"] == "BadResponse"
+    assert "in the encoding 'gzip'; return it plain" in error["message"]
+
+
 def test_a_stream_without_end_is_refused_before_it_fills_the_memory(ground: Ground) -> None:
     code = javascript(
         "exports.handle = () => (async function* () { for (;;) yield Buffer.alloc(65536); })();"

@@ -152,19 +152,26 @@ def takers_of(document: Any) -> list[Taker]:
         for method, operation in operations.items():
             if "requestBody" in operation:
                 content = operation["requestBody"]["content"]
-                # Without a schema, the endpoint reads the bytes itself.
+                # Anything in JSON, or no JSON at all: the endpoint reads the bytes itself.
                 described = content.get(_JSON, {})
-                example = _example(described, document) if "schema" in described else None
+                is_raw = described.get("schema", {}).keys() <= {"description"}
+                example = None if is_raw else _example(described, document)
                 found.append(Taker(method.upper(), template, example))
     return found
+
+
+def resolved(part: Any, document: Any) -> Any:
+    """A part of a document, or what it refers to among the components."""
+    while "$ref" in part:
+        _, kind, name = part["$ref"].rsplit("/", 2)
+        part = document["components"][kind][name]
+    return part
 
 
 def _example(content: Any, document: Any) -> Any:
     if "example" in content:
         return content["example"]
-    schema = content["schema"]
-    while "$ref" in schema:
-        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    schema = resolved(content["schema"], document)
     if "example" in schema:
         return schema["example"]
     if "examples" in schema:

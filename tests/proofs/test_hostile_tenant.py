@@ -27,6 +27,7 @@ from .hostile import (
     assert_refused,
     filled,
     names_in,
+    resolved,
     takers_of,
     try_every_method,
     watched,
@@ -266,8 +267,11 @@ def is_list(method: str, path: bytes, answer: Answer) -> bool:
 def test_no_query_hurts(target: Tenant) -> None:
     raw = RawCaller(target)
     refused_count = 0
-    for template, operations in target.document()["paths"].items():
-        wanted = operations.get("get", {}).get("parameters", ())
+    document = target.document()
+    for template, operations in document["paths"].items():
+        wanted = [
+            resolved(one, document) for one in operations.get("get", {}).get("parameters", ())
+        ]
         names = [one["name"] for one in wanted if one["in"] == "query"]
         if template.startswith("/v1/"):
             path = filled(template, target.values)

@@ -24,7 +24,7 @@ from troth.http.wire.schema_parts import reference
 
 from .json_schema import served, validator
 
-SIZE_LIMIT_BYTES = 2_025 * len(API_ENDPOINTS)
+SIZE_LIMIT_BYTES = 2_040 * len(API_ENDPOINTS)
 LIMITS = RequestLimits()
 BODIES = sorted(
     {endpoint.body for endpoint in API_ENDPOINTS if endpoint.body}, key=lambda body: body.__name__

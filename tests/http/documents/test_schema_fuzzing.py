@@ -1,7 +1,8 @@
 """schemathesis reads `/openapi.json` and tries to find a request that contradicts it.
 
-Streams are left out: they do not end. So are requests that schemathesis derives from earlier
-answers: it puts any id into the header Request-Id, which its own client cannot send.
+Streams are left out: they do not end. So is `POST /`, whose data depends on the kind: it has
+vectors and clients of its own. So are requests that schemathesis derives from earlier answers: it
+puts any id into the header Request-Id, which its own client cannot send.
 """
 
 import json
@@ -22,7 +23,7 @@ SEED = 20261121
 
 @pytest.mark.slow
 def test_schemathesis_finds_nothing(shared_server: ServerProcess, tmp_path: Path) -> None:
-    fuzz(shared_server, tmp_path, "--exclude-path-regex=^/(poll|v1)")
+    fuzz(shared_server, tmp_path, "--exclude-path-regex=^/($|poll|v1)")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from troth.http.documents.table import API_ENDPOINTS
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets import slow_gate
+from troth.http.sockets.connection_room import SHED_IDLE_S
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.listener import SocketListener
 
@@ -168,8 +169,7 @@ async def test_few_requests_are_in_work_at_a_time(monkeypatch: pytest.MonkeyPatc
         in_work += 1
         most = max(most, in_work)
         await receive()
-        for _ in range(5):
-            await trio.lowlevel.checkpoint()
+        await trio.sleep(0.1)
         in_work -= 1
         length = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": length})
@@ -261,3 +261,59 @@ async def test_an_envelope_waits_for_room(lane: bool) -> None:
                 full.release()
             with trio.fail_after(20):
                 assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
+
+
+PING = b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+async def pinged(stream: trio.SocketStream) -> bytes:
+    """The status line of an answer."""
+    await stream.send_all(PING)
+    return (await answer_of(stream)).partition(b"\r\n")[0]
+
+
+async def test_who_is_idle_makes_room_on_a_full_port() -> None:
+    settings = Settings(connection_limit_count=2)
+    async with listening(settings, lane=True) as (listener, _):
+        async with await connect(listener) as oldest, await connect(listener) as other:
+            assert await pinged(oldest) == await pinged(other) == b"HTTP/1.1 200 OK"
+            async with await connect(listener) as early:  # nobody has been idle for long
+                assert (await answer_of(early)).startswith(b"HTTP/1.1 503 ")
+            await trio.sleep(SHED_IDLE_S + 0.1)
+            assert await pinged(other) == b"HTTP/1.1 200 OK"
+            async with await connect(listener) as newest:
+                assert await pinged(newest) == b"HTTP/1.1 200 OK"
+            with trio.fail_after(20):
+                assert await oldest.receive_some(1) == b""
+            assert await pinged(other) == b"HTTP/1.1 200 OK"
+        assert listener.room.statistics().shed_total_count == 1
+
+
+async def test_an_address_with_too_many_connections_is_refused() -> None:
+    settings = Settings(connections_per_address_limit_count=2)
+    async with listening(settings, lane=True) as (listener, _), await connect(listener) as first:
+        async with await connect(listener) as second:
+            assert await pinged(first) == await pinged(second) == b"HTTP/1.1 200 OK"
+            async with await connect(listener) as third:
+                answer = await answer_of(third)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"All 2 connections of one address are in use." in answer
+        for _ in range(1000):
+            if listener.room.statistics().connections_count == 1:
+                break
+            await trio.sleep(0.01)
+        async with await connect(listener) as later:
+            assert await pinged(later) == b"HTTP/1.1 200 OK"
+
+
+async def test_a_short_body_that_comes_apart_stays_on_the_lane() -> None:
+    """Many clients send it after its head, and some say only there who they are."""
+    async with listening(CLOSED, lane=True) as (listener, _):
+        async with await connect(listener) as stream:
+            for _ in range(2):
+                await stream.send_all(envelope(len(SEARCH)))
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                await stream.send_all(SEARCH)
+                assert b'"corrId":"1"' in await answer_of(stream)
+        assert listener.lane is not None
+        assert listener.lane.statistics().handed_over_total_count == 0

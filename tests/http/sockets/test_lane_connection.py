@@ -138,9 +138,20 @@ def test_stopping_closes_an_idle_connection_and_hands_over_half_a_request(pair: 
     pair.arrive(b"GET / HT")
     pair.connection.stop()
     assert pair.connection.is_handed_over
+    pair.client.setblocking(False)
     idle = LaneConnection(
         pair.lane, pair.client, None, Parser(1000, 1000), lambda: pair.ended.append(False)
     )
     idle.stop()
     assert idle.is_closed
     assert pair.ended == [True, False]
+
+
+def test_stopping_serves_what_lies_in_the_socket(pair: Pair) -> None:
+    """Closing would drop it, and its sender could not know whether it was carried out."""
+    content = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    pair.client.sendall(content)
+    pair.connection.stop()
+
+    ((_, parsed),) = pair.lane.asked
+    assert parsed.method == "POST"

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 from typing import Any
+from urllib.parse import unquote
 
 import schemathesis
 from hypothesis import strategies
@@ -133,5 +134,7 @@ def before_call(
     if isinstance(case.body, dict) and isinstance(case.path_parameters, dict):
         _leave_out_a_url(case.body, case.path_parameters)
         leaf = case.body.get("promiseId", case.path_parameters.get("id"))
+        if isinstance(leaf, str) and case.body.get("rootPromiseId") == unquote(leaf):
+            leaf = case.body["rootPromiseId"]  # in a path it may be encoded already
         if leaf is not None and case.body.get("rootPromiseId") == leaf:
             case.body["rootPromiseId"] = f"{leaf}'s root"
