@@ -28,7 +28,7 @@ from troth.core.replies import Reply
 from troth.http.api.authentication import is_known
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
-from troth.http.api.rows import Endpoint
+from troth.http.api.rows import Endpoint, Renewals
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, Hold
 from troth.http.wire.requests import Request
@@ -334,6 +334,14 @@ class Lane:
         self._has_submitted = True
         if not self._in_pass:
             self._ring()
+
+    def submit_renewals(self, renewals: Renewals, held: HeldMessages, asker: Asker) -> int:
+        """As `submit`, for all shards that are concerned; how many replies the asker will get."""
+        count = self._shards.submit_renewals(renewals.pid, renewals.tasks, held, asker)
+        self._has_submitted = True
+        if not self._in_pass:
+            self._ring()
+        return count
 
     def _ring(self) -> None:
         """See to it that there will be a pass."""
