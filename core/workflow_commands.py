@@ -158,6 +158,10 @@ class EnsureSchedule(Command, frozen=True):
     promise_tags: dict[str, str] | None = None
 
 
+class ResetShard(Command, frozen=True):
+    """Make everything of this shard be gone: for tests, which begin again at version 0."""
+
+
 # What follows comes from inside the server.
 
 

@@ -166,6 +166,7 @@ class Shard:
         self._is_wheel_stale = False
         self._due: deque[tuple[WheelKey, int]] = deque()
         self._due_from_ms = NEVER_MS  # nothing in the wheel is due before
+        self._is_frozen = False
         self._overdue_when_armed: set[WheelKey] = set()
         self._lateness = Lateness()
         self._now_ms = clock.now_ms()
@@ -239,6 +240,12 @@ class Shard:
     def rest_on(self, other: "Shard") -> None:
         """Note that what this shard does next rests on the state of another one as it is now."""
         self._position = max(self._position, other.position)
+
+    def freeze_timers(self, are_frozen: bool) -> None:
+        """Let no timer fire until told otherwise; for debug operations."""
+        self._is_frozen = are_frozen
+        self._look_at_wheel()
+        self.wake()
 
     # The loop
 
@@ -315,9 +322,9 @@ class Shard:
         answers = turn.answers
         answers_count = len(answers)
         records_count = len(turn.records)
-        if self._due_from_ms <= now_ms:
+        if self._due_from_ms <= now_ms and not self._is_frozen:
             self._collect_due(now_ms)
-        self.machine.timers_may_be_late = bool(self._due)
+        self.machine.timers_may_be_late = bool(self._due) or self._is_frozen
         has_changed = self._step_all(self._mailbox, now_ms, turn)
         if self._internal:
             has_changed |= self._step_all(self._internal, now_ms, turn)
@@ -392,7 +399,7 @@ class Shard:
 
     def _look_at_wheel(self) -> int | None:
         """When the wheel wants attention; None if never."""
-        wake_ms = self._wheel.next_wake_ms()
+        wake_ms = None if self._is_frozen else self._wheel.next_wake_ms()
         self._due_from_ms = NEVER_MS if wake_ms is None else wake_ms
         return wake_ms
 

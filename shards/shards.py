@@ -32,6 +32,7 @@ from troth.core.model import (
     replace,
 )
 from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
+from troth.core.state.shard_state import ShardState
 from troth.core.workflow_commands import RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.wal.log import LogRecord
@@ -247,6 +248,21 @@ class Shards(Gathering):
     def is_quiet(self) -> bool:
         """Whether nobody waits for anything here: no command is left, and no reply."""
         return self._turns.is_empty and all(shard.is_quiet for shard in self._shards)
+
+    # For debug operations
+
+    def states(self) -> list[ShardState]:
+        """All shards' states, to be looked at in this moment; it may not be durable yet."""
+        return [shard.machine.state for shard in self._shards]
+
+    def freeze_timers(self, are_frozen: bool) -> None:
+        """Let no timer fire until told otherwise."""
+        for shard in self._shards:
+            shard.freeze_timers(are_frozen)
+
+    def tell_shard(self, index: int, command: Command) -> None:
+        """Put an internal command into a shard's mailbox."""
+        self._post(index, command, None)
 
     # Talking to shards
 

@@ -57,6 +57,13 @@ class Call(Struct, eq=False):
 Handler = Callable[[Api, Call], Awaitable[Response]]
 
 
+class Renewals(Struct, frozen=True):
+    """What all shards are asked together that hold one of these (id, version): renew its lease."""
+
+    pid: str
+    tasks: tuple[tuple[str, int], ...]
+
+
 class HalvedHandler(Protocol):
     """A handler in two halves that wait for nothing.
 
@@ -64,8 +71,8 @@ class HalvedHandler(Protocol):
     can, uses the halves and needs neither coroutine nor task.
     """
 
-    def question(self, api: Api, call: Call) -> Command | None:
-        """Return what one shard is asked, or None if it takes a coroutine. Raises ApiError."""
+    def question(self, api: Api, call: Call) -> Command | Renewals | None:
+        """Return what is asked, or None if it takes a coroutine. Raises ApiError."""
         ...
 
     def rendered(self, api: Api, call: Call, reply: Reply) -> tuple[int, bytes]:
@@ -82,11 +89,12 @@ class Asking:
     """A handler that asks one shard one thing; see HalvedHandler.
 
     `command` makes the command (raises ApiError), `shown` the JSON text for a good reply, or `b""`
-    for an answer without a body.
+    for an answer without a body. `acted` is told that there was one, before it is answered.
     """
 
     command: Callable[[Api, Call], Command]
     shown: Callable[[Api, Reply], bytes]
+    acted: Callable[[Api, Call], None] | None = None
 
     def question(self, api: Api, call: Call) -> Command:
         """The command that the request asks for, if its sender may. Raises ApiError."""
@@ -94,15 +102,19 @@ class Asking:
         refuse_unless_permitted(call.request.principal, command)
         return command
 
-    def rendered(self, api: Api, _call: Call, reply: Reply) -> tuple[int, bytes]:
+    def rendered(self, api: Api, call: Call, reply: Reply) -> tuple[int, bytes]:
         """Return status and body for a good reply. Raises ApiError for every refusal."""
         if reply.code >= REFUSALS_FROM:
             raise ApiError(reply.code)
+        if self.acted is not None:
+            self.acted(api, call)
         return reply.code.status, self.shown(api, reply)
 
     async def __call__(self, api: Api, call: Call) -> Response:
         """Ask and wait. Raises ApiError for every refusal."""
         reply = await ask(api.shards, self.command(api, call), call.request)
+        if self.acted is not None:
+            self.acted(api, call)
         body = self.shown(api, reply)
         return json_response(reply.code.status, body) if body else Response(reply.code.status)
 

@@ -10,6 +10,7 @@ from troth.core.commands import (
     CreateSubscription,
     ReadPromise,
 )
+from troth.core.grammar import addresses
 from troth.core.leases import granted_ttl
 from troth.core.model import ClaimRequest, PromiseState
 from troth.core.replies import Reply
@@ -26,6 +27,7 @@ from troth.http.api.rows import (
 )
 from troth.http.wire.decoding import CallHeaders
 from troth.http.wire.json_text import dump
+from troth.shards.delivery.polls import Dialect
 
 from .answers import (
     CallbackAnswerObject,
@@ -84,6 +86,21 @@ def _creation(
         fence=headers.fence,
         claim=claim,
     )
+
+
+def _note_worker(api: Api, call: Call) -> None:
+    """Note that the stream of who gets a task through this API speaks it (envelope.md 11.7)."""
+    body: CreatePromiseAndTaskBody = call.body
+    assert body.task is not None
+    api.polls.decide(body.task.process_id or "", Dialect.REST)
+
+
+def _note_receiver(api: Api, call: Call) -> None:
+    """Note that the stream that is told of a promise's end speaks this API."""
+    body: CallbackOfPromiseBody | SubscriptionOfPromiseBody = call.body
+    address = addresses.resolve(receiver(body.recv), {})
+    if isinstance(address, addresses.PollAddress) and address.id is not None:
+        api.polls.decide(address.id, Dialect.REST, address.group)
 
 
 def _read(_api: Api, call: Call) -> Command:
@@ -149,13 +166,13 @@ def _noted(_api: Api, reply: Reply) -> bytes:
 
 
 create_promise = Asking(_create, _promise)
-create_promise_and_task = Asking(_create_with_task, _promise_and_task)
+create_promise_and_task = Asking(_create_with_task, _promise_and_task, _note_worker)
 read_promise = Asking(_read, _promise)
 complete_promise = Asking(_complete, _promise)
-create_callback = Asking(_call_back, _noted)
-create_callback_of_promise = Asking(_call_back_of_promise, _noted)
-create_subscription = Asking(_subscribe, _noted)
-create_subscription_of_promise = Asking(_subscribe_to_promise, _noted)
+create_callback = Asking(_call_back, _noted, _note_receiver)
+create_callback_of_promise = Asking(_call_back_of_promise, _noted, _note_receiver)
+create_subscription = Asking(_subscribe, _noted, _note_receiver)
+create_subscription_of_promise = Asking(_subscribe_to_promise, _noted, _note_receiver)
 
 
 _COMPLETED = (

@@ -15,6 +15,7 @@ from troth.http.api.shards_port import answered
 from troth.http.wire.decoding import integer
 from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response
+from troth.shards.delivery.polls import Dialect
 
 from .answers import ClaimObject, TaskObject, TasksAffectedObject, claim_object, task_object
 from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
@@ -35,6 +36,12 @@ def _claim_by_link(api: Api, call: Call) -> Command:
 def _claimed(api: Api, reply: Reply) -> bytes:
     assert reply.claimed is not None
     return dump(claim_object(reply.claimed, api.url))
+
+
+def _note_worker(api: Api, call: Call) -> None:
+    """Note that the stream of who claims a task through this API speaks it (envelope.md 11.7)."""
+    body: ClaimTaskBody = call.body
+    api.polls.decide(body.process_id or "", Dialect.REST)
 
 
 def _complete(_api: Api, call: Call) -> Command:
@@ -60,7 +67,7 @@ def _drop_by_link(_api: Api, call: Call) -> Command:
     return DropTask(*_named(call))
 
 
-claim_task = Asking(_claim, _claimed)
+claim_task = Asking(_claim, _claimed, _note_worker)
 claim_task_by_link = Asking(_claim_by_link, _claimed)
 complete_task = Asking(_complete, _completed)
 complete_task_by_link = Asking(_complete_by_link, _completed)

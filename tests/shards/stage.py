@@ -22,6 +22,7 @@ from troth.persistence.wal.log import LogRecord, MemoryLog, NewRecord
 from troth.shards import turns
 from troth.shards.clock import Clock, TrioClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter
+from troth.shards.delivery.shipments import key_of
 from troth.shards.errors import ShardsError
 from troth.shards.hashing import shard_of
 from troth.shards.held import HeldMessages
@@ -94,7 +95,9 @@ class Outgoing:
     messages: list[TaskMessage] = field(default_factory=list)
 
     def send(self, message: Message) -> None:
-        assert isinstance(message, TaskMessage)
+        if not isinstance(message, TaskMessage):
+            self._note("send", key_of(message))
+            return
         self.messages.append(message)
         self._note("send", message.task.id, message.task.counter)
 

@@ -53,6 +53,8 @@ def test_the_server_keeps_its_promises_and_every_fault_happens() -> None:
     assert totals.sums["schedule slots"] > 50
     assert totals.sums["promises deleted by retention"] > 50
     assert totals.sums["function tasks finished"] > 100
+    assert totals.sums["promises of workflows ended"] > 200
+    assert totals.sums["listeners told"] > 50
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Makes the golden data directory of a release, with a checkpoint and a log that goes on from it.
 
-    python -m tests.persistence.golden.make tests/persistence/golden/format_2
+    python -m tests.persistence.golden.make tests/persistence/golden/format_3
 
 Run it once for a release whose formats are new, and never again for the same name: the test beside
 it opens what older releases wrote. `expected.json` says what must be found.
@@ -17,9 +17,11 @@ import trio.testing
 from tests.shards.stage import FAR_MS, WORKER, Outgoing, make_shards
 from troth.core import catalog, records
 from troth.core import commands as c
+from troth.core import workflow_commands as w
 from troth.core.executions import ExecutionPlan
 from troth.core.grammar import task_ids
 from troth.core.model import PromiseState, Value
+from troth.core.workflows import WorkflowFence
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage
 
@@ -60,6 +62,9 @@ async def describe(shards: Shards) -> dict[str, Any]:
     functions = await describe_functions(shards)
     if any(functions.values()):
         found |= functions
+    workflows = describe_workflows(shards)
+    if any(workflows.values()):
+        found |= workflows
     described: dict[str, Any] = json.loads(records.encode(found))
     for task in [*described["tasks"], *described.get("function tasks", [])]:
         del task[-3:]  # what delivery does with it at the moment
@@ -68,6 +73,17 @@ async def describe(shards: Shards) -> dict[str, Any]:
     for lock in [one for locks in described["locks"] for one in locks]:
         del lock[5:]  # formats 1 and 2 know no fencing tokens
     return described
+
+
+def describe_workflows(shards: Shards) -> dict[str, Any]:
+    """What there is since format 3: tasks of the envelope protocol, and who waits."""
+    states = [shard.machine.state for shard in shards._shards]
+    return {
+        "workflows": [one.row() for state in states for _, one in sorted(state.workflows.items())],
+        "awaits": [sorted(state.awaits.pairs()) for state in states if state.awaits.count],
+        "listeners": [sorted(state.listeners.pairs()) for state in states if state.listeners.count],
+        "unblocks": [sorted(state.unblocks.items()) for state in states if state.unblocks],
+    }
 
 
 async def describe_functions(shards: Shards) -> dict[str, Any]:
@@ -158,6 +174,32 @@ async def write_functions(shards: Shards, name: str) -> None:
             await shards.ask(c.CancelExecution(identifier))
 
 
+async def write_workflows(shards: Shards, name: str) -> None:
+    """Workflow tasks in all their states, and who waits for what, over all shards."""
+    tags = {"resonate:target": "poll://any@g", "resonate:origin": name, "ünï": "⏰"}
+    content = Value({"content-type": "text/plain"}, "aGVsbG8=")
+    made = [f"{name}:{number}/" + "x" * (100 * number) for number in range(8)]
+    for identifier in made:
+        create = w.CreateWorkflow(identifier, FAR_MS, "pid", 10**11, content, tags, "sr-1")
+        await shards.ask(create)
+    children = tuple(f"{name}:0:{number}" for number in range(6))
+    for child in children:
+        await shards.ask(w.EnsurePromise(child, FAR_MS, fence=WorkflowFence(made[0], 1)))
+        await shards.ask(w.RegisterListener(child, f"poll://uni@{name}/1"))
+        await shards.ask(w.RegisterListener(child, "http://127.0.0.1:1/x"))
+    await shards.ask(w.SuspendWorkflow(made[0], 1, children))
+    await shards.ask(w.SuspendWorkflow(made[1], 1, children[:2]))
+    await shards.ask(w.SuspendWorkflow(made[2], 1, children[2:]))
+    await shards.ask(w.SettlePromise(children[0], PromiseState.RESOLVED, content))
+    await shards.ask(w.ReleaseWorkflow(made[3], 1))
+    await shards.ask(w.HaltWorkflow(made[4]))
+    await shards.ask(w.FulfillWorkflow(made[5], 1, PromiseState.REJECTED, content))
+    await shards.renew_workflows("pid", [(made[6], 1), (made[7], 1)])
+    await shards.ask(w.RegisterAwait(children[1], made[7]))
+    await shards.ask(w.UnblockSent(children[0], "http://127.0.0.1:1/x"))
+    await shards.ask(w.EnsurePromise(f"{name}:late", 1, content, tags))
+
+
 async def make(path: Path) -> None:
     """Write the directory and `expected.json`."""
     path.mkdir(parents=True)  # noqa: ASYNC240  nothing else runs here
@@ -170,9 +212,11 @@ async def make(path: Path) -> None:
         await nursery.start(shards.run, storage.make_writer)
         await write(shards, "covered")
         await write_functions(shards, "covered")
+        await write_workflows(shards, "covered")
         await checkpointer.checkpoint()
         await write(shards, "tail")
         await write_functions(shards, "tail")
+        await write_workflows(shards, "tail")
         await shards.stop()
         shards._stopping = False
         expected = await describe(shards)

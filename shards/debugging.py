@@ -1,0 +1,306 @@
+"""Debug operations: time that tests set, and a server that does nothing by itself (envelope.md 10).
+
+For checkers of the envelope protocol, never for a server that others reach. Once `start` was
+called, no timer fires and no message leaves: `tick` does what is due at a time, `snap` shows
+everything. A request may say what time it is.
+
+`DebugClock` stands between the shards and their clock, `DebugOutgoing` between them and delivery.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+import trio
+from msgspec import Struct
+
+from troth.core.commands import PROMISE_TIMER, WORKFLOW_TIMER, Command, Expire
+from troth.core.commands import TimerKind as Kind
+from troth.core.decisions.workflow_views import fulfilled, view
+from troth.core.grammar.patterns import Pattern
+from troth.core.lifecycles import FINAL_STATES
+from troth.core.limits import INTEGER_MAX, WORKFLOW_RETRY_MS
+from troth.core.model import PENDING, TAG_TIMER, Promise
+from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage, UnblockMessage
+from troth.core.state.cold import Query
+from troth.core.state.shard_state import ShardState
+from troth.core.workflow_commands import ResetShard
+from troth.core.workflows import ACQUIRED, WAITING, WorkflowView
+
+from .clock import Clock
+from .delivery.shipments import key_of
+from .errors import ShardsError
+from .held import HeldMessages
+from .shards import Shards
+from .turns import Outgoing
+
+PAGE_COUNT = 1_000
+
+
+@final
+class DebugClock:
+    """A clock that says another time while somebody has set it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._set_ms: int | None = None
+
+    def now_ms(self) -> int:
+        """See Clock."""
+        return self._clock.now_ms() if self._set_ms is None else self._set_ms
+
+    @property
+    def jumps_count(self) -> int:
+        """See Clock."""
+        return self._clock.jumps_count
+
+    @property
+    def set_backs_count(self) -> int:
+        """See Clock."""
+        return self._clock.set_backs_count
+
+    @contextmanager
+    def at(self, now_ms: int | None) -> Iterator[None]:
+        """Say this time within the block; None changes nothing. Nothing in it may wait."""
+        before, self._set_ms = self._set_ms, self._set_ms if now_ms is None else now_ms
+        try:
+            yield
+        finally:
+            self._set_ms = before
+
+
+@final
+class DebugOutgoing:
+    """Keeps messages back while it is stopped; see Outgoing."""
+
+    def __init__(self, outgoing: Outgoing, clock: Clock) -> None:
+        self._outgoing = outgoing
+        self._clock = clock
+        self._is_stopped = False
+        self.messages: dict[str, Message] = {}
+        self.retries_on: dict[str, int] = {}
+
+    def send(self, message: Message) -> None:
+        """See Outgoing."""
+        if not self._is_stopped:
+            self._outgoing.send(message)
+            return
+        self.messages[key_of(message)] = message
+        if isinstance(message, ExecuteMessage):
+            self.retries_on[message.id] = self._clock.now_ms() + WORKFLOW_RETRY_MS
+
+    def withdraw(self, task_id: str) -> None:
+        """See Outgoing."""
+        message = self.messages.pop(task_id, None)
+        if isinstance(message, ExecuteMessage):
+            self.retries_on.pop(message.id, None)
+        self._outgoing.withdraw(task_id)
+
+    def finished(self, promise_ids: list[str]) -> None:
+        """See Outgoing."""
+        self._outgoing.finished(promise_ids)
+
+    def stop(self) -> None:
+        """Keep everything back from here on."""
+        self._is_stopped = True
+
+    def go_on(self) -> None:
+        """Let go what was kept back, and what comes."""
+        self._is_stopped = False
+        messages, self.messages = self.messages, {}
+        self.retries_on.clear()
+        for message in messages.values():
+            self._outgoing.send(message)
+
+    def forget(self) -> None:
+        """Drop what was kept back."""
+        self.messages.clear()
+        self.retries_on.clear()
+
+
+class Snap(Struct):
+    """All that is true, but for schedules. A timeout is (id, ms), of a task (id, 0 or 1, ms): 0 for
+    when its message is sent again, 1 for the end of its lease."""
+
+    promises: list[Promise]
+    promise_timeouts: list[tuple[str, int]]
+    callbacks: list[tuple[str, str]]
+    listeners: list[tuple[str, str]]
+    workflows: list[WorkflowView]
+    workflow_timeouts: list[tuple[str, int, int]]
+    messages: list[tuple[str, Message]]
+
+
+@final
+class LateReply:
+    """The reply to one command, which may come before anybody waits; an `Asker`."""
+
+    def __init__(self) -> None:
+        self._came = trio.Event()
+        self._reply: Reply | None = None
+        self._error: ShardsError | None = None
+
+    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
+        """See Asker."""
+        self._reply = reply
+        self._came.set()
+
+    def refuse(self, error: ShardsError) -> None:
+        """See Asker."""
+        self._error = error
+        self._came.set()
+
+    async def wait(self) -> Reply:
+        """Wait for the reply. Raises ShardsError."""
+        await self._came.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._reply is not None, "it came, or an error did"
+        return self._reply
+
+
+@final
+class DebugOperations:
+    """What the operations `debug.…` do to shards with these two parts."""
+
+    def __init__(self, shards: Shards, clock: DebugClock, outgoing: DebugOutgoing) -> None:
+        self._shards = shards
+        self._clock = clock
+        self._outgoing = outgoing
+
+    def start(self) -> None:
+        """Let timers and delivery stand still."""
+        self._outgoing.stop()
+        self._shards.freeze_timers(True)
+
+    def stop(self) -> None:
+        """Let them go on; what has become due does at once."""
+        self._shards.freeze_timers(False)
+        self._outgoing.go_on()
+
+    async def ask(self, command: Command, held: HeldMessages | None, now_ms: int | None) -> Reply:
+        """As `Shards.ask`, at a time; None is the clock's."""
+        answer = LateReply()
+        with self._clock.at(now_ms):
+            self._shards.submit(command, held, answer)
+            self._shards.run_turn()
+        return await answer.wait()
+
+    async def reset(self) -> None:
+        """Make everything be gone: promises and what hangs on them, schedules and locks."""
+        for index in range(self._shards.count):
+            await self._shards.ask_shard(index, ResetShard())
+        self._outgoing.forget()
+
+    async def tick(self, now_ms: int) -> None:
+        """Let everything happen that is due at this time.
+
+        Deadlines first, in the order of ids, then messages that are sent again, leases, schedules.
+        """
+        for due in (
+            self._due_promises(now_ms),
+            self._due_messages(now_ms),
+            self._due_leases(now_ms),
+            self._due_schedules(now_ms),
+        ):
+            with self._clock.at(now_ms):
+                for index, command in due:
+                    self._shards.tell_shard(index, command)
+                self._shards.run_turn()
+        await self._shards.committer.wait_durable()
+
+    def _due_promises(self, now_ms: int) -> list[tuple[int, Command]]:
+        due = sorted(
+            (promise.id, state.index)
+            for state in self._shards.states()
+            for promise in state.promises.values()
+            if promise.state is PENDING and promise.timeout <= now_ms
+        )
+        return [(index, Expire(PROMISE_TIMER, name)) for name, index in due]
+
+    def _due_messages(self, now_ms: int) -> list[tuple[int, Command]]:
+        found: list[tuple[int, Command]] = []
+        for state in self._shards.states():
+            for task in state.workflows.values():
+                if task.state is not WAITING:
+                    continue
+                if task.sending:
+                    retry_on = self._outgoing.retries_on.get(task.id, INTEGER_MAX)
+                    if retry_on <= now_ms:
+                        self._outgoing.retries_on[task.id] = now_ms + WORKFLOW_RETRY_MS
+                elif (task.not_before or 0) <= now_ms:
+                    found.append((state.index, Expire(WORKFLOW_TIMER, task.id)))
+        return found
+
+    def _due_leases(self, now_ms: int) -> list[tuple[int, Command]]:
+        return [
+            (state.index, Expire(WORKFLOW_TIMER, task.id))
+            for state in self._shards.states()
+            for task in state.workflows.values()
+            if task.state is ACQUIRED and state.end_of_workflow_lease(task) <= now_ms
+        ]
+
+    def _due_schedules(self, now_ms: int) -> list[tuple[int, Command]]:
+        return [
+            (state.index, Expire(Kind.SCHEDULE, schedule.id))
+            for state in self._shards.states()
+            for schedule in state.schedules.values()
+            if schedule.next_run_time is not None and schedule.next_run_time <= now_ms
+        ]
+
+    async def snap(self) -> Snap:
+        """Collect everything; what is shown is durable."""
+        await self._shards.committer.wait_durable()
+        states = self._shards.states()
+        promises = [promise for state in states for promise in _promises_of(state)]
+        return Snap(
+            promises,
+            [(one.id, one.timeout) for one in promises if one.state is PENDING],
+            [pair for state in states for pair in state.awaits.pairs()],
+            [pair for state in states for pair in state.listeners.pairs()],
+            [view for state in states for view in _workflows_of(state)],
+            self._workflow_timeouts(),
+            [(_address_of(one), one) for one in self._outgoing.messages.values()],
+        )
+
+    def _workflow_timeouts(self) -> list[tuple[str, int, int]]:
+        found: list[tuple[str, int, int]] = []
+        for state in self._shards.states():
+            for task in state.workflows.values():
+                if task.state is ACQUIRED:
+                    found.append((task.id, 1, state.end_of_workflow_lease(task)))
+                elif task.state is WAITING:
+                    tags = state.promises[task.id].tags or {}
+                    again_on = self._outgoing.retries_on.get(task.id, task.not_before)
+                    if again_on is not None and tags.get(TAG_TIMER) != "true":
+                        found.append((task.id, 0, again_on))
+        return found
+
+
+def _promises_of(state: ShardState) -> list[Promise]:
+    """All promises of a shard, as they are, whatever time it is."""
+    found = dict(state.promises)
+    before: int | None = INTEGER_MAX
+    while before is not None:
+        query = Query(Pattern("*"), FINAL_STATES, {}, PAGE_COUNT, before, PAGE_COUNT)
+        page = state.cold.search(query)
+        for promise in page.promises:
+            if promise.id not in state.hidden_promises:
+                found.setdefault(promise.id, promise)
+        before = page.next_before
+    return list(found.values())
+
+
+def _workflows_of(state: ShardState) -> list[WorkflowView]:
+    live = [view(task, state.promises[task.id]) for task in state.workflows.values()]
+    ended = [fulfilled(one) for one in _promises_of(state) if one.task_version is not None]
+    return live + ended
+
+
+def _address_of(message: Message) -> str:
+    if isinstance(message, ExecuteMessage):
+        return message.target
+    if isinstance(message, UnblockMessage):
+        return message.address
+    assert isinstance(message, TaskMessage)
+    return str(message.task.receiver)
