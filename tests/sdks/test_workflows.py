@@ -21,17 +21,19 @@ from tests.sdks.worker import TIMEOUT_S, Worker
 
 pytestmark = pytest.mark.slow
 
-WORKFLOWS: Final = environments.HERE / "python" / "workflows.py"
+PYTHON: Final = environments.HERE / "python" / "workflows.py"
+TYPESCRIPT: Final = environments.HERE / "typescript" / "workflows.ts"
 
 
 def python(pins: str) -> Callable[[], tuple[str, str]]:
     """Return what makes the environment of a Python SDK and returns the command of the worker."""
-    return lambda: (str(environments.python(pins)), str(WORKFLOWS))
+    return lambda: (str(environments.python(pins)), str(PYTHON))
 
 
 SDKS: Final[dict[str, Callable[[], tuple[str, str]]]] = {
     "python-newest": python("newest"),
     "python-0.7.4": python("0.7.4"),
+    "typescript-newest": lambda: environments.typescript_program(TYPESCRIPT),
 }
 
 # How long a task belongs to a worker when it or the server is going to be killed.
