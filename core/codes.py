@@ -166,7 +166,7 @@ MESSAGES: dict[Code, str] = {
     Code.PROMISE_EXISTS: "The specified promise already exists",
     Code.SCHEDULE_EXISTS: "The specified schedule already exists",
     Code.ENTRY_EXISTS: "The specified entry already exists",
-    Code.ENTRY_CHANGED: "The specified entry has been changed meanwhile",
+    Code.ENTRY_CHANGED: "The specified entry was changed by another request",
     Code.EXECUTION_NOT_HELD: "The node does not hold the function task",
     Code.EXECUTION_FINISHED: "The function task is already finished",
     Code.TASK_FENCED: "The task precondition failed",
@@ -174,16 +174,16 @@ MESSAGES: dict[Code, str] = {
     Code.ENCODING_UNSUPPORTED: "The encoding of the body is not supported",
     Code.MISDIRECTED: "The request is for another host",
     Code.TOO_MANY_ATTEMPTS: "Too many failed attempts to authenticate",
-    Code.TOO_MANY_CALLBACKS: "Too many callbacks wait for the promise",
+    Code.TOO_MANY_CALLBACKS: "Too many callbacks are waiting for the promise",
     Code.NODE_NOT_FOUND: "The specified node was not found",
     Code.RESULT_NOT_READY: "The function task has no result yet",
     Code.NO_BUILD: "The function has no runner",
     Code.FUNCTION_PAUSED: "The function is paused",
     Code.EXECUTION_CANCELED: "The function task was canceled",
-    Code.TOO_MANY_EXECUTIONS: "Too many function tasks wait",
+    Code.TOO_MANY_EXECUTIONS: "Too many function tasks are waiting",
     Code.FUNCTION_FAILED: "The function has failed",
     Code.NODES_LOST: "The nodes that ran the function were lost",
-    Code.FUNCTION_UNUSABLE: "The function gave no usable answer",
+    Code.FUNCTION_UNUSABLE: "The function returned an unusable response",
     Code.EXECUTION_TIMEDOUT: "The function took too long",
     Code.INTERNAL: "There was an internal server error",
     Code.STORE_FAILED: "The storage has failed and the server is stopping",
@@ -198,60 +198,60 @@ MESSAGES: dict[Code, str] = {
     Code.AWAITED_NOT_FOUND: "An awaited promise was not found",
     Code.AWAITER_UNUSABLE: "The awaiter does not exist or has no target",
     Code.NO_WORKFLOW_TASK: "The promise exists and has no task",
-    Code.TOO_MANY_WAITING: "Too many wait for the promise already",
+    Code.TOO_MANY_WAITING: "Too many tasks or listeners are waiting for the promise",
 }
 
 EXPLANATIONS: dict[Code, str] = {
     Code.INVALID: (
         "A header, a query parameter, the path or the body is malformed. Each entry of `details` "
-        "names one field, what was given and what is allowed. Nothing was changed."
+        "names one field, what it must be and what was sent. Nothing was changed."
     ),
     Code.SAME_ROOT: (
         "A callback resumes one promise when another completes, so `promiseId` and "
         "`rootPromiseId` must differ. Use a subscription to be told about a promise itself."
     ),
     Code.UNAUTHORIZED: (
-        "The server asks for credentials and the request had none, or wrong ones, or a token that "
-        "was revoked or has expired, or whose account is disabled. Send `Bearer` and a token, or "
+        "The server requires credentials. The request had none, or wrong ones, or a token that was "
+        "revoked, has expired or belongs to a disabled account. Send `Bearer` and a token, or "
         "`Basic` credentials, in the `Authorization` header."
     ),
     Code.PROMISE_RESOLVED: (
-        "The promise was resolved before. A promise completes once; read it to see its value. "
-        "Send the same `Idempotency-Key` with a repeated request to get 200 instead."
+        "The promise is already resolved. A promise completes once; read it to see its value. "
+        "Repeat a request with the same `Idempotency-Key` to get 200 instead."
     ),
     Code.PROMISE_REJECTED: (
-        "The promise was rejected before. A promise completes once; read it to see its value."
+        "The promise is already rejected. A promise completes once; read it to see its value."
     ),
-    Code.PROMISE_CANCELED: "The promise was canceled before. A promise completes once.",
+    Code.PROMISE_CANCELED: "The promise is already canceled. A promise completes once.",
     Code.PROMISE_TIMEDOUT: (
-        "The promise's timeout passed before anybody completed it. Without the header "
-        "`Strict: true` the same request is answered 200 with the timed-out promise."
+        "The promise timed out before it was completed. Without the header `Strict: true`, the "
+        "same request returns 200 with the timed-out promise."
     ),
     Code.LOCK_HELD: (
         "Another execution holds the lock. Try again after its lease ends or it is released."
     ),
     Code.ORIGIN_FORBIDDEN: (
-        "The browser's `Origin` is not among the allowed ones (setting `cors_allow_origin`), or a "
-        "page of another site opened a link that changes something."
+        "The browser's `Origin` is not allowed (setting `cors_allow_origin`), or a page of another "
+        "site opened a link that changes something."
     ),
     Code.FORBIDDEN_SCOPE: (
-        "The credentials are good but lack a scope. Each endpoint's page says which it needs; "
-        "`troth token create --scope` gives it to a new token. Users (setting `basic_auth`) have "
-        "all scopes but no account, so they cannot use `/v1`."
+        "The credentials are valid but lack a scope. `/docs` lists the scope of each endpoint; "
+        "`troth token create --scope` grants scopes to a new token. Users (setting `basic_auth`) "
+        "have all scopes but no account, so they cannot use `/v1`."
     ),
     Code.FORBIDDEN_PREFIX: (
-        "The token was made for ids that begin with a certain text (`troth token create "
-        "--id-prefix`), and the request names another. Whether that exists is not said."
+        "The token is limited to ids with a certain prefix (`troth token create --id-prefix`), and "
+        "the request names another id, which may or may not exist."
     ),
     Code.RESERVED_ID: (
-        "Ids that begin with `troth:` are the server's own: function tasks and builds live under "
-        "them. Choose another id. Nothing was changed."
+        "Ids that begin with `troth:` are reserved: the server keeps function tasks and builds "
+        "under them. Choose another id. Nothing was changed."
     ),
-    Code.TASK_CLAIMED: "Somebody has claimed the task and their lease has not run out.",
-    Code.TASK_COMPLETED: "The task is completed or timed out; there is nothing left to do.",
+    Code.TASK_CLAIMED: "A worker has claimed the task and its lease has not ended.",
+    Code.TASK_COMPLETED: "The task is completed or timed out; no work is left.",
     Code.TASK_COUNTER: (
-        "The task was given out again since, with a higher counter. The message you hold is stale; "
-        "drop it and stop working on it."
+        "The task was sent again since, with a higher counter. Your message is stale: drop it and "
+        "stop the work it started."
     ),
     Code.TASK_STATE: "Only a claimed task can be completed, and this one is not claimed.",
     Code.PROMISE_NOT_FOUND: "No promise has this id.",
@@ -259,37 +259,37 @@ EXPLANATIONS: dict[Code, str] = {
     Code.LOCK_NOT_FOUND: "No lock on this resource is held by this execution.",
     Code.TASK_NOT_FOUND: "No task has this id.",
     Code.RECEIVER_NOT_FOUND: (
-        "The promise's tags name no receiver, so no task can be made for it. Set the tag "
+        "The promise's tags name no receiver, so it cannot have a task. Set the tag "
         "`resonate:invoke`, for example to `poll://any@default`. Nothing was created."
     ),
-    Code.PATH_NOT_FOUND: "The path is not part of the API. `/docs` lists what is.",
+    Code.PATH_NOT_FOUND: "The API has no such path. `/docs` lists all paths.",
     Code.ACCOUNT_NOT_FOUND: "No account has this id or name.",
     Code.TOKEN_NOT_FOUND: "No token has this id.",
     Code.EXECUTION_NOT_FOUND: "No function task of your account has this id.",
-    Code.ENTRY_NOT_FOUND: "There is no such thing, or somebody has just deleted it.",
-    Code.METHOD_NOT_ALLOWED: "The path exists, with other methods: see the `Allow` header.",
+    Code.ENTRY_NOT_FOUND: "It does not exist, or was just deleted.",
+    Code.METHOD_NOT_ALLOWED: "The path supports other methods: see the `Allow` header.",
     Code.REQUEST_TIMEOUT: "The client took too long to send its request.",
     Code.PROMISE_EXISTS: (
-        "A promise with this id exists and the `Idempotency-Key` of the request does not match the "
-        "one it was created with (or `Strict: true` was asked and it is already complete)."
+        "A promise with this id exists, and the request's `Idempotency-Key` is not the one it was "
+        "created with (or the request has `Strict: true` and the promise is complete)."
     ),
     Code.SCHEDULE_EXISTS: (
-        "A schedule with this id exists and was created with another `Idempotency-Key`, or none."
+        "A schedule with this id exists; it was created with another `Idempotency-Key`, or none."
     ),
-    Code.ENTRY_EXISTS: "Something with this id exists already. Nothing was changed.",
+    Code.ENTRY_EXISTS: "An entry with this id already exists. Nothing was changed.",
     Code.ENTRY_CHANGED: (
-        "Somebody else has changed this at the same time. Read it again and repeat the change."
+        "Another request changed this at the same time. Read it again and repeat the change."
     ),
     Code.EXECUTION_NOT_HELD: (
-        "The function task was given out again since, because the node was not heard of for too "
-        "long. Stop working on it and drop the result."
+        "The function task was reassigned because the node was silent for too long. Stop working "
+        "on it and drop the result."
     ),
     Code.EXECUTION_FINISHED: (
         "The function task has a result, was canceled or ran out of time. Nothing was changed."
     ),
     Code.TASK_FENCED: (
         "The headers `Task-Id` and `Task-Counter` name a task that the sender no longer holds. "
-        "Somebody else has taken over the work; nothing was changed."
+        "Another worker has taken over the work; nothing was changed."
     ),
     Code.BODY_TOO_LARGE: (
         "The body is larger than the server allows (setting `body_limit_bytes`). Store large "
@@ -308,66 +308,65 @@ EXPLANATIONS: dict[Code, str] = {
         "`hosts`, or make an account (`troth account add`): then any name will do."
     ),
     Code.TOO_MANY_ATTEMPTS: (
-        "So many requests with wrong credentials came from this network address that it has to "
-        "wait, with a right password too (setting `failed_attempts_limit_count`); a token that "
-        "works is let in. Send the request again after `Retry-After`."
+        "Too many requests from this network address had wrong credentials, so it has to wait, "
+        "even with a correct password (setting `failed_attempts_limit_count`). Valid tokens are "
+        "let in. Send the request again after `Retry-After`."
     ),
     Code.TOO_MANY_CALLBACKS: (
-        "As many callbacks and subscriptions wait for this promise as one promise may have. They "
-        "are all served in the moment it completes, so there is a limit. Nothing was registered."
+        "The promise has the maximum number of callbacks and subscriptions. All are served when it "
+        "completes, so their number is limited. Nothing was registered."
     ),
     Code.NODE_NOT_FOUND: "No node of your account has this id, or it was deleted.",
     Code.RESULT_NOT_READY: (
         "The function task is not finished. Ask again after `Retry-After`, or with `?wait=SECONDS`."
     ),
     Code.NO_BUILD: (
-        "NO_RUNNER: the function has code but no build of it has succeeded. Upload one with "
+        "NO_RUNNER: no build of the function has succeeded yet. Upload its code with "
         "`POST /v1/build/{functionId}`."
     ),
     Code.FUNCTION_PAUSED: (
-        "Nobody can run a paused function. `POST /v1/function/{functionId}/togglePause` lets "
-        "it run again."
+        "A paused function cannot run. `POST /v1/function/{functionId}/togglePause` resumes it."
     ),
     Code.EXECUTION_CANCELED: (
-        "Somebody has canceled the function task before it was finished, so it has no result."
+        "The function task was canceled before it finished, so it has no result."
     ),
     Code.TOO_MANY_EXECUTIONS: (
-        "As many function tasks of the account wait as may (setting "
+        "The account has the maximum number of waiting function tasks (setting "
         "`function_queue_limit_count`). Nothing was created; send the request again after "
         "`Retry-After`."
     ),
     Code.FUNCTION_FAILED: (
-        "The function gave no answer: it raised an error, ended early or took more than it "
-        "may. The detail says what is known; the node's log has more."
+        "The function did not return: it raised an error, ended early or exceeded a limit. The "
+        "detail says what is known; the node's log has more."
     ),
     Code.NODES_LOST: (
-        "More than three nodes were lost while they ran this function, one after the other. "
-        "It may be that the function is what ends them."
+        "More than three nodes in a row were lost while they ran this function. The function "
+        "itself may be the cause."
     ),
     Code.FUNCTION_UNUSABLE: (
-        "The function's URL could not be called, or its answer cannot be handed on: too "
-        "large, not HTTP, or with a status that is none of a result."
+        "The function's URL could not be called, or its response cannot be returned: it is too "
+        "large, not HTTP, or has a status that a result may not have."
     ),
     Code.EXECUTION_TIMEDOUT: (
         "The function took longer than its `timeout` allows, or no node could run it in time "
         "(setting `task_wait_limit_ms`)."
     ),
-    Code.INTERNAL: "A defect of the server. Please report it with the server's log.",
+    Code.INTERNAL: "This is a bug in the server. Please report it, with the server's log.",
     Code.STORE_FAILED: (
-        "The disk reported an error, so the server acknowledges nothing more and stops. Whether "
-        "the request took effect is known after the restart: read it back, or send it again with "
-        "the same `Idempotency-Key`."
+        "The disk reported an error, so the server acknowledges nothing more and stops. The "
+        "request may or may not have taken effect: after the restart read it back, or send it "
+        "again with the same `Idempotency-Key`."
     ),
     Code.SHUTTING_DOWN: "The server is stopping. Send the request again after `Retry-After`.",
     Code.OVERLOADED: (
-        "More requests wait than the server keeps in memory. Nothing was changed; send the request "
-        "again after `Retry-After`."
+        "The server has too many waiting requests. Nothing was changed; send the request again "
+        "after `Retry-After`."
     ),
     Code.STARTING: "The server is still reading its log. Send the request again shortly.",
     Code.FUNCTION_NOT_FOUND: "The account of the token has no function with this id.",
     Code.BUILD_NOT_FOUND: (
-        "The account of the token has no build with this id. Of a function's builds only the "
-        "newest are kept, and none when the function is deleted."
+        "The account of the token has no build with this id. Only the newest builds of a function "
+        "are kept, and none after the function is deleted."
     ),
     Code.LABEL_NOT_FOUND: "The account of the token has no tag with this id.",
     Code.WORKFLOW_STATE: (
@@ -392,8 +391,8 @@ EXPLANATIONS: dict[Code, str] = {
         "so it has no task that could be claimed. Nothing was changed."
     ),
     Code.TOO_MANY_WAITING: (
-        "Envelope protocol: ten thousand tasks or listeners wait for this promise, and no more "
-        "can. Nothing was changed."
+        "Envelope protocol: the promise has the maximum number of waiting tasks and listeners. "
+        "Nothing was changed."
     ),
 }
 

@@ -144,7 +144,7 @@ def read_package(content: bytes, limits: PackageLimits) -> Package:
     unpacked_bytes = sum(member.size_bytes for member in members)
     if unpacked_bytes > limits.unpacked_bytes:
         tree.problems.append(
-            f"is {unpacked_bytes} bytes large unpacked; allowed are at most {limits.unpacked_bytes}"
+            f"must have at most {limits.unpacked_bytes} bytes unpacked (got {unpacked_bytes})"
         )
     allowed_bytes = max(_COMPRESSION_FREE_BYTES, len(content) * limits.compression_ratio)
     if unpacked_bytes > allowed_bytes:

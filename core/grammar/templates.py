@@ -16,7 +16,8 @@ def check(template: str) -> str | None:
     for match in _PLACEHOLDER.finditer(template):
         if match[1].strip() not in _NAMES:
             return (
-                f"unknown placeholder {match[0]!r}; allowed are {{{{.id}}}} and {{{{.timestamp}}}}"
+                f"unknown placeholder {match[0]!r}; only {{{{.id}}}} and {{{{.timestamp}}}} are "
+                "supported"
             )
     rest = _PLACEHOLDER.sub("", template)
     if "{{" in rest or "}}" in rest:

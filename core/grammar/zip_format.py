@@ -72,7 +72,7 @@ def read_members(content: bytes, limit_count: int) -> list[Member]:
     """Find the members, in the directory's order. Raises ZipRefused, also above `limit_count`."""
     directory_start, end_start, count = _find_directory(content)
     if count > limit_count:
-        raise ZipRefused(f"has {count} entries; allowed are at most {limit_count}")
+        raise ZipRefused(f"must have at most {limit_count} entries (got {count})")
     headers = _read_directory(content, directory_start, end_start, count)
     in_place = sorted(headers, key=lambda header: header.offset)
     found: dict[int, Member] = {}
@@ -153,7 +153,7 @@ def _locate(content: bytes, header: _Header, limit: int) -> Member:
         raise ZipRefused(f"{shown}: is encrypted; make the archive without a password")
     if header.method not in (_STORED, _DEFLATED):
         raise ZipRefused(
-            f"{shown}: is compressed with method {header.method}; allowed are stored and deflated"
+            f"{shown}: is compressed with method {header.method}; it must be stored or deflated"
         )
     at = header.offset
     if limit - at < _LOCAL.size or not content.startswith(_LOCAL_SIGNATURE, at):

@@ -22,10 +22,10 @@ class ScopeList(Field):
         """Only words that are scopes."""
         allowed = ", ".join(_SCOPES)
         if not value:
-            return f"is required and must not be empty; allowed are {allowed}"
+            return f"is required and must be {allowed}"
         for word in value:
             if word not in _SCOPES:
-                return f"given {word[:64]!r}; allowed are {allowed}"
+                return f"must be one of {allowed} (got {word[:64]!r})"
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:  # noqa: ARG002

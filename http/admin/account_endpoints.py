@@ -218,7 +218,7 @@ async def show_audit_log(api: Api, call: Call) -> Response:
     limit_count = integer("query limit", text) if text else _AUDIT_DEFAULT_COUNT
     if not 1 <= limit_count <= limits.AUDIT_PAGE_LIMIT_COUNT:
         allowed = f"1 to {limits.AUDIT_PAGE_LIMIT_COUNT}"
-        raise invalid("query limit", f"given {limit_count}; allowed are {allowed}")
+        raise invalid("query limit", f"must be one of {allowed} (got {limit_count})")
     return json_response(200, dump_in_order(await api.audit.read(limit_count)), _NO_STORE)
 
 

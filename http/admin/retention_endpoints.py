@@ -29,7 +29,7 @@ async def sweep(api: Api, call: Call) -> Response:
         try:
             rules = RetentionRules().from_text(body.retain)
         except SettingRefused as refusal:
-            raise invalid("retain", f"allowed are {refusal}") from refusal
+            raise invalid("retain", f"must be {refusal}") from refusal
     if is_dry:
         outcome = await answered(sweeper.dry_run(rules))
     else:

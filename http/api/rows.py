@@ -57,6 +57,13 @@ class Call(Struct, eq=False):
 Handler = Callable[[Api, Call], Awaitable[Response]]
 
 
+class Renewals(Struct, frozen=True):
+    """What all shards are asked together that hold one of these (id, version): renew its lease."""
+
+    pid: str
+    tasks: tuple[tuple[str, int], ...]
+
+
 class HalvedHandler(Protocol):
     """A handler in two halves that wait for nothing.
 
@@ -64,8 +71,8 @@ class HalvedHandler(Protocol):
     can, uses the halves and needs neither coroutine nor task.
     """
 
-    def question(self, api: Api, call: Call) -> Command | None:
-        """Return what one shard is asked, or None if it takes a coroutine. Raises ApiError."""
+    def question(self, api: Api, call: Call) -> Command | Renewals | None:
+        """Return what is asked, or None if it takes a coroutine. Raises ApiError."""
         ...
 
     def rendered(self, api: Api, call: Call, reply: Reply) -> tuple[int, bytes]:

@@ -18,8 +18,8 @@ from troth.core.commands import Command
 from troth.core.replies import Reply
 from troth.http.api.authentication import authenticate
 from troth.http.api.context import Api
-from troth.http.api.permissions import refuse_unless_permitted
-from troth.http.api.rows import TRACE, Call, Endpoint, RawBody, Success
+from troth.http.api.permissions import refuse_unless_permitted, refuse_unless_within
+from troth.http.api.rows import TRACE, Call, Endpoint, RawBody, Renewals, Success
 from troth.http.api.shards_port import REFUSALS_FROM
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import OPEN_SCOPES
@@ -63,8 +63,8 @@ _UNKNOWN_GUARD: Final = _Guard(Scope.PROMISES_READ)
 class EnvelopeHandler:
     """The handler of `POST /`; see HalvedHandler."""
 
-    def question(self, api: Api, call: Call) -> Command | None:
-        """Return what one shard is asked, or None if it takes a coroutine. Raises ApiError."""
+    def question(self, api: Api, call: Call) -> Command | Renewals | None:
+        """Return what is asked, or None if it takes a coroutine. Raises ApiError."""
         envelope = self._admitted(api, call.request)
         kind = envelope.kind or ""
         question = QUESTIONS.get(kind)
@@ -99,7 +99,7 @@ class EnvelopeHandler:
                     if command is None:
                         status, text = 200, await self._proceed(api, call.request)
                     else:
-                        reply = await api.shards.ask(command, call.request.held)
+                        reply = await _asked(api, command, call.request)
                         status, text = self.rendered(api, call, reply)
                     return json_response(status, text)
                 except Overloaded:
@@ -131,12 +131,16 @@ class EnvelopeHandler:
 
     def _command(
         self, api: Api, call: Call, question: Question, envelope: RequestEnvelope
-    ) -> Command:
+    ) -> Command | Renewals:
         data = decoded(question.decoder, envelope.data)
         asked = OperationCall(question, envelope, data, api.limits, call.headers.trace)
         call.body = asked
         command = question.command(asked)
-        refuse_unless_permitted(call.request.principal, command)
+        principal = call.request.principal
+        if not isinstance(command, Renewals):
+            refuse_unless_permitted(principal, command)
+        elif principal.id_prefix:
+            refuse_unless_within(principal, (task_id for task_id, _ in command.tasks))
         return command
 
     async def _proceed(self, api: Api, request: Request) -> bytes:
@@ -149,6 +153,15 @@ class EnvelopeHandler:
 
 
 _FENCE: Final = QUESTIONS["task.fence"]
+_RENEWED: Final = Reply(Code.OK)
+
+
+async def _asked(api: Api, command: Command | Renewals, request: Request) -> Reply:
+    """Ask and wait. Raises ShardsError."""
+    if isinstance(command, Renewals):
+        await api.shards.renew_workflows(command.pid, command.tasks)
+        return _RENEWED
+    return await api.shards.ask(command, request.held)
 
 
 def _is_same(header: bytes, authorization: bytes) -> bool:

@@ -36,6 +36,7 @@ from troth.core.workflow_commands import (
 )
 from troth.core.workflows import WorkflowFence
 from troth.http.api.context import Api
+from troth.http.api.rows import Renewals
 from troth.http.wire.fields import RequestLimits
 from troth.shards.delivery.polls import Dialect
 
@@ -47,15 +48,15 @@ EMPTY: Final = b"{}"
 
 
 class Question(Struct, frozen=True):
-    """An operation that asks one shard one thing.
+    """An operation that asks one thing, nearly always of one shard.
 
-    `command` makes the command of the decoded data (raises ApiError, 400), `shown` the JSON text of
-    a good reply. `acted` is told of a good one, with the data, before it is answered.
+    `command` makes the question of the decoded data (raises ApiError, 400), `shown` the JSON text
+    of a good reply. `acted` is told of a good one, with the data, before it is answered.
     """
 
     scope: Scope
     decoder: msgspec.json.Decoder[Any]
-    command: Callable[["OperationCall"], Command]
+    command: Callable[["OperationCall"], Command | Renewals]
     shown: Callable[["OperationCall", Reply], bytes]
     acted: Callable[[Api, Any], None] | None = None
 
@@ -259,6 +260,11 @@ def _release_task(asked: OperationCall) -> Command:
     return ReleaseWorkflow(task_id, asked.data.version)
 
 
+def _renew_tasks(asked: OperationCall) -> Renewals:
+    data: f.TaskHeartbeatData = asked.data
+    return Renewals(data.pid, tuple([(task.id, task.version) for task in data.tasks]))
+
+
 def _halt_task(asked: OperationCall) -> Command:
     return HaltWorkflow(f.checked_id(asked.data.id, asked.limits, "data.id"))
 
@@ -342,10 +348,11 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "task.suspend": Question(_WRITE, _of(f.TaskSuspendData), _suspend_task, _suspended),
     "task.fulfill": Question(_WRITE, _of(f.TaskActionData), _fulfill_task, _promise),
     "task.release": Question(_WRITE, _of(f.TaskVersionData), _release_task, _empty),
+    "task.heartbeat": Question(_WRITE, _of(f.TaskHeartbeatData), _renew_tasks, _empty),
     "task.halt": Question(_WRITE, _of(f.ById), _halt_task, _empty),
     "task.continue": Question(_WRITE, _of(f.ById), _continue_task, _empty),
     "schedule.create": Question(_WRITE, _of(f.ScheduleCreateData), _create_schedule, _schedule),
     "schedule.get": Question(_READ, _of(f.ById), _read_schedule, _schedule),
     "schedule.delete": Question(_WRITE, _of(f.ById), _delete_schedule, _empty),
 }
-"""The operations that ask one shard one thing, by kind."""
+"""The operations that ask one thing, by kind."""

@@ -1,4 +1,4 @@
-"""The operations of the envelope protocol that concern many shards: searches and heartbeats."""
+"""The operations of the envelope protocol that look into all shards: searches."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -10,7 +10,6 @@ from msgspec import Struct
 from troth.core.catalog import Scope
 from troth.core.workflows import WorkflowState
 from troth.http.api.context import Api
-from troth.http.api.permissions import refuse_unless_within
 from troth.http.api.shards_port import answered
 from troth.http.wire.cursors import FOREIGN_CURSOR, sign_payload, verified_payload
 from troth.http.wire.principals import Principal
@@ -76,14 +75,6 @@ async def _search_schedules(api: Api, principal: Principal, data: f.ScheduleSear
     return _page(api, "schedules", [schedule_object(one) for one in found], following)
 
 
-async def _heartbeat(api: Api, principal: Principal, data: f.TaskHeartbeatData) -> bytes:
-    tasks = [(task.id, task.version) for task in data.tasks]
-    if principal.id_prefix:
-        refuse_unless_within(principal, (task_id for task_id, _ in tasks))
-    await answered(api.shards.renew_workflows(data.pid, tasks))
-    return b"{}"
-
-
 def _position(kind: str, cursor: str | None, api: Api) -> int | None:
     """Return the serial to go on below. Raises ApiError (400)."""
     if cursor is None:
@@ -110,11 +101,8 @@ PROCEDURES: Final[Mapping[str, Procedure]] = {
     "task.search": Procedure(
         Scope.PROMISES_READ, msgspec.json.Decoder(f.TaskSearchData), _search_tasks
     ),
-    "task.heartbeat": Procedure(
-        Scope.PROMISES_WRITE, msgspec.json.Decoder(f.TaskHeartbeatData), _heartbeat
-    ),
     "schedule.search": Procedure(
         Scope.PROMISES_READ, msgspec.json.Decoder(f.ScheduleSearchData), _search_schedules
     ),
 }
-"""The operations that concern many shards, by kind."""
+"""The operations that look into all shards, by kind."""

@@ -233,7 +233,9 @@ def _page(given: dict[str, str]) -> tuple[str | None, int, int]:
             return default
         if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= maximum):
             problems.append(
-                FieldProblem(f"query {name}", f"given {text[:64]!r}; allowed are 1 to {maximum}")
+                FieldProblem(
+                    f"query {name}", f"must be between 1 and {maximum} (got {text[:64]!r})"
+                )
             )
             return default
         return int(text)
@@ -281,7 +283,7 @@ def _wait_s(given: str | None) -> float:
         if seconds <= limits.RESULT_WAIT_LIMIT_S:
             return seconds
     allowed = f"0 to {limits.RESULT_WAIT_LIMIT_S} seconds, with or without a fraction"
-    raise invalid("query wait", f"given {given[:64]!r}; allowed are {allowed}")
+    raise invalid("query wait", f"must be one of {allowed} (got {given[:64]!r})")
 
 
 async def cancel_execution(api: Api, call: Call) -> Response:

@@ -78,12 +78,12 @@ def _package_in(api: Api, call: Call) -> bytes:
     """The package that a request carries. Raises ApiError (400, 413)."""
     architecture = query_parameters(call.request.query).get("arch") or ARCHITECTURE
     if architecture != ARCHITECTURE:
-        raise invalid("query arch", f"given {architecture[:64]!r}; allowed is {ARCHITECTURE}")
+        raise invalid("query arch", f"must be {ARCHITECTURE} (got {architecture[:64]!r})")
     given = call.request.headers.get(b"content-type", _UPLOAD_TYPES[0].encode())
     media_type = given.partition(b";")[0].strip().lower().decode("latin-1")
     if media_type not in _UPLOAD_TYPES:
         allowed = " and ".join(_UPLOAD_TYPES)
-        raise invalid("header Content-Type", f"given {media_type[:64]!r}; allowed are {allowed}")
+        raise invalid("header Content-Type", f"must be one of {allowed} (got {media_type[:64]!r})")
     package = call.request.body
     if not package:
         raise invalid("body", "is empty; a zip archive is required")

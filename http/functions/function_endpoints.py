@@ -74,7 +74,7 @@ def _kind_of(body: CreateFunctionBody) -> tuple[FunctionKind, Language | None]:
     if (body.type or "").upper() in CODE_WORDS:
         problems = []
         if body.lang is None:
-            problems.append(FieldProblem("lang", "is required for code; allowed are PY and JS"))
+            problems.append(FieldProblem("lang", "is required for code and must be PY or JS"))
         if body.url:
             problems.append(FieldProblem("url", "is only for functions of the type HTTP"))
         if problems:

@@ -37,7 +37,7 @@ class Matching(Field):
         if value is None:
             return "is required" if self.required else None
         if re.fullmatch(self.pattern, value) is None:
-            return f"given {shown(value)}; allowed is {self.allowed}"
+            return f"must be {self.allowed} (got {shown(value)})"
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:
@@ -58,7 +58,7 @@ class Within(Field):
         if value is None:
             return "is required" if self.required else None
         if not self.minimum <= value <= self.maximum:
-            return f"given {value}; allowed are {self.minimum} to {self.maximum}"
+            return f"must be between {self.minimum} and {self.maximum} (got {value})"
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:
@@ -78,7 +78,7 @@ class References(Field):
         if value is None:
             return "is required" if self.required else None
         if len(value) > self.limit_count:
-            return f"has {len(value)} entries; allowed are at most {self.limit_count}"
+            return f"must have at most {self.limit_count} entries (got {len(value)})"
         identifiers = [identifier_of(reference) for reference in value]
         for place, identifier in enumerate(identifiers):
             if not is_id(identifier):

@@ -54,7 +54,7 @@ def _within(query: Mapping[str, str], name: str, default: int, maximum: int) -> 
         return default
     number = integer(f"query {name}", given)
     if not 1 <= number <= maximum:
-        raise invalid(f"query {name}", f"given {number}; allowed are 1 to {maximum}")
+        raise invalid(f"query {name}", f"must be between 1 and {maximum} (got {number})")
     return number
 
 

@@ -26,7 +26,7 @@ class Languages(Field):
         """All known, in upper or lower case."""
         known = [language.value for language in Language]
         if not value or any(language.upper() not in known for language in value):
-            return f"allowed is a list of some of {', '.join(known)}"
+            return f"must be a list of some of {', '.join(known)}"
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:

@@ -43,7 +43,7 @@ async def register_node(api: Api, call: Call) -> Response:
     body: RegisterNodeBody = call.body
     node_id = call.path["hash"].lower()
     if not _HASH.fullmatch(node_id):
-        raise invalid("path hash", f"given {node_id[:64]!r}; allowed is a UUID with dashes")
+        raise invalid("path hash", f"must be a UUID with dashes (got {node_id[:64]!r})")
     if node_id == SERVER_NODE_ID:
         # Whoever had it could report, and end, every account's executions of HTTP functions.
         raise invalid("path hash", "is the server's own")

@@ -206,7 +206,7 @@ def _named(call: Call) -> tuple[str, int]:
 
 def _status(given: bytes | None) -> int:
     if given is None or not given.isdigit() or len(given) != 3:
-        raise invalid("header Troth-Status", "allowed are three digits")
+        raise invalid("header Troth-Status", "must be three digits")
     return int(given)
 
 
@@ -219,7 +219,7 @@ def _result_headers(given: bytes) -> Headers:
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
         for pair in pairs
     ):
-        raise invalid("header Troth-Headers", "allowed is base64 of a JSON array of pairs of texts")
+        raise invalid("header Troth-Headers", "must be base64 of a JSON array of pairs of strings")
     return [(name, text) for name, text in pairs]
 
 
@@ -229,7 +229,7 @@ def _problem(given: bytes | None) -> str | None:
     try:
         text = base64.b64decode(given, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
-        raise invalid("header Troth-Error", "allowed is base64 of UTF-8 text") from None
+        raise invalid("header Troth-Error", "must be base64 of UTF-8 text") from None
     return text[:_PROBLEM_LIMIT_COUNT] or "the function has failed"
 
 

@@ -50,7 +50,7 @@ def _check(schedule_id: str, expression: str, template: str, id_limit_bytes: int
     else:
         longest_bytes = size_bytes(templates.expand(template, schedule_id, INTEGER_MAX))
         if longest_bytes > id_limit_bytes:
-            problem = f"gives ids of {longest_bytes} bytes; allowed are {id_limit_bytes}"
+            problem = f"makes ids of {longest_bytes} bytes; the limit is {id_limit_bytes}"
             found.append(FieldProblem("promiseId", problem))
     if found:
         raise ApiError(Code.INVALID, found)

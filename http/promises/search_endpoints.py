@@ -89,7 +89,7 @@ def _search(api: Api, query: bytes, kind: str) -> Search:
             found.append(
                 FieldProblem(
                     "query state",
-                    f"given {given['state'][:64]!r}; allowed are {', '.join(_STATES)}",
+                    f"must be one of {', '.join(_STATES)} (got {given['state'][:64]!r})",
                 )
             )
     limit_count = _limit(given.get("limit", ""), found)
@@ -108,7 +108,7 @@ def _limit(given: str, found: list[FieldProblem]) -> int:
         limit_count = integer("query limit", given)
         if not 0 <= limit_count <= PAGE_LIMIT_COUNT:
             raise invalid(
-                "query limit", f"given {limit_count}; allowed are 0 to {PAGE_LIMIT_COUNT}"
+                "query limit", f"must be between 0 and {PAGE_LIMIT_COUNT} (got {limit_count})"
             )
     except ApiError as error:
         found.extend(error.problems)
@@ -124,7 +124,7 @@ def _tags(given: dict[str, str], found: list[FieldProblem], limit_count: int) ->
     }
     if len(tags) > limit_count:
         found.append(
-            FieldProblem("query tags", f"given {len(tags)} tags; allowed are at most {limit_count}")
+            FieldProblem("query tags", f"must be at most {limit_count} (got {len(tags)} tags)")
         )
     if given.get("tags"):
         try:

@@ -65,7 +65,7 @@ class SettingKind(ABC):
     @property
     @abstractmethod
     def allowed(self) -> str:
-        """What values are allowed, as the end of a sentence that begins with "allowed:"."""
+        """What values are allowed, as the end of a sentence that begins with "must be"."""
 
     @property
     @abstractmethod

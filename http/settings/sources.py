@@ -46,9 +46,14 @@ _FOREIGN_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
 class SettingsError(ValueError):
     """A setting that cannot be used. `str()` is one line for whoever started the server."""
 
-    def __init__(self, source: str, key: str, given: str, allowed: str) -> None:
-        """Say where (`source`), which setting (`key`), what was given, what is allowed."""
-        super().__init__(f"{source}: {key}: given {given}; allowed: {allowed}")
+    def __init__(
+        self, source: str, key: str, given: str, allowed: str, problem: str | None = None
+    ) -> None:
+        """Say where (`source`), which setting (`key`), what was given, what is allowed.
+
+        `problem` replaces the words for the last two.
+        """
+        super().__init__(f"{source}: {key}: {problem or f'must be {allowed} (got {given})'}")
         self.source = source
         self.key = key
         self.given = given
@@ -223,10 +228,8 @@ def _unknown(source: str, key: str, known: Iterable[str]) -> SettingsError:
     names = {name.removeprefix(ENVIRONMENT_PREFIX): name for name in known}
     matches = difflib.get_close_matches(key.removeprefix(ENVIRONMENT_PREFIX), names, n=1)
     close = [names[match] for match in matches]
-    allowed = (
-        f"the names of settings. Did you mean {close[0]}?" if close else "the names of settings"
-    )
-    return SettingsError(source, key, "a setting that does not exist", allowed)
+    hint = f"; did you mean {close[0]}?" if close else "; `troth serve --help` lists all"
+    return SettingsError(source, key, key, "the name of a setting", f"is not a setting{hint}")
 
 
 def _check_together(settings: Settings) -> None:

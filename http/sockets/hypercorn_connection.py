@@ -419,7 +419,7 @@ class _Protocol(H11Protocol):
         if event.http_version not in (b"1.0", b"1.1"):
             problem = "is HTTP/2; this server speaks HTTP/1.1"
         elif {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
-            problem = "has both Content-Length and Transfer-Encoding; allowed is one of them"
+            problem = "must not have both Content-Length and Transfer-Encoding"
         if problem is not None:
             await self.refuse(ApiError(Code.INVALID, [FieldProblem("request", problem)]))
             raise _ClientRefused

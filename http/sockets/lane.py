@@ -28,7 +28,7 @@ from troth.core.replies import Reply
 from troth.http.api.authentication import is_known
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
-from troth.http.api.rows import Endpoint
+from troth.http.api.rows import Endpoint, Renewals
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, Hold
 from troth.http.wire.requests import Request
@@ -300,11 +300,10 @@ class Lane:
         Short ones always: many clients send head and body apart.
         """
         credentials = self._api.credentials
-        return (
-            credentials.is_open
-            or int(headers.get(b"content-length", b"0")) <= SMALL_BYTES
-            or is_known(credentials, headers)
-        )
+        if credentials.is_open or is_known(credentials, headers):
+            return True
+        is_short = int(headers.get(b"content-length", b"0")) <= SMALL_BYTES
+        return is_short and b"transfer-encoding" not in headers
 
     def defer(self, exchange: Exchange, reply: Reply) -> None:
         """Have an exchange take a reply, whose answer is large, when there is room for that."""
@@ -334,6 +333,14 @@ class Lane:
         self._has_submitted = True
         if not self._in_pass:
             self._ring()
+
+    def submit_renewals(self, renewals: Renewals, held: HeldMessages, asker: Asker) -> int:
+        """As `submit`, for all shards that are concerned; how many replies the asker will get."""
+        count = self._shards.submit_renewals(renewals.pid, renewals.tasks, held, asker)
+        self._has_submitted = True
+        if not self._in_pass:
+            self._ring()
+        return count
 
     def _ring(self) -> None:
         """See to it that there will be a pass."""

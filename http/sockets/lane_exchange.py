@@ -21,7 +21,7 @@ from troth.core.replies import Reply
 from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.dispatch import Dispatcher
 from troth.http.api.router import Match
-from troth.http.api.rows import Call
+from troth.http.api.rows import Call, Renewals
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, InFlight
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
@@ -40,6 +40,10 @@ class Questions(Protocol):
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """Take a command; the asker is called back. Raises ShardsError."""
+        ...
+
+    def submit_renewals(self, renewals: Renewals, held: HeldMessages, asker: Asker) -> int:
+        """Take renewals; the asker is called back so many times. Raises ShardsError."""
         ...
 
     @property
@@ -82,6 +86,7 @@ class Exchange(Struct, eq=False):
     match: Match
     client: Requester
     call: Call | None = None
+    awaited_count: int = 1
     started_s: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
@@ -93,11 +98,13 @@ class Exchange(Struct, eq=False):
         dispatcher = self.dispatcher
         try:
             self.call = call = dispatcher.admit(self.request, self.match)
-            command = handler.question(dispatcher.api, call)
-            if command is None:
+            asked = handler.question(dispatcher.api, call)
+            if asked is None:
                 self.questions.start(self)
+            elif isinstance(asked, Renewals):
+                self.awaited_count = self.questions.submit_renewals(asked, self.held, self)
             else:
-                self.questions.submit(command, self.held, self)
+                self.questions.submit(asked, self.held, self)
         except Overloaded as error:
             if self.match.endpoint.waits:
                 self.questions.start(self)
@@ -106,8 +113,11 @@ class Exchange(Struct, eq=False):
         except Exception as error:
             self._fail(error)
 
-    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
-        """Take the shards' reply."""
+    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  any reply is the last one
+        """Take the shards' reply; answer with the last of them."""
+        if self.awaited_count != 1:
+            self.awaited_count -= 1
+            return
         dispatcher = self.dispatcher
         handler = self.match.endpoint.in_halves
         assert handler is not None, "the others do not ask this way"
@@ -129,7 +139,10 @@ class Exchange(Struct, eq=False):
             self._finish(dispatcher.finish(self.request, response))
 
     def refuse(self, error: ShardsError) -> None:
-        """Take the shards' refusal."""
+        """Take the shards' refusal; the first of several counts."""
+        if self.awaited_count < 1:
+            return
+        self.awaited_count = 0
         if isinstance(error, Overloaded) and self.match.endpoint.waits:
             self.questions.start(self)
         else:

@@ -108,7 +108,7 @@ class BodyDecoder(Generic[Body]):
         seen: set[str] = set()
         for name, value in pairs:
             if name not in known:
-                problem = f"is not known here; allowed are {', '.join(known)}"
+                problem = f"is not a known field; must be one of {', '.join(known)}"
             elif name in seen:
                 problem = "is there more than once"
             elif value is None:
@@ -187,7 +187,7 @@ def _type_problem(message: str) -> ApiError:
         _TYPE_NAMES.get(name, name) for name in match["wanted"].split(" | ") if name != "null"
     )
     given = _TYPE_NAMES.get(match["given"], match["given"])
-    return invalid(_field_of(match["path"] or ""), f"given {given}; allowed is {wanted}")
+    return invalid(_field_of(match["path"] or ""), f"must be {wanted} (got {given})")
 
 
 def _field_of(path: str) -> str:

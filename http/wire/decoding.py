@@ -62,7 +62,7 @@ def text_header(
     length_bytes = len(given) if text.isascii() else len(text.encode())
     if limit_bytes is not None and length_bytes > limit_bytes:
         raise invalid(
-            f"header {name}", f"is {length_bytes} bytes long; allowed are at most {limit_bytes}"
+            f"header {name}", f"must have at most {limit_bytes} bytes (got {length_bytes})"
         )
     return text
 
@@ -74,7 +74,7 @@ def strict_header(headers: Mapping[bytes, bytes]) -> bool:
         return False
     if given in _TRUE:
         return True
-    raise invalid("header Strict", f"given {given[:64]!r}; allowed are true and false")
+    raise invalid("header Strict", f"must be true or false (got {given[:64]!r})")
 
 
 def fence_headers(headers: Mapping[bytes, bytes]) -> Fence | None:
@@ -103,7 +103,7 @@ def integer(field: str, given: str) -> int:
         number = int(given)
         if INTEGER_MIN <= number <= INTEGER_MAX:
             return number
-    raise invalid(field, f"given {given[:64]!r}; allowed is an integer within 64 bits")
+    raise invalid(field, f"must be a 64-bit integer (got {given[:64]!r})")
 
 
 # --- paths and queries ----------------------------------------------------------------------------

@@ -108,7 +108,7 @@ class Text(Field):
         if limit_bytes and len(value) * 4 > limit_bytes:
             length_bytes = size_bytes(value)
             if length_bytes > limit_bytes:
-                return f"is {length_bytes} bytes long; allowed are at most {limit_bytes}"
+                return f"must have at most {limit_bytes} bytes (got {length_bytes})"
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
@@ -140,9 +140,9 @@ class Choice(Field):
         """One of the words."""
         allowed = ", ".join(self.choices)
         if not value:
-            return f"is required; allowed are {allowed}"
+            return f"is required and must be one of {allowed}"
         if value.upper() not in self.choices:
-            return f"given {shown(value)}; allowed are {allowed}"
+            return f"must be one of {allowed} (got {shown(value)})"
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
@@ -169,9 +169,9 @@ class Integer(Field):
         if not value:
             return "is required and must not be 0" if self.required else None
         if not INTEGER_MIN <= value <= INTEGER_MAX:
-            return f"given a number beyond 64 bits; allowed are {self.minimum} to {INTEGER_MAX}"
+            return f"must be between {self.minimum} and {INTEGER_MAX} (got a number beyond 64 bits)"
         if value < self.minimum:
-            return f"given {value}; allowed is {self.minimum} or more"
+            return f"must be {self.minimum} or more (got {value})"
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
@@ -221,13 +221,13 @@ class StringMap(Field):
             return None
         limit_count, limit_bytes = self._limits(limits)
         if len(value) > limit_count:
-            return f"has {len(value)} entries; allowed are at most {limit_count}"
+            return f"must have at most {limit_count} entries (got {len(value)})"
         for key, entry in value.items():
             length_bytes = size_bytes(key) + size_bytes(entry or "")
             if length_bytes > limit_bytes:
                 return (
                     f"the entry {shown(key)} is {length_bytes} bytes long with its key; "
-                    f"allowed are at most {limit_bytes}"
+                    f"the limit is {limit_bytes}"
                 )
         return None
 
@@ -287,9 +287,7 @@ class AnyJson(Field):
         if not text or text == b"null":
             return "is required and must not be null"
         if len(text) > core_limits.RECEIVER_LIMIT_BYTES:
-            return (
-                f"is {len(text)} bytes long; allowed are at most {core_limits.RECEIVER_LIMIT_BYTES}"
-            )
+            return f"must have at most {core_limits.RECEIVER_LIMIT_BYTES} bytes (got {len(text)})"
         try:
             decoded = msgspec.json.decode(text)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -343,7 +341,7 @@ class BodyList(Field):
         if not value:
             return "is required and must not be empty"
         if len(value) > self.limit_count:
-            return f"has {len(value)} entries; allowed are at most {self.limit_count}"
+            return f"must have at most {self.limit_count} entries (got {len(value)})"
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:

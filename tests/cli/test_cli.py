@@ -127,7 +127,10 @@ def test_serve_is_not_disturbed_by_the_variables_of_the_other_commands(
 
     # A later mistake is found: these variables were no mistake.
     assert cli.run(["serve", "--log-level", "loud"]) == 2
-    assert "--log-level: given 'loud'" in capsys.readouterr().err
+    assert (
+        "--log-level: must be debug or info or warning or error (got 'loud')"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("arguments", [["version"], ["--version"]])
@@ -232,7 +235,7 @@ def test_a_refusal_without_details_is_explained(
     api.refuse(40305, "The task is already claimed")
 
     assert cli.run(["tasks", "claim", "t", "1", "--server", api.url]) == 1
-    assert "Somebody has claimed the task" in capsys.readouterr().err
+    assert "A worker has claimed the task" in capsys.readouterr().err
 
 
 def test_a_refusal_in_json_is_the_answer_for_scripts(
