@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,18 +20,26 @@ class Program:
     """One running example, and what it prints. Use as a context manager; it leaves nothing."""
 
     def __init__(
-        self, server: ServerProcess, directory: Path, name: str, *arguments: str, login: str = ""
+        self,
+        server: ServerProcess,
+        directory: Path,
+        name: str,
+        *arguments: str,
+        login: str = "",
+        command: Sequence[str] = (),
     ) -> None:
         """Start `name`.py with these arguments against `server`; its output goes to `directory`.
 
-        `login` is what it shows: a user's name, a colon and a password.
+        `login` is what it shows: a user's name, a colon and a password. A `command` is what to run
+        in the place of `name`.py.
         """
+        run = command or (sys.executable, str(EXAMPLES / f"{name}.py"))
         self._title = " ".join((name, *arguments))
         directory.mkdir(parents=True, exist_ok=True)
         self._log_path = directory / f"{len(list(directory.iterdir()))}.log"
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments],
+                [*run, *arguments],
                 cwd=directory,
                 env=environment(server, login),
                 stdin=subprocess.DEVNULL,
@@ -104,6 +112,7 @@ def environment(server: ServerProcess, login: str = "") -> Mapping[str, str]:
         **inherited,
         "PYTHONPATH": str(EXAMPLES.parents[1] / "src"),
         "RESONATE_SERVER": found(server.url),
+        "RESONATE_URL": found(server.url),
         "RESONATE_POLLER": found(server.poll_url),
         "TROTH_SERVER": server.url,
     }
