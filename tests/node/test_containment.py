@@ -198,7 +198,7 @@ def test_closing_the_result_channel_is_noticed(ground: Ground) -> None:
     assert error_of(ground, code) == (
         500,
         "BrokenChannel",
-        "the function closed its result channel and ran on without a result",
+        "the function closed its result channel and kept running without a result",
     )
 
 
