@@ -544,7 +544,7 @@ def test_the_commands_work_on_a_real_server(
         *("promises", "create", "cli/../it", "--timeout", "1h", "--idempotency-key", "k"),
         *("--data", '{"func": "buy"}', "--tag", "team=cli", "--header", "a=b"),
     )
-    assert "Created before" in troth("promises", "create", "cli/../it", "--idempotency-key", "k")
+    assert "Already created" in troth("promises", "create", "cli/../it", "--idempotency-key", "k")
     troth("promises", "create", "cli/../it", status=1)
     troth("promises", "create", "cli/../it.1", "--data-file", str(picture))
     assert "buy()" in troth("tree", "cli/../it")
