@@ -127,8 +127,8 @@ class Dispatcher:
             if b"authorization" in request.headers:
                 self.api.credentials.attempts.failed(request.peer)
                 raise unauthorized()
-            if not _is_short(request):
-                raise unauthorized("A body of this size needs credentials in `Authorization`.")
+            if not _may_be_short(request):
+                raise too_long_for_a_stranger()
         return endpoint
 
     def is_stranger(self, request: Request) -> bool:
@@ -184,9 +184,16 @@ class Dispatcher:
         return _marked(request, response)
 
 
-def _is_short(request: Request) -> bool:
-    """Whether a body may be read of a stranger."""
-    declared = request.headers.get(b"content-length", b"")
+def too_long_for_a_stranger() -> ApiError:
+    """Return the refusal of a body that is longer than what is read of anybody."""
+    return unauthorized("A body of this size needs credentials in `Authorization`.")
+
+
+def _may_be_short(request: Request) -> bool:
+    """Whether a body may be read of a stranger; one in chunks, as far as it is short."""
+    declared = request.headers.get(b"content-length")
+    if declared is None:
+        return b"transfer-encoding" in request.headers
     return declared.isdigit() and int(declared) <= core_limits.STRANGER_BODY_LIMIT_BYTES
 
 

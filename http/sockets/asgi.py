@@ -28,7 +28,7 @@ from quart_trio import QuartTrio
 from troth.core import limits
 from troth.core.codes import Code
 from troth.http.api.context import Api
-from troth.http.api.dispatch import Dispatcher, request_id
+from troth.http.api.dispatch import Dispatcher, request_id, too_long_for_a_stranger
 from troth.http.api.rows import Endpoint
 from troth.http.api.streams import HEADERS
 from troth.http.documents.pages import make_pages
@@ -122,6 +122,7 @@ class _Exchange:
         self._streaming = trio.Event()
         self._refusal: ApiError | None = None
         self._keeps_body = True
+        self._is_stranger = False
         self._waits = False
         self._is_stalled = False
         self._reading: trio.CancelScope | None = None
@@ -224,18 +225,14 @@ class _Exchange:
         except ApiError as error:
             self._refusal = error
             if not declared.isdigit() or int(declared) > _REFUSED_BODY_LIMIT_BYTES:
-                raise ApiError(
-                    error.code,
-                    error.problems,
-                    message=error.message,
-                    headers=[*error.headers, *_CLOSING],
-                ) from error
+                raise _closing(error) from error
             return self._api.strangers_in_flight
         self._keeps_body = endpoint is not None
         if endpoint is None:
             return self._api.in_flight
         self._waits = endpoint.waits
         if endpoint.auth_in_body and dispatcher.is_stranger(self.request):
+            self._is_stranger = True
             return self._api.strangers_in_flight
         return self._api.in_flight
 
@@ -253,6 +250,8 @@ class _Exchange:
                 length_bytes += len(part)
                 if length_bytes > limit_bytes:
                     raise _too_large(limit_bytes)
+                if self._is_stranger and length_bytes > limits.STRANGER_BODY_LIMIT_BYTES:
+                    raise _closing(too_long_for_a_stranger())
                 if self._refusal is not None:
                     if self.request.refused is not None and hold.grow(len(part)):
                         parts.append(part)
@@ -378,6 +377,12 @@ def _no_room() -> ApiError:
         message="Too much is in memory at the moment for a request of this size.",
         headers=_CLOSING,
     )
+
+
+def _closing(error: ApiError) -> ApiError:
+    """Return a refusal after which the connection is closed."""
+    headers = [*error.headers, *_CLOSING]
+    return ApiError(error.code, error.problems, message=error.message, headers=headers)
 
 
 def _too_late() -> ApiError:

@@ -300,11 +300,10 @@ class Lane:
         Short ones always: many clients send head and body apart.
         """
         credentials = self._api.credentials
-        return (
-            credentials.is_open
-            or int(headers.get(b"content-length", b"0")) <= SMALL_BYTES
-            or is_known(credentials, headers)
-        )
+        if credentials.is_open or is_known(credentials, headers):
+            return True
+        is_short = int(headers.get(b"content-length", b"0")) <= SMALL_BYTES
+        return is_short and b"transfer-encoding" not in headers
 
     def defer(self, exchange: Exchange, reply: Reply) -> None:
         """Have an exchange take a reply, whose answer is large, when there is room for that."""

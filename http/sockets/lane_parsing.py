@@ -6,8 +6,10 @@ So no byte is judged by two parsers that could differ, and this one need not exp
 
 Accepted are: HTTP/1.1; GET, POST, PATCH and DELETE; targets that begin with a slash; names that are
 tokens; values of visible characters, spaces and tabs; exactly one Host; at most one Content-Length;
-no Transfer-Encoding, Expect, Upgrade, nor any Connection but keep-alive or Content-Encoding but
-identity. Lines end in CR LF; a bare CR or LF, NUL and folded lines are left to hypercorn.
+no Expect, no Transfer-Encoding but chunked (without extensions and trailers), no Upgrade but h2c,
+which is ignored (Java's HTTP client sends it with every request), no Connection but for what these
+need, no Content-Encoding but identity. Lines end in CR LF; a bare CR or LF, NUL and folded lines
+are left to hypercorn.
 """
 
 import re
@@ -24,8 +26,17 @@ BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 _REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.1\r\n")
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 _FIRST_BYTES: Final = b"GPD"
-_NOT_HERE: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer", b"te"})
-_ONLY: Final = {b"connection": b"keep-alive", b"content-encoding": b"identity"}
+_NOT_HERE: Final = frozenset({b"expect", b"trailer", b"te"})
+_ONLY: Final = {
+    b"connection": frozenset({b"keep-alive", b"upgrade, http2-settings"}),
+    b"content-encoding": frozenset({b"identity"}),
+    b"transfer-encoding": frozenset({b"chunked"}),
+    b"upgrade": frozenset({b"h2c"}),
+}
+_ONCE: Final = frozenset({b"transfer-encoding", b"upgrade"})
+_CHUNK_HEAD: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+_CHUNK_HEAD_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{0,8}\r?")
+_CHUNKS_LIMIT_COUNT: Final = 256  # they are looked at again whenever more comes
 _LENGTH_DIGITS_COUNT: Final = 9
 _METHODS: Final = {b"GET": "GET", b"POST": "POST", b"PATCH": "PATCH", b"DELETE": "DELETE"}
 
@@ -67,6 +78,7 @@ class Parser:
         "_head",
         "_head_limit_bytes",
         "_headers",
+        "_is_chunked",
         "_length_bytes",
         "_method",
         "_path",
@@ -85,6 +97,7 @@ class Parser:
         self._headers: Mapping[bytes, bytes] = {}
         self._repeated: Mapping[bytes, bytes] | None = None
         self._length_bytes = 0
+        self._is_chunked = False
 
     def parse(self, buffer: bytes) -> Parsed | None:
         """The request that a buffer begins with; None if it is not complete.
@@ -99,13 +112,44 @@ class Parser:
         head = buffer[:body_start]
         if head != self._head:
             self._read_head(head)
-        end = body_start + self._length_bytes
-        if end > len(buffer):
-            return None
-        body = buffer[body_start:end]
+        if self._is_chunked:
+            found = self._read_chunks(buffer, body_start)
+            if found is None:
+                return None
+            body, end = found
+        else:
+            end = body_start + self._length_bytes
+            if end > len(buffer):
+                return None
+            body = buffer[body_start:end]
         return Parsed(
             self._method, self._path, self._query, self._headers, self._repeated, body, end
         )
+
+    def _read_chunks(self, buffer: bytes, start: int) -> tuple[bytes, int] | None:
+        """The body that is in chunks, and its end in the buffer; None if it is not complete."""
+        chunks: list[bytes] = []
+        size_bytes = 0
+        for _ in range(_CHUNKS_LIMIT_COUNT):
+            head = _CHUNK_HEAD.match(buffer, start)
+            if head is None:
+                if _CHUNK_HEAD_BEGUN.fullmatch(buffer, start) is None:
+                    raise NotServed
+                return None
+            length_bytes = int(head[1], 16)
+            size_bytes += length_bytes
+            if size_bytes > self._body_limit_bytes:
+                raise NotServed
+            start, end = head.end(), head.end() + length_bytes
+            if not b"\r\n".startswith(buffer[end : end + 2]):
+                raise NotServed
+            if len(buffer) < end + 2:
+                return None
+            if not length_bytes:
+                return b"".join(chunks), end + 2
+            chunks.append(buffer[start:end])
+            start = end + 2
+        raise NotServed
 
     def awaited_headers(self, buffer: bytes) -> Mapping[bytes, bytes] | None:
         """The header fields of a request that `parse` found incomplete; None if they are too."""
@@ -146,13 +190,19 @@ class Parser:
                 hosts_count += 1
             elif name == b"content-length":
                 lengths_count += 1
-            elif name in _NOT_HERE or (name in _ONLY and value.lower() != _ONLY[name]):
+            elif name in _ONLY:
+                if value.lower() not in _ONLY[name] or (name in headers and name in _ONCE):
+                    raise NotServed
+                if name == b"transfer-encoding":
+                    value = b"chunked"
+            elif name in _NOT_HERE:
                 raise NotServed
             if name in headers:
                 add_repeated(repeated, name, headers[name], value)
             else:
                 headers[name] = value
-        if hosts_count != 1 or lengths_count > 1:
+        is_chunked = b"transfer-encoding" in headers
+        if hosts_count != 1 or lengths_count > 1 or (lengths_count and is_chunked):
             raise NotServed
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > _LENGTH_DIGITS_COUNT:
@@ -162,4 +212,5 @@ class Parser:
         self._headers = headers
         self._repeated = repeated or None
         self._length_bytes = int(length)
+        self._is_chunked = is_chunked
         self._fields = fields

@@ -244,6 +244,22 @@ async def test_a_strangers_envelope_is_read_if_it_is_short(lane: bool) -> None:
 
 
 @pytest.mark.parametrize("lane", [True, False])
+async def test_a_strangers_envelope_in_chunks_is_read_as_far_as_one_may_be(lane: bool) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    first = b"%x\r\n%b\r\n" % (len(SEARCH), SEARCH)
+    async with listening(CLOSED, lane=lane) as (listener, world):
+        async with await connect(listener) as stream:
+            await stream.send_all(head + first + b"4000\r\n" + b" " * 0x4000 + b"\r\n0\r\n\r\n")
+            assert b'"corrId":"1"' in await answer_of(stream)
+        async with await connect(listener) as stream:
+            await stream.send_all(head + first + b"20000\r\n" + b" " * 0x11000)
+            answer = await answer_of(stream)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"connection: close\r\n" in answer.lower()
+        assert world.api.in_flight.statistics().holds_count == 0
+
+
+@pytest.mark.parametrize("lane", [True, False])
 async def test_an_envelope_waits_for_room(lane: bool) -> None:
     """Others are refused meanwhile: a passing refusal would cost a workflow."""
     body = SEARCH + b" " * 300_000

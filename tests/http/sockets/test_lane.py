@@ -284,6 +284,7 @@ _GET = b"GET /promises/nothing HTTP/1.1\r\nHost: x\r\nRequest-Id: r\r\n\r\n"
 _POST = b"POST /promises HTTP/1.1\r\nHost: x\r\nRequest-Id: r\r\n"
 _BODY = b'{"id":"strict","timeout":4102444800000}'
 _GOOD = _POST + b"Content-Length: %d\r\n\r\n" % len(_BODY) + _BODY
+_AS_JAVA = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: h2c\r\n"
 
 STRICT: Final[dict[str, list[bytes]]] = {
     **{name: [content] for name, content in BROKEN_HTTP.items()},
@@ -314,6 +315,7 @@ STRICT: Final[dict[str, list[bytes]]] = {
     "OPTIONS in the middle": [_GET + _GET.replace(b"GET", b"OPTIONS") + _GET],
     "Expect": [_POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n", b"{}"],
     "upgrade": [_GET[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + _GET],
+    "upgrade as Java asks for it": [_GET[:-2] + _AS_JAVA + b"\r\n" + _GET],
     "a target with a host": [_GET.replace(b"GET /", b"GET http://x/")],
     "byte by byte": [bytes([byte]) for byte in _GOOD + _GET],
     "slow body": [_POST + b"Content-Length: 2\r\n\r\n{", b"", b"", b"", b"}" + _GET],
@@ -321,6 +323,19 @@ STRICT: Final[dict[str, list[bytes]]] = {
     "a long body": [_POST + b"Content-Length: 300000\r\n\r\n" + b" " * 299_998 + b"{}" + _GET],
     "nothing": [b""],
 }
+
+
+def test_chunks_and_javas_upgrade_stay_on_the_lane(servers: Servers) -> None:
+    lane, _ = servers
+    before = lane_numbers(lane)["handed_over_total"]
+    with Wire(lane.url) as wire:
+        for fields in (_AS_JAVA, b"", _AS_JAVA):
+            wire.send(_POST + fields + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+            wire.send(b"0\r\n\r\n")
+            assert wire.answer().status == 400
+
+    # Whoever asks for the numbers is handed over.
+    assert lane_numbers(lane)["handed_over_total"] == before + 1
 
 
 async def test_every_odd_request_is_answered_alike(servers: Servers) -> None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser, without_empty_lines
 
 GOOD = b"POST /promises?x=%20 HTTP/1.1\r\nHost: x\r\nStrict:  true \r\nContent-Length: 2\r\n\r\n{}"
+CHUNKED = b"2\r\n{}\r\n1\r\n \r\n0\r\n\r\n"
+CHUNKED_HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 # Odd pieces in odd places: most heads made of these are wrong in one way, and many are right.
 LINES = st.sampled_from(
@@ -25,11 +27,17 @@ LINES = st.sampled_from(
         b"Content-Length:",
         b"Content-Length : 2",
         b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding: Chunked ",
+        b"Transfer-Encoding: gzip, chunked",
         b"transfer-encoding:",
         b"Expect: 100-continue",
         b"Connection: keep-alive",
         b"Connection: close",
+        b"Connection: Upgrade, HTTP2-Settings",
+        b"Connection: upgrade",
         b"Upgrade: h2c",
+        b"Upgrade: websocket",
+        b"HTTP2-Settings: AAMAAABk",
         b" folded: value",
         b"\tfolded",
         b"X: a\x00b",
@@ -70,7 +78,22 @@ def requests(draw: st.DrawFn) -> bytes:
     """Something like a request, and what follows it."""
     lines = [draw(STARTS), *draw(st.lists(LINES, max_size=5))]
     made = b"".join(line + draw(ENDS) for line in lines) + draw(ENDS)
-    return made + draw(st.sampled_from([b"", b"{}", b"{}{}", GOOD]))
+    return made + draw(st.sampled_from([b"", b"{}", b"{}{}", GOOD, CHUNKED, CHUNKED + GOOD]))
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> bytes:
+    """A request with a body in something like chunks, and what follows it."""
+    pieces = st.sampled_from(
+        [
+            *(b"2\r\n{}\r\n", b"02\r\n{}\r\n", b"A\r\n0123456789\r\n", b"a\r\n0123456789\r\n"),
+            *(b"2;x=y\r\n{}\r\n", b"2 \r\n{}\r\n", b"2\n{}\n", b"2\r\n{}", b"-2\r\n{}\r\n"),
+            *(b"2\r\n{}{}\r\n", b"x\r\n{}\r\n", b"\r\n", b"0\r\n", b"0\r\nX: y\r\n", b"2", b"\r"),
+        ]
+    )
+    end = draw(st.sampled_from([b"0\r\n\r\n", b"000\r\n\r\n", b"0\r\n", b"0\r\nX: y\r\n\r\n", b""]))
+    body = b"".join(draw(st.lists(pieces, max_size=4))) + end
+    return CHUNKED_HEAD + body + draw(st.sampled_from([b"", GOOD]))
 
 
 def new_parser() -> Parser:
@@ -116,6 +139,42 @@ def means_the_same_to_h11(content: bytes) -> bool:
 @example(b"GET / HTTP/1.1\r\n\r\n")
 def test_what_is_accepted_means_the_same_to_h11(content: bytes) -> None:
     means_the_same_to_h11(content)
+
+
+@given(chunked())
+@example(CHUNKED_HEAD + CHUNKED + GOOD)
+def test_chunks_mean_the_same_to_h11(content: bytes) -> None:
+    means_the_same_to_h11(content)
+
+
+def test_a_body_in_chunks_is_put_together_wherever_it_is_cut() -> None:
+    content = CHUNKED_HEAD + CHUNKED
+    for length in range(1, len(content)):
+        assert new_parser().parse(content[:length]) is None, content[:length]
+    assert means_the_same_to_h11(content + GOOD)
+    parsed = new_parser().parse(content + GOOD)
+    assert parsed is not None
+    assert (parsed.body, parsed.end) == (b"{} ", len(content))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"1\r\nx\r\n" * 257, b"fffff\r\n", b"400\r\n" + b"x" * 1024 + b"\r\n1\r\nx\r\n0\r\n\r\n"],
+    ids=["many", "a large one", "much in all"],
+)
+def test_what_is_too_much_in_chunks_is_not_served(body: bytes) -> None:
+    with pytest.raises(NotServed):
+        Parser(1024, 1024).parse(CHUNKED_HEAD + body)
+
+
+def test_an_upgrade_to_http2_is_ignored_as_java_asks_for_it_every_time() -> None:
+    """java.net.http.HttpClient, as it is by default."""
+    content = (
+        b"POST / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 2\r\n"
+        b"Host: 127.0.0.1:8001\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+        b"Upgrade: h2c\r\nUser-Agent: Java-http-client/21.0.2\r\n\r\n{}"
+    )
+    assert means_the_same_to_h11(content)
 
 
 @given(st.integers(0, len(GOOD) - 1))
