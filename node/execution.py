@@ -168,9 +168,7 @@ class LocalExecution:
             answer = await self._link.client.ask("POST", path)
         except NotReached as error:
             # Its lease will run out.
-            _log.warning(
-                "a task could not be returned", task=self.execution_id, problem=str(error)
-            )
+            _log.warning("a task could not be returned", task=self.execution_id, problem=str(error))
             return
         if not answer.is_success:
             _log.debug("a returned task was refused", task=self.execution_id, status=answer.status)

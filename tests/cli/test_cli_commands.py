@@ -398,8 +398,7 @@ def test_claim(troth: CommandLine) -> None:
         {"id": "__invoke:order-7", "counter": 3, "processId": PROCESS_ID, "ttl": 300_000},
     )
     assert shown.startswith(
-        f"Claimed by {PROCESS_ID}\n  type  resume\n"
-        "The promise to continue\n  id         order-7\n"
+        f"Claimed by {PROCESS_ID}\n  type  resume\nThe promise to continue\n  id         order-7\n"
     )
     assert shown.endswith(
         "The promise it waited for\n  id     order-7.1\n  state  does not exist\n"

@@ -338,7 +338,7 @@ def test_killing_everything_it_can_reach_does_not_reach_the_node(
 ) -> None:
     # Without users of their own, functions can end the node that runs them; it says so itself.
     if ground.node.mode == "one user":
-        assert "Started by root" in Path("cli/node.py").read_text()
+        assert "started by root" in Path("cli/node.py").read_text()
         return
     code = source("os.kill(-1, signal.SIGKILL)", "time.sleep(60)")
 
