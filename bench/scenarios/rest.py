@@ -173,7 +173,7 @@ class FanOut(Scenario):
     """Many wait for one promise, and all of them are told."""
 
     name = "fan-out"
-    summary = "complete a promise that --fan-out others wait for, until all are told"
+    summary = "complete a promise that --fan-out others wait for, until all are notified"
     steps = (step("complete", 201),)
     uses_streams = True
     prepares = True
@@ -224,7 +224,7 @@ class Claims(Scenario):
     """Tasks that are held from the beginning, for heartbeats."""
 
     name = "claimed"
-    summary = "create a promise with a task that is claimed at once"
+    summary = "create a promise with a task that is claimed immediately"
     steps = (step("create", 201),)
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002

@@ -177,18 +177,19 @@ ENDPOINTS = (
         group="Envelope protocol",
         method="POST",
         path="/",
-        summary="Do one operation of the envelope protocol",
+        summary="Perform one operation of the envelope protocol",
         description=(
-            "What current Resonate SDKs speak: promises, tasks and schedules through one address. "
-            'The body is `{"kind": …, "head": {"corrId": …, "version": "2026-04-01"}, '
-            '"data": {…}}`; the answer has the same kind and corrId, `head.status`, which is the '
-            "HTTP status too, and `data`: an object, or a text that says what is wrong."
+            "The protocol of current Resonate SDKs: promises, tasks and schedules through "
+            'one address. The body is `{"kind": …, "head": {"corrId": …, "version": '
+            '"2026-04-01"}, "data": {…}}`. The answer has the same kind and corrId, '
+            "`head.status`, which is also the HTTP status, and `data`: an object, or a text "
+            "that describes the error."
         ),
         handler=EnvelopeHandler(),
         public=True,
-        raw_body=RawBody("A request envelope; its Content-Type is not looked at.", ("*/*",)),
+        raw_body=RawBody("A request envelope; its Content-Type is ignored.", ("*/*",)),
         headers=TRACE,
-        successes=(Success(200, "What was asked for.", dict[str, Any]),),
+        successes=(Success(200, "The requested data.", dict[str, Any]),),
         refused=refusal_response,
         waits=True,
         auth_in_body=True,
