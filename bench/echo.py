@@ -177,8 +177,8 @@ class EchoServer:
 
 @click.command()
 @click.argument("port", default=0)
-@click.option("--rate", type=float, help="Answer at most so many requests a second.")
-@click.option("--child", is_flag=True, help="Ignore Ctrl-C; end when standard input does.")
+@click.option("--rate", type=float, help="Maximum number of requests to answer per second.")
+@click.option("--child", is_flag=True, help="Ignore Ctrl-C; stop when standard input ends.")
 def main(port: int, rate: float | None, child: bool) -> None:
     """Serve echoes on 127.0.0.1 and print the port."""
     server = EchoServer(port, rate)

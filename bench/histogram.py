@@ -84,7 +84,7 @@ class Histogram:
         """Read what `to_json` made. Raises KeyError or ValueError for anything else."""
         counts, total, maximum = stored["counts"], stored["total"], stored["maximum"]
         if not isinstance(counts, dict) or not isinstance(total, int):
-            raise ValueError("this is no histogram")
+            raise ValueError("this is not a histogram")
         histogram = cls()
         histogram._counts = {int(index): int(count) for index, count in counts.items()}
         histogram.count = sum(histogram._counts.values())

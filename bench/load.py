@@ -113,7 +113,7 @@ class _Child:
                 raise BenchUnreachable(f"cannot connect to {message['failed']}")
             self.totals = message.get("totals", self.totals)
         if not data and self.totals is None:
-            raise BenchError("a load process ended early; what it said is above")
+            raise BenchError("a load process ended early; its output is above")
         return messages
 
     def note_ready(self, message: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ def _charts(scenarios: Sequence[ScenarioRecord]) -> str:
     ticks += [(1e4, "99.99 %"), (1e5, "99.999 %")]
     charts = [
         Chart(
-            *("Latency by percentile", "percent of operations at most so slow", "ms", curves),
+            *("Latency by percentile", "percent of operations at most this slow", "ms", curves),
             x_ticks=ticks,
             logarithmic_x=True,
             logarithmic_y=True,

@@ -129,7 +129,7 @@ class Report:
             ]
             return cls(stored["environment"], scenarios, stored["studies"])
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BenchError(f"{path} holds no results of troth bench: {error}") from error
+            raise BenchError(f"{path} has no results of troth bench: {error}") from error
 
 
 def record(run: Run, ceilings: Ceilings | None, *, open_loop: bool) -> RunRecord:

@@ -159,7 +159,7 @@ def wait_ready(process: "subprocess.Popen[bytes]", started: float) -> float:
         except (OSError, http.client.HTTPException):
             CONNECTION.close()
         time.sleep(0.02)
-    raise click.ClickException("the server has ended")
+    raise click.ClickException("the server has stopped")
 
 
 def measure(path: Path, completed_count: int) -> None:
@@ -180,7 +180,7 @@ def measure(path: Path, completed_count: int) -> None:
         rows.append(("cold read, ms", percentiles(READS_COUNT, any_promise)))
         rows.append(("search by a rare tag, ms", percentiles(200, search(customer=""))))
         rows.append(("search by a common tag, ms", percentiles(200, search(kind="order"))))
-        rows.append(("search by a tag nobody has, ms", percentiles(200, search(kind="none"))))
+        rows.append(("search by an unused tag, ms", percentiles(200, search(kind="none"))))
         rows.append(("search of all, ms", percentiles(200, lambda: "/promises?id=*")))
         prefix = "/promises?id=workflow-77*&state=resolved"
         rows.append(("search by prefix, ms", percentiles(50, lambda: prefix)))

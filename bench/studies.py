@@ -37,7 +37,7 @@ def study_memory(session: BenchSession, counts: Sequence[int]) -> list[Row]:
         for count in ramp(session, target, counts, "memory"):
             now = usage(target.process_id)
             if before is None or now is None:
-                raise BenchError("this system does not say how much memory a process uses")
+                raise BenchError("this system does not report how much memory a process uses")
             grown = now.memory_bytes - before.memory_bytes
             rows.append(
                 {
@@ -115,7 +115,7 @@ def _timers(
         list(ramp(session, target, [timers], "timers", **spread))
         spare_s = first_ms / 1000 - time.time()
         if spare_s < 0:
-            raise BenchError("the timers could not all be made in time; ask for fewer")
+            raise BenchError("the timers could not all be created in time; ask for fewer")
         lateness_before = _server_lateness(target)
         session.begin(f"timers: {timers:,} due within {window_s:g} s, {load_rate:g} creates/s")
         load = workload_for(
@@ -170,7 +170,7 @@ def _sampled_promises(
         if made == 201:
             made, answer = target.ask("POST", "/subscriptions", subscription)
         if made != 201:
-            raise BenchError(f"a sampled timer could not be made: {made} {answer}")
+            raise BenchError(f"a sampled timer could not be created: {made} {answer}")
         deadlines[identifier] = deadline_ms
     return deadlines
 

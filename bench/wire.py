@@ -54,7 +54,7 @@ def parse_answer(data: bytes) -> Answer | None:
         return None
     head = data[:end].lower()
     if not head.startswith(b"http/1.") or not head[9:12].isdigit():
-        raise ProtocolError(f"this is no HTTP/1.1 answer: {data[:60]!r}")
+        raise ProtocolError(f"this is not an HTTP/1.1 answer: {data[:60]!r}")
     status = int(head[9:12])
     start = end + 4
     closes = b"\r\nconnection: close" in head

@@ -116,7 +116,7 @@ def report_json(report: LogReport, covered_sequence: int) -> dict[str, Any]:
 
 
 def report_text(report: LogReport, covered_sequence: int) -> str:
-    """A report as labelled lines."""
+    """A report as labeled lines."""
     is_whole = report.break_in_log is None
     torn = report.torn
     damages = list(map(_place, report.damages))
@@ -153,7 +153,7 @@ def _sequences(report: LogReport) -> str:
 
 
 def plan_text(plan: RepairPlan, dropped_path: str) -> str:
-    """What a repair would do, as labelled lines and a warning."""
+    """What a repair would do, as labeled lines and a warning."""
     report = plan.report
     kept = "nothing of the log" if plan.keeps_nothing else _sequences(report)
     lost = f"record {plan.next_sequence} and everything after it, acknowledged or not"

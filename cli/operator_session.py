@@ -156,8 +156,8 @@ def _key(directory: Path) -> str:
         return read(directory)
     except OSError as error:
         raise click.ClickException(
-            f"{directory / FILE_NAME}: cannot be read ({error.strerror}). Run this as the user "
-            "that the server runs as, or give --token with a token of the scope admin."
+            f"{directory / FILE_NAME}: cannot be read ({error.strerror}). Run this command as "
+            "the server's user, or give --token with a token of the scope admin."
         ) from error
     except DataDirectoryError as error:
         raise click.ClickException(str(error)) from error
@@ -171,7 +171,7 @@ def _at(
     *,
     may_make: bool,
 ) -> None:
-    """Do it at the server of a data directory, or with one of our own."""
+    """Do it on the server of a data directory, or with one of our own."""
     directory = settings.data
     is_there = directory.exists()
     if settings.in_memory or (not is_there and "data" not in settings.sources):
@@ -194,7 +194,7 @@ def _at(
                     "directory. Give the directory of that server as --data (its log names it), "
                     "or --server with the address that the server of this one will have."
                 )
-            note(f"making the data directory {directory}")
+            note(f"creating the data directory {directory}")
         elif running is not None:
             note(f"in {directory}, which no server has open; the one at {running} has another")
         _alone(settings, act)

@@ -1,7 +1,7 @@
 """How answers look to people: fields, tables, times, durations and data.
 
 Nothing from a server reaches the terminal as it is: control characters are shown as escapes, so
-that an id or a value cannot steer the terminal. Colours appear only on a terminal.
+that an id or a value cannot steer the terminal. Colors appear only on a terminal.
 """
 
 import base64
@@ -90,7 +90,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def styled(text: str, **style: Any) -> str:
-    """A text with colours, unless the environment asks for none (no-color.org)."""
+    """A text with colors, unless the environment asks for none (no-color.org)."""
     return text if os.environ.get("NO_COLOR") else click.style(text, **style)
 
 
@@ -170,12 +170,12 @@ def pairs(entries: Mapping[str, str] | None) -> str | None:
 
 
 def state_text(state: str) -> str:
-    """A promise's state in its colour."""
+    """A promise's state in its color."""
     return styled(visible(state), fg=STATE_COLORS.get(state))
 
 
 def fields(headline: str, entries: Iterable[Field]) -> str:
-    """A headline and labelled lines. What is printable only by escapes must be made so before."""
+    """A headline and labeled lines. What is printable only by escapes must be made so before."""
     shown = [(label, text) for label, text in entries if text is not None]
     width = max((len(label) for label, _ in shown), default=0) + 2
     lines = [styled(headline, bold=True)] if headline else []
@@ -223,12 +223,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> str:
 
 
 def state_cell(state: str) -> Text:
-    """A promise's state in its colour, for tables and trees."""
+    """A promise's state in its color, for tables and trees."""
     return Text(visible(state), style=STATE_COLORS.get(state, ""))
 
 
 def drawn(renderable: RenderableType) -> str:
-    """What rich makes of something, in the width and colours of where it is printed."""
+    """What rich makes of something, in the width and colors of where it is printed."""
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else _PIPE_WIDTH_COUNT
     console = Console(

@@ -50,12 +50,12 @@ JsonPromise = Mapping[str, Any]
     "depth_limit_count",
     type=click.IntRange(min=1),
     metavar="NUMBER",
-    help=f"Show only that many levels below the promise [default: {DEPTH_SHOWN_COUNT}; "
+    help=f"Number of levels to show below the promise [default: {DEPTH_SHOWN_COUNT}; "
     "with --json all].",
 )
 @server_command
 def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # noqa: A002
-    """Draw the promise ID and all that its work has created.
+    """Draw the promise ID and everything that its work has created.
 
     A durable promise stands for a value that will be known later, often the result of a
     function; a function that calls others makes a promise for each. The tree shows for each

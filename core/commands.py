@@ -417,6 +417,10 @@ class CountRetained(Command, frozen=True):
     scan_count: int
 
 
+class GoOn(Command, frozen=True):
+    """Send further messages: a step that had more than a few left them for the next one."""
+
+
 class Receive(Command, frozen=True):
     """A message from another shard's outbox; applied once (design.md I6)."""
 

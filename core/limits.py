@@ -73,6 +73,8 @@ UNBLOCK_LIMIT_MS: Final = 3_600_000  # a listener that was not reached by then i
 WAITING_LIMIT_COUNT: Final = 10_000  # tasks, and listeners, that wait for one promise
 LEASE_LEAST_MS: Final = 500  # a lease lasts at least so long, whatever ttl was asked for
 
+DISPATCH_LIMIT_COUNT: Final = 1_000  # messages to workers and listeners that one step sends
+
 # Schedules.
 SCHEDULE_CATCH_UP_COUNT: Final = 1_000
 SCHEDULE_BATCH_COUNT: Final = 50  # runs of one schedule before others get their turn

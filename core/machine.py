@@ -29,6 +29,7 @@ from .commands import (
 )
 from .deciding import DONE, DecisionContext, RunsSkipped
 from .limits import (
+    DISPATCH_LIMIT_COUNT,
     UNBLOCK_LIMIT_MS,
     WORKFLOW_IDLE_COUNT,
     WORKFLOW_IDLE_FIRST_MS,
@@ -50,6 +51,8 @@ class Step(Struct, gc=False):
     other shards; `received` names the (source, sequence) to acknowledge when durable; `finished`
     names the executions that were.
 
+    With `has_more` there are further messages, for which `GoOn` is to be stepped soon.
+
     Most commands lead to the first three at most; `has_effects` tells whether there is more.
     """
 
@@ -64,6 +67,7 @@ class Step(Struct, gc=False):
     received: tuple[int, int] | None = None
     skipped: Sequence[RunsSkipped] = ()
     finished: Sequence[str] = ()
+    has_more: bool = False
 
 
 class Machine(DecisionContext):
@@ -188,6 +192,7 @@ class Machine(DecisionContext):
         if self._skipped:
             self._skipped = []
         self.received = None
+        step.has_more = bool(state.touched_workflows or state.new_unblocks)
         return step
 
     @property
@@ -238,6 +243,10 @@ class Machine(DecisionContext):
         """
         state = self.state
         touched, state.touched_workflows = state.touched_workflows, {}
+        if len(touched) > DISPATCH_LIMIT_COUNT:
+            ids = list(touched)
+            touched = dict.fromkeys(ids[:DISPATCH_LIMIT_COUNT])
+            state.touched_workflows = dict.fromkeys(ids[DISPATCH_LIMIT_COUNT:])
         for workflow_id in touched:
             task = state.workflows.get(workflow_id)
             if task is None or task.state is not WAITING or task.sending or task.stalled:
@@ -262,7 +271,8 @@ class Machine(DecisionContext):
     def _dispatch_unblocks(self, sends: list[Message]) -> None:
         """Tell listeners that their promises have settled."""
         state = self.state
-        told, state.new_unblocks = state.new_unblocks, []
+        told = state.new_unblocks[:DISPATCH_LIMIT_COUNT]
+        state.new_unblocks = state.new_unblocks[DISPATCH_LIMIT_COUNT:]
         for promise_id, address in told:
             promise = state.find_promise(promise_id)
             if promise is not None and address in state.unblocks.get(promise_id, ()):

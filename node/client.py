@@ -143,9 +143,9 @@ class ServerClient:
         except ValueError as error:
             raise NodeError(f"--server: it is not a URL ({error})") from error
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise NodeError("--server: it must be http:// or https:// and a host")
+            raise NodeError("--server: it must begin with http:// or https:// and name a host")
         if not token.isascii() or not token.isprintable() or not token:
-            raise NodeError("--token: a token is of letters, digits, - and _")
+            raise NodeError("--token: a token has only letters, digits, - and _")
         self._host = parts.hostname
         is_secure = parts.scheme == "https"
         self._port = port or (443 if is_secure else 80)
@@ -167,7 +167,7 @@ class ServerClient:
         self._silence_limit_s = STREAM_SILENCE_LIMIT_S
 
     def expect_comments(self, interval_s: float) -> None:
-        """Learn how often the server says something on a stream that has nothing to say."""
+        """Learn how often the server requested itmething on a stream that has nothing to say."""
         self._silence_limit_s = max(STREAM_SILENCE_LIMIT_S, _COMMENTS_MISSED_COUNT * interval_s)
 
     async def ask(

@@ -94,7 +94,7 @@ class FrameReader:
             return None
         kind = bytes(self._buffer[:1])
         if kind not in _KINDS:
-            raise ChannelBroken("the function's process wrote to its result channel itself")
+            raise ChannelBroken("the function's code wrote to its result channel")
         length = int.from_bytes(self._buffer[1:HEAD_BYTES], "big")
         if length > self._limit_bytes:
             raise ResultTooLarge
@@ -123,7 +123,7 @@ def request_frame(execution_id: str, request: dict[str, Any]) -> bytes:
 def progress(content: bytes) -> int:
     """A percentage. Raises ChannelBroken."""
     if not (content.isdigit() and len(content) <= 3 and int(content) <= 100):
-        raise ChannelBroken("the function's process reported a progress that is none")
+        raise ChannelBroken("the function's process reported an invalid progress")
     return int(content)
 
 
@@ -132,7 +132,7 @@ def error_of(content: bytes) -> tuple[str, str]:
     try:
         error = msgspec.json.decode(content, type=_Error)
     except UNREADABLE_JSON as wrong:
-        raise ChannelBroken("the function's process reported an error that is none") from wrong
+        raise ChannelBroken("the function's process reported a malformed error") from wrong
     return error.type, error.message
 
 
@@ -144,7 +144,7 @@ def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> Fu
     try:
         meta = msgspec.json.decode(described, type=_Meta)
     except UNREADABLE_JSON as error:
-        raise ChannelBroken("the function's process gave a result that is none") from error
+        raise ChannelBroken("the function's process gave a malformed result") from error
     if len(body) > limits.body_bytes:
         raise ResultTooLarge
     if not 200 <= meta.status <= 599:

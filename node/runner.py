@@ -348,7 +348,7 @@ def _body_of(value: object) -> tuple[bytes, str]:
 def _error_frame(kind: bytes, error: BaseException) -> bytes:
     content = {
         "type": _shown(lambda: type(error).__name__, "Exception"),
-        "message": _shown(lambda: str(error), "(its text cannot be shown)"),
+        "message": _shown(lambda: str(error), "(the error's text cannot be shown)"),
     }
     return frame(kind, json.dumps(content).encode())
 

@@ -21,6 +21,7 @@ from troth.core.commands import (
     PROMISE_TIMER,
     Command,
     Expire,
+    GoOn,
     ResumeTime,
 )
 from troth.core.limits import (
@@ -484,6 +485,8 @@ class Shard:
                 turn.messages.append(((), step.sends[first : first + SLICE_COUNT], held))
         if step.finished:
             turn.finished.extend(step.finished)
+        if step.has_more:
+            self.tell(GoOn())
         for skipped in step.skipped:
             log.warning(
                 "missed runs of a schedule are left out",

@@ -35,6 +35,7 @@ from troth.core.commands import (
     DropTask,
     Expire,
     FinishExecution,
+    GoOn,
     HeartbeatLocks,
     HeartbeatTasks,
     ImportPromise,
@@ -123,6 +124,11 @@ def expire(context: DecisionContext, command: Expire, now_ms: int) -> Reply:
     return DONE
 
 
+def go_on(context: DecisionContext, command: GoOn, now_ms: int) -> Reply:
+    """Nothing is decided: the step sends what earlier ones have left."""
+    return DONE
+
+
 DECISIONS: dict[type[Command], Decision] = {
     CreatePromise: promises.create_promise,
     ReadPromise: promises.read_promise,
@@ -185,6 +191,7 @@ DECISIONS: dict[type[Command], Decision] = {
     Retain: retention.retain,
     CountRetained: retention.count_retained,
     Expire: expire,
+    GoOn: go_on,
     ResumeTime: leases.resume_time,
     Receive: between_shards.receive,
     Acknowledge: between_shards.acknowledge,

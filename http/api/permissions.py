@@ -88,7 +88,7 @@ LOCKS: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
     c.AcquireLock: _by_resource,
     c.ReleaseLock: _by_resource,
 }
-"""Commands that name locks: none of these is the server's own."""
+"""Commands that name locks: none of these is reserved for the server."""
 
 OWN: Final[frozenset[type[c.Command]]] = frozenset(
     {

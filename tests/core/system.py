@@ -243,7 +243,9 @@ class System:
             self.delivering[message.task.id] = message.task.counter
             self.stalled.pop(message.task.id, None)
             self.sent.append(message)
-        if is_checked:
+        if step.has_more:
+            self.tell(index, c.GoOn())
+        elif is_checked:
             self._check(index)
 
     def _check(self, index: int) -> None:

