@@ -62,7 +62,7 @@ class Preparation(NamedTuple):
 
 
 def step(name: str, *statuses: int) -> RequestStep:
-    """A step that succeeds with these statuses."""
+    """Return a step that succeeds with these statuses."""
     return RequestStep(name, frozenset(statuses))
 
 
@@ -87,7 +87,7 @@ class Scenario:
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:  # noqa: ARG003
-        """What is to be created first."""
+        """Return what is to be created first."""
         return []
 
     def operation(self, line: Line) -> Operation:
@@ -99,14 +99,14 @@ class Scenario:
         return None
 
     def new_id(self) -> str:
-        """An id that nobody has used; all have the same length."""
+        """Return an unused id; all have the same length."""
         number = next(self._numbers)
         if self.workload.distribution == "sequential":
             return f"{self._prefix}{number:010d}"
         return f"{self._prefix}{self.source.getrandbits(96):024x}"
 
     def key(self) -> Callable[[], int]:
-        """A function that chooses among `keys` things."""
+        """Return a function that chooses among `keys` things."""
         return _chooser(self.workload, self.source)
 
     def payload(self) -> str:
@@ -137,7 +137,7 @@ class Template:
         self._parts = [part.encode() for part in (head + body).split(placeholder)]
 
     def fill(self, identifier: str) -> bytes:
-        """The request for one id."""
+        """Return the request for one id."""
         return identifier.encode().join(self._parts)
 
 
@@ -167,12 +167,12 @@ class Create(Scenario):
         self._choice = itertools.cycle(self._templates)
 
     def request(self) -> tuple[str, bytes]:
-        """A new id and the request that creates it."""
+        """Return a new id and the request that creates it."""
         identifier = self.new_id()
         return identifier, next(self._choice).fill(identifier)
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self.request()[1]
 
 
@@ -189,7 +189,7 @@ class CreateComplete(Create):
         self._complete = Template(requests, "PATCH", "/promises/%ID%", body, len(self.new_id()))
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Two requests, one after the other."""
+        """Return two requests, one after the other."""
         identifier, request = self.request()
         yield 0, request
         yield 1, self._complete.fill(identifier)
@@ -210,11 +210,11 @@ class Read(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """The promises to read."""
+        """Return the promises to read."""
         return [Preparation("create", workload.keys, tagged=True)]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self._template.fill(f"{self._choose():010d}")
 
 
@@ -235,11 +235,11 @@ class Searches(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """The promises to find."""
+        """Return the promises to find."""
         return [Preparation("create", workload.keys, tagged=True)]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, next(self._requests)
 
 
@@ -252,14 +252,14 @@ class Tasks(Scenario):
     uses_streams = True
 
     def stream_path(self, line: Line) -> str:
-        """Every connection is a worker of its own."""
+        """Return the stream of one worker; each connection is a worker."""
         return f"/{self._group()}/{line.number}"
 
     def _group(self) -> str:
         return f"{self.workload.run}-{self.workload.process}"
 
     def operation(self, line: Line) -> Operation:
-        """Three requests and a message; the time from create to message is `delivery`."""
+        """Return three requests and a message; the time from create to message is `delivery`."""
         make = self.requests.make
         identifier = self.new_id()
         address = f"poll://{self._group()}/{line.number}"
@@ -292,7 +292,7 @@ class FanOut(Scenario):
     prepares = True
 
     def stream_path(self, line: Line) -> str:
-        """Every connection hears of its own promises."""
+        """Return the stream of a connection, which gets messages about its own promises."""
         return f"/{self.workload.run}-{self.workload.process}/{line.number}"
 
     def operation(self, line: Line) -> Operation:
@@ -326,7 +326,7 @@ class Locks(Scenario):
     steps = (step("acquire", 201), step("release", 204))
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Two requests."""
+        """Return two requests."""
         held = {"resourceId": self.new_id(), "executionId": "e"}
         taken = {**held, "processId": "p", "ttl": 60_000}
         yield 0, self.requests.make("POST", "/locks/acquire", taken)
@@ -341,7 +341,7 @@ class Claims(Scenario):
     steps = (step("create", 201),)
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         number = next(self._numbers)
         promise = {
             "id": f"{self._prefix}{number:010d}",
@@ -370,11 +370,11 @@ class Heartbeats(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """Their tasks."""
+        """Return their tasks."""
         return [Preparation("claimed", workload.holders)]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, next(self._requests)
 
 
@@ -386,7 +386,7 @@ class Schedules(Scenario):
     steps = (step("create", 201), step("read", 200), step("delete", 204))
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Three requests."""
+        """Return three requests."""
         identifier = self.new_id()
         schedule = {
             "id": identifier,
@@ -411,7 +411,7 @@ class Echo(Scenario):
         self._request = Create(workload, requests).request()[1]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self._request
 
 
@@ -445,13 +445,13 @@ class Mixed(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """What any part needs, once."""
+        """Return what any part needs, once."""
         mix = workload.mix or cls.default_mix
         wanted = [one for name in mix for one in SCENARIOS[name].preparations(workload)]
         return list(dict.fromkeys(wanted))
 
     def operation(self, line: Line) -> Operation:
-        """One operation of one of the scenarios."""
+        """Return one operation of one of the scenarios."""
         chosen = bisect.bisect_left(self._shares, self.source.random() * self._shares[-1])
         part, offset = self._parts[chosen]
         inner = part.operation(line)
