@@ -352,7 +352,7 @@ def _task_writes(shard: int, capture: Capture, add_id: Callable[[bytes], None]) 
 
 
 def _check_counts(loaded: Loaded) -> None:
-    """Whether as many rows were read as were written: a lost page must not go unnoticed."""
+    """Check that as many rows were read as were written: a lost page must not go unnoticed."""
     header = loaded.header
     for name, found, expected in (
         (rows.LIVE_PROMISES, len(loaded.promises), header.live_promises_count),
