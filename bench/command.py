@@ -18,7 +18,7 @@ from .machine import divide_cores, environment
 from .mix import read_mix
 from .page import make_page
 from .results import Report
-from .scenarios import PUBLIC, SCENARIOS
+from .scenarios.table import PUBLIC, SCENARIOS, SETS
 from .session import BenchSession, Plan
 from .studies import Row, study_memory, study_recovery, study_timers
 from .tables import LoadProgress, show_scenarios, show_study, show_verdicts
@@ -96,6 +96,7 @@ def _apply_file(ctx: click.Context, _param: click.Parameter, path: Path | None) 
 def _list(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
         described = {name: SCENARIOS[name].summary for name in PUBLIC} | STUDIES
+        described |= {name: f"all of {', '.join(members)}" for name, members in SETS.items()}
         for name, text in described.items():
             click.echo(f"{name:<16} {text}")
         ctx.exit()
@@ -194,21 +195,25 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
     machine at all: an echo over the same connections, and the disk with the same bytes.
 
     SCENARIO: create, create-complete, read, tasks, fan-out, search, locks, heartbeats, schedules,
-    mixed, timers, memory, recovery (--list says what they do). Without one: create and read.
+    envelope-create, hello, rpc, mixed, timers, memory, recovery, or envelope for what is about the
+    envelope protocol (--list says what they do). Without one: create and read.
 
     \b
     Examples:
       troth bench create -c 1,16,64,256 --html report.html
       troth bench create read --runs 5 --json before.json
       troth bench create read --runs 5 --baseline before.json --fail-if-worse
+      troth bench envelope
       troth bench tasks --rate 1000 --url http://127.0.0.1:8001 --pid 4711
     """
-    known = {*PUBLIC, *STUDIES}
+    known = {*PUBLIC, *STUDIES, *SETS}
     for name in scenarios:
         if name not in known:
             raise click.UsageError(f"There is no scenario {name!r}; --list shows all.")
     mix: dict[str, float] = context.meta.get("mix", {})
     chosen = scenarios or (("mixed",) if mix else DEFAULT_SCENARIOS)
+    # Each once, in the order in which they are named.
+    chosen = tuple(dict.fromkeys(one for name in chosen for one in SETS.get(name, (name,))))
     if options["fail_if_worse"] and options["baseline"] is None:
         raise click.UsageError("--fail-if-worse needs a --baseline.")
     if options["url"] is not None and {"memory", "recovery"} & set(chosen):

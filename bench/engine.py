@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .histogram import Histogram
-from .scenarios import MESSAGE, PREPARE, Operation, Scenario
+from .scenarios.base import MESSAGE, PREPARE, Operation, Scenario
 from .wire import Events, ProtocolError, Requests, parse_answer
 from .workload import Workload
 

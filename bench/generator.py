@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 
 from .engine import Engine, Interval, Totals
-from .scenarios import SCENARIOS
+from .scenarios.table import SCENARIOS
 from .wire import ProtocolError, Requests
 from .workload import Workload
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .client import BenchError
-from .scenarios import MIXABLE
+from .scenarios.table import MIXABLE
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .client import BenchError, BenchTarget
 from .load import Slot, divide, run, workload_for
 from .machine import Cores
 from .results import ScenarioRecord, record
-from .scenarios import SCENARIOS
+from .scenarios.table import SCENARIOS
 from .workload import Workload
 
 PREPARING_CONNECTIONS = 16

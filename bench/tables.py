@@ -12,7 +12,7 @@ from rich.text import Text
 from .comparison import Verdict
 from .load import SLOT_S, Slot
 from .results import Report, RunRecord, ScenarioRecord, median_of
-from .scenarios import SCENARIOS
+from .scenarios.table import SCENARIOS
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BARS_SHOWN = 40

@@ -11,7 +11,7 @@ from tests.helpers.server import ServerProcess
 from troth.bench.comparison import compare
 from troth.bench.page import make_page
 from troth.bench.results import Report
-from troth.bench.scenarios import MIXABLE, PUBLIC
+from troth.bench.scenarios.table import MIXABLE, PUBLIC
 from troth.bench.svg import Chart, Series, draw
 from troth.cli import command as cli
 
@@ -126,7 +126,7 @@ def test_a_bad_baseline_is_refused_before_anything_is_measured(
 def test_list_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["bench", "--list"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == [*PUBLIC, "timers", "memory", "recovery"]
+    assert listed == [*PUBLIC, "timers", "memory", "recovery", "envelope"]
 
 
 def test_a_report_survives_its_file_and_becomes_a_page(tmp_path: Path) -> None:

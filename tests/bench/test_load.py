@@ -12,7 +12,7 @@ from troth.bench.children import EchoProcess
 from troth.bench.client import BenchTarget, BenchUnreachable
 from troth.bench.load import Run, Slot, divide, run, workload_for
 from troth.bench.machine import Cores
-from troth.bench.scenarios import SCENARIOS
+from troth.bench.scenarios.table import SCENARIOS
 
 from .fake_server import FakeServer, answer
 
