@@ -90,8 +90,8 @@ def check_bodies(content: bytes) -> bool:
             continue
         accepted = True
         written = msgspec.json.decode(msgspec.json.encode(body))
-        again = {name: value for name, value in written.items() if value is not None}
-        assert decoder.decode(msgspec.json.encode(again)) == body
+        given = {name: value for name, value in written.items() if value is not None}
+        assert decoder.decode(msgspec.json.encode(given)) == body
     for kind in BODIES:
         found = outcome(QUICK[kind], content)
         assert found == outcome(CLOSE[kind], content), kind.__name__
