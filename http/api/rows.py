@@ -159,7 +159,8 @@ class Endpoint:
     """A row of the table.
 
     `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
-    those that every endpoint has are added from its other properties. `scope` is what a token must
+    those that every endpoint has are added from its other properties. `examples` are commands of a
+    shell, for the documentation page. `scope` is what a token must
     allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
     credentials, have none.
     `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
@@ -192,6 +193,7 @@ class Endpoint:
     query: tuple[Parameter, ...] = ()
     successes: tuple[Success, ...] = ()
     refusals: tuple[Code, ...] = ()
+    examples: tuple[str, ...] = ()
     scope: Scope | None = None
     or_scope: Scope | None = None
     public: bool = False

@@ -149,6 +149,8 @@ def _endpoint(endpoint: Endpoint) -> Iterable[str]:
         yield _table(("In", "Name", "Meaning"), rows)
     if endpoint.body is not None:
         yield f"<pre>{_json(example(endpoint.body))}</pre>"
+    for command in endpoint.examples:
+        yield f"<pre>{_text(command)}</pre>"
     answers = []
     for success in endpoint.successes:
         shown = ""
