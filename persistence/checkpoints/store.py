@@ -163,9 +163,9 @@ class LmdbStore:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
-            with suppress(DataDirectoryLost, OSError):  # what is there now has a lock of its own
+            with suppress(DataDirectoryLost):  # what is there now has a lock of its own
                 self.check()
-                (self.path / LOCK_NAME).unlink()
+                (self.path / LOCK_NAME).unlink(missing_ok=True)
 
 
 def _open(path: Path, tables_count: int) -> lmdb.Environment:
