@@ -190,7 +190,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any) -> None:
     """Measure how fast a server is, and how fast it could be.
 
-    Without --url a fresh server is started in a temporary directory, for every run anew. Any server
+    Without --url a fresh server is started in a temporary directory, for every run. Any server
     that speaks the same API can be measured. Beside each result stands what is possible on this
     machine at all: an echo over the same connections, and the disk with the same bytes.
 

@@ -207,7 +207,7 @@ class Engine:
                 self._next_tick_ns = moment
 
     def _is_over(self, now: int) -> bool:
-        """Whether all is done; then the last interval ends, too."""
+        """Return whether all is done; then the last interval ends, too."""
         if self._stopping:
             is_drained = not self._in_flight and not self._backlog
             if self._open_loop and not is_drained and now <= self._to_ns + DRAIN_LIMIT_NS:

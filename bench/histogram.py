@@ -55,7 +55,7 @@ class Histogram:
         return self.total / self.count if self.count else 0.0
 
     def percentile(self, percent: float) -> int:
-        """The value that so many percent do not exceed, to within 0.8 %; 0 if there is none."""
+        """Return the value that this percentage does not exceed, to within 0.8 %, or 0 if none."""
         wanted = max(1, -(-self.count * percent // 100))
         seen = 0
         for _, highest, count in self.buckets():

@@ -92,7 +92,7 @@ class BenchSession:
         return records
 
     def new_run(self) -> str:
-        """A text for ids to begin with that no other run has."""
+        """Return a prefix for ids that no other run has."""
         return f"{self._run_prefix}x{next(self._run_numbers)}"
 
     def prepare(self, workload: Workload, target: BenchTarget) -> None:

@@ -50,7 +50,7 @@ def study_memory(session: BenchSession, counts: Sequence[int]) -> list[Row]:
 
 
 def study_recovery(session: BenchSession, counts: Sequence[int]) -> list[Row]:
-    """How long a server takes to be ready, by promises stored: killed, and stopped in order."""
+    """Return how long a server takes to be ready, by stored promises, killed and stopped."""
     rows: list[Row] = []
     with session.own_server() as server:
         for count in ramp(session, server.target, counts, "recovery"):
@@ -80,7 +80,7 @@ def study_timers(
     load_rate: float,
     sampled: int,
 ) -> list[Row]:
-    """How late promises time out, `timers` of them within `window_s`, while others are created.
+    """Measure how late `timers` promises time out within `window_s`, while others are created.
 
     `sampled` of them are subscribed to: what counts is when the message is here. That includes the
     way to the worker. Where the server tells its own lateness (ours does, in /metrics), it is shown
@@ -212,7 +212,7 @@ class _Listener:
 
 
 def _server_lateness(target: BenchTarget) -> dict[str, float]:
-    """How many timers were how late, as the server counts them; empty if it does not say."""
+    """Return how many timers were how late, as the server counts them; empty if it does not say."""
     status, text = target.ask("GET", "/metrics")
     counts: dict[str, float] = {}
     if status == 200 and isinstance(text, str):
@@ -223,7 +223,7 @@ def _server_lateness(target: BenchTarget) -> dict[str, float]:
 
 
 def _bound(counts: Mapping[str, float], share: float) -> float | None:
-    """The smallest bound that this share of all timers did not exceed."""
+    """Return the smallest bound that this share of all timers did not exceed."""
     wanted = counts.get("all", 0.0) * share
     bounds = sorted(int(name) for name in counts if name != "all")
     return next((float(one) for one in bounds if counts[str(one)] >= wanted > 0), None)

@@ -42,7 +42,7 @@ class Chart:
 
 
 def draw(chart: Chart) -> str:
-    """The chart as an SVG element; a sentence if there is nothing to draw."""
+    """Return the chart as an SVG element; a sentence if there is nothing to draw."""
     points = [point for series in chart.series for point in series.points if _fits(chart, *point)]
     if not points:
         return f'<p class="empty">{html.escape(chart.title)}: nothing was measured.</p>'
@@ -83,7 +83,7 @@ def draw(chart: Chart) -> str:
 
 
 def number(value: float) -> str:
-    """A number as an axis shows it: 3 significant digits, thousands as k, millions as M."""
+    """Return a number as an axis shows it: 3 significant digits, thousands as k, millions as M."""
     for limit, suffix in ((1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (1e6 if suffix == 'M' else 1e3):.3g}{suffix}"
@@ -124,7 +124,7 @@ def _legend(chart: Chart) -> str:
 
 
 def _fits(chart: Chart, x: float, y: float) -> bool:
-    """Whether the axes can show a point: a logarithm needs something above 0."""
+    """Return whether the axes can show a point: a logarithm needs something above 0."""
     return not (chart.logarithmic_y and y <= 0) and not (chart.logarithmic_x and x <= 0)
 
 

@@ -97,7 +97,7 @@ def show_scenarios(console: Console, scenarios: Sequence[ScenarioRecord]) -> Non
 
 
 def _columns(scenarios: Sequence[ScenarioRecord]) -> dict[str, list[str | Text]]:
-    """The table's columns by heading, one cell for each scenario."""
+    """Return the table's columns by heading, one cell for each scenario."""
     columns: dict[str, list[str | Text]] = {}
 
     def add(heading: str, cells: Iterable[str | Text]) -> None:

@@ -238,7 +238,7 @@ class ApiClient:
             query = [("cursor", answer.content["cursor"])]
 
     def not_the_api(self) -> ServerUnreachable:
-        """The error for an answer that the API never gives."""
+        """Return the error for an answer that the API never gives."""
         return ServerUnreachable(
             f"{self.shown_url} answered in a form that is not the API's. Is it a Troth server?"
         )
@@ -260,7 +260,7 @@ class ApiClient:
 
 
 def path_of(*segments: str | int) -> str:
-    """A path whose segments the server decodes to exactly these texts, slashes included."""
+    """Return a path whose segments the server decodes to exactly these texts, slashes included."""
     return "".join("/" + _segment(str(segment)) for segment in segments)
 
 
@@ -272,7 +272,7 @@ def _segment(text: str) -> str:
 
 
 def is_loopback(server: str) -> bool:
-    """Whether a server that `ApiClient` takes is on this machine."""
+    """Return whether a server that `ApiClient` takes is on this machine."""
     url = server if "://" in server else f"http://{server}"
     try:
         return _is_loopback(urlsplit(url).hostname or "")

@@ -52,7 +52,7 @@ class Gathered:
     created_on: int = 0
 
     def is_done(self, kind: str) -> bool:
-        """Whether the last page is there."""
+        """Return whether the last page is there."""
         return kind in self.cursors and self.cursors[kind] is None
 
 

@@ -3,7 +3,7 @@
 Promises go through the server's import endpoint in batches and arrive as they were: state, value,
 times, keys, tags. An import that is interrupted goes on where it was when it is run again
 (`import_place.py`). Schedules are created through the ordinary API, which sets their times itself:
-`createdOn`, `lastRunTime` and `nextRunTime` begin anew, and the summary says so. Repeating an
+`createdOn`, `lastRunTime` and `nextRunTime` start again, and the summary says so. Repeating an
 import does nothing to what is there already. What has the id of something else on the server is a
 conflict: an error with the number of its line, and what is on the server stays.
 """

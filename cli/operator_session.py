@@ -124,7 +124,7 @@ def administrator_command(
 
 
 def _key_at_hand(data: Path | None) -> str | None:
-    """The operator's key, if the data directory is here and there is one in it."""
+    """Return the operator's key, if the data directory is here and there is one in it."""
     directory = _settings(data).data
     try:
         is_there = (directory / FILE_NAME).exists()
@@ -134,7 +134,7 @@ def _key_at_hand(data: Path | None) -> str | None:
 
 
 def _settings(data: Path | None) -> Settings:
-    """The settings as the server has them. Raises click.UsageError."""
+    """Return the settings as the server has them. Raises click.UsageError."""
     environment = {name: text for name, text in os.environ.items() if name not in CLIENT_VARIABLES}
     # The first account may be what it takes for other machines to be let in.
     flags = {"data": None if data is None else str(data), "allow_anonymous": True}
@@ -145,7 +145,7 @@ def _settings(data: Path | None) -> Settings:
 
 
 def _key_for(server: str, directory: Path) -> str | None:
-    """The operator's key, if there is one here and the server is on this machine."""
+    """Return the operator's key, if there is one here and the server is on this machine."""
     if not is_loopback(server) or not (directory / FILE_NAME).exists():
         return None
     return _key(directory)
@@ -217,13 +217,13 @@ def server_at(address: str) -> str | None:
 
 
 def _is_given(name: str) -> bool:
-    """Whether an option is on the command line, and not only in the environment."""
+    """Return whether an option is on the command line, and not only in the environment."""
     source = click.get_current_context().get_parameter_source(name)
     return source is ParameterSource.COMMANDLINE
 
 
 def is_served(directory: Path) -> bool:
-    """Whether another process has the directory open."""
+    """Return whether another process has the directory open."""
     try:
         RealFiles().lock(str(directory)).close()
     except BlockingIOError:

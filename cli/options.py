@@ -155,7 +155,7 @@ class OrderedGroup(click.Group):
     command_class = ServerCommand
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """The names, in order."""
+        """Return the names, in order."""
         return [*self.commands]
 
 
@@ -184,7 +184,7 @@ ca_file_option: Final = click.option(
 
 
 def connection_options_of(default_server: str | None) -> Callable[[Decorated], Decorated]:
-    """The options of the connection; without a default, `server` is None unless it is given."""
+    """Return the connection's options; without a default, `server` is None unless given."""
     return together(
         click.option(
             "--server",
@@ -315,7 +315,7 @@ def search_query(
     cursor: str | None,
     *more: tuple[str, str],
 ) -> list[tuple[str, str]]:
-    """The query of a search. A cursor says all of it again, so it goes alone."""
+    """Return the query of a search. A cursor says all of it again, so it goes alone."""
     if cursor:
         return [("cursor", cursor)]
     about_tags = [(f"tags[{name}]", content) for name, content in tags]
@@ -352,7 +352,10 @@ def show_search(
 def value_body(
     data: str | None, data_file: BinaryIO | None, headers: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
-    """The JSON of a promise's param or value. Raises click.UsageError for two sources of data."""
+    """Return the JSON of a promise's param or value.
+
+    Raises click.UsageError for two sources of data.
+    """
     if data is not None and data_file is not None:
         raise click.UsageError("--data and --data-file exclude each other.")
     # What the shell gave, byte for byte, whatever it is.
@@ -366,7 +369,7 @@ def value_body(
 
 
 def request_headers(idempotency_key: str | None, strict: bool = False) -> Mapping[str, str]:
-    """The HTTP headers that say how a repetition is treated."""
+    """Return the HTTP headers that say how a repetition is treated."""
     headers = {}
     if idempotency_key is not None:
         headers["idempotency-key"] = idempotency_key
@@ -376,10 +379,10 @@ def request_headers(idempotency_key: str | None, strict: bool = False) -> Mappin
 
 
 def deadline_ms(timeout_ms: int, timeout_at_ms: int | None) -> int:
-    """When a promise times out, in ms since 1970: that long from now, unless a time is given."""
+    """Return when a promise times out, in ms since 1970: from now, unless a time is given."""
     return saturating_add(now_ms(), timeout_ms) if timeout_at_ms is None else timeout_at_ms
 
 
 def default_process_id() -> str:
-    """A name for whoever works at this machine's command line, the same from call to call."""
+    """Return a process id for this machine's command line, the same for every call."""
     return f"troth-cli@{socket.gethostname()}"

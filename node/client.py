@@ -58,14 +58,14 @@ class ServerAnswer:
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """The body as JSON. Raises NotReached if it is none: then it is no Troth server."""
+        """Return the body as JSON. Raises NotReached if it is none: then it is no Troth server."""
         try:
             return msgspec.json.decode(self.body)
         except UNREADABLE_JSON as error:
             raise NotReached("it answered in a form that is not the API's") from error
 
     def refusal(self) -> ServerRefused:
-        """The error for an answer that is no success, with what the server says about it."""
+        """Return the error for an answer that is no success, with what the server says about it."""
         text = self.body[:_SHOWN_TEXT_COUNT].decode(errors="replace").strip()
         with contextlib.suppress(*UNREADABLE_JSON, AttributeError, TypeError):
             # Anything that is not the API's form is shown as it is.
@@ -107,7 +107,7 @@ class _ServerConnection:
             self._protocol.receive_data(bytes(part))
 
     async def response(self) -> int:
-        """The status of the answer; interim ones are passed over."""
+        """Return the status of the answer; interim ones are passed over."""
         while True:
             event = await self.next_event()
             if isinstance(event, h11.Response):
@@ -116,7 +116,7 @@ class _ServerConnection:
                 raise NotReached("it closed the connection")
 
     def is_reusable(self) -> bool:
-        """Whether another request can be sent; readies the connection for it."""
+        """Return whether another request can be sent; readies the connection for it."""
         if self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE:
             self._protocol.start_next_cycle()
             self.heard_count = 0

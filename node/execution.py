@@ -57,7 +57,7 @@ class Link:
     result: ResultLimits = DEFAULT_RESULT_LIMITS
 
     def decoded(self, event: bytes) -> dict[str, Any]:
-        """A message of the work stream. Raises NotReached if it is none."""
+        """Return a message of the work stream. Raises NotReached if it is none."""
         try:
             return msgspec.json.decode(event, type=dict[str, Any])
         except UNREADABLE_JSON as error:

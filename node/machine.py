@@ -155,7 +155,7 @@ def _guarded(directory: Path, uid_base: int, locks: tuple[int, ...]) -> Iterator
 
 
 def _mark(sandboxes: Path) -> str:
-    """The variable by which processes of functions are told from others of the same user."""
+    """Return the variable by which processes of functions are told from others of the same user."""
     return f"HOME={sandboxes}/"
 
 

@@ -73,7 +73,7 @@ class Workers:
         self._is_open = True
 
     def statistics(self) -> WorkersStatistics:
-        """Numbers about the sandboxes."""
+        """Return numbers about the sandboxes."""
         return WorkersStatistics(self._sandbox_count, len(self._idle), self._started_count)
 
     async def run(
@@ -229,7 +229,7 @@ class Workers:
             self._free_uids.append(sandbox.uid)
 
     async def sweep(self) -> None:
-        """End what was not needed for long, has ended or has grown; for ever."""
+        """End what was not needed for long, has ended or has grown; forever."""
         while True:
             await trio.sleep(_SWEEP_INTERVAL_S)
             limit = trio.current_time() - IDLE_LIMIT_S

@@ -53,7 +53,7 @@ class Preparation(NamedTuple):
 
 
 def step(name: str, *statuses: int) -> RequestStep:
-    """A step that succeeds with these statuses."""
+    """Return a step that succeeds with these statuses."""
     return RequestStep(name, frozenset(statuses))
 
 
@@ -78,7 +78,7 @@ class Scenario:
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:  # noqa: ARG003
-        """What is to be created first."""
+        """Return what is to be created first."""
         return []
 
     def operation(self, line: Line) -> Operation:
@@ -90,14 +90,14 @@ class Scenario:
         return None
 
     def new_id(self) -> str:
-        """An id that nobody has used; all have the same length."""
+        """Return an id that nobody has used; all have the same length."""
         number = next(self._numbers)
         if self.workload.distribution == "sequential":
             return f"{self._prefix}{number:010d}"
         return f"{self._prefix}{self.source.getrandbits(96):024x}"
 
     def key(self) -> Callable[[], int]:
-        """A function that chooses among `keys` things."""
+        """Return a function that chooses among `keys` things."""
         return _chooser(self.workload, self.source)
 
     def payload(self) -> str:
@@ -128,5 +128,5 @@ class Template:
         self._parts = [part.encode() for part in (head + body).split(placeholder)]
 
     def fill(self, identifier: str) -> bytes:
-        """The request for one id."""
+        """Return the request for one id."""
         return identifier.encode().join(self._parts)

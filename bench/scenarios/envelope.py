@@ -81,7 +81,7 @@ class EnvelopeCreate(_Envelopes):
         self._create = self.template("promise.create", **data)
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self._create.fill(self.new_id())
 
 
@@ -99,7 +99,7 @@ class Hello(_Envelopes):
         self._fulfill = self.fulfill("%ID%", 1)
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Two requests."""
+        """Return two requests."""
         identifier = self.new_id()
         yield 0, self._create.fill(identifier)
         yield 1, self._fulfill.fill(identifier)

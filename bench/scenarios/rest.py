@@ -54,12 +54,12 @@ class Create(Scenario):
         self._choice = itertools.cycle(self._templates)
 
     def request(self) -> tuple[str, bytes]:
-        """A new id and the request that creates it."""
+        """Return a new id and the request that creates it."""
         identifier = self.new_id()
         return identifier, next(self._choice).fill(identifier)
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self.request()[1]
 
 
@@ -76,7 +76,7 @@ class CreateComplete(Create):
         self._complete = Template(requests, "PATCH", "/promises/%ID%", body, len(self.new_id()))
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Two requests, one after the other."""
+        """Return two requests, one after the other."""
         identifier, request = self.request()
         yield 0, request
         yield 1, self._complete.fill(identifier)
@@ -97,11 +97,11 @@ class Read(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """The promises to read."""
+        """Return the promises to read."""
         return [Preparation("create", workload.keys, tagged=True)]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self._template.fill(f"{self._choose():010d}")
 
 
@@ -122,11 +122,11 @@ class Searches(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """The promises to find."""
+        """Return the promises to find."""
         return [Preparation("create", workload.keys, tagged=True)]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, next(self._requests)
 
 
@@ -139,14 +139,14 @@ class Tasks(Scenario):
     uses_streams = True
 
     def stream_path(self, line: Line) -> str:
-        """Every connection is a worker of its own."""
+        """Return the stream of one worker; each connection is a worker."""
         return f"/{self._group()}/{line.number}"
 
     def _group(self) -> str:
         return f"{self.workload.run}-{self.workload.process}"
 
     def operation(self, line: Line) -> Operation:
-        """Three requests and a message; the time from create to message is `delivery`."""
+        """Return three requests and a message; the time from create to message is `delivery`."""
         make = self.requests.make
         identifier = self.new_id()
         address = f"poll://{self._group()}/{line.number}"
@@ -179,7 +179,7 @@ class FanOut(Scenario):
     prepares = True
 
     def stream_path(self, line: Line) -> str:
-        """Every connection hears of its own promises."""
+        """Return the stream of a connection, which gets messages about its own promises."""
         return f"/{self.workload.run}-{self.workload.process}/{line.number}"
 
     def operation(self, line: Line) -> Operation:
@@ -213,7 +213,7 @@ class Locks(Scenario):
     steps = (step("acquire", 201), step("release", 204))
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Two requests."""
+        """Return two requests."""
         held = {"resourceId": self.new_id(), "executionId": "e"}
         taken = {**held, "processId": "p", "ttl": 60_000}
         yield 0, self.requests.make("POST", "/locks/acquire", taken)
@@ -228,7 +228,7 @@ class Claims(Scenario):
     steps = (step("create", 201),)
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         number = next(self._numbers)
         promise = {
             "id": f"{self._prefix}{number:010d}",
@@ -257,11 +257,11 @@ class Heartbeats(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """Their tasks."""
+        """Return their tasks."""
         return [Preparation("claimed", workload.holders)]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, next(self._requests)
 
 
@@ -273,7 +273,7 @@ class Schedules(Scenario):
     steps = (step("create", 201), step("read", 200), step("delete", 204))
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Three requests."""
+        """Return three requests."""
         identifier = self.new_id()
         schedule = {
             "id": identifier,
@@ -298,5 +298,5 @@ class Echo(Scenario):
         self._request = Create(workload, requests).request()[1]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self._request

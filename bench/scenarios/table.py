@@ -55,13 +55,13 @@ class Mixed(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """What any part needs, once."""
+        """Return what any part needs, once."""
         mix = workload.mix or cls.default_mix
         wanted = [one for name in mix for one in SCENARIOS[name].preparations(workload)]
         return list(dict.fromkeys(wanted))
 
     def operation(self, line: Line) -> Operation:
-        """One operation of one of the scenarios."""
+        """Return one operation of one of the scenarios."""
         chosen = bisect.bisect_left(self._shares, self.source.random() * self._shares[-1])
         part, offset = self._parts[chosen]
         inner = part.operation(line)

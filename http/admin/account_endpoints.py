@@ -139,7 +139,7 @@ async def create_token(api: Api, call: Call) -> Response:
 
 
 def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -> Token:
-    """The token that is asked for. Raises ApiError (400) with all that is wrong."""
+    """Return the token that is asked for. Raises ApiError (400) with all that is wrong."""
     found = []
     now_ms = api.now_ms()
     scopes = tuple(scope for scope in Scope if scope.value in (body.scopes or ()))

@@ -26,7 +26,7 @@ Named = tuple[str, ...]
 
 
 def _root(task_id: str) -> str:
-    """The promise whose work a task is; an id that names no task is looked at as it is."""
+    """Return the promise whose work a task is; an id that names no task is looked at as it is."""
     name = task_ids.parse(task_id)
     return task_id if name is None else name.root
 

@@ -88,7 +88,7 @@ async def create_execution(api: Api, call: Call) -> Response:
 
 
 def _checked_body(content_type: bytes, body: bytes) -> bytes:
-    """The body as the function gets it. Raises ApiError (400) for what is called JSON and is not.
+    """Read the body for the function. Raises ApiError (400) if it is called JSON but is not.
 
     A comma after the last entry is taken out, since the documentation's own example has one.
     """
@@ -117,7 +117,7 @@ def _json_problem(body: bytes) -> str | None:
 
 
 def _refusal(api: Api, function: Function) -> ApiError | None:
-    """Why no new execution of a function may be created now; None if one may."""
+    """Return why no new execution of a function may be created now, or None if one may."""
     if function.paused:
         return ApiError(Code.FUNCTION_PAUSED)
     if function.kind is FunctionKind.CODE and function.build_id is None:
@@ -147,7 +147,7 @@ def _plan(function: Function) -> ExecutionPlan:
 
 
 async def _read(api: Api, call: Call, execution_id: str) -> Reply | None:
-    """An execution of the asking account; None if there is none."""
+    """Return an execution of the asking account, or None if there is none."""
     if not is_id(execution_id):
         return None
     command = ReadExecution(execution_promise_id(execution_id))
@@ -159,7 +159,7 @@ async def _read(api: Api, call: Call, execution_id: str) -> Reply | None:
 
 
 async def _read_own(api: Api, call: Call) -> tuple[Promise, Execution | None]:
-    """The execution in the path. Raises ApiError (404)."""
+    """Return the execution in the path. Raises ApiError (404)."""
     reply = await _read(api, call, call.path["id"])
     if reply is None or reply.promise is None:
         raise ApiError(Code.EXECUTION_NOT_FOUND)
@@ -224,7 +224,7 @@ def _row(promise: Promise, execution: Execution | None) -> FunctionTaskRowObject
 
 
 def _page(given: dict[str, str]) -> tuple[str | None, int, int]:
-    """The function, how many to pass over and how many to show. Raises ApiError (400)."""
+    """Return the function, how many to pass over and how many to show. Raises ApiError (400)."""
     problems: list[FieldProblem] = []
 
     def count(name: str, default: int, maximum: int) -> int:

@@ -75,7 +75,7 @@ async def create_build(api: Api, call: Call) -> Response:
 
 
 def _package_in(api: Api, call: Call) -> bytes:
-    """The package that a request carries. Raises ApiError (400, 413)."""
+    """Return the package that a request carries. Raises ApiError (400, 413)."""
     architecture = query_parameters(call.request.query).get("arch") or ARCHITECTURE
     if architecture != ARCHITECTURE:
         raise invalid("query arch", f"must be {ARCHITECTURE} (got {architecture[:64]!r})")
@@ -142,7 +142,7 @@ async def read_package(api: Api, call: Call) -> Response:
 
 
 async def _is_with_node_of(api: Api, build: Build, account_id: str) -> bool:
-    """Whether a shared node of an account runs an execution with this build at this moment."""
+    """Return whether a shared node of an account is running an execution of this build."""
     holders = {
         execution.node_id
         for execution in api.shards.unfinished_executions()

@@ -70,7 +70,7 @@ async def create_function(api: Api, call: Call) -> Response:
 
 
 def _kind_of(body: CreateFunctionBody) -> tuple[FunctionKind, Language | None]:
-    """What kind of function is asked for. Raises ApiError (400) if that makes no sense."""
+    """Return what kind of function is asked for. Raises ApiError (400) if that makes no sense."""
     if (body.type or "").upper() in CODE_WORDS:
         problems = []
         if body.lang is None:
@@ -100,7 +100,7 @@ def _check_url(url: str | None) -> None:
 async def _own_labels(
     api: Api, account_id: str, references: Sequence[Reference | str]
 ) -> tuple[str, ...]:
-    """The ids of tags of the account. Raises ApiError (404) for others."""
+    """Return the ids of tags of the account. Raises ApiError (404) for others."""
     label_ids = tuple(identifier_of(reference) for reference in references)
     for label_id in label_ids:
         await read_own(api, Label, label_id, account_id, Code.LABEL_NOT_FOUND)
@@ -208,7 +208,7 @@ async def _change(api: Api, call: Call, change: Change[Function]) -> None:
 
 
 def _changed(capabilities: Capabilities, body: CapabilitiesBody) -> Capabilities:
-    """Capabilities with what a body says in place of what they were."""
+    """Return capabilities with what a body says in place of what they were."""
     given = {
         "timeout_s": body.timeout,
         "cpu_count": body.cpu_count,
@@ -220,7 +220,7 @@ def _changed(capabilities: Capabilities, body: CapabilitiesBody) -> Capabilities
 
 
 async def _labels_for(api: Api, functions: Sequence[Function]) -> Labels:
-    """The tags that functions of one account have, by id."""
+    """Return the tags that functions of one account have, by id."""
     if not any(function.label_ids for function in functions):
         return {}
     return {label.id: label for label in await list_own(api, Label, functions[0].account_id)}

@@ -155,7 +155,7 @@ async def _change(api: Api, call: Call, change: Callable[[Node], Node]) -> None:
 
 
 def node_of(api: Api, call: Call) -> NodePlace:
-    """The node in the path, if it is the sender's. Raises ApiError (404)."""
+    """Return the node in the path, if it is the sender's. Raises ApiError (404)."""
     node = _kept_node_of(api, call)
     if node.entry.deleted:
         raise ApiError(Code.NODE_NOT_FOUND)
@@ -184,7 +184,7 @@ HASH_PATH: Final = (
 def node_endpoint(
     name: str, method: str, path: str, summary: str, handler: Handler, **more: Any
 ) -> Endpoint:
-    """A row for nodes."""
+    """Return a row for nodes."""
     made = {"group": "Nodes", "path_parameters": HASH_PATH, "refusals": (Code.NODE_NOT_FOUND,)}
     return Endpoint(
         name=name,

@@ -2,7 +2,7 @@
 
 A node opens a stream and is told on it what to run. It takes each execution on (`assign`), says
 every few seconds what it works on (`report`), and posts the result; or gives the execution back.
-Whatever it says carries the execution's counter: once the execution was given out anew, or has
+Whatever it says carries the execution's counter: once the execution was given out again, or has
 ended, the answer is 409 and the node stops working on it. What becomes of executions is decided by
 the shards; where they go, by `Placement`. An execution of an account that the node does not work
 for is 404, as what does not exist.
@@ -128,7 +128,7 @@ async def return_execution(api: Api, call: Call) -> Response:
     """POST /v1/node/{hash}/return/{id}/{counter}."""
     node = node_of(api, call)
     promise_id, counter = _named(call)
-    # Before the shards give it out anew, or this node would be given it at once.
+    # Before the shards give it out again, or this node would be given it at once.
     api.function_placement.returned(node.id, promise_id, counter)
     command = ReturnExecution(invoke_id(promise_id), counter, node.id)
     await _ask_about(api, call, promise_id, command)
@@ -197,7 +197,7 @@ async def _ask_about(
 
 
 def _named(call: Call) -> tuple[str, int]:
-    """The promise and counter in the path. Raises ApiError."""
+    """Return the promise and counter in the path. Raises ApiError."""
     execution_id = call.path["id"]
     if not is_id(execution_id):
         raise ApiError(Code.EXECUTION_NOT_FOUND)

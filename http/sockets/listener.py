@@ -298,7 +298,7 @@ class SocketListener:
             finally:
                 self._connections.discard(connection)
         except BaseExceptionGroup as group:
-            # What is cancelled, when the server ends, may fail too: that must not become the reason
+            # What is canceled, when the server ends, may fail too: that must not become the reason
             # which the operator is told.
             defects, rest = group.split(Exception)
             if defects is not None:

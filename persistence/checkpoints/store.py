@@ -187,7 +187,7 @@ def _open(path: Path, tables_count: int) -> lmdb.Environment:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another of the same path; None if there is none."""
+    """Return what tells a file from another of the same path, or None if there is none."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -147,7 +147,7 @@ def test_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> No
         (["promises", "get", ""], "must not be empty"),
         (["promises", "get", "\udc80"], "must be valid UTF-8"),
         (["promises", "get", "a", "--server", "ftp://a"], "must begin with http:// or https://"),
-        (["promises", "get", "a", "--server", "http://a:port"], "it is not a URL"),
+        (["promises", "get", "a", "--server", "http://a:port"], "it is not a valid URL"),
         (["promises", "get", "a", "--user", "ann"], "belong together"),
         (["promises", "create", "a", "--timeout", "5 minutes"], "'5 minutes' is not a duration"),
         (["promises", "create", "a", "--tag", "billing"], "'billing' is not NAME=CONTENT"),

@@ -18,7 +18,6 @@ from typing import Final
 import h11
 import msgspec
 import trio
-from msgspec.structs import fields
 
 from tests.core.grammar.test_packages import agreed
 from tests.core.test_addresses import can_be_sent_to
@@ -90,10 +89,9 @@ def check_bodies(content: bytes) -> bool:
             assert error.problems
             continue
         accepted = True
-        # An optional field that is null is absent to most bodies, and refused by CreateTokenBody.
-        present = {info.encode_name: getattr(body, info.name) for info in fields(body)}
-        written = {name: value for name, value in present.items() if value is not None}
-        assert decoder.decode(msgspec.json.encode(written)) == body
+        written = msgspec.json.decode(msgspec.json.encode(body))
+        given = {name: value for name, value in written.items() if value is not None}
+        assert decoder.decode(msgspec.json.encode(given)) == body
     for kind in BODIES:
         found = outcome(QUICK[kind], content)
         assert found == outcome(CLOSE[kind], content), kind.__name__
