@@ -163,9 +163,11 @@ class LmdbStore:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
-            with suppress(DataDirectoryLost):  # what is there now has a lock of its own
+            # What is there now has a lock of its own; and on a disk that refuses it, a lock file
+            # that stays does no harm, while an error would spoil the server's clean stop.
+            with suppress(DataDirectoryLost, OSError):
                 self.check()
-                (self.path / LOCK_NAME).unlink(missing_ok=True)
+                (self.path / LOCK_NAME).unlink()
 
 
 def _open(path: Path, tables_count: int) -> lmdb.Environment:
