@@ -326,10 +326,11 @@ class Shards(Gathering):
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
 
-    def run_turn(self) -> None:
+    def run_turn(self, *, is_last: bool = True) -> None:
         """Carry out everything submitted, now, as one batch for the log, and start to write it.
 
-        Replies that need not wait for the log come before this returns.
+        Replies that need not wait for the log come before this returns. A turn that is not the last
+        one only adds to the batch; its caller calls `flush` before it waits for anything.
         """
         if not self._submitted:
             return
@@ -355,8 +356,13 @@ class Shards(Gathering):
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
-            assert self._writer is not None, "commands are submitted only to running shards"
-            committer.flush(self._writer)
+            if is_last:
+                self.flush()
+
+    def flush(self) -> None:
+        """Start to write what turns have added to the batch."""
+        assert self._writer is not None, "commands are submitted only to running shards"
+        self.committer.flush(self._writer)
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""

@@ -113,6 +113,8 @@ class SocketListener:
         self._ended = trio.Event()
         self._on_lane_count = 0
         self._refusing_count = 0
+        # They have descriptors of the reserve, which is for files.
+        self._refusals_limit_count = max(1, min(REFUSALS_AT_ONCE_COUNT, self.room.limit_count // 4))
         self._is_stopping = False
         self._accepted_count = 0
         self._refused_count = 0
@@ -222,7 +224,7 @@ class SocketListener:
                 nursery.start_soon(self._serve, stream, peer)
                 continue
             self._refused_count += 1
-            if self._refusing_count < REFUSALS_AT_ONCE_COUNT:
+            if self._refusing_count < self._refusals_limit_count:
                 self._refusing_count += 1
                 nursery.start_soon(self._refuse, stream, problem)
             else:
