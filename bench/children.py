@@ -92,7 +92,7 @@ class OwnServer:
             time.sleep(_POLL_S)
         said = self._log_path.read_text(errors="replace")[-_LOG_SHOWN_CHARACTERS:]
         self.kill()
-        raise BenchError(f"troth serve did not get ready; it said:\n{said}")
+        raise BenchError(f"troth serve did not become ready; its output:\n{said}")
 
     def kill(self) -> None:
         """End it as a power cut would."""

@@ -80,9 +80,9 @@ def split_url(url: str) -> tuple[str, int, str]:
         parts = urlsplit(url)
         port = parts.port or 80
     except ValueError as error:
-        raise BenchError(f"{url!r} is no address: {error}") from error
+        raise BenchError(f"{url!r} is not an address: {error}") from error
     if parts.scheme != "http" or not parts.hostname:
-        raise BenchError(f"{url!r} is no address like http://127.0.0.1:8001")
+        raise BenchError(f"{url!r} is not an address like http://127.0.0.1:8001")
     return parts.hostname, port, parts.path.rstrip("/")
 
 

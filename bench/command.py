@@ -18,7 +18,7 @@ from .machine import divide_cores, environment
 from .mix import read_mix
 from .page import make_page
 from .results import Report
-from .scenarios import PUBLIC, SCENARIOS
+from .scenarios.table import PUBLIC, SCENARIOS, SETS
 from .session import BenchSession, Plan
 from .studies import Row, study_memory, study_recovery, study_timers
 from .tables import LoadProgress, show_scenarios, show_study, show_verdicts
@@ -26,8 +26,8 @@ from .workload import DISTRIBUTIONS
 
 STUDIES: Final = {
     "timers": "how late promises time out while others are created",
-    "memory": "memory of the server by pending promise (own server only)",
-    "recovery": "time until a server is ready, by promises stored (own server only)",
+    "memory": "memory of the server per pending promise (started server only)",
+    "recovery": "time until a server is ready, by promises stored (started server only)",
 }
 DEFAULT_SCENARIOS: Final = ("create", "read")
 UNREACHABLE_STATUS: Final = 3
@@ -63,7 +63,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
         try:
             numbers = tuple(self._kind(text) for text in texts)
         except ValueError:
-            self.fail(f"{value!r} is not a number, or several like 1,16,64.", param, ctx)
+            self.fail(f"{value!r} is not a number or a list such as 1,16,64.", param, ctx)
         if not all(number > 0 for number in numbers):
             self.fail(f"{value!r}: every number must be above 0.", param, ctx)
         return numbers
@@ -96,6 +96,7 @@ def _apply_file(ctx: click.Context, _param: click.Parameter, path: Path | None) 
 def _list(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
         described = {name: SCENARIOS[name].summary for name in PUBLIC} | STUDIES
+        described |= {name: f"all of {', '.join(members)}" for name, members in SETS.items()}
         for name, text in described.items():
             click.echo(f"{name:<16} {text}")
         ctx.exit()
@@ -112,15 +113,15 @@ _OPTIONS: Final = (
     _option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), is_eager=True,
             callback=_apply_file, metavar="FILE",
             help="TOML file with [options] (the command line wins) and the weights of a [mix]."),
-    _option("--url", metavar="URL", help="Server to measure [default: start a fresh one of ours]."),
+    _option("--url", metavar="URL", help="Server to measure [default: start a fresh one]."),
     _option("--poll-url", metavar="URL",
-            help="Where that server has its streams [default: /poll at the API's address]."),
+            help="Address of that server's streams [default: /poll at the API's address]."),
     _option("--user", metavar="NAME:PASSWORD", envvar="TROTH_BENCH_USER",
-            help="For its HTTP Basic authentication [environment: TROTH_BENCH_USER]."),
+            help="Credentials for its HTTP Basic authentication [environment: TROTH_BENCH_USER]."),
     _option("--pid", type=int, metavar="NUMBER",
-            help="Its process id on this machine: its CPU and memory are shown."),
+            help="Process id of that server on this machine, to show its CPU and memory."),
     _option("--connections", "-c", type=Numbers(int), default="64", metavar="N[,N…]",
-            help="Connections, each with one operation at a time; several are tried in turn."),
+            help="Number of connections, one operation each; several numbers are run in turn."),
     _option("--rate", "-r", type=Numbers(float), metavar="N[,N…]",
             help="Operations a second, whether or not the server keeps up [default: as many as "
             "it answers]."),
@@ -129,50 +130,50 @@ _OPTIONS: Final = (
     _option("--duration", "-d", type=click.FloatRange(min=0.1), default=5.0, metavar="SECONDS",
             help="Measured time of each run."),
     _option("--warm-up", type=click.FloatRange(min=0), default=1.0, metavar="SECONDS",
-            help="Time before that does not count."),
+            help="Time before the measured time, not counted."),
     _option("--runs", "-n", type=click.IntRange(min=1), default=1, metavar="N",
-            help="Repeat everything so often; 5 or more make comparisons worth something."),
+            help="Number of runs; 5 or more make comparisons meaningful."),
     _option("--payload-bytes", type=click.IntRange(min=0), default=200, metavar="N",
             help="Data in each promise."),
     _option("--keys", type=click.IntRange(min=1), default=1000, metavar="N",
-            help="Promises there are to read and search."),
+            help="Number of promises to read and search."),
     _option("--distribution", type=click.Choice(DISTRIBUTIONS), default="sequential",
             help="Which keys are read; new ids are random unless sequential."),
     _option("--fan-out", type=click.IntRange(min=1), default=100, metavar="N",
-            help="How many wait for one promise in fan-out."),
+            help="Number of subscribers to one promise in fan-out."),
     _option("--holders", type=click.IntRange(min=1), default=1000, metavar="N",
             help="Processes that send heartbeats."),
     _option("--processes", "-p", type=click.IntRange(min=1), default=1, metavar="N",
-            help="Processes that make load."),
+            help="Number of load processes."),
     _option("--timeout", type=click.FloatRange(min=0.1), default=10.0, metavar="SECONDS",
-            help="A request without an answer for so long has failed."),
-    _option("--seed", type=int, default=1, metavar="N", help="Of all random choices."),
+            help="Time after which a request without an answer has failed."),
+    _option("--seed", type=int, default=1, metavar="N", help="Seed of all random choices."),
     _option("--ceilings/--no-ceilings", default=True,
-            help="Measure beside each run what an echo server and the disk manage."),
+            help="Also measure an echo server and the disk before each run."),
     _option("--pin/--no-pin", default=True,
-            help="Keep an own server on one core and the load on the others."),
+            help="Run a started server on one core and the load on the others."),
     _option("--directory", type=click.Path(path_type=Path, exists=True, file_okay=False),
-            metavar="DIR", help="Disk to measure: own servers keep their data there."),
+            metavar="DIR", help="Disk to measure: started servers store their data there."),
     _option("--serve-option", "serve_options", multiple=True, metavar="TEXT",
-            help="Option for an own server, such as --serve-option=--shards=4; repeatable."),
+            help="Option for a started server, such as --serve-option=--shards=4; repeatable."),
     _option("--counts", type=Numbers(int), default="1000,10000,100000", metavar="N[,N…]",
-            help="Promises stored, for memory and recovery."),
+            help="Numbers of stored promises, for memory and recovery."),
     _option("--timers", type=click.IntRange(min=100), default=100_000, metavar="N",
-            help="Promises that time out, for timers."),
+            help="Number of promises that time out, for timers."),
     _option("--window", type=click.FloatRange(min=1), default=10.0, metavar="SECONDS",
-            help="They time out within this."),
+            help="Time within which they time out."),
     _option("--load-rate", type=click.FloatRange(min=1), default=500.0, metavar="N",
-            help="Creates a second meanwhile; half of what the server manages is usual."),
+            help="Creates per second at the same time; typically half of the server's maximum."),
     _option("--samples", type=click.IntRange(min=1), default=500, metavar="N",
-            help="Timers whose message is waited for."),
+            help="Number of timers whose message is waited for."),
     _option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-            help="Write the results there, for --baseline and for programs."),
+            help="File to write the results to, for --baseline and for programs."),
     _option("--html", "html_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-            help="Write a page with charts there."),
+            help="File to write a page with charts to."),
     _option("--baseline", type=click.Path(path_type=Path, exists=True, dir_okay=False),
             metavar="FILE", help="Results of an earlier --json to compare with."),
     _option("--fail-if-worse", is_flag=True, show_default=False,
-            help="End with status 1 if anything is significantly worse than the baseline."),
+            help="Exit with status 1 if anything is significantly worse than the baseline."),
 )  # fmt: skip
 
 
@@ -189,30 +190,34 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any) -> None:
     """Measure how fast a server is, and how fast it could be.
 
-    Without --url a fresh server is started in a temporary directory, for every run anew. Any server
+    Without --url a fresh server is started in a temporary directory, for every run. Any server
     that speaks the same API can be measured. Beside each result stands what is possible on this
     machine at all: an echo over the same connections, and the disk with the same bytes.
 
     SCENARIO: create, create-complete, read, tasks, fan-out, search, locks, heartbeats, schedules,
-    mixed, timers, memory, recovery (--list says what they do). Without one: create and read.
+    envelope-create, hello, rpc, mixed, timers, memory, recovery, or envelope for what is about the
+    envelope protocol (--list says what they do). Without one: create and read.
 
     \b
     Examples:
       troth bench create -c 1,16,64,256 --html report.html
       troth bench create read --runs 5 --json before.json
       troth bench create read --runs 5 --baseline before.json --fail-if-worse
+      troth bench envelope
       troth bench tasks --rate 1000 --url http://127.0.0.1:8001 --pid 4711
     """
-    known = {*PUBLIC, *STUDIES}
+    known = {*PUBLIC, *STUDIES, *SETS}
     for name in scenarios:
         if name not in known:
             raise click.UsageError(f"There is no scenario {name!r}; --list shows all.")
     mix: dict[str, float] = context.meta.get("mix", {})
     chosen = scenarios or (("mixed",) if mix else DEFAULT_SCENARIOS)
+    # Each once, in the order in which they are named.
+    chosen = tuple(dict.fromkeys(one for name in chosen for one in SETS.get(name, (name,))))
     if options["fail_if_worse"] and options["baseline"] is None:
         raise click.UsageError("--fail-if-worse needs a --baseline.")
     if options["url"] is not None and {"memory", "recovery"} & set(chosen):
-        raise click.UsageError("memory and recovery start servers of their own, without --url.")
+        raise click.UsageError("memory and recovery start their own servers; omit --url.")
     try:
         with _ending_in_order():
             worse = _bench(chosen, mix, options)

@@ -52,7 +52,7 @@ class Verdict:
 
 
 def mann_whitney(first: Sequence[float], second: Sequence[float]) -> float:
-    """The two-sided probability of a difference like this if both come from the same source.
+    """Return the two-sided probability of a difference like this if both come from the same source.
 
     Exact up to 20 values without ties, else by the normal approximation with its correction for
     ties. 1.0 if a series is empty.

@@ -49,7 +49,10 @@ class EchoRequest(NamedTuple):
 
 
 def parse(data: bytes) -> EchoRequest | None:
-    """The request that `data` begins with; None if it is not complete. Raises MalformedError."""
+    """Return the request that `data` begins with, or None if it is not complete.
+
+    Raises MalformedError.
+    """
     head_end = data.find(b"\r\n\r\n", 0, HEAD_LIMIT_BYTES)
     if head_end < 0:
         if len(data) >= HEAD_LIMIT_BYTES:
@@ -100,7 +103,7 @@ class EchoServer:
         self._epoll.register(self._listener, select.EPOLLIN)
 
     async def serve(self, lifeline: int | None = None) -> None:
-        """Serve for ever, or until the other end of the descriptor `lifeline` is closed."""
+        """Serve forever, or until the other end of the descriptor `lifeline` is closed."""
         if lifeline is not None:
             self._epoll.register(lifeline, select.EPOLLIN)
         listener = self._listener.fileno()
@@ -146,7 +149,7 @@ class EchoServer:
         connection.socket.close()
 
     def _answers(self, connection: _EchoConnection, data: bytes) -> bytes:
-        """The answers to all whole requests in `data`. Raises MalformedError."""
+        """Return the answers to all whole requests in `data`. Raises MalformedError."""
         answers = b""
         while data:
             request = parse(data)
@@ -177,8 +180,8 @@ class EchoServer:
 
 @click.command()
 @click.argument("port", default=0)
-@click.option("--rate", type=float, help="Answer at most so many requests a second.")
-@click.option("--child", is_flag=True, help="Ignore Ctrl-C; end when standard input does.")
+@click.option("--rate", type=float, help="Maximum number of requests to answer per second.")
+@click.option("--child", is_flag=True, help="Ignore Ctrl-C; stop when standard input ends.")
 def main(port: int, rate: float | None, child: bool) -> None:
     """Serve echoes on 127.0.0.1 and print the port."""
     server = EchoServer(port, rate)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .histogram import Histogram
-from .scenarios import MESSAGE, PREPARE, Operation, Scenario
+from .scenarios.base import MESSAGE, PREPARE, Operation, Scenario
 from .wire import Events, ProtocolError, Requests, parse_answer
 from .workload import Workload
 
@@ -207,7 +207,7 @@ class Engine:
                 self._next_tick_ns = moment
 
     def _is_over(self, now: int) -> bool:
-        """Whether all is done; then the last interval ends, too."""
+        """Return whether all is done; then the last interval ends, too."""
         if self._stopping:
             is_drained = not self._in_flight and not self._backlog
             if self._open_loop and not is_drained and now <= self._to_ns + DRAIN_LIMIT_NS:
@@ -303,7 +303,7 @@ class Engine:
             return
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             # The scenario could not use what it was sent.
-            self._fail(connection, f"an answer that makes no sense ({error})")
+            self._fail(connection, f"a malformed answer ({error})")
             return
         connection.step = step
         connection.sent_ns = time.perf_counter_ns()
@@ -363,7 +363,7 @@ class Engine:
         while not connection.events.is_open:
             data = stream.recv(_READ_BYTES)
             if not data:
-                raise ProtocolError("the server closed a stream at once")
+                raise ProtocolError("the server closed a stream immediately")
             connection.messages.extend((0, event) for event in connection.events.feed(data))
         stream.setblocking(False)
         self._by_descriptor[stream.fileno()] = (connection, True)
@@ -440,19 +440,19 @@ class Engine:
         try:
             answer = parse_answer(data)
         except ProtocolError as error:
-            self._lose(connection, f"no HTTP answer ({error})", now)
+            self._lose(connection, f"not an HTTP answer ({error})", now)
             return
         if answer is None:
             connection.buffer = data
             return
         connection.buffer = b""
         if connection.operation is None or connection.step == MESSAGE:
-            self._lose(connection, "an answer that nobody asked for", now)
+            self._lose(connection, "an answer without a request", now)
             return
         status, body, closes = answer
         self._answered(connection, status, body, now)
         if closes and connection.socket is opened:
-            self._lose(connection, "the server ends connections after an answer", now)
+            self._lose(connection, "the server closes connections after an answer", now)
 
     def _answered(self, connection: LoadConnection, status: int, body: bytes, now: int) -> None:
         step = connection.step

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 
 from .engine import Engine, Interval, Totals
-from .scenarios import SCENARIOS
+from .scenarios.table import SCENARIOS
 from .wire import ProtocolError, Requests
 from .workload import Workload
 
@@ -26,7 +26,7 @@ def say(message: Mapping[str, object]) -> None:
 
 
 def interval_json(interval: Interval) -> dict[str, object]:
-    """An interval as a line has it."""
+    """Return an interval as a line has it."""
     return {
         "start_s": interval.start_s,
         "measured": interval.measured,
@@ -36,7 +36,7 @@ def interval_json(interval: Interval) -> dict[str, object]:
 
 
 def totals_json(totals: Totals) -> dict[str, object]:
-    """The totals as the last line has them."""
+    """Return the totals as the last line has them."""
     return {
         "elapsed_ns": totals.elapsed_ns,
         "processor_ns": totals.processor_ns,

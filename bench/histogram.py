@@ -55,7 +55,7 @@ class Histogram:
         return self.total / self.count if self.count else 0.0
 
     def percentile(self, percent: float) -> int:
-        """The value that so many percent do not exceed, to within 0.8 %; 0 if there is none."""
+        """Return the value that this percentage does not exceed, to within 0.8 %, or 0 if none."""
         wanted = max(1, -(-self.count * percent // 100))
         seen = 0
         for _, highest, count in self.buckets():
@@ -84,7 +84,7 @@ class Histogram:
         """Read what `to_json` made. Raises KeyError or ValueError for anything else."""
         counts, total, maximum = stored["counts"], stored["total"], stored["maximum"]
         if not isinstance(counts, dict) or not isinstance(total, int):
-            raise ValueError("this is no histogram")
+            raise ValueError("this is not a histogram")
         histogram = cls()
         histogram._counts = {int(index): int(count) for index, count in counts.items()}
         histogram.count = sum(histogram._counts.values())

@@ -69,7 +69,7 @@ class Run:
         return sum(self.errors.values())
 
     def generator_limits(self, *, open_loop: bool) -> bool:
-        """Whether the load processes, not the server, may have set the result."""
+        """Return whether the load processes, not the server, may have set the result."""
         if open_loop:
             return self.lag.percentile(99) > LAG_LIMIT_MS * 1e6
         return self.generator_share > BUSY_SHARE
@@ -104,7 +104,7 @@ class _Child:
             raise BenchError("a load process ended early") from error
 
     def read(self) -> list[dict[str, Any]]:
-        """The lines that have come. Raises BenchError if it has failed or ended early."""
+        """Return the lines that have come. Raises BenchError if it has failed or ended early."""
         data = os.read(self.output.fileno(), 1 << 20)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         messages = [json.loads(line) for line in lines]
@@ -113,7 +113,7 @@ class _Child:
                 raise BenchUnreachable(f"cannot connect to {message['failed']}")
             self.totals = message.get("totals", self.totals)
         if not data and self.totals is None:
-            raise BenchError("a load process ended early; what it said is above")
+            raise BenchError("a load process ended early; its output is above")
         return messages
 
     def note_ready(self, message: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ class _Child:
 
 
 def workload_for(target: BenchTarget, **options: Any) -> Workload:
-    """A workload against a server."""
+    """Return a workload against a server."""
     return Workload(
         host=target.host,
         port=target.port,
@@ -228,7 +228,7 @@ class _Watch:
         return max((path.stat().st_mtime_ns for path in self._data.rglob("data.mdb")), default=0)
 
     def look(self, *, measured: bool) -> ProcessUsage | None:
-        """What the server has used so far; called at the end of each interval."""
+        """Return what the server has used so far; called at the end of each interval."""
         self.look_at_files()
         if self._process_id is None:
             return None

@@ -73,7 +73,7 @@ def measure_encoding(count: int, body_bytes: int, seconds: float) -> Measurement
 def measure_raw(
     directory: str, count: int, body_bytes: int, seconds: float, *, preallocated: bool
 ) -> Measurement:
-    """One pwrite and one fdatasync of as many bytes, in a file of its own."""
+    """Return one pwrite and one fdatasync of as many bytes, in a file of its own."""
     data = encode_frame(make_batch(count, body_bytes, 1), 1, 1, 0)[0]
     descriptor = os.open(f"{directory}/raw", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:

@@ -22,7 +22,7 @@ class ProcessUsage(NamedTuple):
 
 
 def usage(process_id: int) -> ProcessUsage | None:
-    """What a process has used; None if it is gone or the system does not say."""
+    """Return what a process has used, or None if it is gone or the system does not say."""
     try:
         stat = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii")
         pages = int(Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1])
@@ -41,7 +41,7 @@ class Cores(NamedTuple):
     load: tuple[int, ...]
 
     def load_core(self, number: int) -> int | None:
-        """The core of a load process."""
+        """Return the core of a load process."""
         return self.load[number % len(self.load)] if self.load else None
 
 
@@ -65,7 +65,7 @@ def pin(process_id: int, core: int | None) -> None:
 
 
 def environment() -> dict[str, object]:
-    """What a reader of the results must know of the machine."""
+    """Return what a reader of the results must know of the machine."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .client import BenchError
-from .scenarios import MIXABLE
+from .scenarios.table import MIXABLE
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ def read_mix(path: Path, allowed_options: frozenset[str]) -> MixFile:
         raise BenchError(f"{path}: {error}") from error
     unknown = set(content) - {"options", "mix"}
     if unknown:
-        raise BenchError(f"{path}: [{min(unknown)}] is not known; there are [options] and [mix].")
+        raise BenchError(f"{path}: [{min(unknown)}] is unknown; use [options] and [mix].")
     options, mix = content.get("options", {}), content.get("mix", {})
     for name in options:
         if name not in allowed_options:
             allowed = ", ".join(sorted(allowed_options))
-            raise BenchError(f"{path}: {name!r} is no option; allowed are {allowed}.")
+            raise BenchError(f"{path}: {name!r} is not an option; must be one of {allowed}.")
     for name, weight in mix.items():
         if name not in MIXABLE:
             allowed = ", ".join(MIXABLE)
-            raise BenchError(f"{path}: {name!r} cannot be mixed; allowed are {allowed}.")
+            raise BenchError(f"{path}: {name!r} cannot be mixed; must be one of {allowed}.")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0:
             raise BenchError(f"{path}: the weight of {name} is {weight!r}; it must be above 0.")
     return MixFile(options, {name: float(weight) for name, weight in mix.items()})

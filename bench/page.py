@@ -38,7 +38,7 @@ vertical-align:middle;background:currentColor}.entry.mark{color:var(--dim)}
 
 
 def make_page(report: Report, verdicts: Sequence[Verdict] = ()) -> str:
-    """The whole page."""
+    """Return the whole page."""
     about = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in _known(report))
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -58,7 +58,7 @@ def make_page(report: Report, verdicts: Sequence[Verdict] = ()) -> str:
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """An HTML table; what is None is shown as a dash."""
+    """Return an HTML table; what is None is shown as a dash."""
     head = "".join(f"<th>{html.escape(text)}</th>" for text in heading)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) + "</tr>"
@@ -137,7 +137,7 @@ def _charts(scenarios: Sequence[ScenarioRecord]) -> str:
     ticks += [(1e4, "99.99 %"), (1e5, "99.999 %")]
     charts = [
         Chart(
-            *("Latency by percentile", "percent of operations at most so slow", "ms", curves),
+            *("Latency by percentile", "percent of operations at most this slow", "ms", curves),
             x_ticks=ticks,
             logarithmic_x=True,
             logarithmic_y=True,

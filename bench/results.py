@@ -29,7 +29,7 @@ def milliseconds(duration_ns: float) -> float:
 
 
 def percentiles_ms(histogram: Histogram) -> dict[str, float]:
-    """The usual summary of latencies: p50, p90, p99, p99.9, mean, max."""
+    """Return the usual summary of latencies: p50, p90, p99, p99.9, mean, max."""
     named = {
         f"p{percent:g}": milliseconds(histogram.percentile(percent)) for percent in PERCENTILES
     }
@@ -129,7 +129,7 @@ class Report:
             ]
             return cls(stored["environment"], scenarios, stored["studies"])
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BenchError(f"{path} holds no results of troth bench: {error}") from error
+            raise BenchError(f"{path} has no results of troth bench: {error}") from error
 
 
 def record(run: Run, ceilings: Ceilings | None, *, open_loop: bool) -> RunRecord:
@@ -170,6 +170,6 @@ def record(run: Run, ceilings: Ceilings | None, *, open_loop: bool) -> RunRecord
 
 
 def median_of(values: list[float | None]) -> float | None:
-    """The median of those that are known; None if none is."""
+    """Return the median of those that are known, or None if none is."""
     known = [value for value in values if value is not None]
     return median(known) if known else None

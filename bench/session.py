@@ -21,7 +21,7 @@ from .client import BenchError, BenchTarget
 from .load import Slot, divide, run, workload_for
 from .machine import Cores
 from .results import ScenarioRecord, record
-from .scenarios import SCENARIOS
+from .scenarios.table import SCENARIOS
 from .workload import Workload
 
 PREPARING_CONNECTIONS = 16
@@ -92,7 +92,7 @@ class BenchSession:
         return records
 
     def new_run(self) -> str:
-        """A text for ids to begin with that no other run has."""
+        """Return a prefix for ids that no other run has."""
         return f"{self._run_prefix}x{next(self._run_numbers)}"
 
     def prepare(self, workload: Workload, target: BenchTarget) -> None:

@@ -79,18 +79,18 @@ def _read_answers(connection: socket.socket, count: int) -> None:
 
 
 def create(name: str, tags: dict[str, str]) -> bytes:
-    """A request that creates a promise."""
+    """Return a request that creates a promise."""
     body = {"id": name, "timeout": FAR_MS, "param": CONTENT, "tags": tags}
     return request("POST", "/promises", body)
 
 
 def complete(name: str) -> bytes:
-    """A request that completes one."""
+    """Return a request that completes one."""
     return request("PATCH", f"/promises/{name}", {"state": "RESOLVED", "value": CONTENT})
 
 
 def request(method: str, path: str, body: dict[str, object]) -> bytes:
-    """A request as bytes."""
+    """Return a request as bytes."""
     content = json.dumps(body).encode()
     head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
     return head.encode() + b"content-length: %d\r\n\r\n%b" % (len(content), content)
@@ -115,7 +115,7 @@ def serving(path: Path, *arguments: str) -> Iterator[tuple[int, float]]:
 
 
 def memory(process: int) -> str:
-    """The resident memory of a process, in MB, with its parts."""
+    """Return the resident memory of a process, in MB, with its parts."""
     names = {"VmRSS": "all", "RssAnon": "own", "RssFile": "pages of files"}
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     sizes = dict(line.split(":", 1) for line in lines if line.startswith(tuple(names)))
@@ -125,7 +125,7 @@ def memory(process: int) -> str:
 
 
 def get(path: str) -> http.client.HTTPResponse:
-    """One request, read to its end, on a connection that stays."""
+    """Return one request, read to its end, on a connection that stays."""
     CONNECTION.request("GET", path)
     response = CONNECTION.getresponse()
     response.body = response.read()  # type: ignore[attr-defined]
@@ -151,7 +151,7 @@ def percentiles(count: int, ask: Callable[[], str]) -> str:
 
 
 def wait_ready(process: "subprocess.Popen[bytes]", started: float) -> float:
-    """How many seconds the server takes until it says that it is ready."""
+    """Return how many seconds the server takes until it says that it is ready."""
     while process.poll() is None:
         try:
             if get("/ready").status == 200:
@@ -159,7 +159,7 @@ def wait_ready(process: "subprocess.Popen[bytes]", started: float) -> float:
         except (OSError, http.client.HTTPException):
             CONNECTION.close()
         time.sleep(0.02)
-    raise click.ClickException("the server has ended")
+    raise click.ClickException("the server has stopped")
 
 
 def measure(path: Path, completed_count: int) -> None:
@@ -180,7 +180,7 @@ def measure(path: Path, completed_count: int) -> None:
         rows.append(("cold read, ms", percentiles(READS_COUNT, any_promise)))
         rows.append(("search by a rare tag, ms", percentiles(200, search(customer=""))))
         rows.append(("search by a common tag, ms", percentiles(200, search(kind="order"))))
-        rows.append(("search by a tag nobody has, ms", percentiles(200, search(kind="none"))))
+        rows.append(("search by an unused tag, ms", percentiles(200, search(kind="none"))))
         rows.append(("search of all, ms", percentiles(200, lambda: "/promises?id=*")))
         prefix = "/promises?id=workflow-77*&state=resolved"
         rows.append(("search by prefix, ms", percentiles(50, lambda: prefix)))

@@ -37,7 +37,7 @@ def study_memory(session: BenchSession, counts: Sequence[int]) -> list[Row]:
         for count in ramp(session, target, counts, "memory"):
             now = usage(target.process_id)
             if before is None or now is None:
-                raise BenchError("this system does not say how much memory a process uses")
+                raise BenchError("this system does not report how much memory a process uses")
             grown = now.memory_bytes - before.memory_bytes
             rows.append(
                 {
@@ -50,7 +50,7 @@ def study_memory(session: BenchSession, counts: Sequence[int]) -> list[Row]:
 
 
 def study_recovery(session: BenchSession, counts: Sequence[int]) -> list[Row]:
-    """How long a server takes to be ready, by promises stored: killed, and stopped in order."""
+    """Return how long a server takes to be ready, by stored promises, killed and stopped."""
     rows: list[Row] = []
     with session.own_server() as server:
         for count in ramp(session, server.target, counts, "recovery"):
@@ -80,7 +80,7 @@ def study_timers(
     load_rate: float,
     sampled: int,
 ) -> list[Row]:
-    """How late promises time out, `timers` of them within `window_s`, while others are created.
+    """Measure how late `timers` promises time out within `window_s`, while others are created.
 
     `sampled` of them are subscribed to: what counts is when the message is here. That includes the
     way to the worker. Where the server tells its own lateness (ours does, in /metrics), it is shown
@@ -115,7 +115,7 @@ def _timers(
         list(ramp(session, target, [timers], "timers", **spread))
         spare_s = first_ms / 1000 - time.time()
         if spare_s < 0:
-            raise BenchError("the timers could not all be made in time; ask for fewer")
+            raise BenchError("the timers could not all be created in time; ask for fewer")
         lateness_before = _server_lateness(target)
         session.begin(f"timers: {timers:,} due within {window_s:g} s, {load_rate:g} creates/s")
         load = workload_for(
@@ -170,7 +170,7 @@ def _sampled_promises(
         if made == 201:
             made, answer = target.ask("POST", "/subscriptions", subscription)
         if made != 201:
-            raise BenchError(f"a sampled timer could not be made: {made} {answer}")
+            raise BenchError(f"a sampled timer could not be created: {made} {answer}")
         deadlines[identifier] = deadline_ms
     return deadlines
 
@@ -212,7 +212,7 @@ class _Listener:
 
 
 def _server_lateness(target: BenchTarget) -> dict[str, float]:
-    """How many timers were how late, as the server counts them; empty if it does not say."""
+    """Return how many timers were how late, as the server counts them; empty if it does not say."""
     status, text = target.ask("GET", "/metrics")
     counts: dict[str, float] = {}
     if status == 200 and isinstance(text, str):
@@ -223,7 +223,7 @@ def _server_lateness(target: BenchTarget) -> dict[str, float]:
 
 
 def _bound(counts: Mapping[str, float], share: float) -> float | None:
-    """The smallest bound that this share of all timers did not exceed."""
+    """Return the smallest bound that this share of all timers did not exceed."""
     wanted = counts.get("all", 0.0) * share
     bounds = sorted(int(name) for name in counts if name != "all")
     return next((float(one) for one in bounds if counts[str(one)] >= wanted > 0), None)

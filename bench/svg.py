@@ -1,6 +1,6 @@
 """Line charts as SVG text, without any library: just what the report needs.
 
-Colours come from the page's style sheet by class (`s0` … `s7`), so that charts follow its light or
+Colors come from the page's style sheet by class (`s0` … `s7`), so that charts follow its light or
 dark theme.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 WIDTH: Final = 680
 HEIGHT: Final = 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 28, 14, 46
-COLOURS_COUNT: Final = 8
+COLORS_COUNT: Final = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Chart:
     y_label: str
     series: Sequence[Series]
     x_ticks: Sequence[tuple[float, str]] | None = None
-    """Where the x axis is labelled; None: at round numbers."""
+    """Where the x axis is labeled; None: at round numbers."""
     logarithmic_y: bool = False
     logarithmic_x: bool = False
     marks: Sequence[tuple[float, str]] = field(default=())
@@ -42,7 +42,7 @@ class Chart:
 
 
 def draw(chart: Chart) -> str:
-    """The chart as an SVG element; a sentence if there is nothing to draw."""
+    """Return the chart as an SVG element; a sentence if there is nothing to draw."""
     points = [point for series in chart.series for point in series.points if _fits(chart, *point)]
     if not points:
         return f'<p class="empty">{html.escape(chart.title)}: nothing was measured.</p>'
@@ -83,7 +83,7 @@ def draw(chart: Chart) -> str:
 
 
 def number(value: float) -> str:
-    """A number as an axis shows it: 3 significant digits, thousands as k, millions as M."""
+    """Return a number as an axis shows it: 3 significant digits, thousands as k, millions as M."""
     for limit, suffix in ((1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (1e6 if suffix == 'M' else 1e3):.3g}{suffix}"
@@ -100,12 +100,12 @@ def _line(
     placed = [(place_x(x), place_y(y), x, y) for x, y in series.points if _fits(chart, x, y)]
     if not placed:
         return ""
-    kind = f"line s{index % COLOURS_COUNT}" + (" dashed" if series.dashed else "")
+    kind = f"line s{index % COLORS_COUNT}" + (" dashed" if series.dashed else "")
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y, _, _ in placed)
     parts = [f'<path class="{kind}" d="M{path}"/>']
     if len(placed) <= 40:
         parts += [
-            f'<circle class="dot s{index % COLOURS_COUNT}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
+            f'<circle class="dot s{index % COLORS_COUNT}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
             f"<title>{html.escape(series.name)}: {number(real_y)} at {number(real_x)}</title>"
             "</circle>"
             for x, y, real_x, real_y in placed
@@ -115,7 +115,7 @@ def _line(
 
 def _legend(chart: Chart) -> str:
     entries = [
-        f'<span class="entry s{index % COLOURS_COUNT}">{html.escape(series.name)}</span>'
+        f'<span class="entry s{index % COLORS_COUNT}">{html.escape(series.name)}</span>'
         for index, series in enumerate(chart.series)
     ]
     if chart.marks:
@@ -124,7 +124,7 @@ def _legend(chart: Chart) -> str:
 
 
 def _fits(chart: Chart, x: float, y: float) -> bool:
-    """Whether the axes can show a point: a logarithm needs something above 0."""
+    """Return whether the axes can show a point: a logarithm needs something above 0."""
     return not (chart.logarithmic_y and y <= 0) and not (chart.logarithmic_x and x <= 0)
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from .comparison import Verdict
 from .load import SLOT_S, Slot
 from .results import Report, RunRecord, ScenarioRecord, median_of
-from .scenarios import SCENARIOS
+from .scenarios.table import SCENARIOS
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BARS_SHOWN = 40
@@ -97,7 +97,7 @@ def show_scenarios(console: Console, scenarios: Sequence[ScenarioRecord]) -> Non
 
 
 def _columns(scenarios: Sequence[ScenarioRecord]) -> dict[str, list[str | Text]]:
-    """The table's columns by heading, one cell for each scenario."""
+    """Return the table's columns by heading, one cell for each scenario."""
     columns: dict[str, list[str | Text]] = {}
 
     def add(heading: str, cells: Iterable[str | Text]) -> None:
@@ -142,7 +142,7 @@ def remarks(scenarios: Sequence[ScenarioRecord]) -> list[str]:
     for one in scenarios:
         if SCENARIOS[one.scenario].prepares:
             said.append(
-                f"{one.title}: between operations there is much to prepare; ops/s and shares "
+                f"{one.title}: much is prepared between operations; ops/s and shares "
                 "include that, latencies do not."
             )
         synced = median_of([run.sync_p50_ms for run in one.runs])
@@ -165,7 +165,7 @@ def remarks(scenarios: Sequence[ScenarioRecord]) -> list[str]:
             )
         if any(run.echo_generator_limits for run in one.runs):
             said.append(
-                f"{one.title}: the echo ceiling is what the generator manages; the real one is "
+                f"{one.title}: the generator limits the echo ceiling; the real one is "
                 "higher, and the share of it lower."
             )
         for run in one.runs:
@@ -193,13 +193,13 @@ def show_verdicts(console: Console, before: Report, verdicts: Sequence[Verdict])
     table.add_column("scenario", no_wrap=True)
     for heading in ("quantity", "before", "now", "ratio", "95 % of", "p", "verdict"):
         table.add_column(heading, no_wrap=True)
-    colours = {"better": "green", "worse": "bold red"}
+    colors = {"better": "green", "worse": "bold red"}
     for one in verdicts:
         table.add_row(
             *(one.title, one.quantity, _cell(one.before), _cell(one.now), f"{one.ratio:.3f}"),
             f"{one.ratio_low:.2f}–{one.ratio_high:.2f}",
             f"{one.probability:.3f}",
-            Text(one.text, colours.get(one.text, "")),
+            Text(one.text, colors.get(one.text, "")),
         )
     console.print(table)
 

@@ -22,7 +22,7 @@ Measured on two shared cores, CPython 3.11 (seed 1):
     memory, 700,000 (bytes)                          112.5     184.2
     memory, 1,000,000 (bytes)                         89.6     171.1
 
-Neither is faster everywhere. The wheel takes about half the memory. Arming and cancelling is faster
+Neither is faster everywhere. The wheel takes about half the memory. Arming and canceling is faster
 with 100,000 entries and with a million within a minute, and 7 to 10 % slower with 1,000 entries and
 with a million within a day. Waking for each of a million deadlines is slower: moving entries down
 costs more than the heap's comparisons. And it pauses when the cursor enters a slot of a high level,
@@ -54,7 +54,7 @@ class Timers(Protocol):
 
 
 class LazyHeap:
-    """The contender: a binary heap that skips cancelled entries when they reach its top."""
+    """The contender: a binary heap that skips canceled entries when they reach its top."""
 
     def __init__(self, now_ms: int) -> None:  # noqa: ARG002  (same signature as the wheel's)
         self._heap: list[tuple[int, int, str]] = []
@@ -108,7 +108,7 @@ def delays(count: int, span_ms: int) -> list[int]:
 def mixed_ns(timers: Timers, live_count: int, span_ms: int) -> float:
     """Return the cost of one arm and one cancel while that many entries are live.
 
-    The oldest entry is cancelled each time; the clock moves 1 ms in 64 of these.
+    The oldest entry is canceled each time; the clock moves 1 ms in 64 of these.
     """
     keys = [f"promise-{number}" for number in range(live_count + MIXED_COUNT)]
     delays_ms = delays(len(keys), span_ms)

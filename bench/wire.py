@@ -33,7 +33,7 @@ class Requests:
         self._shared = "".join(f"{line}\r\n" for line in lines)
 
     def head(self, method: str, path: str, body_length_bytes: int) -> bytes:
-        """The part before the body, for a body of this many bytes."""
+        """Return the part before the body, for a body of this many bytes."""
         about_body = (
             f"Content-Type: application/json\r\nContent-Length: {body_length_bytes}\r\n"
             if body_length_bytes
@@ -42,7 +42,7 @@ class Requests:
         return f"{method} {path} HTTP/1.1\r\n{self._shared}{about_body}\r\n".encode()
 
     def make(self, method: str, path: str, body: object = None) -> bytes:
-        """A whole request; the body as JSON, unless it is None."""
+        """Return a whole request; the body as JSON, unless it is None."""
         content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
         return self.head(method, path, len(content)) + content
 
@@ -54,7 +54,7 @@ def parse_answer(data: bytes) -> Answer | None:
         return None
     head = data[:end].lower()
     if not head.startswith(b"http/1.") or not head[9:12].isdigit():
-        raise ProtocolError(f"this is no HTTP/1.1 answer: {data[:60]!r}")
+        raise ProtocolError(f"this is not an HTTP/1.1 answer: {data[:60]!r}")
     status = int(head[9:12])
     start = end + 4
     closes = b"\r\nconnection: close" in head
@@ -87,7 +87,10 @@ class Chunks:
         self.finished = False
 
     def feed(self, data: bytes) -> bytes:
-        """What is new of the content, in `data` and what was left over. Raises ProtocolError."""
+        """Return what is new of the content, in `data` and what was left over.
+
+        Raises ProtocolError.
+        """
         self._rest += data
         content = b""
         while not self.finished:
@@ -123,7 +126,7 @@ class Events:
         return self._is_open
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The data of each message that has become complete. Raises ProtocolError."""
+        """Return the data of each message that has become complete. Raises ProtocolError."""
         if not self._is_open:
             self._head += data
             head, blank, data = self._head.partition(_BLANK_LINE)

@@ -58,7 +58,7 @@ class Workload:
     """The core to stay on; None: any."""
 
     def to_json(self) -> str:
-        """All of it on one line."""
+        """Return all of it on one line."""
         return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""`troth account`: who may use the server, and who changed what about it."""
+"""`troth account`: who can use the server, and who changed its settings."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ _ENTRY_KEYS = frozenset({"time", "act", "outcome", "by", "from", "request"})
 
 @click.group(cls=OrderedGroup)
 def account() -> None:
-    """Make and disable accounts; see who changed what.
+    """Create and disable accounts; show who changed what.
 
     An account owns functions, tasks and nodes; its tokens let programs act for it. With the first
-    account the server stops being open: from then on every request needs credentials.
+    account, open access ends: from then on every request needs credentials.
 
-    These commands are for whoever can read the server's data directory: run them on its machine,
-    as its user. They work while the server runs and while it does not.
+    These commands need access to the server's data directory: run them on the server's machine,
+    as its user. They work whether or not the server is running.
 
     \b
     Example:
@@ -33,7 +33,7 @@ def account() -> None:
 @click.argument("name", type=TEXT)
 @operator_command(may_make=True)
 def add(session: Session, name: str) -> None:
-    """Make an account called NAME and print its id.
+    """Create an account called NAME and print its id.
 
     \b
     Example:
@@ -46,7 +46,7 @@ def add(session: Session, name: str) -> None:
 @account.command("list")
 @operator_command()
 def list_command(session: Session) -> None:
-    """List all accounts, the oldest first.
+    """List all accounts, oldest first.
 
     \b
     Example:
@@ -73,9 +73,9 @@ def list_command(session: Session) -> None:
 @click.argument("account", type=TEXT)
 @operator_command()
 def disable(session: Session, account: str) -> None:
-    """Let none of ACCOUNT's tokens work any more, from this moment on.
+    """Disable ACCOUNT and all of its tokens, effective immediately.
 
-    ACCOUNT is an id or a name. Its open streams end. What it owns stays; `enable` takes it back.
+    ACCOUNT is an id or a name. Its open streams end. What it owns is kept; `enable` undoes this.
 
     \b
     Example:
@@ -88,9 +88,9 @@ def disable(session: Session, account: str) -> None:
 @click.argument("account", type=TEXT)
 @operator_command()
 def enable(session: Session, account: str) -> None:
-    """Let ACCOUNT's tokens work again.
+    """Enable ACCOUNT and its tokens again.
 
-    ACCOUNT is an id or a name. Tokens that were revoked or have expired stay so.
+    ACCOUNT is an id or a name. Revoked and expired tokens stay invalid.
 
     \b
     Example:
@@ -115,13 +115,13 @@ def _change(session: Session, account: str, *, disabled: bool) -> None:
     default=100,
     show_default=True,
     metavar="NUMBER",
-    help="How many entries at most, the last ones.",
+    help="Number of entries to show, the newest ones.",
 )
 @operator_command()
 def log_command(session: Session, limit_count: int) -> None:
-    """Show who changed what about the server.
+    """Show administrative changes, and who made them.
 
-    Noted are changes of accounts, tokens and nodes, snapshots, imports and retention by hand.
+    The log has changes of accounts, tokens and nodes, snapshots, imports and manual retention.
 
     The whole log is in the files audit.log, audit.log.1 … of the data directory.
 

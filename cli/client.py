@@ -34,7 +34,7 @@ _ERROR_NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
 HINTS: Final[Mapping[int, str]] = {
     Code.UNAUTHORIZED: (
         "Give --token, or --user and --password; or set TROTH_TOKEN, or TROTH_USER and "
-        "TROTH_PASSWORD. What concerns the whole server also takes --data with the server's data "
+        "TROTH_PASSWORD. Operations on the whole server also takes --data with the server's data "
         "directory, if that is on this machine."
     ),
     Code.FORBIDDEN_SCOPE: "`troth token create ACCOUNT --scope SCOPE` makes one that may.",
@@ -108,15 +108,15 @@ class ApiClient:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise _bad_server(f"it is not a URL ({error})") from error
+            raise _bad_server(f"it is not a valid URL ({error})") from error
         if parts.scheme not in {"http", "https"} or not host:
-            raise _bad_server("it must be http:// or https:// and a host")
+            raise _bad_server("it must begin with http:// or https:// and name a host")
         if (user is None) != (password is None):
             raise click.UsageError("--user and --password belong together: give both or neither.")
         if user is not None and token is not None:
             raise click.UsageError("--token and --user exclude each other: give one of them.")
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-            raise click.UsageError("--token (or TROTH_TOKEN): it holds what no token holds.")
+            raise click.UsageError("--token (or TROTH_TOKEN): it is not a valid token.")
         headers = {"accept": "application/json", "user-agent": "troth"}
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
@@ -134,7 +134,7 @@ class ApiClient:
             )
             self._base = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL as error:
-            raise _bad_server(f"it is not a URL ({error})") from error
+            raise _bad_server(f"it is not a valid URL ({error})") from error
         except (ImportError, ValueError) as error:
             # httpx reads the proxies of the environment; of SOCKS it knows nothing without help.
             raise click.ClickException(
@@ -199,7 +199,7 @@ class ApiClient:
             raise ServerUnreachable(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
             if begun:
-                problem = "ended the connection before all was sent"
+                problem = "closed the connection before the whole request was sent"
                 raise ServerUnreachable(f"{self.shown_url} {problem}.") from error
             raise self._unreachable(error) from error
 
@@ -238,7 +238,7 @@ class ApiClient:
             query = [("cursor", answer.content["cursor"])]
 
     def not_the_api(self) -> ServerUnreachable:
-        """The error for an answer that the API never gives."""
+        """Return the error for an answer that the API never gives."""
         return ServerUnreachable(
             f"{self.shown_url} answered in a form that is not the API's. Is it a Troth server?"
         )
@@ -260,7 +260,7 @@ class ApiClient:
 
 
 def path_of(*segments: str | int) -> str:
-    """A path whose segments the server decodes to exactly these texts, slashes included."""
+    """Return a path whose segments the server decodes to exactly these texts, slashes included."""
     return "".join("/" + _segment(str(segment)) for segment in segments)
 
 
@@ -272,7 +272,7 @@ def _segment(text: str) -> str:
 
 
 def is_loopback(server: str) -> bool:
-    """Whether a server that `ApiClient` takes is on this machine."""
+    """Return whether a server that `ApiClient` takes is on this machine."""
     url = server if "://" in server else f"http://{server}"
     try:
         return _is_loopback(urlsplit(url).hostname or "")
@@ -327,7 +327,7 @@ def _refusal(answer: ApiAnswer, response: httpx.Response) -> str:
     else:
         given = error.get("code")
         code = given if isinstance(given, int) else 0
-        meaning = error.get("message") or "refused without a reason"
+        meaning = error.get("message") or "refused without giving a reason"
         lines = [f"{code} {meaning}", *_details(error)]
         if len(lines) == 1:
             lines.append(_EXPLANATIONS.get(code, ""))

@@ -37,35 +37,35 @@ class CommandPlace(NamedTuple):
 COMMANDS: Final = {
     "serve": CommandPlace(
         "troth.cli.serve:serve_command",
-        "Run the server until it is told to stop (Ctrl-C or SIGTERM).",
+        "Run the server until it is stopped (Ctrl-C or SIGTERM).",
     ),
     "promises": CommandPlace(
-        "troth.cli.promises:promises", "Make, look at, complete and find promises."
+        "troth.cli.promises:promises", "Create, show, complete and search promises."
     ),
     "tasks": CommandPlace(
-        "troth.cli.tasks:tasks", "Claim, complete and give back tasks, as workers do."
+        "troth.cli.tasks:tasks", "Claim, complete and return tasks, as workers do."
     ),
     "schedules": CommandPlace(
-        "troth.cli.schedules:schedules", "Have promises created when a cron expression says."
+        "troth.cli.schedules:schedules", "Create promises on a schedule given by a cron expression."
     ),
     "locks": CommandPlace("troth.cli.locks:locks", "Acquire, release and renew locks."),
     "tree": CommandPlace(
-        "troth.cli.tree:tree", "Draw the promise ID and all that its work has created."
+        "troth.cli.tree:tree", "Draw the promise ID and everything that its work has created."
     ),
     "account": CommandPlace(
-        "troth.cli.accounts:account", "Make and disable accounts; see who changed what."
+        "troth.cli.accounts:account", "Create and disable accounts; show who changed what."
     ),
-    "token": CommandPlace("troth.cli.tokens:token", "Make, list and revoke tokens."),
+    "token": CommandPlace("troth.cli.tokens:token", "Create, list and revoke tokens."),
     "log": CommandPlace(
         "troth.cli.log:log", "Read, verify and repair the log of a data directory."
     ),
-    "snapshot": CommandPlace("troth.cli.snapshots:snapshot", "Back up everything, and restore it."),
-    "data": CommandPlace("troth.cli.data:data", "Look at a data directory."),
+    "snapshot": CommandPlace("troth.cli.snapshots:snapshot", "Back up all data, and restore it."),
+    "data": CommandPlace("troth.cli.data:data", "Inspect a data directory."),
     "export": CommandPlace(
         "troth.cli.export_promises:export", "Write all promises and schedules to FILE."
     ),
     "import": CommandPlace(
-        "troth.cli.import_promises:import_command", "Read what `troth export` wrote into a server."
+        "troth.cli.import_promises:import_command", "Import a file that `troth export` wrote."
     ),
     "node": CommandPlace(
         "troth.cli.node:node_command", "Run functions for a server on this machine."
@@ -82,7 +82,7 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order of the help text."""
+        """Return all names, in the order of the help text."""
         return [*COMMANDS, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -214,12 +214,12 @@ def _defect(error: Exception, *, shows_traceback: bool) -> str:
     With the traceback where it was asked for, and where nothing will happen a second time.
     """
     if shows_traceback or os.environ.get(TRACEBACK_VARIABLE):
-        return "this is a defect of Troth; please report it.\n" + "".join(
+        return "this is a bug in Troth; please report it.\n" + "".join(
             traceback.format_exception(error)
         )
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return (
-        f"this command has a defect ({reason}). Run it again with {TRACEBACK_VARIABLE}=1 and "
+        f"this command has a bug ({reason}). Run it again with {TRACEBACK_VARIABLE}=1 and "
         "report what it prints."
     )
 

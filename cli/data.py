@@ -18,7 +18,7 @@ from .retention import retention_command
 
 @click.group(cls=OrderedGroup)
 def data() -> None:
-    """Look at a data directory.
+    """Inspect a data directory.
 
     \b
     Example:
@@ -69,7 +69,7 @@ def _text(statistics: DataStatistics) -> str:
             ("callbacks", str(counts["callbacks"])),
             ("schedules", str(counts["schedules"])),
             ("locks", str(counts["locks"])),
-            ("entries of the catalog", str(counts["entries"])),
+            ("catalog entries", str(counts["entries"])),
             ("unfinished function tasks", str(counts["executions"])),
             (
                 "checkpoints",

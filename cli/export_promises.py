@@ -52,7 +52,7 @@ class Gathered:
     created_on: int = 0
 
     def is_done(self, kind: str) -> bool:
-        """Whether the last page is there."""
+        """Return whether the last page is there."""
         return kind in self.cursors and self.cursors[kind] is None
 
 
@@ -63,7 +63,7 @@ class Gathered:
 def export(session: Session, file: Path, overwrite: bool) -> None:
     """Write all promises and schedules to FILE.
 
-    It has one JSON object a line. `troth import` reads such a file into another server; other
+    It has one JSON object per line. `troth import` reads such a file into another server; other
     programs can read it as well. If the export is interrupted, the same command goes on where it
     stopped.
 
@@ -72,7 +72,7 @@ def export(session: Session, file: Path, overwrite: bool) -> None:
       troth export everything.jsonl --server http://old:8001
     """
     if file.exists() and not overwrite:
-        raise FileRefused(f"{visible(str(file))} exists already. --overwrite replaces it.")
+        raise FileRefused(f"{visible(str(file))} already exists. Use --overwrite to replace it.")
     partial = file.with_name(file.name + PARTIAL_SUFFIX)
     try:
         with partial.open("a+b") as pages:
@@ -143,7 +143,7 @@ def _gather(
                 raise
             raise RequestRefused(
                 f"{error.message}\n  Hint: what was read so far is kept; run the command again to "
-                f"go on. If the server has other data since, remove FILE{PARTIAL_SUFFIX} first.",
+                f"go on. If the server has changed since, remove FILE{PARTIAL_SUFFIX} first.",
                 error.answer,
             ) from error
         content = answer.content

@@ -3,7 +3,7 @@
 `FILE.importing` holds one line of JSON: which server, which file (size and time of its last
 change), the offset and the number of the line to go on with, and what has become of the lines
 before. An import removes it at its end. Where it cannot be written, an interrupted import begins
-anew, which is safe and only slower.
+again, which is safe and only slower.
 """
 
 import json

@@ -3,9 +3,9 @@
 Promises go through the server's import endpoint in batches and arrive as they were: state, value,
 times, keys, tags. An import that is interrupted goes on where it was when it is run again
 (`import_place.py`). Schedules are created through the ordinary API, which sets their times itself:
-`createdOn`, `lastRunTime` and `nextRunTime` begin anew, and the summary says so. Repeating an
-import does nothing to what is there already. What has the id of something else at the server is a
-conflict: an error with the number of its line, and what is at the server stays.
+`createdOn`, `lastRunTime` and `nextRunTime` start again, and the summary says so. Repeating an
+import does nothing to what is there already. What has the id of something else on the server is a
+conflict: an error with the number of its line, and what is on the server stays.
 """
 
 import json
@@ -90,11 +90,11 @@ class Tally:
     type=click.Choice(["stop", "continue"]),
     default="stop",
     show_default=True,
-    help="Stop at the first line that is not taken in, or go on and list them at the end.",
+    help="Stop at the first line that cannot be imported, or list such lines at the end.",
 )
 @administrator_command()
 def import_command(session: Session, file: Path, on_error: str) -> None:
-    """Read what `troth export` wrote into a server.
+    """Import a file that `troth export` wrote.
 
     Needs the right to administrate the server: run it on the server's machine, as its user, with
     --data, or give a token of the scope admin. Repeating it is safe: what is there already is
@@ -116,7 +116,7 @@ def import_command(session: Session, file: Path, on_error: str) -> None:
             _import(session, source, tally, bar, place)
         place.forget()
     except StoppedAt:
-        note("stopped at the first error; --on-error continue goes on")
+        note("stopped at the first error; use --on-error continue to go on")
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileRefused(f"{visible(str(file))} cannot be read ({reason}).") from error
@@ -138,13 +138,13 @@ def _report(session: Session, tally: Tally, file: Path) -> None:
             )
         )
     else:
-        emit(f"Imported {tally.created} new, {tally.present} were there already")
+        emit(f"Imported {tally.created} new, {tally.present} already present")
         if tally.schedules_created:
-            note(f"schedules count their times anew: {', '.join(NOT_RESTORED)}")
+            note(f"schedules start counting again: {', '.join(NOT_RESTORED)}")
         for error in tally.errors:
             click.echo(f"line {error['line']}: {error['problem']}", err=True)
     if tally.failed:
-        raise ImportFailed(f"{tally.failed} lines of {visible(str(file))} were not taken in.")
+        raise ImportFailed(f"{tally.failed} lines of {visible(str(file))} could not be imported.")
     if not tally.is_whole:
         raise ImportFailed(
             f"{visible(str(file))} has no last line: it is the beginning of an export. "
@@ -194,7 +194,7 @@ def _resumed(source: BinaryIO, tally: Tally, place: ImportPlace) -> int:
     tally.take(noted)
     source.seek(noted["offset"])
     line: int = noted["line"]
-    note(f"goes on after line {line}, where an interrupted import of this file was")
+    note(f"continues after line {line}, where an interrupted import of this file was")
     return line
 
 
@@ -220,7 +220,7 @@ def _lines(source: BinaryIO, last_number: int) -> Iterator[tuple[int, int, dict[
 def _check_head(content: Any) -> None:
     about = content.get("export") if isinstance(content, dict) else None
     if not isinstance(about, dict):
-        raise FileRefused("line 1: this is not a file that `troth export` has written.")
+        raise FileRefused("line 1: the file was not written by `troth export`.")
     if about.get("version") != FORMAT_VERSION:
         raise FileRefused(
             f"line 1: the file has version {about.get('version')!r}; this version of Troth reads "
@@ -258,7 +258,7 @@ def _send(session: Session, batch: list[Numbered], tally: Tally) -> None:
             conflicts.append((number, visible(str(promise["id"]))))
     # After all have been counted: the first error may end the import.
     for number, shown in conflicts:
-        tally.fail(number, f"another promise has the id {shown} at the server")
+        tally.fail(number, f"another promise has the id {shown} on the server")
 
 
 def _send_schedule(session: Session, number: int, schedule: Any, tally: Tally) -> None:
@@ -280,7 +280,7 @@ def _send_schedule(session: Session, number: int, schedule: Any, tally: Tally) -
             tally.present += 1
         else:
             shown = visible(schedule["id"])
-            tally.fail(number, f"another schedule has the id {shown} at the server")
+            tally.fail(number, f"another schedule has the id {shown} on the server")
         return
     headers = {} if key is None else {"idempotency-key": str(key)}
     try:

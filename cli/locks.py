@@ -1,4 +1,4 @@
-"""`troth locks`: make sure that only one of many does something at a time."""
+"""`troth locks`: make sure that only one program at a time does something."""
 
 import contextlib
 import os
@@ -31,8 +31,8 @@ def locks() -> None:
     """Acquire, release and renew locks.
 
     A lock makes sure that only one execution (one run of a program or script, under a name it
-    chooses) uses a resource at a time. It is a lease: it ends by itself unless it is renewed,
-    so a crashed holder blocks nobody for long.
+    chooses) uses a resource at a time. It is a lease: it expires unless it is renewed,
+    so a crashed holder does not block others for long.
 
     \b
     Example:
@@ -48,7 +48,7 @@ wait_option: Final = click.option(
     type=DURATION,
     default="0",
     metavar="DURATION",
-    help="If another has the lock, try again for that long: 10s, 5m, 2h [default: do not wait].",
+    help="If the lock is taken, keep trying for this long: 10s, 5m, 2h [default: do not wait].",
 )
 process_option: Final = click.option(
     "--process-id",
@@ -56,7 +56,7 @@ process_option: Final = click.option(
     default=default_process_id,
     show_default="troth-cli@ and this machine's name",
     metavar="TEXT",
-    help="Who renews the lock; heartbeats name the same.",
+    help="The process that renews the lock; heartbeats must give the same id.",
 )
 
 
@@ -80,11 +80,11 @@ def acquire(
 ) -> None:
     """Acquire the lock on RESOURCE for EXECUTION.
 
-    A lock is a lease on a resource, which one execution has at a time. If EXECUTION has it
-    already, it is renewed. If another has it, the command ends with status 1 and names the
+    A lock is a lease on a resource, held by one execution at a time. If EXECUTION holds it
+    already, it is renewed. If another holds it, the command ends with status 1 and names the
     holder, after --wait if that is given.
 
-    Hand the fencing token to what the lock protects: it grows with every new holder, so a
+    Pass the fencing token to what the lock protects: it grows with every new holder, so a
     request with a smaller one than was seen before comes from a holder that has lost the lock.
 
     \b
@@ -139,7 +139,7 @@ def run(
                 "POST", "/locks/release", {"resourceId": resource, "executionId": name}
             )
         except (RequestRefused, ServerUnreachable):
-            note(f"the lock on {visible(resource)} could not be released; it ends by itself")
+            note(f"the lock on {visible(resource)} could not be released; it expires automatically")
     click.get_current_context().exit(status)
 
 
@@ -207,7 +207,7 @@ def _run_locked(
                 elif time.monotonic() - held_from_s >= ttl_ms / 1000:
                     _end(process)
                     raise click.ClickException(
-                        "the lock was lost, so the command was ended: the server could not be "
+                        "the lock was lost, so the command was stopped: the server could not be "
                         f"reached for {span(ttl_ms)}, or another was given the lock."
                     ) from None
             else:

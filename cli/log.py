@@ -31,7 +31,7 @@ _CHUNK_COUNT: Final = 200
 
 
 class Time(click.ParamType):  # type: ignore[type-arg]
-    """A time in ms since 1970: an ISO 8601 time, ms since 1970, or `2h`: so long ago."""
+    """A time in ms since 1970: an ISO 8601 time, ms since 1970, or `2h`: that long ago."""
 
     name = "time"
 
@@ -94,7 +94,7 @@ def log() -> None:
     type=TEXT,
     multiple=True,
     metavar="ID",
-    help="Only records about this promise, task, schedule or lock; may be repeated.",
+    help="Only records about this promise, task, schedule or lock; repeatable.",
 )
 @click.option(
     "--shard",
@@ -102,7 +102,7 @@ def log() -> None:
     metavar="NUMBER",
     help="Only records of this shard.",
 )
-@click.option("--since", type=Time(), metavar="TIME", help="Only records of this time and later.")
+@click.option("--since", type=Time(), metavar="TIME", help="Only records from this time on.")
 @click.option("--until", type=Time(), metavar="TIME", help="Only records from before this time.")
 @click.option(
     "--from",
@@ -110,7 +110,7 @@ def log() -> None:
     type=click.IntRange(1),
     default=1,
     metavar="SEQUENCE",
-    help="Only this record and later ones.",
+    help="Only records from this one on.",
 )
 @click.option(
     "--to",
@@ -119,12 +119,12 @@ def log() -> None:
     metavar="SEQUENCE",
     help="Only records up to this one.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for scripts.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for scripts.")
 @click.option(
     "--values",
     "whole_values",
     is_flag=True,
-    help=f"Show the data of promises whole, not only {DATA_SHOWN_CHARACTERS} characters.",
+    help=f"Show the whole data of promises, not only {DATA_SHOWN_CHARACTERS} characters.",
 )
 def dump_command(
     path: Path,
@@ -141,9 +141,9 @@ def dump_command(
 
     A record says what happened to a promise, task, schedule or lock. They are numbered through
     the whole log (the sequence, first in each line). Nothing is written, and a server may be
-    running on the directory: then the records are those there are at the moment.
+    running on the directory: then the records are those written so far.
 
-    TIME is 2026-03-01, 2026-03-01T10:00:00Z (without a zone: of this machine), 2h for so long
+    TIME is 2026-03-01, 2026-03-01T10:00:00Z (without a zone: local time), 2h for that long
     ago, or milliseconds since 1970. Only some types of records carry a time. Those that do not
     are treated as having the time of the nearest record before them in the log that does; those
     before any time are older than everything.
@@ -194,14 +194,14 @@ def verify_command(path: Path, as_json: bool) -> None:
     """Read the whole log and report every damage.
 
     Checks that every file, every batch (the records written at once) and every record is what it
-    was when it was written, and that none is missing in between. Nothing is written, and a server
+    was when it was written, and that none is missing. Nothing is written, and a server
     may be running on the directory. Status 0 says that the log is sound, 1 that it is damaged or
     cannot be read.
 
     The log begins where the checkpoints end: what is in them (the state, which the server saves
-    now and then) may have been removed from it. An unfinished batch at the end is no damage: it
-    is what a crash leaves of a write that was never acknowledged; the server cuts it when it
-    starts.
+    from time to time) may have been removed from it. An unfinished batch at the end is not
+    damage: a crash leaves it of a write that was never acknowledged, and the server cuts it when
+    it starts.
 
     \b
     Example:
@@ -225,7 +225,7 @@ def verify_command(path: Path, as_json: bool) -> None:
     "dropped_path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="New file for what is dropped (otherwise one in the data directory).",
+    help="New file for the dropped records [default: one in the data directory].",
 )
 def repair_command(path: Path, yes: bool, dropped_path: Path | None) -> None:
     """Cut a damaged log at its first damage.
@@ -234,7 +234,7 @@ def repair_command(path: Path, yes: bool, dropped_path: Path | None) -> None:
     restore it instead. The server must be stopped. The command says what would be lost and asks
     first; a sound log is never touched.
 
-    All that is dropped is written to a file before anything is cut: the raw bytes, and the
+    Everything dropped is first written to a file: the raw bytes, and the
     records that are still readable, as lines of JSON. If the command is interrupted, run it
     again.
 
@@ -265,7 +265,7 @@ def _ask() -> None:
     try:
         confirmed = click.confirm("Cut the log?", err=True)
     except click.Abort:
-        note("\nNothing was changed. (--yes repairs without asking.)")
+        note("\nNothing was changed. (Use --yes to repair without confirmation.)")
         raise
     if not confirmed:
         note("Nothing was changed.")

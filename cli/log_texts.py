@@ -23,7 +23,7 @@ _VALUE_KEYS: Final = frozenset({"headers", "data", "data_characters"})
 
 
 def entry_json(entry: Entry, whole_values: bool) -> dict[str, Any]:
-    """A record of the log as JSON."""
+    """Return a record of the log as JSON."""
     record = entry.record
     shown: dict[str, Any] = {
         "sequence": entry.sequence,
@@ -40,7 +40,7 @@ def entry_json(entry: Entry, whole_values: bool) -> dict[str, Any]:
 
 
 def entry_line(entry: Entry, whole_values: bool) -> str:
-    """A record of the log on one line."""
+    """Return a record of the log on one line."""
     record = entry.record
     time = "-".ljust(23) if entry.time_ms is None else _local_time(entry.time_ms)
     start = f"{entry.sequence:>8}  shard {entry.log_record.shard:<3} {time}"
@@ -61,14 +61,14 @@ def _local_time(time_ms: int) -> str:
 
 
 def _field_text(content: Any) -> str:
-    """A field on one line: a word as it is, anything else as JSON, a value's data decoded."""
+    """Return a field on one line: a word as is, else JSON, with a value's data decoded."""
     if isinstance(content, str) and content.isprintable() and " " not in content and content:
         return content
     return visible(json.dumps(_readable(content), ensure_ascii=False))
 
 
 def _readable(content: Any) -> Any:
-    """The same with the data of values decoded, at any depth."""
+    """Return the same with the data of values decoded, at any depth."""
     if isinstance(content, dict):
         if "data" in content and content.keys() <= _VALUE_KEYS:
             is_cut = "data_characters" in content
@@ -79,7 +79,7 @@ def _readable(content: Any) -> Any:
 
 
 def _beginning(data: str) -> str:
-    """The text that cut base64 begins with; the cut may have split its last character."""
+    """Return the text that cut base64 begins with; the cut may have split its last character."""
     assert len(data) % 4 == 0, "base64 decodes only in whole groups of four characters"
     content = base64.b64decode(data)
     for split_bytes in range(4):
@@ -90,7 +90,7 @@ def _beginning(data: str) -> str:
 
 
 def report_json(report: LogReport, covered_sequence: int) -> dict[str, Any]:
-    """A report as JSON."""
+    """Return a report as JSON."""
     torn = report.torn
     return {
         "path": report.path,
@@ -116,7 +116,7 @@ def report_json(report: LogReport, covered_sequence: int) -> dict[str, Any]:
 
 
 def report_text(report: LogReport, covered_sequence: int) -> str:
-    """A report as labelled lines."""
+    """Return a report as labeled lines."""
     is_whole = report.break_in_log is None
     torn = report.torn
     damages = list(map(_place, report.damages))
@@ -153,7 +153,7 @@ def _sequences(report: LogReport) -> str:
 
 
 def plan_text(plan: RepairPlan, dropped_path: str) -> str:
-    """What a repair would do, as labelled lines and a warning."""
+    """Return what a repair would do, as labeled lines and a warning."""
     report = plan.report
     kept = "nothing of the log" if plan.keeps_nothing else _sequences(report)
     lost = f"record {plan.next_sequence} and everything after it, acknowledged or not"

@@ -30,7 +30,7 @@ _FAILED_STATUS: Final = 1
     envvar="TROTH_TOKEN",
     required=True,
     metavar="TEXT",
-    help="A token of the scope `node`; others can read command lines, so better in the environment "
+    help="A token with the scope `node`. Others can read command lines, so prefer the environment "
     "[TROTH_TOKEN].",
 )
 @ca_file_option
@@ -40,9 +40,9 @@ _FAILED_STATUS: Final = 1
     default=Path("troth-node"),
     show_default=True,
     metavar="DIR",
-    help="For the node's id, fetched code and running tasks; one node for each directory.",
+    help="Where the node keeps its id, fetched code and running tasks; each node needs its own.",
 )
-@click.option("--description", default="", metavar="TEXT", help="Shown in the list of nodes.")
+@click.option("--description", default="", metavar="TEXT", help="Name shown in the list of nodes.")
 @click.option(
     "--slots",
     "slots_count",
@@ -59,7 +59,7 @@ _FAILED_STATUS: Final = 1
     default=os.cpu_count() or 1,
     metavar="NUMBER",
     show_default="all",
-    help="Processors a task may demand, and those of a task that demands none.",
+    help="Processors a task may request, and the default.",
 )
 @click.option(
     "--memory",
@@ -68,7 +68,7 @@ _FAILED_STATUS: Final = 1
     default=512,
     show_default=True,
     metavar="MB",
-    help="Memory a task may demand, and the limit of a task that demands none.",
+    help="Memory a task may request, and the default limit.",
 )
 @click.option(
     "--latency",
@@ -77,7 +77,7 @@ _FAILED_STATUS: Final = 1
     default=0,
     show_default=True,
     metavar="MS",
-    help="The network latency from here, for functions that demand a low one.",
+    help="Network latency from here, for functions that require a low one.",
 )
 @click.option("--privileged", is_flag=True, help="Offer this node to privileged functions.")
 @click.option(
@@ -92,7 +92,7 @@ _FAILED_STATUS: Final = 1
     default="30s",
     show_default=True,
     metavar="DURATION",
-    help="How long running tasks may take to end after SIGTERM, before they are given back.",
+    help="How long running tasks may take to end after SIGTERM before they are returned.",
 )
 @click.option(
     "--uid-base",
@@ -100,27 +100,27 @@ _FAILED_STATUS: Final = 1
     default=700_000,
     show_default=True,
     metavar="NUMBER",
-    help="When started by root: the first of 1000 user and group ids that tasks run as.",
+    help="If started by root: the first of the 1000 user and group ids that tasks run as.",
 )
 @click.option(
     "--trust-functions",
     "trusts_functions",
     is_flag=True,
-    help="Start also where functions can read a server's key: as the user who runs the server.",
+    help="Start even if functions can read a server's key (same user as the server).",
 )
 @click.option(
     "--log-level",
     type=click.Choice(("debug", "info", "warning", "error")),
     default="info",
     show_default=True,
-    help="The least important lines that are logged.",
+    help="Minimum level of messages to log.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(("console", "json")),
     default="console",
     show_default=True,
-    help="Lines for people, or JSON.",
+    help="Log format: readable text or JSON.",
 )
 @click.pass_context
 def node_command(
@@ -144,12 +144,13 @@ def node_command(
 ) -> None:
     """Run functions for a server on this machine.
 
-    It goes on until told to stop, by Ctrl-C or SIGTERM.
+    It runs until stopped by Ctrl-C or SIGTERM.
 
-    Tasks run as processes of their own, with limits, in empty directories; see node/README.md for
-    what that keeps apart and what it does not. Started by root, tasks run as users of their own,
-    which is the safest; JavaScript functions need Node.js. Started by a user who also runs a
-    server, the node refuses: functions could read that server's key and be each of its accounts.
+    Each task runs as a separate process, with limits, in an empty directory. See node/README.md
+    for what this isolates and what it does not. If the node is started by root, each task has its
+    own user, which is the safest. A node refuses to start as a user who also runs a server:
+    functions could read that server's key and act as any account. JavaScript functions need
+    Node.js.
 
     \b
     Examples:

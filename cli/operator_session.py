@@ -124,7 +124,7 @@ def administrator_command(
 
 
 def _key_at_hand(data: Path | None) -> str | None:
-    """The operator's key, if the data directory is here and there is one in it."""
+    """Return the operator's key, if the data directory is here and there is one in it."""
     directory = _settings(data).data
     try:
         is_there = (directory / FILE_NAME).exists()
@@ -134,7 +134,7 @@ def _key_at_hand(data: Path | None) -> str | None:
 
 
 def _settings(data: Path | None) -> Settings:
-    """The settings as the server has them. Raises click.UsageError."""
+    """Return the settings as the server has them. Raises click.UsageError."""
     environment = {name: text for name, text in os.environ.items() if name not in CLIENT_VARIABLES}
     # The first account may be what it takes for other machines to be let in.
     flags = {"data": None if data is None else str(data), "allow_anonymous": True}
@@ -145,7 +145,7 @@ def _settings(data: Path | None) -> Settings:
 
 
 def _key_for(server: str, directory: Path) -> str | None:
-    """The operator's key, if there is one here and the server is on this machine."""
+    """Return the operator's key, if there is one here and the server is on this machine."""
     if not is_loopback(server) or not (directory / FILE_NAME).exists():
         return None
     return _key(directory)
@@ -156,8 +156,8 @@ def _key(directory: Path) -> str:
         return read(directory)
     except OSError as error:
         raise click.ClickException(
-            f"{directory / FILE_NAME}: cannot be read ({error.strerror}). Run this as the user "
-            "that the server runs as, or give --token with a token of the scope admin."
+            f"{directory / FILE_NAME}: cannot be read ({error.strerror}). Run this command as "
+            "the server's user, or give --token with a token of the scope admin."
         ) from error
     except DataDirectoryError as error:
         raise click.ClickException(str(error)) from error
@@ -171,7 +171,7 @@ def _at(
     *,
     may_make: bool,
 ) -> None:
-    """Do it at the server of a data directory, or with one of our own."""
+    """Do it on the server of a data directory, or with one of our own."""
     directory = settings.data
     is_there = directory.exists()
     if settings.in_memory or (not is_there and "data" not in settings.sources):
@@ -194,7 +194,7 @@ def _at(
                     "directory. Give the directory of that server as --data (its log names it), "
                     "or --server with the address that the server of this one will have."
                 )
-            note(f"making the data directory {directory}")
+            note(f"creating the data directory {directory}")
         elif running is not None:
             note(f"in {directory}, which no server has open; the one at {running} has another")
         _alone(settings, act)
@@ -217,13 +217,13 @@ def server_at(address: str) -> str | None:
 
 
 def _is_given(name: str) -> bool:
-    """Whether an option is on the command line, and not only in the environment."""
+    """Return whether an option is on the command line, and not only in the environment."""
     source = click.get_current_context().get_parameter_source(name)
     return source is ParameterSource.COMMANDLINE
 
 
 def is_served(directory: Path) -> bool:
-    """Whether another process has the directory open."""
+    """Return whether another process has the directory open."""
     try:
         RealFiles().lock(str(directory)).close()
     except BlockingIOError:

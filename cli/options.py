@@ -155,7 +155,7 @@ class OrderedGroup(click.Group):
     command_class = ServerCommand
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """The names, in order."""
+        """Return the names, in order."""
         return [*self.commands]
 
 
@@ -178,13 +178,13 @@ ca_file_option: Final = click.option(
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Certificates (PEM) to trust for https:// [TROTH_CA_FILE; default: SSL_CERT_FILE, or "
-    "the usual ones].",
+    "the system's].",
 )
 """How to trust a server whose certificate an authority of one's own has signed."""
 
 
 def connection_options_of(default_server: str | None) -> Callable[[Decorated], Decorated]:
-    """The options of the connection; without a default, `server` is None unless it is given."""
+    """Return the connection's options; without a default, `server` is None unless given."""
     return together(
         click.option(
             "--server",
@@ -198,20 +198,19 @@ def connection_options_of(default_server: str | None) -> Callable[[Decorated], D
             "--token",
             envvar="TROTH_TOKEN",
             metavar="TEXT",
-            help="Token; others can read command lines, so better in the environment "
-            "[TROTH_TOKEN].",
+            help="Token. Others can read command lines, so prefer the environment [TROTH_TOKEN].",
         ),
         click.option(
             "--user",
             envvar="TROTH_USER",
             metavar="NAME",
-            help="User name, of servers with users [environment: TROTH_USER].",
+            help="User name, for servers with users [environment: TROTH_USER].",
         ),
         click.option(
             "--password",
             envvar="TROTH_PASSWORD",
             metavar="TEXT",
-            help="Password of that user, better in the environment [TROTH_PASSWORD].",
+            help="Password of that user; prefer the environment [TROTH_PASSWORD].",
         ),
         ca_file_option,
         click.option(
@@ -262,7 +261,7 @@ value_options: Final = together(
         "--data-file",
         type=click.File("rb"),
         metavar="FILE",
-        help="File with the data, of any kind (-: standard input).",
+        help="File with the data, in any format (-: standard input).",
     ),
     click.option(
         "--header",
@@ -270,7 +269,7 @@ value_options: Final = together(
         type=PAIR,
         multiple=True,
         metavar="NAME=TEXT",
-        help="A header that describes the data; may be repeated.",
+        help="A header that describes the data; repeatable.",
     ),
 )
 """Options for a promise's value; `value_body` makes JSON of what they give."""
@@ -279,10 +278,10 @@ key_option: Final = click.option(
     "--idempotency-key",
     type=HEADER_TEXT,
     metavar="TEXT",
-    help="Makes the command safe to repeat: with the same key, it succeeds again.",
+    help="Make the command safe to repeat: with the same key, it succeeds again.",
 )
 strict_option: Final = click.option(
-    "--strict", is_flag=True, help="Refuse a repetition unless it finds the state it asks for."
+    "--strict", is_flag=True, help="Refuse a repetition unless the state is the requested one."
 )
 
 search_options: Final = together(
@@ -292,7 +291,7 @@ search_options: Final = together(
         type=PAIR,
         multiple=True,
         metavar="NAME=TEXT",
-        help="Only those with this tag; may be repeated.",
+        help="Only those with this tag; repeatable.",
     ),
     click.option(
         "--limit",
@@ -303,7 +302,7 @@ search_options: Final = together(
         metavar="NUMBER",
         help="Size of a page.",
     ),
-    click.option("--cursor", metavar="TEXT", help="Go on where an earlier page said it ended."),
+    click.option("--cursor", metavar="TEXT", help="Continue after the page that printed this."),
     click.option("--all", "all_pages", is_flag=True, help="Read all pages, not only one."),
 )
 """Options of a search, all but its pattern."""
@@ -316,7 +315,7 @@ def search_query(
     cursor: str | None,
     *more: tuple[str, str],
 ) -> list[tuple[str, str]]:
-    """The query of a search. A cursor says all of it again, so it goes alone."""
+    """Return the query of a search. A cursor says all of it again, so it goes alone."""
     if cursor:
         return [("cursor", cursor)]
     about_tags = [(f"tags[{name}]", content) for name, content in tags]
@@ -353,7 +352,10 @@ def show_search(
 def value_body(
     data: str | None, data_file: BinaryIO | None, headers: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
-    """The JSON of a promise's param or value. Raises click.UsageError for two sources of data."""
+    """Return the JSON of a promise's param or value.
+
+    Raises click.UsageError for two sources of data.
+    """
     if data is not None and data_file is not None:
         raise click.UsageError("--data and --data-file exclude each other.")
     # What the shell gave, byte for byte, whatever it is.
@@ -367,7 +369,7 @@ def value_body(
 
 
 def request_headers(idempotency_key: str | None, strict: bool = False) -> Mapping[str, str]:
-    """The HTTP headers that say how a repetition is treated."""
+    """Return the HTTP headers that say how a repetition is treated."""
     headers = {}
     if idempotency_key is not None:
         headers["idempotency-key"] = idempotency_key
@@ -377,10 +379,10 @@ def request_headers(idempotency_key: str | None, strict: bool = False) -> Mappin
 
 
 def deadline_ms(timeout_ms: int, timeout_at_ms: int | None) -> int:
-    """When a promise times out, in ms since 1970: so long from now, unless a time is given."""
+    """Return when a promise times out, in ms since 1970: from now, unless a time is given."""
     return saturating_add(now_ms(), timeout_ms) if timeout_at_ms is None else timeout_at_ms
 
 
 def default_process_id() -> str:
-    """A name for whoever works at this machine's command line, the same from call to call."""
+    """Return a process id for this machine's command line, the same for every call."""
     return f"troth-cli@{socket.gethostname()}"

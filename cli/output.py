@@ -1,7 +1,7 @@
 """How answers look to people: fields, tables, times, durations and data.
 
 Nothing from a server reaches the terminal as it is: control characters are shown as escapes, so
-that an id or a value cannot steer the terminal. Colours appear only on a terminal.
+that an id or a value cannot steer the terminal. Colors appear only on a terminal.
 """
 
 import base64
@@ -49,7 +49,7 @@ Field = tuple[str, str | None]
 
 
 def now_ms() -> int:
-    """The time of this machine's clock, in ms since 1970."""
+    """Return the time of this machine's clock, in ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
@@ -78,7 +78,7 @@ def one_line(json_text: str) -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """A text with control characters as escapes, all but those in `keep`."""
+    """Return a text with control characters as escapes, all but those in `keep`."""
     if text.isprintable():
         return text
     return "".join(
@@ -90,12 +90,12 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def styled(text: str, **style: Any) -> str:
-    """A text with colours, unless the environment asks for none (no-color.org)."""
+    """Return a text with colors, unless the environment asks for none (no-color.org)."""
     return text if os.environ.get("NO_COLOR") else click.style(text, **style)
 
 
 def span(duration_ms: int) -> str:
-    """A length of time, rounded to its two largest units: `2d 4h`, `5m 10s`, `1.5s`, `20ms`."""
+    """Return a duration, rounded to its two largest units: `2d 4h`, `5m 10s`, `1.5s`, `20ms`."""
     if duration_ms < 1000:
         return f"{duration_ms}ms"
     if duration_ms < 59_950:
@@ -112,13 +112,13 @@ def span(duration_ms: int) -> str:
 
 
 def relative(time_ms: int) -> str:
-    """A time as seen from now: `in 5m`, `3h 20m ago`."""
+    """Return a time as seen from now: `in 5m`, `3h 20m ago`."""
     distance = time_ms - now_ms()
     return f"in {span(distance)}" if distance > 0 else f"{span(-distance)} ago"
 
 
 def moment(time_ms: int | None) -> str | None:
-    """A time where this machine is, with its zone, and seen from now. None stays None."""
+    """Return a time where this machine is, with its zone, and seen from now. None stays None."""
     if time_ms is None:
         return None
     local = _local(time_ms)
@@ -128,7 +128,7 @@ def moment(time_ms: int | None) -> str | None:
 
 
 def short_moment(time_ms: int | None) -> str:
-    """A time seen from now, for tables; empty for None."""
+    """Return a time seen from now, for tables; empty for None."""
     if time_ms is None:
         return ""
     return "never" if _local(time_ms) is None else relative(time_ms)
@@ -144,7 +144,7 @@ def _local(time_ms: int) -> datetime | None:
 
 
 def decoded(data: str) -> str:
-    """A value's data: the text if it is one, else the base64 that the API uses."""
+    """Return a value's data: the text if it is one, else the base64 that the API uses."""
     try:
         content = base64.b64decode(data, validate=True)
         return visible(content.decode(), keep="\n\t")
@@ -153,7 +153,7 @@ def decoded(data: str) -> str:
 
 
 def value_fields(label: str, value: Mapping[str, Any]) -> list[Field]:
-    """Lines for a promise's param or value."""
+    """Return lines for a promise's param or value."""
     headers = value.get("headers")
     data = value.get("data")
     return [
@@ -170,12 +170,15 @@ def pairs(entries: Mapping[str, str] | None) -> str | None:
 
 
 def state_text(state: str) -> str:
-    """A promise's state in its colour."""
+    """Return a promise's state in its color."""
     return styled(visible(state), fg=STATE_COLORS.get(state))
 
 
 def fields(headline: str, entries: Iterable[Field]) -> str:
-    """A headline and labelled lines. What is printable only by escapes must be made so before."""
+    """Return a headline and labeled lines.
+
+    What is printable only by escapes must be made so before.
+    """
     shown = [(label, text) for label, text in entries if text is not None]
     width = max((len(label) for label, _ in shown), default=0) + 2
     lines = [styled(headline, bold=True)] if headline else []
@@ -187,7 +190,7 @@ def fields(headline: str, entries: Iterable[Field]) -> str:
 
 
 def promise_fields(promise: Mapping[str, Any], headline: str = "") -> str:
-    """Everything about a promise."""
+    """Return everything about a promise."""
     pending = promise["state"] == "PENDING"
     return fields(
         headline,
@@ -213,7 +216,7 @@ def _key(key: str | None) -> str | None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> str:
-    """A table. Texts need not be printable."""
+    """Return a table. Texts need not be printable."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         made.add_column(column, overflow="fold")
@@ -223,12 +226,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> str:
 
 
 def state_cell(state: str) -> Text:
-    """A promise's state in its colour, for tables and trees."""
+    """Return a promise's state in its color, for tables and trees."""
     return Text(visible(state), style=STATE_COLORS.get(state, ""))
 
 
 def drawn(renderable: RenderableType) -> str:
-    """What rich makes of something, in the width and colours of where it is printed."""
+    """Return what rich makes of something, in the width and colors of where it is printed."""
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else _PIPE_WIDTH_COUNT
     console = Console(

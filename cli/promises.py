@@ -44,7 +44,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @click.group(cls=OrderedGroup)
 def promises() -> None:
-    """Make, look at, complete and find promises.
+    """Create, show, complete and search promises.
 
     A durable promise is a value that will be known later: one program creates it under an id,
     another completes it once, any number look at it, and the server forgets nothing in between.
@@ -68,14 +68,14 @@ def promises() -> None:
     default="1d",
     show_default=True,
     metavar="DURATION",
-    help="How long from now the promise waits: 10s, 5m, 2h, 1d, or milliseconds.",
+    help="When the promise times out, from now: 10s, 5m, 2h, 1d, or milliseconds.",
 )
 @click.option(
     "--timeout-at",
     "timeout_at_ms",
     type=int,
     metavar="MS",
-    help="The same as a moment, in milliseconds since 1970; wins over --timeout.",
+    help="The same as a time in milliseconds since 1970; overrides --timeout.",
 )
 @value_options
 @click.option(
@@ -84,7 +84,7 @@ def promises() -> None:
     type=PAIR,
     multiple=True,
     metavar="NAME=TEXT",
-    help="A tag to find the promise by; resonate:invoke=ADDRESS sends a task to a worker.",
+    help="A tag to search by; resonate:invoke=ADDRESS sends a task to a worker.",
 )
 @key_option
 @strict_option
@@ -119,7 +119,7 @@ def create(
     answer = session.client.ask(
         "POST", "/promises", body, headers=request_headers(idempotency_key, strict)
     )
-    _show(session, answer, "Created" if answer.is_new else "Created before with the same key")
+    _show(session, answer, "Created" if answer.is_new else "Already created with the same key")
 
 
 @promises.command()
@@ -222,7 +222,7 @@ def cancel(session: Session, id: str, **value: Any) -> None:  # noqa: A002
 @click.option(
     "--state",
     type=click.Choice(["pending", "resolved", "rejected"]),
-    help="Only those in this state; rejected includes canceled and timed out.",
+    help="Only promises in this state; rejected includes canceled and timed out.",
 )
 @search_options
 @server_command
@@ -313,7 +313,7 @@ def _complete(
         body,
         headers=request_headers(idempotency_key, strict),
     )
-    _show(session, answer, "Completed" if answer.is_new else "Completed before; nothing changed")
+    _show(session, answer, "Completed" if answer.is_new else "Already completed; nothing changed")
 
 
 def _show(session: Session, answer: ApiAnswer, headline: str) -> None:

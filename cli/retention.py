@@ -13,13 +13,13 @@ from .output import span, table
     "--retain",
     type=TEXT,
     metavar="RULES",
-    help="Rules to try out in place of the server's own; nothing is deleted by these.",
+    help="Rules to try instead of the server's own; these delete nothing.",
 )
 @administrator_command()
 def retention_command(session: Session, dry_run: bool, retain: str | None) -> None:
-    """Carry out a server's retention rules now.
+    """Apply a server's retention rules now.
 
-    Retention deletes completed promises for good, by the rules of the server's setting `retain`.
+    Retention permanently deletes completed promises, by the rules of the server's setting `retain`.
     With --dry-run they are counted. Run it on the server's
     machine, as its user, with --data, or give a token of the scope admin.
 

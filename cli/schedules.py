@@ -1,4 +1,4 @@
-"""`troth schedules`: have promises created again and again, at times a cron expression gives."""
+"""`troth schedules`: create promises repeatedly, at the times of a cron expression."""
 
 from typing import Any, BinaryIO
 
@@ -27,10 +27,10 @@ Pairs = tuple[tuple[str, str], ...]
 
 @click.group(cls=OrderedGroup)
 def schedules() -> None:
-    """Have promises created when a cron expression says.
+    """Create promises on a schedule given by a cron expression.
 
     A schedule makes the server create a promise at each of its times, with an id made from a
-    template, and so starts work without anybody asking. Times missed while the server was
+    template, and so starts work automatically. Times missed while the server was
     stopped are made up for.
 
     \b
@@ -63,7 +63,7 @@ def schedules() -> None:
     default="1d",
     show_default=True,
     metavar="DURATION",
-    help="How long each promise waits from its creation: 10s, 5m, 2h, 1d, or milliseconds.",
+    help="When each promise times out, from its creation: 10s, 5m, 2h, 1d, or milliseconds.",
 )
 @value_options
 @click.option(
@@ -81,7 +81,7 @@ def schedules() -> None:
     type=PAIR,
     multiple=True,
     metavar="NAME=TEXT",
-    help="A tag of the schedule itself, to find it by; may be repeated.",
+    help="A tag of the schedule itself, to search by; repeatable.",
 )
 @key_option
 @server_command
@@ -101,8 +101,8 @@ def create(
 ) -> None:
     """Create the schedule ID.
 
-    A schedule creates a promise at each time that --cron gives, and so starts work again and
-    again without anybody asking. Data and headers given here
+    A schedule creates a promise at each time that --cron gives, and so starts work
+    repeatedly and automatically. Data and headers given here
     are the param of each promise.
 
     \b
@@ -125,7 +125,7 @@ def create(
     answer = session.client.ask(
         "POST", "/schedules", body, headers=request_headers(idempotency_key)
     )
-    headline = "Created" if answer.is_new else "Created before with the same key"
+    headline = "Created" if answer.is_new else "Already created with the same key"
     session.show(answer, lambda: _schedule(answer.content, headline))
 
 
@@ -135,7 +135,7 @@ def create(
 def get(session: Session, id: str) -> None:  # noqa: A002
     """Show everything about the schedule ID.
 
-    A schedule creates a promise at each of its times and so starts work again and again. Shown
+    A schedule creates a promise at each of its times and so starts work repeatedly. Shown
     are when it last ran, when it runs next, and what it creates.
 
     \b
@@ -150,9 +150,9 @@ def get(session: Session, id: str) -> None:  # noqa: A002
 @click.argument("id", type=TEXT)
 @server_command
 def delete(session: Session, id: str) -> None:  # noqa: A002
-    """Delete the schedule ID. The promises it has created stay.
+    """Delete the schedule ID. The promises it has created are kept.
 
-    A schedule creates a promise at each of its times and so starts work again and again.
+    A schedule creates a promise at each of its times and so starts work repeatedly.
 
     \b
     Example:
@@ -174,9 +174,9 @@ def search(
     cursor: str | None,
     all_pages: bool,
 ) -> None:
-    """List the schedules whose id fits PATTERN, newest first.
+    """List the schedules whose id matches PATTERN, newest first.
 
-    A schedule creates a promise at each of its times and so starts work again and again. In the
+    A schedule creates a promise at each of its times and so starts work repeatedly. In the
     pattern * stands for any characters; without one all are listed.
 
     \b

@@ -134,15 +134,15 @@ class SectionedCommand(click.Command):
 @settings_options
 @click.pass_context
 def serve_command(context: click.Context, settings: Settings) -> None:
-    """Run the server until it is told to stop (Ctrl-C or SIGTERM).
+    """Run the server until it is stopped (Ctrl-C or SIGTERM).
 
     The server keeps durable promises: values that will be known later, which programs create,
-    complete and wait for over HTTP, and which survive crashes of all of them. It needs nothing
-    but a directory. Without any option it listens on this machine only, port 8001.
+    complete and wait for over HTTP, and which survive crashes of all of them. It only needs
+    a directory. Without any option it listens on this machine only, port 8001.
 
     Every option can also be set in a TOML file, by its name with underscores, or in the
     environment, in capitals after TROTH_ (--log-level: log_level, TROTH_LOG_LEVEL). An option
-    wins over the environment, the environment over the file.
+    overrides the environment, and the environment overrides the file.
 
     \b
     Examples:

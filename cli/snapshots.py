@@ -74,10 +74,10 @@ json_option: Final = click.option(
 
 @click.group(cls=OrderedGroup)
 def snapshot() -> None:
-    """Back up everything, and restore it.
+    """Back up all data, and restore it.
 
-    A snapshot shows one moment: everything acknowledged up to then, and nothing after. It can be
-    taken while the server runs and holds up nobody. It contains all data and the server's secret,
+    A snapshot shows one moment: everything acknowledged up to then, and nothing later. It can be
+    taken while the server runs, without blocking it. It contains all data and the server's secret,
     so keep it as safe as the server itself.
 
     \b
@@ -137,9 +137,9 @@ def _download(session: Session, file: Path, report: BytesDone | None) -> None:
 @file_argument
 @json_option
 def verify_command(file: Path, as_json: bool) -> None:
-    """Read all of a snapshot and check everything in it.
+    """Read a whole snapshot and check everything in it.
 
-    Status 0 says that it is whole and as it was written, 1 that it is not or cannot be read.
+    Status 0 means that it is complete and unchanged, 1 that it is not or cannot be read.
 
     \b
     Example:
@@ -156,7 +156,7 @@ def verify_command(file: Path, as_json: bool) -> None:
 @file_argument
 @json_option
 def inspect_command(file: Path, as_json: bool) -> None:
-    """Show what a snapshot holds, without reading all of it.
+    """Show what a snapshot contains, without reading all of it.
 
     \b
     Example:
@@ -197,13 +197,13 @@ def list_command(directory: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     required=True,
     metavar="DIR",
-    help="The data directory to make; it must not exist, or be empty.",
+    help="The data directory to create; it must not exist, or be empty.",
 )
 @click.option(
     "--until",
     type=Moment(),
     metavar="TIME|SEQUENCE",
-    help="Stop at this moment: a time, or the number of a record.",
+    help="Stop at this point: a time, or the number of a record.",
 )
 @click.option(
     "--archive",
@@ -211,29 +211,29 @@ def list_command(directory: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="DIR",
-    help="Go on from here where the snapshot ends: an archive_directory, or a data directory whose "
-    "log has survived. May be repeated, in order of time.",
+    help="Continue from here after the snapshot's end: an archive_directory, or a data directory "
+    "whose log has survived. Repeatable, in order of time.",
 )
 @json_option
 def restore_command(
     file: Path, data_path: Path, until: Until | None, archives: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Make a data directory of a snapshot.
+    """Create a data directory from a snapshot.
 
-    The directory is built as DIR.restoring and gets its name when it is whole. If this is
-    interrupted, run it again. It keeps the shards and the secret of the old server, but is a new
-    history, with a data id of its own: archive its log anew.
+    The directory is built as DIR.restoring and renamed when it is complete. If this is
+    interrupted, run it again. It keeps the shards and the secret of the old server, but has a new
+    history with its own data id: start a new archive for its log.
 
     --until is a number alone for a record's sequence (`troth log dump` shows them), else a time:
-    2026-03-01T10:00:00Z, without a zone one of this machine, or 2h for so long ago. Records are
-    taken in the batches in which they were written, whole, and no batch that goes beyond.
+    2026-03-01T10:00:00Z (without a zone: local time), or 2h for that long ago. Records are
+    taken in whole batches, as they were written; a batch that goes beyond is left out.
 
-    A server that starts on the directory takes up what time has brought since, at once:
+    A server that starts on the directory immediately catches up with the time since then:
 
     \b
       - promises whose timeout has passed time out, at their deadline;
       - tasks whose lease has ended go out to workers again, and so do those that
-        were completed only after the snapshot: workers do their work once more;
+        were completed only after the snapshot: workers repeat their work;
       - locks whose lease has ended are free;
       - schedules make up for missed firings, as many as schedule_catch_up says
         (`troth serve --schedule-catch-up latest` for one each).

@@ -1,4 +1,4 @@
-"""`troth tasks`: do by hand what workers do with the tasks they are sent."""
+"""`troth tasks`: do by hand what workers do with their tasks."""
 
 from typing import Any, Final
 
@@ -18,12 +18,12 @@ from .output import fields, moment, promise_fields, visible
 
 @click.group(cls=OrderedGroup)
 def tasks() -> None:
-    """Claim, complete and give back tasks, as workers do.
+    """Claim, complete and return tasks, as workers do.
 
-    A task is an order to a worker to go on with a promise: to begin the work, or to continue
+    A task is an order to a worker to continue with a promise: to begin the work, or to go on
     because something it waited for is completed. A worker claims the task for a limited time,
-    renews that by heartbeats while it works, and completes it. If it falls silent, the server
-    sends the task to another, with a higher counter.
+    renews the claim by heartbeats while it works, and completes it. If it stops responding, the
+    server sends the task to another worker, with a higher counter.
 
     \b
     Example:
@@ -41,7 +41,7 @@ process_option: Final = click.option(
     default=default_process_id,
     show_default="troth-cli@ and this machine's name",
     metavar="TEXT",
-    help="Who claims; heartbeats name the same.",
+    help="The process that claims; heartbeats must give the same id.",
 )
 
 
@@ -61,9 +61,9 @@ process_option: Final = click.option(
 def claim(session: Session, id: str, counter: int, process_id: str, ttl_ms: int) -> None:  # noqa: A002
     """Claim the task ID, and show the promises it is about.
 
-    A task is an order to a worker to go on with a promise. ID and COUNTER are in the message
-    that the worker was sent; the counter rises each time the task is given out again, so that
-    a worker that was given up cannot interfere.
+    A task is an order to a worker to continue with a promise. ID and COUNTER are in the message
+    that the worker was sent. The counter rises each time the task is sent again, so that
+    a worker that has lost the task cannot interfere.
 
     \b
     Example:
@@ -80,7 +80,7 @@ def claim(session: Session, id: str, counter: int, process_id: str, ttl_ms: int)
 def complete(session: Session, id: str, counter: int) -> None:  # noqa: A002
     """Complete the claimed task ID.
 
-    A task is an order to a worker to go on with a promise; it is complete when the work is done,
+    A task is an order to a worker to continue with a promise; it is complete when the work is done,
     or has to wait for something else. Completing the task does not complete the promise, but
     completing the promise ends its tasks.
 
@@ -89,7 +89,7 @@ def complete(session: Session, id: str, counter: int) -> None:  # noqa: A002
       troth tasks complete __invoke:order-7 1
     """
     answer = session.client.ask("POST", "/tasks/complete", {"id": id, "counter": counter})
-    headline = "Completed" if answer.is_new else "Completed before; nothing changed"
+    headline = "Completed" if answer.is_new else "Already completed; nothing changed"
     session.show(answer, lambda: _task(answer.content, headline))
 
 
@@ -97,10 +97,10 @@ def complete(session: Session, id: str, counter: int) -> None:  # noqa: A002
 @task_arguments
 @server_command
 def drop(session: Session, id: str, counter: int) -> None:  # noqa: A002
-    """Give the claimed task ID back.
+    """Return the claimed task ID.
 
-    A task is an order to a worker to go on with a promise. A worker that cannot do the work, or
-    has to stop, gives it back, and another is sent it at once instead of after the claim has
+    A task is an order to a worker to continue with a promise. A worker that cannot do the work, or
+    has to stop, returns it, and another worker gets it immediately instead of after the claim has
     run out.
 
     \b
@@ -118,9 +118,9 @@ def drop(session: Session, id: str, counter: int) -> None:  # noqa: A002
 def heartbeat(session: Session, process_id: str) -> None:
     """Renew the claims on all tasks of one process.
 
-    A task is an order to a worker to go on with a promise. Each claim holds for its ttl again.
+    A task is an order to a worker to continue with a promise. Each claim holds for its ttl again.
     Heartbeats tell the server that the
-    worker is alive and still at it.
+    worker is alive and still working.
 
     \b
     Example:
@@ -139,7 +139,7 @@ def _claimed(content: Any, process_id: str) -> str:
         about = content["promises"].get(role)
         if about is None:
             continue
-        title = {"root": "The promise to go on with", "leaf": "The promise it waited for"}[role]
+        title = {"root": "The promise to continue", "leaf": "The promise it waited for"}[role]
         if about["data"] is None:
             parts.append(fields(title, [("id", visible(about["id"])), ("state", "does not exist")]))
         else:

@@ -1,4 +1,4 @@
-"""`troth token`: what programs show to be let in."""
+"""`troth token`: the credentials of programs."""
 
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ _SCOPES: Final = tuple(scope.value for scope in Scope)
 
 @click.group(cls=OrderedGroup)
 def token() -> None:
-    """Make, list and revoke tokens.
+    """Create, list and revoke tokens.
 
     A token lets a program act for an account, as far as the token's scopes allow. It is sent as
     `Authorization: Bearer TOKEN`, or, by programs that know only user names and passwords, as the
@@ -37,7 +37,7 @@ def token() -> None:
     multiple=True,
     required=True,
     metavar="SCOPE",
-    help=f"What it allows; may be repeated. One of {', '.join(_SCOPES)}.",
+    help=f"What it allows; repeatable. One of {', '.join(_SCOPES)}.",
 )
 @click.option("--name", type=TEXT, metavar="TEXT", help="What it is for.")
 @click.option(
@@ -51,7 +51,7 @@ def token() -> None:
     "--id-prefix",
     type=TEXT,
     metavar="TEXT",
-    help="Let it name only ids of promises, schedules, locks and poll groups that begin so.",
+    help="Restrict it to ids of promises, schedules, locks and poll groups that begin with this.",
 )
 @operator_command()
 def create(
@@ -62,9 +62,9 @@ def create(
     expires_in_ms: int | None,
     id_prefix: str | None,
 ) -> None:
-    """Make a token for ACCOUNT, an id or a name, and print it.
+    """Create a token for ACCOUNT, an id or a name, and print it.
 
-    It is shown only now: the server keeps a digest of it, nothing else.
+    It is shown only once: the server stores only a digest of it.
 
     \b
     Examples:
@@ -78,14 +78,14 @@ def create(
     answer = session.client.ask("POST", "/admin/tokens", body)
     session.show(answer, lambda: visible(answer.content["token"]))
     if not session.as_json:
-        note(f"Token {visible(answer.content['id'])}. Keep its text: it is not shown again.")
+        note(f"Token {visible(answer.content['id'])}. Store its text: it is not shown again.")
 
 
 @token.command("list")
-@click.option("--account", type=TEXT, metavar="ACCOUNT", help="Only those of this account.")
+@click.option("--account", type=TEXT, metavar="ACCOUNT", help="Only tokens of this account.")
 @operator_command()
 def list_command(session: Session, account: str | None) -> None:
-    """List all tokens, also those that no longer work, the oldest first. Never their texts.
+    """List all tokens, oldest first, including invalid ones. Their texts are never shown.
 
     \b
     Example:
@@ -118,7 +118,7 @@ def list_command(session: Session, account: str | None) -> None:
 @click.argument("id", type=TEXT)
 @operator_command()
 def revoke(session: Session, id: str) -> None:  # noqa: A002
-    """Let the token with this ID stop working, at once and for ever. Its open streams end.
+    """Revoke the token with this ID, immediately and permanently. Its open streams end.
 
     ID is what `troth token list` shows, not the token's text.
 

@@ -50,12 +50,12 @@ JsonPromise = Mapping[str, Any]
     "depth_limit_count",
     type=click.IntRange(min=1),
     metavar="NUMBER",
-    help=f"Show only that many levels below the promise [default: {DEPTH_SHOWN_COUNT}; "
+    help=f"Number of levels to show below the promise [default: {DEPTH_SHOWN_COUNT}; "
     "with --json all].",
 )
 @server_command
 def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # noqa: A002
-    """Draw the promise ID and all that its work has created.
+    """Draw the promise ID and everything that its work has created.
 
     A durable promise stands for a value that will be known later, often the result of a
     function; a function that calls others makes a promise for each. The tree shows for each
@@ -94,7 +94,10 @@ def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # n
 
 
 def parents_of(root_id: str, found: Mapping[str, JsonPromise]) -> dict[str, str]:
-    """The parent of every promise below the root, by id. `found` may hold others; they are left."""
+    """Return the parent of every promise below the root, by id.
+
+    `found` may hold others; they are left.
+    """
     claimed = {
         promise_id: parent
         for promise_id, promise in found.items()
@@ -119,7 +122,7 @@ def in_order(
     parents: Mapping[str, str],
     depth_limit_count: int | None,
 ) -> list[JsonPromise]:
-    """The root and what is below it, parents before children, children in order of creation."""
+    """Return the root and what is below it: parents first, children in order of creation."""
     children: dict[str, list[str]] = {}
     for child, parent in parents.items():
         children.setdefault(parent, []).append(child)
@@ -135,7 +138,7 @@ def in_order(
 
 
 def function_name(promise: JsonPromise) -> str | None:
-    """The function that a promise stands for, if its param is JSON with a name under `func`."""
+    """Return the function that a promise stands for, if its JSON param names it as `func`."""
     try:
         param = json.loads(base64.b64decode((promise.get("param") or {}).get("data", "")))
     except ValueError:
@@ -145,7 +148,7 @@ def function_name(promise: JsonPromise) -> str | None:
 
 
 def _candidates(client: ApiClient, root: JsonPromise) -> dict[str, JsonPromise]:
-    """All promises that may be below the root, and the root, by id."""
+    """Return all promises that may be below the root, and the root, by id."""
     found: dict[str, JsonPromise] = {root["id"]: root}
     searches: list[list[tuple[str, str]]] = [[("id", f"{root['id']}.*")]]
     tags = root.get("tags") or {}

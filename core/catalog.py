@@ -180,15 +180,15 @@ PACKAGE_PREFIX = RESERVED_PREFIX + "archive/"
 
 
 def is_reserved(identifier: str) -> bool:
-    """Whether a promise, schedule or task of this id is the server's own."""
+    """Return whether a promise, schedule or task of this id is the server's own."""
     return identifier.startswith(RESERVED_PREFIX)
 
 
 def execution_promise_id(execution_id: str) -> str:
-    """The promise behind an execution (24 hexadecimal digits)."""
+    """Return the promise behind an execution (24 hexadecimal digits)."""
     return EXECUTION_PREFIX + execution_id
 
 
 def package_id(build_id: str) -> str:
-    """The promise, resolved from its creation, that holds a build's package as its value."""
+    """Return the promise, resolved from its creation, that holds a build's package as its value."""
     return PACKAGE_PREFIX + build_id

@@ -54,7 +54,7 @@ class RunsSkipped(Struct, frozen=True):
 
 
 class Options(Struct, frozen=True):
-    """What an operator may choose about the machine's behaviour.
+    """What an operator may choose about the machine's behavior.
 
     `catch_up_count` is how many missed runs of a schedule are made up for (None: all of them).
     `retention` says which completed promises are deleted, and when.
@@ -70,7 +70,7 @@ class Options(Struct, frozen=True):
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:
-    """The fence check of a machine that stands alone: no task is held anywhere."""
+    """Return the fence check of a machine that stands alone: no task is held anywhere."""
     return False
 
 
@@ -115,7 +115,7 @@ class DecisionContext:
         self.received: tuple[int, int] | None = None
 
     def _itself(self, identifier: str) -> "DecisionContext":
-        """The neighbor of a machine that stands alone."""
+        """Return the neighbor of a machine that stands alone."""
         return self
 
     def emit(self, record: r.Record) -> None:
@@ -130,7 +130,7 @@ class DecisionContext:
     # Settling: deadlines that have passed
 
     def promise(self, promise_id: str, now_ms: int) -> Promise | None:
-        """The promise as it is now, timed out if it is time; None if there is none."""
+        """Return the promise as it is now, timed out if it is time, or None if there is none."""
         state = self.state
         if promise_id in state.executions:
             settle_execution(self, promise_id, now_ms)
@@ -156,7 +156,7 @@ class DecisionContext:
         """Apply the deadlines of a root's tasks up to `until_ms`: its completion comes after them.
 
         Otherwise it would depend on which timer is looked at first whether a task whose lease ran
-        out before its root completed counts as given out anew.
+        out before its root completed counts as given out again.
         """
         root = self.state.roots.get(root_id)
         if root is not None:
@@ -177,7 +177,7 @@ class DecisionContext:
             self.emit(r.TaskTimedOut(task.id))
 
     def task(self, task_id: str, now_ms: int) -> Task | None:
-        """The task as it is now: completed, timed out or released if it is time."""
+        """Return the task as it is now: completed, timed out or released if it is time."""
         task = self.state.find_task(task_id)
         if task is None:
             return None
@@ -187,7 +187,7 @@ class DecisionContext:
         return task
 
     def task_is_held(self, fence: Fence, now_ms: int) -> bool:
-        """Whether this shard's task is claimed, with that counter, and its lease runs.
+        """Return whether this shard's task is claimed, with that counter, and its lease runs.
 
         Changes nothing, so that other shards may ask in the middle of a step of their own.
         """
@@ -205,12 +205,12 @@ class DecisionContext:
         return not root_is_due and deadline is not None and deadline > now_ms
 
     def awaits(self, promise_id: str) -> bool:
-        """Whether an unfinished task of this shard is about a promise; False without retention."""
+        """Return whether an unfinished task here is about a promise; False without retention."""
         notes = self.state.retention
         return notes is not None and notes.is_awaited(promise_id)
 
     def cron(self, expression: str) -> Cron:
-        """The parsed cron expression, in the configured time zone."""
+        """Return the parsed cron expression, in the configured time zone."""
         return parse_cron(expression, self.options.time_zone)
 
 

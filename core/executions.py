@@ -56,7 +56,7 @@ RECEIVER_TYPE: Final = "function"
 
 
 def receiver_of(plan: ExecutionPlan) -> Json:
-    """The receiver of an execution's invoke task: all that finding it a node takes."""
+    """Return the receiver of an execution's invoke task: all that finding it a node takes."""
     return {"type": RECEIVER_TYPE, "data": msgspec.to_builtins(plan)}
 
 
@@ -114,7 +114,7 @@ DAY_MS: Final = 86_400_000
 
 
 def added(left: Usage, right: Usage) -> Usage:
-    """The usage of one function in two places together."""
+    """Return the usage of one function in two places together."""
     days = dict(left.days)
     for day, count in right.days.items():
         days[day] = days.get(day, 0) + count

@@ -188,5 +188,5 @@ def saturating_add(left: int, right: int) -> int:
 
 
 def lease_end(now_ms: int, ttl: int) -> int:
-    """When a lease that begins or is renewed now ends."""
+    """Return when a lease that begins or is renewed now ends."""
     return saturating_add(now_ms, max(ttl, LEASE_LEAST_MS))

@@ -46,7 +46,7 @@ class Step(Struct, gc=False):
 
     The records must be durable before the reply, the sends and the withdrawals leave the shard.
     `promise_timers` are promises that began to be pending, whose timers are to be set to their
-    timeouts, or ceased to be, whose timers are to be cancelled. `timers` are all others: (key,
+    timeouts, or ceased to be, whose timers are to be canceled. `timers` are all others: (key,
     deadline in ms or None to cancel), the last entry of a key counts. `posts` are commands for
     other shards; `received` names the (source, sequence) to acknowledge when durable; `finished`
     names the executions that were.
@@ -303,6 +303,6 @@ class Machine(DecisionContext):
 
 
 def idle_wait_ms(idle_count: int) -> int:
-    """How long a workflow task is held back that was released so often without progress."""
+    """Return how long a workflow task is held back that was released so often without progress."""
     exponent = min(idle_count - WORKFLOW_IDLE_COUNT, 16)
     return min(WORKFLOW_IDLE_FIRST_MS << exponent, WORKFLOW_IDLE_LIMIT_MS)

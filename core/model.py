@@ -165,7 +165,7 @@ class Callback(Struct, frozen=True, array_like=True, gc=False):
 class Task(Struct, array_like=True, gc=False):
     """A unit of work for a receiver, leased to one process at a time.
 
-    `counter` is the fence: it grows each time the task is given out anew. `expires_at` is when a
+    `counter` is the fence: it grows each time the task is given out again. `expires_at` is when a
     message not claimed, or a lease not renewed, is given up. `sequence` orders the tasks of a
     shard.
 
@@ -211,7 +211,7 @@ class Task(Struct, array_like=True, gc=False):
         return self.expires_at if self.expires_at < timeout else timeout
 
     def copy(self) -> "Task":
-        """A copy for a reply or a message, which later changes do not touch."""
+        """Return a copy for a reply or a message, which later changes do not touch."""
         return replace(self)
 
 

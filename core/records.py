@@ -163,7 +163,7 @@ class TaskTimedOut(Struct, frozen=True, array_like=True, gc=False, tag="task-tim
 
 
 class TasksRenewed(Struct, frozen=True, array_like=True, gc=False, tag="tasks-renewed/1"):
-    """All leases of a process on tasks of this shard run anew from `at`."""
+    """All leases of a process on tasks of this shard start again from `at`."""
 
     process_id: str
     at: int
@@ -215,7 +215,7 @@ class LockReleased(Struct, frozen=True, array_like=True, gc=False, tag="lock-rel
 
 
 class LocksRenewed(Struct, frozen=True, array_like=True, gc=False, tag="locks-renewed/1"):
-    """All locks of a process in this shard run anew from `at`."""
+    """All locks of a process in this shard start again from `at`."""
 
     process_id: str
     at: int
@@ -291,7 +291,7 @@ class ExecutionAssigned(Struct, frozen=True, array_like=True, tag="execution-ass
 
 
 class ExecutionReported(Struct, frozen=True, array_like=True, tag="execution-reported/1"):
-    """The node works on the execution: the lease of its task runs anew from `at`."""
+    """The node works on the execution: the lease of its task starts again from `at`."""
 
     id: str
     at: int

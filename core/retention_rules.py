@@ -34,7 +34,10 @@ class RetentionRule(Struct, frozen=True):
     tag: tuple[str, str] | None = None
 
     def matches(self, promise: Promise) -> bool:
-        """Whether this rule is about a promise, whatever its age. Packages go with their builds."""
+        """Return whether this rule is about a promise, whatever its age.
+
+        Packages go with their builds.
+        """
         if promise.state not in self.states or promise.id.startswith(PACKAGE_PREFIX):
             return False
         if self.tag is None:
@@ -44,13 +47,13 @@ class RetentionRule(Struct, frozen=True):
 
 
 def due_on(rules: tuple[RetentionRule, ...], promise: Promise) -> int | None:
-    """When the first of the rules reaches a completed promise, in ms; None if none ever does."""
+    """Return when the first rule reaches a completed promise, in ms, or None if none does."""
     ages_ms = [rule.age_ms for rule in rules if rule.matches(promise)]
     return promise.ended_on + min(ages_ms) if ages_ms else None
 
 
 def due_rule(rules: tuple[RetentionRule, ...], promise: Promise, now_ms: int) -> int | None:
-    """The place of the first rule that deletes a completed promise now; None if none does."""
+    """Return the index of the first rule that deletes a promise now, or None if none does."""
     for place, rule in enumerate(rules):
         if promise.ended_on + rule.age_ms <= now_ms and rule.matches(promise):
             return place
@@ -122,9 +125,9 @@ class Retention:
                 del self._finished[task.root_id]
 
     def is_awaited(self, promise_id: str) -> bool:
-        """Whether an unfinished task of this shard is about a promise, of any shard."""
+        """Return whether an unfinished task of this shard is about a promise, of any shard."""
         return promise_id in self._unfinished
 
     def finished_tasks(self, root_id: str) -> list[str]:
-        """The ids of a promise's finished tasks that are in memory."""
+        """Return the ids of a promise's finished tasks that are in memory."""
         return list(self._finished.get(root_id, ()))

@@ -13,7 +13,7 @@ from .workflows import WorkflowSeed
 
 
 def seed_of(tags: dict[str, str] | None) -> r.TaskSeed | None:
-    """The invoke task that a promise with these tags gets; None if they name no receiver."""
+    """Return the invoke task for a promise with these tags, or None without a receiver."""
     if tags is None or TAG_INVOKE not in tags or TAG_TARGET in tags:
         return None
     receiver = route(tags[TAG_INVOKE])
@@ -23,7 +23,7 @@ def seed_of(tags: dict[str, str] | None) -> r.TaskSeed | None:
 
 
 def workflow_seed_of(tags: dict[str, str] | None, timeout: int) -> WorkflowSeed | None:
-    """The workflow task that a promise with these tags gets; None if they name no target.
+    """Return the workflow task that a promise with these tags gets, or None if they name no target.
 
     A delay that is not before the promise's timeout is ignored, as a malformed one is.
     """
@@ -39,7 +39,7 @@ _PLAIN = WorkflowSeed()
 
 
 def _delay(tags: dict[str, str]) -> int | None:
-    """The time before which the task is not sent; a malformed tag is ignored (rest.md 14.2)."""
+    """Return the earliest time to send the task; ignore a malformed tag (rest.md 14.2)."""
     text = tags.get(TAG_DELAY, "")
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         return None

@@ -62,7 +62,7 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     idle_count: int = 0
 
     def row(self) -> "WorkflowTask":
-        """A copy for a checkpoint, without the notes, which later changes do not touch."""
+        """Return a copy for a checkpoint, without the notes, which later changes do not touch."""
         return WorkflowTask(
             self.id,
             self.state,
@@ -143,10 +143,10 @@ class Listener(Struct, frozen=True, array_like=True, gc=False):
 
 
 def execute_key(workflow_id: str) -> str:
-    """The name of a task's message in delivery; ids of REST tasks never begin so."""
+    """Return the name of a task's message in delivery; ids of REST tasks never begin so."""
     return "execute " + workflow_id
 
 
 def unblock_key(promise_id: str, address: str) -> str:
-    """The name of a listener's message in delivery."""
+    """Return the name of a listener's message in delivery."""
     return f"unblock {len(promise_id)} {promise_id} {address}"

@@ -1,7 +1,7 @@
 """How a server ended: one line for an operator, whatever else went wrong on the way out.
 
 A failure of the log, of the checkpoints or of the data directory cancels everything that runs, and
-what is being cancelled may fail too: a connection in the middle of an answer, a file that cannot be
+what is being canceled may fail too: a connection in the middle of an answer, a file that cannot be
 closed. None of that may hide the cause. So the cause is looked for anywhere in what was raised, and
 what is left over is logged, a line each.
 """

@@ -4,7 +4,7 @@ The server logs with `structlog.get_logger()`: an event in plain words and named
 log with the standard `logging`; both end in the same place. Rules of this file:
 
 - All output goes to stderr, as one line for people (`console`; a traceback adds lines) or as one
-  JSON object a line (`json`). Colours appear only on a terminal.
+  JSON object a line (`json`). Colors appear only on a terminal.
 - What clients store or prove themselves with is never written: values named like a payload or a
   secret are withheld at every depth, bytes are only counted, and user names and passwords are cut
   out of URLs.

@@ -192,7 +192,7 @@ class Parts:
         self.api.credentials.unload()
 
     def _may_push_anywhere(self) -> bool:
-        """Whether clients may name receivers on this machine and in its networks."""
+        """Return whether clients may name receivers on this machine and in its networks."""
         settings = self.settings
         is_open = settings.is_only_for_this_machine and self.api.credentials.is_open
         return settings.push_private_networks or is_open

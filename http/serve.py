@@ -113,7 +113,7 @@ def _refuse_exposed(settings: Settings) -> None:
     if name is not None:
         raise ListenError(
             f"Cannot serve: {name} is {getattr(settings, name)}, which other machines can reach, "
-            "and nobody would need credentials. Make an account first (`troth account add NAME "
+            "and nobody would need credentials. Create an account first (`troth account add NAME "
             f"--data {settings.data}`), name users with basic_auth, choose an address of this "
             "machine only, or set allow_anonymous to let everybody in."
         )

@@ -188,7 +188,7 @@ class Agent:
                 try:
                     self._take(self._link.decoded(event))
                 except (KeyError, TypeError) as error:
-                    raise NotReached("it sent a message that is none") from error
+                    raise NotReached("it sent something that is not a message") from error
         raise NotReached("it ended the stream")
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -214,7 +214,7 @@ class Agent:
             case "cancel":
                 self._cancel(message["task"]["id"], message["task"]["counter"], "canceled")
             case "drain" | "disable" as word:
-                _log.info("the server gives no more tasks", reason=word)
+                _log.info("the server sends no more tasks", reason=word)
                 for execution in [*self._executions.values()]:
                     if not execution.has_begun:
                         execution.cancel()
@@ -261,7 +261,7 @@ class Agent:
             try:
                 await self._report()
             except NotReached as error:
-                _log.debug("a report was not heard", problem=str(error))
+                _log.debug("a report got no answer", problem=str(error))
             except ServerRefused as error:
                 if error.status == 401:
                     raise self._not_allowed(error) from error
@@ -287,7 +287,7 @@ class Agent:
         for execution in reported:
             execution.confirmed_at = begin
         for stale in answer.json().get("stop", ()):
-            self._cancel(stale["id"], stale["counter"], "the server says so")
+            self._cancel(stale["id"], stale["counter"], "the server requested it")
 
     # The end
 

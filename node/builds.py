@@ -3,7 +3,7 @@
 - A build is there under its name only when it is complete and its package had the right digest:
   it is unpacked beside its place and renamed.
 - Nobody can change it: its files belong to the node's user and are read-only. If executions run as
-  other users, each build has a group of its own, and only its executions are in it.
+  other users, each build has its own group, and only its executions are in it.
 - Beyond the limits, builds that were not used for longest go, never one in use.
 """
 
@@ -100,7 +100,7 @@ class Builds:
 
     def _unpack(self, digest: str, package: bytes) -> UnpackedBuild:
         if hashlib.sha256(package).hexdigest() != digest:
-            raise CodeRefused("the archive the server sent is not the one it announced")
+            raise CodeRefused("the server sent a different archive than it announced")
         part = self.directory / f"{_PART_PREFIX}{secrets.token_hex(8)}"
         part.mkdir(mode=0o700)
         try:

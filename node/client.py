@@ -58,14 +58,14 @@ class ServerAnswer:
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """The body as JSON. Raises NotReached if it is none: then it is no Troth server."""
+        """Return the body as JSON. Raises NotReached if it is none: then it is no Troth server."""
         try:
             return msgspec.json.decode(self.body)
         except UNREADABLE_JSON as error:
             raise NotReached("it answered in a form that is not the API's") from error
 
     def refusal(self) -> ServerRefused:
-        """The error for an answer that is no success, with what the server says about it."""
+        """Return the error for an answer that is no success, with what the server says about it."""
         text = self.body[:_SHOWN_TEXT_COUNT].decode(errors="replace").strip()
         with contextlib.suppress(*UNREADABLE_JSON, AttributeError, TypeError):
             # Anything that is not the API's form is shown as it is.
@@ -107,7 +107,7 @@ class _ServerConnection:
             self._protocol.receive_data(bytes(part))
 
     async def response(self) -> int:
-        """The status of the answer; interim ones are passed over."""
+        """Return the status of the answer; interim ones are passed over."""
         while True:
             event = await self.next_event()
             if isinstance(event, h11.Response):
@@ -116,7 +116,7 @@ class _ServerConnection:
                 raise NotReached("it closed the connection")
 
     def is_reusable(self) -> bool:
-        """Whether another request can be sent; readies the connection for it."""
+        """Return whether another request can be sent; readies the connection for it."""
         if self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE:
             self._protocol.start_next_cycle()
             self.heard_count = 0
@@ -143,9 +143,9 @@ class ServerClient:
         except ValueError as error:
             raise NodeError(f"--server: it is not a URL ({error})") from error
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise NodeError("--server: it must be http:// or https:// and a host")
+            raise NodeError("--server: it must begin with http:// or https:// and name a host")
         if not token.isascii() or not token.isprintable() or not token:
-            raise NodeError("--token: a token is of letters, digits, - and _")
+            raise NodeError("--token: a token has only letters, digits, - and _")
         self._host = parts.hostname
         is_secure = parts.scheme == "https"
         self._port = port or (443 if is_secure else 80)
@@ -167,7 +167,7 @@ class ServerClient:
         self._silence_limit_s = STREAM_SILENCE_LIMIT_S
 
     def expect_comments(self, interval_s: float) -> None:
-        """Learn how often the server says something on a stream that has nothing to say."""
+        """Learn how often the server requested itmething on a stream that has nothing to say."""
         self._silence_limit_s = max(STREAM_SILENCE_LIMIT_S, _COMMENTS_MISSED_COUNT * interval_s)
 
     async def ask(

@@ -57,11 +57,11 @@ class Link:
     result: ResultLimits = DEFAULT_RESULT_LIMITS
 
     def decoded(self, event: bytes) -> dict[str, Any]:
-        """A message of the work stream. Raises NotReached if it is none."""
+        """Return a message of the work stream. Raises NotReached if it is none."""
         try:
             return msgspec.json.decode(event, type=dict[str, Any])
         except UNREADABLE_JSON as error:
-            raise NotReached("it sent a message that is none") from error
+            raise NotReached("it sent something that is not a message") from error
 
 
 class _Capabilities(msgspec.Struct):
@@ -162,18 +162,16 @@ class LocalExecution:
         """Tell the server that it is not going to be carried out here."""
         if not self.has_begun:
             return
-        _log.info("a task is given back", task=self.execution_id)
+        _log.info("a task is returned", task=self.execution_id)
         path = f"{self._link.path}/return/{self.execution_id}/{self.counter}"
         try:
             answer = await self._link.client.ask("POST", path)
         except NotReached as error:
             # Its lease will run out.
-            _log.warning(
-                "a task could not be given back", task=self.execution_id, problem=str(error)
-            )
+            _log.warning("a task could not be returned", task=self.execution_id, problem=str(error))
             return
         if not answer.is_success:
-            _log.debug("a task was not taken back", task=self.execution_id, status=answer.status)
+            _log.debug("a returned task was refused", task=self.execution_id, status=answer.status)
 
     async def _work(self, answer: ServerAnswer) -> None:
         """Run it in a sandbox; goes on after the response until the sandbox is free."""
@@ -210,7 +208,7 @@ class LocalExecution:
         except CodeRefused as error:
             self._respond(failure(500, "BadCode", str(error)), "")
         except (ServerRefused, AnswerTooLarge) as error:
-            message = f"the function's code cannot be had: {error}"
+            message = f"the function's code cannot be fetched: {error}"
             self._respond(failure(500, "BadCode", message), "")
         except (SandboxError, OSError) as error:
             _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
@@ -219,7 +217,7 @@ class LocalExecution:
         path = f"/v1/build/{build_id}/archive"
         answer = await self._insist("GET", path, limit_bytes=PACKAGE_LIMIT_BYTES, apart=True)
         if answer is None:
-            raise NotReached("it did not give the function's code in time")
+            raise NotReached("it did not send the function's code in time")
         if not answer.is_success:
             raise answer.refusal()
         return answer.body

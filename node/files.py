@@ -75,7 +75,7 @@ def empty(directory: Path, limit_count: int | None = None) -> None:
             os.rmdir(name, dir_fd=top)
             removed_count += 1
             if limit_count is not None and removed_count + len(pending) > limit_count:
-                raise OSError(errno.EBUSY, "it has too many folders, or gets new ones")
+                raise OSError(errno.EBUSY, "it has too many folders, or keeps getting new ones")
 
 
 def _clear(folder: int, prefix: str, top: int | None = None) -> list[str]:

@@ -110,7 +110,7 @@ _Instruction = tuple[int, int, str, str]
 
 
 def call_filter(machine: str) -> bytes | None:
-    """The filter for an architecture, named as by `uname -m`: instructions as the kernel has them.
+    """Return the filter for an architecture, named as by `uname -m`, as kernel instructions.
 
     None if it is not known here.
     """
@@ -157,7 +157,7 @@ def _distance(labels: dict[str, int], at: int, label: str) -> int:
 
 
 def filter_of_this_machine() -> tuple[bytes | None, str]:
-    """The filter to be used here; or None, and the reason."""
+    """Return the filter to be used here; or None, and the reason."""
     machine = platform.machine()
     # An interpreter of 32 bits makes the calls of another architecture.
     found = call_filter(machine) if struct.calcsize("P") == 8 else None

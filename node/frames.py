@@ -60,7 +60,7 @@ class FunctionResponse:
 
 
 def failure(status: int, kind: str, message: str) -> FunctionResponse:
-    """The response of an execution that has none; `kind` is a name for programs."""
+    """Return the response of an execution that has none; `kind` is a name for programs."""
     body = msgspec.json.encode({"error": {"type": kind, "message": message}})
     return FunctionResponse(
         status, (("content-type", "application/json"),), body, f"{kind}: {message}"
@@ -89,12 +89,12 @@ class FrameReader:
         self._buffer += part
 
     def next(self) -> tuple[bytes, bytes] | None:
-        """The next whole frame: kind and content. Raises ChannelBroken, ResultTooLarge."""
+        """Return the next whole frame: kind and content. Raises ChannelBroken, ResultTooLarge."""
         if len(self._buffer) < HEAD_BYTES:
             return None
         kind = bytes(self._buffer[:1])
         if kind not in _KINDS:
-            raise ChannelBroken("the function's process wrote to its result channel itself")
+            raise ChannelBroken("the function's code wrote to its result channel")
         length = int.from_bytes(self._buffer[1:HEAD_BYTES], "big")
         if length > self._limit_bytes:
             raise ResultTooLarge
@@ -106,13 +106,14 @@ class FrameReader:
 
 
 def frame(kind: bytes, content: bytes) -> bytes:
-    """One frame, to be sent."""
+    """Return one frame, to be sent."""
     return kind + len(content).to_bytes(_LENGTH_BYTES, "big") + content
 
 
 def request_frame(execution_id: str, request: dict[str, Any]) -> bytes:
-    """The request of an execution, as `assign` gives it. Raises KeyError, ValueError for another
-    form.
+    """Make a frame of an execution's request, as `assign` gives it.
+
+    Raises KeyError or ValueError for another form.
     """
     meta = {name: request[name] for name in ("method", "query", "host", "headers")}
     described = msgspec.json.encode({**meta, "id": execution_id})
@@ -121,9 +122,9 @@ def request_frame(execution_id: str, request: dict[str, Any]) -> bytes:
 
 
 def progress(content: bytes) -> int:
-    """A percentage. Raises ChannelBroken."""
+    """Return a percentage. Raises ChannelBroken."""
     if not (content.isdigit() and len(content) <= 3 and int(content) <= 100):
-        raise ChannelBroken("the function's process reported a progress that is none")
+        raise ChannelBroken("the function's process reported an invalid progress")
     return int(content)
 
 
@@ -132,19 +133,19 @@ def error_of(content: bytes) -> tuple[str, str]:
     try:
         error = msgspec.json.decode(content, type=_Error)
     except UNREADABLE_JSON as wrong:
-        raise ChannelBroken("the function's process reported an error that is none") from wrong
+        raise ChannelBroken("the function's process reported a malformed error") from wrong
     return error.type, error.message
 
 
 def response(content: bytes, limits: ResultLimits = DEFAULT_RESULT_LIMITS) -> FunctionResponse:
-    """A function's own response. Raises ChannelBroken, ResultTooLarge."""
+    """Return a function's own response. Raises ChannelBroken, ResultTooLarge."""
     length = int.from_bytes(content[:_LENGTH_BYTES], "big")
     described = content[_LENGTH_BYTES : _LENGTH_BYTES + length]
     body = content[_LENGTH_BYTES + length :]
     try:
         meta = msgspec.json.decode(described, type=_Meta)
     except UNREADABLE_JSON as error:
-        raise ChannelBroken("the function's process gave a result that is none") from error
+        raise ChannelBroken("the function's process gave a malformed result") from error
     if len(body) > limits.body_bytes:
         raise ResultTooLarge
     if not 200 <= meta.status <= 599:

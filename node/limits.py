@@ -50,7 +50,7 @@ PACKAGE_LIMIT_BYTES: Final = BODY_SETTING_LIMIT_BYTES
 USERS_COUNT: Final = 1_000
 """A node that runs as root takes so many user ids from its base on, and as many group ids."""
 
-assert BUILDS_LIMIT_COUNT <= USERS_COUNT, "each build has a group of its own"
+assert BUILDS_LIMIT_COUNT <= USERS_COUNT, "each build has its own group"
 assert OUTPUT_KEPT_BYTES < OUTPUT_LIMIT_BYTES
 
 

@@ -155,7 +155,7 @@ def _guarded(directory: Path, uid_base: int, locks: tuple[int, ...]) -> Iterator
 
 
 def _mark(sandboxes: Path) -> str:
-    """The variable by which processes of functions are told from others of the same user."""
+    """Return the variable by which processes of functions are told from others of the same user."""
     return f"HOME={sandboxes}/"
 
 
@@ -176,7 +176,7 @@ async def prepare(directory: Path, uid_base: int) -> Place:
     program = shutil.which("node") or shutil.which("nodejs")
     call_filter, problem = filter_of_this_machine()
     if call_filter is None:
-        _log.warning("tasks may make all system calls, also to pass their limits", problem=problem)
+        _log.warning("tasks can make all system calls, and so exceed their limits", problem=problem)
     has_users = first_uid is not None
     machine = Computer(sandboxes, program, script, first_uid, has_users, call_filter)
     machine, languages = await _probe(directory / "probe", machine)
@@ -214,7 +214,7 @@ async def _probe(directory: Path, machine: Computer) -> tuple[Computer, tuple[st
     problem = await _try(directory, machine, PYTHON)
     if problem is not None and machine.private_files:
         _log.warning(
-            "tasks share the machine's temporary directories: this process may not mount",
+            "tasks share the machine's temporary directories: this process is not allowed to mount",
             problem=problem,
         )
         machine = replace(machine, private_files=False)

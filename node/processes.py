@@ -61,7 +61,7 @@ def forget_child(process_id: int) -> None:
 
 
 def children(process_id: int) -> list[int]:
-    """The processes whose parent is this one; ended ones too until they are waited for."""
+    """Return the processes whose parent is this one; ended ones too until they are waited for."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         # Gone meanwhile: then it has none.
@@ -72,7 +72,7 @@ def children(process_id: int) -> list[int]:
 
 
 def descendants(process_id: int) -> list[int]:
-    """All processes below this one, parents first."""
+    """Return all processes below this one, parents first."""
     found = children(process_id)
     for child in found:
         # The list grows while it is walked.
@@ -81,7 +81,7 @@ def descendants(process_id: int) -> list[int]:
 
 
 def user_has_processes(uid: int) -> bool:
-    """Whether any process runs for a user, or has ended and not been waited for."""
+    """Return whether any process runs for a user, or has ended and not been waited for."""
     try:
         os.getpriority(os.PRIO_USER, uid)
     except ProcessLookupError:
@@ -90,7 +90,7 @@ def user_has_processes(uid: int) -> bool:
 
 
 def resident_bytes(process_id: int) -> int:
-    """The memory a process has in use, shared or not; 0 if it is gone."""
+    """Return the memory a process has in use, shared or not, or 0 if it is gone."""
     try:
         with open(f"/proc/{process_id}/statm", "rb") as file:
             return int(file.read().split()[1]) * _PAGE_BYTES
@@ -99,7 +99,7 @@ def resident_bytes(process_id: int) -> int:
 
 
 def proportional_bytes(process_id: int) -> int:
-    """The memory a process has in use, what is shared counted in parts; 0 if it is gone."""
+    """Return the memory a process uses, shared pages counted in parts; 0 if it is gone."""
     with contextlib.suppress(OSError), open(f"/proc/{process_id}/smaps_rollup", "rb") as file:
         # Not readable for processes that hide themselves: the caller has the other number.
         for line in file:
@@ -109,12 +109,12 @@ def proportional_bytes(process_id: int) -> int:
 
 
 def has_strays() -> bool:
-    """Whether an orphan has come to this process."""
+    """Return whether an orphan has come to this process."""
     return any(child not in _own_children for child in children(os.getpid()))
 
 
 def thread_count(uid: int) -> int:
-    """How many threads a user's processes have; `RLIMIT_NPROC` counts them."""
+    """Return how many threads a user's processes have; `RLIMIT_NPROC` counts them."""
     count = 0
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):

@@ -48,7 +48,7 @@ function errorFrame(kind, error) {
   const message = shown(() => {
     if (!isObject) return error;
     return error.message === undefined ? inspect(error) : error.message;
-  }, "(its text cannot be shown)");
+  }, "(the error's text cannot be shown)");
   return frame(kind, Buffer.from(JSON.stringify({ type, message })));
 }
 

@@ -59,7 +59,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:
-    """One message: a letter, the length of what follows, and that."""
+    """Return one message: a letter, the length of what follows, and that."""
     return kind + len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
@@ -324,7 +324,7 @@ def response_of(value: object) -> tuple[int, list[tuple[str, str]], bytes]:
 
 
 def _headers_of(given: object) -> list[tuple[str, str]]:
-    """Pairs of a mapping or of a list of pairs, in which a content may be a list of texts."""
+    """Return the pairs of a mapping or a list of pairs; a value may be a list of texts."""
     if given is None:
         return []
     headers = []
@@ -348,13 +348,13 @@ def _body_of(value: object) -> tuple[bytes, str]:
 def _error_frame(kind: bytes, error: BaseException) -> bytes:
     content = {
         "type": _shown(lambda: type(error).__name__, "Exception"),
-        "message": _shown(lambda: str(error), "(its text cannot be shown)"),
+        "message": _shown(lambda: str(error), "(the error's text cannot be shown)"),
     }
     return frame(kind, json.dumps(content).encode())
 
 
 def _shown(text: Callable[[], str], otherwise: str) -> str:
-    """A text that can be sent: halves of surrogate pairs become question marks."""
+    """Return a text that can be sent: halves of surrogate pairs become question marks."""
     try:
         return text()[:ERROR_LIMIT_CHARACTERS].encode(errors="replace").decode()
     except Exception:  # the function's own class may fail at anything
@@ -376,7 +376,10 @@ def _print_traceback(error: BaseException) -> None:
 
 
 def import_handler(code: str) -> Callable[[HandlerRequest], Any]:
-    """The function `handle` of handler.py in the code's folder. Raises whatever that raises."""
+    """Return the function `handle` of handler.py in the code's folder.
+
+    Raises whatever that raises.
+    """
     sys.path.insert(0, code)
     sys.dont_write_bytecode = True
     import handler  # type: ignore[import-not-found]
@@ -567,7 +570,7 @@ def main() -> None:
     if config["language"] == "JS":
         control.detach()
         _become_node(config)
-    # A process that multiprocessing starts anew would run this file as its own main program, which
+    # A process that multiprocessing starts would run this file as its own main program, which
     # may be where functions cannot look. To them, there is no such file.
     del sys.modules["__main__"].__file__
     try:

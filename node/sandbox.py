@@ -110,7 +110,7 @@ class Output:
         del self._kept[:-OUTPUT_KEPT_BYTES]
 
     def text(self) -> str:
-        """The end of what was printed."""
+        """Return the end of what was printed."""
         shown = self._kept.decode(errors="replace").strip()
         return f"… {shown}" if self._count > len(self._kept) else shown
 
@@ -177,7 +177,7 @@ class Sandbox:
         return self._process.pid
 
     def exit_status(self) -> int | None:
-        """How its first process has ended: an exit status, or a signal's number negated."""
+        """Return how its first process has ended: an exit status, or a signal's number negated."""
         assert self._process is not None
         return self._process.poll()
 
@@ -270,7 +270,7 @@ class Sandbox:
         return failure(500, "LoadingFailed", "the function's code ended while it was loaded")
 
     async def _next_frame(self) -> tuple[bytes, bytes]:
-        """The next message of the first process; an empty kind at its end or for nonsense."""
+        """Return the first process's next message; an empty kind at its end or if malformed."""
         try:
             while True:
                 found = self._frames.next()
@@ -285,7 +285,10 @@ class Sandbox:
             return b"", b""
 
     async def open_execution(self) -> tuple[trio.socket.SocketType, Output]:
-        """The channel and the output of the next task. Raises OSError if the sandbox has ended."""
+        """Return the channel and the output of the next task.
+
+        Raises OSError if the sandbox has ended.
+        """
         self.executions_count += 1
         if self.language == JAVASCRIPT:
             return self.control, self.output
@@ -328,7 +331,7 @@ class Sandbox:
             os.close(descriptor)
 
     def execution_processes(self) -> list[int]:
-        """The processes that an execution has now, its first one first."""
+        """Return the processes that an execution has now, its first one first."""
         found = descendants(self.process_id)
         return found if self.language == PYTHON else [self.process_id, *found]
 

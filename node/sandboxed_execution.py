@@ -161,7 +161,7 @@ class SandboxedExecution:
         if self._ended.is_set():
             self._decide(self._ended_without_result())
         else:
-            message = "the function closed its result channel and ran on without a result"
+            message = "the function closed its result channel and kept running without a result"
             self._stop(failure(500, "BrokenChannel", message))
 
     async def _read_output(self) -> None:
@@ -186,7 +186,7 @@ class SandboxedExecution:
     def _ended_without_result(self) -> FunctionResponse:
         status = self._status
         if status is None:
-            message = "the function ended the process that it was started from"
+            message = "the function ended its parent process"
             return failure(500, "ProcessEnded", message)
         if status >= 0:
             message = f"the function's process ended with status {status} without a result"

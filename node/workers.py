@@ -73,7 +73,7 @@ class Workers:
         self._is_open = True
 
     def statistics(self) -> WorkersStatistics:
-        """Numbers about the sandboxes."""
+        """Return numbers about the sandboxes."""
         return WorkersStatistics(self._sandbox_count, len(self._idle), self._started_count)
 
     async def run(
@@ -179,9 +179,9 @@ class Workers:
         """Remove what the import has written: else the first execution alone would find it."""
         try:
             if await sandbox.remove_files():
-                _log.info("files were removed that code wrote while loaded", digest=kind.digest)
+                _log.info("removed files that code wrote while it was loaded", digest=kind.digest)
         except OSError as error:
-            _log.warning("files of loading cannot be removed", problem=str(error))
+            _log.warning("files written while loading cannot be removed", problem=str(error))
 
     async def _start_spare(self, kind: SandboxKind, build: UnpackedBuild) -> None:
         if len(self._idle) < self._idle_limit_count and not any(
@@ -229,7 +229,7 @@ class Workers:
             self._free_uids.append(sandbox.uid)
 
     async def sweep(self) -> None:
-        """End what was not needed for long, has ended or has grown; for ever."""
+        """End what was not needed for long, has ended or has grown; forever."""
         while True:
             await trio.sleep(_SWEEP_INTERVAL_S)
             limit = trio.current_time() - IDLE_LIMIT_S

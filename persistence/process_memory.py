@@ -22,7 +22,7 @@ Range = tuple[int, int]
 
 
 def mapped_ranges(path: Path) -> list[Range]:
-    """Where a file is mapped into this process."""
+    """Return where a file is mapped into this process."""
     try:
         lines = _MAPS.read_text().splitlines()
     except OSError:
@@ -48,7 +48,7 @@ def release(ranges: list[Range]) -> None:
 
 
 def file_bytes() -> int:
-    """How much memory of this process is pages of files; 0 where the system does not say."""
+    """Return how much memory of this process is pages of files; 0 where the system does not say."""
     try:
         return int(_STATM.read_text().split()[2]) * _PAGE_BYTES
     except OSError:
@@ -56,7 +56,7 @@ def file_bytes() -> int:
 
 
 def headroom_bytes() -> int | None:
-    """How much more address space this process may have; None if not limited, or unknown."""
+    """Return how much more address space this process may have, or None if unlimited."""
     limit_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit_bytes == resource.RLIM_INFINITY:
         return None

@@ -2,7 +2,7 @@
 
 Actions are plain functions that do not block. They run in the order of their times, on trio's clock
 (so tests can use a MockClock), in batches with a checkpoint between them. Nothing is polled: while
-nothing is due the task sleeps. Cancelling is O(1); cancelled entries leave the heap when they come
+nothing is due the task sleeps. Canceling is O(1); canceled entries leave the heap when they come
 to its top, or together when they are the greater part of it.
 """
 
@@ -31,7 +31,7 @@ class Alarm:
         self.action: Callable[[], None] | None = action
 
     def cancel(self) -> None:
-        """Do not do it. Has no effect on an alarm that has gone off or is cancelled."""
+        """Do not do it. Has no effect on an alarm that has gone off or is canceled."""
         if self.action is not None:
             self.action = None
             self._alarms._cancelled()
@@ -62,7 +62,7 @@ class Alarms:
         return alarm
 
     async def run(self) -> None:
-        """Make alarms go off, until cancelled."""
+        """Make alarms go off, until canceled."""
         while True:
             await self._wait_due()
             for _ in range(_BATCH_COUNT):

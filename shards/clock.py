@@ -150,7 +150,7 @@ class SystemClock:
         log.warning("the wall clock was set", step_ms=step_ms, was_ms=self._last_ms)
 
     async def run(self, jumped: Callable[[], None]) -> None:
-        """Look at the time again and again, until cancelled; call `jumped` after jumps."""
+        """Look at the time again and again, until canceled; call `jumped` after jumps."""
         seen_count = self.jumps_count
         try:
             while True:

@@ -190,11 +190,11 @@ class Committer:
         await self._enough_bytes.wait()
 
     def forget_bytes(self) -> None:
-        """Count appended bytes anew."""
+        """Count appended bytes again."""
         self._new_bytes = 0
 
     async def run(self, writer: BatchWriter) -> None:
-        """Hand batches to the writer, one a turn, until cancelled."""
+        """Hand batches to the writer, one a turn, until canceled."""
         while True:
             await self._work.wait()
             self._work = trio.Event()
@@ -249,7 +249,7 @@ class Committer:
             await self._changed.wait()
 
     def statistics(self) -> CommitterStatistics:
-        """Counters for metrics."""
+        """Return counters for metrics."""
         return CommitterStatistics(
             self.position,
             self.durable_position,

@@ -278,7 +278,7 @@ class DebugOperations:
 
 
 def _promises_of(state: ShardState) -> list[Promise]:
-    """All promises of a shard, as they are, whatever time it is."""
+    """Return all promises of a shard, as they are, whatever time it is."""
     found = dict(state.promises)
     before: int | None = INTEGER_MAX
     while before is not None:

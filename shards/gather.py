@@ -77,7 +77,7 @@ async def page(
 
 
 def _fitting_count(rows: Sequence[HasSerial], limit_bytes: int) -> int:
-    """How many of the first rows stay within a size together; at least one, if there is one."""
+    """Return how many of the first rows fit within a size; at least one, if there is one."""
     size = 0
     for count, row in enumerate(rows):
         size += row.size
@@ -87,7 +87,7 @@ def _fitting_count(rows: Sequence[HasSerial], limit_bytes: int) -> int:
 
 
 def _share(limit_count: int, shards_count: int) -> int:
-    """How many rows to ask each shard for at a time.
+    """Return how many rows to ask each shard for at a time.
 
     Ids are spread evenly, so a shard's share of a page is about the same for all; a little more
     makes a second round rare, and asking for the whole page would read most rows in vain.

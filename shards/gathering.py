@@ -38,7 +38,7 @@ class Gathering(ABC):
 
     @abstractmethod
     def shard_of(self, identifier: str) -> int:
-        """The index of the shard that an id lives in."""
+        """Return the index of the shard that an id lives in."""
 
     @abstractmethod
     async def _ask_all(
@@ -55,7 +55,7 @@ class Gathering(ABC):
         before_serial: int | None,
         id_prefix: str = "",
     ) -> tuple[list[Promise], int | None]:
-        """A page of promises, newest first, and the serial to go on below (None: no full page).
+        """Return a page of promises, newest first, and the serial to continue below, or None.
 
         Only ids that begin with `id_prefix` are found.
         """
@@ -92,7 +92,10 @@ class Gathering(ABC):
         id_prefix: str = "",
         promise_tags: Mapping[str, str] | None = None,
     ) -> tuple[list[Schedule], int | None]:
-        """A page of schedules; see search_promises. `promise_tags`: those of their promises."""
+        """Return a page of schedules; see search_promises.
+
+        `promise_tags`: those of their promises.
+        """
 
         async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Schedule]]:
             replies = await self._ask_all(
@@ -118,12 +121,12 @@ class Gathering(ABC):
         return await gather.page(ask, self._where(pattern), limit_count, before_serial)
 
     def _where(self, pattern: str) -> list[int]:
-        """The shards that can hold matches: one for an exact id, else all."""
+        """Return the shards that can hold matches: one for an exact id, else all."""
         exact = Pattern(pattern).exact
         return [self.shard_of(exact)] if exact is not None else list(range(self._count))
 
     async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
-        """The catalog's entries of a type, of one account or all (None), the oldest first."""
+        """Return the entries of a type, of one account or all (None), oldest first."""
         command = ListEntries(cast(type[Entry], kind), account_id)
         replies = await self._ask_all([(index, command) for index in range(self._count)])
         found: list[EntryKind] = []
@@ -139,7 +142,7 @@ class Gathering(ABC):
         limit_count: int,
         before_serial: int | None,
     ) -> tuple[list[tuple[Promise, Execution | None]], int | None]:
-        """A page of an account's executions, without data; see search_promises."""
+        """Return a page of an account's executions, without data; see search_promises."""
         executions: dict[int, Execution | None] = {}
 
         async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Promise]]:
@@ -164,7 +167,7 @@ class Gathering(ABC):
         return [(one, executions[one.serial]) for one in promises], following
 
     async def usage(self, account_id: str | None) -> dict[str, Usage]:
-        """How often the functions of an account, or of all (None), were run, by function id."""
+        """Return the run counts of an account's functions, or of all (None), by function id."""
         command = ListUsage(account_id)
         replies = await self._ask_all([(index, command) for index in range(self._count)])
         found: dict[str, Usage] = {}
@@ -193,7 +196,7 @@ class Gathering(ABC):
         before_serial: int | None,
         id_prefix: str = "",
     ) -> tuple[list[WorkflowView], int | None]:
-        """A page of workflow tasks in a state, or in any (None); see search_promises."""
+        """Return a page of workflow tasks in a state, or in any (None); see search_promises."""
 
         async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[WorkflowView]]:
             replies = await self._ask_all(

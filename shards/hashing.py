@@ -1,7 +1,7 @@
 """Which shard an id lives in, and whose id decides where a command goes.
 
 `shard = xxh3_64(id as UTF-8) mod shard_count` (design.md 4). The count is fixed when a data
-directory is made, because this function must give the same answer for ever.
+directory is made, because this function must give the same answer forever.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ _of_id = attrgetter("id")
 
 
 def shard_of(identifier: str, shard_count: int) -> int:
-    """The index of the shard that an id lives in."""
+    """Return the index of the shard that an id lives in."""
     return _hash(identifier.encode()) % shard_count
 
 
 def _of_task(command: Any) -> str:
-    """A task lives with its root promise."""
+    """Return the id whose shard a task lives in: that of its root promise."""
     return task_ids.home(command.id)
 
 
@@ -80,7 +80,7 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
 
 
 def home_of(command: c.Command) -> str:
-    """The id whose shard carries out this command.
+    """Return the id whose shard carries out this command.
 
     Raises KeyError for commands that go to many shards or to a known one.
     """

@@ -4,7 +4,7 @@ Between two looks for I/O the loop runs every task that can run, once. What has 
 sockets waits for that long, so all work that can come due together shares one budget of time:
 commands, timers, schedules, messages between shards, what is let go when the log is durable. Who
 has more to do goes on in the next pass. Whatever the budget says, each makes a little progress, so
-nobody waits for ever.
+nobody waits forever.
 """
 
 from typing import Final, final

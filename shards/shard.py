@@ -79,7 +79,7 @@ class Waiter:
         self.abandoned = False
 
     async def wait(self) -> list[Reply]:
-        """Park until all replies are there. Cancelling abandons them, not the commands."""
+        """Park until all replies are there. Canceling abandons them, not the commands."""
 
         def abandon(_: Any) -> trio.lowlevel.Abort:
             self.abandoned = True
@@ -260,7 +260,7 @@ class Shard:
         self._position = self._committer.position
 
     async def run(self) -> None:
-        """Run turns until cancelled."""
+        """Run turns until canceled."""
         while True:
             if self.is_quiet and not self._due and not self._is_wheel_stale:
                 await self._sleep()
@@ -289,7 +289,7 @@ class Shard:
             return
         planned_ms = self._sleeps_until_ms
         if self._due_from_ms < (NEVER_MS if planned_ms is None else planned_ms):
-            # What seemed earlier may have been cancelled since.
+            # What seemed earlier may have been canceled since.
             wake_ms = self._look_at_wheel()
             if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
                 self.wake()
@@ -399,7 +399,7 @@ class Shard:
         self._look_at_wheel()
 
     def _look_at_wheel(self) -> int | None:
-        """When the wheel wants attention; None if never."""
+        """Return when the wheel wants attention, or None if never."""
         wake_ms = None if self._is_frozen else self._wheel.next_wake_ms()
         self._due_from_ms = NEVER_MS if wake_ms is None else wake_ms
         return wake_ms
@@ -427,7 +427,7 @@ class Shard:
             self._lateness.add(ended_ms - deadline_ms)
 
     def _contain(self, error: Exception, command: Command) -> Step:
-        """A defect that changed nothing costs one request, not the server: the step instead.
+        """Return the step after a harmless defect: it costs one request, not the server.
 
         A checkpoint that has rotted does: the next request might be given a wrong answer.
         """
@@ -477,7 +477,7 @@ class Shard:
         if step.received is not None:
             source, sequence = step.received
             both = (self.index, source)
-            turn.acknowledgements[both] = max(sequence, turn.acknowledgements.get(both, 0))
+            turn.acknowledgments[both] = max(sequence, turn.acknowledgments.get(both, 0))
         if step.withdrawals or step.sends:
             # A copy: while it is empty, the machine goes on to use the same list.
             turn.messages.append((tuple(step.withdrawals), step.sends[:SLICE_COUNT], held))
@@ -518,7 +518,7 @@ class Shard:
         return not self._mailbox and not self._internal
 
     def statistics(self) -> ShardStatistics:
-        """Counters for metrics."""
+        """Return counters for metrics."""
         state = self.machine.state
         return ShardStatistics(
             mailbox_count=len(self._mailbox) + len(self._internal),

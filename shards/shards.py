@@ -149,7 +149,7 @@ class Shards(Gathering):
     def make_checkpointer(
         self, storage: Storage, *, interval_ms: int, log_bytes: int
     ) -> Checkpointer | None:
-        """What makes the checkpoints; None if the storage keeps none."""
+        """Return what makes the checkpoints, or None if the storage keeps none."""
         if storage.checkpoints is None:
             return None
         return Checkpointer(
@@ -167,7 +167,7 @@ class Shards(Gathering):
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run until cancelled; then write what is appended. Raises LogFailed if the log fails."""
+        """Run until canceled; then write what is appended. Raises LogFailed if the log fails."""
         writer = self._writer = make_writer(self.committer)
         trio.lowlevel.add_instrument(self._pass)
         try:
@@ -252,7 +252,7 @@ class Shards(Gathering):
     # For debug operations
 
     def states(self) -> list[ShardState]:
-        """All shards' states, to be looked at in this moment; it may not be durable yet."""
+        """Return all shards' states, to be looked at in this moment; it may not be durable yet."""
         return [shard.machine.state for shard in self._shards]
 
     def freeze_timers(self, are_frozen: bool) -> None:
@@ -267,11 +267,11 @@ class Shards(Gathering):
     # Talking to shards
 
     def shard_of(self, identifier: str) -> int:
-        """The index of the shard that an id lives in."""
+        """Return the index of the shard that an id lives in."""
         return shard_of(identifier, self._count)
 
     def hold(self) -> HeldMessages:
-        """What one request's messages to workers wait in; see HeldMessages."""
+        """Return what one request's messages to workers wait in; see HeldMessages."""
         return HeldMessages(self._send_if_wanted)
 
     def _send_if_wanted(self, message: Message) -> None:
@@ -306,7 +306,7 @@ class Shards(Gathering):
 
         Messages to workers that the command causes wait in `held`, if it is given. Raises
         Overloaded (nothing was done), Stopping (nothing was done) or StorageFailed (unknown whether
-        it was done). Cancelling abandons the reply, not the command.
+        it was done). Canceling abandons the reply, not the command.
         """
         index = self.shard_of(home_of(command))
         (reply,) = await self._ask_all([(index, command)], held)
@@ -326,10 +326,11 @@ class Shards(Gathering):
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
 
-    def run_turn(self) -> None:
+    def run_turn(self, *, is_last: bool = True) -> None:
         """Carry out everything submitted, now, as one batch for the log, and start to write it.
 
-        Replies that need not wait for the log come before this returns.
+        Replies that need not wait for the log come before this returns. A turn that is not the last
+        one only adds to the batch; its caller calls `flush` before it waits for anything.
         """
         if not self._submitted:
             return
@@ -355,8 +356,13 @@ class Shards(Gathering):
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
-            assert self._writer is not None, "commands are submitted only to running shards"
-            committer.flush(self._writer)
+            if is_last:
+                self.flush()
+
+    def flush(self) -> None:
+        """Start to write what turns have added to the batch."""
+        assert self._writer is not None, "commands are submitted only to running shards"
+        self.committer.flush(self._writer)
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""
@@ -456,7 +462,7 @@ class Shards(Gathering):
         return len(renewals)
 
     def _renewals(self, pid: str, tasks: Sequence[tuple[str, int]]) -> dict[int, Command]:
-        """What each shard is asked about the tasks that live there."""
+        """Return what each shard is asked about the tasks that live there."""
         homes: dict[int, list[tuple[str, int]]] = {}
         for task in tasks:
             homes.setdefault(shard_of(task[0], self._count), []).append(task)
@@ -474,7 +480,7 @@ class Shards(Gathering):
         return sum(reply.count for reply in replies)
 
     def assigned_executions(self) -> list[tuple[Execution, Task]]:
-        """The executions that nodes have, each with its task. For placement, at the start.
+        """Return the executions that nodes have, each with its task. For placement, at the start.
 
         What is told here may not be durable while the shards run.
         """
@@ -508,13 +514,13 @@ class Shards(Gathering):
         return owner.machine.task_is_held(fence, now_ms)
 
     def _neighbor(self, asking: int, identifier: str) -> Machine:
-        """The machine of the shard that an id lives in, to be looked at as `_holds` does."""
+        """Return the machine of the shard that an id lives in, to be looked at as `_holds` does."""
         owner = self._shards[shard_of(identifier, self._count)]
         self._shards[asking].rest_on(owner)
         return owner.machine
 
     def _is_awaited(self, promise_id: str) -> bool:
-        """Whether an unfinished task of any shard is about a promise; asked as `_holds` is.
+        """Return whether an unfinished task of any shard is about a promise; asked as `_holds` is.
 
         A shard that then deletes the promise writes that later into the same log than whatever
         the others' answers rest on.
@@ -527,7 +533,7 @@ class Shards(Gathering):
             self._wake_runner()
 
     def statistics(self) -> ShardsStatistics:
-        """Counters of the committer and of every shard."""
+        """Return counters of the committer and of every shard."""
         return ShardsStatistics(
             self.committer.statistics(), tuple(shard.statistics() for shard in self._shards)
         )

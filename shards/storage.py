@@ -56,7 +56,7 @@ class Storage(Protocol):
 
     @property
     def shard_count(self) -> int:
-        """The number of shards, fixed for ever."""
+        """The number of shards, fixed forever."""
         ...  # pragma: no cover
 
     @property
@@ -90,15 +90,15 @@ class Storage(Protocol):
         ...  # pragma: no cover
 
     def statistics(self) -> LogStatistics:
-        """Counters of the log."""
+        """Return counters of the log."""
         ...  # pragma: no cover
 
     def torn(self) -> tuple[int, str | None]:
-        """How many bytes of a half-written batch were cut off at the start, and in which file."""
+        """Return how many bytes of a torn batch were cut off at the start, and in which file."""
         ...  # pragma: no cover
 
     def doubt(self) -> LogEndDoubt | None:
-        """Why the end of the log may be missing; None if nothing says so."""
+        """Return why the end of the log may be missing, or None if nothing says so."""
         ...  # pragma: no cover
 
     def close(self) -> None:
@@ -245,7 +245,7 @@ class DirectoryStorage:
         )
 
     def last_snapshot_at_ms(self) -> int:
-        """When the last whole snapshot was taken, by whatever command or server; 0 if unknown."""
+        """Return when the last whole snapshot was taken, by any command; 0 if unknown."""
         return last_taken_ms(Path(self.place))
 
     def note_snapshot(self, at_ms: int) -> None:
@@ -262,7 +262,7 @@ class DirectoryStorage:
             self._archive.remove_old(now_ms)
 
     def archive_statistics(self) -> ArchiveStatistics | None:
-        """Counters of the archive; None if there is none."""
+        """Return counters of the archive, or None if there is none."""
         return None if self._archive is None else self._archive.statistics()
 
     def records(self) -> Iterator[tuple[int, LogRecord]]:

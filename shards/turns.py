@@ -1,7 +1,7 @@
 """Turns: what shards lead to together, and what is held back of it until the log is durable.
 
 In a turn one shard, or all that somebody has asked at once, step their machines. Their records
-become one append to the log. Replies, messages to workers and acknowledgements leave when these
+become one append to the log. Replies, messages to workers and acknowledgments leave when these
 records are durable (I1), turn after turn; so does the reply to a read, because what it shows may
 not be durable yet. A shard that has changed nothing in a turn need not wait for the others' records
 (`answer_sooner`).
@@ -60,14 +60,14 @@ these wait for. Steps stay apart, because a later one may withdraw what an earli
 class Turn(Struct):
     """What a turn has led to: records, and what waits until the log is durable at `position`.
 
-    `acknowledgements` are by the shards that have received and those they have received from.
+    `acknowledgments` are by the shards that have received and those they have received from.
     """
 
     position: int = 0
     records: list[NewRecord] = []
     answers: list[tuple[Asker, int, Reply]] = []
     messages: list[Messages] = []
-    acknowledgements: dict[tuple[int, int], int] = {}
+    acknowledgments: dict[tuple[int, int], int] = {}
     finished: list[str] = []
 
 
@@ -110,7 +110,7 @@ class Turns:
         turn.position = committer.position
         if committer.durable_position >= turn.position and not self._held_back:
             self._let_go(turn)
-        elif turn.answers or turn.messages or turn.acknowledgements or turn.finished:
+        elif turn.answers or turn.messages or turn.acknowledgments or turn.finished:
             self._held_back.append(turn)
 
     def answer_sooner(self, turn: Turn, first: int, position: int) -> None:
@@ -183,7 +183,7 @@ class Turns:
             outgoing.finished(turn.finished)
         for asker, place, reply in turn.answers:
             asker.answer(place, reply)
-        for (receiver, source), sequence in turn.acknowledgements.items():
+        for (receiver, source), sequence in turn.acknowledgments.items():
             self._post(source, Acknowledge(receiver, sequence), None)
 
     def _send(self, messages: Messages) -> None:

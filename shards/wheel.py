@@ -3,11 +3,11 @@
 Promises:
 
 - `arm` and `cancel` take constant time, whatever the number of entries and however far the
-  deadline. A cancelled entry is gone at once; nothing is left behind to be skipped later.
+  deadline. A canceled entry is gone at once; nothing is left behind to be skipped later.
 - `advance` returns each key once, at the first call whose time is at or after its deadline, in the
   order of the deadlines and, where these are equal, of arming.
 - A key whose deadline never changes, and is known to its owner, may be armed by `arm_fixed` and
-  cancelled by `cancel_fixed`: the wheel then need not remember where it is.
+  canceled by `cancel_fixed`: the wheel then need not remember where it is.
 - Memory is two dictionary entries and one integer for each armed key, one entry for a fixed one.
   Tables that were large and are nearly empty now are shrunk, so memory follows the number of armed
   keys.
@@ -22,7 +22,7 @@ due before everything at a higher one. When the cursor enters a slot, what is in
 levels, at most seven times in an entry's life and usually twice.
 
 A slot is a dictionary from key to deadline, which keeps the order of arming, and `_slot_of` knows
-the dictionary that holds a key: cancelling is two deletions. Where a deadline lies follows from the
+the dictionary that holds a key: canceling is two deletions. Where a deadline lies follows from the
 cursor, so a fixed key's is found without. Equal deadlines always share a slot, so moving slots as a
 whole keeps their order too. One integer for each level has a bit for each slot
 that may hold something; bits of slots that were emptied by `cancel` are cleared when they are met.
@@ -103,7 +103,7 @@ class TimingWheel(Generic[Key]):
         self._occupied = [0] * LEVEL_COUNT
         self._overdue: dict[Key, int] = {}
         self._overdue_from_ms = 0
-        self._removed_count = 0  # entries that were replaced, cancelled or due
+        self._removed_count = 0  # entries that were replaced, canceled or due
         self._replaced_count = 0
         self._due_count = 0
         self._moved_count = 0

@@ -20,6 +20,32 @@ TEXT_SUFFIXES: Final = frozenset(
 LEFT_OVER: Final = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")) + r")\b")
 MACHINE_PATH: Final = re.compile(r"(?<![\w.:/-])/(" + "|".join(("work", "root", "home")) + r")/")
 
+# Words to avoid, as far as a program can tell without understanding the sentence.
+WORDS: Final = {
+    "acknowledgement": "acknowledgment",
+    "acknowledgements": "acknowledgments",
+    "anew": "again",
+    "behaviour": "behavior",
+    "cancelled": "canceled",
+    "cancelling": "canceling",
+    "colour": "color",
+    "colours": "colors",
+    "favour": "favor",
+    "for ever": "forever",
+    "labelled": "labeled",
+    "neighbour": "neighbor",
+    "neighbours": "neighbors",
+    "recognise": "recognize",
+    "recognised": "recognized",
+    "recognises": "recognizes",
+}
+# Not parts of names, which other libraries choose: `cancelled_caught`, `trio.Cancelled`.
+WORD: Final = re.compile(rf"(?<![\w.`])({'|'.join(WORDS)})(?![\w(=`])", re.IGNORECASE)
+# An f-string is one token up to Python 3.11 and several from 3.12 on.
+WORD_TOKENS: Final = frozenset(
+    {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+)
+
 
 def docstring_faults(module: Module) -> list[str]:
     """A module says in its first lines what it promises."""
@@ -106,6 +132,27 @@ def text_faults(path: str, text: str) -> list[str]:
     ]
 
 
+def word_faults(module: Module) -> list[str]:
+    """Texts and comments are spelled as in America, in words that are still in use."""
+    return [
+        f"{module.path}:{token.start[0]}: says {found[0]!r}; write {WORDS[found[0].lower()]!r}"
+        for token in tokenize.generate_tokens(io.StringIO(module.text).readline)
+        if token.type in WORD_TOKENS
+        for found in WORD.finditer(token.string)
+    ]
+
+
+def first_word_faults(module: Module) -> list[str]:
+    """A function's docstring begins with a verb; a property's may name what it is."""
+    return [
+        f"{module.path}:{node.lineno}: begins with 'Whether'; write 'Return whether'"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (ast.get_docstring(node) or "").startswith("Whether ")
+        and not any("property" in _name(decorator) for decorator in node.decorator_list)
+    ]
+
+
 def _does_nothing(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Pass) or (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
@@ -130,6 +177,8 @@ CHECKS: Final[dict[Callable[[Module], list[str]], tuple[str, ...]]] = {
     silent_except_faults: (*CODE_FOLDERS, "src", "tests"),
     sleep_faults: (*(folder for folder in CODE_FOLDERS if folder != "bench"), "src"),
     type_ignore_faults: (*CODE_FOLDERS, "src", "tests"),
+    word_faults: (*CODE_FOLDERS, "src"),
+    first_word_faults: (*CODE_FOLDERS, "src"),
 }
 
 
@@ -175,6 +224,10 @@ def test_every_text_is_tidy() -> None:
         (sleep_faults, "time.sleep(1)\n"),
         (sleep_faults, "from time import monotonic, sleep\n"),
         (type_ignore_faults, "f()  # type: " + "ignore\n"),
+        (word_faults, '"""Begin anew."""\n'),
+        (word_faults, "f()  # The colour of it.\n"),
+        (word_faults, "f(f'{x} lasts for ever')\n"),
+        (first_word_faults, 'def f():\n    """Whether it is."""\n'),
     ],
 )
 def test_an_untidy_module_is_found(check: Callable[[Module], list[str]], text: str) -> None:
@@ -189,6 +242,8 @@ def test_an_untidy_module_is_found(check: Callable[[Module], list[str]], text: s
         (silent_except_faults, "try:\n    f()\nexcept Exception:\n    g()\n"),
         (sleep_faults, "trio.sleep(1)\n"),
         (type_ignore_faults, "f()  # type: " + "ignore[misc]\n"),
+        (word_faults, "scope.cancelled_caught  # What `cancelled_caught` says, for every scope.\n"),
+        (first_word_faults, '@property\ndef f():\n    """Whether it is."""\n'),
     ],
 )
 def test_a_tidy_module_is_left_alone(check: Callable[[Module], list[str]], text: str) -> None:

@@ -49,7 +49,7 @@ Holding = AssignExecution | ReportExecution | ReturnExecution | FinishExecution
 
 
 def process_of(node_id: str) -> str:
-    """The name under which a node holds tasks; no client's heartbeat renews such a lease."""
+    """Return the name under which a node holds tasks; no client's heartbeat renews such a lease."""
     return f"{RESERVED_PREFIX}node/{node_id}"
 
 
@@ -93,14 +93,14 @@ def read_execution(context: DecisionContext, command: ReadExecution, now_ms: int
 
 
 def _promise(context: DecisionContext, promise_id: str, now_ms: int) -> Promise | None:
-    """The promise of an execution as it is now; None if there is none."""
+    """Return the promise of an execution as it is now, or None if there is none."""
     if not promise_id.startswith(EXECUTION_PREFIX):
         return None
     return context.promise(promise_id, now_ms)
 
 
 def search_executions(context: DecisionContext, command: SearchExecutions, now_ms: int) -> Reply:
-    """One page of an account's executions in this shard, newest first."""
+    """Return one page of an account's executions in this shard, newest first."""
     tags = {ACCOUNT_TAG: command.account_id}
     if command.function_id is not None:
         tags = {FUNCTION_TAG: command.function_id, **tags}  # the first is looked up in the index
@@ -124,7 +124,7 @@ def _without_data(promise: Promise) -> Promise:
 
 
 def list_usage(context: DecisionContext, command: ListUsage, now_ms: int) -> Reply:
-    """How often the functions of an account were run, as far as this shard knows."""
+    """Return how often the functions of an account were run, as far as this shard knows."""
     account_id = command.account_id
     usage = context.state.usage.values()
     return Reply(
@@ -162,7 +162,7 @@ def assign_execution(context: DecisionContext, command: AssignExecution, now_ms:
 def _held(
     context: DecisionContext, command: Holding, now_ms: int
 ) -> tuple[Promise, Execution, Task] | Code:
-    """The execution if the node holds it as it says, else why not.
+    """Return the execution if the node holds it as it says, else why not.
 
     EXECUTION_NOT_HELD says that it is unfinished; somebody else may hold it, or nobody.
     """

@@ -41,7 +41,7 @@ def _has_leases(state: ShardState) -> bool:
 
 
 def _is_behind_leases(context: DecisionContext, now_ms: int) -> bool:
-    """Whether a lease would last longer than any that begins now."""
+    """Return whether a lease would last longer than any that begins now."""
     state = context.state
     if now_ms < state.lease_floor.resumed_on:
         return True

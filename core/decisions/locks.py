@@ -15,7 +15,7 @@ from troth.core.replies import Reply
 
 
 def _lock(context: DecisionContext, resource_id: str, now_ms: int) -> Lock | None:
-    """The lock as it is now, released if its lease has passed."""
+    """Return the lock as it is now, released if its lease has passed."""
     lock = context.state.locks.get(resource_id)
     if lock is None or lock.expires_at > now_ms:
         return lock

@@ -39,7 +39,7 @@ _CREATED: Final = Code.CREATED
 
 
 def keys_match(stored: str | None, given: str | None) -> bool:
-    """Whether two idempotency keys match; a missing one matches nothing."""
+    """Return whether two idempotency keys match; a missing one matches nothing."""
     return stored is not None and stored == given
 
 
@@ -230,7 +230,7 @@ def _wait_for(context: DecisionContext, callback: Callback, now_ms: int) -> Repl
 
 
 def search_promises(context: DecisionContext, command: SearchPromises, now_ms: int) -> Reply:
-    """One page of this shard's promises that match, newest first."""
+    """Return one page of this shard's promises that match, newest first."""
     query = Query(
         Pattern(command.pattern, command.id_prefix),
         command.states,
@@ -247,7 +247,7 @@ def search_promises(context: DecisionContext, command: SearchPromises, now_ms: i
 
 
 def find(context: DecisionContext, query: Query, now_ms: int) -> Found:
-    """What of this shard a query with a wildcard wants, in memory and not."""
+    """Return what of this shard a query with a wildcard wants, in memory and not."""
     in_memory = _search_memory(context, query, now_ms)
     return cold_store.merge((in_memory, _search_cold(context, query)), query.limit_count)
 
@@ -283,7 +283,7 @@ def _search_memory(context: DecisionContext, query: Query, now_ms: int) -> Found
 
 
 def _search_cold(context: DecisionContext, query: Query) -> Found:
-    """Look through the promises that have left memory; not those deleted or made anew since."""
+    """Look through the promises that have left memory; not those deleted or made again since."""
     state = context.state
     found = state.cold.search(query)
     hidden, present = state.hidden_promises, state.promises

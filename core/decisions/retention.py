@@ -95,7 +95,7 @@ def _go_on(state: ShardState, walk: Walk, now_ms: int) -> Iterator[Promise | Non
 
 
 def _completed(state: ShardState, promise_id: str, serial: int) -> Promise | None:
-    """The promise that was noted under an id, unless it has gone and the id is another's."""
+    """Return the promise that was noted under an id, unless it has gone and the id is another's."""
     promise = state.find_promise(promise_id)
     if promise is None or promise.serial != serial:
         return None
@@ -104,7 +104,7 @@ def _completed(state: ShardState, promise_id: str, serial: int) -> Promise | Non
 
 
 def finished_tasks(state: ShardState, root_id: str) -> dict[str, int]:
-    """A promise's finished tasks, in memory and not, each with its counter."""
+    """Return a promise's finished tasks, in memory and not, each with its counter."""
     found = {
         task.id: task.counter
         for task in state.cold.tasks_of(root_id)
@@ -117,7 +117,7 @@ def finished_tasks(state: ShardState, root_id: str) -> dict[str, int]:
 
 
 def _resumed_by_outbox(state: ShardState) -> set[str]:
-    """The promises whose completion is still on its way to the roots that wait for it."""
+    """Return the promises whose completion is still on its way to the roots that wait for it."""
     return {
         message.callback.promise_id
         for messages in state.outbox.values()
@@ -164,7 +164,7 @@ class Lineage:
         return stays
 
     def _is_done(self, origin: Promise) -> bool:
-        """Whether an origin may go, but for its own origin."""
+        """Return whether an origin may go, but for its own origin."""
         return (
             origin.state is not PENDING
             and due_rule(self._rules, origin, self._now_ms) is not None

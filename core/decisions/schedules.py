@@ -84,7 +84,7 @@ def delete_schedule(context: DecisionContext, command: DeleteSchedule, now_ms: i
 
 
 def search_schedules(context: DecisionContext, command: SearchSchedules, now_ms: int) -> Reply:
-    """One page of this shard's schedules that match, newest first."""
+    """Return one page of this shard's schedules that match, newest first."""
     pattern = Pattern(command.pattern, command.id_prefix)
     matched: list[Schedule] = []
     last = command.before_serial

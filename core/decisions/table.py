@@ -119,7 +119,7 @@ EXPIRIES: dict[TimerKind, Callable[[DecisionContext, str, int], None]] = {
 
 
 def expire(context: DecisionContext, command: Expire, now_ms: int) -> Reply:
-    """A timer has fired."""
+    """Handle a timer that has fired."""
     EXPIRIES[command.kind](context, command.id, now_ms)
     return DONE
 

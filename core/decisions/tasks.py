@@ -100,7 +100,7 @@ def heartbeat_tasks(context: DecisionContext, command: HeartbeatTasks, now_ms: i
 
 
 def task_sent(context: DecisionContext, command: TaskSent, now_ms: int) -> Reply:
-    """The message has left: a notification is done, other tasks wait to be claimed."""
+    """Note that the message has left: a notification is done, other tasks wait to be claimed."""
     task = context.task(command.id, now_ms)
     if task is None or not task.sending or task.counter != command.counter:
         return DONE
@@ -114,7 +114,7 @@ def task_sent(context: DecisionContext, command: TaskSent, now_ms: int) -> Reply
 
 
 def task_not_sent(context: DecisionContext, command: TaskNotSent, now_ms: int) -> Reply:
-    """The send failed: the task steps aside for the others of its root until RetryTask."""
+    """Set the task aside after a failed send, for the others of its root, until RetryTask."""
     task = context.task(command.id, now_ms)
     if task is not None and task.sending and task.counter == command.counter:
         context.state.settle_send(task)
@@ -123,7 +123,7 @@ def task_not_sent(context: DecisionContext, command: TaskNotSent, now_ms: int) -
 
 
 def retry_task(context: DecisionContext, command: RetryTask, now_ms: int) -> Reply:
-    """A stalled task may be sent again when its turn comes."""
+    """Let a stalled task be sent again when its turn comes."""
     task = context.task(command.id, now_ms)
     if task is None or not task.stalled or task.counter != command.counter:
         return DONE

@@ -195,14 +195,14 @@ def ensure_schedule(context: DecisionContext, command: EnsureSchedule, now_ms: i
 
 
 def unblock_sent(context: DecisionContext, command: UnblockSent, now_ms: int) -> Reply:
-    """A listener was told."""
+    """Note that a listener was told."""
     if command.address in context.state.unblocks.get(command.id, ()):
         context.emit(w.ListenerTold(command.id, command.address, now_ms))
     return DONE
 
 
 def retry_unblock(context: DecisionContext, command: RetryUnblock, now_ms: int) -> Reply:
-    """A listener's message may be sent again."""
+    """Let a listener's message be sent again."""
     if command.address in context.state.unblocks.get(command.id, ()):
         context.state.new_unblocks.append((command.id, command.address))
     return DONE

@@ -27,7 +27,7 @@ _FENCE: Final = WorkflowEvent.FENCE
 def find(
     context: DecisionContext, workflow_id: str, now_ms: int
 ) -> tuple[Promise | None, WorkflowTask | None]:
-    """A promise as it is now, and its task if it is pending and has one.
+    """Return a promise as it is now, and its task if it is pending and has one.
 
     A lease that has ended is released.
     """
@@ -66,7 +66,7 @@ def judge(
 
 
 def guard(context: DecisionContext, fence: WorkflowFence, now_ms: int) -> Code:
-    """Whether a task of this shard is held as a fence says: OK, or why not.
+    """Return whether a task of this shard is held as a fence says: OK, or why not.
 
     Changes no state, so that other shards may ask in the middle of a step of their own; that the
     holder goes on with its work is noted.
@@ -89,7 +89,7 @@ def guard(context: DecisionContext, fence: WorkflowFence, now_ms: int) -> Code:
 
 
 def view(task: WorkflowTask, promise: Promise) -> WorkflowView:
-    """A task as clients see it."""
+    """Return a task as clients see it."""
     if task.state is ACQUIRED:
         return WorkflowView(
             task.id,
@@ -104,12 +104,12 @@ def view(task: WorkflowTask, promise: Promise) -> WorkflowView:
 
 
 def fulfilled(promise: Promise) -> WorkflowView:
-    """The task of a settled promise as clients see it."""
+    """Return the task of a settled promise as clients see it."""
     assert promise.task_version is not None, "it had a task"
     return WorkflowView(promise.id, FULFILLED, promise.task_version, serial=promise.serial)
 
 
 def is_full(context: DecisionContext, awaited: str, awaiter: str, limit_count: int) -> bool:
-    """Whether no more can wait for a promise of this shard, and the awaiter does not yet."""
+    """Return whether no more can wait for a promise of this shard, and the awaiter does not yet."""
     awaits = context.state.awaits
     return awaits.count_of(awaited) >= limit_count and not awaits.has(awaited, awaiter)

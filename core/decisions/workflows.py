@@ -108,12 +108,12 @@ def _lease(
 
 
 def _claim_id(kind: str, request_id: str | None) -> str | None:
-    """What recognizes a claim that comes again; None if nothing does."""
+    """Return what recognizes a claim that comes again, or None if nothing does."""
     return None if request_id is None else f"{kind} {request_id}"
 
 
 def _is_repeated(task: WorkflowTask, pid: str, claim_id: str | None) -> bool:
-    """Whether the claim that a task has is this one, made before the server's last start.
+    """Return whether the claim that a task has is this one, made before the server's last start.
 
     Then its answer was lost, and the worker asks again (envelope.md 12.3). While the server lives,
     the same text may come from two claims: some clients make it of the time in milliseconds.
@@ -213,7 +213,7 @@ def continue_workflow(context: DecisionContext, command: ContinueWorkflow, now_m
 
 
 def search_workflows(context: DecisionContext, command: SearchWorkflows, now_ms: int) -> Reply:
-    """One page of this shard's tasks, newest first, in memory and not."""
+    """Return one page of this shard's tasks, newest first, in memory and not."""
     pattern = Pattern("*", command.id_prefix)
     found: list[WorkflowView] = []
     last = command.before_serial
@@ -277,7 +277,7 @@ def _with_cold(
 
 
 def execute_sent(context: DecisionContext, command: ExecuteSent, now_ms: int) -> Reply:
-    """The message is with a worker; if nobody claims the task, it goes out again."""
+    """Note that a worker has the message; if no worker claims the task, it goes out again."""
     _, task = find(context, command.id, now_ms)
     if task is not None and task.sending and task.version == command.version:
         task.sending = False
@@ -287,7 +287,7 @@ def execute_sent(context: DecisionContext, command: ExecuteSent, now_ms: int) ->
 
 
 def execute_not_sent(context: DecisionContext, command: ExecuteNotSent, now_ms: int) -> Reply:
-    """The send failed; delivery will ask for the message when it makes sense."""
+    """Note that the send failed; delivery asks for the message when it makes sense."""
     _, task = find(context, command.id, now_ms)
     if task is not None and task.sending and task.version == command.version:
         task.sending = False
@@ -296,7 +296,7 @@ def execute_not_sent(context: DecisionContext, command: ExecuteNotSent, now_ms: 
 
 
 def retry_execute(context: DecisionContext, command: RetryExecute, now_ms: int) -> Reply:
-    """A message may be sent, or has reached a worker that is gone."""
+    """Release a message to be sent, or one that has reached a worker that is gone."""
     _, task = find(context, command.id, now_ms)
     if task is not None and task.version == command.version and (task.stalled or task.unclaimed):
         task.stalled = task.unclaimed = False

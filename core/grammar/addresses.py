@@ -310,12 +310,24 @@ def _push_url(text: str) -> str:
         f"{scheme}://"
         + (quote(user, safe="!$&'()*+,;=:%~") + "@" if has_user and user else "")
         + _push_host(host_and_port, text)
-        + quote(path or "/", safe=_URL_SAFE)
+        + quote(_without_dot_segments(path) or "/", safe=_URL_SAFE)
         + ("?" + quote(query, safe=_URL_SAFE) if has_query else "")
     )
     if len(url) > URL_LENGTH_LIMIT:
         raise _ReceiverRefused(f"the URL is longer than {URL_LENGTH_LIMIT} characters when escaped")
     return url
+
+
+def _without_dot_segments(path: str) -> str:
+    """Remove the segments `.` and `..` of a path as the HTTP client does before it sends."""
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            if kept and kept != [""]:
+                kept.pop()
+        elif segment != ".":
+            kept.append(segment)
+    return "/".join(kept)
 
 
 def _push_host(host_and_port: str, text: str) -> str:

@@ -82,14 +82,20 @@ class Package:
         return sum(file.size_bytes for file in self.files)
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file. Raises PackageRefused if they are damaged, KeyError if absent."""
+        """Return the bytes of a file.
+
+        Raises PackageRefused if they are damaged, KeyError if absent.
+        """
         for file in self.files:
             if file.path == path:
                 return b"".join(file_pieces(self.content, file))
         raise KeyError(path)
 
     def entry_file(self, language: Language) -> str:
-        """The path of the file where code begins. Raises PackageRefused if it is not clear."""
+        """Return the path of the file where code begins.
+
+        Raises PackageRefused if it is not clear.
+        """
         allowed = ENTRY_FILES[language]
         found = [path for path in allowed if any(file.path == path for file in self.files)]
         if len(found) == 1:

@@ -29,7 +29,7 @@ class Pattern:
         return max(self._prefix, self._within, key=len)
 
     def matches(self, text: str) -> bool:
-        """Whether the pattern covers the whole of `text`."""
+        """Return whether the pattern covers the whole of `text`."""
         if self._within and not text.startswith(self._within):
             return False
         if self._exact is not None:

@@ -58,7 +58,7 @@ def notify_id(promise_id: str, name: str) -> str:
 
 
 def home(task_id: str) -> str:
-    """The id whose shard a task lives in: that of its root; an unknown id may live anywhere."""
+    """Return the id whose shard a task lives in: its root; an unknown id may live anywhere."""
     if task_id.startswith(_INVOKE):
         return task_id[len(_INVOKE) :]
     name = parse(task_id)

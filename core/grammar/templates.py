@@ -26,7 +26,7 @@ def check(template: str) -> str | None:
 
 
 def beginning(template: str, schedule_id: str) -> str:
-    """What the promise ids of all runs of a schedule begin with, as far as it is certain."""
+    """Return what the promise ids of all runs of a schedule begin with, as far as it is certain."""
     for match in _PLACEHOLDER.finditer(template):
         if match[1].strip() != ".id":
             template = template[: match.start()]
@@ -35,6 +35,6 @@ def beginning(template: str, schedule_id: str) -> str:
 
 
 def expand(template: str, schedule_id: str, timestamp_ms: int) -> str:
-    """The promise id for the run of a schedule at `timestamp_ms`."""
+    """Return the promise id for the run of a schedule at `timestamp_ms`."""
     values = {".id": schedule_id, ".timestamp": str(timestamp_ms)}
     return _PLACEHOLDER.sub(lambda match: values.get(match[1].strip(), match[0]), template)

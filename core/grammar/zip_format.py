@@ -77,18 +77,18 @@ def read_members(content: bytes, limit_count: int) -> list[Member]:
     in_place = sorted(headers, key=lambda header: header.offset)
     found: dict[int, Member] = {}
     if in_place and in_place[0].offset != 0:
-        raise ZipRefused("has bytes before its first entry; make it anew with a usual zip program")
+        raise ZipRefused("has bytes before its first entry; re-create it with a standard zip tool")
     for place, header in enumerate(in_place):
         is_last = place + 1 == len(in_place)
         limit = directory_start if is_last else in_place[place + 1].offset
         found[id(header)] = _locate(content, header, limit)
     if not in_place and directory_start != 0:
-        raise ZipRefused("has bytes before its directory; make it anew with a usual zip program")
+        raise ZipRefused("has bytes before its directory; re-create it with a standard zip tool")
     return [found[id(header)] for header in headers]
 
 
 def _find_directory(content: bytes) -> tuple[int, int, int]:
-    """Where the central directory begins and ends, and how many members it has."""
+    """Return where the central directory begins and ends, and how many members it has."""
     # Some tools fill up to whole blocks with zeros.
     length = len(content.rstrip(b"\0"))
     tail_start = max(0, length - _END.size - _COMMENT_LIMIT_BYTES)
@@ -101,7 +101,7 @@ def _find_directory(content: bytes) -> tuple[int, int, int]:
         raise ZipRefused("is not a zip archive")
     # Somebody who looks from the other side must not find another end, inside a comment.
     if len(content) - at < _END.size or content.find(_END_SIGNATURE, tail_start) != at:
-        raise ZipRefused("has several ends; make it anew, without a comment")
+        raise ZipRefused("has several ends; re-create it without a comment")
     _, disk, first_disk, on_disk, count, size_bytes, start, comment_bytes = _END.unpack_from(
         content, at
     )
@@ -192,7 +192,7 @@ def _locate(content: bytes, header: _Header, limit: int) -> Member:
 
 
 def _descriptors(header: _Header) -> set[bytes]:
-    """All ways to write down after the data what was not known before them."""
+    """Return all ways to write down after the data what was not known before them."""
     bare = {
         struct.pack(layout, header.crc, header.packed_bytes, header.size_bytes)
         for layout in ("<3L", "<L2Q")
@@ -249,6 +249,6 @@ def _inflated(content: bytes, member: Member) -> Iterator[bytes]:
 
 
 def show(name: bytes) -> str:
-    """A member's name for a message, whatever it is made of."""
+    """Return a member's name for a message, whatever it is made of."""
     text = name[:200].decode("utf-8", "backslashreplace")
     return repr(text) if len(name) <= 200 else f"{text!r}…"

@@ -61,7 +61,7 @@ def capture(state: ShardState, sequence: int, position: int) -> Capture:
 
 
 def _row(task: Task) -> Task:
-    """A copy without the dispatcher's notes."""
+    """Return a copy without the dispatcher's notes."""
     row = task.copy()
     row.queued = row.sending = row.stalled = False
     return row
@@ -72,7 +72,7 @@ def _workflow_row(task: WorkflowTask | None) -> WorkflowTask | None:
 
 
 def _await_row(state: ShardState, awaited: str, awaiter: str) -> Await | None:
-    """The row of a pair, with its place in the order of registration; None if it is gone."""
+    """Return a pair's row, with its place in the order of registration, or None if gone."""
     if not state.awaits.has(awaited, awaiter):
         return None
     state.waiting_place += 1
@@ -80,7 +80,7 @@ def _await_row(state: ShardState, awaited: str, awaiter: str) -> Await | None:
 
 
 def _listener_row(state: ShardState, promise_id: str, address: str) -> Listener | None:
-    """The same for a listener, or for its message after its promise has settled."""
+    """Return the same for a listener, or for its message after its promise has settled."""
     settled_at = state.unblocks.get(promise_id, {}).get(address)
     if settled_at is None and not state.listeners.has(promise_id, address):
         return None
@@ -89,7 +89,7 @@ def _listener_row(state: ShardState, promise_id: str, address: str) -> Listener 
 
 
 def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
-    """The shard's header as it is now."""
+    """Return the shard's header as it is now."""
     live_tasks_count = sum(len(root.tasks) for root in state.roots.values())
     return ShardHeader(
         state.index,

@@ -34,11 +34,11 @@ class Query(Struct, frozen=True):
     has_task: bool = False
 
     def admits(self, promise_id: str) -> bool:
-        """Whether a promise of this id may belong into the result."""
+        """Return whether a promise of this id may belong into the result."""
         return is_reserved(promise_id) is self.reserved and self.pattern.matches(promise_id)
 
     def matches(self, promise: Promise) -> bool:
-        """Whether a promise belongs into the result, apart from its serial."""
+        """Return whether a promise belongs into the result, apart from its serial."""
         if promise.state not in self.states or not self.admits(promise.id):
             return False
         if self.has_task and promise.task_version is None:
@@ -85,7 +85,7 @@ class ColdStore(Protocol):
         ...  # pragma: no cover
 
     def tasks_of(self, root_id: str) -> list[Task]:
-        """The finished tasks of which a promise is the root."""
+        """Return the finished tasks of which a promise is the root."""
         ...  # pragma: no cover
 
 

@@ -12,7 +12,7 @@ Owner = tuple[type[Entry], str]
 
 
 def owner_of(entry: Entry) -> str:
-    """The id of the account an entry belongs to; an account belongs to itself."""
+    """Return the id of the account an entry belongs to; an account belongs to itself."""
     return entry.id if isinstance(entry, Account) else entry.account_id
 
 

@@ -89,7 +89,7 @@ def execution_returned(state: ShardState, record: r.ExecutionReturned) -> None:
 
 
 def lease_ended(state: ShardState, promise_id: str) -> None:
-    """The task of an execution is given out anew: the node that worked on it, if any, is lost.
+    """The task of an execution is given out again: the node that worked on it, if any, is lost.
 
     A message that no node took up in time is no loss.
     """
@@ -113,7 +113,7 @@ def _unassign(state: ShardState, execution: Execution, lost_count: int) -> None:
 
 
 def execution_ended(state: ShardState, record: r.PromiseCompleted) -> Value:
-    """The promise of an execution completes: forget the execution.
+    """Forget the execution whose promise completes.
 
     Gives the promise's value: the record's, and in its headers what was known of the execution.
     """

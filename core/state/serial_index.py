@@ -50,7 +50,7 @@ class SerialIndex:
             yield self._serials[index], self._ids[index]
 
     def has_below(self, serial: int) -> bool:
-        """Whether there is any entry with a smaller serial."""
+        """Return whether there is any entry with a smaller serial."""
         return bool(self._serials) and self._serials[0] < serial
 
     def __len__(self) -> int:

@@ -140,18 +140,18 @@ class ShardState:
         self.finished: list[str] = []
 
     def find_promise(self, promise_id: str) -> Promise | None:
-        """The promise, wherever it is; None if there is none."""
+        """Return the promise, wherever it is, or None if there is none."""
         promise = self.promises.get(promise_id)
         return self.find_cold_promise(promise_id) if promise is None else promise
 
     def find_cold_promise(self, promise_id: str) -> Promise | None:
-        """The promise that is not in memory; None if there is none."""
+        """Return the promise that is not in memory, or None if there is none."""
         if promise_id in self.hidden_promises:
             return None
         return self.cold.promise(promise_id)
 
     def find_task(self, task_id: str) -> Task | None:
-        """The task, wherever it is; None if there is none."""
+        """Return the task, wherever it is, or None if there is none."""
         task = self.tasks.get(task_id)
         if task is not None or task_id in self.hidden_tasks:
             return task
@@ -219,7 +219,7 @@ class ShardState:
             self.tag_index.discard(promise)
 
     def index_for(self, tags: dict[str, str]) -> SerialIndex:
-        """The smallest index that holds every promise in memory with these tags."""
+        """Return the smallest index that holds every promise in memory with these tags."""
         if not tags:
             return self.promise_index
         return self.tag_index.smallest(tags)
@@ -301,7 +301,7 @@ class ShardState:
         return end if end < task.timeout else task.timeout
 
     def timer_of(self, task: Task) -> int | None:
-        """The deadline that the task needs a timer for; None if it needs none."""
+        """Return the deadline that the task needs a timer for, or None if it needs none."""
         deadline = self.deadline_of(task)
         if deadline is not None and task.kind is INVOKE and deadline == task.timeout:
             return None  # its promise has the same timeout, and ends the task

@@ -29,7 +29,7 @@ class ScopeList(Field):
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:  # noqa: ARG002
-        """An array of the words."""
+        """Return an array of the words."""
         words = {"type": "string", "enum": list(_SCOPES)}
         return self.describe({"type": "array", "minItems": 1, "items": words})
 
@@ -46,7 +46,7 @@ class IdPrefix(Text):
         return Text.check(self, value, limits)
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """A string of at least one character."""
+        """Return a string of at least one character."""
         return {**Text.schema(self, limits), "minLength": 1}
 
 

@@ -60,7 +60,7 @@ async def create_account(api: Api, call: Call) -> Response:
             message = f"There is an account of the name {name!r}."
             raise ApiError(Code.ENTRY_EXISTS, message=message)
         if len(credentials.accounts()) >= limits.ACCOUNTS_LIMIT_COUNT:
-            problem = f"would be one more than {limits.ACCOUNTS_LIMIT_COUNT}, the most there may be"
+            problem = f"would exceed the limit of {limits.ACCOUNTS_LIMIT_COUNT} accounts"
             raise invalid("name", problem)
         now_ms = api.now_ms()
         account = Account(new_id(now_ms), 1, now_ms, name)
@@ -73,7 +73,7 @@ async def create_account(api: Api, call: Call) -> Response:
 def _check_name(name: str) -> None:
     """Raise ApiError (400) for a name that would be mistaken for something else."""
     if not name.isprintable() or name != name.strip():
-        raise invalid("name", "must be printable, without spaces at its ends")
+        raise invalid("name", "must be printable, without leading or trailing spaces")
     if is_id(name):
         raise invalid("name", "must not look like an id")
 
@@ -139,7 +139,7 @@ async def create_token(api: Api, call: Call) -> Response:
 
 
 def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -> Token:
-    """The token that is asked for. Raises ApiError (400) with all that is wrong."""
+    """Return the token that is asked for. Raises ApiError (400) with all that is wrong."""
     found = []
     now_ms = api.now_ms()
     scopes = tuple(scope for scope in Scope if scope.value in (body.scopes or ()))
@@ -152,10 +152,10 @@ def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -
     if expires_on is not None and not now_ms < expires_on <= INTEGER_MAX:
         found.append(FieldProblem("expiresAt", "must be in the future"))
     if id_prefix and Scope.ADMIN in scopes:
-        problem = "must be empty with the scope admin, which is about everything"
+        problem = "must be empty with the scope admin, which applies to the whole server"
         found.append(FieldProblem("idPrefix", problem))
     if is_reserved(id_prefix):
-        found.append(FieldProblem("idPrefix", "must not begin as the server's own ids do"))
+        found.append(FieldProblem("idPrefix", "must not begin like the server's reserved ids"))
     name = body.name or ""
     if not name.isprintable():
         found.append(FieldProblem("name", "must be printable"))
@@ -172,7 +172,7 @@ async def _make_room(api: Api, call: Call, account: Account) -> None:
     dead = {TokenState.REVOKED, TokenState.EXPIRED}
     oldest = next((one for one in tokens if api.credentials.state_of(one) in dead), None)
     if oldest is None:
-        problem = f"has {len(tokens)} tokens that work, the most there may be; revoke some"
+        problem = f"has {len(tokens)} tokens valid tokens, which is the limit; revoke some"
         raise invalid("account", problem)
     await ask(api.shards, DeleteEntry(oldest.id, oldest.revision), call.request)
     api.credentials.drop(oldest)
@@ -236,15 +236,14 @@ ENDPOINTS = (
         group="Accounts",
         method="POST",
         path="/admin/accounts",
-        summary="Make an account",
+        summary="Create an account",
         description=(
-            "With the first account the server stops being open: from then on every request needs "
-            "credentials."
+            "The first account ends open access: from then on every request needs credentials."
         ),
         handler=create_account,
         scope=Scope.ADMIN,
         body=CreateAccountBody,
-        successes=(Success(201, "The account was made.", CreatedObject),),
+        successes=(Success(201, "The account was created.", CreatedObject),),
         refusals=(Code.ENTRY_EXISTS,),
     ),
     Endpoint(
@@ -264,15 +263,16 @@ ENDPOINTS = (
         path="/admin/accounts/{id...}",
         summary="Disable or enable an account",
         description=(
-            "None of a disabled account's tokens works, from this moment on, and its streams end. "
-            "What it owns stays. Its function tasks that wait do not start until it is enabled "
-            "again, if their time is not over then; those that run go on."
+            "Disabling takes effect immediately: no token of the account works, and its "
+            "streams end. What it owns is kept. Its waiting function tasks do not start "
+            "until it is enabled again, unless they have timed out by then. Running ones "
+            "continue."
         ),
         handler=change_account,
         scope=Scope.ADMIN,
         body=ChangeAccountBody,
         path_parameters=(_ACCOUNT_PARAMETER,),
-        successes=(Success(200, "The account as it is now.", AccountObject),),
+        successes=(Success(200, "The account after the change.", AccountObject),),
         refusals=(Code.ACCOUNT_NOT_FOUND,),
     ),
     Endpoint(
@@ -282,14 +282,14 @@ ENDPOINTS = (
         path="/admin/tokens",
         summary="Make a token",
         description=(
-            "The token's text is in this answer and never shown again; the server keeps only a "
-            "digest of it. A token with an `idPrefix` may name only ids of promises, schedules and "
-            "locks that begin so, and may listen only to groups that do."
+            "The token's text is in this answer and never shown again; the server stores "
+            "only a digest of it. A token with an `idPrefix` may name only ids of promises, "
+            "schedules and locks that begin with it, and may listen only to groups that do."
         ),
         handler=create_token,
         scope=Scope.ADMIN,
         body=CreateTokenBody,
-        successes=(Success(201, "The token was made.", CreatedTokenObject),),
+        successes=(Success(201, "The token was created.", CreatedTokenObject),),
         refusals=(Code.ACCOUNT_NOT_FOUND,),
     ),
     Endpoint(
@@ -302,10 +302,10 @@ ENDPOINTS = (
         scope=Scope.ADMIN,
         query=(
             Parameter(
-                "account", "Only those of this account: its id or its name.", {"type": "string"}
+                "account", "Only tokens of this account, given by id or name.", {"type": "string"}
             ),
         ),
-        successes=(Success(200, "All of them, without their texts.", TOKENS),),
+        successes=(Success(200, "All tokens, without their texts.", TOKENS),),
         refusals=(Code.ACCOUNT_NOT_FOUND,),
     ),
     Endpoint(
@@ -315,7 +315,7 @@ ENDPOINTS = (
         path="/admin/tokens/{id}",
         summary="Revoke a token",
         description=(
-            "It does not work from this moment on, for ever, and its streams end. Safe to repeat."
+            "Takes effect immediately and permanently; the token's streams end. Safe to repeat."
         ),
         handler=revoke_token,
         scope=Scope.ADMIN,
@@ -336,18 +336,18 @@ ENDPOINTS = (
         group="Accounts",
         method="GET",
         path="/admin/audit",
-        summary="Who changed what about the server",
-        description="Without secrets. The whole log is in files in the data directory.",
+        summary="List administrative changes",
+        description="Who changed what, without secrets. The data directory has the whole log.",
         handler=show_audit_log,
         scope=Scope.ADMIN,
         query=(
             Parameter(
                 "limit",
-                "How many entries at most, the last ones.",
+                "Maximum number of entries, the newest ones.",
                 {"type": "integer", "minimum": 1, "maximum": limits.AUDIT_PAGE_LIMIT_COUNT},
                 example=20,
             ),
         ),
-        successes=(Success(200, "The last entries.", AUDIT_ENTRIES),),
+        successes=(Success(200, "The newest entries.", AUDIT_ENTRIES),),
     ),
 )

@@ -76,10 +76,10 @@ ENDPOINTS = (
         path="/admin/snapshot",
         summary="Take a snapshot",
         description=(
-            "A file with everything the server remembers at this moment, its secret included, for "
-            "`troth snapshot restore`. Writers are not held up. The stream is whole if the file "
-            "has an end; `troth snapshot create` checks that, `troth snapshot verify` too. "
-            "For the operator, and for tokens and users with the scope `admin`."
+            "A file with the server's whole state at this moment, including its secret, for "
+            "`troth snapshot restore`. Writers are not blocked. The stream is complete if "
+            "the file has an end; `troth snapshot create` and `troth snapshot verify` check "
+            "that. For the operator, and for tokens and users with the scope `admin`."
         ),
         handler=take_snapshot,
         scope=Scope.ADMIN,

@@ -65,15 +65,16 @@ ENDPOINTS = (
         group="Server",
         method="POST",
         path="/admin/import",
-        summary="Take in promises from another server",
+        summary="Import promises from another server",
         description=(
-            "Promises in any state, with their times and keys, as they are. Completed ones wake "
-            "nobody; pending ones that are routed to a worker are sent out as if they were new. "
-            "Safe to repeat. For the operator, and for tokens and users with the scope `admin`."
+            "Imports promises in any state, with their times and keys, unchanged. Completed "
+            "ones wake no waiters; pending ones that are routed to a worker are sent out as "
+            "if they were new. Safe to repeat. For the operator, and for tokens and users "
+            "with the scope `admin`."
         ),
         handler=import_promises,
         scope=Scope.ADMIN,
         body=ImportBody,
-        successes=(Success(200, "What became of each.", ImportOutcomeObject),),
+        successes=(Success(200, "The outcome for each.", ImportOutcomeObject),),
     ),
 )

@@ -54,11 +54,11 @@ ENDPOINTS = (
         path="/admin/retention",
         summary="Delete what retention rules reach",
         description=(
-            "Carries out the server's retention rules now and says how many promises each has "
-            "deleted, or, in a dry run, would delete; a dry run may try other rules. A promise "
-            "counts for the first rule that reaches it. Promises that something unfinished is "
-            "still about wait, and are counted apart. "
-            "For the operator, and for tokens and users with the scope `admin`."
+            "Applies the server's retention rules now and says how many promises each rule "
+            "has deleted or, in a dry run, would delete. A dry run may try other rules. A "
+            "promise counts for the first rule that applies to it. Promises that unfinished "
+            "work still needs wait, and are counted separately. For the operator, and for "
+            "tokens and users with the scope `admin`."
         ),
         handler=sweep,
         scope=Scope.ADMIN,

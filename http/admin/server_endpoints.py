@@ -76,7 +76,7 @@ ENDPOINTS = (
         group="Server",
         method="GET",
         path="/ping",
-        summary="See whether the server answers",
+        summary="Check whether the server answers",
         handler=ping,
         successes=(Success(200, "It does.", StatusObject),),
         any_host=True,
@@ -88,7 +88,7 @@ ENDPOINTS = (
         group="Server",
         method="GET",
         path="/health",
-        summary="See whether the server is alive",
+        summary="Check whether the server is alive",
         description="For a supervisor that restarts dead servers.",
         handler=health,
         successes=(Success(200, "It is.", StatusObject),),
@@ -101,11 +101,11 @@ ENDPOINTS = (
         group="Server",
         method="GET",
         path="/ready",
-        summary="See whether the server takes requests",
+        summary="Check whether the server accepts requests",
         description=(
-            "For a load balancer. 503 while the server starts or stops. `clock` is there, until "
-            "the next start, if the wall clock was set while the server ran: back by more than "
-            "5 s, or forward by more than 60 s."
+            "For a load balancer. 503 while the server starts or stops. `clock` is present, "
+            "until the next start, if the wall clock was set while the server ran: back by "
+            "more than 5 s, or forward by more than 60 s."
         ),
         handler=ready,
         successes=(Success(200, "It does.", StatusObject),),
@@ -117,10 +117,11 @@ ENDPOINTS = (
         group="Server",
         method="GET",
         path="/metrics",
-        summary="Numbers for Prometheus",
+        summary="Get metrics for Prometheus",
         description=(
-            "About the whole server, so the scope is not one to give to customers. With the scope "
-            "`admin` too, the ids of accounts that have most tasks are among them."
+            "Metrics of the whole server, so do not give this scope to customers. With the "
+            "scope `admin` as well, they include the ids of the accounts with the most "
+            "tasks."
         ),
         handler=show_metrics,
         scope=Scope.METRICS_READ,
@@ -132,7 +133,7 @@ ENDPOINTS = (
         group="Server",
         method="GET",
         path="/openapi.json",
-        summary="This API, as OpenAPI 3.0",
+        summary="Get the OpenAPI 3.0 description of this API",
         handler=show_openapi,
         successes=(Success(200, "The description.", _DOCUMENT),),
         public=True,
@@ -143,7 +144,7 @@ ENDPOINTS = (
         group="Server",
         method="GET",
         path="/",
-        summary="Where to go from here",
+        summary="Show the start page",
         handler=show_start,
         successes=(Success(200, "A page.", str, "text/html"),),
         public=True,
@@ -154,7 +155,7 @@ ENDPOINTS = (
         group="Server",
         method="GET",
         path="/docs",
-        summary="This API, for people",
+        summary="Show the API documentation",
         handler=show_documentation,
         successes=(Success(200, "A page.", str, "text/html"),),
         public=True,
@@ -165,7 +166,7 @@ ENDPOINTS = (
         group="Server",
         method="GET",
         path="/docs/errors",
-        summary="All error codes",
+        summary="Show all error codes",
         handler=show_errors,
         successes=(Success(200, "A page.", str, "text/html"),),
         public=True,

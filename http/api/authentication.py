@@ -105,7 +105,7 @@ def unauthorized(message: str | None = None) -> ApiError:
 def while_let_in(credentials: Credentials, principal: Principal) -> Iterator[None]:
     """Wait in the block, for as long as the token that a request came with works.
 
-    When it is revoked, disabled or has expired, the wait is cancelled. Raises ApiError (401) then.
+    When it is revoked, disabled or has expired, the wait is canceled. Raises ApiError (401) then.
     """
     if principal.kind is not PrincipalKind.TOKEN:
         yield
@@ -125,7 +125,10 @@ def while_let_in(credentials: Credentials, principal: Principal) -> Iterator[Non
 
 
 def is_known(credentials: Credentials, headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request comes with credentials that work. Nothing is counted, nothing refused."""
+    """Return whether a request comes with credentials that work.
+
+    Nothing is counted, nothing refused.
+    """
     authorization = headers.get(b"authorization")
     if not authorization:
         return False
@@ -138,7 +141,7 @@ def is_known(credentials: Credentials, headers: Mapping[bytes, bytes]) -> bool:
 def _bearer_of(
     credentials: Credentials, peer: str | None, authorization: bytes
 ) -> Principal | None:
-    """Whose credentials these are. Raises ApiError (429)."""
+    """Return the principal of the credentials. Raises ApiError (429)."""
     scheme, separator, rest = authorization.partition(b" ")
     name = scheme.lower()
     if name == b"basic" and separator:
@@ -170,7 +173,7 @@ def _decoded(encoded: bytes) -> tuple[str, str]:
 
 
 def _text(secret: bytes) -> str:
-    """What was shown, as text; empty, which matches nobody, if it is none."""
+    """Return what was shown, as text; empty, which matches nobody, if it is none."""
     return secret.decode() if secret.isascii() else ""
 
 

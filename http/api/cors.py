@@ -43,7 +43,10 @@ class Cors:
         self._origins = frozenset(origin.encode().lower() for origin in origins)
 
     def headers(self, request_headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """What to add to the answer. Raises ApiError (403) for an origin that is not allowed."""
+        """Return what to add to the answer.
+
+        Raises ApiError (403) for an origin that is not allowed.
+        """
         origin = request_headers.get(b"origin")
         if not self._origins:
             return []
@@ -90,7 +93,7 @@ class Cors:
             raise ApiError(Code.ORIGIN_FORBIDDEN)
 
     def preflight(self, method: str, request_headers: Mapping[bytes, bytes]) -> Response | None:
-        """The answer to an OPTIONS request from another origin; None if this is none."""
+        """Return the answer to an OPTIONS request from another origin, or None if this is none."""
         if method != "OPTIONS" or not self._origins or b"origin" not in request_headers:
             return None
         headers = self.headers(request_headers)

@@ -132,7 +132,7 @@ class Dispatcher:
         return endpoint
 
     def is_stranger(self, request: Request) -> bool:
-        """Whether nothing in a request's head says who sent it, and somebody has to."""
+        """Return whether nothing in a request's head says who sent it, and somebody has to."""
         credentials = self.api.credentials
         return not (credentials.is_open or is_known(credentials, request.headers))
 
@@ -190,7 +190,7 @@ def too_long_for_a_stranger() -> ApiError:
 
 
 def _may_be_short(request: Request) -> bool:
-    """Whether a body may be read of a stranger; one in chunks, as far as it is short."""
+    """Return whether a body may be read of a stranger; one in chunks, as far as it is short."""
     declared = request.headers.get(b"content-length")
     if declared is None:
         return b"transfer-encoding" in request.headers
@@ -214,7 +214,7 @@ def _marked(request: Request, response: Response) -> Response:
 
 
 def request_id(given: bytes | None) -> str:
-    """The id that a request came with, else a new one.
+    """Return the id that a request came with, else a new one.
 
     One that is too long or cannot be shown is replaced: nothing hangs on it but the log.
     """

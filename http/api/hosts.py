@@ -74,7 +74,7 @@ class Hosts:
             self.familiar.add(host)
 
     def is_own(self, name: str | None) -> bool:
-        """Whether a name (as `host_of` says) cannot be a stranger's."""
+        """Return whether a name (as `host_of` says) cannot be a stranger's."""
         if name is None:
             return False
         if "." not in name or name in self._names or name.endswith(_PRIVATE_ENDINGS):
@@ -86,7 +86,7 @@ class Hosts:
         return True
 
     def is_same_origin(self, origin: bytes, host: bytes | None) -> bool:
-        """Whether a page of an origin is this server's own: browsers name the origin then too.
+        """Return whether a page of an origin is this server's own; browsers name it then, too.
 
         Either it is what the request is for, or, behind a proxy that sends another `Host`, what the
         settings `url` or `hosts` call this server.
@@ -104,7 +104,7 @@ class Hosts:
 
 
 def host_of(authority: bytes) -> str | None:
-    """The host in what `Host` or a URL names: lower case, without user, port and brackets.
+    """Return the host in what `Host` or a URL names: lower case, without user, port and brackets.
 
     None if there is none that is surely what others take for it.
     """
@@ -117,7 +117,7 @@ def _plain(name: str) -> str:
 
 
 def _origin_of(url: str) -> bytes:
-    """The origin of pages under a URL, as browsers write it."""
+    """Return the origin of pages under a URL, as browsers write it."""
     parts = urlsplit(url)
     default_port = {"http": 80, "https": 443}.get(parts.scheme)
     host = parts.hostname or ""

@@ -66,11 +66,15 @@ async def ask_in_order(
     """
     awaited = _Awaited(len(commands), trio.Event())
     answers = [_Answer(awaited) for _ in commands]
-    for number, (command, answer) in enumerate(zip(commands, answers, strict=True)):
-        if number % SLICE_COUNT == SLICE_COUNT - 1:
-            await trio.lowlevel.checkpoint()
-        await _submit(shards, command, held, answer)
-        shards.run_turn()
+    try:
+        for number, (command, answer) in enumerate(zip(commands, answers, strict=True)):
+            if number % SLICE_COUNT == SLICE_COUNT - 1:
+                shards.flush()
+                await trio.lowlevel.checkpoint()
+            await _submit(shards, command, held, answer)
+            shards.run_turn(is_last=False)
+    finally:
+        shards.flush()
     if commands:
         await awaited.all_there.wait()
     if awaited.failure is not None:
@@ -86,6 +90,7 @@ async def _submit(
             try:
                 shards.submit(command, held, answer)
             except Overloaded:
+                shards.flush()
                 await trio.sleep(ROOM_WAIT_S)
             except ShardsError as error:
                 raise ApiError(error.code) from error

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: requests by endpoint, the process, and all `statistics()`.
+"""Get metrics for Prometheus: requests by endpoint, the process, and all `statistics()`.
 
 Statistics are frozen objects of named fields. Each number becomes a metric named after its path,
 `troth_<source>_<field>`; inner objects extend the path; tuples of objects get a label `index`;

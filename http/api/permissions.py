@@ -26,7 +26,7 @@ Named = tuple[str, ...]
 
 
 def _root(task_id: str) -> str:
-    """The promise whose work a task is; an id that names no task is looked at as it is."""
+    """Return the promise whose work a task is; an id that names no task is looked at as it is."""
     name = task_ids.parse(task_id)
     return task_id if name is None else name.root
 
@@ -88,7 +88,7 @@ LOCKS: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
     c.AcquireLock: _by_resource,
     c.ReleaseLock: _by_resource,
 }
-"""Commands that name locks: none of these is the server's own."""
+"""Commands that name locks: none of these is reserved for the server."""
 
 OWN: Final[frozenset[type[c.Command]]] = frozenset(
     {

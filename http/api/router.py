@@ -53,11 +53,11 @@ class _Template:
         self._name: str = "" if last is None else last[2]
 
     def may_begin(self, first: str | None) -> bool:
-        """Whether a path may have this first segment (None: one that no template names)."""
+        """Return whether a path may have this first segment (None: one that no template names)."""
         return self._first == first or "{" in self._first
 
     def match(self, path: str) -> Mapping[str, str] | None:
-        """The values of the parameters; None if the path is another."""
+        """Return the values of the parameters, or None if the path is another."""
         fixed = self._fixed
         if fixed is not None:
             return {self._name: path[len(fixed) :]} if path.startswith(fixed) else None
@@ -152,7 +152,7 @@ class Router:
 
 
 def decode_path(raw_path: bytes) -> str:
-    """The path of a request target, decoded once. Raises ApiError (400)."""
+    """Return the path of a request target, decoded once. Raises ApiError (400)."""
     return percent_decode(_without_authority(raw_path), "path")
 
 
@@ -168,7 +168,7 @@ def _first_of(path: str) -> str:
 
 
 def _listed(methods: Collection[str]) -> bytes:
-    """What the header `Allow` says of methods."""
+    """Return what the header `Allow` says of methods."""
     return ", ".join(sorted({*methods, "OPTIONS"})).encode()
 
 

@@ -97,7 +97,7 @@ class Asking:
     acted: Callable[[Api, Call], None] | None = None
 
     def question(self, api: Api, call: Call) -> Command:
-        """The command that the request asks for, if its sender may. Raises ApiError."""
+        """Return the command that the request asks for, if its sender may. Raises ApiError."""
         command = self.command(api, call)
         refuse_unless_permitted(call.request.principal, command)
         return command
@@ -159,7 +159,8 @@ class Endpoint:
     """A row of the table.
 
     `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
-    those that every endpoint has are added from its other properties. `scope` is what a token must
+    those that every endpoint has are added from its other properties. `examples` are commands of a
+    shell, for the documentation page. `scope` is what a token must
     allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
     credentials, have none.
     `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
@@ -192,6 +193,7 @@ class Endpoint:
     query: tuple[Parameter, ...] = ()
     successes: tuple[Success, ...] = ()
     refusals: tuple[Code, ...] = ()
+    examples: tuple[str, ...] = ()
     scope: Scope | None = None
     or_scope: Scope | None = None
     public: bool = False
@@ -238,7 +240,7 @@ ID_PARAMETER = Parameter(
 
 
 def require_account(call: Call) -> str:
-    """The id of the account that a request is for.
+    """Return the id of the account that a request is for.
 
     Only for endpoints whose scope is one of `ACCOUNT_SCOPES`: nobody without an account gets there.
     """
@@ -255,10 +257,10 @@ def require_scope(call: Call, scope: Scope) -> None:
 
 
 def answer(code: Code, made: Struct | list[Any]) -> Response:
-    """A JSON answer with the code's status."""
+    """Return a JSON answer with the code's status."""
     return json_response(code.status, dump(made))
 
 
 def nothing(_api: Api, _reply: Reply) -> bytes:
-    """The answer to what has been done and leaves nothing to show."""
+    """Return the answer to what has been done and leaves nothing to show."""
     return b""

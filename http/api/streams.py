@@ -84,7 +84,7 @@ class EventStream(ABC):
             self._wait.cancel()
 
     def _remaining_s(self) -> float:
-        """How long the stream goes on before the server ends it."""
+        """Return how long the stream goes on before the server ends it."""
         return math.inf
 
     def _confirm_written(self) -> None:
@@ -138,7 +138,7 @@ class PollStream(EventStream):
         self._connection.when_ready(action)
 
     def next_now(self) -> bytes | None:
-        """The messages that wait, or a comment if it is time; None when the stream ends."""
+        """Return the messages that wait, or a comment if it is time; None when the stream ends."""
         self._confirm_written()
         now = trio.current_time()
         if not self._greeted:
@@ -157,7 +157,7 @@ class PollStream(EventStream):
         return self._events(messages) if messages else KEEP_ALIVE
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time for a comment, or for the end."""
+        """Return whether it is time for a comment, or for the end."""
         return now >= self._silent_until or now >= self._ends_at
 
     def stop(self) -> None:
@@ -172,7 +172,7 @@ class PollStream(EventStream):
 
 
 def limited(stream: ChunkStream, credentials: Credentials, principal: Principal) -> ChunkStream:
-    """A stream that ends when its principal's token is revoked, disabled or has expired."""
+    """Return a stream that ends when its principal's token is revoked, disabled or has expired."""
     if principal.kind is not PrincipalKind.TOKEN:
         return stream
     if isinstance(stream, ReadyStream):
@@ -219,13 +219,13 @@ class _LimitedReadyStream(_LimitedStream[ReadyStream]):
         self._stream.when_ready(action)
 
     def next_now(self) -> bytes | None:
-        """What there is to send now, unless the token has expired."""
+        """Return what there is to send now, unless the token has expired."""
         if self._has_expired():
             self._stream.stop()
         return self._stream.next_now()
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time for a comment, or for the end."""
+        """Return whether it is time for a comment, or for the end."""
         return self._stream.is_due(now) or self._has_expired()
 
     def _has_expired(self) -> bool:

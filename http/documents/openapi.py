@@ -42,7 +42,7 @@ _SECURITY_SCHEMES: dict[str, Any] = {
 
 
 def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
-    """The description as JSON."""
+    """Return the description as JSON."""
     shared, refusals = SharedParameters(endpoints), SharedRefusals(endpoints)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
@@ -76,7 +76,7 @@ def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
 
 
 def _schemas(endpoints: tuple[Endpoint, ...], limits: RequestLimits) -> dict[str, Schema]:
-    """Everything that requests and answers consist of, by name."""
+    """Return everything that requests and answers consist of, by name."""
     made: dict[str, Schema] = {}
     for endpoint in endpoints:
         raw = None if endpoint.raw_body is None else endpoint.raw_body.body
@@ -125,7 +125,7 @@ def _operation(
 
 
 def _described(body: type[Struct]) -> dict[str, Any]:
-    """What JSON a body is."""
+    """Return what JSON a body is."""
     schema = reference(body.__name__)
     if not any(marker.is_needed for _, _, marker in rules(body)):
         schema = or_null(schema)
@@ -137,12 +137,15 @@ def _raw(media_type: str) -> dict[str, Any]:
 
 
 def scopes_of(endpoint: Endpoint) -> list[str]:
-    """The scopes of which a token needs one; none for public endpoints."""
+    """Return the scopes of which a token needs one; none for public endpoints."""
     return [scope.value for scope in (endpoint.scope, endpoint.or_scope) if scope is not None]
 
 
 def _security(endpoint: Endpoint, *, has_users: bool) -> list[dict[str, list[str]]]:
-    """What is to be sent: one of these. Nothing at all may do while there are no accounts."""
+    """Return what is to be sent: one of these.
+
+    Nothing at all may do while there are no accounts.
+    """
     if endpoint.public:
         return []
     kinds: list[dict[str, list[str]]] = [{"bearer": [scope]} for scope in scopes_of(endpoint)]

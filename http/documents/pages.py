@@ -149,6 +149,8 @@ def _endpoint(endpoint: Endpoint) -> Iterable[str]:
         yield _table(("In", "Name", "Meaning"), rows)
     if endpoint.body is not None:
         yield f"<pre>{_json(example(endpoint.body))}</pre>"
+    for command in endpoint.examples:
+        yield f"<pre>{_text(command)}</pre>"
     answers = []
     for success in endpoint.successes:
         shown = ""
@@ -180,7 +182,7 @@ def _code_link(code: Code) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; cells are HTML already."""
+    """Return a table; cells are HTML already."""
     lines = ["<table><tr>", *(f"<th>{_text(cell)}</th>" for cell in head), "</tr>"]
     lines.extend("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return "".join([*lines, "</table>"])
@@ -244,7 +246,7 @@ _TASK_BENDS = {(TaskState.INIT, TaskState.TIMEDOUT): (320, 420)}
 
 
 def _task_diagram() -> str:
-    """One arrow for each pair of states, labelled with all events that lead there."""
+    """Return one arrow for each pair of states, labeled with all events that lead there."""
     labels: dict[tuple[TaskState, TaskState], list[str]] = {}
     for (state, event), step in TASK.items():
         if step.state is not None:

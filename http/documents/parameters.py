@@ -109,12 +109,12 @@ class SharedParameters:
                 self.components[name] = part
 
     def _free(self, wanted: str) -> str:
-        """A name that no other component has: different parameters may have one name."""
+        """Return a name that no other component has: different parameters may have one name."""
         names = (f"{wanted}{number or ''}" for number in itertools.count())
         return next(name for name in names if name not in self.components)
 
     def of(self, endpoint: Endpoint) -> list[dict[str, Any]]:
-        """The parameters of an endpoint, as references where they are shared."""
+        """Return the parameters of an endpoint, as references where they are shared."""
         return [self._shown(part) for part in _parameters(endpoint)]
 
     def _shown(self, part: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ Codes = tuple[Code, ...]
 
 
 def refusals_of(endpoint: Endpoint) -> list[Code]:
-    """Every code that an endpoint can refuse a request with, in order."""
+    """Return every code that an endpoint can refuse a request with, in order."""
     codes = {
         *endpoint.refusals,
         Code.INVALID,
@@ -37,7 +37,7 @@ def refusals_of(endpoint: Endpoint) -> list[Code]:
 
 
 def _by_status(endpoint: Endpoint) -> dict[int, Codes]:
-    """What an endpoint can refuse a request with, by status."""
+    """Return what an endpoint can refuse a request with, by status."""
     found: dict[int, Codes] = {}
     for code in refusals_of(endpoint):
         found[code.status] = (*found.get(code.status, ()), code)
@@ -60,7 +60,7 @@ class SharedRefusals:
         self.components = {name: _refusal(codes) for codes, name in self._names.items()}
 
     def of(self, endpoint: Endpoint) -> dict[str, Any]:
-        """References to the refusals of an endpoint, by status.
+        """Return references to the refusals of an endpoint, by status.
 
         One whose refusals have a form of their own has them in full.
         """

@@ -29,7 +29,7 @@ from troth.shards.errors import Overloaded, ShardsError
 from .fields import decoded
 from .operations import FENCE_REFUSALS, QUESTIONS, OperationCall, Question
 from .searches import PROCEDURES, Procedure
-from .wire import RequestEnvelope, envelope_text, read, refusal_response, refused
+from .wire import VERSION, RequestEnvelope, envelope_text, read, refusal_response, refused
 
 WAIT_LIMIT_S: Final = 30.0
 """How long a request waits for room before it is refused."""
@@ -171,24 +171,47 @@ def _is_same(header: bytes, authorization: bytes) -> bool:
     return hmac.compare_digest(given, authorization.removeprefix(b"Bearer "))
 
 
+_EXAMPLE_TAGS: Final = {"resonate:target": "poll://any@default"}
+
+
+def _curl(kind: str, **data: object) -> str:
+    """Return a request as a command for a shell."""
+    envelope = {"kind": kind, "head": {"corrId": "1", "version": VERSION}, "data": data}
+    return f"curl -s localhost:8001 -d '{orjson.dumps(envelope).decode()}'"
+
+
 ENDPOINTS = (
     Endpoint(
         name="envelope",
         group="Envelope protocol",
         method="POST",
         path="/",
-        summary="Do one operation of the envelope protocol",
+        summary="Perform one operation of the envelope protocol",
         description=(
-            "What current Resonate SDKs speak: promises, tasks and schedules through one address. "
-            'The body is `{"kind": …, "head": {"corrId": …, "version": "2026-04-01"}, '
-            '"data": {…}}`; the answer has the same kind and corrId, `head.status`, which is the '
-            "HTTP status too, and `data`: an object, or a text that says what is wrong."
+            "The protocol of current Resonate SDKs: promises, tasks and schedules through "
+            'one address. The body is `{"kind": …, "head": {"corrId": …, "version": '
+            '"2026-04-01"}, "data": {…}}`. The answer has the same kind and corrId, '
+            "`head.status`, which is also the HTTP status, and `data`: an object, or a text "
+            "that describes the error."
+        ),
+        examples=(
+            _curl("promise.create", id="hello", timeoutAt=4_102_444_800_000, tags=_EXAMPLE_TAGS),
+            _curl("task.acquire", id="hello", version=0, pid="worker-1", ttl=60_000),
+            _curl(
+                "task.fulfill",
+                id="hello",
+                version=1,
+                action={
+                    "data": {"id": "hello", "state": "resolved", "value": {"data": "IjQyIg=="}}
+                },
+            ),
+            _curl("promise.get", id="hello"),
         ),
         handler=EnvelopeHandler(),
         public=True,
-        raw_body=RawBody("A request envelope; its Content-Type is not looked at.", ("*/*",)),
+        raw_body=RawBody("A request envelope; its Content-Type is ignored.", ("*/*",)),
         headers=TRACE,
-        successes=(Success(200, "What was asked for.", dict[str, Any]),),
+        successes=(Success(200, "The requested data.", dict[str, Any]),),
         refused=refusal_response,
         waits=True,
         auth_in_body=True,

@@ -108,7 +108,7 @@ class FunctionCalls(Calls):
         self._placement = placement
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Carry calls out, until cancelled; their leases then run out. Closes all connections."""
+        """Carry calls out, until canceled; their leases then run out. Closes all connections."""
         try:
             async with trio.open_nursery() as self._nursery:
                 early, self._early = self._early, []
@@ -254,7 +254,7 @@ class FunctionCalls(Calls):
                 length_bytes += len(part)
                 are_too_many = are_too_many or pieces.are_too_many(part)
                 if length_bytes > self._body_limit_bytes or are_too_many:
-                    # Not `break`: cancelling ends the generators below this one in order.
+                    # Not `break`: canceling ends the generators below this one in order.
                     scope.cancel()
         if length_bytes > self._body_limit_bytes:
             limit = self._body_limit_bytes
@@ -273,7 +273,7 @@ class FunctionCalls(Calls):
 
 
 def _request(execution_id: str, url: str, asked: FunctionRequest) -> httpx.Request:
-    """The request that a function is called with. Raises httpx.InvalidURL."""
+    """Return the request that a function is called with. Raises httpx.InvalidURL."""
     target = httpx.URL(url)
     if asked.query:
         query = b"&".join(part for part in (target.query, asked.query.encode("latin-1")) if part)
@@ -291,7 +291,7 @@ def _request(execution_id: str, url: str, asked: FunctionRequest) -> httpx.Reque
 
 
 def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request:
-    """The request that an answer redirects to. Raises _AnswerUnusable."""
+    """Return the request that an answer redirects to. Raises _AnswerUnusable."""
     try:
         url = request.url.join(response.headers["location"])
     except (httpx.InvalidURL, ValueError):

@@ -88,7 +88,7 @@ async def create_execution(api: Api, call: Call) -> Response:
 
 
 def _checked_body(content_type: bytes, body: bytes) -> bytes:
-    """The body as the function gets it. Raises ApiError (400) for what is called JSON and is not.
+    """Read the body for the function. Raises ApiError (400) if it is called JSON but is not.
 
     A comma after the last entry is taken out, since the documentation's own example has one.
     """
@@ -117,7 +117,7 @@ def _json_problem(body: bytes) -> str | None:
 
 
 def _refusal(api: Api, function: Function) -> ApiError | None:
-    """Why no new execution of a function may be created now; None if one may."""
+    """Return why no new execution of a function may be created now, or None if one may."""
     if function.paused:
         return ApiError(Code.FUNCTION_PAUSED)
     if function.kind is FunctionKind.CODE and function.build_id is None:
@@ -147,7 +147,7 @@ def _plan(function: Function) -> ExecutionPlan:
 
 
 async def _read(api: Api, call: Call, execution_id: str) -> Reply | None:
-    """An execution of the asking account; None if there is none."""
+    """Return an execution of the asking account, or None if there is none."""
     if not is_id(execution_id):
         return None
     command = ReadExecution(execution_promise_id(execution_id))
@@ -159,7 +159,7 @@ async def _read(api: Api, call: Call, execution_id: str) -> Reply | None:
 
 
 async def _read_own(api: Api, call: Call) -> tuple[Promise, Execution | None]:
-    """The execution in the path. Raises ApiError (404)."""
+    """Return the execution in the path. Raises ApiError (404)."""
     reply = await _read(api, call, call.path["id"])
     if reply is None or reply.promise is None:
         raise ApiError(Code.EXECUTION_NOT_FOUND)
@@ -224,7 +224,7 @@ def _row(promise: Promise, execution: Execution | None) -> FunctionTaskRowObject
 
 
 def _page(given: dict[str, str]) -> tuple[str | None, int, int]:
-    """The function, how many to pass over and how many to show. Raises ApiError (400)."""
+    """Return the function, how many to pass over and how many to show. Raises ApiError (400)."""
     problems: list[FieldProblem] = []
 
     def count(name: str, default: int, maximum: int) -> int:
@@ -308,22 +308,23 @@ ENDPOINTS = (
         path="/v1/task/{id}",
         summary="Call a function",
         description=(
-            "Creates a task, one execution of the function in the path. Query string and body are "
-            "handed to the function as they are, so are headers, but for credentials, cookies and "
-            "what concerns the connection. Repeated with the same `Idempotency-Key`, the answer is "
-            "200 and the id of the first task; what the repetition carries is not looked at."
+            "Creates a task, one execution of the function in the path. Query string and "
+            "body are passed to the function unchanged. So are headers, except credentials, "
+            "cookies and headers about the connection. A request repeated with the same "
+            "`Idempotency-Key` is answered 200 with the id of the first task; the rest of "
+            "the repetition is ignored."
         ),
         handler=create_execution,
         raw_body=RawBody(
-            "Any JSON, or nothing, or anything else with another Content-Type.",
+            "Any JSON, nothing, or anything else with another Content-Type.",
             ("application/json", "*/*"),
             required=False,
         ),
         headers=(Header.IDEMPOTENCY_KEY,),
         path_parameters=_identifier("The function's id.", "6404b3da46551827c611ffe5"),
         successes=(
-            Success(201, "The task is created.", NewIdObject),
-            Success(200, "It was created before, with this key.", NewIdObject),
+            Success(201, "The task was created.", NewIdObject),
+            Success(200, "It was already created with this key.", NewIdObject),
         ),
         refusals=(
             Code.FUNCTION_NOT_FOUND,
@@ -377,19 +378,19 @@ ENDPOINTS = (
         group="Function tasks",
         method="GET",
         path="/v1/task/{id}/result",
-        summary="Read what the function answered",
+        summary="Read the function's result",
         description=(
-            "The function's own status, headers and body. Headers that would speak for the server "
-            "or the connection are left out. If the function gave no answer, the status says why, "
-            "with a JSON body: 504 it took too long, 502 its nodes were lost or its URL could not "
-            "be called, 500 it failed, 410 the task was canceled."
+            "The function's own status, headers and body. Headers that would affect the "
+            "server or the connection are left out. If the function gave no answer, the "
+            "status says why, with a JSON body: 504 it took too long, 502 its nodes were "
+            "lost or its URL could not be called, 500 it failed, 410 the task was canceled."
         ),
         handler=read_result,
         path_parameters=_EXECUTION,
         query=(
             Parameter(
                 "wait",
-                "Wait up to so many seconds for the end of the task.",
+                "Wait up to this many seconds for the end of the task.",
                 {"type": "number", "minimum": 0, "maximum": limits.RESULT_WAIT_LIMIT_S},
                 example=30,
             ),
@@ -414,10 +415,10 @@ ENDPOINTS = (
         method="DELETE",
         path="/v1/task/{id}",
         summary="Cancel a function task",
-        description="The node that runs it is told at once. Canceling again is fine.",
+        description="The node that runs it is told immediately. Safe to repeat.",
         handler=cancel_execution,
         path_parameters=_EXECUTION,
-        successes=(Success(204, "It is canceled."),),
+        successes=(Success(204, "The task is canceled."),),
         refusals=(Code.EXECUTION_NOT_FOUND, Code.EXECUTION_FINISHED),
         scope=Scope.TASKS_WRITE,
     ),

@@ -143,7 +143,7 @@ def request_value(request: Request, capabilities: Capabilities) -> Value:
 
 
 def function_request(promise: Promise) -> FunctionRequest:
-    """The request that an execution was created with."""
+    """Return the request that an execution was created with."""
     kept = promise.param.headers or {}
     return FunctionRequest(
         kept[_METHOD_KEY],
@@ -155,7 +155,7 @@ def function_request(promise: Promise) -> FunctionRequest:
 
 
 def capabilities_of(promise: Promise) -> Capabilities:
-    """The function's capabilities when the execution was created."""
+    """Return the function's capabilities when the execution was created."""
     kept = promise.param.headers or {}
     return msgspec.json.decode(kept[_CAPABILITIES_KEY], type=Capabilities)
 
@@ -164,7 +164,10 @@ def capabilities_of(promise: Promise) -> Capabilities:
 
 
 def result_value(status: int, headers: Headers, body: bytes) -> tuple[PromiseState, Value]:
-    """How a function's own answer completes its promise. An impossible status is a failure."""
+    """Return how a function's own answer completes its promise.
+
+    An impossible status is a failure.
+    """
     if not STATUS_MIN <= status <= STATUS_MAX:
         return failure_value(502, f"the function answered with the status {status}")
     kept = {
@@ -177,7 +180,7 @@ def result_value(status: int, headers: Headers, body: bytes) -> tuple[PromiseSta
 def failure_value(
     status: int, problem: str, body: bytes = b"", headers: Headers = ()
 ) -> tuple[PromiseState, Value]:
-    """How a promise completes whose function gave no answer.
+    """Return how a promise completes whose function gave no answer.
 
     `body` is what is known of an error that the function raised, as JSON.
     """
@@ -188,12 +191,12 @@ def failure_value(
 
 
 def status_of(promise: Promise) -> int:
-    """The HTTP status of a finished execution's result."""
+    """Return the HTTP status of a finished execution's result."""
     return int((promise.value.headers or {}).get(STATUS_KEY, "0"))
 
 
 def result_response(promise: Promise) -> Response:
-    """A finished execution's result. Raises ApiError if the function gave none."""
+    """Return a finished execution's result. Raises ApiError if the function gave none."""
     kept = promise.value.headers or {}
     status = status_of(promise)
     if not promise.value.data and (ERROR_KEY in kept or HEADERS_KEY not in kept):
@@ -243,7 +246,7 @@ def _is_for_callers(name: str) -> bool:
 def _safe(
     headers: Iterable[tuple[str, str]], may_pass: Callable[[str], bool], values: re.Pattern[str]
 ) -> list[tuple[str, str]]:
-    """The headers that may be handed on, with names in lower case."""
+    """Return the headers that may be handed on, with names in lower case."""
     kept: list[tuple[str, str]] = []
     left_bytes = _HEADERS_LIMIT_BYTES
     for given, text in headers:

@@ -75,7 +75,7 @@ async def create_build(api: Api, call: Call) -> Response:
 
 
 def _package_in(api: Api, call: Call) -> bytes:
-    """The package that a request carries. Raises ApiError (400, 413)."""
+    """Return the package that a request carries. Raises ApiError (400, 413)."""
     architecture = query_parameters(call.request.query).get("arch") or ARCHITECTURE
     if architecture != ARCHITECTURE:
         raise invalid("query arch", f"must be {ARCHITECTURE} (got {architecture[:64]!r})")
@@ -142,7 +142,7 @@ async def read_package(api: Api, call: Call) -> Response:
 
 
 async def _is_with_node_of(api: Api, build: Build, account_id: str) -> bool:
-    """Whether a shared node of an account runs an execution with this build at this moment."""
+    """Return whether a shared node of an account is running an execution of this build."""
     holders = {
         execution.node_id
         for execution in api.shards.unfinished_executions()
@@ -166,10 +166,11 @@ ENDPOINTS = (
         path="/v1/build/{functionId}",
         summary="Upload a function's code",
         description=(
-            "What is in the function's folder, zipped: `handler.py` with a function `handle`, or "
-            "`handler.js` or `handler.mjs` that exports one, and whatever they need. It is checked "
-            "after this answer; if its status becomes SUCCESS, tasks created from then on run it. "
-            "Nothing is installed: libraries must be in the archive."
+            "The contents of the function's folder, zipped: `handler.py` with a function "
+            "`handle`, or `handler.js` or `handler.mjs` that exports one, and the files "
+            "they need. It is checked after this answer; if its status becomes SUCCESS, "
+            "tasks created from then on run it. Nothing is installed: libraries must be in "
+            "the archive."
         ),
         handler=create_build,
         scope=Scope.FUNCTIONS_WRITE,
@@ -178,12 +179,12 @@ ENDPOINTS = (
         query=(
             Parameter(
                 "arch",
-                "What it is for; the same code runs everywhere.",
+                "The target architecture; the same code runs everywhere.",
                 {"type": "string", "enum": [ARCHITECTURE]},
                 example=ARCHITECTURE,
             ),
         ),
-        successes=(Success(201, "It is stored, and will be checked.", NewIdObject),),
+        successes=(Success(201, "The build is stored and will be checked.", NewIdObject),),
         refusals=(Code.FUNCTION_NOT_FOUND,),
     ),
     Endpoint(
@@ -206,7 +207,7 @@ ENDPOINTS = (
         group="Builds",
         method="GET",
         path="/v1/build/{buildId}",
-        summary="See what became of a build",
+        summary="Read a build",
         handler=read_build,
         scope=Scope.FUNCTIONS_READ,
         path_parameters=(_BUILD_ID,),
@@ -219,16 +220,16 @@ ENDPOINTS = (
         group="Builds",
         method="GET",
         path="/v1/build/{buildId}/archive",
-        summary="Get the archive of a build",
+        summary="Download a build's archive",
         description=(
-            "For nodes: of their own account's builds, and a shared node of those whose tasks it "
-            "runs at this moment. With `functions:read` too, of one's own."
+            "For nodes: builds of their own account, and for a shared node those of the "
+            "tasks that it is running. With `functions:read`, also the caller's own."
         ),
         handler=read_package,
         scope=Scope.NODE,
         or_scope=Scope.FUNCTIONS_READ,
         path_parameters=(_BUILD_ID,),
-        successes=(Success(200, "The archive, as it was uploaded.", PACKAGE, "application/zip"),),
+        successes=(Success(200, "The uploaded archive.", PACKAGE, "application/zip"),),
         refusals=(Code.BUILD_NOT_FOUND,),
     ),
 )

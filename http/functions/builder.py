@@ -112,7 +112,7 @@ class Builder:
         await self._settled.wait()
 
     def waiting_count(self, account_id: str) -> int:
-        """How many builds of an account wait to be checked."""
+        """Return how many builds of an account wait to be checked."""
         return self._waiting_of[account_id]
 
     async def tidy(self, account_id: str | None = None, function_id: str | None = None) -> None:
@@ -238,7 +238,7 @@ class Builder:
         )
 
     async def _verdict(self, build: Build, function: Function) -> tuple[list[str], list[str]]:
-        """What is wrong with a build, and else what there is to say about it."""
+        """Return what is wrong with a build, and else what there is to say about it."""
         reply = await ask(
             self._api.shards,
             ReadPromise(package_id(build.id)),
@@ -313,7 +313,7 @@ class Builder:
 def _superfluous(
     builds: list[Build], functions: Mapping[str, Function], function_id: str | None
 ) -> list[Build]:
-    """Which of some builds, the oldest first, their functions do not need any more."""
+    """Return which of some builds, the oldest first, their functions do not need any more."""
     by_function: dict[str, list[Build]] = {}
     for build in builds:
         if function_id is None or build.function_id == function_id:

@@ -39,12 +39,12 @@ async def read_own(
 
 
 async def list_all(api: Api, kind: type[Owned], account_id: str | None) -> list[Owned]:
-    """All entries of a type, of one account or of all (None), the oldest first."""
+    """Return all entries of a type, of one account or of all (None), the oldest first."""
     return await answered(api.shards.list_entries(kind, account_id))
 
 
 async def list_own(api: Api, kind: type[Owned], account_id: str) -> list[Owned]:
-    """All entries of a type that an account has, newest first."""
+    """Return all entries of a type that an account has, newest first."""
     found = await list_all(api, kind, account_id)
     found.reverse()
     return found

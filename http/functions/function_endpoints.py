@@ -70,7 +70,7 @@ async def create_function(api: Api, call: Call) -> Response:
 
 
 def _kind_of(body: CreateFunctionBody) -> tuple[FunctionKind, Language | None]:
-    """What kind of function is asked for. Raises ApiError (400) if that makes no sense."""
+    """Return what kind of function is asked for. Raises ApiError (400) if that makes no sense."""
     if (body.type or "").upper() in CODE_WORDS:
         problems = []
         if body.lang is None:
@@ -100,7 +100,7 @@ def _check_url(url: str | None) -> None:
 async def _own_labels(
     api: Api, account_id: str, references: Sequence[Reference | str]
 ) -> tuple[str, ...]:
-    """The ids of tags of the account. Raises ApiError (404) for others."""
+    """Return the ids of tags of the account. Raises ApiError (404) for others."""
     label_ids = tuple(identifier_of(reference) for reference in references)
     for label_id in label_ids:
         await read_own(api, Label, label_id, account_id, Code.LABEL_NOT_FOUND)
@@ -208,7 +208,7 @@ async def _change(api: Api, call: Call, change: Change[Function]) -> None:
 
 
 def _changed(capabilities: Capabilities, body: CapabilitiesBody) -> Capabilities:
-    """Capabilities with what a body says in place of what they were."""
+    """Return capabilities with what a body says in place of what they were."""
     given = {
         "timeout_s": body.timeout,
         "cpu_count": body.cpu_count,
@@ -220,7 +220,7 @@ def _changed(capabilities: Capabilities, body: CapabilitiesBody) -> Capabilities
 
 
 async def _labels_for(api: Api, functions: Sequence[Function]) -> Labels:
-    """The tags that functions of one account have, by id."""
+    """Return the tags that functions of one account have, by id."""
     if not any(function.label_ids for function in functions):
         return {}
     return {label.id: label for label in await list_own(api, Label, functions[0].account_id)}
@@ -238,11 +238,12 @@ ENDPOINTS = (
         group="Functions",
         method="POST",
         path="/v1/function",
-        summary="Make a function",
+        summary="Create a function",
         description=(
-            "Of the type `HTTP`, it calls a `url` with each task's method, query, headers and "
-            "body. Of the type `CODE` (or `DOCKER`, which means the same here), nodes run code in "
-            "the language `lang`, after it was uploaded as a build."
+            "A function of the type `HTTP` calls a `url` with each task's method, query, "
+            "headers and body. For the type `CODE` (or `DOCKER`, which means the same "
+            "here), nodes run code in the language `lang`, after it was uploaded as a "
+            "build."
         ),
         handler=create_function,
         scope=Scope.FUNCTIONS_WRITE,
@@ -283,7 +284,7 @@ ENDPOINTS = (
         method="PATCH",
         path="/v1/function/{functionId}",
         summary="Change a function",
-        description="Its type and language stay what they are.",
+        description="Its type and language cannot be changed.",
         handler=change_function,
         scope=Scope.FUNCTIONS_WRITE,
         body=ChangeFunctionBody,
@@ -298,8 +299,8 @@ ENDPOINTS = (
         path="/v1/function/{functionId}",
         summary="Delete a function",
         description=(
-            "New tasks of it are refused (404). Tasks that were created before go on, and keep "
-            "their results. Its builds go, each when no such task needs it any more."
+            "New tasks are refused (404). Existing tasks continue and keep their results. "
+            "Each build is deleted once no such task needs it."
         ),
         handler=delete_function,
         scope=Scope.FUNCTIONS_WRITE,
@@ -312,12 +313,12 @@ ENDPOINTS = (
         group="Functions",
         method="POST",
         path="/v1/function/{functionId}/togglePause",
-        summary="Pause a function, or let it go on",
-        description="While it is paused, new tasks are refused; those created before go on.",
+        summary="Pause or resume a function",
+        description="While it is paused, new tasks are refused; existing ones continue.",
         handler=toggle_pause,
         scope=Scope.FUNCTIONS_WRITE,
         path_parameters=(FUNCTION_ID,),
-        successes=(Success(204, "It is paused if it was not, and the other way round."),),
+        successes=(Success(204, "The function is paused, or resumed if it was paused."),),
         refusals=_GONE,
     ),
     Endpoint(
@@ -325,11 +326,11 @@ ENDPOINTS = (
         group="Functions",
         method="GET",
         path="/v1/function/{functionId}/capabilities",
-        summary="See what a function demands of a node",
+        summary="Read a function's node requirements",
         handler=read_capabilities,
         scope=Scope.FUNCTIONS_READ,
         path_parameters=(FUNCTION_ID,),
-        successes=(Success(200, "What it demands.", CapabilitiesObject),),
+        successes=(Success(200, "The requirements.", CapabilitiesObject),),
         refusals=(Code.FUNCTION_NOT_FOUND,),
     ),
     Endpoint(
@@ -337,8 +338,8 @@ ENDPOINTS = (
         group="Functions",
         method="POST",
         path="/v1/function/{functionId}/capabilities",
-        summary="Change what a function demands of a node",
-        description="For tasks created from now on.",
+        summary="Change a function's node requirements",
+        description="Applies to tasks created from now on.",
         handler=change_capabilities,
         scope=Scope.FUNCTIONS_WRITE,
         body=CapabilitiesBody,

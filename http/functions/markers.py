@@ -21,7 +21,7 @@ class Reference(Struct):
 
 
 def identifier_of(reference: Reference | str) -> str:
-    """The id in either form that `References` accepts."""
+    """Return the id in either form that `References` accepts."""
     return reference if isinstance(reference, str) else reference.id
 
 
@@ -41,7 +41,7 @@ class Matching(Field):
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """A pattern; null only if it may be absent."""
+        """Return a pattern; null only if it may be absent."""
         kind = typed("string", nullable=not self.required)
         return self.describe({**kind, "pattern": f"^(?:{self.pattern})$"})
 
@@ -62,7 +62,7 @@ class Within(Field):
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """An integer; null only if it may be absent."""
+        """Return an integer; null only if it may be absent."""
         kind = typed("integer", nullable=not self.required)
         return self.describe({**kind, "minimum": self.minimum, "maximum": self.maximum})
 
@@ -74,7 +74,7 @@ class References(Field):
     limit_count: int = 1
 
     def check(self, value: Sequence[Reference | str] | None, limits: RequestLimits) -> str | None:
-        """Ids, different, and not too many."""
+        """Return ids, different, and not too many."""
         if value is None:
             return "is required" if self.required else None
         if len(value) > self.limit_count:
@@ -88,7 +88,7 @@ class References(Field):
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """An array of ids or of objects with ids; null only if it may be absent."""
+        """Return an array of ids or of objects with ids; null only if it may be absent."""
         entry = {
             "anyOf": [
                 ID_SCHEMA,

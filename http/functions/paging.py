@@ -27,7 +27,7 @@ class Paging(Struct, frozen=True):
     limit_count: int
 
     def of(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The rows of this page; none beyond the last."""
+        """Return the rows of this page; none beyond the last."""
         start = (self.number - 1) * self.limit_count
         return rows[start : start + self.limit_count]
 
@@ -37,7 +37,7 @@ class Paging(Struct, frozen=True):
 
 
 def read_paging(query: Mapping[str, str]) -> Paging | None:
-    """The page that a query asks for; None if it asks for none. Raises ApiError (400)."""
+    """Return the page that a query asks for, or None if it asks for none. Raises ApiError (400)."""
     if not query.get("page") and not query.get("limit"):
         return None
     number = _within(query, "page", 1, _PAGE_NUMBER_LIMIT)

@@ -27,7 +27,7 @@ async def check_python(
     timeout_s: int = COMPILE_TIMEOUT_S,
     memory_bytes: int = COMPILE_MEMORY_LIMIT_BYTES,
 ) -> list[str]:
-    """What is wrong with the source of a file of this name; empty if nothing is."""
+    """Return what is wrong with the source of a file of this name; empty if nothing is."""
     if len(source) > HANDLER_LIMIT_BYTES:
         return [
             f"{name}: is {len(source)} bytes large; allowed are at most {HANDLER_LIMIT_BYTES}. "

@@ -17,18 +17,18 @@ NEVER_USED: Final = Usage("", "")
 
 
 async def usage_of(api: Api, account_id: str) -> dict[str, Usage]:
-    """How often the functions of an account were run. Raises ApiError (503)."""
+    """Return how often the functions of an account were run. Raises ApiError (503)."""
     return await answered(api.shards.usage(account_id))
 
 
 def executions_in(usage: Usage, days_count: int, now_ms: int) -> int:
-    """How many executions were created today and on the days before, `days_count` days together."""
+    """Return how many executions were created on the last `days_count` days, with today."""
     today = now_ms // DAY_MS
     return sum(count for day, count in usage.days.items() if today - days_count < day <= today)
 
 
 def function_metrics_object(usage: Usage, now_ms: int) -> FunctionMetricsObject:
-    """The metrics of a function, as answers show them."""
+    """Return the metrics of a function, as answers show them."""
     return FunctionMetricsObject(
         todays_tasks=executions_in(usage, 1, now_ms),
         pending_tasks=usage.created_count - usage.finished_count,
@@ -71,8 +71,8 @@ ENDPOINTS = (
         group="Functions",
         method="GET",
         path="/v1/metrics",
-        summary="See what goes on in the account",
-        description="Counts of this moment. Those of the whole server are at `/metrics`.",
+        summary="Read the account's usage",
+        description="Current counts of the account. Those of the whole server are at `/metrics`.",
         handler=show_usage,
         scope=Scope.FUNCTIONS_READ,
         successes=(Success(200, "The counts.", UsageObject),),

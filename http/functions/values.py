@@ -27,15 +27,15 @@ def new_id(now_ms: int, random_bytes: Callable[[int], bytes] = secrets.token_byt
 
 
 def is_id(text: str) -> bool:
-    """Whether a text is 24 lower-case hexadecimal digits. What is not names nothing: 404."""
+    """Return whether a text is 24 lower-case hexadecimal digits. What is not names nothing: 404."""
     return _ID.fullmatch(text) is not None
 
 
 def unix_seconds(at_ms: int | None) -> str:
-    """A time as decimal seconds since 1970; empty if there is none."""
+    """Return a time as decimal seconds since 1970; empty if there is none."""
     return "" if at_ms is None else str(at_ms // 1000)
 
 
 def rfc3339(at_ms: int) -> str:
-    """A time as in `2024-03-19T23:58:51Z`, in whole seconds."""
+    """Return a time as in `2024-03-19T23:58:51Z`, in whole seconds."""
     return (_EPOCH + timedelta(seconds=at_ms // 1000)).strftime("%Y-%m-%dT%H:%M:%SZ")

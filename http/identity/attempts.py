@@ -46,7 +46,7 @@ class Attempts:
         self._refused_count = 0
 
     def wait_ms(self, peer: str | None) -> int:
-        """How long an address still has to wait; 0 if not at all."""
+        """Return how long an address still has to wait, or 0 if not at all."""
         if not self._failures:
             return 0
         failures = self._failures.get(network_of(peer))
@@ -85,7 +85,7 @@ class Attempts:
 
 
 def network_of(peer: str | None) -> str:
-    """What an address is counted as: whoever has one IPv6 address has many."""
+    """Return what an address is counted as: whoever has one IPv6 address has many."""
     if peer is None or ":" not in peer:
         return peer or ""
     try:

@@ -108,7 +108,7 @@ class AuditLog:
         await self.write(request, act, "done", told)
 
     async def read(self, limit_count: int) -> list[Any]:
-        """The last entries, the oldest of them first. Raises OSError."""
+        """Return the last entries, the oldest of them first. Raises OSError."""
         if self._path is None:
             lines = list(self._recent)[-limit_count:]
         else:
@@ -146,7 +146,7 @@ class AuditLog:
         self._sync_directory()
 
     def _names(self) -> list[Path]:
-        """All files there may be, the newest first."""
+        """Return all files there may be, the newest first."""
         assert self._path is not None
         path = self._path
         return [path, *(path.with_name(f"{path.name}.{n}") for n in range(1, self._files_count))]
@@ -179,7 +179,7 @@ class AuditLog:
 
 
 def _parsed(line: str) -> Mapping[str, Any] | None:
-    """An entry; None for half a line that a crash has left: its act was never acknowledged."""
+    """Return an entry, or None for a partial line of a crash, which was never acknowledged."""
     try:
         entry = json.loads(line)
     except ValueError:

@@ -44,7 +44,7 @@ def new_secret() -> str:
 
 
 def digest_of(secret: str) -> str:
-    """What is kept of a token: the SHA-256 of its text, in hexadecimal."""
+    """Return what is kept of a token: the SHA-256 of its text, in hexadecimal."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -135,7 +135,7 @@ class Credentials:
         return bool(self._users)
 
     def bearer(self, secret: str) -> Principal | None:
-        """Whose token this is; None if it is nobody's, or no longer."""
+        """Return the token's principal, or None if the token is unknown, expired or revoked."""
         if len(secret) != _TOKEN_LENGTH or not secret.isascii():
             return None
         digest = digest_of(secret)
@@ -147,7 +147,7 @@ class Credentials:
         return principal
 
     def user(self, name: str, password: str) -> Principal | None:
-        """The user of this name, if the password is theirs.
+        """Return the user of this name, if the password is theirs.
 
         An unknown user's password is compared too, so that the time does not tell who is one.
         """
@@ -158,26 +158,26 @@ class Credentials:
         return None
 
     def operator(self, secret: str) -> Principal | None:
-        """The operator, if this is the key of the data directory."""
+        """Return the operator, if this is the key of the data directory."""
         key = self.operator_key.encode()
         return OPERATOR if key and hmac.compare_digest(key, secret.encode()) else None
 
     # What is there?
 
     def accounts(self) -> list[Account]:
-        """All accounts, the oldest first."""
+        """Return all accounts, the oldest first."""
         return sorted(self._accounts.values(), key=lambda account: (account.created_on, account.id))
 
     def tokens(self) -> list[Token]:
-        """All tokens, also those that no longer work, the oldest first."""
+        """Return all tokens, also those that no longer work, the oldest first."""
         return sorted(self._tokens.values(), key=lambda token: (token.created_on, token.id))
 
     def disabled_accounts(self) -> frozenset[str]:
-        """The ids of the accounts that are disabled."""
+        """Return the ids of the accounts that are disabled."""
         return frozenset(one.id for one in self._accounts.values() if one.disabled)
 
     def account(self, account_id: str) -> Account | None:
-        """The account with this id, or else with this name; None if there is none."""
+        """Return the account with this id, or else with this name, or None if there is none."""
         found = self._accounts.get(account_id)
         if found is not None:
             return found
@@ -185,11 +185,11 @@ class Credentials:
         return next(named, None)
 
     def tokens_of(self, account: Account) -> list[Token]:
-        """An account's tokens, also those that no longer work, the oldest first."""
+        """Return an account's tokens, also those that no longer work, the oldest first."""
         return [token for token in self.tokens() if token.account_id == account.id]
 
     def state_of(self, token: Token) -> TokenState:
-        """Whether a token works, and if not, why."""
+        """Return whether a token works, and if not, why."""
         if token.revoked_on is not None:
             return TokenState.REVOKED
         if token.expires_on is not None and token.expires_on <= self._now_ms():
@@ -198,7 +198,7 @@ class Credentials:
         return TokenState.DISABLED if account is None or account.disabled else TokenState.ACTIVE
 
     def token(self, token_id: str) -> Token | None:
-        """The token with this id; None if there is none."""
+        """Return the token with this id, or None if there is none."""
         return self._tokens.get(token_id)
 
     # Streams
@@ -222,7 +222,7 @@ class Credentials:
         return forget
 
     def remaining_ms(self, principal: Principal) -> int | None:
-        """How long a principal's credentials are good for; None for ever, 0 for no longer."""
+        """Return how long a principal's credentials are valid: None is forever, 0 no longer."""
         if principal.expires_on is None:
             return None
         return max(0, principal.expires_on - self._now_ms())

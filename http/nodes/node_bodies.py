@@ -23,14 +23,14 @@ class Languages(Field):
     """The languages a node can run: at least one."""
 
     def check(self, value: list[str] | None, limits: RequestLimits) -> str | None:
-        """All known, in upper or lower case."""
+        """Return all known, in upper or lower case."""
         known = [language.value for language in Language]
         if not value or any(language.upper() not in known for language in value):
             return f"must be a list of some of {', '.join(known)}"
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """An array of words."""
+        """Return an array of words."""
         words = "|".join(f"{one.value}|{one.value.lower()}" for one in Language)
         return self.describe(
             {
@@ -125,7 +125,7 @@ class Running(BodyList):
     __slots__ = ()
 
     def check(self, value: list[Struct] | None, limits: RequestLimits) -> str | None:
-        """Their number."""
+        """Return their number."""
         return None if not value else BodyList.check(self, value, limits)
 
     def schema(self, limits: RequestLimits) -> Schema:

@@ -46,7 +46,7 @@ async def register_node(api: Api, call: Call) -> Response:
         raise invalid("path hash", f"must be a UUID with dashes (got {node_id[:64]!r})")
     if node_id == SERVER_NODE_ID:
         # Whoever had it could report, and end, every account's executions of HTTP functions.
-        raise invalid("path hash", "is the server's own")
+        raise invalid("path hash", "is reserved for the server")
     account_id = require_account(call)
     if body.shared:
         require_scope(call, Scope.ADMIN)
@@ -90,7 +90,7 @@ async def register_node(api: Api, call: Call) -> Response:
     else:
         own = [one for one in placement.nodes.values() if one.entry.account_id == account_id]
         if len(own) >= limits.NODES_LIMIT_COUNT:
-            problem = f"the account has {len(own)} nodes already, the most that it may have"
+            problem = f"the account already has {len(own)} nodes, which is the limit"
             raise invalid("path hash", problem)
         await create(api, node)
     placement.put_node(node)
@@ -155,7 +155,7 @@ async def _change(api: Api, call: Call, change: Callable[[Node], Node]) -> None:
 
 
 def node_of(api: Api, call: Call) -> NodePlace:
-    """The node in the path, if it is the sender's. Raises ApiError (404)."""
+    """Return the node in the path, if it is the sender's. Raises ApiError (404)."""
     node = _kept_node_of(api, call)
     if node.entry.deleted:
         raise ApiError(Code.NODE_NOT_FOUND)
@@ -173,7 +173,7 @@ def _kept_node_of(api: Api, call: Call) -> NodePlace:
 HASH_PATH: Final = (
     Parameter(
         "hash",
-        "The node's id, a UUID with dashes that it made itself.",
+        "The node's id, a UUID with dashes that the node generated.",
         {"type": "string", "format": "uuid"},
         required=True,
         example="1a061cfd-df01-4b02-a067-5122c5941e15",
@@ -184,7 +184,7 @@ HASH_PATH: Final = (
 def node_endpoint(
     name: str, method: str, path: str, summary: str, handler: Handler, **more: Any
 ) -> Endpoint:
-    """A row for nodes."""
+    """Return a row for nodes."""
     made = {"group": "Nodes", "path_parameters": HASH_PATH, "refusals": (Code.NODE_NOT_FOUND,)}
     return Endpoint(
         name=name,
@@ -202,14 +202,15 @@ ENDPOINTS = (
         "registerNode",
         "POST",
         "{hash}",
-        "Register a node, or say anew what it offers",
+        "Register a node, or update what it offers",
         register_node,
         description=(
-            "A node runs its account's functions; a shared one, which takes the scope `admin`, "
-            "those of all accounts. One that was deleted stays so until it is restored."
+            "A node runs its account's functions. A shared node runs those of all accounts "
+            "and takes the scope `admin`. A deleted node stays deleted until it is "
+            "restored."
         ),
         body=RegisterNodeBody,
-        successes=(Success(201, "It is registered."),),
+        successes=(Success(201, "The node is registered."),),
     ),
     node_endpoint(
         "listNodes",
@@ -219,7 +220,7 @@ ENDPOINTS = (
         list_nodes,
         path_parameters=(),
         refusals=(),
-        successes=(Success(200, "All but deleted ones.", list[NodeObject]),),
+        successes=(Success(200, "All nodes except deleted ones.", list[NodeObject]),),
     ),
     node_endpoint(
         "deleteNode",
@@ -227,18 +228,18 @@ ENDPOINTS = (
         "{hash}",
         "Delete a node",
         delete_node,
-        description="Its stream ends and it is given nothing more. It can be restored.",
+        description="Its stream ends and it is given no more tasks. It can be restored.",
         successes=(Success(204, "It is deleted."),),
     ),
     node_endpoint(
         "changeNode",
         "PATCH",
         "{hash}",
-        "Restore a node, or change it",
+        "Restore or change a node",
         change_node,
         description=(
-            "Without a body a deleted node is restored. With one, it is disabled, drained or "
-            "described anew. A draining node is given no further tasks."
+            "Without a body, restores a deleted node. With one, disables, drains or "
+            "describes the node. A draining node is given no more tasks."
         ),
         raw_body=RawBody(
             "JSON with any of `description`, `disabled`, `draining`; or nothing.",
@@ -246,6 +247,6 @@ ENDPOINTS = (
             required=False,
             body=ChangeNodeBody,
         ),
-        successes=(Success(200, "It is as asked for."),),
+        successes=(Success(200, "The node is changed as requested."),),
     ),
 )

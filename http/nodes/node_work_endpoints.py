@@ -2,7 +2,7 @@
 
 A node opens a stream and is told on it what to run. It takes each execution on (`assign`), says
 every few seconds what it works on (`report`), and posts the result; or gives the execution back.
-Whatever it says carries the execution's counter: once the execution was given out anew, or has
+Whatever it says carries the execution's counter: once the execution was given out again, or has
 ended, the answer is 409 and the node stops working on it. What becomes of executions is decided by
 the shards; where they go, by `Placement`. An execution of an account that the node does not work
 for is 404, as what does not exist.
@@ -128,7 +128,7 @@ async def return_execution(api: Api, call: Call) -> Response:
     """POST /v1/node/{hash}/return/{id}/{counter}."""
     node = node_of(api, call)
     promise_id, counter = _named(call)
-    # Before the shards give it out anew, or this node would be given it at once.
+    # Before the shards give it out again, or this node would be given it at once.
     api.function_placement.returned(node.id, promise_id, counter)
     command = ReturnExecution(invoke_id(promise_id), counter, node.id)
     await _ask_about(api, call, promise_id, command)
@@ -197,7 +197,7 @@ async def _ask_about(
 
 
 def _named(call: Call) -> tuple[str, int]:
-    """The promise and counter in the path. Raises ApiError."""
+    """Return the promise and counter in the path. Raises ApiError."""
     execution_id = call.path["id"]
     if not is_id(execution_id):
         raise ApiError(Code.EXECUTION_NOT_FOUND)
@@ -238,7 +238,7 @@ _TASK_PATH: Final = (
     Parameter("id", "The task.", ID_SCHEMA, required=True, example="6405942c9956fae80d7e0e91"),
     Parameter(
         "counter",
-        "The counter that came with it.",
+        "The counter from the message.",
         {"type": "integer", "format": "int64", "minimum": 1, "maximum": INTEGER_MAX},
         required=True,
         example=1,
@@ -247,20 +247,20 @@ _TASK_PATH: Final = (
 _RESULT_HEADERS: Final = (
     Parameter(
         "Troth-Status",
-        "The status that the function answered with.",
+        "The status of the function's answer.",
         {"type": "string", "pattern": "^[0-9]{3}$"},
         required=True,
         example="200",
     ),
     Parameter(
         "Troth-Headers",
-        "The headers that it answered with, as base64 of a JSON array of pairs of texts.",
+        "The headers of the answer, as base64 of a JSON array of pairs of strings.",
         {"type": "string", "format": "base64-header-pairs"},
         example=base64.b64encode(b'[["Content-Type", "text/plain"]]').decode(),
     ),
     Parameter(
         "Troth-Error",
-        "If it gave no answer: base64 of what went wrong. The status is 500 or 504 then.",
+        "If the function gave no answer: base64 of the reason. The status is then 500 or 504.",
         {"type": "string", "format": "base64-text"},
     ),
 )
@@ -277,7 +277,7 @@ ENDPOINTS = (
         "streamWork",
         "GET",
         "{hash}/work",
-        "Be told what to run",
+        "Receive orders",
         stream_work,
         changes_by_link=True,
         description=(
@@ -295,11 +295,11 @@ ENDPOINTS = (
         "Take on a task",
         assign_execution,
         group="Node work",
-        description="Asked again for the same task and counter, the answer is the same.",
+        description="Repeating it with the same task and counter gives the same answer.",
         body=AssignBody,
         successes=(
-            Success(201, "The node has the task; here is what to run.", AssignmentObject),
-            Success(200, "It had it already.", AssignmentObject),
+            Success(201, "The node has the task; the answer says what to run.", AssignmentObject),
+            Success(200, "The node already had it.", AssignmentObject),
         ),
         refusals=(*_HELD, Code.BUILD_NOT_FOUND, Code.TASK_COUNTER, Code.TASK_CLAIMED),
     ),
@@ -307,7 +307,7 @@ ENDPOINTS = (
         "reportWork",
         "POST",
         "{hash}/report",
-        "Say what the node works on",
+        "Report what the node is running",
         report_work,
         group="Node work",
         description=(
@@ -315,13 +315,13 @@ ENDPOINTS = (
             f"word for {limits.NODE_LEASE_MS // 1000} seconds the node has lost its tasks."
         ),
         body=ReportBody,
-        successes=(Success(200, "Which of them to stop.", NodeReportObject),),
+        successes=(Success(200, "Which tasks to stop.", NodeReportObject),),
     ),
     node_endpoint(
         "returnTask",
         "POST",
         "{hash}/return/{id}/{counter}",
-        "Give a task back undone",
+        "Return an unfinished task",
         return_execution,
         group="Node work",
         path_parameters=_TASK_PATH,
@@ -332,16 +332,16 @@ ENDPOINTS = (
         "takeResult",
         "POST",
         "{hash}/result/{id}/{counter}",
-        "Say what the function answered",
+        "Send a function's result",
         take_result,
         group="Node work",
-        description="The body is the function's.",
+        description="The body is that of the function's answer.",
         path_parameters=_TASK_PATH,
         raw_headers=_RESULT_HEADERS,
         raw_body=RawBody("The answer's body.", ("application/octet-stream",), required=False),
         successes=(
             Success(201, "The task is finished."),
-            Success(200, "It was finished before, with this result."),
+            Success(200, "It had already finished, with this result."),
         ),
         refusals=_HELD,
     ),

@@ -162,7 +162,7 @@ class Pieces:
 
 
 def is_same_place(old: httpx.URL, new: httpx.URL) -> bool:
-    """Whether a redirect stays on its host and port, or only becomes https."""
+    """Return whether a redirect stays on its host and port, or only becomes https."""
     if old.raw_host != new.raw_host:  # `host` refuses names such as xn--n3h, which are in use
         return False
     if old.scheme == new.scheme:
@@ -188,7 +188,7 @@ NETWORK_ERRORS: Final = (
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in a line for people."""
+    """Return what went wrong, in a line for people."""
     text = str(error).strip()
     name = type(error).__name__
     return f"{name}: {text}"[:300] if text else name
@@ -325,7 +325,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     """A connection whose closing ends in time, and that is read as fast as it is understood.
 
     httpcore closes connections shielded from cancellation, and closing TLS writes to the socket: a
-    receiver that does not read could hold the send for ever.
+    receiver that does not read could hold the send forever.
 
     All that one reading has brought is understood without a pause, so the next one brings less if
     that took long: 64 KB may be 10,000 pieces of a body, or 2,000 interim answers.
@@ -409,7 +409,7 @@ async def _close_canceled(stream: _Stream) -> None:
 
 @final
 class _Resolver(trio.abc.HostnameResolver):
-    """Resolves names on threads of its own; a lookup that hangs is left behind when cancelled."""
+    """Resolves names on threads of its own; a lookup that hangs is left behind when canceled."""
 
     def __init__(self) -> None:
         self._limiter = trio.CapacityLimiter(_RESOLVER_THREADS_COUNT)

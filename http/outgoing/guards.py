@@ -55,7 +55,7 @@ def is_public(address: IpAddress) -> bool:
 
 
 def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for, if it does."""
+    """Return the IPv4 address that an IPv6 one stands for, if it does."""
     inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
     if inner is None and address in _NAT64:
         inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
@@ -79,7 +79,7 @@ class OwnPorts:
 
 
 def _is_of_this_machine(address: IpAddress) -> bool:
-    """Whether what is sent to an address stays here: then a socket can be bound to it."""
+    """Return whether what is sent to an address stays here: then a socket can be bound to it."""
     if isinstance(address, ipaddress.IPv6Address):
         address = _inner(address) or address
     if address.is_loopback or address.is_unspecified:

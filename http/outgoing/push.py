@@ -169,7 +169,7 @@ async def _read_a_little(response: httpx.Response) -> None:
             async for chunk in response.aiter_raw():
                 read_bytes += len(chunk)
                 if read_bytes > _BODY_READ_LIMIT_BYTES:
-                    # Not `break`: cancelling ends the generators below this one in order.
+                    # Not `break`: canceling ends the generators below this one in order.
                     scope.cancel()
         except NETWORK_ERRORS:
             return  # the status has come, and that is all that counts

@@ -183,7 +183,7 @@ class TasksAffectedObject(Struct, gc=False, rename="camel"):
 class LocksAffectedObject(Struct, gc=False, rename="camel"):
     """A count."""
 
-    locks_affected: Annotated[int, told("How many locks were renewed.", 1)]
+    locks_affected: Annotated[int, told("The number of locks renewed.", 1)]
 
 
 _EMPTY: Final = ValueObject(UNSET, UNSET)

@@ -41,5 +41,8 @@ def _is_same(
     one: tuple[type[Message], Promise, Trace | None],
     other: tuple[type[Message], Promise, Trace | None],
 ) -> bool:
-    """Whether two subjects give the same text. Promises are compared whole only if ids agree."""
+    """Return whether two subjects give the same text.
+
+    Promises are compared whole only if ids agree.
+    """
     return one[0] is other[0] and one[1].id == other[1].id and one[1:] == other[1:]

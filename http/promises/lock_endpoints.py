@@ -76,12 +76,13 @@ ENDPOINTS = (
         group="Locks",
         method="POST",
         path="/locks/acquire",
-        summary="Take or renew a lock",
+        summary="Acquire or renew a lock",
         description=(
-            "The execution that holds a lock may take it again, even for another process. The "
-            "header `Fencing-Token` of the answer is a number that grows with every new holder: "
-            "hand it to whatever the lock protects, which refuses requests with a smaller one than "
-            "it has seen. A refusal names the holder and when its lease ends."
+            "The execution that holds a lock may acquire it again, even for another "
+            "process. The header `Fencing-Token` of the answer is a number that grows with "
+            "every new holder. Pass it to the resource that the lock protects, which "
+            "refuses requests with a smaller one than it has seen. A refusal names the "
+            "holder and when its lease ends."
         ),
         handler=acquire_lock,
         scope=Scope.PROMISES_WRITE,
@@ -94,11 +95,11 @@ ENDPOINTS = (
         group="Locks",
         method="POST",
         path="/locks/release",
-        summary="Give a lock back",
+        summary="Release a lock",
         handler=release_lock,
         scope=Scope.PROMISES_WRITE,
         body=ReleaseLockBody,
-        successes=(Success(204, "The lock is free."),),
+        successes=(Success(204, "The lock is released."),),
         refusals=(Code.LOCK_NOT_FOUND,),
     ),
     Endpoint(
@@ -106,10 +107,10 @@ ENDPOINTS = (
         group="Locks",
         method="POST",
         path="/locks/heartbeat",
-        summary="Keep all locks of a process",
+        summary="Renew all locks of a process",
         handler=heartbeat_locks,
         scope=Scope.PROMISES_WRITE,
         body=HeartbeatBody,
-        successes=(Success(200, "How many locks were renewed.", LocksAffectedObject),),
+        successes=(Success(200, "The number of locks renewed.", LocksAffectedObject),),
     ),
 )

@@ -182,11 +182,11 @@ _COMPLETED = (
     Code.PROMISE_TIMEDOUT,
 )
 _CALLBACK_ANSWERS = (
-    Success(201, "The promise is pending and the wish has been noted.", CallbackAnswerObject),
+    Success(201, "The promise is pending; the callback is registered.", CallbackAnswerObject),
     Success(
         200,
-        "`callback` is null: the wish is noted already, or the promise has completed (see its "
-        "state).",
+        "`callback` is null: it is already registered, or the promise has completed (see "
+        "its state).",
         CallbackAnswerObject,
     ),
 )
@@ -210,7 +210,7 @@ ENDPOINTS = (
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
         successes=(
             Success(201, "The promise was created.", PromiseObject),
-            Success(200, "It existed already, with the same key.", PromiseObject),
+            Success(200, "It already existed, with the same key.", PromiseObject),
         ),
         refusals=(Code.PROMISE_EXISTS, Code.TASK_FENCED),
     ),
@@ -222,8 +222,7 @@ ENDPOINTS = (
         summary="Create a promise and claim its task",
         description=(
             "Like creating a promise whose tags name a receiver, but the caller claims the "
-            "task at once "
-            "and nobody is sent a message, unless the lease runs out."
+            "task immediately. No message is sent unless the lease runs out."
         ),
         handler=create_promise_and_task,
         scope=Scope.PROMISES_WRITE,
@@ -231,7 +230,7 @@ ENDPOINTS = (
         headers=(Header.IDEMPOTENCY_KEY, Header.STRICT, *FENCE, *TRACE),
         successes=(
             Success(201, "Promise and task were created.", PromiseAndTaskObject),
-            Success(200, "The promise existed already; `task` is null.", PromiseAndTaskObject),
+            Success(200, "The promise already existed; `task` is null.", PromiseAndTaskObject),
         ),
         refusals=(Code.RECEIVER_NOT_FOUND, Code.PROMISE_EXISTS, Code.TASK_FENCED),
     ),
@@ -255,10 +254,8 @@ ENDPOINTS = (
         summary="Complete a promise",
         description=(
             "Resolves, rejects or cancels a pending promise, ends its tasks, and sends a "
-            "message to "
-            "everybody who waits for it. A promise completes once; a repeated request with "
-            "the same "
-            "`Idempotency-Key` is answered 200."
+            "message to every receiver that waits for it. A promise completes once; a "
+            "repeated request with the same `Idempotency-Key` is answered 200."
         ),
         handler=complete_promise,
         scope=Scope.PROMISES_WRITE,
@@ -267,7 +264,7 @@ ENDPOINTS = (
         path_parameters=(ID_PARAMETER,),
         successes=(
             Success(201, "The promise completed with this request.", PromiseObject),
-            Success(200, "It had completed before, and that is what was asked.", PromiseObject),
+            Success(200, "It had already completed in the requested way.", PromiseObject),
         ),
         refusals=(*_COMPLETED, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
     ),
@@ -276,7 +273,7 @@ ENDPOINTS = (
         group="Promises",
         method="POST",
         path="/promises/callback/{id...}",
-        summary="Resume a promise's work when another completes",
+        summary="Resume a promise's work when another promise completes",
         description="When the promise in the path completes, a task resumes `rootPromiseId`.",
         handler=create_callback_of_promise,
         scope=Scope.PROMISES_WRITE,
@@ -310,7 +307,7 @@ ENDPOINTS = (
         group="Promises",
         method="POST",
         path="/callbacks",
-        summary="Resume a promise's work when another completes (older form)",
+        summary="Resume a promise's work when another promise completes (older form)",
         handler=create_callback,
         scope=Scope.PROMISES_WRITE,
         body=CallbackBody,

@@ -77,9 +77,9 @@ ENDPOINTS = (
         path="/schedules",
         summary="Create a schedule",
         description=(
-            "At each time that `cron` names, a promise is created whose id is made from "
-            "`promiseId`. With "
-            "the tag `resonate:invoke` in `promiseTags`, its work is sent to a receiver each time."
+            "At each time of `cron`, creates a promise with an id made from `promiseId`. "
+            "With the tag `resonate:invoke` in `promiseTags`, its work is sent to a "
+            "receiver each time."
         ),
         handler=create_schedule,
         scope=Scope.PROMISES_WRITE,
@@ -87,7 +87,7 @@ ENDPOINTS = (
         headers=(Header.IDEMPOTENCY_KEY,),
         successes=(
             Success(201, "The schedule was created.", ScheduleObject),
-            Success(200, "It existed already, with the same key.", ScheduleObject),
+            Success(200, "It already existed, with the same key.", ScheduleObject),
         ),
         refusals=(Code.SCHEDULE_EXISTS,),
     ),
@@ -109,11 +109,11 @@ ENDPOINTS = (
         method="DELETE",
         path="/schedules/{id...}",
         summary="Delete a schedule",
-        description="The promises it has made stay.",
+        description="The promises it has created are kept.",
         handler=delete_schedule,
         scope=Scope.PROMISES_WRITE,
         path_parameters=(ID_PARAMETER,),
-        successes=(Success(204, "The schedule is gone."),),
+        successes=(Success(204, "The schedule is deleted."),),
         refusals=(Code.SCHEDULE_NOT_FOUND,),
     ),
 )

@@ -146,7 +146,8 @@ _LIMIT = Parameter(
 )
 _CURSOR = Parameter(
     "cursor",
-    "The `cursor` of the page before. The search is the same then, whatever else is given.",
+    "The `cursor` of the previous page. The search then continues as it began; other "
+    "parameters are ignored.",
     {"type": "string"},
 )
 _TAGS = Parameter(
@@ -160,7 +161,7 @@ _TAGS = Parameter(
 def _pattern(example: str) -> Parameter:
     return Parameter(
         "id",
-        "Which ids: `*` stands for any characters. Required without a cursor.",
+        "The ids to find; `*` stands for any characters. Required without a cursor.",
         {"type": "string", "minLength": 1},
         example=example,
     )
@@ -174,7 +175,8 @@ ENDPOINTS = (
         method="GET",
         path="/promises",
         summary="Search for promises",
-        description="Newest first. A page of large promises ends early; the last has no cursor.",
+        description="Newest first. A page of large promises ends early; the last page has "
+        "no cursor.",
         handler=search_promises,
         scope=Scope.PROMISES_READ,
         query=(
@@ -198,7 +200,8 @@ ENDPOINTS = (
         method="GET",
         path="/schedules",
         summary="Search for schedules",
-        description="Newest first. A page of large schedules ends early; the last has no cursor.",
+        description="Newest first. A page of large schedules ends early; the last page has "
+        "no cursor.",
         handler=search_schedules,
         scope=Scope.PROMISES_READ,
         query=(_pattern("nightly*"), _TAGS, _LIMIT, _CURSOR),

@@ -115,7 +115,7 @@ _PATH = (
         example=1,
     ),
 )
-_CLAIM_ANSWERS = (Success(201, "Claimed; here is what the task is about.", ClaimObject),)
+_CLAIM_ANSWERS = (Success(201, "The task is claimed; the answer has its promises.", ClaimObject),)
 _CLAIM_REFUSALS = (
     Code.TASK_CLAIMED,
     Code.TASK_COMPLETED,
@@ -124,17 +124,17 @@ _CLAIM_REFUSALS = (
 )
 _COMPLETE_ANSWERS = (
     Success(201, "The task is completed by this request.", TaskObject),
-    Success(200, "It was finished before.", TaskObject),
+    Success(200, "The task had already finished.", TaskObject),
 )
 _COMPLETE_REFUSALS = (Code.TASK_COUNTER, Code.TASK_STATE, Code.TASK_NOT_FOUND)
 _DROP_ANSWERS = (
-    Success(201, "The task was given back and goes out again."),
-    Success(200, "There was nothing to give back: the task is not claimed."),
+    Success(201, "The task was returned and is sent out again."),
+    Success(200, "There was nothing to return: the task is not claimed."),
 )
 _DROP_REFUSALS = (Code.TASK_COUNTER, Code.TASK_NOT_FOUND)
-_HEARTBEAT_ANSWERS = (Success(200, "How many leases were renewed.", TasksAffectedObject),)
+_HEARTBEAT_ANSWERS = (Success(200, "The number of leases renewed.", TasksAffectedObject),)
 
-_BY_LINK = "The same with everything in the path, as in a message's `href`."
+_BY_LINK = "The same, with everything in the path, as in a message's `href`."
 
 ENDPOINTS = (
     Endpoint(
@@ -144,11 +144,9 @@ ENDPOINTS = (
         path="/tasks/claim",
         summary="Claim a task",
         description=(
-            "Takes the lease of a task for `ttl` milliseconds. Whoever holds it works on the "
-            "promise and "
-            "keeps the lease with heartbeats; if it runs out, the task goes to somebody else, "
-            "with a "
-            "higher counter."
+            "Takes the lease of a task for `ttl` milliseconds. Its holder works on the "
+            "promise and renews the lease with heartbeats. If the lease runs out, the task "
+            "goes to another worker, with a higher counter."
         ),
         handler=claim_task,
         scope=Scope.PROMISES_WRITE,
@@ -176,7 +174,7 @@ ENDPOINTS = (
         method="POST",
         path="/tasks/complete",
         summary="Complete a task",
-        description="Ends the lease. The promise is not touched: it is completed by itself.",
+        description="Ends the lease. The promise does not change: it is completed separately.",
         handler=complete_task,
         scope=Scope.PROMISES_WRITE,
         body=TaskBody,
@@ -202,8 +200,8 @@ ENDPOINTS = (
         group="Tasks",
         method="POST",
         path="/tasks/drop",
-        summary="Give a task back",
-        description="The task goes out again at once, with a higher counter.",
+        summary="Return a task",
+        description="The task is sent out again immediately, with a higher counter.",
         handler=drop_task,
         scope=Scope.PROMISES_WRITE,
         body=TaskBody,
@@ -215,7 +213,7 @@ ENDPOINTS = (
         group="Tasks",
         method="GET",
         path="/tasks/drop/{id...}/{counter}",
-        summary="Give a task back by its link",
+        summary="Return a task by its link",
         description=_BY_LINK,
         handler=drop_task_by_link,
         changes_by_link=True,
@@ -229,7 +227,7 @@ ENDPOINTS = (
         group="Tasks",
         method="POST",
         path="/tasks/heartbeat",
-        summary="Keep all tasks of a process",
+        summary="Renew the leases of all tasks of a process",
         handler=heartbeat_tasks,
         scope=Scope.PROMISES_WRITE,
         body=HeartbeatBody,
@@ -240,7 +238,7 @@ ENDPOINTS = (
         group="Tasks",
         method="GET",
         path="/tasks/heartbeat/{id...}/{counter}",
-        summary="Keep a task by its link",
+        summary="Renew the lease of a task by its link",
         description="Only for a task that was claimed by its link.",
         handler=heartbeat_tasks_by_link,
         changes_by_link=True,

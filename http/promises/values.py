@@ -16,7 +16,7 @@ def receiver(raw: msgspec.Raw) -> Json:
 
 
 def value(body: ValueBody | None) -> Value:
-    """The param or value that a decoded body describes; empty parts are left out."""
+    """Return the param or value that a decoded body describes; empty parts are left out."""
     if body is None or (not body.headers and not body.data):
         return EMPTY_VALUE
     return Value(string_map(body.headers), body.data or None)

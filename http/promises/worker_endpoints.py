@@ -40,7 +40,7 @@ def _poll(api: Api, call: Call, dialect: Dialect | None, limit_s: float) -> Resp
     try:
         connection = api.polls.connect(call.path["group"], call.path["id"], dialect)
     except TooManyConnections as error:
-        message = "All connections of workers are in use. Connect again after `Retry-After`."
+        message = "All worker connections are in use. Connect again after `Retry-After`."
         raise ApiError(Code.OVERLOADED, message=message) from error
     stream = PollStream(connection, api.settings.poll_keep_alive_ms, limit_s)
     return Response(200, headers=HEADERS, stream=stream)
@@ -74,7 +74,7 @@ def _poll_endpoint(
         path_parameters=(
             Parameter(
                 "group",
-                "The group that messages are addressed to.",
+                "The group to which messages are addressed.",
                 {"type": "string", "minLength": 1},
                 required=True,
                 example="default",
@@ -95,7 +95,7 @@ ENDPOINTS = (
     _poll_endpoint(
         "poll",
         "/poll/{group}/{id...}",
-        "Be sent messages",
+        "Receive messages",
         "A stream of server-sent events, each a message as JSON, and comments that keep it "
         "alive. A new connection with the same group and id ends the older one. Messages are "
         "those of the REST API or of the envelope protocol, as the worker shows by what it asks "
@@ -110,7 +110,7 @@ POLL_PORT_ENDPOINTS = (
     _poll_endpoint(
         "pollPort",
         "/{group}/{id...}",
-        "Be sent messages",
+        "Receive messages",
         "The poll port has this and the probes.",
         poll_rest,
     ),

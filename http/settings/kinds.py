@@ -42,7 +42,7 @@ class ListenAddress:
     port: int
 
     def __str__(self) -> str:
-        """The form it is written in: `host:port`, an IPv6 host in brackets."""
+        """Return the form it is written in: `host:port`, an IPv6 host in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
@@ -74,16 +74,16 @@ class SettingKind(ABC):
 
     @abstractmethod
     def from_text(self, text: str) -> object:
-        """The value written as text, or `SettingRefused`."""
+        """Return the value written as text, or `SettingRefused`."""
 
     def from_toml(self, value: object) -> object:
-        """The value as it came out of a TOML file, or `SettingRefused`."""
+        """Return the value as it came out of a TOML file, or `SettingRefused`."""
         if isinstance(value, str):
             return self.from_text(value)
         raise SettingRefused(self.allowed)
 
     def show(self, value: object) -> str:
-        """The value as a person would write it; nothing secret."""
+        """Return the value as a person would write it; nothing secret."""
         return str(value)
 
 
@@ -460,7 +460,7 @@ class Targets(SettingKind):
 
 
 def _split_url(text: str) -> tuple[str, str] | None:
-    """A URL's scheme and host part, or None if it is none or holds what no URL may hold."""
+    """Return a URL's scheme and host part, or None if it is none or holds what no URL may hold."""
     if re.search(r"[\x00-\x20\x7f]", text):
         return None
     try:

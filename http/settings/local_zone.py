@@ -13,7 +13,7 @@ _FILE = Path("/etc/localtime")
 
 
 def local_zone() -> Zone:
-    """The zone of this process: $TZ, else the system's, else UTC.
+    """Return the zone of this process: $TZ, else the system's, else UTC.
 
     Raises troth.core.grammar.zones.ZoneUnknown when $TZ names none.
     """

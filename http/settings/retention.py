@@ -96,7 +96,7 @@ class RetentionRules(SettingKind):
 
 
 def rule_texts(rules: Iterable[RetentionRule]) -> tuple[str, ...]:
-    """Each rule as it is written."""
+    """Return each rule as it is written."""
     return tuple(_text(rule) for rule in rules)
 
 

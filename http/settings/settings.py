@@ -46,7 +46,7 @@ _DAY_MS: Final = 24 * _HOUR_MS
 
 
 def _setting(default: object, kind: SettingKind, explanation: str) -> Any:
-    """A field of `Settings`. Values that may be secret stay out of `repr()`."""
+    """Return a field of `Settings`. Values that may be secret stay out of `repr()`."""
     metadata = {"kind": kind, "help": explanation}
     if isinstance(default, Mapping):
         return field(default_factory=lambda: default, metadata=metadata, repr=not kind.secret)

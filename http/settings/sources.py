@@ -109,7 +109,7 @@ def load(
 
 
 def describe(settings: Settings = _DEFAULTS) -> list[SettingRow]:
-    """Every setting with its documentation and its value in `settings`, in the class's order."""
+    """Return every setting with its documentation and value, in the class's order."""
     return [
         SettingRow(
             name=name,

@@ -75,7 +75,7 @@ class ConnectionRoom:
         return self._count - self._leaving_count >= self.limit_count
 
     def is_crowded(self, peer: str | None) -> bool:
-        """Whether an address has as many connections as one may have."""
+        """Return whether an address has as many connections as one may have."""
         limit_count = self.per_address_limit_count
         return limit_count > 0 and self._by_address[network_of(peer)] >= limit_count
 

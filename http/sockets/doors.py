@@ -38,7 +38,7 @@ class Door:
 
 
 def make_doors(settings: Settings, shares: DescriptorShares) -> list[Door]:
-    """The API's port and, unless it is switched off, that of the poll streams."""
+    """Return the API's port and, unless it is switched off, that of the poll streams."""
     room = ConnectionRoom(
         shares.incoming_count,
         per_address_limit_count=settings.connections_per_address_limit_count,

@@ -235,7 +235,7 @@ class HypercornConnection:
             hold.release()
 
     def _ends_head(self, data: bytes | bytearray) -> bool:
-        """Whether a request may be complete with this: until then there is little to do."""
+        """Return whether a request may be complete with this: until then there is little to do."""
         searched = self._head_tail + data
         self._head_tail = bytes(searched[-2:])
         return b"\n\r\n" in searched or b"\n\n" in searched
@@ -463,7 +463,7 @@ async def receive_soon(channel: trio.MemoryReceiveChannel[Any]) -> Any:
 
 
 class _Tasks:
-    """Runs applications: hypercorn's TaskGroup, with a queue that cannot block for ever."""
+    """Runs applications: hypercorn's TaskGroup, with a queue that cannot block forever."""
 
     def __init__(self, connection: HypercornConnection, nursery: trio.Nursery) -> None:
         self._connection = connection
@@ -503,7 +503,7 @@ class _Tasks:
             except Exception:
                 _log.exception("the application raised")
             # Hypercorn ends the exchange, with a 500 if there was no answer. Not when this has been
-            # cancelled: it may have been in the middle of an answer, and that must not hide why.
+            # canceled: it may have been in the middle of an answer, and that must not hide why.
             await send(None)
 
         async def put(event: Any) -> None:

@@ -193,7 +193,7 @@ class Lane:
     # The loop
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled."""
+        """Serve until canceled."""
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._check)
@@ -295,7 +295,7 @@ class Lane:
         return Exchange(self, self._dispatcher, request, held, match, connection)
 
     def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request may be collected here of which only a part has come so far.
+        """Return whether a request may be collected here of which only a part has come so far.
 
         Short ones always: many clients send head and body apart.
         """

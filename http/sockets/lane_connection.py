@@ -50,7 +50,7 @@ class Surroundings(Protocol):
         ...
 
     def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a body is to be collected, as far as its head says."""
+        """Return whether a body is to be collected, as far as its head says."""
         ...
 
     def exchange(self, connection: "LaneConnection", parsed: Parsed) -> Exchange:
@@ -284,7 +284,7 @@ class LaneConnection:
         return True
 
     def _may_collect(self, count_bytes: int) -> bool:
-        """Whether more of a request may be kept here; it has not come in one piece."""
+        """Return whether more of a request may be kept here; it has not come in one piece."""
         if self._hold is None:
             headers = self._parser.awaited_headers(self.received)
             if headers is not None and not self._lane.may_send_more(headers):

@@ -197,7 +197,7 @@ class Exchange(Struct, eq=False):
 
 
 def _is_large(reply: Reply) -> bool:
-    """Whether the answer will be large."""
+    """Return whether the answer will be large."""
     claimed = reply.claimed
     promises = [reply.promise] if claimed is None else [claimed.root, claimed.leaf]
     size_characters = sum(
@@ -216,7 +216,7 @@ _JSON_ANSWER: Final = (
 
 
 def render_json(status: int, body: bytes, request_id: str) -> bytes:
-    """The bytes of a JSON answer with the headers that every answer has, and no others.
+    """Return the bytes of a JSON answer with the headers that every answer has, and no others.
 
     As `render` of what `Dispatcher.finish` makes of `json_response`.
     """
@@ -225,7 +225,7 @@ def render_json(status: int, body: bytes, request_id: str) -> bytes:
 
 
 def render(response: Response) -> bytes:
-    """An answer's bytes, as Quart and hypercorn would write them."""
+    """Return an answer's bytes, as Quart and hypercorn would write them."""
     body = response.body
     parts = [STATUS_LINES[response.status]]
     if response.status != 204:
@@ -237,7 +237,7 @@ def render(response: Response) -> bytes:
 
 
 def render_head(response: Response) -> bytes:
-    """What comes before a stream's first chunk, as Quart and hypercorn would write it."""
+    """Return what comes before a stream's first chunk, as Quart and hypercorn would write it."""
     headers = b"".join([b"%s: %s\r\n" % header for header in response.headers])
     date = _date.text()
     return (b"%b%bdate: %b\r\nTransfer-Encoding: chunked\r\n\r\n") % (

@@ -100,7 +100,7 @@ class Parser:
         self._is_chunked = False
 
     def parse(self, buffer: bytes) -> Parsed | None:
-        """The request that a buffer begins with; None if it is not complete.
+        """Return the request that a buffer begins with, or None if it is not complete.
 
         Raises NotServed, as soon as that is certain.
         """
@@ -127,7 +127,7 @@ class Parser:
         )
 
     def _read_chunks(self, buffer: bytes, start: int) -> tuple[bytes, int] | None:
-        """The body that is in chunks, and its end in the buffer; None if it is not complete."""
+        """Return a chunked body and its end in the buffer, or None if it is not complete."""
         chunks: list[bytes] = []
         size_bytes = 0
         for _ in range(_CHUNKS_LIMIT_COUNT):
@@ -152,7 +152,7 @@ class Parser:
         raise NotServed
 
     def awaited_headers(self, buffer: bytes) -> Mapping[bytes, bytes] | None:
-        """The header fields of a request that `parse` found incomplete; None if they are too."""
+        """Return the headers of a request that `parse` found incomplete, or None if they are."""
         return self._headers if b"\r\n\r\n" in buffer else None
 
     def _refuse_hopeless(self, buffer: bytes) -> None:

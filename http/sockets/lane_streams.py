@@ -30,7 +30,7 @@ class LaneStream:
         self._stream.when_ready(action)
 
     def next(self) -> bytes | None:
-        """The next bytes to write: empty if there are none now, None after the last.
+        """Return the next bytes to write: empty if there are none now, None after the last.
 
         To ask says that all before has been written.
         """
@@ -48,7 +48,7 @@ class LaneStream:
         return head + data
 
     def is_due(self, now: float) -> bool:
-        """Whether there is something to write at this time."""
+        """Return whether there is something to write at this time."""
         return self._stream.is_due(now)
 
     def stop(self) -> None:

@@ -4,12 +4,14 @@ What this module promises:
 
 - A port that cannot be had is a `ListenError` with one clear sentence.
 - At most `connection_limit_count` connections at a time, and no more on all ports together than the
-  `ConnectionRoom` has; for a further one an idle one is closed, or else it is answered 503.
+  `ConnectionRoom` has; for a further one an idle one is closed, or else it is answered 503. Some of
+  those are waited for, to be answered in their own protocol; in a flood the others hear it at once.
 - Whatever happens on a connection ends that connection at most, with a line in the log.
 - `stop` lets requests in flight finish, and ends everything else.
 """
 
 import errno
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -41,6 +43,7 @@ from .slow_gate import SlowGate
 _BACKLOG_COUNT: Final = 1024
 _ACCEPT_PAUSE_S: Final = 0.1
 _REFUSAL_TIMEOUT_S: Final = 1.0
+_DISCARDED_BYTES: Final = 65536
 _SHORTAGE_INTERVAL_S: Final = 10.0
 _log = structlog.get_logger("troth.http.listener")
 
@@ -110,6 +113,8 @@ class SocketListener:
         self._ended = trio.Event()
         self._on_lane_count = 0
         self._refusing_count = 0
+        # They have descriptors of the reserve, which is for files.
+        self._refusals_limit_count = max(1, min(REFUSALS_AT_ONCE_COUNT, self.room.limit_count // 4))
         self._is_stopping = False
         self._accepted_count = 0
         self._refused_count = 0
@@ -219,11 +224,11 @@ class SocketListener:
                 nursery.start_soon(self._serve, stream, peer)
                 continue
             self._refused_count += 1
-            if self._refusing_count < REFUSALS_AT_ONCE_COUNT:
+            if self._refusing_count < self._refusals_limit_count:
                 self._refusing_count += 1
                 nursery.start_soon(self._refuse, stream, problem)
             else:
-                await trio.aclose_forcefully(stream)
+                self._refuse_at_once(stream, problem)
 
     def _problem(self, peer: str | None) -> str | None:
         """Return why a connection cannot be served; None if it can, for which others may go."""
@@ -293,7 +298,7 @@ class SocketListener:
             finally:
                 self._connections.discard(connection)
         except BaseExceptionGroup as group:
-            # What is cancelled, when the server ends, may fail too: that must not become the reason
+            # What is canceled, when the server ends, may fail too: that must not become the reason
             # which the operator is told.
             defects, rest = group.split(Exception)
             if defects is not None:
@@ -319,16 +324,39 @@ class SocketListener:
                 beginning = bytes(await stream.receive_some(BEGINNING_BYTES))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # then it hears nothing, as below
+        async with stream:
+            try:
+                with trio.move_on_after(_REFUSAL_TIMEOUT_S):
+                    await stream.send_all(self._refusal(beginning, problem))
+                    await stream.send_eof()
+                    await stream.receive_some(_DISCARDED_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._failed_count += 1
+
+    def _refuse_at_once(self, stream: trio.SocketStream, problem: str) -> None:
+        """Say 503 without waiting for anything: nothing is kept of a connection in a flood.
+
+        Who has not sent its request yet is not known, and hears it as the REST API says it.
+        """
+        with socket.socket(fileno=stream.socket.detach()) as connected:
+            connected.setblocking(False)
+            try:
+                received = connected.recv(_DISCARDED_BYTES)  # unread, it would undo the answer
+            except BlockingIOError:
+                received = b""
+            except OSError:
+                self._failed_count += 1
+                return
+            try:
+                connected.send(self._refusal(received[:BEGINNING_BYTES], problem))
+            except OSError:
+                self._failed_count += 1
+
+    def _refusal(self, beginning: bytes, problem: str) -> bytes:
+        """Render the whole answer to a request that begins like this and finds no room."""
         body = early_body(beginning, ApiError(Code.OVERLOADED, message=problem), self.url)
         head = (
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
         )
-        async with stream:
-            try:
-                with trio.move_on_after(_REFUSAL_TIMEOUT_S):
-                    await stream.send_all(head.encode() + body)
-                    await stream.send_eof()
-                    await stream.receive_some(65536)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._failed_count += 1
+        return head.encode() + body

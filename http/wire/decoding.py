@@ -38,7 +38,7 @@ NO_HEADERS = CallHeaders()
 
 
 def header_text(value: bytes) -> str:
-    """The text of a header's value: UTF-8 if it is that, else Latin-1, which any bytes are.
+    """Return the text of a header's value: UTF-8 if it is that, else Latin-1, which any bytes are.
 
     HTTP says neither; Python's http.client and Node's fetch send `ü` as the byte FC.
     """
@@ -51,7 +51,7 @@ def header_text(value: bytes) -> str:
 def text_header(
     headers: Mapping[bytes, bytes], name: str, limit_bytes: int | None = None
 ) -> str | None:
-    """A header's value; None if it is absent. Raises ApiError.
+    """Return a header's value, or None if it is absent. Raises ApiError.
 
     Without a limit of its own it has that of all headers, which is a setting.
     """
@@ -68,7 +68,7 @@ def text_header(
 
 
 def strict_header(headers: Mapping[bytes, bytes]) -> bool:
-    """The header `Strict`, in the words that Go's ParseBool knows. Raises ApiError."""
+    """Return the header `Strict`, in the words that Go's ParseBool knows. Raises ApiError."""
     given = text_header(headers, "Strict") or ""
     if given in _FALSE:
         return False
@@ -78,7 +78,7 @@ def strict_header(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def fence_headers(headers: Mapping[bytes, bytes]) -> Fence | None:
-    """The headers `Task-Id` and `Task-Counter`; None without a task id. Raises ApiError.
+    """Return the headers `Task-Id` and `Task-Counter`; None without a task id. Raises ApiError.
 
     Without a counter it is 0, which no task has.
     """
@@ -89,7 +89,10 @@ def fence_headers(headers: Mapping[bytes, bytes]) -> Fence | None:
 
 
 def trace_headers(headers: Mapping[bytes, bytes]) -> Trace | None:
-    """The headers `traceparent` and `tracestate`; None without the first. Raises ApiError."""
+    """Return the headers `traceparent` and `tracestate`; None without the first.
+
+    Raises ApiError.
+    """
     if b"traceparent" not in headers and b"tracestate" not in headers:
         return None
     parent = text_header(headers, "traceparent", core_limits.TRACE_LIMIT_BYTES)
@@ -98,7 +101,7 @@ def trace_headers(headers: Mapping[bytes, bytes]) -> Trace | None:
 
 
 def integer(field: str, given: str) -> int:
-    """A decimal integer with an optional sign, within 64 bits. Raises ApiError."""
+    """Return a decimal integer with an optional sign, within 64 bits. Raises ApiError."""
     if _NUMBER.fullmatch(given):
         number = int(given)
         if INTEGER_MIN <= number <= INTEGER_MAX:
@@ -128,7 +131,7 @@ def percent_decode(raw: bytes, field: str) -> str:
 
 
 def query_parameters(query: bytes) -> dict[str, str]:
-    """The parameters of a query string; of repeated ones the first. Raises ApiError."""
+    """Return the parameters of a query string; of repeated ones the first. Raises ApiError."""
     found: dict[str, str] = {}
     for part in query.split(b"&"):
         if not part:

@@ -43,7 +43,7 @@ class RequestLimits:
 
 
 def size_bytes(text: str) -> int:
-    """The length of a text in UTF-8."""
+    """Return the length of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
@@ -70,7 +70,7 @@ class Field:
         raise NotImplementedError
 
     def strict(self, limits: RequestLimits) -> Any:
-        """A type of which the decoder takes nothing that `check` refuses; None if there is none.
+        """Return a type of which the decoder takes nothing that `check` refuses, or None.
 
         It may refuse what `check` accepts: then the body is decoded and checked the long way. What
         it says is about values: null is added to it for a field that may be absent.
@@ -118,7 +118,7 @@ class Text(Field):
         return Annotated[str, Meta(min_length=1 if self.required else None, max_length=most)]
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """A string; null only if it may be absent."""
+        """Return a string; null only if it may be absent."""
         limit_bytes = limits.id_limit_bytes if self.limit_bytes is None else self.limit_bytes
         schema = typed("string", nullable=not self.required)
         if self.required:
@@ -137,7 +137,7 @@ class Choice(Field):
     choices: tuple[str, ...] = ()
 
     def check(self, value: str | None, limits: RequestLimits) -> str | None:
-        """One of the words."""
+        """Return one of the words."""
         allowed = ", ".join(self.choices)
         if not value:
             return f"is required and must be one of {allowed}"
@@ -146,11 +146,11 @@ class Choice(Field):
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
-        """The words as they are listed."""
+        """Return the words as they are listed."""
         return Literal[self.choices]
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """A pattern, since case does not matter."""
+        """Return the schema, with a pattern since case does not matter."""
         words = "|".join(
             "".join(f"[{c}{c.lower()}]" if c.isalpha() else c for c in word)
             for word in self.choices
@@ -175,12 +175,12 @@ class Integer(Field):
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
-        """The same, but nothing below zero if it is required."""
+        """Return the same, but nothing below zero if it is required."""
         least = max(self.minimum, 1) if self.required else self.minimum
         return Annotated[int, Meta(ge=least, le=INTEGER_MAX)]
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """An integer; OpenAPI's format names the 64 bits."""
+        """Return an integer; OpenAPI's format names the 64 bits."""
         schema = {
             **typed("integer", nullable=not self.required),
             "format": "int64",
@@ -197,15 +197,15 @@ class Flag(Field):
     """Yes or no. Required means: not absent."""
 
     def check(self, value: bool | None, limits: RequestLimits) -> str | None:
-        """Both are fine."""
+        """Accept both values."""
         return "is required" if self.required and value is None else None
 
     def strict(self, limits: RequestLimits) -> Any:
-        """Both are fine."""
+        """Accept both values."""
         return bool
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """A boolean; null only if it may be absent."""
+        """Return a boolean; null only if it may be absent."""
         return self.describe(typed("boolean", nullable=not self.required))
 
 
@@ -232,13 +232,13 @@ class StringMap(Field):
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
-        """Each key and each entry within half of what both may have together."""
+        """Return each key and each entry within half of what both may have together."""
         limit_count, limit_bytes = self._limits(limits)
         text = Annotated[str, Meta(max_length=limit_bytes // 8)]
         return Annotated[dict[text, text | None], Meta(max_length=limit_count)]
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """An object; a null entry is read as an empty string."""
+        """Return an object; a null entry is read as an empty string."""
         limit_count, _ = self._limits(limits)
         return self.describe(
             {
@@ -269,11 +269,11 @@ class Base64(Field):
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
-        """The decoder's own base64, which takes no line breaks; `canonical_base64` follows."""
+        """Return the decoder's own base64, without line breaks; `canonical_base64` follows."""
         return bytes
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """A pattern rather than `contentEncoding`, which validators ignore."""
+        """Return a pattern rather than `contentEncoding`, which validators ignore."""
         return self.describe({**typed("string", nullable=True), "pattern": BASE64_PATTERN})
 
 
@@ -320,11 +320,11 @@ class Nested(Field):
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
-        """The strict form of the inner body."""
+        """Return the strict form of the inner body."""
         return strict_body(self.body, limits)
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """A reference to the inner body; null if nothing in it is required."""
+        """Return a reference to the inner body; null if nothing in it is required."""
         inner = reference(self.body.__name__)
         return self.describe(inner if _has_required(self.body) else or_null(inner))
 
@@ -337,7 +337,7 @@ class BodyList(Field):
     limit_count: int = 1
 
     def check(self, value: list[Struct] | None, limits: RequestLimits) -> str | None:
-        """Their number; `problems` descends into them."""
+        """Return their number; `problems` descends into them."""
         if not value:
             return "is required and must not be empty"
         if len(value) > self.limit_count:
@@ -345,7 +345,7 @@ class BodyList(Field):
         return None
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """An array of the inner body."""
+        """Return an array of the inner body."""
         inner = reference(self.body.__name__)
         shape = {"type": "array", "minItems": 1, "maxItems": self.limit_count, "items": inner}
         return self.describe(shape)
@@ -353,7 +353,7 @@ class BodyList(Field):
 
 @functools.cache
 def rules(body: type[Struct]) -> tuple[tuple[str, str, Field], ...]:
-    """The marked fields of a body: attribute, JSON name, marker."""
+    """Return the marked fields of a body: attribute, JSON name, marker."""
     hints = get_type_hints(body, include_extras=True)
     found: list[tuple[str, str, Field]] = []
     for info in msgspec.structs.fields(body):
@@ -386,7 +386,7 @@ def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[Fiel
 
 
 def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
-    """A kind of body of which the decoder takes only what `problems` finds nothing wrong with.
+    """Return a kind of body of which the decoder takes only what `problems` accepts.
 
     None if a field has no strict type. Base64 is `bytes` in it; see `canonical_base64`.
     """
@@ -404,7 +404,7 @@ def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
 
 
 def _is_as_strict_as_checked(kind: type[Field]) -> bool:
-    """Whether a kind's `strict` was written for its `check`, not for that of a kind it extends."""
+    """Return whether a kind's `strict` was written for its own `check`, not a base kind's."""
     says_which = next(one for one in kind.__mro__ if {"check", "strict"} & vars(one).keys())
     return "strict" in vars(says_which)
 
@@ -415,7 +415,7 @@ def _has_required(body: type[Struct]) -> bool:
 
 
 def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
-    """The schema of a request body, for the components; other bodies in it are references."""
+    """Return a request body's schema for the components, with references to inner bodies."""
     properties = {name: marker.schema(limits) for _, name, marker in rules(body)}
     closed: Schema = {}
     if body.__struct_config__.forbid_unknown_fields:
@@ -438,7 +438,7 @@ def bodies_in(body: type[Struct]) -> Iterator[type[Struct]]:
 
 
 def example(body: type[Struct]) -> dict[str, Any]:
-    """An accepted body, from the examples of its fields."""
+    """Return an accepted body, from the examples of its fields."""
     made: dict[str, Any] = {}
     for _, name, marker in rules(body):
         if isinstance(marker, Nested):
@@ -462,13 +462,13 @@ def decode_base64(text: str) -> bytes:
 
 
 def canonical_base64(given: str | bytes) -> str:
-    """The one spelling of some bytes, or of what a text, which `Base64.check` accepts, means."""
+    """Return the one spelling of some bytes, or of a text that `Base64.check` accepts."""
     content = given if isinstance(given, bytes) else decode_base64(given)
     return binascii.b2a_base64(content, newline=False).decode()
 
 
 def _too_much(value: object, depth_count: int) -> str | None:
-    """Numbers that cannot be kept, or nesting that is too deep."""
+    """Describe numbers that cannot be kept, or nesting that is too deep."""
     if isinstance(value, int | float) and not INTEGER_MIN <= value <= INTEGER_MAX:
         return "has a number beyond 64 bits"
     if isinstance(value, dict | list):
@@ -482,5 +482,5 @@ def _too_much(value: object, depth_count: int) -> str | None:
 
 
 def shown(text: str) -> str:
-    """What was given, short enough for a message."""
+    """Return what was given, short enough for a message."""
     return repr(text) if len(text) <= 64 else f"{text[:64]!r}…"

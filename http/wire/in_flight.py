@@ -214,7 +214,7 @@ class InFlight:
             await changed.wait()
 
     async def watch(self) -> None:
-        """Evict what is stalled while others wait, and give memory back; until cancelled."""
+        """Evict what is stalled while others wait, and give memory back; until canceled."""
         while True:
             await trio.sleep(_WATCH_INTERVAL_S)
             if self._waiting:

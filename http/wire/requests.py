@@ -84,7 +84,7 @@ class ReadyStream(ChunkStream, Protocol):
         ...
 
     def is_due(self, now: float) -> bool:
-        """Whether `next_now` has news at this time, though nobody may have been called."""
+        """Return whether `next_now` has news at this time, though nobody may have been called."""
         ...
 
 

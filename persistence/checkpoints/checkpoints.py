@@ -95,12 +95,15 @@ class Checkpoints:
         return min((header.position for header in self._headers.values()), default=0)
 
     def covered_sequence(self, shard: int) -> int:
-        """The shard sequence of the last record that is covered."""
+        """Return the shard sequence of the last record that is covered."""
         header = self._headers.get(shard)
         return header.sequence if header is not None else 0
 
     def load(self, shard: int) -> Loaded | None:
-        """What is live in a shard; None if there is no checkpoint. Raises CheckpointDamaged."""
+        """Return what is live in a shard, or None if there is no checkpoint.
+
+        Raises CheckpointDamaged.
+        """
         header = self._headers.get(shard)
         if header is None:
             return None
@@ -180,7 +183,7 @@ class Checkpoints:
             yield _write(rows.HEADERS, rows.shard_key(shard), capture.header)
 
     def _has_functions(self) -> bool:
-        """Whether the store holds what format 2 adds, as one does that was restored."""
+        """Return whether the store holds what format 2 adds, as one does that was restored."""
         if self._format_version != rows.FORMAT_VERSION:
             return False  # it is noted already
         with contextlib.closing(self._store.view()) as view:
@@ -190,7 +193,10 @@ class Checkpoints:
             )
 
     def open_view(self) -> View:
-        """The store as of its newest commit, for whoever copies it; to be closed. In any thread."""
+        """Return the store as of its newest commit, for whoever copies it; to be closed.
+
+        In any thread.
+        """
         return self._store.view()
 
     def _deletions(self, shard: int, capture: Capture) -> Iterator[Write]:
@@ -240,7 +246,7 @@ class Checkpoints:
         return self._ids.is_stale(self._stored_count)
 
     def renew_filter(self, pause: Callable[[], None]) -> int:
-        """Make the filter of the stored ids anew, without those that were deleted; as `verify`."""
+        """Make the filter of the stored ids again, without those that were deleted; as `verify`."""
         return self._read_through(COLD_TABLES, pause)
 
     @property
@@ -274,7 +280,7 @@ class Checkpoints:
         return count
 
     def statistics(self) -> CheckpointStatistics:
-        """Counters for metrics."""
+        """Return counters for metrics."""
         return CheckpointStatistics(
             self._checkpoints_count,
             self._rows_count,
@@ -309,7 +315,7 @@ def _pair_writes(
 
 
 def _is_empty(view: View) -> bool:
-    """Whether nothing cold is stored."""
+    """Return whether nothing cold is stored."""
     return all(next(view.scan(table, b"", b"\xff" * 512), None) is None for table in COLD_TABLES)
 
 
@@ -346,7 +352,7 @@ def _task_writes(shard: int, capture: Capture, add_id: Callable[[bytes], None]) 
 
 
 def _check_counts(loaded: Loaded) -> None:
-    """Whether as many rows were read as were written: a lost page must not go unnoticed."""
+    """Check that as many rows were read as were written: a lost page must not go unnoticed."""
     header = loaded.header
     for name, found, expected in (
         (rows.LIVE_PROMISES, len(loaded.promises), header.live_promises_count),

@@ -45,12 +45,12 @@ class Digest:
         self.total = (self.total - _row_hash(key + value, len(key))) & _MASK
 
     def encode(self) -> bytes:
-        """The digest as a row of `TABLE`."""
+        """Return the digest as a row of `TABLE`."""
         return self.count.to_bytes(8, "big") + self.total.to_bytes(8, "big")
 
 
 def read(view: View, table: str) -> Digest:
-    """The digest that is kept; an empty one if there is none. Raises CheckpointDamaged."""
+    """Return the digest that is kept; an empty one if there is none. Raises CheckpointDamaged."""
     value = view.get(TABLE, table.encode())
     if value is None:
         return Digest()

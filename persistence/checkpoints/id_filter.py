@@ -29,7 +29,7 @@ ROOM_MIN_COUNT: Final = 1 << 20
 hold 128 times as many; with all of them full, eight ids in a thousand are a wrong yes."""
 
 STALE_FACTOR: Final = 3
-"""A filter with more ids than so many times those that are stored is to be made anew."""
+"""A filter with more ids than so many times those that are stored is to be built again."""
 
 _PROBES: Final = range(PROBES_COUNT)
 _OTHERS: Final = range(1, PROBES_COUNT)
@@ -57,7 +57,7 @@ class IdFilter:
         self._free_count = 0
 
     def may_hold(self, identifier: str) -> bool:
-        """Whether an id was added, or only seems so; False is always true."""
+        """Return whether an id was added, or only seems so; False is always true."""
         layers = self.layers
         if not layers:
             return False
@@ -102,14 +102,14 @@ class IdFilter:
 
     @classmethod
     def of_everything(cls) -> "IdFilter":
-        """A filter that says yes to every id."""
+        """Return a filter that says yes to every id."""
         made = cls(0)
         made.layers = ((b"\xff", 8),)
         return made
 
 
 def _has_others(bits: bytearray | bytes, bits_count: int, place: int, found: int) -> bool:
-    """Whether all bits of a hash but the first, at `place`, are set."""
+    """Return whether all bits of a hash but the first, at `place`, are set."""
     step = found >> _STEP_SHIFT | 1
     for _ in _OTHERS:
         place = (place + step) % bits_count
@@ -178,5 +178,5 @@ class StoredIds:
             self._filling = None
 
     def is_stale(self, stored_count: int) -> bool:
-        """Whether most ids in the filter are no longer among the `stored_count` of the store."""
+        """Return whether most ids in the filter are no longer among the `stored_count` stored."""
         return self.filter.ids_count > STALE_FACTOR * stored_count + ROOM_MIN_COUNT

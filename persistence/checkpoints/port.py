@@ -16,7 +16,7 @@ class View(Protocol):
     """The store as of one commit."""
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        """The value of a key; None if there is none."""
+        """Return the value of a key, or None if there is none."""
         ...  # pragma: no cover
 
     def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -40,7 +40,7 @@ class Store(Protocol):
         ...  # pragma: no cover
 
     def view(self) -> View:
-        """The store as it is now."""
+        """Return the store as it is now."""
         ...  # pragma: no cover
 
     def release_memory(self) -> None:
@@ -48,7 +48,7 @@ class Store(Protocol):
         ...  # pragma: no cover
 
     def size_bytes(self) -> int:
-        """What the store takes on disk."""
+        """Return what the store takes on disk."""
         ...  # pragma: no cover
 
     def close(self) -> None:

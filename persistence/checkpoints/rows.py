@@ -101,12 +101,12 @@ Entity = TypeVar("Entity")
 
 
 def shard_key(shard: int) -> bytes:
-    """What all keys of a shard begin with."""
+    """Return the prefix of all keys of a shard."""
     return shard.to_bytes(2, "big")
 
 
 def id_key(shard: int, identifier: str) -> bytes:
-    """The key of an entity.
+    """Return the key of an entity.
 
     Ids too long for a key keep their beginning, so that ranges by prefix work, and end in a hash.
     """
@@ -118,45 +118,48 @@ def id_key(shard: int, identifier: str) -> bytes:
 
 
 def id_head(key: bytes) -> bytes:
-    """The beginning of the id in an entity's key: as much as keys of all ids have."""
+    """Return the beginning of the id in an entity's key: as much as keys of all ids have."""
     return key[2 : 2 + ID_HEAD_BYTES]
 
 
 def prefix_range(shard: int, prefix: str) -> tuple[bytes, bytes]:
-    """The range of keys of ids that begin so; it may hold a few others."""
+    """Return the range of keys of ids with a prefix; it may hold a few others."""
     start = shard_key(shard) + prefix.encode()[:ID_HEAD_BYTES]
     return start, after(start)
 
 
 def after(prefix: bytes) -> bytes:
-    """The smallest key after all that begin so."""
+    """Return the smallest key after all with this prefix."""
     trimmed = prefix.rstrip(b"\xff")
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 512
 
 
 def newest_first(serial: int) -> bytes:
-    """A serial as part of a key, so that ascending keys are descending serials."""
+    """Return a serial as part of a key, so that ascending keys are descending serials."""
     return (_SERIAL_END - serial).to_bytes(8, "big")
 
 
 def serial_of(key: bytes) -> int:
-    """The serial at the end of an index key."""
+    """Return the serial at the end of an index key."""
     return _SERIAL_END - int.from_bytes(key[-8:], "big")
 
 
 def state_prefix(shard: int, state: PromiseState) -> bytes:
-    """What the keys of BY_STATE begin with for one state."""
+    """Return what the keys of BY_STATE begin with for one state."""
     return shard_key(shard) + _STATE_BYTE[state]
 
 
 def tag_prefix(shard: int, key: str, value: str) -> bytes:
-    """What the keys of BY_TAG begin with for one tag. Different tags may share it, rarely."""
+    """Return what the keys of BY_TAG begin with for one tag.
+
+    Different tags may share it, rarely.
+    """
     text = key.encode() + b"\0" + value.encode()
     return shard_key(shard) + hashlib.blake2b(text, digest_size=8).digest()
 
 
 def end_key(shard: int, state: PromiseState, place: tuple[int, int]) -> bytes:
-    """The key in BY_END of a promise that ended at a place in the order of ends, or just after."""
+    """Return the key in BY_END of a promise at a place in the order of ends, or just after."""
     ended_on, serial = place
     # Nothing ended before 1970; such a place is the beginning.
     number = (ended_on << 64) + serial if ended_on >= 0 else 0
@@ -164,18 +167,18 @@ def end_key(shard: int, state: PromiseState, place: tuple[int, int]) -> bytes:
 
 
 def end_place(key: bytes) -> tuple[int, int]:
-    """When the promise of a key in BY_END ended, and its serial."""
+    """Return when the promise of a key in BY_END ended, and its serial."""
     return int.from_bytes(key[-16:-8], "big"), int.from_bytes(key[-8:], "big")
 
 
 def is_known_format(version: bytes) -> bool:
-    """Whether this release reads stores that say to have this format."""
+    """Return whether this release reads stores that say to have this format."""
     known = (FORMAT_VERSION, FUNCTIONS_FORMAT_VERSION, WORKFLOWS_FORMAT_VERSION)
     return version in [b"%d" % one for one in known]
 
 
 def unknown_format(version: bytes) -> CheckpointDamaged:
-    """What to raise if it does not."""
+    """Return what to raise if it does not."""
     return CheckpointDamaged(
         META,
         f"format {version!r} is unknown; this version of Troth knows up to "
@@ -184,7 +187,7 @@ def unknown_format(version: bytes) -> CheckpointDamaged:
 
 
 def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
-    """The index entries that a completed promise may have."""
+    """Return the index entries that a completed promise may have."""
     serial = newest_first(promise.serial)
     keys = [
         (BY_SERIAL, shard_key(shard) + serial),
@@ -197,7 +200,7 @@ def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
 
 
 def kept_index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
-    """The index entries to write for a completed promise.
+    """Return the index entries to write for a completed promise.
 
     The server's own are searched by their tags only. So nobody else's search meets them.
     """
@@ -208,32 +211,35 @@ def kept_index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
 
 
 def outbox_key(shard: int, target: int, sequence: int) -> bytes:
-    """The key of an outbox message."""
+    """Return the key of an outbox message."""
     return shard_key(shard) + target.to_bytes(2, "big") + sequence.to_bytes(8, "big")
 
 
 def outbox_place(key: bytes) -> tuple[int, int]:
-    """The target and sequence in an outbox key."""
+    """Return the target and sequence in an outbox key."""
     return int.from_bytes(key[2:4], "big"), int.from_bytes(key[4:12], "big")
 
 
 def pair_key(shard: int, awaited: str, waiter: str) -> bytes:
-    """The key of a pair: a promise, and who waits for it. Different pairs have different keys."""
+    """Return the key of a pair: a promise, and who waits for it.
+
+    Different pairs have different keys.
+    """
     return id_key(shard, f"{len(awaited)}:{awaited}{waiter}")
 
 
 def seal(table: str, key: bytes, content: bytes) -> bytes:
-    """A value with its checksum."""
+    """Return a value with its checksum."""
     return _checksum(table, key, content) + content
 
 
 def encode(table: str, key: bytes, entity: object) -> bytes:
-    """An entity as a value."""
+    """Return an entity as a value."""
     return seal(table, key, records.encode(entity))
 
 
 def unseal(table: str, key: bytes, value: bytes) -> bytes:
-    """A value's content. Raises CheckpointDamaged if it is not what was written."""
+    """Return a value's content. Raises CheckpointDamaged if it is not what was written."""
     content = value[4:]
     if value[:4] != _checksum(table, key, content):
         raise CheckpointDamaged(table, "a row is not what was written")

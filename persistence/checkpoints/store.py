@@ -163,7 +163,9 @@ class LmdbStore:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
-            with suppress(DataDirectoryLost, OSError):  # what is there now has a lock of its own
+            # What is there now has a lock of its own; and on a disk that refuses it, a lock file
+            # that stays does no harm, while an error would spoil the server's clean stop.
+            with suppress(DataDirectoryLost, OSError):
                 self.check()
                 (self.path / LOCK_NAME).unlink()
 
@@ -187,7 +189,7 @@ def _open(path: Path, tables_count: int) -> lmdb.Environment:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another of the same path; None if there is none."""
+    """Return what tells a file from another of the same path, or None if there is none."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):

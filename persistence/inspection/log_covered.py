@@ -20,11 +20,11 @@ from troth.persistence.files import Files
 from .log_tools import LogReader, LogReport, verify
 
 ATTEMPTS_COUNT: Final = 5
-"""So often a log is verified anew because a server has meanwhile removed what was being read."""
+"""So often a log is verified again because a server has meanwhile removed what was being read."""
 
 
 def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
-    """The last record of the log that the checkpoints cover; 0 if there are none.
+    """Return the last record of the log that the checkpoints cover, or 0 if there are none.
 
     Raises `CheckpointDamaged` or `CheckpointFailed` if they cannot be read.
     """
@@ -58,7 +58,7 @@ def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
 
 
 def _position(view: LmdbView, data_id: bytes) -> int:
-    """The position of the shard that is furthest behind. Raises `CheckpointDamaged`."""
+    """Return the position of the shard that is furthest behind. Raises `CheckpointDamaged`."""
     version = view.get(rows.META, b"format")
     if version is not None and not rows.is_known_format(version):
         raise rows.unknown_format(version)

@@ -29,14 +29,14 @@ def read_record(body: bytes) -> records.Record | None:
 
 
 def record_type(record: records.Record) -> str:
-    """The tag a record is written with, such as `promise-created/1`."""
+    """Return the tag a record is written with, such as `promise-created/1`."""
     tag = record.__struct_config__.tag
     assert isinstance(tag, str)
     return tag
 
 
 def record_time_ms(record: records.Record) -> int | None:
-    """When a record says it happened, in ms since 1970; None for types that do not say.
+    """Return when a record says it happened, in ms since 1970; None for types that do not say.
 
     Where a record has several times it is the one at which the server acted: a promise that timed
     out during a downtime was completed, for its reader, at its deadline, and by the server later.
@@ -56,7 +56,7 @@ def record_time_ms(record: records.Record) -> int | None:
 
 
 def record_ids(record: records.Record) -> frozenset[str]:
-    """The ids of all promises, tasks, schedules, locks and entries that a record is about.
+    """Return the ids of all promises, tasks, schedules, locks and entries that a record is about.
 
     A task's record is about the promise it belongs to as well, and about the one it resumes for.
     """
@@ -123,7 +123,7 @@ def record_ids(record: records.Record) -> frozenset[str]:
 
 
 def _task_ids(task_id: str) -> frozenset[str]:
-    """A task's id and those of its promises."""
+    """Return a task's id and those of its promises."""
     name = task_ids.parse(task_id)
     if name is None:
         return frozenset({task_id})
@@ -137,7 +137,7 @@ def _callback_ids(callback: Callback) -> frozenset[str]:
 
 
 def record_fields(record: records.Record, *, whole_values: bool = True) -> dict[str, Any]:
-    """A record's fields by name, as JSON has them; without those that are None.
+    """Return a record's fields by name, as JSON has them; without those that are None.
 
     Unless `whole_values`, the data of a promise's param or value is cut to `DATA_SHOWN_CHARACTERS`
     and `data_characters` beside it says how long it was.

@@ -157,7 +157,7 @@ class LogRepair:
         return [segment_path(log_path, first) for first, _ in self._reader.segments]
 
     def _covered(self, from_sequence: int) -> list[str]:
-        """The segments that hold nothing from `from_sequence` on."""
+        """Return the segments that hold nothing from `from_sequence` on."""
         followers = self._reader.segments[1:]
         return [
             path
@@ -166,7 +166,7 @@ class LogRepair:
         ]
 
     def dropped_path(self, plan: RepairPlan) -> str:
-        """A name in the data directory that is free for the file with what is dropped."""
+        """Return a name in the data directory that is free for the file with what is dropped."""
         base = f"{self._reader.path}/dropped-from-{plan.next_sequence}"
         path, number = f"{base}.jsonl", 1
         while self._files.exists(path):
@@ -232,7 +232,7 @@ class LogRepair:
         publish_segment(self._files, self._reader.log_path, path, plan.next_sequence)
 
     def _epoch(self, parts: list[tuple[str, int]]) -> int:
-        """The highest epoch in the headers of segments, at least 1."""
+        """Return the highest epoch in the headers of segments, at least 1."""
         starts = (read_segment(self._files, file)[:SEGMENT_HEADER_BYTES] for file, _ in parts)
         headers = filter(None, map(decode_segment_header, starts))
         return max((header.epoch for header in headers), default=1)

@@ -121,7 +121,7 @@ class Archive:
         _sync_directory(self.path)
 
     def has(self, segment: Segment) -> bool:
-        """Whether a finished segment needs no copying any more."""
+        """Return whether a finished segment needs no copying any more."""
         is_empty = segment.size_bytes <= SEGMENT_HEADER_BYTES
         return is_empty or self._known.get(segment.first_sequence) == segment.size_bytes
 
@@ -139,7 +139,7 @@ class Archive:
                 self._removed_count += 1
 
     def statistics(self) -> ArchiveStatistics:
-        """Counters for metrics."""
+        """Return counters for metrics."""
         return ArchiveStatistics(
             archived_total_count=self._archived_count,
             archived_bytes=self._archived_bytes,

@@ -2,8 +2,8 @@
 
 It is built beside its place, as `DIR.restoring`, and takes its place by one rename when all of it
 is written, checked and synced; `troth.json`, without which no server starts on a directory, is
-written last. So a directory that looks whole is whole. What an interruption leaves is recognised by
-a mark in it, and the next attempt begins anew.
+written last. So a directory that looks whole is whole. What an interruption leaves is recognized by
+a mark in it, and the next attempt starts again.
 
 The new directory has the secret and the number of shards of the old one (cursors stay valid, ids
 stay in their shards) and a data id of its own: from here on it is another history, whose log must
@@ -177,7 +177,7 @@ def _check_until(
 
 @contextlib.contextmanager
 def _locked(building: Path) -> Iterator[None]:
-    """Make the directory to build in, anew if an interruption left one, for us alone."""
+    """Create the directory to build in, replacing a leftover one, for us alone."""
     files = RealFiles()
     if not building.is_dir():
         building.mkdir(DIRECTORY_MODE)
@@ -247,7 +247,7 @@ class _Restoration:
         return self
 
     def _new_log(self) -> SegmentedLog:
-        """An empty log whose first record has the sequence after those that the rows cover."""
+        """Return an empty log that begins with the sequence after those that the rows cover."""
         files = RealFiles()
         log_path = str(self._path / LOG_NAME)
         files.make_directory(log_path)

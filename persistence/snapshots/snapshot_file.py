@@ -3,7 +3,7 @@
 `encode` makes a file out of rows and batches of the log, piece by piece, so that it can go to a
 disk or a socket in constant memory. `SnapshotReader` yields the same pieces again, each verified
 before it is given out, and at the end says that the file is whole. A file that was cut, altered or
-never finished is recognised: every block has a checksum, and the last one a SHA-256 over all.
+never finished is recognized: every block has a checksum, and the last one a SHA-256 over all.
 """
 
 import hashlib
@@ -373,7 +373,7 @@ class SnapshotReader:
         return batches
 
     def read_end(self) -> SnapshotEnd:
-        """The end, read on its own, instead of `parts`. Raises SnapshotError."""
+        """Return the end, read on its own, instead of `parts`. Raises SnapshotError."""
         trailer_offset = self.size_bytes - _TRAILER.size
         trailer = self._read_at(max(0, trailer_offset), _TRAILER.size)
         end_offset, magic = _TRAILER.unpack(trailer)

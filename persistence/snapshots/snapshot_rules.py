@@ -62,7 +62,10 @@ def check_rows(path: Path, table: str, found: Iterable[Row]) -> None:
 
 
 def check_continues(path: Path, next_sequence: int, first_sequence: int, count: int) -> int:
-    """The sequence after a batch. Raises SnapshotDamaged if the batch leaves a gap before it."""
+    """Return the sequence after a batch.
+
+    Raises SnapshotDamaged if the batch leaves a gap before it.
+    """
     end = first_sequence + count
     if first_sequence > next_sequence or end <= next_sequence:
         raise SnapshotDamaged(

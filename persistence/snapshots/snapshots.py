@@ -126,7 +126,7 @@ def _shard_headers(view: View) -> list[ShardHeader]:
 def cut_open_directory(
     directory: DataDirectory, checkpoints: Checkpoints, *, created_at_ms: int, troth_version: str
 ) -> Cut:
-    """A cut of a directory that this process serves, up to what is durable now.
+    """Return a cut of a directory that this process serves, up to what is durable now.
 
     The log must not be trimmed beyond `checkpoints.position` from before the call until the cut has
     been written. Raises CheckpointDamaged.
@@ -282,13 +282,13 @@ class SnapshotFile:
 
 
 def inspect(path: Path) -> SnapshotFile:
-    """A file's description, read in an instant. Raises SnapshotError."""
+    """Return a file's description, read in an instant. Raises SnapshotError."""
     with SnapshotReader(path) as reader:
         return SnapshotFile(path, reader.size_bytes, reader.header, reader.read_end())
 
 
 def list_directory(directory: Path) -> list[SnapshotFile]:
-    """The snapshots in a directory, finished or not, oldest first. Raises SnapshotError."""
+    """Return the snapshots in a directory, finished or not, oldest first. Raises SnapshotError."""
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
@@ -308,7 +308,7 @@ def list_directory(directory: Path) -> list[SnapshotFile]:
 
 
 def automatic_name(time_text: str, until_sequence: int) -> str:
-    """The name of a snapshot made by schedule; `time_text` is as in 20260301T100000Z."""
+    """Return the name of a snapshot made by schedule; `time_text` is as in 20260301T100000Z."""
     return f"troth-{time_text}-{until_sequence:012d}{SUFFIX}"
 
 

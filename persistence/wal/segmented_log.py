@@ -262,7 +262,7 @@ class SegmentedLog:
         )
 
     def finished_segments(self) -> list[Segment]:
-        """The segments that will never change again, with the length of what is valid in them."""
+        """Return the segments that will never change again, with their valid lengths."""
         with self._segments_lock:
             return self._segments[:-1]
 

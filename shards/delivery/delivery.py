@@ -167,7 +167,7 @@ class Delivery:
         """Executions are none of delivery's business."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Do the work that takes time, until cancelled; pushes under way then count as failed."""
+        """Do the work that takes time, until canceled; pushes under way then count as failed."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._alarms.run)
             nursery.start_soon(self._stalled.run)

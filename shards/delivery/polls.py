@@ -170,7 +170,7 @@ class _Group:
         return None
 
     def room_count(self, dialect: Dialect) -> int:
-        """How many more messages of a dialect the connections can take."""
+        """Return how many more messages of a dialect the connections can take."""
         return self._room_count[dialect] + self._room_count[None]
 
 
@@ -233,7 +233,7 @@ class PollConnection:
     async def receive(self) -> list[bytes]:
         """Wait for messages and return those there are, each one complete JSON text.
 
-        Nothing is lost if the wait is cancelled. Raises ConnectionReplaced or ConnectionClosed
+        Nothing is lost if the wait is canceled. Raises ConnectionReplaced or ConnectionClosed
         when the server has ended this connection.
         """
         if self._waiting or self._closed_by is not None:
@@ -242,7 +242,7 @@ class PollConnection:
             woken = trio.Event()
             self._ready = woken.set
             await woken.wait()
-        # From here on there is no checkpoint: a cancelled receive() has taken nothing.
+        # From here on there is no checkpoint: a canceled receive() has taken nothing.
         return self.receive_now()
 
     def when_ready(self, action: Callable[[], None]) -> None:

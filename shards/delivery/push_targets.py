@@ -206,7 +206,7 @@ class PushTargets:
         self._settle(target)
 
     def is_open(self, key: ReceiverKey) -> bool:
-        """Whether messages for this target have to wait for a probe's success."""
+        """Return whether messages for this target have to wait for a probe's success."""
         target = self._targets.get(key)
         return target is not None and target.open
 
@@ -230,7 +230,7 @@ class PushTargets:
         return sum(len(share.in_flight) for share in self._shares.values())
 
     async def run(self) -> None:
-        """Send what is queued, until cancelled; sends under way are then cancelled and failed."""
+        """Send what is queued, until canceled; sends under way are then canceled and failed."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -265,7 +265,7 @@ class PushTargets:
         del self._targets[oldest.key]
         if oldest.probe_alarm is not None:
             oldest.probe_alarm.cancel()
-        self._wake(oldest.key)  # whatever waits for its probe must not wait for ever
+        self._wake(oldest.key)  # whatever waits for its probe must not wait forever
 
     def _refresh(self, target: PushTarget) -> None:
         """Put the target into the line of its share, or take it out, as it is now."""
@@ -363,7 +363,7 @@ class PushTargets:
         elif blame_target:
             self._failed(target, reason, was_probe=was_probe)
         else:
-            self._nursery = None  # cancelled from outside: start nothing more
+            self._nursery = None  # canceled from outside: start nothing more
         self._finished(flight.shipment, reason)
         self._wake(target.key)
         self._refresh(target)

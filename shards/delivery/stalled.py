@@ -2,7 +2,7 @@
 
 `wake(key)` says that a receiver may have room. The releaser then lets go of its stalled shipments,
 oldest first, in batches with checkpoints between, never more than there is room for. A released
-shipment holds a *reservation* until its message arrives anew, so that the same room is not given
+shipment holds a *reservation* until its message arrives again, so that the same room is not given
 away twice; the reservation ends by itself after a moment, since the task may have no message any
 more.
 """
@@ -90,7 +90,7 @@ class StalledShipments:
             self._wake.set()
 
     async def run(self) -> None:
-        """Release shipments as their receivers have room, until cancelled."""
+        """Release shipments as their receivers have room, until canceled."""
         while True:
             if not self._woken:
                 self._wake = trio.Event()

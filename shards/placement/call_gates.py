@@ -71,15 +71,15 @@ class CallGates:
         self.running_count = 0
 
     def waiting_count_of(self, account_id: str) -> int:
-        """How many calls of an account wait, at whatever gate."""
+        """Return how many calls of an account wait, at whatever gate."""
         return self._waiting.get(account_id, 0)
 
     def waiting_counts(self) -> dict[str, int]:
-        """How many calls wait, by account."""
+        """Return how many calls wait, by account."""
         return dict(self._waiting)
 
     def oldest(self, account_id: str | None = None) -> PlacedExecution | None:
-        """The oldest call that waits, of one account or of all; looks at every gate."""
+        """Return the oldest call that waits, of one account or of all; looks at every gate."""
         found = [host.queues.oldest(account_id) for host in self._hosts.values()]
         found.append(self._ready.oldest(account_id))
         for name, account in self._accounts.items():

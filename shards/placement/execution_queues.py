@@ -10,7 +10,7 @@ What this module promises:
   requirements that executions wait with (a handful), by a logarithm with everything else.
 
 Heaps are lazy: what has left a queue stays in its heap until it comes to the top, or until the heap
-is mostly such entries and is made anew.
+is mostly such entries and is rebuilt.
 """
 
 import heapq
@@ -20,7 +20,7 @@ from typing import Final, final
 
 from .executions import Need, Order, PlacedExecution
 
-_SPARE_COUNT: Final = 64  # outdated entries that are not worth making a heap anew
+_SPARE_COUNT: Final = 64  # outdated entries that are not worth rebuilding a heap
 
 Fits = Callable[[Need], bool]
 
@@ -49,7 +49,7 @@ class _Line:
             heapq.heapify(self.heap)
 
     def first(self) -> PlacedExecution:
-        """The oldest; there is one, or the line would be gone."""
+        """Return the oldest; there always is one, or the line would be gone."""
         while not self._is_here(self.heap[0][2]):
             heapq.heappop(self.heap)
         return self.heap[0][2]
@@ -83,7 +83,7 @@ class _Kind:
             heapq.heapify(self.heap)
 
     def first(self) -> _Line:
-        """The line to serve next; there is one, or the kind would be gone."""
+        """Return the line to serve next; there is one, or the kind would be gone."""
         while self.heap[0][3].entry is not self.heap[0]:
             heapq.heappop(self.heap)
         return self.heap[0][3]
@@ -119,29 +119,29 @@ class ExecutionQueues:
         self._queued_count = 0
 
     def __len__(self) -> int:
-        """How many executions wait."""
+        """Return how many executions wait."""
         return self._queued_count
 
     def is_waiting(self, account_id: str, need: Need) -> bool:
-        """Whether such an execution of the account waits already."""
+        """Return whether such an execution of the account is already waiting."""
         account = self._accounts.get(account_id)
         return account is not None and need in account.lines
 
     def holds(self, execution: PlacedExecution) -> bool:
-        """Whether this execution waits here."""
+        """Return whether this execution waits here."""
         account = self._accounts.get(execution.account_id)
         line = None if account is None else account.lines.get(execution.need)
         return line is not None and line.executions.get(execution.promise_id) is execution
 
     def counts(self) -> list[tuple[str, int, int]]:
-        """Each account's id, its queued and its running tasks."""
+        """Return each account's id, its queued and its running tasks."""
         return [
             (account.id, account.queued_count, account.running_count)
             for account in self._accounts.values()
         ]
 
     def queued_count(self, account_id: str) -> int:
-        """How many executions of an account wait."""
+        """Return how many executions of an account wait."""
         account = self._accounts.get(account_id)
         return 0 if account is None else account.queued_count
 

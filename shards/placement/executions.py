@@ -56,7 +56,7 @@ class Offer(NamedTuple):
     capabilities: Capabilities
 
     def meets(self, requirement: Need) -> bool:
-        """Whether an execution may run there: 0 and False demand nothing (greencloud.md 4, 12)."""
+        """Return whether an execution may run there; 0 and False demand nothing."""
         has = self.capabilities
         return (
             isinstance(requirement, Requirement)
@@ -171,7 +171,7 @@ class NodePlace:
 
 
 def need_of(plan: ExecutionPlan) -> Need:
-    """What a plan's execution waits for: a node that meets it, or a free call to its host."""
+    """Return what a plan's execution waits for: a suitable node, or a free call."""
     if plan.kind is FunctionKind.HTTP:
         return Host(urlsplit(plan.url or "").netloc.rpartition("@")[2].lower())
     assert plan.language is not None, "code has a language"

@@ -79,14 +79,14 @@ class NodeConnection(Generic[Carried]):
         return len(self._waiting) < before_count
 
     async def receive(self) -> list[NodeMessage]:
-        """Wait for messages; nothing is lost if the wait is cancelled. Raises ConnectionEnded."""
+        """Wait for messages; nothing is lost if the wait is canceled. Raises ConnectionEnded."""
         await trio.lowlevel.checkpoint()
         while not self._waiting and not self.is_closed:
             self._wake = trio.Event()
             await self._wake.wait()
         if self.is_closed:
             raise ConnectionEnded
-        # From here on there is no checkpoint: a cancelled receive() has taken nothing.
+        # From here on there is no checkpoint: a canceled receive() has taken nothing.
         waiting, self._waiting = self._waiting, []
         self._handed_out = [execution for _, execution in waiting if execution is not None]
         return [message for message, _ in waiting]

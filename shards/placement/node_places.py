@@ -22,7 +22,7 @@ class FreeNodes:
         self._count = 0
 
     def __len__(self) -> int:
-        """How many nodes are free."""
+        """Return how many nodes are free."""
         return self._count
 
     def add(self, node: NodePlace) -> None:
@@ -47,7 +47,7 @@ class FreeNodes:
                 del self._pools[node.pool]
 
     def find(self, account_id: str, requirement: Requirement) -> NodePlace | None:
-        """A node for an execution: the account's own first, and the least that is enough."""
+        """Return a node for an execution: the account's own first, and the least that is enough."""
         for pool in (account_id, None):
             fitting = [offer for offer in self._pools.get(pool, ()) if offer.meets(requirement)]
             if fitting:

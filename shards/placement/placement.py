@@ -8,7 +8,7 @@ nodes it is the dispatcher of greencloud.md 12. What it promises:
   demands, is its account's or shared, connected, and neither disabled, draining nor deleted.
 - A node has at most as many executions as slots. A slot is taken when an execution is handed to its
   stream and free when its result has come in, the execution has ended, or the shards give it out
-  anew (returned, lost, not claimed in time).
+  again (returned, lost, not claimed in time).
 - Between two events there is no execution that waits beside a free node that could run it. Which is
   next, `execution_queues.py` says, and for calls `call_gates.py`.
 - A message that was not written when its stream ended goes elsewhere.
@@ -118,7 +118,7 @@ class Placement:
         self._totals: Counter[str] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Do what is to be done later, until cancelled."""
+        """Do what is to be done later, until canceled."""
         task_status.started()
         await self._alarms.run()
 
@@ -273,7 +273,7 @@ class Placement:
         return connection
 
     def is_with(self, node_id: str, promise_id: str, counter: int) -> bool:
-        """Whether this node was given this execution, and nothing has happened to it since."""
+        """Return whether this node was given this execution and still has it unchanged."""
         execution = self._executions.get(promise_id)
         return (
             execution is not None
@@ -330,7 +330,7 @@ class Placement:
     # What is asked for limits and for people
 
     def waiting_count(self, account_id: str) -> int:
-        """How many executions of an account wait for a node or a call."""
+        """Return how many executions of an account wait for a node or a call."""
         return (
             self._queues.queued_count(account_id)
             + self._gates.waiting_count_of(account_id)

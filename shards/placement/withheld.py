@@ -20,11 +20,11 @@ class Withheld:
         self._executions: dict[str, dict[str, PlacedExecution]] = {}
 
     def __len__(self) -> int:
-        """How many executions are withheld."""
+        """Return how many executions are withheld."""
         return sum(map(len, self._executions.values()))
 
     def reaches(self, account_id: str) -> bool:
-        """Whether an account's executions are withheld."""
+        """Return whether an account's executions are withheld."""
         return self._accounts is None or account_id in self._accounts
 
     def change(self, accounts: Collection[str] | None) -> list[PlacedExecution]:
@@ -43,7 +43,7 @@ class Withheld:
         self._executions.setdefault(execution.account_id, {})[execution.promise_id] = execution
 
     def holds(self, execution: PlacedExecution) -> bool:
-        """Whether this execution is withheld."""
+        """Return whether this execution is withheld."""
         return self._executions.get(execution.account_id, {}).get(execution.promise_id) is execution
 
     def remove(self, execution: PlacedExecution) -> None:
@@ -54,11 +54,11 @@ class Withheld:
             del self._executions[execution.account_id]
 
     def count_of(self, account_id: str) -> int:
-        """How many executions of an account are withheld."""
+        """Return how many executions of an account are withheld."""
         return len(self._executions.get(account_id, ()))
 
     def oldest(self, account_id: str | None = None) -> PlacedExecution | None:
-        """The oldest, of one account or of all; looks at each."""
+        """Return the oldest, of one account or of all; looks at each."""
         accounts: Iterable[str] = self._executions if account_id is None else (account_id,)
         executions = (
             execution for one in accounts for execution in self._executions.get(one, {}).values()
@@ -66,7 +66,7 @@ class Withheld:
         return min(executions, key=lambda execution: execution.order, default=None)
 
     def counts(self) -> list[tuple[str, int]]:
-        """How many executions of each account are withheld."""
+        """Return how many executions of each account are withheld."""
         return [
             (account_id, len(executions)) for account_id, executions in self._executions.items()
         ]

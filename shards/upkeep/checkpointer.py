@@ -29,7 +29,7 @@ from troth.shards.shard import Shard
 VERIFY_PAUSE_LIMIT_S: Final = 0.1
 
 VERIFIED: Final = "the checkpoints are as they were written"
-FILTER_RENEWED: Final = "the filter of the stored ids is made anew"
+FILTER_RENEWED: Final = "the filter of the stored ids is built again"
 
 log = structlog.get_logger("troth.checkpoints")
 
@@ -63,7 +63,7 @@ class CheckpointStore(Protocol):
         ...  # pragma: no cover
 
     def renew_filter(self, pause: Callable[[], None]) -> int:
-        """Make that filter anew. Raises CheckpointDamaged."""
+        """Build that filter again. Raises CheckpointDamaged."""
         ...  # pragma: no cover
 
     @property
@@ -72,7 +72,7 @@ class CheckpointStore(Protocol):
         ...  # pragma: no cover
 
     def statistics(self) -> CheckpointStatistics:
-        """Counters for metrics."""
+        """Return counters for metrics."""
         ...  # pragma: no cover
 
 
@@ -122,10 +122,10 @@ class Checkpointer:
         self._duration_max_ms = 0
 
     async def run(self) -> None:
-        """Make checkpoints when they are due, until cancelled.
+        """Make checkpoints when they are due, until canceled.
 
         Meanwhile, once, a store too large to be verified at the start is, and the filter of its
-        ids is made anew when it has become stale. Raises CheckpointFailed or CheckpointDamaged.
+        ids is built again when it has become stale. Raises CheckpointFailed or CheckpointDamaged.
         """
         async with trio.open_nursery() as nursery:
             if not self._store.is_small:
@@ -213,7 +213,7 @@ class Checkpointer:
         )
 
     def statistics(self) -> CheckpointerStatistics:
-        """Counters for metrics."""
+        """Return counters for metrics."""
         return CheckpointerStatistics(
             self._checkpoints_count,
             self._evicted_count,

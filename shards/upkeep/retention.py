@@ -95,7 +95,7 @@ class Sweeper:
         self._last = Outcome((0,) * len(rules), 0, 0)
 
     async def run(self) -> None:
-        """Sweep until cancelled, or until the shards answer no more."""
+        """Sweep until canceled, or until the shards answer no more."""
         if not self.rules:
             return
         while True:
@@ -174,7 +174,7 @@ class Sweeper:
             return reply.retained or Retained((), 0, None)
 
     def statistics(self) -> RetentionStatistics:
-        """Counters for metrics."""
+        """Return counters for metrics."""
         return RetentionStatistics(
             len(self.rules),
             self._sweeps_count,

@@ -55,7 +55,7 @@ class SnapshotStorage(Protocol):
         ...  # pragma: no cover
 
     def last_snapshot_at_ms(self) -> int:
-        """When the last whole snapshot was taken; 0 if that is not known."""
+        """Return when the last whole snapshot was taken, or 0 if that is not known."""
         ...  # pragma: no cover
 
     def note_snapshot(self, at_ms: int) -> None:
@@ -67,7 +67,7 @@ class SnapshotStorage(Protocol):
         ...  # pragma: no cover
 
     def archive_statistics(self) -> ArchiveStatistics | None:
-        """Counters of the archive; None if there is none."""
+        """Return counters of the archive, or None if there is none."""
         ...  # pragma: no cover
 
 
@@ -106,7 +106,7 @@ class OpenSnapshot:
         self._closed = False
 
     async def next_piece(self) -> bytes | None:
-        """The next bytes of the file; None at its end. Raises PersistenceError."""
+        """Return the next bytes of the file; None at its end. Raises PersistenceError."""
         started = time.monotonic()
         piece = await trio.to_thread.run_sync(next, self._pieces, None)
         if piece is None:
@@ -161,7 +161,7 @@ class Snapshotter:
         self._last_bytes = 0
 
     async def run(self) -> None:
-        """Work until cancelled. Raises CheckpointFailed."""
+        """Work until canceled. Raises CheckpointFailed."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._make_checkpoints)
             nursery.start_soon(self._take_scheduled)
@@ -283,7 +283,7 @@ class Snapshotter:
             await trio.sleep(ARCHIVE_INTERVAL_MS / 1000)
 
     def statistics(self) -> SnapshotterStatistics:
-        """Counters for metrics."""
+        """Return counters for metrics."""
         return SnapshotterStatistics(
             taken_total_count=self._taken_count,
             scheduled_total_count=self._scheduled_count,

@@ -11,7 +11,7 @@ from tests.helpers.server import ServerProcess
 from troth.bench.comparison import compare
 from troth.bench.page import make_page
 from troth.bench.results import Report
-from troth.bench.scenarios import MIXABLE, PUBLIC
+from troth.bench.scenarios.table import MIXABLE, PUBLIC
 from troth.bench.svg import Chart, Series, draw
 from troth.cli import command as cli
 
@@ -81,9 +81,9 @@ def test_studies_and_a_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["-c", "0"], 2, "must be above 0"),
         (["-c", "many"], 2, "not a number"),
         (["--fail-if-worse"], 2, "needs a --baseline"),
-        (["memory", "--url", "http://127.0.0.1:1"], 2, "without --url"),
+        (["memory", "--url", "http://127.0.0.1:1"], 2, "omit --url"),
         (["--url", "http://127.0.0.1:1"], 3, "no server can be reached at http://127.0.0.1:1"),
-        (["--url", "ftp://a"], 1, "is no address like"),
+        (["--url", "ftp://a"], 1, "is not an address like"),
     ],
 )
 def test_what_goes_wrong_is_said(
@@ -96,10 +96,10 @@ def test_what_goes_wrong_is_said(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[mix]\nfly = 1\n", "'fly' cannot be mixed; allowed are " + ", ".join(MIXABLE)),
+        ("[mix]\nfly = 1\n", "'fly' cannot be mixed; must be one of " + ", ".join(MIXABLE)),
         ("[mix]\nread = 0\n", "the weight of read is 0"),
-        ("[options]\nspeed = 1\n", "'speed' is no option"),
-        ("[other]\n", "[other] is not known"),
+        ("[options]\nspeed = 1\n", "'speed' is not an option"),
+        ("[other]\n", "[other] is unknown"),
         ("= 1", "Invalid"),
     ],
 )
@@ -120,13 +120,13 @@ def test_a_bad_baseline_is_refused_before_anything_is_measured(
     file.write_text(json.dumps({"format": 99}))
 
     assert cli.run(["bench", "--baseline", str(file)]) == 1
-    assert "holds no results" in capsys.readouterr().err
+    assert "has no results" in capsys.readouterr().err
 
 
 def test_list_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["bench", "--list"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == [*PUBLIC, "timers", "memory", "recovery"]
+    assert listed == [*PUBLIC, "timers", "memory", "recovery", "envelope"]
 
 
 def test_a_report_survives_its_file_and_becomes_a_page(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_it_survives_json(values: list[int]) -> None:
 
 
 def test_what_is_no_histogram_is_refused() -> None:
-    with pytest.raises(ValueError, match="no histogram"):
+    with pytest.raises(ValueError, match="not a histogram"):
         Histogram.from_json({"counts": [], "total": 0, "maximum": 0})
 
 

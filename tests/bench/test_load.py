@@ -12,7 +12,7 @@ from troth.bench.children import EchoProcess
 from troth.bench.client import BenchTarget, BenchUnreachable
 from troth.bench.load import Run, Slot, divide, run, workload_for
 from troth.bench.machine import Cores
-from troth.bench.scenarios import SCENARIOS
+from troth.bench.scenarios.table import SCENARIOS
 
 from .fake_server import FakeServer, answer
 
@@ -98,7 +98,7 @@ def test_what_never_ends_counts_with_the_time_it_waited() -> None:
     [
         (lambda number: answer(500 if number % 4 == 3 else 200), "echo answered 500"),
         (lambda number: None if number % 4 == 3 else answer(200), "the server closed"),
-        (lambda number: b"what?\r\n\r\n" if number % 4 == 3 else answer(200), "no HTTP answer"),
+        (lambda number: b"what?\r\n\r\n" if number % 4 == 3 else answer(200), "not an HTTP answer"),
     ],
     ids=["status", "closed", "nonsense"],
 )

@@ -19,6 +19,40 @@ Measured here: 0.16 to 0.22."""
 CREATES_TO_READS_AT_LEAST: Final = 0.15
 """A create costs a log record and its fdatasync, shared by 16 connections: 0.33 to 0.47 here."""
 
+ENVELOPE_CREATES_TO_CREATES_AT_LEAST: Final = 0.5
+"""Both do the same; the envelope is longer, and its fields are decoded twice. 0.9 to 0.96 here."""
+HELLOS_TO_CREATES_AT_LEAST: Final = 0.15
+"""Two requests, each with several records: 0.31 here."""
+CALLS_TO_CREATES_AT_LEAST: Final = 0.03
+"""Eight requests, most of them with several records, and posts between shards: 0.06 here."""
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_the_envelope_protocol_keeps_its_share_of_creates(tmp_path: Path) -> None:
+    plan = Plan(
+        scenarios=("create", "envelope-create", "hello", "rpc"),
+        connections=(16,),
+        runs=2,
+        directory=tmp_path,
+        workload={"duration_s": 0.7, "warm_up_s": 0.4},
+    )
+
+    creates, *others = BenchSession(plan, divide_cores(pinned=True)).measure(None)
+
+    floors = (
+        ENVELOPE_CREATES_TO_CREATES_AT_LEAST,
+        HELLOS_TO_CREATES_AT_LEAST,
+        CALLS_TO_CREATES_AT_LEAST,
+    )
+    for measured, floor in zip(others, floors, strict=True):
+        assert {text for run in measured.runs for text in run.errors} == set()
+        ratios = [
+            run.throughput / create.throughput
+            for run, create in zip(measured.runs, creates.runs, strict=True)
+        ]
+        assert max(ratios) >= floor, (measured.scenario, ratios)
+
 
 @pytest.mark.slow
 @pytest.mark.alone

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.bench.scenarios import Template
+from troth.bench.scenarios.base import Template
 from troth.bench.wire import Chunks, Events, ProtocolError, Requests, parse_answer
 
 WHOLE = [

@@ -161,7 +161,7 @@ def test_idle_connections_use_up_all_descriptors(tmp_path: Path) -> None:
 
         assert answers == [201] * 20
         assert (planned, snapshot) == (201, 200)
-        assert build["status"] == "SUCCESS"
+        assert build["status"] == "SUCCESS", str(build)
         assert audit
         assert server.terminate() == 0
         server.start()

@@ -333,7 +333,7 @@ OFF_THE_LANE: Final = {
     "HTTP/1.0": b"GET /promises/x HTTP/1.0\r\nHost: x\r\n\r\n",
     "`Connection: close`": b"GET /promises/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     "`TE`": b"GET /promises/x HTTP/1.1\r\nHost: x\r\nTE: trailers\r\n\r\n",
-    "`Upgrade`": b"GET /promises/x HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\n\r\n",
+    "`Upgrade`": b"GET /promises/x HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n",
     "`Content-Encoding`": b"GET /promises/x HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n\r\n",
     "a target with a host": b"GET http://x/promises/x HTTP/1.1\r\nHost: x\r\n\r\n",
     "two `Content-Length`": b"POST /promises HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"

@@ -146,8 +146,8 @@ def test_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> No
         (["promises", "get"], "Missing argument 'ID'"),
         (["promises", "get", ""], "must not be empty"),
         (["promises", "get", "\udc80"], "must be valid UTF-8"),
-        (["promises", "get", "a", "--server", "ftp://a"], "must be http:// or https://"),
-        (["promises", "get", "a", "--server", "http://a:port"], "it is not a URL"),
+        (["promises", "get", "a", "--server", "ftp://a"], "must begin with http:// or https://"),
+        (["promises", "get", "a", "--server", "http://a:port"], "it is not a valid URL"),
         (["promises", "get", "a", "--user", "ann"], "belong together"),
         (["promises", "create", "a", "--timeout", "5 minutes"], "'5 minutes' is not a duration"),
         (["promises", "create", "a", "--tag", "billing"], "'billing' is not NAME=CONTENT"),
@@ -371,7 +371,7 @@ def test_a_defect_is_said_in_one_line(
 
     assert cli.run(["promises", "get", "a"]) == 70
     assert capsys.readouterr().err == (
-        "Error: this command has a defect (RuntimeError: a wrong turn). Run it again with "
+        "Error: this command has a bug (RuntimeError: a wrong turn). Run it again with "
         "TROTH_TRACEBACK=1 and report what it prints.\n"
     )
     monkeypatch.setenv("TROTH_TRACEBACK", "1")
@@ -544,7 +544,7 @@ def test_the_commands_work_on_a_real_server(
         *("promises", "create", "cli/../it", "--timeout", "1h", "--idempotency-key", "k"),
         *("--data", '{"func": "buy"}', "--tag", "team=cli", "--header", "a=b"),
     )
-    assert "Created before" in troth("promises", "create", "cli/../it", "--idempotency-key", "k")
+    assert "Already created" in troth("promises", "create", "cli/../it", "--idempotency-key", "k")
     troth("promises", "create", "cli/../it", status=1)
     troth("promises", "create", "cli/../it.1", "--data-file", str(picture))
     assert "buy()" in troth("tree", "cli/../it")

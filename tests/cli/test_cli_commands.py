@@ -155,7 +155,7 @@ def test_create_says_when_nothing_was_created(troth: CommandLine) -> None:
 
     shown = troth("promises", "create", "order-7", "--idempotency-key", "")
 
-    assert shown.startswith("Created before with the same key\n")
+    assert shown.startswith("Already created with the same key\n")
     assert 'create key  "" (empty)\n' in shown
     headers = troth.api.heard[0].headers
     assert headers["idempotency-key"] == ""
@@ -289,7 +289,7 @@ def test_complete(troth: CommandLine, arguments: list[str], state: str) -> None:
     assert (headers["idempotency-key"], headers["strict"]) == ("i", "true")
     assert shown.startswith("Completed\n")
     assert state in shown
-    assert troth("promises", *arguments, "a").startswith("Completed before; nothing changed\n")
+    assert troth("promises", *arguments, "a").startswith("Already completed; nothing changed\n")
 
 
 def test_search_shows_one_page_and_how_to_go_on(troth: CommandLine) -> None:
@@ -398,8 +398,7 @@ def test_claim(troth: CommandLine) -> None:
         {"id": "__invoke:order-7", "counter": 3, "processId": PROCESS_ID, "ttl": 300_000},
     )
     assert shown.startswith(
-        f"Claimed by {PROCESS_ID}\n  type  resume\n"
-        "The promise to go on with\n  id         order-7\n"
+        f"Claimed by {PROCESS_ID}\n  type  resume\nThe promise to continue\n  id         order-7\n"
     )
     assert shown.endswith(
         "The promise it waited for\n  id     order-7.1\n  state  does not exist\n"
@@ -415,7 +414,7 @@ def test_complete_a_task(troth: CommandLine) -> None:
 
     assert troth.sent() == ("POST", "/tasks/complete", {"id": "t", "counter": 3})
     assert shown.startswith("Completed\n  id         t\n  counter    3\n  promise    r\n")
-    assert troth("tasks", "complete", "t", "3").startswith("Completed before; nothing changed\n")
+    assert troth("tasks", "complete", "t", "3").startswith("Already completed; nothing changed\n")
 
 
 def test_drop_a_task(troth: CommandLine) -> None:

@@ -192,7 +192,7 @@ def test_an_interrupted_import_goes_on(
 
     summary = json.loads(troth(server, "import", str(file), "--json"))
 
-    assert "goes on after line 1501" in troth.errors
+    assert "continues after line 1501" in troth.errors
     assert (summary["created"], summary["present"], summary["whole"]) == (2600, 0, True)
     assert len(everything(server)) == 2600
     assert not kept.exists()

@@ -107,7 +107,7 @@ def test_a_worker_that_comes_too_early_waits_for_its_stream(starting: StartingSe
             received = b""
             while b"__invoke:a" not in received:
                 part = worker.recv(4096)
-                assert part, f"the server has ended the stream after {received!r}"
+                assert part, f"the server has stopped the stream after {received!r}"
                 received += part
             assert other.arrived() == []
 

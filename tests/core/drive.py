@@ -234,9 +234,9 @@ class Drive:
     def between_shards(self) -> None:
         """Deliver a message, perhaps twice; deliver an acknowledgement or lose it."""
         random, system = self.random, self.system
-        if system.acknowledgements and random.random() < 0.5:
-            acknowledgement = system.acknowledgements.pop(
-                random.randrange(len(system.acknowledgements))
+        if system.acknowledgments and random.random() < 0.5:
+            acknowledgement = system.acknowledgments.pop(
+                random.randrange(len(system.acknowledgments))
             )
             if random.random() < 0.7:
                 system.tell(*acknowledgement)

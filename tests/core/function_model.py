@@ -338,7 +338,7 @@ class FunctionModel(Model):
     def search(
         self, regular: Callable[[str], bool], states: tuple[PromiseState, ...], tags: dict[str, str]
     ) -> list[str]:
-        """What is the server's own is not shown."""
+        """What is reserved for the server is not shown."""
         return [one for one in super().search(regular, states, tags) if not is_reserved(one)]
 
     def functions(self) -> View:

@@ -107,7 +107,7 @@ class System:
         ]
         self.timers: list[dict[TimerKey, int]] = [{} for _ in self.machines]
         self.posts: dict[tuple[int, int], deque[c.Receive]] = {}
-        self.acknowledgements: list[tuple[int, c.Acknowledge]] = []
+        self.acknowledgments: list[tuple[int, c.Acknowledge]] = []
         self.delivering: dict[str, int] = {}
         self.stalled: dict[str, int] = {}
         self.sent: list[TaskMessage] = []
@@ -234,7 +234,7 @@ class System:
             self.posts.setdefault((index, target), deque()).append(post)
         if step.received is not None:
             source, sequence = step.received
-            self.acknowledgements.append((source, c.Acknowledge(index, sequence)))
+            self.acknowledgments.append((source, c.Acknowledge(index, sequence)))
         for message in step.sends:
             if not isinstance(message, TaskMessage):
                 self.workflows.take(message, self.machines[index].state, self.now)
@@ -378,11 +378,11 @@ class System:
 
     def deliver_all(self) -> None:
         """Deliver and acknowledge everything."""
-        while self.posts or self.acknowledgements:
+        while self.posts or self.acknowledgments:
             for source, target in list(self.posts):
                 self.deliver(source, target)
-            while self.acknowledgements:
-                self.tell(*self.acknowledgements.pop(0))
+            while self.acknowledgments:
+                self.tell(*self.acknowledgments.pop(0))
 
     # Views
 

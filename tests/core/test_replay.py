@@ -1,7 +1,7 @@
 """The log is the state: what is read back from it equals what was there, wherever it is cut.
 
 Cuts are between steps, as the log writes whole batches. After a cut nothing between shards is lost
-or applied twice (design.md I6), also when acknowledgements were lost.
+or applied twice (design.md I6), also when acknowledgments were lost.
 """
 
 import copy

@@ -126,7 +126,7 @@ class ServerProcess:
     def kill9(self) -> None:
         """End the server as a power cut would: at once, with everything it started."""
         process = self._running()
-        # The group is gone when the server has ended and was waited for.
+        # The group is gone when the server has stopped and was waited for.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -58,7 +58,7 @@ class Client:
 
 
 def new_client(server: ServerProcess, account: str) -> Client:
-    """Make an account and a token for functions."""
+    """Create an account and a token for functions."""
     operator = Client(server, (server.data / "admin.key").read_text().strip())
     operator.json("POST", "/admin/accounts", {"name": account})
     scopes = ["functions:read", "functions:write", "tasks:read", "tasks:write", "node"]

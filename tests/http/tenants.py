@@ -37,7 +37,7 @@ class Tenant:
         return await self.world.send(method, f"/v1{path}", body, given, raw=raw)
 
     async def function(self, **more: object) -> str:
-        """Make a function of Python code; its id."""
+        """Create a function of Python code; its id."""
         body = {"name": "f", "type": "CODE", "lang": "PY", **more}
         return await made(self.send("POST", "/function", body))
 

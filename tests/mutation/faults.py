@@ -240,7 +240,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "a message between shards is acknowledged before it is durable",
         "shards/shard.py",
-        "turn.acknowledgements[both] = max(sequence, turn.acknowledgements.get(both, 0))",
+        "turn.acknowledgments[both] = max(sequence, turn.acknowledgments.get(both, 0))",
         "self._post(source, Acknowledge(self.index, sequence), None)",
         SHARD,
     ),

@@ -71,6 +71,7 @@ def test_the_page_names_every_fault() -> None:
 
     assert {fault.name for fault in FAULTS} <= set(rows), "run `python -m tests.mutation --write`"
     assert "nothing" not in {line.rpartition("| ")[2] for line in shown.splitlines()}
+    assert f"{len(FAULTS)} of {len(FAULTS)} are caught." in shown.splitlines()
 
 
 def test_the_table_says_what_was_missed() -> None:

@@ -118,7 +118,7 @@ def test_a_function_that_makes_folders_all_the_time_does_not_keep_the_node(
 
     AfterEachList(monkeypatch, one_in_each)
 
-    with pytest.raises(OSError, match="gets new ones"):
+    with pytest.raises(OSError, match="getting new ones"):
         empty(tmp_path, 50)
 
 

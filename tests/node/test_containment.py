@@ -198,7 +198,7 @@ def test_closing_the_result_channel_is_noticed(ground: Ground) -> None:
     assert error_of(ground, code) == (
         500,
         "BrokenChannel",
-        "the function closed its result channel and ran on without a result",
+        "the function closed its result channel and kept running without a result",
     )
 
 
@@ -338,7 +338,7 @@ def test_killing_everything_it_can_reach_does_not_reach_the_node(
 ) -> None:
     # Without users of their own, functions can end the node that runs them; it says so itself.
     if ground.node.mode == "one user":
-        assert "Started by root" in Path("cli/node.py").read_text()
+        assert "started by root" in Path("cli/node.py").read_text()
         return
     code = source("os.kill(-1, signal.SIGKILL)", "time.sleep(60)")
 

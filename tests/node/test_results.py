@@ -209,14 +209,14 @@ def test_headers_may_be_a_list_of_pairs(ground: Ground) -> None:
         (
             "Object.defineProperty(new Error(), 'message', {get() { throw new Error('inner'); }})",
             "Error",
-            "(its text cannot be shown)",
+            "(the error's text cannot be shown)",
         ),
         (
             "Object.defineProperty(new Error(), 'stack', {get() { throw new Error('inner'); }})",
             "Error",
             "",
         ),
-        ("new Proxy({}, {get() { throw 1; }})", "Error", "(its text cannot be shown)"),
+        ("new Proxy({}, {get() { throw 1; }})", "Error", "(the error's text cannot be shown)"),
     ],
 )
 def test_whatever_is_thrown_is_told(ground: Ground, thrown: str, kind: str, message: str) -> None:

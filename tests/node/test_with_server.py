@@ -34,7 +34,7 @@ class Functions:
         return NodeProcess(directory, self.server, *more, token=self.client.secret)
 
     def function(self, code: Code, **capabilities: Any) -> str:
-        """Make a function of some code; its id."""
+        """Create a function of some code; its id."""
         body = {"name": "f", "type": "CODE", "lang": code.language, "capabilities": capabilities}
         function_id = self.client.json("POST", "/v1/function", body)["id"]
         build_id = self.client.build(function_id, code.archive)

@@ -1,5 +1,6 @@
 """The ordered store: the real one and its twin do the same, and both keep true digests."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -308,3 +309,24 @@ def test_damage_is_refused_or_harmless(
         assert died or answer.stdout in ("refused\n", "True\n"), f"seed {seed}: {answer}"
         outcomes.add("died" if died else answer.stdout.strip())
     assert "refused" in outcomes, f"seed {seed}"
+
+
+def test_a_lock_file_that_cannot_be_removed_hinders_no_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that is read-only by then; the file stays, and the next store is opened with it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    store = LmdbStore(tmp_path, TABLES)
+    store.commit([("a", b"key", b"value")])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        store.close()
+    assert (tmp_path / LOCK_NAME).exists()
+
+    again = LmdbStore(tmp_path, TABLES)
+    assert contents(again)["a"] == [(b"key", b"value")]
+    again.close()
+    assert not (tmp_path / LOCK_NAME).exists()

@@ -113,7 +113,7 @@ class Caller:
         return identifier
 
     def function(self, files: Mapping[str, str], language: str = "PY", **more: object) -> str:
-        """Make a function with this code and wait until its build is checked; its id."""
+        """Create a function with this code and wait until its build is checked; its id."""
         body = {"name": "proof", "type": "CODE", "lang": language, **more}
         function_id = self.make("/v1/function", body)
         self.build(function_id, files)
@@ -152,7 +152,7 @@ def operator_of(server: ServerProcess) -> Caller:
 
 
 def make_account(server: ServerProcess, name: str) -> Caller:
-    """Make an account; somebody with a token of it that allows everything but administration."""
+    """Create an account; somebody with a token of it that allows everything but administration."""
     with operator_of(server) as operator:
         assert operator.send("POST", "/admin/accounts", {"name": name}).status == 201
     return Caller(server.url, make_token(server, name)[0])

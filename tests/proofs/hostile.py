@@ -25,6 +25,9 @@ REFUSALS: Final = {*range(400, 432), 501, 505}
 ACCOUNTS: Final = ("/admin/accounts", "/admin/tokens")
 """What these begin with is about accounts: the first one ends that nobody needs credentials."""
 
+ENVELOPES: Final = "/"
+"""Where requests of the envelope protocol go."""
+
 _JSON: Final = "application/json"
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
@@ -73,6 +76,23 @@ def assert_refused(answer: Answer, what: object = "") -> None:
     assert error["code"] // 100 == answer.status, (what, answer)
     assert error["message"]
     assert error["details"]
+
+
+def assert_envelope_refused(answer: Answer, what: object = "") -> None:
+    """A refusal on `POST /` is an envelope, and says nothing else than its HTTP status."""
+    assert answer.status in REFUSALS, (what, answer)
+    assert answer.headers["content-type"] == "application/json; charset=utf-8", (what, answer)
+    envelope = answer.json
+    assert envelope.keys() == {"kind", "head", "data"}, (what, answer)
+    assert envelope["head"]["status"] == answer.status, (what, answer)
+    assert envelope["data"], (what, answer)
+    assert isinstance(envelope["data"], str), (what, answer)
+
+
+def assert_taker_refused(taker: "Taker", answer: Answer, what: object = "") -> None:
+    """A refusal comes in the form that the clients of an operation understand."""
+    check = assert_envelope_refused if taker.template == ENVELOPES else assert_refused
+    check(answer, (taker, what))
 
 
 class Caller:

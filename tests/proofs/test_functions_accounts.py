@@ -8,6 +8,7 @@ import itertools
 import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -33,11 +34,15 @@ SOON_S = 10.0  # at once; the rest is for machines that do other things, too
 @pytest.fixture
 def households(server: ServerProcess) -> Iterator[tuple[Household, Household]]:
     """Two accounts, each with one of everything."""
-    with make_account(server, "ann") as ann, make_account(server, "ben") as ben:
-        pair = Household.make(ann), Household.make(ben)
-        yield pair
-        for one in pair:
-            one.stream.close()
+    with ExitStack() as opened:
+        made = []
+        for name in ("ann", "ben"):
+            household = Household.make(opened.enter_context(make_account(server, name)))
+            opened.callback(household.stream.close)
+            opened.enter_context(household.reporting())
+            made.append(household)
+        ann, ben = made
+        yield ann, ben
 
 
 @pytest.mark.slow

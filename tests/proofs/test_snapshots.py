@@ -57,7 +57,7 @@ def refused(*arguments: str | Path, words: str) -> None:
 
 
 class Load(threading.Thread):
-    """One client: creates a promise, resolves it, and so on; `steps` counts acknowledgements."""
+    """One client: creates a promise, resolves it, and so on; `steps` counts acknowledgments."""
 
     def __init__(self, server: ServerProcess, number: int, stop: threading.Event) -> None:
         super().__init__()

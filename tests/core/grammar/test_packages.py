@@ -250,7 +250,7 @@ REFUSED = {
         raw_zip([Item("a", bytes(65_536), method=STORED)]),
         "65536 bytes, the limit",
     ),
-    "too many": (raw_zip([Item(str(n)) for n in range(51)]), "has 51 entries"),
+    "too many": (raw_zip([Item(str(n)) for n in range(51)]), "at most 50 entries (got 51)"),
     "overlapping": (
         raw_zip([Item("a", b"x" * 50, method=STORED), Item("b", offset=40)]),
         "'a': shares bytes",

@@ -27,7 +27,7 @@ async def operator(world: World) -> dict[str, str]:
 
 
 async def new_account(world: World, name: str = "billing") -> str:
-    """Make an account; its id."""
+    """Create an account; its id."""
     answer = await world.send("POST", "/admin/accounts", {"name": name}, await operator(world))
     assert answer.status == 201, answer.body
     account_id: str = answer.json["id"]

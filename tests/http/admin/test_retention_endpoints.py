@@ -7,6 +7,7 @@ import pytest
 from tests.http.admin.test_accounts import operator
 from tests.http.client import FAR_MS, NOW_MS, Answer, World, running
 from troth.core.codes import Code
+from troth.core.limits import IMPORT_LIMIT_COUNT
 from troth.http.settings.settings import Settings
 from troth.shards.upkeep.retention import Sweeper
 
@@ -103,7 +104,7 @@ async def test_every_wrong_field_is_named() -> None:
             *("promises[1].state", "promises[1].createdOn"),
             *("promises[2].id", "promises[2].state"),
         ]
-        for given in ([], [PROMISE] * 101, None):
+        for given in ([], [PROMISE] * (IMPORT_LIMIT_COUNT + 1), None):
             answer = await ask(world, "import", {"promises": given})
             assert answer.wrong_fields == ["promises"]
         assert (await world.send("GET", "/promises/p")).status == 404

@@ -1,5 +1,6 @@
 """Every kind of request, and every refusal in the tables of envelope.md 5, with whole answers."""
 
+from html import escape
 from typing import Any, Final
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.http.client import FAR_MS, NOW_MS, World, running
 from tests.http.envelope.conversation import TARGET, Conversation
 from troth.core.codes import MESSAGES, Code
+from troth.http.envelope.endpoints import ENDPOINTS
 
 TAGS: Final = {"resonate:target": TARGET}
 STATES: Final = ("pending", "acquired", "suspended", "halted", "fulfilled")
@@ -283,3 +285,14 @@ async def test_a_fence_whose_action_fails_succeeds_itself() -> None:
 
         assert done["action"]["head"]["status"] == 404
         assert done["action"]["data"] == MESSAGES[Code.PROMISE_NOT_FOUND]
+
+
+async def test_the_examples_of_the_documentation_work_one_after_the_other() -> None:
+    async with running() as world:
+        (row,) = ENDPOINTS
+        page = (await world.send("GET", "/docs")).body.decode()
+        for command in row.examples:
+            _, body, _ = command.split("'")
+            answer = await world.send("POST", "/", raw=body.encode())
+            assert answer.status == 200, command
+            assert escape(command, quote=False) in page or escape(command) in page

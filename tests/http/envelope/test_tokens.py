@@ -67,7 +67,7 @@ def token_of(headers: dict[str, str]) -> str:
 
 
 async def guarded(world: World) -> None:
-    """Make an account, so that nobody is let in without a token."""
+    """Create an account, so that nobody is let in without a token."""
     await operator(world)
     await new_account(world)
 

@@ -74,7 +74,7 @@ class Client:
 
 
 def new_client(server: ServerProcess, account: str = "a") -> Client:
-    """Make an account and a token that may do everything."""
+    """Create an account and a token that may do everything."""
     operator = Client(server, (Path(server.data) / "admin.key").read_text().strip())
     operator.json("POST", "/admin/accounts", {"name": account})
     scopes = [

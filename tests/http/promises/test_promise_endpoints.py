@@ -57,7 +57,9 @@ async def test_a_null_field_is_as_good_as_an_absent_one() -> None:
         (b"[]", ["body"]),
         (b'"x"', ["body"]),
         (b'{"id":"a"} x', ["body"]),
-        (b"\xef\xbb\xbf{}", ["body"]),
+        (b"\xef\xbb\xbf", ["body"]),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{}", ["body"]),  # one byte order mark is no fault
+        (b"\xef\xbb\xbf{}", ["id"]),
         (b'{"id":"\xff"}', ["body"]),
         (b'{"other":"\xff"}', ["body"]),
         (b'{"id":"\\ud800"}', ["body"]),

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.http.client import World, running
+from troth.core.limits import REFUSALS_AT_ONCE_COUNT
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import CONNECTION_KEY
@@ -233,6 +234,25 @@ async def test_a_connection_too_many_is_503() -> None:
         assert refused.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: 1\r\n" in refused
         assert listener.statistics().refused_total_count == 1
+
+
+async def test_a_flood_of_connections_that_say_nothing_is_answered_too() -> None:
+    flood_count = 3 * REFUSALS_AT_ONCE_COUNT
+    async with (
+        listening(Settings(connection_limit_count=1)) as (listener, _),
+        await _connect(listener) as first,
+    ):
+        await first.send_all(PING)
+        await _read_until(first, b"}")
+        flood = [await _connect(listener) for _ in range(flood_count)]
+        for stream in flood:
+            refused = await _read_all(stream)
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 1\r\n" in refused
+            assert b'"code":50301' in refused
+            await stream.aclose()
+
+        assert listener.statistics().refused_total_count == flood_count
 
 
 async def test_an_application_that_fails_ends_only_its_own_request(

@@ -1,25 +1,24 @@
-"""What clients do: each scenario is one kind of operation, made of one or more requests.
+"""The operations of clients of the REST API."""
 
-An operation is a generator. It yields `(step, request)` and is sent the body of the answer; the
-status was checked before against the step's. `PREPARE` as step: the request is not measured, and
-the operation's clock starts after it. `MESSAGE` as step (without request) waits for the next
-message of the lane's stream and is sent that. When the generator returns, the operation is done.
-"""
-
-import base64
-import bisect
-import dataclasses
 import itertools
 import json
-import random
-from collections.abc import Callable, Generator
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, Final
 
-from .wire import Requests
-from .workload import FAR_AWAY_MS, Workload
+from troth.bench.wire import Requests
+from troth.bench.workload import FAR_AWAY_MS, Workload
 
-PREPARE: Final = -1
-MESSAGE: Final = -2
+from .base import (
+    MESSAGE,
+    PREPARE,
+    Line,
+    Operation,
+    Preparation,
+    RequestStep,
+    Scenario,
+    Template,
+    step,
+)
+
 DELIVERY_TIMEOUT_MS: Final = 5_000
 """A resume that nobody claims is not sent again after this."""
 
@@ -27,118 +26,6 @@ TEAMS: Final = 10
 """How many values the tag `team` of promises to search has."""
 SPREAD_STEPS: Final = 1000
 """Time-outs that are spread are so many different ones."""
-
-Operation = Generator[tuple[int, bytes], bytes, None]
-
-
-class RequestStep(NamedTuple):
-    """One request of an operation: its name in reports and the statuses that mean success."""
-
-    name: str
-    statuses: frozenset[int]
-
-
-class Line(Protocol):
-    """What an operation may ask of the connection it runs on."""
-
-    number: int
-    started_ns: int
-    """When the operation was to start."""
-    sent_ns: int
-    """When its last request was sent."""
-    message_ns: int
-    """When the last message of the stream came."""
-
-    def measure(self, name: str, duration_ns: int) -> None:
-        """Report a duration under a name of its own."""
-
-
-class Preparation(NamedTuple):
-    """What must be on the server before a scenario starts: operations of another scenario."""
-
-    scenario: str
-    operations_count: int
-    tagged: bool = False
-
-
-def step(name: str, *statuses: int) -> RequestStep:
-    """A step that succeeds with these statuses."""
-    return RequestStep(name, frozenset(statuses))
-
-
-class Scenario:
-    """The base of all: one object a load process, shared by its connections."""
-
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    steps: tuple[RequestStep, ...]
-    uses_streams: ClassVar[bool] = False
-    prepares: ClassVar[bool] = False
-    """Whether operations have requests that are not measured: then throughput says little."""
-    writes: ClassVar[bool] = True
-    """Whether every operation leaves something on the disk."""
-
-    def __init__(self, workload: Workload, requests: Requests) -> None:
-        self.workload = workload
-        self.requests = requests
-        self.source = random.Random(workload.seed * 1009 + workload.process)  # noqa: S311
-        self._numbers = itertools.count()
-        self._prefix = f"{workload.run}-{workload.process}-"
-
-    @classmethod
-    def preparations(cls, workload: Workload) -> list[Preparation]:  # noqa: ARG003
-        """What is to be created first."""
-        return []
-
-    def operation(self, line: Line) -> Operation:
-        """Begin one operation."""
-        raise NotImplementedError
-
-    def stream_path(self, line: Line) -> str | None:  # noqa: ARG002
-        """`/{group}/{id}` of the stream that a connection needs beside it; None: none."""
-        return None
-
-    def new_id(self) -> str:
-        """An id that nobody has used; all have the same length."""
-        number = next(self._numbers)
-        if self.workload.distribution == "sequential":
-            return f"{self._prefix}{number:010d}"
-        return f"{self._prefix}{self.source.getrandbits(96):024x}"
-
-    def key(self) -> Callable[[], int]:
-        """A function that chooses among `keys` things."""
-        return _chooser(self.workload, self.source)
-
-    def payload(self) -> str:
-        """Base64 of as many bytes as the payload has."""
-        return base64.b64encode(self.source.randbytes(self.workload.payload_bytes)).decode()
-
-
-def _chooser(workload: Workload, source: random.Random) -> Callable[[], int]:
-    count = workload.keys
-    if workload.distribution == "sequential":
-        numbers = itertools.cycle(range(count))
-        return lambda: next(numbers)
-    if workload.distribution == "uniform":
-        return lambda: source.randrange(count)
-    shares = list(itertools.accumulate(1 / rank for rank in range(1, count + 1)))
-    return lambda: bisect.bisect_left(shares, source.random() * shares[-1])
-
-
-class Template:
-    """A request in which only an id changes, always of the same length: made once, filled often."""
-
-    def __init__(self, requests: Requests, method: str, path: str, body: str, id_length: int):
-        """The id goes where path or body has `%ID%`."""
-        placeholder = "%ID%"
-        length = len(body.encode())
-        length += body.count(placeholder) * (id_length - len(placeholder))
-        head = requests.head(method, path, length).decode()
-        self._parts = [part.encode() for part in (head + body).split(placeholder)]
-
-    def fill(self, identifier: str) -> bytes:
-        """The request for one id."""
-        return identifier.encode().join(self._parts)
 
 
 class Create(Scenario):
@@ -167,12 +54,12 @@ class Create(Scenario):
         self._choice = itertools.cycle(self._templates)
 
     def request(self) -> tuple[str, bytes]:
-        """A new id and the request that creates it."""
+        """Return a new id and the request that creates it."""
         identifier = self.new_id()
         return identifier, next(self._choice).fill(identifier)
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self.request()[1]
 
 
@@ -189,7 +76,7 @@ class CreateComplete(Create):
         self._complete = Template(requests, "PATCH", "/promises/%ID%", body, len(self.new_id()))
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Two requests, one after the other."""
+        """Return two requests, one after the other."""
         identifier, request = self.request()
         yield 0, request
         yield 1, self._complete.fill(identifier)
@@ -210,11 +97,11 @@ class Read(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """The promises to read."""
+        """Return the promises to read."""
         return [Preparation("create", workload.keys, tagged=True)]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self._template.fill(f"{self._choose():010d}")
 
 
@@ -235,11 +122,11 @@ class Searches(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """The promises to find."""
+        """Return the promises to find."""
         return [Preparation("create", workload.keys, tagged=True)]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, next(self._requests)
 
 
@@ -252,14 +139,14 @@ class Tasks(Scenario):
     uses_streams = True
 
     def stream_path(self, line: Line) -> str:
-        """Every connection is a worker of its own."""
+        """Return the stream of one worker; each connection is a worker."""
         return f"/{self._group()}/{line.number}"
 
     def _group(self) -> str:
         return f"{self.workload.run}-{self.workload.process}"
 
     def operation(self, line: Line) -> Operation:
-        """Three requests and a message; the time from create to message is `delivery`."""
+        """Return three requests and a message; the time from create to message is `delivery`."""
         make = self.requests.make
         identifier = self.new_id()
         address = f"poll://{self._group()}/{line.number}"
@@ -286,13 +173,13 @@ class FanOut(Scenario):
     """Many wait for one promise, and all of them are told."""
 
     name = "fan-out"
-    summary = "complete a promise that --fan-out others wait for, until all are told"
+    summary = "complete a promise that --fan-out others wait for, until all are notified"
     steps = (step("complete", 201),)
     uses_streams = True
     prepares = True
 
     def stream_path(self, line: Line) -> str:
-        """Every connection hears of its own promises."""
+        """Return the stream of a connection, which gets messages about its own promises."""
         return f"/{self.workload.run}-{self.workload.process}/{line.number}"
 
     def operation(self, line: Line) -> Operation:
@@ -326,7 +213,7 @@ class Locks(Scenario):
     steps = (step("acquire", 201), step("release", 204))
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Two requests."""
+        """Return two requests."""
         held = {"resourceId": self.new_id(), "executionId": "e"}
         taken = {**held, "processId": "p", "ttl": 60_000}
         yield 0, self.requests.make("POST", "/locks/acquire", taken)
@@ -337,11 +224,11 @@ class Claims(Scenario):
     """Tasks that are held from the beginning, for heartbeats."""
 
     name = "claimed"
-    summary = "create a promise with a task that is claimed at once"
+    summary = "create a promise with a task that is claimed immediately"
     steps = (step("create", 201),)
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         number = next(self._numbers)
         promise = {
             "id": f"{self._prefix}{number:010d}",
@@ -370,11 +257,11 @@ class Heartbeats(Scenario):
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:
-        """Their tasks."""
+        """Return their tasks."""
         return [Preparation("claimed", workload.holders)]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, next(self._requests)
 
 
@@ -386,7 +273,7 @@ class Schedules(Scenario):
     steps = (step("create", 201), step("read", 200), step("delete", 204))
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Three requests."""
+        """Return three requests."""
         identifier = self.new_id()
         schedule = {
             "id": identifier,
@@ -411,72 +298,5 @@ class Echo(Scenario):
         self._request = Create(workload, requests).request()[1]
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """One request."""
+        """Return one request."""
         yield 0, self._request
-
-
-class Mixed(Scenario):
-    """Operations of several scenarios, by weight."""
-
-    name = "mixed"
-    summary = "operations of several scenarios (by default: reads, creates, locks, searches)"
-    writes = False  # not every one
-    default_mix: ClassVar[dict[str, float]] = {
-        "read": 40,
-        "create": 30,
-        "create-complete": 15,
-        "locks": 10,
-        "search": 5,
-    }
-
-    def __init__(self, workload: Workload, requests: Requests) -> None:
-        super().__init__(workload, requests)
-        mix = workload.mix or self.default_mix
-        self._parts: list[tuple[Scenario, int]] = []
-        steps: list[RequestStep] = []
-        for number, name in enumerate(mix):
-            # Each part counts its ids from 0, so each needs ids that begin differently.
-            own = dataclasses.replace(workload, run=f"{workload.run}m{number}", mix={})
-            part = SCENARIOS[name](own, requests)
-            self._parts.append((part, len(steps)))
-            steps += [RequestStep(f"{name}: {one.name}", one.statuses) for one in part.steps]
-        self.steps = tuple(steps)
-        self._shares = list(itertools.accumulate(mix.values()))
-
-    @classmethod
-    def preparations(cls, workload: Workload) -> list[Preparation]:
-        """What any part needs, once."""
-        mix = workload.mix or cls.default_mix
-        wanted = [one for name in mix for one in SCENARIOS[name].preparations(workload)]
-        return list(dict.fromkeys(wanted))
-
-    def operation(self, line: Line) -> Operation:
-        """One operation of one of the scenarios."""
-        chosen = bisect.bisect_left(self._shares, self.source.random() * self._shares[-1])
-        part, offset = self._parts[chosen]
-        inner = part.operation(line)
-        answer = None
-        while True:
-            try:
-                number, request = inner.send(answer) if answer is not None else next(inner)
-            except StopIteration:
-                return
-            answer = yield (number + offset if number >= 0 else number), request
-
-
-SCENARIOS: Final[dict[str, type[Scenario]]] = {
-    kind.name: kind
-    for kind in (
-        *(Create, CreateComplete, Read, Tasks, FanOut, Searches, Locks, Heartbeats, Schedules),
-        *(Mixed, Claims, Echo),
-    )
-}
-"""Every scenario by name."""
-
-PUBLIC: Final = tuple(name for name in SCENARIOS if name not in {"claimed", "echo"})
-"""Those that users ask for; the others serve them."""
-
-MIXABLE: Final = tuple(
-    name for name in PUBLIC if name != "mixed" and not SCENARIOS[name].uses_streams
-)
-"""Those that a mix may contain: those that need no stream beside the connection."""
