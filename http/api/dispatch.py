@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 
 import structlog
+import trio
 from structlog.contextvars import bound_contextvars
 
 from troth.core import limits as core_limits
@@ -29,6 +30,9 @@ from .rows import Call, Endpoint, Header
 from .streams import limited
 
 _REQUEST_ID_LIMIT_BYTES = 256
+START_WAIT_S = 30.0
+"""How long a request that waits does so for a server that starts."""
+START_WAIT_STEP_S = 0.02
 _log = structlog.get_logger("troth.http.dispatch")
 
 
@@ -136,8 +140,19 @@ class Dispatcher:
         credentials = self.api.credentials
         return not (credentials.is_open or is_known(credentials, request.headers))
 
+    async def _started(self) -> None:
+        """Wait until the server serves, `START_WAIT_S` at most: a refusal would cost more.
+
+        Some clients take one for the failure of what they asked for, others never ask again.
+        """
+        with trio.move_on_after(START_WAIT_S):
+            while self.api.readiness is Readiness.STARTING:  # noqa: ASYNC110  an attribute, once
+                await trio.sleep(START_WAIT_STEP_S)
+
     async def carry_out(self, request: Request, match: Match) -> Response:
         """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
+        if match.endpoint.awaits_start and self.api.readiness is Readiness.STARTING:
+            await self._started()
         call = self.admit(request, match)
         handler = match.endpoint.handler
         if not match.endpoint.answers_much:

@@ -169,8 +169,8 @@ class Endpoint:
     With `auth_in_body` the body may say who sends it, so a short one is read of anybody.
     What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
     `raw_headers` too the handler reads itself. `refused` renders refusals where they have a form of
-    their own. One that `waits` does so while the shards are overloaded. A handler `in_halves` is
-    one that the hot lane may use so.
+    their own. One that `waits` does so while the shards are overloaded, one that `awaits_start`
+    while the server starts. A handler `in_halves` is one that the hot lane may use so.
 
     Derived: one that `has_head` takes HEAD too; of a stream, that gives the headers and opens
     nothing, which its handler sees to. `is_open` endpoints need no credentials while the server has
@@ -205,6 +205,7 @@ class Endpoint:
     deprecated: bool = False
     refused: Callable[[Request, ApiError], Response] | None = None
     waits: bool = False
+    awaits_start: bool = False
     in_halves: HalvedHandler | None = field(init=False)
     has_head: bool = field(init=False)
     is_open: bool = field(init=False)

@@ -214,6 +214,7 @@ ENDPOINTS = (
         successes=(Success(200, "The requested data.", dict[str, Any]),),
         refused=refusal_response,
         waits=True,
+        awaits_start=True,
         auth_in_body=True,
     ),
 )

@@ -70,6 +70,7 @@ def _poll_endpoint(
         description=description,
         handler=handler,
         changes_by_link=True,
+        awaits_start=True,
         scope=Scope.PROMISES_WRITE,
         path_parameters=(
             Parameter(

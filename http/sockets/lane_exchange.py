@@ -106,8 +106,10 @@ class Exchange(Struct, eq=False):
             else:
                 self.questions.submit(asked, self.held, self)
         except Overloaded as error:
-            if self.match.endpoint.waits:
-                self.questions.start(self)
+            self._fail_unless_waits(error)
+        except ApiError as error:
+            if error.code is Code.STARTING:
+                self._fail_unless_waits(error)
             else:
                 self._fail(error)
         except Exception as error:
@@ -137,6 +139,13 @@ class Exchange(Struct, eq=False):
         else:
             response = json_response(status, body) if body else Response(status)
             self._finish(dispatcher.finish(self.request, response))
+
+    def _fail_unless_waits(self, error: Exception) -> None:
+        """Have a task wait for what is missing now, where the endpoint says so."""
+        if self.match.endpoint.waits:
+            self.questions.start(self)
+        else:
+            self._fail(error)
 
     def refuse(self, error: ShardsError) -> None:
         """Take the shards' refusal; the first of several counts."""

@@ -450,7 +450,7 @@ async def test_requests_are_refused_while_the_server_is_not_ready(
     async with running() as world:
         assert (await world.send("GET", "/ready")).json == {"status": "ready"}
         world.api.readiness = readiness
-        for path in ("/promises/a", "/ready", "/poll/g/w"):
+        for path in ("/promises/a", "/ready"):
             answer = await world.send("GET", path)
             assert (answer.status, answer.code) == (503, code)
             assert answer.header("retry-after") == "1"

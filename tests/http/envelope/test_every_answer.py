@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from tests.helpers.server import ServerProcess
 from tests.http.admin.test_accounts import new_account, operator
@@ -15,6 +17,7 @@ from tests.proofs.corpus import BODIES, BROKEN_HTTP
 from tests.proofs.wire import Wire, exchange
 from troth.core.codes import Code
 from troth.http.api.context import Readiness
+from troth.http.api.dispatch import START_WAIT_S
 from troth.http.settings.settings import Settings
 
 GET: Final = {
@@ -206,7 +209,9 @@ async def test_a_byte_order_mark_says_nothing() -> None:
         assert checked_envelope(404, answer.body, "promise.get", "c").text
 
 
-async def test_a_stop_answers_what_it_has_read_and_a_start_says_that_it_is_one() -> None:
+async def test_a_stop_answers_what_it_has_read_and_a_start_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
     async with running() as world:
         conversation = Conversation(world)
         world.api.readiness = Readiness.STOPPING
@@ -215,8 +220,17 @@ async def test_a_stop_answers_what_it_has_read_and_a_start_says_that_it_is_one()
 
         world.api.readiness = Readiness.STARTING
         answer = await world.send("POST", "/", GET)
+        assert trio.current_time() >= START_WAIT_S
         assert (answer.status, answer.header("retry-after")) == (503, "1")
         assert checked_envelope(503, answer.body, "promise.get", "c").text
+
+        async def become_ready() -> None:
+            await trio.sleep(START_WAIT_S / 2)
+            world.api.readiness = Readiness.READY
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(become_ready)
+            assert (await conversation.good("promise.get", id="p"))["promise"]["id"] == "p"
 
 
 async def test_a_defect_is_a_500_in_an_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
