@@ -36,8 +36,9 @@ SDKS: Final[dict[str, Callable[[], tuple[str, str]]]] = {
     "typescript-newest": lambda: environments.typescript_program(TYPESCRIPT),
 }
 
-# How long a task belongs to a worker when it or the server is going to be killed.
+# How long a task belongs to a worker that is going to be killed.
 SHORT_TTL_MS: Final = 3000
+DEFAULT_TTL_MS: Final = 60_000
 
 
 class Sdk(NamedTuple):
@@ -215,8 +216,10 @@ def test_the_server_is_killed_in_the_middle(
 ) -> None:
     name, group, journal = sdk.new("journey"), sdk.new("travelers"), tmp_path / "journal.txt"
     stages = 6
+    # TypeScript's SDK does not repeat a request whose answer was lost: it goes on after its lease.
+    ttl_ms = SHORT_TTL_MS if sdk.name.startswith("typescript") else DEFAULT_TTL_MS
 
-    with Worker(sdk.command, server, group, tmp_path / "worker.log", SHORT_TTL_MS) as worker:
+    with Worker(sdk.command, server, group, tmp_path / "worker.log", ttl_ms) as worker:
         worker.ready().start(name, "journey", stages, str(journal), group)
         for kills in (1, 2):
             deadline = time.monotonic() + TIMEOUT_S
