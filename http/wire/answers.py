@@ -129,7 +129,7 @@ def component_of(struct: type[Struct]) -> Schema:
     fields = _fields(struct)
     return {
         "type": "object",
-        "description": (struct.__doc__ or "").partition("\n\n")[0].replace("\n    ", " "),
+        "description": " ".join((struct.__doc__ or "").partition("\n\n")[0].split()),
         "properties": {name: schema_of(shape) for name, shape, _ in fields},
         "required": [name for name, _, is_there in fields if is_there],
         "additionalProperties": getattr(struct, "FURTHER", False),
