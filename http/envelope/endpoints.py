@@ -73,6 +73,7 @@ class EnvelopeHandler:
                 raise refused("debug operations are off", Code.FORBIDDEN_SCOPE)
             if kind not in PROCEDURES:
                 raise refused(f"kind: there is no operation {kind[:64]!r}")
+            call.body = envelope
             return None
         return self._command(api, call, question, envelope)
 
@@ -97,7 +98,7 @@ class EnvelopeHandler:
             while True:
                 try:
                     if command is None:
-                        status, text = 200, await self._proceed(api, call.request)
+                        status, text = 200, await _proceed(api, call)
                     else:
                         reply = await _asked(api, command, call.request)
                         status, text = self.rendered(api, call, reply)
@@ -143,17 +144,19 @@ class EnvelopeHandler:
             refuse_unless_within(principal, (task_id for task_id, _ in command.tasks))
         return command
 
-    async def _proceed(self, api: Api, request: Request) -> bytes:
-        envelope = self._admitted(api, request)
-        kind = envelope.kind or ""
-        procedure: Procedure = PROCEDURES[kind]
-        data = decoded(procedure.decoder, envelope.data)
-        text = await procedure.act(api, request.principal, data)
-        return envelope_text(kind, envelope.corr_id, 200, text)
-
 
 _FENCE: Final = QUESTIONS["task.fence"]
 _RENEWED: Final = Reply(Code.OK)
+
+
+async def _proceed(api: Api, call: Call) -> bytes:
+    """Do what takes a coroutine, for an envelope that was admitted. Raises ApiError."""
+    envelope: RequestEnvelope = call.body
+    kind = envelope.kind or ""
+    procedure: Procedure = PROCEDURES[kind]
+    data = decoded(procedure.decoder, envelope.data)
+    text = await procedure.act(api, call.request.principal, data)
+    return envelope_text(kind, envelope.corr_id, 200, text)
 
 
 async def _asked(api: Api, command: Command | Renewals, request: Request) -> Reply:
