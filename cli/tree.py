@@ -1,7 +1,7 @@
 """`troth tree`: shows what a promise has set going, as a tree of calls.
 
-Which promise is below which says `troth.core.lineage`, for promises of the REST API and of workflows
-alike. What lies between and does not exist is skipped.
+`troth.core.lineage` says which promise is below which, for both APIs. What lies between and does
+not exist is skipped.
 """
 
 import base64
