@@ -325,11 +325,13 @@ class Shard:
         records_count = len(turn.records)
         if self._due_from_ms <= now_ms and not self._is_frozen:
             self._collect_due(now_ms)
-        self.machine.timers_may_be_late = bool(self._due) or self._is_frozen
-        has_changed = self._step_all(self._mailbox, now_ms, turn)
+        has_due = bool(self._due)
+        self.machine.timers_may_be_late = has_due or self._is_frozen
+        has_changed = False
+        if self._mailbox:
+            has_changed = self._step_all(self._mailbox, now_ms, turn)
         if self._internal:
             has_changed |= self._step_all(self._internal, now_ms, turn)
-        has_due = bool(self._due)
         if not has_changed and not has_due and len(answers) > answers_count:
             self._turns.answer_sooner(turn, answers_count, self._position)
         if has_due:
@@ -342,20 +344,22 @@ class Shard:
 
         Raises what a step raises that has left the state half changed.
         """
-        machine = self.machine
+        step_of = self.machine.step
         answers = turn.answers
         has_changed = False
-        is_of_clients = entries is self._mailbox
         count = min(len(entries), BATCH_LIMIT_COUNT)
+        next_look_count = SLICE_COUNT
         for done_count in range(count):
-            if done_count and not done_count % SLICE_COUNT:
+            if done_count == next_look_count:
+                next_look_count += SLICE_COUNT
+                is_of_clients = entries is self._mailbox
                 is_over = self._pass.is_over_for_clients if is_of_clients else self._pass.is_over
                 if is_over:
+                    count = done_count
                     break
-            self._commands_count += 1
             command, asker, place, held = entries.popleft()
             try:
-                step = machine.step(command, now_ms)
+                step = step_of(command, now_ms)
             except Exception as error:
                 if asker is not None:  # it is told so, if this ends the server
                     answers.append((asker, place, UNANSWERED))
@@ -367,6 +371,7 @@ class Shard:
             if step.records or step.has_effects:
                 has_changed = True
                 self._take(step, held, turn)
+        self._commands_count += count
         return has_changed
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
