@@ -453,7 +453,7 @@ def test_an_error_of_the_disk_in_any_operation(operation: str, skip_count: int, 
 
     assert len(str(caught.value).splitlines()) == 1
     if isinstance(caught.value, RepairInterrupted):
-        assert f"is whole in {DROPPED}" in str(caught.value)
+        assert f"is in {DROPPED}" in str(caught.value)
         assert lines(files)
     else:
         assert log_files(files) == before
