@@ -258,8 +258,8 @@ def listener_told(state: ShardState, record: w.ListenerTold) -> None:
 
 def end_workflow(state: ShardState, task: WorkflowTask) -> None:
     """Forget the task of a promise that settles, and what it awaited."""
-    del state.workflows[task.id]
     state.counts.workflow_moved(task.state, FULFILLED)
+    del state.workflows[task.id]
     _recall(state, task)
     state.arm_workflow(task.id, None)
     _changed(state, task)
