@@ -127,12 +127,14 @@ class EnvelopeHandler:
     def _admitted(self, api: Api, request: Request) -> RequestEnvelope:
         """Return a request's envelope, if its sender may ask for what it asks. Raises ApiError."""
         envelope = read(request.body)
+        header = request.headers.get(b"authorization")
+        if header is not None and api.credentials.is_loaded and not api.credentials.is_open:
+            _refuse_basic(header)
         guard = _GUARDS.get(envelope.kind or "", _UNKNOWN_GUARD)
         auth = None if envelope.head is None or not envelope.head.auth else envelope.head.auth
         authorization = None
         if auth is not None:
             authorization = b"Bearer " + auth.encode()
-            header = request.headers.get(b"authorization")
             if header is not None and not _is_same(header, authorization):
                 raise ApiError(
                     Code.UNAUTHORIZED, message="head.auth and Authorization are not the same"
@@ -183,6 +185,17 @@ def _envelope_of(call: Call) -> RequestEnvelope:
     """Return the envelope of a call that was judged."""
     body: OperationCall | RequestEnvelope = call.body
     return body.envelope if isinstance(body, OperationCall) else body
+
+
+def _refuse_basic(header: bytes) -> None:
+    """Raise ApiError (401) for what only the REST API takes (envelope.md 9)."""
+    if header[:6].lower() == b"basic ":
+        raise ApiError(
+            Code.UNAUTHORIZED,
+            message="Basic credentials are for the REST API; this needs a token, in "
+            "`Authorization: Bearer` or in `head.auth`",
+            headers=[(b"www-authenticate", b"Bearer")],
+        )
 
 
 def _is_same(header: bytes, authorization: bytes) -> bool:
