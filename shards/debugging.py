@@ -1,4 +1,4 @@
-"""Debug operations: time that tests set, and a server that does nothing by itself (envelope.md 10).
+"""Debug operations: time set by tests, and a server that only acts when told (envelope.md 10).
 
 For checkers of the envelope protocol, never for a server that others reach. Once `start` was
 called, no timer fires and no message leaves: `tick` does what is due at a time, `snap` shows
@@ -38,7 +38,7 @@ PAGE_COUNT = 1_000
 
 @final
 class DebugClock:
-    """A clock that says another time while somebody has set it."""
+    """A clock that can be set to another time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -70,7 +70,7 @@ class DebugClock:
 
 @final
 class DebugOutgoing:
-    """Keeps messages back while it is stopped; see Outgoing."""
+    """Holds messages back while it is stopped; see Outgoing."""
 
     def __init__(self, outgoing: Outgoing, clock: Clock, retry_ms: int = WORKFLOW_RETRY_MS) -> None:
         self._outgoing = outgoing
@@ -105,7 +105,7 @@ class DebugOutgoing:
         self.is_stopped = True
 
     def go_on(self) -> None:
-        """Let go what was kept back, and what comes."""
+        """Release the messages that were held back, and hold back no more."""
         self.is_stopped = False
         messages, self.messages = self.messages, {}
         self.retries_on.clear()
@@ -142,12 +142,12 @@ class DebugOperations:
         self._one_at_a_time = trio.Lock()
 
     def start(self) -> None:
-        """Let timers and delivery stand still."""
+        """Stop timers and delivery."""
         self._outgoing.stop()
         self._shards.freeze_timers(True)
 
     def stop(self) -> None:
-        """Let them go on; what has become due does at once."""
+        """Restart timers and delivery; what has become due is handled immediately."""
         self._shards.freeze_timers(False)
         self._outgoing.go_on()
 
@@ -185,7 +185,7 @@ class DebugOperations:
             self._outgoing.forget()
 
     async def tick(self, now_ms: int) -> None:
-        """Let everything happen that is due at this time.
+        """Carry out everything that is due at this time.
 
         Deadlines first, in the order of ids, then messages that are sent again, leases, schedules.
         """
