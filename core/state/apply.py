@@ -33,6 +33,7 @@ def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
     )
     state.promises[record.id] = state.completed[record.id] = completed
     state.pending_count -= 1
+    state.counts.promise_completed(record.id, record.state)
     if state.retention is not None and not state.tracks_changes:
         state.retention.stays(completed)
     if state.tracks_changes:
@@ -58,7 +59,7 @@ def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
 
 
 def task_released(state: ShardState, record: r.TaskReleased) -> None:
-    """Apply the record: the task goes out again; whoever had it is refused from now on."""
+    """Apply the record: the task goes out again; its earlier holder is refused from now on."""
     task = state.tasks[record.id]
     if task.root_id in state.executions:
         executions.lease_ended(state, task.root_id)

@@ -12,6 +12,8 @@ from troth.core.model import Callback, Lock, Promise, Schedule, Task
 from troth.core.records import ShardMessage
 from troth.core.workflows import Await, Listener, WorkflowTask
 
+from .counts import Counts
+
 OutboxKey = tuple[int, int]
 """Target shard and sequence of an outbox message."""
 
@@ -20,11 +22,12 @@ PairKey = tuple[str, str]
 
 
 class ShardHeader(Struct, frozen=True):
-    """What a shard must know beside its entities.
+    """What a shard must know in addition to its entities.
 
     `sequence` is the shard sequence of the last record that the checkpoint covers, `position` a log
     sequence such that all of the shard's records up to it are covered. The `live_` counts say how
     many rows a complete checkpoint has. `has_workflows` says that there was ever a workflow task.
+    `counts` is None in a checkpoint of a release that did not count by state.
     """
 
     shard: int
@@ -54,6 +57,7 @@ class ShardHeader(Struct, frozen=True):
     has_workflows: bool = False
     leases_resumed_on: int = 0
     claims_end_on: int = 0
+    counts: Counts | None = None
 
 
 class Capture(Struct):
@@ -82,17 +86,17 @@ class Capture(Struct):
 
     @property
     def has_functions(self) -> bool:
-        """Whether anything is in it that stores of format 1 have no place for."""
+        """Return whether it holds anything that stores of format 1 have no place for."""
         return bool(self.entries or self.executions or self.usage)
 
     @property
     def has_workflows(self) -> bool:
-        """Whether anything is in it that stores of formats 1 and 2 have no place for."""
+        """Return whether it holds anything that stores of formats 1 and 2 have no place for."""
         return self.header.has_workflows or bool(self.awaits or self.listeners)
 
     @property
     def rows_count(self) -> int:
-        """How many entities changed."""
+        """The number of entities that changed."""
         return (
             len(self.promises)
             + len(self.tasks)
@@ -110,9 +114,10 @@ class Capture(Struct):
 
 
 class Loaded(Struct):
-    """What is live in a shard, as a checkpoint has it."""
+    """What is live in a shard, as a checkpoint has it; `counts` are of all that it has."""
 
     header: ShardHeader
+    counts: Counts
     promises: list[Promise]
     tasks: list[Task]
     callbacks: list[Callback]
