@@ -1,9 +1,9 @@
-"""This process's memory: how much of it there may be, and giving back what is not needed.
+"""Memory of this process: how much it may have, and giving back what it does not need.
 
-Pages of a mapped file that were read count as the process's memory until the system wants them for
-something else; a server that is to stay small gives them back before that. They stay in the page
-cache, and reading them again costs a fraction of a microsecond each. Where the system offers no way
-(anything but Linux), nothing happens.
+Pages of a mapped file that were read count as the process's memory until the system needs them
+elsewhere. To stay small, the server gives them back before that. They stay in the page cache, and
+reading them again costs a fraction of a microsecond each. Where the system offers no way (anything
+but Linux), nothing happens.
 
 What a process may have is limited by its address space and its data (`ulimit -v`, `ulimit -d`), by
 the memory of its control groups, and by that of the machine.
@@ -173,7 +173,7 @@ def save_address_space() -> None:
 
 
 def trim_heap() -> None:
-    """Let the allocator give back what it keeps for later."""
+    """Make the allocator give back the memory it keeps for later."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
