@@ -47,7 +47,7 @@ class MemoryReserve:
             self.is_given_away = self.is_short = False
 
     def give_away(self) -> bool:
-        """Let somebody have it, whose MemoryError this is; whether it was there."""
+        """Give it to a caller that has run out of memory; return whether it was there."""
         with self._lock:
             if self._kept is None:
                 return False

@@ -57,7 +57,7 @@ class Writer:
         seal_delay_s: float = SEAL_DELAY_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`patience_s` is how long the writer waits for memory."""
+        """Start nothing yet; `patience_s` is how long to wait for memory."""
         self._patience_s = patience_s
         self._log = log
         self._on_durable = on_durable
