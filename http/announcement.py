@@ -45,6 +45,8 @@ def announce(parts: Parts, recovery: Recovery) -> None:
             in_flight_limit_bytes=parts.settings.in_flight_limit_bytes,
             memory_left_bytes=memory.headroom_bytes,
         )
+    if parts.settings.debug_operations:
+        _log.warning("debug operations are on: any program here can delete everything")
     promises = sum(shard.promises_count for shard in parts.shards.statistics().shards)
     _log.info(
         "ready",

@@ -26,7 +26,7 @@ async def in_thread(
 ) -> Result:
     """Return what `action` returns, called in a thread; wait up to `patience_s` for a thread.
 
-    Raises what `action` raises; RuntimeError or MemoryError if there was no thread for so long.
+    Raises what `action` raises; RuntimeError or MemoryError if there was no thread for that long.
     """
     until_s = trio.current_time() + patience_s
     while True:
