@@ -19,10 +19,19 @@ import trio
 from troth.core.codes import Code
 from troth.core.commands import (
     PROMISE_TIMER,
+    AcquireLock,
     Command,
+    CreateCallback,
+    CreateEntry,
+    CreateExecution,
+    CreatePromise,
+    CreateSchedule,
+    CreateSubscription,
     Expire,
     GoOn,
+    ImportPromise,
     ResumeTime,
+    StorePackage,
 )
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
@@ -40,7 +49,13 @@ from troth.core.replies import Reply
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
 from troth.core.state.shard_state import TimerKey
-from troth.persistence.errors import CheckpointDamaged, LogFailed, PersistenceError
+from troth.persistence.errors import (
+    CheckpointDamaged,
+    LogFailed,
+    MemoryRanOut,
+    PersistenceError,
+)
+from troth.persistence.memory_reserve import RESERVE
 
 from .clock import Clock
 from .committer import Committer
@@ -62,6 +77,19 @@ WheelKey = TimerKey | str
 """For a promise's deadline, which never changes, its id; for others what the machine says."""
 
 UNANSWERED = Reply(Code.INTERNAL)
+
+CREATING: Final = (
+    CreatePromise,
+    ImportPromise,
+    CreateCallback,
+    CreateSubscription,
+    CreateSchedule,
+    AcquireLock,
+    CreateEntry,
+    StorePackage,
+    CreateExecution,
+)
+"""What is refused while memory is short: what would take more of it for long."""
 
 log = structlog.get_logger("troth.shards")
 
@@ -189,7 +217,9 @@ class Shard:
 
     def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
         """Do as `ask`, but without waking the actor: the caller calls `run_turn` soon."""
-        if len(self._mailbox) >= self._mailbox_limit_count:
+        if len(self._mailbox) >= self._mailbox_limit_count or (
+            RESERVE.is_short and (RESERVE.is_given_away or isinstance(command, CREATING))
+        ):
             self._refused_count += 1
             raise Overloaded
         self._mailbox.append((command, asker, place, held))
@@ -299,6 +329,9 @@ class Shard:
             self.run_commands(now_ms, turn)
         except CheckpointDamaged as error:
             self._fail(error, turn)
+            raise
+        except MemoryError:
+            self._fail(MemoryRanOut("while a command was carried out"), turn)
             raise
         except Exception:
             # The state says more than the log will. Other shards may have messages of this turn
@@ -438,6 +471,10 @@ class Shard:
         """
         if isinstance(error, CheckpointDamaged) or not self.machine.is_clean:
             raise error
+        if isinstance(error, MemoryError):
+            RESERVE.give_away()
+            log.warning("there was no memory for a command", command=type(command).__name__)
+            return Step(Reply(Code.OVERLOADED), [], [])
         log.error(
             "a command failed; nothing was changed",
             command=type(command).__name__,
@@ -449,7 +486,13 @@ class Shard:
         """Sort what a step led to: now, to other shards now, or when durable."""
         for record in step.records:
             self.sequence += 1
-            turn.records.append((self.index, self.sequence, encode(record)))
+            try:
+                body = encode(record)
+            except MemoryError:
+                # The state says so already: if the log is not told, the server has to end.
+                RESERVE.give_away()
+                body = encode(record)
+            turn.records.append((self.index, self.sequence, body))
         for promise in step.promise_timers:
             if promise.state is PENDING:
                 self._wheel.arm_fixed(promise.id, promise.timeout)
