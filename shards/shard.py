@@ -238,6 +238,11 @@ class Shard:
         """What the log must be durable up to before anybody may see this shard's state."""
         return self._position
 
+    @property
+    def may_lease(self) -> bool:
+        """Whether leases may run here: whether any timer is armed but those of promises."""
+        return self._wheel.movable_count > 0
+
     def rest_on(self, other: "Shard") -> None:
         """Note that what this shard does next rests on the state of another one as it is now."""
         self._position = max(self._position, other.position)

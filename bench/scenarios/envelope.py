@@ -205,7 +205,9 @@ class Suspend(_Envelopes):
         super().__init__(workload, requests)
         question = "%ID%.1"
         action = {"kind": "promise.create", "head": {}, "data": self.new("%ID%", has_task=True)}
-        asking = {"kind": "promise.create", "head": {}, "data": self.new(question, has_task=False)}
+        # A question has no parameter.
+        asked = {**self.new(question, has_task=False), "param": {}}
+        asking = {"kind": "promise.create", "head": {}, "data": asked}
         awaiting = {"kind": "promise.register_callback", "head": {}}
         awaiting["data"] = {"awaited": question, "awaiter": "%ID%"}
         self._requests = (
