@@ -240,7 +240,7 @@ class Shard:
 
     @property
     def may_lease(self) -> bool:
-        """Whether leases may run here: whether any timer is armed but those of promises."""
+        """Say whether leases may run here: any timer is armed but those of promises."""
         return self._wheel.movable_count > 0
 
     def rest_on(self, other: "Shard") -> None:

@@ -114,7 +114,7 @@ class TimingWheel(Generic[Key]):
 
     @property
     def movable_count(self) -> int:
-        """How many keys are armed whose deadlines may change: all but the fixed ones."""
+        """Return how many keys are armed whose deadlines may change: all but the fixed ones."""
         return len(self._slot_of)
 
     def __contains__(self, key: object) -> bool:
