@@ -29,10 +29,13 @@ from troth.http.settings.settings import Settings
 from troth.http.sockets.descriptors import DescriptorShares
 from troth.http.sockets.doors import Door
 from troth.http.sockets.lane import Lane
+from troth.http.sockets.memory_plan import plan_memory
 from troth.http.sockets.slow_gate import SlowGate
 from troth.http.wire.in_flight import InFlight
 from troth.persistence import process_memory
-from troth.shards.clock import SystemClock
+from troth.persistence.memory_reserve import RESERVE
+from troth.shards.clock import Clock, SystemClock
+from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
 from troth.shards.outgoing import OutgoingRoutes
@@ -40,6 +43,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Storage
+from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
@@ -77,6 +81,7 @@ def _options(settings: Settings) -> Options:
     chosen = settings.schedule_catch_up
     return Options(
         task_claim_timeout_ms=settings.task_claim_timeout_ms,
+        workflow_retry_ms=settings.workflow_retry_ms,
         catch_up_count=counts[chosen] if isinstance(chosen, str) else chosen,
         time_zone=settings.time_zone if settings.time_zone is not None else local_zone(),
         retention=settings.retain,
@@ -108,10 +113,14 @@ class Parts:
             buffer_limit_count=settings.poll_buffer_limit_count,
         )
         self.gate = SlowGate()
+        memory = process_memory.memory_limits()
+        self.memory = plan_memory(settings, memory)
         self.in_flight = InFlight(
-            max(settings.in_flight_limit_bytes, 2 * settings.body_limit_bytes),
-            headroom_bytes=process_memory.headroom_bytes,
+            self.memory.in_flight_bytes,
+            headroom_bytes=memory.headroom_bytes,
+            margin_bytes=self.memory.margin_bytes,
             trim=process_memory.trim_heap,
+            look=RESERVE.look,
         )
         self._large_messages = LargeMessages(self._render)
         outgoing_room = OutgoingRoom(shares.outgoing_count)
@@ -157,10 +166,15 @@ class Parts:
             calls_per_host_count=settings.function_calls_per_host_count,
         )
         self.function_calls.attach(self.placement)
+        clock: Clock = self.clock
+        outgoing: Outgoing = OutgoingRoutes(self.delivery, self.placement)
+        if settings.debug_operations:
+            clock = debug_clock = DebugClock(clock)
+            outgoing = debug_outgoing = DebugOutgoing(outgoing, clock, settings.workflow_retry_ms)
         self.shards = Shards(
             shard_count=storage.shard_count,
-            clock=self.clock,
-            outgoing=OutgoingRoutes(self.delivery, self.placement),
+            clock=clock,
+            outgoing=outgoing,
             cursor_secret=storage.secret,
             options=_options(settings),
             mailbox_limit_count=settings.mailbox_limit_count,
@@ -186,6 +200,8 @@ class Parts:
             in_flight=self.in_flight,
         )
 
+        if settings.debug_operations:
+            self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
         if isinstance(storage, DirectoryStorage):
             self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
         # Until the catalog has been read, nobody knows whether there are accounts.
@@ -211,6 +227,16 @@ class Parts:
             await self.in_flight.grown(hold, size_characters)
             yield
 
+    @asynccontextmanager
+    async def keeping_a_reserve(self) -> AsyncIterator[None]:
+        """Keep the reserve of memory that the plan says, if memory is limited."""
+        limits = process_memory.memory_limits()
+        RESERVE.open(self.memory.reserve_bytes, limits.headroom_bytes)
+        try:
+            yield
+        finally:
+            RESERVE.close()
+
     def make_lanes(self) -> list[Lane]:
         """Make a lane for each port, unless there are to be none; they have to run."""
         if not self.settings.hot_lane:
@@ -230,7 +256,7 @@ class Parts:
         checkpointer = self.shards.make_checkpointer(
             self.storage,
             interval_ms=settings.checkpoint_interval_ms,
-            log_bytes=settings.checkpoint_log_bytes,
+            log_bytes=self.memory.checkpoint_log_bytes,
         )
         if checkpointer is not None:
             self.api.metrics.add_source("checkpoints", checkpointer.statistics)

@@ -85,7 +85,8 @@ class Settings:
     checkpoint_log_bytes: int = _setting(
         limits.CHECKPOINT_LOG_BYTES,
         Number(64 * _KIB, 1024 * _MIB),
-        "Log growth that triggers a checkpoint immediately.",
+        "Log growth that triggers a checkpoint immediately; in effect at most a sixteenth of the "
+        "memory that this process may have.",
     )
     snapshot_directory: Path | None = _setting(
         None,
@@ -221,7 +222,8 @@ class Settings:
         limits.IN_FLIGHT_LIMIT_BYTES,
         Number(1 * _MIB, 64 * 1024 * _MIB),
         "Maximum bytes of requests, answers and messages in memory, all together; beyond it large "
-        "ones wait or are refused. In effect at least twice body_limit_bytes.",
+        "ones wait or are refused. In effect at least twice body_limit_bytes, and at most a "
+        "twelfth of the memory that this process may have.",
     )
     build_limit_bytes: int = _setting(
         limits.BUILD_LIMIT_BYTES,
@@ -315,6 +317,11 @@ class Settings:
         Number(100, _DAY_MS),
         "A task that is not claimed within this time is sent again.",
     )
+    workflow_retry_ms: int = _setting(
+        limits.WORKFLOW_RETRY_MS,
+        Number(1_000, _DAY_MS),
+        "A workflow task that is not claimed within this time is sent again.",
+    )
     task_retry_first_ms: int = _setting(
         limits.TASK_RETRY_FIRST_MS,
         Number(10, _DAY_MS),
@@ -353,6 +360,13 @@ class Settings:
         False,
         Switch(),
         "Allow HTTP functions to call addresses of this machine and of private networks.",
+    )
+
+    debug_operations: bool = _setting(
+        False,
+        Switch(),
+        "For tests of clients: serve the kinds debug.… of POST /, and let its requests say what "
+        "time it is. One request deletes everything. Only on addresses of this machine.",
     )
 
     schedule_catch_up: Literal["all", "latest"] | int = _setting(
