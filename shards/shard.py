@@ -107,7 +107,7 @@ class Waiter:
 
 Entry = tuple[Command, Asker | None, int, HeldMessages | None]
 """A command in a mailbox; who asked, which of the asker's replies it gives, and the request that
-messages to workers wait for."""
+messages to workers wait for. An internal one has an asker if it carries on with a client's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +256,8 @@ class Shard:
         step = self.machine.start(self._now_ms)
         turn = Turn()
         self._take(step, None, turn)
+        if step.again is not None:
+            self.tell(step.again)
         self._turns.commit(turn)
         self._position = self._committer.position
 
@@ -346,9 +348,11 @@ class Shard:
         answers = turn.answers
         has_changed = False
         is_of_clients = entries is self._mailbox
-        count = min(len(entries), BATCH_LIMIT_COUNT)
-        for done_count in range(count):
-            if done_count and not done_count % SLICE_COUNT:
+        is_long = False
+        for done_count in range(BATCH_LIMIT_COUNT):
+            if not entries:
+                break
+            if is_long or (done_count and not done_count % SLICE_COUNT):
                 is_over = self._pass.is_over_for_clients if is_of_clients else self._pass.is_over
                 if is_over:
                     break
@@ -362,7 +366,11 @@ class Shard:
                 step = self._contain(error, command)
                 if asker is not None:
                     answers.pop()
-            if asker is not None:
+            again = step.again
+            is_long = again is not None or step.has_more
+            if again is not None:
+                self._internal.append((again, asker, place, held))
+            elif asker is not None:
                 answers.append((asker, place, step.reply))
             if step.records or step.has_effects:
                 has_changed = True
@@ -421,6 +429,8 @@ class Shard:
             except Exception as error:
                 step = self._contain(error, command)
             self._take(step, None, turn)
+            if step.again is not None:
+                self.tell(step.again)
             self._timers_fired_count += 1
         ended_ms = self._clock.now_ms()
         for deadline_ms in handled:
@@ -497,9 +507,10 @@ class Shard:
 
     def refuse_all(self, error: ShardsError) -> None:
         """Answer everybody whose command is in the mailbox with an error: the log has failed."""
+        waiting = [*self._internal, *self._mailbox]
         self._internal.clear()
-        while self._mailbox:
-            _, asker, _, _ = self._mailbox.popleft()
+        self._mailbox.clear()
+        for _, asker, _, _ in waiting:
             if asker is not None:
                 asker.refuse(error)
 

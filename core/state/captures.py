@@ -25,6 +25,7 @@ class ShardHeader(Struct, frozen=True):
     `sequence` is the shard sequence of the last record that the checkpoint covers, `position` a log
     sequence such that all of the shard's records up to it are covered. The `live_` counts say how
     many rows a complete checkpoint has. `has_workflows` says that there was ever a workflow task.
+    `completions` are those under way, with their times; what is left of them are rows like any.
     """
 
     shard: int
@@ -54,6 +55,7 @@ class ShardHeader(Struct, frozen=True):
     has_workflows: bool = False
     leases_resumed_on: int = 0
     claims_end_on: int = 0
+    completions: dict[str, int] = {}
 
 
 class Capture(Struct):

@@ -112,7 +112,7 @@ def _unassign(state: ShardState, execution: Execution, lost_count: int) -> None:
     state.timers.append(((TimerKind.EXECUTION, execution.promise_id), None))
 
 
-def execution_ended(state: ShardState, record: r.PromiseCompleted) -> Value:
+def execution_ended(state: ShardState, record: r.PromiseCompleted | r.CompletionBegun) -> Value:
     """Forget the execution whose promise completes.
 
     Gives the promise's value: the record's, and in its headers what was known of the execution.

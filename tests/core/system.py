@@ -134,9 +134,16 @@ class System:
         """The server after a crash that kept the first `step_count` steps (default: all)."""
         log = list(self.log[:step_count])
         system = System(self.shard_count, self.options, log, self.now, self.store)
-        for index, machine in enumerate(system.machines):
-            system._take(index, machine.start(self.now))
+        system.start()
         return system
+
+    def start(self) -> None:
+        """Let the machines begin after a replay."""
+        for index, machine in enumerate(self.machines):
+            step = machine.start(self.now)
+            self._take(index, step, is_checked=step.again is None)
+            if step.again is not None:
+                self.tell(index, step.again)
 
     # Checkpoints: `capture` every shard, then `write_checkpoint`, `renew`, and `evict` each
 
@@ -204,7 +211,12 @@ class System:
             deadline <= self.now for deadline in self.timers[index].values()
         )
         step = machine.step(command, self.now)
-        self._note_transitions(command, step)
+        whole = Step(step.reply, step.records, [])
+        while step.again is not None:
+            self._take(index, step, is_checked=False)
+            step = machine.step(step.again, self.now)
+            whole = Step(step.reply, [*whole.records, *step.records], [])
+        self._note_transitions(command, whole)
         self._take(index, step)
         return step
 
@@ -569,6 +581,9 @@ class System:
                 self._move(record.id, event)  # type: ignore[union-attr]
             elif isinstance(record, r.PromiseCompleted):
                 for task_id in self._ended_by(record.id):
+                    self._move(task_id, TaskEvent.ROOT_COMPLETE)
+            elif isinstance(record, r.CompletionContinued):
+                for task_id in record.tasks:
                     self._move(task_id, TaskEvent.ROOT_COMPLETE)
         for task in self.tasks():
             expected = states.setdefault(task.id, task.state)
