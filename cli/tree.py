@@ -1,9 +1,7 @@
 """`troth tree`: shows what a promise has set going, as a tree of calls.
 
-The server knows no calls; the client libraries leave traces of them. A promise belongs below
-another if its tag `resonate:parent` says so, else if its id is the other's id, a dot and more
-(`order-7.2` is below `order-7`), else if its tag `resonate:root` names the tree's root. What lies
-between and does not exist is skipped.
+`troth.core.lineage` says which promise is below which, for both APIs. What lies between and does
+not exist is skipped.
 """
 
 import base64
@@ -14,6 +12,9 @@ from typing import Any, Final
 
 import click
 from rich.text import Text
+
+from troth.core.lineage import SEPARATORS, parents_of
+from troth.core.model import TAG_ORIGIN, TAG_PARENT, TAG_ROOT, TAG_TARGET
 
 from .client import ApiClient, path_of
 from .options import TEXT, ServerCommand, Session, server_command
@@ -29,8 +30,6 @@ from .output import (
     visible,
 )
 
-PARENT_TAG: Final = "resonate:parent"
-ROOT_TAG: Final = "resonate:root"
 _NUMBERS: Final = re.compile(r"([0-9]+)")
 # A longer text is no function's name.
 _NAME_LIMIT_COUNT: Final = 120
@@ -73,7 +72,7 @@ def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # n
     if not isinstance(root, dict) or "id" not in root:
         raise session.client.not_the_api()
     found = _candidates(session.client, root)
-    parents = parents_of(root["id"], found)
+    parents = parents_of(root["id"], {name: row.get("tags") for name, row in found.items()})
     if depth_limit_count is None and not session.as_json:
         depth_limit_count = DEPTH_SHOWN_COUNT
     rows = in_order(root["id"], found, parents, depth_limit_count)
@@ -91,29 +90,6 @@ def tree(session: Session, id: str, depth_limit_count: int | None) -> None:  # n
                 f"{deeper_count} more below level {depth_limit_count}; --depth NUMBER shows more "
                 "levels, `troth tree ID` of a lower promise begins there"
             )
-
-
-def parents_of(root_id: str, found: Mapping[str, JsonPromise]) -> dict[str, str]:
-    """Return the parent of every promise below the root, by id.
-
-    `found` may hold others; they are left.
-    """
-    claimed = {
-        promise_id: parent
-        for promise_id, promise in found.items()
-        if promise_id != root_id and (parent := _parent(root_id, promise, found)) is not None
-    }
-    below = {root_id}
-    elsewhere: set[str] = set()
-    for promise_id in claimed:
-        chain: dict[str, None] = {}
-        step = promise_id
-        # Tags may name parents in a circle: it leads nowhere. No step is taken twice in all.
-        while step in claimed and step not in below and step not in elsewhere and step not in chain:
-            chain[step] = None
-            step = claimed[step]
-        (below if step in below else elsewhere).update(chain)
-    return {child: parent for child, parent in claimed.items() if child in below}
 
 
 def in_order(
@@ -150,11 +126,12 @@ def function_name(promise: JsonPromise) -> str | None:
 def _candidates(client: ApiClient, root: JsonPromise) -> dict[str, JsonPromise]:
     """Return all promises that may be below the root, and the root, by id."""
     found: dict[str, JsonPromise] = {root["id"]: root}
-    searches: list[list[tuple[str, str]]] = [[("id", f"{root['id']}.*")]]
-    tags = root.get("tags") or {}
-    if ROOT_TAG in tags or PARENT_TAG in tags:
-        # A library that writes these tags lets functions choose any id for what they call.
-        searches.append([("id", "*"), (f"tags[{ROOT_TAG}]", str(tags.get(ROOT_TAG, root["id"])))])
+    searches = [[("id", f"{root['id']}{separator}*")] for separator in SEPARATORS]
+    # A library that writes these tags lets functions choose any id for what they call.
+    searches += [
+        [("id", "*"), (f"tags[{name}]", origin)]
+        for name, origin in _origins(root["id"], root.get("tags") or {}).items()
+    ]
     for query in searches:
         for page in client.pages("/promises", query, "promises"):
             for promise in page:
@@ -162,18 +139,14 @@ def _candidates(client: ApiClient, root: JsonPromise) -> dict[str, JsonPromise]:
     return found
 
 
-def _parent(root_id: str, promise: JsonPromise, found: Mapping[str, JsonPromise]) -> str | None:
-    promise_id: str = promise["id"]
-    tags = promise.get("tags") or {}
-    named = tags.get(PARENT_TAG)
-    if named in found and named != promise_id:
-        return str(named)
-    end = promise_id.rfind(".")
-    while end > 0:
-        if promise_id[:end] in found:
-            return promise_id[:end]
-        end = promise_id.rfind(".", 0, end)
-    return root_id if tags.get(ROOT_TAG) == root_id else None
+def _origins(root_id: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Return which tags the promises below a root may have in common, with their values."""
+    origins = {name: tags[name] for name in (TAG_ROOT, TAG_ORIGIN) if name in tags}
+    if not origins and TAG_PARENT in tags:
+        origins[TAG_ROOT] = root_id
+    if TAG_TARGET in tags:
+        origins.setdefault(TAG_ORIGIN, root_id)
+    return origins
 
 
 def _order(promise: JsonPromise) -> tuple[int, list[tuple[int, str]]]:

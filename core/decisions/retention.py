@@ -19,7 +19,8 @@ from troth.core.codes import Code
 from troth.core.commands import SLICE_START, CountRetained, Retain, Slice
 from troth.core.deciding import DONE, DecisionContext
 from troth.core.limits import LINEAGE_LIMIT_COUNT, RETENTION_RECHECK_MS
-from troth.core.model import PENDING, TAG_ORIGIN, TAG_ROOT, Promise, PromiseState
+from troth.core.lineage import origin_of
+from troth.core.model import PENDING, Promise, PromiseState
 from troth.core.replies import Reply, Retained
 from troth.core.retention_rules import BEGINNING, Retention, RetentionRule, Walk, due_rule
 from troth.core.state.shard_state import ShardState
@@ -146,7 +147,7 @@ class Lineage:
         """Return whether a completed promise stays for its origin's sake."""
         path: list[str] = []
         stays = False
-        origin_id = _origin_of(promise)
+        origin_id = origin_of(promise.tags)
         while origin_id is not None and origin_id != promise.id and origin_id not in path:
             known = self._stays.get(origin_id)
             if known is not None:
@@ -159,7 +160,7 @@ class Lineage:
             if len(path) > LINEAGE_LIMIT_COUNT or not self._is_done(origin):
                 stays = True
                 break
-            promise, origin_id = origin, _origin_of(origin)
+            promise, origin_id = origin, origin_of(origin.tags)
         self._stays.update(dict.fromkeys(path, stays))
         return stays
 
@@ -171,11 +172,6 @@ class Lineage:
             and origin.id not in self._context.neighbor(origin.id).state.roots
             and not self._context.is_awaited(origin.id)
         )
-
-
-def _origin_of(promise: Promise) -> str | None:
-    tags = promise.tags
-    return None if tags is None else tags.get(TAG_ORIGIN) or tags.get(TAG_ROOT)
 
 
 def _is_awaited(context: DecisionContext, promise_id: str) -> bool:

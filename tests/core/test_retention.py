@@ -21,6 +21,7 @@ from troth.core.machine import Step
 from troth.core.model import PromiseState, TaskKind
 from troth.core.replies import Retained
 from troth.core.retention_rules import RetentionRule
+from troth.core.workflow_commands import ResetShard
 from troth.persistence.checkpoints import rows
 
 from .drive import ALL_STATES, OPTIONS, START_MS, Drive
@@ -380,6 +381,54 @@ def test_an_id_is_free_at_every_step_of_the_checkpoint_that_forgets_it() -> None
         restarted = system.restarted()
         assert restarted.everything() == system.everything()
         assert index_keys(system)[rows.BY_END] == index_keys(system)[rows.PROMISES] == 1
+
+
+def test_what_is_made_again_while_its_old_life_is_written_stays_in_memory() -> None:
+    """A checkpoint drops the promise that it wrote, not the one that has its id meanwhile."""
+    for moment in range(3):
+        system = RetainingSystem(1, now=1_000, store=MemoryStore())
+        system.ask(c.CreatePromise("a", 10**15))
+        system.ask(c.CompletePromise("a", PromiseState.RESOLVED))
+        system.capture(0)
+        steps = [lambda: None, system.write_checkpoint, system.renew]
+        for step in steps[: moment + 1]:
+            step()
+        system.tell(0, ResetShard())
+        reply = system.ask(c.CreatePromise("a", 10**15, tags={"new": "1"}))
+        assert reply.code is Code.CREATED
+        assert reply.promise is not None
+        for step in steps[moment + 1 :]:
+            step()
+        system.evict()
+
+        assert [one.serial for one in system.promises()] == [reply.promise.serial]
+        assert system.ask(c.CompletePromise("a", PromiseState.REJECTED)).code is Code.CREATED
+
+
+def test_a_task_that_is_made_again_while_its_old_life_is_written_stays_in_memory() -> None:
+    """A checkpoint drops the finished task that it wrote, not the next one of that id."""
+    system = RetainingSystem(1, now=1_000, store=MemoryStore())
+
+    def live() -> None:
+        create = c.CreatePromise("a", 10**15, tags={"resonate:invoke": "poll://g"})
+        assert system.ask(create).code is Code.CREATED
+        system.report_sent("__invoke:a", 1)
+        assert system.ask(c.ClaimTask("__invoke:a", 1, "w", 10**6)).code is Code.CREATED
+        assert system.ask(c.CompleteTask("__invoke:a", 1)).code is Code.CREATED
+
+    live()
+    system.capture(0)
+    system.tell(0, ResetShard())
+    live()
+    before = system.tasks()
+    system.write_checkpoint()
+    system.renew()
+    system.evict()
+
+    assert system.tasks() == before
+    checkpoint(system)
+    assert system.tasks() == before
+    assert system.restarted().everything() == system.everything()
 
 
 def test_a_promise_waits_for_the_root_that_its_completion_wakes() -> None:
