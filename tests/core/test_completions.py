@@ -10,7 +10,7 @@ from troth.core import records as r
 from troth.core import workflow_commands as w
 from troth.core.codes import Code
 from troth.core.deciding import Options
-from troth.core.limits import INTEGER_MAX
+from troth.core.limits import INTEGER_MAX, RETENTION_RECHECK_MS
 from troth.core.machine import Machine, Step
 from troth.core.model import Fence, PromiseState, TaskState
 from troth.core.replies import TaskMessage
@@ -57,7 +57,8 @@ class Shard:
             return serial
 
         machine = Machine(0, shard_of, next_serial, self.options)
-        machine.state.tracks_changes = True
+        # Without retention, checkpoints; with it, what completes stays in memory.
+        machine.state.tracks_changes = not self.options.retention
         machine.neighbor = lambda _: machine
         return machine
 
@@ -314,6 +315,10 @@ def test_nothing_is_deleted_while_a_completion_is_under_way() -> None:
     shard.now += 1
     shard.step(c.Retain(1_000, 1_000))
     assert not [record for record in shard.log if isinstance(record, r.PromisesDeleted)]
+    shard.finish()
+    shard.now += RETENTION_RECHECK_MS
+    shard.step(c.Retain(1_000, 1_000))
+    assert [record for record in shard.log if isinstance(record, r.PromisesDeleted)]
 
 
 def test_debug_reset_takes_out_what_is_half_done() -> None:
