@@ -169,7 +169,7 @@ def dump_command(
         _emit_together(lines())
     if unreadable_count:
         raise click.ClickException(
-            f"{unreadable_count} records are of no type that this version of Troth knows."
+            f"{unreadable_count} records are of a type unknown to this version of Troth."
         )
 
 

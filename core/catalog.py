@@ -1,6 +1,6 @@
 """The catalog: accounts, tokens, functions, labels, builds and nodes, as plain data.
 
-What executions need around them. An *entry* is small, changes seldom and is always in memory;
+Executions refer to these. An *entry* is small, changes seldom and is always in memory;
 it lives in the shard of its id. A change replaces the whole entry and raises its revision by one,
 so that two changes at a time cannot swallow each other. Times are milliseconds since the Unix
 epoch.
@@ -63,7 +63,7 @@ class Capabilities(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Account(Struct, frozen=True, array_like=True, gc=False, tag="account/1"):
-    """Somebody who owns functions, tasks, nodes and tokens. `name` is unique among accounts."""
+    """The owner of functions, tasks, nodes and tokens. `name` is unique among accounts."""
 
     id: str
     revision: int
@@ -75,8 +75,8 @@ class Account(Struct, frozen=True, array_like=True, gc=False, tag="account/1"):
 class Token(Struct, frozen=True, array_like=True, gc=False, tag="token/1"):
     """A credential of an account. Only the SHA-256 of the secret is kept, in hexadecimal.
 
-    With an `id_prefix` it may touch only promises whose ids begin so. `expires_on` and `revoked_on`
-    are None while there is no such time.
+    With an `id_prefix` it may touch only promises whose ids begin with it. `expires_on` and
+    `revoked_on` are None as long as there is no such time.
     """
 
     id: str

@@ -300,7 +300,7 @@ EXPLANATIONS: dict[Code, str] = {
         "it as it is, without that header or with `identity`. Nothing was changed."
     ),
     Code.MISDIRECTED: (
-        "While nobody needs credentials, the server answers only to names that are surely its own: "
+        "Without credentials, the server answers only to names that are surely its own: "
         "IP addresses, names without a dot, names that end in `.localhost`, `.local`, `.internal`, "
         "`.lan`, `.home.arpa`, `.svc` or `.cluster.local`, and those of the settings `listen`, "
         "`poll_listen`, `url` and `hosts`. Any other name could be one that a web page lets "

@@ -31,7 +31,7 @@ class Command(Struct, frozen=True, gc=False):
 
 
 class CreatePromise(Command, frozen=True):
-    """Create a promise; with `claim`, also its invoke task, claimed at once (rest.md 2.2, 3)."""
+    """Create a promise; with `claim`, also its invoke task, already claimed (rest.md 2.2, 3)."""
 
     id: str
     timeout: int
@@ -121,7 +121,7 @@ class CompleteTask(Command, frozen=True):
 
 
 class DropTask(Command, frozen=True):
-    """Give a claimed task back at once (rest.md 14.2)."""
+    """Give a claimed task back immediately (rest.md 14.2)."""
 
     id: str
     counter: int
@@ -130,7 +130,7 @@ class DropTask(Command, frozen=True):
 class HeartbeatTasks(Command, frozen=True):
     """Renew the leases of all tasks of a process in this shard (rest.md 5.8).
 
-    Of all whose root promises' ids begin with `id_prefix`, that is.
+    Only tasks whose root promise's id begins with `id_prefix` are renewed.
     """
 
     process_id: str
@@ -203,7 +203,7 @@ class HeartbeatLocks(Command, frozen=True):
 
 
 class CreateEntry(Command, frozen=True):
-    """Put a new entry, of revision 1, into the catalog. Refused if its id is taken."""
+    """Add a new entry, of revision 1, to the catalog. Refused if its id is taken."""
 
     entry: Entry
 
@@ -215,7 +215,7 @@ class ReadEntry(Command, frozen=True):
 
 
 class ReplaceEntry(Command, frozen=True):
-    """Put a changed entry in the place of the one whose revision is one less; else refused."""
+    """Replace the entry whose revision is one less; refused if that is not the current one."""
 
     entry: Entry
 
@@ -295,7 +295,7 @@ class AssignExecution(Command, frozen=True):
 
 
 class ReportExecution(Command, frozen=True):
-    """The node still works on it: renew the lease, note the progress (None: unchanged).
+    """Report that the node still works on it: renew the lease, note the progress (None: unchanged).
 
     Past its time the execution is ended instead (504).
     """
@@ -325,7 +325,7 @@ class FinishExecution(Command, frozen=True):
 
 
 class CancelExecution(Command, frozen=True):
-    """End an execution that nobody wants any more."""
+    """End an execution whose result is no longer wanted."""
 
     id: str
 

@@ -1,9 +1,10 @@
 """What decisions work with: a shard's state, the records they emit, and settling.
 
 Settling applies the transition of a deadline that has passed. Lazy and eager timeouts are one rule:
-whoever touches a promise or a task first settles it. An execution has two deadlines more while a
-node works on it: the lease of its task, which the node renews by reports, and the time the function
-may take. Its promise's own timeout is settled as that of any promise, after what came before it.
+a command that touches a promise or a task settles it first. An execution has two deadlines more
+while a node works on it: the lease of its task, which the node renews by reports, and the time the
+function may take. Its promise's own timeout is settled as that of any promise, after what came
+before it.
 """
 
 from collections.abc import Callable, Sequence
@@ -79,7 +80,7 @@ def no_fence(fence: Fence, now_ms: int) -> bool:
 
 
 DONE = Reply(Code.OK)
-"""The reply to internal commands, which nobody reads."""
+"""The reply to internal commands; it is not read."""
 
 
 class DecisionContext:
@@ -111,7 +112,7 @@ class DecisionContext:
         self.is_awaited = is_awaited or self.awaits
         self.neighbor = neighbor or self._itself
         self.catching_up: set[str] = set()
-        # Whoever owns the timers may say that all that are due have been handled; then a search for
+        # The owner of the timers can say that all due ones have been handled; then a search for
         # completed promises need not look for pending ones that should have timed out.
         self.timers_may_be_late = True
         self._records: list[r.Record] = []
@@ -129,7 +130,7 @@ class DecisionContext:
         APPLY[type(record)](self.state, record)
 
     def note_skipped(self, skipped: RunsSkipped) -> None:
-        """Let the step's reader know of runs that were left out."""
+        """Note runs that were left out, for the reader of the step."""
         self._skipped.append(skipped)
 
     # Settling: deadlines that have passed

@@ -1,4 +1,4 @@
-"""Executions: what a shard knows of a function's run beside its promise and its leased task.
+"""Executions: what a shard knows of a function's run besides its promise and its leased task.
 
 What users call a function task is a durable promise (`catalog.execution_promise_id`) with an invoke
 task whose receiver is a `function` receiver: `placement` in `shards/` finds it a node. The
@@ -85,14 +85,14 @@ class Execution(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def ends_on(self) -> int | None:
-        """When the server ends it by itself; None while it is queued."""
+        """Return when the server ends it automatically; None while it is queued."""
         if self.assigned_on is None:
             return None
         return self.assigned_on + self.time_ms
 
     @property
     def time_ms(self) -> int:
-        """How long a node may have it: the function's own time, and then a moment to say so."""
+        """Return how long a node may hold it: the function's own time, plus a moment to report."""
         return self.plan.capabilities.timeout_s * 1_000 + EXECUTION_GRACE_MS
 
 

@@ -1,11 +1,11 @@
 """When leases end: those of tasks, locks and function tasks, and the time to claim a message.
 
-Whoever holds a lease keeps it by saying so in time, which nobody can while the server is away. So
-no lease ends through the server's own absence. When time goes on after one (a start, a loop that
+The holder of a lease keeps it by renewing it in time, which is impossible while the server is away.
+So no lease ends through the server's own absence. When time goes on after one (a start, a loop that
 stood still, a wall clock that was set), every lease has its full time again, counted from then.
 
 That is one number a shard, whatever the number of leases: a *floor*, before which no older lease
-ends. The rows keep the ends that they had. Whoever asks when a lease ends asks the floor, and a
+ends. The rows keep the ends that they had. Code that needs a lease's end asks the floor, and a
 timer that fires too early for it is set again.
 """
 
@@ -19,8 +19,8 @@ from .limits import LEASE_LEAST_MS, saturating_add
 def granted_ttl(ttl_ms: int) -> int:
     """Return how long a lease lasts that a client asked for with `ttl_ms` (decisions.md 3).
 
-    The SDKs' suites claim with a ttl of 0 and renew at once; the reference server ends leases by a
-    sweep. The ways in of clients call this; commands are taken as they are.
+    The SDKs' suites claim with a ttl of 0 and renew immediately; the reference server ends leases
+    by a sweep. The ways in of clients call this; commands are taken as they are.
     """
     return ttl_ms if ttl_ms > LEASE_LEAST_MS else LEASE_LEAST_MS
 

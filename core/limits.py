@@ -34,7 +34,7 @@ ACCOUNT_NAME_LIMIT_BYTES: Final = 128  # and of tokens
 TOKENS_LIMIT_COUNT: Final = 1_000  # of one account; those that no longer work make room
 AUDIT_FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
 AUDIT_FILES_COUNT: Final = 10
-AUDIT_PAGE_LIMIT_COUNT: Final = 1_000  # entries that are shown at once
+AUDIT_PAGE_LIMIT_COUNT: Final = 1_000  # entries on one page
 
 IMPORT_LIMIT_COUNT: Final = 1000  # promises of one request of an import
 
@@ -49,13 +49,13 @@ SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get t
 SHARDS_DEFAULT_COUNT: Final = 16
 SHARDS_LIMIT_COUNT: Final = 1024
 MAILBOX_LIMIT_COUNT: Final = 4096  # waiting commands a shard; beyond it: 503
-BATCH_LIMIT_COUNT: Final = 512  # commands a shard takes at once
+BATCH_LIMIT_COUNT: Final = 512  # commands a shard takes together
 LOG_PENDING_LIMIT_BYTES: Final = (
     64 * 1024 * 1024
 )  # stepped but not yet on disk; beyond it shards wait
 BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
-"""What `body_limit_bytes` and `build_limit_bytes` may be set to: several must have room at once."""
-TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles at once
+"""What `body_limit_bytes` and `build_limit_bytes` may be set to: there must be room for several."""
+TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles together
 SLICE_COUNT: Final = 8  # commands or deadlines between two looks at the time
 COMPLETION_SLICE_COUNT: Final = 50  # tasks and waiters that one step of a completion is about
 
@@ -72,7 +72,7 @@ WORKFLOW_IDLE_FIRST_MS: Final = 500  # how long; doubles with each further one
 WORKFLOW_IDLE_LIMIT_MS: Final = 30_000
 UNBLOCK_LIMIT_MS: Final = 3_600_000  # a listener that was not reached by then is given up
 WAITING_LIMIT_COUNT: Final = 10_000  # tasks, and listeners, that wait for one promise
-LEASE_LEAST_MS: Final = 500  # a lease lasts at least so long, whatever ttl was asked for
+LEASE_LEAST_MS: Final = 500  # a lease lasts at least this long, whatever ttl was asked for
 
 DISPATCH_LIMIT_COUNT: Final = 100  # messages to workers and listeners that one step sends
 
@@ -82,7 +82,7 @@ SCHEDULE_BATCH_COUNT: Final = 50  # runs of one schedule before others get their
 
 # Retention.
 RETENTION_INTERVAL_MS: Final = 60_000
-RETENTION_SLICE_COUNT: Final = 50  # promises deleted at once, by one record
+RETENTION_SLICE_COUNT: Final = 50  # promises deleted together, by one record
 RETENTION_SCAN_COUNT: Final = 200  # promises looked at before others get their turn
 RETENTION_RULES_LIMIT_BYTES: Final = 64 * 1024  # rules to try out, as text
 RETENTION_RECHECK_MS: Final = 60_000  # a promise that had to wait is looked at again
@@ -94,11 +94,12 @@ POLL_BUFFER_LIMIT_COUNT: Final = 100
 POLL_KEEP_ALIVE_MS: Final = 15_000
 POLL_STREAM_LIMIT_MS: Final = 240_000
 """How long a stream on the API port goes on before the server ends it: some clients go deaf at
-300 s. Streams end up to a twelfth of this sooner or later, so that not all come back at once."""
+300 s. Streams end up to a twelfth of this sooner or later, so that clients do not all come back
+together."""
 PUSH_TIMEOUT_MS: Final = 10_000
 PUSH_CONCURRENCY_PER_TARGET_COUNT: Final = 8
 PUSH_CONCURRENCY_COUNT: Final = 256
-CALLBACKS_LIMIT_COUNT: Final = 10_000  # waiting for one promise; its completion serves them at once
+CALLBACKS_LIMIT_COUNT: Final = 10_000  # waiting for one promise; its completion serves them all
 TARGET_QUEUE_LIMIT_COUNT: Final = 10_000  # messages waiting for one target; the rest back off
 
 # Functions and their code.
@@ -132,7 +133,7 @@ FUNCTION_QUEUE_LIMIT_COUNT: Final = 100_000  # waiting executions of an account;
 FUNCTION_CALLS_CONCURRENCY_COUNT: Final = 256  # calls of HTTP functions at a time
 FUNCTION_CALLS_PER_HOST_COUNT: Final = 16
 NODE_HEARTBEAT_MS: Final = 3_000  # how often a node says what it is working on
-NODE_LEASE_MS: Final = 10_000  # without a word for so long, a node has lost its tasks
+NODE_LEASE_MS: Final = 10_000  # a node that is silent for this long has lost its tasks
 NODE_SLOTS_LIMIT_COUNT: Final = 256
 NODES_LIMIT_COUNT: Final = 1_000  # of one account
 RESULT_WAIT_LIMIT_S: Final = 60
@@ -144,7 +145,7 @@ ROOM_WAIT_LIMIT_MS: Final = 30_000  # how long a body of POST / may wait for roo
 STRANGER_BODY_LIMIT_BYTES: Final = 64 * 1024  # that may say in itself who sends it
 STRANGERS_IN_FLIGHT_LIMIT_BYTES: Final = 4 * 1024 * 1024  # of these, all together
 IN_FLIGHT_LIMIT_BYTES: Final = 64 * 1024 * 1024  # bodies, answers and messages, all together
-POLL_CHUNK_BYTES: Final = 256 * 1024  # of messages are written to a stream at once, or a longer one
+POLL_CHUNK_BYTES: Final = 256 * 1024  # of messages in one write to a stream, or a single longer one
 
 # Connections.
 CONNECTION_LIMIT_COUNT: Final = 10_000

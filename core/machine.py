@@ -86,7 +86,7 @@ class Machine(DecisionContext):
         return self._finish(reply, now_ms)
 
     def start(self, now_ms: int) -> Step:
-        """After the replay: look at everything that waits to be sent or was on its way.
+        """Start after the replay: look at everything that waits to be sent or was on its way.
 
         The step's timers are all that the shard needs; its posts are the outbox, sent again. No
         lease ends through the time that the server was away.
@@ -210,7 +210,7 @@ class Machine(DecisionContext):
 
     @property
     def is_clean(self) -> bool:
-        """Whether no record was emitted since the last step: a failed step changed nothing."""
+        """Return whether no record was emitted since the last step, as after a failed one."""
         return not self._records
 
     # Dispatch: which messages go out
@@ -295,7 +295,7 @@ class Machine(DecisionContext):
                 sends.append(UnblockMessage(promise, address))
 
     def _deadlines(self) -> Iterator[tuple[TimerKey, int | None]]:
-        """Every deadline but those of promises, for a timing wheel that starts empty."""
+        """Yield every deadline but those of promises, for a timing wheel that starts empty."""
         state = self.state
         for task in state.tasks.values():
             deadline = state.timer_of(task)

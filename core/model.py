@@ -1,11 +1,11 @@
 """The entities: promises, callbacks, tasks, schedules and locks, as plain data.
 
 Promises, callbacks, schedules and locks are frozen: a change replaces the object, so a reply can
-hold one without copying it. Tasks change often and are mutable; whoever lets one out copies it. All
-times are milliseconds since the Unix epoch, all durations milliseconds, as in the API.
+hold one without copying it. Tasks change often and are mutable; code that hands one out copies it.
+All times are milliseconds since the Unix epoch, all durations milliseconds, as in the API.
 
 None can be part of a cycle, so the garbage collector need not look at them (`gc=False`): there may
-be millions, and whoever waits for it waits for all of them.
+be millions, and code that waits for it waits for all of them.
 """
 
 from enum import StrEnum
@@ -85,7 +85,7 @@ class Value(Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
 
     @property
     def size(self) -> int:
-        """How many characters it has, about."""
+        """The approximate number of characters it has."""
         return len(self.data or "") + _size(self.headers)
 
 
@@ -133,12 +133,12 @@ class Promise(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def size(self) -> int:
-        """How many characters it has, about, apart from what all promises have."""
+        """The approximate number of characters it has, apart from what all promises have."""
         return self.param.size + self.value.size + _size(self.tags)
 
     @property
     def ended_on(self) -> int:
-        """What the age of a completed promise counts from: its completion, not before it existed.
+        """The time its age counts from: the promise's completion, but not before it existed.
 
         A promise may be created with a timeout long past, and is then completed as of that time.
         """
@@ -196,13 +196,13 @@ class Task(Struct, array_like=True, gc=False):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more can happen to this task."""
+        """Return whether nothing more can happen to this task."""
         state = self.state
         return state is COMPLETED or state is TIMEDOUT
 
     @property
     def deadline(self) -> int | None:
-        """When something happens to this task by itself; None if never."""
+        """Return when this task changes without a command; None if never."""
         state, timeout = self.state, self.timeout
         if state is INIT:
             return timeout
@@ -252,7 +252,7 @@ class Schedule(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def size(self) -> int:
-        """How many characters it has, about, apart from what all schedules have."""
+        """The approximate number of characters it has, apart from what all schedules have."""
         return self.promise_param.size + _size(self.tags) + _size(self.promise_tags)
 
 

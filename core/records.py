@@ -124,7 +124,7 @@ class CompletionContinued(
 class PromiseImported(Struct, frozen=True, array_like=True, gc=False, tag="promise-imported/1"):
     """A promise came from another server, in any state, with its times and keys.
 
-    `task` is the invoke task of a pending one. Completed ones make no tasks and wake nobody.
+    `task` is the invoke task of a pending one. Completed ones make no tasks and wake no waiters.
     """
 
     promise: Promise
@@ -133,7 +133,7 @@ class PromiseImported(Struct, frozen=True, array_like=True, gc=False, tag="promi
 
 
 class PromisesDeleted(Struct, frozen=True, array_like=True, gc=False, tag="promises-deleted/1"):
-    """Completed promises are gone for good, with the finished tasks of which they were the root.
+    """Completed promises are gone for good, and so are the finished tasks whose root they were.
 
     From here on new tasks of the shard count from above `task_counter`, which none of the deleted
     ones exceeded: an id that comes back never repeats what a late worker may hold. Likewise new
@@ -148,7 +148,7 @@ class PromisesDeleted(Struct, frozen=True, array_like=True, gc=False, tag="promi
 
 
 class CallbackCreated(Struct, frozen=True, array_like=True, gc=False, tag="callback-created/1"):
-    """Somebody waits for a promise."""
+    """A task waits for a promise, or a receiver subscribes to it."""
 
     callback: Callback
 
@@ -286,7 +286,7 @@ class MessagesAcknowledged(
 
 
 class EntryWritten(Struct, frozen=True, array_like=True, tag="entry-written/1"):
-    """An entry of the catalog is as it says: new, or in the place of its earlier revision."""
+    """An entry of the catalog was created, or replaced its earlier revision."""
 
     entry: Entry
     at: int

@@ -1,8 +1,8 @@
-"""Retention rules, and what a shard remembers about whom they will reach.
+"""Retention rules, and what a shard remembers about the promises they will reach.
 
 A rule says: completed promises in these states, with this tag if one is named, are deleted when
 their completion is `age_ms` ago. `Retention` is a shard's notes for carrying the rules out. They
-are no part of the state: they are rebuilt after a restart, and with other rules they are others.
+are not part of the state: they are rebuilt after a restart, and depend on the rules.
 
 Where promises leave memory after a checkpoint, an index of the cold store lists them by the time
 they ended. A *walk* goes through this index for one rule and one state and never looks back: what a
@@ -85,13 +85,13 @@ class Retention:
         self._finished: dict[str, dict[str, None]] = {}
 
     def stays(self, promise: Promise) -> None:
-        """A promise has completed and stays in memory for good."""
+        """Note that a promise has completed and stays in memory for good."""
         due = due_on(self.rules, promise)
         if due is not None:
             self.look_again(promise, due)
 
     def goes_cold(self, promise: Promise) -> None:
-        """A completed promise is leaving memory: the walks will meet it, unless they are past."""
+        """Note that a completed promise leaves memory: walks that are not past it will meet it."""
         due = due_on(self.rules, promise)
         if due is not None and due <= self.looked_ms:
             self.look_again(promise, due)
@@ -103,12 +103,12 @@ class Retention:
     # Tasks: those that a promise waits for, and those that go with it
 
     def task_began(self, task: Task) -> None:
-        """An unfinished task is there."""
+        """Note that an unfinished task exists."""
         self._unfinished[task.leaf_id] = self._unfinished.get(task.leaf_id, 0) + 1
         self.task_left(task)
 
     def task_ended(self, task: Task) -> None:
-        """An unfinished task has finished; it is still in memory."""
+        """Note that a task has finished; it is still in memory."""
         count = self._unfinished[task.leaf_id] - 1
         if count:
             self._unfinished[task.leaf_id] = count
@@ -117,7 +117,7 @@ class Retention:
         self._finished.setdefault(task.root_id, {})[task.id] = None
 
     def task_left(self, task: Task) -> None:
-        """A finished task is no longer in memory as such."""
+        """Note that a finished task has left memory."""
         finished = self._finished.get(task.root_id)
         if finished is not None:
             finished.pop(task.id, None)

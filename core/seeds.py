@@ -1,7 +1,7 @@
-"""What a promise's tags say about its task: of which kind, for whom, and when it may first be sent.
+"""What a promise's tags say about its task: its kind, its receiver, and when it may first be sent.
 
-The tags decide, whoever made the promise. A target makes a workflow task, and then a receiver of
-invoke tasks is ignored (envelope.md 11.4).
+The tags decide, whichever API made the promise. A target makes a workflow task, and then a receiver
+of invoke tasks is ignored (envelope.md 11.4).
 """
 
 from troth.core.grammar.addresses import route

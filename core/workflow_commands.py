@@ -1,8 +1,8 @@
 """Commands of the envelope protocol, as plain values; see `commands.py`.
 
-Whoever makes one has checked its fields: ids are not empty, states are those a client may ask for,
-addresses and delays are well-formed, an awaiter is not what it awaits. `fence` is that of a request
-within `task.fence`; None otherwise.
+The caller that makes one has checked its fields: ids are not empty, states are those a client may
+ask for, addresses and delays are well-formed, an awaiter is not what it awaits. `fence` is that of
+a request within `task.fence`; None otherwise.
 """
 
 from .commands import Command
@@ -120,7 +120,7 @@ class RenewWorkflows(Command, frozen=True):
 
 
 class HaltWorkflow(Command, frozen=True):
-    """Stop a task until ContinueWorkflow; whoever holds it is fenced off."""
+    """Stop a task until ContinueWorkflow; its holder is fenced off."""
 
     id: str
 

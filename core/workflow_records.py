@@ -156,7 +156,7 @@ class WorkflowMessage(Struct, frozen=True, array_like=True, gc=False, tag="workf
 
 
 class AwaitMessage(Struct, frozen=True, array_like=True, gc=False, tag="await/1"):
-    """To the awaited promise's shard: wake `awaiter` when it settles, at once if it has."""
+    """To the awaited promise's shard: wake `awaiter` when it settles, immediately if it has."""
 
     awaited: str
     awaiter: str

@@ -1,8 +1,9 @@
 """Workflow tasks: the tasks of the envelope protocol, one for each promise that has a target.
 
-A promise with the tag `resonate:target` has a workflow task under its own id, whoever made it. It
-is no `Task` of the REST API and never becomes one: its version rises with each claim, and it can be
-suspended until other promises settle. What happens to it is the table WORKFLOW in `lifecycles.py`.
+A promise with the tag `resonate:target` has a workflow task under its own id, whichever API made
+it. It is no `Task` of the REST API and never becomes one: its version rises with each claim, and it
+can be suspended until other promises settle. What happens to it is the table WORKFLOW in
+`lifecycles.py`.
 
 Only tasks of pending promises are kept. What is left of a fulfilled one is its version, which its
 promise remembers (`Promise.task_version`).
@@ -93,7 +94,7 @@ class WorkflowView(Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """How many characters it has, about, apart from what all have."""
+        """The approximate number of characters it has, apart from what all have."""
         return len(self.id) + len(self.pid or "")
 
 

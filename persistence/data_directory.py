@@ -1,6 +1,6 @@
-"""The data directory: who owns it, what it is, and the log in it.
+"""The data directory: its lock, its identity, and the log in it.
 
-Opening goes in one order: lock, read and check `troth.json`, read and verify the log, and only
+Opening follows a fixed order: lock, read and check `troth.json`, read and verify the log, and only
 then change something. If anything is refused on the way, the directory is as it was, byte for
 byte. README.md sections 2 and 5 are the specification.
 """
@@ -69,8 +69,8 @@ class Identity:
 class LogEndDoubt:
     """Why the end of the log may be missing: acknowledged records from `next_sequence` on.
 
-    The log itself is whole as far as it goes. A disk that has lost what it confirmed looks so, or a
-    file that was damaged; seldom also a server that was killed at just that moment.
+    The log itself is whole as far as it goes. A disk that lost what it had confirmed looks like
+    this, or a damaged file; rarely also a server that was killed at just that moment.
     """
 
     file: str
@@ -113,7 +113,7 @@ def decode_identity(path: str, content: bytes) -> Identity:
         if type(version) is int and version > FORMAT_VERSION:
             raise UnknownFormatVersion(path, version, FORMAT_VERSION)
         if fields.pop("checksum") != _checksum(fields) or version != FORMAT_VERSION:
-            raise ValueError("its checksum does not fit its content")
+            raise ValueError("its checksum does not match its content")
         return Identity(
             bytes.fromhex(fields["data_id"]),
             fields["shard_count"],
@@ -149,7 +149,7 @@ class DataDirectory:
         segment_bytes: int,
         executor: Executor | None,
     ) -> None:
-        """For `open` only."""
+        """Initialize; for `open` only."""
         self.path = path
         self.identity = identity
         self._files = files
@@ -221,7 +221,7 @@ class DataDirectory:
 
     @property
     def report(self) -> RecoveryReport:
-        """What recovery found; only after `recover` has been exhausted."""
+        """The result of recovery; only after `recover` has been exhausted."""
         assert self._report is not None, "the report is there when recovery has ended"
         return self._report
 
@@ -242,7 +242,7 @@ class DataDirectory:
             raise LogDamaged(
                 segment_path(log_path, segments[0].first_sequence),
                 0,
-                f"the log begins here, so the records from {from_sequence} on before it are "
+                f"the log begins here, so the earlier records, from {from_sequence} on, are "
                 "missing",
             )
         scan = LogScan(self._files, log_path, self.identity.data_id, segments)
@@ -265,11 +265,11 @@ class DataDirectory:
         last = end.segments[-1]
         file = segment_path(log_path, last.first_sequence)
         if end.is_begun_for_nothing:
-            reason = "it was begun for a batch, and holds none"
+            reason = "it was begun for a batch, but holds none"
             return LogEndDoubt(file, end.next_sequence, reason)
         is_ahead = self._files.exists(f"{log_path}/{NEXT_NAME}")
         if is_ahead and not end.torn_bytes and end.kept_bytes * 2 <= last.size_bytes:
-            reason = f"{NEXT_NAME} was prepared when half of it was in use, and less is"
+            reason = f"{NEXT_NAME} was prepared when half of it was in use, but less is in use"
             return LogEndDoubt(file, end.next_sequence, reason)
         return None
 

@@ -1,7 +1,7 @@
 """Every error of persistence, each with a one-line message for an operator.
 
 A `DataDirectoryError` is raised while a data directory is opened and recovered: the message says
-what was found, that nothing was changed, and what to do. The other two come from a running log.
+what was found, that nothing was changed, and what to do. The others come from a running server.
 """
 
 import errno
@@ -11,7 +11,7 @@ UNCHANGED = "Nothing was changed."
 
 
 class PersistenceError(Exception):
-    """What all errors of this folder have in common; its text is one line for an operator."""
+    """The base class of this folder's errors; its text is one line for an operator."""
 
 
 class DataDirectoryError(PersistenceError):
@@ -66,7 +66,8 @@ class UnknownRecord(DataDirectoryError):
 
     def __init__(self, sequence: int, problem: str) -> None:
         super().__init__(
-            f"record {sequence} of the log is none that this version of Troth knows ({problem}). "
+            f"record {sequence} of the log is of a type unknown to this version of Troth "
+            f"({problem}). "
             f"{UNCHANGED} Start the version of Troth that wrote it, or a newer one."
         )
         self.sequence = sequence
@@ -117,13 +118,14 @@ class LogFailed(PersistenceError):
 
 
 class DataDirectoryLost(LogFailed):
-    """The opened data directory, or something in it, no longer has its name: writing is in vain."""
+    """The opened data directory, or something in it, no longer has its name: writing is useless."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
             f"{path} was deleted, moved or replaced while the server was using it. Nothing was "
-            "written to what may be there now. Nothing more was acknowledged; what was is in what "
-            "used to be there. Put that back, or restore a backup, then start the server again."
+            "written to what is there now, and nothing was acknowledged since. All acknowledged "
+            "data is in the original directory. Put it back, or restore a backup, then start the "
+            "server again."
         )
         self.path = path
 

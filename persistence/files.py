@@ -4,9 +4,9 @@ Everything that touches a disk goes through `Files`, so that the same code runs 
 in tests, on `SimulatedFiles`. All calls are synchronous and may block; all raise `OSError`.
 Paths are strings with `/`.
 
-A directory may be renamed, replaced or deleted while it is in use. So whoever has locked one works
-with `files.within(lock)`, which reaches the locked directory itself, whatever its name means by
-then, and asks `lock.is_in_place` and `File.is_linked` before relying on the name again.
+A directory may be renamed, replaced or deleted while it is in use. So the owner of the lock works
+with `files.within(lock)`, which reaches the locked directory itself, whatever its name refers to by
+then, and checks `lock.is_in_place` and `File.is_linked` before relying on the name again.
 """
 
 import errno

@@ -1,9 +1,9 @@
-"""Giving memory back: what a memory map has drawn in, and what the allocator keeps for itself.
+"""Giving memory back to the system: mapped pages, and what the allocator keeps for later.
 
-Pages of a mapped file that were read count as the process's memory until the system wants them for
-something else; a server that is to stay small gives them back before that. They stay in the page
-cache, and reading them again costs a fraction of a microsecond each. Where the system offers no way
-(anything but Linux), nothing happens.
+Pages of a mapped file that were read count as the process's memory until the system needs them
+elsewhere. To stay small, the server gives them back before that. They stay in the page cache, and
+reading them again costs a fraction of a microsecond each. Where the system offers no way (anything
+but Linux), nothing happens.
 """
 
 import ctypes
@@ -67,7 +67,7 @@ def headroom_bytes() -> int | None:
 
 
 def trim_heap() -> None:
-    """Let the allocator give back what it keeps for later."""
+    """Make the allocator give back the memory it keeps for later."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

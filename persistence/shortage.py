@@ -1,8 +1,9 @@
 """Opening files while the process, or the machine, is short of descriptors or of memory.
 
-Being short for a while is not a failing disk. Whatever opens something on a disk does so by
-`opening`: it calls who may relieve the shortage (a server closes idle connections), waits, and
-tries again, until `PATIENCE_S` is over. Never by whoever serves requests: it may wait so long.
+A temporary shortage is not a failing disk. Code that opens something on a disk does so through
+`opening`: it calls the functions that can relieve the shortage (a server closes idle connections),
+waits, and tries again until `PATIENCE_S` has passed. Code that serves requests must not use it,
+since it can wait that long.
 """
 
 import errno
@@ -28,7 +29,7 @@ _reliefs_lock = threading.Lock()
 
 
 def add_relief(relief: Callable[[], None]) -> Callable[[], None]:
-    """Have `relief` called when something cannot be opened; return what takes that back.
+    """Register `relief`, to be called when something cannot be opened; return its removal.
 
     It is called in the thread that is short, and must neither block nor raise.
     """

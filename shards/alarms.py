@@ -1,4 +1,4 @@
-"""Things to do at a later moment: one heap and one trio task for all of delivery.
+"""Actions to run at a later moment: one heap and one trio task for all of delivery.
 
 Actions are plain functions that do not block. They run in the order of their times, on trio's clock
 (so tests can use a MockClock), in batches with a checkpoint between them. Nothing is polled: while
@@ -54,7 +54,7 @@ class Alarms:
         return len(self._heap) - self._cancelled_count
 
     def call_after(self, delay_ms: float, action: Callable[[], None]) -> Alarm:
-        """Have `action` called in `delay_ms`. It must not raise."""
+        """Schedule `action` to be called in `delay_ms`. It must not raise."""
         alarm = Alarm(self, trio.current_time() + delay_ms / 1000, action)
         heapq.heappush(self._heap, (alarm.due, next(self._numbers), alarm))
         if alarm.due < self._sleeps_until:

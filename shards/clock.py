@@ -1,15 +1,15 @@
-"""The server's time: milliseconds since the Unix epoch, by the wall clock as it is now.
+"""The server's time: milliseconds since the Unix epoch, from the wall clock.
 
-A wall clock may be wrong and be put right (decisions.md 3, "The clock"). What is promised:
+A wall clock can be wrong and be corrected (decisions.md 3, "The clock"). What is promised:
 
 - A step back of at most 5 s: time stands still until the wall clock has caught up.
 - A step back of more: the server's time goes back with it. Shards then bring down what lies too far
   ahead and build their timing wheels again.
 - A step forward of more than 60 s against the monotonic clock, and a loop that stood still for more
-  than 250 ms (a stopped process, a suspended machine, a long turn): leases have their full time
-  again.
+  than 250 ms (a stopped process, a suspended machine, a long turn): leases restart with their full
+  time.
 
-The last three are *jumps*. They are counted, and logged with the gap; whoever keeps time compares
+The last three are *jumps*. They are counted, and logged with the gap; code that keeps time compares
 the count before it does anything at a new time. A loop that stands still is noticed because a task
 looks at the time every 50 ms and sees how late it is.
 """
@@ -42,12 +42,12 @@ class Clock(Protocol):
 
     @property
     def jumps_count(self) -> int:
-        """How often time has jumped."""
+        """The number of jumps."""
         ...  # pragma: no cover
 
     @property
     def set_backs_count(self) -> int:
-        """How many of the jumps went back."""
+        """The number of jumps that went back."""
         ...  # pragma: no cover
 
 
@@ -101,7 +101,7 @@ class SystemClock:
 
     @property
     def last_step_ms(self) -> int:
-        """How far the wall clock was last set beyond the limits; 0 if it never was."""
+        """Return how far the wall clock was last set beyond the limits; 0 if it never was."""
         return self._last_step_ms
 
     def now_ms(self) -> int:

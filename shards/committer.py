@@ -21,7 +21,7 @@ from troth.persistence.wal.writer import Writer
 from .errors import StorageFailed
 
 _RINGS_COUNT: Final = 4096
-"""How many rings are heard at once; more are heard next."""
+"""How many rings are read together; more are read next."""
 
 
 class BatchWriter(Protocol):
@@ -66,9 +66,9 @@ class DirectWriter:
 class ThreadWriter:
     """The real writer as the event loop sees it: a thread, and a pipe that it rings.
 
-    Whatever the thread has to say is one attribute, written there and read here, so a ring is all
-    that must come across: half the cost of trio's own way to call from another thread, and no
-    queue in between that could grow.
+    The thread reports through one attribute, written there and read here, so only a ring must cross
+    threads. This costs half of trio's own way to call from another thread, and no queue can grow in
+    between.
     """
 
     def __init__(self, log: Log, committer: "Committer") -> None:
@@ -137,7 +137,7 @@ class Committer:
         self.durable_position = next_sequence - 1
         self.failure: PersistenceError | None = None
         self.failed = trio.Event()
-        # While this is set, whoever set it calls `flush` before anybody waits for anything.
+        # While this is set, the code that set it calls `flush` before any task waits.
         self.is_flushed_by_caller = False
         self._on_durable = on_durable
         self._pending: list[NewRecord] = []
@@ -210,7 +210,7 @@ class Committer:
         writer.submit(batch)
 
     def durable(self, position: int) -> None:
-        """The log is durable up to this position (called by the writer, in the event loop)."""
+        """Note that the log is durable up to this position. Called in the event loop."""
         assert position <= self.position, "nothing is durable that was not appended"
         if position <= self.durable_position:
             return
@@ -226,14 +226,14 @@ class Committer:
         self._on_durable(position)
 
     def fail(self, failure: PersistenceError) -> None:
-        """The log or the state has failed: nothing that is not durable now will be acknowledged."""
+        """Stop: the log or the state has failed. What is not durable now is never acknowledged."""
         if self.failure is None:
             self.failure = failure
             self.failed.set()
             self._wake_waiting()
 
     def _wake_waiting(self) -> None:
-        """Let everybody who waits look again; who waits from now on waits for the next change."""
+        """Wake all waiting tasks; those that wait from now on wait for the next change."""
         self._changed.set()
         self._changed = trio.Event()
 

@@ -1,4 +1,4 @@
-"""Debug operations: time that tests set, and a server that does nothing by itself (envelope.md 10).
+"""Debug operations: time set by tests, and a server that only acts when told (envelope.md 10).
 
 For checkers of the envelope protocol, never for a server that others reach. Once `start` was
 called, no timer fires and no message leaves: `tick` does what is due at a time, `snap` shows
@@ -39,7 +39,7 @@ PAGE_COUNT = 1_000
 
 @final
 class DebugClock:
-    """A clock that says another time while somebody has set it."""
+    """A clock that can be set to another time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -71,7 +71,7 @@ class DebugClock:
 
 @final
 class DebugOutgoing:
-    """Keeps messages back while it is stopped; see Outgoing."""
+    """Holds messages back while it is stopped; see Outgoing."""
 
     def __init__(self, outgoing: Outgoing, clock: Clock) -> None:
         self._outgoing = outgoing
@@ -105,7 +105,7 @@ class DebugOutgoing:
         self._is_stopped = True
 
     def go_on(self) -> None:
-        """Let go what was kept back, and what comes."""
+        """Release the messages that were held back, and hold back no more."""
         self._is_stopped = False
         messages, self.messages = self.messages, {}
         self.retries_on.clear()
@@ -133,7 +133,7 @@ class Snap(Struct):
 
 @final
 class LateReply:
-    """The reply to one command, which may come before anybody waits; an `Asker`."""
+    """The reply to one command, which may come before the caller waits; an `Asker`."""
 
     def __init__(self) -> None:
         self._came = trio.Event()
@@ -169,17 +169,17 @@ class DebugOperations:
         self._outgoing = outgoing
 
     def start(self) -> None:
-        """Let timers and delivery stand still."""
+        """Stop timers and delivery."""
         self._outgoing.stop()
         self._shards.freeze_timers(True)
 
     def stop(self) -> None:
-        """Let them go on; what has become due does at once."""
+        """Restart timers and delivery; what has become due is handled immediately."""
         self._shards.freeze_timers(False)
         self._outgoing.go_on()
 
     async def ask(self, command: Command, held: HeldMessages | None, now_ms: int | None) -> Reply:
-        """As `Shards.ask`, at a time; None is the clock's."""
+        """Do as `Shards.ask`, at a given time; None means the clock's."""
         answer = LateReply()
         with self._clock.at(now_ms):
             self._shards.submit(command, held, answer)
@@ -193,7 +193,7 @@ class DebugOperations:
         self._outgoing.forget()
 
     async def tick(self, now_ms: int) -> None:
-        """Let everything happen that is due at this time.
+        """Carry out everything that is due at this time.
 
         Deadlines first, in the order of ids, then messages that are sent again, leases, schedules.
         """

@@ -4,7 +4,7 @@ Every entity has a serial number that orders all of the process by creation. A s
 its newest matches below a serial, and how far down it has looked. The page is complete as soon as
 no shard can still hold a match that belongs before the page's last row; until then, only the shards
 that could are asked to go on. So a page costs what it needs, in slices that leave room for other
-work. A page of large rows ends early, so that its answer holds nobody up.
+work. A page of large rows ends early, so that its answer delays no other request.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +15,7 @@ from troth.core.limits import INTEGER_MAX, PAGE_LIMIT_BYTES
 
 
 class HasSerial(Protocol):
-    """Anything with a place in the order of creation, and a size."""
+    """An object with a place in the order of creation, and a size."""
 
     @property
     def serial(self) -> int:
@@ -24,7 +24,7 @@ class HasSerial(Protocol):
 
     @property
     def size(self) -> int:
-        """How many characters it has, about."""
+        """The approximate number of characters it has."""
         ...  # pragma: no cover
 
 

@@ -32,7 +32,7 @@ EntryKind = TypeVar("EntryKind", bound=Entry)
 
 
 class Gathering(ABC):
-    """What many shards are asked at once; a base of Shards."""
+    """Questions to many shards together; a base of Shards."""
 
     _count: int
 
@@ -44,7 +44,7 @@ class Gathering(ABC):
     async def _ask_all(
         self, questions: list[tuple[int, Command]], held: HeldMessages | None = None
     ) -> list[Reply]:
-        """Have shards carry out commands; their replies in the same order. As `Shards.ask`."""
+        """Do as `Shards.ask` for several commands; return their replies in the same order."""
 
     async def search_promises(
         self,

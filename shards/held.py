@@ -23,7 +23,7 @@ class HeldMessages:
         self._released = False
 
     def add(self, messages: Sequence[Message]) -> None:
-        """Hold these messages; send them at once if the answer has been written already."""
+        """Hold these messages; send them immediately if the answer has been written already."""
         if self._released:
             for message in messages:
                 self._send(message)
@@ -33,7 +33,7 @@ class HeldMessages:
             self._messages.extend(messages)
 
     def release(self) -> None:
-        """Send everything that is held; what is added later is sent at once. May be repeated."""
+        """Send everything that is held, and immediately what is added later. May be repeated."""
         self._released = True
         if self._messages is None:
             return

@@ -1,7 +1,7 @@
 """How late timers are handled: a histogram that costs next to nothing.
 
 A timer's lateness is the time from its deadline to the end of the turn that handled it. Timers that
-were armed when their deadline had passed already are not counted: whoever armed them was late, or
+were armed when their deadline had passed already are not counted: they were armed late, or
 the server was down.
 """
 
@@ -28,7 +28,7 @@ class Lateness:
             self.max_ms = lateness_ms
 
     def cumulative(self) -> tuple[tuple[str, int], ...]:
-        """For each bound (`le_20_ms`), how many timers were at most so late; last, all of them."""
+        """Count the timers that were at most this late, for each bound (`le_20_ms`) and in all."""
         rows = []
         total_count = 0
         names = (*(f"le_{bound_ms}_ms" for bound_ms in BOUNDS_MS), "all")

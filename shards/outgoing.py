@@ -1,4 +1,4 @@
-"""Who gets a message: placement those of executions, delivery all others."""
+"""Routing of messages: those of executions go to placement, all others to delivery."""
 
 from typing import Final, final
 
@@ -14,7 +14,7 @@ _EXECUTIONS: Final = task_ids.invoke_id(EXECUTION_PREFIX)
 
 @final
 class OutgoingRoutes:
-    """Hands each message to the one of two that is responsible for it."""
+    """Hands each message to placement or to delivery."""
 
     def __init__(self, delivery: Outgoing, placement: Outgoing) -> None:
         self._delivery = delivery

@@ -2,9 +2,9 @@
 
 Between two looks for I/O the loop runs every task that can run, once. What has arrived in the
 sockets waits for that long, so all work that can come due together shares one budget of time:
-commands, timers, schedules, messages between shards, what is let go when the log is durable. Who
-has more to do goes on in the next pass. Whatever the budget says, each makes a little progress, so
-nobody waits forever.
+commands, timers, schedules, messages between shards, what is let go when the log is durable. Work
+that is left over continues in the next pass. Whatever the budget says, each kind makes a little
+progress, so none waits forever.
 """
 
 from typing import Final, final
@@ -38,10 +38,10 @@ class Pass(trio.abc.Instrument):
 
     @property
     def is_over(self) -> bool:
-        """Whether the budget is used up."""
+        """Return whether the budget is used up."""
         return trio.current_time() >= self._ends_s
 
     @property
     def is_over_for_clients(self) -> bool:
-        """Whether the clients' part of the budget is used up."""
+        """Return whether the clients' part of the budget is used up."""
         return trio.current_time() >= self._clients_end_s

@@ -16,7 +16,7 @@ from troth.persistence.wal.log import LogRecord
 from .shard import Shard
 
 PROGRESS_S: Final = 2.0
-"""Every so often a replay that takes long says how far it is."""
+"""How often a long replay reports its progress."""
 
 _SLICE_COUNT: Final = 1_000
 """How many records are replayed between two pauses; it takes some milliseconds."""

@@ -1,7 +1,7 @@
 """The shard actor: a mailbox, a state machine, a timing wheel, and a loop over batches.
 
 One turn of the loop takes what is in the mailbox and what is due, steps the machine once for each,
-in order and without waiting for anything, and commits what that led to (`turns.py`). The next turn
+in order and without waiting for anything, and commits the result (`turns.py`). The next turn
 begins while the first batch is still being written. Several shards may share one turn, which the
 caller of `Shards.run_turn` runs for them. A command is carried out whether or not its client is
 still there (I3).
@@ -68,7 +68,7 @@ log = structlog.get_logger("troth.shards")
 
 @final
 class Waiter:
-    """Somebody who waits for replies: a parked task, one or more replies outstanding."""
+    """A parked task that waits for one or more replies."""
 
     __slots__ = ("abandoned", "outstanding_count", "replies", "task")
 
@@ -95,7 +95,7 @@ class Waiter:
             trio.lowlevel.reschedule(self.task, outcome.Value(self.replies))
 
     def abandon(self) -> None:
-        """Nobody will wait: what was asked already is carried out, and its replies are dropped."""
+        """Stop waiting: commands that were asked are carried out, and their replies are dropped."""
         self.abandoned = True
 
     def refuse(self, error: ShardsError) -> None:
@@ -151,7 +151,7 @@ class Shard:
         now: Callable[[], int],
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
     ) -> None:
-        """`now` is the clock's time; what a jump of the clock asks for has been done by then."""
+        """Initialize. `now` gives the clock's time, after handling a jump of the clock."""
         self.machine = machine
         self.index = machine.state.index
         self.sequence = 0
@@ -188,7 +188,7 @@ class Shard:
         self.wake()
 
     def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
-        """As `ask`, but without waking the actor: whoever calls this calls `run_turn` soon."""
+        """Do as `ask`, but without waking the actor: the caller calls `run_turn` soon."""
         if len(self._mailbox) >= self._mailbox_limit_count:
             self._refused_count += 1
             raise Overloaded
@@ -204,7 +204,7 @@ class Shard:
         self._internal.append((command, None, 0, held))
 
     def wake(self) -> None:
-        """Let the actor look at what there is to do."""
+        """Wake the actor to look for work."""
         if self._sleeper is not None:
             task, self._sleeper = self._sleeper, None
             trio.lowlevel.reschedule(task)
@@ -235,7 +235,7 @@ class Shard:
 
     @property
     def position(self) -> int:
-        """What the log must be durable up to before anybody may see this shard's state."""
+        """The position up to which the log must be durable before this state is shown."""
         return self._position
 
     def rest_on(self, other: "Shard") -> None:
@@ -243,7 +243,7 @@ class Shard:
         self._position = max(self._position, other.position)
 
     def freeze_timers(self, are_frozen: bool) -> None:
-        """Let no timer fire until told otherwise; for debug operations."""
+        """Stop the timers, or start them again; for debug operations."""
         self._is_frozen = are_frozen
         self._look_at_wheel()
         self.wake()
@@ -285,7 +285,7 @@ class Shard:
         if self._committer.pending_bytes < LOG_PENDING_LIMIT_BYTES:
             self._run_commands_or_fail(now_ms, turn)
         if self._sleeper is None:
-            return  # the actor is about to look by itself
+            return  # the actor is about to look anyway
         if self._mailbox or self._internal or self._due:
             self.wake()
             return
@@ -378,7 +378,7 @@ class Shard:
         return has_changed
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
-        """Let time go on after a jump of the clock, before anything else happens at the new time.
+        """Resume time after a jump of the clock, before anything else happens at the new time.
 
         After a step back the wheel is built again, with the next turn of this shard.
         """
@@ -480,7 +480,7 @@ class Shard:
             else:
                 self._wheel.arm(key, deadline_ms)
                 self._note_armed(key, deadline_ms)
-        # Other shards get their messages at once: their records come later in the same log, so
+        # Other shards get their messages immediately: their records come later in the same log, so
         # none of them can be durable without this one's (README.md, "Between shards").
         for target, message in step.posts:
             self._post(target, message, held)
@@ -506,7 +506,7 @@ class Shard:
             )
 
     def refuse_all(self, error: ShardsError) -> None:
-        """Answer everybody whose command is in the mailbox with an error: the log has failed."""
+        """Answer all commands in the mailbox with an error: the log has failed."""
         waiting = [*self._internal, *self._mailbox]
         self._internal.clear()
         self._mailbox.clear()
@@ -520,12 +520,12 @@ class Shard:
 
     @property
     def is_full(self) -> bool:
-        """Whether `put` would refuse a command."""
+        """Return whether `put` would refuse a command."""
         return len(self._mailbox) >= self._mailbox_limit_count
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no command waits here."""
+        """Return whether no command waits here."""
         return not self._mailbox and not self._internal
 
     def statistics(self) -> ShardStatistics:

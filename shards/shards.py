@@ -246,7 +246,7 @@ class Shards(Gathering):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nobody waits for anything here: no command is left, and no reply."""
+        """Return whether no command and no reply is outstanding."""
         return self._turns.is_empty and all(shard.is_quiet for shard in self._shards)
 
     # For debug operations
@@ -256,7 +256,7 @@ class Shards(Gathering):
         return [shard.machine.state for shard in self._shards]
 
     def freeze_timers(self, are_frozen: bool) -> None:
-        """Let no timer fire until told otherwise."""
+        """Stop the timers, or start them again."""
         for shard in self._shards:
             shard.freeze_timers(are_frozen)
 
@@ -302,7 +302,7 @@ class Shards(Gathering):
         self._wake_runner()
 
     async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply:
-        """Have one command carried out; its reply, when that is durable.
+        """Carry out one command; return its reply when that is durable.
 
         Messages to workers that the command causes wait in `held`, if it is given. Raises
         Overloaded (nothing was done), Stopping (nothing was done) or StorageFailed (unknown whether
@@ -313,7 +313,7 @@ class Shards(Gathering):
         return self.with_leaf(reply)
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
-        """As `ask`, without a task that waits: `asker` is called with the reply when it is durable.
+        """Do as `ask`, but call `asker` with the reply when it is durable: no task waits.
 
         Nothing happens before `run_turn` is called, which the caller does before it waits again.
         The reply is to be completed by `with_leaf`. Raises Overloaded, Stopping or StorageFailed;
@@ -386,11 +386,11 @@ class Shards(Gathering):
 
     @property
     def count(self) -> int:
-        """How many shards there are."""
+        """The number of shards."""
         return self._count
 
     async def ask_shard(self, index: int, command: Command) -> Reply:
-        """Have a certain shard carry out a command; its reply, when that is durable. As `ask`."""
+        """Do as `ask`, in the shard with this index."""
         (reply,) = await self._ask_all([(index, command)])
         return reply
 
@@ -408,7 +408,7 @@ class Shards(Gathering):
         return await waiter.wait()
 
     async def ask_each(self, commands: Sequence[Command]) -> list[Reply]:
-        """Have several commands carried out; their replies in the same order. As `ask`."""
+        """Do as `ask` for several commands; return their replies in the same order."""
         if not commands:
             await trio.lowlevel.checkpoint()
             return []
@@ -422,7 +422,7 @@ class Shards(Gathering):
         if self._stopping:
             raise Stopping
 
-    # What concerns many shards, beside the searches of Gathering
+    # What concerns many shards, besides the searches of Gathering
 
     async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the leases of a process on tasks of ids that begin so; how many there are."""
@@ -446,7 +446,7 @@ class Shards(Gathering):
     def submit_renewals(
         self, pid: str, tasks: Sequence[tuple[str, int]], held: HeldMessages | None, asker: Asker
     ) -> int:
-        """As `renew_workflows`, without a task that waits; how many replies the asker will get.
+        """Do as `renew_workflows`, without a waiting task; return the number of replies to come.
 
         As `submit`. Raises Overloaded, Stopping or StorageFailed.
         """
@@ -492,7 +492,7 @@ class Shards(Gathering):
         ]
 
     def unfinished_executions(self) -> Iterator[Execution]:
-        """All executions that are not finished; what is told may not be durable yet."""
+        """Yield the executions that are not finished; what they show may not be durable yet."""
         for shard in self._shards:
             yield from shard.machine.state.executions.values()
 

@@ -51,7 +51,7 @@ class Storage(Protocol):
 
     @property
     def place(self) -> str:
-        """Where the data is, for people."""
+        """The location of the data, for people."""
         ...  # pragma: no cover
 
     @property
@@ -75,13 +75,13 @@ class Storage(Protocol):
         ...  # pragma: no cover
 
     def trim(self, to_sequence: int) -> None:
-        """Let the log forget records below a sequence."""
+        """Trim the log: forget records below a sequence."""
         ...  # pragma: no cover
 
     def records(self) -> Iterator[tuple[int, LogRecord]]:
-        """All records that a checkpoint may not cover, in order.
+        """Yield all records that a checkpoint may not cover, in order.
 
-        What comes may still be refused at the end.
+        The log can still be refused at the end.
         """
         ...  # pragma: no cover
 
@@ -204,12 +204,12 @@ class DirectoryStorage:
         return self._checkpoints
 
     def check(self) -> None:
-        """Raise DataDirectoryLost unless everything is where it was; OSError if nobody knows."""
+        """Raise DataDirectoryLost unless everything is where it was; OSError if that is unknown."""
         self._directory.check()
         self._store.check()
 
     def trim(self, to_sequence: int) -> None:
-        """Only what is archived, if there is an archive, and what no snapshot is reading."""
+        """Trim only what is archived, if there is an archive, and what no snapshot is reading."""
         self.check()
         log = self._directory.log
         if self._archive is not None:
@@ -220,7 +220,7 @@ class DirectoryStorage:
                 to_sequence = min(to_sequence, missing[0].first_sequence)
         with self._holds_lock:
             to_sequence = min([to_sequence, *self._holds.values()])
-        # Whoever holds the log from here on finds a checkpoint that reaches as far as this.
+        # From here on, a process that opens the log finds a checkpoint that reaches this far.
         log.trim(to_sequence)
 
     def hold_log(self) -> Callable[[], None]:

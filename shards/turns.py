@@ -1,6 +1,6 @@
-"""Turns: what shards lead to together, and what is held back of it until the log is durable.
+"""Turns: the joint results of several shards, and what is held back until the log is durable.
 
-In a turn one shard, or all that somebody has asked at once, step their machines. Their records
+In a turn one shard, or all that one caller has asked together, step their machines. Their records
 become one append to the log. Replies, messages to workers and acknowledgments leave when these
 records are durable (I1), turn after turn; so does the reply to a read, because what it shows may
 not be durable yet. A shard that has changed nothing in a turn need not wait for the others' records
@@ -36,12 +36,12 @@ class Outgoing(Protocol):
         ...  # pragma: no cover
 
     def finished(self, promise_ids: list[str]) -> None:
-        """Hear of executions that are finished, whatever finished them; once for each."""
+        """Note that executions are finished, whatever finished them; once for each."""
         ...  # pragma: no cover
 
 
 class Asker(Protocol):
-    """Whoever is told the replies to commands: a `Waiter`, or something that is called back."""
+    """The receiver of replies to commands: a `Waiter`, or a callback."""
 
     def answer(self, place: int, reply: Reply) -> None:
         """Take the reply to the command asked at this place. Never raises, never blocks."""
@@ -75,8 +75,8 @@ class Turn(Struct):
 class Turns:
     """The turns that wait for the log, in its order. `post` puts a command into a shard's mailbox.
 
-    A turn's positions count from the end of the log when it is committed, so between its first
-    record and `commit` nobody else may commit one; nothing in a turn waits.
+    A turn's positions count from the end of the log when it is committed, so no other turn may be
+    committed between its first record and `commit`; nothing in a turn waits.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Turns:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits for the log."""
+        """Return whether nothing waits for the log."""
         return not self._held_back
 
     def commit(self, turn: Turn) -> None:
@@ -114,9 +114,9 @@ class Turns:
             self._held_back.append(turn)
 
     def answer_sooner(self, turn: Turn, first: int, position: int) -> None:
-        """Let the turn's answers from the `first` on go when the log is durable up to `position`.
+        """Release the turn's answers from the `first` on when the log is durable up to `position`.
 
-        That is for answers that show only what was so before the turn.
+        That is for answers that show only the state before the turn.
         """
         committer = self._committer
         if committer.failure is not None:
@@ -131,7 +131,7 @@ class Turns:
             del turn.answers[first:]
 
     def durable(self, position: int) -> None:
-        """Let go what waited for the log to be durable up to `position`.
+        """Release what waited for the log to be durable up to `position`.
 
         What the pass has no time for is left to `let_go_more`.
         """
@@ -139,7 +139,7 @@ class Turns:
         self.let_go_more()
 
     def let_go_more(self) -> None:
-        """Let go what is durable, at least one turn, as long as there is time."""
+        """Release what is durable, at least one turn, as long as there is time."""
         held_back = self._held_back
         while held_back and held_back[0].position <= self._durable_position:
             turn = held_back[0]
@@ -165,13 +165,13 @@ class Turns:
         return not messages
 
     def let_go_all(self) -> None:
-        """Let go all that is durable: there is no next pass."""
+        """Release all that is durable: there is no next pass."""
         while self.has_more:
             self._let_go(self._held_back.popleft())
 
     @property
     def has_more(self) -> bool:
-        """Whether something is durable that was not let go."""
+        """Return whether something is durable and not yet released."""
         held_back = self._held_back
         return bool(held_back) and held_back[0].position <= self._durable_position
 
@@ -198,12 +198,12 @@ class Turns:
                 outgoing.send(message)
 
     def refuse(self, turn: Turn, error: ShardsError) -> None:
-        """Answer everybody who has asked something in a turn with an error, once."""
+        """Answer every asker in a turn with an error, once."""
         answers, turn.answers = turn.answers, []
         for asker, _, _ in answers:
             asker.refuse(error)
 
     def refuse_all(self, error: ShardsError) -> None:
-        """Answer everybody who still waits with an error: the log has failed."""
+        """Answer every asker that still waits with an error: the log has failed."""
         while self._held_back:
             self.refuse(self._held_back.popleft(), error)

@@ -3,7 +3,7 @@
 Promises:
 
 - `arm` and `cancel` take constant time, whatever the number of entries and however far the
-  deadline. A canceled entry is gone at once; nothing is left behind to be skipped later.
+  deadline. A canceled entry is gone immediately; nothing is left behind to be skipped later.
 - `advance` returns each key once, at the first call whose time is at or after its deadline, in the
   order of the deadlines and, where these are equal, of arming.
 - A key whose deadline never changes, and is known to its owner, may be armed by `arm_fixed` and
@@ -122,7 +122,7 @@ class TimingWheel(Generic[Key]):
         return None if slot is None else slot[key]
 
     def arm(self, key: Key, deadline_ms: int) -> None:
-        """Set the key's deadline in place of an earlier one; one in the past is due at once.
+        """Set the key's deadline in place of an earlier one; one in the past is due immediately.
 
         Raises ValueError, and changes nothing, when the deadline is beyond 2^63-1.
         """
@@ -214,7 +214,7 @@ class TimingWheel(Generic[Key]):
         return [key for key, _ in self.take_due(now_ms)]
 
     def take_due(self, now_ms: int) -> list[tuple[Key, int]]:
-        """Like `advance`, with the deadlines.
+        """Do as `advance`, with the deadlines.
 
         A time before that of the last call counts as the time of the last call. Raises ValueError
         when it is beyond 2^63-1.

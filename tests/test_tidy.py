@@ -39,6 +39,37 @@ WORDS: Final = {
     "recognised": "recognized",
     "recognises": "recognizes",
 }
+# What reads as a translation; each with what to write instead.
+_ROLE: Final = "the role: a client, a caller, a worker, another process, no node"
+STALE_WORDS: Final = {
+    "anybody": _ROLE,
+    "everybody": _ROLE,
+    "nobody": _ROLE,
+    "somebody": _ROLE,
+    "whoever": _ROLE,
+    "at once": "'immediately' or 'together'",
+    "beside": "'next to', 'besides' or 'in addition to'",
+    "by itself": "'automatically'",
+    "in the place of": "'instead of'",
+    "meanwhile": "'in the meantime', or nothing",
+    "of which": "two sentences, or 'whose'",
+    "so long": "'that long' or 'this long'",
+}
+STALE_WORD: Final = re.compile(
+    rf"\b({'|'.join(STALE_WORDS)})\b".replace(" ", r"\s+"), re.IGNORECASE
+)
+
+# What a function's docstring does not begin with; a property's only not with the first of these.
+QUESTION: Final = re.compile(r"How|If|Let|What|When|Where|Whether|Which|Who|Whoever|Whom|Whose|Why")
+NO_VERB: Final = re.compile(
+    r"A|About|After|All|An|And|Any|Anything|As|At|Because|Before|Being|Between|Both|Building|But|By|"
+    r"Completed|Counts|During|Each|Either|Every|Everybody|Everything|Executions|For|From|Have|He|"
+    r"Here|In|Into|It|Items|Its|Keys|Like|Many|Messages|More|Most|Names|No|Nobody|None|Not|Nothing|"
+    r"Now|Of|On|Once|One|Only|Or|Others|Our|Own|Promises|Since|So|Some|Somebody|Something|Such|Tags|"
+    r"Tasks|That|The|Their|Them|Then|There|These|They|This|Those|Three|Timers|To|Two|Under|Unless|"
+    r"Until|Upon|We|With|Within|Without"
+)
+VERB: Final = re.compile(r"[A-Z][a-z]+(-[a-z]+)?|GET|POST|PUT|PATCH|DELETE")
 # Not parts of names, which other libraries choose: `cancelled_caught`, `trio.Cancelled`.
 WORD: Final = re.compile(rf"(?<![\w.`])({'|'.join(WORDS)})(?![\w(=`])", re.IGNORECASE)
 # An f-string is one token up to Python 3.11 and several from 3.12 on.
@@ -142,15 +173,39 @@ def word_faults(module: Module) -> list[str]:
     ]
 
 
-def first_word_faults(module: Module) -> list[str]:
-    """A function's docstring begins with a verb; a property's may name what it is."""
+def stale_word_faults(module: Module) -> list[str]:
+    """Texts and comments name roles, and use words that are read without a second look."""
+    if not STALE_WORD.search(module.text):
+        return []
     return [
-        f"{module.path}:{node.lineno}: begins with 'Whether'; write 'Return whether'"
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (ast.get_docstring(node) or "").startswith("Whether ")
-        and not any("property" in _name(decorator) for decorator in node.decorator_list)
+        f"{module.path}:{token.start[0]}: says {found[0]!r}; "
+        f"write {STALE_WORDS[_one_line(found[0])]}"
+        for token in tokenize.generate_tokens(io.StringIO(module.text).readline)
+        if token.type in WORD_TOKENS
+        for found in STALE_WORD.finditer(token.string)
     ]
+
+
+def first_word_faults(module: Module) -> list[str]:
+    """A function's docstring begins with an imperative verb; a property's may name what it is."""
+    faults = []
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first = (ast.get_docstring(node) or "Return").split()[0].rstrip(",.:;")
+        is_refused = QUESTION.fullmatch(first) is not None
+        if not any("property" in _name(decorator) for decorator in node.decorator_list):
+            is_refused |= not VERB.fullmatch(first) or NO_VERB.fullmatch(first) is not None
+        if is_refused:
+            faults.append(
+                f"{module.path}:{node.lineno}: {node.name} begins with {first!r}; "
+                "begin with a verb: Return, Yield, Send, Note that ..."
+            )
+    return faults
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _does_nothing(statement: ast.stmt) -> bool:
@@ -178,7 +233,8 @@ CHECKS: Final[dict[Callable[[Module], list[str]], tuple[str, ...]]] = {
     sleep_faults: (*(folder for folder in CODE_FOLDERS if folder != "bench"), "src"),
     type_ignore_faults: (*CODE_FOLDERS, "src", "tests"),
     word_faults: (*CODE_FOLDERS, "src"),
-    first_word_faults: (*CODE_FOLDERS, "src"),
+    stale_word_faults: ("core", "persistence", "shards", "src"),
+    first_word_faults: ("core", "persistence", "shards", "src"),
 }
 
 
@@ -227,7 +283,14 @@ def test_every_text_is_tidy() -> None:
         (word_faults, '"""Begin anew."""\n'),
         (word_faults, "f()  # The colour of it.\n"),
         (word_faults, "f(f'{x} lasts for ever')\n"),
+        (stale_word_faults, "f()  # Whoever calls this waits.\n"),
+        (stale_word_faults, '"""Ask all of them at\nonce."""\n'),
+        (stale_word_faults, "f(f'{x} ends by itself')\n"),
         (first_word_faults, 'def f():\n    """Whether it is."""\n'),
+        (first_word_faults, 'def f():\n    """The size of it."""\n'),
+        (first_word_faults, 'async def f():\n    """`x` is the size of it."""\n'),
+        (first_word_faults, 'def f():\n    """Let it be."""\n'),
+        (first_word_faults, '@property\ndef f():\n    """Whether it is."""\n'),
     ],
 )
 def test_an_untidy_module_is_found(check: Callable[[Module], list[str]], text: str) -> None:
@@ -243,7 +306,11 @@ def test_an_untidy_module_is_found(check: Callable[[Module], list[str]], text: s
         (sleep_faults, "trio.sleep(1)\n"),
         (type_ignore_faults, "f()  # type: " + "ignore[misc]\n"),
         (word_faults, "scope.cancelled_caught  # What `cancelled_caught` says, for every scope.\n"),
-        (first_word_faults, '@property\ndef f():\n    """Whether it is."""\n'),
+        (stale_word_faults, "nobody = f()\n"),
+        (first_word_faults, '@property\ndef f():\n    """The size of it."""\n'),
+        (first_word_faults, 'def f():\n    """GET /x/{id}."""\n'),
+        (first_word_faults, 'def f():\n    """Return whether it is."""\n'),
+        (first_word_faults, "def f(): ...\n"),
     ],
 )
 def test_a_tidy_module_is_left_alone(check: Callable[[Module], list[str]], text: str) -> None:

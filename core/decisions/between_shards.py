@@ -1,4 +1,4 @@
-"""What messages between shards do: they are applied once, and forgotten when that is durable."""
+"""What messages between shards do: each is applied once, and forgotten when that is durable."""
 
 from troth.core import records as r
 from troth.core import workflow_records as w

@@ -1,8 +1,7 @@
 """What the commands of the catalog do: create, read, replace, delete and list its entries.
 
-What an entry means, and who may change it, is the business of `http/`. Here only one thing is
-watched: an entry is replaced or deleted by whoever has seen its newest revision, so no change is
-lost.
+`http/` decides what an entry means and who may change it. The one rule here: an entry is replaced
+or deleted only by a command that names its newest revision, so no change is lost.
 """
 
 from troth.core import records as r
@@ -30,7 +29,7 @@ def read_entry(context: DecisionContext, command: ReadEntry, now_ms: int) -> Rep
 
 
 def replace_entry(context: DecisionContext, command: ReplaceEntry, now_ms: int) -> Reply:
-    """Put a changed entry in the place of its last revision."""
+    """Replace an entry's last revision with a changed one."""
     entry = context.state.entries.by_id.get(command.entry.id)
     if entry is None:
         return Reply(Code.ENTRY_NOT_FOUND)
@@ -52,6 +51,6 @@ def delete_entry(context: DecisionContext, command: DeleteEntry, now_ms: int) ->
 
 
 def list_entries(context: DecisionContext, command: ListEntries, now_ms: int) -> Reply:
-    """This shard's entries of a type."""
+    """Return this shard's entries of a type."""
     entries = context.state.entries.of(command.kind, command.account_id)
     return Reply(Code.OK, entries=tuple(entries))

@@ -1,8 +1,8 @@
 """What the commands about executions do: create, read, find, assign, report, end.
 
 An execution is a reserved promise with an invoke task and, while it is pending, an `Execution`
-(`executions.py`). Its task's lease is the node's: whoever wants to say something about it must
-hold it, with the counter it was given.
+(`executions.py`). The node holds its task's lease. A report about an execution is accepted only
+from the holder, with the counter it was given.
 """
 
 from troth.core import records as r
@@ -164,7 +164,7 @@ def _held(
 ) -> tuple[Promise, Execution, Task] | Code:
     """Return the execution if the node holds it as it says, else why not.
 
-    EXECUTION_NOT_HELD says that it is unfinished; somebody else may hold it, or nobody.
+    EXECUTION_NOT_HELD says that it is unfinished; another node may hold it, or none.
     """
     name = task_ids.parse(command.id)
     if name is None or command.id != task_ids.invoke_id(name.root):
@@ -219,7 +219,7 @@ def finish_execution(context: DecisionContext, command: FinishExecution, now_ms:
 
 
 def _finished_before(context: DecisionContext, command: FinishExecution) -> Reply:
-    """OK if the result that is known is this one, from this node and this time that it had it."""
+    """Return OK if the known result is this one, from this node and this counter."""
     task = context.state.find_task(command.id)
     assert task is not None, "a function task has an invoke task"
     promise = context.state.find_promise(task.root_id)
@@ -267,7 +267,7 @@ def _end(
 
 
 def expire_execution(context: DecisionContext, promise_id: str, now_ms: int) -> None:
-    """The execution's timer fired: settling it does the rest."""
+    """Handle the execution's timer: settle the execution, which does the rest."""
     context.promise(promise_id, now_ms)
     execution = context.state.executions.get(promise_id)
     if execution is not None:

@@ -13,7 +13,7 @@ from . import schedules
 
 
 def resume_time(context: DecisionContext, command: ResumeTime, now_ms: int) -> Reply:
-    """Let every lease have its full time again, counted from now."""
+    """Restart every lease with its full time, counted from now."""
     # A floor of a time that has not come yet would hold every lease until then.
     if _has_leases(context.state) or now_ms < context.state.lease_floor.resumed_on:
         timeout_ms = context.options.task_claim_timeout_ms
@@ -22,7 +22,7 @@ def resume_time(context: DecisionContext, command: ResumeTime, now_ms: int) -> R
 
 
 def start(context: DecisionContext, now_ms: int) -> None:
-    """Do the same at the server's start, when nobody knows whether the clock was set back since.
+    """Do the same at the server's start, when it is unknown whether the clock was set back since.
 
     Then schedules are looked at, too; while the server runs, their timers do that.
     """

@@ -1,4 +1,4 @@
-"""What the lock commands do (rest.md 9). A lock whose lease has passed is free at once."""
+"""What the lock commands do (rest.md 9). A lock whose lease has passed is free immediately."""
 
 from troth.core import records as r
 from troth.core.codes import Code
@@ -77,7 +77,7 @@ def heartbeat_locks(context: DecisionContext, command: HeartbeatLocks, now_ms: i
 
 
 def expire_lock(context: DecisionContext, resource_id: str, now_ms: int) -> None:
-    """The lock's timer fired: looking at it does the rest.
+    """Handle the lock's timer: look at the lock, which does the rest.
 
     If its lease runs longer after an absence of the server, it needs another timer.
     """

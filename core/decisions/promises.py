@@ -172,7 +172,7 @@ def import_promise(context: DecisionContext, command: ImportPromise, now_ms: int
 
 
 def create_callback(context: DecisionContext, command: CreateCallback, now_ms: int) -> Reply:
-    """Have a root resumed when a promise completes."""
+    """Register a callback: resume a root when a promise completes."""
     if command.promise_id == command.root_id:
         return Reply(Code.SAME_ROOT)
     if command.fence is not None and not context.holds(command.fence, now_ms):
@@ -196,7 +196,7 @@ def create_callback(context: DecisionContext, command: CreateCallback, now_ms: i
 def create_subscription(
     context: DecisionContext, command: CreateSubscription, now_ms: int
 ) -> Reply:
-    """Have a receiver notified when a promise completes."""
+    """Register a subscription: notify a receiver when a promise completes."""
     return _wait_for(
         context,
         Callback(
@@ -294,7 +294,7 @@ def _search_cold(context: DecisionContext, query: Query) -> Found:
 
 
 def _search_completed(context: DecisionContext, query: Query) -> Found:
-    """Look through the completed promises that are in memory, which are few: all at once."""
+    """Look through the completed promises that are in memory, which are few: all in one pass."""
     matched = [
         promise
         for promise in context.state.completed.values()
@@ -308,5 +308,5 @@ def _search_completed(context: DecisionContext, query: Query) -> Found:
 
 
 def expire_promise(context: DecisionContext, promise_id: str, now_ms: int) -> None:
-    """The promise's timer fired: settling it does the rest."""
+    """Handle the promise's timer: settle the promise, which does the rest."""
     context.promise(promise_id, now_ms)

@@ -1,4 +1,4 @@
-"""Taking everything out of a shard, with the records that take out each thing by itself.
+"""Taking everything out of a shard, with the same records that delete single entities.
 
 For tests of the envelope protocol (`debug.reset`): unlike what retention deletes, ids that come
 back begin at version 0.

@@ -73,7 +73,7 @@ def _delete(context: DecisionContext, gone: dict[str, None], now_ms: int) -> Non
 
 
 def _candidates(state: ShardState, retention: Retention, now_ms: int) -> Iterator[Promise | None]:
-    """Completed promises that may be due, each once noted as looked at; None for one now gone."""
+    """Yield completed promises that may be due, each noted as looked at; None for one now gone."""
     heap = retention.heap
     while heap and heap[0][0] <= now_ms:
         _, serial, promise_id = heapq.heappop(heap)

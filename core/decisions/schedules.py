@@ -107,9 +107,9 @@ def search_schedules(context: DecisionContext, command: SearchSchedules, now_ms:
 
 
 def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
-    """The schedule's timer fired: create the promises of the runs that are due, in order.
+    """Handle the schedule's timer: create the promises of the runs that are due, in order.
 
-    At most SCHEDULE_BATCH_COUNT at once; the timer of the next run then fires immediately.
+    One call creates at most SCHEDULE_BATCH_COUNT; the timer of the next run then fires immediately.
     """
     for runs_count in range(SCHEDULE_BATCH_COUNT):
         schedule = context.state.schedules.get(schedule_id)

@@ -127,7 +127,7 @@ def expire(context: DecisionContext, command: Expire, now_ms: int) -> Reply:
 
 
 def go_on(context: DecisionContext, command: GoOn, now_ms: int) -> Reply:
-    """Nothing is decided: the step sends what earlier ones have left."""
+    """Decide nothing: the step itself sends what earlier steps have left."""
     return DONE
 
 

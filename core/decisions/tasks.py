@@ -78,7 +78,8 @@ def drop_task(context: DecisionContext, command: DropTask, now_ms: int) -> Reply
 def heartbeat_tasks(context: DecisionContext, command: HeartbeatTasks, now_ms: int) -> Reply:
     """Renew the leases of a process; those that have run out are not revived.
 
-    Nodes report for each execution: nobody may keep a node's tasks by using its name.
+    Nodes report for each execution, so that no other client can keep a node's tasks by using its
+    name.
     """
     if is_reserved(command.process_id):
         return Reply(Code.OK)
@@ -123,7 +124,7 @@ def task_not_sent(context: DecisionContext, command: TaskNotSent, now_ms: int) -
 
 
 def retry_task(context: DecisionContext, command: RetryTask, now_ms: int) -> Reply:
-    """Let a stalled task be sent again when its turn comes."""
+    """Queue a stalled task, to be sent again when its turn comes."""
     task = context.task(command.id, now_ms)
     if task is None or not task.stalled or task.counter != command.counter:
         return DONE
@@ -136,7 +137,7 @@ def retry_task(context: DecisionContext, command: RetryTask, now_ms: int) -> Rep
 
 
 def expire_task(context: DecisionContext, task_id: str, now_ms: int) -> None:
-    """The task's timer fired: settling it does the rest.
+    """Handle the task's timer: settle the task, which does the rest.
 
     If its lease runs longer after an absence of the server, it needs another timer.
     """
@@ -147,7 +148,7 @@ def expire_task(context: DecisionContext, task_id: str, now_ms: int) -> None:
 
 
 def end_delay(context: DecisionContext, task_id: str, now_ms: int) -> None:
-    """A delayed task may be sent now (tag `resonate:delay`)."""
+    """End a task's delay (tag `resonate:delay`): it may be sent now."""
     task = context.task(task_id, now_ms)
     if task is not None and task.state is INIT and not task.sending:
         context.state.queue(task)

@@ -133,7 +133,7 @@ def settle(
 
 
 def register_await(context: DecisionContext, command: RegisterAwait, now_ms: int) -> Reply:
-    """Have a task woken when a promise settles; now, if it is settled."""
+    """Register a task to be woken when a promise settles; wake it now if it is settled."""
     promise = context.promise(command.awaited, now_ms)
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
@@ -156,7 +156,7 @@ def register_await(context: DecisionContext, command: RegisterAwait, now_ms: int
 
 
 def register_listener(context: DecisionContext, command: RegisterListener, now_ms: int) -> Reply:
-    """Have an address told when a promise settles; not if it is settled."""
+    """Register an address to be told when a promise settles, unless it is settled already."""
     promise = context.promise(command.awaited, now_ms)
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
@@ -200,13 +200,13 @@ def unblock_sent(context: DecisionContext, command: UnblockSent, now_ms: int) ->
 
 
 def retry_unblock(context: DecisionContext, command: RetryUnblock, now_ms: int) -> Reply:
-    """Let a listener's message be sent again."""
+    """Queue a listener's message, to be sent again."""
     if command.address in context.state.unblocks.get(command.id, ()):
         context.state.new_unblocks.append((command.id, command.address))
     return DONE
 
 
 def expire_unblocks(context: DecisionContext, promise_id: str, now_ms: int) -> None:
-    """The listeners of a promise could not be reached for a long time: give them up."""
+    """Give up a promise's listeners, which could not be reached for a long time."""
     for address in list(context.state.unblocks.get(promise_id, ())):
         context.emit(w.ListenerTold(promise_id, address, now_ms, was_given_up=True))

@@ -205,7 +205,7 @@ def halt_workflow(context: DecisionContext, command: HaltWorkflow, now_ms: int) 
 
 
 def continue_workflow(context: DecisionContext, command: ContinueWorkflow, now_ms: int) -> Reply:
-    """Let a halted task go on."""
+    """Continue a halted task."""
     _, _, code = judge(context, command.id, None, WorkflowEvent.CONTINUE, now_ms)
     if code is _OK:
         context.emit(w.WorkflowContinued(command.id, now_ms))
@@ -305,7 +305,7 @@ def retry_execute(context: DecisionContext, command: RetryExecute, now_ms: int) 
 
 
 def expire_workflow(context: DecisionContext, workflow_id: str, now_ms: int) -> None:
-    """The lease has ended, or it is time to send the task, again or for the first time.
+    """Handle the task's timer: its lease has ended, or it is time to send it (again).
 
     After an absence of the server, a lease runs longer, and so does the time to claim a message.
     """

@@ -63,7 +63,8 @@ CONNECTION_HEADERS: Final = frozenset(
 """Headers the sender sets itself; a receiver's values for them are ignored."""
 CLIENT_HEADERS_START: Final = "x-"
 CLIENT_HEADERS: Final = frozenset({"traceparent", "tracestate"})
-"""Headers that a client's receiver may set, beside those that begin with `x-`; others are ignored.
+"""Headers that a client's receiver may set, in addition to those that begin with `x-`; others are
+ignored.
 
 The server sends them from where it is, so a client must not make it show credentials
 (Authorization, Cookie) or open doors in its network (Metadata-Flavor). A configured target may.
@@ -80,7 +81,7 @@ class PollAddress:
 
     @property
     def target(self) -> str:
-        """The key that queues, back-off and statistics are kept by: one per group."""
+        """The key of queues, back-off and statistics: one per group."""
         return f"poll://{self.group}"
 
 
@@ -93,7 +94,7 @@ class PushAddress:
 
     @property
     def target(self) -> str:
-        """The key that queues, back-off and statistics are kept by: scheme://host:port."""
+        """The key of queues, back-off and statistics: scheme://host:port."""
         scheme, _, rest = self.url.partition("://")
         authority = re.split("[/?]", rest, maxsplit=1)[0].rpartition("@")[2]
         if authority.endswith("]") or ":" not in authority:
@@ -147,7 +148,7 @@ def route(tag_value: str) -> Receiver | None:
 
 
 def nests_within(value: object, depth_count: int) -> bool:
-    """Return whether at most so many arrays and objects of a JSON value lie inside one another."""
+    """Return whether arrays and objects of a JSON value are nested at most this deep."""
     level = [value]
     while containers := [one for one in level if isinstance(one, dict | list)]:
         if depth_count == 0:

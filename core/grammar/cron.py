@@ -43,7 +43,7 @@ class CronRefused(ValueError):
 
 
 class Cron(ABC):
-    """A parsed cron expression. Made by `parse`; not to be used by several threads at once."""
+    """A parsed cron expression. Made by `parse`; it must not be shared between threads."""
 
     __slots__ = ("expression",)
 
@@ -70,7 +70,7 @@ class Cron(ABC):
 
 
 class _EveryCron(Cron):
-    """`@every`: so long after the previous time, whatever the calendar."""
+    """`@every`: a fixed time after the previous run, whatever the calendar."""
 
     __slots__ = ("_period_ms",)
 

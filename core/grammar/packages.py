@@ -28,7 +28,7 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _SEGMENT_LIMIT_BYTES: Final = 255  # what usual file systems can name
 _PROBLEMS_LIMIT_COUNT: Final = 20
 _EMPTY_BYTES: Final = 2  # nothing, deflated
-_COMPRESSION_FREE_BYTES: Final = 1024 * 1024  # below this nobody minds how well it is compressed
+_COMPRESSION_FREE_BYTES: Final = 1024 * 1024  # below this, no ratio is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ DEFAULT_LIMITS: Final = PackageLimits()
 
 
 class PackageRefused(Exception):
-    """A package that may not be unpacked. Each of `problems` is a line for whoever made it."""
+    """A package that may not be unpacked. Each of `problems` is a line for its author."""
 
     def __init__(self, problems: list[str]) -> None:
         """Keep the first problems, and say how many more there are."""

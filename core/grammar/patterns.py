@@ -25,7 +25,7 @@ class Pattern:
 
     @property
     def prefix(self) -> str:
-        """What every match begins with; may be empty."""
+        """The prefix of every match; may be empty."""
         return max(self._prefix, self._within, key=len)
 
     def matches(self, text: str) -> bool:

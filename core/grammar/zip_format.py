@@ -1,4 +1,4 @@
-"""A strict reader of zip files: which members the bytes hold, if everybody would read them so.
+"""A strict reader of zip files: which members the bytes hold, if every reader would agree on them.
 
 Rules of this file:
 
@@ -40,7 +40,7 @@ _PIECE_BYTES: Final = 64 * 1024
 
 
 class ZipRefused(ValueError):
-    """Bytes that are no zip file, or none that is surely read the same everywhere."""
+    """Bytes that are not a zip file, or not one that every reader surely reads the same way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _find_directory(content: bytes) -> tuple[int, int, int]:
         if content.startswith(_LOCAL_SIGNATURE):
             raise ZipRefused("is a zip archive without its end; it did not arrive whole")
         raise ZipRefused("is not a zip archive")
-    # Somebody who looks from the other side must not find another end, inside a comment.
+    # A reader that starts from the other side must not find another end, inside a comment.
     if len(content) - at < _END.size or content.find(_END_SIGNATURE, tail_start) != at:
         raise ZipRefused("has several ends; re-create it without a comment")
     _, disk, first_disk, on_disk, count, size_bytes, start, comment_bytes = _END.unpack_from(
@@ -201,7 +201,7 @@ def _descriptors(header: _Header) -> set[bytes]:
 
 
 def pieces(content: bytes, member: Member) -> Iterator[bytes]:
-    """The data of a member, piece by piece, never more than its size.
+    """Yield the data of a member, piece by piece, never more than its size.
 
     Raises ZipRefused, at the latest after the last piece, if they are not what the headers say.
     """

@@ -16,7 +16,7 @@ from .shard_state import ShardState
 
 
 def task_released(state: ShardState, record: r.TaskReleased) -> None:
-    """Apply the record: the task goes out again; whoever had it is refused from now on."""
+    """Apply the record: the task goes out again; its earlier holder is refused from now on."""
     task = state.tasks[record.id]
     if task.root_id in state.executions:
         executions.lease_ended(state, task.root_id)

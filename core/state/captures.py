@@ -20,7 +20,7 @@ PairKey = tuple[str, str]
 
 
 class ShardHeader(Struct, frozen=True):
-    """What a shard must know beside its entities.
+    """What a shard must know in addition to its entities.
 
     `sequence` is the shard sequence of the last record that the checkpoint covers, `position` a log
     sequence such that all of the shard's records up to it are covered. The `live_` counts say how
@@ -84,17 +84,17 @@ class Capture(Struct):
 
     @property
     def has_functions(self) -> bool:
-        """Whether anything is in it that stores of format 1 have no place for."""
+        """Return whether it holds anything that stores of format 1 have no place for."""
         return bool(self.entries or self.executions or self.usage)
 
     @property
     def has_workflows(self) -> bool:
-        """Whether anything is in it that stores of formats 1 and 2 have no place for."""
+        """Return whether it holds anything that stores of formats 1 and 2 have no place for."""
         return self.header.has_workflows or bool(self.awaits or self.listeners)
 
     @property
     def rows_count(self) -> int:
-        """How many entities changed."""
+        """The number of entities that changed."""
         return (
             len(self.promises)
             + len(self.tasks)

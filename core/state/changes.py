@@ -33,7 +33,7 @@ class Changes:
 
     @property
     def count(self) -> int:
-        """How many entities changed; a promise that changed twice counts twice."""
+        """The number of changed entities; a promise that changed twice counts twice."""
         return (
             len(self.promises)
             + len(self.tasks)

@@ -1,9 +1,9 @@
 """What has left memory: the port through which a shard reads completed promises and tasks back.
 
-After a checkpoint a completed promise or task need not stay in memory; the shard asks this port
-when somebody asks for it. The real one reads LMDB (`persistence/checkpoints/cold.py`). Reading is
-not I/O in the sense of invariant I4: what is read is part of the shard's state and never changes
-under its hands.
+After a checkpoint a completed promise or task need not stay in memory; the shard reads it through
+this port when a command needs it. The real one reads LMDB (`persistence/checkpoints/cold.py`).
+Reading is not I/O in the sense of invariant I4: what is read is part of the shard's state and never
+changes under its hands.
 """
 
 from collections.abc import Iterable
@@ -81,11 +81,11 @@ class ColdStore(Protocol):
     def ended(
         self, state: PromiseState, after: Place, until_ms: int, limit_count: int
     ) -> list[Ended]:
-        """Promises of one state that ended after a place, up to a time; the earliest first."""
+        """Return promises of one state that ended after a place, up to a time, earliest first."""
         ...  # pragma: no cover
 
     def tasks_of(self, root_id: str) -> list[Task]:
-        """Return the finished tasks of which a promise is the root."""
+        """Return the finished tasks whose root is this promise."""
         ...  # pragma: no cover
 
 

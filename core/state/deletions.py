@@ -1,8 +1,9 @@
 """What deleting promises does to a shard's state.
 
-An entity goes at once and whole: the promise, its invoke task, its notifications, and the tasks
-that resumed it. It can have no callbacks, since it is completed. What a checkpoint has of it stays
-there until the next one; until then the state hides it (`ShardState.hidden_promises`).
+An entity is deleted immediately and as a whole: the promise, its invoke task, its notifications,
+and the tasks that resumed it. It can have no callbacks, since it is completed. What a checkpoint
+has of it stays there until the next one; until then the state hides it
+(`ShardState.hidden_promises`).
 
 An id that was deleted is free: a new promise may have it, with new tasks under the old tasks' ids.
 A worker that slept through all this may still hold an old task's id and counter. So that these fit

@@ -1,6 +1,6 @@
 """The catalog's entries of one shard.
 
-Entries are few and read often, so all are in memory, by id and by whom they belong to.
+Entries are few and read often, so all are in memory, by id and by account.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Entries:
         self._by_owner: dict[Owner, dict[str, Entry]] = {}
 
     def put(self, entry: Entry) -> None:
-        """Take in an entry, new or in the place of the one with its id."""
+        """Store an entry: a new one, or one that replaces the entry with its id."""
         self.drop(entry.id)
         self.by_id[entry.id] = entry
         self._by_owner.setdefault((type(entry), owner_of(entry)), {})[entry.id] = entry
@@ -43,7 +43,7 @@ class Entries:
             del self._by_owner[owner]
 
     def of(self, kind: type[Entry], account_id: str | None) -> Iterator[Entry]:
-        """The entries of a type, of one account or of all (None), in no particular order."""
+        """Yield the entries of a type, of one account or of all (None), in no particular order."""
         if account_id is not None:
             yield from self._by_owner.get((kind, account_id), {}).values()
             return

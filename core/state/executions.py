@@ -44,7 +44,7 @@ def execution_created(state: ShardState, record: r.ExecutionCreated) -> None:
 
 
 def put(state: ShardState, execution: Execution) -> None:
-    """Let an execution be so."""
+    """Store an execution, replacing its earlier version."""
     state.executions[execution.promise_id] = execution
     if state.tracks_changes:
         state.changes.executions.add(execution.promise_id)
@@ -66,7 +66,7 @@ def execution_assigned(state: ShardState, record: r.ExecutionAssigned) -> None:
 
 
 def count_from(state: ShardState, at: int) -> None:
-    """Let what was assigned later than `at`, by a clock that was ahead, count from `at`."""
+    """Count executions from `at` that were assigned later, by a clock that was ahead."""
     for execution in list(state.executions.values()):
         if execution.assigned_on is not None and execution.assigned_on > at:
             assigned = replace(execution, assigned_on=at)
@@ -89,7 +89,7 @@ def execution_returned(state: ShardState, record: r.ExecutionReturned) -> None:
 
 
 def lease_ended(state: ShardState, promise_id: str) -> None:
-    """The task of an execution is given out again: the node that worked on it, if any, is lost.
+    """Note that an execution's task is given out again: its node, if it had one, is lost.
 
     A message that no node took up in time is no loss.
     """

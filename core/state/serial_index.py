@@ -41,7 +41,7 @@ class SerialIndex:
             self._holes = 0
 
     def below(self, serial: int, scan_count: int) -> Iterator[tuple[int, str | None]]:
-        """The entries with smaller serials, newest first, at most `scan_count` of them.
+        """Yield the entries with smaller serials, newest first, at most `scan_count` of them.
 
         An id of None is a hole; the caller counts it as looked at.
         """

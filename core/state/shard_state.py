@@ -1,10 +1,9 @@
 """The state of one shard, and how most records change it.
 
-Rules of this file: state changes only by `APPLY` (`apply.py`) and what it calls, live and on
-replay alike (invariant I2 of design.md); nothing here reads a clock or decides anything a client
-asked for; beside the state there are *notes* that are not part of it and are rebuilt after a
-replay: timers to change, roots and notifications that the dispatcher should look at, messages that
-may leave the shard.
+Rules of this file: state changes only by `APPLY` (`apply.py`) and what it calls, live and on replay
+alike (invariant I2 of design.md); nothing here reads a clock or decides anything a client asked
+for; in addition to the state there are *notes*, which are rebuilt after a replay: timers to change,
+roots and notifications that the dispatcher should look at, messages that may leave the shard.
 """
 
 import heapq
@@ -56,7 +55,7 @@ ACTIVE = (ENQUEUED, CLAIMED)
 
 
 class Root:
-    """The unfinished tasks of one root promise, of which one at a time is in flight.
+    """The unfinished tasks of one root promise. One at a time is in flight.
 
     `queue` holds (sequence, id) of tasks that wait to be sent, the oldest first; entries that are
     no longer true are dropped when they come up. `active_count` counts enqueued and claimed tasks.
@@ -282,14 +281,14 @@ class ShardState:
         self.arm(task)
 
     def queue(self, task: Task) -> None:
-        """Let a task that may be sent wait for its turn among those of its root."""
+        """Queue a task that may be sent among those of its root."""
         self.touched_roots[task.root_id] = None
         if not task.queued:
             task.queued = True
             heapq.heappush(self.roots[task.root_id].queue, (task.sequence, task.id))
 
     def deadline_of(self, task: Task) -> int | None:
-        """Return when something happens to a task by itself, in ms; None if nothing does.
+        """Return when a task changes without a command, in ms; None if never.
 
         That is its own deadline, or later: see `leases.py`.
         """
@@ -316,7 +315,7 @@ class ShardState:
         self.timers.append(((TASK_TIMER, task.id), self.timer_of(task)))
 
     def renew_lease(self, task: Task, expires_at: int) -> None:
-        """Let a claimed task's lease run until another time."""
+        """Change the time until which a claimed task's lease runs."""
         task.expires_at = expires_at
         self.arm(task)
 
@@ -501,7 +500,7 @@ class ShardState:
         return self.lease_floor.end_of_lease(task.expires_at, granted_ttl(task.ttl))
 
     def end_of_execution(self, execution: Execution) -> int | None:
-        """Return when the server ends a function task by itself, in ms; None while it is queued."""
+        """Return when the server ends a function task, in ms; None while it is queued."""
         ends_on = execution.ends_on
         if ends_on is None:
             return None

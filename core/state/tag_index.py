@@ -13,7 +13,7 @@ from troth.core.model import Promise
 from .serial_index import SerialIndex
 
 FEW_COUNT: Final = 8
-"""Up to so many ids of a tag are a tuple."""
+"""Up to this many ids of a tag are kept as a tuple."""
 
 _NO_ENTRIES: Final = SerialIndex()
 

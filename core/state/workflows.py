@@ -114,7 +114,7 @@ def workflows_renewed(state: ShardState, record: w.WorkflowsRenewed) -> None:
 
 
 def workflow_released(state: ShardState, record: w.WorkflowReleased) -> None:
-    """Apply the record: the task goes out again, not at once if it comes to nothing often."""
+    """Apply the record: the task goes out again, after a delay if it has failed often."""
     task = state.workflows[record.id]
     _give_up(state, task)
     task.idle_count += 1
@@ -160,7 +160,7 @@ def workflow_resumes_cleared(state: ShardState, record: w.WorkflowResumesCleared
 
 
 def workflow_halted(state: ShardState, record: w.WorkflowHalted) -> None:
-    """Apply the record: nobody holds the task, and it is not sent."""
+    """Apply the record: no worker holds the task, and it is not sent."""
     task = state.workflows[record.id]
     _recall(state, task)
     _give_up(state, task)
@@ -218,7 +218,7 @@ def await_registered(state: ShardState, record: w.AwaitRegistered) -> None:
 
 
 def await_received(state: ShardState, message: w.AwaitMessage, at: int) -> None:
-    """Apply a message: note the awaiter; if the promise has settled meanwhile, tell it so."""
+    """Apply a message: note the awaiter; if the promise has settled in the meantime, tell it so."""
     promise = state.promises.get(message.awaited)
     if promise is not None and promise.state is PENDING:
         _add_await(state, message.awaited, message.awaiter)

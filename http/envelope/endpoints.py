@@ -19,7 +19,15 @@ from troth.core.replies import Reply
 from troth.http.api.authentication import authenticate
 from troth.http.api.context import Api
 from troth.http.api.permissions import refuse_unless_permitted, refuse_unless_within
-from troth.http.api.rows import TRACE, Call, Endpoint, RawBody, Renewals, Success
+from troth.http.api.rows import (
+    TRACE,
+    Call,
+    Endpoint,
+    HalvedHandler,
+    RawBody,
+    Renewals,
+    Success,
+)
 from troth.http.api.shards_port import REFUSALS_FROM
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import OPEN_SCOPES
@@ -60,7 +68,7 @@ _GUARDS: Final = {
 _UNKNOWN_GUARD: Final = _Guard(Scope.PROMISES_READ)
 
 
-class EnvelopeHandler:
+class EnvelopeHandler(HalvedHandler):
     """The handler of `POST /`; see HalvedHandler."""
 
     def question(self, api: Api, call: Call) -> Command | Renewals | None:

@@ -69,7 +69,7 @@ class Checkpoints:
         self.reader = ColdReader(view, self._ids, shard_count)
 
     def _check(self, view: View, data_id: bytes) -> bool:
-        """Check whose store this is; whether it is new."""
+        """Check which data directory this store belongs to; return whether it is new."""
         version = view.get(rows.META, _FORMAT_KEY)
         if version is None:
             return True
@@ -91,7 +91,7 @@ class Checkpoints:
 
     @property
     def position(self) -> int:
-        """All records of the log up to this sequence are covered."""
+        """The log sequence up to which all records are covered."""
         return min((header.position for header in self._headers.values()), default=0)
 
     def covered_sequence(self, shard: int) -> int:
@@ -193,7 +193,7 @@ class Checkpoints:
             )
 
     def open_view(self) -> View:
-        """Return the store as of its newest commit, for whoever copies it; to be closed.
+        """Return the store as of its newest commit, for a copy. The caller closes it.
 
         In any thread.
         """
@@ -221,14 +221,14 @@ class Checkpoints:
                     yield table, index_key, None
 
     def renew(self) -> None:
-        """Let cold reads see the newest commit. In the thread that reads."""
+        """Switch cold reads to the newest commit. In the thread that reads."""
         self.reader.close()
         self._store.release_memory()
         self.reader.renew(self._store.view())
 
     @property
     def is_small(self) -> bool:
-        """Whether `verify` takes less than a second or so."""
+        """Return whether `verify` takes about a second at most."""
         return self._store.size_bytes() <= SMALL_BYTES
 
     def verify(self, pause: Callable[[], None] = lambda: None) -> int:
@@ -242,7 +242,7 @@ class Checkpoints:
 
     @property
     def filter_is_stale(self) -> bool:
-        """Whether the filter of the stored ids is mostly about ids that were deleted."""
+        """Return whether most ids in the filter of the stored ids have been deleted."""
         return self._ids.is_stale(self._stored_count)
 
     def renew_filter(self, pause: Callable[[], None]) -> int:
@@ -251,7 +251,7 @@ class Checkpoints:
 
     @property
     def _stored_count(self) -> int:
-        """How many promises and tasks are stored and not live."""
+        """The number of promises and tasks that are stored and not live."""
         return sum(
             header.promises_count
             - header.live_promises_count

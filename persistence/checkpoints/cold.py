@@ -59,7 +59,7 @@ class ColdReader:
         old.close()
 
     def note_reads(self, count: int) -> None:
-        """Now and then give back the memory that reads have drawn in, if it is much."""
+        """Give back, now and then, the memory that reads have taken, if it is much."""
         self._reads_count += count
         if self._reads_count >= READS_BETWEEN_LOOKS_COUNT:
             self._reads_count = 0
@@ -67,13 +67,13 @@ class ColdReader:
                 self.view.release_pages()
 
     def close(self) -> None:
-        """Let go of the view."""
+        """Release the view."""
         self.view.close()
 
 
 @final
 class ShardColdStore:
-    """One shard's `core.cold.ColdStore`. Raises CheckpointDamaged for a row that has rotted."""
+    """One shard's `core.cold.ColdStore`. Raises CheckpointDamaged for a corrupt row."""
 
     def __init__(self, reader: ColdReader, shard: int) -> None:
         self._reader = reader
@@ -168,7 +168,7 @@ class ShardColdStore:
         return Found(matched, None)
 
     def _places(self, query: Query) -> Iterator[Place]:
-        """The candidates, newest first, from the best index."""
+        """Yield the candidates, newest first, from the best index."""
         shard = self._shard
         if query.tags:
             key, value = next(iter(query.tags.items()))
@@ -190,7 +190,7 @@ class ShardColdStore:
             yield rows.serial_of(key), identifier
 
     def _search_places(self, query: Query, places: Iterator[Place]) -> Found:
-        """Read the rows at the places whose id matches; the others cost next to nothing."""
+        """Read the rows at the places whose id matches; other places cost next to nothing."""
         matched: list[Promise] = []
         last = query.before_serial
         read_count = read_bytes = 0
@@ -212,7 +212,7 @@ class ShardColdStore:
                 raise CheckpointDamaged(rows.PROMISES, "an index names a row that is missing")
             read_bytes += promise.size
             if promise.serial != serial:
-                raise CheckpointDamaged(rows.PROMISES, "an index names a row at another place")
+                raise CheckpointDamaged(rows.PROMISES, "an index names a row with another position")
             if query.matches(promise):
                 matched.append(promise)
         return Found(matched, None)
@@ -222,4 +222,4 @@ def _text(identifier: bytes) -> str:
     try:
         return identifier.decode()
     except UnicodeDecodeError as error:
-        raise CheckpointDamaged(rows.PROMISES, "an index names an id that is no text") from error
+        raise CheckpointDamaged(rows.PROMISES, "an index names an id that is not text") from error

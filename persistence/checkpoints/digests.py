@@ -1,9 +1,9 @@
 """A digest of every table of a store, kept with it, so that no row can vanish or change unseen.
 
-LMDB's pages have no checksums: a bit that flips in one of them can change a row, and in an inner
-page hide many. A digest is how many rows a table has and the sum, modulo 2**64, of a 64-bit hash of
-each; it does not depend on the rows' order, so a commit brings it up to date by what it writes.
-`verify` reads all rows again and compares.
+LMDB's pages have no checksums: a flipped bit can change a row, or hide many if it is in an inner
+page. A digest is the number of a table's rows and the sum, modulo 2**64, of a 64-bit hash of each
+row. It does not depend on the rows' order, so a commit updates it from the rows it writes. `verify`
+reads all rows again and compares.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ TABLE: Final = "digests"
 """Where the digests are, by the table's name: count and sum, eight bytes each, big-endian."""
 
 SLICE_COUNT: Final = 2_000
-"""After so many rows `verify` lets others work."""
+"""After this many rows `verify` lets other threads work."""
 
 _MASK: Final = 2**64 - 1
 _row_hash = xxhash.xxh3_64_intdigest
@@ -55,7 +55,7 @@ def read(view: View, table: str) -> Digest:
     if value is None:
         return Digest()
     if len(value) != 16:
-        raise CheckpointDamaged(TABLE, f"the digest of {table} is not one")
+        raise CheckpointDamaged(TABLE, f"the stored digest of {table} is malformed")
     return Digest(int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
 
 
@@ -85,9 +85,9 @@ def verify(
         kept = read(view, table)
         if found.count != kept.count:
             raise CheckpointDamaged(
-                table, f"it has {found.count} rows where {kept.count} were written"
+                table, f"it has {found.count} rows, but {kept.count} were written"
             )
         if found.total != kept.total:
-            raise CheckpointDamaged(table, "its rows are not those that were written")
+            raise CheckpointDamaged(table, "its rows differ from those that were written")
         rows_count += found.count
     return rows_count

@@ -1,13 +1,14 @@
-"""Says of an id that it is surely not in the checkpoint store, without looking there.
+"""A filter that says which ids are surely not in the checkpoint store, without reading it.
 
-Nearly every create is of a new id, and would otherwise walk the store's tree only to find nothing:
-in the event loop, perhaps waiting for the disk. `IdFilter` is a Bloom filter: it may say yes to an
-id that was never added (less than one in a hundred), and never no to one that was. `StoredIds` is
-the filter of one process, over the completed promises and finished tasks in its store. Its rules:
+Nearly every create names a new id. Without the filter it would search the store's tree, only to
+find nothing: in the event loop, perhaps waiting for the disk. `IdFilter` is a Bloom filter: it can
+say yes to an id that was never added (less than one in a hundred), but never no to one that was.
+`StoredIds` is the filter of one process, over the completed promises and finished tasks in its
+store. Its rules:
 
-* An id is added before the commit that stores it, so before it can have left memory.
-* It is complete or says yes to everything. An empty store's is complete at once, that of any other
-  after a pass over the rows; what is committed during a pass is added by whoever commits it.
+* An id is added before the commit that stores it, so before it can have left memory. * It is
+complete or says yes to everything. For an empty store it is complete immediately, for any other
+after a pass over the rows. What is committed during a pass is added by the commit.
 * Ids are never taken out. When retention has deleted most of them, a pass makes a new filter.
 """
 
@@ -29,7 +30,7 @@ ROOM_MIN_COUNT: Final = 1 << 20
 hold 128 times as many; with all of them full, eight ids in a thousand are a wrong yes."""
 
 STALE_FACTOR: Final = 3
-"""A filter with more ids than so many times those that are stored is to be built again."""
+"""A filter with more than this many times the ids that are stored is built again."""
 
 _PROBES: Final = range(PROBES_COUNT)
 _OTHERS: Final = range(1, PROBES_COUNT)
@@ -42,7 +43,7 @@ Layer = tuple[bytearray | bytes, int]
 
 @final
 class IdFilter:
-    """A set of ids that may say yes wrongly. One thread adds at a time; any may ask meanwhile.
+    """A set of ids that can say yes wrongly. One thread adds at a time; any thread may ask.
 
     It takes BITS_PER_ID for each id it has room for: `room_count`, or at most twice as many as were
     added. Ids are told apart by their first ID_HEAD_BYTES: as much as is in the key of every id.
@@ -53,7 +54,7 @@ class IdFilter:
     def __init__(self, room_count: int) -> None:
         self.layers: tuple[Layer, ...] = ()  # the newest first
         self.ids_count = 0
-        self._room_count = room_count  # of all layers, the first of which is made when needed
+        self._room_count = room_count  # of all layers; the first is made when needed
         self._free_count = 0
 
     def may_hold(self, identifier: str) -> bool:
@@ -74,7 +75,7 @@ class IdFilter:
             self._add_layer()
         found = _hash(head)
         bits, bits_count = self.layers[0]
-        assert isinstance(bits, bytearray), "what holds everything is never added to"
+        assert isinstance(bits, bytearray), "a filter that answers yes to everything takes no ids"
         place = found % bits_count
         step = found >> _STEP_SHIFT | 1
         is_new = False
@@ -97,7 +98,7 @@ class IdFilter:
 
     @property
     def size_bytes(self) -> int:
-        """What the bits take in memory."""
+        """The memory that the bits take."""
         return sum(len(bits) for bits, _ in self.layers)
 
     @classmethod
@@ -122,9 +123,9 @@ def _has_others(bits: bytearray | bytes, bits_count: int, place: int, found: int
 class StoredIds:
     """The filter of the ids in one store; see the rules above.
 
-    Threads: lookups read `filter` without a lock, at any time. One lock is held by whoever commits,
-    and shortly by a pass when it begins, adds and ends; so a commit is either in what a pass reads
-    or adds to what it makes.
+    Threads: lookups read `filter` without a lock, at any time. A commit holds one lock, and a pass
+    holds it briefly when it begins, adds and ends. So a commit is either in what a pass reads or
+    adds to what it makes.
     """
 
     def __init__(self, *, is_empty: bool) -> None:
@@ -159,7 +160,7 @@ class StoredIds:
         the block raises, the filter of before stays.
         """
         with self._lock:
-            assert self._filling is None, "one pass at a time"
+            assert self._filling is None, "a pass is running already"
             # A quarter more, so that what comes next needs no layer of its own.
             made = self._filling = IdFilter(max(ROOM_MIN_COUNT, stored_count * 5 // 4))
 

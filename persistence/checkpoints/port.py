@@ -20,15 +20,15 @@ class View(Protocol):
         ...  # pragma: no cover
 
     def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys with their values from `start` up to, and without, `stop`, in ascending order."""
+        """Yield keys and values from `start` up to, but without, `stop`, in ascending order."""
         ...  # pragma: no cover
 
     def release_pages(self) -> None:
-        """Let go of memory that reading has taken."""
+        """Release memory that reading has taken."""
         ...  # pragma: no cover
 
     def close(self) -> None:
-        """Let go; a second call does nothing. Iterators of this view end with it."""
+        """Release the view; a second call does nothing. Iterators of this view end with it."""
         ...  # pragma: no cover
 
 
@@ -44,7 +44,7 @@ class Store(Protocol):
         ...  # pragma: no cover
 
     def release_memory(self) -> None:
-        """Let go of memory that commits have taken, if no view is open."""
+        """Release memory that commits have taken, if no view is open."""
         ...  # pragma: no cover
 
     def size_bytes(self) -> int:
@@ -52,5 +52,5 @@ class Store(Protocol):
         ...  # pragma: no cover
 
     def close(self) -> None:
-        """Let go of files; a second call does nothing."""
+        """Close the files; a second call does nothing."""
         ...  # pragma: no cover

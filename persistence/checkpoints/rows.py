@@ -1,8 +1,8 @@
 """How entities are laid out in the checkpoint store: tables, keys, values; see README.md.
 
 Every key begins with the shard's number, so that a shard's rows are one range. A value carries a
-CRC32C of table, key and content, so that a row that has rotted, or that was found under another's
-key, is noticed when it is read.
+CRC32C of table, key and content, so that a corrupt row, or one found under another's key, is
+noticed when it is read.
 """
 
 import hashlib
@@ -202,7 +202,7 @@ def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
 def kept_index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
     """Return the index entries to write for a completed promise.
 
-    The server's own are searched by their tags only. So nobody else's search meets them.
+    The server's own are searched by their tags only. So searches of clients never meet them.
     """
     keys = index_keys(shard, promise)
     if is_reserved(promise.id):
@@ -242,7 +242,7 @@ def unseal(table: str, key: bytes, value: bytes) -> bytes:
     """Return a value's content. Raises CheckpointDamaged if it is not what was written."""
     content = value[4:]
     if value[:4] != _checksum(table, key, content):
-        raise CheckpointDamaged(table, "a row is not what was written")
+        raise CheckpointDamaged(table, "a row differs from what was written")
     return content
 
 

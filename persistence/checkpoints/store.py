@@ -1,8 +1,8 @@
 """An ordered key-value store with atomic, synced commits: what checkpoints are kept in.
 
 `LmdbStore` is one LMDB environment with one named database a table. It keeps what `port.py`
-promises, and every commit brings the digests of the tables up to date (`digests.py`). Tests have a
-twin of it in memory whose commits can fail.
+promises, and every commit brings the digests of the tables up to date (`digests.py`). Tests have an
+in-memory twin whose commits can fail.
 """
 
 import errno
@@ -41,17 +41,17 @@ KEY_BYTES_MAX: Final = 511
 class LmdbStore:
     """The store in an LMDB environment in the directory `path`; the first commit makes it.
 
-    Raises CheckpointFailed when the environment cannot be opened, and CheckpointDamaged when what
-    is there is none; reading raises CheckpointDamaged when LMDB finds nonsense.
+    Raises CheckpointFailed when the environment cannot be opened, and CheckpointDamaged when its
+    files are not a store; reading raises CheckpointDamaged when LMDB reports corruption.
 
-    LMDB opens by a path what may be another directory's by then: `check` is called before, and
+    LMDB opens a path, which may belong to another directory by then. `check` is called before, and
     raises DataDirectoryLost in that case.
     """
 
     def __init__(
         self, path: Path, tables: tuple[str, ...], check: Callable[[], None] = lambda: None
     ) -> None:
-        assert digests.TABLE not in tables, "the store keeps that one by itself"
+        assert digests.TABLE not in tables, "the store writes the table of digests itself"
         self.path = path
         self._names = (*tables, digests.TABLE)
         self._check_place = check
@@ -76,7 +76,7 @@ class LmdbStore:
             _sync_directory(self.path)
             _sync_directory(self.path.parent)
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
-            raise CheckpointDamaged(DATA_NAME, f"it is no store ({error})") from error
+            raise CheckpointDamaged(DATA_NAME, f"it is not a store ({error})") from error
         except (lmdb.Error, OSError) as error:
             raise CheckpointFailed(str(self.path), "cannot be opened", error) from error
         self._environment = environment
@@ -132,7 +132,7 @@ class LmdbStore:
         return LmdbView(transaction, self._tables, self)
 
     def closed_view(self) -> None:
-        """A view was closed; for LmdbView."""
+        """Note that a view was closed; for LmdbView."""
         with self._lock:
             self._views_count -= 1
 
@@ -198,7 +198,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _is_about_descriptors(error: Exception) -> bool:
-    """LMDB's errors have no number, only its text."""
+    """Return whether the text of an LMDB error, which has no number, is of this kind."""
     texts = map(os.strerror, SHORTAGES - {errno.ENOMEM})  # smaller maps were tried already
     return isinstance(error, lmdb.Error) and any(text in str(error) for text in texts)
 
@@ -267,7 +267,7 @@ class LmdbView:
 
 @final
 class _NoView:
-    """What a store shows that is closed: nothing."""
+    """The view of a closed store, which shows nothing."""
 
     def get(self, *_: object) -> None:
         """See View."""

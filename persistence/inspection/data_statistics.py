@@ -1,4 +1,4 @@
-"""What a data directory holds: counts, sizes, positions. Only reads, also beside a server."""
+"""What a data directory holds: counts, sizes, positions. Only reads, also while a server runs."""
 
 import contextlib
 import os
@@ -86,12 +86,12 @@ def _locked_unless_in_use(files: Files, path: str) -> Iterator[bool]:
 
 
 def _read_checkpoints(path: Path, *, in_use: bool) -> tuple[dict[str, int], list[ShardHeader], int]:
-    """Counts by table, the shards' headers, and the size on disk."""
+    """Return counts by table, the shards' headers, and the size on disk."""
     if not (path / DATA_NAME).exists():
         return dict.fromkeys(rows.TABLES, 0), [], 0
     size_bytes = os.stat(path / DATA_NAME).st_blocks * 512
     try:
-        # Beside a server we have to be one of its readers, which its lock file is for.
+        # While a server runs we must register as one of its readers, through its lock file.
         environment = lmdb.open(
             str(path),
             readonly=True,

@@ -1,7 +1,7 @@
 """How far the checkpoints of a data directory reach, asked from outside: for the log's tools.
 
 A server removes log that its checkpoints cover, so whether a log is whole can be said only with
-them. A server may be running meanwhile and move both on; nothing here writes to either.
+them. A running server may advance both in the meantime; nothing here writes to either.
 """
 
 import os
@@ -20,7 +20,7 @@ from troth.persistence.files import Files
 from .log_tools import LogReader, LogReport, verify
 
 ATTEMPTS_COUNT: Final = 5
-"""So often a log is verified again because a server has meanwhile removed what was being read."""
+"""How often a log is verified again when a server has removed segments during the reading."""
 
 
 def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
@@ -33,7 +33,7 @@ def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
         return 0
     try:
         # LMDB's lock file keeps a running server from overwriting what is read here. Without one
-        # nobody serves the directory, and then none must be made.
+        # no server uses the directory, and then none must be made.
         environment = lmdb.open(
             str(directory),
             readonly=True,
@@ -70,7 +70,7 @@ def _position(view: LmdbView, data_id: bytes) -> int:
 
 
 def verify_directory(files: Files, path: str | os.PathLike[str]) -> tuple[LogReport, int]:
-    """Verify a log with the checkpoints beside it; the report, and how far they reach.
+    """Verify a log with its directory's checkpoints; return the report, and how far they reach.
 
     Raises what `verify` and `covered_sequence` raise.
     """

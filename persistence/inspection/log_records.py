@@ -1,7 +1,7 @@
-"""What an operator can be told about one record of the log: its type, time, ids and fields.
+"""One record of the log as an operator sees it: its type, time, ids and fields.
 
-The log itself takes bodies for opaque bytes; only the administration tool looks into them. Nothing
-is raised here for a body that is no record: `read_record` answers None, and whoever asks decides.
+The log itself takes bodies for opaque bytes; only the administration tool looks into them. A body
+that is not a record raises nothing here: `read_record` returns None, and the caller decides.
 """
 
 from collections.abc import Mapping
@@ -144,7 +144,7 @@ def record_fields(record: records.Record, *, whole_values: bool = True) -> dict[
     """Return a record's fields by name, as JSON has them; without those that are None.
 
     Unless `whole_values`, the data of a promise's param or value is cut to `DATA_SHOWN_CHARACTERS`
-    and `data_characters` beside it says how long it was.
+    and `data_characters` next to it says how long it was.
     """
     fields = _plain(record, whole_values)
     assert isinstance(fields, dict)

@@ -1,7 +1,7 @@
 """Giving up what is damaged: cuts a log at its first damage, so that a server can start again.
 
-Everything behind the damage was acknowledged and is lost to the server, so this is for people who
-have no backup, and it goes in an order that a crash cannot turn against them:
+Everything behind the damage was acknowledged and is lost to the server, so this is for operators
+without a backup. Its order makes a crash at any point harmless:
 
 1. Lock the directory, verify the whole log, and make a plan. A sound log is never touched.
 2. Write all that will be dropped to a file, and sync it (`log_dropped.py`).
@@ -43,7 +43,7 @@ from .log_tools import LogReader, LogReport, later_segments, read_segment, verif
 
 
 class RepairRefused(DataDirectoryError):
-    """Cutting would not help, or would lose what need not be lost; nothing was changed."""
+    """A refusal: cutting would not help, or would lose data needlessly; nothing was changed."""
 
 
 class RepairInterrupted(PersistenceError):
@@ -51,8 +51,8 @@ class RepairInterrupted(PersistenceError):
 
     def __init__(self, path: str, error: OSError, dropped: str) -> None:
         super().__init__(
-            f"{path} could not be cut: {error.strerror or error}. What is dropped is whole in "
-            f"{dropped}. Check the disk and run `troth log repair` again."
+            f"{path} could not be cut: {error.strerror or error}. Everything that was dropped is "
+            f"in {dropped}. Check the disk and run `troth log repair` again."
         )
 
 
@@ -78,12 +78,12 @@ class RepairPlan:
 
     @property
     def loses_nothing(self) -> bool:
-        """Whether everything that is dropped is in the checkpoints."""
+        """Return whether everything that is dropped is in the checkpoints."""
         return bool(self.covered) and not self.parts
 
     @property
     def keeps_nothing(self) -> bool:
-        """Whether the log will be empty."""
+        """Return whether the log will be empty."""
         return self.report.records_count == 0 or self.report.next_sequence != self.next_sequence
 
 
@@ -107,7 +107,7 @@ class LogRepair:
 
     @property
     def data_id(self) -> bytes:
-        """Whose checkpoints may lie beside the log."""
+        """The id of the data directory, which the checkpoints next to the log must have too."""
         return self._reader.identity.data_id
 
     def plan(self, from_sequence: int = 1) -> RepairPlan | None:

@@ -1,4 +1,4 @@
-"""What can still be read in a segment that is not whole.
+"""What can still be read in a damaged segment.
 
 Recovery stops at the first damage and is right to: what comes after it no longer has the guarantee
 that nothing is missing in between. This module reads on, for reports and for the file into which a
@@ -33,7 +33,7 @@ class Piece(NamedTuple):
 
     @property
     def is_gap(self) -> bool:
-        """Whether these bytes cannot be understood."""
+        """Return whether these bytes cannot be decoded."""
         return not self.records
 
 

@@ -1,10 +1,10 @@
-"""Looking at a log without owning it: reading it record by record, and verifying all of it.
+"""Reading a log without locking it: record by record, or verifying all of it.
 
 Nothing here writes, and nothing takes the directory's lock: a server may be running on the
-directory, or may be started meanwhile. What that server appends while a file is being read can look
-like damage (an early part of the file is read before a batch is written, a later part after the
-next one). Since each batch is durable before the next is begun, a second reading does not see the
-same place like that again: so damage counts only when it is found twice in the same place.
+directory, or may be started at any time. What that server appends while a file is being read can
+look like damage (an early part of the file is read before a batch is written, a later part after
+the next one). Since each batch is durable before the next is begun, a second reading does not see
+the same place like that again: so damage counts only when it is found twice in the same place.
 
 README.md sections 3 and 5 are what is verified here; `LogScan` judges, this module asks it.
 """
@@ -31,7 +31,7 @@ from .log_records import read_record, record_ids, record_time_ms
 from .log_salvage import salvage
 
 DAMAGES_LISTED_LIMIT_COUNT: Final = 100
-"""A report names so many damages; it counts the others."""
+"""A report names this many damages; it only counts the others."""
 
 
 class Batch(NamedTuple):
@@ -58,7 +58,7 @@ class Batch(NamedTuple):
 
 
 class LogReader:
-    """Reads the log of a data directory, in use or not. Made by anyone, closed by nobody."""
+    """Reads the log of a data directory, in use or not. It holds nothing open."""
 
     def __init__(self, files: Files, path: str | os.PathLike[str]) -> None:
         """Read who the directory is. Raises `DataDirectoryUnreadable`, `UnknownFormatVersion`."""
@@ -145,9 +145,9 @@ def _read_identity(files: Files, path: str) -> Identity:
     try:
         if files.exists(identity_path):
             return decode_identity(identity_path, files.read(identity_path))
-        problem = "is no directory"
+        problem = "is not a directory"
         if files.is_directory(path):
-            problem = f"holds no {IDENTITY_NAME}, so it is no data directory of Troth"
+            problem = f"holds no {IDENTITY_NAME}, so it is not a data directory of Troth"
         elif not files.exists(path):
             problem = "does not exist"
     except OSError as error:
@@ -217,7 +217,7 @@ def _is_selected(
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One place that is not as it should be."""
+    """One place where the log is wrong."""
 
     file: str
     offset: int
@@ -248,7 +248,7 @@ class LogReport:
 
     @property
     def is_sound(self) -> bool:
-        """Whether a server can start on the log and everything in it is usable."""
+        """Return whether a server can start on the log and everything in it is usable."""
         return self.damages_count == 0
 
     def add(self, damage: Damage) -> None:
@@ -317,7 +317,7 @@ def _count_batch(report: LogReport, batch: Batch, shard_count: int) -> None:
         record = read_record(body)
         problem = ""
         if record is None:
-            problem = "is of no type that this version of Troth knows"
+            problem = "is of a type unknown to this version of Troth"
         elif shard >= shard_count:
             problem = f"is of shard {shard}, but there are only the shards 0 to {shard_count - 1}"
         else:

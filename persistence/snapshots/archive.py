@@ -174,7 +174,7 @@ def later_batches(
     if segments[0].first_sequence > next_sequence:
         raise SnapshotError(
             f"{log_path} begins with record {segments[0].first_sequence}, so the records from "
-            f"{next_sequence} on, which have to follow, are missing there. Nothing was changed. "
+            f"{next_sequence} on, which must come next, are missing there. Nothing was changed. "
             "Use a newer snapshot, or name another --archive before this one."
         )
     scan = LogScan(files, log_path, data_id, segments)
@@ -193,7 +193,7 @@ def _log_path(path: Path, data_id: bytes) -> str:
     if own.is_dir():
         return str(own)
     raise SnapshotError(
-        f"{path} holds no log of the data that this snapshot is of (data id {data_id.hex()}). "
+        f"{path} holds no log of the data in this snapshot (data id {data_id.hex()}). "
         "Nothing was changed. Give the directory that `archive_directory` named, or the data "
         "directory itself."
     )

@@ -1,12 +1,12 @@
 """Making a data directory out of a snapshot, and of log segments that go on from it.
 
-It is built beside its place, as `DIR.restoring`, and takes its place by one rename when all of it
-is written, checked and synced; `troth.json`, without which no server starts on a directory, is
-written last. So a directory that looks whole is whole. What an interruption leaves is recognized by
-a mark in it, and the next attempt starts again.
+It is built next to its final place, as `DIR.restoring`, and takes its place by one rename when all
+of it is written, checked and synced; `troth.json`, without which no server starts on a directory,
+is written last. So a directory that looks whole is whole. What an interruption leaves is recognized
+by a mark in it, and the next attempt starts again.
 
 The new directory has the secret and the number of shards of the old one (cursors stay valid, ids
-stay in their shards) and a data id of its own: from here on it is another history, whose log must
+stay in their shards) and a data id of its own: from here on its history differs, and its log must
 not be mixed up with the archived log of the old one.
 """
 
@@ -152,7 +152,7 @@ def _refuse_unless_empty(data: Path) -> None:
                 "restored by renaming. Nothing was changed. Restore into a directory inside it."
             )
     except OSError as error:
-        raise SnapshotError(f"{data}: cannot be looked at ({error.strerror}).") from error
+        raise SnapshotError(f"{data}: cannot be examined ({error.strerror}).") from error
 
 
 def _check_until(
@@ -191,7 +191,7 @@ def _locked(building: Path) -> Iterator[None]:
         names = set(os.listdir(building))
         if names and MARK_NAME not in names:
             raise SnapshotError(
-                f"{building} is in the way, and it is not what an interrupted restore leaves. "
+                f"{building} is in the way, and it was not left by an interrupted restore. "
                 "Nothing was changed. Move it, or choose another directory."
             )
         for name in sorted(names - {MARK_NAME}):
@@ -270,7 +270,7 @@ class _Restoration:
         return SegmentedLog(files, log_path, self.data_id, end, segment_bytes=self._segment_bytes)
 
     def _copy_snapshot(self, store: LmdbStore, log: SegmentedLog) -> None:
-        """Everything in the file is read and checked, also what comes after the wanted moment."""
+        """Copy the snapshot; read and check all of it, also what comes after the wanted moment."""
         next_sequence = self._header.rows_position + 1
         for part in self._reader.parts():
             if part.table is not None:
@@ -347,7 +347,7 @@ class _Restoration:
             raise SnapshotError(
                 f"the snapshot and the archived log end with record {self.until_sequence}, and "
                 f"{wanted} was asked for. There is no new data directory. Ask for less, or name "
-                "what holds the later part of the log with --archive."
+                "the directory with the later part of the log with --archive."
             )
 
     def _finish(self) -> None:

@@ -2,8 +2,8 @@
 
 `encode` makes a file out of rows and batches of the log, piece by piece, so that it can go to a
 disk or a socket in constant memory. `SnapshotReader` yields the same pieces again, each verified
-before it is given out, and at the end says that the file is whole. A file that was cut, altered or
-never finished is recognized: every block has a checksum, and the last one a SHA-256 over all.
+before it is given out, and at the end confirms that the file is whole. A file that was cut, altered
+or never finished is recognized: every block has a checksum, and the last one a SHA-256 over all.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ class SnapshotError(PersistenceError):
 
 
 class SnapshotDamaged(SnapshotError):
-    """A file that is no snapshot, or not the whole of one, or not as it was written."""
+    """A file that is not a snapshot, is incomplete, or was altered."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}. Nothing was changed. Use another snapshot.")
@@ -244,36 +244,36 @@ class SnapshotReader:
         return SnapshotDamaged(str(self.path), problem)
 
     def _read(self, size_bytes: int) -> bytes:
-        """So many bytes, no fewer. Lengths were checked: no damaged one asks for too much."""
+        """Read exactly this many bytes. Lengths were checked: no damaged one asks for too much."""
         try:
             data = self._file.read(size_bytes)
         except OSError as error:
             raise SnapshotError(f"{self.path}: cannot be read ({error.strerror}).") from error
         if len(data) < size_bytes:
             raise self._damaged(
-                f"it ends at byte {self.position_bytes + len(data)}, in the middle: it was cut, or "
-                "its making was interrupted"
+                f"it ends at byte {self.position_bytes + len(data)}, in the middle: it was cut "
+                "off, or its creation was interrupted"
             )
         self.position_bytes += size_bytes
         return data
 
     def _read_header(self) -> SnapshotHeader:
         if self.size_bytes < _FILE_START.size:
-            raise self._damaged("it is no snapshot of Troth, or only the beginning of one")
+            raise self._damaged("it is not a snapshot of Troth, or only the beginning of one")
         start = self._read(_FILE_START.size)
         magic, version, length_bytes, checksum = _FILE_START.unpack(start)
         if magic != MAGIC:
-            raise self._damaged("it is no snapshot of Troth")
+            raise self._damaged("it is not a snapshot of Troth")
         if version > FORMAT_VERSION:
             raise SnapshotError(
                 f"{self.path} has snapshot format {version}; this version of Troth knows "
                 f"{FORMAT_VERSION}. Nothing was changed. Use a newer version of Troth."
             )
         if version != FORMAT_VERSION or length_bytes > HEADER_BYTES_MAX:
-            raise self._damaged("its header is not what was written")
+            raise self._damaged("its header differs from what was written")
         manifest = self._read(length_bytes)
         if google_crc32c.value(start[:16] + manifest) != checksum:
-            raise self._damaged("its header is not what was written")
+            raise self._damaged("its header differs from what was written")
         self._digest.update(start + manifest)
         return self._decode(manifest, SnapshotHeader)
 
@@ -311,15 +311,15 @@ class SnapshotReader:
         (checksum,) = _CHECKSUM.unpack_from(start, _BLOCK.size)
         remaining_bytes = self.size_bytes - self.position_bytes
         if zero or content_bytes > _CONTENT_BYTES_MAX:
-            raise self._damaged(f"the block at byte {offset} is not what was written")
+            raise self._damaged(f"the block at byte {offset} differs from what was written")
         if stored_bytes > remaining_bytes:
             raise self._damaged(
-                f"the block at byte {offset} is not what was written, or the file was cut"
+                f"the block at byte {offset} differs from what was written, or the file was cut"
             )
         stored = self._read(stored_bytes)
         found = google_crc32c.extend(google_crc32c.value(start[: _BLOCK.size]), stored)
         if found != checksum:
-            raise self._damaged(f"the block at byte {offset} is not what was written")
+            raise self._damaged(f"the block at byte {offset} differs from what was written")
         self._digest.update(start)
         self._digest.update(stored)
         return kind, table, items_count, self._inflated(stored, content_bytes, offset)
@@ -333,7 +333,9 @@ class SnapshotReader:
                 f"the block at byte {offset} cannot be unpacked ({error})"
             ) from error
         if len(content) != content_bytes or not decompressor.eof or decompressor.unused_data:
-            raise self._damaged(f"the block at byte {offset} has another length than it says")
+            raise self._damaged(
+                f"the block at byte {offset} does not have the length that it states"
+            )
         return content
 
     def _rows(self, content: bytes, count: int) -> list[Row]:
@@ -378,11 +380,13 @@ class SnapshotReader:
         trailer = self._read_at(max(0, trailer_offset), _TRAILER.size)
         end_offset, magic = _TRAILER.unpack(trailer)
         if magic != END_MAGIC or not _FILE_START.size <= end_offset < trailer_offset:
-            raise self._damaged("it has no end: it was cut, or its making was interrupted")
+            raise self._damaged(
+                "it has no end block: it was cut off, or its creation was interrupted"
+            )
         self._read_at(end_offset, 0)
         kind, _, _, content = self._read_block()
         if kind != _END:
-            raise self._damaged(f"there is no end at byte {end_offset}, where it should be")
+            raise self._damaged(f"there is no end block at byte {end_offset}, where one should be")
         return self._decode(content, SnapshotEnd)
 
     def _read_at(self, offset: int, size_bytes: int) -> bytes:
@@ -394,9 +398,11 @@ class SnapshotReader:
         end = self._decode(content, SnapshotEnd)
         trailer = self._read(_TRAILER.size)
         if trailer != _TRAILER.pack(offset, END_MAGIC):
-            raise self._damaged("its last bytes are not what was written")
+            raise self._damaged("its last bytes differ from what was written")
         if self.position_bytes != self.size_bytes:
-            raise self._damaged(f"something follows its end at byte {self.position_bytes}")
+            raise self._damaged(f"there is data after its end at byte {self.position_bytes}")
         if end != found:
-            raise self._damaged("it does not hold what its end says: a part is missing or doubled")
+            raise self._damaged(
+                "its content does not match its end block: a part is missing or duplicated"
+            )
         self.end = end

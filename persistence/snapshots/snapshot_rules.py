@@ -1,4 +1,4 @@
-"""What makers, readers and restorers of snapshots hold to: which tables, and what is checked.
+"""The rules for making, reading and restoring snapshots: which tables, and what is checked.
 
 Each check raises a SnapshotError that names the file, says what is wrong with it, and leaves
 everything as it was.
@@ -15,7 +15,7 @@ from troth.persistence.files import RealFiles
 from .snapshot_file import Row, SnapshotDamaged, SnapshotError, SnapshotHeader
 
 TABLES: Final = tuple(table for table in rows.TABLES if table != rows.META)
-"""What a snapshot holds. META says whose store it is: a restored one is its own."""
+"""The tables in a snapshot. META names a data directory, so a restored store writes its own."""
 
 _SEALED: Final = frozenset(
     {
@@ -57,7 +57,7 @@ def check_rows(path: Path, table: str, found: Iterable[Row]) -> None:
             rows.unseal(table, key, value)
     except CheckpointDamaged as error:
         raise SnapshotDamaged(
-            str(path), f"a row of {table} had rotted when the snapshot was made"
+            str(path), f"a row of {table} was already corrupt when the snapshot was made"
         ) from error
 
 
@@ -69,7 +69,8 @@ def check_continues(path: Path, next_sequence: int, first_sequence: int, count: 
     end = first_sequence + count
     if first_sequence > next_sequence or end <= next_sequence:
         raise SnapshotDamaged(
-            str(path), f"a batch begins at record {first_sequence}, where {next_sequence} has to be"
+            str(path),
+            f"a batch begins at record {first_sequence}, but must begin at {next_sequence}",
         )
     return end
 
@@ -78,7 +79,8 @@ def check_complete(path: Path, header: SnapshotHeader, next_sequence: int) -> No
     """Raise SnapshotDamaged unless the batches reach the end that the header promises."""
     if next_sequence != header.until_sequence + 1:
         raise SnapshotDamaged(
-            str(path), f"its records end before {header.until_sequence}, which it says to reach"
+            str(path),
+            f"its records end before {header.until_sequence}, which its header names as the last",
         )
 
 

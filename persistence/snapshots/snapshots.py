@@ -1,9 +1,9 @@
-"""Taking snapshots: one consistent cut through the state of all shards, without stopping anybody.
+"""Taking snapshots: one consistent cut through the state of all shards, without stopping them.
 
 A cut is the rows of one commit of the checkpoint store, and the batches of the log from there up to
 what was durable at one moment. Both are immutable, so they can be read at leisure while the server
-goes on, as long as the log is not trimmed meanwhile: whoever makes the cut sees to that. What is
-written to disk has the name it was asked for only when it is whole and synced.
+goes on, as long as the log is not trimmed in the meantime: the maker of the cut sees to that. What
+is written to disk has the name it was asked for only when it is whole and synced.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ _AUTOMATIC_NAME: Final = re.compile(r"troth-\d{8}T\d{6}Z-\d{12,}\.snapshot(\.par
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A snapshot that is about to be written. `close` lets go of the rows, if it never is."""
+    """A snapshot that is about to be written. `close` releases the rows if it never is."""
 
     header: SnapshotHeader
     view: View
@@ -66,19 +66,19 @@ class Cut:
         return encode(self.header, tables, self.batches)
 
     def _rows(self, table: str) -> Iterator[Row]:
-        """A table's rows, compared at the end with the digest that the store keeps of them.
+        """Yield a table's rows; at the end, compare them with the digest that the store keeps.
 
-        A restored store makes digests of its own: what is wrong has to be noticed here.
+        A restored store makes digests of its own, so a difference has to be noticed here.
         """
         found = Digest()
         for key, value in self.view.scan(table, b"", _KEY_END):
             found.add(key, value)
             yield key, value
         if found.encode() != digests.read(self.view, table).encode():
-            raise CheckpointDamaged(table, "its rows are not those that were written")
+            raise CheckpointDamaged(table, "its rows differ from those that were written")
 
     def close(self) -> None:
-        """Let go of the rows; a second call does nothing."""
+        """Release the rows; a second call does nothing."""
         self.view.close()
 
 
@@ -156,7 +156,7 @@ def cut_open_directory(
 
 @contextlib.contextmanager
 def cut_stopped_directory(path: Path, *, created_at_ms: int, troth_version: str) -> Iterator[Cut]:
-    """A cut of a directory that nobody serves, locked meanwhile. Nothing it holds changes.
+    """Yield a cut of a directory that no server uses; it is locked until the end, and not changed.
 
     Raises a DataDirectoryError or CheckpointFailed.
     """
@@ -181,7 +181,7 @@ def cut_stopped_directory(path: Path, *, created_at_ms: int, troth_version: str)
         if reader.end.next_sequence < needed_sequence:
             raise SnapshotError(
                 f"the log in {reader.log_path} ends before record {checkpoints.position}, which "
-                "the checkpoints have reached: a part of it is missing. Nothing was changed."
+                "the checkpoints have reached: part of the log is missing. Nothing was changed."
             )
         yield make_cut(
             reader.identity,
@@ -272,7 +272,7 @@ def _unwritable(target: Path, error: OSError) -> SnapshotError:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFile:
-    """A file that was found: with its header and end, or with what is wrong with it."""
+    """A file that was found, with its header and end, or with the problem that was found."""
 
     path: Path
     size_bytes: int

@@ -1,7 +1,7 @@
 """The bytes of a log segment: header, frames, records. README.md section 3 is the specification.
 
 Pure functions; no file is touched here. Decoding answers None for bytes that are not a valid
-header or frame: what that means is for recovery to decide.
+header or frame: recovery decides what that means.
 """
 
 import struct
@@ -59,7 +59,7 @@ class Frame(NamedTuple):
 
     @property
     def is_seal(self) -> bool:
-        """Whether this is an empty frame that confirms the batch before it."""
+        """Return whether this is an empty frame that confirms the batch before it."""
         return self.record_count == 0
 
 

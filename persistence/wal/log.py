@@ -1,7 +1,7 @@
 """The log as the rest of Troth sees it: the `Log` interface, and `MemoryLog`, which keeps nothing.
 
-A log takes batches of records and numbers them from 1 without gaps. What `append` has returned for
-is durable, for as long as the implementation promises. A replicated log would be one more
+A log takes batches of records and numbers them from 1 without gaps. Once `append` has returned, its
+batch is durable, as far as the implementation promises. A replicated log would be one more
 implementation of this interface.
 """
 

@@ -1,9 +1,9 @@
-"""Reading a log and deciding whether it is whole. Changes nothing, ever.
+"""Reading a log and deciding whether it is whole. Nothing here changes anything.
 
 `LogScan` hands out batch after batch, each verified, and at the end knows where the log ends and
-what, if anything, has to be cut there. It raises `LogDamaged` for whatever a crash cannot explain.
-The rule behind all decisions: batches are written one at a time and each is durable before the
-next one is begun, so any valid frame or header proves that everything before it was durable.
+what, if anything, has to be cut there. It raises `LogDamaged` for anything that a crash cannot
+explain. The rule behind all decisions: batches are written one at a time and each is durable before
+the next one is begun, so any valid frame or header proves that everything before it was durable.
 README.md section 5 has the steps.
 """
 
@@ -138,7 +138,7 @@ class LogScan:
             raise LogDamaged(file, 0, "it belongs to another data directory")
         if header.first_sequence != named_sequence:
             raise LogDamaged(
-                file, 0, f"its name does not fit its first sequence, {header.first_sequence}"
+                file, 0, f"its name does not match its first sequence, {header.first_sequence}"
             )
         before, self._header = self._header, header
         self._is_rolled_over = before is not None and before.epoch == header.epoch
@@ -198,7 +198,7 @@ class LogScan:
             raise LogDamaged(
                 file,
                 frame.offset,
-                f"sequence {frame.first_sequence} where {self._next_sequence} has to come",
+                f"sequence {frame.first_sequence}, where {self._next_sequence} is expected",
             )
         if frame.previous_checksum != self._previous_checksum:
             raise LogDamaged(file, frame.offset, "a batch does not continue the one before it")

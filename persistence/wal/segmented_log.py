@@ -4,8 +4,8 @@
 final: nothing is retried, every later call raises the same `LogFailed`. A segment is prepared
 ahead by an executor, so that beginning a new one costs the appending thread two short syncs.
 
-Nothing is acknowledged that was written to a file without a name, and no file is made or removed
-where `check` says that the directory is another one by now.
+Writes to a file without a name are never acknowledged. No file is made or removed when `check` says
+that the directory was replaced.
 """
 
 import errno
@@ -48,9 +48,9 @@ _Result = TypeVar("_Result")
 
 @final
 class InlineExecutor(Executor):
-    """Runs what it is given at once, in the caller: the deterministic twin of a helper thread.
+    """Runs each call immediately, in the caller: the deterministic twin of a helper thread.
 
-    Only what is wrong with the disk goes into the future; anything else ends the caller.
+    Only disk errors go into the future; any other exception reaches the caller.
     """
 
     def submit(
@@ -142,7 +142,7 @@ class SegmentedLog:
 
         What was read may be in the kernel's cache only: the process that wrote it may have died
         before its sync, or of a sync that failed, and then the kernel takes the pages for clean
-        though they never reached the disk. So they are written again before anybody is told of
+        though they never reached the disk. So they are written again before the caller is told of
         what they hold. Only the last segment can be so: a new one is begun when the one before is
         synced.
         """
@@ -227,8 +227,9 @@ class SegmentedLog:
     def read(self, from_sequence: int) -> Iterator[tuple[int, LogRecord]]:
         """Yield the records from a sequence up to what is durable now, verifying all of them.
 
-        May run in any thread beside `append`; a `trim` meanwhile may end it with an error. Raises
-        `LookupError` if the record is trimmed, `LogDamaged` or `DataDirectoryUnreadable`.
+        May run in any thread, concurrently with `append`; a concurrent `trim` can end it with an
+        error. Raises `LookupError` if the record is trimmed, `LogDamaged` or
+        `DataDirectoryUnreadable`.
         """
         batches = self.read_batches(from_sequence, self._next_sequence)
         return (
@@ -412,13 +413,13 @@ class SegmentedLog:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "The disk is full: free space"
         elif error.errno in SHORTAGES:
-            advice = "The disk is not to blame: allow more open files or memory (ulimit)"
+            advice = "The disk is not the cause: allow more open files or memory (ulimit)"
         else:
             advice = "Check the disk"
         self._failure = LogFailed(
             f"{self._log_path} could not be written: {reason}. {advice} and start the server "
-            "again; whether the last batch is durable will be known then, and nothing "
-            "acknowledged is lost."
+            "again; it will find out whether the last batch is durable. Nothing acknowledged is "
+            "lost."
         )
         return self._failure
 

@@ -1,4 +1,4 @@
-"""Segment files: how they are named, and how one comes into being so that a crash cannot show it.
+"""Segment files: how they are named, and how one is created so that a crash never shows half of it.
 
 A segment has its final name only after its header and its preallocated zeros are on disk. Until
 then it has a temporary name, and what is found under a temporary name after a crash is worthless.

@@ -1,8 +1,8 @@
 """The writer thread: group commit.
 
-One batch is in flight at a time; whatever is submitted meanwhile becomes the next one, so that
-one fdatasync serves all of it. When nothing has been submitted for a moment, the log's end is
-sealed once, and then the thread sleeps until there is work: an idle writer does nothing at all.
+One batch is in flight at a time; what is submitted during it becomes the next one, so that one
+fdatasync serves all of it. When nothing has been submitted for a moment, the log's end is sealed
+once, and then the thread sleeps until there is work.
 """
 
 import queue
@@ -19,7 +19,7 @@ from .log import Log, NewRecord
 # that what was submitted together stays together.
 JOINED_BYTES_MAX = 4 << 20
 
-# Long enough that a busy server never seals, short enough that nobody notices an unsealed log.
+# Long enough that a busy server never seals, short enough that a log is rarely left unsealed.
 SEAL_DELAY_S = 0.010
 
 

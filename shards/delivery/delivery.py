@@ -13,15 +13,16 @@ The shards' state machine decides *which* task may have a message out; delivery 
 When trying again makes sense:
 
 - poll: when a matching worker connects or has room again. Nothing is tried in between, since
-  nothing else can make it succeed; 100,000 stalled tasks cost nothing while nobody is there.
+  nothing else can make it succeed; 100,000 stalled tasks cost nothing while no worker is connected.
 - push: after a back-off that doubles from `retry_first_ms` to `retry_limit_ms`, with jitter; if the
   target's circuit breaker is open, when a probe has succeeded (`push_targets.py`).
-- As a net below that, every `_RECHECK_MS`.
+- As a safety net, every `_RECHECK_MS`.
 - a receiver that cannot be resolved: never, since names are settled at the start. What waits for
-  one, or for a group nobody listens to, costs nothing but its memory.
+  one, or for a group without workers, costs nothing but its memory.
 
 Delivery holds no durable state: after a restart the machine sends again what was not reported. So a
-message may arrive twice, never less than once while its task lives; the task's counter tells.
+message can arrive twice, but never less than once while its task lives. The task's counter tells
+the copies apart.
 """
 
 from collections import Counter
@@ -92,7 +93,7 @@ class Delivery:
         push_slow_ms: int = _PUSH_SLOW_MS,
         hold: MessageHold = unlimited,
     ) -> None:
-        """Nothing is sent to push targets before `run`; poll connections take messages at once.
+        """Initialize. Poll connections take messages immediately, push targets only after `run`.
 
         `render` makes the JSON text of a message. `report` puts a command into a shard's mailbox:
         it must neither block nor raise, nor call back into delivery before it returns. `targets`
@@ -156,7 +157,7 @@ class Delivery:
         self._dispatch(shipment)
 
     def withdraw(self, task_id: str) -> None:
-        """Forget everything of a task. A message on the wire may still arrive; nobody is told."""
+        """Forget everything of a task. A message on the wire may still arrive, unreported."""
         self._unclaimed.forget(task_id)
         shipment = self._shipments.pop(task_id, None)
         if shipment is not None:
@@ -164,7 +165,7 @@ class Delivery:
             self._forget(shipment)
 
     def finished(self, promise_ids: list[str]) -> None:
-        """Executions are none of delivery's business."""
+        """Do nothing: delivery does not handle executions."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Do the work that takes time, until canceled; pushes under way then count as failed."""
@@ -196,19 +197,19 @@ class Delivery:
     # --- what poll connections tell (PollListener) ----------------------------------------------
 
     def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
-        """These messages have been written to their connection."""
+        """Note that these messages have been written to their connection."""
         for shipment in cast("list[Shipment]", items):
             if shipment.kind is ShipmentKind.EXECUTE:
                 self._unclaimed.add(shipment, (group, connection_id))
             self._sent(shipment)
 
     def returned(self, items: list[Item]) -> None:
-        """The connection of these ended first: to another one at once, if there is one."""
+        """Send these messages, whose connection ended first, to another one if there is one."""
         for shipment in cast("list[Shipment]", items):
             self._dispatch(shipment)
 
     def has_room(self, group: str, connection_id: str) -> None:
-        """A connection has come or can take more: let stalled messages go that fit it."""
+        """Release stalled messages to a connection that is new or can take more."""
         self._missed.connected(group)
         self._unclaimed.came((group, connection_id))
         for dialect in Dialect:
@@ -216,13 +217,13 @@ class Delivery:
             self._stalled.wake(poll_receiver(group, None, dialect))
 
     def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
-        """A connection has ended: what its worker has not claimed goes to others."""
+        """Handle the end of a connection: what its worker has not claimed goes to others."""
         self._unclaimed.ended((group, connection_id), is_coming_back=is_coming_back)
 
     # --- the life of a shipment -----------------------------------------------------------------
 
     def _dispatch(self, shipment: Shipment) -> None:
-        """Hand a waiting shipment on; if nobody takes it, it stalls."""
+        """Hand a waiting shipment on; if no receiver takes it, it stalls."""
         address = shipment.address
         if isinstance(address, PollAddress):
             taken = self._polls.put(shipment, address.group, address.id, exact=shipment.exact)
@@ -294,7 +295,7 @@ class Delivery:
         self._report(shipment.retry())
 
     def _reservation_over(self, shipment: Shipment) -> None:
-        """No message came: others may have the room. The attempts are remembered for a while."""
+        """Free the room of a message that did not come. Remember the attempts for a while."""
         self._stalled.unreserve(shipment)
         self._stalled.wake(shipment.receiver)
         shipment.alarm = self._alarms.call_after(

@@ -1,7 +1,7 @@
-"""Says which receivers are missed: groups that nobody listens to, and those nobody can resolve.
+"""Warnings of missed receivers: groups without workers, and receivers that cannot be resolved.
 
 One warning for each, whatever number of tasks waits, and another one only after a group was there
-in between. A group has a moment to appear, since a worker may connect just after its first task.
+in between. A group has a moment to appear, since a worker can connect just after its first task.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class MissedReceivers:
     """The groups and receivers that a warning was given for, or will be."""
 
     def __init__(self, alarms: Alarms, polls: Polls, is_waiting_for: Callable[[str], bool]) -> None:
-        """`is_waiting_for` tells whether anything still waits for a group."""
+        """Initialize. `is_waiting_for` tells whether anything still waits for a group."""
         self._alarms = alarms
         self._polls = polls
         self._is_waiting_for = is_waiting_for
@@ -40,7 +40,7 @@ class MissedReceivers:
         _log.warning("task is undeliverable", task=task_id, reason=reason)
 
     def waits_for(self, group: str) -> None:
-        """Note that something waits for a group; warn in a while if nobody listens to it."""
+        """Note that something waits for a group; warn in a while if no worker listens to it."""
         if group in self._groups or self._polls.has_group(group):
             return
         _remember(self._groups, group)

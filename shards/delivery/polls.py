@@ -1,4 +1,4 @@
-"""The connections of workers that poll: who is connected, and the messages that wait for each.
+"""The connections of workers that poll: which there are, and the messages that wait for each.
 
 What this module promises:
 
@@ -9,15 +9,15 @@ What this module promises:
   each.
 - A message for any connection of a group goes to the one that holds the fewest; among equals to
   the one that has waited longest. So a worker that hangs gets no more work while others are idle.
-- Choosing costs the same however many connections a group has.
-- A connection speaks one dialect: workers of the REST API drop the messages of the envelope
-  protocol, or die of them, and the reverse. A connection on the API port is undecided until its id
+- Choosing costs the same however many connections a group has. - A connection speaks one dialect:
+workers of the REST API drop the messages of the envelope protocol, or crash on them, and vice
+versa. A connection on the API port is undecided until its id
   does something through one of the two (`Polls.decide`). A message goes to a decided connection of
   its dialect, and to an undecided one if there is none.
 
-Nothing here blocks but `PollConnection.receive`; who must not wait has `when_ready` and
-`receive_now` instead. The module knows nothing of tasks: an item is
-whatever the listener (`delivery.py`) hands in.
+Nothing here blocks but `PollConnection.receive`; code that must not wait uses `when_ready` and
+`receive_now` instead. The module knows nothing of tasks: an item is whatever the listener
+(`delivery.py`) hands in.
 """
 
 from collections import Counter, OrderedDict
@@ -42,7 +42,7 @@ class Dialect(Enum):
 
 
 class PollsError(Exception):
-    """A poll connection cannot be had any longer, or at all."""
+    """A poll connection was closed or refused."""
 
 
 class TooManyConnections(PollsError):
@@ -62,7 +62,7 @@ class Item(Protocol):
 
     @property
     def dialect(self) -> Dialect:
-        """The dialect that the message is in."""
+        """The dialect of the message."""
         ...
 
     def body(self) -> bytes:
@@ -70,27 +70,27 @@ class Item(Protocol):
         ...
 
     def __hash__(self) -> int:
-        """Items are keys of dictionaries."""
+        """Hash by identity: items are keys of dictionaries."""
         ...
 
 
 class PollListener(Protocol):
-    """Who is told what became of items. Called synchronously; may call `Polls.put` again."""
+    """The observer of what becomes of items. Called synchronously; may call `Polls.put` again."""
 
     def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
-        """These items have been written to their connection."""
+        """Note that these items have been written to their connection."""
         ...
 
     def returned(self, items: list[Item]) -> None:
-        """The connection of these items ended before they were written."""
+        """Take back these items, whose connection ended before they were written."""
         ...
 
     def has_room(self, group: str, connection_id: str) -> None:
-        """This connection has come, or can take more than before."""
+        """Note that this connection is new, or can take more than before."""
         ...
 
     def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
-        """This connection has ended; the server ended it in passing if it is coming back."""
+        """Note that this connection has ended; in passing, if it is coming back."""
         ...
 
 
@@ -175,7 +175,7 @@ class _Group:
 
 
 def _nobody_waits() -> None:
-    """What is called for news before anybody wants to hear of them."""
+    """Do nothing; called for news before a callback is set."""
 
 
 @final
@@ -205,7 +205,7 @@ class PollConnection:
         self._closed_by: type[ConnectionClosed] | None = None
 
     def __enter__(self) -> Self:
-        """Nothing is opened here; `Polls.connect` has done that."""
+        """Return the connection, which `Polls.connect` has opened."""
         return self
 
     def __exit__(
@@ -246,13 +246,13 @@ class PollConnection:
         return self.receive_now()
 
     def when_ready(self, action: Callable[[], None]) -> None:
-        """Have `action` called whenever `receive_now` may have news: often, and not from there."""
+        """Register `action`, called when `receive_now` may have news, never from there."""
         self._ready = action
 
     def receive_now(self) -> list[bytes]:
-        """As `receive`, but without waiting: perhaps none.
+        """Do as `receive`, but without waiting: there may be no messages.
 
-        Not all at a time that wait, if they are large: the rest after `confirm`.
+        If the waiting messages are large, some come only after `confirm`.
         """
         assert not self._handed_out or self._closed_by, "confirm() comes before the next message"
         if self._closed_by is not None:
@@ -311,16 +311,16 @@ class _NoListener:
     """Stands in until a listener is attached. Nothing can have been put by then."""
 
     def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
-        assert not items, f"nobody has sent anything to {group}/{connection_id}"
+        assert not items, f"nothing was sent to {group}/{connection_id}"
 
     def returned(self, items: list[Item]) -> None:
         assert not items
 
     def has_room(self, group: str, connection_id: str) -> None:
-        """Nobody waits yet."""
+        """Do nothing: no message waits yet."""
 
     def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
-        """Nothing was sent yet."""
+        """Do nothing: no message was sent yet."""
 
 
 @final

@@ -1,6 +1,6 @@
-"""Push receivers: a queue for each, and who may send how much at a time.
+"""Push receivers: a queue for each, and how many sends each may have at a time.
 
-What this module promises: a receiver that hangs, refuses or misbehaves delays nobody but itself.
+What this module promises: a receiver that hangs, refuses or misbehaves delays only itself.
 
 - A *target* is scheme, host and port. Its health is NEW (nothing known), GOOD (its last answer was
   a quick success) or SUSPECT (its last answer was a failure or slow). A good target gets several
@@ -66,7 +66,7 @@ class PushTarget:
     )
 
     def __init__(self, key: ReceiverKey) -> None:
-        """Nothing is known yet."""
+        """Initialize a target, with nothing known of it yet."""
         self.key = key
         self.waiting: dict[Shipment, None] = {}
         self.in_flight_count = 0
@@ -80,7 +80,7 @@ class PushTarget:
 
     @property
     def is_idle(self) -> bool:
-        """Whether this target has nothing to do here (stalled shipments may still wait for it)."""
+        """Return whether this target has no work here (stalled shipments may still wait for it)."""
         return not self.waiting and not self.in_flight_count
 
 
@@ -114,7 +114,7 @@ class _Flight:
 
 
 MessageHold = Callable[[int, Callable[[], None]], AbstractAsyncContextManager[None]]
-"""Waits for room in memory for a message of so many characters, and keeps it for a block; the
+"""Waits for room in memory for a message of this many characters, and keeps it for a block; the
 function that it is given ends the block early, when others need the room."""
 
 
@@ -144,10 +144,10 @@ class PushTargets:
         slow_ms: int,
         hold: MessageHold = unlimited,
     ) -> None:
-        """`finished(shipment, reason)` is told the end of each send: reason None is success.
+        """Initialize. `finished(shipment, reason)` is called at each send's end: None is success.
 
         `stall` takes a queued shipment that cannot be tried now; `wake` says that a target's
-        stalled shipments may have room; `back_off_ms` gives the delay after so many attempts.
+        stalled shipments may have room; `back_off_ms` gives the delay after a number of attempts.
         """
         self._transport = transport
         self._alarms = alarms
@@ -221,7 +221,7 @@ class PushTargets:
 
     @property
     def targets(self) -> list[PushTarget]:
-        """All targets that are remembered; for statistics."""
+        """The targets that are remembered; for statistics."""
         return list(self._targets.values())
 
     @property
@@ -331,7 +331,7 @@ class PushTargets:
             self._ended(flight, reason, blame_target=blame_target)
 
     def _turned_slow(self, flight: _Flight) -> None:
-        """A send has taken long: its target is suspect from now on, and so is the send."""
+        """Move a send that has taken long, and its target, to the suspect ones."""
         flight.alarm = None
         flight.is_slow = True
         suspects = self._shares[Health.SUSPECT]

@@ -126,7 +126,7 @@ def address_of(message: Message, names: Mapping[str, Address]) -> Address | Unde
 
 
 def shown_promise(message: Message) -> Promise | None:
-    """Return the promise that a message shows, whoever gets it; None if it shows none."""
+    """Return the promise that a message shows, whatever its receiver; None if it shows none."""
     if isinstance(message, ExecuteMessage):
         return None
     if isinstance(message, TaskMessage) and message.task.kind is not TaskKind.NOTIFY:
@@ -192,7 +192,7 @@ class Shipment:
 
     @property
     def dialect(self) -> Dialect:
-        """What a worker must understand to get this."""
+        """The dialect that a worker must understand to get this."""
         return Dialect.REST if self.kind is ShipmentKind.TASK else Dialect.ENVELOPE
 
     def sent(self) -> Command:
@@ -204,7 +204,7 @@ class Shipment:
         return UnblockSent(self.subject, self.listener)
 
     def not_sent(self) -> Command | None:
-        """Return the report that it is kept until it can be sent; None if nobody asks."""
+        """Return the report that it is kept until it can be sent; None if no report is wanted."""
         if self.kind is ShipmentKind.TASK:
             return TaskNotSent(self.subject, self.counter)
         if self.kind is ShipmentKind.EXECUTE:
@@ -221,7 +221,7 @@ class Shipment:
 
     @property
     def receiver(self) -> ReceiverKey:
-        """Whom this shipment waits for while it is stalled."""
+        """The receiver that this shipment waits for while it is stalled."""
         if isinstance(self.address, PollAddress):
             connection_id = self.address.id if self.exact else None
             return poll_receiver(self.address.group, connection_id, self.dialect)
@@ -252,7 +252,7 @@ class Shipment:
         return headers
 
     def empty(self) -> None:
-        """Let go of the message; only who and where is still needed."""
+        """Drop the message; only its subject and receiver are still needed."""
         self.message = None
         self._render = None
 

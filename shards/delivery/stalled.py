@@ -3,8 +3,8 @@
 `wake(key)` says that a receiver may have room. The releaser then lets go of its stalled shipments,
 oldest first, in batches with checkpoints between, never more than there is room for. A released
 shipment holds a *reservation* until its message arrives again, so that the same room is not given
-away twice; the reservation ends by itself after a moment, since the task may have no message any
-more.
+away twice; the reservation ends automatically after a moment, since the task may have no message
+any more.
 """
 
 from collections import Counter

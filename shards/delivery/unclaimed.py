@@ -1,9 +1,9 @@
 """Messages that have reached a worker, which has not claimed their tasks yet.
 
 A worker that dies has lost what it was sent, and the server learns of it when the connection ends:
-the tasks then go to another worker, without waiting until somebody should have claimed them. Where
-the server itself ended the stream, in passing, the worker still has the messages; only if it does
-not connect again within `RETURN_MS` they count as lost.
+the tasks then go to another worker, without waiting for the claim time to run out. If the server
+itself ended the stream, in passing, the worker still has the messages. They count as lost only if
+it does not connect again within `RETURN_MS`.
 """
 
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class Unclaimed:
             alarm.cancel()
 
     def ended(self, holder: Holder, *, is_coming_back: bool) -> None:
-        """Ask for the messages of a connection that has ended, at once or if it stays away."""
+        """Ask for the messages of a connection that has ended, immediately or if it stays away."""
         if holder not in self._by_holder:
             return
         if not is_coming_back:

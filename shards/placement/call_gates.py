@@ -3,7 +3,7 @@
 A call passes three gates, so that a host that hangs, or an account that calls many such hosts,
 leaves room for others:
 
-1. Its host: so many calls at a time; accounts that wait for the same host alternate.
+1. Its host: a limited number of calls at a time; accounts that wait for the same host alternate.
 2. Its account: at most half of all places. What is beyond waits here, and keeps its place at its
    host.
 3. All calls together: a place goes to the account with the fewest calls (`execution_queues.py`).
@@ -57,7 +57,7 @@ class CallGates:
         concurrency_count: int,
         per_host_count: int,
     ) -> None:
-        """`start` begins a call and returns at once; `ended` is to be called when it is over."""
+        """Initialize. `start` begins a call without waiting; call `ended` when it is over."""
         self._start = start
         self._concurrency_count = concurrency_count
         self._per_host_count = per_host_count
@@ -90,7 +90,7 @@ class CallGates:
         )
 
     def put(self, execution: PlacedExecution) -> None:
-        """Let a call wait until it may begin, which may be before this returns."""
+        """Queue a call until it may begin, which may be before this returns."""
         assert isinstance(execution.need, Host)
         self._count_waiting(execution, 1)
         host = self._hosts.get(execution.need)
@@ -127,7 +127,7 @@ class CallGates:
         self._begin()
 
     def ended(self, execution: PlacedExecution) -> None:
-        """A call that was started is over."""
+        """Note that a call that was started is over."""
         self.running_count -= 1
         self._ready.ended(execution.account_id)
         self._leave_account(self._accounts[execution.account_id])
@@ -135,7 +135,7 @@ class CallGates:
         self._begin()
 
     def _open(self, host: _HostGate) -> None:
-        """Let calls through the first gate, and on to the second."""
+        """Pass calls through the first gate, and on to the second."""
         while host.passed_count < self._per_host_count:
             execution = host.queues.take(_anything)
             if execution is None:
@@ -146,13 +146,13 @@ class CallGates:
             self._admit(account)
 
     def _admit(self, account: _AccountGate) -> None:
-        """Let calls through the second gate."""
+        """Pass calls through the second gate."""
         while account.parked and account.passed_count < self._per_account_count:
             account.passed_count += 1
             self._ready.put(account.parked.popleft())
 
     def _begin(self) -> None:
-        """Let calls through the third gate."""
+        """Pass calls through the third gate."""
         while self.running_count < self._concurrency_count and not self._is_paused:
             execution = self._ready.take(_anything)
             if execution is None:

@@ -1,8 +1,8 @@
 """Waiting for the end of executions without asking again and again.
 
 `expect` comes before the question whether the execution has ended already: so its end cannot fall
-between question and wait. Waits are limited; beyond, `expect` gives a wait that ends at once, and
-its client asks again as if it had not waited.
+between question and wait. Waits are limited; beyond the limit, `expect` gives a wait that ends
+immediately, and its client asks again as if it had not waited.
 """
 
 from types import TracebackType
@@ -24,7 +24,7 @@ class Expectation:
         self._event = event
 
     def __enter__(self) -> Self:
-        """Nothing is taken here; `Endings.expect` has done that."""
+        """Return the expectation; `Endings.expect` has taken its place already."""
         return self
 
     def __exit__(
@@ -44,10 +44,10 @@ class Expectation:
 
 @final
 class Endings:
-    """Everybody who waits for executions to end."""
+    """The clients that wait for executions to end."""
 
     def __init__(self, *, limit_count: int) -> None:
-        """Start with nobody."""
+        """Start without waiting clients."""
         self._limit_count = limit_count
         self._waiting: dict[str, dict[Expectation, trio.Event]] = {}
         self._is_closed = False
@@ -65,12 +65,12 @@ class Endings:
         return expectation
 
     def ended(self, promise_id: str) -> None:
-        """A promise has completed, durably: wake whoever waits."""
+        """Wake the tasks that wait for a promise, which has completed durably."""
         for event in self._waiting.get(promise_id, {}).values():
             event.set()
 
     def close(self) -> None:
-        """The server stops: nobody waits any longer."""
+        """End all waits: the server stops."""
         self._is_closed = True
         for events in self._waiting.values():
             for event in events.values():

@@ -158,7 +158,7 @@ class ExecutionQueues:
         return min(firsts, key=lambda execution: execution.order, default=None)
 
     def put(self, execution: PlacedExecution) -> None:
-        """Let an execution wait."""
+        """Queue an execution."""
         account = self._account(execution.account_id)
         if not account.queued_count:
             account.waiting_since = next(self._numbers)
@@ -195,13 +195,13 @@ class ExecutionQueues:
         return execution
 
     def started(self, account_id: str) -> None:
-        """An execution that did not wait runs."""
+        """Count an execution that runs without having waited."""
         account = self._account(account_id)
         account.waiting_since = next(self._numbers)
         self._add_running(account, 1)
 
     def ended(self, account_id: str) -> None:
-        """An execution runs no more."""
+        """Count an execution that has ended."""
         account = self._accounts[account_id]
         assert account.running_count > 0, "what ends has been started"
         self._add_running(account, -1)

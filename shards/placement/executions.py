@@ -1,4 +1,4 @@
-"""Executions on their way to whoever runs them, and nodes: what placement knows of each.
+"""Executions on their way to a node or call, and nodes: what placement knows of each.
 
     send() -> QUEUED -> HANDED (to a node's stream) -> SENT (written to its socket) -> RUNNING
                 ^          | the stream ended first      | claim timeout, lapse, return: send()
@@ -72,7 +72,7 @@ class Offer(NamedTuple):
 
     @property
     def size(self) -> tuple[bool, int, int, int]:
-        """An order in which the nodes that others may need more come last."""
+        """A sort key that puts last the nodes that other executions may need more."""
         has = self.capabilities
         return has.privileged, has.cpu_count, has.memory_mb, len(self.languages)
 
@@ -86,7 +86,8 @@ Order = tuple[int, int, str]
 class PlacedExecution:
     """One execution that waits for a node or a call, or is with one. Compared by identity.
 
-    `is_ending` says that whoever runs it has told its result, and need not be told that it ended.
+    `is_ending` says that its node or call has reported a result, and need not be told that it
+    ended.
     """
 
     __slots__ = (
@@ -140,7 +141,7 @@ class NodePlace:
         self.take(entry)
 
     def take(self, entry: Node) -> None:
-        """Become what a changed entry says. `FreeNodes` must not hold this node meanwhile."""
+        """Become what a changed entry says. `FreeNodes` must not hold this node at that time."""
         self.entry = entry
         self.offer = Offer(frozenset(entry.languages), entry.offers)
 
@@ -151,12 +152,12 @@ class NodePlace:
 
     @property
     def is_available(self) -> bool:
-        """Whether its stream is connected."""
+        """Return whether its stream is connected."""
         return self.connection is not None
 
     @property
     def has_room(self) -> bool:
-        """Whether it may be given an execution now."""
+        """Return whether it may be given an execution now."""
         entry = self.entry
         return (
             self.connection is not None
@@ -166,7 +167,7 @@ class NodePlace:
 
     @property
     def pool(self) -> str | None:
-        """The account whose executions alone it runs; None if it runs everybody's."""
+        """The only account whose executions it runs; None if it runs those of all accounts."""
         return None if self.entry.shared else self.entry.account_id
 
 

@@ -49,7 +49,7 @@ class NodeConnection(Generic[Carried]):
         sent: Callable[[list[Carried]], None],
         left: Callable[["NodeConnection[Carried]", list[Carried]], None],
     ) -> None:
-        """`sent` is told what was written, `left` what was not when the connection ends."""
+        """Initialize. `sent` is told what was written, `left` what was not at the end."""
         self._sent = sent
         self._left = left
         self._waiting: list[tuple[NodeMessage, Carried | None]] = []
@@ -58,7 +58,7 @@ class NodeConnection(Generic[Carried]):
         self.is_closed = False
 
     def put(self, message: NodeMessage, execution: Carried | None = None) -> None:
-        """Let a message wait; `execution` is reported when it is written or cannot be."""
+        """Queue a message; `execution` is reported when it is written or cannot be."""
         assert not self.is_closed, "a closed connection has no place in placement"
         self._waiting.append((message, execution))
         self._wake.set()

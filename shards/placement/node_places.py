@@ -14,7 +14,7 @@ from .executions import NodePlace, Offer, Requirement
 
 @final
 class FreeNodes:
-    """Nodes that have room, by whom they work for and what they offer."""
+    """Nodes that have room, by the account they work for and what they offer."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -26,7 +26,7 @@ class FreeNodes:
         return self._count
 
     def add(self, node: NodePlace) -> None:
-        """Let a node be found, after others with the same offer."""
+        """Add a node, after others with the same offer."""
         assert node.has_room
         alike = self._pools.setdefault(node.pool, {}).setdefault(node.offer, OrderedDict())
         self._count += node not in alike
@@ -34,7 +34,7 @@ class FreeNodes:
         alike.move_to_end(node)
 
     def discard(self, node: NodePlace) -> None:
-        """Let a node be found no more."""
+        """Remove a node."""
         offers = self._pools.get(node.pool, {})
         alike = offers.get(node.offer)
         if alike is None or node not in alike:

@@ -9,14 +9,14 @@ nodes it is the dispatcher of greencloud.md 12. What it promises:
 - A node has at most as many executions as slots. A slot is taken when an execution is handed to its
   stream and free when its result has come in, the execution has ended, or the shards give it out
   again (returned, lost, not claimed in time).
-- Between two events there is no execution that waits beside a free node that could run it. Which is
-  next, `execution_queues.py` says, and for calls `call_gates.py`.
+- Between two events no execution waits while a node that could run it is free.
+`execution_queues.py` says which is next; for calls, `call_gates.py`.
 - A message that was not written when its stream ended goes elsewhere.
-- Who is still working on an execution that has ended is told so at once.
+- A node or call that still works on an execution that has ended is told immediately.
 - Nothing of a disabled account starts; what has started goes on (`withheld.py`).
 
 Nothing here is durable: after a restart the shards send again what waits, and `restore` says what
-is running. Everything happens in one thread and nothing waits but the streams.
+is running. Everything happens in one thread, and only the streams wait.
 """
 
 from collections import Counter
@@ -42,7 +42,7 @@ from .node_connections import NodeConnection, NodeMessage, NodeMessageKind
 from .node_places import FreeNodes
 from .withheld import Withheld
 
-_REST_MS: Final = 1_000  # a node that gave an execution back gets none for so long
+_REST_MS: Final = 1_000  # a node that gave an execution back gets none for this long
 _ACCOUNTS_SHOWN_COUNT: Final = 20
 
 
@@ -74,14 +74,14 @@ class PlacementStatistics:
 
 
 class Calls:
-    """Whoever runs HTTP functions: told when to begin, and when to stop. Neither blocks."""
+    """The runner of HTTP functions: told when to begin, and when to stop. Neither blocks."""
 
     def begin(self, execution: PlacedExecution) -> None:
         """Call the function; `Placement.call_ended` is to be called when that is over."""
         raise NotImplementedError
 
     def stop(self, execution: PlacedExecution) -> None:
-        """Nobody wants the result any more."""
+        """Stop a call whose result is no longer wanted."""
         raise NotImplementedError
 
 
@@ -99,7 +99,7 @@ class Placement:
         calls_concurrency_count: int,
         calls_per_host_count: int,
     ) -> None:
-        """`report` puts a command into a shard's mailbox; it neither blocks nor raises."""
+        """Initialize. `report` puts a command into a mailbox, without blocking or raising."""
         self._report = report
         self._calls = calls
         self._endings = endings
@@ -139,9 +139,9 @@ class Placement:
         self._place(execution)
 
     def withdraw(self, task_id: str) -> None:
-        """An execution's message is not wanted any more: it was claimed, or has ended.
+        """Withdraw an execution's message: the execution was claimed, or has ended.
 
-        Whoever claimed it keeps the slot; that it ended, `finished` says.
+        A node that claimed it keeps the slot; `finished` reports that it ended.
         """
         name = task_ids.parse(task_id)
         execution = None if name is None else self._executions.get(name.root)
@@ -153,7 +153,7 @@ class Placement:
             self._forget(execution)
 
     def finished(self, promise_ids: Iterable[str]) -> None:
-        """These executions have ended, durably, whatever ended them."""
+        """Note that these executions have ended, durably, whatever ended them."""
         for promise_id in promise_ids:
             execution = self._executions.get(promise_id)
             if execution is not None:
@@ -164,7 +164,7 @@ class Placement:
     def restore(
         self, promise_id: str, counter: int, plan: ExecutionPlan, node_id: str, order: int
     ) -> None:
-        """After a start: this execution was assigned to a node and its lease may still run."""
+        """Take up, after a start, an execution that a node has; its lease may still run."""
         node = self._nodes.get(node_id)
         if node is None or promise_id in self._executions:
             return
@@ -175,7 +175,7 @@ class Placement:
         execution.stage = Stage.RUNNING
 
     def restore_all(self, assigned: Iterable[tuple[Execution, Task]]) -> None:
-        """After a start: do so for all that `Shards.assigned_executions` has found."""
+        """Take up, after a start, all that `Shards.assigned_executions` has found."""
         for execution, task in assigned:
             self.restore(
                 execution.promise_id,
@@ -188,10 +188,10 @@ class Placement:
     # What is told about accounts
 
     def withhold(self, account_ids: Collection[str] | None) -> None:
-        """From now on, start no executions of these accounts, or of any (None); all others may
+        """Start no executions of these accounts, or of any (None), from now on; all others may
         start.
 
-        What is on its way to a node, but not written, is taken back.
+        Executions on their way to a node, but not written, are taken back.
         """
         freed = self._withheld.change(account_ids)
         reached = [
@@ -232,11 +232,11 @@ class Placement:
 
     @property
     def nodes(self) -> Mapping[str, NodePlace]:
-        """All nodes of the catalog, by id; not to be changed."""
+        """The nodes of the catalog, by id; not to be changed."""
         return self._nodes
 
     def put_node(self, entry: Node) -> None:
-        """A node was registered or changed."""
+        """Store a node that was registered or changed."""
         node = self._nodes.get(entry.id)
         if node is None:
             self._nodes[entry.id] = NodePlace(entry)
@@ -283,13 +283,15 @@ class Placement:
         )
 
     def assigned(self, promise_id: str, counter: int) -> None:
-        """The node has the execution's lease."""
+        """Note that the node has the execution's lease."""
         execution = self._executions.get(promise_id)
         if execution is not None and execution.counter == counter:
             execution.stage = Stage.RUNNING
 
     def ending(self, promise_id: str, counter: int, *, is_ending: bool = True) -> None:
-        """Whoever runs it has a result, or after all not: then it must be told if it ends.
+        """Note that its node or call has a result, or (False) that it has none after all.
+
+        Without one it must be told if the execution ends.
 
         A node's slot is free from here on, while the result is made durable.
         """
@@ -309,7 +311,7 @@ class Placement:
         self._fill(node)
 
     def returned(self, node_id: str, promise_id: str, counter: int) -> None:
-        """A node gives an execution back: it gets a moment's rest, lest it is given it at once."""
+        """Take an execution back from a node, which then rests a moment."""
         if not self.is_with(node_id, promise_id, counter):
             return
         self._totals["returned"] += 1
@@ -321,7 +323,7 @@ class Placement:
             self._alarms.call_after(_REST_MS, lambda: self._rested(node))
 
     def call_ended(self, execution: PlacedExecution) -> None:
-        """The call of an HTTP function is over, whatever became of its task."""
+        """Note that the call of an HTTP function is over, whatever became of its task."""
         self._gates.ended(execution)
         if self._executions.get(execution.promise_id) is execution:
             # Not finished: the lease will run out, and the shards send it again.
@@ -338,8 +340,8 @@ class Placement:
         )
 
     def oldest_waiting_ms(self, account_id: str | None = None) -> int:
-        """For how long the oldest execution that waits has, of one account or of all; 0 if none
-        does.
+        """Return how long the oldest waiting execution of one account or of all has waited; 0 if
+        none does.
         """
         places = (self._queues, self._gates, self._withheld)
         oldest = [place.oldest(account_id) for place in places]
@@ -445,7 +447,7 @@ class Placement:
         return node
 
     def _written(self, executions: list[PlacedExecution]) -> None:
-        """The node's stream has these on its socket."""
+        """Note that the node's stream has written these to its socket."""
         for execution in executions:
             if execution.stage is Stage.HANDED:
                 execution.stage = Stage.SENT
@@ -457,7 +459,7 @@ class Placement:
         connection: NodeConnection[PlacedExecution],
         unsent: list[PlacedExecution],
     ) -> None:
-        """A stream has ended; what it had not written goes elsewhere."""
+        """Handle the end of a stream: what it had not written goes elsewhere."""
         if node.connection is connection:
             self._free.discard(node)
             node.connection = None
@@ -475,7 +477,7 @@ class Placement:
         self._fill(node)
 
     def _forget(self, execution: PlacedExecution) -> None:
-        """An execution is over, or over with whoever had it: they are told, and have room again."""
+        """Forget an execution that is over or lost; tell its node, which has room again."""
         del self._executions[execution.promise_id]
         if execution.stage is Stage.QUEUED:
             if self._withheld.holds(execution):

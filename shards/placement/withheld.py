@@ -1,7 +1,7 @@
 """Executions that may not start, because their account is disabled.
 
-They stay queued: what ends a queued execution ends them too, and when the account is enabled they
-are placed as if they had come then, the oldest first. What runs already is nothing to withhold.
+They stay queued: what ends a queued execution ends them too. When the account is enabled they are
+placed as if they had come then, the oldest first. Executions that run already are not affected.
 """
 
 from collections.abc import Collection, Iterable
@@ -12,7 +12,7 @@ from .executions import PlacedExecution
 
 @final
 class Withheld:
-    """Which accounts' executions do not start, and those tasks."""
+    """The accounts whose executions do not start, and these executions' tasks."""
 
     def __init__(self) -> None:
         """Begin with none."""

@@ -1,10 +1,10 @@
-"""When and how checkpoints are made, without stopping anybody.
+"""When and how checkpoints are made, while the server runs.
 
 A checkpoint has five steps: each shard captures what changed since the last one, between two of its
 turns; wait until all that is durable in the log, so that a checkpoint never knows more than the
-log; write it, in a thread of its own; let cold reads see it and drop from memory what is finished;
-trim the log. A crash between any two leaves the old checkpoint or the new one, and a log that
-reaches from there to the end.
+log; write it, in a thread of its own; switch cold reads to it and drop from memory what is
+finished; trim the log. A crash between any two leaves the old checkpoint or the new one, and a log
+that reaches from there to the end.
 
 One is made when the log has grown by `log_bytes`, when `interval_ms` have passed since the last one
 and something has changed, and at a clean stop. An error is final, as with the log:
@@ -42,12 +42,12 @@ class CheckpointStore(Protocol):
         ...  # pragma: no cover
 
     def renew(self) -> None:
-        """Let cold reads see what was written."""
+        """Switch cold reads to what was written."""
         ...  # pragma: no cover
 
     @property
     def is_small(self) -> bool:
-        """Whether it was verified at the start already."""
+        """Return whether it was verified at the start already."""
         ...  # pragma: no cover
 
     def verify(self, pause: Callable[[], None]) -> int:
@@ -59,7 +59,7 @@ class CheckpointStore(Protocol):
 
     @property
     def filter_is_stale(self) -> bool:
-        """Whether that filter is mostly about ids that were deleted."""
+        """Return whether most ids in that filter were deleted."""
         ...  # pragma: no cover
 
     def renew_filter(self, pause: Callable[[], None]) -> int:
@@ -124,8 +124,9 @@ class Checkpointer:
     async def run(self) -> None:
         """Make checkpoints when they are due, until canceled.
 
-        Meanwhile, once, a store too large to be verified at the start is, and the filter of its
-        ids is built again when it has become stale. Raises CheckpointFailed or CheckpointDamaged.
+        In between, once, a store too large to be verified at the start is verified, and the filter
+        of its ids is built again when it has become stale. Raises CheckpointFailed or
+        CheckpointDamaged.
         """
         async with trio.open_nursery() as nursery:
             if not self._store.is_small:
@@ -145,7 +146,7 @@ class Checkpointer:
         worked = started
 
         def pause() -> None:
-            """Work a tenth of the time, so that nobody feels it; stop with the server."""
+            """Work a tenth of the time, so that clients do not notice; stop with the server."""
             nonlocal worked
             pause_s = min(9 * (time.monotonic() - worked), VERIFY_PAUSE_LIMIT_S)
             trio.from_thread.run(trio.sleep, pause_s)

@@ -1,7 +1,7 @@
-"""Whether the data directory is still where it was: looked at each second, also when nobody writes.
+"""A check each second, even without writes, that the data directory is still where it was.
 
-A server whose directory was deleted or replaced would acknowledge what nobody can find again. The
-log looks by itself after each batch, and before it begins or removes a file; this is for the rest.
+A server whose directory was deleted or replaced would acknowledge data that is lost. The log itself
+checks after each batch, and before it begins or removes a file; this is for the rest.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _log = structlog.get_logger("troth.place")
 async def watch_place(check: Callable[[], None], fail: Callable[[DataDirectoryLost], None]) -> None:
     """Call `check` each second, in a thread, until it raises DataDirectoryLost: `fail` gets that.
 
-    A directory of which nothing can be found out for a while is not lost: that is logged, once.
+    A directory that cannot be examined for a while is not lost: that is logged, once.
     """
     is_unknown = False
     while True:
@@ -32,7 +32,7 @@ async def watch_place(check: Callable[[], None], fail: Callable[[DataDirectoryLo
             return
         except OSError as error:
             if not is_unknown:
-                _log.warning("the data directory cannot be looked at", problem=str(error))
+                _log.warning("the data directory cannot be examined", problem=str(error))
             is_unknown = True
         else:
             is_unknown = False

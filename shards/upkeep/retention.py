@@ -1,10 +1,10 @@
-"""When retention runs, and what it has done: the shards do the deleting, this keeps them at it.
+"""When retention runs, and what it has done: this asks, and the shards delete.
 
 Every `interval_ms` a *sweep* goes through the shards one after the other and asks each for slices
 until nothing is left that its rules reach. A slice is a command like any other: it waits its turn
 in the mailbox, and the next one is asked for only when its record is durable, after a pause as long
-as the slice took, times `PAUSE_FACTOR`. So a sweep of millions takes its time, and requests hardly
-notice. A dry run counts in the same way and changes nothing.
+as the slice took, times `PAUSE_FACTOR`. So a sweep of millions is slow, and hardly delays requests.
+A dry run counts in the same way and changes nothing.
 """
 
 import time
@@ -31,15 +31,15 @@ log = structlog.get_logger("troth.retention")
 
 
 class Asked(Protocol):
-    """What a sweep needs of `shards.Shards`."""
+    """The part of `shards.Shards` that a sweep needs."""
 
     @property
     def count(self) -> int:
-        """How many shards there are."""
+        """The number of shards."""
         ...  # pragma: no cover
 
     async def ask_shard(self, index: int, command: Command) -> Reply:
-        """Have one shard carry out a command. Raises ShardsError."""
+        """Make one shard carry out a command. Raises ShardsError."""
         ...  # pragma: no cover
 
 
@@ -53,7 +53,7 @@ class Outcome:
 
     @property
     def total_count(self) -> int:
-        """All promises that were or would be deleted."""
+        """The number of promises that were or would be deleted."""
         return sum(self.counts)
 
 
@@ -103,7 +103,7 @@ class Sweeper:
             try:
                 await self.sweep()
             except ShardsError as error:
-                # The server is stopping, or its log has failed: whoever noticed ends it.
+                # The server is stopping, or its log has failed: other code ends it.
                 log.debug("a sweep was broken off", reason=str(error))
                 return
 

@@ -1,9 +1,9 @@
 """Snapshots of a running server: on demand, and by schedule; and the archive of its log.
 
 `open` makes a checkpoint, so that little of the log is to be copied, and then a cut: rows and log
-up to what is durable at that moment. Writers go on meanwhile; only the log is not trimmed as long
-as a cut is open. The bytes are made in a thread, one piece when the last one has been taken, so a
-slow reader holds up nobody.
+up to what is durable at that moment. Writers continue; only the log is not trimmed as long as a cut
+is open. The bytes are made in a thread, one piece when the last one has been taken, so a slow
+reader delays no one else.
 
 Nothing that goes wrong with a scheduled snapshot or with the archive stops the server: it is
 logged and counted, and tried again. Only a failed checkpoint is final, as everywhere.
@@ -115,11 +115,11 @@ class OpenSnapshot:
         return piece
 
     def pieces(self) -> Iterator[bytes]:
-        """The rest, for a thread that writes them itself."""
+        """Yield the rest, for a thread that writes them itself."""
         return self._pieces
 
     def close(self) -> None:
-        """Let the log be trimmed again; a second call does nothing."""
+        """Allow the log to be trimmed again; a second call does nothing."""
         if not self._closed:
             self._closed = True
             self._cut.close()
@@ -131,7 +131,7 @@ class Snapshotter:
     """Takes the snapshots of one server.
 
     `checkpoint` makes one checkpoint. `directory` and `schedule` belong together: without them no
-    snapshot is taken unless somebody asks. `keep_count` of the scheduled ones are kept.
+    snapshot is taken unless a client asks. `keep_count` of the scheduled ones are kept.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class Snapshotter:
         except (PersistenceError, OSError, TooManySnapshots) as error:
             self._failures_count += 1
             _log.error(
-                "a scheduled snapshot failed; the server goes on, and tries again next time",
+                "a scheduled snapshot failed; the server continues, and tries again next time",
                 problem=str(error) or "too many snapshots are being taken at the moment",
             )
 
@@ -276,7 +276,8 @@ class Snapshotter:
             except OSError as error:
                 if not failing:  # once, not every few seconds
                     _log.error(
-                        "the log cannot be archived; it is kept, and grows, until it can",
+                        "the log cannot be archived; it is kept, and grows, until it can be "
+                        "archived",
                         problem=str(error),
                     )
                 failing = True
@@ -297,7 +298,7 @@ class Snapshotter:
 
 
 def _gently(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, in a thread, with pauses; a server that stops does not wait for the rest."""
+    """Yield the same, in a thread, with pauses; a stopping server does not wait for the rest."""
     started = time.monotonic()
     for piece in pieces:
         yield piece
@@ -306,5 +307,5 @@ def _gently(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _pause_s(started: float) -> float:
-    """As long as was worked: Python runs one thread at a time, and requests come first."""
+    """Return the time worked so far: Python runs one thread at a time, and requests go first."""
     return min(time.monotonic() - started, PAUSE_LIMIT_S)

@@ -236,10 +236,10 @@ def test_a_record_of_no_known_type_is_shown_and_counted(run: Run, tmp_path: Path
     as_json, _ = run("dump", "--data", data, "--json", status=1)
 
     assert '(unknown type)  ["future/1"]\\x1b' in shown
-    assert "2 records are of no type that this version of Troth knows" in errors
+    assert "2 records are of a type unknown to this version of Troth" in errors
     assert base64.b64decode(json.loads(as_json.splitlines()[1])["body"]) == b"\xff" * 300
     # Verifying names them, and repairing is no remedy.
-    assert run("verify", "--data", data, status=1)[0].count("is of no type") == 2
+    assert run("verify", "--data", data, status=1)[0].count("is of a type unknown") == 2
     assert "start the version that wrote it" in run("repair", "--data", data, status=1)[1]
 
 
@@ -323,7 +323,7 @@ def test_what_is_no_data_directory_is_refused(run: Run, tmp_path: Path, command:
 
     for name, said in (
         ("none", "does not exist"),
-        ("file", "is no directory"),
+        ("file", "is not a directory"),
         ("empty", "holds no troth.json"),
     ):
         errors = run(command, "--data", tmp_path / name, status=1)[1]

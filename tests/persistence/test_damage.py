@@ -275,7 +275,7 @@ def _short(files: SimulatedFiles, path: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (_rename, "its name does not fit its first sequence"),
+        (_rename, "its name does not match its first sequence"),
         (_other_directory, "it belongs to another data directory"),
         (_lower_epoch, "it does not continue the segment before it"),
         (_header, "its header is invalid"),
@@ -305,7 +305,7 @@ def test_a_segment_of_a_newer_format_is_refused() -> None:
 def _forged(problem: str) -> tuple[list[LogRecord], int, int, int]:
     """Return batch, sequence, epoch and chain checksum, one of them wrong, of a second batch."""
     batch, sequence, epoch, checksum = [LogRecord(1, 2, b"second")], 2, 2, _first_checksum()
-    if problem == "sequence 7 where 2 has to come":
+    if problem == "sequence 7, where 2 is expected":
         sequence = 7
     elif problem == "a batch of another epoch":
         epoch = 1
@@ -323,7 +323,7 @@ def _first_checksum() -> int:
 @pytest.mark.parametrize(
     "problem",
     [
-        "sequence 7 where 2 has to come",
+        "sequence 7, where 2 is expected",
         "a batch of another epoch",
         "a batch does not continue",
         "record 1 of shard 1 comes after 1",

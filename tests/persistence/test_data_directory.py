@@ -129,7 +129,7 @@ def test_recovery_from_a_sequence() -> None:
 
     assert 1 < first <= 4
     assert [sequence for sequence, _ in recover(files, 4)] == [4, 5, 6]
-    with pytest.raises(LogDamaged, match="the records from 1 on before it are missing"):
+    with pytest.raises(LogDamaged, match="the earlier records, from 1 on, are missing"):
         recover(files, 1)
 
 
@@ -199,7 +199,7 @@ def test_an_edited_identity_is_refused() -> None:
     """The checksum notices a changed shard count."""
     content = made(shard_count=5).read(IDENTITY_PATH)
 
-    with pytest.raises(DataDirectoryUnreadable, match="its checksum does not fit"):
+    with pytest.raises(DataDirectoryUnreadable, match="its checksum does not match"):
         decode_identity(IDENTITY_PATH, content.replace(b'"shard_count": 5', b'"shard_count": 6'))
 
 

@@ -62,7 +62,7 @@ def test_a_zeroed_segment_after_a_roll_over_is_said() -> None:
     last = "/data/log/00000000000000000002.log"
     zero(files, last)
 
-    assert doubt(files) == LogEndDoubt(last, 2, "it was begun for a batch, and holds none")
+    assert doubt(files) == LogEndDoubt(last, 2, "it was begun for a batch, but holds none")
     # Once: the next start has nothing that says so.
     assert doubt(files) is None
 

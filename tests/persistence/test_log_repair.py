@@ -323,7 +323,7 @@ def test_records_of_another_version_are_not_cut() -> None:
     message = refused(files, RepairRefused)
 
     assert "start the version that wrote it" in message
-    assert "record 1 is of no type" in message
+    assert "record 1 is of a type unknown" in message
 
 
 def test_a_newer_segment_behind_the_damage_is_not_dropped() -> None:
@@ -453,7 +453,7 @@ def test_an_error_of_the_disk_in_any_operation(operation: str, skip_count: int, 
 
     assert len(str(caught.value).splitlines()) == 1
     if isinstance(caught.value, RepairInterrupted):
-        assert f"is whole in {DROPPED}" in str(caught.value)
+        assert f"is in {DROPPED}" in str(caught.value)
         assert lines(files)
     else:
         assert log_files(files) == before

@@ -438,7 +438,7 @@ def test_records_that_cannot_be_used_are_named_up_to_a_limit() -> None:
     assert report.break_in_log is None
     assert report.unreadable_count == report.damages_count == 151
     assert len(report.damages) == 100
-    assert "record 1 is of no type that this version of Troth knows" in report.damages[0].problem
+    assert "record 1 is of a type unknown to this version of Troth" in report.damages[0].problem
     assert not report.is_sound
 
 
@@ -484,7 +484,7 @@ def test_what_is_no_data_directory_is_refused() -> None:
     assert "/nowhere: does not exist." in refused(files, "/nowhere", DataDirectoryUnreadable)
     assert "/empty: holds no troth.json" in refused(files, "/empty", DataDirectoryUnreadable)
     file = f"{PATH}/troth.json"
-    assert f"{file}: is no directory" in refused(files, file, DataDirectoryUnreadable)
+    assert f"{file}: is not a directory" in refused(files, file, DataDirectoryUnreadable)
 
 
 def test_a_damaged_identity_is_refused() -> None:

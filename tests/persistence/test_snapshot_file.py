@@ -146,7 +146,7 @@ def test_a_file_without_one_block_or_with_one_twice_is_refused(tmp_path: Path) -
 def test_what_follows_the_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.snapshot"
     path.write_bytes(content() + b"\0")
-    with pytest.raises(SnapshotDamaged, match="something follows its end"):
+    with pytest.raises(SnapshotDamaged, match="there is data after its end"):
         read(path)
 
 
@@ -154,7 +154,7 @@ def test_what_follows_the_end_is_refused(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, foreign: bytes) -> None:
     path = tmp_path / "a.snapshot"
     path.write_bytes(foreign)
-    with pytest.raises(SnapshotDamaged, match="is no snapshot of Troth"):
+    with pytest.raises(SnapshotDamaged, match="is not a snapshot of Troth"):
         SnapshotReader(path)
 
 

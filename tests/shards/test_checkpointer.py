@@ -487,7 +487,7 @@ async def test_a_store_that_has_rotted_is_refused_at_the_start() -> None:
         await fill(one.shards, 3)
         await one.checkpointer.checkpoint()
     rot(disk.store, "promises_by_serial")
-    with pytest.raises(CheckpointDamaged, match="not those that were written"):
+    with pytest.raises(CheckpointDamaged, match="differ from those that were written"):
         async with life(disk):
             pass
 
