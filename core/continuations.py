@@ -1,7 +1,7 @@
 """Commands that carry on with what was too much for one step.
 
-A step that leaves such a command (`Step.again`) has not answered yet: whoever asked gets the reply
-of the last one. So each step is short, and for those who asked it is still one command.
+A step that leaves such a command (`Step.again`) has not answered yet: the client gets the reply of
+the last one. So each step is short, and for those who asked it is still one command.
 """
 
 from .commands import Command

@@ -217,7 +217,7 @@ class DecisionContext:
         self.settle_task(task, now_ms)
         return task
 
-    # Completions under way: whoever touches what is left of them first lets them come to it
+    # Completions under way: a command that touches what is left of one carries that out first
 
     def _fire_early(self, task_id: str, task: Task | None) -> Task | None:
         """Return the task of a callback whose promise has completed, or what was there before."""
@@ -237,7 +237,7 @@ class DecisionContext:
         awaiters: Sequence[str] = (),
         listeners: Sequence[str] = (),
     ) -> None:
-        """Let a completion under way have its effect on these; on none, to find it finished.
+        """Carry out a completion under way for these; for none, to find it finished.
 
         Of the tasks' own deadlines those apply first that came before it, as everywhere.
         """

@@ -1,4 +1,4 @@
-"""What completing a promise does to a shard's state: at once, or begun and carried on in slices.
+"""What completing a promise does to a shard's state: all in one step, or in slices.
 
 Almost always one record says and does it all: the promise's tasks are done, its callbacks become
 tasks or messages, its awaiters are woken, its listeners become messages. Where so much hangs on a
