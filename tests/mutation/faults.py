@@ -10,6 +10,7 @@ from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
+from .question_faults import QUESTION_FAULTS
 from .workflow_faults import WORKFLOW_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
@@ -589,4 +590,11 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
 )
 
-FAULTS = SERVER_FAULTS + COMPLETION_FAULTS + FUNCTION_FAULTS + NODE_FAULTS + WORKFLOW_FAULTS
+FAULTS = (
+    SERVER_FAULTS
+    + COMPLETION_FAULTS
+    + FUNCTION_FAULTS
+    + NODE_FAULTS
+    + WORKFLOW_FAULTS
+    + QUESTION_FAULTS
+)
