@@ -41,9 +41,7 @@ from troth.core.limits import (
     TIMERS_BATCH_LIMIT_COUNT,
 )
 from troth.core.machine import Machine, Step
-from troth.core.model import (
-    PENDING,
-)
+from troth.core.model import PENDING
 from troth.core.records import encode
 from troth.core.replies import Reply
 from troth.core.state import checkpointing
@@ -555,12 +553,11 @@ class Shard:
 
     def refuse_all(self, error: ShardsError) -> None:
         """Answer all commands in the mailbox with an error: the log has failed."""
-        waiting = [*self._internal, *self._mailbox]
-        self._internal.clear()
-        self._mailbox.clear()
-        for _, asker, _, _ in waiting:
-            if asker is not None:
-                asker.refuse(error)
+        for entries in (self._internal, self._mailbox):
+            while entries:
+                asker = entries.popleft()[1]
+                if asker is not None:
+                    asker.refuse(error)
 
     def capture(self) -> Capture:
         """Collect what changed since the last checkpoint; what was stepped so far is in it."""
