@@ -126,7 +126,7 @@ def show_steps(console: Console, scenarios: Sequence[ScenarioRecord]) -> None:
     if not rows:
         return
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.add_column("of which", no_wrap=True)
+    table.add_column("step", no_wrap=True)
     for heading in ("p50 ms", "p99", "p99.9", "max"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one, name, ms in rows:
@@ -137,7 +137,7 @@ def show_steps(console: Console, scenarios: Sequence[ScenarioRecord]) -> None:
 
 
 def remarks(scenarios: Sequence[ScenarioRecord]) -> list[str]:
-    """Sentences about what a reader must not overlook."""
+    """Return sentences about what a reader must not overlook."""
     said = []
     for one in scenarios:
         if SCENARIOS[one.scenario].prepares:

@@ -50,7 +50,7 @@ class Workload:
     timeout_ms: int = FAR_AWAY_MS
     """When created promises time out, Unix milliseconds."""
     spread_ms: int = 0
-    """Time-outs are spread evenly over so long."""
+    """Timeouts are spread evenly over this time."""
     request_timeout_s: float = 10.0
     seed: int = 1
     authorization: str | None = None

@@ -12,8 +12,9 @@ pages are kept in `FILE.partial` as they come, with the cursor that goes on afte
 that is interrupted goes on from there when it is run again. In the end they are written to FILE in
 the opposite order, and only a whole file gets that name. Memory holds one page at a time.
 
-What is created meanwhile is not in the file, what is completed meanwhile may be in it as it was
-before. Tasks, locks and who waits for a promise are not exported: the API does not show them.
+What is created during the export is not in the file. What is completed during it may be in the file
+as it was before. Tasks, locks and who waits for a promise are not exported: the API does not show
+them.
 """
 
 import json

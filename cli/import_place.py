@@ -1,4 +1,4 @@
-"""How far an import of a file has come, kept beside the file for when it is interrupted.
+"""The progress of a file's import, kept next to the file in case it is interrupted.
 
 `FILE.importing` holds one line of JSON: which server, which file (size and time of its last
 change), the offset and the number of the line to go on with, and what has become of the lines

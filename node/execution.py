@@ -41,7 +41,7 @@ _log = structlog.get_logger("troth.node.task")
 
 @dataclass
 class Link:
-    """What all executions of a node need: the server, the code and the sandboxes.
+    """The parts that all executions of a node need: the server, the code and the sandboxes.
 
     `path` is that of the node on the server; `lease_s` how long an execution is the node's after a
     report that the server has heard; `result` how large a result the server takes.
@@ -103,12 +103,12 @@ class LocalExecution:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What the server calls it."""
+        """The server's name for it."""
         return self.execution_id, self.counter
 
     @property
     def lease_end(self) -> float:
-        """When it is the node's no more, by trio's clock."""
+        """The time, by trio's clock, at which the node loses it."""
         return self.confirmed_at + self._link.lease_s
 
     def cancel(self) -> None:

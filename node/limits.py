@@ -7,7 +7,7 @@ from troth.core.limits import BODY_LIMIT_BYTES, BODY_SETTING_LIMIT_BYTES
 
 MEBIBYTE: Final = 1024 * 1024
 
-# What one execution may use, beside time and memory, which its function or the node decides.
+# What one execution may use, besides time and memory, which its function or the node decides.
 PROCESSES_LIMIT_COUNT: Final = 64
 FILES_LIMIT_COUNT: Final = 256
 """Descriptors open in one process."""
@@ -38,7 +38,7 @@ END_GRACE_S: Final = 0.5
 """For a process to end after it has closed its channel."""
 
 IDLE_LIMIT_S: Final = 60.0
-"""A warm sandbox that nobody needs for so long is ended."""
+"""A warm sandbox that is unused for this long is ended."""
 SANDBOX_EXECUTIONS_LIMIT_COUNT: Final = 1_000
 """A zygote is replaced after so many executions: it uses up its own CPU time, too."""
 

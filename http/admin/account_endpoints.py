@@ -1,12 +1,12 @@
-"""Accounts and their tokens, and the audit log: for whoever runs the server.
+"""Accounts and their tokens, and the audit log: for the server's operator.
 
-An account is somebody whose functions, tasks and nodes are kept apart from everybody else's; a
-token lets a program act for it. A token's text is told once, when it is made. An account is never
-deleted, since what it owns would be nobody's, and since a server that has had accounts must not
-become open again; it is disabled.
+An account's functions, tasks and nodes are kept apart from those of other accounts; a token lets a
+program act for it. A token's text is shown once, when it is created. An account is never deleted,
+only disabled: what it owns would be left without an owner, and a server that has had accounts must
+not become open again.
 
-Changes are made one at a time (`Credentials.changing`): first in the shards, where they last, then
-in the credentials, where they take effect, then they are noted in the audit log, then answered.
+Changes are made one at a time (`Credentials.changing`): first in the shards, which store them, then
+in the credentials, where they take effect, then in the audit log. Then the request is answered.
 """
 
 # ruff: noqa: ARG001 — handlers share one signature.

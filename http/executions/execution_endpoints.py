@@ -1,9 +1,8 @@
 """Executions: `/v1/task`, as GreenCloud's documentation has it (greencloud.md 5).
 
-A function task is one execution of a function, kept as a durable promise. Whoever repeats a
-creation with the same `Idempotency-Key` gets 200 and the id of the first: the id is made from
-account, function and key, so no table of keys is needed. What belongs to another account is not
-there.
+A function task is one execution of a function, kept as a durable promise. A repeated creation with
+the same `Idempotency-Key` is answered 200 with the id of the first: the id is made from account,
+function and key, so no table of keys is needed. Objects of another account are answered as missing.
 """
 
 import contextlib

@@ -36,7 +36,7 @@ _NO_EXAMPLE: Final[Any] = object()
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is said of a field: for people, one value, and rules beyond its type as JSON Schema."""
+    """The description of a field: a text, one value, and rules beyond its type as JSON Schema."""
 
     description: str
     example: Any = _NO_EXAMPLE
