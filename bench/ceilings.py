@@ -62,7 +62,8 @@ def measure_ceilings(
 
 
 def measure_sync(directory: Path, size_bytes: int, duration_s: float) -> Histogram:
-    """Append so many bytes and fdatasync, again and again, into a file that has its space already.
+    """Append this many bytes and fdatasync, again and again, into a file that has its space
+    already.
 
     Raises OSError.
     """

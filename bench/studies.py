@@ -31,7 +31,7 @@ def study_memory(session: BenchSession, counts: Sequence[int]) -> list[Row]:
     with session.own_server() as server:
         target = server.target
         assert target.process_id is not None
-        # What the first requests bring in (code, buffers) is no promise's memory.
+        # What the first requests load (code, buffers) is not memory of promises.
         list(ramp(session, target, [500], "memory, warming up"))
         before = usage(target.process_id)
         for count in ramp(session, target, counts, "memory"):
@@ -200,7 +200,7 @@ class _Listener:
                     self._changed.notify_all()
 
     def wait(self, count: int) -> None:
-        """Return when so many have come, or nothing more is to be expected."""
+        """Return when this many have come, or no more are expected."""
         with self._changed:
             self._changed.wait_for(lambda: len(self.came_ms) >= count, CONFIRM_WAIT_S)
 

@@ -24,7 +24,7 @@ WIDE_ONLY: Final = frozenset({"p99.9", "max", "of disk", "MB"})
 class LoadProgress:
     """One line that follows a run: rate, p99, errors, and a little picture of the rate.
 
-    Where the output is no terminal, one line says what begins.
+    If the output is not a terminal, one line says what begins.
     """
 
     def __init__(self, console: Console) -> None:

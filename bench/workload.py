@@ -35,7 +35,7 @@ class Workload:
     """Operations a second (open loop); None: as fast as the answers come (closed loop)."""
     arrivals: Arrivals = "even"
     operation_limit: int | None = None
-    """End after so many operations, whatever the time."""
+    """End after this many operations, whatever the time."""
     payload_bytes: int = 200
     keys: int = 1000
     """How many things there are to read or to search."""

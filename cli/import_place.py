@@ -47,7 +47,7 @@ class ImportPlace:
             self._can_write = False  # a directory that may only be read: see above
 
     def forget(self) -> None:
-        """Remove what was kept: the import has come to its end."""
+        """Remove what was kept: the import is finished."""
         try:
             self._path.unlink(missing_ok=True)
         except OSError:

@@ -58,14 +58,14 @@ class ServerAnswer:
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """Return the body as JSON. Raises NotReached if it is none: then it is no Troth server."""
+        """Return the body as JSON. Raises NotReached for anything else: not a Troth server."""
         try:
             return msgspec.json.decode(self.body)
         except UNREADABLE_JSON as error:
             raise NotReached("it answered in a form that is not the API's") from error
 
     def refusal(self) -> ServerRefused:
-        """Return the error for an answer that is no success, with what the server says about it."""
+        """Return the error for an answer without success, with the server's explanation."""
         text = self.body[:_SHOWN_TEXT_COUNT].decode(errors="replace").strip()
         with contextlib.suppress(*UNREADABLE_JSON, AttributeError, TypeError):
             # Anything that is not the API's form is shown as it is.

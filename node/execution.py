@@ -57,7 +57,7 @@ class Link:
     result: ResultLimits = DEFAULT_RESULT_LIMITS
 
     def decoded(self, event: bytes) -> dict[str, Any]:
-        """Return a message of the work stream. Raises NotReached if it is none."""
+        """Return a message of the work stream. Raises NotReached if it is not one."""
         try:
             return msgspec.json.decode(event, type=dict[str, Any])
         except UNREADABLE_JSON as error:
@@ -119,7 +119,7 @@ class LocalExecution:
     async def run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
         """Carry it out. `nursery` cleans up behind it when its slot is free again already.
 
-        Raises ServerRefused (status 401) if the node's token is not accepted any more.
+        Raises ServerRefused (status 401) if the node's token is no longer accepted.
         """
         try:
             await self._run(slots, nursery)

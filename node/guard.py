@@ -72,7 +72,7 @@ def _has_processes(uid: int) -> bool:
 
 
 def end_marked(mark: bytes, deadline: float) -> None:
-    """End all processes of this user with a variable that begins so; until there are none."""
+    """End all processes of this user with such a variable, until there are none."""
     rounds_left_count = _ROUNDS_WITHOUT_COUNT
     while rounds_left_count and time.monotonic() < deadline:
         everything = map(int, filter(str.isdecimal, os.listdir("/proc")))

@@ -38,7 +38,7 @@ _READ_BYTES: Final = 64 * 1024
 _DRAIN_S: Final = 0.1
 """What a process wrote before it ended is there; to read all of it takes no longer."""
 _WATCH_SHARE: Final = 10
-"""Looking takes at most one part in so many of the time."""
+"""Looking takes at most this fraction of the time, as its denominator."""
 
 
 class SandboxedExecution:

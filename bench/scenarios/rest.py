@@ -25,7 +25,7 @@ DELIVERY_TIMEOUT_MS: Final = 5_000
 TEAMS: Final = 10
 """How many values the tag `team` of promises to search has."""
 SPREAD_STEPS: Final = 1000
-"""Time-outs that are spread are so many different ones."""
+"""Spread timeouts have this many different values."""
 
 
 class Create(Scenario):

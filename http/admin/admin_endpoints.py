@@ -24,7 +24,7 @@ class SnapshotStream:
     """
 
     def __init__(self, snapshot: OpenSnapshot) -> None:
-        """Take over the snapshot; `close` lets go of it."""
+        """Take over the snapshot; `close` releases it."""
         self._snapshot = snapshot
         self._stopped = False
 

@@ -282,7 +282,7 @@ def _wait_s(given: str | None) -> float:
         if seconds <= limits.RESULT_WAIT_LIMIT_S:
             return seconds
     allowed = f"0 to {limits.RESULT_WAIT_LIMIT_S} seconds, with or without a fraction"
-    raise invalid("query wait", f"must be one of {allowed} (got {given[:64]!r})")
+    raise invalid("query wait", f"must be {allowed} (got {given[:64]!r})")
 
 
 async def cancel_execution(api: Api, call: Call) -> Response:

@@ -131,7 +131,7 @@ class LockObject(Struct, gc=False, rename="camel"):
 
     resource_id: Annotated[str, told("The locked resource.", "printer")]
     execution_id: Annotated[str, told("The holder.", "run-7")]
-    process_id: Annotated[str, told("The process whose heartbeats renew it.", "worker-1")]
+    process_id: Annotated[str, told("The process that renews it.", "worker-1")]
     ttl: Annotated[int, told("The time from each renewal to its end, in milliseconds.", 60_000)]
     expires_at: Annotated[int, time_ms("When it ends unless renewed")]
 

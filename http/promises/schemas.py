@@ -55,9 +55,7 @@ class CreatePromiseBody(Struct, rename="camel"):
             _FAR_MS,
         ),
     ] = None
-    param: Annotated[
-        ValueBody | None, Nested("The param: what the promise is about.", body=ValueBody)
-    ] = None
+    param: Annotated[ValueBody | None, Nested("What the promise is about.", body=ValueBody)] = None
     tags: Annotated[
         dict[str, str | None] | None,
         StringMap(
@@ -164,7 +162,7 @@ class CreateScheduleBody(Struct, rename="camel"):
     description: Annotated[
         str | None,
         Text(
-            "A description for people.",
+            "For people.",
             "Close the books",
             limit_bytes=limits.DESCRIPTION_LIMIT_BYTES,
         ),
@@ -202,7 +200,7 @@ class CreateScheduleBody(Struct, rename="camel"):
     ] = None
     promise_timeout: Annotated[
         int | None,
-        Integer("The time from firing to the promise's timeout, in milliseconds.", 3_600_000),
+        Integer("Milliseconds from firing to the promise's timeout.", 3_600_000),
     ] = None
     promise_param: Annotated[
         ValueBody | None, Nested("The param of the promises made.", body=ValueBody)
@@ -220,10 +218,10 @@ class AcquireLockBody(Struct, rename="camel"):
     )
     execution_id: Annotated[
         str | None,
-        Text("The holder of the lock; only this execution can renew it.", "run-7", required=True),
+        Text("The holder; only it can renew the lock.", "run-7", required=True),
     ] = None
     process_id: Annotated[
-        str | None, Text("The process whose heartbeats renew it.", "worker-1", required=True)
+        str | None, Text("The process that renews it.", "worker-1", required=True)
     ] = None
     ttl: Annotated[
         int | None,

@@ -460,7 +460,7 @@ class Targets(SettingKind):
 
 
 def _split_url(text: str) -> tuple[str, str] | None:
-    """Return a URL's scheme and host part, or None if it is none or holds what no URL may hold."""
+    """Return a URL's scheme and host part, or None if it is not a valid URL."""
     if re.search(r"[\x00-\x20\x7f]", text):
         return None
     try:

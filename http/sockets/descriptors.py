@@ -24,7 +24,7 @@ class TooFewDescriptors(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DescriptorShares:
-    """How many descriptors there are, and for whom. The reserve is what is left of `limit_count`.
+    """The number of descriptors for each purpose. The reserve is what is left of `limit_count`.
 
     `streams_count` is what of `incoming_count` may be streams that go on for hours.
     """

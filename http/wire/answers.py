@@ -91,7 +91,7 @@ def _bare_schema(bare: Any) -> Schema:
 
 
 def _parts(shape: Any) -> tuple[Any, Told | None, bool]:
-    """Take an annotation apart: the type alone, what is told of it, whether it may be null."""
+    """Take an annotation apart: the type alone, its description, whether it may be null."""
     told = None
     origin: Any = get_origin(shape)
     if origin is Annotated:

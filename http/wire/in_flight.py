@@ -167,7 +167,7 @@ class InFlight:
         hold.size_bytes = 0
 
     def _judge(self) -> None:
-        """Find out whether it is full; who waits is told whenever there may be room."""
+        """Find out whether it is full; notify waiting holds whenever there may be room."""
         self.is_full = self._held_bytes >= self.limit_bytes
         if not self.is_full and self._waiting:
             waiting, self._waiting = self._waiting, {}

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from troth.shards.alarms import Alarm
 
 ReceiverKey: TypeAlias = tuple[str, str | None]
-"""Whom a stalled shipment waits for: a push target or poll group, and for one connection its id."""
+"""What a stalled shipment waits for: a push target or poll group, and for one connection its id."""
 
 
 _ENVELOPE: Final = "envelope "
@@ -160,7 +160,7 @@ class Shipment:
         render: "Callable[[Message], bytes]",
         attempt_count: int,
     ) -> None:
-        """Begin as WAITING. `address` is None for a receiver that cannot be reached ever."""
+        """Begin as WAITING. `address` is None for a receiver that can never be reached."""
         self.id = key_of(message)
         self.counter = counter_of(message)
         self.listener = ""
