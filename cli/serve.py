@@ -44,12 +44,14 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Log": ("log_level", "log_format", "log_requests"),
     "Tasks and schedules": (
         "task_claim_timeout_ms",
+        "workflow_retry_ms",
         "task_retry_first_ms",
         "task_retry_limit_ms",
         "get_claim_ttl_ms",
         "schedule_catch_up",
         "time_zone",
     ),
+    "Tests of clients": ("debug_operations",),
     "Functions": (
         "task_wait_limit_ms",
         "function_queue_limit_count",

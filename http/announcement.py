@@ -36,6 +36,8 @@ def announce(parts: Parts, recovery: Recovery) -> None:
             connection_limit_count=wanted_count,
             open_files=parts.shares.limit_count,
         )
+    if parts.settings.debug_operations:
+        _log.warning("debug operations are on: any program here can delete everything")
     promises = sum(shard.promises_count for shard in parts.shards.statistics().shards)
     _log.info(
         "ready",

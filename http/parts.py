@@ -32,7 +32,8 @@ from troth.http.sockets.lane import Lane
 from troth.http.sockets.slow_gate import SlowGate
 from troth.http.wire.in_flight import InFlight
 from troth.persistence import process_memory
-from troth.shards.clock import SystemClock
+from troth.shards.clock import Clock, SystemClock
+from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
 from troth.shards.outgoing import OutgoingRoutes
@@ -40,6 +41,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Storage
+from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
@@ -77,6 +79,7 @@ def _options(settings: Settings) -> Options:
     chosen = settings.schedule_catch_up
     return Options(
         task_claim_timeout_ms=settings.task_claim_timeout_ms,
+        workflow_retry_ms=settings.workflow_retry_ms,
         catch_up_count=counts[chosen] if isinstance(chosen, str) else chosen,
         time_zone=settings.time_zone if settings.time_zone is not None else local_zone(),
         retention=settings.retain,
@@ -157,10 +160,15 @@ class Parts:
             calls_per_host_count=settings.function_calls_per_host_count,
         )
         self.function_calls.attach(self.placement)
+        clock: Clock = self.clock
+        outgoing: Outgoing = OutgoingRoutes(self.delivery, self.placement)
+        if settings.debug_operations:
+            clock = debug_clock = DebugClock(clock)
+            outgoing = debug_outgoing = DebugOutgoing(outgoing, clock, settings.workflow_retry_ms)
         self.shards = Shards(
             shard_count=storage.shard_count,
-            clock=self.clock,
-            outgoing=OutgoingRoutes(self.delivery, self.placement),
+            clock=clock,
+            outgoing=outgoing,
             cursor_secret=storage.secret,
             options=_options(settings),
             mailbox_limit_count=settings.mailbox_limit_count,
@@ -186,6 +194,8 @@ class Parts:
             in_flight=self.in_flight,
         )
 
+        if settings.debug_operations:
+            self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
         if isinstance(storage, DirectoryStorage):
             self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
         # Until the catalog has been read, it is unknown whether there are accounts.

@@ -2,13 +2,14 @@
 
 For checkers of the envelope protocol, never for a server that others reach. Once `start` was
 called, no timer fires and no message leaves: `tick` does what is due at a time, `snap` shows
-everything. A request may say what time it is.
+everything. A request may say what time it is: requests of this protocol are carried out one after
+the other then.
 
 `DebugClock` stands between the shards and their clock, `DebugOutgoing` between them and delivery.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import final
 
 import trio
@@ -21,7 +22,7 @@ from troth.core.grammar.patterns import Pattern
 from troth.core.lifecycles import FINAL_STATES
 from troth.core.limits import INTEGER_MAX, WORKFLOW_RETRY_MS
 from troth.core.model import PENDING, TAG_TIMER, Promise
-from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage, UnblockMessage
+from troth.core.replies import ExecuteMessage, Message, TaskMessage, UnblockMessage
 from troth.core.state.cold import Query
 from troth.core.state.shard_state import ShardState
 from troth.core.workflow_commands import ResetShard
@@ -29,8 +30,6 @@ from troth.core.workflows import ACQUIRED, WAITING, WorkflowView
 
 from .clock import Clock
 from .delivery.shipments import key_of
-from .errors import ShardsError
-from .held import HeldMessages
 from .shards import Shards
 from .turns import Outgoing
 
@@ -61,7 +60,7 @@ class DebugClock:
 
     @contextmanager
     def at(self, now_ms: int | None) -> Iterator[None]:
-        """Say this time within the block; None changes nothing. Nothing in it may wait."""
+        """Say this time within the block, to all that ask; None changes nothing."""
         before, self._set_ms = self._set_ms, self._set_ms if now_ms is None else now_ms
         try:
             yield
@@ -73,21 +72,22 @@ class DebugClock:
 class DebugOutgoing:
     """Holds messages back while it is stopped; see Outgoing."""
 
-    def __init__(self, outgoing: Outgoing, clock: Clock) -> None:
+    def __init__(self, outgoing: Outgoing, clock: Clock, retry_ms: int = WORKFLOW_RETRY_MS) -> None:
         self._outgoing = outgoing
         self._clock = clock
-        self._is_stopped = False
+        self.retry_ms = retry_ms
+        self.is_stopped = False
         self.messages: dict[str, Message] = {}
         self.retries_on: dict[str, int] = {}
 
     def send(self, message: Message) -> None:
         """See Outgoing."""
-        if not self._is_stopped:
+        if not self.is_stopped:
             self._outgoing.send(message)
             return
         self.messages[key_of(message)] = message
         if isinstance(message, ExecuteMessage):
-            self.retries_on[message.id] = self._clock.now_ms() + WORKFLOW_RETRY_MS
+            self.retries_on[message.id] = self._clock.now_ms() + self.retry_ms
 
     def withdraw(self, task_id: str) -> None:
         """See Outgoing."""
@@ -102,11 +102,11 @@ class DebugOutgoing:
 
     def stop(self) -> None:
         """Keep everything back from here on."""
-        self._is_stopped = True
+        self.is_stopped = True
 
     def go_on(self) -> None:
         """Release the messages that were held back, and hold back no more."""
-        self._is_stopped = False
+        self.is_stopped = False
         messages, self.messages = self.messages, {}
         self.retries_on.clear()
         for message in messages.values():
@@ -132,34 +132,6 @@ class Snap(Struct):
 
 
 @final
-class LateReply:
-    """The reply to one command, which may come before the caller waits; an `Asker`."""
-
-    def __init__(self) -> None:
-        self._came = trio.Event()
-        self._reply: Reply | None = None
-        self._error: ShardsError | None = None
-
-    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
-        """See Asker."""
-        self._reply = reply
-        self._came.set()
-
-    def refuse(self, error: ShardsError) -> None:
-        """See Asker."""
-        self._error = error
-        self._came.set()
-
-    async def wait(self) -> Reply:
-        """Wait for the reply. Raises ShardsError."""
-        await self._came.wait()
-        if self._error is not None:
-            raise self._error
-        assert self._reply is not None, "it came, or an error did"
-        return self._reply
-
-
-@final
 class DebugOperations:
     """What the operations `debug.…` do to shards with these two parts."""
 
@@ -167,6 +139,7 @@ class DebugOperations:
         self._shards = shards
         self._clock = clock
         self._outgoing = outgoing
+        self._one_at_a_time = trio.Lock()
 
     def start(self) -> None:
         """Stop timers and delivery."""
@@ -178,36 +151,54 @@ class DebugOperations:
         self._shards.freeze_timers(False)
         self._outgoing.go_on()
 
-    async def ask(self, command: Command, held: HeldMessages | None, now_ms: int | None) -> Reply:
-        """Do as `Shards.ask`, at a given time; None means the clock's."""
-        answer = LateReply()
-        with self._clock.at(now_ms):
-            self._shards.submit(command, held, answer)
-            self._shards.run_turn()
-        return await answer.wait()
+    @asynccontextmanager
+    async def at(self, now_ms: int | None) -> AsyncIterator[None]:
+        """Wait for other blocks to end; within this one it is this time, or, if None, the clock's.
+
+        A time that was set fires no timers: only what is asked for happens at it.
+        """
+        async with self._one_at_a_time:
+            if now_ms is None:
+                yield
+                return
+            self._shards.freeze_timers(True)
+            try:
+                with self._clock.at(now_ms):
+                    yield
+                    await self._nothing_is_left()
+            finally:
+                self._shards.freeze_timers(self._outgoing.is_stopped)
+
+    async def _nothing_is_left(self) -> None:
+        """Wait until all that follows has happened: messages leave when their cause is durable."""
+        committer = self._shards.committer
+        while committer.failure is None and not self._shards.is_quiet:
+            await committer.wait_durable()
+            await trio.lowlevel.checkpoint()
+        await committer.wait_durable()
 
     async def reset(self) -> None:
         """Make everything be gone: promises and what hangs on them, schedules and locks."""
-        for index in range(self._shards.count):
-            await self._shards.ask_shard(index, ResetShard())
-        self._outgoing.forget()
+        async with self.at(None):
+            for index in range(self._shards.count):
+                await self._shards.ask_shard(index, ResetShard())
+            self._outgoing.forget()
 
     async def tick(self, now_ms: int) -> None:
         """Carry out everything that is due at this time.
 
         Deadlines first, in the order of ids, then messages that are sent again, leases, schedules.
         """
-        for due in (
-            self._due_promises(now_ms),
-            self._due_messages(now_ms),
-            self._due_leases(now_ms),
-            self._due_schedules(now_ms),
-        ):
-            with self._clock.at(now_ms):
+        async with self.at(now_ms):
+            for due in (
+                self._due_promises(now_ms),
+                self._due_messages(now_ms),
+                self._due_leases(now_ms),
+                self._due_schedules(now_ms),
+            ):
                 for index, command in due:
                     self._shards.tell_shard(index, command)
                 self._shards.run_turn()
-        await self._shards.committer.wait_durable()
 
     def _due_promises(self, now_ms: int) -> list[tuple[int, Command]]:
         due = sorted(
@@ -227,7 +218,7 @@ class DebugOperations:
                 if task.sending:
                     retry_on = self._outgoing.retries_on.get(task.id, INTEGER_MAX)
                     if retry_on <= now_ms:
-                        self._outgoing.retries_on[task.id] = now_ms + WORKFLOW_RETRY_MS
+                        self._outgoing.retries_on[task.id] = now_ms + self._outgoing.retry_ms
                 elif (task.not_before or 0) <= now_ms:
                     found.append((state.index, Expire(WORKFLOW_TIMER, task.id)))
         return found

@@ -32,6 +32,7 @@ from troth.core.model import (
     replace,
 )
 from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
+from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState
 from troth.core.workflow_commands import RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
@@ -248,6 +249,13 @@ class Shards(Gathering):
     def is_quiet(self) -> bool:
         """Return whether no command and no reply is outstanding."""
         return self._turns.is_empty and all(shard.is_quiet for shard in self._shards)
+
+    def counts(self) -> Counts:
+        """Return how many promises and tasks are in each state now; it may not be durable yet."""
+        total = Counts.zero()
+        for shard in self._shards:
+            total.add(shard.machine.state.counts)
+        return total
 
     # For debug operations
 

@@ -16,6 +16,7 @@ from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.http.wire.in_flight import InFlight
 from troth.shards.clock import SystemClock
+from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
@@ -73,7 +74,7 @@ class Api:
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
     was last set while the server ran (0: it was not). `statistics` has a further source of
     numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`,
-    `builder` and `placement` until the server is ready.
+    `builder` and `placement` until the server is ready, `debug` unless debug operations are on.
     """
 
     settings: Settings
@@ -88,6 +89,7 @@ class Api:
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
     builder: BuildQueue | None = None
+    debug: DebugOperations | None = None
     placement: Placement | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)

@@ -149,11 +149,15 @@ class Dispatcher:
             while self.api.readiness is Readiness.STARTING:  # noqa: ASYNC110  an attribute, once
                 await trio.sleep(START_WAIT_STEP_S)
 
-    async def carry_out(self, request: Request, match: Match) -> Response:
-        """Answer a request whose endpoint is known. Raises ApiError, for `refuse`."""
-        if match.endpoint.awaits_start and self.api.readiness is Readiness.STARTING:
-            await self._started()
-        call = self.admit(request, match)
+    async def carry_out(self, request: Request, match: Match, call: Call | None = None) -> Response:
+        """Answer a request whose endpoint is known. Raises ApiError, for `refuse`.
+
+        `call` is what `admit` has returned, if that was asked already.
+        """
+        if call is None:
+            if match.endpoint.awaits_start and self.api.readiness is Readiness.STARTING:
+                await self._started()
+            call = self.admit(request, match)
         handler = match.endpoint.handler
         if not match.endpoint.answers_much:
             return self.finish(request, await handler(self.api, call))

@@ -6,10 +6,11 @@ about an endpoint is written anywhere else. The rows themselves are in `*_endpoi
 `table.py`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct
 
@@ -64,28 +65,30 @@ class Renewals(Struct, frozen=True):
     tasks: tuple[tuple[str, int], ...]
 
 
-class HalvedHandler(Protocol):
+class HalvedHandler(ABC):
     """A handler in two halves that wait for nothing.
 
     It is a handler like all others; but a caller that the shards can call back, such as the hot
     lane, uses the halves and needs neither coroutine nor task.
     """
 
+    __slots__ = ()
+
+    @abstractmethod
     def question(self, api: Api, call: Call) -> Command | Renewals | None:
         """Return what is asked, or None if it takes a coroutine. Raises ApiError."""
-        ...
 
+    @abstractmethod
     def rendered(self, api: Api, call: Call, reply: Reply) -> tuple[int, bytes]:
         """Return status and JSON text of the answer (`b""`: no body). Raises ApiError."""
-        ...
 
+    @abstractmethod
     async def __call__(self, api: Api, call: Call) -> Response:
         """Do all of it. Raises ApiError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(HalvedHandler):
     """A handler that asks one shard one thing; see HalvedHandler.
 
     `command` makes the command (raises ApiError), `shown` the JSON text for a good reply, or `b""`
@@ -220,7 +223,7 @@ class Endpoint:
         assert self.public == (self.scope is None), f"{self.name}: either public or with a scope"
         is_stream = any(one.media_type == "text/event-stream" for one in self.successes)
         has_head = self.method == "GET" and (is_stream or not self.changes_by_link)
-        halves = self.handler if hasattr(self.handler, "rendered") else None
+        halves = self.handler if isinstance(self.handler, HalvedHandler) else None
         object.__setattr__(self, "in_halves", halves)
         object.__setattr__(self, "has_head", has_head)
         object.__setattr__(self, "is_open", self.scope in OPEN_SCOPES)

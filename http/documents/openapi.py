@@ -5,7 +5,8 @@ written once, among the components: headers, refusals, and the schemas of reques
 """
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import orjson
 from msgspec import Struct
@@ -17,9 +18,12 @@ from troth.http.wire.errors import ErrorObject
 from troth.http.wire.fields import RequestLimits, bodies_in, body_schema, rules
 from troth.http.wire.schema_parts import ANY_JSON, BYTES, Schema, or_null, reference
 
-from .parameters import SharedParameters
+from .parameters import parameters_of
 from .refusals import SharedRefusals
+from .shared import Part, Shared
 
+# What it must save to show a field of a body or answer once: in clients it may become a class.
+_FIELD_WORTH_SHARING_BYTES: Final = 100
 _REST_PARAMETER = re.compile(r"\{(\w+)\.\.\.\}")
 _SECURITY_SCHEMES: dict[str, Any] = {
     "bearer": {
@@ -43,12 +47,25 @@ _SECURITY_SCHEMES: dict[str, Any] = {
 
 def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
     """Return the description as JSON."""
-    shared, refusals = SharedParameters(endpoints), SharedRefusals(endpoints)
+    named = ((part["name"], part) for row in endpoints for part in parameters_of(row))
+    parameters = Shared("parameters", named)
+    answers = Shared("responses", (part for row in endpoints for part in _named_answers(row)))
+    refusals = SharedRefusals(endpoints)
+    security = _most_frequent_security(endpoints, has_users=api.credentials.has_users)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         path = _REST_PARAMETER.sub(r"{\1}", endpoint.path)
-        operation = _operation(endpoint, shared, refusals, has_users=api.credentials.has_users)
-        paths.setdefault(path, {})[endpoint.method.lower()] = operation
+        operation = paths.setdefault(path, {})[endpoint.method.lower()] = {
+            **_operation(endpoint),
+            "parameters": [parameters.shown(part) for part in parameters_of(endpoint)],
+            "responses": {
+                **{status: answers.shown(part) for status, part in _answers(endpoint).items()},
+                **refusals.of(endpoint),
+            },
+        }
+        own_security = _security(endpoint, has_users=api.credentials.has_users)
+        if own_security != security:
+            operation["security"] = own_security
     groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
     document = {
         "openapi": "3.0.3",
@@ -64,11 +81,13 @@ def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
         },
         "servers": [{"url": api.url}],
         "tags": [{"name": group} for group in groups],
+        "security": security,
         "paths": paths,
         "components": {
             "schemas": _schemas(endpoints, api.limits),
-            "parameters": shared.components,
-            "responses": refusals.components,
+            "parameters": parameters.components,
+            "responses": {**answers.components, **refusals.components},
+            "headers": refusals.headers,
             "securitySchemes": _SECURITY_SCHEMES,
         },
     }
@@ -88,18 +107,24 @@ def _schemas(endpoints: tuple[Endpoint, ...], limits: RequestLimits) -> dict[str
                 made[component_name(struct)] = component_of(struct)
     for struct in structs_in(ErrorObject):
         made[component_name(struct)] = component_of(struct)
-    return dict(sorted(made.items()))
+    named = (
+        (f"{name[0].upper()}{name[1:]}Field", field)
+        for schema in made.values()
+        for name, field in schema["properties"].items()
+    )
+    shared = Shared("schemas", named, least_bytes=_FIELD_WORTH_SHARING_BYTES)
+    for schema in made.values():
+        fields = schema["properties"].items()
+        schema["properties"] = {name: shared.shown(field) for name, field in fields}
+    return dict(sorted({**made, **shared.components}.items()))
 
 
-def _operation(
-    endpoint: Endpoint, shared: SharedParameters, refusals: SharedRefusals, *, has_users: bool
-) -> dict[str, Any]:
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    """Return what is not shared with other endpoints."""
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "tags": [endpoint.group],
         "summary": endpoint.summary,
-        "parameters": shared.of(endpoint),
-        "responses": {**_answers(endpoint), **refusals.of(endpoint)},
     }
     if endpoint.description:
         operation["description"] = endpoint.description
@@ -120,7 +145,6 @@ def _operation(
         }
     if endpoint.deprecated:
         operation["deprecated"] = True
-    operation["security"] = _security(endpoint, has_users=has_users)
     return operation
 
 
@@ -155,10 +179,23 @@ def _security(endpoint: Endpoint, *, has_users: bool) -> list[dict[str, list[str
     return kinds
 
 
-def _answers(endpoint: Endpoint) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+def _most_frequent_security(
+    endpoints: tuple[Endpoint, ...], *, has_users: bool
+) -> list[dict[str, list[str]]]:
+    """Return what most endpoints need: the others say what they need."""
+    kinds = [_security(endpoint, has_users=has_users) for endpoint in endpoints]
+    return max(kinds, key=kinds.count)
+
+
+def _named_answers(endpoint: Endpoint) -> Iterator[tuple[str, Part]]:
+    for status, part in _answers(endpoint).items():
+        yield f"{endpoint.name}.{status}", part
+
+
+def _answers(endpoint: Endpoint) -> dict[str, Part]:
+    made: dict[str, Part] = {}
     for success in endpoint.successes:
-        response: dict[str, Any] = {"description": success.description}
+        response: Part = {"description": success.description}
         if success.shape is not None:
             response["content"] = {success.media_type: {"schema": schema_of(success.shape)}}
         made[str(success.status)] = response

@@ -1,10 +1,6 @@
-"""Parameters of endpoints as OpenAPI shows them; those of several endpoints are written once."""
+"""Parameters of endpoints as OpenAPI shows them."""
 
-import collections
-import itertools
 from typing import Any, Final
-
-import orjson
 
 from troth.core import limits
 from troth.http.api.rows import Endpoint, Header, Parameter
@@ -84,7 +80,8 @@ def _header(header: Header) -> dict[str, Any]:
     return {"name": header.value, "in": "header", "description": description, "schema": schema}
 
 
-def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+def parameters_of(endpoint: Endpoint) -> list[dict[str, Any]]:
+    """Return the parameters of an endpoint, in full."""
     return [
         *(_parameter(parameter, "path") for parameter in endpoint.path_parameters),
         *(_parameter(parameter, "query") for parameter in endpoint.query),
@@ -92,31 +89,3 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         *(_parameter(parameter, "header") for parameter in endpoint.raw_headers),
         _REQUEST_ID,
     ]
-
-
-class SharedParameters:
-    """The parameters that several endpoints have, as components."""
-
-    def __init__(self, endpoints: tuple[Endpoint, ...]) -> None:
-        self.components: dict[str, dict[str, Any]] = {}
-        self._names: dict[bytes, str] = {}
-        everything = [part for endpoint in endpoints for part in _parameters(endpoint)]
-        texts = collections.Counter(map(orjson.dumps, everything))
-        for part in everything:
-            text = orjson.dumps(part)
-            if texts[text] > 1 and text not in self._names:
-                name = self._names[text] = self._free(part["name"])
-                self.components[name] = part
-
-    def _free(self, wanted: str) -> str:
-        """Return a name that no other component has: different parameters may have one name."""
-        names = (f"{wanted}{number or ''}" for number in itertools.count())
-        return next(name for name in names if name not in self.components)
-
-    def of(self, endpoint: Endpoint) -> list[dict[str, Any]]:
-        """Return the parameters of an endpoint, as references where they are shared."""
-        return [self._shown(part) for part in _parameters(endpoint)]
-
-    def _shown(self, part: dict[str, Any]) -> dict[str, Any]:
-        name = self._names.get(orjson.dumps(part))
-        return part if name is None else {"$ref": f"#/components/parameters/{name}"}

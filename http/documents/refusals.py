@@ -1,7 +1,7 @@
 """What endpoints can refuse requests with, and how OpenAPI shows it."""
 
 import itertools
-from typing import Any
+from typing import Any, Final
 
 from troth.core.catalog import Scope
 from troth.core.codes import MESSAGES, Code
@@ -11,6 +11,19 @@ from troth.http.wire.errors import ErrorObject
 from troth.http.wire.schema_parts import Schema, reference, typed
 
 Codes = tuple[Code, ...]
+
+_HEADERS: Final[dict[str, dict[str, Any]]] = {
+    "WWW-Authenticate": {
+        "description": "With 401: the kind of credentials.",
+        "schema": typed("string"),
+        "x-statuses": [401],
+    },
+    "Retry-After": {
+        "description": "With 429 and 503: after how many seconds to try again.",
+        "schema": typed("integer"),
+        "x-statuses": [429, 503],
+    },
+}
 
 
 def refusals_of(endpoint: Endpoint) -> list[Code]:
@@ -36,48 +49,56 @@ def refusals_of(endpoint: Endpoint) -> list[Code]:
     return sorted(codes)
 
 
-def _by_status(endpoint: Endpoint) -> dict[int, Codes]:
-    """Return what an endpoint can refuse a request with, by status."""
-    found: dict[int, Codes] = {}
+def _by_answer(endpoint: Endpoint) -> dict[str, Codes]:
+    """Return what an endpoint can refuse a request with, by the name that OpenAPI has for statuses.
+
+    Statuses of refusals that are its own have theirs; all others together are `4XX` and `5XX`.
+    """
+    own = {code.status for code in endpoint.refusals}
+    found: dict[str, Codes] = {}
     for code in refusals_of(endpoint):
-        found[code.status] = (*found.get(code.status, ()), code)
+        name = str(code.status) if code.status in own else f"{code.status // 100}XX"
+        found[name] = (*found.get(name, ()), code)
     return found
 
 
 class SharedRefusals:
-    """The sets of codes that endpoints refuse requests with, a set for each status, as components.
+    """The sets of codes that endpoints refuse requests with, as components.
 
-    `x-codes` has the codes of a set for programs.
+    `x-codes` has the codes of a set for programs, `x-statuses` those that come with a header.
     """
 
     def __init__(self, endpoints: tuple[Endpoint, ...]) -> None:
         common = [endpoint for endpoint in endpoints if endpoint.refused is None]
-        sets = {codes for endpoint in common for codes in _by_status(endpoint).values()}
-        self._names: dict[Codes, str] = {}
-        for _, same in itertools.groupby(sorted(sets), lambda codes: codes[0].status):
-            for number, codes in enumerate(same, 1):
-                self._names[codes] = f"R{codes[0].status}.{number}"
-        self.components = {name: _refusal(codes) for codes, name in self._names.items()}
+        sets = {refusal for endpoint in common for refusal in _by_answer(endpoint).items()}
+        self._names: dict[tuple[str, Codes], str] = {}
+        for answer, same in itertools.groupby(sorted(sets), lambda refusal: refusal[0]):
+            for number, refusal in enumerate(same, 1):
+                self._names[refusal] = f"R{answer}.{number}"
+        self.components = {name: _refusal(*refusal) for refusal, name in self._names.items()}
+        self.headers = _HEADERS
 
     def of(self, endpoint: Endpoint) -> dict[str, Any]:
-        """Return references to the refusals of an endpoint, by status.
+        """Return references to the refusals of an endpoint.
 
         One whose refusals have a form of their own has them in full.
         """
+        refusals = _by_answer(endpoint).items()
         if endpoint.refused is not None:
-            return {
-                str(status): _refusal(codes, typed("object"))
-                for status, codes in _by_status(endpoint).items()
-            }
+            return {answer: _refusal(answer, codes, typed("object")) for answer, codes in refusals}
         return {
-            str(status): {"$ref": f"#/components/responses/{self._names[codes]}"}
-            for status, codes in _by_status(endpoint).items()
+            refusal[0]: {"$ref": f"#/components/responses/{self._names[refusal]}"}
+            for refusal in refusals
         }
 
 
-def _refusal(codes: Codes, schema: Schema | None = None) -> dict[str, Any]:
+def _refusal(answer: str, codes: Codes, schema: Schema | None = None) -> dict[str, Any]:
+    if answer.endswith("XX"):
+        description = f"See `/docs/errors`: {', '.join(str(code.value) for code in codes)}."
+    else:
+        description = " ".join(f"{code.value}: {MESSAGES[code]}." for code in codes)
     response: dict[str, Any] = {
-        "description": " ".join(f"{code.value}: {MESSAGES[code]}." for code in codes),
+        "description": description,
         "x-codes": [code.value for code in codes],
         "content": {
             "application/json": {
@@ -85,19 +106,8 @@ def _refusal(codes: Codes, schema: Schema | None = None) -> dict[str, Any]:
             }
         },
     }
-    status = codes[0].status
-    if status in {429, 503}:
-        response["headers"] = {
-            "Retry-After": {
-                "description": "After how many seconds to try again.",
-                "schema": {"type": "integer"},
-            }
-        }
-    if status == 401:
-        response["headers"] = {
-            "WWW-Authenticate": {
-                "description": "The kind of credentials.",
-                "schema": {"type": "string"},
-            }
-        }
+    statuses = {code.status for code in codes}
+    headers = [name for name, header in _HEADERS.items() if statuses & {*header["x-statuses"]}]
+    if headers:
+        response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
     return response

@@ -19,16 +19,25 @@ from troth.core.replies import Reply
 from troth.http.api.authentication import authenticate
 from troth.http.api.context import Api
 from troth.http.api.permissions import refuse_unless_permitted, refuse_unless_within
-from troth.http.api.rows import TRACE, Call, Endpoint, RawBody, Renewals, Success
+from troth.http.api.rows import (
+    TRACE,
+    Call,
+    Endpoint,
+    HalvedHandler,
+    RawBody,
+    Renewals,
+    Success,
+)
 from troth.http.api.shards_port import REFUSALS_FROM
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import OPEN_SCOPES
 from troth.http.wire.requests import Request, Response, json_response
 from troth.shards.errors import Overloaded, ShardsError
 
+from .debug import DEBUG_PROCEDURES, at_its_time, says_its_time
 from .fields import decoded
 from .operations import FENCE_REFUSALS, QUESTIONS, OperationCall, Question
-from .searches import PROCEDURES, Procedure
+from .searches import PROCEDURES
 from .wire import VERSION, RequestEnvelope, envelope_text, read, refusal_response, refused
 
 WAIT_LIMIT_S: Final = 30.0
@@ -36,31 +45,28 @@ WAIT_LIMIT_S: Final = 30.0
 WAIT_STEP_S: Final = 0.02
 
 
-DEBUG_KINDS: Final = frozenset(
-    f"debug.{name}" for name in ("start", "stop", "reset", "snap", "tick")
-)
-
-
 class _Guard(Struct, frozen=True):
-    """The guard of an operation: the scope it needs."""
+    """The guard of an operation. One that `opens` needs no credentials on an open server."""
 
     scope: Scope | None
     or_scope: Scope | None = None
+    opens: bool = False
 
     @property
     def is_open(self) -> bool:
         """Return whether it needs no credentials on an open server."""
-        return self.scope in OPEN_SCOPES
+        return self.opens or self.scope in OPEN_SCOPES
 
 
 _GUARDS: Final = {
     **{kind: _Guard(question.scope) for kind, question in QUESTIONS.items()},
     **{kind: _Guard(procedure.scope) for kind, procedure in PROCEDURES.items()},
+    **{kind: _Guard(procedure.scope, opens=True) for kind, procedure in DEBUG_PROCEDURES.items()},
 }
 _UNKNOWN_GUARD: Final = _Guard(Scope.PROMISES_READ)
 
 
-class EnvelopeHandler:
+class EnvelopeHandler(HalvedHandler):
     """The handler of `POST /`; see HalvedHandler."""
 
     def question(self, api: Api, call: Call) -> Command | Renewals | None:
@@ -68,14 +74,17 @@ class EnvelopeHandler:
         envelope = self._admitted(api, call.request)
         kind = envelope.kind or ""
         question = QUESTIONS.get(kind)
-        if question is None:
-            if kind in DEBUG_KINDS:
+        if question is not None:
+            command = self._command(api, call, question, envelope)
+            # With debug operations, requests are carried out one after the other.
+            return command if api.debug is None else None
+        if kind in DEBUG_PROCEDURES:
+            if api.debug is None:
                 raise refused("debug operations are off", Code.FORBIDDEN_SCOPE)
-            if kind not in PROCEDURES:
-                raise refused(f"kind: there is no operation {kind[:64]!r}")
-            call.body = envelope
-            return None
-        return self._command(api, call, question, envelope)
+        elif kind not in PROCEDURES:
+            raise refused(f"kind: there is no operation {kind[:64]!r}")
+        call.body = envelope
+        return None
 
     def rendered(self, api: Api, call: Call, reply: Reply) -> tuple[int, bytes]:
         """Return status and JSON text of the answer to a question."""
@@ -92,16 +101,17 @@ class EnvelopeHandler:
         return status, envelope_text(kind, asked.corr_id, status, operation.shown(asked, reply))
 
     async def __call__(self, api: Api, call: Call) -> Response:
-        """Do all of it, waiting for room where there is none. Raises ApiError."""
-        command = self.question(api, call)
+        """Do all of it, waiting for room where there is none. Raises ApiError.
+
+        A call that was judged already, by `question`, is not judged again.
+        """
+        if call.body is None:
+            self.question(api, call)
         with trio.move_on_after(WAIT_LIMIT_S):
             while True:
                 try:
-                    if command is None:
-                        status, text = 200, await _proceed(api, call)
-                    else:
-                        reply = await _asked(api, command, call.request)
-                        status, text = self.rendered(api, call, reply)
+                    async with at_its_time(api, _envelope_of(call)):
+                        status, text = await self._carried_out(api, call)
                     return json_response(status, text)
                 except Overloaded:
                     # Nothing was done; there is room again before long.
@@ -114,15 +124,25 @@ class EnvelopeHandler:
                     raise ApiError(error.code) from error
         raise ApiError(Code.OVERLOADED)
 
+    async def _carried_out(self, api: Api, call: Call) -> tuple[int, bytes]:
+        """Do what was judged; status and text of the answer. Raises ApiError, ShardsError."""
+        if not isinstance(call.body, OperationCall):
+            return 200, await _proceed(api, call)
+        command = call.body.command
+        assert command is not None, "it was made when the call was judged"
+        return self.rendered(api, call, await _asked(api, command, call))
+
     def _admitted(self, api: Api, request: Request) -> RequestEnvelope:
         """Return a request's envelope, if its sender may ask for what it asks. Raises ApiError."""
         envelope = read(request.body)
+        header = request.headers.get(b"authorization")
+        if header is not None and api.credentials.is_loaded and not api.credentials.is_open:
+            _refuse_basic(header)
         guard = _GUARDS.get(envelope.kind or "", _UNKNOWN_GUARD)
         auth = None if envelope.head is None or not envelope.head.auth else envelope.head.auth
         authorization = None
         if auth is not None:
             authorization = b"Bearer " + auth.encode()
-            header = request.headers.get(b"authorization")
             if header is not None and not _is_same(header, authorization):
                 raise ApiError(
                     Code.UNAUTHORIZED, message="head.auth and Authorization are not the same"
@@ -136,7 +156,7 @@ class EnvelopeHandler:
         data = decoded(question.decoder, envelope.data)
         asked = OperationCall(question, envelope, data, api.limits, call.headers.trace)
         call.body = asked
-        command = question.command(asked)
+        asked.command = command = question.command(asked)
         principal = call.request.principal
         if not isinstance(command, Renewals):
             refuse_unless_permitted(principal, command)
@@ -153,18 +173,37 @@ async def _proceed(api: Api, call: Call) -> bytes:
     """Do what takes a coroutine, for an envelope that was admitted. Raises ApiError."""
     envelope: RequestEnvelope = call.body
     kind = envelope.kind or ""
-    procedure: Procedure = PROCEDURES[kind]
+    procedure = PROCEDURES.get(kind) or DEBUG_PROCEDURES[kind]
     data = decoded(procedure.decoder, envelope.data)
     text = await procedure.act(api, call.request.principal, data)
     return envelope_text(kind, envelope.corr_id, 200, text)
 
 
-async def _asked(api: Api, command: Command | Renewals, request: Request) -> Reply:
+async def _asked(api: Api, command: Command | Renewals, call: Call) -> Reply:
     """Ask and wait. Raises ShardsError."""
     if isinstance(command, Renewals):
         await api.shards.renew_workflows(command.pid, command.tasks)
         return _RENEWED
-    return await api.shards.ask(command, request.held)
+    # At a time that a request says its messages leave, too, not when it is answered.
+    held = None if says_its_time(api, _envelope_of(call)) else call.request.held
+    return await api.shards.ask(command, held)
+
+
+def _envelope_of(call: Call) -> RequestEnvelope:
+    """Return the envelope of a call that was judged."""
+    body: OperationCall | RequestEnvelope = call.body
+    return body.envelope if isinstance(body, OperationCall) else body
+
+
+def _refuse_basic(header: bytes) -> None:
+    """Raise ApiError (401) for what only the REST API takes (envelope.md 9)."""
+    if header[:6].lower() == b"basic ":
+        raise ApiError(
+            Code.UNAUTHORIZED,
+            message="Basic credentials are for the REST API; this needs a token, in "
+            "`Authorization: Bearer` or in `head.auth`",
+            headers=[(b"www-authenticate", b"Bearer")],
+        )
 
 
 def _is_same(header: bytes, authorization: bytes) -> bool:

@@ -175,6 +175,16 @@ class ScheduleSearchData(Camel):
     cursor: str | None = None
 
 
+class Nothing(Camel):
+    """`debug.start`, `.stop`, `.reset` and `.snap`: no field has a meaning."""
+
+
+class DebugTickData(Camel):
+    """`debug.tick`."""
+
+    time: NotNegative
+
+
 Decoded = TypeVar("Decoded")
 
 

@@ -62,13 +62,17 @@ class Question(Struct, frozen=True):
 
 
 class OperationCall(Struct):
-    """One request of an operation: its envelope, its decoded data, the limits that hold for it."""
+    """One request of an operation: its envelope, its decoded data, the limits that hold for it.
+
+    `command` is what it asks for, once that is known.
+    """
 
     operation: Question
     envelope: RequestEnvelope
     data: Any
     limits: RequestLimits
     trace: Trace | None = None
+    command: Command | Renewals | None = None
 
     @property
     def corr_id(self) -> str:

@@ -29,12 +29,32 @@ _RECEIVER = (
     '`https://…`), or an object `{"type": …, "data": …}`.'
 )
 
+# Fields that several bodies have.
+_Strings = dict[str, str | None] | None
+_PromiseId = Annotated[str | None, Text("The promise's id.", "order/42", required=True)]
+_AwaitedId = Annotated[
+    str | None, Text("The promise that is waited for.", "order/42", required=True)
+]
+_ProcessId = Annotated[
+    str | None, Text("The process that claims the task.", "worker-1", required=True)
+]
+_LeaseTime = Annotated[
+    int | None,
+    Integer(
+        "For how many milliseconds, unless renewed by a heartbeat; at least 500.", 60_000, minimum=0
+    ),
+]
+_DeliveryTime = Annotated[
+    int | None, Integer("When to give up delivering, in milliseconds since 1970.", _FAR_MS)
+]
+_Receiver = Annotated[Raw, AnyJson(_RECEIVER, "poll://any@default/worker-1", required=True)]
+
 
 class ValueBody(Struct):
     """A promise's param or value."""
 
     headers: Annotated[
-        dict[str, str | None] | None,
+        _Strings,
         StringMap("Names and values of your choice.", {"kind": "greeting"}, tags=False),
     ] = None
     data: Annotated[
@@ -46,7 +66,7 @@ class ValueBody(Struct):
 class CreatePromiseBody(Struct, rename="camel"):
     """The new promise."""
 
-    id: Annotated[str | None, Text("The promise's id.", "order/42", required=True)] = None
+    id: _PromiseId = None
     timeout: Annotated[
         int | None,
         Integer(
@@ -57,7 +77,7 @@ class CreatePromiseBody(Struct, rename="camel"):
     ] = None
     param: Annotated[ValueBody | None, Nested("What the promise is about.", body=ValueBody)] = None
     tags: Annotated[
-        dict[str, str | None] | None,
+        _Strings,
         StringMap(
             "For search and routing. `resonate:invoke` names the receiver of the work.",
             {"team": "orders"},
@@ -68,17 +88,8 @@ class CreatePromiseBody(Struct, rename="camel"):
 class ClaimBody(Struct, rename="camel"):
     """The claim of the new task."""
 
-    process_id: Annotated[
-        str | None, Text("The process that claims the task.", "worker-1", required=True)
-    ] = None
-    ttl: Annotated[
-        int | None,
-        Integer(
-            "For how many milliseconds, unless renewed by a heartbeat; at least 500.",
-            60_000,
-            minimum=0,
-        ),
-    ] = None
+    process_id: _ProcessId = None
+    ttl: _LeaseTime = None
 
 
 class CreatePromiseAndTaskBody(Struct, rename="camel"):
@@ -112,10 +123,8 @@ class CallbackOfPromiseBody(Struct, rename="camel"):
     root_promise_id: Annotated[
         str | None, Text("The promise whose work continues then.", "order/41", required=True)
     ] = None
-    timeout: Annotated[
-        int | None, Integer("When to give up delivering, in milliseconds since 1970.", _FAR_MS)
-    ] = None
-    recv: Annotated[Raw, AnyJson(_RECEIVER, "poll://any@default/worker-1", required=True)] = Raw()
+    timeout: _DeliveryTime = None
+    recv: _Receiver = Raw()
 
 
 class CallbackBody(CallbackOfPromiseBody, rename="camel"):
@@ -126,9 +135,7 @@ class CallbackBody(CallbackOfPromiseBody, rename="camel"):
         Text("Required, but not used. May be spelled `Id`.", "x", required=True, limit_bytes=0),
     ] = None
     capital_id: str | None = struct_field(name="Id", default=None)
-    promise_id: Annotated[
-        str | None, Text("The promise that is waited for.", "order/42", required=True)
-    ] = None
+    promise_id: _AwaitedId = None
 
     def __post_init__(self) -> None:
         """Take the other spelling of `id` for it."""
@@ -141,18 +148,14 @@ class SubscriptionOfPromiseBody(Struct, rename="camel"):
     id: Annotated[
         str | None, Text("The subscription's name, one per promise.", "me", required=True)
     ] = None
-    timeout: Annotated[
-        int | None, Integer("When to give up delivering, in milliseconds since 1970.", _FAR_MS)
-    ] = None
-    recv: Annotated[Raw, AnyJson(_RECEIVER, "poll://uni@default/me", required=True)] = Raw()
+    timeout: _DeliveryTime = None
+    recv: _Receiver = Raw()
 
 
 class SubscriptionBody(SubscriptionOfPromiseBody, rename="camel"):
     """The receiver to notify when a promise completes."""
 
-    promise_id: Annotated[
-        str | None, Text("The promise that is waited for.", "order/42", required=True)
-    ] = None
+    promise_id: _AwaitedId = None
 
 
 class CreateScheduleBody(Struct, rename="camel"):
@@ -185,9 +188,7 @@ class CreateScheduleBody(Struct, rename="camel"):
             form="cron",
         ),
     ] = None
-    tags: Annotated[dict[str, str | None] | None, StringMap("For search.", {"team": "orders"})] = (
-        None
-    )
+    tags: Annotated[_Strings, StringMap("For search.", {"team": "orders"})] = None
     promise_id: Annotated[
         str | None,
         Text(
@@ -206,7 +207,7 @@ class CreateScheduleBody(Struct, rename="camel"):
         ValueBody | None, Nested("The param of the promises made.", body=ValueBody)
     ] = None
     promise_tags: Annotated[
-        dict[str, str | None] | None, StringMap("The tags of the promises made.", {"team": "x"})
+        _Strings, StringMap("The tags of the promises made.", {"team": "x"})
     ] = None
 
 
@@ -268,17 +269,8 @@ class TaskBody(Struct, rename="camel"):
 class ClaimTaskBody(TaskBody, rename="camel"):
     """The task to claim, the process that claims it and the lease's duration."""
 
-    process_id: Annotated[
-        str | None, Text("The process that claims the task.", "worker-1", required=True)
-    ] = None
-    ttl: Annotated[
-        int | None,
-        Integer(
-            "For how many milliseconds, unless renewed by a heartbeat; at least 500.",
-            60_000,
-            minimum=0,
-        ),
-    ] = None
+    process_id: _ProcessId = None
+    ttl: _LeaseTime = None
 
 
 class RetentionBody(Struct, rename="camel", forbid_unknown_fields=True):
@@ -307,7 +299,7 @@ class RetentionBody(Struct, rename="camel", forbid_unknown_fields=True):
 class ImportedPromiseBody(Struct, rename="camel"):
     """A promise of another server, in the form in which the API shows promises."""
 
-    id: Annotated[str | None, Text("The promise's id.", "order/42", required=True)] = None
+    id: _PromiseId = None
     state: Annotated[
         str | None,
         Choice(
@@ -335,7 +327,7 @@ class ImportedPromiseBody(Struct, rename="camel"):
             limit_bytes=limits.IDEMPOTENCY_KEY_LIMIT_BYTES,
         ),
     ] = None
-    tags: Annotated[dict[str, str | None] | None, StringMap("Its tags.", {"team": "orders"})] = None
+    tags: Annotated[_Strings, StringMap("Its tags.", {"team": "orders"})] = None
     created_on: Annotated[
         int | None, Integer("When it was created, in ms since 1970.", 1_767_225_600_000, minimum=0)
     ] = None

@@ -315,6 +315,11 @@ class Settings:
         Number(100, _DAY_MS),
         "A task that is not claimed within this time is sent again.",
     )
+    workflow_retry_ms: int = _setting(
+        limits.WORKFLOW_RETRY_MS,
+        Number(1_000, _DAY_MS),
+        "A workflow task that is not claimed within this time is sent again.",
+    )
     task_retry_first_ms: int = _setting(
         limits.TASK_RETRY_FIRST_MS,
         Number(10, _DAY_MS),
@@ -353,6 +358,13 @@ class Settings:
         False,
         Switch(),
         "Allow HTTP functions to call addresses of this machine and of private networks.",
+    )
+
+    debug_operations: bool = _setting(
+        False,
+        Switch(),
+        "For tests of clients: serve the kinds debug.… of POST /, and let its requests say what "
+        "time it is. One request deletes everything. Only on addresses of this machine.",
     )
 
     schedule_catch_up: Literal["all", "latest"] | int = _setting(

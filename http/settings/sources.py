@@ -246,6 +246,10 @@ def _check_together(settings: Settings) -> None:
             "an address of this machine only (127.0.0.1, ::1, localhost), unless there is an "
             "account, basic_auth names users or allow_anonymous is set to admit all clients",
         )
+    if settings.debug_operations and not settings.is_only_for_this_machine:
+        raise refuse(
+            "debug_operations", "off, unless listen and poll_listen are addresses of this machine"
+        )
     if settings.poll_listen == settings.listen and settings.listen.port != 0:
         raise refuse("poll_listen", "an address other than that of listen, or none")
     if settings.id_limit_bytes >= settings.request_headers_limit_bytes:

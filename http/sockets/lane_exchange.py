@@ -158,9 +158,9 @@ class Exchange(Struct, eq=False):
             self._fail(error)
 
     async def carry_out(self) -> None:
-        """Run a handler that waits for more than one shard."""
+        """Run a handler that waits for more than one shard; what was admitted stays so."""
         try:
-            response = await self.dispatcher.carry_out(self.request, self.match)
+            response = await self.dispatcher.carry_out(self.request, self.match, self.call)
         except Exception as error:
             self._fail(error)
         else:

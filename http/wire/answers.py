@@ -70,10 +70,7 @@ def schema_of(shape: Shape) -> Schema:
         made = or_null(made)
     if told is None:
         return made
-    made = described(made, told.description)
-    if told.example not in (_NO_EXAMPLE, None):
-        made["example"] = told.example
-    return made
+    return described(made, told.description)
 
 
 def _bare_schema(bare: Any) -> Schema:

@@ -417,16 +417,14 @@ def _has_required(body: type[Struct]) -> bool:
 def body_schema(body: type[Struct], limits: RequestLimits) -> Schema:
     """Return a request body's schema for the components, with references to inner bodies."""
     properties = {name: marker.schema(limits) for _, name, marker in rules(body)}
-    closed: Schema = {}
+    made: Schema = {"type": "object", "properties": properties}
+    required = [name for _, name, marker in rules(body) if marker.is_needed]
+    if required:
+        made["required"] = required
     if body.__struct_config__.forbid_unknown_fields:
-        closed = {"additionalProperties": False}
-        properties = {name: not_null(schema) for name, schema in properties.items()}
-    return {
-        "type": "object",
-        **closed,
-        "properties": properties,
-        "required": [name for _, name, marker in rules(body) if marker.is_needed],
-    }
+        made["additionalProperties"] = False
+        made["properties"] = {name: not_null(schema) for name, schema in properties.items()}
+    return made
 
 
 def bodies_in(body: type[Struct]) -> Iterator[type[Struct]]:

@@ -15,7 +15,7 @@ from troth.core.model import PENDING
 from troth.core.state.captures import Capture, Loaded, ShardHeader
 from troth.persistence.errors import CheckpointDamaged
 
-from . import digests, rows
+from . import counting, digests, rows
 from .cold import ColdReader
 from .id_filter import StoredIds
 from .port import Store, View, Write
@@ -108,8 +108,12 @@ class Checkpoints:
         if header is None:
             return None
         decoder, scan = self._decoder, self._scan
+        counts = header.counts
+        if counts is None:
+            counts = counting.count(self.reader.view, shard)
         loaded = Loaded(
             header,
+            counts.copy(),
             [
                 decoder.promise(rows.LIVE_PROMISES, key, value)
                 for key, value in scan(rows.LIVE_PROMISES, shard)

@@ -1,6 +1,7 @@
 """The repository's own files, for tests that read the code as text or as a syntax tree."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,9 @@ class Module:
         """The dotted name within the package: `http.wire.errors`."""
         return self.path.removesuffix(".py").replace("/", ".")
 
-    @property
+    @functools.cached_property
     def tree(self) -> ast.Module:
-        """Its syntax tree."""
+        """Its syntax tree, made once."""
         return ast.parse(self.text, self.path)
 
 

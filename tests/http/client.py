@@ -22,6 +22,7 @@ from troth.http.sockets.asgi import (
     create_poll_application,
 )
 from troth.shards.clock import SteadyClock
+from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
 from troth.shards.shards import Shards
@@ -183,10 +184,13 @@ async def running(
     outbox = Outbox()
     clock = ManualClock(NOW_MS)
     storage = MemoryStorage(4)
+    debug_clock = DebugClock(clock)
+    debug_outgoing = DebugOutgoing(outbox, debug_clock, settings.workflow_retry_ms)
+    outgoing = debug_outgoing if settings.debug_operations else outbox
     shards = Shards(
         shard_count=4,
-        clock=clock,
-        outgoing=outbox,
+        clock=debug_clock if settings.debug_operations else clock,
+        outgoing=outgoing,
         cursor_secret=storage.secret,
         mailbox_limit_count=mailbox_limit_count,
     )
@@ -199,9 +203,11 @@ async def running(
         url="http://troth.test",
         shards=shards,
         polls=polls,
-        hold=lambda: HeldMessages(outbox.send),
+        hold=lambda: HeldMessages(outgoing.send),
         now_ms=clock.now_ms,
     )
+    if settings.debug_operations:
+        api.debug = DebugOperations(shards, debug_clock, debug_outgoing)
     shards.recover(storage)
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)

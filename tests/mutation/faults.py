@@ -8,6 +8,7 @@ protocol in `workflow_faults.py`. `FAULTS` are all.
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
+from .question_faults import QUESTION_FAULTS
 from .workflow_faults import WORKFLOW_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
@@ -586,4 +587,4 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
 )
 
-FAULTS = SERVER_FAULTS + FUNCTION_FAULTS + NODE_FAULTS + WORKFLOW_FAULTS
+FAULTS = SERVER_FAULTS + FUNCTION_FAULTS + NODE_FAULTS + WORKFLOW_FAULTS + QUESTION_FAULTS

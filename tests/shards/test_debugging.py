@@ -49,7 +49,8 @@ class DebugWorld:
 
     async def ask(self, command: c.Command, now_ms: int | None) -> Reply:
         """Ask at a time."""
-        return await self.debug.ask(command, None, now_ms)
+        async with self.debug.at(now_ms):
+            return await self.stage.shards.ask(command)
 
     async def state(self, workflow_id: str, now_ms: int) -> tuple[str, int]:
         """A task's state and version."""

@@ -5,6 +5,7 @@ Two documents that promise the same to a program have the same lines, be they of
 """
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 Document = dict[str, Any]
@@ -23,6 +24,11 @@ _LIMITS = (
 )
 
 _INT64 = ["format=int64", f"minimum={-(2**63)}", f"maximum={2**63 - 1}"]
+
+
+def status_of(code: int) -> str:
+    """The status of a code of a refusal."""
+    return str(code // 100)
 
 
 class Meaning:
@@ -55,7 +61,7 @@ class Meaning:
         yield f"group {', '.join(operation['tags'])}"
         if operation.get("deprecated"):
             yield "deprecated"
-        yield f"security {self._security(operation['security'])}"
+        yield f"security {self._security({**self._document, **operation}['security'])}"
         for given in operation["parameters"]:
             parameter = self._resolved(given)
             star = "" if parameter.get("required") else "?"
@@ -67,19 +73,27 @@ class Meaning:
             star = "" if body["required"] else "?"
             for kind, content in body["content"].items():
                 yield f"body{star} {kind}: {self.shape(content.get('schema', {}))}"
-        for status, given in sorted(operation["responses"].items()):
-            response = self._resolved(given)
+        for status, response in sorted(self._by_status(operation), key=itemgetter(0)):
             headers = "".join(
-                f" {name}: {self.shape(self._resolved(header)['schema'])}"
-                for name, header in response.get("headers", {}).items()
+                f" {name}: {self.shape(header['schema'])}"
+                for name, given in response.get("headers", {}).items()
+                if int(status) in (header := self._resolved(given))["x-statuses"]
             )
             if "x-codes" in response:
-                yield f"{status}{headers} refused {' '.join(map(str, response['x-codes']))}"
+                codes = [code for code in response["x-codes"] if status == status_of(code)]
+                yield f"{status}{headers} refused {' '.join(map(str, codes))}"
             elif "content" not in response:
                 yield f"{status}{headers}"
             else:
                 for kind, content in response["content"].items():
                     yield f"{status}{headers} {kind}: {self.shape(content['schema'])}"
+
+    def _by_status(self, operation: Document) -> Iterator[tuple[str, Document]]:
+        """Each status with its response; `4XX` and `5XX` are the statuses of their codes."""
+        for status, given in operation["responses"].items():
+            response = self._resolved(given)
+            statuses = {*map(status_of, response["x-codes"])} if status.endswith("XX") else {status}
+            yield from ((one, response) for one in statuses)
 
     def _security(self, kinds: list[dict[str, list[str]]]) -> str:
         shown = [

@@ -1,12 +1,13 @@
 """Who may do what through `POST /`: tokens in `head.auth` and `Authorization` (decisions.md 3)."""
 
+import base64
 from typing import Any, Final
 
 import pytest
 
 from tests.http.admin.test_accounts import new_account, operator, secret_of
 from tests.http.client import FAR_MS, World, running
-from tests.http.envelope.conversation import TARGET, Conversation
+from tests.http.envelope.conversation import TARGET, VERSION, Conversation
 from troth.core.catalog import Scope
 from troth.http.envelope.operations import QUESTIONS
 from troth.http.envelope.searches import PROCEDURES
@@ -157,6 +158,30 @@ async def test_a_token_is_taken_from_either_place_and_the_same_from_both() -> No
             head = {} if auth is None else {"auth": auth}
             spoken = await Conversation(world, header, head).say("promise.create", NEW)
             assert spoken.status == status, (header, auth)
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    """The header of Basic credentials."""
+    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+async def test_basic_credentials_are_for_the_rest_api() -> None:
+    async with running(Settings(basic_auth={"ann": "word"})) as world:
+        token = token_of(await secret_of(world, READ, WRITE))
+        for header in (basic("ann", "word"), basic("ann", token), basic(token, "")):
+            assert (await world.send("GET", "/promises?id=*", headers=header)).status == 200
+            for auth in ({}, {"auth": token}):
+                refused = await Conversation(world, header, auth).say("promise.create", NEW)
+                assert refused.status == 401
+                assert "Basic" in refused.text
+        header = {"Authorization": basic("ann", "word")["Authorization"].replace("Basic", "basic")}
+        answer = await Conversation(world, header).send(
+            {"kind": "promise.get", "head": {"corrId": "c", "version": VERSION}, "data": {}}
+        )
+        assert (answer.status, answer.header("www-authenticate")) == (401, "Bearer")
+    async with running() as world:
+        # Nobody has to show anything, so nothing of what is shown is judged.
+        assert await Conversation(world, basic("ann", "word")).good("promise.create", **NEW)
 
 
 async def test_a_token_stops_working_when_it_expires_or_is_revoked() -> None:

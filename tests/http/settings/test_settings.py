@@ -331,6 +331,13 @@ class TestRefusals:
     def test_a_loopback_address_needs_neither(self, address: str) -> None:
         assert str(from_environment(listen=address).listen) == address
 
+    @pytest.mark.parametrize("name", ["listen", "poll_listen"])
+    def test_debug_operations_are_for_this_machine_only(self, name: str) -> None:
+        error = refused(debug_operations="true", basic_auth="a=b", **{name: "0.0.0.0:9000"})
+
+        assert error.key == "debug_operations"
+        assert from_environment(debug_operations="true").debug_operations
+
     def test_settings_that_contradict_each_other_are_refused(self) -> None:
         assert refused(poll_listen="127.0.0.1:8001").key == "poll_listen"
         assert refused(request_headers_limit_bytes="1024").key == "id_limit_bytes"

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -10,12 +11,14 @@ from tests.http.envelope.conversation import VERSION, checked_envelope
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.replies import Reply
+from troth.http.api.authentication import authenticate
 from troth.http.api.dispatch import Dispatcher
 from troth.http.api.rows import Renewals
 from troth.http.documents.table import API_ENDPOINTS
 from troth.http.sockets.lane_exchange import Exchange
 from troth.http.sockets.lane_streams import LaneStream
 from troth.http.wire.in_flight import InFlight
+from troth.http.wire.principals import Principal
 from troth.http.wire.requests import Request
 from troth.shards.errors import Overloaded, StorageFailed
 from troth.shards.held import HeldMessages
@@ -62,11 +65,11 @@ class Questions:
         raise AssertionError("no stream was asked for")
 
 
-def begun(world: World, questions: Questions) -> Exchange:
-    """Begin a heartbeat."""
+def begun(world: World, questions: Questions, envelope: object = HEARTBEAT) -> Exchange:
+    """Begin a request."""
     dispatcher = Dispatcher(world.api, API_ENDPOINTS)
     held = world.api.hold()
-    request = Request("POST", b"/", b"", {}, json.dumps(HEARTBEAT).encode(), held, id="r")
+    request = Request("POST", b"/", b"", {}, json.dumps(envelope).encode(), held, id="r")
     match = dispatcher.router.match("POST", b"/")
     exchange = Exchange(questions, dispatcher, request, held, match, questions)
     exchange.run()
@@ -110,3 +113,25 @@ async def test_a_heartbeat_waits_in_a_task_while_a_shard_is_full() -> None:
         questions = Questions(is_full=True)
         begun(world, questions)
         assert (questions.started_count, questions.answers) == (1, [])
+
+
+@pytest.mark.parametrize("kind", ["task.heartbeat", "task.search"])
+async def test_what_goes_on_in_a_task_is_judged_once(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = []
+
+    def noting(*given: Any) -> Principal:
+        judged.append(given)
+        return authenticate(*given)
+
+    monkeypatch.setattr("troth.http.envelope.endpoints.authenticate", noting)
+    async with running() as world:
+        questions = Questions(is_full=True)
+        exchange = begun(world, questions, {**HEARTBEAT, "kind": kind})
+        assert (questions.started_count, questions.answers) == (1, [])
+        await exchange.carry_out()
+
+        (answer,) = questions.answers
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert len(judged) == 1
