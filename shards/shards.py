@@ -348,24 +348,30 @@ class Shards(Gathering):
         committer.is_flushed_by_caller = self._in_turn = True
         try:
             while self._submitted:
-                submitted, self._submitted = self._submitted, {}
-                is_over = False
-                for number, shard in enumerate(submitted.values()):
-                    if number and not number % SHARDS_PER_LOOK_COUNT:
-                        is_over = self._pass.is_over
-                    if is_over:
-                        shard.wake()
-                    else:
-                        shard.run_turn(now_ms, turn)
-                if self._submitted and self._pass.is_over:
-                    for shard in self._submitted.values():
-                        shard.wake()  # their actors go on with it in the next pass
-                    self._submitted = {}
+                waiting, self._submitted = self._submitted, {}
+                if self._run_some(waiting, now_ms, turn):
+                    # One turn of the next pass goes on with all of them, first come first served.
+                    self._submitted = waiting | self._submitted
+                    break
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
             if is_last:
                 self.flush()
+        if self._submitted:
+            self._wake_runner()
+
+    def _run_some(self, waiting: dict[int, Shard], now_ms: int, turn: Turn) -> bool:
+        """Run the parts of the shards that wait, and take them out; whether the pass is over.
+
+        At least a few of them have had their part then.
+        """
+        for number, (index, shard) in enumerate(list(waiting.items())):
+            if number and not number % SHARDS_PER_LOOK_COUNT and self._pass.is_over:
+                return True
+            del waiting[index]
+            shard.run_turn(now_ms, turn)
+        return False
 
     def flush(self) -> None:
         """Start to write what turns have added to the batch."""

@@ -301,7 +301,7 @@ class ShardState:
         elif state is ENQUEUED:
             end = self.lease_floor.end_of_claim(task.expires_at)
         else:
-            return task.deadline
+            return task.timeout if state is INIT else None
         return end if end < task.timeout else task.timeout
 
     def timer_of(self, task: Task) -> int | None:
