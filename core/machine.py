@@ -319,6 +319,6 @@ class Machine(DecisionContext):
 
 
 def idle_wait_ms(idle_count: int) -> int:
-    """Return how long a workflow task is held back that was released so often without progress."""
+    """Return how long to hold back a workflow task after this many releases without progress."""
     exponent = min(idle_count - WORKFLOW_IDLE_COUNT, 16)
     return min(WORKFLOW_IDLE_FIRST_MS << exponent, WORKFLOW_IDLE_LIMIT_MS)

@@ -131,7 +131,7 @@ def workflow_released(state: ShardState, record: w.WorkflowReleased) -> None:
 
 
 def workflow_suspended(state: ShardState, record: w.WorkflowSuspended) -> None:
-    """Apply the record: the task waits, and what it awaits knows or is told so."""
+    """Apply the record: the task waits, and the awaited promises know it or get a message."""
     task = state.workflows[record.id]
     _give_up(state, task)
     _move(state, task, SUSPENDED)
