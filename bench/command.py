@@ -196,7 +196,7 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
 
     SCENARIO: create, create-complete, read, tasks, fan-out, search, locks, heartbeats, schedules,
     envelope-create, envelope-tasks, hello, rpc, suspend, mixed, timers, memory, recovery, or
-    envelope for that protocol beside REST (--list says what they do). Without one: create and read.
+    envelope for it next to REST (--list says what they do). Without one: create and read.
 
     \b
     Examples:

@@ -214,7 +214,7 @@ class Shards(Gathering):
 
     def may_lease(self) -> bool:
         """Return whether leases may run that an absence would shorten."""
-        return any(shard.may_lease for shard in self._shards)
+        return any(shard.wheel.movable_count for shard in self._shards)
 
     def _now(self) -> int:
         """Return the time; what a jump asks of the shards is done before anything at a new time.

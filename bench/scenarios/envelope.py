@@ -144,7 +144,7 @@ class RemoteCall(_Envelopes):
 
 
 class EnvelopeTasks(_Envelopes):
-    """The whole life of a task of the envelope protocol, with the worker's stream beside it."""
+    """The whole life of a task of the envelope protocol, with the worker's stream next to it."""
 
     name = "envelope-tasks"
     summary = "a task's cycle through the envelope protocol: create, message, acquire, fulfill"
@@ -178,7 +178,7 @@ class EnvelopeTasks(_Envelopes):
         """Return three requests and a message.
 
         `delivery` is the time from the create to the message, `delivery after the answer` that from
-        the answer to the message: 0 where both have come at once.
+        the answer to the message: 0 where both have come together.
         """
         identifier = self.new_id()
         yield 0, self._create_for(line).fill(identifier)
