@@ -198,7 +198,7 @@ class Suspend(_Envelopes):
     """A workflow that asks a person and waits: only its promises, its task and a callback stay."""
 
     name = "suspend"
-    summary = "a workflow that suspends until somebody completes a promise, and stays so"
+    summary = "a workflow that suspends until a client completes a promise, and stays so"
     steps = (step("create", 200), step("fence", 200), step("suspend", 200))
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
