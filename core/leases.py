@@ -33,6 +33,8 @@ class LeaseFloor(Struct, frozen=True, gc=False):
 
     def end_of_lease(self, expires_at: int, ttl_ms: int) -> int:
         """Return when a lease ends that was to end at `expires_at`, in ms since the epoch."""
+        if expires_at - ttl_ms >= self.resumed_on:
+            return expires_at  # granted since, as nearly all are
         again = saturating_add(self.resumed_on, ttl_ms)
         return again if again > expires_at else expires_at
 

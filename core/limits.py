@@ -162,6 +162,7 @@ REQUEST_LINES_PER_SECOND_COUNT: Final = 100  # of the request log; the next line
 # Storage.
 CHECKPOINT_INTERVAL_MS: Final = 60_000
 CHECKPOINT_LOG_BYTES: Final = 64 * 1024 * 1024  # log growth that makes a checkpoint due
+CHECKPOINT_LOG_BYTES_LEAST: Final = 1024 * 1024  # however little memory there is
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 SNAPSHOT_KEEP_COUNT: Final = 7  # scheduled snapshots that are kept
 ARCHIVE_KEEP_MS: Final = 36_525 * 86_400_000  # a hundred years

@@ -36,6 +36,15 @@ def announce(parts: Parts, recovery: Recovery) -> None:
             connection_limit_count=wanted_count,
             open_files=parts.shares.limit_count,
         )
+    memory = parts.memory
+    if memory.is_lowered:
+        _log.warning(
+            "fewer bytes in flight than in_flight_limit_bytes says: allow this process more memory "
+            "(ulimit -v, ulimit -d, or MemoryMax of the service)",
+            in_flight_bytes=memory.in_flight_bytes,
+            in_flight_limit_bytes=parts.settings.in_flight_limit_bytes,
+            memory_left_bytes=memory.headroom_bytes,
+        )
     if parts.settings.debug_operations:
         _log.warning("debug operations are on: any program here can delete everything")
     promises = sum(shard.promises_count for shard in parts.shards.statistics().shards)

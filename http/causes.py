@@ -20,6 +20,7 @@ from troth.persistence.errors import (
     DataDirectoryError,
     DataDirectoryLost,
     LogFailed,
+    MemoryRanOut,
 )
 
 _STOPPED: Final = "The server has stopped."
@@ -29,6 +30,7 @@ _CAUSES: Final = (
     (CheckpointDamaged, _STOPPED),
     (DataDirectoryError, ""),
     (ListenError, ""),
+    (MemoryRanOut, _STOPPED),
     (TooFewDescriptors, ""),
     (
         LogFailed,

@@ -29,9 +29,11 @@ from troth.http.settings.settings import Settings
 from troth.http.sockets.descriptors import DescriptorShares
 from troth.http.sockets.doors import Door
 from troth.http.sockets.lane import Lane
+from troth.http.sockets.memory_plan import plan_memory
 from troth.http.sockets.slow_gate import SlowGate
 from troth.http.wire.in_flight import InFlight
 from troth.persistence import process_memory
+from troth.persistence.memory_reserve import RESERVE
 from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
@@ -111,10 +113,14 @@ class Parts:
             buffer_limit_count=settings.poll_buffer_limit_count,
         )
         self.gate = SlowGate()
+        memory = process_memory.memory_limits()
+        self.memory = plan_memory(settings, memory)
         self.in_flight = InFlight(
-            max(settings.in_flight_limit_bytes, 2 * settings.body_limit_bytes),
-            headroom_bytes=process_memory.headroom_bytes,
+            self.memory.in_flight_bytes,
+            headroom_bytes=memory.headroom_bytes,
+            margin_bytes=self.memory.margin_bytes,
             trim=process_memory.trim_heap,
+            look=RESERVE.look,
         )
         self._large_messages = LargeMessages(self._render)
         outgoing_room = OutgoingRoom(shares.outgoing_count)
@@ -221,6 +227,16 @@ class Parts:
             await self.in_flight.grown(hold, size_characters)
             yield
 
+    @asynccontextmanager
+    async def keeping_a_reserve(self) -> AsyncIterator[None]:
+        """Keep the reserve of memory that the plan says, if memory is limited."""
+        limits = process_memory.memory_limits()
+        RESERVE.open(self.memory.reserve_bytes, limits.headroom_bytes)
+        try:
+            yield
+        finally:
+            RESERVE.close()
+
     def make_lanes(self) -> list[Lane]:
         """Make a lane for each port, unless there are to be none; they have to run."""
         if not self.settings.hot_lane:
@@ -240,7 +256,7 @@ class Parts:
         checkpointer = self.shards.make_checkpointer(
             self.storage,
             interval_ms=settings.checkpoint_interval_ms,
-            log_bytes=settings.checkpoint_log_bytes,
+            log_bytes=self.memory.checkpoint_log_bytes,
         )
         if checkpointer is not None:
             self.api.metrics.add_source("checkpoints", checkpointer.statistics)

@@ -29,7 +29,9 @@ from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
 from troth.http.sockets.doors import Door, make_doors
 from troth.http.sockets.listener import ListenError, SocketListener
+from troth.persistence.process_memory import save_address_space
 from troth.shards.storage import DirectoryStorage, Storage
+from troth.shards.threads import in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.place import watch_place
 
@@ -50,6 +52,7 @@ _log = structlog.get_logger("troth.serve")
 def serve(settings: Settings) -> int:
     """Run a server until it is told to stop; the process's exit status."""
     configure_logging(settings.log_level, settings.log_format)
+    save_address_space()
     try:
         trio.run(_serve, settings, strict_exception_groups=True)
     except BaseException as error:
@@ -166,7 +169,12 @@ class Server:
         applications = (create_application(self.api), create_poll_application(self.api))
         parts = self._parts
         room = self.listeners[0].room
-        async with relieving_shortages(room), parts.push, trio.open_nursery() as nursery:
+        async with (
+            parts.keeping_a_reserve(),
+            relieving_shortages(room),
+            parts.push,
+            trio.open_nursery() as nursery,
+        ):
             nursery.start_soon(self._stop_on_signal, nursery, running)
             nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):
@@ -183,8 +191,8 @@ class Server:
             await self._start(nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped meanwhile: the storage is closed next, and
             # nobody may be using it then.
-            recovery = await trio.to_thread.run_sync(
-                self.shards.recover, self.storage, trio.from_thread.check_cancelled
+            recovery = await in_thread(
+                lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
             )
             parts.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:

@@ -117,6 +117,16 @@ class LogFailed(PersistenceError):
     """The log can no longer be written; the outcome of the last batch is unknown. Final."""
 
 
+class MemoryRanOut(LogFailed):
+    """Memory ran out where nothing can be taken back; nothing more is acknowledged."""
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(
+            f"memory ran out {doing}. Nothing acknowledged was lost. Allow this process more "
+            "memory, then start it again."
+        )
+
+
 class DataDirectoryLost(LogFailed):
     """The opened data directory, or something in it, no longer has its name: writing is useless."""
 
@@ -137,6 +147,8 @@ class CheckpointFailed(PersistenceError):
         text = str(error)
         if os.strerror(errno.ENOSPC) in text:
             advice = "The disk is full: free space, then start the server again."
+        elif isinstance(error, MemoryError):
+            advice = "Allow this process more memory, then start it again."
         elif os.strerror(errno.ENOMEM) in text or "MDB_MAP_FULL" in text:
             advice = "Allow this process more address space (`ulimit -v`), then start it again."
         else:

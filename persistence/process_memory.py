@@ -1,21 +1,34 @@
-"""Giving memory back to the system: mapped pages, and what the allocator keeps for later.
+"""Memory of this process: how much it may have, and giving back what it does not need.
 
 Pages of a mapped file that were read count as the process's memory until the system needs them
 elsewhere. To stay small, the server gives them back before that. They stay in the page cache, and
 reading them again costs a fraction of a microsecond each. Where the system offers no way (anything
 but Linux), nothing happens.
+
+What a process may have is limited by its address space and its data (`ulimit -v`, `ulimit -d`), by
+the memory of its control groups, and by that of the machine.
 """
 
 import ctypes
 import os
 import resource
+import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
 _MADV_DONTNEED: Final = 4
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _MAPS: Final = Path("/proc/self/maps")
 _STATM: Final = Path("/proc/self/statm")
+_MEMINFO: Final = Path("/proc/meminfo")
+_CONTROL_GROUPS: Final = Path("/proc/self/cgroup")
+_CONTROL_GROUP_FILES: Final = Path("/sys/fs/cgroup")
+_LIMIT_NAMES: Final[tuple[str, ...]] = ("memory.max", "memory.high")
+_LIMIT_NAMES_OLD: Final[tuple[str, ...]] = ("memory.limit_in_bytes",)
+_M_ARENA_MAX: Final = -8
+_STACK_BYTES: Final = 2 << 20
+"""Of a thread, where address space is limited; usual are 8 MiB."""
 
 Range = tuple[int, int]
 """Where a map begins, and how many bytes it has."""
@@ -55,15 +68,108 @@ def file_bytes() -> int:
         return 0
 
 
-def headroom_bytes() -> int | None:
-    """Return how much more address space this process may have, or None if unlimited."""
-    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit_bytes == resource.RLIM_INFINITY:
-        return None
+@final
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """How much memory this process may have; None where nothing limits it.
+
+    `resident_bytes` is about memory itself, without pages of files, which the system takes back.
+    """
+
+    address_space_bytes: int | None = None
+    data_bytes: int | None = None
+    resident_bytes: int | None = None
+
+    def headroom_bytes(self) -> int | None:
+        """Return how much more this process may have now; None if unlimited or unknown."""
+        if self == _UNLIMITED:
+            return None
+        try:
+            numbers = [int(text) for text in _STATM.read_text().split()]
+        except (OSError, ValueError):
+            return None
+        size, resident, shared, _, _, data = numbers[:6]
+        used_pages = (size, data, resident - shared)
+        limits = (self.address_space_bytes, self.data_bytes, self.resident_bytes)
+        return min(
+            limit_bytes - pages * _PAGE_BYTES
+            for limit_bytes, pages in zip(limits, used_pages, strict=True)
+            if limit_bytes is not None
+        )
+
+
+_UNLIMITED: Final = MemoryLimits()
+
+
+def memory_limits() -> MemoryLimits:
+    """Return the limits of this process as they are now."""
+    resident = [*_control_group_limits(), *_machine_bytes()]
+    return MemoryLimits(
+        _resource_limit(resource.RLIMIT_AS),
+        _resource_limit(resource.RLIMIT_DATA),
+        min(resident, default=None),
+    )
+
+
+def address_space_headroom_bytes() -> int | None:
+    """Return how much more address space there may be; None if unlimited or unknown."""
+    return MemoryLimits(_resource_limit(resource.RLIMIT_AS)).headroom_bytes()
+
+
+def _resource_limit(kind: int) -> int | None:
+    limit_bytes, _ = resource.getrlimit(kind)
+    return None if limit_bytes == resource.RLIM_INFINITY else limit_bytes
+
+
+def _control_group_limits() -> list[int]:
+    """Return the limits of this process's control groups, and of those around them."""
     try:
-        return limit_bytes - int(_STATM.read_text().split()[0]) * _PAGE_BYTES
+        lines = _CONTROL_GROUPS.read_text().splitlines()
     except OSError:
-        return None
+        return []
+    found = []
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        root, names = _CONTROL_GROUP_FILES, _LIMIT_NAMES
+        if controllers:
+            root, names = _CONTROL_GROUP_FILES / "memory", _LIMIT_NAMES_OLD
+            if "memory" not in controllers.split(","):
+                continue
+        group = root / place.lstrip("/")
+        for directory in (group, *group.parents):
+            found += [limit for name in names if (limit := _number_in(directory / name))]
+            if directory == root:
+                break
+    return found
+
+
+def _number_in(path: Path) -> int | None:
+    """Return the number that is all of a file; None if there is no file or something else in it."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None  # "max"; or this group limits nothing
+
+
+def _machine_bytes() -> list[int]:
+    try:
+        lines = _MEMINFO.read_text().splitlines()
+    except OSError:
+        return []
+    return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")]
+
+
+def save_address_space() -> None:
+    """Take little address space for threads, if it is limited; before the first thread starts.
+
+    The allocator of glibc takes 64 MiB of it for each thread.
+    """
+    if _resource_limit(resource.RLIMIT_AS) is None:
+        return
+    threading.stack_size(_STACK_BYTES)
+    choose = getattr(ctypes.CDLL(None), "mallopt", None)
+    if choose is not None:
+        choose(_M_ARENA_MAX, 1)
 
 
 def trim_heap() -> None:

@@ -1,4 +1,4 @@
-"""Opening files while the process, or the machine, is short of descriptors or of memory.
+"""Opening files, or writing, while the process or the machine is short of descriptors or memory.
 
 A temporary shortage is not a failing disk. Code that opens something on a disk does so through
 `opening`: it calls the functions that can relieve the shortage (a server closes idle connections),
@@ -8,7 +8,7 @@ since it can wait that long.
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -48,6 +48,11 @@ def is_shortage(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in SHORTAGES
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether there was no memory for something; for what has left nothing half done."""
+    return isinstance(error, MemoryError)
+
+
 def opening(
     action: Callable[[], Result],
     is_short: Callable[[Exception], bool] = is_shortage,
@@ -59,18 +64,31 @@ def opening(
 
     `is_short` tells its errors apart. Raises what `action` raises.
     """
-    waited_s = 0.0
-    pause_s = _PAUSE_FIRST_S
+    waits_s = pauses(patience_s)
     while True:
         try:
             return action()
         except Exception as error:
-            if not is_short(error) or waited_s >= patience_s:
+            pause_s = next(waits_s, None) if is_short(error) else None
+            if pause_s is None:
                 raise
-        with _reliefs_lock:
-            reliefs = list(_reliefs)
-        for relief in reliefs:
-            relief()
+        relieve()
         pause(pause_s)
+
+
+def pauses(patience_s: float = PATIENCE_S) -> Iterator[float]:
+    """Yield how long to wait after each failure, until patience is over."""
+    waited_s = 0.0
+    pause_s = _PAUSE_FIRST_S
+    while waited_s < patience_s:
+        yield pause_s
         waited_s += pause_s
         pause_s = min(2 * pause_s, _PAUSE_LIMIT_S)
+
+
+def relieve() -> None:
+    """Call who may relieve a shortage."""
+    with _reliefs_lock:
+        reliefs = list(_reliefs)
+    for relief in reliefs:
+        relief()

@@ -19,6 +19,7 @@ from troth.persistence.wal.log import Log, NewRecord
 from troth.persistence.wal.writer import Writer
 
 from .errors import StorageFailed
+from .threads import in_thread
 
 _RINGS_COUNT: Final = 4096
 """How many rings are read together; more are read next."""
@@ -88,7 +89,7 @@ class ThreadWriter:
 
     async def close(self) -> None:
         # Joining the thread takes as long as the last sync.
-        await trio.to_thread.run_sync(self._writer.close)
+        await in_thread(self._writer.close)
         self._report()
         trio.lowlevel.notify_closing(self._listens_on)
         os.close(self._listens_on)

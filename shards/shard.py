@@ -19,10 +19,19 @@ import trio
 from troth.core.codes import Code
 from troth.core.commands import (
     PROMISE_TIMER,
+    AcquireLock,
     Command,
+    CreateCallback,
+    CreateEntry,
+    CreateExecution,
+    CreatePromise,
+    CreateSchedule,
+    CreateSubscription,
     Expire,
     GoOn,
+    ImportPromise,
     ResumeTime,
+    StorePackage,
 )
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
@@ -40,7 +49,13 @@ from troth.core.replies import Reply
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
 from troth.core.state.shard_state import TimerKey
-from troth.persistence.errors import CheckpointDamaged, LogFailed, PersistenceError
+from troth.persistence.errors import (
+    CheckpointDamaged,
+    LogFailed,
+    MemoryRanOut,
+    PersistenceError,
+)
+from troth.persistence.memory_reserve import RESERVE
 
 from .clock import Clock
 from .committer import Committer
@@ -62,6 +77,19 @@ WheelKey = TimerKey | str
 """For a promise's deadline, which never changes, its id; for others what the machine says."""
 
 UNANSWERED = Reply(Code.INTERNAL)
+
+CREATING: Final = (
+    CreatePromise,
+    ImportPromise,
+    CreateCallback,
+    CreateSubscription,
+    CreateSchedule,
+    AcquireLock,
+    CreateEntry,
+    StorePackage,
+    CreateExecution,
+)
+"""What is refused while memory is short: what would take more of it for long."""
 
 log = structlog.get_logger("troth.shards")
 
@@ -189,7 +217,9 @@ class Shard:
 
     def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
         """Do as `ask`, but without waking the actor: the caller calls `run_turn` soon."""
-        if len(self._mailbox) >= self._mailbox_limit_count:
+        if len(self._mailbox) >= self._mailbox_limit_count or (
+            RESERVE.is_short and (RESERVE.is_given_away or isinstance(command, CREATING))
+        ):
             self._refused_count += 1
             raise Overloaded
         self._mailbox.append((command, asker, place, held))
@@ -300,6 +330,9 @@ class Shard:
         except CheckpointDamaged as error:
             self._fail(error, turn)
             raise
+        except MemoryError:
+            self._fail(MemoryRanOut("while a command was carried out"), turn)
+            raise
         except Exception:
             # The state says more than the log will. Other shards may have messages of this turn
             # already: nothing that rests on them may become durable.
@@ -325,11 +358,13 @@ class Shard:
         records_count = len(turn.records)
         if self._due_from_ms <= now_ms and not self._is_frozen:
             self._collect_due(now_ms)
-        self.machine.timers_may_be_late = bool(self._due) or self._is_frozen
-        has_changed = self._step_all(self._mailbox, now_ms, turn)
+        has_due = bool(self._due)
+        self.machine.timers_may_be_late = has_due or self._is_frozen
+        has_changed = False
+        if self._mailbox:
+            has_changed = self._step_all(self._mailbox, now_ms, turn)
         if self._internal:
             has_changed |= self._step_all(self._internal, now_ms, turn)
-        has_due = bool(self._due)
         if not has_changed and not has_due and len(answers) > answers_count:
             self._turns.answer_sooner(turn, answers_count, self._position)
         if has_due:
@@ -342,20 +377,22 @@ class Shard:
 
         Raises what a step raises that has left the state half changed.
         """
-        machine = self.machine
+        step_of = self.machine.step
         answers = turn.answers
         has_changed = False
-        is_of_clients = entries is self._mailbox
         count = min(len(entries), BATCH_LIMIT_COUNT)
+        next_look_count = SLICE_COUNT
         for done_count in range(count):
-            if done_count and not done_count % SLICE_COUNT:
+            if done_count == next_look_count:
+                next_look_count += SLICE_COUNT
+                is_of_clients = entries is self._mailbox
                 is_over = self._pass.is_over_for_clients if is_of_clients else self._pass.is_over
                 if is_over:
+                    count = done_count
                     break
-            self._commands_count += 1
             command, asker, place, held = entries.popleft()
             try:
-                step = machine.step(command, now_ms)
+                step = step_of(command, now_ms)
             except Exception as error:
                 if asker is not None:  # it is told so, if this ends the server
                     answers.append((asker, place, UNANSWERED))
@@ -367,6 +404,7 @@ class Shard:
             if step.records or step.has_effects:
                 has_changed = True
                 self._take(step, held, turn)
+        self._commands_count += count
         return has_changed
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
@@ -433,6 +471,10 @@ class Shard:
         """
         if isinstance(error, CheckpointDamaged) or not self.machine.is_clean:
             raise error
+        if isinstance(error, MemoryError):
+            RESERVE.give_away()
+            log.warning("there was no memory for a command", command=type(command).__name__)
+            return Step(Reply(Code.OVERLOADED), [], [])
         log.error(
             "a command failed; nothing was changed",
             command=type(command).__name__,
@@ -444,7 +486,13 @@ class Shard:
         """Sort what a step led to: now, to other shards now, or when durable."""
         for record in step.records:
             self.sequence += 1
-            turn.records.append((self.index, self.sequence, encode(record)))
+            try:
+                body = encode(record)
+            except MemoryError:
+                # The state says so already: if the log is not told, the server has to end.
+                RESERVE.give_away()
+                body = encode(record)
+            turn.records.append((self.index, self.sequence, body))
         for promise in step.promise_timers:
             if promise.state is PENDING:
                 self._wheel.arm_fixed(promise.id, promise.timeout)

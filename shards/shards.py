@@ -32,6 +32,7 @@ from troth.core.model import (
     replace,
 )
 from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
+from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState
 from troth.core.workflow_commands import RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
@@ -249,6 +250,13 @@ class Shards(Gathering):
         """Return whether no command and no reply is outstanding."""
         return self._turns.is_empty and all(shard.is_quiet for shard in self._shards)
 
+    def counts(self) -> Counts:
+        """Return how many promises and tasks are in each state now; it may not be durable yet."""
+        total = Counts.zero()
+        for shard in self._shards:
+            total.add(shard.machine.state.counts)
+        return total
+
     # For debug operations
 
     def states(self) -> list[ShardState]:
@@ -340,24 +348,30 @@ class Shards(Gathering):
         committer.is_flushed_by_caller = self._in_turn = True
         try:
             while self._submitted:
-                submitted, self._submitted = self._submitted, {}
-                is_over = False
-                for number, shard in enumerate(submitted.values()):
-                    if number and not number % SHARDS_PER_LOOK_COUNT:
-                        is_over = self._pass.is_over
-                    if is_over:
-                        shard.wake()
-                    else:
-                        shard.run_turn(now_ms, turn)
-                if self._submitted and self._pass.is_over:
-                    for shard in self._submitted.values():
-                        shard.wake()  # their actors go on with it in the next pass
-                    self._submitted = {}
+                waiting, self._submitted = self._submitted, {}
+                if self._run_some(waiting, now_ms, turn):
+                    # One turn of the next pass goes on with all of them, first come first served.
+                    self._submitted = waiting | self._submitted
+                    break
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
             if is_last:
                 self.flush()
+        if self._submitted:
+            self._wake_runner()
+
+    def _run_some(self, waiting: dict[int, Shard], now_ms: int, turn: Turn) -> bool:
+        """Run the parts of the shards that wait, and take them out; whether the pass is over.
+
+        At least a few of them have had their part then.
+        """
+        for number, (index, shard) in enumerate(list(waiting.items())):
+            if number and not number % SHARDS_PER_LOOK_COUNT and self._pass.is_over:
+                return True
+            del waiting[index]
+            shard.run_turn(now_ms, turn)
+        return False
 
     def flush(self) -> None:
         """Start to write what turns have added to the batch."""

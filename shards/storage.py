@@ -270,6 +270,7 @@ class DirectoryStorage:
         self._is_recovered = True
 
     def make_writer(self, committer: Committer) -> BatchWriter:
+        self._store.prepare()
         return ThreadWriter(self._directory.log, committer)
 
     def statistics(self) -> LogStatistics:

@@ -33,6 +33,7 @@ def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
     )
     state.promises[record.id] = state.completed[record.id] = completed
     state.pending_count -= 1
+    state.counts.promise_completed(record.id, record.state)
     if state.retention is not None and not state.tracks_changes:
         state.retention.stays(completed)
     if state.tracks_changes:

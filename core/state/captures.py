@@ -12,6 +12,8 @@ from troth.core.model import Callback, Lock, Promise, Schedule, Task
 from troth.core.records import ShardMessage
 from troth.core.workflows import Await, Listener, WorkflowTask
 
+from .counts import Counts
+
 OutboxKey = tuple[int, int]
 """Target shard and sequence of an outbox message."""
 
@@ -25,6 +27,7 @@ class ShardHeader(Struct, frozen=True):
     `sequence` is the shard sequence of the last record that the checkpoint covers, `position` a log
     sequence such that all of the shard's records up to it are covered. The `live_` counts say how
     many rows a complete checkpoint has. `has_workflows` says that there was ever a workflow task.
+    `counts` is None in a checkpoint of a release that did not count by state.
     """
 
     shard: int
@@ -54,6 +57,7 @@ class ShardHeader(Struct, frozen=True):
     has_workflows: bool = False
     leases_resumed_on: int = 0
     claims_end_on: int = 0
+    counts: Counts | None = None
 
 
 class Capture(Struct):
@@ -110,9 +114,10 @@ class Capture(Struct):
 
 
 class Loaded(Struct):
-    """What is live in a shard, as a checkpoint has it."""
+    """What is live in a shard, as a checkpoint has it; `counts` are of all that it has."""
 
     header: ShardHeader
+    counts: Counts
     promises: list[Promise]
     tasks: list[Task]
     callbacks: list[Callback]

@@ -119,6 +119,7 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         state.has_workflows,
         state.lease_floor.resumed_on,
         state.lease_floor.claims_end_on,
+        state.counts.copy(),
     )
 
 
@@ -170,6 +171,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.largest_serial = top.largest_serial
     state.inbox = dict(top.inbox)
     state.outbox_sequence = dict(top.outbox_sequence)
+    state.counts = loaded.counts
     state.promises_count = top.promises_count
     state.tasks_count = top.tasks_count
     for promise in sorted(loaded.promises, key=lambda row: row.serial):

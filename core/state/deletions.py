@@ -21,15 +21,19 @@ from .workflows import forget_unblocks
 def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
     """Apply the record: forget the promises and their tasks, wherever they are."""
     for promise_id in record.ids:
-        promise = state.promises.get(promise_id)
-        if promise is not None:
+        promise = state.find_promise(promise_id)
+        assert promise is not None, "what is deleted is there"
+        state.counts.promise_deleted(promise)
+        if promise_id in state.promises:
             state.forget_promise(promise)
         if state.unblocks:
             forget_unblocks(state, promise_id)
     for task_id in record.task_ids:
-        task = state.tasks.pop(task_id, None)
-        if task is not None and state.retention is not None:
-            assert task.is_final, "a promise with unfinished tasks stays"
+        task = state.find_task(task_id)
+        assert task is not None, "what is deleted is there"
+        assert task.is_final, "a promise with unfinished tasks stays"
+        state.counts.task_deleted(task.root_id, task.state)
+        if state.tasks.pop(task_id, None) is not None and state.retention is not None:
             state.retention.task_left(task)
     state.promises_count -= len(record.ids)
     state.tasks_count -= len(record.task_ids)

@@ -19,6 +19,7 @@ def promise_imported(state: ShardState, record: r.PromiseImported) -> None:
     assert promise.id not in state.promises, "a promise is imported once"
     state.promises[promise.id] = state.completed[promise.id] = promise
     state.promises_count += 1
+    state.counts.completed_added(promise)
     state.index_promise(promise)
     state.largest_serial = max(state.largest_serial, promise.serial)
     if state.tracks_changes:

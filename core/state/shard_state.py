@@ -45,6 +45,7 @@ from troth.core.workflows import WorkflowTask
 
 from .changes import Changes
 from .cold import ColdStore, NothingCold
+from .counts import Counts
 from .entries import Entries
 from .serial_index import SerialIndex
 from .tag_index import TagIndex
@@ -94,6 +95,7 @@ class ShardState:
         self.hidden_promises: set[str] = set()
         self.hidden_tasks: set[str] = set()
         self.retention: Retention | None = None
+        self.counts = Counts.zero()
         self.promises_count = 0
         self.tasks_count = 0
         self.promises: dict[str, Promise] = {}
@@ -177,6 +179,7 @@ class ShardState:
         assert promise.id not in self.promises, "a promise is created once"
         self.promises[promise.id] = promise
         self.promises_count += 1
+        self.counts.promise_added(promise.id, PENDING)
         if self.tracks_changes:
             self.changes.promises.append(promise.id)
         self.index_promise(promise)
@@ -264,7 +267,9 @@ class ShardState:
         elif not old.is_final:
             return
         else:
+            self.counts.task_deleted(old.root_id, old.state)
             task.counter = old.counter + 1  # so that no old message fits the new task
+        self.counts.task_added(task.root_id, task.state)
         self.task_sequence += 1
         task.sequence = self.task_sequence
         self.tasks[task.id] = task
@@ -296,7 +301,7 @@ class ShardState:
         elif state is ENQUEUED:
             end = self.lease_floor.end_of_claim(task.expires_at)
         else:
-            return task.deadline
+            return task.timeout if state is INIT else None
         return end if end < task.timeout else task.timeout
 
     def timer_of(self, task: Task) -> int | None:
@@ -320,6 +325,7 @@ class ShardState:
     def move(self, task: Task, state: TaskState) -> None:
         """Change a task's state, with everything that is counted or indexed by it."""
         was, task.state = task.state, state
+        self.counts.task_moved(task.root_id, was, state)
         if was is CLAIMED:
             self._forget_claim(task)
         if task.sending or task.stalled:

@@ -10,11 +10,13 @@ from troth.core.limits import UNBLOCK_LIMIT_MS, lease_end, saturating_add
 from troth.core.model import PENDING, Promise
 from troth.core.workflows import (
     ACQUIRED,
+    FULFILLED,
     HALTED,
     SUSPENDED,
     WAITING,
     WorkflowLease,
     WorkflowSeed,
+    WorkflowState,
     WorkflowTask,
     execute_key,
     unblock_key,
@@ -50,6 +52,7 @@ def add_workflow(state: ShardState, promise_id: str, seed: WorkflowSeed) -> None
     assert promise_id not in state.workflows, "a promise has one task"
     task = WorkflowTask(promise_id, WAITING, state.workflow_floor, not_before=seed.not_before)
     state.workflows[promise_id] = task
+    state.counts.workflows[WAITING] += 1
     state.has_workflows = True
     if seed.lease is None:
         _changed(state, task)
@@ -63,9 +66,14 @@ def _changed(state: ShardState, task: WorkflowTask) -> None:
         state.changes.workflows.add(task.id)
 
 
+def _move(state: ShardState, task: WorkflowTask, to: WorkflowState) -> None:
+    state.counts.workflow_moved(task.state, to)
+    task.state = to
+
+
 def _acquire(state: ShardState, task: WorkflowTask, lease: WorkflowLease) -> None:
     _recall(state, task)
-    task.state = ACQUIRED
+    _move(state, task, ACQUIRED)
     task.version += 1
     task.resumes = 0
     task.pid = lease.pid
@@ -93,7 +101,7 @@ def _give_up(state: ShardState, task: WorkflowTask) -> None:
 
 
 def _offer(state: ShardState, task: WorkflowTask) -> None:
-    task.state = WAITING
+    _move(state, task, WAITING)
     state.touched_workflows[task.id] = None
 
 
@@ -124,7 +132,7 @@ def workflow_suspended(state: ShardState, record: w.WorkflowSuspended) -> None:
     """Apply the record: the task waits, and what it awaits knows or is told so."""
     task = state.workflows[record.id]
     _give_up(state, task)
-    task.state = SUSPENDED
+    _move(state, task, SUSPENDED)
     task.resumes = 0
     task.idle_count = 0
     known = task.awaited or []
@@ -162,7 +170,7 @@ def workflow_halted(state: ShardState, record: w.WorkflowHalted) -> None:
     task = state.workflows[record.id]
     _recall(state, task)
     _give_up(state, task)
-    task.state = HALTED
+    _move(state, task, HALTED)
 
 
 def workflow_continued(state: ShardState, record: w.WorkflowContinued) -> None:
@@ -250,6 +258,7 @@ def listener_told(state: ShardState, record: w.ListenerTold) -> None:
 
 def end_workflow(state: ShardState, task: WorkflowTask) -> None:
     """Forget the task of a promise that settles, and what it awaited."""
+    state.counts.workflow_moved(task.state, FULFILLED)
     del state.workflows[task.id]
     _recall(state, task)
     state.arm_workflow(task.id, None)

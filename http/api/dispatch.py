@@ -8,6 +8,7 @@ Every refusal becomes an answer here; every other exception becomes a 500 and a 
 import contextlib
 import uuid
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 import trio
@@ -20,6 +21,7 @@ from troth.http.wire.bodies import BodyDecoder
 from troth.http.wire.decoding import NO_HEADERS, CallHeaders
 from troth.http.wire.errors import ApiError, error_response
 from troth.http.wire.requests import Request, Response
+from troth.persistence.memory_reserve import RESERVE
 
 from .authentication import authenticate, is_known, unauthorized
 from .context import VERSION_HEADER_VALUE, Api, Readiness
@@ -30,6 +32,7 @@ from .rows import Call, Endpoint, Header
 from .streams import limited
 
 _REQUEST_ID_LIMIT_BYTES = 256
+_READING_METHODS: Final = frozenset({"GET", "HEAD"})
 START_WAIT_S = 30.0
 """How long a request that waits does so for a server that starts."""
 START_WAIT_STEP_S = 0.02
@@ -55,12 +58,21 @@ class Dispatcher:
         self.is_plain = self._cors.is_off
 
     async def answer(self, request: Request) -> Response:
-        """Answer a request. Raises nothing but cancellation."""
+        """Answer a request. Raises nothing but cancellation, and MemoryError.
+
+        MemoryError is raised where the request may have been carried out; then no answer would be
+        true, and the connection is to end: its client tries again.
+        """
         with bound_contextvars(request_id=request.id, peer=request.peer):
             try:
                 return await self._answer(request)
             except ApiError as error:
                 return self.refuse(request, error)
+            except MemoryError:
+                RESERVE.give_away()
+                if request.method not in _READING_METHODS:
+                    raise  # it may have been carried out
+                return self.refuse(request, no_memory())
             except Exception:
                 _log.exception("a request failed", endpoint=request.endpoint)
                 return self.refuse(request, ApiError(Code.INTERNAL))
@@ -191,7 +203,11 @@ class Dispatcher:
             headers = _call_headers(endpoint, request)
         body = None
         if endpoint.body is not None and is_whole:
-            body = self._bodies[endpoint.name].decode(request.body)
+            try:
+                body = self._bodies[endpoint.name].decode(request.body)
+            except MemoryError:
+                RESERVE.give_away()
+                raise no_memory() from None
         return Call(request, match.values, headers, body)
 
     def finish(self, request: Request, response: Response) -> Response:
@@ -201,6 +217,13 @@ class Dispatcher:
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
+
+
+def no_memory() -> ApiError:
+    """Return the refusal of a request of which nothing was carried out, for want of memory."""
+    return ApiError(
+        Code.OVERLOADED, message="There is too little memory at the moment for this request."
+    )
 
 
 def too_long_for_a_stranger() -> ApiError:

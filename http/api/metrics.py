@@ -60,6 +60,22 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+class _Requests:
+    """Requests of one endpoint with one status: how many durations fell into each bucket."""
+
+    __slots__ = ("buckets", "streams_count", "sum_s")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(_BUCKETS_S) + 1)
+        self.sum_s = 0.0
+        self.streams_count = 0  # they have no duration
+
+    def add(self, other: "_Requests") -> None:
+        """Count those of another status, too."""
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+        self.sum_s += other.sum_s
+
+
 class _RequestsCollector(Collector):
     """Counts requests. As prometheus_client's own counters, but at a tenth of their cost.
 
@@ -67,31 +83,29 @@ class _RequestsCollector(Collector):
     """
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], int] = {}
-        # Of each endpoint: how many durations fell into each bucket; and their sum, in seconds.
-        self._buckets: dict[str, list[int]] = {}
-        self._sums_s: dict[str, float] = {}
+        self._requests: dict[tuple[str, int], _Requests] = {}
 
     def count(self, endpoint: str, status: int, duration_s: float | None) -> None:
         """Note one answered request; without a duration if it was a stream."""
-        key = endpoint, status
-        self._counts[key] = self._counts.get(key, 0) + 1
+        requests = self._requests.get((endpoint, status))
+        if requests is None:
+            requests = self._requests[endpoint, status] = _Requests()
         if duration_s is None:
+            requests.streams_count += 1
             return
-        buckets = self._buckets.get(endpoint)
-        if buckets is None:
-            buckets = self._buckets[endpoint] = [0] * (len(_BUCKETS_S) + 1)
-            self._sums_s[endpoint] = 0.0
-        buckets[bisect_left(_BUCKETS_S, duration_s)] += 1
-        self._sums_s[endpoint] += duration_s
+        requests.buckets[bisect_left(_BUCKETS_S, duration_s)] += 1
+        requests.sum_s += duration_s
 
     def collect(self) -> Iterator[Metric]:
         """All counts, and all durations."""
         requests = CounterMetricFamily(
             "troth_http_requests", "Requests answered.", labels=["endpoint", "status"]
         )
-        for (endpoint, status), count in self._counts.items():
-            requests.add_metric([endpoint, str(status)], count)
+        timed: dict[str, _Requests] = {}
+        for (endpoint, status), some in self._requests.items():
+            requests.add_metric([endpoint, str(status)], some.streams_count + sum(some.buckets))
+            if any(some.buckets):
+                timed.setdefault(endpoint, _Requests()).add(some)
         yield requests
         durations = HistogramMetricFamily(
             "troth_http_request_duration_seconds",
@@ -99,9 +113,9 @@ class _RequestsCollector(Collector):
             labels=["endpoint"],
         )
         bounds = [*(str(bound) for bound in _BUCKETS_S), "+Inf"]
-        for endpoint, buckets in self._buckets.items():
-            cumulative = list(zip(bounds, accumulate(buckets), strict=True))
-            durations.add_metric([endpoint], cumulative, self._sums_s[endpoint])
+        for endpoint, all_of_it in timed.items():
+            cumulative = list(zip(bounds, accumulate(all_of_it.buckets), strict=True))
+            durations.add_metric([endpoint], cumulative, all_of_it.sum_s)
         yield durations
 
 

@@ -25,6 +25,7 @@ from troth.http.wire.json_text import dump
 from troth.http.wire.principals import ACCOUNT_SCOPES, OPEN_SCOPES
 from troth.http.wire.requests import Request, Response, json_response
 from troth.http.wire.schema_parts import Schema
+from troth.persistence.memory_reserve import RESERVE, with_reserve
 
 from .context import Api
 from .permissions import refuse_unless_permitted
@@ -115,10 +116,15 @@ class Asking(HalvedHandler):
 
     async def __call__(self, api: Api, call: Call) -> Response:
         """Ask and wait. Raises ApiError for every refusal."""
-        reply = await ask(api.shards, self.command(api, call), call.request)
+        try:
+            command = self.command(api, call)
+        except MemoryError:
+            RESERVE.give_away()
+            raise ApiError(Code.OVERLOADED) from None  # nothing was carried out
+        reply = await ask(api.shards, command, call.request)
         if self.acted is not None:
             self.acted(api, call)
-        body = self.shown(api, reply)
+        body = with_reserve(lambda: self.shown(api, reply))
         return json_response(reply.code.status, body) if body else Response(reply.code.status)
 
 

@@ -127,7 +127,10 @@ class PollStream(EventStream):
     def _remaining_s(self) -> float:
         if self._connection.dialect is Dialect.REST:
             return math.inf
-        remaining_s = self._ends_at - trio.current_time()
+        return self._remaining_at(trio.current_time())
+
+    def _remaining_at(self, now: float) -> float:
+        remaining_s = self._ends_at - now
         if remaining_s <= 0:
             self._connection.rotate()
         return remaining_s
@@ -145,7 +148,11 @@ class PollStream(EventStream):
             self._greeted = True
             self._silent_until = now + self._keep_alive_s
             return CONNECTED
-        if self._stopped or self._remaining_s() <= 0:
+        if self._stopped or (
+            now >= self._ends_at
+            and self._connection.dialect is not Dialect.REST
+            and self._remaining_at(now) <= 0
+        ):
             return None
         try:
             messages = self._connection.receive_now()

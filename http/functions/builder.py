@@ -35,6 +35,7 @@ from troth.core.model import replace
 from troth.http.api.context import Api
 from troth.http.api.shards_port import answered, ask
 from troth.http.wire.errors import ApiError
+from troth.shards.threads import in_thread
 
 from .entries import change_own, create, delete_own, list_all, read_own
 from .python_check import VERSION, check_python
@@ -265,7 +266,7 @@ class Builder:
             path = package.entry_file(language)
             return package, path, package.read(path)
 
-        package, path, source = await trio.to_thread.run_sync(read, limiter=self._reading)
+        package, path, source = await in_thread(read, limiter=self._reading)
         files = "1 file" if len(package.files) == 1 else f"{len(package.files)} files"
         log = [f"{files}, {package.unpacked_bytes} bytes unpacked"]
         if language is Language.PYTHON:

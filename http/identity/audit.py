@@ -28,6 +28,7 @@ from troth.http.wire.principals import Principal, PrincipalKind
 from troth.http.wire.requests import Request
 from troth.persistence.errors import DataDirectoryLost
 from troth.persistence.shortage import opening
+from troth.shards.threads import in_thread
 
 FILE_NAME: Final = "audit.log"
 Told = dict[str, str | int | bool | None]
@@ -85,7 +86,7 @@ class AuditLog:
                 return
             try:
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(self._append, line.encode() + b"\n")
+                    await in_thread(lambda: self._append(line.encode() + b"\n"))
             except (OSError, DataDirectoryLost) as error:
                 _log.error("the audit log cannot be written", file=FILE_NAME, problem=str(error))
                 message = "The audit log cannot be written, so the outcome is not told."
@@ -113,7 +114,7 @@ class AuditLog:
             lines = list(self._recent)[-limit_count:]
         else:
             async with self._one_at_a_time:
-                lines = await trio.to_thread.run_sync(self._last, limit_count)
+                lines = await in_thread(lambda: self._last(limit_count))
         return [entry for entry in map(_parsed, lines) if entry is not None]
 
     # In a thread

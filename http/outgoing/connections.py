@@ -25,6 +25,8 @@ import httpcore
 import httpx
 import trio
 
+from troth.shards.threads import in_thread
+
 from .guards import Guard
 
 _CLOSE_SECONDS: Final = 0.5
@@ -423,14 +425,14 @@ class _Resolver(trio.abc.HostnameResolver):
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
-        return await trio.to_thread.run_sync(
+        return await in_thread(
             lambda: socket.getaddrinfo(host, port, family, type, proto, flags),
             limiter=self._limiter,
             abandon_on_cancel=True,
         )
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        return await trio.to_thread.run_sync(
+        return await in_thread(
             lambda: socket.getnameinfo(sockaddr, flags),
             limiter=self._limiter,
             abandon_on_cancel=True,

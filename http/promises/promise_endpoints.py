@@ -1,5 +1,9 @@
 """Promises: create, read, complete, and be told when one completes (rest.md 2, 3, 4)."""
 
+from dataclasses import replace
+
+from msgspec import Struct
+
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import (
@@ -119,19 +123,18 @@ def _complete(_api: Api, call: Call) -> Command:
     )
 
 
+def _awaited_id(call: Call) -> str:
+    """Return the promise that is waited for: in the path or, of the older forms, in the body."""
+    if call.path:
+        return call.path["id"]
+    body: CallbackBody | SubscriptionBody = call.body
+    return body.promise_id or ""
+
+
 def _call_back(_api: Api, call: Call) -> Command:
-    body: CallbackBody = call.body
-    return _callback(body.promise_id or "", call)
-
-
-def _call_back_of_promise(_api: Api, call: Call) -> Command:
-    return _callback(call.path["id"], call)
-
-
-def _callback(promise_id: str, call: Call) -> CreateCallback:
     body: CallbackOfPromiseBody = call.body
     return CreateCallback(
-        promise_id=promise_id,
+        promise_id=_awaited_id(call),
         root_id=body.root_promise_id or "",
         timeout=body.timeout or 0,
         receiver=receiver(body.recv),
@@ -141,18 +144,9 @@ def _callback(promise_id: str, call: Call) -> CreateCallback:
 
 
 def _subscribe(_api: Api, call: Call) -> Command:
-    body: SubscriptionBody = call.body
-    return _subscription(body.promise_id or "", call)
-
-
-def _subscribe_to_promise(_api: Api, call: Call) -> Command:
-    return _subscription(call.path["id"], call)
-
-
-def _subscription(promise_id: str, call: Call) -> CreateSubscription:
     body: SubscriptionOfPromiseBody = call.body
     return CreateSubscription(
-        promise_id=promise_id,
+        promise_id=_awaited_id(call),
         name=body.id or "",
         timeout=body.timeout or 0,
         receiver=receiver(body.recv),
@@ -170,9 +164,7 @@ create_promise_and_task = Asking(_create_with_task, _promise_and_task, _note_wor
 read_promise = Asking(_read, _promise)
 complete_promise = Asking(_complete, _promise)
 create_callback = Asking(_call_back, _noted, _note_receiver)
-create_callback_of_promise = Asking(_call_back_of_promise, _noted, _note_receiver)
 create_subscription = Asking(_subscribe, _noted, _note_receiver)
-create_subscription_of_promise = Asking(_subscribe_to_promise, _noted, _note_receiver)
 
 
 _COMPLETED = (
@@ -190,6 +182,56 @@ _CALLBACK_ANSWERS = (
         CallbackAnswerObject,
     ),
 )
+
+_CALLBACK = Endpoint(
+    name="createCallbackOfPromise",
+    group="Promises",
+    method="POST",
+    path="/promises/callback/{id...}",
+    summary="Resume a promise's work when another promise completes",
+    description="When the promise in the path completes, a task resumes `rootPromiseId`.",
+    handler=create_callback,
+    scope=Scope.PROMISES_WRITE,
+    body=CallbackOfPromiseBody,
+    headers=(*FENCE, *TRACE),
+    path_parameters=(ID_PARAMETER,),
+    successes=_CALLBACK_ANSWERS,
+    refusals=(
+        Code.SAME_ROOT,
+        Code.PROMISE_NOT_FOUND,
+        Code.TASK_FENCED,
+        Code.TOO_MANY_CALLBACKS,
+    ),
+)
+_SUBSCRIPTION = Endpoint(
+    name="createSubscriptionOfPromise",
+    group="Promises",
+    method="POST",
+    path="/promises/subscribe/{id...}",
+    summary="Be notified when a promise completes",
+    handler=create_subscription,
+    scope=Scope.PROMISES_WRITE,
+    body=SubscriptionOfPromiseBody,
+    headers=TRACE,
+    path_parameters=(ID_PARAMETER,),
+    successes=_CALLBACK_ANSWERS,
+    refusals=(Code.PROMISE_NOT_FOUND, Code.TOO_MANY_CALLBACKS),
+)
+
+
+def _older_form(row: Endpoint, name: str, path: str, body: type[Struct]) -> Endpoint:
+    """Return the row of the same with the promise's id in the body."""
+    return replace(
+        row,
+        name=name,
+        path=path,
+        summary=f"{row.summary} (older form)",
+        description="",
+        body=body,
+        path_parameters=(),
+        deprecated=True,
+    )
+
 
 ENDPOINTS = (
     Endpoint(
@@ -268,71 +310,8 @@ ENDPOINTS = (
         ),
         refusals=(*_COMPLETED, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
     ),
-    Endpoint(
-        name="createCallbackOfPromise",
-        group="Promises",
-        method="POST",
-        path="/promises/callback/{id...}",
-        summary="Resume a promise's work when another promise completes",
-        description="When the promise in the path completes, a task resumes `rootPromiseId`.",
-        handler=create_callback_of_promise,
-        scope=Scope.PROMISES_WRITE,
-        body=CallbackOfPromiseBody,
-        headers=(*FENCE, *TRACE),
-        path_parameters=(ID_PARAMETER,),
-        successes=_CALLBACK_ANSWERS,
-        refusals=(
-            Code.SAME_ROOT,
-            Code.PROMISE_NOT_FOUND,
-            Code.TASK_FENCED,
-            Code.TOO_MANY_CALLBACKS,
-        ),
-    ),
-    Endpoint(
-        name="createSubscriptionOfPromise",
-        group="Promises",
-        method="POST",
-        path="/promises/subscribe/{id...}",
-        summary="Be notified when a promise completes",
-        handler=create_subscription_of_promise,
-        scope=Scope.PROMISES_WRITE,
-        body=SubscriptionOfPromiseBody,
-        headers=TRACE,
-        path_parameters=(ID_PARAMETER,),
-        successes=_CALLBACK_ANSWERS,
-        refusals=(Code.PROMISE_NOT_FOUND, Code.TOO_MANY_CALLBACKS),
-    ),
-    Endpoint(
-        name="createCallback",
-        group="Promises",
-        method="POST",
-        path="/callbacks",
-        summary="Resume a promise's work when another promise completes (older form)",
-        handler=create_callback,
-        scope=Scope.PROMISES_WRITE,
-        body=CallbackBody,
-        headers=(*FENCE, *TRACE),
-        successes=_CALLBACK_ANSWERS,
-        refusals=(
-            Code.SAME_ROOT,
-            Code.PROMISE_NOT_FOUND,
-            Code.TASK_FENCED,
-            Code.TOO_MANY_CALLBACKS,
-        ),
-        deprecated=True,
-    ),
-    Endpoint(
-        name="createSubscription",
-        group="Promises",
-        method="POST",
-        path="/subscriptions",
-        summary="Be notified when a promise completes (older form)",
-        handler=create_subscription,
-        scope=Scope.PROMISES_WRITE,
-        body=SubscriptionBody,
-        headers=TRACE,
-        successes=_CALLBACK_ANSWERS,
-        refusals=(Code.PROMISE_NOT_FOUND, Code.TOO_MANY_CALLBACKS),
-        deprecated=True,
-    ),
+    _CALLBACK,
+    _SUBSCRIPTION,
+    _older_form(_CALLBACK, "createCallback", "/callbacks", CallbackBody),
+    _older_form(_SUBSCRIPTION, "createSubscription", "/subscriptions", SubscriptionBody),
 )

@@ -4,6 +4,8 @@ Each has two forms: POST with a body, and GET with everything in the path, which
 in messages point to. A task claimed by GET belongs to the process `<id>/<counter>`.
 """
 
+from dataclasses import replace
+
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ClaimTask, Command, CompleteTask, DropTask
@@ -23,8 +25,7 @@ from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
 
 def _claim(_api: Api, call: Call) -> Command:
     body: ClaimTaskBody = call.body
-    ttl_ms = granted_ttl(body.ttl or 0)
-    return ClaimTask(body.id or "", body.counter or 0, body.process_id or "", ttl_ms)
+    return ClaimTask(*_named(call), body.process_id or "", granted_ttl(body.ttl or 0))
 
 
 def _claim_by_link(api: Api, call: Call) -> Command:
@@ -45,11 +46,6 @@ def _note_worker(api: Api, call: Call) -> None:
 
 
 def _complete(_api: Api, call: Call) -> Command:
-    body: TaskBody = call.body
-    return CompleteTask(body.id or "", body.counter or 0)
-
-
-def _complete_by_link(_api: Api, call: Call) -> Command:
     return CompleteTask(*_named(call))
 
 
@@ -59,20 +55,13 @@ def _completed(_api: Api, reply: Reply) -> bytes:
 
 
 def _drop(_api: Api, call: Call) -> Command:
-    body: TaskBody = call.body
-    return DropTask(body.id or "", body.counter or 0)
-
-
-def _drop_by_link(_api: Api, call: Call) -> Command:
     return DropTask(*_named(call))
 
 
 claim_task = Asking(_claim, _claimed, _note_worker)
 claim_task_by_link = Asking(_claim_by_link, _claimed)
 complete_task = Asking(_complete, _completed)
-complete_task_by_link = Asking(_complete_by_link, _completed)
 drop_task = Asking(_drop, nothing)
-drop_task_by_link = Asking(_drop_by_link, nothing)
 
 
 async def heartbeat_tasks(api: Api, call: Call) -> Response:
@@ -92,7 +81,11 @@ async def _heartbeat(api: Api, call: Call, process_id: str) -> Response:
 
 
 def _named(call: Call) -> tuple[str, int]:
-    return call.path["id"], integer("path counter", call.path["counter"])
+    """Return the id and counter of a task, from the body or, of a link, from the path."""
+    if call.body is None:
+        return call.path["id"], integer("path counter", call.path["counter"])
+    body: TaskBody = call.body
+    return body.id or "", body.counter or 0
 
 
 def _process_id(task_id: str, counter: int) -> str:
@@ -115,113 +108,82 @@ _PATH = (
         example=1,
     ),
 )
-_CLAIM_ANSWERS = (Success(201, "The task is claimed; the answer has its promises.", ClaimObject),)
-_CLAIM_REFUSALS = (
-    Code.TASK_CLAIMED,
-    Code.TASK_COMPLETED,
-    Code.TASK_COUNTER,
-    Code.TASK_NOT_FOUND,
-)
-_COMPLETE_ANSWERS = (
-    Success(201, "The task is completed by this request.", TaskObject),
-    Success(200, "The task had already finished.", TaskObject),
-)
-_COMPLETE_REFUSALS = (Code.TASK_COUNTER, Code.TASK_STATE, Code.TASK_NOT_FOUND)
-_DROP_ANSWERS = (
-    Success(201, "The task was returned and is sent out again."),
-    Success(200, "There was nothing to return: the task is not claimed."),
-)
-_DROP_REFUSALS = (Code.TASK_COUNTER, Code.TASK_NOT_FOUND)
 _HEARTBEAT_ANSWERS = (Success(200, "The number of leases renewed.", TasksAffectedObject),)
 
-_BY_LINK = "The same, with everything in the path, as in a message's `href`."
+
+def _by_link(row: Endpoint, handler: Asking) -> Endpoint:
+    """Return the row of the same with everything in the path."""
+    return replace(
+        row,
+        name=f"{row.name}ByLink",
+        method="GET",
+        path=f"{row.path}/{{id...}}/{{counter}}",
+        summary=f"{row.summary} by its link",
+        description="The same, with everything in the path, as in a message's `href`.",
+        handler=handler,
+        changes_by_link=True,
+        body=None,
+        path_parameters=_PATH,
+    )
+
+
+_CLAIM = Endpoint(
+    name="claimTask",
+    group="Tasks",
+    method="POST",
+    path="/tasks/claim",
+    summary="Claim a task",
+    description=(
+        "Takes the lease of a task for `ttl` milliseconds. Its holder works on the "
+        "promise and renews the lease with heartbeats. If the lease runs out, the task "
+        "goes to another worker, with a higher counter."
+    ),
+    handler=claim_task,
+    scope=Scope.PROMISES_WRITE,
+    body=ClaimTaskBody,
+    successes=(Success(201, "The task is claimed; the answer has its promises.", ClaimObject),),
+    refusals=(Code.TASK_CLAIMED, Code.TASK_COMPLETED, Code.TASK_COUNTER, Code.TASK_NOT_FOUND),
+)
+_COMPLETE = Endpoint(
+    name="completeTask",
+    group="Tasks",
+    method="POST",
+    path="/tasks/complete",
+    summary="Complete a task",
+    description="Ends the lease. The promise does not change: it is completed separately.",
+    handler=complete_task,
+    scope=Scope.PROMISES_WRITE,
+    body=TaskBody,
+    successes=(
+        Success(201, "The task is completed by this request.", TaskObject),
+        Success(200, "The task had already finished.", TaskObject),
+    ),
+    refusals=(Code.TASK_COUNTER, Code.TASK_STATE, Code.TASK_NOT_FOUND),
+)
+_DROP = Endpoint(
+    name="dropTask",
+    group="Tasks",
+    method="POST",
+    path="/tasks/drop",
+    summary="Return a task",
+    description="The task is sent out again immediately, with a higher counter.",
+    handler=drop_task,
+    scope=Scope.PROMISES_WRITE,
+    body=TaskBody,
+    successes=(
+        Success(201, "The task was returned and is sent out again."),
+        Success(200, "There was nothing to return: the task is not claimed."),
+    ),
+    refusals=(Code.TASK_COUNTER, Code.TASK_NOT_FOUND),
+)
 
 ENDPOINTS = (
-    Endpoint(
-        name="claimTask",
-        group="Tasks",
-        method="POST",
-        path="/tasks/claim",
-        summary="Claim a task",
-        description=(
-            "Takes the lease of a task for `ttl` milliseconds. Its holder works on the "
-            "promise and renews the lease with heartbeats. If the lease runs out, the task "
-            "goes to another worker, with a higher counter."
-        ),
-        handler=claim_task,
-        scope=Scope.PROMISES_WRITE,
-        body=ClaimTaskBody,
-        successes=_CLAIM_ANSWERS,
-        refusals=_CLAIM_REFUSALS,
-    ),
-    Endpoint(
-        name="claimTaskByLink",
-        group="Tasks",
-        method="GET",
-        path="/tasks/claim/{id...}/{counter}",
-        summary="Claim a task by its link",
-        description=_BY_LINK,
-        handler=claim_task_by_link,
-        changes_by_link=True,
-        scope=Scope.PROMISES_WRITE,
-        path_parameters=_PATH,
-        successes=_CLAIM_ANSWERS,
-        refusals=_CLAIM_REFUSALS,
-    ),
-    Endpoint(
-        name="completeTask",
-        group="Tasks",
-        method="POST",
-        path="/tasks/complete",
-        summary="Complete a task",
-        description="Ends the lease. The promise does not change: it is completed separately.",
-        handler=complete_task,
-        scope=Scope.PROMISES_WRITE,
-        body=TaskBody,
-        successes=_COMPLETE_ANSWERS,
-        refusals=_COMPLETE_REFUSALS,
-    ),
-    Endpoint(
-        name="completeTaskByLink",
-        group="Tasks",
-        method="GET",
-        path="/tasks/complete/{id...}/{counter}",
-        summary="Complete a task by its link",
-        description=_BY_LINK,
-        handler=complete_task_by_link,
-        changes_by_link=True,
-        scope=Scope.PROMISES_WRITE,
-        path_parameters=_PATH,
-        successes=_COMPLETE_ANSWERS,
-        refusals=_COMPLETE_REFUSALS,
-    ),
-    Endpoint(
-        name="dropTask",
-        group="Tasks",
-        method="POST",
-        path="/tasks/drop",
-        summary="Return a task",
-        description="The task is sent out again immediately, with a higher counter.",
-        handler=drop_task,
-        scope=Scope.PROMISES_WRITE,
-        body=TaskBody,
-        successes=_DROP_ANSWERS,
-        refusals=_DROP_REFUSALS,
-    ),
-    Endpoint(
-        name="dropTaskByLink",
-        group="Tasks",
-        method="GET",
-        path="/tasks/drop/{id...}/{counter}",
-        summary="Return a task by its link",
-        description=_BY_LINK,
-        handler=drop_task_by_link,
-        changes_by_link=True,
-        scope=Scope.PROMISES_WRITE,
-        path_parameters=_PATH,
-        successes=_DROP_ANSWERS,
-        refusals=_DROP_REFUSALS,
-    ),
+    _CLAIM,
+    _by_link(_CLAIM, claim_task_by_link),
+    _COMPLETE,
+    _by_link(_COMPLETE, complete_task),
+    _DROP,
+    _by_link(_DROP, drop_task),
     Endpoint(
         name="heartbeatTasks",
         group="Tasks",

@@ -85,7 +85,8 @@ class Settings:
     checkpoint_log_bytes: int = _setting(
         limits.CHECKPOINT_LOG_BYTES,
         Number(64 * _KIB, 1024 * _MIB),
-        "Log growth that triggers a checkpoint immediately.",
+        "Log growth that triggers a checkpoint immediately; in effect at most a sixteenth of the "
+        "memory that this process may have.",
     )
     snapshot_directory: Path | None = _setting(
         None,
@@ -221,7 +222,8 @@ class Settings:
         limits.IN_FLIGHT_LIMIT_BYTES,
         Number(1 * _MIB, 64 * 1024 * _MIB),
         "Maximum bytes of requests, answers and messages in memory, all together; beyond it large "
-        "ones wait or are refused. In effect at least twice body_limit_bytes.",
+        "ones wait or are refused. In effect at least twice body_limit_bytes, and at most a "
+        "twelfth of the memory that this process may have.",
     )
     build_limit_bytes: int = _setting(
         limits.BUILD_LIMIT_BYTES,

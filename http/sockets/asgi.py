@@ -36,6 +36,7 @@ from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import Hold, InFlight
 from troth.http.wire.requests import ChunkStream, Request, Response, add_repeated
+from troth.persistence.memory_reserve import RESERVE, with_reserve
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -62,6 +63,10 @@ class ClientConnection(Protocol):
         """Whether something that was sent did not go out."""
         ...
 
+    def abandon(self) -> None:
+        """Send nothing more, and end the connection."""
+        ...
+
     def when_stopping(self, action: Callable[[], None]) -> None:
         """Call `action` when the server begins to stop; at once if it has."""
         ...
@@ -85,8 +90,12 @@ class Application(QuartTrio):
         What is handed over, and of which type, differs between Quart 0.22 and 0.23.
         """
         exchange: _Exchange = cast(Scope, quart_request.scope)[_EXCHANGE_KEY]
-        response = await self.dispatcher.answer(exchange.request)
-        return exchange.quart_response(response)
+        try:
+            response = await self.dispatcher.answer(exchange.request)
+            return with_reserve(lambda: exchange.quart_response(response))
+        except MemoryError:
+            exchange.lose()
+            return QuartResponse(b"")  # which goes nowhere
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one ASGI scope."""
@@ -125,6 +134,7 @@ class _Exchange:
         self._is_stranger = False
         self._waits = False
         self._is_stalled = False
+        self._is_begun = False
         self._reading: trio.CancelScope | None = None
         self.request = self._neutral_request()
         self._is_head = self.request.method == "HEAD"
@@ -137,15 +147,8 @@ class _Exchange:
             await self._run()
         except _ClientGone:
             _log.debug("a client left before its request was complete", request_id=request.id)
-        except Exception:
-            _log.exception(
-                "an exchange failed",
-                request_id=request.id,
-                endpoint=request.endpoint,
-                peer=request.peer,
-            )
-            if self._status == 0:
-                await self._respond(ApiError(Code.INTERNAL))
+        except Exception as error:
+            await self._fail(error)
         finally:
             held.release()
             if self._stream is not None:
@@ -155,6 +158,38 @@ class _Exchange:
             self._api.metrics.count(request.endpoint, self._status, counted_s)
             if self._status or request.refusal is not None:  # else its client left before the end
                 self._api.request_log.note(request, self._status, duration_s)
+
+    async def _fail(self, error: Exception) -> None:
+        """Answer as well as that can be done after an error that nobody has expected."""
+        request = self.request
+        if _is_about_memory(error):
+            RESERVE.give_away()
+            if self._is_begun:
+                self.lose()
+            elif self._status == 0:
+                await self._respond(_no_room())
+            return
+        _log.error(
+            "an exchange failed",
+            request_id=request.id,
+            endpoint=request.endpoint,
+            peer=request.peer,
+            exc_info=error,
+        )
+        if self._status == 0:
+            await self._respond(ApiError(Code.INTERNAL))
+
+    def lose(self) -> None:
+        """End the connection: there is no memory for an answer to what may have been done."""
+        request = self.request
+        _log.error(
+            "there was no memory for an answer; its connection was closed",
+            endpoint=request.endpoint,
+            request_id=request.id,
+            peer=request.peer,
+        )
+        if self._connection is not None:
+            self._connection.abandon()
 
     async def _run(self) -> None:
         try:
@@ -171,6 +206,7 @@ class _Exchange:
                 await self._respond(error)
                 return
             hold.pin()
+            self._is_begun = True
             await self._answer()
 
     async def _answer(self) -> None:
@@ -369,6 +405,12 @@ class _Chunks(AsyncIterator[bytes]):
         if chunk is None:
             raise StopAsyncIteration
         return chunk
+
+
+def _is_about_memory(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(_is_about_memory(one) for one in error.exceptions)
+    return isinstance(error, MemoryError)
 
 
 def _no_room() -> ApiError:

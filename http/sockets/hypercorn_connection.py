@@ -121,6 +121,10 @@ class HypercornConnection:
         else:
             self._stop_actions.append(action)
 
+    def abandon(self) -> None:
+        """Send nothing more, and end the connection: there can be no true answer."""
+        self._break()
+
     # What the listener uses.
 
     async def run(self) -> None:

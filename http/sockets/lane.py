@@ -117,6 +117,7 @@ class Lane:
         self._is_stopping = False
         self._is_over = False
         self._in_pass = False
+        self._is_rung = False
         self._has_submitted = False
         self.now = 0.0
         self._passes_count = 0
@@ -223,6 +224,7 @@ class Lane:
         for number, mask in self._epoll.poll(0, _EVENTS_LIMIT_COUNT):
             if number == self._bell:
                 os.eventfd_read(number)
+                self._is_rung = False
                 continue
             connection = connections.get(number)
             if connection is not None:
@@ -343,8 +345,10 @@ class Lane:
         return count
 
     def _ring(self) -> None:
-        """See to it that there will be a pass."""
-        os.eventfd_write(self._bell, 1)
+        """See to it that there will be a pass; who rings before it comes need not ring again."""
+        if not self._is_rung:
+            self._is_rung = True
+            os.eventfd_write(self._bell, 1)
 
     def start(self, exchange: Exchange) -> None:
         """Have a task carry out an exchange."""

@@ -28,7 +28,6 @@ from .lane_parsing import NotServed, Parsed, Parser, without_empty_lines
 from .lane_streams import LaneStream
 
 PARTIAL_LIMIT_S: Final = 1.0
-_CARRIAGE_RETURN: Final = ord("\r")
 _READ_BYTES: Final = 16 * 1024
 # A client that pipelines more than this in one go waits for the others' turn.
 _REQUESTS_AT_ONCE_COUNT: Final = 16
@@ -232,10 +231,6 @@ class LaneConnection:
                 return False
             if not self.received:
                 return True
-        if self.received[0] == _CARRIAGE_RETURN:
-            self.received = without_empty_lines(self.received)
-            if not self.received:
-                return True
         try:
             parsed = self._parser.parse(self.received)
             if parsed is not None:
@@ -251,6 +246,10 @@ class LaneConnection:
                 exchange.run()
                 return True
         except NotServed:
+            rest = without_empty_lines(self.received)
+            if len(rest) < len(self.received):
+                self.received = rest
+                return True
             self._hand_over()
             return False
         if self._is_at_end:

@@ -19,13 +19,14 @@ from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.replies import Reply
 from troth.http.api.context import VERSION_HEADER_VALUE
-from troth.http.api.dispatch import Dispatcher
+from troth.http.api.dispatch import Dispatcher, no_memory
 from troth.http.api.router import Match
 from troth.http.api.rows import Call, Renewals
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, InFlight
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
 from troth.http.wire.status_lines import STATUS_LINES
+from troth.persistence.memory_reserve import RESERVE
 from troth.shards.errors import Overloaded, ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
@@ -65,6 +66,10 @@ class Requester(Protocol):
 
     def answered(self, data: bytes, held: HeldMessages) -> None:
         """Write an answer; release the messages when that is done or can never be."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
         ...
 
     def streams(self, stream: LaneStream) -> None:
@@ -112,6 +117,9 @@ class Exchange(Struct, eq=False):
                 self._fail_unless_waits(error)
             else:
                 self._fail(error)
+        except MemoryError:
+            RESERVE.give_away()
+            self._fail(no_memory())  # nothing was carried out
         except Exception as error:
             self._fail(error)
 
@@ -120,25 +128,60 @@ class Exchange(Struct, eq=False):
         if self.awaited_count != 1:
             self.awaited_count -= 1
             return
-        dispatcher = self.dispatcher
-        handler = self.match.endpoint.in_halves
-        assert handler is not None, "the others do not ask this way"
-        assert self.call is not None, "it was made when the question was asked"
         if self.questions.in_flight.is_full and _is_large(reply):
             self.questions.defer(self, reply)
             return
         try:
+            try:
+                status, answer = self._rendered(reply)
+            except MemoryError:
+                if not RESERVE.give_away():
+                    raise
+                status, answer = self._rendered(reply)
+            self._end(status, answer)
+        except MemoryError as error:
+            self._lose(error)
+
+    def _rendered(self, reply: Reply) -> tuple[int, bytes]:
+        """Return status and bytes of the answer. Raises MemoryError."""
+        dispatcher = self.dispatcher
+        handler, call = self.match.endpoint.in_halves, self.call
+        assert handler is not None, "the others do not ask this way"
+        assert call is not None, "it was made when the question was asked"
+        try:
             if reply.claimed is not None:
                 reply = dispatcher.api.shards.with_leaf(reply)
-            status, body = handler.rendered(dispatcher.api, self.call, reply)
+            status, body = handler.rendered(dispatcher.api, call, reply)
+        except MemoryError:
+            raise
         except Exception as error:
-            self._fail(error)
-            return
-        if body and dispatcher.is_plain:
-            self._end(status, render_json(status, body, self.request.id))
+            response = self._refusal(error)
         else:
+            if body and dispatcher.is_plain:
+                return status, render_json(status, body, self.request.id)
             response = json_response(status, body) if body else Response(status)
-            self._finish(dispatcher.finish(self.request, response))
+            response = dispatcher.finish(self.request, response)
+        return response.status, render(response)
+
+    def _lose(self, error: MemoryError) -> None:
+        """End the connection: no answer that can be made would be true, so its client asks again.
+
+        Where nothing can have been carried out, it is told so.
+        """
+        RESERVE.give_away()
+        request = self.request
+        if request.method in ("GET", "HEAD"):
+            self._fail(no_memory())
+            return
+        _log.error(
+            "there was no memory for an answer; its connection was closed",
+            endpoint=request.endpoint,
+            request_id=request.id,
+            peer=request.peer,
+            exc_info=error,
+        )
+        self.held.release()
+        self.client.close()
 
     def _fail_unless_waits(self, error: Exception) -> None:
         """Have a task wait for what is missing now, where the endpoint says so."""
@@ -161,12 +204,18 @@ class Exchange(Struct, eq=False):
         """Run a handler that waits for more than one shard; what was admitted stays so."""
         try:
             response = await self.dispatcher.carry_out(self.request, self.match, self.call)
+        except MemoryError as error:
+            self._lose(error)
         except Exception as error:
             self._fail(error)
         else:
             self._finish(response)
 
     def _fail(self, error: Exception) -> None:
+        self._finish(self._refusal(error))
+
+    def _refusal(self, error: Exception) -> Response:
+        """Return the answer to what has failed."""
         request = self.request
         if isinstance(error, ShardsError):
             error = ApiError(error.code)
@@ -179,7 +228,7 @@ class Exchange(Struct, eq=False):
                 exc_info=error,
             )
             error = ApiError(Code.INTERNAL)
-        self._finish(self.dispatcher.refuse(request, error))
+        return self.dispatcher.refuse(request, error)
 
     def _finish(self, response: Response) -> None:
         if response.stream is None:

@@ -65,11 +65,27 @@ class Parsed(Struct, gc=False):
     end: int
 
 
+_FIELDS_KEPT_COUNT: Final = 4
+"""Of so many kinds of requests that a client sends in turn: a worker's create, claim, complete."""
+
+_FIELDS_KEPT_BYTES: Final = 2 * 1024
+"""Longer ones are not kept: what a connection remembers is not counted as in flight."""
+
+
+class _Fields(Struct, gc=False):
+    """What the fields of a head say."""
+
+    headers: Mapping[bytes, bytes]
+    repeated: Mapping[bytes, bytes] | None
+    length_bytes: int
+    is_chunked: bool
+
+
 class Parser:
     """Finds the requests of one connection.
 
-    Clients repeat themselves: when the head of a request, or its fields, are, byte for byte, those
-    of the one before, what was found out about them is used again.
+    Clients repeat themselves: when the head of a request is, byte for byte, that of the one before,
+    or its fields are those of one of the last few, what was found out about them is used again.
     """
 
     __slots__ = (
@@ -77,13 +93,10 @@ class Parser:
         "_fields",
         "_head",
         "_head_limit_bytes",
-        "_headers",
-        "_is_chunked",
-        "_length_bytes",
+        "_kept",
         "_method",
         "_path",
         "_query",
-        "_repeated",
     )
 
     def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
@@ -93,11 +106,8 @@ class Parser:
         self._head: bytes | None = None
         self._method = ""
         self._path = self._query = b""
-        self._fields: bytes | None = None
-        self._headers: Mapping[bytes, bytes] = {}
-        self._repeated: Mapping[bytes, bytes] | None = None
-        self._length_bytes = 0
-        self._is_chunked = False
+        self._fields = _NO_FIELDS
+        self._kept: dict[bytes, _Fields] = {}
 
     def parse(self, buffer: bytes) -> Parsed | None:
         """Return the request that a buffer begins with, or None if it is not complete.
@@ -112,18 +122,19 @@ class Parser:
         head = buffer[:body_start]
         if head != self._head:
             self._read_head(head)
-        if self._is_chunked:
+        fields = self._fields
+        if fields.is_chunked:
             found = self._read_chunks(buffer, body_start)
             if found is None:
                 return None
             body, end = found
         else:
-            end = body_start + self._length_bytes
+            end = body_start + fields.length_bytes
             if end > len(buffer):
                 return None
             body = buffer[body_start:end]
         return Parsed(
-            self._method, self._path, self._query, self._headers, self._repeated, body, end
+            self._method, self._path, self._query, fields.headers, fields.repeated, body, end
         )
 
     def _read_chunks(self, buffer: bytes, start: int) -> tuple[bytes, int] | None:
@@ -153,7 +164,7 @@ class Parser:
 
     def awaited_headers(self, buffer: bytes) -> Mapping[bytes, bytes] | None:
         """Return the headers of a request that `parse` found incomplete, or None if they are."""
-        return self._headers if b"\r\n\r\n" in buffer else None
+        return self._fields.headers if b"\r\n\r\n" in buffer else None
 
     def _refuse_hopeless(self, buffer: bytes) -> None:
         """Do not wait for the end of a head that cannot be served."""
@@ -168,21 +179,27 @@ class Parser:
         line = _REQUEST_LINE.match(head)
         if line is None or len(head) > self._head_limit_bytes:
             raise NotServed
-        fields = head[line.end() : -2]
-        if fields != self._fields:
-            self._read_fields(fields)
+        text = head[line.end() : -2]
+        fields = self._kept.get(text)
+        if fields is None:
+            fields = self._read_fields(text)
+            if len(text) <= _FIELDS_KEPT_BYTES:
+                if len(self._kept) == _FIELDS_KEPT_COUNT:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[text] = fields
+        self._fields = fields
         method, target = line.groups()
         self._method = _METHODS[method]
         self._path, _, self._query = target.partition(b"?")
         self._head = head
 
-    def _read_fields(self, fields: bytes) -> None:
-        if _FIELDS.fullmatch(fields) is None:
+    def _read_fields(self, text: bytes) -> _Fields:
+        if _FIELDS.fullmatch(text) is None:
             raise NotServed
         headers: dict[bytes, bytes] = {}
         repeated: dict[bytes, bytes] = {}
         hosts_count = lengths_count = 0
-        for field in fields[:-2].split(b"\r\n"):
+        for field in text[:-2].split(b"\r\n"):
             name, _, value = field.partition(b":")
             name = name.lower()
             value = value.strip(b" \t")
@@ -209,8 +226,7 @@ class Parser:
             raise NotServed
         if int(length) > self._body_limit_bytes:
             raise NotServed
-        self._headers = headers
-        self._repeated = repeated or None
-        self._length_bytes = int(length)
-        self._is_chunked = is_chunked
-        self._fields = fields
+        return _Fields(headers, repeated or None, int(length), is_chunked)
+
+
+_NO_FIELDS: Final = _Fields({}, None, 0, is_chunked=False)

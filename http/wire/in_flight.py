@@ -13,6 +13,8 @@ from typing import Final, final
 
 import trio
 
+from troth.shards.threads import in_thread
+
 SMALL_BYTES: Final = 16 * 1024
 """What is not larger is not counted."""
 
@@ -20,7 +22,7 @@ STALLED_S: Final = 1.0
 """Without progress for this long a hold has to go, if others need the room."""
 
 _WATCH_INTERVAL_S: Final = 0.1
-_HEADROOM_FACTOR: Final = 6
+HEADROOM_FACTOR: Final = 6
 """What a body becomes on its way: bytes, text, a record, a frame, an answer, and the state."""
 
 
@@ -109,10 +111,17 @@ class InFlight:
         *,
         now: Callable[[], float] = trio.current_time,
         headroom_bytes: Callable[[], int | None] = lambda: None,
+        margin_bytes: int = 0,
         trim: Callable[[], None] = lambda: None,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
-        """Begin with nothing. `trim` gives freed memory back; `watch` calls it, in a thread."""
+        """Begin with nothing. `margin_bytes` of the memory that may be had are for others.
+
+        `watch` calls `trim`, which gives freed memory back, in a thread, and `look` now and then.
+        """
         self.limit_bytes = limit_bytes
+        self._margin_bytes = margin_bytes
+        self._look = look
         self.is_full = False
         """Whether nothing large should be begun now."""
         self._now = now
@@ -176,8 +185,11 @@ class InFlight:
 
     def _has_room(self, count_bytes: int, asking: Hold) -> bool:
         headroom_bytes = self._headroom_bytes()
-        if headroom_bytes is not None and headroom_bytes < _HEADROOM_FACTOR * asking.size_bytes:
-            return False
+        if headroom_bytes is not None:
+            # What is held becomes more on its way, all of it perhaps at the same time.
+            needed_bytes = HEADROOM_FACTOR * (self._held_bytes + count_bytes)
+            if headroom_bytes < self._margin_bytes + needed_bytes:
+                return False
         missing_bytes = self._held_bytes + count_bytes - self.limit_bytes
         return missing_bytes <= 0 or self.evict_stalled(missing_bytes, asking) >= missing_bytes
 
@@ -217,11 +229,13 @@ class InFlight:
         """Evict what is stalled while others wait, and give memory back; until canceled."""
         while True:
             await trio.sleep(_WATCH_INTERVAL_S)
+            self._look()
             if self._waiting:
+                self._judge()  # there may be memory again
                 self.evict_stalled(self._held_bytes - self.limit_bytes // 2)
             if self._is_to_trim:
                 self._is_to_trim = False
-                await trio.to_thread.run_sync(self._trim)
+                await in_thread(self._trim)
 
     def statistics(self) -> InFlightStatistics:
         """Return counts of this moment and totals since the start."""

@@ -15,7 +15,7 @@ from troth.core.model import PENDING
 from troth.core.state.captures import Capture, Loaded, ShardHeader
 from troth.persistence.errors import CheckpointDamaged
 
-from . import digests, rows
+from . import counting, digests, rows
 from .cold import ColdReader
 from .id_filter import StoredIds
 from .port import Store, View, Write
@@ -60,7 +60,7 @@ class Checkpoints:
         self._checkpoints_count = 0
         self._rows_count = 0
         self._verified_count = 0
-        self._format_version = rows.FORMAT_VERSION
+        self._format_version = self._version_written = rows.FORMAT_VERSION
         view = store.view()
         self._is_new = self._check(view, data_id)
         self._data_id = data_id
@@ -75,7 +75,7 @@ class Checkpoints:
             return True
         if not rows.is_known_format(version):
             raise rows.unknown_format(version)
-        self._format_version = int(version)
+        self._format_version = self._version_written = int(version)
         if view.get(rows.META, _DATA_ID_KEY) != data_id:
             raise CheckpointDamaged(rows.META, "it belongs to another data directory")
         return False
@@ -108,8 +108,12 @@ class Checkpoints:
         if header is None:
             return None
         decoder, scan = self._decoder, self._scan
+        counts = header.counts
+        if counts is None:
+            counts = counting.count(self.reader.view, shard)
         loaded = Loaded(
             header,
+            counts.copy(),
             [
                 decoder.promise(rows.LIVE_PROMISES, key, value)
                 for key, value in scan(rows.LIVE_PROMISES, shard)
@@ -140,9 +144,13 @@ class Checkpoints:
         return self.reader.view.scan(table, prefix, rows.after(prefix))
 
     def write(self, captures: Sequence[Capture]) -> None:
-        """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailed."""
+        """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailed.
+
+        Raises MemoryError if there is too little memory; it may be tried again then.
+        """
         with self._ids.committing() as add_id:
             self._store.commit(self._writes(captures, add_id))
+        self._format_version = self._version_written
         # In one assignment: the event loop reads them for statistics while this runs in a thread.
         self._headers = self._headers | {one.header.shard: one.header for one in captures}
         self._rows_count += sum(capture.rows_count for capture in captures)
@@ -162,7 +170,7 @@ class Checkpoints:
         if self._is_new or version != self._format_version:
             yield rows.META, _FORMAT_KEY, b"%d" % version
             yield rows.META, _DATA_ID_KEY, self._data_id
-            self._format_version = version
+            self._version_written = version
         for capture in captures:
             shard = capture.header.shard
             yield from self._deletions(shard, capture)

@@ -33,6 +33,8 @@ DATA_NAME: Final = "data.mdb"
 LOCK_NAME: Final = "lock.mdb"
 """The names of LMDB's files."""
 
+_MAP_UNIT_BYTES: Final = 1 << 20
+
 KEY_BYTES_MAX: Final = 511
 """LMDB's limit for a key."""
 
@@ -83,6 +85,11 @@ class LmdbStore:
         self._ranges = process_memory.mapped_ranges(self.path / DATA_NAME)
         return environment
 
+    def prepare(self) -> None:
+        """Map the store now if address space is limited: later there may be too little of it."""
+        if self._environment is None and _is_limited():
+            self._open()
+
     def check(self) -> None:
         """Raise DataDirectoryLost unless the store is still what its path names. Any thread."""
         self._check_place()
@@ -90,12 +97,18 @@ class LmdbStore:
             raise DataDirectoryLost(str(self.path))
 
     def commit(self, writes: Iterable[Write]) -> None:
-        """See Store. The commit syncs the data before the page that makes it current."""
+        """See Store. The commit syncs the data before the page that makes it current.
+
+        Raises MemoryError if there is too little memory to begin; it may be tried again then.
+        """
         environment = self._environment or self._open()
         try:
             self.check()
             with environment.begin(write=True) as transaction:
-                self._write(transaction, writes)
+                try:
+                    self._write(transaction, writes)
+                except lmdb.MemoryError as error:
+                    raise MemoryError(str(error)) from error  # nothing of it stays
         except (lmdb.Error, OSError) as error:
             raise CheckpointFailed(str(self.path), "cannot be written", error) from error
 
@@ -144,8 +157,11 @@ class LmdbStore:
         """See Store.
 
         LMDB keeps the memory of a commit's pages for the next one, as many as the largest commit
-        had, until the environment is closed. So it is closed and opened.
+        had, until the environment is closed. So it is closed and opened; not where something else
+        could take the address space in between.
         """
+        if _is_limited():
+            return
         with self._lock:
             if self._environment is not None and self._views_count == 0:
                 self._environment.close()
@@ -170,8 +186,21 @@ class LmdbStore:
                 (self.path / LOCK_NAME).unlink()
 
 
+def _is_limited() -> bool:
+    return process_memory.address_space_headroom_bytes() is not None
+
+
+def map_bytes() -> int:
+    """Return how much address space a store is given: a third of what there is, if limited."""
+    headroom_bytes = process_memory.address_space_headroom_bytes()
+    if headroom_bytes is None:
+        return MAP_BYTES
+    share_bytes = headroom_bytes // 3 // _MAP_UNIT_BYTES * _MAP_UNIT_BYTES
+    return min(MAP_BYTES, max(MAP_BYTES_SMALLEST, share_bytes))
+
+
 def _open(path: Path, tables_count: int) -> lmdb.Environment:
-    size_bytes = MAP_BYTES
+    size_bytes = map_bytes()
     while True:
         try:
             return lmdb.open(

@@ -16,7 +16,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar, final
 
 from troth.core.limits import SEGMENT_BYTES
-from troth.persistence.errors import DataDirectoryLost, LogConflict, LogFailed
+from troth.persistence.errors import DataDirectoryLost, LogConflict, LogFailed, MemoryRanOut
 from troth.persistence.files import File, Files
 from troth.persistence.shortage import SHORTAGES
 
@@ -66,6 +66,10 @@ class InlineExecutor(Executor):
         except (OSError, DataDirectoryLost) as error:
             future.set_exception(error)
         return future
+
+
+def _do_nothing() -> None:
+    pass
 
 
 @final
@@ -136,6 +140,8 @@ class SegmentedLog:
             raise
         publish_segment(self._files, self._log_path, path, self._next_sequence)
         self._begin_segment(self._segment_bytes)
+        # Its thread begins now: later there may be none to be had.
+        self._executor.submit(_do_nothing)
 
     def _settle(self, path: str, last: Segment, end: LogEnd) -> None:
         """Make what was read of the last segment durable, and cut what is torn behind it.
@@ -176,7 +182,10 @@ class SegmentedLog:
         return self._next_sequence
 
     def append(self, batch: Sequence[NewRecord], expected_sequence: int) -> int:
-        """Make a batch durable and return its last record's sequence; see `Log.append`."""
+        """Make a batch durable and return its last record's sequence; see `Log.append`.
+
+        Raises MemoryError if there is no memory for it: nothing was written then.
+        """
         self._check_usable()
         if not batch:
             raise ValueError("a batch holds at least one record")
@@ -187,6 +196,20 @@ class SegmentedLog:
         frame, checksum = encode_frame(
             batch, self._next_sequence, self._epoch, self._previous_checksum
         )
+        try:
+            self._append_frame(frame, checksum, batch, shard_sequences)
+        except MemoryError as error:  # perhaps a part was written
+            self._failure = MemoryRanOut("while a batch was written to the log")
+            raise self._failure from error
+        return self._next_sequence - 1
+
+    def _append_frame(
+        self,
+        frame: bytes,
+        checksum: int,
+        batch: Sequence[NewRecord],
+        shard_sequences: dict[int, int],
+    ) -> None:
         try:
             if self._used_bytes + len(frame) + SEAL_BYTES > self._capacity_bytes:
                 self._roll_over(len(frame))
@@ -205,7 +228,6 @@ class SegmentedLog:
         self._next_sequence += len(batch)
         if self._next_file is None and self._used_bytes * 2 > self._capacity_bytes:
             self._next_file = self._executor.submit(self._prepare_next)
-        return self._next_sequence - 1
 
     def seal(self) -> None:
         """Write an empty frame that confirms the last batch; not synced, overwritten by the next.

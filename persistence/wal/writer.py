@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from troth.persistence.errors import LogFailed
+from troth.persistence.errors import LogFailed, MemoryRanOut
+from troth.persistence.memory_reserve import with_reserve
+from troth.persistence.shortage import PATIENCE_S, is_out_of_memory, opening
 
 from .log import Log, NewRecord
 
@@ -53,7 +55,10 @@ class Writer:
         on_failure: Callable[[LogFailed], None],
         *,
         seal_delay_s: float = SEAL_DELAY_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
+        """Start nothing yet; `patience_s` is how long to wait for memory."""
+        self._patience_s = patience_s
         self._log = log
         self._on_durable = on_durable
         self._on_failure = on_failure
@@ -124,13 +129,25 @@ class Writer:
             if batch is None:
                 return
             joined, submits_count, closing = self._join(batch)
-            last_sequence = self._log.append(joined, self._log.next_sequence)
+            last_sequence = self._append(joined)
             sealed = False
             self._submits_written_count += submits_count
             self._batches_written_count += 1
             self._on_durable(last_sequence)
             if closing:
                 return
+
+    def _append(self, batch: Sequence[NewRecord]) -> int:
+        """Append; where there is no memory to begin with, wait for it. Raises LogFailed."""
+        log = self._log
+        try:
+            return opening(
+                lambda: with_reserve(lambda: log.append(batch, log.next_sequence)),
+                is_out_of_memory,
+                patience_s=self._patience_s,
+            )
+        except MemoryError as error:
+            raise MemoryRanOut("before a batch could be written to the log") from error
 
     def _join(self, first: Sequence[NewRecord]) -> tuple[Sequence[NewRecord], int, bool]:
         """Join what else is waiting to `first`: the batch, how many submits, whether to close."""

@@ -139,21 +139,21 @@ class Delivery:
         earlier = self._shipments.get(key)
         if earlier is not None and counter_of(message) < earlier.counter:
             return
-        self._shipments.pop(key, None)
-        self._unclaimed.forget(key)
         attempt_count = 0
         if earlier is not None:
             attempt_count = earlier.attempt_count
+            del self._shipments[key]
             self._forget(earlier)
+        self._unclaimed.forget(key)
         address = address_of(message, self._addresses)
         if isinstance(address, Undeliverable):
             self._totals["undeliverable"] += 1
             if attempt_count == 0:
                 self._missed.cannot_resolve(key, address.reason)
-            shipment = Shipment(message, None, self._render, attempt_count)
+            shipment = Shipment(key, message, None, self._render, attempt_count)
         else:
-            shipment = Shipment(message, address, self._render, attempt_count)
-        self._shipments[shipment.id] = shipment
+            shipment = Shipment(key, message, address, self._render, attempt_count)
+        self._shipments[key] = shipment
         self._dispatch(shipment)
 
     def withdraw(self, task_id: str) -> None:
@@ -211,7 +211,9 @@ class Delivery:
     def has_room(self, group: str, connection_id: str) -> None:
         """Release stalled messages to a connection that is new or can take more."""
         self._missed.connected(group)
-        self._unclaimed.came((group, connection_id))
+        self._unclaimed.came(group, connection_id)
+        if not self._stalled.count:
+            return  # as after nearly every message: none of the names below is needed
         for dialect in Dialect:
             self._stalled.wake(poll_receiver(group, connection_id, dialect))
             self._stalled.wake(poll_receiver(group, None, dialect))

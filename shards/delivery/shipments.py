@@ -155,13 +155,17 @@ class Shipment:
 
     def __init__(
         self,
+        key: str,
         message: Message,
         address: Address | None,
         render: "Callable[[Message], bytes]",
         attempt_count: int,
     ) -> None:
-        """Begin as WAITING. `address` is None for a receiver that cannot be reached ever."""
-        self.id = key_of(message)
+        """Begin as WAITING. `key` is that of `key_of`.
+
+        `address` is None for a receiver that cannot be reached ever.
+        """
+        self.id = key
         self.counter = counter_of(message)
         self.listener = ""
         # A message to a waiter with an id is for that connection alone (decisions.md 1,
@@ -169,7 +173,7 @@ class Shipment:
         is_for_waiter = True
         if isinstance(message, TaskMessage):
             self.kind = ShipmentKind.TASK
-            self.subject = self.id
+            self.subject = key
             is_for_waiter = message.task.kind is TaskKind.NOTIFY
         elif isinstance(message, ExecuteMessage):
             self.kind = ShipmentKind.EXECUTE

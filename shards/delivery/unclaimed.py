@@ -53,9 +53,11 @@ class Unclaimed:
         if not tasks:
             del self._by_holder[holder]
 
-    def came(self, holder: Holder) -> None:
+    def came(self, group: str, connection_id: str) -> None:
         """Note that a connection is there, again or still."""
-        alarm = self._away.pop(holder, None)
+        if not self._away:
+            return
+        alarm = self._away.pop((group, connection_id), None)
         if alarm is not None:
             alarm.cancel()
 

@@ -22,9 +22,13 @@ import trio
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
 from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
+from troth.persistence.errors import CheckpointFailed
+from troth.persistence.memory_reserve import with_reserve
 from troth.persistence.process_memory import trim_heap
+from troth.persistence.shortage import is_out_of_memory, opening
 from troth.shards.committer import Committer
 from troth.shards.shard import Shard
+from troth.shards.threads import in_thread
 
 VERIFY_PAUSE_LIMIT_S: Final = 0.1
 
@@ -152,7 +156,7 @@ class Checkpointer:
             trio.from_thread.run(trio.sleep, pause_s)
             worked = time.monotonic()
 
-        rows_count = await trio.to_thread.run_sync(read, pause)
+        rows_count = await in_thread(lambda: read(pause))
         self._is_reading = False
         log.info(
             result,
@@ -181,7 +185,7 @@ class Checkpointer:
             await self._committer.wait_durable()
             if self._committer.failure is not None:
                 return
-            await self._blocking(lambda: self._store.write(captures))
+            await self._blocking(lambda: self._write(captures))
             self._store.renew()
             for shard, capture in zip(self._shards, captures, strict=True):
                 for count in checkpointing.evict(shard.machine.state, capture):
@@ -191,13 +195,20 @@ class Checkpointer:
             await self._blocking(lambda: self._finish(position))
             self._note(started, captures)
 
+    def _write(self, captures: list[Capture]) -> None:
+        """Write; where memory runs out before anything has been committed, wait for more."""
+        try:
+            opening(lambda: with_reserve(lambda: self._store.write(captures)), is_out_of_memory)
+        except MemoryError as error:
+            raise CheckpointFailed("the data directory", "cannot be written", error) from error
+
     def _finish(self, position: int) -> None:
         self._trim(position + 1)
         trim_heap()
 
     async def _blocking(self, function: Callable[[], None]) -> None:
         if self._use_thread:
-            await trio.to_thread.run_sync(function, limiter=self._limiter)
+            await in_thread(function, limiter=self._limiter)
         else:
             await trio.lowlevel.checkpoint()
             function()

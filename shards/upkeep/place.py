@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from troth.persistence.errors import DataDirectoryLost
+from troth.shards.threads import in_thread
 
 INTERVAL_S: Final = 1.0
 
@@ -26,7 +27,7 @@ async def watch_place(check: Callable[[], None], fail: Callable[[DataDirectoryLo
     while True:
         await trio.sleep(INTERVAL_S)
         try:
-            await trio.to_thread.run_sync(check)
+            await in_thread(check)
         except DataDirectoryLost as error:
             fail(error)
             return

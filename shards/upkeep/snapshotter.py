@@ -24,6 +24,7 @@ from troth.persistence.errors import PersistenceError
 from troth.persistence.snapshots.archive import ArchiveStatistics
 from troth.persistence.snapshots.snapshots import Cut, automatic_name, remove_old, write_file
 from troth.shards.clock import Clock
+from troth.shards.threads import in_thread
 
 OPEN_LIMIT_COUNT: Final = 2
 """Snapshots being taken at a time; each keeps rows and log segments from being given up."""
@@ -108,9 +109,9 @@ class OpenSnapshot:
     async def next_piece(self) -> bytes | None:
         """Return the next bytes of the file; None at its end. Raises PersistenceError."""
         started = time.monotonic()
-        piece = await trio.to_thread.run_sync(next, self._pieces, None)
+        piece = await in_thread(lambda: next(self._pieces, None))
         if piece is None:
-            await trio.to_thread.run_sync(self._on_whole)
+            await in_thread(self._on_whole)
         await trio.sleep(_pause_s(started))
         return piece
 
@@ -203,7 +204,7 @@ class Snapshotter:
             self._wanted.set()
             await done.wait()
             releases.append(self._storage.hold_log())
-            cut = await trio.to_thread.run_sync(self._storage.open_cut, self._clock.now_ms())
+            cut = await in_thread(lambda: self._storage.open_cut(self._clock.now_ms()))
         except BaseException:
             release()
             raise
@@ -246,7 +247,7 @@ class Snapshotter:
         try:
             snapshot = await self.open()
             try:
-                await trio.to_thread.run_sync(self._write, directory, snapshot)
+                await in_thread(lambda: self._write(directory, snapshot))
             finally:
                 snapshot.close()
         except (PersistenceError, OSError, TooManySnapshots) as error:
@@ -271,7 +272,7 @@ class Snapshotter:
         failing = False
         while True:
             try:
-                await trio.to_thread.run_sync(self._storage.archive, self._clock.now_ms())
+                await in_thread(lambda: self._storage.archive(self._clock.now_ms()))
                 failing = False
             except OSError as error:
                 if not failing:  # once, not every few seconds

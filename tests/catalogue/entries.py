@@ -67,5 +67,6 @@ ENTRIES = (
     "the SDK claims with a ttl of 0 and beats at once",
     "locks of older SDKs say expiryInMilliseconds",
     "memory by count, not by bytes",
+    "overload with little memory",
     "the slow way starves the lane",
 )

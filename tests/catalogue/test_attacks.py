@@ -5,6 +5,7 @@ Real servers: what is tested is what the operating system does with them.
 
 import contextlib
 import http.client
+import json
 import os
 import select
 import shutil
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -264,10 +266,12 @@ def test_memory_by_count_of_streams_that_read_nothing(server: ServerProcess) -> 
         time.sleep(2)
 
 
+LITTLE_MEMORY = ("sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *SERVE)
+
+
 def test_memory_that_cannot_be_had_is_no_segmentation_fault(tmp_path: Path) -> None:
     """ "memory by count, not by bytes": with little address space, large bodies are refused."""
-    command = ("sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *SERVE)
-    with ServerProcess(tmp_path, command=command) as server:
+    with ServerProcess(tmp_path, command=LITTLE_MEMORY) as server:
         answers: list[int | str] = []
 
         def ask(number: int) -> None:
@@ -283,6 +287,49 @@ def test_memory_that_cannot_be_had_is_no_segmentation_fault(tmp_path: Path) -> N
         assert 503 in answers
         assert set(answers) <= {201, 503}
         assert create(server, "small") == 201
+
+
+def large_create(name: str) -> bytes:
+    """A request that creates a promise of 4 MB."""
+    body = json.dumps({"id": name, "timeout": FAR_MS, "param": {"data": "eHh4" * 1_000_000}})
+    head = f"POST /promises HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+@pytest.mark.parametrize("clients_count", [8, 20])
+def test_memory_that_all_bodies_need_at_the_same_time(tmp_path: Path, clients_count: int) -> None:
+    """ "overload with little memory": bodies that arrive side by side; nothing is lost, no 500."""
+    with ServerProcess(tmp_path, command=LITTLE_MEMORY) as server:
+        statuses: Counter[bytes] = Counter()
+        created = []
+        for group in range(4):
+            with contextlib.ExitStack() as stack:
+                names = [f"p{group}-{number}" for number in range(clients_count)]
+                left = {name: memoryview(large_create(name)) for name in names}
+                clients = {name: stack.enter_context(connected(server)) for name in names}
+                while left:
+                    for name in list(left):
+                        try:
+                            sent_bytes = clients[name].send(left[name][:65536])
+                        except OSError:  # it has been refused by now
+                            del left[name]
+                            continue
+                        left[name] = left[name][sent_bytes:]
+                        if not left[name]:
+                            del left[name]
+                for name, client in clients.items():
+                    status = client.recv(12)[9:]
+                    statuses[status] += 1
+                    if status == b"201":
+                        created.append(name)
+
+        assert set(statuses) <= {b"201", b"503"}
+        assert statuses[b"503"]
+        assert created
+        assert create(server, "small") == 201
+        server.kill9()
+        server.start()
+        assert {server.request("GET", f"/promises/{name}")[0] for name in created} == {200}
 
 
 def test_the_slow_way_starves_the_lane(server: ServerProcess) -> None:

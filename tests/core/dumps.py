@@ -28,6 +28,7 @@ def dump(state: ShardState) -> dict[str, Any]:
         "promises": {key: r.encode(one) for key, one in state.promises.items()},
         "promise index": list(state.promise_index.below(INTEGER_MAX, 10**6)),
         "pending": state.pending_count,
+        "counts": r.encode(state.counts),
         "callbacks": {
             key: {name: r.encode(one) for name, one in group.items()}
             for key, group in state.callbacks.items()

@@ -51,6 +51,7 @@ def live_view(state: ShardState) -> dict[str, Any]:
             name: one for name, one in state.promises.items() if one.state is PromiseState.PENDING
         },
         "pending count": state.pending_count,
+        "counts": state.counts,
         "promises count": state.promises_count,
         "tasks count": state.tasks_count,
         "callbacks": state.callbacks,

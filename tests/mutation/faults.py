@@ -8,6 +8,7 @@ protocol in `workflow_faults.py`. `FAULTS` are all.
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
+from .question_faults import QUESTION_FAULTS
 from .workflow_faults import WORKFLOW_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
@@ -369,7 +370,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "commands do not look at the time",
         "shards/shard.py",
-        "            if done_count and not done_count % SLICE_COUNT:",
+        "            if done_count == next_look_count:",
         "            if False:",
         "shards/test_passes.py",
     ),
@@ -586,4 +587,4 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
 )
 
-FAULTS = SERVER_FAULTS + FUNCTION_FAULTS + NODE_FAULTS + WORKFLOW_FAULTS
+FAULTS = SERVER_FAULTS + FUNCTION_FAULTS + NODE_FAULTS + WORKFLOW_FAULTS + QUESTION_FAULTS

@@ -7,8 +7,9 @@ import pytest
 
 from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.data_directory import DataDirectory
-from troth.persistence.errors import LogConflict, LogFailed
+from troth.persistence.errors import LogConflict, LogFailed, MemoryRanOut
 from troth.persistence.files import RealFiles
+from troth.persistence.wal import segmented_log
 from troth.persistence.wal.frames import SEAL_BYTES
 from troth.persistence.wal.log import Log, LogRecord, MemoryLog
 
@@ -319,3 +320,36 @@ def test_real_files_and_a_real_helper_thread(tmp_path: Path) -> None:
         directory.close()
 
     assert not (path / "log" / "next.tmp").exists()
+
+
+def no_memory(*_: object) -> None:
+    """Play any function for which there is none."""
+    raise MemoryError
+
+
+def test_memory_that_runs_out_before_writing_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = SimulatedFiles()
+    with opened(files) as log:
+        with monkeypatch.context() as patched:
+            patched.setattr(segmented_log, "encode_frame", no_memory)
+            with pytest.raises(MemoryError):
+                log.append([record(1)], 1)
+        assert log.append([record(1)], 1) == 1
+        assert [number for number, _ in log.read(1)] == [1]
+
+
+@pytest.mark.parametrize("name", ["_count", "_check_place", "_roll_over"])
+def test_memory_that_runs_out_while_writing_is_final(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what was written; and what was synced is not synced again."""
+    with opened(SimulatedFiles()) as log:
+        log.append([record(1)], 1)
+        monkeypatch.setattr(log, name, no_memory)
+        large = [record(2, SEGMENT_BYTES)]
+        with pytest.raises(MemoryRanOut, match="while a batch was written"):
+            log.append(large, 2)
+        with pytest.raises(MemoryRanOut):
+            log.append([record(2)], 2)

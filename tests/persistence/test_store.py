@@ -246,6 +246,53 @@ def test_a_small_address_space_gets_a_small_map(tmp_path: Path) -> None:
     assert answer.stdout == "b'one'\n"
 
 
+WITH_LITTLE = """
+import os, resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
+from troth.persistence.checkpoints.store import DATA_NAME, LmdbStore, map_bytes
+from troth.persistence.process_memory import address_space_headroom_bytes
+store = LmdbStore(Path(sys.argv[1]), ("a",))
+left_bytes = address_space_headroom_bytes()
+store.prepare()
+taken_bytes = left_bytes - address_space_headroom_bytes()
+assert (64 << 20) <= taken_bytes <= left_bytes // 2, (taken_bytes, left_bytes)
+value = bytes(1 << 20)
+def rows():
+    yield "a", b"1", b"one"
+    kept = []
+    while True:
+        kept.append(bytes(4 << 20))  # until there is no more
+try:
+    store.commit(rows())
+except MemoryError:
+    pass
+else:
+    raise AssertionError("there was memory")
+store.commit([("a", b"2", b"two")])
+view = store.view()
+assert (view.get("a", b"1"), view.get("a", b"2")) == (None, b"two")
+view.close()
+hoard = []
+try:
+    while True:
+        hoard.append(bytes(4 << 20))
+except MemoryError:
+    pass
+store.release_memory()  # which must not give up what it could not get again
+view = store.view()
+assert view.get("a", b"2") == b"two"
+"""
+
+
+def test_a_store_keeps_its_map_when_memory_runs_out(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", WITH_LITTLE, str(tmp_path / "s")],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+    )
+
+
 READ_ALL = """
     import sys
     from pathlib import Path

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from troth.persistence.data_directory import DataDirectory
-from troth.persistence.errors import LogFailed
+from troth.persistence.errors import LogFailed, MemoryRanOut
 from troth.persistence.files import RealFiles
 from troth.persistence.wal import writer as writer_module
 from troth.persistence.wal.log import Log, LogRecord, LogStatistics, MemoryLog, NewRecord
@@ -28,6 +28,7 @@ class WatchedLog:
         self.batches: list[list[NewRecord]] = []
         self.seals_count = 0
         self.error: Exception | None = None
+        self.memory_errors_count = 0
         self.sealed = threading.Event()
         self.appending = threading.Event()
         self.allowed = threading.Event()
@@ -40,6 +41,9 @@ class WatchedLog:
     def append(self, batch: Sequence[NewRecord], expected_sequence: int) -> int:
         self.appending.set()
         assert self.allowed.wait(PATIENCE_S)
+        if self.memory_errors_count:
+            self.memory_errors_count -= 1
+            raise MemoryError
         if self.error is not None:
             raise self.error
         self.batches.append(list(batch))
@@ -261,3 +265,30 @@ def test_kill_9_of_a_real_process_loses_nothing_acknowledged(tmp_path: Path) -> 
             for number in range(1, len(records) + 1)
         ]
     assert acknowledged > 900
+
+
+def test_memory_is_waited_for_before_anything_is_written() -> None:
+    log = WatchedLog()
+    log.memory_errors_count = 3
+    with running(log) as (writer, calls):
+        writer.submit(batch(1))
+        writer.close()
+    assert log.batches == [batch(1)]
+    assert calls.durable == [1]
+    assert calls.failures == []
+
+
+def test_memory_that_does_not_come_ends_the_writer() -> None:
+    log = WatchedLog()
+    log.memory_errors_count = 10**9
+    calls = Calls()
+    writer = Writer(log, calls.on_durable, calls.on_failure, patience_s=0.1)
+    writer.start()
+    writer.submit(batch(1))
+
+    assert calls.failed.wait(PATIENCE_S)
+    writer.close()
+    (failure,) = calls.failures
+    assert isinstance(failure, MemoryRanOut)
+    assert "memory ran out before a batch could be written to the log" in str(failure)
+    assert calls.durable == []

@@ -1,6 +1,8 @@
 """The actor: nothing leaves before it is durable (I1); everything that was taken is done (I3)."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -27,9 +29,12 @@ from troth.core.records import (
     PromiseCompleted,
     PromiseCreated,
     TaskEnqueued,
+    encode,
 )
 from troth.core.replies import Reply
 from troth.persistence.errors import LogFailed
+from troth.persistence.memory_reserve import RESERVE
+from troth.shards import shard as shard_module
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.errors import Overloaded, StorageFailed
 
@@ -475,3 +480,57 @@ async def test_an_answer_written_early_lets_messages_go_when_they_are_durable() 
         await s.write_all()
 
         assert s.outgoing.events == [("send", "__invoke:p", 1)]
+
+
+# Memory that runs out
+
+
+@pytest.fixture
+def reserve() -> Iterator[None]:
+    """A reserve of memory that is there."""
+    RESERVE.open(1 << 20, lambda: None)
+    yield
+    RESERVE.close()
+
+
+def without_memory(real: Callable[..., Any], times_count: int) -> Callable[..., Any]:
+    """Have a function run out of memory so many times."""
+    left_count = times_count
+
+    def act(*arguments: object) -> Any:
+        nonlocal left_count
+        if left_count:
+            left_count -= 1
+            raise MemoryError
+        return real(*arguments)
+
+    return act
+
+
+async def test_a_command_that_changed_nothing_for_want_of_memory_is_overload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with stage() as s:
+        with monkeypatch.context() as patched:
+            patched.setattr(Machine, "step", without_memory(Machine.step, 1))
+            asked = s.ask(create("p"))
+            await settle()
+        assert asked.reply is not None
+        assert asked.reply.code is Code.OVERLOADED
+        assert (await s.call(create("p"))).code is Code.CREATED
+
+
+async def test_a_record_is_encoded_with_the_reserve(
+    monkeypatch: pytest.MonkeyPatch, reserve: None
+) -> None:
+    """The state has changed by then."""
+    async with stage() as s:
+        with monkeypatch.context() as patched:
+            patched.setattr(shard_module, "encode", without_memory(encode, 1))
+            asked = s.ask(create("p"))
+            await settle()
+        s.writer.make_all_durable()
+        await settle()
+        assert asked.reply is not None
+        assert asked.reply.code is Code.CREATED
+        assert RESERVE.is_given_away

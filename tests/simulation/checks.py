@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tests.core.dumps import dump
+from tests.helpers.scanned_counts import scan
 from troth.core import records as r
 from troth.core import workflow_records as w
 from troth.core.grammar.cron import parse
@@ -18,8 +19,8 @@ from .server import SHARD_COUNT, Server
 
 WHOLE = (
     *("pending", "callbacks", "task sequence", "claimed", "schedules", "locks", "locks of"),
-    *("outbox", "outbox sequence", "inbox", "largest serial", "entries", "executions", "usage"),
-    *("workflows", "awaits", "listeners", "unblocks", "workflow floor"),
+    *("counts", "outbox", "outbox sequence", "inbox", "largest serial", "entries", "executions"),
+    *("usage", "workflows", "awaits", "listeners", "unblocks", "workflow floor"),
 )
 """The parts of a state that are in memory as a whole."""
 
@@ -30,8 +31,10 @@ def check_recovered(server: Server, ledger: Ledger) -> None:
     _check_acknowledged(server, states, ledger)
     if server.storage.checkpoints is not None:
         server.storage.checkpoints.verify()
+    view = None if server.storage.checkpoints is None else server.storage.checkpoints.reader.view
     for state in states:
         _check_whole(state)
+        require(state.counts == scan(state, view), f"the counts of {state.index} are wrong")
     _check_outboxes(states)
     _check_replay(server, states)
 

@@ -1,6 +1,10 @@
 """Whether Python source is judged rightly, and by a process that may perish."""
 
+import errno
+from typing import Any
+
 import pytest
+import trio
 
 from troth.http.functions.python_check import check_python
 
@@ -66,3 +70,35 @@ async def test_what_needs_too_much_time_is_given_up() -> None:
     (found,) = await check_python(source, "handler.py", timeout_s=0)
 
     assert "within 0 seconds" in found
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_a_process_that_cannot_begin_for_now_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    left_count = 3
+    real: Any = trio.run_process
+
+    async def run_process(*arguments: object, **options: object) -> object:
+        nonlocal left_count
+        if left_count:
+            left_count -= 1
+            raise OSError(number, "not now")
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(trio, "run_process", run_process)
+
+    assert await check_python(b"def handle(request): ...", "handler.py") == []
+    assert left_count == 0
+
+
+async def test_a_process_that_can_never_begin_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run_process(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "never")
+
+    monkeypatch.setattr(trio, "run_process", run_process)
+
+    with pytest.raises(PermissionError):
+        await check_python(b"def handle(request): ...", "handler.py")

@@ -67,6 +67,10 @@ class FakeConnection:
         self.is_broken = False
         self.actions: list[Callable[[], None]] = []
 
+    def abandon(self) -> None:
+        """Be cut off."""
+        self.is_broken = True
+
     def when_stopping(self, action: Callable[[], None]) -> None:
         """Remember what to do."""
         self.actions.append(action)

@@ -118,7 +118,7 @@ async def test_the_watch_evicts_for_those_who_wait_and_gives_memory_back(
     assert stuck.size_bytes == 0
 
 
-@pytest.mark.parametrize(("headroom_bytes", "has_room"), [(None, True), (MIB, False)])
+@pytest.mark.parametrize(("headroom_bytes", "has_room"), [(None, True), (4 * MIB, False)])
 def test_a_limited_address_space_is_not_used_up(headroom_bytes: int | None, has_room: bool) -> None:
     """A body becomes several times its size on its way; what does not fit is refused early."""
     in_flight = InFlight(64 * MIB, now=Clock(), headroom_bytes=lambda: headroom_bytes)
@@ -126,3 +126,21 @@ def test_a_limited_address_space_is_not_used_up(headroom_bytes: int | None, has_
     assert hold.grow(MIB // 2)
 
     assert hold.grow(MIB // 2) == has_room
+
+
+def test_memory_is_left_for_all_that_is_held_already() -> None:
+    """Each body alone would fit; what they become on their way would not."""
+    in_flight = InFlight(64 * MIB, now=Clock(), headroom_bytes=lambda: 10 * MIB)
+    holds = [in_flight.hold() for _ in range(3)]
+
+    assert [hold.grow(MIB * 3 // 4) for hold in holds] == [True, True, False]
+    holds[0].release()
+    assert holds[2].grow(MIB * 3 // 4)
+
+
+def test_the_margin_is_for_others() -> None:
+    in_flight = InFlight(64 * MIB, now=Clock(), headroom_bytes=lambda: 10 * MIB, margin_bytes=MIB)
+    hold = in_flight.hold()
+
+    assert not hold.grow(MIB * 3 // 2 + 1)
+    assert hold.grow(MIB * 3 // 2)
