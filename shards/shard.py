@@ -41,9 +41,7 @@ from troth.core.limits import (
     TIMERS_BATCH_LIMIT_COUNT,
 )
 from troth.core.machine import Machine, Step
-from troth.core.model import (
-    PENDING,
-)
+from troth.core.model import PENDING
 from troth.core.records import encode
 from troth.core.replies import Reply
 from troth.core.state import checkpointing
@@ -135,7 +133,7 @@ class Waiter:
 
 Entry = tuple[Command, Asker | None, int, HeldMessages | None]
 """A command in a mailbox; who asked, which of the asker's replies it gives, and the request that
-messages to workers wait for."""
+messages to workers wait for. An internal one has an asker if it carries on with a client's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +284,8 @@ class Shard:
         step = self.machine.start(self._now_ms)
         turn = Turn()
         self._take(step, None, turn)
+        if step.again is not None:
+            self.tell(step.again)
         self._turns.commit(turn)
         self._position = self._committer.position
 
@@ -380,9 +380,12 @@ class Shard:
         step_of = self.machine.step
         answers = turn.answers
         has_changed = False
-        count = min(len(entries), BATCH_LIMIT_COUNT)
+        count = BATCH_LIMIT_COUNT
         next_look_count = SLICE_COUNT
         for done_count in range(count):
+            if not entries:
+                count = done_count
+                break
             if done_count == next_look_count:
                 next_look_count += SLICE_COUNT
                 is_of_clients = entries is self._mailbox
@@ -399,7 +402,10 @@ class Shard:
                 step = self._contain(error, command)
                 if asker is not None:
                     answers.pop()
-            if asker is not None:
+            if step.again is not None:
+                self._internal.append((step.again, asker, place, held))
+                next_look_count = done_count + 1
+            elif asker is not None:
                 answers.append((asker, place, step.reply))
             if step.records or step.has_effects:
                 has_changed = True
@@ -459,6 +465,8 @@ class Shard:
             except Exception as error:
                 step = self._contain(error, command)
             self._take(step, None, turn)
+            if step.again is not None:
+                self.tell(step.again)
             self._timers_fired_count += 1
         ended_ms = self._clock.now_ms()
         for deadline_ms in handled:
@@ -545,11 +553,11 @@ class Shard:
 
     def refuse_all(self, error: ShardsError) -> None:
         """Answer all commands in the mailbox with an error: the log has failed."""
-        self._internal.clear()
-        while self._mailbox:
-            _, asker, _, _ = self._mailbox.popleft()
-            if asker is not None:
-                asker.refuse(error)
+        for entries in (self._internal, self._mailbox):
+            while entries:
+                asker = entries.popleft()[1]
+                if asker is not None:
+                    asker.refuse(error)
 
     def capture(self) -> Capture:
         """Collect what changed since the last checkpoint; what was stepped so far is in it."""

@@ -14,7 +14,7 @@ from troth.bench.workload import FAR_AWAY_MS, Workload
 from .base import Line, Operation, Scenario, Template, step
 
 _TTL_MS = 60_000
-# Tasks are claimed here as soon as they may be; nobody listens for them.
+# Tasks are claimed here as soon as they may be; no worker listens for them.
 _TARGET = "poll://any@bench"
 
 
@@ -134,7 +134,7 @@ class RemoteCall(_Envelopes):
         )
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
-        """Eight requests, one after the other, of the caller and of who is called."""
+        """Make eight requests, one after the other, of the caller and the called worker."""
         identifier = self.new_id()
         for number, request in enumerate(self._requests):
             yield number, request.fill(identifier)

@@ -89,8 +89,8 @@ PUBLIC: Final = tuple(name for name in SCENARIOS if name not in {"claimed", "ech
 MIXABLE: Final = tuple(
     name for name in PUBLIC if name != "mixed" and not SCENARIOS[name].uses_streams
 )
-"""Those that a mix may contain: those that need no stream beside the connection."""
+"""Those that a mix may contain: those that need no stream in addition to the connection."""
 
 SETS: Final = {"envelope": ("create", "envelope-create", "hello", "rpc")}
 """Scenarios that are asked for together, by the name of the set. That of the envelope protocol has
-creates through REST beside it."""
+creates through REST at the same time."""

@@ -1,7 +1,7 @@
 """`POST /`: every operation of the envelope protocol, through one row of the endpoint table.
 
-Order of checks (envelope.md 2): the envelope, who is asking, the kind, its fields; then the state
-machine. Whatever comes of it is an envelope. While the shards are overloaded a request waits, up to
+Order of checks (envelope.md 2): the envelope, the credentials, the kind, its fields; then the state
+machine. Every answer is an envelope. While the shards are overloaded a request waits, up to
 `WAIT_LIMIT_S`: clients of this protocol take a passing refusal for a failed workflow.
 """
 
@@ -47,7 +47,7 @@ WAIT_STEP_S: Final = 0.02
 
 
 class _Guard(Struct, frozen=True):
-    """Who may do an operation. One that `opens` needs no credentials on an open server."""
+    """The guard of an operation. One that `opens` needs no credentials on an open server."""
 
     scope: Scope | None
     or_scope: Scope | None = None

@@ -1,10 +1,10 @@
 """Bytes in flight: what requests and answers take in memory, all together, has a limit.
 
-Counting connections is not enough: a body, an answer or a message may have megabytes. Whoever is
-about to collect or to write much takes a `Hold` and lets it grow with what it keeps. When there is
-no room, those holds are evicted whose other side has done nothing for `STALLED_S`, largest first;
-if that does not help, the one that asked has to wait, or is refused. Small things are not counted:
-up to `SMALL_BYTES` a connection costs no more than its buffers.
+Counting connections is not enough: a body, an answer or a message may have megabytes. Code that is
+about to collect or to write much takes a `Hold`, which grows with what it keeps. When there is no
+room, those holds are evicted whose other side has done nothing for `STALLED_S`, largest first; if
+that does not help, the one that asked has to wait, or is refused. Small things are not counted: up
+to `SMALL_BYTES` a connection costs no more than its buffers.
 """
 
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class Hold:
         return self._in_flight.grow(self, count_bytes, may_exceed=False)
 
     async def grown(self, count_bytes: int) -> None:
-        """Hold more, however long there is no room for it."""
+        """Hold more; wait until there is room for it."""
         await self._in_flight.grown(self, count_bytes)
 
     def grow_anyway(self, count_bytes: int) -> None:
@@ -81,11 +81,11 @@ class Hold:
 
     @property
     def can_be_evicted(self) -> bool:
-        """Whether it is the other side that keeps this waiting."""
+        """Return whether it is the other side that keeps this waiting."""
         return self._evict is not None and not self._is_pinned
 
     def evict(self) -> None:
-        """Have the holder give up."""
+        """Make the holder give up."""
         evict, self._evict = self._evict, None
         if evict is not None:
             evict()
@@ -176,7 +176,7 @@ class InFlight:
         hold.size_bytes = 0
 
     def _judge(self) -> None:
-        """Find out whether it is full; who waits is told whenever there may be room."""
+        """Find out whether it is full; notify waiting holds whenever there may be room."""
         self.is_full = self._held_bytes >= self.limit_bytes
         if not self.is_full and self._waiting:
             waiting, self._waiting = self._waiting, {}
@@ -219,7 +219,7 @@ class InFlight:
             act()
 
     async def grown(self, hold: Hold, count_bytes: int) -> None:
-        """Let a hold grow, however long there is no room for it."""
+        """Grow a hold; wait until there is room for it."""
         while not self._grow(hold, count_bytes, may_exceed=False):
             changed = trio.Event()
             self._waiting[changed.set] = None
