@@ -1,9 +1,9 @@
-"""What no server can exceed here: an echo over the same connections, and the disk.
+"""The ceilings that no server can exceed here: an echo over the same connections, and the disk.
 
 The disk is measured with append and fdatasync of as many bytes as the operations would write.
 
-Both are measured right before the scenario they stand beside, so that a machine that is busy with
-other things is as slow for them.
+Both are measured right before the scenario that they are shown with, so that a machine that is busy
+with other things is as slow for them.
 """
 
 import os
@@ -62,7 +62,8 @@ def measure_ceilings(
 
 
 def measure_sync(directory: Path, size_bytes: int, duration_s: float) -> Histogram:
-    """Append so many bytes and fdatasync, again and again, into a file that has its space already.
+    """Append this many bytes and fdatasync, again and again, into a file that has its space
+    already.
 
     Raises OSError.
     """

@@ -1,4 +1,4 @@
-"""What making checkpoints costs those who are served meanwhile: throughput and latency, in pairs.
+"""The cost of checkpoints to concurrent requests: throughput and latency, in pairs of runs.
 
 Each pair is two runs of a real server on new directories, one that makes checkpoints all the time
 and one that makes none; in both, promises are created and completed as fast as the server goes.
@@ -20,7 +20,7 @@ IN_FLIGHT_COUNT = 64
 
 
 def run(path: Path, seconds: float, arguments: tuple[str, ...]) -> tuple[float, float, float, str]:
-    """Promises a second, median and 99th percentile of a round in ms, and the server's memory."""
+    """Return promises a second, median and 99th percentile of a round in ms, and memory."""
     durations: list[float] = []
     with serving(path, *arguments) as (process, _):
         blaster = Blaster(PORT)

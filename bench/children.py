@@ -26,7 +26,7 @@ class OwnServer:
     """`troth serve` on a directory of its own, on ports that were free, pinned to a core."""
 
     def __init__(self, directory: Path, core: int | None, arguments: tuple[str, ...] = ()) -> None:
-        """`directory` is made and keeps data and log; `arguments` go to `troth serve`."""
+        """Initialize. `directory` is made, for data and log; `arguments` go to `troth serve`."""
         directory.mkdir(parents=True, exist_ok=True)
         self.data = directory / "data"
         self._directory = directory
@@ -50,7 +50,7 @@ class OwnServer:
 
     @property
     def target(self) -> BenchTarget:
-        """Where it serves."""
+        """The address it serves."""
         assert self._process is not None
         api, poll = self._ports
         return BenchTarget("127.0.0.1", api, "127.0.0.1", poll, process_id=self._process.pid)
@@ -85,7 +85,7 @@ class OwnServer:
         while time.perf_counter() < started + READY_TIMEOUT_S:
             if self._process.poll() is not None:
                 break
-            # Until it listens, nobody can connect.
+            # Until it listens, no client can connect.
             with contextlib.suppress(BenchError):
                 if self.target.ask("GET", "/ready")[0] == 200:
                     return time.perf_counter() - started
@@ -97,7 +97,7 @@ class OwnServer:
     def kill(self) -> None:
         """End it as a power cut would."""
         if self._process is not None:
-            # It may have ended by itself.
+            # It may have ended already.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -119,7 +119,7 @@ class EchoProcess:
     """The echo server, on the server's core."""
 
     def __init__(self, core: int | None, rate: float | None = None) -> None:
-        """`rate` limits it to so many answers a second."""
+        """Initialize. `rate` limits the answers a second."""
         self._core = core
         self._arguments = ("--child", *(("--rate", str(rate)) if rate else ()))
         self._process: subprocess.Popen[str] | None = None

@@ -13,7 +13,7 @@ TIMEOUT_S = 30.0
 
 
 class BenchError(Exception):
-    """The benchmark cannot go on. `str()` is one line for whoever started it."""
+    """The benchmark cannot go on. `str()` is one line for its user."""
 
 
 class BenchUnreachable(BenchError):
@@ -35,7 +35,7 @@ class BenchTarget:
 
     @property
     def url(self) -> str:
-        """Where the API is."""
+        """The base URL of the API."""
         return f"http://{self.host}:{self.port}"
 
     @classmethod
@@ -56,7 +56,7 @@ class BenchTarget:
         return cls(host, port, poll_host, poll_port, prefix, authorization, process_id)
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Status and body (JSON, or text) of one request. Raises BenchUnreachable."""
+        """Return status and body (JSON, or text) of one request. Raises BenchUnreachable."""
         headers = {"Authorization": self.authorization} if self.authorization else {}
         content = None if body is None else json.dumps(body)
         connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
@@ -75,7 +75,7 @@ class BenchTarget:
 
 
 def split_url(url: str) -> tuple[str, int, str]:
-    """Host, port and path of an address. Raises BenchError for one that cannot be used."""
+    """Return host, port and path of an address. Raises BenchError for one that cannot be used."""
     try:
         parts = urlsplit(url)
         port = parts.port or 80
@@ -87,7 +87,7 @@ def split_url(url: str) -> tuple[str, int, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on. All are held at once, so that they differ from each other."""
+    """Return free ports. All are held at the same time, so that they differ from each other."""
     with contextlib.ExitStack() as stack:
         ports: list[int] = []
         for _ in range(count):

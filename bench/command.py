@@ -191,12 +191,12 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
     """Measure how fast a server is, and how fast it could be.
 
     Without --url a fresh server is started in a temporary directory, for every run. Any server
-    that speaks the same API can be measured. Beside each result stands what is possible on this
+    that speaks the same API can be measured. Next to each result is what is possible on this
     machine at all: an echo over the same connections, and the disk with the same bytes.
 
     SCENARIO: create, create-complete, read, tasks, fan-out, search, locks, heartbeats, schedules,
-    envelope-create, hello, rpc, mixed, timers, memory, recovery, or envelope for what is about the
-    envelope protocol (--list says what they do). Without one: create and read.
+    envelope-create, envelope-tasks, hello, rpc, suspend, mixed, timers, memory, recovery, or
+    envelope for it next to REST (--list says what they do). Without one: create and read.
 
     \b
     Examples:
@@ -229,7 +229,7 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
 
 @contextlib.contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Let SIGTERM end this process as Ctrl-C does, so that it ends what it has started."""
+    """Make SIGTERM end this process as Ctrl-C does, so that it ends what it has started."""
 
     def end(_number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -256,7 +256,7 @@ def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str,
             options["url"], options["poll_url"], options["user"], options["pid"]
         )
         target.ask("GET", "/promises/troth-bench-is-there-anybody")
-    # A server that somebody else started stays where it is, and the load may be anywhere.
+    # A server that was started elsewhere stays where it is, and the load may be anywhere.
     cores = divide_cores(pinned=options["pin"])
     if cores.load:
         # This process only watches; it must not disturb the server.

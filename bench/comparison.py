@@ -1,8 +1,8 @@
-"""Whether two series of runs differ: Mann-Whitney's test, and a bootstrap of the ratio.
+"""Deciding whether two series of runs differ: Mann-Whitney's test, and a bootstrap of the ratio.
 
-The test asks how probable it is that the two series are mixed up as little as they are if nothing
-has changed. It assumes nothing about how results are distributed, but needs at least 4 runs on
-each side to be able to say anything: with 3, no outcome is rarer than 1 in 10.
+The test gives the probability that two series of the same source are as well separated as these
+two. It assumes nothing about how results are distributed, but needs at least 4 runs on each side:
+with 3, no outcome is rarer than 1 in 10.
 """
 
 import math
@@ -43,7 +43,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """What to make of it, in words."""
+        """The verdict in words."""
         if not self.can_tell:
             return "too few runs to tell"
         if self.probability > SIGNIFICANT:
@@ -77,7 +77,7 @@ def mann_whitney(first: Sequence[float], second: Sequence[float]) -> float:
 
 @cache
 def _arrangements(m: int, n: int, u: int) -> int:
-    """In how many orders of m and n values exactly u pairs have the first value the larger."""
+    """Count the orders of m and n values in which exactly u pairs have the first value larger."""
     if u < 0:
         return 0
     if m == 0 or n == 0:
@@ -89,7 +89,7 @@ def _arrangements(m: int, n: int, u: int) -> int:
 def ratio_interval(
     before: Sequence[float], now: Sequence[float], seed: int = 1
 ) -> tuple[float, float]:
-    """Between which values the ratio of the medians, now/before, lies with 95 % confidence."""
+    """Return the 95 % confidence interval of the ratio of the medians, now/before."""
     source = random.Random(seed)  # noqa: S311
     ratios = []
     for _ in range(_RESAMPLES):

@@ -7,7 +7,7 @@ process, it prints its port and serves until it is ended:
 
     python -m troth.bench.echo [PORT]
 
-`--rate NUMBER` makes it answer only so many requests a second: a server whose speed is known, to
+`--rate NUMBER` limits the requests it answers a second: a server whose speed is known, to
 check a load generator against.
 """
 
@@ -35,7 +35,7 @@ _HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Le
 
 
 class MalformedError(Exception):
-    """The client sent something that is no request this server understands."""
+    """The client sent something that this server does not understand."""
 
 
 class EchoRequest(NamedTuple):
@@ -163,7 +163,7 @@ class EchoServer:
         return answers
 
     def _send(self, connection: _EchoConnection, data: bytes) -> None:
-        """Send; what the client does not take now goes later, and it is not read from meanwhile."""
+        """Send. What the client does not take now goes later; until then it is not read from."""
         rest = data[connection.socket.send(data) :]
         if bool(rest) != bool(connection.unsent):
             events = select.EPOLLOUT if rest else select.EPOLLIN

@@ -3,7 +3,8 @@
 Closed loop: a connection starts its next operation when the last is done. Open loop: operations
 have intended starts, at a fixed rate, whether or not the server keeps up; an operation that no
 connection is free for waits, and its latency counts from its *intended* start. So a server that
-stalls is charged for everybody who would have come meanwhile ("no coordinated omission").
+stalls is charged for all operations that would have started during the stall ("no coordinated
+omission").
 
 What happens is handed to `report` four times a second; only what ended within the measured time
 counts.
@@ -228,7 +229,7 @@ class Engine:
         self._totals.processor_ns = time.process_time_ns() - self._processor_from_ns
 
     def _arrivals(self, start: int) -> Iterator[int]:
-        """The intended starts, without end."""
+        """Yield the intended starts, without end."""
         assert self._workload.rate is not None
         mean_ns = _SECOND_NS / self._workload.rate
         source = random.Random(self._workload.seed)  # noqa: S311
@@ -354,10 +355,12 @@ class Engine:
         if path is None:
             return
         workload = self._workload
-        address = (workload.poll_host, workload.poll_port)
+        address, prefix = (workload.poll_host, workload.poll_port), workload.poll_prefix
+        if self._scenario.streams_at_api:
+            address, prefix = (workload.host, workload.port), "/poll"
         stream = socket.create_connection(address, workload.request_timeout_s)
         requests = Requests(f"{address[0]}:{address[1]}", workload.authorization)
-        stream.sendall(requests.make("GET", workload.poll_prefix + path))
+        stream.sendall(requests.make("GET", prefix + path))
         connection.stream = stream
         connection.events = Events()
         while not connection.events.is_open:
@@ -460,7 +463,7 @@ class Engine:
             if status >= 300:
                 self._fail(connection, f"preparation answered {status}")
                 return
-            # The clock of the operation stands still meanwhile.
+            # The clock of the operation stands still in the meantime.
             connection.started_ns += now - connection.sent_ns
         else:
             self._totals.requests += self._measuring

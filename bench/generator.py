@@ -66,7 +66,7 @@ def main() -> int:
         return 1
     say({"ready": True})
     if sys.stdin.readline().strip() != "go":
-        return 1  # whoever started this is gone
+        return 1  # the parent process is gone
     gc.freeze()
     gc.disable()
     say({"totals": totals_json(engine.run())})

@@ -65,14 +65,14 @@ class Histogram:
         return self.maximum
 
     def buckets(self) -> Iterator[tuple[int, int, int]]:
-        """Lowest value, highest value and count of each bucket that holds something, ascending."""
+        """Yield lowest value, highest value and count of each nonempty bucket, ascending."""
         for index in sorted(self._counts):
             # `record` has put the shift above what was left of the value; small ones: shift 0.
             shift, lowest = divmod(index, _SUB_BUCKETS)
             yield lowest << shift, ((lowest + 1) << shift) - 1, self._counts[index]
 
     def to_json(self) -> dict[str, object]:
-        """Everything, as JSON can hold it."""
+        """Return everything, as JSON can hold it."""
         return {
             "counts": {str(index): count for index, count in sorted(self._counts.items())},
             "total": self.total,

@@ -268,7 +268,7 @@ def _wait(
     done: Callable[[_Child], bool],
     watch: _Watch | None = None,
 ) -> None:
-    """Read lines from all until each is `done`. Raises BenchError when nothing comes any more."""
+    """Read lines from all until each is `done`. Raises BenchError when no more lines come."""
     with selectors.DefaultSelector() as selector:
         for child in children:
             selector.register(child.output, selectors.EVENT_READ, child)

@@ -1,4 +1,4 @@
-"""What the log costs: append and fdatasync through `SegmentedLog`, against the bare system calls.
+"""The cost of the log: append and fdatasync through `SegmentedLog`, against the bare system calls.
 
 Prints one table. Run it on the disk that will hold the data:
 
@@ -65,7 +65,7 @@ def make_batch(count: int, body_bytes: int, first_number: int) -> list[LogRecord
 
 
 def measure_encoding(count: int, body_bytes: int, seconds: float) -> Measurement:
-    """Building a frame alone: no disk."""
+    """Measure building a frame alone: no disk."""
     batch = make_batch(count, body_bytes, 1)
     return Measurement("encode_frame", count, repeat(lambda: encode_frame(batch, 1, 1, 0), seconds))
 
@@ -97,7 +97,7 @@ def measure_raw(
 
 
 def measure_log(directory: str, count: int, body_bytes: int, seconds: float) -> Measurement:
-    """`SegmentedLog.append`, with its roll-overs and the thread that prepares segments."""
+    """Measure `SegmentedLog.append`, with its roll-overs and the thread that prepares segments."""
     opened = DataDirectory.open(f"{directory}/data", RealFiles(), created_at_ms=0)
     try:
         list(opened.recover())

@@ -24,7 +24,7 @@ CURVE_PERCENTILES: Final = (
 
 
 def milliseconds(duration_ns: float) -> float:
-    """Nanoseconds as milliseconds, rounded to what a report can use."""
+    """Convert nanoseconds to milliseconds, rounded to what a report can use."""
     return round(duration_ns / 1e6, 4)
 
 
@@ -86,7 +86,7 @@ class ScenarioRecord:
 
     @property
     def key(self) -> tuple[str, int, float | None]:
-        """What makes it comparable to another."""
+        """The key that comparable records share."""
         return self.scenario, self.connections, self.rate
 
     @property

@@ -1,7 +1,7 @@
 """One call of the tool: which runs are made in which order, and against which server.
 
 Runs are interleaved: every scenario once, then every scenario again. So a machine that gets slower
-meanwhile is slower for all of them. Each run stands beside ceilings measured right before it.
+over time is slower for all of them. Each run is shown with ceilings measured right before it.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class BenchSession:
         begin: Callable[[str], None] = lambda _title: None,
         note: Callable[[Slot], None] = lambda _slot: None,
     ) -> None:
-        """`begin` is told what starts; `note` of every quarter of a second of a measured run."""
+        """Initialize. `begin` is told what starts, `note` each quarter of a second of a run."""
         self.plan = plan
         self.cores = cores
         self.begin = begin
@@ -65,7 +65,7 @@ class BenchSession:
 
     @contextlib.contextmanager
     def own_server(self) -> Iterator[OwnServer]:
-        """A fresh server in a directory that is removed afterwards. Raises BenchError."""
+        """Run a fresh server in a directory that is removed afterwards. Raises BenchError."""
         with (
             tempfile.TemporaryDirectory(prefix="troth-bench-", dir=self.plan.directory) as scratch,
             OwnServer(Path(scratch), self.cores.server, self.plan.server_arguments) as server,

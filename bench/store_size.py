@@ -60,7 +60,7 @@ class Blaster:
 
 
 def _read_answers(connection: socket.socket, count: int) -> None:
-    """Read so many answers to their ends, which must all be good."""
+    """Read this many answers to their ends; all must be good."""
     pending = b""
     while count:
         received = connection.recv(1 << 18)
@@ -136,7 +136,7 @@ CONNECTION = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
 
 
 def percentiles(count: int, ask: Callable[[], str]) -> str:
-    """Ask so many times; median, 99th percentile and maximum in ms."""
+    """Ask this many times; return median, 99th percentile and maximum in ms."""
     durations = []
     for _ in range(count):
         path = ask()

@@ -26,12 +26,12 @@ _LATENESS: Final = re.compile(r'timer_lateness_total\{[^}]*"(?:le_(\d+)_ms|(all)
 
 
 def study_memory(session: BenchSession, counts: Sequence[int]) -> list[Row]:
-    """Resident memory of the server by pending promise, beyond what it needs when empty."""
+    """Measure the server's resident memory by pending promise, beyond that of an empty one."""
     rows: list[Row] = []
     with session.own_server() as server:
         target = server.target
         assert target.process_id is not None
-        # What the first requests bring in (code, buffers) is no promise's memory.
+        # What the first requests load (code, buffers) is not memory of promises.
         list(ramp(session, target, [500], "memory, warming up"))
         before = usage(target.process_id)
         for count in ramp(session, target, counts, "memory"):
@@ -83,8 +83,8 @@ def study_timers(
     """Measure how late `timers` promises time out within `window_s`, while others are created.
 
     `sampled` of them are subscribed to: what counts is when the message is here. That includes the
-    way to the worker. Where the server tells its own lateness (ours does, in /metrics), it is shown
-    beside it. Raises BenchError.
+    way to the worker. Where the server reports its own lateness (ours does, in /metrics), it is
+    shown too. Raises BenchError.
     """
     if target is not None:
         return [_timers(session, target, timers, window_s, load_rate, sampled)]
@@ -138,7 +138,7 @@ def _timers(
     row: Row = {
         "timers": timers,
         "window, seconds": window_s,
-        "creates/s beside": round(loaded.throughput),
+        "creates/s meantime": round(loaded.throughput),
         "samples": late.count,
         "lost": sampled - late.count,
         "message late p50 ms": milliseconds(late.percentile(50)),
@@ -200,7 +200,7 @@ class _Listener:
                     self._changed.notify_all()
 
     def wait(self, count: int) -> None:
-        """Return when so many have come, or nothing more is to be expected."""
+        """Return when this many have come, or no more are expected."""
         with self._changed:
             self._changed.wait_for(lambda: len(self.came_ms) >= count, CONFIRM_WAIT_S)
 

@@ -147,7 +147,7 @@ def _scale(
 
 
 def _ticks(low: float, high: float, *, logarithmic: bool) -> list[float]:
-    """Round numbers within a range, 4 to 10 of them where possible."""
+    """Return round numbers within a range, 4 to 10 of them where possible."""
     if logarithmic:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         steps = (1, 2, 5) if last - first <= 3 else (1,)

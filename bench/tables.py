@@ -24,7 +24,7 @@ WIDE_ONLY: Final = frozenset({"p99.9", "max", "of disk", "MB"})
 class LoadProgress:
     """One line that follows a run: rate, p99, errors, and a little picture of the rate.
 
-    Where the output is no terminal, one line says what begins.
+    If the output is not a terminal, one line says what begins.
     """
 
     def __init__(self, console: Console) -> None:
@@ -126,7 +126,7 @@ def show_steps(console: Console, scenarios: Sequence[ScenarioRecord]) -> None:
     if not rows:
         return
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.add_column("of which", no_wrap=True)
+    table.add_column("step", no_wrap=True)
     for heading in ("p50 ms", "p99", "p99.9", "max"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one, name, ms in rows:
@@ -137,7 +137,7 @@ def show_steps(console: Console, scenarios: Sequence[ScenarioRecord]) -> None:
 
 
 def remarks(scenarios: Sequence[ScenarioRecord]) -> list[str]:
-    """Sentences about what a reader must not overlook."""
+    """Return sentences about what a reader must not overlook."""
     said = []
     for one in scenarios:
         if SCENARIOS[one.scenario].prepares:

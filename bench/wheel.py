@@ -1,4 +1,4 @@
-"""What the timing wheel costs beside a binary heap with lazy deletion.
+"""The cost of the timing wheel, compared with a binary heap with lazy deletion.
 
 Run `python -m troth.bench.wheel` for a table of nanoseconds an operation, bytes an entry and the
 longest single `advance`. The heap is the usual one: `heapq` of (deadline, number, key), a
@@ -26,7 +26,7 @@ Neither is faster everywhere. The wheel takes about half the memory. Arming and 
 with 100,000 entries and with a million within a minute, and 7 to 10 % slower with 1,000 entries and
 with a million within a day. Waking for each of a million deadlines is slower: moving entries down
 costs more than the heap's comparisons. And it pauses when the cursor enters a slot of a high level,
-since all its entries move at once. The rows of a million in 1 h and 1 day were measured once, on a
+since all its entries move together. The rows of a million in 1 h and 1 day were measured once, on a
 busy machine; single runs differ by half.
 """
 
@@ -144,7 +144,7 @@ def separate_ns(timers: Timers, count: int, span_ms: int) -> tuple[float, float,
 
 
 def entry_bytes(contender: type[TimingWheel[str]] | type[LazyHeap], count: int) -> float:
-    """Return the bytes that an entry takes beside its key."""
+    """Return the bytes that an entry takes in addition to its key."""
     keys = [f"promise-{number}" for number in range(count)]
     delays_ms = delays(count, 3_600_000)
     tracemalloc.start()

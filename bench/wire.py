@@ -1,7 +1,7 @@
 """HTTP/1.1 as a load generator needs it: requests made in advance, answers taken apart fast.
 
-One request is in flight on a connection at a time. Any server's answers are understood (a length,
-chunks, no body, the end of the connection announced); what breaks the protocol raises
+One request is in flight on a connection at a time. It understands any server's answers (a length,
+chunks, no body, an announced end of the connection). What breaks the protocol raises
 `ProtocolError`.
 """
 
@@ -12,7 +12,7 @@ _BLANK_LINE: Final = b"\r\n\r\n"
 
 
 class ProtocolError(Exception):
-    """The server sent something that is no answer to one HTTP/1.1 request."""
+    """The server sent something that is not an answer to one HTTP/1.1 request."""
 
 
 Answer = tuple[int, bytes, bool]
@@ -122,7 +122,7 @@ class Events:
 
     @property
     def is_open(self) -> bool:
-        """Whether the server has answered with a stream."""
+        """Return whether the server has answered with a stream."""
         return self._is_open
 
     def feed(self, data: bytes) -> list[bytes]:

@@ -35,7 +35,7 @@ class Workload:
     """Operations a second (open loop); None: as fast as the answers come (closed loop)."""
     arrivals: Arrivals = "even"
     operation_limit: int | None = None
-    """End after so many operations, whatever the time."""
+    """End after this many operations, whatever the time."""
     payload_bytes: int = 200
     keys: int = 1000
     """How many things there are to read or to search."""
@@ -50,7 +50,7 @@ class Workload:
     timeout_ms: int = FAR_AWAY_MS
     """When created promises time out, Unix milliseconds."""
     spread_ms: int = 0
-    """Time-outs are spread evenly over so long."""
+    """Timeouts are spread evenly over this time."""
     request_timeout_s: float = 10.0
     seed: int = 1
     authorization: str | None = None

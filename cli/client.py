@@ -49,7 +49,7 @@ HINTS: Final[Mapping[int, str]] = {
     Code.SCHEDULE_EXISTS: "Choose another id, or delete the schedule that has it first.",
     Code.PATH_NOT_FOUND: "Does --server name the server's API address, without a path of its own?",
 }
-"""What somebody at the command line can do about a refusal, by code."""
+"""What the user of the command line can do about a refusal, by code."""
 
 _EXPLANATIONS: Final = {code.value: text for code, text in EXPLANATIONS.items()}
 
@@ -65,7 +65,7 @@ class ApiAnswer:
 
     @property
     def is_new(self) -> bool:
-        """Whether the request changed something (201), not merely found it done before (200)."""
+        """Return whether the request changed something (201) rather than found it done (200)."""
         return self.status == 201
 
 
@@ -75,13 +75,13 @@ class RequestRefused(click.ClickException):
     exit_code = 1
 
     def __init__(self, message: str, answer: ApiAnswer) -> None:
-        """`message` is for people; `answer` is what the server sent."""
+        """Initialize. `message` is for people; `answer` is what the server sent."""
         super().__init__(message)
         self.answer = answer
 
 
 class ServerUnreachable(click.ClickException):
-    """Nobody answered, or something that is no Troth server. Ends the command with status 3."""
+    """No Troth server answered. Ends the command with status 3."""
 
     exit_code = 3
 
@@ -173,7 +173,7 @@ class ApiClient:
             with self._http.stream(
                 method, url, content=content, params=list(query) or None, headers=sent
             ) as response:
-                # The poll port takes any path for a worker's; its stream never ends by itself.
+                # The poll port takes any path for a worker's; its stream never ends on its own.
                 if response.headers.get("content-type", "").startswith("text/event-stream"):
                     raise self._a_stream()
                 response.read()
@@ -227,7 +227,7 @@ class ApiClient:
         )
 
     def pages(self, path: str, query: Sequence[tuple[str, str]], key: str) -> Iterator[list[Any]]:
-        """All pages of a search, each the list under `key`. Raises as `ask`."""
+        """Yield all pages of a search, each the list under `key`. Raises as `ask`."""
         while True:
             answer = self.ask("GET", path, query=query)
             if not isinstance(answer.content, dict) or key not in answer.content:
@@ -317,7 +317,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _refusal(answer: ApiAnswer, response: httpx.Response) -> str:
-    """Code and meaning, then what the server says about this case, then what one can do."""
+    """Return the code and its meaning, then the server's explanation, then what to do."""
     error = answer.content.get("error") if isinstance(answer.content, dict) else None
     if not isinstance(error, dict):
         # Not the API's own refusal: a proxy, another program, a page.
@@ -349,7 +349,7 @@ def _details(error: Mapping[str, Any]) -> list[str]:
 
 
 def _visible(text: str) -> str:
-    """Without control characters: an answer must not steer the terminal."""
+    """Escape control characters: an answer must not control the terminal."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )

@@ -1,7 +1,7 @@
-"""The `troth` command: finds the command somebody asked for and ends with the right exit status.
+"""The `troth` command: finds the command by its name and ends with the right exit status.
 
 Commands are imported only when they are asked for: those that talk to a server start without
-loading one. The exit status says who is to blame: 0 nobody, 1 the server refused, 2 the command
+loading one. The exit status says what happened: 0 success, 1 the server refused, 2 the command
 line is wrong, 3 the server cannot be reached, 130 interrupted by Ctrl-C.
 """
 
@@ -156,7 +156,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _run_and_flush(None if arguments is None else list(arguments))
     except click.Abort:
-        # Ctrl-C, or Ctrl-D at a question: whoever pressed it knows.
+        # Ctrl-C, or Ctrl-D at a question: the user knows.
         return INTERRUPTED_STATUS
     except click.ClickException as error:
         return _failed(error.exit_code, error.format_message(), shown_by=error.show)
@@ -179,7 +179,7 @@ def _run_and_flush(arguments: list[str] | None) -> object:
 
 
 def _failed(status: int, message: str, *, shown_by: Callable[[], None] | None = None) -> int:
-    """Say what went wrong, if anybody can be told, and return the status."""
+    """Print what went wrong, if standard error is open, and return the status."""
     try:
         if shown_by is not None:
             shown_by()

@@ -8,12 +8,13 @@ The lines of an export, in this order:
     {"end": {"schedules": COUNT, "promises": COUNT}}
 
 The server is asked through its ordinary search, which gives the newest first, page by page. The
-pages are kept in `FILE.partial` as they come, with the cursor that goes on after each; an export
-that is interrupted goes on from there when it is run again. In the end they are written to FILE in
-the opposite order, and only a whole file gets that name. Memory holds one page at a time.
+pages are kept in `FILE.partial` as they come, with the cursor that goes on after each; an
+interrupted export continues from there when it is run again. At the end they are written to FILE in
+reverse order, and only a whole file gets that name. Memory holds one page at a time.
 
-What is created meanwhile is not in the file, what is completed meanwhile may be in it as it was
-before. Tasks, locks and who waits for a promise are not exported: the API does not show them.
+What is created during the export is not in the file. What is completed during it may be in the file
+as it was before. Tasks, locks and who waits for a promise are not exported: the API does not show
+them.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How far an import of a file has come, kept beside the file for when it is interrupted.
+"""The progress of a file's import, kept next to the file in case it is interrupted.
 
 `FILE.importing` holds one line of JSON: which server, which file (size and time of its last
 change), the offset and the number of the line to go on with, and what has become of the lines
@@ -47,7 +47,7 @@ class ImportPlace:
             self._can_write = False  # a directory that may only be read: see above
 
     def forget(self) -> None:
-        """Remove what was kept: the import has come to its end."""
+        """Remove what was kept: the import is finished."""
         try:
             self._path.unlink(missing_ok=True)
         except OSError:

@@ -193,7 +193,7 @@ def _emit_together(lines: Iterator[str]) -> None:
 def verify_command(path: Path, as_json: bool) -> None:
     """Read the whole log and report every damage.
 
-    Checks that every file, every batch (the records written at once) and every record is what it
+    Checks that every file, every batch (the records written together) and every record is what it
     was when it was written, and that none is missing. Nothing is written, and a server
     may be running on the directory. Status 0 says that the log is sound, 1 that it is damaged or
     cannot be read.
@@ -261,7 +261,7 @@ def repair_command(path: Path, yes: bool, dropped_path: Path | None) -> None:
 
 
 def _ask() -> None:
-    """Let somebody confirm. Raises click.Abort or click.exceptions.Exit if they do not."""
+    """Ask the user to confirm. Raises click.Abort or click.exceptions.Exit if they do not."""
     try:
         confirmed = click.confirm("Cut the log?", err=True)
     except click.Abort:

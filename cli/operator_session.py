@@ -1,4 +1,4 @@
-"""What commands for whoever runs the server have in common: they show the operator's key.
+"""The common part of commands for the server's operator: they send the operator's key.
 
 Such a command reads the key in the data directory (`operator_key.py`), which goes to servers on
 this machine only. With `--token` or `--user` on the command line it does as all other commands do.
@@ -239,7 +239,7 @@ def _address(settings: Settings) -> str:
 
 
 def _alone(settings: Settings, act: Callable[[ApiClient], None]) -> None:
-    """Run a server of our own meanwhile, reachable for nobody else, without anything it need not.
+    """Run a server of our own for a block, reachable only from here, with only what it needs.
 
     Raises what `act` raises, or click.ClickException.
     """

@@ -180,7 +180,7 @@ ca_file_option: Final = click.option(
     help="Certificates (PEM) to trust for https:// [TROTH_CA_FILE; default: SSL_CERT_FILE, or "
     "the system's].",
 )
-"""How to trust a server whose certificate an authority of one's own has signed."""
+"""How to trust a server whose certificate was signed by a private authority."""
 
 
 def connection_options_of(default_server: str | None) -> Callable[[Decorated], Decorated]:

@@ -54,7 +54,7 @@ def now_ms() -> int:
 
 
 def emit(text: str) -> None:
-    """Print lines. Ends the command quietly if nobody reads them any more."""
+    """Print lines. Ends the command quietly if the output was closed."""
     try:
         click.echo(text)
     except OSError as error:
@@ -73,7 +73,7 @@ def note(text: str) -> None:
 
 
 def one_line(json_text: str) -> str:
-    """JSON text on one line. Inside its strings there are no line ends, so none is lost."""
+    """Return JSON text on one line. Its strings contain no line ends, so none is lost."""
     return json_text.strip().replace("\r", " ").replace("\n", " ")
 
 
@@ -135,7 +135,7 @@ def short_moment(time_ms: int | None) -> str:
 
 
 def _local(time_ms: int) -> datetime | None:
-    """None for times no calendar has; servers use them to say never."""
+    """Return a time, or None if no calendar has it; servers use such times to say never."""
     try:
         moment = _EPOCH + timedelta(milliseconds=time_ms)
         return moment.astimezone() if moment.year > 1 else None
@@ -163,7 +163,7 @@ def value_fields(label: str, value: Mapping[str, Any]) -> list[Field]:
 
 
 def pairs(entries: Mapping[str, str] | None) -> str | None:
-    """Tags or headers, one a line; None if there are none."""
+    """Return tags or headers, one a line; None if there are none."""
     if not entries:
         return None
     return "\n".join(f"{visible(name)}={visible(content)}" for name, content in entries.items())

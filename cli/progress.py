@@ -13,7 +13,7 @@ import rich.progress
 from rich.console import Console
 
 LINE_EVERY_S: Final = 5.0
-"""How often a line is written where there is no terminal."""
+"""How often a line is written without a terminal."""
 
 
 class Progress:

@@ -47,9 +47,9 @@ def promises() -> None:
     """Create, show, complete and search promises.
 
     A durable promise is a value that will be known later: one program creates it under an id,
-    another completes it once, any number look at it, and the server forgets nothing in between.
-    It is pending until it is resolved (it worked), rejected (it did not), canceled (nobody wants
-    it any more) or its timeout passes.
+    another completes it once, any number look at it, and the server forgets nothing in between. It
+    is pending until it is resolved (it worked), rejected (it did not), canceled (it is no longer
+    wanted) or its timeout passes.
 
     \b
     Example:
@@ -103,9 +103,9 @@ def create(
 ) -> None:
     """Create the promise ID, to be completed later.
 
-    A promise is a value that will be known later; it is pending until somebody completes it or
-    its timeout passes. The data given here is its param: what
-    whoever completes it needs to know.
+    A promise is a value that will be known later; it is pending until a program completes it or its
+    timeout passes. The data given here is its param: what the program that completes it needs to
+    know.
 
     \b
     Examples:
@@ -158,7 +158,7 @@ def complete(session: Session, id: str, state: str, **value: Any) -> None:  # no
     """Complete the promise ID in the state given.
 
     A promise is a value that will be known later, and completing it gives it that value, once
-    and for good. Everybody who waits for it is told. `troth promises resolve`, `reject` and
+    and for good. All programs that wait for it are notified. `troth promises resolve`, `reject` and
     `cancel` are shorter ways to say the same.
 
     \b
@@ -291,7 +291,7 @@ def wait(session: Session, id: str, limit_ms: int | None) -> None:  # noqa: A002
 
 
 def _pause(duration_ms: int) -> None:
-    """Let time pass; Ctrl-C ends it."""
+    """Wait; Ctrl-C ends the wait."""
     threading.Event().wait(duration_ms / 1000)
 
 

@@ -110,7 +110,7 @@ class SectionedCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the server without the variables that are meant for the client commands.
 
-        Whoever exported them for `troth promises` must not be told that they are no settings.
+        A user who exported them for `troth promises` must not be told that they are not settings.
         """
         for variable in CLIENT_VARIABLES:
             os.environ.pop(variable, None)

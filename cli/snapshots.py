@@ -56,7 +56,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
 
 @contextlib.contextmanager
 def _progress(title: str, total_bytes: int | None) -> Iterator[BytesDone | None]:
-    """A bar on standard error, if somebody is looking at it."""
+    """Show a bar on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

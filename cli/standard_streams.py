@@ -1,4 +1,4 @@
-"""Standard input, output and error where whoever started the command has closed them.
+"""Standard input, output and error, if the command was started with them closed.
 
 A descriptor below 3 that is closed is the next to be given out: to the log, or to a client's
 socket, and what some library prints goes there. Python itself has no `sys.stderr` then, and the

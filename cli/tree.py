@@ -31,7 +31,7 @@ from .output import (
 )
 
 _NUMBERS: Final = re.compile(r"([0-9]+)")
-# A longer text is no function's name.
+# A longer text is not the name of a function.
 _NAME_LIMIT_COUNT: Final = 120
 
 DEPTH_SHOWN_COUNT: Final = 100

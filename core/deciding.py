@@ -7,7 +7,7 @@ function may take. Its promise's own timeout is settled as that of any promise, 
 before it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -16,13 +16,16 @@ from troth.core.grammar.cron import Cron
 from troth.core.grammar.cron import parse as parse_cron
 from troth.core.grammar.zones import Zone
 from troth.core.state.apply import APPLY
+from troth.core.state.completions import effects_count
 from troth.core.state.shard_state import ShardState
 
 from . import records as r
 from .codes import Code
+from .commands import Command
 from .executions import ERROR_KEY, LOST_NODES_LIMIT_COUNT, STATUS_KEY
 from .limits import (
     CALLBACKS_LIMIT_COUNT,
+    COMPLETION_SLICE_COUNT,
     SCHEDULE_CATCH_UP_COUNT,
     TASK_CLAIM_TIMEOUT_MS,
     WAITING_LIMIT_COUNT,
@@ -68,6 +71,7 @@ class Options(Struct, frozen=True):
     callbacks_limit_count: int = CALLBACKS_LIMIT_COUNT
     workflow_retry_ms: int = WORKFLOW_RETRY_MS
     waiting_limit_count: int = WAITING_LIMIT_COUNT
+    completion_slice_count: int = COMPLETION_SLICE_COUNT
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:
@@ -114,6 +118,7 @@ class DecisionContext:
         self._records: list[r.Record] = []
         self._skipped: list[RunsSkipped] = []
         self.received: tuple[int, int] | None = None
+        self.again: Command | None = None
 
     def _itself(self, identifier: str) -> "DecisionContext":
         """Return the neighbor of a machine that stands alone."""
@@ -139,8 +144,7 @@ class DecisionContext:
         if promise is None:
             return state.find_cold_promise(promise_id)  # a completed one, which has left memory
         if promise.timeout <= now_ms and promise.state is PENDING:
-            self.settle_tasks(promise_id, promise.timeout - 1)
-            self.emit(
+            return self.complete(
                 r.PromiseCompleted(
                     promise.id,
                     promise.timed_out_state,
@@ -150,8 +154,29 @@ class DecisionContext:
                     now_ms,
                 )
             )
-            return state.promises[promise_id]
         return promise
+
+    def complete(self, record: r.PromiseCompleted) -> Promise:
+        """Complete a promise as the record says; begin to, where too much for a step hangs on it.
+
+        The deadlines of its tasks that come before are applied first.
+        """
+        state = self.state
+        if effects_count(state, record.id) <= self.options.completion_slice_count:
+            self.settle_tasks(record.id, min(record.at, state.promises[record.id].timeout - 1))
+            self.emit(record)
+        else:
+            self.emit(
+                r.CompletionBegun(
+                    record.id,
+                    record.state,
+                    record.value,
+                    record.key_for_complete,
+                    record.completed_on,
+                    record.at,
+                )
+            )
+        return state.promises[record.id]
 
     def settle_tasks(self, root_id: str, until_ms: int) -> None:
         """Apply the deadlines of a root's tasks up to `until_ms`: its completion comes after them.
@@ -162,9 +187,9 @@ class DecisionContext:
         root = self.state.roots.get(root_id)
         if root is not None:
             for task in list(root.tasks.values()):
-                self._settle_task(task, until_ms)
+                self.settle_task(task, until_ms)
 
-    def _settle_task(self, task: Task, until_ms: int) -> None:
+    def settle_task(self, task: Task, until_ms: int) -> None:
         """Apply the task's own deadlines up to `until_ms`, the earlier one first."""
         deadline = task.deadline
         if deadline is None or deadline > until_ms:
@@ -179,13 +204,59 @@ class DecisionContext:
 
     def task(self, task_id: str, now_ms: int) -> Task | None:
         """Return the task as it is now: completed, timed out or released if it is time."""
-        task = self.state.find_task(task_id)
+        state = self.state
+        task = state.find_task(task_id)
+        if state.completions and (task is None or task.is_final):
+            task = self._fire_early(task_id, task)
         if task is None:
             return None
         if task.kind is not NOTIFY:
             self.promise(task.root_id, now_ms)
-        self._settle_task(task, now_ms)
+            if task.root_id in state.completions and not task.is_final:
+                self.continue_completion(task.root_id, tasks=[task])
+        self.settle_task(task, now_ms)
         return task
+
+    # Completions under way: a command that touches what is left of one carries that out first
+
+    def _fire_early(self, task_id: str, task: Task | None) -> Task | None:
+        """Return the task of a callback whose promise has completed, or what was there before."""
+        state = self.state
+        for promise_id in state.completions:
+            if task_id in state.callbacks.get(promise_id, ()):
+                self.continue_completion(promise_id, callbacks=[task_id])
+                return state.find_task(task_id)
+        return task
+
+    def continue_completion(
+        self,
+        promise_id: str,
+        *,
+        tasks: Sequence[Task] = (),
+        callbacks: Sequence[str] = (),
+        awaiters: Sequence[str] = (),
+        listeners: Sequence[str] = (),
+    ) -> None:
+        """Carry out a completion under way for these; for none, to find it finished.
+
+        Of the tasks' own deadlines those apply first that came before it, as everywhere.
+        """
+        state = self.state
+        if tasks:
+            promise = state.find_promise(promise_id)
+            assert promise is not None, "a promise stays while its completion is under way"
+            until_ms = min(state.completions[promise_id], promise.timeout - 1)
+            for task in tasks:
+                self.settle_task(task, until_ms)
+        self.emit(
+            r.CompletionContinued(
+                promise_id,
+                [task.id for task in tasks if not task.is_final],
+                list(callbacks),
+                list(awaiters),
+                list(listeners),
+            )
+        )
 
     def task_is_held(self, fence: Fence, now_ms: int) -> bool:
         """Return whether this shard's task is claimed, with that counter, and its lease runs.
@@ -194,6 +265,8 @@ class DecisionContext:
         """
         task = self.state.tasks.get(fence.task_id)
         if task is None or task.state is not CLAIMED or task.counter != fence.counter:
+            return False
+        if task.root_id in self.state.completions and task.kind is not NOTIFY:
             return False
         root = self.state.promises.get(task.root_id)
         root_is_due = (
@@ -206,9 +279,12 @@ class DecisionContext:
         return not root_is_due and deadline is not None and deadline > now_ms
 
     def awaits(self, promise_id: str) -> bool:
-        """Return whether an unfinished task here is about a promise; False without retention."""
+        """Return whether an unfinished task here is about a promise; False without retention.
+
+        While a completion is under way its tasks are still to come, of whatever promise.
+        """
         notes = self.state.retention
-        return notes is not None and notes.is_awaited(promise_id)
+        return notes is not None and (bool(self.state.completions) or notes.is_awaited(promise_id))
 
     def cron(self, expression: str) -> Cron:
         """Return the parsed cron expression, in the configured time zone."""

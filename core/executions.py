@@ -27,7 +27,7 @@ STATUS_KEY: Final = "troth:status"
 HEADERS_KEY: Final = "troth:headers"
 """The result's HTTP headers: JSON, an array of pairs of texts."""
 ERROR_KEY: Final = "troth:error"
-"""Why there is no result of the function's own, in words; absent if there is one."""
+"""Why the function gave no result, in words; absent if it gave one."""
 NODE_KEY: Final = "troth:node"
 """The id of the node that ran it last; absent if none ever did."""
 ASSIGNED_KEY: Final = "troth:assigned"
@@ -41,7 +41,7 @@ FUNCTION_TAG: Final = "troth:function"
 
 
 class ExecutionPlan(Struct, frozen=True, array_like=True, gc=False):
-    """What is to be executed, fixed when the task is created; `build_id` is None for HTTP."""
+    """The plan of an execution, fixed when the task is created; `build_id` is None for HTTP."""
 
     account_id: str
     function_id: str

@@ -57,6 +57,7 @@ BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
 """What `body_limit_bytes` and `build_limit_bytes` may be set to: there must be room for several."""
 TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles together
 SLICE_COUNT: Final = 8  # commands or deadlines between two looks at the time
+COMPLETION_SLICE_COUNT: Final = 50  # tasks and waiters that one step of a completion is about
 
 # Tasks.
 TASK_CLAIM_TIMEOUT_MS: Final = 10_000  # a message sent but not claimed goes out again
@@ -73,7 +74,7 @@ UNBLOCK_LIMIT_MS: Final = 3_600_000  # a listener that was not reached by then i
 WAITING_LIMIT_COUNT: Final = 10_000  # tasks, and listeners, that wait for one promise
 LEASE_LEAST_MS: Final = 500  # a lease lasts at least this long, whatever ttl was asked for
 
-DISPATCH_LIMIT_COUNT: Final = 1_000  # messages to workers and listeners that one step sends
+DISPATCH_LIMIT_COUNT: Final = 100  # messages to workers and listeners that one step sends
 
 # Schedules.
 SCHEDULE_CATCH_UP_COUNT: Final = 1_000

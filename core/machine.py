@@ -27,6 +27,7 @@ from .commands import (
     Receive,
     TimerKind,
 )
+from .continuations import ContinueCompletions
 from .deciding import DONE, DecisionContext, RunsSkipped
 from .limits import (
     DISPATCH_LIMIT_COUNT,
@@ -51,7 +52,9 @@ class Step(Struct, gc=False):
     other shards; `received` names the (source, sequence) to acknowledge when durable; `finished`
     names the executions that were.
 
-    With `has_more` there are further messages, for which `GoOn` is to be stepped soon.
+    With `has_more` there are further messages, for which `GoOn` is to be stepped soon. With `again`
+    the command has only begun: this one is to be stepped soon, and its reply is the command's, not
+    the one given here.
 
     Most commands lead to the first three at most; `has_effects` tells whether there is more.
     """
@@ -68,6 +71,7 @@ class Step(Struct, gc=False):
     skipped: Sequence[RunsSkipped] = ()
     finished: Sequence[str] = ()
     has_more: bool = False
+    again: Command | None = None
 
 
 class Machine(DecisionContext):
@@ -104,6 +108,7 @@ class Machine(DecisionContext):
             for promise_id, addresses in state.unblocks.items()
             for address in addresses
         )
+        state.begun_completions.extend(state.completions)
         for target, messages in state.outbox.items():
             state.messages.extend((target, number, text) for number, text in messages.items())
         return self._finish(DONE, now_ms)
@@ -158,6 +163,8 @@ class Machine(DecisionContext):
             or state.new_unblocks
             or self.received
             or self._skipped
+            or state.begun_completions
+            or self.again is not None
         ):
             return Step(reply, records, promise_timers)
         sends: list[Message] = []
@@ -196,6 +203,12 @@ class Machine(DecisionContext):
         self.received = None
         if concerns_workflows:
             step.has_more = bool(state.touched_workflows or state.new_unblocks)
+        if state.begun_completions:
+            step.again = ContinueCompletions(tuple(state.begun_completions), reply)
+            state.begun_completions = []
+        else:
+            step.again = self.again
+        self.again = None
         return step
 
     @property
@@ -220,9 +233,12 @@ class Machine(DecisionContext):
 
     def _offer(self, root_id: str, sends: list[Message], now_ms: int) -> None:
         """Send the oldest task of a root that may go, if none is in flight (rest.md 5.3)."""
-        root = self.state.roots.get(root_id)
+        state = self.state
+        root = state.roots.get(root_id)
         if root is None or root.active_count or root.sending is not None:
             return
+        if root_id in state.completions:
+            return  # its tasks are about to end
         while root.queue:
             _, task_id = heapq.heappop(root.queue)
             task = root.tasks.get(task_id)
@@ -232,7 +248,7 @@ class Machine(DecisionContext):
             if task.state is not INIT or task.stalled or task.timeout <= now_ms:
                 continue
             if task.not_before is not None and task.not_before > now_ms:
-                self.state.timers.append(((DELAY_TIMER, task.id), task.not_before))
+                state.timers.append(((DELAY_TIMER, task.id), task.not_before))
                 continue
             task.sending = True
             root.sending = task.id
@@ -306,6 +322,6 @@ class Machine(DecisionContext):
 
 
 def idle_wait_ms(idle_count: int) -> int:
-    """Return how long a workflow task is held back that was released so often without progress."""
+    """Return how long to hold back a workflow task after this many releases without progress."""
     exponent = min(idle_count - WORKFLOW_IDLE_COUNT, 16)
     return min(WORKFLOW_IDLE_FIRST_MS << exponent, WORKFLOW_IDLE_LIMIT_MS)

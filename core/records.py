@@ -89,6 +89,38 @@ class PromiseCompleted(Struct, frozen=True, array_like=True, gc=False, tag="prom
     at: int
 
 
+class CompletionBegun(Struct, frozen=True, array_like=True, gc=False, tag="completion-begun/1"):
+    """A promise reached a final state, and more hangs on it than one step may carry out.
+
+    Means the same as PromiseCompleted, but that its tasks, callbacks, awaiters and listeners stay
+    as they are: records CompletionContinued carry out what the completion means for them.
+    """
+
+    id: str
+    state: PromiseState
+    value: Value
+    key_for_complete: str | None
+    completed_on: int
+    at: int
+
+
+class CompletionContinued(
+    Struct, frozen=True, array_like=True, gc=False, tag="completion-continued/1"
+):
+    """A completion that was begun has had its effect on these.
+
+    Applying it completes the `tasks` of this root, turns the `callbacks` into tasks, wakes the
+    `awaiters` and turns the `listeners` into messages, as of the time of CompletionBegun. When
+    nothing is left, the completion is finished.
+    """
+
+    id: str
+    tasks: list[str]
+    callbacks: list[str]
+    awaiters: list[str]
+    listeners: list[str]
+
+
 class PromiseImported(Struct, frozen=True, array_like=True, gc=False, tag="promise-imported/1"):
     """A promise came from another server, in any state, with its times and keys.
 
@@ -308,6 +340,8 @@ class ExecutionReturned(Struct, frozen=True, array_like=True, tag="execution-ret
 Record = (
     PromiseCreated
     | PromiseCompleted
+    | CompletionBegun
+    | CompletionContinued
     | PromisesDeleted
     | PromiseImported
     | CallbackCreated

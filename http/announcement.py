@@ -1,4 +1,4 @@
-"""What a server says when it is ready, and what an operator should know about its start."""
+"""The server's log lines when it is ready, and about its start."""
 
 import structlog
 
@@ -22,8 +22,8 @@ def announce(parts: Parts, recovery: Recovery) -> None:
         )
     if recovery.torn_bytes_count:
         _log.warning(
-            "the log ended in a batch that a crash left half-written; nobody had been told "
-            "of it, and it was cut off",
+            "the log ended in a batch that a crash left half-written; it had not been "
+            "acknowledged, and was cut off",
             torn_bytes=recovery.torn_bytes_count,
             file=recovery.torn_file,
         )

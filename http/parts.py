@@ -1,4 +1,4 @@
-"""The parts of a server, wired together: what each is given, and who tells whom.
+"""The parts of a server, wired together: what each is given, and which it calls.
 
 Nothing runs here and nothing waits: `serve.py` starts the parts and ends them.
 """
@@ -204,7 +204,7 @@ class Parts:
             self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
         if isinstance(storage, DirectoryStorage):
             self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
-        # Until the catalog has been read, nobody knows whether there are accounts.
+        # Until the catalog has been read, it is unknown whether there are accounts.
         self.api.credentials.unload()
 
     def _may_push_anywhere(self) -> bool:
@@ -222,7 +222,7 @@ class Parts:
     async def _hold_message(
         self, size_characters: int, give_up: Callable[[], None]
     ) -> AsyncIterator[None]:
-        """Wait until there is room for a message of about this size, and keep it meanwhile."""
+        """Wait until there is room for a message of about this size, and hold it for a block."""
         with self.in_flight.hold(give_up) as hold:
             await self.in_flight.grown(hold, size_characters)
             yield

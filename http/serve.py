@@ -111,14 +111,15 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
 
 
 def _refuse_exposed(settings: Settings) -> None:
-    """Raise ListenError if other machines would be let in and nobody would need credentials."""
+    """Raise ListenError if other machines could connect without credentials."""
     name = settings.exposed
     if name is not None:
         raise ListenError(
             f"Cannot serve: {name} is {getattr(settings, name)}, which other machines can reach, "
-            "and nobody would need credentials. Create an account first (`troth account add NAME "
+            "and no credentials would be required. Create an account first (`troth account add "
+            "NAME "
             f"--data {settings.data}`), name users with basic_auth, choose an address of this "
-            "machine only, or set allow_anonymous to let everybody in."
+            "machine only, or set allow_anonymous to admit all clients."
         )
 
 
@@ -135,9 +136,9 @@ async def _serve(settings: Settings) -> None:
 class Server:
     """One server: starts its parts in order, and ends them in order.
 
-    The listeners of `doors` are open; the first is the API's. A server that `is_alone` sends
-    nothing to anybody: what is to be sent waits for the next start. `shares` says how many
-    connections of each kind there may be.
+    The listeners of `doors` are open; the first is the API's. A server that `is_alone` sends no
+    messages: they wait for the next start. `shares` says how many connections of each kind there
+    may be.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class Server:
         self.ready = trio.Event()
         """Set when requests are served."""
         self.stop = trio.Event()
-        """Whoever sets it stops the server, as a signal does."""
+        """Setting it stops the server, as a signal does."""
         self.checkpointer: Checkpointer | None = None
 
     async def run(self) -> None:
@@ -189,8 +190,8 @@ class Server:
             for lane in parts.make_lanes():
                 await nursery.start(lane.run)
             await self._start(nursery, running, self.doors[0].listener)
-            # Not abandoned when the server is stopped meanwhile: the storage is closed next, and
-            # nobody may be using it then.
+            # Not abandoned when the server is stopped during it: the storage is closed next, and
+            # no thread may be using it then.
             recovery = await in_thread(
                 lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
             )
@@ -200,7 +201,7 @@ class Server:
                 await nursery.start(parts.placement.run)
                 await nursery.start(parts.function_calls.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
-            nursery.start_soon(parts.clock.run, self.shards.clock_jumped)
+            nursery.start_soon(parts.clock.run, self.shards.clock_jumped, self.shards.may_lease)
             if isinstance(self.storage, DirectoryStorage):
                 nursery.start_soon(watch_place, self.storage.check, self.shards.committer.fail)
             await self._introduce_nodes()
@@ -215,8 +216,8 @@ class Server:
             gc.set_threshold(20_000, 5, 100)
             self.api.readiness = Readiness.READY
             self.ready.set()
-            # Until now they have waited in the port's queue. Requests may be refused meanwhile, but
-            # not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
+            # Until now they have waited in the port's queue. Requests may be refused until then,
+            # but not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
             if not self._is_stopping:

@@ -1,13 +1,12 @@
-"""A node at work: registered with a server, it takes executions, runs them and tells what came of
-them.
+"""A node at work: registered with a server, it takes executions, runs them and reports results.
 
 - It takes executions only from its work stream, and opens that again, ever more slowly, when it
-  ends. What runs meanwhile goes on.
+  ends. Running executions continue.
 - An execution is run while its lease lives: every report that the server hears renews it. When it
   has run out, the server has given the execution to another node, so it is ended here.
 - A result is sent until the server has it, refuses it, or the lease has run out.
 - On the first signal to stop it takes nothing more, lets executions end for a while, and gives back
-  the others; on the second it gives them back at once.
+  the others; on the second it gives them back immediately.
 """
 
 import os
@@ -44,7 +43,7 @@ _log = structlog.get_logger("troth.node")
 
 @dataclass(frozen=True)
 class NodeOptions:
-    """What `troth node` was told."""
+    """The options of `troth node`."""
 
     server: str
     token: str

@@ -1,8 +1,9 @@
 """The code a node has fetched: unpacked once for each digest, and kept while there is room.
 
 - A build is there under its name only when it is complete and its package had the right digest:
-  it is unpacked beside its place and renamed.
-- Nobody can change it: its files belong to the node's user and are read-only. If executions run as
+  it is unpacked next to its place and renamed.
+- No function can change it: its files belong to the node's user and are read-only. If executions
+run as
   other users, each build has its own group, and only its executions are in it.
 - Beyond the limits, builds that were not used for longest go, never one in use.
 """
@@ -76,7 +77,7 @@ class Builds:
     async def fetched(
         self, digest: str, fetch: Callable[[], Awaitable[bytes]]
     ) -> AsyncIterator[UnpackedBuild]:
-        """Give out a build, fetching its package if it is not here, and keep it meanwhile.
+        """Give out a build, fetching its package if it is not here, and keep it for a block.
 
         Raises CodeRefused if the package is not what the digest says, or cannot be unpacked, and
         whatever `fetch` raises.

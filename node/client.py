@@ -1,12 +1,12 @@
 """The node's HTTP client: one server, kept connections, h11. A request costs as little as it can.
 
 `ServerClient.ask` sends a request and returns the answer, whatever its status;
-`ServerClient.open_stream` reads server-sent events. A connection that has ended while it lay idle
-is replaced without a word, as nothing of the request can have been heard. Everything else is for
-the caller to try again.
+`ServerClient.open_stream` reads server-sent events. A connection that ended while it was idle is
+silently replaced, since the server cannot have seen the request. All other retries are up to the
+caller.
 
-The server has a short way for small requests about executions, which a connection leaves for good
-with the first request of another kind. So those get connections of their own (`apart`).
+The server has a fast path for small requests about executions. A connection leaves it for good with
+its first request of another kind. So those get connections of their own (`apart`).
 """
 
 import contextlib
@@ -54,18 +54,18 @@ class ServerAnswer:
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is 2xx."""
+        """Return whether the status is 2xx."""
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """Return the body as JSON. Raises NotReached if it is none: then it is no Troth server."""
+        """Return the body as JSON. Raises NotReached for anything else: not a Troth server."""
         try:
             return msgspec.json.decode(self.body)
         except UNREADABLE_JSON as error:
             raise NotReached("it answered in a form that is not the API's") from error
 
     def refusal(self) -> ServerRefused:
-        """Return the error for an answer that is no success, with what the server says about it."""
+        """Return the error for an answer without success, with the server's explanation."""
         text = self.body[:_SHOWN_TEXT_COUNT].decode(errors="replace").strip()
         with contextlib.suppress(*UNREADABLE_JSON, AttributeError, TypeError):
             # Anything that is not the API's form is shown as it is.
@@ -131,10 +131,11 @@ class ServerClient:
     """Talks to one server with one token. `close` it at the end."""
 
     def __init__(self, server: str, token: str, ca_file: str | None = None) -> None:
-        """`server` is a URL or `HOST:PORT`; `ca_file` (PEM) says who may vouch for it.
+        """Initialize. `server` is a URL or `HOST:PORT`; `ca_file` (PEM) has the trusted
+        authorities.
 
-        Without `ca_file` those of SSL_CERT_FILE or of the system may. Raises NodeError for what
-        cannot be used.
+        Without `ca_file`, those of SSL_CERT_FILE or of the system are trusted. Raises NodeError for
+        invalid values.
         """
         url = server if "://" in server else f"http://{server}"
         try:

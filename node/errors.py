@@ -1,4 +1,4 @@
-"""What ends an execution or a node, by who is to blame."""
+"""Errors that end an execution or a node, by who is to blame."""
 
 
 class NodeError(Exception):
@@ -9,7 +9,7 @@ class ServerRefused(Exception):
     """The server answered a request with a status that does not mean success."""
 
     def __init__(self, status: int, text: str) -> None:
-        """`text` is what the server says about it."""
+        """Initialize. `text` is the server's explanation."""
         super().__init__(f"{status} {text}".rstrip())
         self.status = status
 

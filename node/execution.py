@@ -41,7 +41,7 @@ _log = structlog.get_logger("troth.node.task")
 
 @dataclass
 class Link:
-    """What all executions of a node need: the server, the code and the sandboxes.
+    """The parts that all executions of a node need: the server, the code and the sandboxes.
 
     `path` is that of the node on the server; `lease_s` how long an execution is the node's after a
     report that the server has heard; `result` how large a result the server takes.
@@ -57,7 +57,7 @@ class Link:
     result: ResultLimits = DEFAULT_RESULT_LIMITS
 
     def decoded(self, event: bytes) -> dict[str, Any]:
-        """Return a message of the work stream. Raises NotReached if it is none."""
+        """Return a message of the work stream. Raises NotReached if it is not one."""
         try:
             return msgspec.json.decode(event, type=dict[str, Any])
         except UNREADABLE_JSON as error:
@@ -103,12 +103,12 @@ class LocalExecution:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What the server calls it."""
+        """The server's name for it."""
         return self.execution_id, self.counter
 
     @property
     def lease_end(self) -> float:
-        """When it is the node's no more, by trio's clock."""
+        """The time, by trio's clock, at which the node loses it."""
         return self.confirmed_at + self._link.lease_s
 
     def cancel(self) -> None:
@@ -119,7 +119,7 @@ class LocalExecution:
     async def run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
         """Carry it out. `nursery` cleans up behind it when its slot is free again already.
 
-        Raises ServerRefused (status 401) if the node's token is not accepted any more.
+        Raises ServerRefused (status 401) if the node's token is no longer accepted.
         """
         try:
             await self._run(slots, nursery)

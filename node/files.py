@@ -1,9 +1,9 @@
-"""The directory of an execution, which holds whatever a function made of it: measured, and emptied.
+"""The directory of an execution, with whatever its function put there: measured, and emptied.
 
 The function may still be there and change what is looked at, and the node has more rights than it.
-So nothing here goes by a path: every folder is opened by its name in one that is open already,
-never through a link, and rights are changed of what is open only. What has been replaced by
-something else in between is an error, or not counted; nothing outside is ever touched or looked at.
+So nothing here uses a path. Every folder is opened by its name in one that is open already, never
+through a link, and permissions are changed only of what is open. An entry that has been replaced in
+between is an error, or not counted. Nothing outside is ever touched or read.
 """
 
 import contextlib
@@ -116,7 +116,7 @@ def _open_folder(name: str | Path, parent: int | None = None) -> int:
 
 
 def _open_below(top: int, parts: tuple[str, ...]) -> int:
-    """Open a folder below another one, by the names on the way, none of which is a link now."""
+    """Open a folder below another one, by the names on the way; none may be a link now."""
     place = os.dup(top)
     for part in parts:
         with _opened(place):

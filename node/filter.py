@@ -1,8 +1,8 @@
 """Which system calls a function's processes may not make: a filter that the kernel runs.
 
-An execution's memory and processes are watched from outside, and its rights were given up; what
-would undo either is refused: memory that belongs to no process, namespaces in which one has all
-rights, and whatever else only an attack on the kernel needs. All other calls are allowed.
+An execution's memory and processes are watched from outside, and it has given up its rights. Calls
+that would undo either are refused: memory that belongs to no process, namespaces in which one has
+all rights, and whatever else only an attack on the kernel needs. All other calls are allowed.
 
 The filter is made here, by the node. `runner.py` installs it before the function's code runs;
 it can never be removed, and whatever is started inherits it. It looks at the architecture first: a
@@ -16,7 +16,8 @@ import struct
 from typing import Final
 
 REFUSED: Final = {
-    # Memory that is in no process, so nobody's to the node; System V's outlives its makers, too.
+    # Memory that belongs to no process, so the node cannot count it; System V's outlives its
+    # makers, too.
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     "shmget": (29, 194),

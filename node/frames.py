@@ -1,7 +1,7 @@
-"""What a node and the processes it starts say to each other; the other end is `runner.py`.
+"""The protocol between a node and the processes it starts; the other end is `runner.py`.
 
-A frame is a letter, four bytes of length, and content. Nothing that arrives is believed: it may be
-anything, of any length, and end anywhere. What does not fit is `ChannelBroken`.
+A frame is a letter, four bytes of length, and content. Nothing that arrives is trusted: it can be
+anything, of any length, and end anywhere. Anything malformed raises `ChannelBroken`.
 """
 
 import base64
@@ -42,7 +42,7 @@ _CONNECTION_HEADERS: Final = frozenset(
 
 
 class ChannelBroken(Exception):
-    """What came over a channel is not of this protocol; the text says what is wrong."""
+    """The bytes on a channel violate this protocol; the text says how."""
 
 
 class ResultTooLarge(Exception):
@@ -51,7 +51,7 @@ class ResultTooLarge(Exception):
 
 @dataclass(frozen=True)
 class FunctionResponse:
-    """What becomes of an execution. `error` is set if the function gave no response of its own."""
+    """The outcome of an execution. `error` is set if the function gave no response of its own."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -129,7 +129,7 @@ def progress(content: bytes) -> int:
 
 
 def error_of(content: bytes) -> tuple[str, str]:
-    """Type and message of an error. Raises ChannelBroken."""
+    """Return the type and message of an error. Raises ChannelBroken."""
     try:
         error = msgspec.json.decode(content, type=_Error)
     except UNREADABLE_JSON as wrong:

@@ -1,14 +1,15 @@
-"""A process beside a node that ends what functions have started, if the node itself is killed.
+"""A process that ends what functions have started, if the node itself is killed.
 
 A program of its own, run as `python -I -S guard.py`; it needs only the standard library. The kernel
 ends a function's processes with the node, but not what these have forked. This program waits for
 the end of its standard input, whose other end only the node has, and then ends what is left:
 
-- `users FIRST COUNT`: everything that runs for one of these users, and nothing can get away;
-- `marked TEXT`: what has a variable in its environment that begins so. A process that has replaced
+- `users FIRST COUNT`: everything that runs for one of these users; nothing can escape; -
+`marked TEXT`: every process with an environment variable that begins with TEXT. A process that has
+replaced
   its environment is not found; README.md says so.
 
-It holds the locks of the node's directory meanwhile, so the next node starts after it has ended.
+It holds the locks of the node's directory until then, so the next node starts after it has ended.
 """
 
 import contextlib
@@ -71,7 +72,7 @@ def _has_processes(uid: int) -> bool:
 
 
 def end_marked(mark: bytes, deadline: float) -> None:
-    """End all processes of this user with a variable that begins so; until there are none."""
+    """End all processes of this user with such a variable, until there are none."""
     rounds_left_count = _ROUNDS_WITHOUT_COUNT
     while rounds_left_count and time.monotonic() < deadline:
         everything = map(int, filter(str.isdecimal, os.listdir("/proc")))

@@ -7,7 +7,7 @@ from troth.core.limits import BODY_LIMIT_BYTES, BODY_SETTING_LIMIT_BYTES
 
 MEBIBYTE: Final = 1024 * 1024
 
-# What one execution may use, beside time and memory, which its function or the node decides.
+# What one execution may use, besides time and memory, which its function or the node decides.
 PROCESSES_LIMIT_COUNT: Final = 64
 FILES_LIMIT_COUNT: Final = 256
 """Descriptors open in one process."""
@@ -38,9 +38,9 @@ END_GRACE_S: Final = 0.5
 """For a process to end after it has closed its channel."""
 
 IDLE_LIMIT_S: Final = 60.0
-"""A warm sandbox that nobody needs for so long is ended."""
+"""A warm sandbox that is unused for this long is ended."""
 SANDBOX_EXECUTIONS_LIMIT_COUNT: Final = 1_000
-"""A zygote is replaced after so many executions: it uses up its own CPU time, too."""
+"""A zygote is replaced after this many executions: it uses up its own CPU time, too."""
 
 BUILDS_LIMIT_BYTES: Final = 2 * 1024 * MEBIBYTE
 BUILDS_LIMIT_COUNT: Final = 500
@@ -48,7 +48,7 @@ PACKAGE_LIMIT_BYTES: Final = BODY_SETTING_LIMIT_BYTES
 """The largest that any server may have taken, however its settings are now."""
 
 USERS_COUNT: Final = 1_000
-"""A node that runs as root takes so many user ids from its base on, and as many group ids."""
+"""A node that runs as root takes this many user ids from its base on, and as many group ids."""
 
 assert BUILDS_LIMIT_COUNT <= USERS_COUNT, "each build has its own group"
 assert OUTPUT_KEPT_BYTES < OUTPUT_LIMIT_BYTES

@@ -128,7 +128,7 @@ async def _insist(take: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _guarded(directory: Path, uid_base: int, locks: tuple[int, ...]) -> Iterator[None]:
-    """Have a process beside this one for a block that ends what functions leave; see `guard.py`."""
+    """Run a second process for a block, which ends what functions leave; see `guard.py`."""
     left: tuple[str, ...] = ("marked", _mark(directory / _SANDBOXES))
     if os.geteuid() == 0:
         left = ("users", str(uid_base), str(USERS_COUNT))

@@ -1,9 +1,9 @@
-"""What the kernel says about processes: who descends from whom, their memory, and ending them.
+"""Processes as the kernel sees them: their descendants and memory, and ending them.
 
 Everything a function starts descends from its sandbox: orphans go to the sandbox's first process,
 and when that is gone, or does not want them, to this one (`adopt_orphans`). So a walk down from
-there finds all of them. Of a sandbox with a user of its own the kernel itself says whether anything
-is left, and ends all at once.
+there finds all of them. If a sandbox has a user of its own, the kernel itself says whether anything
+is left, and ends it all in one call.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def children(process_id: int) -> list[int]:
     """Return the processes whose parent is this one; ended ones too until they are waited for."""
     found: list[int] = []
     with contextlib.suppress(OSError):
-        # Gone meanwhile: then it has none.
+        # Gone in the meantime: then it has none.
         for thread in os.listdir(f"/proc/{process_id}/task"):
             with open(f"/proc/{process_id}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
@@ -118,7 +118,7 @@ def thread_count(uid: int) -> int:
     count = 0
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):
-            # Gone meanwhile.
+            # Gone in the meantime.
             if name.isdecimal() and os.stat(f"/proc/{name}").st_uid == uid:
                 count += len(os.listdir(f"/proc/{name}/task"))
     return count
@@ -211,5 +211,5 @@ def _start_killer(uid: int) -> subprocess.Popen[bytes]:
 
 
 def base_interpreter() -> str:
-    """This interpreter without its virtual environment."""
+    """Return the path of this interpreter, without its virtual environment."""
     return str(getattr(sys, "_base_executable", sys.executable))

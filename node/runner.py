@@ -1,9 +1,9 @@
-"""What a node starts for each sandbox: shuts itself in, imports a function's code, runs its tasks.
+"""The program that a node starts for each sandbox: isolates itself, imports the code, runs tasks.
 
-A program of its own, run as `python -I -S runner.py`; it needs only the standard library. The
-node and it speak frames (`frame`, `read_frame`) over a socket, descriptor 3. The first frame says
-how to shut itself in; from the import on, everything in this process is the function's, so the node
-believes none of it.
+A program of its own, run as `python -I -S runner.py`; it needs only the standard library. The node
+and it speak frames (`frame`, `read_frame`) over a socket, descriptor 3. The first frame says how to
+isolate itself. From the import on, the function controls everything in this process, so the node
+trusts none of it.
 
 Python: this process is a *zygote*. It imports the handler once, and forks for every execution: a
 process in a session of its own, with the execution's socket as descriptor 3 and its output as 1 and
@@ -148,7 +148,7 @@ def _user_name(uid: int | None) -> str:
 
 
 def _filter_calls(instructions: bytes) -> None:
-    """Have the kernel refuse calls, from now on, to this process and all that come from it."""
+    """Make the kernel refuse calls, from now on, to this process and its descendants."""
     program = _Filter(len(instructions) // _INSTRUCTION_BYTES, instructions)
     _call(_libc.prctl, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
 
@@ -161,11 +161,11 @@ def _die_with(parent_id: int) -> None:
 
 
 def _make_files_private(config: dict[str, Any], uid: int, gid: int) -> None:
-    """Mount namespace: the work directory in place of /tmp, the code read-only at /mnt/code.
+    """Enter a mount namespace: the work directory is /tmp, the code is read-only at /mnt/code.
 
-    So nothing the function can write to outlives it or escapes its quota (what is open to
-    everybody elsewhere, as /run/lock is, becomes read-only), and neither the node's directory nor
-    the interpreter's need be open to everybody.
+    So nothing the function can write to outlives it or escapes its quota (what is open to all users
+    elsewhere, as /run/lock is, becomes read-only), and neither the node's directory nor the
+    interpreter's need be open to all users.
     """
     prefix_is_closed = not _is_open_to(uid, gid, os.__file__)
     script = b""
@@ -241,13 +241,13 @@ def _name_user(uid: int, gid: int) -> list[str]:
 
 
 def _make_read_only() -> None:
-    """All file systems that are there now; what is mounted afterwards is not."""
+    """Make all present file systems read-only; what is mounted afterwards is not."""
     attributes = struct.pack("QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
     arguments = (_AT_FDCWD, b"/", _AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes)))
     try:
         _call(_libc.syscall, _SYS_MOUNT_SETATTR, *arguments)
     except OSError as error:
-        # Before Linux 5.12 there is no way to do it to all at once.
+        # Before Linux 5.12 there is no way to do it to all together.
         if error.errno != errno.ENOSYS:
             raise
 
@@ -300,7 +300,7 @@ class HandlerRequest:
 
 
 def response_of(value: object) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Status, headers and body of what a handler has returned. Raises TypeError, ValueError."""
+    """Return status, headers and body of a handler's result. Raises TypeError, ValueError."""
     if not isinstance(value, Mapping) or value.keys().isdisjoint(RESPONSE_KEYS):
         body, kind = _body_of(value)
         return 200, [("content-type", kind)], body
@@ -362,7 +362,7 @@ def _shown(text: Callable[[], str], otherwise: str) -> str:
 
 
 def _print_traceback(error: BaseException) -> None:
-    """To the output, which the node logs; without the lines of this file."""
+    """Print to the output, which the node logs; without the lines of this file."""
     inner = error.__traceback__
     while inner is not None and inner.tb_frame.f_code.co_filename == _OWN_FILE:
         inner = inner.tb_next

@@ -1,9 +1,9 @@
-"""A sandbox: a process that is shut in, with a function's code, in which executions of it run.
+"""A sandbox: an isolated process with a function's code, in which its executions run.
 
 One execution at a time. A Python sandbox is a zygote and forks for each execution; a JavaScript one
 is used for a single task. `runner.py` is what runs inside; `sandboxed_execution.py` runs an
-execution in one. Whoever starts a sandbox ends it, with `end`, which leaves nothing of it: no
-process and no file.
+execution in one. The code that starts a sandbox ends it, with `end`, which leaves no process and no
+file.
 """
 
 import array
@@ -62,7 +62,7 @@ _log = structlog.get_logger("troth.node.sandbox")
 
 @dataclass(frozen=True)
 class Computer:
-    """What sandboxes on this machine have in common.
+    """The properties that all sandboxes on this machine share.
 
     `node_program` is None without Node.js; `script` is what Node.js runs. `first_uid` is None if
     executions run as the node's own user. `private_files`: executions are given file systems of
@@ -101,7 +101,7 @@ class Output:
             self._take(part)
             if self._count > OUTPUT_LIMIT_BYTES:
                 return False
-            # Somebody who always prints must not keep everybody else waiting.
+            # A function that always prints must not keep other tasks waiting.
             await trio.lowlevel.checkpoint()
 
     def _take(self, part: bytes) -> None:
@@ -167,7 +167,7 @@ class Sandbox:
 
     @property
     def is_started(self) -> bool:
-        """Whether it has a process."""
+        """Return whether it has a process."""
         return self._process is not None
 
     @property
@@ -349,7 +349,7 @@ class Sandbox:
         return True
 
     async def remove_files(self) -> bool:
-        """Empty the work directory while the sandbox lives; whether it had any. Raises OSError."""
+        """Empty a live sandbox's work directory; return whether it had files. Raises OSError."""
         with os.scandir(self.work) as entries:
             has_files = any(True for _ in entries)
         if has_files:

@@ -1,4 +1,4 @@
-"""Runs one execution in a sandbox: watches it, ends it when it must end, and says what came of it.
+"""Runs one execution in a sandbox: watches it, ends it when it must end, and reports its outcome.
 
 The first thing that happens decides: a result, an error, the end of the process without either, a
 limit, or the time. What the process does after that changes nothing.
@@ -38,11 +38,11 @@ _READ_BYTES: Final = 64 * 1024
 _DRAIN_S: Final = 0.1
 """What a process wrote before it ended is there; to read all of it takes no longer."""
 _WATCH_SHARE: Final = 10
-"""Looking takes at most one part in so many of the time."""
+"""Looking takes at most this fraction of the time, as its denominator."""
 
 
 class SandboxedExecution:
-    """One run of a function. `on_response` is called once, as soon as it is known what came."""
+    """One run of a function. `on_response` is called once, as soon as the outcome is known."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class SandboxedExecution:
         on_progress: Callable[[int], None],
         on_response: Callable[[FunctionResponse, str], None],
     ) -> None:
-        """`on_response` gets the response, and the end of what the function has printed."""
+        """Initialize. `on_response` gets the response, and the end of the function's output."""
         self._sandbox = sandbox
         self._allowance = allowance
         self._on_progress = on_progress

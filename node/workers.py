@@ -1,8 +1,8 @@
 """The sandboxes of a node: which are warm, which may be used for an execution, and when they end.
 
 A sandbox belongs to one account, one build and one allowance, runs one execution at a time, and as
-long as it exists has a user id of its own (if the node can give one). Whatever was not left exactly
-as it was found is ended, and its user id is free again only when nothing runs for it any more.
+long as it exists has a user id of its own (if the node can give one). A sandbox that an execution
+has changed is ended, and its user id is free again only when nothing runs for it any more.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _log = structlog.get_logger("troth.node.workers")
 
 @dataclass(frozen=True)
 class SandboxKind:
-    """What sandboxes must have in common to run each other's tasks."""
+    """The properties that sandboxes must share to run each other's tasks."""
 
     account_id: str
     language: str
@@ -59,7 +59,7 @@ class Workers:
     """All sandboxes of a node. Made by `open_workers`."""
 
     def __init__(self, machine: Computer, idle_limit_count: int, nursery: trio.Nursery) -> None:
-        """At most `idle_limit_count` sandboxes are kept warm; `nursery` ends those that end."""
+        """Initialize. Keeps at most `idle_limit_count` sandboxes warm; `nursery` ends the rest."""
         self._machine = machine
         self._idle_limit_count = idle_limit_count
         self._nursery = nursery
@@ -252,7 +252,7 @@ class Workers:
 
 @contextlib.asynccontextmanager
 async def open_workers(machine: Computer, idle_limit_count: int) -> AsyncIterator[Workers]:
-    """The workers of a node, for the time of a block. At its end nothing of them is left."""
+    """Run the workers of a node for a block. At its end nothing of them is left."""
     async with trio.open_nursery() as nursery:
         workers = Workers(machine, idle_limit_count, nursery)
         sweeping = trio.CancelScope()

@@ -164,7 +164,7 @@ class RealFiles:
         self._within = within
 
     def _place(self, path: str) -> tuple[str, int | None]:
-        """Return a path and the descriptor of the directory that it begins in (None: as ever)."""
+        """Return a path and the descriptor of the directory that it begins in (None: as usual)."""
         within = self._within
         if within is None:
             return path, None

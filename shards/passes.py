@@ -2,7 +2,7 @@
 
 Between two looks for I/O the loop runs every task that can run, once. What has arrived in the
 sockets waits for that long, so all work that can come due together shares one budget of time:
-commands, timers, schedules, messages between shards, what is let go when the log is durable. Work
+commands, timers, schedules, messages between shards, what is released when the log is durable. Work
 that is left over continues in the next pass. Whatever the budget says, each kind makes a little
 progress, so none waits forever.
 """

@@ -41,9 +41,7 @@ from troth.core.limits import (
     TIMERS_BATCH_LIMIT_COUNT,
 )
 from troth.core.machine import Machine, Step
-from troth.core.model import (
-    PENDING,
-)
+from troth.core.model import PENDING
 from troth.core.records import encode
 from troth.core.replies import Reply
 from troth.core.state import checkpointing
@@ -135,7 +133,7 @@ class Waiter:
 
 Entry = tuple[Command, Asker | None, int, HeldMessages | None]
 """A command in a mailbox; who asked, which of the asker's replies it gives, and the request that
-messages to workers wait for."""
+messages to workers wait for. An internal one has an asker if it carries on with a client's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +197,7 @@ class Shard:
         self._overdue_when_armed: set[WheelKey] = set()
         self._lateness = Lateness()
         self._now_ms = clock.now_ms()
-        self._wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
+        self.wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
         self._position = committer.durable_position
         self._sleeper: trio.lowlevel.Task | None = None
         self._sleeps_until_ms: int | None = None
@@ -286,6 +284,8 @@ class Shard:
         step = self.machine.start(self._now_ms)
         turn = Turn()
         self._take(step, None, turn)
+        if step.again is not None:
+            self.tell(step.again)
         self._turns.commit(turn)
         self._position = self._committer.position
 
@@ -380,9 +380,12 @@ class Shard:
         step_of = self.machine.step
         answers = turn.answers
         has_changed = False
-        count = min(len(entries), BATCH_LIMIT_COUNT)
+        count = BATCH_LIMIT_COUNT
         next_look_count = SLICE_COUNT
         for done_count in range(count):
+            if not entries:
+                count = done_count
+                break
             if done_count == next_look_count:
                 next_look_count += SLICE_COUNT
                 is_of_clients = entries is self._mailbox
@@ -399,7 +402,10 @@ class Shard:
                 step = self._contain(error, command)
                 if asker is not None:
                     answers.pop()
-            if asker is not None:
+            if step.again is not None:
+                self._internal.append((step.again, asker, place, held))
+                next_look_count = done_count + 1
+            elif asker is not None:
                 answers.append((asker, place, step.reply))
             if step.records or step.has_effects:
                 has_changed = True
@@ -426,19 +432,19 @@ class Shard:
         """Build the wheel again, from the rows."""
         self._is_wheel_stale = False
         self._now_ms = now_ms
-        self._wheel = TimingWheel(now_ms)
+        self.wheel = TimingWheel(now_ms)
         self._due.clear()
         self._overdue_when_armed.clear()
         self._due_from_ms = NEVER_MS
         self._take(self.machine.rearm(now_ms), None, turn)
 
     def _collect_due(self, now_ms: int) -> None:
-        self._due.extend(self._wheel.take_due(now_ms))
+        self._due.extend(self.wheel.take_due(now_ms))
         self._look_at_wheel()
 
     def _look_at_wheel(self) -> int | None:
         """Return when the wheel wants attention, or None if never."""
-        wake_ms = None if self._is_frozen else self._wheel.next_wake_ms()
+        wake_ms = None if self._is_frozen else self.wheel.next_wake_ms()
         self._due_from_ms = NEVER_MS if wake_ms is None else wake_ms
         return wake_ms
 
@@ -459,6 +465,8 @@ class Shard:
             except Exception as error:
                 step = self._contain(error, command)
             self._take(step, None, turn)
+            if step.again is not None:
+                self.tell(step.again)
             self._timers_fired_count += 1
         ended_ms = self._clock.now_ms()
         for deadline_ms in handled:
@@ -495,10 +503,10 @@ class Shard:
             turn.records.append((self.index, self.sequence, body))
         for promise in step.promise_timers:
             if promise.state is PENDING:
-                self._wheel.arm_fixed(promise.id, promise.timeout)
+                self.wheel.arm_fixed(promise.id, promise.timeout)
                 self._note_armed(promise.id, promise.timeout)
             else:
-                self._wheel.cancel_fixed(promise.id, promise.timeout)
+                self.wheel.cancel_fixed(promise.id, promise.timeout)
                 self._overdue_when_armed.discard(promise.id)
         if step.has_effects:
             self._take_effects(step, held, turn)
@@ -514,9 +522,9 @@ class Shard:
         for key, deadline_ms in step.timers:
             self._overdue_when_armed.discard(key)
             if deadline_ms is None:
-                self._wheel.cancel(key)
+                self.wheel.cancel(key)
             else:
-                self._wheel.arm(key, deadline_ms)
+                self.wheel.arm(key, deadline_ms)
                 self._note_armed(key, deadline_ms)
         # Other shards get their messages immediately: their records come later in the same log, so
         # none of them can be durable without this one's (README.md, "Between shards").
@@ -545,11 +553,11 @@ class Shard:
 
     def refuse_all(self, error: ShardsError) -> None:
         """Answer all commands in the mailbox with an error: the log has failed."""
-        self._internal.clear()
-        while self._mailbox:
-            _, asker, _, _ = self._mailbox.popleft()
-            if asker is not None:
-                asker.refuse(error)
+        for entries in (self._internal, self._mailbox):
+            while entries:
+                asker = entries.popleft()[1]
+                if asker is not None:
+                    asker.refuse(error)
 
     def capture(self) -> Capture:
         """Collect what changed since the last checkpoint; what was stepped so far is in it."""
@@ -573,7 +581,7 @@ class Shard:
             commands_count=self._commands_count,
             refused_count=self._refused_count,
             turns_count=self._turns_count,
-            timers_count=len(self._wheel),
+            timers_count=len(self.wheel),
             timers_fired_count=self._timers_fired_count,
             timer_lateness_max_ms=self._lateness.max_ms,
             timer_lateness_total=self._lateness.cumulative(),

@@ -102,7 +102,7 @@ class Storage(Protocol):
         ...  # pragma: no cover
 
     def close(self) -> None:
-        """Close the log and let go of the directory."""
+        """Close the log and release the directory."""
         ...  # pragma: no cover
 
 

@@ -64,6 +64,8 @@ class Scenario:
     summary: ClassVar[str]
     steps: tuple[RequestStep, ...]
     uses_streams: ClassVar[bool] = False
+    streams_at_api: ClassVar[bool] = False
+    """Whether these are streams of the envelope protocol, which only the API's address has."""
     prepares: ClassVar[bool] = False
     """Whether operations have requests that are not measured: then throughput says little."""
     writes: ClassVar[bool] = True
@@ -86,11 +88,11 @@ class Scenario:
         raise NotImplementedError
 
     def stream_path(self, line: Line) -> str | None:  # noqa: ARG002
-        """`/{group}/{id}` of the stream that a connection needs beside it; None: none."""
+        """Return `/{group}/{id}` of the stream that a connection needs as well, or None."""
         return None
 
     def new_id(self) -> str:
-        """Return an id that nobody has used; all have the same length."""
+        """Return an unused id; all have the same length."""
         number = next(self._numbers)
         if self.workload.distribution == "sequential":
             return f"{self._prefix}{number:010d}"
@@ -101,7 +103,7 @@ class Scenario:
         return _chooser(self.workload, self.source)
 
     def payload(self) -> str:
-        """Base64 of as many bytes as the payload has."""
+        """Return base64 of as many bytes as the payload has."""
         return base64.b64encode(self.source.randbytes(self.workload.payload_bytes)).decode()
 
 
@@ -120,7 +122,7 @@ class Template:
     """A request in which only an id changes, always of the same length: made once, filled often."""
 
     def __init__(self, requests: Requests, method: str, path: str, body: str, id_length: int):
-        """The id goes where path or body has `%ID%`."""
+        """Initialize. The id goes where path or body has `%ID%`."""
         placeholder = "%ID%"
         length = len(body.encode())
         length += body.count(placeholder) * (id_length - len(placeholder))

@@ -20,12 +20,12 @@ from .base import (
 )
 
 DELIVERY_TIMEOUT_MS: Final = 5_000
-"""A resume that nobody claims is not sent again after this."""
+"""A resume that no worker claims is not sent again after this."""
 
 TEAMS: Final = 10
 """How many values the tag `team` of promises to search has."""
 SPREAD_STEPS: Final = 1000
-"""Time-outs that are spread are so many different ones."""
+"""Spread timeouts have this many different values."""
 
 
 class Create(Scenario):
@@ -131,7 +131,7 @@ class Searches(Scenario):
 
 
 class Tasks(Scenario):
-    """The whole life of a task, with the worker's stream beside the connection."""
+    """The whole life of a task, with the worker's stream next to the connection."""
 
     name = "tasks"
     summary = "a task's cycle: create, message over the stream, claim, complete"
@@ -243,7 +243,7 @@ class Heartbeats(Scenario):
     """Processes say that they are alive."""
 
     name = "heartbeats"
-    summary = "heartbeats of --holders processes, each of which holds a task"
+    summary = "heartbeats of --holders processes that hold a task each"
     steps = (step("heartbeat", 200),)
 
     def __init__(self, workload: Workload, requests: Requests) -> None:

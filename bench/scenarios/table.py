@@ -9,7 +9,7 @@ from troth.bench.wire import Requests
 from troth.bench.workload import Workload
 
 from .base import Line, Operation, Preparation, RequestStep, Scenario
-from .envelope import EnvelopeCreate, Hello, RemoteCall
+from .envelope import EnvelopeCreate, EnvelopeTasks, Hello, RemoteCall, Suspend
 from .rest import (
     Claims,
     Create,
@@ -78,7 +78,7 @@ SCENARIOS: Final[dict[str, type[Scenario]]] = {
     kind.name: kind
     for kind in (
         *(Create, CreateComplete, Read, Tasks, FanOut, Searches, Locks, Heartbeats, Schedules),
-        *(EnvelopeCreate, Hello, RemoteCall, Mixed, Claims, Echo),
+        *(EnvelopeCreate, EnvelopeTasks, Hello, RemoteCall, Suspend, Mixed, Claims, Echo),
     )
 }
 """Every scenario by name."""
@@ -89,8 +89,8 @@ PUBLIC: Final = tuple(name for name in SCENARIOS if name not in {"claimed", "ech
 MIXABLE: Final = tuple(
     name for name in PUBLIC if name != "mixed" and not SCENARIOS[name].uses_streams
 )
-"""Those that a mix may contain: those that need no stream beside the connection."""
+"""Those that a mix may contain: those that need no stream in addition to the connection."""
 
 SETS: Final = {"envelope": ("create", "envelope-create", "hello", "rpc")}
 """Scenarios that are asked for together, by the name of the set. That of the envelope protocol has
-creates through REST beside it."""
+creates through REST at the same time."""

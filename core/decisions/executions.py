@@ -259,10 +259,10 @@ def _end(
     now_ms: int,
 ) -> Reply:
     """Complete the promise; the reply has the execution as it was before."""
-    context.settle_tasks(promise.id, now_ms)
     completed_on = max(now_ms, promise.created_on)
-    context.emit(r.PromiseCompleted(promise.id, state, value, None, completed_on, now_ms))
-    completed = context.state.promises[promise.id]
+    completed = context.complete(
+        r.PromiseCompleted(promise.id, state, value, None, completed_on, now_ms)
+    )
     return Reply(Code.CREATED, promise=completed, execution=execution)
 
 

@@ -1,4 +1,4 @@
-"""What follows when time goes on after an absence of the server, or after a clock was set."""
+"""Restarting leases after an absence of the server, or after a clock was set."""
 
 from troth.core import records as r
 from troth.core.commands import ResumeTime

@@ -127,8 +127,7 @@ def complete_promise(context: DecisionContext, command: CompletePromise, now_ms:
     same = promise.state is command.state
     code = lifecycles.COMPLETE[promise.state, matches, same, command.strict]
     if code is _CREATED:
-        context.settle_tasks(command.id, now_ms)
-        context.emit(
+        promise = context.complete(
             r.PromiseCompleted(
                 command.id,
                 command.state,
@@ -138,7 +137,6 @@ def complete_promise(context: DecisionContext, command: CompletePromise, now_ms:
                 now_ms,
             )
         )
-        promise = context.state.promises[command.id]
     elif code is not _OK:
         return Reply(code)
     return Reply(code, promise=promise)

@@ -15,12 +15,17 @@ from troth.core.replies import Reply
 from troth.core.state.cold import Query
 from troth.core.workflow_commands import ResetShard
 
+from .completions import carry_on
+
 _PAGE_COUNT = 1_000
 
 
 def reset_shard(context: DecisionContext, command: ResetShard, now_ms: int) -> Reply:
     """End and delete all promises with their tasks; delete schedules and locks."""
     state = context.state
+    for promise_id in list(state.completions):
+        while promise_id in state.completions:
+            carry_on(context, promise_id)
     for promise in list(state.promises.values()):
         if promise.state is PENDING:
             end = PromiseState.REJECTED_CANCELED

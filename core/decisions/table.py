@@ -61,6 +61,7 @@ from troth.core.commands import (
     TaskSent,
     TimerKind,
 )
+from troth.core.continuations import ContinueCompletions
 from troth.core.deciding import DONE, DecisionContext
 from troth.core.replies import Reply
 from troth.core.workflow_commands import (
@@ -89,6 +90,7 @@ from troth.core.workflow_commands import (
 
 from . import (
     between_shards,
+    completions,
     entries,
     executions,
     leases,
@@ -193,6 +195,7 @@ DECISIONS: dict[type[Command], Decision] = {
     Expire: expire,
     GoOn: go_on,
     ResumeTime: leases.resume_time,
+    ContinueCompletions: completions.continue_completions,
     Receive: between_shards.receive,
     Acknowledge: between_shards.acknowledge,
 }

@@ -129,9 +129,7 @@ def settle(
     context: DecisionContext, promise_id: str, state: PromiseState, value: Value, now_ms: int
 ) -> Promise:
     """Settle a pending promise now."""
-    context.settle_tasks(promise_id, now_ms)
-    context.emit(r.PromiseCompleted(promise_id, state, value, None, now_ms, now_ms))
-    return context.state.promises[promise_id]
+    return context.complete(r.PromiseCompleted(promise_id, state, value, None, now_ms, now_ms))
 
 
 def register_await(context: DecisionContext, command: RegisterAwait, now_ms: int) -> Reply:

@@ -32,12 +32,17 @@ def find(
     A lease that has ended is released.
     """
     promise = context.promise(workflow_id, now_ms)
-    task = context.state.workflows.get(workflow_id)
+    state = context.state
+    task = state.workflows.get(workflow_id)
+    if state.completions and task is not None:
+        for awaited in list(task.awaited or ()):
+            if awaited in state.completions and state.awaits.has(awaited, workflow_id):
+                context.continue_completion(awaited, awaiters=[workflow_id])
     if (
         task is not None
         and task.state is ACQUIRED
         and task.expires_at <= now_ms
-        and context.state.end_of_workflow_lease(task) <= now_ms
+        and state.end_of_workflow_lease(task) <= now_ms
     ):
         context.emit(w.WorkflowReleased(workflow_id, now_ms, has_expired=True))
     return promise, task

@@ -260,7 +260,7 @@ def _is_command_link(path: str, member: Member) -> bool:
 
 
 def _kind_problem(member: Member, is_directory: bool) -> str | None:
-    """Say why this is no plain file or folder; None if it is."""
+    """Say why this is not a plain file or folder; None if it is one."""
     kind = stat.S_IFMT(member.mode)
     if kind == stat.S_IFLNK:
         return "is a symbolic link; put the file itself into the archive"

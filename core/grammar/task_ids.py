@@ -66,7 +66,7 @@ def home(task_id: str) -> str:
 
 
 def parse(task_id: str) -> TaskName | None:
-    """Read a task id; None if it is none of ours (then no such task exists)."""
+    """Read a task id; None if it is not one of ours (then no such task exists)."""
     prefix, colon, rest = task_id.partition(":")
     if not colon:
         return None

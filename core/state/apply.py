@@ -1,7 +1,7 @@
 """What each record does to a shard's state, live and on replay alike (invariant I2 of design.md).
 
 Most of it is methods of `ShardState`. Here are the table, and what needs more than the state alone:
-the end of a promise and the end of a lease also concern the execution, if it is one.
+the end of a lease also concerns the execution, if it is one, and messages are of many kinds.
 """
 
 from collections.abc import Callable
@@ -9,53 +9,10 @@ from typing import Any
 
 from troth.core import records as r
 from troth.core import workflow_records as w
-from troth.core.model import COMPLETED, INIT, PENDING, replace
+from troth.core.model import INIT, replace
 
-from . import deletions, executions, imports, leases, workflows
+from . import completions, deletions, executions, imports, leases, workflows
 from .shard_state import ShardState
-
-
-def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
-    """Apply the record: its tasks are done, its callbacks become tasks or messages."""
-    promise = state.promises[record.id]
-    assert promise.state is PENDING, "a promise completes once"
-    value = record.value
-    if record.id in state.executions:
-        value = executions.execution_ended(state, record)
-    workflow = state.workflows.get(record.id)
-    completed = replace(
-        promise,
-        state=record.state,
-        value=value,
-        key_for_complete=record.key_for_complete,
-        completed_on=record.completed_on,
-        task_version=None if workflow is None else workflow.version,
-    )
-    state.promises[record.id] = state.completed[record.id] = completed
-    state.pending_count -= 1
-    state.counts.promise_completed(record.id, record.state)
-    if state.retention is not None and not state.tracks_changes:
-        state.retention.stays(completed)
-    if state.tracks_changes:
-        state.changes.promises.append(record.id)
-    state.promise_timers.append(completed)
-    root = state.roots.get(record.id)
-    if root is not None:
-        for task in list(root.tasks.values()):
-            task.completed_on = record.at
-            state.move(task, COMPLETED)
-    callbacks = state.callbacks.pop(record.id, None)
-    if callbacks is not None:
-        if state.tracks_changes:
-            state.changes.callbacks.update(dict.fromkeys(callbacks, record.id))
-        for identifier in sorted(callbacks):
-            state.fire(callbacks[identifier], record.at)
-    if workflow is not None:
-        workflows.end_workflow(state, workflow)
-    if state.awaits.count:
-        workflows.wake_awaiters(state, record.id, record.at)
-    if state.listeners.count:
-        workflows.unblock_listeners(state, record.id, record.at)
 
 
 def task_released(state: ShardState, record: r.TaskReleased) -> None:
@@ -120,7 +77,9 @@ def entry_deleted(state: ShardState, record: r.EntryDeleted) -> None:
 
 APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.PromiseCreated: ShardState.promise_created,
-    r.PromiseCompleted: promise_completed,
+    r.PromiseCompleted: completions.promise_completed,
+    r.CompletionBegun: completions.completion_begun,
+    r.CompletionContinued: completions.completion_continued,
     r.PromisesDeleted: deletions.promises_deleted,
     r.PromiseImported: imports.promise_imported,
     r.CallbackCreated: ShardState.callback_created,
@@ -176,3 +135,4 @@ def replay(state: ShardState, record: r.Record) -> None:
     state.finished.clear()
     state.touched_workflows.clear()
     state.new_unblocks.clear()
+    state.begun_completions.clear()

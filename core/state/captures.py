@@ -28,6 +28,7 @@ class ShardHeader(Struct, frozen=True):
     sequence such that all of the shard's records up to it are covered. The `live_` counts say how
     many rows a complete checkpoint has. `has_workflows` says that there was ever a workflow task.
     `counts` is None in a checkpoint of a release that did not count by state.
+    `completions` are those under way, with their times; what is left of them are rows like any.
     """
 
     shard: int
@@ -58,6 +59,7 @@ class ShardHeader(Struct, frozen=True):
     leases_resumed_on: int = 0
     claims_end_on: int = 0
     counts: Counts | None = None
+    completions: dict[str, int] = {}
 
 
 class Capture(Struct):

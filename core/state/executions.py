@@ -91,7 +91,7 @@ def execution_returned(state: ShardState, record: r.ExecutionReturned) -> None:
 def lease_ended(state: ShardState, promise_id: str) -> None:
     """Note that an execution's task is given out again: its node, if it had one, is lost.
 
-    A message that no node took up in time is no loss.
+    A message that no node took up in time does not count as a loss.
     """
     execution = state.executions[promise_id]
     if execution.assigned_on is not None:
@@ -112,7 +112,7 @@ def _unassign(state: ShardState, execution: Execution, lost_count: int) -> None:
     state.timers.append(((TimerKind.EXECUTION, execution.promise_id), None))
 
 
-def execution_ended(state: ShardState, record: r.PromiseCompleted) -> Value:
+def execution_ended(state: ShardState, record: r.PromiseCompleted | r.CompletionBegun) -> Value:
     """Forget the execution whose promise completes.
 
     Gives the promise's value: the record's, and in its headers what was known of the execution.

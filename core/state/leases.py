@@ -1,4 +1,4 @@
-"""What an absence of the server, or a clock that was set back, does to a shard's leases."""
+"""Changes to a shard's leases after an absence of the server, or a clock that was set back."""
 
 from troth.core import records as r
 from troth.core.commands import LOCK_TIMER

@@ -104,6 +104,7 @@ class ShardState:
         self.tag_index = TagIndex(self.promises)
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
+        self.completions: dict[str, int] = {}  # those under way, each with its time
         self.tasks: dict[str, Task] = {}
         self.task_sequence = 0
         self.task_counter_floor = 0
@@ -136,6 +137,7 @@ class ShardState:
         self.new_notifications: list[Task] = []
         self.touched_workflows: dict[str, None] = {}
         self.new_unblocks: list[tuple[str, str]] = []
+        self.begun_completions: list[str] = []
         self.withdrawals: list[str] = []
         self.messages: list[tuple[int, int, r.ShardMessage]] = []
         self.finished: list[str] = []

@@ -5,6 +5,7 @@ dictionary. Only where several wait for the same promise they have a dictionary 
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 
 class Waiting:
@@ -63,6 +64,14 @@ class Waiting:
             return ()
         self.count -= len(several)
         return tuple(several)
+
+    def first(self, awaited: str, count: int) -> list[str]:
+        """Return the first that wait for this, at most `count`."""
+        several = self._several.get(awaited)
+        if several is not None:
+            return list(islice(several, count))
+        only = self._one.get(awaited)
+        return [] if only is None or not count else [only]
 
     def has(self, awaited: str, waiter: str) -> bool:
         """Return whether the pair is there."""

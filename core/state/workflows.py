@@ -4,6 +4,8 @@ As in `shard_state.py`, nothing here decides anything or knows the time. Which t
 is to look at, timers and messages are notes.
 """
 
+from collections.abc import Collection, Iterable
+
 from troth.core import workflow_records as w
 from troth.core.commands import UNBLOCK_TIMER
 from troth.core.limits import UNBLOCK_LIMIT_MS, lease_end, saturating_add
@@ -129,7 +131,7 @@ def workflow_released(state: ShardState, record: w.WorkflowReleased) -> None:
 
 
 def workflow_suspended(state: ShardState, record: w.WorkflowSuspended) -> None:
-    """Apply the record: the task waits, and what it awaits knows or is told so."""
+    """Apply the record: the task waits, and the awaited promises know it or get a message."""
     task = state.workflows[record.id]
     _give_up(state, task)
     _move(state, task, SUSPENDED)
@@ -271,20 +273,21 @@ def end_workflow(state: ShardState, task: WorkflowTask) -> None:
             state.post(target, w.AwaitDroppedMessage(awaited, task.id))
 
 
-def wake_awaiters(state: ShardState, promise_id: str, at: int) -> None:
-    """Wake those that await a promise that has settled."""
-    for awaiter in state.awaits.take(promise_id):
+def wake_awaiters(state: ShardState, promise_id: str, awaiters: Iterable[str], at: int) -> None:
+    """Wake those that have awaited a promise that has settled."""
+    for awaiter in awaiters:
         if state.tracks_changes:
             state.changes.awaits[promise_id, awaiter] = None
         _tell_awaiter(state, awaiter, promise_id, at)
 
 
-def unblock_listeners(state: ShardState, promise_id: str, at: int) -> None:
-    """Turn the listeners of a promise that has settled into messages."""
-    addresses = state.listeners.take(promise_id)
+def unblock_listeners(
+    state: ShardState, promise_id: str, addresses: Collection[str], at: int
+) -> None:
+    """Turn what were listeners of a promise that has settled into messages."""
     if not addresses:
         return
-    state.unblocks[promise_id] = dict.fromkeys(addresses, at)
+    state.unblocks.setdefault(promise_id, {}).update(dict.fromkeys(addresses, at))
     state.new_unblocks.extend((promise_id, address) for address in addresses)
     state.timers.append(((UNBLOCK_TIMER, promise_id), saturating_add(at, UNBLOCK_LIMIT_MS)))
     if state.tracks_changes:

@@ -19,7 +19,7 @@ class ScopeList(Field):
     """A list of scopes: at least one."""
 
     def check(self, value: list[str] | None, limits: RequestLimits) -> str | None:  # noqa: ARG002
-        """Only words that are scopes."""
+        """Accept only words that are scopes."""
         allowed = ", ".join(_SCOPES)
         if not value:
             return f"is required and must be {allowed}"
@@ -35,12 +35,12 @@ class ScopeList(Field):
 
 
 class IdPrefix(Text):
-    """What ids begin with: never nothing, which would be all ids."""
+    """A prefix of ids: never empty, which would mean all ids."""
 
     __slots__ = ()
 
     def check(self, value: str | None, limits: RequestLimits) -> str | None:
-        """Not empty, and no longer than an id."""
+        """Accept what is not empty, and not longer than an id."""
         if not value:
             return "must not be empty; leave it out for a token that may name all ids"
         return Text.check(self, value, limits)
@@ -65,7 +65,7 @@ class CreateAccountBody(Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class ChangeAccountBody(Struct, rename="camel", forbid_unknown_fields=True):
-    """What is to change about an account."""
+    """The changes to an account."""
 
     disabled: Annotated[
         bool | None,

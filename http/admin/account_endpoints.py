@@ -1,12 +1,12 @@
-"""Accounts and their tokens, and the audit log: for whoever runs the server.
+"""Accounts and their tokens, and the audit log: for the server's operator.
 
-An account is somebody whose functions, tasks and nodes are kept apart from everybody else's; a
-token lets a program act for it. A token's text is told once, when it is made. An account is never
-deleted, since what it owns would be nobody's, and since a server that has had accounts must not
-become open again; it is disabled.
+An account's functions, tasks and nodes are kept apart from those of other accounts; a token lets a
+program act for it. A token's text is shown once, when it is created. An account is never deleted,
+only disabled: what it owns would be left without an owner, and a server that has had accounts must
+not become open again.
 
-Changes are made one at a time (`Credentials.changing`): first in the shards, where they last, then
-in the credentials, where they take effect, then they are noted in the audit log, then answered.
+Changes are made one at a time (`Credentials.changing`): first in the shards, which store them, then
+in the credentials, where they take effect, then in the audit log. Then the request is answered.
 """
 
 # ruff: noqa: ARG001 — handlers share one signature.
@@ -172,7 +172,7 @@ async def _make_room(api: Api, call: Call, account: Account) -> None:
     dead = {TokenState.REVOKED, TokenState.EXPIRED}
     oldest = next((one for one in tokens if api.credentials.state_of(one) in dead), None)
     if oldest is None:
-        problem = f"has {len(tokens)} tokens valid tokens, which is the limit; revoke some"
+        problem = f"has {len(tokens)} valid tokens, which is the limit; revoke some"
         raise invalid("account", problem)
     await ask(api.shards, DeleteEntry(oldest.id, oldest.revision), call.request)
     api.credentials.drop(oldest)
@@ -217,8 +217,8 @@ async def show_audit_log(api: Api, call: Call) -> Response:
     text = query_parameters(call.request.query).get("limit", "")
     limit_count = integer("query limit", text) if text else _AUDIT_DEFAULT_COUNT
     if not 1 <= limit_count <= limits.AUDIT_PAGE_LIMIT_COUNT:
-        allowed = f"1 to {limits.AUDIT_PAGE_LIMIT_COUNT}"
-        raise invalid("query limit", f"must be one of {allowed} (got {limit_count})")
+        allowed = f"between 1 and {limits.AUDIT_PAGE_LIMIT_COUNT}"
+        raise invalid("query limit", f"must be {allowed} (got {limit_count})")
     return json_response(200, dump_in_order(await api.audit.read(limit_count)), _NO_STORE)
 
 

@@ -1,6 +1,6 @@
-"""What concerns the whole server: taking a snapshot of it while it runs.
+"""The endpoint that takes a snapshot of the whole server while it runs.
 
-Whoever may do this may read everything, so all rows here need the scope `admin`.
+A snapshot shows everything, so all rows here need the scope `admin`.
 """
 
 import structlog
@@ -24,7 +24,7 @@ class SnapshotStream:
     """
 
     def __init__(self, snapshot: OpenSnapshot) -> None:
-        """Take over the snapshot; `close` lets go of it."""
+        """Take over the snapshot; `close` releases it."""
         self._snapshot = snapshot
         self._stopped = False
 
@@ -43,7 +43,7 @@ class SnapshotStream:
         self._stopped = True
 
     def close(self) -> None:
-        """Let the log be trimmed again."""
+        """Allow the log to be trimmed again."""
         self._snapshot.close()
 
 

@@ -1,4 +1,4 @@
-"""What the endpoints for those who run the server answer: the types, and how they are made."""
+"""The answers of the endpoints for operators: the types, and how they are made."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Final
@@ -21,14 +21,14 @@ class StatusObject(Struct, gc=False):
     clock: Annotated[
         str | UnsetType,
         told(
-            "That the wall clock was set while the server ran, and by how much; else not there.",
+            "Says by how much the wall clock was set while the server ran; absent if it was not.",
             "the wall clock was set by -86395000 ms while the server ran",
         ),
     ] = UNSET
 
 
 class CreatedObject(Struct, gc=False):
-    """What was made."""
+    """The created object."""
 
     id: Annotated[str, told("Its id.", _ID)]
 
@@ -58,7 +58,7 @@ class TokenObject(Struct, gc=False, rename="camel"):
     name: Annotated[str, told("What it is for; may be empty.", "nightly job")]
     scopes: Annotated[tuple[Scope, ...], told("What it allows.", [Scope.PROMISES_READ.value])]
     id_prefix: Annotated[
-        str, told("What the ids must begin with that it may name; may be empty.", "billing/")
+        str, told("The prefix of all ids that it may name; may be empty.", "billing/")
     ]
     state: Annotated[TokenState, told("Only an active token works.", TokenState.ACTIVE.value)]
     created_on: Annotated[int, time_ms("When it was made")]
@@ -67,7 +67,7 @@ class TokenObject(Struct, gc=False, rename="camel"):
 
 
 class AuditEntryObject(Struct, gc=False):
-    """One act; what it was about is in further keys.
+    """One act; further keys name its subject.
 
     Entries are answered as they are in the log, so nothing is made of this type; tests compare.
     """
@@ -87,7 +87,7 @@ class AuditEntryObject(Struct, gc=False):
 
 
 class ImportedObject(Struct, gc=False):
-    """What became of one promise."""
+    """The outcome for one promise."""
 
     id: Annotated[str, told("Its id.", "order/42")]
     result: Annotated[
@@ -101,7 +101,7 @@ class ImportedObject(Struct, gc=False):
 
 
 class ImportOutcomeObject(Struct, gc=False):
-    """What became of the promises."""
+    """The outcome for all promises."""
 
     promises: Annotated[list[ImportedObject], told("As in the request.")]
 
@@ -119,7 +119,7 @@ class RetentionOutcomeObject(Struct, gc=False, rename="camel"):
     dry_run: Annotated[bool, told("Whether promises were only counted.", True)]
     rules: Annotated[list[RetainedByRuleObject], told("The rules, in order.")]
     waiting: Annotated[
-        int, told("Promises that were due, but something unfinished is about them.", 0)
+        int, told("Promises that were due, but that unfinished work still needs.", 0)
     ]
     duration_ms: Annotated[int, told("How long it took, in milliseconds.", 12)]
 

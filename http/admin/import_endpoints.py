@@ -1,4 +1,4 @@
-"""Taking in promises from another server, for whoever moves here: `troth import` uses it.
+"""Taking in promises from another server, to move to this one: `troth import` uses it.
 
 The ordinary API cannot do this: it sets the times itself, and a promise that is created with a
 routing tag sends work out, also if it was completed long ago.

@@ -1,6 +1,6 @@
 """Retention on demand: delete now what the server's rules reach, or count what rules would reach.
 
-Whoever may run the server may do this.
+It needs the scope `admin`.
 """
 
 from troth.core.catalog import Scope

@@ -1,4 +1,4 @@
-"""What is not about promises: health, metrics and documentation."""
+"""The endpoints that are not about promises: health, metrics and documentation."""
 
 # ruff: noqa: ARG001 — handlers share one signature.
 

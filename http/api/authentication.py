@@ -1,17 +1,17 @@
-"""Who is asking, and may they: the one function that every way in uses before anything else.
+"""Authentication and authorization: the one function that every way in uses first.
 
 While the server has neither users (setting `basic_auth`) nor accounts, the promise API needs no
 credentials; `/v1` always needs a token, and what is for administrators the operator's key. An
-address is no credential: behind a proxy everybody has that of this machine. Otherwise every
+address is no credential: behind a proxy all clients have that of this machine. Otherwise every
 endpoint that is not public needs one of these in the header `Authorization`:
 
 - `Bearer TOKEN`, or the token alone;
 - `Basic`, with a user's name and password, or with a token as the password (the user name is not
   looked at) or as the user name of an empty password: for clients that can do nothing else;
-- the operator's key, in the place of a token.
+- the operator's key, instead of a token.
 
-Whatever is wrong with credentials, the answer is the same, and takes as long. Too many failures
-from one address: see `attempts.py`.
+Whatever is wrong with credentials, the answer is the same, and takes the same time. Too many
+failures from one address: see `attempts.py`.
 """
 
 import base64
@@ -45,21 +45,21 @@ _ADMIN_HINT: Final = (
 
 
 class Guarded(Protocol):
-    """What is not public: an endpoint, or one of several operations behind one."""
+    """A guarded thing: an endpoint, or one of several operations behind one."""
 
     @property
     def scope(self) -> Scope | None:
-        """What a token must allow."""
+        """The scope that a token must have."""
         ...
 
     @property
     def or_scope(self) -> Scope | None:
-        """What does instead, if anything does."""
+        """The scope that is sufficient instead, if there is one."""
         ...
 
     @property
     def is_open(self) -> bool:
-        """Whether it needs no credentials while the server has neither users nor accounts."""
+        """Return whether it is open while the server has neither users nor accounts."""
         ...
 
 
@@ -150,7 +150,7 @@ def _bearer_of(
     else:
         user = password = ""
         secret = _text(rest.strip(b" ") if name == b"bearer" and separator else authorization)
-    # Before the wait: nobody guesses these, and functions that guess share their node's address.
+    # Before the wait: these cannot be guessed, and functions that guess share their node's address.
     principal = credentials.operator(secret) or credentials.bearer(secret)
     if principal is not None:
         return principal
@@ -163,7 +163,7 @@ def _bearer_of(
 
 
 def _decoded(encoded: bytes) -> tuple[str, str]:
-    """User and password; both empty, which match nobody, if they cannot be read."""
+    """Return user and password; both empty, which match no user, if they cannot be read."""
     try:
         decoded = header_text(base64.b64decode(encoded.strip(b" "), validate=True))
     except binascii.Error:
@@ -173,7 +173,7 @@ def _decoded(encoded: bytes) -> tuple[str, str]:
 
 
 def _text(secret: bytes) -> str:
-    """Return what was shown, as text; empty, which matches nobody, if it is none."""
+    """Return the credentials as text; empty, which match no one, if they are not text."""
     return secret.decode() if secret.isascii() else ""
 
 
@@ -183,10 +183,11 @@ def _refuse_unless_allowed(principal: Principal, endpoint: Guarded) -> None:
         scope = endpoint.or_scope
     if scope is None or scope not in principal.scopes:
         missing = "" if scope is None else f" the scope `{scope.value}`"
-        message = f"What the request came with lacks{missing}, which this needs."
+        message = f"The request's credentials lack{missing}, which this needs."
         raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
     if scope in ACCOUNT_SCOPES and not principal.account_id:
         message = (
-            "Users of the setting `basic_auth` have no account. This needs a token, which has."
+            "Users of the setting `basic_auth` have no account. This needs a token, which "
+            "belongs to one."
         )
         raise ApiError(Code.FORBIDDEN_SCOPE, message=message)

@@ -1,4 +1,4 @@
-"""What handlers work with: the shards, the polls, the settings, and whether the server is ready."""
+"""The objects that handlers work with: shards, polls, settings, and the server's readiness."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -131,7 +131,7 @@ class Api:
 
     @property
     def function_placement(self) -> Placement:
-        """Where executions go. Only while the server is ready."""
+        """The placement of executions. Only while the server is ready."""
         assert self.placement is not None, "handlers run only when there is one"
         return self.placement
 

@@ -23,7 +23,7 @@ _REQUEST_HEADERS = (
     b"Authorization, Content-Type, Idempotency-Key, Request-Id, Strict, Task-Counter, Task-Id, "
     b"traceparent, tracestate"
 )
-_OWN_SITES = frozenset({b"same-origin", b"none"})  # the latter: whoever has typed the address
+_OWN_SITES = frozenset({b"same-origin", b"none"})  # the latter: a user typed the address
 _ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _EXPOSED = b"Fencing-Token, Request-Id, Resonate-Version, Retry-After"
 _PREFLIGHT_AGE_SECONDS = b"600"

@@ -148,7 +148,7 @@ class Dispatcher:
         return endpoint
 
     def is_stranger(self, request: Request) -> bool:
-        """Return whether nothing in a request's head says who sent it, and somebody has to."""
+        """Return whether a request needs credentials and its head has none."""
         credentials = self.api.credentials
         return not (credentials.is_open or is_known(credentials, request.headers))
 
@@ -222,14 +222,14 @@ class Dispatcher:
 
 
 def no_memory() -> ApiError:
-    """Return the refusal of a request of which nothing was carried out, for want of memory."""
+    """Return the refusal of a request for lack of memory, before any of it was carried out."""
     return ApiError(
         Code.OVERLOADED, message="There is too little memory at the moment for this request."
     )
 
 
 def too_long_for_a_stranger() -> ApiError:
-    """Return the refusal of a body that is longer than what is read of anybody."""
+    """Return the refusal of a body that is too long to be read without credentials."""
     return unauthorized("A body of this size needs credentials in `Authorization`.")
 
 

@@ -1,13 +1,14 @@
-"""Which names this server is called by: what its `Host` may say while nobody needs credentials.
+"""The names of this server: what `Host` may say while no credentials are required.
 
-Whoever owns a name in public DNS can let it resolve to this machine, and a browser then takes their
-page for one of this server's own (DNS rebinding). While the server is open, such a page could do
-everything, so a request is refused (421) whose `Host` could be a stranger's name: one that has a
-dot, is no IP address, does not end in what cannot be had in public DNS (`_PRIVATE_ENDINGS`), and is
-not this server's own (settings `listen`, `poll_listen`, `url`, `hosts`). With accounts or users any
-name will do: credentials do not come by themselves.
+The owner of a name in public DNS can make it resolve to this machine, and a browser then treats
+their page as one of this server's own (DNS rebinding). While the server is open, such a page could
+do everything. So a request is refused (421) if its `Host` could be a stranger's name: one that has
+a dot, is not an IP address, does not end in what cannot be registered in public DNS
+(`_PRIVATE_ENDINGS`), and is not this server's own (settings `listen`, `poll_listen`, `url`,
+`hosts`). With accounts or users any name is accepted: a browser does not add their credentials for
+such a page.
 
-A request without `Host` names nobody: HTTP/1.0 has none, HTTP/1.1 without one is refused before.
+A request without `Host` names no server: HTTP/1.0 has none, HTTP/1.1 without one is refused before.
 """
 
 import ipaddress
@@ -29,7 +30,7 @@ _PRIVATE_ENDINGS: Final = (
     ".localhost",
     ".svc",
 )
-"""Of names that nobody can register, as networks, compose files and Kubernetes have them."""
+"""Endings that cannot be registered, as used by networks, compose files and Kubernetes."""
 
 _FAMILIAR_LIMIT_COUNT: Final = 256
 _SHOWN_LIMIT_COUNT: Final = 100
@@ -66,8 +67,9 @@ class Hosts:
             if not self.is_own(name):
                 shown = ascii(authority[:_SHOWN_LIMIT_COUNT].decode("latin-1"))
                 message = (
-                    f"The request is for the host {shown}, which could be anybody's name for this "
-                    "machine. If it is this server's, say so with the setting `hosts`."
+                    f"The request is for the host {shown}, a name that a stranger could have "
+                    "pointed at this machine. If it is this server's, add it to the setting "
+                    "`hosts`."
                 )
                 raise ApiError(Code.MISDIRECTED, message=message)
         if len(self.familiar) < _FAMILIAR_LIMIT_COUNT:

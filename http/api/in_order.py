@@ -1,7 +1,7 @@
 """Many commands of one request, one after the other, with one wait for the disk.
 
 Each is carried out before the next is handed over, whatever shards they belong to, so the order of
-creation is that of the request; the log is waited for once, at the end.
+creation is that of the request; there is one wait for the log, at the end.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ ROOM_LIMIT_S: Final = 30.0
 
 
 class _Awaited(Struct, eq=False):
-    """What the shards have still to answer; `all_there` is set when that is nothing."""
+    """The count of missing replies; `all_there` is set when it reaches zero."""
 
     outstanding_count: int
     all_there: trio.Event
@@ -61,7 +61,7 @@ async def ask_in_order(
 ) -> list[Reply]:
     """Return the replies to commands that are carried out in this order.
 
-    Raises ApiError (503) if the shards fail, or have no room for so long: then some may have been
+    Raises ApiError (503) if the shards fail, or have no room for too long: then some may have been
     carried out, those before others.
     """
     awaited = _Awaited(len(commands), trio.Event())

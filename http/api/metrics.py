@@ -1,4 +1,4 @@
-"""Get metrics for Prometheus: requests by endpoint, the process, and all `statistics()`.
+"""Metrics for Prometheus: requests by endpoint, the process, and all `statistics()`.
 
 Statistics are frozen objects of named fields. Each number becomes a metric named after its path,
 `troth_<source>_<field>`; inner objects extend the path; tuples of objects get a label `index`;
@@ -55,7 +55,7 @@ class Metrics:
         self._statistics.sources[name] = statistics
 
     def render(self, *, names_accounts: bool) -> bytes:
-        """Everything, in Prometheus's text format; series that name accounts only if told to."""
+        """Render all metrics in Prometheus's format; series that name accounts only if asked."""
         self._statistics.names_accounts = names_accounts
         return generate_latest(self._registry)
 
@@ -97,7 +97,7 @@ class _RequestsCollector(Collector):
         requests.sum_s += duration_s
 
     def collect(self) -> Iterator[Metric]:
-        """All counts, and all durations."""
+        """Yield all counts, and all durations."""
         requests = CounterMetricFamily(
             "troth_http_requests", "Requests answered.", labels=["endpoint", "status"]
         )
@@ -127,7 +127,7 @@ class _StatisticsCollector(Collector):
         self.names_accounts = False
 
     def collect(self) -> Iterator[Metric]:
-        """All numbers of all sources, those of one name together.
+        """Yield all numbers of all sources, those of one name together.
 
         Fields `…_by_account` name accounts; they are left out unless `names_accounts`.
         """
@@ -152,7 +152,7 @@ _Labels = tuple[tuple[str, str], ...]
 
 
 def _numbers(name: str, labels: _Labels, value: Any) -> Iterator[tuple[str, _Labels, float]]:
-    """Every number inside a statistics object, with its metric name and labels."""
+    """Yield every number inside a statistics object, with its metric name and labels."""
     if isinstance(value, bool | int | float):
         yield name, labels, float(value)
     elif dataclasses.is_dataclass(value) or isinstance(value, msgspec.Struct):

@@ -2,8 +2,8 @@
 
 Two rules, the same for every way in, since all handlers ask through `shards_port.ask`:
 
-- Ids that begin with `troth:` are the server's own; nobody may name one (403).
-- A token with an id prefix may name no id that begins otherwise (403), whether it exists or not.
+- Ids that begin with `troth:` are the server's own; no client may name one (403).
+- A token with an id prefix may not name any other id (403), whether it exists or not.
 
 `NAMED` says for each command of the promise API what it names. A command that is in neither table
 is refused as a defect, so that no new one passes unjudged.

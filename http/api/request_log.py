@@ -1,13 +1,15 @@
 """The request log: a line for each request that the setting `log_requests` chooses.
 
-- `refused`: what the server could not do (5xx) and who was refused a right, so that the `requestId`
+- `refused`: requests that the server could not carry out (5xx) or that lacked a right, so that the
+`requestId`
   of an error body leads somewhere. Other refusals are part of the API's ordinary work, and so is
   that a server which still starts says so: probes ask until it is ready.
 - `slow`: also what took longer than `SLOW_REQUEST_MS`. `all`: everything. `off`: nothing.
 
 A line says the id, who it was and from where, the endpoint, the status and how long it took, but
 nothing of what was sent. Unless it is `all`, at most `REQUEST_LINES_PER_SECOND_COUNT` lines are
-written in a second, and the next line says how many were left out: nobody fills the log with them.
+written in a second, and the next line says how many were left out, so that no client can fill the
+log.
 """
 
 import math
@@ -46,7 +48,7 @@ class RequestLog:
     """The log of one server's requests. `choice` is the setting."""
 
     def __init__(self, choice: str, now_s: Callable[[], float] = time.monotonic) -> None:
-        """`now_s` is the clock by which lines are counted."""
+        """Initialize. `now_s` is the clock by which lines are counted."""
         self._is_off = choice == "off"
         self._is_all = choice == "all"
         # A request that took longer than this is noted, whatever its status.
@@ -59,7 +61,7 @@ class RequestLog:
     def note(self, request: Request, status: int, duration_s: float) -> None:
         """Write the line of an answered request, if it is one of those that are wanted.
 
-        Whoever calls may leave out requests with a status below 400 that took at most `above_s`.
+        The caller may leave out requests with a status below 400 that took at most `above_s`.
         """
         refusal = request.refusal
         # What a function has answered is no failure of ours, and probes ask for these refusals.

@@ -1,4 +1,4 @@
-"""Which row of the endpoint table a request means. Works on the raw path, decoded exactly once.
+"""Finding the row of the endpoint table for a request. Works on the raw path, decoded only once.
 
 A path template has literal segments, `{name}` for one segment and `{name...}` for any number of
 characters, slashes included, none at all included. A template may end in `{name...}/{last}`: then
@@ -134,7 +134,7 @@ class Router:
         raise ApiError(Code.PATH_NOT_FOUND)
 
     def without_slash(self, method: str, raw_path: bytes) -> bytes | None:
-        """Where a page is whose path was given a slash too much, from there; None if none is."""
+        """Return the relative path of the page that this path with a final slash means, or None."""
         path = decode_path(raw_path)
         methods = self._exact.get(path[:-1]) if path.endswith("/") and path != "//" else None
         if methods is None or method not in {"GET", "HEAD"} or method not in methods:

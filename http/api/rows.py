@@ -1,9 +1,9 @@
-"""What a row of the endpoint table is, and what all handlers share.
+"""The rows of the endpoint table, and what all handlers share.
 
-A row says everything about an endpoint: where it is, what it takes, what it answers, who handles
-it. Routing, decoding, validation, OpenAPI, the documentation page and metrics read the rows;
-nothing about an endpoint is written anywhere else. The rows themselves are in `*_endpoints.py`,
-together in `table.py`.
+A row says everything about an endpoint: its path, what it takes, what it answers, its handler.
+Routing, decoding, validation, OpenAPI, the documentation page and metrics read the rows; nothing
+about an endpoint is written anywhere else. The rows themselves are in `*_endpoints.py`, together in
+`table.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -69,8 +69,8 @@ class Renewals(Struct, frozen=True):
 class HalvedHandler(ABC):
     """A handler in two halves that wait for nothing.
 
-    It is a handler like all others; but whoever can be called back by the shards, as the hot lane
-    can, uses the halves and needs neither coroutine nor task.
+    It is a handler like all others; but a caller that the shards can call back, such as the hot
+    lane, uses the halves and needs neither coroutine nor task.
     """
 
     __slots__ = ()
@@ -169,17 +169,16 @@ class Endpoint:
 
     `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
     those that every endpoint has are added from its other properties. `examples` are commands of a
-    shell, for the documentation page. `scope` is what a token must
-    allow (see `authentication.py`), or else `or_scope`; only `public` endpoints, which need no
-    credentials, have none.
-    `sheltered` ones work only while the server is ready. `any_host` ones answer whatever `Host`
-    says (see `hosts.py`). A GET that `changes_by_link` changes something, so no page of another
-    site may open it. Only so many that `answers_much` are carried out at a time as fit in memory.
-    With `auth_in_body` the body may say who sends it, so a short one is read of anybody.
-    What is sent is either JSON, decoded into `body`, or a `raw_body`, or nothing.
-    `raw_headers` too the handler reads itself. `refused` renders refusals where they have a form of
-    their own. One that `waits` does so while the shards are overloaded, one that `awaits_start`
-    while the server starts. A handler `in_halves` is one that the hot lane may use so.
+    shell, for the documentation page. `scope` is what a token must allow (see `authentication.py`),
+    or else `or_scope`; only `public` endpoints, which need no credentials, have none. `sheltered`
+    ones work only while the server is ready. `any_host` ones answer whatever `Host` says (see
+    `hosts.py`). A GET that `changes_by_link` changes something, so no page of another site may open
+    it. Of those that `answers_much`, only as many are carried out at a time as fit in memory. With
+    `auth_in_body` the body may say who sends it, so a short one is read from any client. What is
+    sent is either JSON, decoded into `body`, or a `raw_body`, or nothing. `raw_headers` too the
+    handler reads itself. `refused` renders refusals where they have a form of their own. One that
+    `waits` does so while the shards are overloaded, one that `awaits_start` while the server
+    starts. A handler `in_halves` is one that the hot lane may use so.
 
     Derived: one that `has_head` takes HEAD too; of a stream, that gives the headers and opens
     nothing, which its handler sees to. `is_open` endpoints need no credentials while the server has
@@ -225,7 +224,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         """Derive what is looked at for each request; headers as they are and as requests have them.
 
-        A row without a scope that is not public would be open to everybody, so there is none.
+        A row without a scope that is not public would be open to all, so there is none.
         """
         assert self.public == (self.scope is None), f"{self.name}: either public or with a scope"
         is_stream = any(one.media_type == "text/event-stream" for one in self.successes)
@@ -252,17 +251,18 @@ ID_PARAMETER = Parameter(
 def require_account(call: Call) -> str:
     """Return the id of the account that a request is for.
 
-    Only for endpoints whose scope is one of `ACCOUNT_SCOPES`: nobody without an account gets there.
+    Only for endpoints whose scope is one of `ACCOUNT_SCOPES`: no caller without an account gets
+    there.
     """
     account_id = call.request.principal.account_id
-    assert account_id, "authenticate lets nobody without an account pass"
+    assert account_id, "authenticate refuses callers without an account"
     return account_id
 
 
 def require_scope(call: Call, scope: Scope) -> None:
-    """Raise ApiError (403) unless the sender may do this too, beside what the row asks for."""
+    """Raise ApiError (403) unless the sender has this scope too, besides those of the row."""
     if scope not in call.request.principal.scopes:
-        message = f"What the request came with lacks the scope `{scope.value}`, which this needs."
+        message = f"The request's credentials lack the scope `{scope.value}`, which this needs."
         raise ApiError(Code.FORBIDDEN_SCOPE, message=message)
 
 

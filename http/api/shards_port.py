@@ -1,7 +1,7 @@
 """The shards as the API uses them: one protocol for handlers and the lane, one way to ask.
 
 `troth.shards.shards.Shards` says what each method does. Nothing above this module handles a
-`ShardsError`: `answered` and `ask` raise ApiError in its place.
+`ShardsError`: `answered` and `ask` raise ApiError instead.
 """
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -120,7 +120,7 @@ async def ask(
     *,
     tolerated: frozenset[Code] = frozenset(),
 ) -> Reply:
-    """Have the shards carry out a command and return their reply.
+    """Make the shards carry out a command and return their reply.
 
     With a request, its sender must be permitted to name the ids in the command, and messages to
     workers wait until it is answered. Raises ApiError for every refusal but the tolerated ones.

@@ -1,14 +1,14 @@
 """The stream of messages to a polling worker, as server-sent events (rest.md 7.3).
 
-A message is `data: <json>` and an empty line. A comment is sent at once, so that the worker knows
-that it is connected, and whenever nothing was sent for the keep-alive time, so that either side
-notices when the other is gone. A message counts as delivered when the socket has taken it: that
-is when the next chunk is asked for.
+A message is `data: <json>` and an empty line. A comment is sent immediately, so that the worker
+knows that it is connected, and whenever nothing was sent for the keep-alive time, so that either
+side notices when the other is gone. A message counts as delivered when the socket has taken it:
+that is when the next chunk is asked for.
 
 The hot lane takes chunks when there are any (`requests.ReadyStream`); elsewhere a task waits for
 them.
 
-Whatever a stream is of, it ends with the token that it was opened with (`limited`).
+Every stream ends when the token that opened it stops working (`limited`).
 """
 
 import math
@@ -28,7 +28,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # tells nginx to pass on every event at once
+    (b"x-accel-buffering", b"no"),  # tells nginx to pass on every event immediately
 ]
 
 
@@ -36,7 +36,7 @@ class EventStream(ABC):
     """Server-sent events for a task that waits for them. A `requests.ChunkStream`."""
 
     def __init__(self, keep_alive_ms: int) -> None:
-        """Begin; a comment is sent whenever nothing was for so long."""
+        """Begin; a comment is sent after this much silence."""
         self._keep_alive_s = keep_alive_ms / 1000
         self._greeted = False
         self._unconfirmed = False
@@ -88,7 +88,7 @@ class EventStream(ABC):
         return math.inf
 
     def _confirm_written(self) -> None:
-        """The next chunk is asked for: the socket has taken the last one."""
+        """Confirm the last chunk: the next one is asked for, so the socket has taken it."""
         if self._unconfirmed:
             self._unconfirmed = False
             self._confirm()
@@ -99,7 +99,7 @@ class EventStream(ABC):
 
 
 class PollStream(EventStream):
-    """One worker's stream. Also a `requests.ReadyStream`, for those who must not wait."""
+    """One worker's stream. Also a `requests.ReadyStream`, for callers that must not wait."""
 
     def __init__(
         self, connection: PollConnection, keep_alive_ms: int, limit_s: float = math.inf
@@ -219,7 +219,7 @@ class _LimitedStream(Generic[Stream]):
 
 
 class _LimitedReadyStream(_LimitedStream[ReadyStream]):
-    """The same for those who must not wait. A `requests.ReadyStream`."""
+    """The same for callers that must not wait. A `requests.ReadyStream`."""
 
     def when_ready(self, action: Callable[[], None]) -> None:
         """See `ReadyStream`."""

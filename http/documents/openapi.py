@@ -161,7 +161,7 @@ def _raw(media_type: str) -> dict[str, Any]:
 
 
 def scopes_of(endpoint: Endpoint) -> list[str]:
-    """Return the scopes of which a token needs one; none for public endpoints."""
+    """Return the scopes; a token needs one of them. Public endpoints have none."""
     return [scope.value for scope in (endpoint.scope, endpoint.or_scope) if scope is not None]
 
 

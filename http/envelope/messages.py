@@ -1,6 +1,6 @@
 """The messages of the envelope protocol to workers and listeners.
 
-Messages are ASCII on one line: some clients decode each read by itself, and lose a message whose
+Messages are ASCII on one line: some clients decode each read separately, and lose a message whose
 characters were cut (envelope.md 7.2). Nothing in them is ever null.
 """
 

@@ -96,7 +96,7 @@ def refusal_text(error: ApiError) -> str:
 
 
 def refusal_body(error: ApiError, content: bytes = b"") -> bytes:
-    """Render the answer to a refused request, of which only so much was read as its body."""
+    """Render the answer to a refused request, whose body was read only up to here."""
     kind, corr_id = _best_effort(content)
     return envelope_text(kind, corr_id, error.code.status, orjson.dumps(refusal_text(error)))
 

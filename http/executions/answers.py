@@ -14,7 +14,7 @@ _NODE_ID: Final = "1a061cfd-df01-4b02-a067-5122c5941e15"
 _Progress = Annotated[int, told("How far it is, in percent; 100 when it is finished.", 0)]
 _Issued = Annotated[str, told("When it was created, in decimal seconds since 1970.", _SECONDS)]
 
-RESULT: Final = Annotated[bytes, told("Whatever the function answered.")]
+RESULT: Final = Annotated[bytes, told("The body of the function's answer.")]
 
 
 class DemandsObject(Struct, gc=False, rename="camel"):
@@ -23,7 +23,7 @@ class DemandsObject(Struct, gc=False, rename="camel"):
     cpu_count: Annotated[int, told("CPUs.", 0)]
     mem_size: Annotated[int, told("Memory, in MB.", 0)]
     network_latency: Annotated[int, told("The highest network latency, in ms.", 0)]
-    privileged: Annotated[bool, told("Whether it must not be confined.", False)]
+    privileged: Annotated[bool, told("Whether it must run without a sandbox.", False)]
 
 
 class FunctionTaskObject(Struct, gc=False, rename="camel"):

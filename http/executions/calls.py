@@ -1,9 +1,9 @@
 """Calls of HTTP functions: the server is the node that runs them.
 
 A call goes through the same life as an execution on a node: it is assigned, its lease is renewed
-while it lasts, its result completes the promise. If the server stops meanwhile, the lease runs out
-and the function is called again, so functions see a call at least once; `Troth-Task-Id` tells calls
-of the same task.
+while it lasts, its result completes the promise. If the server stops during a call, the lease runs
+out and the function is called again, so functions see a call at least once; `Troth-Task-Id` tells
+calls of the same task.
 
 What a function's host cannot do, whatever it answers: hold a call longer than the function's
 timeout, make the server keep more than the limit of a body, lead it to another host by redirects,
@@ -60,7 +60,7 @@ Result = tuple[PromiseState, Value]
 
 
 class _AnswerUnusable(Exception):
-    """Inside this module: the function gave no answer that can be handed on; says why."""
+    """Inside this module: the function gave no usable answer; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class FunctionCalls(Calls):
         room: OutgoingRoom | None = None,
         in_flight: InFlight | None = None,
     ) -> None:
-        """`ask` has the shards carry out a command.
+        """Initialize. `ask` makes the shards carry out a command.
 
         `guard` judges the addresses that may be called; None allows all.
         """
@@ -145,7 +145,7 @@ class FunctionCalls(Calls):
         )
 
     async def _call(self, execution: PlacedExecution) -> None:
-        """One call from beginning to end. Whatever happens, its place is free afterwards."""
+        """Run one call from beginning to end. Whatever happens, its place is free afterwards."""
         assert self._placement is not None
         try:
             with self._scopes[execution]:
@@ -181,7 +181,7 @@ class FunctionCalls(Calls):
             nursery.cancel_scope.cancel()
 
     async def _ask(self, command: Command) -> Reply:
-        """Have the shards do something, later if they have too much to do now."""
+        """Send a command to the shards; wait and retry while they are overloaded."""
         while True:
             try:
                 return await self._ask_shards(command)

@@ -1,9 +1,8 @@
 """Executions: `/v1/task`, as GreenCloud's documentation has it (greencloud.md 5).
 
-A function task is one execution of a function, kept as a durable promise. Whoever repeats a
-creation with the same `Idempotency-Key` gets 200 and the id of the first: the id is made from
-account, function and key, so no table of keys is needed. What belongs to another account is not
-there.
+A function task is one execution of a function, kept as a durable promise. A repeated creation with
+the same `Idempotency-Key` is answered 200 with the id of the first: the id is made from account,
+function and key, so no table of keys is needed. Objects of another account are answered as missing.
 """
 
 import contextlib
@@ -283,7 +282,7 @@ def _wait_s(given: str | None) -> float:
         if seconds <= limits.RESULT_WAIT_LIMIT_S:
             return seconds
     allowed = f"0 to {limits.RESULT_WAIT_LIMIT_S} seconds, with or without a fraction"
-    raise invalid("query wait", f"must be one of {allowed} (got {given[:64]!r})")
+    raise invalid("query wait", f"must be {allowed} (got {given[:64]!r})")
 
 
 async def cancel_execution(api: Api, call: Call) -> Response:

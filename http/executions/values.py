@@ -1,4 +1,4 @@
-"""What functions are given and what they give, as it is kept in promises and as it goes out.
+"""Requests to functions and their results, as stored in promises and as sent.
 
 A request is kept as the promise's param, a result as its value (keys: `core/executions.py`). What
 this module promises of headers:

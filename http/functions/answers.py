@@ -67,7 +67,7 @@ class FunctionMetricsObject(Struct, gc=False, rename="camel"):
     todays_tasks: Annotated[int, told("Tasks created today.", 3)]
     pending_tasks: Annotated[int, told("Tasks that are not finished.", 1)]
     week_tasks: Annotated[int, told("Tasks created today or on the six days before.", 20)]
-    completed_tasks: Annotated[int, told("Tasks that are finished, whatever became of them.", 41)]
+    completed_tasks: Annotated[int, told("Tasks that are finished, whatever their outcome.", 41)]
 
 
 class FunctionRowObject(Struct, gc=False, rename="camel"):
@@ -101,7 +101,7 @@ class BuildStepObject(Struct, gc=False):
     """When a build took on a status."""
 
     status: _Status
-    time: Annotated[str, _moment("When that was")]
+    time: Annotated[str, _moment("When the build took on this status")]
 
 
 class BuildObject(Struct, gc=False, rename="camel"):
@@ -144,7 +144,7 @@ class BuildPageObject(Struct, gc=False, rename="camel"):
 
 
 class UsageObject(Struct, gc=False, rename="camel"):
-    """What goes on in an account."""
+    """The current activity of an account."""
 
     pending_tasks: Annotated[int, told("Tasks that are not finished.", 2)]
     pending_builds: Annotated[int, told("Builds that are not checked yet.", 0)]
@@ -152,7 +152,7 @@ class UsageObject(Struct, gc=False, rename="camel"):
     free_nodes: Annotated[int, told("Those of them that could take a task now.", 2)]
     busy_nodes: Annotated[int, told("Those of them that run something.", 1)]
     today_tasks: Annotated[int, told("Tasks created today.", 12)]
-    completed_tasks: Annotated[int, told("Tasks that are finished, whatever became of them.", 340)]
+    completed_tasks: Annotated[int, told("Tasks that are finished, whatever their outcome.", 340)]
     waiting_tasks: Annotated[
         int, told("Tasks that wait for a node, or for their turn to call a URL.", 1)
     ]

@@ -82,8 +82,8 @@ def _package_in(api: Api, call: Call) -> bytes:
     given = call.request.headers.get(b"content-type", _UPLOAD_TYPES[0].encode())
     media_type = given.partition(b";")[0].strip().lower().decode("latin-1")
     if media_type not in _UPLOAD_TYPES:
-        allowed = " and ".join(_UPLOAD_TYPES)
-        raise invalid("header Content-Type", f"must be one of {allowed} (got {media_type[:64]!r})")
+        allowed = " or ".join(_UPLOAD_TYPES)
+        raise invalid("header Content-Type", f"must be {allowed} (got {media_type[:64]!r})")
     package = call.request.body
     if not package:
         raise invalid("body", "is empty; a zip archive is required")

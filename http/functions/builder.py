@@ -1,15 +1,15 @@
-"""Builds after their upload: checked one after the other, and removed when nobody needs them.
+"""Builds after their upload: checked one after the other, and removed when no longer needed.
 
 What this module promises:
 
 - A build that was acknowledged is checked, if not now then after the next start: it is PENDING in
-  the catalog, with its package, before anybody is told its id. Its status changes once.
-- New executions run the newest build that has succeeded.
-- Of a function's builds the newest `BUILDS_KEPT_COUNT` stay; beside them the one that new
-  executions run and those that unfinished executions need. The package goes before the build, so
+  the catalog, with its package, before its id is returned to the client. Its status changes once.
+- New executions run the newest build that has succeeded. - Of a function's builds the newest
+`BUILDS_KEPT_COUNT` stay, and also the one that new executions run and those that unfinished
+executions need. The package goes before the build, so
   that none is left over. A deleted function keeps only what unfinished executions need, as long as
   they do.
-- Nothing of a package is run. It is read in a thread, a file of Python compiled in a process.
+- No code of a package is run. It is read in a thread, a file of Python compiled in a process.
 """
 
 import base64
@@ -117,7 +117,7 @@ class Builder:
         return self._waiting_of[account_id]
 
     async def tidy(self, account_id: str | None = None, function_id: str | None = None) -> None:
-        """Remove the builds that nobody needs, of one function or of all. Raises ApiError."""
+        """Remove builds that are no longer needed, of one function or of all. Raises ApiError."""
         # In this order: a function that is missing then was deleted after its build was made.
         builds = await list_all(self._api, Build, account_id)
         functions = {one.id: one for one in await list_all(self._api, Function, account_id)}
@@ -183,7 +183,7 @@ class Builder:
                     await trio.sleep(_RETRY_S)
                     continue
                 if error.code in _ENDING:
-                    # What is PENDING is taken up at the next start. Somebody ends this soon.
+                    # What is PENDING is taken up at the next start. The server ends this task soon.
                     await trio.sleep_forever()
                 _log.error("a build was left as it is", problem=str(error))
                 return None
@@ -254,7 +254,7 @@ class Builder:
         except PackageRefused as error:
             return list(error.problems), []
         except Exception:
-            # Whatever a package has brought about, it costs nobody but this build.
+            # Whatever a package has caused, it affects only this build.
             _log.exception("a build could not be checked", build=build.id)
             return ["the server could not check it; see the server's log, and upload it again"], []
 
@@ -280,7 +280,7 @@ class Builder:
         return log
 
     async def _use(self, build: Build) -> None:
-        """Have new executions run this build, unless they run a newer one."""
+        """Make new executions run this build, unless they run a newer one."""
         function = await self._function_of(build)
         if function.build_id is not None:
             try:
@@ -307,7 +307,7 @@ class Builder:
             await delete_own(self._api, Build, build.id, build.account_id, Code.BUILD_NOT_FOUND)
             self._totals["removed"] += 1
         except ApiError as error:
-            if error.code is not Code.BUILD_NOT_FOUND:  # else somebody else has removed it
+            if error.code is not Code.BUILD_NOT_FOUND:  # otherwise another request has removed it
                 raise
 
 

@@ -1,7 +1,7 @@
 """Entries of the catalog as the handlers of `/v1` use them: always those of one account.
 
-What belongs to somebody else is answered exactly as what does not exist, so that nobody learns
-which ids are in use. All functions raise ApiError: 404 with the code given, 503 for the shards.
+An entry of another account is answered exactly like a missing one, so that no client learns which
+ids are in use. All functions raise ApiError: 404 with the code given, 503 for the shards.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Owned = TypeVar("Owned", Build, Function, Label, Node)
 Change = Callable[[Owned], Owned | None]
 
 CHANGE_ATTEMPTS_COUNT: Final = 100
-"""How often a change is tried again because somebody else changed the entry meanwhile."""
+"""How often a change is tried again because another request changed the entry first."""
 
 ABSENT: Final = frozenset({Code.ENTRY_NOT_FOUND})
 """What reading an entry may be refused with."""
@@ -60,8 +60,8 @@ async def change_own(
 ) -> Owned:
     """Replace an entry of an account by what `change` makes of it; the entry as it is then.
 
-    `change` may be called several times, each time with the entry as somebody else has left it. It
-    need not mind the revision; None means that there is nothing to do.
+    `change` may be called several times, each time with the entry as another request has left it.
+    It need not mind the revision; None means that there is nothing to do.
     """
     for _ in range(CHANGE_ATTEMPTS_COUNT):
         entry = await read_own(api, kind, entry_id, account_id, code)

@@ -58,7 +58,7 @@ async def delete_label(api: Api, call: Call) -> Response:
     """DELETE /v1/tag/{tagId}."""
     account_id = require_account(call)
     label = await delete_own(api, Label, call.path["tagId"], account_id, Code.LABEL_NOT_FOUND)
-    # Answers leave out tags that are gone. So if this ends half-way, nobody sees a difference.
+    # Answers leave out tags that are gone. So if this ends halfway, clients see no difference.
     for function in await list_own(api, Function, account_id):
         if label.id in function.label_ids:
             await _take_off(api, function, label.id)
@@ -75,7 +75,7 @@ async def _take_off(api: Api, function: Function, label_id: str) -> None:
             api, Function, function.id, function.account_id, Code.FUNCTION_NOT_FOUND, change
         )
     except ApiError as error:
-        if error.code is not Code.FUNCTION_NOT_FOUND:  # deleted meanwhile: nothing to do
+        if error.code is not Code.FUNCTION_NOT_FOUND:  # deleted in the meantime: nothing to do
             raise
 
 

@@ -1,4 +1,4 @@
-"""Markers for the request bodies of the function-task API, beside those of `fields.py`."""
+"""Markers for the request bodies of the function-task API, in addition to those of `fields.py`."""
 
 # ruff: noqa: ARG002 — markers share one signature, and not every one needs the limits.
 
@@ -33,7 +33,7 @@ class Matching(Field):
     allowed: str = ""
 
     def check(self, value: str | None, limits: RequestLimits) -> str | None:
-        """Required, and of this form."""
+        """Refuse what is required and missing, or not of this form."""
         if value is None:
             return "is required" if self.required else None
         if re.fullmatch(self.pattern, value) is None:
@@ -54,7 +54,7 @@ class Within(Field):
     maximum: int = 0
 
     def check(self, value: int | None, limits: RequestLimits) -> str | None:
-        """Required, and within the range."""
+        """Refuse what is required and missing, or out of range."""
         if value is None:
             return "is required" if self.required else None
         if not self.minimum <= value <= self.maximum:

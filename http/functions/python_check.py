@@ -1,7 +1,7 @@
-"""Whether Python source compiles and has a handler, found out by a process that may perish.
+"""Checking that Python source compiles and has a handler, in a process that may crash.
 
 Nothing of the source is run. The process has no environment, little memory and little time, so
-source that exhausts or crashes the compiler costs nobody anything but the build.
+source that exhausts or crashes the compiler fails only its own build.
 """
 
 import json

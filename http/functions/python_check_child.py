@@ -1,8 +1,8 @@
 """Reads Python source from standard input and writes what is wrong with it, as JSON.
 
-A program of its own (`python_check.py` starts it): whoever wrote the source may have meant to
-exhaust or crash the compiler. It limits itself before it reads anything, runs nothing of the source
-and needs nothing but the standard library. Arguments: the file's name, seconds, bytes of memory.
+A program of its own (`python_check.py` starts it): the author of the source may try to exhaust or
+crash the compiler. It limits itself before it reads anything, runs nothing of the source and needs
+nothing but the standard library. Arguments: the file's name, seconds, bytes of memory.
 """
 
 import ast
@@ -45,7 +45,7 @@ def _problem(source: bytes, name: str) -> str | None:
 
 
 def _names(statements: Iterable[ast.stmt]) -> Iterator[str]:
-    """Names that statements at the top level may give something to; a star import gives any."""
+    """Yield the names that top-level statements may bind; a star import may bind any."""
     for statement in statements:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield statement.name

@@ -27,7 +27,7 @@ def new_id(now_ms: int, random_bytes: Callable[[int], bytes] = secrets.token_byt
 
 
 def is_id(text: str) -> bool:
-    """Return whether a text is 24 lower-case hexadecimal digits. What is not names nothing: 404."""
+    """Return whether a text is 24 lower-case hexadecimal digits; no other text is an id."""
     return _ID.fullmatch(text) is not None
 
 

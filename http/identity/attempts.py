@@ -1,9 +1,9 @@
-"""Failed attempts to show credentials, by network address: whoever fails too often has to wait.
+"""Failed logins, by network address: an address that fails too often has to wait.
 
-Nobody guesses a token's 256 bits, but somebody may guess a password, and each guess costs work. An
-address that failed `limit_count` times within a window is refused until that window ends, even with
-a right password; tokens that work are let in, so that nobody can lock out the others behind his
-address. The table is bounded: beyond its size the address that failed longest ago is forgotten.
+A token's 256 bits cannot be guessed, but a password can, and each guess costs work. An address that
+failed `limit_count` times within a window is refused until that window ends, even with a right
+password; valid tokens are accepted, so that a client cannot lock out others behind its address. The
+table is bounded: beyond its size the address that failed longest ago is forgotten.
 """
 
 import ipaddress
@@ -34,10 +34,10 @@ class AttemptsStatistics:
 
 
 class Attempts:
-    """Counts failures. With a `limit_count` of 0 nobody ever has to wait."""
+    """Counts failures. With a `limit_count` of 0 no address ever has to wait."""
 
     def __init__(self, limit_count: int, now_ms: Callable[[], int]) -> None:
-        """`now_ms` is the clock that windows are measured with."""
+        """Initialize. `now_ms` is the clock that windows are measured with."""
         self._limit_count = limit_count
         self._now_ms = now_ms
         # In the order of the latest failure.
@@ -53,7 +53,7 @@ class Attempts:
         if failures is None or failures.count < self._limit_count:
             return 0
         since_ms = self._now_ms() - failures.since_ms
-        # A clock that was set back must not lock anybody out for long.
+        # A clock that was set back must not lock an address out for long.
         return FAILED_ATTEMPTS_WINDOW_MS - since_ms if self._is_within(since_ms) else 0
 
     @staticmethod
@@ -85,7 +85,7 @@ class Attempts:
 
 
 def network_of(peer: str | None) -> str:
-    """Return what an address is counted as: whoever has one IPv6 address has many."""
+    """Return what an address is counted as: a client with one IPv6 address has many."""
     if peer is None or ":" not in peer:
         return peer or ""
     try:

@@ -1,10 +1,11 @@
 """The audit log: who changed what about the server itself, from where, and with what outcome.
 
 One JSON object a line in `audit.log` in the data directory, which only the server's user may read,
-in ASCII: a text that somebody chose neither ends a line nor reaches a terminal that shows the file.
-A line is on disk before the act that it tells of is acknowledged. Beyond `AUDIT_FILE_LIMIT_BYTES`
-the file becomes `audit.log.1`, that one `audit.log.2` and so on; the last is dropped. Secrets never
-come here: not tokens, not passwords, not their digests. It is no part of snapshots.
+in ASCII: a text that a client chose can neither end a line nor control a terminal that shows the
+file. A line is on disk before the act that it tells of is acknowledged. Beyond
+`AUDIT_FILE_LIMIT_BYTES` the file becomes `audit.log.1`, that one `audit.log.2` and so on; the last
+is dropped. Secrets never come here: not tokens, not passwords, not their digests. It is not part of
+snapshots.
 
 A server without a directory keeps the last lines in memory.
 """
@@ -50,7 +51,7 @@ class AuditLog:
         limit_bytes: int = AUDIT_FILE_LIMIT_BYTES,
         files_count: int = AUDIT_FILES_COUNT,
     ) -> None:
-        """Nothing is touched before the first `write`.
+        """Initialize; no file is touched before the first `write`.
 
         `check` raises DataDirectoryLost when the directory's name means another one by then.
         """
@@ -65,7 +66,7 @@ class AuditLog:
     async def write(
         self, request: Request, act: str, outcome: str = "done", what: Told | None = None
     ) -> None:
-        """Note an act of whoever sent a request, and what it was about.
+        """Note an act of a request's sender, and its subject.
 
         Raises ApiError (500) if that is impossible.
         """
@@ -89,7 +90,7 @@ class AuditLog:
                     await in_thread(lambda: self._append(line.encode() + b"\n"))
             except (OSError, DataDirectoryLost) as error:
                 _log.error("the audit log cannot be written", file=FILE_NAME, problem=str(error))
-                message = "The audit log cannot be written, so the outcome is not told."
+                message = "The audit log cannot be written, so the outcome is not shown."
                 raise ApiError(Code.INTERNAL, message=message) from error
 
     @asynccontextmanager
@@ -98,7 +99,7 @@ class AuditLog:
     ) -> AsyncIterator[Told]:
         """Note what is done within, when it is done, or that it is refused, and by which code.
 
-        What is put into the dictionary meanwhile is noted too. Raises as `write`.
+        What the block puts into the dictionary is noted too. Raises as `write`.
         """
         told: Told = dict(what)
         try:
@@ -142,7 +143,7 @@ class AuditLog:
     def _rotate(self) -> None:
         names = self._names()
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
-            with suppress(FileNotFoundError):  # there are not so many yet
+            with suppress(FileNotFoundError):  # there are fewer files so far
                 newer.replace(older)
         self._sync_directory()
 
@@ -189,7 +190,7 @@ def _parsed(line: str) -> Mapping[str, Any] | None:
 
 
 def shown(principal: Principal) -> str:
-    """Who it was, for the log: never with a secret."""
+    """Return the principal's name for the log: never with a secret."""
     if principal.kind is PrincipalKind.TOKEN:
         return f"token {principal.token_id} of {principal.name} ({principal.account_id})"
     if principal.kind is PrincipalKind.USER:

@@ -1,13 +1,13 @@
-"""Everybody the server knows: accounts, tokens, users and the operator, in memory.
+"""All principals the server knows: accounts, tokens, users and the operator, in memory.
 
 What this module promises:
 
-- What it says is true at this moment: an account that was disabled, a token that was revoked or has
-  expired is a stranger's with the next request, and its open streams end (`watch`).
+- What it says is true at this moment: a disabled account, or a token that was revoked or has
+expired, is refused from the next request on, and its open streams end (`watch`).
 - No secret is kept: of a token only its SHA-256, which is enough for 256 random bits. Looking one
   up is a dictionary access, whose time says nothing about any other token.
-- The catalog in the shards is what lasts. Whoever changes an account or a token there tells this
-  object after that is durable (`put`).
+- The catalog in the shards is the durable copy. Code that changes an account or a token there tells
+this object once that is durable (`put`).
 """
 
 import hashlib
@@ -51,7 +51,7 @@ def digest_of(secret: str) -> str:
 class Credentials:
     """The accounts, tokens and users of one server.
 
-    `is_open` says whether nobody needs credentials: no users and no account, not even a disabled
+    `is_open` says whether no credentials are required: no users and no account, not even a disabled
     one. Until `is_loaded`, it knows only users and the operator.
     """
 
@@ -61,10 +61,10 @@ class Credentials:
         attempts: Attempts,
         now_ms: Callable[[], int],
     ) -> None:
-        """`users` has passwords by name; `now_ms` is the clock that tokens expire by."""
+        """Initialize. `users` has passwords by name; tokens expire by the clock `now_ms`."""
         self.attempts = attempts
         self.operator_key = ""
-        """What the operator shows; empty if nobody can be one."""
+        """The operator's key; empty if there is none."""
         self.is_loaded = True
         self._users = users
         self._now_ms = now_ms
@@ -74,10 +74,10 @@ class Credentials:
         self._watched: dict[str, set[Callable[[], None]]] = {}
         self.is_open = self._shall_be_open()
         self.changing = trio.Lock()
-        """Held by whoever changes an account or a token, from the first look to the last word."""
+        """Held while an account or a token is changed, from the first read to the last write."""
 
     def unload(self) -> None:
-        """Let in nobody but users and the operator until `load` says who has an account."""
+        """Accept only users and the operator until `load` has read the accounts."""
         self.is_loaded = self.is_open = False
 
     def load(self, accounts: Iterable[Account], tokens: Iterable[Token]) -> None:
@@ -131,7 +131,7 @@ class Credentials:
 
     @property
     def has_users(self) -> bool:
-        """Whether there are users with passwords (setting `basic_auth`)."""
+        """Return whether there are users with passwords (setting `basic_auth`)."""
         return bool(self._users)
 
     def bearer(self, secret: str) -> Principal | None:
@@ -204,7 +204,7 @@ class Credentials:
     # Streams
 
     def watch(self, principal: Principal, stop: Callable[[], None]) -> Callable[[], None]:
-        """Have `stop` called when a token stops working, but for expiry; returns the end of that.
+        """Register `stop`, called when a token stops working before its expiry; return its removal.
 
         Only tokens can stop working.
         """

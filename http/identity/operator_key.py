@@ -1,7 +1,8 @@
-"""The operator's key: a file in the data directory that lets whoever can read it run the server.
+"""The operator's key: a file in the data directory; any process that can read it may administer the
+server.
 
 `admin.key` holds 32 random bytes in hexadecimal, readable by the server's user alone. The server
-makes it when there is none. It is no part of snapshots, so a restored directory gets a new one.
+makes it when there is none. It is not part of snapshots, so a restored directory gets a new one.
 """
 
 import os
@@ -23,7 +24,7 @@ _log = structlog.get_logger("troth.http.operator_key")
 
 
 class OperatorKeyError(DataDirectoryError):
-    """The key cannot be read or made. `str()` is one line for whoever started the server."""
+    """The key cannot be read or made. `str()` is one line for the operator."""
 
 
 def provide(directory: Path) -> str:

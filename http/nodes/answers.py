@@ -45,7 +45,9 @@ class AssignmentObject(Struct, gc=False, rename="camel"):
     language: Annotated[str, told("The language of the code.", "PY")]
     timeout: Annotated[int, told("How many seconds it may run, from now.", 10)]
     capabilities: DemandsObject
-    account: Annotated[str, told("Whose function it is.", "6405848581b16f7a07cd4c48")]
+    account: Annotated[
+        str, told("The account that the function belongs to.", "6405848581b16f7a07cd4c48")
+    ]
     request: FunctionRequest
 
 
@@ -57,9 +59,9 @@ class TaskAndCounterObject(Struct, gc=False):
 
 
 class NodeReportObject(Struct, gc=False):
-    """What a node shall stop."""
+    """The tasks that a node must stop."""
 
-    stop: Annotated[list[TaskAndCounterObject], told("These it has no longer.")]
+    stop: Annotated[list[TaskAndCounterObject], told("Tasks that the node no longer has.")]
 
 
 def node_object(node: NodePlace) -> NodeObject:

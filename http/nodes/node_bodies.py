@@ -45,7 +45,7 @@ _COUNT = 2**31 - 1
 
 
 class RegisterNodeBody(Struct, rename="camel"):
-    """What a node is and what it offers to functions."""
+    """A node's name and offer."""
 
     description: Annotated[
         str | None,
@@ -62,7 +62,7 @@ class RegisterNodeBody(Struct, rename="camel"):
         int | None, Within("Network latency, in ms.", 20, minimum=0, maximum=_COUNT)
     ] = None
     privileged: Annotated[
-        bool | None, Flag("Whether functions that must not be confined may run there.", False)
+        bool | None, Flag("Whether functions that must run without a sandbox may run there.", False)
     ] = None
     slots: Annotated[
         int | None,
@@ -80,7 +80,7 @@ class RegisterNodeBody(Struct, rename="camel"):
 
 
 class ChangeNodeBody(Struct, rename="camel", forbid_unknown_fields=True):
-    """What is to change about a node."""
+    """The changes to a node."""
 
     description: Annotated[
         str | None,
@@ -115,7 +115,7 @@ class RunningBody(AssignBody, rename="camel"):
     """An execution that a node works on."""
 
     progress: Annotated[
-        int | None, Within("How far it is, in percent.", 50, minimum=0, maximum=100)
+        int | None, Within("The progress, in percent.", 50, minimum=0, maximum=100)
     ] = None
 
 
@@ -129,7 +129,7 @@ class Running(BodyList):
         return None if not value else BodyList.check(self, value, limits)
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """As the list that may not be empty, but it may."""
+        """Return the schema of the list, which may be empty."""
         return {**BodyList.schema(self, limits), "minItems": 0}
 
 

@@ -1,8 +1,8 @@
 """Nodes: `/v1/node`, as GreenCloud's documentation has it, and a little more (greencloud.md 10).
 
-A node is registered by itself and belongs to its token's account. What it does once it is connected
-is in `node_work_endpoints.py`; where executions go is decided by `Placement`, which has to hear of
-every change here.
+A node registers itself and belongs to its token's account. `node_work_endpoints.py` has what it
+does once it is connected. `Placement` decides where executions go, and is told of every change
+here.
 """
 
 import re
@@ -45,7 +45,7 @@ async def register_node(api: Api, call: Call) -> Response:
     if not _HASH.fullmatch(node_id):
         raise invalid("path hash", f"must be a UUID with dashes (got {node_id[:64]!r})")
     if node_id == SERVER_NODE_ID:
-        # Whoever had it could report, and end, every account's executions of HTTP functions.
+        # A node with it could report, and end, every account's executions of HTTP functions.
         raise invalid("path hash", "is reserved for the server")
     account_id = require_account(call)
     if body.shared:
@@ -120,7 +120,7 @@ async def change_node(api: Api, call: Call) -> Response:
     """PATCH /v1/node/{hash}."""
     node_id = call.path["hash"].lower()
     if not call.request.body:
-        # What is not the sender's is not noted: whoever made names up could fill the audit log.
+        # Nodes of others are not noted: a client that invents names could fill the audit log.
         _kept_node_of(api, call)
         async with api.audit.act(call.request, "node.restore", node=node_id):
             await _change(api, call, lambda entry: replace(entry, deleted=False))
@@ -163,7 +163,7 @@ def node_of(api: Api, call: Call) -> NodePlace:
 
 
 def _kept_node_of(api: Api, call: Call) -> NodePlace:
-    """As `node_of`, but it may have been deleted."""
+    """Do as `node_of`, but accept a deleted node."""
     node = api.function_placement.nodes.get(call.path["hash"].lower())
     if node is None or node.entry.account_id != require_account(call):
         raise ApiError(Code.NODE_NOT_FOUND)

@@ -1,9 +1,9 @@
 """The stream of orders to a node, as server-sent events: `data: <json>` each.
 
 It ends when a newer stream of the same node comes, when the node is deleted, when the server stops,
-or (`streams.limited`) when the token that opened it is good no longer. A comment is sent at once
-and whenever nothing was for the keep-alive time. An order counts as sent when the socket has taken
-it: when the next chunk is asked for.
+or (`streams.limited`) when the token that opened it stops working. A comment is sent immediately,
+and after each keep-alive time of silence. An order counts as sent when the socket has taken it:
+when the next chunk is asked for.
 """
 
 import orjson

@@ -1,4 +1,4 @@
-"""What nodes do: be told what to run, take it on, report, give it back, or say how it ended.
+"""The work of nodes: receiving executions, taking them on, reporting, returning or finishing them.
 
 A node opens a stream and is told on it what to run. It takes each execution on (`assign`), says
 every few seconds what it works on (`report`), and posts the result; or gives the execution back.
@@ -128,7 +128,7 @@ async def return_execution(api: Api, call: Call) -> Response:
     """POST /v1/node/{hash}/return/{id}/{counter}."""
     node = node_of(api, call)
     promise_id, counter = _named(call)
-    # Before the shards give it out again, or this node would be given it at once.
+    # Before the shards give it out again, or this node would be given it immediately.
     api.function_placement.returned(node.id, promise_id, counter)
     command = ReturnExecution(invoke_id(promise_id), counter, node.id)
     await _ask_about(api, call, promise_id, command)

@@ -6,7 +6,7 @@
 - Answer headers beyond about 100 KB end the exchange (h11's limit), and so do interim answers of
   more than that (`_HEAD_LIMIT_BYTES`).
 - Bytes that cost much to understand, such as a body in pieces of one byte each, are read in small
-  portions (`_Stream`), so that everybody else has to wait for milliseconds only; and a body in too
+  portions (`_Stream`), so that other work has to wait for milliseconds only; and a body in too
   many pieces is not read to its end (`Pieces`).
 - With a guard (`guards.py`), only addresses that it allows are connected to.
 - Names that do not resolve keep threads busy for longer than any deadline; those are this module's
@@ -39,9 +39,9 @@ _HEAD_LIMIT_BYTES: Final = 128 * 1024
 _PORTION_FIRST_BYTES: Final = 2 * 1024
 _PORTION_MIN_BYTES: Final = 512
 _PORTION_MAX_BYTES: Final = 64 * 1024
-_PORTION_SECONDS: Final = 0.002  # what took longer to understand was too much at once
+_PORTION_SECONDS: Final = 0.002  # a reading that took longer to parse was too large
 _PIECES_FREE_COUNT: Final = 256
-_PIECES_PER_SECOND_COUNT: Final = 100  # so many may be small: somebody writes them as they come
+_PIECES_PER_SECOND_COUNT: Final = 100  # this many may be small: the sender writes them as they come
 _PIECE_BYTES: Final = 256
 
 _head_room: ContextVar["_HeadRoom | None"] = ContextVar("_head_room", default=None)
@@ -62,7 +62,7 @@ class OutgoingRoom:
         """Begin with none. Inside `trio.run`."""
         self._places = None if limit_count is None else trio.Semaphore(limit_count)
         self.idle_limit_count = _IDLE_CONNECTIONS_COUNT
-        """How many a pool may keep that nobody uses: not so many that others find no room."""
+        """The number of idle connections that a pool may keep: others must find room."""
         if limit_count is not None:
             self.idle_limit_count = min(_IDLE_CONNECTIONS_COUNT, limit_count // _POOLS_COUNT)
 
@@ -93,7 +93,7 @@ def make_transport(
     return PoolTransport(
         httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
-            max_connections=None,  # whoever uses this limits what is sent at a time
+            max_connections=None,  # the caller limits what is sent at a time
             max_keepalive_connections=room.idle_limit_count,
             keepalive_expiry=_IDLE_SECONDS,
             network_backend=_Backend(guard, room),
@@ -391,10 +391,10 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 
 async def _kept_unless_canceled(stream: _Stream) -> _Stream:
-    """Hand on what was just connected, or close it if its exchange was canceled meanwhile.
+    """Hand on what was just connected, or close it if its exchange was canceled in the meantime.
 
     httpcore would lose it: before its first use is a checkpoint at which nothing cleans up, so it
-    would stay in the pool, open and never used. Until there nobody else runs who could cancel.
+    would stay in the pool, open and never used. Until then no other task runs that could cancel.
     """
     try:
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -1,10 +1,10 @@
-"""Which addresses this server may be led to call, by pushes and by functions that are URLs.
+"""The addresses that this server may be made to call, by pushes and by functions that are URLs.
 
 A guard judges the very address that is then connected to, so a name that changes its mind between
 two look-ups gains nothing. Three rules:
 
-- Only addresses of the open internet (`is_public`), unless whoever runs the server has allowed
-  others: what clients name must not reach what only this machine or its network can.
+- Only addresses of the open internet (`is_public`), unless the operator has allowed others: a
+client must not make the server reach what only this machine or its network can reach.
 - Never this server's own ports (`OwnPorts`), whatever else is allowed: a request that it makes
   itself comes from this machine.
 - IPv4 addresses inside IPv6 ones are judged as what they stand for.

@@ -8,11 +8,11 @@ What this module promises, whatever the receiver does:
 - At most 5 redirects, only to the same host and port (or from port 80 to 443 with https): a
   receiver cannot turn the server against others.
 - Only addresses of the open internet are called, never the server's own ports (`guards.py`). The
-  URLs that whoever runs the server has named may be elsewhere, and so may all while `is_free` says
-  so. Only with a named URL's user is the message signed: what clients write into a URL is not sent
-  as a credential.
+  URLs that the operator has named may be elsewhere, and so may all while `is_free` says so. Only
+  with a named URL's user is the message signed: what clients write into a URL is not sent as a
+  credential.
 
-What is true of every connection, `connections.py` says.
+`connections.py` says what is true of every connection.
 """
 
 import ssl

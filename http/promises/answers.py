@@ -71,10 +71,10 @@ class TaskObject(Struct, gc=False, rename="camel"):
     """A task."""
 
     id: Annotated[str, told("The id.", "__invoke:order/42")]
-    counter: Annotated[int, told("How often it was given out; the fence.", 1)]
-    timeout: Annotated[int, time_ms("When it is given up")]
+    counter: Annotated[int, told("How often the task was given out; the fence.", 1)]
+    timeout: Annotated[int, time_ms("When the server gives it up")]
     root_promise_id: Annotated[str, told("The promise whose work it is.", _ID)]
-    process_id: Annotated[str | UnsetType, told("Who claimed it last.", "worker-1")]
+    process_id: Annotated[str | UnsetType, told("The process that claimed it last.", "worker-1")]
     created_on: Annotated[int | UnsetType, time_ms("When it was created")]
     completed_on: Annotated[int | UnsetType, time_ms("When it ended")]
 
@@ -90,8 +90,8 @@ class CallbackObject(Struct, gc=False, rename="camel"):
     """A callback or subscription."""
 
     id: Annotated[str, told("The id of the task that will be made.", "__resume:order/41:order/42")]
-    promise_id: Annotated[str, told("The promise that is waited for.", _ID)]
-    root_promise_id: Annotated[str, told("The promise that goes on then.", "order/41")]
+    promise_id: Annotated[str, told("The promise that it waits for.", _ID)]
+    root_promise_id: Annotated[str, told("The promise whose work continues then.", "order/41")]
     timeout: Annotated[int, time_ms("When delivery is given up")]
     created_on: Annotated[int, time_ms("When it was created")]
 
@@ -110,9 +110,7 @@ class ScheduleObject(Struct, gc=False, rename="camel"):
     description: Annotated[str | UnsetType, told("For people.", "Close the books")]
     cron: Annotated[str, told("When it fires.", "0 3 * * *")]
     tags: Annotated[dict[str, str], told("Tags.", {"team": "orders"})]
-    promise_id: Annotated[
-        str, told("What the promises' ids are made from.", "nightly.{{.timestamp}}")
-    ]
+    promise_id: Annotated[str, told("The template of the promises' ids.", "nightly.{{.timestamp}}")]
     promise_timeout: Annotated[
         int, told("Milliseconds from firing to the promise's timeout.", 3_600_000)
     ]
@@ -131,10 +129,10 @@ class ScheduleObject(Struct, gc=False, rename="camel"):
 class LockObject(Struct, gc=False, rename="camel"):
     """A lock."""
 
-    resource_id: Annotated[str, told("What is locked.", "printer")]
-    execution_id: Annotated[str, told("Who holds it.", "run-7")]
-    process_id: Annotated[str, told("Whose heartbeats renew it.", "worker-1")]
-    ttl: Annotated[int, told("Milliseconds from each renewal to its end.", 60_000)]
+    resource_id: Annotated[str, told("The locked resource.", "printer")]
+    execution_id: Annotated[str, told("The holder.", "run-7")]
+    process_id: Annotated[str, told("The process that renews it.", "worker-1")]
+    ttl: Annotated[int, told("The time from each renewal to its end, in milliseconds.", 60_000)]
     expires_at: Annotated[int, time_ms("When it ends unless renewed")]
 
 
@@ -142,7 +140,7 @@ class ClaimedPromiseObject(Struct, gc=False):
     """A promise that a claimed task is about; `data` is null if there is no such promise."""
 
     data: PromiseObject | None
-    href: Annotated[str, told("Where to read it.", "http://127.0.0.1:8001/promises/order/42")]
+    href: Annotated[str, told("The URL of the promise.", "http://127.0.0.1:8001/promises/order/42")]
     id: Annotated[str, told("Its id.", _ID)]
 
 
@@ -157,7 +155,7 @@ class ClaimObject(Struct, gc=False):
     """What a claim hands over."""
 
     promises: ClaimedPromisesObject
-    type: Annotated[TaskKind, told("What kind of work this is.", "invoke")]
+    type: Annotated[TaskKind, told("The kind of work.", "invoke")]
 
 
 class PromisePageObject(Struct, gc=False):
@@ -177,7 +175,7 @@ class SchedulePageObject(Struct, gc=False):
 class TasksAffectedObject(Struct, gc=False, rename="camel"):
     """A count."""
 
-    tasks_affected: Annotated[int, told("How many tasks were renewed.", 1)]
+    tasks_affected: Annotated[int, told("The number of tasks renewed.", 1)]
 
 
 class LocksAffectedObject(Struct, gc=False, rename="camel"):

@@ -1,8 +1,8 @@
-"""Messages that are large are written down once, however many receivers they have.
+"""Large messages are rendered once, however many receivers they have.
 
 A promise of megabytes may have thousands of subscriptions. Its text takes milliseconds to make and
-megabytes to keep; so the last large one is kept, and whoever is next in getting the same message
-gets the same bytes.
+megabytes to keep; so the last large one is kept, and the next receiver of the same message gets the
+same bytes.
 """
 
 from collections.abc import Callable

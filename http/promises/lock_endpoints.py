@@ -47,7 +47,7 @@ async def acquire_lock(api: Api, call: Call) -> Response:
 
 
 def _held_by(lock: Lock) -> str:
-    """Return who holds a lock and until when, for whoever wanted it."""
+    """Return the holder of a lock and its end, for the refused client."""
     return (
         f"execution {lock.execution_id!r} of process {lock.process_id!r} holds the lock until "
         f"{lock.expires_at} (ms since 1970), unless it renews it"

@@ -64,7 +64,7 @@ class ValueBody(Struct):
 
 
 class CreatePromiseBody(Struct, rename="camel"):
-    """What a new promise is."""
+    """The new promise."""
 
     id: _PromiseId = None
     timeout: Annotated[
@@ -79,21 +79,21 @@ class CreatePromiseBody(Struct, rename="camel"):
     tags: Annotated[
         _Strings,
         StringMap(
-            "For search and routing. `resonate:invoke` names who is sent the work.",
+            "For search and routing. `resonate:invoke` names the receiver of the work.",
             {"team": "orders"},
         ),
     ] = None
 
 
 class ClaimBody(Struct, rename="camel"):
-    """Who claims the new task."""
+    """The claim of the new task."""
 
     process_id: _ProcessId = None
     ttl: _LeaseTime = None
 
 
 class CreatePromiseAndTaskBody(Struct, rename="camel"):
-    """A new promise, and who works on it from the start."""
+    """A new promise, with a claim of its task."""
 
     promise: Annotated[
         CreatePromiseBody | None,
@@ -103,7 +103,7 @@ class CreatePromiseAndTaskBody(Struct, rename="camel"):
 
 
 class CompletePromiseBody(Struct, rename="camel"):
-    """How a promise ends."""
+    """The completion of a promise."""
 
     state: Annotated[
         str | None,
@@ -118,17 +118,17 @@ class CompletePromiseBody(Struct, rename="camel"):
 
 
 class CallbackOfPromiseBody(Struct, rename="camel"):
-    """Which promise to resume when the one in the path completes."""
+    """The promise to resume when the one in the path completes."""
 
     root_promise_id: Annotated[
-        str | None, Text("The promise whose work is to go on.", "order/41", required=True)
+        str | None, Text("The promise whose work continues then.", "order/41", required=True)
     ] = None
     timeout: _DeliveryTime = None
     recv: _Receiver = Raw()
 
 
 class CallbackBody(CallbackOfPromiseBody, rename="camel"):
-    """Which promise to resume when another completes."""
+    """The promise to resume when another one completes."""
 
     id: Annotated[
         str | None,
@@ -143,7 +143,7 @@ class CallbackBody(CallbackOfPromiseBody, rename="camel"):
 
 
 class SubscriptionOfPromiseBody(Struct, rename="camel"):
-    """Whom to tell when the promise in the path completes."""
+    """The receiver to notify when the promise in the path completes."""
 
     id: Annotated[
         str | None, Text("The subscription's name, one per promise.", "me", required=True)
@@ -153,7 +153,7 @@ class SubscriptionOfPromiseBody(Struct, rename="camel"):
 
 
 class SubscriptionBody(SubscriptionOfPromiseBody, rename="camel"):
-    """Whom to tell when a promise completes."""
+    """The receiver to notify when a promise completes."""
 
     promise_id: _AwaitedId = None
 
@@ -164,7 +164,11 @@ class CreateScheduleBody(Struct, rename="camel"):
     id: Annotated[str | None, Text("The schedule's id.", "nightly", required=True)] = None
     description: Annotated[
         str | None,
-        Text("For people.", "Close the books", limit_bytes=limits.DESCRIPTION_LIMIT_BYTES),
+        Text(
+            "For people.",
+            "Close the books",
+            limit_bytes=limits.DESCRIPTION_LIMIT_BYTES,
+        ),
     ] = None
     desc: Annotated[
         str | None,
@@ -196,7 +200,8 @@ class CreateScheduleBody(Struct, rename="camel"):
         ),
     ] = None
     promise_timeout: Annotated[
-        int | None, Integer("How many milliseconds after firing the promise times out.", 3_600_000)
+        int | None,
+        Integer("Milliseconds from firing to the promise's timeout.", 3_600_000),
     ] = None
     promise_param: Annotated[
         ValueBody | None, Nested("The param of the promises made.", body=ValueBody)
@@ -207,14 +212,17 @@ class CreateScheduleBody(Struct, rename="camel"):
 
 
 class AcquireLockBody(Struct, rename="camel"):
-    """Which lock, for whom, for how long."""
+    """The lock to acquire: its resource, its holder and its duration."""
 
-    resource_id: Annotated[str | None, Text("What to lock.", "printer", required=True)] = None
+    resource_id: Annotated[str | None, Text("The resource to lock.", "printer", required=True)] = (
+        None
+    )
     execution_id: Annotated[
-        str | None, Text("Who holds the lock; only it can renew it.", "run-7", required=True)
+        str | None,
+        Text("The holder; only it can renew the lock.", "run-7", required=True),
     ] = None
     process_id: Annotated[
-        str | None, Text("Whose heartbeats renew it.", "worker-1", required=True)
+        str | None, Text("The process that renews it.", "worker-1", required=True)
     ] = None
     ttl: Annotated[
         int | None,
@@ -222,19 +230,25 @@ class AcquireLockBody(Struct, rename="camel"):
     ] = None
     expiry_in_milliseconds: Annotated[
         int | None,
-        Integer("What older SDKs say in place of `ttl`. Where both are, `ttl` counts.", minimum=0),
+        Integer(
+            "The name that older SDKs use for `ttl`. If both are given, `ttl` counts.", minimum=0
+        ),
     ] = None
 
 
 class ReleaseLockBody(Struct, rename="camel"):
-    """Which lock to give back."""
+    """The lock to release."""
 
-    resource_id: Annotated[str | None, Text("What is locked.", "printer", required=True)] = None
-    execution_id: Annotated[str | None, Text("Who holds the lock.", "run-7", required=True)] = None
+    resource_id: Annotated[str | None, Text("The locked resource.", "printer", required=True)] = (
+        None
+    )
+    execution_id: Annotated[str | None, Text("The holder of the lock.", "run-7", required=True)] = (
+        None
+    )
 
 
 class HeartbeatBody(Struct, rename="camel"):
-    """Who is alive."""
+    """The process whose leases are renewed."""
 
     process_id: Annotated[
         str | None, Text("The process whose leases to renew.", "worker-1", required=True)
@@ -242,7 +256,7 @@ class HeartbeatBody(Struct, rename="camel"):
 
 
 class TaskBody(Struct, rename="camel"):
-    """Which task, as given out which time."""
+    """A task and its counter."""
 
     id: Annotated[
         str | None, Text("The task's id.", "__invoke:order/42", required=True, limit_bytes=0)
@@ -253,14 +267,14 @@ class TaskBody(Struct, rename="camel"):
 
 
 class ClaimTaskBody(TaskBody, rename="camel"):
-    """Which task to claim, for whom, for how long."""
+    """The task to claim, the process that claims it and the lease's duration."""
 
     process_id: _ProcessId = None
     ttl: _LeaseTime = None
 
 
 class RetentionBody(Struct, rename="camel", forbid_unknown_fields=True):
-    """Whether to delete or only to count, and by which rules."""
+    """Options of a retention run: delete or only count, and by which rules."""
 
     dry_run: Annotated[
         bool | None,
@@ -273,8 +287,8 @@ class RetentionBody(Struct, rename="camel", forbid_unknown_fields=True):
     retain: Annotated[
         str | None,
         Text(
-            "Rules to try out in place of the server's, as in the setting `retain`. Nothing is "
-            "ever deleted by these: it is a dry run, whatever `dryRun` says.",
+            "Rules to try instead of the server's, as in the setting `retain`. They never delete "
+            "anything: the run is dry, whatever `dryRun` says.",
             "resolved:7d,all:90d:team=billing",
             limit_bytes=limits.RETENTION_RULES_LIMIT_BYTES,
             form="retention-rules",
@@ -283,7 +297,7 @@ class RetentionBody(Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class ImportedPromiseBody(Struct, rename="camel"):
-    """A promise as another server had it, in the form in which the API shows promises."""
+    """A promise of another server, in the form in which the API shows promises."""
 
     id: _PromiseId = None
     state: Annotated[
@@ -295,7 +309,7 @@ class ImportedPromiseBody(Struct, rename="camel"):
             choices=tuple(state.value for state in (PENDING, *FINAL_STATES)),
         ),
     ] = None
-    param: Annotated[ValueBody | None, Nested("What it is about.", body=ValueBody)] = None
+    param: Annotated[ValueBody | None, Nested("Its param.", body=ValueBody)] = None
     value: Annotated[
         ValueBody | None, Nested("Its result; not used while pending.", body=ValueBody)
     ] = None
@@ -320,7 +334,7 @@ class ImportedPromiseBody(Struct, rename="camel"):
     completed_on: Annotated[
         int | None,
         Integer(
-            "When it was completed; absent means at once. Not used while pending.",
+            "When it was completed; absent means at its creation. Not used while pending.",
             1_767_225_700_000,
         ),
     ] = None

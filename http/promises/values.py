@@ -23,7 +23,7 @@ def value(body: ValueBody | None) -> Value:
 
 
 def string_map(entries: dict[str, str | None] | None) -> dict[str, str] | None:
-    """Tags or headers; None if there are none."""
+    """Return tags or headers; None if there are none."""
     if not entries:
         return None
     if None not in entries.values():  # nearly always

@@ -31,7 +31,7 @@ _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
 class SettingRefused(ValueError):
-    """A value that a kind refuses. The text says what would be allowed."""
+    """A value that a kind refuses. The text says what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class ListenAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it; of names, only `localhost` is believed to be."""
+        """Return whether only this machine can reach it; of names, only `localhost` counts."""
         if self.host == "localhost":
             return True
         try:
@@ -65,12 +65,12 @@ class SettingKind(ABC):
     @property
     @abstractmethod
     def allowed(self) -> str:
-        """What values are allowed, as the end of a sentence that begins with "must be"."""
+        """The allowed values, as the end of a sentence that begins with "must be"."""
 
     @property
     @abstractmethod
     def placeholder(self) -> str:
-        """What stands for the value in the command's help, such as `NUMBER`."""
+        """The placeholder of the value in the command's help, such as `NUMBER`."""
 
     @abstractmethod
     def from_text(self, text: str) -> object:
@@ -108,7 +108,7 @@ class Number(SettingKind):
         return self._within(int(text))
 
     def from_toml(self, value: object) -> int:
-        # bool is a subclass of int, but `true` is not a number to whoever wrote the file.
+        # bool is a subclass of int, but `true` is not a number to the author of the file.
         if isinstance(value, bool) or not isinstance(value, int):
             raise SettingRefused(self.allowed)
         return self._within(value)
@@ -401,7 +401,7 @@ class Users(SettingKind):
 
     def _checked(self, users: Mapping[str, object]) -> dict[str, str]:
         if not users:
-            # From a secret that was not there: with nobody named, the server would be open.
+            # From a secret that was not there: without users, the server would be open.
             raise SettingRefused(self.allowed)
         checked = {}
         for user, password in users.items():
@@ -460,7 +460,7 @@ class Targets(SettingKind):
 
 
 def _split_url(text: str) -> tuple[str, str] | None:
-    """Return a URL's scheme and host part, or None if it is none or holds what no URL may hold."""
+    """Return a URL's scheme and host part, or None if it is not a valid URL."""
     if re.search(r"[\x00-\x20\x7f]", text):
         return None
     try:

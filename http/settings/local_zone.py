@@ -1,6 +1,6 @@
 """The time zone of this machine: what a schedule without a zone of its own means.
 
-The core is told the zone and never looks for it.
+The core gets the zone as an argument and never looks for it.
 """
 
 import os

@@ -25,7 +25,7 @@ STATES: Final[Mapping[str, tuple[PromiseState, ...]]] = {
 """The word for each choice of states."""
 
 AGE_LIMIT_MS: Final = 1000 * 366 * 86_400_000
-"""Nobody waits for longer than a thousand years."""
+"""A thousand years: longer than any real age."""
 
 _TABLE_KEYS: Final = frozenset({"state", "age", "tag"})
 

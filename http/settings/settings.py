@@ -393,14 +393,14 @@ class Settings:
 
     @property
     def exposed(self) -> str | None:
-        """Which address lets other machines in without a user's password; None: neither does."""
+        """The address that admits other machines without a user's password; None if none does."""
         addresses = {"listen": self.listen, "poll_listen": self.poll_listen}
         found = (name for name, one in addresses.items() if one and not one.is_loopback)
         return None if self.basic_auth or self.allow_anonymous else next(found, None)
 
     @property
     def is_only_for_this_machine(self) -> bool:
-        """Whether no other machine can connect."""
+        """Return whether no other machine can connect."""
         addresses = (self.listen, self.poll_listen)
         return all(one.is_loopback for one in addresses if one is not None)
 

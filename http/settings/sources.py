@@ -44,7 +44,7 @@ _FOREIGN_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used. `str()` is one line for whoever started the server."""
+    """A setting that cannot be used. `str()` is one line for the operator."""
 
     def __init__(
         self, source: str, key: str, given: str, allowed: str, problem: str | None = None
@@ -233,7 +233,7 @@ def _unknown(source: str, key: str, known: Iterable[str]) -> SettingsError:
 
 
 def _check_together(settings: Settings) -> None:
-    """The rules between settings. Raises `SettingsError`."""
+    """Check the rules between settings. Raises `SettingsError`."""
 
     def refuse(name: str, allowed: str) -> SettingsError:
         source = settings.sources.get(name, "default")
@@ -244,7 +244,7 @@ def _check_together(settings: Settings) -> None:
         raise refuse(
             settings.exposed,
             "an address of this machine only (127.0.0.1, ::1, localhost), unless there is an "
-            "account, basic_auth names users or allow_anonymous is set to let everybody in",
+            "account, basic_auth names users or allow_anonymous is set to admit all clients",
         )
     if settings.debug_operations and not settings.is_only_for_this_machine:
         raise refuse(

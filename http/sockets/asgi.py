@@ -60,7 +60,7 @@ class ClientConnection(Protocol):
 
     @property
     def is_broken(self) -> bool:
-        """Whether something that was sent did not go out."""
+        """Return whether something that was sent did not go out."""
         ...
 
     def abandon(self) -> None:
@@ -68,7 +68,7 @@ class ClientConnection(Protocol):
         ...
 
     def when_stopping(self, action: Callable[[], None]) -> None:
-        """Call `action` when the server begins to stop; at once if it has."""
+        """Call `action` when the server begins to stop; immediately if it has."""
         ...
 
 
@@ -85,9 +85,9 @@ class Application(QuartTrio):
         self.config["BODY_TIMEOUT"] = None
 
     async def dispatch_request(self, *_context: object, **_named: object) -> QuartResponse:
-        """Quart's hook for finding and calling a view: ours is always the same.
+        """Replace Quart's search for a view: ours is always the same.
 
-        What is handed over, and of which type, differs between Quart 0.22 and 0.23.
+        The arguments and their types differ between Quart 0.22 and 0.23.
         """
         exchange: _Exchange = cast(Scope, quart_request.scope)[_EXCHANGE_KEY]
         try:
@@ -100,12 +100,12 @@ class Application(QuartTrio):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one ASGI scope."""
         if scope["type"] != "http":
-            # No lifespan: whoever makes the application starts and stops what it needs.
+            # No lifespan: the maker of the application starts and stops what it needs.
             raise ValueError(f"only HTTP is served here, not {scope['type']}")
         await _Exchange(self, scope, receive, send).run()
 
     async def call_quart(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let Quart handle a scope whose body has been read."""
+        """Pass a scope whose body has been read to Quart."""
         await super().__call__(cast(Any, scope), cast(Any, receive), cast(Any, send))
 
 
@@ -160,7 +160,7 @@ class _Exchange:
                 self._api.request_log.note(request, self._status, duration_s)
 
     async def _fail(self, error: Exception) -> None:
-        """Answer as well as that can be done after an error that nobody has expected."""
+        """Answer as well as possible after an unexpected error."""
         request = self.request
         if _is_about_memory(error):
             RESERVE.give_away()
@@ -330,7 +330,7 @@ class _Exchange:
             self._reading.cancel()
 
     async def _receive_disconnect(self) -> Message:
-        """Quart's `receive`: returns when the client of a stream is gone.
+        """Return when the client of a stream is gone; this is Quart's `receive`.
 
         Quart cancels the request then. Other requests are carried out to their end, which is near,
         or else comes when they hear that the client is gone.

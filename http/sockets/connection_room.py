@@ -1,8 +1,8 @@
-"""Room for connections: how many there may be on all ports together, and who goes when it is full.
+"""Room for connections: how many all ports may have together, and which is closed when it is full.
 
 Connections that wait for their client's next request are closed to make room for new ones, longest
-idle first: whoever opens connections and says nothing shuts nobody out. Nobody is closed while
-there is room.
+idle first: a client that opens connections and sends nothing cannot shut others out. No connection
+is closed while there is room.
 """
 
 import heapq
@@ -21,7 +21,7 @@ from troth.persistence.shortage import add_relief
 SHED_IDLE_S: Final = 1.0
 """A connection that has been idle for less is not closed: its client may be about to ask."""
 
-_SHARE: Final = 64  # one of so many at a time: looking for the longest idle takes a look at all
+_SHARE: Final = 64  # one of this many at a time: finding the longest idle one looks at all of them
 _WARN_INTERVAL_S: Final = 60.0
 
 Idle = tuple[float, Callable[[], None]]
@@ -66,12 +66,12 @@ class ConnectionRoom:
         self._warned_at = float("-inf")
 
     def add_source(self, idle: Callable[[], Iterable[Idle]]) -> None:
-        """Name somebody who knows connections that may be closed."""
+        """Register a source of connections that may be closed."""
         self._sources.append(idle)
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room, counting those that are being closed as gone."""
+        """Return whether there is no room, counting those that are being closed as gone."""
         return self._count - self._leaving_count >= self.limit_count
 
     def is_crowded(self, peer: str | None) -> bool:
@@ -128,7 +128,7 @@ class ConnectionRoom:
 
 @asynccontextmanager
 async def relieving_shortages(room: ConnectionRoom) -> AsyncIterator[None]:
-    """Within the block, close idle connections when any thread cannot open what it needs."""
+    """Close idle connections, during a block, when any thread cannot open what it needs."""
     token = trio.lowlevel.current_trio_token()
 
     def relieve() -> None:

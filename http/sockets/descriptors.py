@@ -1,4 +1,4 @@
-"""Descriptors: how many this process may have open, and what of them others may use up.
+"""Descriptors: how many this process may have open, and how many of them clients may use up.
 
 Every connection takes one, and so does everything that the server needs to live: a new file of the
 log, a checkpoint, a snapshot, a process that checks a build. If clients could take all of them, a
@@ -24,7 +24,7 @@ class TooFewDescriptors(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DescriptorShares:
-    """How many descriptors there are, and for whom. The reserve is what is left of `limit_count`.
+    """The number of descriptors for each purpose. The reserve is what is left of `limit_count`.
 
     `streams_count` is what of `incoming_count` may be streams that go on for hours.
     """
@@ -35,12 +35,12 @@ class DescriptorShares:
 
     @property
     def streams_count(self) -> int:
-        """How many connections may be workers' streams: not all, so that requests find room."""
+        """The number of workers' streams: fewer than connections, so that requests find room."""
         return self.incoming_count - self.incoming_count // 4
 
 
 PLENTY: Final = DescriptorShares(_ENOUGH_COUNT, _ENOUGH_COUNT, _ENOUGH_COUNT)
-"""For a server whose process is somebody else's: nothing is divided."""
+"""For a server inside another program's process: nothing is divided."""
 
 
 def shares_of(limit_count: int) -> DescriptorShares:
@@ -69,6 +69,6 @@ def raise_limit(
         try:
             write(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):
-            return soft  # macOS says that all are allowed, and refuses so many
+            return soft  # macOS says that all are allowed, and then refuses that many
         return wanted
     return min(soft, _ENOUGH_COUNT)

@@ -1,8 +1,8 @@
-"""What a request is answered of which only the beginning is known, or nothing that makes sense.
+"""Answers to requests that the server knows only in part, or cannot read at all.
 
-Such a request has met no row of the endpoint table: its bytes are no HTTP, its head is too large,
-there is no room for its connection. What it was meant for is in its first line all the same, and
-clients of the envelope protocol understand nothing but envelopes.
+Such a request has met no row of the endpoint table: its bytes are not HTTP, its head is too large,
+or there is no room for its connection. Its first line still says what it was meant for, and clients
+of the envelope protocol understand nothing but envelopes.
 """
 
 import re
@@ -18,7 +18,7 @@ _ENVELOPE: Final = re.compile(rb"\r?\n?POST (?:https?://[^/?# ]*)?/?(?:\?[^ ]*)?
 
 
 def early_body(beginning: bytes, error: ApiError, url: str) -> bytes:
-    """Render the JSON body of a refusal, as whoever sends such a beginning understands it."""
+    """Render the JSON body of a refusal in the form that its client understands."""
     if _ENVELOPE.match(beginning) is not None:
         return refusal_body(error)
     return error_body(error, url, "")

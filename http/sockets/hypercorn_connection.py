@@ -111,11 +111,11 @@ class HypercornConnection:
 
     @property
     def is_broken(self) -> bool:
-        """Whether something that was sent did not go out."""
+        """Return whether something that was sent did not go out."""
         return self._is_broken
 
     def when_stopping(self, action: Callable[[], None]) -> None:
-        """Call `action` when the server begins to stop; at once if it has."""
+        """Call `action` when the server begins to stop; immediately if it has."""
         if self._is_stopping:
             action()
         else:
@@ -139,7 +139,7 @@ class HypercornConnection:
                     await self._read()
                 has_whole_request = self._protocol.has_whole_request
                 await self._protocol.handle(Closed())
-            del self._protocol  # with what it keeps of a body that nobody wanted
+            del self._protocol  # with what it keeps of a body that was not read
             await self._linger(has_whole_request)
         finally:
             self.leave_gate()
@@ -148,7 +148,7 @@ class HypercornConnection:
                 await trio.aclose_forcefully(self.stream)
 
     def stop(self) -> None:
-        """End as soon as the request in flight has been answered; at once if there is none."""
+        """End as soon as the request in flight has been answered; immediately if there is none."""
         self._is_stopping = True
         actions, self._stop_actions = self._stop_actions, []
         for action in actions:
@@ -256,7 +256,7 @@ class HypercornConnection:
             self.ticket = await self.gate.enter()
 
     def leave_gate(self) -> None:
-        """Let another connection be understood and answered."""
+        """Give the place in the gate to another connection."""
         ticket, self.ticket = self.ticket, None
         if ticket is not None:
             self.gate.leave(ticket)
@@ -312,7 +312,7 @@ class HypercornConnection:
             self._writing.cancel()
 
     def _break(self) -> None:
-        """The client is gone, or as good as gone."""
+        """End the connection: the client is gone, or as good as gone."""
         self._is_broken = True
         self._reading.cancel()
 
@@ -363,7 +363,7 @@ class _Protocol(H11Protocol):
 
     @property
     def has_whole_request(self) -> bool:
-        """Whether the client has nothing more to send for its last request."""
+        """Return whether the client has nothing more to send for its last request."""
         return self.connection.their_state in {h11.IDLE, h11.DONE, h11.CLOSED, h11.MUST_CLOSE}
 
     async def refuse(self, error: ApiError) -> None:
@@ -386,7 +386,8 @@ class _Protocol(H11Protocol):
         await self._send_h11_event(h11.EndOfMessage())
 
     async def stream_send(self, event: Any) -> None:
-        """Hypercorn's way out for applications: closed when the client has been refused already.
+        """Send for an application, which hypercorn calls, unless the client has been refused
+        already.
 
         Otherwise the two answers would mix, and the end of one would cut off the other.
         """
@@ -396,7 +397,7 @@ class _Protocol(H11Protocol):
             await super().stream_send(event)
 
     async def _send_h11_event(self, event: Any) -> None:
-        """Hypercorn's way out for everything: give an answer's status line its reason."""
+        """Send any event, which hypercorn calls; give an answer's status line its reason."""
         if isinstance(event, h11.Response | h11.InformationalResponse) and not event.reason:
             event = type(event)(
                 status_code=event.status_code,
@@ -406,7 +407,7 @@ class _Protocol(H11Protocol):
         await super()._send_h11_event(event)
 
     async def _send_error_response(self, status_code: int) -> None:
-        """Hypercorn's hook for malformed HTTP."""
+        """Answer malformed HTTP, for which hypercorn calls this."""
         problem = "is not HTTP/1.1 as this server understands it"
         if status_code == 431:
             limit_bytes = self._client.limits.header_limit_bytes
@@ -414,7 +415,7 @@ class _Protocol(H11Protocol):
         await self.refuse(ApiError(Code.INVALID, [FieldProblem("request", problem)]))
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Hypercorn's hook for changing to HTTP/2: never done.
+        """Do nothing: hypercorn calls this to change to HTTP/2.
 
         A request with two lengths is refused too: a proxy in front may have believed the other
         one, and taken for the body what would be the next request here (RFC 9112, 6.1 and 11.2).
@@ -429,7 +430,7 @@ class _Protocol(H11Protocol):
             raise _ClientRefused
 
     async def _create_stream(self, request: h11.Request) -> None:
-        """As hypercorn's, but without WebSockets: an upgrade is ignored."""
+        """Do as hypercorn's, but without WebSockets: an upgrade is ignored."""
         self.stream = HTTPStream(
             self.app,
             self.config,
@@ -525,7 +526,7 @@ class _Tasks:
 
 
 def make_config(limits: ConnectionLimits) -> Config:
-    """Hypercorn's configuration: no access log, no name of the server."""
+    """Return hypercorn's configuration: no access log, no name of the server."""
     config = Config()
     config.include_server_header = False
     config.h11_max_incomplete_size = limits.header_limit_bytes

@@ -2,9 +2,9 @@
 
 Each wake-up takes everything that is ready: it reads, parses, begins every request, has the shards
 carry all of them out as one batch for the log, and goes back to sleep. Answers are written by the
-shards' call-backs, at once for what is durable already, else when the log is. There is no task and
-no event per request, except for handlers that ask several shards or questions, or wait for the end
-of an execution.
+shards' callbacks, immediately for what is durable already, else when the log is. There is no task
+and no event per request, except for handlers that ask several shards or questions, or wait for the
+end of an execution.
 
 What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS` and
 `LANE_PROBES`, which answer in one piece, and of `STREAM_GROUPS`, with the dispatcher and the
@@ -75,7 +75,7 @@ class LaneStatistics:
 class HandedOver:
     """A connection that leaves the lane: what was read of its next request, and since when.
 
-    `hold` counts what was read, if that is much; whoever takes it over releases it.
+    `hold` counts what was read, if that is much; the new owner releases it.
     """
 
     stream: trio.SocketStream
@@ -297,7 +297,7 @@ class Lane:
         return Exchange(self, self._dispatcher, request, held, match, connection)
 
     def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Return whether a request may be collected here of which only a part has come so far.
+        """Return whether a request that has come only in part may be collected here.
 
         Short ones always: many clients send head and body apart.
         """
@@ -308,7 +308,7 @@ class Lane:
         return is_short and b"transfer-encoding" not in headers
 
     def defer(self, exchange: Exchange, reply: Reply) -> None:
-        """Have an exchange take a reply, whose answer is large, when there is room for that."""
+        """Hand an exchange a reply, whose answer is large, when there is room for that."""
         self._deferred.append((exchange, reply))
         if len(self._deferred) == 1:
             self.in_flight.when_room(self._ring)
@@ -324,7 +324,7 @@ class Lane:
             self.in_flight.when_room(self._ring)
 
     def again(self, connection: LaneConnection) -> None:
-        """Have a connection work again, in this pass or in the next."""
+        """Schedule a connection to work again, in this pass or in the next."""
         self._again.append(connection)
         if not self._in_pass:
             self._ring()
@@ -337,7 +337,7 @@ class Lane:
             self._ring()
 
     def submit_renewals(self, renewals: Renewals, held: HeldMessages, asker: Asker) -> int:
-        """As `submit`, for all shards that are concerned; how many replies the asker will get."""
+        """Do as `submit`, for all shards concerned; return the number of replies to come."""
         count = self._shards.submit_renewals(renewals.pid, renewals.tasks, held, asker)
         self._has_submitted = True
         if not self._in_pass:
@@ -351,7 +351,7 @@ class Lane:
             os.eventfd_write(self._bell, 1)
 
     def start(self, exchange: Exchange) -> None:
-        """Have a task carry out an exchange."""
+        """Start a task that carries out an exchange."""
         assert self._nursery is not None, "exchanges begin only while the lane runs"
         self._nursery.start_soon(exchange.carry_out)
 

@@ -1,13 +1,14 @@
 """One connection on the hot lane: its buffers, its order, its patience.
 
 - Requests are carried out one after the other, in order, and answered in that order; what a client
-  sends meanwhile stays in the socket. So a connection holds at most one unanswered request and one
+sends in the meantime stays in the socket. So a connection holds at most one unanswered request and
+one
   unwritten answer here.
 - A connection whose next request is not for the lane (see `lane_parsing.py`), or that does not
   arrive within `PARTIAL_LIMIT_S`, is given up, for good, with the bytes read so far; all earlier
   requests have been answered by then.
 - An answer may be a stream (`lane_streams.py`): all it has to say goes out in one piece when the
-  socket has room. It ends early when the client is gone; what that one sends meanwhile waits.
+  socket has room. It ends early when the client is gone; what that one sends in the meantime waits.
 - A long body that does not come in one piece is collected only from clients whose head says who
   they are, and if there is room (`wire/in_flight.py`); others are given up in the same way.
 - A client that takes nothing of an answer for the write timeout is cut off. One that leaves early
@@ -45,7 +46,7 @@ class Surroundings(Protocol):
 
     @property
     def in_flight(self) -> InFlight:
-        """What is in memory of all connections."""
+        """The memory that all connections take."""
         ...
 
     def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
@@ -185,7 +186,7 @@ class LaneConnection:
         return self._idle_since
 
     def stop(self) -> None:
-        """End as soon as the request in flight has been answered; at once if there is none.
+        """End as soon as the request in flight has been answered; immediately if there is none.
 
         One that lies in the socket is in flight: closing would drop it, and its sender could not
         know. One that has not arrived whole may be, too; hypercorn's side knows what to do.
@@ -293,7 +294,7 @@ class LaneConnection:
         return self._hold.grow(count_bytes)
 
     def take_hold(self) -> Hold | None:
-        """Return what counts the bytes in `received`, to be released by whoever asks."""
+        """Return what counts the bytes in `received`, to be released by the caller."""
         hold, self._hold = self._hold, None
         return hold
 

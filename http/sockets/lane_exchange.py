@@ -37,19 +37,19 @@ _log = structlog.get_logger("troth.http.lane_exchange")
 
 
 class Questions(Protocol):
-    """Who carries questions to the shards, and gives handlers a task: the lane."""
+    """The part of the lane that carries questions to the shards and gives handlers a task."""
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
         """Take a command; the asker is called back. Raises ShardsError."""
         ...
 
     def submit_renewals(self, renewals: Renewals, held: HeldMessages, asker: Asker) -> int:
-        """Take renewals; the asker is called back so many times. Raises ShardsError."""
+        """Take renewals; the asker is called back that many times. Raises ShardsError."""
         ...
 
     @property
     def in_flight(self) -> InFlight:
-        """What is in memory of all connections."""
+        """The memory that all connections take."""
         ...
 
     def defer(self, exchange: "Exchange", reply: Reply) -> None:
@@ -62,7 +62,7 @@ class Questions(Protocol):
 
 
 class Requester(Protocol):
-    """Where answers go: the connection that a request came by."""
+    """The receiver of an answer: the connection that the request came by."""
 
     def answered(self, data: bytes, held: HeldMessages) -> None:
         """Write an answer; release the messages when that is done or can never be."""
@@ -81,7 +81,7 @@ class Exchange(Struct, eq=False):
     """One request being answered; also the `Asker` that the shards call back.
 
     Made when the request has been read whole; `run` begins, and the client is called once, at the
-    end. Nothing here raises: whatever goes wrong becomes an answer.
+    end. Nothing here raises: every failure becomes an answer.
     """
 
     questions: Questions
@@ -184,7 +184,7 @@ class Exchange(Struct, eq=False):
         self.client.close()
 
     def _fail_unless_waits(self, error: Exception) -> None:
-        """Have a task wait for what is missing now, where the endpoint says so."""
+        """Fail, unless the endpoint says that a task waits for what is missing now."""
         if self.match.endpoint.waits:
             self.questions.start(self)
         else:
@@ -313,7 +313,7 @@ class _Date:
         self._text = b""
 
     def text(self) -> bytes:
-        """Now, as HTTP writes it."""
+        """Return the present time, as HTTP writes it."""
         second = int(time.time())
         if second != self._second:
             self._second = second

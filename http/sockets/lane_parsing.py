@@ -1,4 +1,4 @@
-"""Which bytes the hot lane takes for a request: a small, strict part of HTTP/1.1.
+"""The requests that the hot lane accepts: a small, strict part of HTTP/1.1.
 
 Everything accepted here is accepted by h11 too, with the same meaning; whatever is not surely so is
 `NotServed`, and the connection goes to hypercorn, which reads the same bytes from their first.

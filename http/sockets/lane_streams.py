@@ -1,7 +1,7 @@
 """A stream as an answer on the hot lane: its bytes, chunk by chunk, as they come.
 
-No task waits for them: whoever writes them asks for what there is when the stream says that there
-is something (`requests.ReadyStream`), and when the socket has taken what it was given before.
+No task waits for them: the writer asks for what there is when the stream says that there is
+something (`requests.ReadyStream`), and when the socket has taken what it was given before.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class LaneStream:
         self._is_at_end = False
 
     def when_ready(self, action: Callable[[], None]) -> None:
-        """Have `action` called whenever there may be more to write."""
+        """Register `action`, called whenever there may be more to write."""
         self._stream.when_ready(action)
 
     def next(self) -> bytes | None:
@@ -52,7 +52,7 @@ class LaneStream:
         return self._stream.is_due(now)
 
     def stop(self) -> None:
-        """Let the end come soon."""
+        """End the stream soon."""
         self._stream.stop()
 
     def close(self) -> None:

@@ -2,10 +2,11 @@
 
 What this module promises:
 
-- A port that cannot be had is a `ListenError` with one clear sentence.
+- A port that cannot be opened is a `ListenError` with one clear sentence.
 - At most `connection_limit_count` connections at a time, and no more on all ports together than the
   `ConnectionRoom` has; for a further one an idle one is closed, or else it is answered 503. Some of
-  those are waited for, to be answered in their own protocol; in a flood the others hear it at once.
+  those are waited for, to be answered in their own protocol; in a flood the others are refused
+  immediately.
 - Whatever happens on a connection ends that connection at most, with a line in the log.
 - `stop` lets requests in flight finish, and ends everything else.
 """
@@ -49,7 +50,7 @@ _log = structlog.get_logger("troth.http.listener")
 
 
 class ListenError(Exception):
-    """An address cannot be listened on. `str()` is one line for whoever started the server."""
+    """An address cannot be listened on. `str()` is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class SocketListener:
     async def stop(self) -> None:
         """Accept no more, end idle connections and streams, and wait for requests in flight.
 
-        Whoever calls limits the time; `cut` ends what is left. May be called more than once.
+        The caller limits the time; `cut` ends what is left. May be called more than once.
         """
         if not self._is_stopping:
             self._is_stopping = True
@@ -188,7 +189,7 @@ class SocketListener:
         await self._ended.wait()
 
     def cut(self) -> None:
-        """End every connection at once; `run` returns. Never blocks."""
+        """End every connection immediately; `run` returns. Never blocks."""
         self._serving.cancel()
 
     def statistics(self) -> ListenerStatistics:
@@ -311,7 +312,7 @@ class SocketListener:
             _log.exception("a connection failed")
 
     async def _refuse(self, stream: trio.SocketStream, problem: str) -> None:
-        """Say 503 to a request that is not read; whoever does not take it does not get it."""
+        """Answer 503 to a request that is not read, if the client takes the answer."""
         try:
             await self._say_refused(stream, problem)
         finally:

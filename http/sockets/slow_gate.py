@@ -1,10 +1,10 @@
-"""How many connections may be worked on at a time that do not go by the hot lane.
+"""A limit on the connections outside the hot lane that are worked on at a time.
 
 Their way costs 0.5 ms of the one thread for each request, and all that are ready have their turn
 before the lane has the next. So only `TICKETS_COUNT` may have a request in work, the others wait in
-order. A ticket is for computing, not for waiting: whoever waits for a client gives it back, and one
-that has been out for `PATIENCE_S` belongs to a request that waits for something else (a stream, the
-end of a task), and goes to whoever is next.
+order. A ticket is for computing, not for waiting: a connection that waits for a client gives it
+back, and one that has been out for `PATIENCE_S` belongs to a request that waits for something else
+(a stream, the end of a task), and goes to the next connection.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ PATIENCE_S: Final = 0.02
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """Leave to work on one request; taken at `since`."""
+    """The permission to work on one request; taken at `since`."""
 
     since: float
 
@@ -45,7 +45,7 @@ class SlowGate:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether all tickets are out."""
+        """Return whether all tickets are out."""
         return len(self._tickets) >= TICKETS_COUNT
 
     async def enter(self) -> Ticket:
@@ -63,7 +63,7 @@ class SlowGate:
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
-        """Give a ticket back; nothing happens if it has gone to somebody else."""
+        """Give a ticket back; nothing happens if it has gone to another connection."""
         if self._tickets.pop(ticket, ticket) is None:
             changed, self._changed = self._changed, trio.Event()
             changed.set()

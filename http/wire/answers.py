@@ -36,7 +36,7 @@ _NO_EXAMPLE: Final[Any] = object()
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is said of a field: for people, one value, and rules beyond its type as JSON Schema."""
+    """The description of a field: a text, one value, and rules beyond its type as JSON Schema."""
 
     description: str
     example: Any = _NO_EXAMPLE
@@ -88,7 +88,7 @@ def _bare_schema(bare: Any) -> Schema:
 
 
 def _parts(shape: Any) -> tuple[Any, Told | None, bool]:
-    """Take an annotation apart: the type alone, what is told of it, whether it may be null."""
+    """Take an annotation apart: the type alone, its description, whether it may be null."""
     told = None
     origin: Any = get_origin(shape)
     if origin is Annotated:

@@ -95,7 +95,7 @@ class BodyDecoder(Generic[Body]):
     def _refuse_unclear(self, content: bytes) -> None:
         """Raise ApiError (400) for keys that are unknown, repeated or null: none may be overlooked.
 
-        What is no JSON object the decoder refuses.
+        The decoder refuses what is not a JSON object.
         """
         try:
             pairs = json.loads(content, object_pairs_hook=_Pairs)

@@ -1,7 +1,7 @@
-"""Cursors: where a search goes on, as one opaque word that the client cannot change.
+"""Cursors: where a search continues, as one opaque word that the client cannot change.
 
 A cursor carries the whole search, so that the following pages answer the same question. It is
-signed with the data directory's own key, hence stays good over restarts and is refused by other
+signed with the data directory's own key, so it stays valid over restarts and is refused by other
 servers.
 """
 

@@ -1,6 +1,6 @@
 """Refusals: the exception that carries one, and the JSON body that every refusal has.
 
-The shape is rest.md 0.4's; the wording is ours: which field is wrong, what was given, what is
+The shape is rest.md 0.4's; the wording is Troth's: which field is wrong, what was given, what is
 allowed.
 """
 
@@ -33,7 +33,7 @@ class FieldProblem:
 
 
 class ApiError(Exception):
-    """A request that is refused. Whoever raises it blames the code's owner: 4xx client, 5xx us."""
+    """A request that is refused. The code says who is to blame: 4xx the client, 5xx the server."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class ApiError(Exception):
         message: str | None = None,
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """`message` replaces the detail text that the code has by default."""
+        """Initialize. `message` replaces the detail text that the code has by default."""
         super().__init__(f"{code.value} {MESSAGES[code]}")
         self.code = code
         self.problems = tuple(problems)

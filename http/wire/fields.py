@@ -57,12 +57,12 @@ class Field:
 
     @property
     def may_be_absent(self) -> bool:
-        """Whether nothing needs to be checked if the field is absent or null."""
+        """Return whether nothing needs to be checked if the field is absent or null."""
         return not self.required
 
     @property
     def is_needed(self) -> bool:
-        """Whether a body without the field is refused."""
+        """Return whether a body without the field is refused."""
         return self.required
 
     def check(self, value: Any, limits: RequestLimits) -> str | None:
@@ -70,7 +70,7 @@ class Field:
         raise NotImplementedError
 
     def strict(self, limits: RequestLimits) -> Any:
-        """Return a type of which the decoder takes nothing that `check` refuses, or None.
+        """Return a type for which the decoder accepts nothing that `check` refuses, or None.
 
         It may refuse what `check` accepts: then the body is decoded and checked the long way. What
         it says is about values: null is added to it for a field that may be absent.
@@ -100,7 +100,7 @@ class Text(Field):
     form: str | None = None
 
     def check(self, value: str | None, limits: RequestLimits) -> str | None:
-        """Required and not too long."""
+        """Refuse what is required and missing, or too long."""
         if not value:
             return "is required and must not be empty" if self.required else None
         limit_bytes = limits.id_limit_bytes if self.limit_bytes is None else self.limit_bytes
@@ -112,7 +112,7 @@ class Text(Field):
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
-        """Short enough even if every character has four bytes."""
+        """Bound the length so that it fits even if every character has four bytes."""
         limit_bytes = limits.id_limit_bytes if self.limit_bytes is None else self.limit_bytes
         most = limit_bytes // 4 if limit_bytes else None
         return Annotated[str, Meta(min_length=1 if self.required else None, max_length=most)]
@@ -165,7 +165,7 @@ class Integer(Field):
     minimum: int = INTEGER_MIN
 
     def check(self, value: int | None, limits: RequestLimits) -> str | None:
-        """Within 64 bits, not below the minimum, not zero if required."""
+        """Refuse what is beyond 64 bits, below the minimum, or zero although required."""
         if not value:
             return "is required and must not be 0" if self.required else None
         if not INTEGER_MIN <= value <= INTEGER_MAX:
@@ -216,7 +216,7 @@ class StringMap(Field):
     tags: bool = True
 
     def check(self, value: dict[str, str | None] | None, limits: RequestLimits) -> str | None:
-        """Not too many entries, none too large."""
+        """Refuse too many entries, and ones that are too large."""
         if not value:
             return None
         limit_count, limit_bytes = self._limits(limits)
@@ -259,7 +259,7 @@ class Base64(Field):
     """Bytes in standard base64 with padding. Line breaks inside are tolerated."""
 
     def check(self, value: str | None, limits: RequestLimits) -> str | None:
-        """Decodable. Bits beyond the last byte are ignored, as on the reference server."""
+        """Refuse what cannot be decoded. Ignore bits after the last byte, as the reference does."""
         if not value:
             return None
         try:
@@ -282,7 +282,7 @@ class AnyJson(Field):
     """Any JSON value but null, kept as it is; see `decode_receiver`."""
 
     def check(self, value: Raw, limits: RequestLimits) -> str | None:
-        """Present, not too large, not too deep, its numbers within what we can keep."""
+        """Refuse what is missing, too large, too deep, or has numbers beyond what is stored."""
         text = bytes(value)
         if not text or text == b"null":
             return "is required and must not be null"
@@ -295,7 +295,7 @@ class AnyJson(Field):
         return _too_much(decoded, core_limits.RECEIVER_DEPTH_LIMIT_COUNT)
 
     def schema(self, limits: RequestLimits) -> Schema:
-        """Any JSON but null."""
+        """Return the schema of any JSON but null."""
         return self.describe(ANY_BUT_NULL)
 
 
@@ -307,16 +307,16 @@ class Nested(Field):
 
     @property
     def may_be_absent(self) -> bool:
-        """Not if something inside is required: then that is what is missing."""
+        """Return False if something inside is required: then that is what is missing."""
         return not _has_required(self.body)
 
     @property
     def is_needed(self) -> bool:
-        """Whether something inside is required, or it itself."""
+        """Return whether something inside is required, or it itself."""
         return self.required or _has_required(self.body)
 
     def check(self, value: Struct | None, limits: RequestLimits) -> str | None:
-        """Nothing: `problems` descends into it."""
+        """Accept anything: `problems` descends into it."""
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
@@ -386,7 +386,7 @@ def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[Fiel
 
 
 def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
-    """Return a kind of body of which the decoder takes only what `problems` accepts.
+    """Return a type of body for which the decoder accepts only what `problems` accepts.
 
     None if a field has no strict type. Base64 is `bytes` in it; see `canonical_base64`.
     """

@@ -1,10 +1,10 @@
 """Bytes in flight: what requests and answers take in memory, all together, has a limit.
 
-Counting connections is not enough: a body, an answer or a message may have megabytes. Whoever is
-about to collect or to write much takes a `Hold` and lets it grow with what it keeps. When there is
-no room, those holds are evicted whose other side has done nothing for `STALLED_S`, largest first;
-if that does not help, the one that asked has to wait, or is refused. Small things are not counted:
-up to `SMALL_BYTES` a connection costs no more than its buffers.
+Counting connections is not enough: a body, an answer or a message may have megabytes. Code that is
+about to collect or to write much takes a `Hold`, which grows with what it keeps. When there is no
+room, those holds are evicted whose other side has done nothing for `STALLED_S`, largest first; if
+that does not help, the one that asked has to wait, or is refused. Small things are not counted: up
+to `SMALL_BYTES` a connection costs no more than its buffers.
 """
 
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class Hold:
         return self._in_flight.grow(self, count_bytes, may_exceed=False)
 
     async def grown(self, count_bytes: int) -> None:
-        """Hold more, however long there is no room for it."""
+        """Hold more; wait until there is room for it."""
         await self._in_flight.grown(self, count_bytes)
 
     def grow_anyway(self, count_bytes: int) -> None:
@@ -81,11 +81,11 @@ class Hold:
 
     @property
     def can_be_evicted(self) -> bool:
-        """Whether it is the other side that keeps this waiting."""
+        """Return whether it is the other side that keeps this waiting."""
         return self._evict is not None and not self._is_pinned
 
     def evict(self) -> None:
-        """Have the holder give up."""
+        """Make the holder give up."""
         evict, self._evict = self._evict, None
         if evict is not None:
             evict()
@@ -132,6 +132,7 @@ class InFlight:
         self._most_bytes = 0
         self._holds: dict[Hold, None] = {}
         self._waiting: dict[Callable[[], None], None] = {}
+        self._is_needed = trio.Event()  # that `watch` looks
         self._refused_count = 0
         self._evicted_count = 0
 
@@ -173,10 +174,11 @@ class InFlight:
             ):
                 self._most_bytes = self._held_bytes
                 self._is_to_trim = True
+                self._is_needed.set()
         hold.size_bytes = 0
 
     def _judge(self) -> None:
-        """Find out whether it is full; who waits is told whenever there may be room."""
+        """Find out whether it is full; notify waiting holds whenever there may be room."""
         self.is_full = self._held_bytes >= self.limit_bytes
         if not self.is_full and self._waiting:
             waiting, self._waiting = self._waiting, {}
@@ -214,20 +216,27 @@ class InFlight:
     def when_room(self, act: Callable[[], None]) -> None:
         """Call `act` once, when it may no longer be full: perhaps immediately."""
         if self.is_full:
-            self._waiting[act] = None
+            self._wait(act)
         else:
             act()
 
     async def grown(self, hold: Hold, count_bytes: int) -> None:
-        """Let a hold grow, however long there is no room for it."""
+        """Grow a hold; wait until there is room for it."""
         while not self._grow(hold, count_bytes, may_exceed=False):
             changed = trio.Event()
-            self._waiting[changed.set] = None
+            self._wait(changed.set)
             await changed.wait()
+
+    def _wait(self, act: Callable[[], None]) -> None:
+        self._waiting[act] = None
+        self._is_needed.set()
 
     async def watch(self) -> None:
         """Evict what is stalled while others wait, and give memory back; until canceled."""
         while True:
+            if not self._waiting and not self._is_to_trim:
+                self._is_needed = trio.Event()
+                await self._is_needed.wait()
             await trio.sleep(_WATCH_INTERVAL_S)
             self._look()
             if self._waiting:

@@ -20,7 +20,7 @@ ACCOUNT_SCOPES: Final = frozenset(
 
 
 class PrincipalKind(StrEnum):
-    """How somebody has shown who they are."""
+    """The kind of credentials that a request had."""
 
     ANONYMOUS = "anonymous"
     USER = "user"
@@ -31,8 +31,8 @@ class PrincipalKind(StrEnum):
 class Principal(Struct, frozen=True):
     """Who sent a request. `account_id` and `token_id` are empty but for tokens.
 
-    With an `id_prefix`, only ids that begin so may be named. `expires_on` is when the token ends,
-    in ms since 1970; None for never. `name` is a user's.
+    With an `id_prefix`, only ids with this prefix may be named. `expires_on` is when the token
+    ends, in ms since 1970; None for never. `name` is a user's.
     """
 
     kind: PrincipalKind
@@ -48,7 +48,7 @@ OPEN_SCOPES: Final = frozenset(Scope) - ACCOUNT_SCOPES - {Scope.ADMIN}
 """What needs no credentials while the server has neither users nor accounts."""
 
 ANONYMOUS: Final = Principal(PrincipalKind.ANONYMOUS, OPEN_SCOPES)
-"""Somebody who has shown nothing; whether that is enough is judged in `authentication.py`."""
+"""A client without credentials; `authentication.py` decides whether that is enough."""
 
 OPERATOR: Final = Principal(PrincipalKind.OPERATOR, frozenset({Scope.ADMIN}))
 """Who can read the key in the data directory."""

@@ -44,7 +44,7 @@ class Request(Struct, eq=False):
     on_left: Callable[[], None] | None = None
 
     def leave(self) -> None:
-        """Take note that the client is gone: whoever waits for its sake need not wait longer."""
+        """Note that the client is gone: code that waits for it need not wait longer."""
         self.is_left = True
         if self.on_left is not None:
             self.on_left()
@@ -56,7 +56,7 @@ def add_repeated(repeated: dict[bytes, bytes], name: bytes, first: bytes, value:
 
 
 class ChunkStream(Protocol):
-    """A response body that goes on until somebody ends it."""
+    """A response body that goes on until it is ended."""
 
     async def next_chunk(self) -> bytes | None:
         """Wait for the next bytes to send; None at the end. The previous chunk was written."""
@@ -73,18 +73,18 @@ class ChunkStream(Protocol):
 
 @runtime_checkable
 class ReadyStream(ChunkStream, Protocol):
-    """A stream for those who must not wait: they are called when there may be something."""
+    """A stream for callers that must not wait: it calls back when there may be something."""
 
     def when_ready(self, action: Callable[[], None]) -> None:
-        """Have `action` called whenever `next_now` may have news; it must not call back at once."""
+        """Register `action`, called whenever `next_now` may have news, but not immediately."""
         ...
 
     def next_now(self) -> bytes | None:
-        """As `next_chunk`, but without waiting: empty if there is nothing now."""
+        """Do as `next_chunk`, but without waiting: empty if there is nothing now."""
         ...
 
     def is_due(self, now: float) -> bool:
-        """Return whether `next_now` has news at this time, though nobody may have been called."""
+        """Return whether `next_now` has news now, even if no callback was called."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Pieces of schemas as OpenAPI 3.0.3 has them, for requests and answers alike.
 
 That is JSON Schema, but there is one type only, `nullable` instead of the type null, `example`
-instead of `examples`, and nothing beside a `$ref`, which therefore goes into an `allOf`.
+instead of `examples`, and nothing next to a `$ref`, which therefore goes into an `allOf`.
 """
 
 from typing import Any, Final

@@ -112,8 +112,12 @@ def record_ids(record: records.Record) -> frozenset[str]:
             | workflows.ListenerTold(id=id)
         ):
             return frozenset({id})
+        case records.CompletionContinued():
+            named = {record.id, *record.awaiters}
+            return frozenset(named).union(*map(_task_ids, record.tasks + record.callbacks))
         case (
             records.PromiseCompleted(id=id)
+            | records.CompletionBegun(id=id)
             | records.ScheduleDeleted(id=id)
             | records.ScheduleSkipped(id=id)
         ):

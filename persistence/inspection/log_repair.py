@@ -114,7 +114,7 @@ class LogRepair:
         """Verify the log and say what a repair would do; None if the log is sound.
 
         The log has to hold the records from `from_sequence` on. Raises `RepairRefused` where
-        cutting is no remedy, and what `verify` raises.
+        cutting does not help, and what `verify` raises.
         """
         report = verify(self._files, self._reader.path, from_sequence)
         _refuse_unreadable_records(report)

@@ -1,8 +1,8 @@
 """What can still be read in a damaged segment.
 
-Recovery stops at the first damage and is right to: what comes after it no longer has the guarantee
-that nothing is missing in between. This module reads on, for reports and for the file into which a
-repair puts what it drops. What it finds is a list of whole batches and of gaps between them.
+Recovery stops at the first damage, since nothing guarantees that what follows is complete. This
+module reads on, for reports and for the file into which a repair puts what it drops. What it finds
+is a list of whole batches and of gaps between them.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """When the last whole snapshot of a data directory was taken, kept in it for alerts on its age.
 
-A file of its own, `DIR/last-snapshot.json`, rewritten and renamed: `{"at_ms": …}`. It is no part
+A file of its own, `DIR/last-snapshot.json`, rewritten and renamed: `{"at_ms": …}`. It is not part
 of what a server promises to keep. If it is missing or cannot be read, no snapshot is known.
 """
 

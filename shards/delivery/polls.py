@@ -343,7 +343,7 @@ class Polls:
         self._totals: Counter[str] = Counter()
 
     def attach(self, listener: PollListener) -> None:
-        """Name the one who is told what becomes of items; before the first `put`."""
+        """Attach the observer of what becomes of items; before the first `put`."""
         self._listener = listener
         for group in list(self._groups.values()):
             for connection in list(group.by_id.values()):

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from troth.shards.alarms import Alarm
 
 ReceiverKey: TypeAlias = tuple[str, str | None]
-"""Whom a stalled shipment waits for: a push target or poll group, and for one connection its id."""
+"""What a stalled shipment waits for: a push target or poll group, and for one connection its id."""
 
 
 _ENVELOPE: Final = "envelope "
@@ -163,7 +163,7 @@ class Shipment:
     ) -> None:
         """Begin as WAITING. `key` is that of `key_of`.
 
-        `address` is None for a receiver that cannot be reached ever.
+        `address` is None for a receiver that can never be reached.
         """
         self.id = key
         self.counter = counter_of(message)

@@ -1,6 +1,6 @@
-"""Tasks whose receiver is away: kept until it is back, then let go as fast as it can take.
+"""Tasks whose receiver is away: kept until it is back, then released as fast as it can take them.
 
-`wake(key)` says that a receiver may have room. The releaser then lets go of its stalled shipments,
+`wake(key)` says that a receiver may have room. The releaser then releases its stalled shipments,
 oldest first, in batches with checkpoints between, never more than there is room for. A released
 shipment holds a *reservation* until its message arrives again, so that the same room is not given
 away twice; the reservation ends automatically after a moment, since the task may have no message

@@ -14,7 +14,7 @@ from troth.core import commands as c
 from troth.core.codes import Code
 from troth.core.deciding import Options
 from troth.core.limits import INTEGER_MAX
-from troth.core.model import ClaimRequest, Fence, PromiseState, Value
+from troth.core.model import ClaimRequest, Fence, PromiseState, Value, replace
 
 from .model import Model, View
 from .system import System
@@ -51,6 +51,9 @@ class Drive:
         self.is_lazy = is_lazy
         store = MemoryStore() if makes_checkpoints else None
         self.checkpoint_steps: list[str] = []
+        # Small slices: most completions with more than a waiter or two are then under way for long.
+        slice_count = (1, 2, self.options.completion_slice_count)[seed % 3]
+        self.options = replace(self.options, completion_slice_count=slice_count)
         self.system = System(shard_count, self.options, now=START_MS, store=store)
         self.model = self.model_type(self.is_local, OPTIONS.task_claim_timeout_ms, 4)
         self.model.settle(START_MS)

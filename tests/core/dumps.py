@@ -56,6 +56,7 @@ def dump(state: ShardState) -> dict[str, Any]:
         "executions": dict(state.executions),
         "usage": dict(state.usage),
         "workflows": {key: r.encode(one.row()) for key, one in state.workflows.items()},
+        "completions": dict(state.completions),
         "awaits": waiting(state.awaits),
         "listeners": waiting(state.listeners),
         "unblocks": {key: dict(one) for key, one in state.unblocks.items()},

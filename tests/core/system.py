@@ -52,6 +52,7 @@ from .model import (
     View,
     view,
 )
+from .task_events import EVENT_OF_COMMAND, EVENT_OF_RECORD
 from .views import envelope_view, lease_of, message_key, usage_view
 from .workflow_delivery import WorkflowDelivery
 
@@ -65,19 +66,6 @@ WORKFLOWS = (c.WORKFLOW_TIMER, c.UNBLOCK_TIMER)
 ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
 DATA_ID = b"the tests' data."
 DECODER = rows.RowDecoder()
-EVENT_OF_COMMAND = {
-    c.ClaimTask: TaskEvent.CLAIM,
-    c.CompleteTask: TaskEvent.COMPLETE,
-    c.DropTask: TaskEvent.DROP,
-}
-EVENT_OF_RECORD = {
-    r.TaskEnqueued: TaskEvent.SEND,
-    r.TaskDelivered: TaskEvent.DELIVER,
-    r.TaskClaimed: TaskEvent.CLAIM,
-    r.TaskCompleted: TaskEvent.COMPLETE,
-    r.TaskTimedOut: TaskEvent.TIME_OUT,
-}
-
 Log = list[list[tuple[int, bytes]]]
 """The shared log: the encoded records of each step, with their shards."""
 
@@ -124,19 +112,25 @@ class System:
         for step in self.log:
             for shard, body in step:
                 self.sequences[shard] += 1
-                if self.checkpoints and self.sequences[shard] <= self._covered(shard):
-                    continue
-                replay(self.machines[shard].state, r.decode(body))
+                if not self.checkpoints or self.sequences[shard] > self._covered(shard):
+                    replay(self.machines[shard].state, r.decode(body))
         self.serial = max(machine.state.largest_serial for machine in self.machines)
         self.states = {task.id: task.state for task in self.tasks()}
 
     def restarted(self, step_count: int | None = None) -> "System":
         """The server after a crash that kept the first `step_count` steps (default: all)."""
         log = list(self.log[:step_count])
-        system = System(self.shard_count, self.options, log, self.now, self.store)
-        for index, machine in enumerate(system.machines):
-            system._take(index, machine.start(self.now))
-        return system
+        after = type(self)(self.shard_count, self.options, log, self.now, self.store)
+        after.start()
+        return after
+
+    def start(self) -> None:
+        """Let the machines begin after a replay."""
+        for index, machine in enumerate(self.machines):
+            step = machine.start(self.now)
+            self._take(index, step, is_checked=step.again is None)
+            if step.again is not None:
+                self.tell(index, step.again)
 
     # Checkpoints: `capture` every shard, then `write_checkpoint`, `renew`, and `evict` each
 
@@ -204,7 +198,12 @@ class System:
             deadline <= self.now for deadline in self.timers[index].values()
         )
         step = machine.step(command, self.now)
-        self._note_transitions(command, step)
+        whole = Step(step.reply, step.records, [])
+        while step.again is not None:
+            self._take(index, step, is_checked=False)
+            step = machine.step(step.again, self.now)
+            whole = Step(step.reply, [*whole.records, *step.records], [])
+        self._note_transitions(command, whole)
         self._take(index, step)
         return step
 
@@ -226,15 +225,14 @@ class System:
             if not task_id.startswith("__"):
                 assert self.workflows.withdraw(task_id), f"{task_id}: delivery does not have it"
                 continue
-            held = (self.delivering.pop(task_id, None), self.stalled.pop(task_id, None))
-            is_known = held != (None, None) or self._reporting == task_id
+            held = self.delivering.pop(task_id, None), self.stalled.pop(task_id, None)
+            is_known = any(held) or self._reporting == task_id
             assert is_known, f"{task_id} withdrawn, but delivery does not have it"
             self.withdrawn.append(task_id)
         for target, post in step.posts:
             self.posts.setdefault((index, target), deque()).append(post)
         if step.received is not None:
-            source, sequence = step.received
-            self.acknowledgments.append((source, c.Acknowledge(index, sequence)))
+            self.acknowledgments.append((step.received[0], c.Acknowledge(index, step.received[1])))
         for message in step.sends:
             if not isinstance(message, TaskMessage):
                 self.workflows.take(message, self.machines[index].state, self.now)
@@ -569,6 +567,9 @@ class System:
                 self._move(record.id, event)  # type: ignore[union-attr]
             elif isinstance(record, r.PromiseCompleted):
                 for task_id in self._ended_by(record.id):
+                    self._move(task_id, TaskEvent.ROOT_COMPLETE)
+            elif isinstance(record, r.CompletionContinued):
+                for task_id in record.tasks:
                     self._move(task_id, TaskEvent.ROOT_COMPLETE)
         for task in self.tasks():
             expected = states.setdefault(task.id, task.state)

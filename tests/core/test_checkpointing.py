@@ -82,6 +82,7 @@ def live_view(state: ShardState) -> dict[str, Any]:
         "listeners": waiting(state.listeners),
         "unblocks": {name: list(addresses.items()) for name, addresses in state.unblocks.items()},
         "workflow floor": state.workflow_floor,
+        "completions": state.completions,
     }
 
 

@@ -98,6 +98,10 @@ SAMPLES: tuple[r.Record, ...] = (
     r.PromiseCompleted("p", PromiseState.REJECTED, Value(None, "eA=="), None, 12, 12),
     r.PromiseCompleted("p", PromiseState.REJECTED_CANCELED, Value({"a": "b"}), "", 13, 13),
     r.PromiseCompleted("p", PromiseState.REJECTED_TIMEDOUT, Value(), None, -5, 99),
+    r.CompletionBegun("p", PromiseState.RESOLVED, VALUE, "key", 11, 11),
+    r.CompletionBegun("p", PromiseState.REJECTED_TIMEDOUT, Value(), None, -5, 99),
+    r.CompletionContinued("l", ["__resume:l:m"], ["__resume:r:l"], ["a/ü"], ["poll://any@g"]),
+    r.CompletionContinued("l", [], [], [], []),
     r.PromiseImported(IMPORTED, None, 1_700_000_000_900),
     r.PromiseImported(
         Promise("w", 12, PromiseState.PENDING, NUMBER_MAX, 3), r.TaskSeed("poll://g"), 4

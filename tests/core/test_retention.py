@@ -118,8 +118,7 @@ class RetainingSystem(System):
         """As before, but of this kind."""
         log = list(self.log[:step_count])
         system = RetainingSystem(self.shard_count, self.options, log, self.now, self.store)
-        for index, machine in enumerate(system.machines):
-            system._take(index, machine.start(self.now))
+        system.start()
         return system
 
     def _note_transitions(self, command: c.Command, step: Step) -> None:

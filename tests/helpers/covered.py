@@ -21,7 +21,7 @@ class Share(NamedTuple):
 
 
 def shares(report: dict[str, Any]) -> dict[str, Share]:
-    """The shares of each folder. A folder of which nothing was measured has none of either."""
+    """Return the shares of each folder; a folder without measurements has none of either."""
     found = {}
     for folder in FOLDERS:
         summaries = [

@@ -53,7 +53,7 @@ class Module:
 
 
 def modules(*folders: str) -> Iterator[Module]:
-    """The Python files in these folders at the root, in the order of their paths."""
+    """Yield the Python files in these folders at the root, in the order of their paths."""
     for folder in folders:
         place = _place(folder)
         for path in sorted(_walk(place)):
@@ -63,12 +63,12 @@ def modules(*folders: str) -> Iterator[Module]:
 
 
 def files(*folders: str) -> list[Path]:
-    """All files in these folders at the root, none that a tool has made; links are not followed."""
+    """Return all files in these folders at the root, except what tools made; follow no links."""
     return sorted(path for folder in folders for path in _walk(ROOT / folder))
 
 
 def _place(folder: str) -> Path:
-    """A folder's code as it is imported: an installed package has it elsewhere."""
+    """Return the directory that a folder is imported from: an installed package has its own."""
     if folder in CODE_FOLDERS and IMPORT_ROOT != ROOT / "src":
         return IMPORT_ROOT / "troth" / folder
     return ROOT / folder

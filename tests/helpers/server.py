@@ -77,12 +77,12 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        """Where the API is served, without a slash at the end."""
+        """The URL of the API, without a slash at the end."""
         return f"http://127.0.0.1:{self._ports[0]}"
 
     @property
     def poll_url(self) -> str:
-        """Where workers' streams are served, without a slash at the end."""
+        """The URL of workers' streams, without a slash at the end."""
         return f"http://127.0.0.1:{self._ports[1]}"
 
     @property
@@ -159,7 +159,7 @@ class ServerProcess:
         self.start()
 
     def log(self) -> str:
-        """The end of what the server has written to its log so far."""
+        """Return the end of what the server has written to its log so far."""
         if not self.log_path.exists():
             return ""
         return self.log_path.read_text(errors="replace")[-_LOG_SHOWN_CHARACTERS:]

@@ -10,7 +10,7 @@ from .covered import Share, main, shares
 
 
 def report(**folders: tuple[int, int]) -> dict[str, Any]:
-    """Of 100 lines and 20 branches in two files of each folder, so many were run."""
+    """Return a report on two files of each folder, of which these lines and branches were run."""
     files = {}
     for folder, (lines_count, branches_count) in folders.items():
         for name, part in (("a", (lines_count - 40, branches_count)), ("b", (40, 0))):

@@ -13,7 +13,7 @@ FILE = 0o100644
 
 
 def plain_zip(files: dict[str, str | bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """An archive as Python's own library makes it."""
+    """Return an archive as Python's own library makes it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in files.items():
@@ -73,7 +73,7 @@ def raw_zip(
     directory_shift: int = 0,
     before_end: bytes = b"",
 ) -> bytes:
-    """An archive of exactly these bytes."""
+    """Return an archive of exactly these bytes."""
     made = bytearray(prefix)
     directory = bytearray()
     for item in items:

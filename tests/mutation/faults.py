@@ -2,9 +2,11 @@
 
 Here are those of promises, tasks, schedules, locks and what keeps them; those of functions and of
 accounts are in `function_faults.py`, those in nodes in `node_faults.py`, those of the envelope
-protocol in `workflow_faults.py`. `FAULTS` are all.
+protocol in `workflow_faults.py`, those of what goes on in slices in `completion_faults.py`.
+`FAULTS` are all.
 """
 
+from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
@@ -15,6 +17,7 @@ LOG, SEGMENTS, RECOVERY = (
     f"persistence/wal/{name}.py" for name in ("segmented_log", "segments", "recovery")
 )
 CRASHES, DAMAGE = "persistence/test_crashes.py", "persistence/test_damage.py"
+COMPLETIONS = "core/state/completions.py"
 OUTBOX, SIMULATION = "shards/test_outbox.py", "simulation/test_simulation.py"
 REPLAY, CORE_MODEL = "core/test_replay.py", "core/test_against_model.py"
 MODEL, SHARD = "model/test_differential.py", "shards/test_shard.py"
@@ -399,8 +402,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "a loop that stood still is not noticed",
         "shards/clock.py",
-        "monotonic_ms - looked_ms > ABSENCE_LIMIT_MS:",
-        "False:",
+        "if gap_ms <= ABSENCE_LIMIT_MS:",
+        "if True:",
         "catalogue/test_time.py",
     ),
     fault(
@@ -512,9 +515,9 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "only the first callback of a promise fires",
-        "core/state/apply.py",
-        "for identifier in sorted(callbacks):",
-        "for identifier in sorted(callbacks)[:1]:",
+        COMPLETIONS,
+        "_fire(state, record.id, sorted(callbacks), record.at)",
+        "_fire(state, record.id, sorted(callbacks)[:1], record.at)",
         MODEL,
     ),
     fault(
@@ -587,4 +590,11 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
 )
 
-FAULTS = SERVER_FAULTS + FUNCTION_FAULTS + NODE_FAULTS + WORKFLOW_FAULTS + QUESTION_FAULTS
+FAULTS = (
+    SERVER_FAULTS
+    + COMPLETION_FAULTS
+    + FUNCTION_FAULTS
+    + NODE_FAULTS
+    + WORKFLOW_FAULTS
+    + QUESTION_FAULTS
+)

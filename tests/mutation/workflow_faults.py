@@ -2,7 +2,7 @@
 
 from .fault import Fault, fault
 
-STATE, APPLY = "core/state/workflows.py", "core/state/apply.py"
+STATE, COMPLETIONS = "core/state/workflows.py", "core/state/completions.py"
 DECISIONS, VIEWS, PROMISES = (
     f"core/decisions/{name}.py" for name in ("workflows", "workflow_views", "workflow_promises")
 )
@@ -38,9 +38,9 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a settled promise wakes nobody",
-        APPLY,
-        "        workflows.wake_awaiters(state, record.id, record.at)",
-        "        pass",
+        COMPLETIONS,
+        "        workflows.wake_awaiters(state, record.id, state.awaits.take(",
+        "        (lambda *_: None)(state, record.id, state.awaits.take(",
         CASES,
         is_quick=True,
     ),
@@ -134,7 +134,7 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a fulfilled workflow's version is forgotten",
-        APPLY,
+        COMPLETIONS,
         "task_version=None if workflow is None else workflow.version",
         "task_version=None",
         CASES,

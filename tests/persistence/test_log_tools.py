@@ -73,6 +73,12 @@ FACTS: list[tuple[records.Record, set[str], int | None]] = [
         5,
     ),
     (records.PromiseCompleted("p", PromiseState.RESOLVED, Value(), None, 4, 6), {"p"}, 6),
+    (records.CompletionBegun("p", PromiseState.RESOLVED, Value(), None, 4, 6), {"p"}, 6),
+    (
+        records.CompletionContinued("p", ["__resume:p:l"], ["__notify:p:s"], ["w"], ["poll://g"]),
+        {"p", "__resume:p:l", "l", "__notify:p:s", "w"},
+        None,
+    ),
     (records.PromiseImported(ARRIVED, None, 6), {"p"}, 6),
     (records.PromiseImported(ARRIVED, records.TaskSeed("w"), 6), {"p", "__invoke:p"}, 6),
     (

@@ -20,7 +20,7 @@ from .server import SHARD_COUNT, Server
 WHOLE = (
     *("pending", "callbacks", "task sequence", "claimed", "schedules", "locks", "locks of"),
     *("counts", "outbox", "outbox sequence", "inbox", "largest serial", "entries", "executions"),
-    *("usage", "workflows", "awaits", "listeners", "unblocks", "workflow floor"),
+    *("completions", "usage", "workflows", "awaits", "listeners", "unblocks", "workflow floor"),
 )
 """The parts of a state that are in memory as a whole."""
 
@@ -190,6 +190,8 @@ def check_settled(server: Server) -> list[str]:
     unrest: list[str] = []
     for shard in server.shards._shards:
         state = shard.machine.state
+        if state.completions:
+            unrest.append(f"shard {shard.index} has not finished {sorted(state.completions)}")
         if state.outbox:
             unrest.append(f"shard {shard.index} has messages for {sorted(state.outbox)}")
         unrest += [
@@ -219,7 +221,7 @@ def check_log(entries: Iterable[tuple[int, LogRecord]]) -> Counter[str]:
         match record:
             case r.PromiseCreated() | w.WorkflowCreated():
                 made[record.id] += 1
-            case r.PromiseCompleted():
+            case r.PromiseCompleted() | r.CompletionBegun():
                 ended[record.id] += 1
             case r.MessageReceived(source=source, sequence=sequence, message=message):
                 messages[entry.shard, source, sequence] += 1

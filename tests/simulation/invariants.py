@@ -225,7 +225,9 @@ class Watch:
         require(record.id not in state.promises, f"{record.id} was made twice")
         self._at = max(self._at, record.created_on)
 
-    def _promise_completed(self, state: ShardState, record: r.PromiseCompleted) -> None:
+    def _promise_completed(
+        self, state: ShardState, record: r.PromiseCompleted | r.CompletionBegun
+    ) -> None:
         promise = state.promises.get(record.id)
         require(promise is not None, f"{record.id} ended and was never made")
         assert promise is not None
@@ -241,7 +243,21 @@ class Watch:
                 f"{record.id} ended as {record.state} after its timeout",
             )
 
+    def _completion_continued(self, state: ShardState, record: r.CompletionContinued) -> None:
+        name = record.id
+        require(name in state.completions, f"{name}: its completion goes on and was not under way")
+        root = state.roots.get(name)
+        for task_id in record.tasks:
+            require(root is not None and task_id in root.tasks, f"{task_id} ended twice")
+        for callback_id in record.callbacks:
+            require(callback_id in state.callbacks.get(name, {}), f"{callback_id} fired twice")
+        for awaiter in record.awaiters:
+            require(state.awaits.has(name, awaiter), f"{awaiter} was woken twice by {name}")
+        for address in record.listeners:
+            require(state.listeners.has(name, address), f"{address} is told of {name} twice")
+
     def _promises_deleted(self, state: ShardState, record: r.PromisesDeleted) -> None:
+        require(not state.completions, f"{record.ids} were deleted; tasks are still to come")
         for identifier in record.ids:
             promise = state.promises.get(identifier)
             require(
@@ -405,6 +421,8 @@ _CHECKS: dict[type[Any], Callable[[Watch, ShardState, Any], None]] = {
     w.ListenerRegistered: Watch._listener_registered,
     w.ListenerTold: Watch._listener_told,
     r.PromiseCompleted: Watch._promise_completed,
+    r.CompletionBegun: Watch._promise_completed,
+    r.CompletionContinued: Watch._completion_continued,
     r.PromisesDeleted: Watch._promises_deleted,
     r.CallbackCreated: Watch._callback_created,
     r.TaskEnqueued: Watch._task_enqueued,

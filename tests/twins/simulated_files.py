@@ -85,7 +85,7 @@ class SimulatedFiles:
     """`Files` in memory. Paths are absolute; `/` exists."""
 
     def __init__(self, capacity_bytes: int | None = None) -> None:
-        """A file system that is full when its files hold `capacity_bytes` together."""
+        """Make a file system that is full when its files hold `capacity_bytes` together."""
         self.capacity_bytes = capacity_bytes
         self.operations_count = 0  # mutations so far, also failed ones
         self.crash_before_operation: int | None = None  # lose power in this one, counted from 1
@@ -100,12 +100,12 @@ class SimulatedFiles:
     def fail(
         self, operation: str, error: int = errno.EIO, *, skip_count: int = 0, path_part: str = ""
     ) -> None:
-        """Let a later `operation` on a path holding `path_part` fail, after skipping some."""
+        """Plan a failure of a later `operation` on a path with `path_part`, after skipping some."""
         assert operation in (*MUTATIONS, "read")
         self._faults.append(_Fault(operation, skip_count, error, path_part))
 
     def flip_bit(self, path: str, offset: int, bit: int) -> None:
-        """Let a bit of a file at rest rot: all of it is durable then."""
+        """Flip a bit of a file at rest; all of it is durable then."""
         self.overwrite(path, offset, bytes([self._file(path).current[offset] ^ 1 << bit]))
 
     def remove_directory(self, path: str) -> None:

@@ -1,0 +1,124 @@
+"""What completing a promise does to a shard's state: all in one step, or in slices.
+
+Almost always one record says and does it all: the promise's tasks are done, its callbacks become
+tasks or messages, its awaiters are woken, its listeners become messages. Where so much hangs on a
+promise that a step would take too long, CompletionBegun completes only the promise, and notes that
+the completion is under way (`ShardState.completions`, which a checkpoint keeps). What hangs on the
+promise stays where it is, and that is what is left to do: each CompletionContinued names some of it
+and has its effect, as of the time when the promise completed. The last one takes the note away.
+
+So a replay up to any record gives a state from which the completion goes on, nothing of it is done
+twice, and nothing is lost.
+"""
+
+from collections.abc import Iterable
+
+from troth.core import records as r
+from troth.core.model import COMPLETED, PENDING, Task, replace
+from troth.core.workflows import WorkflowTask
+
+from . import executions, workflows
+from .shard_state import ShardState
+
+
+def effects_count(state: ShardState, promise_id: str) -> int:
+    """Return how many tasks and waiters of this shard the promise's completion is about."""
+    count = 0
+    root = state.roots.get(promise_id)
+    if root is not None:
+        count = len(root.tasks)
+    callbacks = state.callbacks.get(promise_id)
+    if callbacks is not None:
+        count += len(callbacks)
+    if state.awaits.count:
+        count += state.awaits.count_of(promise_id)
+    if state.listeners.count:
+        count += state.listeners.count_of(promise_id)
+    return count
+
+
+def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
+    """Apply the record: its tasks are done, its callbacks become tasks or messages."""
+    workflow = _complete(state, record)
+    root = state.roots.get(record.id)
+    if root is not None:
+        _end_tasks(state, list(root.tasks.values()), record.at)
+    callbacks = state.callbacks.get(record.id)
+    if callbacks is not None:
+        _fire(state, record.id, sorted(callbacks), record.at)
+    if workflow is not None:
+        workflows.end_workflow(state, workflow)
+    if state.awaits.count:
+        workflows.wake_awaiters(state, record.id, state.awaits.take(record.id), record.at)
+    if state.listeners.count:
+        workflows.unblock_listeners(state, record.id, state.listeners.take(record.id), record.at)
+
+
+def completion_begun(state: ShardState, record: r.CompletionBegun) -> None:
+    """Apply the record: the promise is completed; what hangs on it waits for the next records."""
+    workflow = _complete(state, record)
+    state.completions[record.id] = record.at
+    state.begun_completions.append(record.id)
+    if workflow is not None:
+        workflows.end_workflow(state, workflow)
+
+
+def completion_continued(state: ShardState, record: r.CompletionContinued) -> None:
+    """Apply the record: what it names has had its effect. When nothing is left, that is all."""
+    at = state.completions[record.id]
+    _end_tasks(state, [state.tasks[task_id] for task_id in record.tasks], at)
+    if record.callbacks:
+        _fire(state, record.id, record.callbacks, at)
+    for awaiter in record.awaiters:
+        state.awaits.discard(record.id, awaiter)
+    workflows.wake_awaiters(state, record.id, record.awaiters, at)
+    for address in record.listeners:
+        state.listeners.discard(record.id, address)
+    workflows.unblock_listeners(state, record.id, record.listeners, at)
+    if not effects_count(state, record.id):
+        del state.completions[record.id]
+
+
+def _complete(
+    state: ShardState, record: r.PromiseCompleted | r.CompletionBegun
+) -> WorkflowTask | None:
+    """Complete the promise itself, and its execution; return its workflow task, if it has one."""
+    promise = state.promises[record.id]
+    assert promise.state is PENDING, "a promise completes once"
+    value = record.value
+    if record.id in state.executions:
+        value = executions.execution_ended(state, record)
+    workflow = state.workflows.get(record.id)
+    completed = replace(
+        promise,
+        state=record.state,
+        value=value,
+        key_for_complete=record.key_for_complete,
+        completed_on=record.completed_on,
+        task_version=None if workflow is None else workflow.version,
+    )
+    state.promises[record.id] = state.completed[record.id] = completed
+    state.pending_count -= 1
+    state.counts.promise_completed(record.id, record.state)
+    if state.retention is not None and not state.tracks_changes:
+        state.retention.stays(completed)
+    if state.tracks_changes:
+        state.changes.promises.append(record.id)
+    state.promise_timers.append(completed)
+    return workflow
+
+
+def _end_tasks(state: ShardState, tasks: Iterable[Task], at: int) -> None:
+    for task in tasks:
+        task.completed_on = at
+        state.move(task, COMPLETED)
+
+
+def _fire(state: ShardState, promise_id: str, ids: Iterable[str], at: int) -> None:
+    callbacks = state.callbacks[promise_id]
+    for identifier in ids:
+        if state.tracks_changes:
+            state.changes.callbacks[identifier] = promise_id
+        state.fire(callbacks.pop(identifier), at)
+    if not callbacks:
+        del state.callbacks[promise_id]

@@ -1,0 +1,51 @@
+"""The planted faults of completions that are carried out in slices."""
+
+from .fault import Fault, fault
+
+TESTS = "core/test_completions.py"
+
+COMPLETION_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a completion under way is not in the checkpoint",
+        "core/state/checkpointing.py",
+        "        dict(state.completions),\n",
+        "        {},\n",
+        TESTS,
+    ),
+    fault(
+        "a completion under way is lost at a crash",
+        "core/machine.py",
+        "        state.begun_completions.extend(state.completions)\n",
+        "",
+        TESTS,
+        is_quick=True,
+    ),
+    fault(
+        "a part of a completion is carried out again",
+        "core/state/completions.py",
+        "        state.fire(callbacks.pop(identifier), at)",
+        "        state.fire(callbacks[identifier], at)",
+        TESTS,
+    ),
+    fault(
+        "whoever asks for a task is before the completion that makes it",
+        "core/deciding.py",
+        "        if state.completions and (task is None or task.is_final):",
+        "        if False:",
+        TESTS,
+    ),
+    fault(
+        "the client is answered before its completion is finished",
+        "shards/shard.py",
+        "            elif asker is not None:\n                answers.append(",
+        "            if asker is not None:\n                answers.append(",
+        "shards/test_completions.py",
+    ),
+    fault(
+        "promises are deleted while a completion that makes tasks of them is under way",
+        "core/deciding.py",
+        "(bool(self.state.completions) or notes.is_awaited(promise_id))",
+        "notes.is_awaited(promise_id)",
+        TESTS,
+    ),
+)
