@@ -35,10 +35,11 @@ from troth.http.wire.requests import Request, Response, json_response
 from troth.shards.errors import Overloaded, ShardsError
 
 from .debug import DEBUG_PROCEDURES, at_its_time, says_its_time
+from .documentation import curl_commands, kinds_text
 from .fields import decoded
 from .operations import FENCE_REFUSALS, QUESTIONS, OperationCall, Question
 from .searches import PROCEDURES
-from .wire import VERSION, RequestEnvelope, envelope_text, read, refusal_response, refused
+from .wire import RequestEnvelope, envelope_text, read, refusal_response, refused
 
 WAIT_LIMIT_S: Final = 30.0
 """How long a request waits for room before it is refused."""
@@ -213,15 +214,6 @@ def _is_same(header: bytes, authorization: bytes) -> bool:
     return hmac.compare_digest(given, authorization.removeprefix(b"Bearer "))
 
 
-_EXAMPLE_TAGS: Final = {"resonate:target": "poll://any@default"}
-
-
-def _curl(kind: str, **data: object) -> str:
-    """Return a request as a command for a shell."""
-    envelope = {"kind": kind, "head": {"corrId": "1", "version": VERSION}, "data": data}
-    return f"curl -s localhost:8001 -d '{orjson.dumps(envelope).decode()}'"
-
-
 ENDPOINTS = (
     Endpoint(
         name="envelope",
@@ -234,21 +226,9 @@ ENDPOINTS = (
             'one address. The body is `{"kind": …, "head": {"corrId": …, "version": '
             '"2026-04-01"}, "data": {…}}`. The answer has the same kind and corrId, '
             "`head.status`, which is also the HTTP status, and `data`: an object, or a text "
-            "that describes the error."
+            "that describes the error.\n\n" + kinds_text()
         ),
-        examples=(
-            _curl("promise.create", id="hello", timeoutAt=4_102_444_800_000, tags=_EXAMPLE_TAGS),
-            _curl("task.acquire", id="hello", version=0, pid="worker-1", ttl=60_000),
-            _curl(
-                "task.fulfill",
-                id="hello",
-                version=1,
-                action={
-                    "data": {"id": "hello", "state": "resolved", "value": {"data": "IjQyIg=="}}
-                },
-            ),
-            _curl("promise.get", id="hello"),
-        ),
+        examples=curl_commands(),
         handler=EnvelopeHandler(),
         public=True,
         raw_body=RawBody("A request envelope; its Content-Type is ignored.", ("*/*",)),
