@@ -212,6 +212,10 @@ class Shards(Gathering):
         """Do what a jump of the clock asks for, and look at all timers again."""
         self._now()
 
+    def may_lease(self) -> bool:
+        """Return whether leases may run that an absence would shorten."""
+        return any(shard.wheel.movable_count for shard in self._shards)
+
     def _now(self) -> int:
         """Return the time; what a jump asks of the shards is done before anything at a new time.
 

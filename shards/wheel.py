@@ -112,6 +112,11 @@ class TimingWheel(Generic[Key]):
         """Return the number of armed keys."""
         return len(self._slot_of) + self._fixed_count
 
+    @property
+    def movable_count(self) -> int:
+        """Return how many keys are armed whose deadlines may change: all but the fixed ones."""
+        return len(self._slot_of)
+
     def __contains__(self, key: object) -> bool:
         """Tell whether the key is armed, and not as a fixed one."""
         return key in self._slot_of
