@@ -284,6 +284,7 @@ def execute_sent(context: DecisionContext, command: ExecuteSent, now_ms: int) ->
     if task is not None and task.sending and task.version == command.version:
         task.sending = False
         task.unclaimed = True
+        task.sends_count += 1
         context.state.arm_workflow(task.id, now_ms + context.options.workflow_retry_ms)
     return DONE
 

@@ -496,7 +496,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "core/state/shard_state.py",
         "for resource_id in self.locks_of.get(record.process_id, {}):",
         "for resource_id in list(self.locks):",
-        MODEL,
+        "core/test_heartbeats.py",
     ),
     fault(
         "fences are not checked",
