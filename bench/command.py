@@ -195,8 +195,8 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
     machine at all: an echo over the same connections, and the disk with the same bytes.
 
     SCENARIO: create, create-complete, read, tasks, fan-out, search, locks, heartbeats, schedules,
-    envelope-create, hello, rpc, mixed, timers, memory, recovery, or envelope for what is about the
-    envelope protocol (--list says what they do). Without one: create and read.
+    envelope-create, envelope-tasks, hello, rpc, suspend, mixed, timers, memory, recovery, or
+    envelope for it next to REST (--list says what they do). Without one: create and read.
 
     \b
     Examples:

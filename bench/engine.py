@@ -355,10 +355,12 @@ class Engine:
         if path is None:
             return
         workload = self._workload
-        address = (workload.poll_host, workload.poll_port)
+        address, prefix = (workload.poll_host, workload.poll_port), workload.poll_prefix
+        if self._scenario.streams_at_api:
+            address, prefix = (workload.host, workload.port), "/poll"
         stream = socket.create_connection(address, workload.request_timeout_s)
         requests = Requests(f"{address[0]}:{address[1]}", workload.authorization)
-        stream.sendall(requests.make("GET", workload.poll_prefix + path))
+        stream.sendall(requests.make("GET", prefix + path))
         connection.stream = stream
         connection.events = Events()
         while not connection.events.is_open:

@@ -42,15 +42,17 @@ COMMANDS: Final = {
     "promises": CommandPlace(
         "troth.cli.promises:promises", "Create, show, complete and search promises."
     ),
-    "tasks": CommandPlace(
-        "troth.cli.tasks:tasks", "Claim, complete and return tasks, as workers do."
-    ),
+    "tasks": CommandPlace("troth.cli.tasks:tasks", "List, claim, complete and return tasks."),
     "schedules": CommandPlace(
         "troth.cli.schedules:schedules", "Create promises on a schedule given by a cron expression."
     ),
-    "locks": CommandPlace("troth.cli.locks:locks", "Acquire, release and renew locks."),
+    "locks": CommandPlace("troth.cli.locks:locks", "Acquire, release, renew and list locks."),
     "tree": CommandPlace(
         "troth.cli.tree:tree", "Draw the promise ID and everything that its work has created."
+    ),
+    "why": CommandPlace("troth.cli.questions.why:why", "Say why the promise ID is still pending."),
+    "timers": CommandPlace(
+        "troth.cli.questions.timers:timers", "List what comes due next, in the order of time."
     ),
     "account": CommandPlace(
         "troth.cli.accounts:account", "Create and disable accounts; show who changed what."

@@ -15,8 +15,17 @@ import click
 from troth.core.codes import Code
 
 from .client import ApiAnswer, RequestRefused, ServerUnreachable
-from .options import DURATION, TEXT, OrderedGroup, Session, default_process_id, server_command
+from .options import (
+    DURATION,
+    TEXT,
+    OrderedGroup,
+    Session,
+    default_process_id,
+    server_command,
+    show_search,
+)
 from .output import fields, moment, note, span, visible
+from .questions.pages import locks_table, page_options, page_query
 
 RETRY_LIMIT_S: Final = 2.0
 """The longest pause between two tries for a lock that another has."""
@@ -28,7 +37,7 @@ NOT_STARTED_STATUS: Final = 127
 
 @click.group(cls=OrderedGroup)
 def locks() -> None:
-    """Acquire, release and renew locks.
+    """Acquire, release, renew and list locks.
 
     A lock makes sure that only one execution (one run of a program or script, under a name it
     chooses) uses a resource at a time. It is a lease: it expires unless it is renewed,
@@ -284,6 +293,32 @@ def heartbeat(session: Session, process_id: str) -> None:
         answer,
         lambda: f"Locks renewed for {visible(process_id)}: {answer.content['locksAffected']}",
     )
+
+
+@locks.command("list")
+@click.argument("pattern", type=TEXT, required=False)
+@click.option("--process", metavar="TEXT", help="Only locks that this process renews.")
+@page_options
+@server_command
+def list_locks(
+    session: Session,
+    pattern: str | None,
+    process: str | None,
+    limit_count: int,
+    cursor: str | None,
+    all_pages: bool,
+) -> None:
+    """List the locks that are held.
+
+    A lock is a lease on a resource, which one execution has at a time. In PATTERN, for the names
+    of resources, * stands for any characters; without one all are listed.
+
+    \b
+    Example:
+      troth locks list 'printer*'
+    """
+    query = page_query(limit_count, cursor, ("id", pattern), ("process", process))
+    show_search(session, "/locks", query, all_pages, locks_table)
 
 
 def _lock(lock: Any, fencing_token: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from .client import ApiAnswer, path_of
+from .client import ApiAnswer, RequestRefused, path_of
 from .options import (
     DURATION,
     PAIR,
@@ -25,7 +25,8 @@ from .options import (
     value_body,
     value_options,
 )
-from .output import promise_fields, short_moment, state_cell, table, visible
+from .output import note, promise_fields, short_moment, state_cell, table, visible
+from .questions.pages import waiters_table
 
 REQUESTED_STATES: Final = {
     "resolved": "RESOLVED",
@@ -33,6 +34,11 @@ REQUESTED_STATES: Final = {
     "canceled": "REJECTED_CANCELED",
 }
 """How a promise can be completed: as the command says it, and as the API does."""
+
+HINTED_REASONS: Final = frozenset(
+    {"no-listener", "not-connected", "other-protocol", "undeliverable", "receiver-fails"}
+)
+"""Of what a pending promise waits for, that which `troth promises get` says without being asked."""
 
 REJECTED_STATUS: Final = 4
 WAITED_STATUS: Final = 5
@@ -137,7 +143,40 @@ def get(session: Session, id: str) -> None:  # noqa: A002
       troth promises get order-7
       troth promises get order-7 --json
     """
-    _show(session, session.client.ask("GET", path_of("promises", id)), "")
+    answer = session.client.ask("GET", path_of("promises", id))
+    _show(session, answer, "")
+    if not session.as_json and answer.content.get("state") == "PENDING":
+        _show_hint(session, id)
+
+
+def _show_hint(session: Session, promise_id: str) -> None:
+    """Say what is wrong where nothing will happen automatically."""
+    try:
+        content = session.client.ask("GET", path_of("why", promise_id)).content
+    except RequestRefused:
+        return  # a server of another kind, or it has completed just now
+    if "cause" in content and content["cause"]["reason"] in HINTED_REASONS:
+        note(content["sentence"])
+
+
+@promises.command()
+@click.argument("id", type=TEXT)
+@server_command
+def waiting(session: Session, id: str) -> None:  # noqa: A002
+    """List who waits for the promise ID.
+
+    A promise is a value that will be known later. Programs wait for it by callbacks, which resume
+    another promise, and by subscriptions; workflows of the newest SDKs by awaiting it, or as
+    listeners. All of them are told when it completes.
+
+    \b
+    Example:
+      troth promises waiting order-7
+    """
+    answer = session.client.ask("GET", path_of("waiting", id))
+    session.show(answer, lambda: waiters_table(answer.content["waiting"]))
+    if not session.as_json:
+        note(f"{len(answer.content['waiting'])} found")
 
 
 completion_options: Final = together(

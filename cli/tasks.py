@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import click
 
+from .client import path_of
 from .options import (
     DURATION,
     TEXT,
@@ -11,14 +12,16 @@ from .options import (
     Session,
     default_process_id,
     server_command,
+    show_search,
     together,
 )
 from .output import fields, moment, promise_fields, visible
+from .questions.pages import page_options, page_query, task_fields, tasks_table
 
 
 @click.group(cls=OrderedGroup)
 def tasks() -> None:
-    """Claim, complete and return tasks, as workers do.
+    """List, claim, complete and return tasks.
 
     A task is an order to a worker to continue with a promise: to begin the work, or to go on
     because something it waited for is completed. A worker claims the task for a limited time,
@@ -27,9 +30,79 @@ def tasks() -> None:
 
     \b
     Example:
+      troth tasks list --states stalled
       troth tasks claim __invoke:order-7 1 --ttl 5m
       troth tasks complete __invoke:order-7 1
     """
+
+
+@tasks.command("list")
+@click.option("--kind", metavar="WORDS", help="Only rest, envelope or function; with commas.")
+@click.option(
+    "--states",
+    metavar="WORDS",
+    help="Only tasks in these states, with commas: init, enqueued, claimed, stalled, pending, "
+    "acquired, suspended, halted; with --root ID also completed, timedout, fulfilled.",
+)
+@click.option("--receiver", metavar="TEXT", help="Only tasks for exactly this receiver.")
+@click.option("--process", metavar="TEXT", help="Only tasks that this process holds.")
+@click.option(
+    "--root", metavar="PATTERN", help="Only tasks of these promises; * stands for any characters."
+)
+@click.option("--newest", is_flag=True, help="The newest first, not the oldest.")
+@page_options
+@server_command
+def list_tasks(
+    session: Session,
+    kind: str | None,
+    states: str | None,
+    receiver: str | None,
+    process: str | None,
+    root: str | None,
+    newest: bool,
+    limit_count: int,
+    cursor: str | None,
+    all_pages: bool,
+) -> None:
+    """List unfinished tasks of both APIs, the oldest first.
+
+    A task is an order to a worker to continue with a promise. Shown are where its message goes, who
+    holds it until when, and why it could not be sent.
+
+    \b
+    Examples:
+      troth tasks list --receiver poll://any@gpu
+      troth tasks list --root 'order-*' --states claimed,acquired
+    """
+    query = page_query(
+        limit_count,
+        cursor,
+        ("kind", kind),
+        ("states", states),
+        ("receiver", receiver),
+        ("process", process),
+        ("root", root),
+        ("order", "newest" if newest else None),
+    )
+    show_search(session, "/tasks", query, all_pages, tasks_table)
+
+
+@tasks.command()
+@click.argument("id", type=TEXT)
+@server_command
+def show(session: Session, id: str) -> None:  # noqa: A002
+    """Show everything about the task ID.
+
+    A task is an order to a worker to continue with a promise. For a task of the envelope protocol,
+    ID is the promise's.
+
+    \b
+    Examples:
+      troth tasks show __invoke:order-7
+      troth tasks show order-8
+    """
+    answer = session.client.ask("GET", path_of("tasks", "show", id))
+    session.show(answer, lambda: task_fields(answer.content))
 
 
 task_arguments: Final = together(

@@ -8,7 +8,7 @@ parent is the first of `possible_parents` that exists. `parents_of` applies it t
 
 from collections.abc import Iterator, Mapping
 
-from .model import TAG_ORIGIN, TAG_PARENT, TAG_ROOT
+from .model import TAG_ORIGIN, TAG_PARENT, TAG_ROOT, TAG_TARGET
 
 Tags = Mapping[str, str]
 
@@ -63,6 +63,16 @@ def parents_of(root_id: str, tags_of: Mapping[str, Tags | None]) -> dict[str, st
             step = claimed[step]
         (below if step in below else elsewhere).update(chain)
     return {child: parent for child, parent in claimed.items() if child in below}
+
+
+def shared_tags(root_id: str, tags: Tags | None) -> dict[str, str]:
+    """Return the tags that promises below the root may have, one of them or more."""
+    found = {name: tags[name] for name in (TAG_ROOT, TAG_ORIGIN) if name in tags} if tags else {}
+    if not found and tags and TAG_PARENT in tags:
+        found[TAG_ROOT] = root_id
+    if tags and TAG_TARGET in tags:
+        found.setdefault(TAG_ORIGIN, root_id)
+    return found
 
 
 def _first_known(possible: Iterator[str], tags_of: Mapping[str, Tags | None]) -> str | None:

@@ -169,9 +169,9 @@ class Task(Struct, array_like=True, gc=False):
     message not claimed, or a lease not renewed, is given up. `sequence` orders the tasks of a
     shard.
 
-    The last three fields are the dispatcher's notes and not part of the state: `queued` (waits in
+    The last four fields are the dispatcher's notes and not part of the state: `queued` (waits in
     its root's queue), `sending` (given to delivery), `stalled` (its last send failed; delivery will
-    ask for it again).
+    ask for it again), `sends_count` (how often its message arrived since the server's start).
     """
 
     id: str
@@ -193,6 +193,7 @@ class Task(Struct, array_like=True, gc=False):
     queued: bool = False
     sending: bool = False
     stalled: bool = False
+    sends_count: int = 0
 
     @property
     def is_final(self) -> bool:

@@ -39,10 +39,11 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     `expires_at` and `claim_id` say who holds it, how, until when, and by which request, while it is
     acquired. Before `not_before` it is not sent. `awaited` are the promises that will wake it.
 
-    The last six fields are the dispatcher's notes and not part of the state: `sending` (given to
+    The last seven fields are the dispatcher's notes and not part of the state: `sending` (given to
     delivery), `stalled` (its last send failed; delivery will ask for it again), `unclaimed` (its
     message has reached a worker), `backs_off` (to be sent a while later), `is_fresh` (claimed since
-    the server's start), `idle_count` (how often in a row it was released without progress).
+    the server's start), `idle_count` (how often in a row it was released without progress),
+    `sends_count` (how often its message arrived since the server's start).
     """
 
     id: str
@@ -61,6 +62,7 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     backs_off: bool = False
     is_fresh: bool = False
     idle_count: int = 0
+    sends_count: int = 0
 
     def row(self) -> "WorkflowTask":
         """Return a copy for a checkpoint, without the notes, which later changes do not touch."""

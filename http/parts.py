@@ -43,6 +43,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Storage
+from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
@@ -196,6 +197,9 @@ class Parts:
             },
             readiness=Readiness.STARTING,
             placement=self.placement,
+            surveys=Surveys(
+                self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms
+            ),
             endings=self.endings,
             in_flight=self.in_flight,
         )

@@ -197,7 +197,7 @@ class Shard:
         self._overdue_when_armed: set[WheelKey] = set()
         self._lateness = Lateness()
         self._now_ms = clock.now_ms()
-        self._wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
+        self.wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
         self._position = committer.durable_position
         self._sleeper: trio.lowlevel.Task | None = None
         self._sleeps_until_ms: int | None = None
@@ -432,19 +432,19 @@ class Shard:
         """Build the wheel again, from the rows."""
         self._is_wheel_stale = False
         self._now_ms = now_ms
-        self._wheel = TimingWheel(now_ms)
+        self.wheel = TimingWheel(now_ms)
         self._due.clear()
         self._overdue_when_armed.clear()
         self._due_from_ms = NEVER_MS
         self._take(self.machine.rearm(now_ms), None, turn)
 
     def _collect_due(self, now_ms: int) -> None:
-        self._due.extend(self._wheel.take_due(now_ms))
+        self._due.extend(self.wheel.take_due(now_ms))
         self._look_at_wheel()
 
     def _look_at_wheel(self) -> int | None:
         """Return when the wheel wants attention, or None if never."""
-        wake_ms = None if self._is_frozen else self._wheel.next_wake_ms()
+        wake_ms = None if self._is_frozen else self.wheel.next_wake_ms()
         self._due_from_ms = NEVER_MS if wake_ms is None else wake_ms
         return wake_ms
 
@@ -503,10 +503,10 @@ class Shard:
             turn.records.append((self.index, self.sequence, body))
         for promise in step.promise_timers:
             if promise.state is PENDING:
-                self._wheel.arm_fixed(promise.id, promise.timeout)
+                self.wheel.arm_fixed(promise.id, promise.timeout)
                 self._note_armed(promise.id, promise.timeout)
             else:
-                self._wheel.cancel_fixed(promise.id, promise.timeout)
+                self.wheel.cancel_fixed(promise.id, promise.timeout)
                 self._overdue_when_armed.discard(promise.id)
         if step.has_effects:
             self._take_effects(step, held, turn)
@@ -522,9 +522,9 @@ class Shard:
         for key, deadline_ms in step.timers:
             self._overdue_when_armed.discard(key)
             if deadline_ms is None:
-                self._wheel.cancel(key)
+                self.wheel.cancel(key)
             else:
-                self._wheel.arm(key, deadline_ms)
+                self.wheel.arm(key, deadline_ms)
                 self._note_armed(key, deadline_ms)
         # Other shards get their messages immediately: their records come later in the same log, so
         # none of them can be durable without this one's (README.md, "Between shards").
@@ -581,7 +581,7 @@ class Shard:
             commands_count=self._commands_count,
             refused_count=self._refused_count,
             turns_count=self._turns_count,
-            timers_count=len(self._wheel),
+            timers_count=len(self.wheel),
             timers_fired_count=self._timers_fired_count,
             timer_lateness_max_ms=self._lateness.max_ms,
             timer_lateness_total=self._lateness.cumulative(),

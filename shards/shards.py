@@ -33,7 +33,7 @@ from troth.core.model import (
 )
 from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
 from troth.core.state.counts import Counts
-from troth.core.state.shard_state import ShardState
+from troth.core.state.shard_state import ShardState, TimerKey
 from troth.core.workflow_commands import RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.wal.log import LogRecord
@@ -47,7 +47,7 @@ from .gathering import Gathering
 from .hashing import home_of, shard_of
 from .held import HeldMessages
 from .passes import Pass
-from .shard import Shard, ShardStatistics, Waiter
+from .shard import Shard, ShardStatistics, Waiter, WheelKey
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
 
@@ -212,6 +212,10 @@ class Shards(Gathering):
         """Do what a jump of the clock asks for, and look at all timers again."""
         self._now()
 
+    def may_lease(self) -> bool:
+        """Return whether leases may run that an absence would shorten."""
+        return any(shard.wheel.movable_count for shard in self._shards)
+
     def _now(self) -> int:
         """Return the time; what a jump asks of the shards is done before anything at a new time.
 
@@ -257,11 +261,26 @@ class Shards(Gathering):
             total.add(shard.machine.state.counts)
         return total
 
-    # For debug operations
+    # For surveys, which look without asking, and for debug operations
 
     def states(self) -> list[ShardState]:
         """Return all shards' states, to be looked at in this moment; it may not be durable yet."""
         return [shard.machine.state for shard in self._shards]
+
+    def deadlines(self, index: int, until_ms: int) -> list[tuple[list[WheelKey], list[int]]]:
+        """Return all timers of a shard that fire up to a time and a few more; see `TimingWheel`."""
+        return self._shards[index].wheel.slots(until_ms)
+
+    def deadline_of(self, key: TimerKey) -> int | None:
+        """Return when the timer of a task or lock fires, in ms; None if it is not set."""
+        return self._shards[self.shard_of(task_ids.home(key[1]))].wheel.deadline_of(key)
+
+    async def wait_shown(self) -> None:
+        """Wait until all that can be seen now is durable. Raises Stopping or StorageFailed."""
+        self._refuse_unless_open()
+        await self.committer.wait_durable()
+        if self.committer.failure is not None:
+            raise StorageFailed
 
     def freeze_timers(self, are_frozen: bool) -> None:
         """Stop the timers, or start them again."""

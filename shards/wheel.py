@@ -112,6 +112,11 @@ class TimingWheel(Generic[Key]):
         """Return the number of armed keys."""
         return len(self._slot_of) + self._fixed_count
 
+    @property
+    def movable_count(self) -> int:
+        """Return how many keys are armed whose deadlines may change: all but the fixed ones."""
+        return len(self._slot_of)
+
     def __contains__(self, key: object) -> bool:
         """Tell whether the key is armed, and not as a fixed one."""
         return key in self._slot_of
@@ -205,6 +210,29 @@ class TimingWheel(Generic[Key]):
                 occupied &= occupied - 1
                 self._occupied[level] = occupied
         return None
+
+    def slots(self, until_ms: int) -> list[tuple[list[Key], list[int]]]:
+        """Return the keys of each slot that begins up to a time, with their deadlines.
+
+        The slots are in the order of time: everything in one is due before everything in the
+        next. Within a slot there is no order.
+        """
+        found = []
+        if self._overdue:
+            found.append((list(self._overdue), list(self._overdue.values())))
+        for level, occupied in enumerate(self._occupied):
+            shift = level * 8
+            above = self._cursor_ms >> (shift + 8) << (shift + 8)
+            left = occupied
+            while left:
+                digit = (left & -left).bit_length() - 1
+                left &= left - 1
+                if above | digit << shift > until_ms:
+                    return found
+                slot = self._slots[level * SLOT_COUNT + digit]
+                if slot:
+                    found.append((list(slot), list(slot.values())))
+        return found
 
     def advance(self, now_ms: int) -> list[Key]:
         """Move to this time and return the keys whose deadline is not after it, in order.

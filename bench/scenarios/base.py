@@ -64,6 +64,8 @@ class Scenario:
     summary: ClassVar[str]
     steps: tuple[RequestStep, ...]
     uses_streams: ClassVar[bool] = False
+    streams_at_api: ClassVar[bool] = False
+    """Whether these are streams of the envelope protocol, which only the API's address has."""
     prepares: ClassVar[bool] = False
     """Whether operations have requests that are not measured: then throughput says little."""
     writes: ClassVar[bool] = True

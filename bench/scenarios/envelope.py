@@ -1,21 +1,24 @@
 """The operations of clients of the envelope protocol: what current Resonate SDKs send.
 
-All are requests of `POST /`, and the worker's answers are not waited for on a stream: what a server
-does for an operation is the same, and the generator has less to do.
+All are requests of `POST /`. Only `EnvelopeTasks` waits for the messages of its worker's stream: a
+server does the same for the others, and the generator has less to do.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from troth.bench.wire import Requests
 from troth.bench.workload import FAR_AWAY_MS, Workload
 
-from .base import Line, Operation, Scenario, Template, step
+from .base import MESSAGE, Line, Operation, Scenario, Template, step
 
 _TTL_MS = 60_000
 # Tasks are claimed here as soon as they may be; no worker listens for them.
 _TARGET = "poll://any@bench"
+_NUMBER_DIGITS = 5
+"""So many digits has the number of a worker, so that all addresses have the same length."""
 
 
 def envelope(kind: str, data: Mapping[str, Any]) -> str:
@@ -135,6 +138,86 @@ class RemoteCall(_Envelopes):
 
     def operation(self, line: Line) -> Operation:  # noqa: ARG002
         """Make eight requests, one after the other, of the caller and the called worker."""
+        identifier = self.new_id()
+        for number, request in enumerate(self._requests):
+            yield number, request.fill(identifier)
+
+
+class EnvelopeTasks(_Envelopes):
+    """The whole life of a task of the envelope protocol, with the worker's stream next to it."""
+
+    name = "envelope-tasks"
+    summary = "a task's cycle through the envelope protocol: create, message, acquire, fulfill"
+    steps = (step("create", 200), step("acquire", 200), step("fulfill", 200))
+    uses_streams = True
+    streams_at_api = True
+
+    def __init__(self, workload: Workload, requests: Requests) -> None:
+        super().__init__(workload, requests)
+        self._acquire = self.acquire("%ID%", 0)
+        self._fulfill = self.fulfill("%ID%", 1)
+        self._creates: dict[int, Template] = {}
+
+    def stream_path(self, line: Line) -> str:
+        """Return the stream of one worker; each connection is a worker."""
+        return f"/{self._group()}/{line.number:0{_NUMBER_DIGITS}d}"
+
+    def _group(self) -> str:
+        return f"{self.workload.run}-{self.workload.process}"
+
+    def _create_for(self, line: Line) -> Template:
+        """Return the request for a task of this line's worker."""
+        if line.number not in self._creates:
+            promise = self.new("%ID%", has_task=True)
+            worker = f"{self._group()}/{line.number:0{_NUMBER_DIGITS}d}"
+            promise["tags"]["resonate:target"] = f"poll://uni@{worker}"
+            self._creates[line.number] = self.template("promise.create", **promise)
+        return self._creates[line.number]
+
+    def operation(self, line: Line) -> Operation:
+        """Return three requests and a message.
+
+        `delivery` is the time from the create to the message, `delivery after the answer` that from
+        the answer to the message: 0 where both have come together.
+        """
+        identifier = self.new_id()
+        yield 0, self._create_for(line).fill(identifier)
+        answered_ns = time.perf_counter_ns()
+        while True:
+            message = json.loads((yield MESSAGE, b""))
+            # A message of an operation that was given up may come late.
+            if message["kind"] == "execute" and message["data"]["task"]["id"] == identifier:
+                break
+        line.measure("delivery", line.message_ns - line.started_ns)
+        line.measure("delivery after the answer", max(0, line.message_ns - answered_ns))
+        yield 1, self._acquire.fill(identifier)
+        yield 2, self._fulfill.fill(identifier)
+
+
+class Suspend(_Envelopes):
+    """A workflow that asks a person and waits: only its promises, its task and a callback stay."""
+
+    name = "suspend"
+    summary = "a workflow that suspends until a client completes a promise, and stays so"
+    steps = (step("create", 200), step("fence", 200), step("suspend", 200))
+
+    def __init__(self, workload: Workload, requests: Requests) -> None:
+        super().__init__(workload, requests)
+        question = "%ID%.1"
+        action = {"kind": "promise.create", "head": {}, "data": self.new("%ID%", has_task=True)}
+        # A question has no parameter.
+        asked = {**self.new(question, has_task=False), "param": {}}
+        asking = {"kind": "promise.create", "head": {}, "data": asked}
+        awaiting = {"kind": "promise.register_callback", "head": {}}
+        awaiting["data"] = {"awaited": question, "awaiter": "%ID%"}
+        self._requests = (
+            self.template("task.create", pid="bench", ttl=_TTL_MS, action=action),
+            self.template("task.fence", id="%ID%", version=1, action=asking),
+            self.template("task.suspend", id="%ID%", version=1, actions=[awaiting]),
+        )
+
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
+        """Return three requests."""
         identifier = self.new_id()
         for number, request in enumerate(self._requests):
             yield number, request.fill(identifier)

@@ -9,7 +9,7 @@ from troth.bench.wire import Requests
 from troth.bench.workload import Workload
 
 from .base import Line, Operation, Preparation, RequestStep, Scenario
-from .envelope import EnvelopeCreate, Hello, RemoteCall
+from .envelope import EnvelopeCreate, EnvelopeTasks, Hello, RemoteCall, Suspend
 from .rest import (
     Claims,
     Create,
@@ -78,7 +78,7 @@ SCENARIOS: Final[dict[str, type[Scenario]]] = {
     kind.name: kind
     for kind in (
         *(Create, CreateComplete, Read, Tasks, FanOut, Searches, Locks, Heartbeats, Schedules),
-        *(EnvelopeCreate, Hello, RemoteCall, Mixed, Claims, Echo),
+        *(EnvelopeCreate, EnvelopeTasks, Hello, RemoteCall, Suspend, Mixed, Claims, Echo),
     )
 }
 """Every scenario by name."""

@@ -106,6 +106,7 @@ def task_sent(context: DecisionContext, command: TaskSent, now_ms: int) -> Reply
     if task is None or not task.sending or task.counter != command.counter:
         return DONE
     context.state.settle_send(task)
+    task.sends_count += 1
     if task.kind is NOTIFY:
         context.emit(r.TaskDelivered(task.id))
     else:

@@ -152,10 +152,10 @@ def suspend_workflow(context: DecisionContext, command: SuspendWorkflow, now_ms:
     _, task, code = judge(context, command.id, command.version, _SUSPEND, now_ms)
     if task is None or code is not _OK:
         return Reply(code)
-    awaited = list(dict.fromkeys(command.awaited))
+    awaited = []
     one_has_settled = False
     limit_count = context.options.waiting_limit_count
-    for promise_id in awaited:
+    for promise_id in dict.fromkeys(command.awaited):
         neighbor = context.neighbor(promise_id)
         promise = (
             context.promise(promise_id, now_ms)
@@ -168,6 +168,8 @@ def suspend_workflow(context: DecisionContext, command: SuspendWorkflow, now_ms:
             one_has_settled = True
         elif is_full(neighbor, promise_id, command.id, limit_count):
             return Reply(Code.TOO_MANY_WAITING)
+        # The promise's own text, not the request's copy: many workflows may be suspended.
+        awaited.append(promise.id)
     task.idle_count = 0
     if one_has_settled:
         if task.resumes:
@@ -282,6 +284,7 @@ def execute_sent(context: DecisionContext, command: ExecuteSent, now_ms: int) ->
     if task is not None and task.sending and task.version == command.version:
         task.sending = False
         task.unclaimed = True
+        task.sends_count += 1
         context.state.arm_workflow(task.id, now_ms + context.options.workflow_retry_ms)
     return DONE
 

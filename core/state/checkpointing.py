@@ -64,6 +64,7 @@ def _row(task: Task) -> Task:
     """Return a copy without the dispatcher's notes."""
     row = task.copy()
     row.queued = row.sending = row.stalled = False
+    row.sends_count = 0
     return row
 
 
@@ -196,7 +197,9 @@ def load(state: ShardState, loaded: Loaded) -> None:
         state.entries.put(entry)
     state.executions.update({one.promise_id: one for one in loaded.executions})
     state.usage.update({one.function_id: one for one in loaded.usage})
-    state.workflows.update({one.id: one for one in loaded.workflows})
+    # In the order of creation, which lists of tasks go by.
+    in_order = sorted(loaded.workflows, key=lambda row: state.promises[row.id].serial)
+    state.workflows.update({one.id: one for one in in_order})
     for pair in sorted(loaded.awaits, key=lambda row: row.place):
         state.awaits.add(pair.awaited, pair.awaiter)
     for one in sorted(loaded.listeners, key=lambda row: row.place):

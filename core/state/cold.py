@@ -78,6 +78,16 @@ class ColdStore(Protocol):
         """Find completed promises."""
         ...  # pragma: no cover
 
+    def beginning_with(
+        self, prefix: str, after: bytes, limit_count: int
+    ) -> tuple[list[Promise], bytes | None]:
+        """Return completed promises whose ids begin so, in the order of ids, and where to go on.
+
+        `after` is empty for the first ones, else the second result of before, which is None at the
+        end.
+        """
+        ...  # pragma: no cover
+
     def ended(
         self, state: PromiseState, after: Place, until_ms: int, limit_count: int
     ) -> list[Ended]:
@@ -100,6 +110,11 @@ class NothingCold:
 
     def search(self, query: Query) -> Found:
         return Found([], None)
+
+    def beginning_with(
+        self, prefix: str, after: bytes, limit_count: int
+    ) -> tuple[list[Promise], bytes | None]:
+        return [], None
 
     def ended(
         self, state: PromiseState, after: Place, until_ms: int, limit_count: int

@@ -49,6 +49,10 @@ class SerialIndex:
         for index in range(position - 1, max(position - 1 - scan_count, -1), -1):
             yield self._serials[index], self._ids[index]
 
+    def ids(self) -> list[str | None]:
+        """Return all ids, oldest first, with None for holes."""
+        return list(self._ids)
+
     def has_below(self, serial: int) -> bool:
         """Return whether there is any entry with a smaller serial."""
         return bool(self._serials) and self._serials[0] < serial

@@ -274,6 +274,7 @@ class ShardState:
         self.counts.task_added(task.root_id, task.state)
         self.task_sequence += 1
         task.sequence = self.task_sequence
+        self.tasks.pop(task.id, None)  # so that tasks stand in the order of their sequence
         self.tasks[task.id] = task
         if self.retention is not None:
             self.retention.task_began(task)

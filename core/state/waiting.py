@@ -83,6 +83,11 @@ class Waiting:
         several = self._several.get(awaited)
         return int(awaited in self._one) if several is None else len(several)
 
+    def waiters_of(self, awaited: str) -> tuple[str, ...]:
+        """Return all that wait for this, in the order in which they were added."""
+        only = self._one.get(awaited)
+        return tuple(self._several.get(awaited, ())) if only is None else (only,)
+
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Yield all pairs, those of one awaited id in their order."""
         yield from self._one.items()

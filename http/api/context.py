@@ -21,6 +21,7 @@ from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
+from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
 
@@ -91,6 +92,7 @@ class Api:
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None
     placement: Placement | None = None
+    surveys: Surveys | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
     strangers_in_flight: InFlight = field(init=False)

@@ -21,6 +21,7 @@ from troth.http.promises import (
     task_endpoints,
     worker_endpoints,
 )
+from troth.http.questions import list_endpoints, why_endpoints
 
 API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
@@ -28,6 +29,8 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *schedule_endpoints.ENDPOINTS,
     *lock_endpoints.ENDPOINTS,
     *search_endpoints.ENDPOINTS,
+    *why_endpoints.ENDPOINTS,
+    *list_endpoints.ENDPOINTS,
     *envelope_endpoints.ENDPOINTS,
     *function_endpoints.ENDPOINTS,
     *label_endpoints.ENDPOINTS,

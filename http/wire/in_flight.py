@@ -132,6 +132,7 @@ class InFlight:
         self._most_bytes = 0
         self._holds: dict[Hold, None] = {}
         self._waiting: dict[Callable[[], None], None] = {}
+        self._is_needed = trio.Event()  # that `watch` looks
         self._refused_count = 0
         self._evicted_count = 0
 
@@ -173,6 +174,7 @@ class InFlight:
             ):
                 self._most_bytes = self._held_bytes
                 self._is_to_trim = True
+                self._is_needed.set()
         hold.size_bytes = 0
 
     def _judge(self) -> None:
@@ -214,7 +216,7 @@ class InFlight:
     def when_room(self, act: Callable[[], None]) -> None:
         """Call `act` once, when it may no longer be full: perhaps immediately."""
         if self.is_full:
-            self._waiting[act] = None
+            self._wait(act)
         else:
             act()
 
@@ -222,12 +224,19 @@ class InFlight:
         """Grow a hold; wait until there is room for it."""
         while not self._grow(hold, count_bytes, may_exceed=False):
             changed = trio.Event()
-            self._waiting[changed.set] = None
+            self._wait(changed.set)
             await changed.wait()
+
+    def _wait(self, act: Callable[[], None]) -> None:
+        self._waiting[act] = None
+        self._is_needed.set()
 
     async def watch(self) -> None:
         """Evict what is stalled while others wait, and give memory back; until canceled."""
         while True:
+            if not self._waiting and not self._is_to_trim:
+                self._is_needed = trio.Event()
+                await self._is_needed.wait()
             await trio.sleep(_WATCH_INTERVAL_S)
             self._look()
             if self._waiting:

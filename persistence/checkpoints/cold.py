@@ -116,6 +116,24 @@ class ShardColdStore:
             for key, identifier in itertools.islice(scan, limit_count)
         ]
 
+    def beginning_with(
+        self, prefix: str, after: bytes, limit_count: int
+    ) -> tuple[list[Promise], bytes | None]:
+        """See ColdStore."""
+        start, stop = rows.prefix_range(self._shard, prefix)
+        found: list[Promise] = []
+        read_bytes = 0
+        scan = self._reader.view.scan(rows.PROMISES, after or start, stop)
+        for count, (key, value) in enumerate(scan):
+            if count == limit_count or read_bytes > COLD_READ_LIMIT_BYTES:
+                return found, key
+            read_bytes += len(value)
+            promise = self._reader.decoder.promise(rows.PROMISES, key, value)
+            if promise.id.startswith(prefix):  # long ids share the beginnings of their keys
+                found.append(promise)
+        self._reader.note_reads(SEARCH_READS_COUNT)
+        return found, None
+
     def tasks_of(self, root_id: str) -> list[Task]:
         """See ColdStore."""
         invoke = self.task(task_ids.invoke_id(root_id))

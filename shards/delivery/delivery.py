@@ -35,7 +35,14 @@ import trio
 
 from troth.core import limits
 from troth.core.commands import Command
-from troth.core.grammar.addresses import Address, PollAddress, PushAddress, Undeliverable
+from troth.core.grammar.addresses import (
+    Address,
+    PollAddress,
+    PushAddress,
+    Undeliverable,
+    resolve,
+)
+from troth.core.model import Json
 from troth.core.replies import Message
 from troth.shards.alarms import Alarms
 
@@ -50,6 +57,7 @@ from .shipments import (
     Shipment,
     ShipmentKind,
     ShipmentState,
+    ShipmentView,
     TargetStatistics,
     address_of,
     counter_of,
@@ -153,6 +161,8 @@ class Delivery:
             shipment = Shipment(key, message, None, self._render, attempt_count)
         else:
             shipment = Shipment(key, message, address, self._render, attempt_count)
+        if earlier is not None:
+            shipment.error = earlier.error
         self._shipments[key] = shipment
         self._dispatch(shipment)
 
@@ -192,6 +202,29 @@ class Delivery:
             push_targets_count=len(push_targets),
             push_targets_open_count=sum(target.open for target in push_targets),
             targets=self._target_statistics(),
+        )
+
+    # --- what people ask ------------------------------------------------------------------------
+
+    def resolve(self, receiver: Json) -> Address | Undeliverable:
+        """Return where the messages of a REST task with this receiver go."""
+        return resolve(receiver, self._addresses)
+
+    def look(self, key: str) -> ShipmentView | None:
+        """Return what is known of the message about something (`key_of`); None if there is none."""
+        shipment = self._shipments.get(key)
+        if shipment is None:
+            return None
+        alarm, error, failing_since_ms = shipment.alarm, shipment.error, None
+        target = self._push_targets.find(shipment.receiver)
+        if target is not None and target.open:
+            alarm, error = target.probe_alarm, error or target.error
+            failing_since_ms = target.failing_since_ms
+        next_try_in_ms = None
+        if alarm is not None and shipment.state is ShipmentState.STALLED:
+            next_try_in_ms = max(0, int((alarm.due - trio.current_time()) * 1000))
+        return ShipmentView(
+            shipment.state, shipment.attempt_count, error, next_try_in_ms, failing_since_ms
         )
 
     # --- what poll connections tell (PollListener) ----------------------------------------------
@@ -239,6 +272,7 @@ class Delivery:
     def _push_finished(self, shipment: Shipment, reason: str | None) -> None:
         if shipment.state is ShipmentState.LOST:
             return
+        shipment.error = reason
         if reason is None:
             self._sent(shipment)
         else:

@@ -15,7 +15,7 @@ from .polls import Polls
 
 MISSED_AFTER_MS: Final = 10_000
 _REMEMBERED_COUNT: Final = 1_000
-_GROUPS_SHOWN_COUNT: Final = 10
+GROUPS_SHOWN_COUNT: Final = 10
 
 _log = structlog.get_logger("troth.shards.delivery")
 
@@ -50,11 +50,10 @@ class MissedReceivers:
         if self._polls.has_group(group) or not self._is_waiting_for(group):
             self._groups.pop(group, None)
             return
-        connected = [name for name, _ in self._polls.statistics().connections_by_group]
         _log.warning(
             "tasks wait for a group that no worker listens to",
             group=group,
-            connected_groups=connected[:_GROUPS_SHOWN_COUNT],
+            connected_groups=list(self._polls.largest_groups(GROUPS_SHOWN_COUNT)),
         )
 
     def connected(self, group: str) -> None:

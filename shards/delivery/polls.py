@@ -111,6 +111,15 @@ class PollsStatistics:
     """The largest groups, at most 20, largest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Who listens to a group: all connections, those that understand a dialect, and their room."""
+
+    connections_count: int
+    understanding_count: int
+    room_count: int
+
+
 class _Group:
     """The connections of one group, by id and by how many messages each holds."""
 
@@ -172,6 +181,14 @@ class _Group:
     def room_count(self, dialect: Dialect) -> int:
         """Return how many more messages of a dialect the connections can take."""
         return self._room_count[dialect] + self._room_count[None]
+
+    def understanding_count(self, dialect: Dialect) -> int:
+        """Return how many connections understand a dialect."""
+        return sum(
+            len(connections)
+            for kind in (dialect, None)
+            for connections in self._by_load.get(kind, ())
+        )
 
 
 def _nobody_waits() -> None:
@@ -438,6 +455,32 @@ class Polls:
     def has_group(self, group: str) -> bool:
         """Return whether any connection of a group is there."""
         return group in self._groups
+
+    def listening(self, group: str, connection_id: str | None, dialect: Dialect) -> Listening:
+        """Return who listens to a group, or to one connection of it alone."""
+        connections = self._groups.get(group)
+        if connections is None:
+            return Listening(0, 0, 0)
+        if connection_id is None:
+            return Listening(
+                len(connections.by_id),
+                connections.understanding_count(dialect),
+                connections.room_count(dialect),
+            )
+        connection = connections.by_id.get(connection_id)
+        if connection is None:
+            return Listening(0, 0, 0)
+        room_count = self.room_count(group, connection_id, dialect)
+        return Listening(1, int(connection.understands(dialect)), room_count)
+
+    def is_connected(self, connection_id: str) -> bool:
+        """Return whether a stream of this id is open, in whatever group; looks at each group."""
+        return any(connection_id in group.by_id for group in self._groups.values())
+
+    def largest_groups(self, limit_count: int) -> tuple[str, ...]:
+        """Return the names of the groups with most connections, most first."""
+        sizes = sorted((-len(group.by_id), name) for name, group in self._groups.items())
+        return tuple(name for _, name in sizes[:limit_count])
 
     def discard(self, item: Item) -> None:
         """Forget an item. If it is being written already, nothing is reported about it."""

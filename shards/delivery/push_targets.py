@@ -53,6 +53,7 @@ class PushTarget:
     """One scheme, host and port, with its queue."""
 
     __slots__ = (
+        "error",
         "failing_since_ms",
         "failure_count",
         "health",
@@ -73,6 +74,7 @@ class PushTarget:
         self.health = Health.NEW
         self.failure_count = 0  # in a row
         self.failing_since_ms: int | None = None
+        self.error: str | None = None  # why the last send failed, while it fails
         self.open = False  # the breaker: True stops all but probes
         self.probe: Shipment | None = None
         self.probe_alarm: Alarm | None = None  # None while open: a probe may go now
@@ -209,6 +211,10 @@ class PushTargets:
         """Return whether messages for this target have to wait for a probe's success."""
         target = self._targets.get(key)
         return target is not None and target.open
+
+    def find(self, key: ReceiverKey) -> PushTarget | None:
+        """Return what is known of a target; None if nothing is."""
+        return self._targets.get(key)
 
     def room_count(self, key: ReceiverKey) -> int:
         """Return how many stalled messages should be asked for now."""
@@ -376,6 +382,7 @@ class PushTargets:
         target.health = Health.SUSPECT if is_slow else Health.GOOD
         target.failure_count = 0
         target.failing_since_ms = None
+        target.error = None
         if target.open:
             target.open = False
             target.probe_count = 0
@@ -389,6 +396,7 @@ class PushTargets:
         was_new = target.health is Health.NEW
         target.health = Health.SUSPECT
         target.failure_count += 1
+        target.error = reason
         if target.failing_since_ms is None:
             target.failing_since_ms = self._now_ms()
         if target.open:

@@ -149,8 +149,8 @@ class Shipment:
     """
 
     __slots__ = (
-        *("_render", "address", "alarm", "attempt_count", "counter", "exact", "id", "kind"),
-        *("listener", "message", "reserved", "state", "subject"),
+        *("_render", "address", "alarm", "attempt_count", "counter", "error", "exact", "id"),
+        *("kind", "listener", "message", "reserved", "state", "subject"),
     )
 
     def __init__(
@@ -187,6 +187,7 @@ class Shipment:
         self._render: Callable[[Message], bytes] | None = render
         self.address = address
         self.attempt_count = attempt_count
+        self.error: str | None = None  # why the last attempt failed
         self.state = ShipmentState.WAITING
         self.alarm: Alarm | None = None
         self.reserved = False
@@ -278,6 +279,20 @@ def _trace_of(message: Message | None) -> Trace | None:
 def _is_header_value(text: str) -> bool:
     # A trace that no header can carry must not make the receiver look broken.
     return text.isascii() and text.isprintable()
+
+
+@dataclass(frozen=True, slots=True)
+class ShipmentView:
+    """What is known of one message: failed attempts, why the last one failed, and the next one.
+
+    `failing_since_ms` is since when its receiver fails, if messages wait until it answers again.
+    """
+
+    state: ShipmentState
+    failed_count: int
+    error: str | None
+    next_try_in_ms: int | None
+    failing_since_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,21 @@ class PlacementStatistics:
     """The accounts with most executions running on nodes, at most 20, most first."""
 
 
+@dataclass(frozen=True, slots=True)
+class PlacementView:
+    """Where one execution stands: which nodes could run it, or which host is called.
+
+    With `is_withheld` its account is disabled.
+    """
+
+    stage: Stage
+    is_withheld: bool
+    host: str | None
+    node_id: str | None
+    suitable_count: int
+    connected_count: int
+
+
 class Calls:
     """The runner of HTTP functions: told when to begin, and when to stop. Neither blocks."""
 
@@ -330,6 +345,29 @@ class Placement:
             del self._executions[execution.promise_id]
 
     # What is asked for limits and for people
+
+    def look(self, promise_id: str) -> PlacementView | None:
+        """Return where an execution stands; None if placement does not have it. Looks at each
+        node."""
+        execution = self._executions.get(promise_id)
+        if execution is None:
+            return None
+        need = execution.need
+        suitable = [
+            node
+            for node in self._nodes.values()
+            if not node.entry.deleted
+            and node.pool in (None, execution.account_id)
+            and node.offer.meets(need)
+        ]
+        return PlacementView(
+            stage=execution.stage,
+            is_withheld=self._withheld.holds(execution),
+            host=need.name if isinstance(need, Host) else None,
+            node_id=None if execution.node is None else execution.node.id,
+            suitable_count=len(suitable),
+            connected_count=sum(node.is_available for node in suitable),
+        )
 
     def waiting_count(self, account_id: str) -> int:
         """Return how many executions of an account wait for a node or a call."""

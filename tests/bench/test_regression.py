@@ -15,16 +15,18 @@ from troth.bench.session import BenchSession, Plan
 CREATES_TO_ECHO_AT_LEAST: Final = 0.07
 """Durable creates a second as a share of what the echo server answers over as many connections.
 
-Measured here: 0.16 to 0.22."""
+With 64 connections on a quiet machine it is 0.3 (`bench/README.md`)."""
 CREATES_TO_READS_AT_LEAST: Final = 0.15
-"""A create costs a log record and its fdatasync, shared by 16 connections: 0.33 to 0.47 here."""
+"""A create costs a log record and its fdatasync, shared by the 16 connections of this test; with 64
+on a quiet machine 0.64 (`bench/NOTES.md`)."""
 
 ENVELOPE_CREATES_TO_CREATES_AT_LEAST: Final = 0.5
-"""Both do the same; the envelope is longer, and its fields are decoded twice. 0.9 to 0.96 here."""
+"""Both do the same; the envelope is longer, and its fields are decoded twice. With 64
+connections on a quiet machine 0.87 (`bench/NOTES.md`)."""
 HELLOS_TO_CREATES_AT_LEAST: Final = 0.15
-"""Two requests, each with several records: 0.31 here."""
+"""Two requests, each with several records; with 64 connections 0.29 (`bench/NOTES.md`)."""
 CALLS_TO_CREATES_AT_LEAST: Final = 0.03
-"""Eight requests, most of them with several records, and posts between shards: 0.06 here."""
+"""Eight requests, most with several records, and posts between shards; with 64 connections 0.07."""
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from troth.core.grammar.cron import parse
 from troth.core.model import ClaimRequest, PromiseState, TaskState
 from troth.shards.clock import (
     FORWARD_LIMIT_MS,
+    IDLE_TICK_MS,
     STAND_STILL_LIMIT_MS,
     TICK_MS,
     SystemClock,
@@ -68,6 +69,34 @@ async def test_a_loop_that_stands_still_is_noticed(mock_clock: trio.testing.Mock
         for gap_ms, expected in ((TICK_MS, []), (250, []), (251, [1]), (TICK_MS, [1])):
             monotonic_ms += gap_ms
             mock_clock.jump(TICK_MS / 1_000)
+            await trio.testing.wait_all_tasks_blocked()
+            assert jumps == expected, gap_ms
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_loop_without_leases_looks_seldom(mock_clock: trio.testing.MockClock) -> None:
+    """A server that only waits sleeps; a first lease is not shortened by what it misses."""
+    monotonic_ms = 0
+    leases_run = False
+    clock = SystemClock(lambda: START_MS, lambda: monotonic_ms)
+    jumps: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run, lambda: jumps.append(clock.jumps_count), lambda: leases_run)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump((IDLE_TICK_MS - 1) / 1_000)
+        await trio.testing.wait_all_tasks_blocked()
+        monotonic_ms += IDLE_TICK_MS
+        mock_clock.jump(1 / 1_000)
+        await trio.testing.wait_all_tasks_blocked()
+        # Less than this may be the time that it slept.
+        for gap_ms, begins, expected in (
+            (250 + IDLE_TICK_MS, False, []),
+            (251 + IDLE_TICK_MS, False, [1]),
+            (251, True, [1, 2]),
+        ):
+            leases_run = begins
+            monotonic_ms += gap_ms
+            mock_clock.jump(IDLE_TICK_MS / 1_000)
             await trio.testing.wait_all_tasks_blocked()
             assert jumps == expected, gap_ms
         nursery.cancel_scope.cancel()

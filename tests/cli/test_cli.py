@@ -274,7 +274,7 @@ def test_credentials_come_from_options_or_environment_and_are_never_shown(
     monkeypatch.setenv("TROTH_USER", "ann")
     monkeypatch.setenv("TROTH_PASSWORD", "s3cret")
     api.say(401)
-    api.say(200, promise())
+    api.say(200, promise(state="RESOLVED"))
 
     assert cli.run(["promises", "get", "a"]) == 1
     assert cli.run(["promises", "get", "a", "--user", "bob"]) == 0
@@ -325,8 +325,8 @@ def test_a_private_authority_is_trusted_by_its_certificate(
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     with FakeApi(tls) as server:
-        server.say(200, promise("a"))
-        server.say(200, promise("a"))
+        server.say(200, promise("a", state="RESOLVED"))
+        server.say(200, promise("a", state="RESOLVED"))
         command = ["promises", "get", "a", "--server", server.url]
 
         assert cli.run(command) == 3
@@ -380,8 +380,8 @@ def test_a_defect_is_said_in_one_line(
 
 
 def test_the_server_may_be_given_without_scheme_and_with_a_path(api: FakeApi) -> None:
-    api.say(200, promise())
-    api.say(200, promise())
+    api.say(200, promise(state="RESOLVED"))
+    api.say(200, promise(state="RESOLVED"))
 
     assert cli.run(["promises", "get", "a", "--server", api.url.removeprefix("http://")]) == 0
     assert cli.run(["promises", "get", "a", "--server", f"{api.url}/behind/proxy/"]) == 0

@@ -255,12 +255,12 @@ def test_nothing_from_the_server_steers_the_terminal(troth: CommandLine) -> None
     assert shown.count(escaped) == 6
     troth.api.say(200, {"cursor": None, "promises": [row]})
     shown += troth("promises", "search")
-    troth.api.say(200, row)
-    troth.api.say(200, {"cursor": None, "promises": []})
+    call = {**row, "parent": None, "depth": 0, "function": evil, "hint": evil}
+    troth.api.say(200, {"id": evil, "cut": False, "calls": [call]})
     shown += troth("tree", "a")
 
     assert all(character.isprintable() or character == "\n" for character in shown)
-    assert shown.count(escaped) == 12
+    assert shown.count(escaped) == 14
 
 
 @pytest.mark.parametrize(

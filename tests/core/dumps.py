@@ -21,7 +21,10 @@ def dump(state: ShardState) -> dict[str, Any]:
     """The whole state of a shard as bytes and numbers, without the dispatcher's notes."""
 
     def tasks(group: dict[str, Task]) -> list[bytes]:
-        plain = [replace(one, queued=False, sending=False, stalled=False) for one in group.values()]
+        plain = [
+            replace(one, queued=False, sending=False, stalled=False, sends_count=0)
+            for one in group.values()
+        ]
         return sorted(map(r.encode, plain))
 
     return {

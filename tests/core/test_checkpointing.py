@@ -41,6 +41,7 @@ def without_notes(task: Task) -> Task:
     """A copy without what is not part of the state."""
     row = task.copy()
     row.queued = row.sending = row.stalled = False
+    row.sends_count = 0
     return row
 
 

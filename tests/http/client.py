@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from troth.core.grammar.addresses import Address, Undeliverable, resolve
 from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.replies import ExecuteMessage, Message, TaskMessage
 from troth.http.api.context import Api
@@ -27,6 +28,7 @@ from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
+from troth.shards.surveys.surveys import Surveys
 
 NOW_MS = 1_800_000_000_000
 FAR_MS = 4_102_444_800_000
@@ -94,11 +96,25 @@ class Outbox:
         else:
             self.sent.append(message.promise.id)
 
+    def look(self, key: str) -> None:
+        """Nothing is known of a message."""
+
+    def resolve(self, receiver: object) -> Address | Undeliverable:
+        """No targets are configured."""
+        return resolve(receiver, {})
+
     def withdraw(self, task_id: str) -> None:
         """Forget a message, as delivery does when its task has ended."""
 
     def finished(self, promise_ids: list[str]) -> None:
         """Hear of finished function tasks."""
+
+
+class NoPlacement:
+    """Placement where nobody runs functions."""
+
+    def look(self, promise_id: str) -> None:
+        """No execution is known."""
 
 
 @dataclass
@@ -205,6 +221,7 @@ async def running(
         polls=polls,
         hold=lambda: HeldMessages(outgoing.send),
         now_ms=clock.now_ms,
+        surveys=Surveys(shards, outbox, polls, NoPlacement(), clock.now_ms),
     )
     if settings.debug_operations:
         api.debug = DebugOperations(shards, debug_clock, debug_outgoing)

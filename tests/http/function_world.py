@@ -29,6 +29,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
+from troth.shards.surveys.surveys import Surveys
 
 from .client import NOW_MS, Answer, Outbox, World, scope
 from .tenants import Tenant, tenant
@@ -89,6 +90,7 @@ async def functions_running(
     clock = TrioClock()
     outbox = Outbox()
     storage = MemoryStorage(4)
+    polls = Polls(connections_limit_count=10, buffer_limit_count=10)
     endings = Endings(limit_count=100)
     calls = FunctionCalls(
         ask=lambda command: shards.ask(command),
@@ -114,11 +116,12 @@ async def functions_running(
         settings=settings,
         url="http://troth.test",
         shards=shards,
-        polls=Polls(connections_limit_count=10, buffer_limit_count=10),
+        polls=polls,
         hold=shards.hold,
         now_ms=clock.now_ms,
         placement=placement,
         endings=endings,
+        surveys=Surveys(shards, outbox, polls, placement, clock.now_ms),
     )
     shards.recover(storage)
     async with trio.open_nursery() as nursery:

@@ -3,6 +3,7 @@
 from .fault import Fault, fault
 
 CHECKPOINTING, COUNTS = "core/state/checkpointing.py", "core/test_counts.py"
+LISTS = "http/questions/test_lists.py"
 
 QUESTION_FAULTS: tuple[Fault, ...] = (
     # Counts by state
@@ -27,5 +28,43 @@ QUESTION_FAULTS: tuple[Fault, ...] = (
         "        state.counts.promise_deleted(promise)\n",
         "",
         f"{COUNTS}::test_retention_takes_what_it_deletes_out_of_the_counts",
+    ),
+    # What a token with a prefix may see
+    fault(
+        "lists of tasks show what a token may not name",
+        "shards/surveys/tasks.py",
+        'self._root = Pattern(query.root or "*", query.id_prefix)',
+        'self._root = Pattern(query.root or "*")',
+        f"{LISTS}::test_a_token_with_a_prefix_lists_only_what_begins_so",
+        is_quick=True,
+    ),
+    fault(
+        "lists of deadlines show what a token may not name",
+        "shards/surveys/timers.py",
+        "            return promise_id.startswith(self._id_prefix)\n",
+        "            return True\n",
+        f"{LISTS}::test_a_token_with_a_prefix_lists_only_what_begins_so",
+    ),
+    fault(
+        "a tree shows what a token may not name",
+        "shards/surveys/tree.py",
+        "            if promise is not None and promise.id.startswith(self._id_prefix):\n",
+        "            if promise is not None:\n",
+        "http/questions/test_tree.py::test_a_token_with_a_prefix_sees_its_part_of_the_tree",
+    ),
+    # Why a promise is pending
+    fault(
+        "a dead worker's lease looks like a busy worker's",
+        "shards/surveys/causes.py",
+        "Reason.HOLDER_GONE if is_connected is False else Reason.HELD",
+        "Reason.HELD",
+        "http/questions/test_why_for_real.py::test_a_dead_workers_lease",
+    ),
+    fault(
+        "a promise that waits for others is not followed down",
+        "shards/surveys/why.py",
+        "        return LocalCause(awaited=resumed_by) if resumed_by else local",
+        "        return local",
+        "http/questions/test_why_for_real.py::test_another_promise",
     ),
 )

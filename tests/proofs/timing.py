@@ -68,7 +68,7 @@ def measure(
     fill(server.data, [int((first_s + number * step_s) * 1000) for number in range(timers_count)])
     with server, ExitStack() as stack:
         for index in range(streams_count):
-            stack.enter_context(poll_stream(server.poll_url, f"worker{index}"))
+            stack.enter_context(poll_stream(server.poll_url, f"/workers/worker{index}"))
         time.sleep(SETTLE_S)
         idle_percent = measure_idle(server.process_id, idle_s)
         assert time.time() < first_s, "the machine has become too slow: nothing was idle"
@@ -113,10 +113,10 @@ def fill(data: Path, deadlines: list[int]) -> None:
 
 
 @contextmanager
-def poll_stream(url: str, name: str) -> Iterator[None]:
+def poll_stream(url: str, path: str) -> Iterator[None]:
     """A connected worker, who is never sent anything."""
     with Wire(url) as wire:
-        wire.send(f"GET /workers/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        wire.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert b"200" in wire.socket.recv(65536)
         yield
 

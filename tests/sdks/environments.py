@@ -3,12 +3,14 @@
 Their directories, `.venv-sdk-*`, are ignored by git. One made from other pins is made anew;
 tests that run side by side wait for whoever makes it. In CI (the variable `CI` is set) a missing
 Python 3.12 or Node.js 22 is a failure; elsewhere the tests that need it say so and are passed over.
+Rust's SDK is run wherever there is a cargo, in CI too; where there is none, its tests say so.
 """
 
 import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,9 +26,13 @@ from tests.release.pythons import newest, version_of
 HERE: Final = Path(__file__).resolve().parent
 OLDEST_PYTHON: Final = (3, 12, 0)
 OLDEST_NODE: Final = 22
+OLDEST_CARGO: Final = (1, 88)
 INSTALL_TIMEOUT_S: Final = 300.0
+# The processor works 4 minutes for it; other work may take most of it away.
+BUILD_TIMEOUT_S: Final = 1800.0
 READY: Final = "ready.txt"
 TYPESCRIPT: Final = ".venv-sdk-typescript"
+RUST: Final = ".venv-sdk-rust"
 
 
 def python(pins: str) -> Path:
@@ -81,6 +87,23 @@ def typescript_program(source: Path) -> tuple[str, str]:
     return str(node), str(program)
 
 
+def rust() -> Path:
+    """Return the worker for the Rust SDK; have cargo build what has changed since the last time."""
+    cargo = shutil.which("cargo")
+    if cargo is None:
+        pytest.skip("this machine has no cargo")
+    version = re.search(r"(\d+)\.(\d+)", run(cargo, "--version"))
+    assert version is not None
+    if (int(version[1]), int(version[2])) < OLDEST_CARGO:
+        pytest.skip("this machine's cargo is older than {}.{}".format(*OLDEST_CARGO))
+    directory = ROOT / RUST
+    manifest = HERE / "rust" / "Cargo.toml"
+    command = (cargo, "build", "--quiet", "--locked", "--manifest-path", str(manifest))
+    with locked(directory):
+        run(*command, "--target-dir", str(directory), timeout_s=BUILD_TIMEOUT_S)
+    return directory / "debug" / "workflows"
+
+
 def ensure(directory: Path, pins: bytes, make: Callable[[], None]) -> None:
     """Make an environment unless the one that is there has these pins."""
     ready = directory / READY
@@ -102,7 +125,7 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def run(*command: str) -> str:
+def run(*command: str, timeout_s: float = INSTALL_TIMEOUT_S) -> str:
     """Run a command to its end and return what it printed; fail with that if it fails."""
     finished = subprocess.run(
         command,
@@ -110,7 +133,7 @@ def run(*command: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=INSTALL_TIMEOUT_S,
+        timeout=timeout_s,
         cwd=HERE,
     )
     assert finished.returncode == 0, f"{' '.join(command)}\n{finished.stdout}"

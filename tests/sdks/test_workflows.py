@@ -25,15 +25,16 @@ PYTHON: Final = environments.HERE / "python" / "workflows.py"
 TYPESCRIPT: Final = environments.HERE / "typescript" / "workflows.ts"
 
 
-def python(pins: str) -> Callable[[], tuple[str, str]]:
+def python(pins: str) -> Callable[[], tuple[str, ...]]:
     """Return what makes the environment of a Python SDK and returns the command of the worker."""
     return lambda: (str(environments.python(pins)), str(PYTHON))
 
 
-SDKS: Final[dict[str, Callable[[], tuple[str, str]]]] = {
+SDKS: Final[dict[str, Callable[[], tuple[str, ...]]]] = {
     "python-newest": python("newest"),
     "python-0.7.4": python("0.7.4"),
     "typescript-newest": lambda: environments.typescript_program(TYPESCRIPT),
+    "rust-newest": lambda: (str(environments.rust()),),
 }
 
 # How long a task belongs to a worker that is going to be killed.
@@ -45,7 +46,7 @@ class Sdk(NamedTuple):
     """An SDK under test: how its workers are started, and two that run."""
 
     name: str
-    command: tuple[str, str]
+    command: tuple[str, ...]
     shop: Worker
     warehouse: Worker
 
@@ -216,8 +217,9 @@ def test_the_server_is_killed_in_the_middle(
 ) -> None:
     name, group, journal = sdk.new("journey"), sdk.new("travelers"), tmp_path / "journal.txt"
     stages = 6
-    # TypeScript's SDK does not repeat a request whose answer was lost: it goes on after its lease.
-    ttl_ms = SHORT_TTL_MS if sdk.name.startswith("typescript") else DEFAULT_TTL_MS
+    # These SDKs do not repeat a request whose answer was lost: they go on after their lease.
+    repeats_nothing = sdk.name.startswith(("typescript", "rust"))
+    ttl_ms = SHORT_TTL_MS if repeats_nothing else DEFAULT_TTL_MS
 
     with Worker(sdk.command, server, group, tmp_path / "worker.log", ttl_ms) as worker:
         worker.ready().start(name, "journey", stages, str(journal), group)

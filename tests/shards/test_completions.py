@@ -56,7 +56,8 @@ async def test_the_client_is_answered_when_it_is_finished_and_others_in_between(
             s.writer.make_all_durable()
             await trio.lowlevel.checkpoint()
             passes_count += 1
-            assert not asked.replies
+            if state.completions:
+                assert not asked.replies
         await s.write_all()
 
         assert passes_count > 1

@@ -64,7 +64,7 @@ def _check_replay(server: Server, states: list[ShardState]) -> None:
 
 def _plain(task: Task) -> Task:
     """A task without the dispatcher's notes, which are no part of the state."""
-    return replace(task, queued=False, sending=False, stalled=False)
+    return replace(task, queued=False, sending=False, stalled=False, sends_count=0)
 
 
 def _require_same(found: Mapping[str, object], expected: Mapping[str, object]) -> None:

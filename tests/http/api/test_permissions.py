@@ -52,6 +52,10 @@ def requests(one: str, other: str) -> dict[str, Request]:
         "deleteSchedule": ("DELETE", f"/schedules/{quoted}", None),
         "acquireLock": ("POST", "/locks/acquire", {**lock, **claim}),
         "releaseLock": ("POST", "/locks/release", lock),
+        "whyPromise": ("GET", f"/why/{quoted}", None),
+        "waitingForPromise": ("GET", f"/waiting/{quoted}", None),
+        "treeOfPromise": ("GET", f"/tree/{quoted}", None),
+        "showTask": ("GET", f"/tasks/show/{quoted_task}", None),
     }
 
 

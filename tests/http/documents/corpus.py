@@ -224,6 +224,13 @@ async def _others(corpus: Corpus, world: World) -> None:
         await ask("POST", "/schedules", {**schedule, **more}, headers={"Idempotency-Key": "k"})
     await ask("POST", "/schedules", {**schedule, "id": "never", "cron": "0 0 30 2 *"})
     await ask("POST", "/schedules", {**schedule, "id": "x", "cron": "x", "promiseId": "{{.x}}"})
+    for target in (
+        *("/why/q", "/why/bare", "/why/none", "/waiting/q", "/waiting/bare", "/waiting/none"),
+        *("/tree/p", "/tree/q?depth=1&limit=5", "/tree/none", "/tasks", "/tasks?limit=1"),
+        *("/tasks?kind=envelope&states=x", "/tasks?root=q&states=completed,init"),
+        *("/tasks/show/__resume:q:bare", "/tasks/show/none", "/timers?limit=2", "/timers?until=x"),
+    ):
+        await ask("GET", target)
     await ask("GET", "/schedules/t")
     await ask("GET", "/schedules/x")
     await ask("GET", "/schedules?id=*")
@@ -233,6 +240,7 @@ async def _others(corpus: Corpus, world: World) -> None:
     lock = {"resourceId": "r", "executionId": "e", "processId": "w", "ttl": 1000}
     await ask("POST", "/locks/acquire", lock)
     await ask("POST", "/locks/acquire", {**lock, "executionId": "f"})
+    await ask("GET", "/locks")
     await ask("POST", "/locks/heartbeat", lock)
     await ask("POST", "/locks/release", lock)
     await ask("POST", "/locks/release", lock)

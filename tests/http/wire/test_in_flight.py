@@ -1,5 +1,7 @@
 """The budget of bytes that requests and answers may take in memory."""
 
+import math
+
 import pytest
 import trio
 import trio.testing
@@ -116,6 +118,17 @@ async def test_the_watch_evicts_for_those_who_wait_and_gives_memory_back(
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert stuck.size_bytes == 0
+
+
+async def test_a_watch_that_nobody_needs_sleeps() -> None:
+    """A server that only waits wakes up for nothing."""
+    in_flight = InFlight(MIB)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(in_flight.watch)
+        await trio.testing.wait_all_tasks_blocked()
+        sleeps_s = trio.lowlevel.current_statistics().seconds_to_next_deadline
+        nursery.cancel_scope.cancel()
+    assert sleeps_s == math.inf
 
 
 @pytest.mark.parametrize(("headroom_bytes", "has_room"), [(None, True), (4 * MIB, False)])

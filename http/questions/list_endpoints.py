@@ -1,0 +1,282 @@
+"""Lists of what waits: tasks of all kinds, locks, and what comes due next."""
+
+import msgspec
+from msgspec import Struct
+
+from troth.core.catalog import RESERVED_PREFIX, Scope
+from troth.core.codes import Code
+from troth.core.grammar import task_ids
+from troth.core.grammar.patterns import Pattern
+from troth.http.api.context import Api
+from troth.http.api.permissions import refuse_unless_within
+from troth.http.api.rows import ID_PARAMETER, Call, Endpoint, Parameter, Success, answer
+from troth.http.api.shards_port import answered
+from troth.http.wire.cursors import FOREIGN_CURSOR
+from troth.http.wire.errors import ApiError, invalid
+from troth.http.wire.requests import Response
+from troth.shards.surveys.rows import FINISHED, UNFINISHED, TaskFamily
+from troth.shards.surveys.tasks import TaskQuery
+
+from .answers import (
+    LockPageObject,
+    SeenTaskObject,
+    SeenTaskPageObject,
+    TimersPageObject,
+    due_object,
+    locked,
+    seen_task,
+)
+from .asked import (
+    CURSOR,
+    AskedQuery,
+    account_of,
+    cursor,
+    limit_parameter,
+    surveys_of,
+    words_parameter,
+)
+
+ORDERS = ("oldest", "newest")
+STATES = tuple(sorted(UNFINISHED | FINISHED))
+FAMILIES = tuple(family.value for family in TaskFamily)
+
+
+class TasksPlace(Struct, frozen=True, array_like=True, tag="tasks"):
+    """A page of tasks: what is asked, and the position in each stream."""
+
+    query: TaskQuery
+    limit_count: int
+    positions: list[int] | None = None
+
+
+class LocksPlace(Struct, frozen=True, array_like=True, tag="locks"):
+    """A page of locks: what is asked, and the resource after which it begins."""
+
+    pattern: str
+    process_id: str | None
+    limit_count: int
+    after: str | None = None
+
+
+class TimersPlace(Struct, frozen=True, array_like=True, tag="timers"):
+    """A page of deadlines: what is asked, and the deadline after which it begins."""
+
+    until_ms: int
+    limit_count: int
+    after: tuple[int, str, str] | None = None
+
+
+async def list_tasks(api: Api, call: Call) -> Response:
+    """GET /tasks."""
+    surveys = surveys_of(api)
+    secret = api.shards.cursor_secret
+    asked = AskedQuery(call.request.query)
+    asked_query = _task_query(asked, call)
+    place = TasksPlace(asked_query, asked.limit())
+    given = asked.place(TasksPlace, secret)
+    asked.done()
+    if given is not None:
+        # The sender's own limits hold, whatever the cursor says.
+        query = msgspec.structs.replace(
+            given.query, id_prefix=asked_query.id_prefix, account_id=asked_query.account_id
+        )
+        place = msgspec.structs.replace(given, query=query)
+    query = place.query
+    if query.root is not None and "*" not in query.root:
+        rows = await answered(surveys.tasks_of(query.root, query))
+        return answer(Code.OK, SeenTaskPageObject(None, [seen_task(row) for row in rows]))
+    if place.positions is not None and len(place.positions) != surveys.task_streams_count:
+        raise invalid("query cursor", FOREIGN_CURSOR)
+    page = await answered(surveys.tasks(query, place.limit_count, place.positions))
+    following = None
+    if page.positions is not None:
+        following = cursor(msgspec.structs.replace(place, positions=page.positions), secret)
+    return answer(Code.OK, SeenTaskPageObject(following, [seen_task(row) for row in page.rows]))
+
+
+def _task_query(asked: AskedQuery, call: Call) -> TaskQuery:
+    principal = call.request.principal
+    states = asked.words("states", STATES)
+    families = asked.words("kind", FAMILIES)
+    root = asked.text("root")
+    is_one = root is not None and "*" not in root
+    if root is not None and is_one and principal.id_prefix:
+        refuse_unless_within(principal, (root,))
+    if states & FINISHED and not is_one:
+        asked.refuse(
+            "states",
+            f"may have {', '.join(sorted(FINISHED))} only with `root`, the id of one promise",
+        )
+    return TaskQuery(
+        states or UNFINISHED,
+        frozenset(map(TaskFamily, families)) or frozenset(TaskFamily),
+        asked.text("receiver"),
+        asked.text("process"),
+        root,
+        asked.word("order", ORDERS, "oldest") == "newest",
+        principal.id_prefix,
+        account_of(call),
+    )
+
+
+async def show_task(api: Api, call: Call) -> Response:
+    """GET /tasks/show/{id}."""
+    named = task_ids.home(call.path["id"])
+    principal = call.request.principal
+    if named.startswith(RESERVED_PREFIX) and not account_of(call):
+        raise ApiError(Code.RESERVED_ID)
+    found = await answered(surveys_of(api).task(call.path["id"]))
+    if found is not None and found.family is TaskFamily.FUNCTION:
+        owner = await answered(surveys_of(api).account_of(found.promise_id))
+        if owner is None or owner != account_of(call):
+            found = None
+    elif principal.id_prefix:
+        refuse_unless_within(principal, (named if found is None else found.promise_id,))
+    if found is None:
+        raise ApiError(Code.TASK_NOT_FOUND)
+    return answer(Code.OK, seen_task(found))
+
+
+async def list_locks(api: Api, call: Call) -> Response:
+    """GET /locks."""
+    secret = api.shards.cursor_secret
+    asked = AskedQuery(call.request.query)
+    place = LocksPlace(asked.text("id") or "*", asked.text("process"), asked.limit())
+    place = asked.place(LocksPlace, secret) or place
+    asked.done()
+    pattern = Pattern(place.pattern, call.request.principal.id_prefix)
+    rows, has_more = await answered(
+        surveys_of(api).locks(pattern, place.process_id, place.limit_count, place.after)
+    )
+    following = None
+    if has_more and rows:
+        after = rows[-1].lock.resource_id
+        following = cursor(msgspec.structs.replace(place, after=after), secret)
+    return answer(Code.OK, LockPageObject(following, [locked(row) for row in rows]))
+
+
+async def list_timers(api: Api, call: Call) -> Response:
+    """GET /timers."""
+    secret = api.shards.cursor_secret
+    asked = AskedQuery(call.request.query)
+    place = TimersPlace(asked.time("until"), asked.limit())
+    place = asked.place(TimersPlace, secret) or place
+    asked.done()
+    dues, has_more = await answered(
+        surveys_of(api).timers(
+            place.until_ms,
+            place.limit_count,
+            place.after,
+            call.request.principal.id_prefix,
+            account_of(call),
+        )
+    )
+    following = None
+    if has_more and dues:
+        following = cursor(msgspec.structs.replace(place, after=dues[-1].place), secret)
+    return answer(Code.OK, TimersPageObject(following, [due_object(due) for due in dues]))
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="listTasks",
+        answers_much=True,
+        group="Questions",
+        method="GET",
+        path="/tasks",
+        summary="List unfinished tasks",
+        description=(
+            "Tasks of both APIs, in the order in which they were made, and with a token of scope "
+            "`tasks:read` the function tasks of its account. Each with its receiver, who holds it "
+            "until when, how often it was sent, the last error and the next try. A page may end "
+            "early; the last page has no cursor. Finished tasks are listed for one promise only."
+        ),
+        handler=list_tasks,
+        scope=Scope.PROMISES_READ,
+        query=(
+            words_parameter("kind", "Only tasks of these kinds.", FAMILIES),
+            words_parameter("states", "Only tasks in these states.", STATES),
+            Parameter(
+                "receiver",
+                "Only tasks for exactly this receiver.",
+                {"type": "string"},
+                example="poll://any@gpu",
+            ),
+            Parameter("process", "Only tasks that this process holds.", {"type": "string"}),
+            Parameter(
+                "root",
+                "Only tasks of the promises with these ids; `*` stands for any characters.",
+                {"type": "string"},
+                example="order/*",
+            ),
+            Parameter(
+                "order",
+                "Which come first.",
+                {"type": "string", "enum": list(ORDERS), "default": "oldest"},
+            ),
+            limit_parameter(),
+            CURSOR,
+        ),
+        successes=(Success(200, "A page of tasks.", SeenTaskPageObject),),
+    ),
+    Endpoint(
+        name="showTask",
+        group="Questions",
+        method="GET",
+        path="/tasks/show/{id...}",
+        summary="Show a task",
+        description="By its id or, for a task of the envelope protocol, its promise's id.",
+        handler=show_task,
+        scope=Scope.PROMISES_READ,
+        path_parameters=(ID_PARAMETER,),
+        successes=(Success(200, "The task.", SeenTaskObject),),
+        refusals=(Code.TASK_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="listLocks",
+        answers_much=True,
+        group="Questions",
+        method="GET",
+        path="/locks",
+        summary="List the locks that are held",
+        description="In the order of their resources; the last page has no cursor.",
+        handler=list_locks,
+        scope=Scope.PROMISES_READ,
+        query=(
+            Parameter(
+                "id",
+                "Only locks on these resources; `*` stands for any characters.",
+                {"type": "string"},
+                example="printer*",
+            ),
+            Parameter("process", "Only locks that this process renews.", {"type": "string"}),
+            limit_parameter(),
+            CURSOR,
+        ),
+        successes=(Success(200, "A page of locks.", LockPageObject),),
+    ),
+    Endpoint(
+        name="listTimers",
+        answers_much=True,
+        group="Questions",
+        method="GET",
+        path="/timers",
+        summary="List what comes due next",
+        description=(
+            "Timeouts of promises, timers that end, leases, delays, locks and runs of schedules, "
+            "in the order of time; the last page has no cursor."
+        ),
+        handler=list_timers,
+        scope=Scope.PROMISES_READ,
+        query=(
+            Parameter(
+                "until",
+                "Only what comes due up to this time, in milliseconds since 1970.",
+                {"type": "integer", "format": "int64", "minimum": 0},
+            ),
+            limit_parameter(),
+            CURSOR,
+        ),
+        successes=(Success(200, "What comes due.", TimersPageObject),),
+    ),
+)

