@@ -153,7 +153,7 @@ class DebugOperations:
 
     @property
     def has_time(self) -> bool:
-        """Whether a block of `at` is under way."""
+        """Return whether a block of `at` is under way."""
         return self._one_at_a_time.locked()
 
     @asynccontextmanager
