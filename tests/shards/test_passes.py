@@ -21,7 +21,6 @@ from troth.core.machine import Machine, Step
 from troth.core.model import PromiseState
 from troth.core.replies import Message
 from troth.shards.passes import CLIENTS_SHARE, PASS_LIMIT_S
-from troth.shards.shards import SHARDS_PER_LOOK_COUNT
 
 from .stage import EPOCH_MS, FAR_MS, WORKER, CalledBack, id_in, settle, stage
 
@@ -121,25 +120,6 @@ async def test_a_turn_of_many_shards_ends_with_the_pass(
 
     # A shard may get on twice: with the turn, and with its actor.
     assert max(passes.counts) <= PER_PASS + 2 * 8 * SLICE_COUNT
-
-
-async def test_what_a_turn_has_no_time_for_goes_on_as_a_turn(costly: list[str]) -> None:
-    """The shards that it does not come to share the next ones: none has its own, at once."""
-    async with stage(16, direct=True) as s:
-        asker = CalledBack()
-        for index in range(16):
-            for number in range(SLICE_COUNT):
-                command = CreatePromise(id_in(index, 16, f"p{number}"), FAR_MS)
-                s.shards.submit(command, None, asker)
-        passes = Passes(costly)
-        trio.lowlevel.add_instrument(passes)
-        await trio.lowlevel.checkpoint()
-        s.shards.run_turn()
-        while len(asker.replies) < 16 * SLICE_COUNT:
-            await trio.lowlevel.checkpoint()
-        trio.lowlevel.remove_instrument(passes)
-
-    assert max(passes.counts) <= SHARDS_PER_LOOK_COUNT * SLICE_COUNT
 
 
 async def test_what_one_completion_sends_goes_out_in_passes(mock_clock: MockClock) -> None:
