@@ -10,6 +10,7 @@ from pathlib import Path
 
 from troth.core import limits
 from troth.core.deciding import Options
+from troth.core.failures import Failures
 from troth.core.grammar.cron import parse as parse_cron
 from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api, Readiness
@@ -43,6 +44,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Storage
+from troth.shards.surveys.queues import Queues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -133,6 +135,7 @@ class Parts:
             own_ports=own_ports,
             room=outgoing_room,
         )
+        failures = Failures()
         self.delivery = Delivery(
             render=self._large_messages.render,
             hold=self._hold_message,
@@ -147,6 +150,7 @@ class Parts:
             concurrency_per_target_count=settings.push_concurrency_per_target_count,
             concurrency_count=settings.push_concurrency_count,
             target_queue_limit_count=settings.target_queue_limit_count,
+            failures=failures,
         )
         self.endings = Endings(limit_count=limits.RESULT_WAITS_LIMIT_COUNT)
         self.function_calls = FunctionCalls(
@@ -179,6 +183,7 @@ class Parts:
             cursor_secret=storage.secret,
             options=_options(settings),
             mailbox_limit_count=settings.mailbox_limit_count,
+            failures=failures,
         )
         self.api = Api(
             settings=settings,
@@ -200,6 +205,7 @@ class Parts:
             surveys=Surveys(
                 self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms
             ),
+            queues=Queues(self.shards, self.polls, self.delivery),
             endings=self.endings,
             in_flight=self.in_flight,
         )

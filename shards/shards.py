@@ -21,6 +21,7 @@ from troth.core.commands import (
 )
 from troth.core.deciding import Options
 from troth.core.executions import Execution
+from troth.core.failures import Failures
 from troth.core.grammar import task_ids
 from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.machine import Machine
@@ -81,8 +82,10 @@ class Shards(Gathering):
         next_sequence: int = 1,
         options: Options | None = None,
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
+        failures: Failures | None = None,
     ) -> None:
         self.clock = clock
+        self.failures = Failures() if failures is None else failures
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
         self._outgoing = outgoing
@@ -119,6 +122,8 @@ class Shards(Gathering):
             )
             for index in range(shard_count)
         ]
+        for shard in self._shards:
+            shard.machine.failures = self.failures
 
     # Starting and stopping
 

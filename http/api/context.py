@@ -21,6 +21,7 @@ from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
+from troth.shards.surveys.queues import Queues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
@@ -93,6 +94,7 @@ class Api:
     debug: DebugOperations | None = None
     placement: Placement | None = None
     surveys: Surveys | None = None
+    queues: Queues | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
     started_on_ms: int = field(init=False)
@@ -111,7 +113,9 @@ class Api:
         self.strangers_in_flight = InFlight(STRANGERS_IN_FLIGHT_LIMIT_BYTES)
         if self.in_flight is None:
             self.in_flight = InFlight(self.settings.in_flight_limit_bytes)
-        attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
+        attempts = Attempts(
+            self.settings.failed_attempts_limit_count, self.now_ms, self.shards.failures
+        )
         self.credentials = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
         self.request_log = RequestLog(self.settings.log_requests)

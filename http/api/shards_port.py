@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypeVar
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.executions import Execution, Usage
+from troth.core.failures import Failures
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
 from troth.core.state.counts import Counts
@@ -32,8 +33,12 @@ REFUSALS_FROM: Final = 40000
 class ShardsPort(Protocol):
     """What `http/` needs of the shards. For each method see `troth.shards.shards.Shards`."""
 
+    failures: Failures
+
     @property
     def cursor_secret(self) -> bytes: ...
+
+    async def wait_shown(self) -> None: ...
 
     async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply: ...
 

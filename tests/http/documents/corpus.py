@@ -254,6 +254,10 @@ async def _others(corpus: Corpus, world: World) -> None:
         await ask("GET", target)
     await ask("GET", "/metrics")
     await ask("GET", "/whoami")
+    await ask("GET", "/workers")
+    await ask("GET", "/queues?limit=2")
+    await ask("GET", "/failures?kind=promise,login&limit=2")
+    await ask("GET", "/failures?kind=none")
 
 
 async def _administration(corpus: Corpus, world: World) -> None:
