@@ -11,6 +11,7 @@ from urllib.parse import quote
 from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.model import (
+    EMPTY_VALUE,
     Callback,
     Lock,
     Promise,
@@ -200,8 +201,8 @@ def promise_object(promise: Promise) -> PromiseObject:
     return PromiseObject(
         promise.id,
         promise.state,
-        value_object(promise.param),
-        value_object(promise.value),
+        _EMPTY if promise.param is EMPTY_VALUE else value_object(promise.param),
+        _EMPTY if promise.value is EMPTY_VALUE else value_object(promise.value),
         promise.timeout,
         UNSET if key_for_create is None else key_for_create,
         UNSET if key_for_complete is None else key_for_complete,
