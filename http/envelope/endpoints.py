@@ -51,6 +51,7 @@ class _Guard(Struct, frozen=True):
 
     scope: Scope | None
     or_scope: Scope | None = None
+    any_scope: bool = False
     opens: bool = False
 
     @property
