@@ -264,6 +264,18 @@ class Delivery:
                     error = first.error
                     yield ReceiverView(key[0], 0, 0, count, 0, first, None, None, error, due)
 
+    def retry(self, key: str) -> bool:
+        """Try a stalled message again now; return whether there is one.
+
+        A receiver that fails gets it as its next probe, without waiting until that is due.
+        """
+        shipment = self._shipments.get(key)
+        if shipment is None or shipment.state is not ShipmentState.STALLED:
+            return False
+        self._push_targets.probe_now(shipment.receiver)
+        self._release(shipment)
+        return True
+
     # --- what poll connections tell (PollListener) ----------------------------------------------
 
     def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
@@ -372,6 +384,7 @@ class Delivery:
     def _release(self, shipment: Shipment) -> None:
         """Ask for this task's message again."""
         self._stalled.remove(shipment)
+        self._end_back_off(shipment)
         self._stalled.reserve(shipment)
         shipment.cancel_alarm()
         shipment.state = ShipmentState.RELEASED
