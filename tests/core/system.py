@@ -462,14 +462,16 @@ class System:
     def _check_timers(self, index: int) -> None:
         state = self.machines[index].state
         expected: dict[TimerKey, int] = {}
+        covered: dict[TimerKey, int] = {}
         for promise in state.promises.values():
             if promise.state is PromiseState.PENDING:
                 expected[c.TimerKind.PROMISE, promise.id] = promise.timeout
         for task in state.tasks.values():
             deadline = state.deadline_of(task)
-            covered = task.kind is TaskKind.INVOKE and deadline == task.timeout
-            if deadline is not None and not covered:
-                expected[c.TimerKind.TASK, task.id] = deadline
+            if deadline is None:
+                continue
+            is_covered = task.kind is TaskKind.INVOKE and deadline == task.timeout
+            (covered if is_covered else expected)[c.TimerKind.TASK, task.id] = deadline
         for lock in state.locks.values():
             expected[c.TimerKind.LOCK, lock.resource_id] = state.end_of_lock(lock)
         for schedule in state.schedules.values():
@@ -487,6 +489,11 @@ class System:
         # A deadline that has come is allowed to be on its way.
         fired = {key for key in expected.keys() - armed.keys() if expected[key] <= self.now}
         # Timers of leases, and of schedules after a step back, may come too early: they look again.
+        # That of a lease which now lasts as long as its promise does may be left over.
+        for key, deadline in covered.items():
+            if armed.get(key, deadline) < deadline:
+                assert state.lease_floor.resumed_on > 0
+                del armed[key]
         early = {
             key
             for key, time in armed.items()
