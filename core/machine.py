@@ -168,15 +168,19 @@ class Machine(DecisionContext):
         ):
             return Step(reply, records, promise_timers)
         sends: list[Message] = []
-        self._dispatch(sends, now_ms)
-        if state.touched_workflows:
+        if state.touched_roots or state.new_notifications:
+            self._dispatch(sends, now_ms)
+        concerns_workflows = bool(state.touched_workflows or state.new_unblocks)
+        if concerns_workflows:
             self._dispatch_workflows(sends, now_ms)
-        if state.new_unblocks:
             self._dispatch_unblocks(sends)
-        posts = [
-            (target, Receive(state.index, number, message))
-            for target, number, message in state.messages
-        ]
+        posts: list[tuple[int, Receive]] = []
+        if state.messages:
+            posts = [
+                (target, Receive(state.index, number, message))
+                for target, number, message in state.messages
+            ]
+            state.messages = []
         step = Step(
             reply,
             records,
@@ -192,14 +196,13 @@ class Machine(DecisionContext):
         state.timers = []
         if state.withdrawals:
             state.withdrawals = []
-        if posts:
-            state.messages = []
         if state.finished:
             step.finished, state.finished = state.finished, []
         if self._skipped:
             self._skipped = []
         self.received = None
-        step.has_more = bool(state.touched_workflows or state.new_unblocks)
+        if concerns_workflows:
+            step.has_more = bool(state.touched_workflows or state.new_unblocks)
         if state.begun_completions:
             step.again = ContinueCompletions(tuple(state.begun_completions), reply)
             state.begun_completions = []

@@ -142,9 +142,18 @@ class Router:
         return b"../" + quote(path.split("/")[-2]).encode()
 
     def _match_template(self, method: str, path: str) -> Match | None:
-        first = _first_of(path)
-        templates = self._templates_of.get(first, self._templates_of_others)
-        for template in self._templates_with.get((first, method), templates):
+        templates = self._templates_with.get((_first_of(path), method))
+        if templates is None:
+            return self._match_any(method, path)
+        for template in templates:
+            values = template.match(path)
+            if values is not None:
+                return Match(template.methods[method], values)
+        return None
+
+    def _match_any(self, method: str, path: str) -> Match | None:
+        """Look at all templates that the path's first segment may begin."""
+        for template in self._templates_of.get(_first_of(path), self._templates_of_others):
             values = template.match(path)
             if values is not None and method in template.methods:
                 return Match(template.methods[method], values)

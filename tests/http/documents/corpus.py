@@ -36,7 +36,9 @@ NOT_RECORDED = {
 }
 """Endpoints that are not in the corpus, and why."""
 
-_PAGES = frozenset({"metrics", "openapi", "start", "documentation", "errorDocumentation"})
+_PAGES = frozenset(
+    {"metrics", "settings", "openapi", "start", "documentation", "errorDocumentation"}
+)
 """Endpoints whose content has tests of its own: only the kind of content is recorded."""
 
 _VOLATILE = re.compile(
@@ -251,6 +253,7 @@ async def _others(corpus: Corpus, world: World) -> None:
     for target in ("/ping", "/health", "/ready", "/", "/docs", "/docs/errors", "/openapi.json"):
         await ask("GET", target)
     await ask("GET", "/metrics")
+    await ask("GET", "/whoami")
 
 
 async def _administration(corpus: Corpus, world: World) -> None:
@@ -282,6 +285,8 @@ async def _administration(corpus: Corpus, world: World) -> None:
     await ask("DELETE", "/admin/tokens/none")
     await ask("GET", "/admin/tokens?account=billing")
     await ask("GET", "/admin/audit?limit=4")
+    await ask("GET", "/whoami")
+    await ask("GET", "/settings")
     await _asker(corpus, world, {})("GET", "/promises/bare")
 
 
