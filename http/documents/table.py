@@ -22,7 +22,7 @@ from troth.http.promises import (
     task_endpoints,
     worker_endpoints,
 )
-from troth.http.questions import list_endpoints, why_endpoints
+from troth.http.questions import list_endpoints, remedies, why_endpoints
 
 API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
@@ -32,6 +32,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *search_endpoints.ENDPOINTS,
     *why_endpoints.ENDPOINTS,
     *list_endpoints.ENDPOINTS,
+    *remedies.ENDPOINTS,
     *envelope_endpoints.ENDPOINTS,
     *function_endpoints.ENDPOINTS,
     *label_endpoints.ENDPOINTS,
