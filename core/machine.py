@@ -24,6 +24,7 @@ from .commands import (
     UNBLOCK_TIMER,
     WORKFLOW_TIMER,
     Command,
+    ReadPromise,
     Receive,
     TimerKind,
 )
@@ -82,7 +83,16 @@ class Machine(DecisionContext):
 
         If that is earlier than before, `ResumeTime(was_set_back=True)` and `rearm` come first.
         """
-        reply = DECISIONS[type(command)](self, command, now_ms)
+        kind = type(command)
+        reply = DECISIONS[kind](self, command, now_ms)
+        # Nothing follows from most commands; then it need not be looked for.
+        if kind is ReadPromise and not self._records:
+            return Step(reply, [], [])
+        if self.changes_one_promise:
+            self.changes_one_promise = False
+            records, self._records = self._records, []
+            promise_timers, self.state.promise_timers = self.state.promise_timers, []
+            return Step(reply, records, promise_timers)
         return self._finish(reply, now_ms)
 
     def start(self, now_ms: int) -> Step:

@@ -80,6 +80,9 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
             seed,
         )
     )
+    if seed is None:
+        context.changes_one_promise = True
+        return Reply(_CREATED, promise=context.state.promises[command.id])
     task = None
     if command.claim is not None:
         task = context.state.tasks[task_ids.invoke_id(command.id)].copy()

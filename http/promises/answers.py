@@ -12,6 +12,7 @@ from urllib.parse import quote
 from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.model import (
+    EMPTY_VALUE,
     Callback,
     Lock,
     Promise,
@@ -232,8 +233,8 @@ def promise_object(
     return PromiseObject(
         promise.id,
         promise.state,
-        shown(promise.param),
-        shown(promise.value),
+        _EMPTY if promise.param is EMPTY_VALUE else shown(promise.param),
+        _EMPTY if promise.value is EMPTY_VALUE else shown(promise.value),
         promise.timeout,
         UNSET if key_for_create is None else key_for_create,
         UNSET if key_for_complete is None else key_for_complete,
