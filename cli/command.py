@@ -66,6 +66,9 @@ COMMANDS: Final = {
         "troth.cli.overview.traffic:queues",
         "List the receivers of messages, and what waits for each.",
     ),
+    "top": CommandPlace(
+        "troth.cli.overview.top:top", "Watch a running server: what it does, and what waits."
+    ),
     "failures": CommandPlace(
         "troth.cli.overview.failures:failures", "List what failed since the server started."
     ),

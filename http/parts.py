@@ -22,6 +22,7 @@ from troth.http.identity.audit import AuditLog
 from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
+from troth.http.overview.counting import Counting, Sources
 from troth.http.promises.large_messages import LargeMessages
 from troth.http.promises.rendering import render_message
 from troth.http.settings.local_zone import local_zone
@@ -291,6 +292,16 @@ class Parts:
         self.api.snapshotter = snapshotter
         self.api.metrics.add_source("snapshots", snapshotter.statistics)
         return snapshotter
+
+    def make_counting(self) -> Counting:
+        """Make what counts over time."""
+        storage = self.storage
+        sources = Sources(
+            sent_count=lambda: self.delivery.sent_count,
+            log=storage.statistics,
+            syncs_s=storage.take_syncs if isinstance(storage, DirectoryStorage) else tuple,
+        )
+        return Counting(self.api, sources, self.api.series)
 
     def make_sweeper(self) -> Sweeper:
         """Make what deletes completed promises by the rules of retention."""

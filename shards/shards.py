@@ -33,6 +33,7 @@ from troth.core.model import (
     replace,
 )
 from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
+from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState, TimerKey
 from troth.core.workflow_commands import RenewWorkflows
@@ -272,6 +273,13 @@ class Shards(Gathering):
         return total
 
     # For surveys, which look without asking, and for debug operations
+
+    def activity(self) -> Activity:
+        """Return what has happened since the process started; it may not be durable yet."""
+        total = Activity.zero()
+        for shard in self._shards:
+            total.add(shard.machine.state.activity)
+        return total
 
     def states(self) -> list[ShardState]:
         """Return all shards' states, to be looked at in this moment; it may not be durable yet."""

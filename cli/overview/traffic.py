@@ -66,7 +66,7 @@ def _workers(found: Any) -> str:
             "away" if row["since"] is None else short_moment(row["since"]),
             str(row["waiting"]),
             str(row["delivered"]),
-            f"{row['running']} of {row['slots']}",
+            f"{row['leases']} of {row['slots']}",
         )
         for row in found["nodes"]
     ]

@@ -13,6 +13,7 @@ from troth.core.executions import Execution, Usage
 from troth.core.failures import Failures
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
+from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.workflows import WorkflowState, WorkflowView
 from troth.http.wire.errors import ApiError
@@ -68,6 +69,8 @@ class ShardsPort(Protocol):
     ) -> tuple[list[Promise], int | None]: ...
 
     def counts(self) -> Counts: ...
+
+    def activity(self) -> Activity: ...
 
     @property
     def largest_serial(self) -> int: ...

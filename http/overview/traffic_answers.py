@@ -11,28 +11,17 @@ from troth.shards.surveys.workers import WorkerRow
 
 
 class WorkerObject(Struct, gc=False, rename="camel"):
-    """An open stream of a worker."""
+    """A worker or node, and its stream."""
 
-    group: Annotated[str, told("Its group.", "default")]
+    group: Annotated[str, told("Its group; empty for a node.", "default")]
     id: Annotated[str, told("Its id.", "worker-1")]
-    protocol: Annotated[str | None, told("rest or envelope; null if not known yet.", "rest")]
-    address: Annotated[str | None, told("Its network address.", "127.0.0.1")]
-    since: Annotated[int, time_ms("When it connected")]
-    waiting: Annotated[int, told("Messages not written yet.", 0)]
-    delivered: Annotated[int, told("Messages written.", 12)]
-    leases: Annotated[int | None, told("Tasks that a process of this id holds.", 1)]
-
-
-class StreamingNodeObject(Struct, gc=False, rename="camel"):
-    """A node and its stream."""
-
-    id: Annotated[str, told("Its id.", "0a5f8c1e-8b3f-4f0e-9a52-1d7d3c7b9f10")]
+    protocol: Annotated[str | None, told("rest, envelope, node; null if unknown.", "rest")]
     address: Annotated[str | None, told("Its network address.", "127.0.0.1")]
     since: Annotated[int | None, time_ms("When it connected; null if it is away")]
     waiting: Annotated[int, told("Messages not written yet.", 0)]
-    delivered: Annotated[int, told("Orders written.", 12)]
-    running: Annotated[int, told("Function tasks with it.", 1)]
-    slots: Annotated[int, told("How many it takes.", 2)]
+    delivered: Annotated[int, told("Messages written.", 12)]
+    leases: Annotated[int | None, told("Tasks that a process of this id holds.", 1)]
+    slots: Annotated[int | UnsetType, told("How many tasks a node takes.", 2)] = UNSET
 
 
 class WorkersObject(Struct, gc=False):
@@ -40,7 +29,7 @@ class WorkersObject(Struct, gc=False):
 
     cursor: Annotated[str | None, told("For the next page; null if there is none.", None)]
     workers: list[WorkerObject]
-    nodes: Annotated[list[StreamingNodeObject], told("On the first page only.")]
+    nodes: Annotated[list[WorkerObject], told("On the first page only.")]
 
 
 class QueueObject(Struct, gc=False, rename="camel"):
@@ -84,11 +73,13 @@ def worker_object(row: WorkerRow) -> WorkerObject:
     )
 
 
-def node_stream_object(node: NodePlace) -> StreamingNodeObject:
+def node_object(node: NodePlace) -> WorkerObject:
     """Return a node."""
     stream = node.connection
-    return StreamingNodeObject(
+    return WorkerObject(
+        "",
         node.id,
+        "node",
         None if stream is None else stream.peer,
         None if stream is None else stream.since_ms,
         0 if stream is None else stream.waiting_count,

@@ -19,7 +19,7 @@ from troth.shards.surveys.queues import Queues
 from .traffic_answers import (
     QueuesObject,
     WorkersObject,
-    node_stream_object,
+    node_object,
     queue_object,
     worker_object,
 )
@@ -56,7 +56,7 @@ async def workers(api: Api, call: Call) -> Response:
     nodes = []
     if place is None and not principal.id_prefix and api.placement is not None:
         known = sorted(api.placement.nodes.values(), key=lambda node: node.connection is None)
-        nodes = [node_stream_object(node) for node in known[:NODES_LIMIT_COUNT]]
+        nodes = [node_object(node) for node in known[:NODES_LIMIT_COUNT]]
     following = None
     if has_more and rows:
         last = _Place(rows[-1].group, rows[-1].id, limit_count)

@@ -192,6 +192,11 @@ class Delivery:
             nursery.start_soon(self._push_targets.run)
             task_status.started()
 
+    @property
+    def sent_count(self) -> int:
+        """The number of messages sent since the start."""
+        return self._totals["sent"]
+
     def statistics(self) -> DeliveryStatistics:
         """Return counts of this moment and totals since the start."""
         push_targets = self._push_targets.targets

@@ -229,8 +229,7 @@ class PollConnection:
         self.dialect = dialect
         self.is_coming_back = False
         self.delivered_count = 0
-        self.peer: str | None = None
-        """The network address it comes from; set by the code that has opened it, as `since_ms`."""
+        self.peer: str | None = None  # the network address; set by the opener, like `since_ms`
         self.since_ms = 0
         self._polls = polls
         self._waiting: dict[Item, None] = {}
@@ -509,16 +508,12 @@ class Polls:
         connections = self._groups.get(group)
         return None if connections is None else connections.by_id.get(connection_id)
 
-    def group_names(self) -> list[str]:
-        """Return the names of all groups that have a connection."""
-        return list(self._groups)
-
-    def group_view(self, name: str) -> GroupView | None:
-        """Return the numbers of a group; None if it has no connection."""
-        group = self._groups.get(name)
-        if group is None:
-            return None
-        return GroupView(len(group.by_id), group.buffered_count, group.delivered_total_count)
+    def groups(self) -> list[tuple[str, GroupView]]:
+        """Return all groups that have a connection, with their numbers."""
+        return [
+            (name, GroupView(len(one.by_id), one.buffered_count, one.delivered_total_count))
+            for name, one in self._groups.items()
+        ]
 
     def discard(self, item: Item) -> None:
         """Forget an item. If it is being written already, nothing is reported about it."""

@@ -168,10 +168,7 @@ class Queues:
         """Return what is known of all receivers, by name, and whether that are all."""
         pace = Pace()
         queues: dict[str, _Queue] = {}
-        for number, name in enumerate(self._polls.group_names()):
-            view = self._polls.group_view(name)
-            if view is None:
-                continue
+        for number, (name, view) in enumerate(self._polls.groups()):
             queue = queues[f"poll://{name}"] = _Queue()
             queue.workers_count = view.connections_count
             queue.waiting_count = view.buffered_count

@@ -266,6 +266,8 @@ async def _others(corpus: Corpus, world: World) -> None:
     await ask("GET", "/queues?limit=2")
     await ask("GET", "/failures?kind=promise,login&limit=2")
     await ask("GET", "/failures?kind=none")
+    await ask("GET", "/statistics?resolution=1m&since=5")
+    await ask("GET", "/statistics?resolution=2m")
 
 
 async def _administration(corpus: Corpus, world: World) -> None:
