@@ -90,7 +90,7 @@ def top(session: Session, once: bool, every_ms: int) -> None:
 
 @contextlib.contextmanager
 def _single_keys() -> Iterator[None]:
-    """Let keys be read without Enter, for a block."""
+    """Read keys without Enter, for a block."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     try:
