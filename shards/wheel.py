@@ -6,9 +6,9 @@ Promises:
   deadline. A canceled entry is gone immediately; nothing is left behind to be skipped later.
 - `advance` returns each key once, at the first call whose time is at or after its deadline, in the
   order of the deadlines and, where these are equal, of arming.
-- `take_due` with a limit does a limited part of that, and the next call goes on: whatever comes due
-  together, nobody has to wait for all of it. A key that is canceled or armed again in between is
-  not returned.
+- `take_due` with a limit does a limited part of that, and the next call goes on, so a caller need
+  not wait for all that comes due together. A key that is canceled or armed again in between is not
+  returned.
 - A key whose deadline never changes, and is known to its owner, may be armed by `arm_fixed` and
   canceled by `cancel_fixed`: the wheel then need not remember where it is.
 - Memory is two dictionary entries and one integer for each armed key, one entry for a fixed one.
