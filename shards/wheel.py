@@ -25,7 +25,7 @@ level is due before everything at a higher one. When the cursor enters a slot, w
 to lower levels, at most seven times in an entry's life and usually twice.
 
 The cursor goes from one occupied slot to the next, and on only when the slot is empty. A slot that
-it has entered is *spreading* until all is moved. What is armed meanwhile for a time within that
+it has entered is *spreading* until all is moved. What is armed by then for a time within that
 slot goes to the end of it, so equal deadlines keep their order.
 
 A slot is a dictionary from key to deadline, which keeps the order of arming, and `_slot_of` knows
