@@ -272,9 +272,9 @@ _TAGS = Parameter(
 
 
 def words_schema(known: Iterable[str]) -> Schema:
-    """Return the schema of a list of words with commas between."""
+    """Return the schema of a list of words with commas between; empty is as if absent."""
     word = "|".join(known)
-    return {"type": "string", "pattern": f"^({word})(,({word}))*$"}
+    return {"type": "string", "pattern": f"^(({word})(,({word}))*)?$"}
 
 
 _TIME_PARAMETERS = tuple(
