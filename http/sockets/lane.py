@@ -273,10 +273,10 @@ class Lane:
             await self._occupied.wait()
             # What comes in may end sooner than a quiet connection: half a request, for example.
             self._stirred = stirred = trio.Event()
-            with trio.move_on_after(quiet_s - _CHECK_INTERVAL_S):
+            with trio.move_on_after(quiet_s):
                 await stirred.wait()
+                await trio.sleep(_CHECK_INTERVAL_S)
             self._stirred = None
-            await trio.sleep(_CHECK_INTERVAL_S)
             self.now = now = trio.current_time()
             for connection in list(self._connections.values()):
                 connection.check(now, keep_alive_timeout_s, write_timeout_s)
