@@ -54,6 +54,13 @@ COMMANDS: Final = {
     "timers": CommandPlace(
         "troth.cli.questions.timers:timers", "List what comes due next, in the order of time."
     ),
+    "whoami": CommandPlace(
+        "troth.cli.overview.whoami:whoami",
+        "Show whose credentials these are, what they allow, and at which server.",
+    ),
+    "settings": CommandPlace(
+        "troth.cli.overview.settings:settings", "Show the settings of a running server."
+    ),
     "account": CommandPlace(
         "troth.cli.accounts:account", "Create and disable accounts; show who changed what."
     ),

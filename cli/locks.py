@@ -1,6 +1,7 @@
 """`troth locks`: make sure that only one program at a time does something."""
 
 import contextlib
+import importlib
 import os
 import random
 import signal
@@ -31,11 +32,30 @@ RETRY_LIMIT_S: Final = 2.0
 """The longest pause between two tries for a lock that another has."""
 KILL_AFTER_S: Final = 10.0
 """How long a command may take to end when its lock is lost, before it is killed."""
+BREAK: Final = "break"
+
 NOT_STARTED_STATUS: Final = 127
 """What shells report of a command that cannot be started."""
 
 
-@click.group(cls=OrderedGroup)
+class LocksGroup(OrderedGroup):
+    """The commands here, and one that only administrators need: it is imported when it is asked
+    for, since it reads the settings of a server."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, in the order of the help text."""
+        return [*super().list_commands(ctx), BREAK]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; None if there is none of this name."""
+        if cmd_name != BREAK:
+            return super().get_command(ctx, cmd_name)
+        command = importlib.import_module("troth.cli.questions.break_lock").break_lock
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=LocksGroup)
 def locks() -> None:
     """Acquire, release, renew and list locks.
 

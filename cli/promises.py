@@ -25,7 +25,7 @@ from .options import (
     value_body,
     value_options,
 )
-from .output import note, promise_fields, short_moment, state_cell, table, visible
+from .output import note, now_ms, promise_fields, short_moment, state_cell, table, visible
 from .questions.pages import waiters_table
 
 REQUESTED_STATES: Final = {
@@ -263,12 +263,29 @@ def cancel(session: Session, id: str, **value: Any) -> None:  # noqa: A002
     type=click.Choice(["pending", "resolved", "rejected"]),
     help="Only promises in this state; rejected includes canceled and timed out.",
 )
+@click.option(
+    "--states",
+    metavar="WORDS",
+    help="Only promises in exactly these states, with commas: pending, resolved, rejected, "
+    "canceled, timedout.",
+)
+@click.option(
+    "--since",
+    "since_ms",
+    type=DURATION,
+    metavar="DURATION",
+    help="Only promises created in this time up to now: 10s, 5m, 2h.",
+)
+@click.option("--oldest", is_flag=True, help="The oldest first, not the newest.")
 @search_options
 @server_command
 def search(
     session: Session,
     pattern: str,
     state: str | None,
+    states: str | None,
+    since_ms: int | None,
+    oldest: bool,
     tags: Pairs,
     limit_count: int,
     cursor: str | None,
@@ -284,8 +301,14 @@ def search(
       troth promises search 'order-*' --state pending
       troth promises search --tag team=billing --all --json
     """
-    states = [("state", state)] if state else []
-    query = search_query(pattern, tags, limit_count, cursor, *states)
+    bounds = [("state", state)] if state else []
+    if states:
+        bounds.append(("states", states))
+    if since_ms is not None:
+        bounds.append(("createdFrom", str(now_ms() - since_ms)))
+    if oldest:
+        bounds.append(("order", "oldest"))
+    query = search_query(pattern, tags, limit_count, cursor, *bounds)
     show_search(session, "/promises", query, all_pages, _table)
 
 

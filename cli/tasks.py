@@ -105,6 +105,41 @@ def show(session: Session, id: str) -> None:  # noqa: A002
     session.show(answer, lambda: task_fields(answer.content))
 
 
+@tasks.command()
+@click.argument("id", type=TEXT)
+@server_command
+def release(session: Session, id: str) -> None:  # noqa: A002
+    """Take the task ID from the worker that holds it.
+
+    A task is an order to a worker to continue with a promise. It goes out again, to any worker, and
+    whatever the old holder does with it is refused. For a worker that is known to be gone, this is
+    faster than to wait for the end of its lease.
+
+    \b
+    Example:
+      troth tasks release __invoke:order-7
+    """
+    answer = session.client.ask("POST", "/tasks/release", {"id": id})
+    session.show(answer, lambda: task_fields(answer.content))
+
+
+@tasks.command()
+@click.argument("id", type=TEXT)
+@server_command
+def retry(session: Session, id: str) -> None:  # noqa: A002
+    """Send the stalled task ID now, without waiting for its next try.
+
+    A task is an order to a worker to continue with a promise. One is stalled when its receiver
+    could not be reached.
+
+    \b
+    Example:
+      troth tasks retry __invoke:order-7
+    """
+    answer = session.client.ask("POST", "/tasks/retry", {"id": id})
+    session.show(answer, lambda: task_fields(answer.content))
+
+
 task_arguments: Final = together(
     click.argument("id", type=TEXT), click.argument("counter", type=int)
 )

@@ -253,7 +253,10 @@ EXPLANATIONS: dict[Code, str] = {
         "The task was sent again since, with a higher counter. Your message is stale: drop it and "
         "stop the work it started."
     ),
-    Code.TASK_STATE: "Only a claimed task can be completed, and this one is not claimed.",
+    Code.TASK_STATE: (
+        "The task is in another state: only a claimed task can be completed or released, and only "
+        "a stalled one can be sent again."
+    ),
     Code.PROMISE_NOT_FOUND: "No promise has this id.",
     Code.SCHEDULE_NOT_FOUND: "No schedule has this id.",
     Code.LOCK_NOT_FOUND: "No lock on this resource is held by this execution.",

@@ -25,6 +25,9 @@ from .model import (
 from .records import ShardMessage
 from .retention_rules import RetentionRule
 
+TimeRange = tuple[int, int]
+"""Times in ms: from the first one on, and before the second."""
+
 
 class Command(Struct, frozen=True, gc=False):
     """Anything a shard can be asked to do."""
@@ -92,7 +95,9 @@ class SearchPromises(Command, frozen=True):
     """One shard's part of a search: newest first, serials below `before_serial`.
 
     The shard looks at `scan_count` promises at most and says in the page where to go on. Only ids
-    that begin with `id_prefix` are found.
+    that begin with `id_prefix` are found, and with `created` or `completed` only promises that
+    were created or completed in that time. With `oldest_first` the order is the other one, and
+    the serials are those above `before_serial`.
     """
 
     pattern: str
@@ -102,6 +107,9 @@ class SearchPromises(Command, frozen=True):
     before_serial: int
     scan_count: int
     id_prefix: str = ""
+    created: TimeRange | None = None
+    completed: TimeRange | None = None
+    oldest_first: bool = False
 
 
 class ClaimTask(Command, frozen=True):

@@ -119,6 +119,8 @@ class DecisionContext:
         self._skipped: list[RunsSkipped] = []
         self.received: tuple[int, int] | None = None
         self.again: Command | None = None
+        self.changes_one_promise = False
+        """Whether this step's records concern one promise and nothing that hangs on it."""
 
     def _itself(self, identifier: str) -> "DecisionContext":
         """Return the neighbor of a machine that stands alone."""

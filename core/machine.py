@@ -24,6 +24,7 @@ from .commands import (
     UNBLOCK_TIMER,
     WORKFLOW_TIMER,
     Command,
+    ReadPromise,
     Receive,
     TimerKind,
 )
@@ -82,7 +83,16 @@ class Machine(DecisionContext):
 
         If that is earlier than before, `ResumeTime(was_set_back=True)` and `rearm` come first.
         """
-        reply = DECISIONS[type(command)](self, command, now_ms)
+        kind = type(command)
+        reply = DECISIONS[kind](self, command, now_ms)
+        # Nothing follows from most commands; then it need not be looked for.
+        if kind is ReadPromise and not self._records:
+            return Step(reply, [], [])
+        if self.changes_one_promise:
+            self.changes_one_promise = False
+            records, self._records = self._records, []
+            promise_timers, self.state.promise_timers = self.state.promise_timers, []
+            return Step(reply, records, promise_timers)
         return self._finish(reply, now_ms)
 
     def start(self, now_ms: int) -> Step:
@@ -168,15 +178,19 @@ class Machine(DecisionContext):
         ):
             return Step(reply, records, promise_timers)
         sends: list[Message] = []
-        self._dispatch(sends, now_ms)
-        if state.touched_workflows:
+        if state.touched_roots or state.new_notifications:
+            self._dispatch(sends, now_ms)
+        concerns_workflows = bool(state.touched_workflows or state.new_unblocks)
+        if concerns_workflows:
             self._dispatch_workflows(sends, now_ms)
-        if state.new_unblocks:
             self._dispatch_unblocks(sends)
-        posts = [
-            (target, Receive(state.index, number, message))
-            for target, number, message in state.messages
-        ]
+        posts: list[tuple[int, Receive]] = []
+        if state.messages:
+            posts = [
+                (target, Receive(state.index, number, message))
+                for target, number, message in state.messages
+            ]
+            state.messages = []
         step = Step(
             reply,
             records,
@@ -192,14 +206,13 @@ class Machine(DecisionContext):
         state.timers = []
         if state.withdrawals:
             state.withdrawals = []
-        if posts:
-            state.messages = []
         if state.finished:
             step.finished, state.finished = state.finished, []
         if self._skipped:
             self._skipped = []
         self.received = None
-        step.has_more = bool(state.touched_workflows or state.new_unblocks)
+        if concerns_workflows:
+            step.has_more = bool(state.touched_workflows or state.new_unblocks)
         if state.begun_completions:
             step.again = ContinueCompletions(tuple(state.begun_completions), reply)
             state.begun_completions = []

@@ -151,6 +151,11 @@ class DebugOperations:
         self._shards.freeze_timers(False)
         self._outgoing.go_on()
 
+    @property
+    def has_time(self) -> bool:
+        """Return whether a block of `at` is under way."""
+        return self._one_at_a_time.locked()
+
     @asynccontextmanager
     async def at(self, now_ms: int | None) -> AsyncIterator[None]:
         """Wait for other blocks to end; within this one it is this time, or, if None, the clock's.

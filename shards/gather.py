@@ -9,9 +9,12 @@ work. A page of large rows ends early, so that its answer delays no other reques
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from troth.core.limits import INTEGER_MAX, PAGE_LIMIT_BYTES
+
+BEFORE_ALL: Final = {False: INTEGER_MAX, True: 1}
+"""Where a search begins: above every serial or, with the other sign, below every one."""
 
 
 class HasSerial(Protocol):
@@ -45,34 +48,44 @@ async def page(
     limit_count: int,
     before_serial: int | None,
     limit_bytes: int = PAGE_LIMIT_BYTES,
+    is_spent: Callable[[], bool] | None = None,
+    oldest_first: bool = False,
 ) -> tuple[list[Row], int | None]:
     """Gather one page.
 
     `ask` takes {shard: serial to look below} and how many rows to give at most, and gives the parts
     in the same order. The second result is the last row's serial if the page is full, else None
-    (rest.md 10.2). It is full, too, when a further row would exceed `limit_bytes`.
+    (rest.md 10.2). It is full, too, when a further row would exceed `limit_bytes`. A page that has
+    cost what it may (`is_spent`) ends with what is certain; the second result is then how far all
+    shards have looked.
     """
+    # Serials as they are, or with the other sign: either way, what comes later is smaller.
+    sign = -1 if oldest_first else 1
     rows: list[Row] = []
     share_count = _share(limit_count, len(shards))
-    unread = dict.fromkeys(shards, before_serial if before_serial is not None else INTEGER_MAX)
+    start = sign * before_serial if before_serial is not None else BEFORE_ALL[oldest_first]
+    unread = dict.fromkeys(shards, start)
     while unread:
-        wanted = dict(unread)
+        wanted = {index: sign * place for index, place in unread.items()}
         for index, part in zip(wanted, await ask(wanted, share_count), strict=True):
             rows.extend(part.rows)
             if part.next_before is None:
                 del unread[index]
             else:
-                unread[index] = part.next_before
-        rows.sort(key=lambda row: row.serial, reverse=True)
+                unread[index] = sign * part.next_before
+        rows.sort(key=lambda row: sign * row.serial, reverse=True)
         del rows[limit_count:]
         if len(rows) == limit_count:
-            last = rows[-1].serial
-            unread = {index: before for index, before in unread.items() if before > last}
+            last = sign * rows[-1].serial
+            unread = {index: place for index, place in unread.items() if place > last}
         # Before these rows nothing can come any more.
-        certain = [row for row in rows if row.serial >= max(unread.values(), default=0)]
+        reached = max(unread.values(), default=None)
+        certain = [row for row in rows if reached is None or sign * row.serial >= reached]
         fitting_count = _fitting_count(certain, limit_bytes)
         if fitting_count < len(certain):
             return certain[:fitting_count], certain[fitting_count - 1].serial
+        if reached is not None and is_spent is not None and is_spent():
+            return certain, sign * reached
     return rows, rows[-1].serial if rows and len(rows) == limit_count else None
 
 

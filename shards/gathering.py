@@ -3,9 +3,12 @@
 Each is sent to the shards that can hold something; see `gather.py` for how pages are made.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
+
+from msgspec import Struct
 
 from troth.core.catalog import Entry
 from troth.core.commands import (
@@ -16,6 +19,7 @@ from troth.core.commands import (
     SearchExecutions,
     SearchPromises,
     SearchSchedules,
+    TimeRange,
 )
 from troth.core.executions import Execution, Usage, added
 from troth.core.grammar.patterns import Pattern
@@ -29,6 +33,25 @@ from . import gather
 from .held import HeldMessages
 
 EntryKind = TypeVar("EntryKind", bound=Entry)
+
+PARTIAL_LIMIT_S: Final = 0.050
+"""What a page that may end early costs, in seconds of this thread's CPU, whatever is done in it."""
+
+
+class SearchBounds(Struct, frozen=True):
+    """What bounds a search besides ids, states and tags: times, and what a page may cost.
+
+    If it `may_end_early`, a page ends when it has cost what it may. With `oldest_first` the order
+    is the other one, and a page continues above a serial.
+    """
+
+    created: TimeRange | None = None
+    completed: TimeRange | None = None
+    may_end_early: bool = False
+    oldest_first: bool = False
+
+
+UNBOUNDED: Final = SearchBounds()
 
 
 class Gathering(ABC):
@@ -54,11 +77,17 @@ class Gathering(ABC):
         limit_count: int,
         before_serial: int | None,
         id_prefix: str = "",
+        more: SearchBounds = UNBOUNDED,
     ) -> tuple[list[Promise], int | None]:
         """Return a page of promises, newest first, and the serial to continue below, or None.
 
-        Only ids that begin with `id_prefix` are found.
+        Only ids that begin with `id_prefix` are found. `more` bounds the times of promises, and
+        what the page may cost.
         """
+        began_s = time.thread_time()
+
+        def is_spent() -> bool:
+            return time.thread_time() - began_s >= PARTIAL_LIMIT_S
 
         async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Promise]]:
             replies = await self._ask_all(
@@ -73,6 +102,9 @@ class Gathering(ABC):
                             before,
                             SEARCH_SCAN_COUNT,
                             id_prefix,
+                            more.created,
+                            more.completed,
+                            more.oldest_first,
                         ),
                     )
                     for index, before in wanted.items()
@@ -81,7 +113,14 @@ class Gathering(ABC):
             pages = [reply.promises for reply in replies if reply.promises is not None]
             return [gather.ShardPart(page.promises, page.next_before) for page in pages]
 
-        return await gather.page(ask, self._where(pattern), limit_count, before_serial)
+        return await gather.page(
+            ask,
+            self._where(pattern),
+            limit_count,
+            before_serial,
+            is_spent=is_spent if more.may_end_early else None,
+            oldest_first=more.oldest_first,
+        )
 
     async def search_schedules(
         self,

@@ -254,6 +254,11 @@ class Shards(Gathering):
         """Return whether no command and no reply is outstanding."""
         return self._turns.is_empty and all(shard.is_quiet for shard in self._shards)
 
+    @property
+    def largest_serial(self) -> int:
+        """Return the serial of the newest promise or schedule."""
+        return self._serial
+
     def counts(self) -> Counts:
         """Return how many promises and tasks are in each state now; it may not be durable yet."""
         total = Counts.zero()

@@ -50,7 +50,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"identity"}),
         frozenset({"api"}),
         frozenset({"promises", "functions"}),
-        frozenset({"envelope", "executions", "admin", "questions"}),
+        frozenset({"envelope", "executions", "admin", "questions", "overview"}),
         frozenset({"nodes"}),
         frozenset({"documents"}),
         frozenset({"sockets"}),

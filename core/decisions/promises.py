@@ -80,6 +80,9 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
             seed,
         )
     )
+    if seed is None:
+        context.changes_one_promise = True
+        return Reply(_CREATED, promise=context.state.promises[command.id])
     task = None
     if command.claim is not None:
         task = context.state.tasks[task_ids.invoke_id(command.id)].copy()
@@ -236,6 +239,9 @@ def search_promises(context: DecisionContext, command: SearchPromises, now_ms: i
         command.limit_count,
         command.before_serial,
         command.scan_count,
+        created=command.created,
+        completed=command.completed,
+        oldest_first=command.oldest_first,
     )
     if query.pattern.exact is not None:
         found = _search_one(context, query, query.pattern.exact, now_ms)
@@ -247,12 +253,13 @@ def search_promises(context: DecisionContext, command: SearchPromises, now_ms: i
 def find(context: DecisionContext, query: Query, now_ms: int) -> Found:
     """Return what of this shard a query with a wildcard wants, in memory and not."""
     in_memory = _search_memory(context, query, now_ms)
-    return cold_store.merge((in_memory, _search_cold(context, query)), query.limit_count)
+    parts = (in_memory, _search_cold(context, query))
+    return cold_store.merge(parts, query.limit_count, oldest_first=query.oldest_first)
 
 
 def _search_one(context: DecisionContext, query: Query, promise_id: str, now_ms: int) -> Found:
     promise = context.promise(promise_id, now_ms)
-    if promise is None or promise.serial >= query.before_serial or not query.matches(promise):
+    if promise is None or not query.is_beyond(promise.serial) or not query.matches(promise):
         return Found([], None)
     return Found([promise], None)
 
@@ -268,7 +275,8 @@ def _search_memory(context: DecisionContext, query: Query, now_ms: int) -> Found
         return _search_completed(context, query)
     matched: list[Promise] = []
     last = query.before_serial
-    for serial, promise_id in index.below(query.before_serial, query.scan_count):
+    scan = index.above if query.oldest_first else index.below
+    for serial, promise_id in scan(query.before_serial, query.scan_count):
         last = serial
         if promise_id is None or not query.admits(promise_id):
             continue
@@ -277,7 +285,8 @@ def _search_memory(context: DecisionContext, query: Query, now_ms: int) -> Found
             matched.append(promise)
             if len(matched) == query.limit_count:
                 break
-    return Found(matched, last if index.has_below(last) else None)
+    has_more = index.has_above(last) if query.oldest_first else index.has_below(last)
+    return Found(matched, last if has_more else None)
 
 
 def _search_cold(context: DecisionContext, query: Query) -> Found:
@@ -298,9 +307,9 @@ def _search_completed(context: DecisionContext, query: Query) -> Found:
     matched = [
         promise
         for promise in context.state.completed.values()
-        if promise.serial < query.before_serial and query.matches(promise)
+        if query.is_beyond(promise.serial) and query.matches(promise)
     ]
-    matched.sort(key=lambda promise: promise.serial, reverse=True)
+    matched.sort(key=lambda promise: promise.serial, reverse=not query.oldest_first)
     if len(matched) > query.limit_count:
         del matched[query.limit_count :]
         return Found(matched, matched[-1].serial)

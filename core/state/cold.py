@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from troth.core.catalog import is_reserved
+from troth.core.commands import TimeRange
 from troth.core.grammar.patterns import Pattern
 from troth.core.model import Promise, PromiseState, Task
 from troth.core.retention_rules import Place
@@ -21,6 +22,7 @@ class Query(Struct, frozen=True):
     """What a search asks of one shard's completed promises. `scan_count` bounds the work.
 
     With `has_task` it finds only those that had a workflow task.
+    With `oldest_first` the serials are those above `before_serial`.
     It finds the server's own promises if it is for these (`reserved`), and else none of them.
     """
 
@@ -32,6 +34,13 @@ class Query(Struct, frozen=True):
     scan_count: int
     reserved: bool = False
     has_task: bool = False
+    created: TimeRange | None = None
+    completed: TimeRange | None = None
+    oldest_first: bool = False
+
+    def is_beyond(self, serial: int) -> bool:
+        """Return whether a promise with this serial comes after those that were looked at."""
+        return serial > self.before_serial if self.oldest_first else serial < self.before_serial
 
     def admits(self, promise_id: str) -> bool:
         """Return whether a promise of this id may belong into the result."""
@@ -43,10 +52,18 @@ class Query(Struct, frozen=True):
             return False
         if self.has_task and promise.task_version is None:
             return False
+        if self.created is not None and not _is_within(promise.created_on, self.created):
+            return False
+        if self.completed is not None and not _is_within(promise.completed_on, self.completed):
+            return False
         tags = promise.tags
         if not self.tags:
             return True
         return tags is not None and all(tags.get(key) == value for key, value in self.tags.items())
+
+
+def _is_within(time_ms: int | None, times: TimeRange) -> bool:
+    return time_ms is not None and times[0] <= time_ms < times[1]
 
 
 class Found(Struct, frozen=True):
@@ -125,8 +142,8 @@ class NothingCold:
         return []
 
 
-def merge(parts: Iterable[Found], limit_count: int) -> Found:
-    """Merge the matches of several places into one page, newest first.
+def merge(parts: Iterable[Found], limit_count: int, *, oldest_first: bool = False) -> Found:
+    """Merge the matches of several places into one page, newest first unless asked otherwise.
 
     A place that has not looked at everything may still hold matches below where it stopped; so rows
     below the highest such serial are left for the next page. While a checkpoint ends, a promise is
@@ -134,14 +151,16 @@ def merge(parts: Iterable[Found], limit_count: int) -> Found:
     """
     parts = list(parts)
     stops = [part.next_before for part in parts if part.next_before is not None]
-    horizon = max(stops, default=None)
+    horizon = min(stops, default=None) if oldest_first else max(stops, default=None)
     by_serial = {
         promise.serial: promise
         for part in parts
         for promise in part.promises
-        if horizon is None or promise.serial >= horizon
+        if horizon is None
+        or promise.serial == horizon
+        or (promise.serial < horizon) is oldest_first
     }
-    rows = [by_serial[serial] for serial in sorted(by_serial, reverse=True)]
+    rows = [by_serial[serial] for serial in sorted(by_serial, reverse=not oldest_first)]
     if len(rows) > limit_count:
         del rows[limit_count:]
         return Found(rows, rows[-1].serial)

@@ -4,7 +4,7 @@ Serials only grow, so the index is two parallel lists that are appended to and s
 bisection. Deleted entries leave a hole, and the lists are compacted when holes are the majority.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 
@@ -48,6 +48,16 @@ class SerialIndex:
         position = bisect_left(self._serials, serial)
         for index in range(position - 1, max(position - 1 - scan_count, -1), -1):
             yield self._serials[index], self._ids[index]
+
+    def above(self, serial: int, scan_count: int) -> Iterator[tuple[int, str | None]]:
+        """Yield the entries with larger serials, oldest first; as `below`."""
+        position = bisect_right(self._serials, serial)
+        for index in range(position, min(position + scan_count, len(self._serials))):
+            yield self._serials[index], self._ids[index]
+
+    def has_above(self, serial: int) -> bool:
+        """Return whether there is any entry with a larger serial."""
+        return bool(self._serials) and self._serials[-1] > serial
 
     def ids(self) -> list[str | None]:
         """Return all ids, oldest first, with None for holes."""

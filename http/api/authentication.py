@@ -58,6 +58,11 @@ class Guarded(Protocol):
         ...
 
     @property
+    def any_scope(self) -> bool:
+        """Return whether any credentials suffice, and none while the server is open."""
+        ...
+
+    @property
     def is_open(self) -> bool:
         """Return whether it is open while the server has neither users nor accounts."""
         ...
@@ -85,6 +90,8 @@ def _identified(
 ) -> Principal:
     credentials = api.credentials
     authorization = request.headers.get(b"authorization") or authorization
+    if not authorization and endpoint.any_scope and credentials.is_open:
+        return ANONYMOUS
     principal = None
     if authorization:
         principal = _bearer_of(credentials, request.peer, authorization)
@@ -178,6 +185,8 @@ def _text(secret: bytes) -> str:
 
 
 def _refuse_unless_allowed(principal: Principal, endpoint: Guarded) -> None:
+    if endpoint.any_scope:
+        return
     scope = endpoint.scope
     if endpoint.or_scope is not None and endpoint.or_scope in principal.scopes:
         scope = endpoint.or_scope

@@ -95,6 +95,7 @@ class Api:
     surveys: Surveys | None = None
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
+    started_on_ms: int = field(init=False)
     strangers_in_flight: InFlight = field(init=False)
     in_flight: InFlight = field(default=None)  # type: ignore[assignment]  # made of the settings
     credentials: Credentials = field(init=False)
@@ -106,6 +107,7 @@ class Api:
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
+        self.started_on_ms = self.now_ms()
         self.strangers_in_flight = InFlight(STRANGERS_IN_FLIGHT_LIMIT_BYTES)
         if self.in_flight is None:
             self.in_flight = InFlight(self.settings.in_flight_limit_bytes)

@@ -194,10 +194,12 @@ class Dispatcher:
             self._cors.refuse_foreign(request.method, request.headers)
         if endpoint.changes_by_link:
             self._cors.refuse_cross_site(request.headers)
-        if not endpoint.public:
-            request.principal = authenticate(self.api, request, endpoint)
-        if endpoint.sheltered and self.api.readiness is not Readiness.READY:
-            self.api.refuse_unless_ready(may_be_stopping=endpoint.waits)
+        api = self.api
+        # Otherwise the principal stays what every request has at first: anonymous.
+        if not (endpoint.public or (endpoint.is_open and api.credentials.is_open)):
+            request.principal = authenticate(api, request, endpoint)
+        if endpoint.sheltered and api.readiness is not Readiness.READY:
+            api.refuse_unless_ready(may_be_stopping=endpoint.waits)
         headers = NO_HEADERS
         if not endpoint.reads_raw.isdisjoint(request.headers):
             headers = _call_headers(endpoint, request)

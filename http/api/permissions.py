@@ -17,7 +17,6 @@ from troth.core import workflow_commands as w
 from troth.core.catalog import RESERVED_PREFIX
 from troth.core.codes import Code
 from troth.core.grammar import task_ids, templates
-from troth.core.model import Fence
 from troth.core.workflows import WorkflowFence
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import Principal
@@ -31,7 +30,13 @@ def _root(task_id: str) -> str:
     return task_id if name is None else name.root
 
 
-def _fenced(ids: Named, fence: Fence | None) -> Named:
+def _fenced(command: c.CreatePromise | c.CompletePromise) -> Named:
+    fence = command.fence
+    return (command.id,) if fence is None else (command.id, _root(fence.task_id))
+
+
+def _of_callback(command: c.CreateCallback) -> Named:
+    ids, fence = (command.promise_id, command.root_id), command.fence
     return ids if fence is None else (*ids, _root(fence.task_id))
 
 
@@ -56,11 +61,11 @@ def _by_resource(command: Any) -> Named:
 
 
 NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
-    c.CreatePromise: lambda command: _fenced((command.id,), command.fence),
+    c.CreatePromise: _fenced,
     c.ReadPromise: _by_id,
-    c.CompletePromise: lambda command: _fenced((command.id,), command.fence),
+    c.CompletePromise: _fenced,
     c.ImportPromise: lambda command: (command.promise.id,),
-    c.CreateCallback: lambda command: _fenced((command.promise_id, command.root_id), command.fence),
+    c.CreateCallback: _of_callback,
     c.CreateSubscription: lambda command: (command.promise_id,),
     c.ClaimTask: _by_task,
     c.CompleteTask: _by_task,

@@ -78,6 +78,7 @@ class Router:
         # these, those that have a certain method.
         self._templates_of: dict[str, list[_Template]] = {}
         self._templates_with: dict[tuple[str, str], list[_Template]] = {}
+        self._templates_by_bytes: dict[tuple[bytes, str], list[_Template]] = {}
         by_template: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
             methods = by_template.setdefault(endpoint.path, {})
@@ -96,9 +97,9 @@ class Router:
             possible = [template for template in self._templates if template.may_begin(first)]
             self._templates_of[first] = possible
             for method in {method for template in possible for method in template.methods}:
-                self._templates_with[first, method] = [
-                    template for template in possible if method in template.methods
-                ]
+                having = [template for template in possible if method in template.methods]
+                self._templates_with[first, method] = having
+                self._templates_by_bytes[first.encode(), method] = having
         self.allow = _listed({name for methods in by_template.values() for name in methods})
         """What the header `Allow` says of the whole server."""
         self._templates_of_others = [
@@ -110,6 +111,15 @@ class Router:
         found = self._as_written.get((method, raw_path))
         if found is not None:
             return found
+        if b"%" not in raw_path and raw_path.isascii() and raw_path.startswith(b"/"):
+            # Nearly always: nothing to decode, and no template without parameters has this path.
+            templates = self._templates_by_bytes.get((raw_path.split(b"/", 2)[1], method))
+            if templates is not None:
+                path = raw_path.decode("ascii")
+                for template in templates:
+                    values = template.match(path)
+                    if values is not None:
+                        return Match(template.methods[method], values)
         path = decode_path(raw_path)
         methods = self._exact.get(path)
         if methods is not None and method in methods:
@@ -142,9 +152,18 @@ class Router:
         return b"../" + quote(path.split("/")[-2]).encode()
 
     def _match_template(self, method: str, path: str) -> Match | None:
-        first = _first_of(path)
-        templates = self._templates_of.get(first, self._templates_of_others)
-        for template in self._templates_with.get((first, method), templates):
+        templates = self._templates_with.get((_first_of(path), method))
+        if templates is None:
+            return self._match_any(method, path)
+        for template in templates:
+            values = template.match(path)
+            if values is not None:
+                return Match(template.methods[method], values)
+        return None
+
+    def _match_any(self, method: str, path: str) -> Match | None:
+        """Look at all templates that the path's first segment may begin."""
+        for template in self._templates_of.get(_first_of(path), self._templates_of_others):
             values = template.match(path)
             if values is not None and method in template.methods:
                 return Match(template.methods[method], values)

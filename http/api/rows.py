@@ -170,7 +170,8 @@ class Endpoint:
     `name` is the operation's id, unique. `refusals` are the codes particular to this endpoint;
     those that every endpoint has are added from its other properties. `examples` are commands of a
     shell, for the documentation page. `scope` is what a token must allow (see `authentication.py`),
-    or else `or_scope`; only `public` endpoints, which need no credentials, have none. `sheltered`
+    or else `or_scope`; with `any_scope` whatever credentials there are suffice, and only `public`
+    endpoints, which need no credentials, have neither. `sheltered`
     ones work only while the server is ready. `any_host` ones answer whatever `Host` says (see
     `hosts.py`). A GET that `changes_by_link` changes something, so no page of another site may open
     it. Of those that `answers_much`, only as many are carried out at a time as fit in memory. With
@@ -204,6 +205,7 @@ class Endpoint:
     examples: tuple[str, ...] = ()
     scope: Scope | None = None
     or_scope: Scope | None = None
+    any_scope: bool = False
     public: bool = False
     sheltered: bool = True
     any_host: bool = False
@@ -226,7 +228,8 @@ class Endpoint:
 
         A row without a scope that is not public would be open to all, so there is none.
         """
-        assert self.public == (self.scope is None), f"{self.name}: either public or with a scope"
+        has_scope = self.any_scope or self.scope is not None
+        assert self.public != has_scope, f"{self.name}: either public or with a scope"
         is_stream = any(one.media_type == "text/event-stream" for one in self.successes)
         has_head = self.method == "GET" and (is_stream or not self.changes_by_link)
         halves = self.handler if isinstance(self.handler, HalvedHandler) else None

@@ -12,11 +12,12 @@ from troth.core.commands import Command
 from troth.core.executions import Execution, Usage
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
+from troth.core.state.counts import Counts
 from troth.core.workflows import WorkflowState, WorkflowView
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Request
 from troth.shards.errors import ShardsError
-from troth.shards.gathering import EntryKind
+from troth.shards.gathering import UNBOUNDED, EntryKind, SearchBounds
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
 
@@ -58,7 +59,13 @@ class ShardsPort(Protocol):
         limit_count: int,
         before_serial: int | None,
         id_prefix: str = "",
+        more: SearchBounds = UNBOUNDED,
     ) -> tuple[list[Promise], int | None]: ...
+
+    def counts(self) -> Counts: ...
+
+    @property
+    def largest_serial(self) -> int: ...
 
     async def search_schedules(
         self,

@@ -173,6 +173,8 @@ def _security(endpoint: Endpoint, *, has_users: bool) -> list[dict[str, list[str
     if endpoint.public:
         return []
     kinds: list[dict[str, list[str]]] = [{"bearer": [scope]} for scope in scopes_of(endpoint)]
+    if endpoint.any_scope:
+        kinds.append({"bearer": []})
     kinds.append({"basic": []})
     if not endpoint.needs_account and not has_users:
         kinds.append({})

@@ -131,7 +131,9 @@ def _endpoint(endpoint: Endpoint) -> Iterable[str]:
     yield f"{_text(_path(endpoint))}</code> {_text(endpoint.summary)}</h3>"
     if endpoint.description:
         yield f"<p>{_text(endpoint.description)}</p>"
-    if not endpoint.public:
+    if endpoint.any_scope:
+        yield "<p>A token needs no particular scope.</p>"
+    elif not endpoint.public:
         scopes = " or ".join(f"<code>{scope}</code>" for scope in scopes_of(endpoint))
         yield f"<p>A token needs the scope {scopes}.</p>"
     rows = [

@@ -37,7 +37,9 @@ def refusals_of(endpoint: Endpoint) -> list[Code]:
         Code.INTERNAL,
     }
     if not endpoint.public:
-        codes |= {Code.UNAUTHORIZED, Code.FORBIDDEN_SCOPE, Code.TOO_MANY_ATTEMPTS}
+        codes |= {Code.UNAUTHORIZED, Code.TOO_MANY_ATTEMPTS}
+    if not (endpoint.public or endpoint.any_scope):
+        codes.add(Code.FORBIDDEN_SCOPE)
     if endpoint.body is not None or endpoint.raw_body is not None:
         codes.add(Code.ENCODING_UNSUPPORTED)
     if not endpoint.any_host:

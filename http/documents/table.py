@@ -13,6 +13,7 @@ from troth.http.executions import execution_endpoints
 from troth.http.functions import build_endpoints, function_endpoints, label_endpoints
 from troth.http.functions import usage_endpoints as usage
 from troth.http.nodes import node_endpoints, node_work_endpoints
+from troth.http.overview import server_endpoints as overview
 from troth.http.promises import (
     lock_endpoints,
     promise_endpoints,
@@ -21,7 +22,7 @@ from troth.http.promises import (
     task_endpoints,
     worker_endpoints,
 )
-from troth.http.questions import list_endpoints, why_endpoints
+from troth.http.questions import list_endpoints, remedies, why_endpoints
 
 API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
@@ -31,6 +32,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *search_endpoints.ENDPOINTS,
     *why_endpoints.ENDPOINTS,
     *list_endpoints.ENDPOINTS,
+    *remedies.ENDPOINTS,
     *envelope_endpoints.ENDPOINTS,
     *function_endpoints.ENDPOINTS,
     *label_endpoints.ENDPOINTS,
@@ -44,6 +46,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *node_endpoints.ENDPOINTS,
     *node_work_endpoints.ENDPOINTS,
     *worker_endpoints.ENDPOINTS,
+    *overview.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""

@@ -34,6 +34,11 @@ def says_its_time(api: Api, envelope: RequestEnvelope) -> bool:
     return api.debug is not None and head is not None and head.debug_time_ms is not None
 
 
+def is_one_of_a_row(api: Api, envelope: RequestEnvelope) -> bool:
+    """Return whether a request has to wait for others, or others for it, because of its time."""
+    return api.debug is not None and (says_its_time(api, envelope) or api.debug.has_time)
+
+
 @asynccontextmanager
 async def at_its_time(api: Api, envelope: RequestEnvelope) -> AsyncIterator[None]:
     """Carry a request out at the time that it says, alone. Raises ApiError (400)."""

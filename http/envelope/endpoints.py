@@ -34,7 +34,7 @@ from troth.http.wire.principals import OPEN_SCOPES
 from troth.http.wire.requests import Request, Response, json_response
 from troth.shards.errors import Overloaded, ShardsError
 
-from .debug import DEBUG_PROCEDURES, at_its_time, says_its_time
+from .debug import DEBUG_PROCEDURES, at_its_time, is_one_of_a_row, says_its_time
 from .documentation import curl_commands, kinds_text
 from .fields import decoded
 from .operations import FENCE_REFUSALS, QUESTIONS, OperationCall, Question
@@ -51,6 +51,7 @@ class _Guard(Struct, frozen=True):
 
     scope: Scope | None
     or_scope: Scope | None = None
+    any_scope: bool = False
     opens: bool = False
 
     @property
@@ -77,8 +78,8 @@ class EnvelopeHandler(HalvedHandler):
         question = QUESTIONS.get(kind)
         if question is not None:
             command = self._command(api, call, question, envelope)
-            # With debug operations, requests are carried out one after the other.
-            return command if api.debug is None else None
+            # At a time that is set, requests are carried out one after the other.
+            return None if is_one_of_a_row(api, envelope) else command
         if kind in DEBUG_PROCEDURES:
             if api.debug is None:
                 raise refused("debug operations are off", Code.FORBIDDEN_SCOPE)

@@ -5,12 +5,14 @@ integers.
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Final
 from urllib.parse import quote
 
 from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.model import (
+    EMPTY_VALUE,
     Callback,
     Lock,
     Promise,
@@ -42,6 +44,9 @@ class ValueObject(Struct, gc=False):
         told("Names and values of the client's choice.", {"kind": "greeting"}),
     ]
     data: Annotated[str | UnsetType, told("Bytes in standard base64.", "aGVsbG8=")]
+    size: Annotated[
+        int | UnsetType, told("Characters of all of `data`, in lists that leave some out.", 8)
+    ] = UNSET
 
 
 class PromiseObject(Struct, gc=False, rename="camel"):
@@ -158,11 +163,24 @@ class ClaimObject(Struct, gc=False):
     type: Annotated[TaskKind, told("The kind of work.", "invoke")]
 
 
+class LookedObject(Struct, gc=False):
+    """How far a search has come that may end its pages early."""
+
+    through: Annotated[
+        int, told("About how many of them were looked at, on earlier pages too.", 24_000)
+    ]
+    of: Annotated[int, told("Promises that the server has.", 275_000)]
+    until: Annotated[
+        int | None, time_ms("When the last promise of the page was created; null if it has none")
+    ]
+
+
 class PromisePageObject(Struct, gc=False):
     """A page of promises."""
 
     cursor: _Cursor
     promises: Annotated[list[PromiseObject], told("Newest first.")]
+    looked: LookedObject | UnsetType = UNSET
 
 
 class SchedulePageObject(Struct, gc=False):
@@ -193,15 +211,30 @@ def value_object(value: Value) -> ValueObject:
     return ValueObject(headers or UNSET, data or UNSET) if headers or data else _EMPTY
 
 
-def promise_object(promise: Promise) -> PromiseObject:
-    """Return a promise."""
+PREVIEW_CHARACTERS_COUNT: Final = 256
+"""How much of data is shown as a preview: whole groups of base64."""
+
+
+def preview_object(value: Value, shown_count: int) -> ValueObject:
+    """Return a param or value with so many characters of its data, and how many there are."""
+    data = value.data
+    if not data:
+        return value_object(value)
+    shown = data[:shown_count]
+    return ValueObject(value.headers or UNSET, shown or UNSET, len(data))
+
+
+def promise_object(
+    promise: Promise, shown: Callable[[Value], ValueObject] = value_object
+) -> PromiseObject:
+    """Return a promise, its param and value as `shown` makes them."""
     key_for_create, key_for_complete = promise.key_for_create, promise.key_for_complete
     completed_on = promise.completed_on
     return PromiseObject(
         promise.id,
         promise.state,
-        value_object(promise.param),
-        value_object(promise.value),
+        _EMPTY if promise.param is EMPTY_VALUE else shown(promise.param),
+        _EMPTY if promise.value is EMPTY_VALUE else shown(promise.value),
         promise.timeout,
         UNSET if key_for_create is None else key_for_create,
         UNSET if key_for_complete is None else key_for_complete,

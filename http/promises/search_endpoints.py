@@ -5,13 +5,18 @@ search is the cursor's; the other parameters are checked and then not used. A to
 prefix finds only ids that begin so, whatever its cursor says.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import orjson
+from msgspec.structs import replace
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
+from troth.core.commands import TimeRange
 from troth.core.lifecycles import CANCELED, PENDING, REJECTED, RESOLVED, TIMEDOUT
-from troth.core.limits import PAGE_LIMIT_COUNT
-from troth.core.model import PromiseState
+from troth.core.limits import INTEGER_MAX, INTEGER_MIN, PAGE_LIMIT_COUNT
+from troth.core.model import Promise, PromiseState, Value
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
 from troth.http.api.shards_port import answered
@@ -19,8 +24,19 @@ from troth.http.wire.cursors import Search, decode_cursor, encode_cursor
 from troth.http.wire.decoding import integer, query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.requests import Response
+from troth.shards.gathering import SearchBounds
 
-from .answers import PromisePageObject, SchedulePageObject, promise_object, schedule_object
+from .answers import (
+    PREVIEW_CHARACTERS_COUNT,
+    LookedObject,
+    PromisePageObject,
+    SchedulePageObject,
+    ValueObject,
+    preview_object,
+    promise_object,
+    schedule_object,
+    value_object,
+)
 
 _ALL_STATES = (PENDING, RESOLVED, REJECTED, TIMEDOUT, CANCELED)
 _STATES: dict[str, tuple[PromiseState, ...]] = {
@@ -28,6 +44,21 @@ _STATES: dict[str, tuple[PromiseState, ...]] = {
     "resolved": (RESOLVED,),
     "rejected": (REJECTED, TIMEDOUT, CANCELED),
 }
+_EXACT_STATES: dict[str, PromiseState] = {
+    "pending": PENDING,
+    "resolved": RESOLVED,
+    "rejected": REJECTED,
+    "canceled": CANCELED,
+    "timedout": TIMEDOUT,
+}
+FULL, PREVIEW, NONE = "full", "preview", "none"
+_VALUES: Mapping[str, Callable[[Value], ValueObject]] = {
+    FULL: value_object,
+    PREVIEW: partial(preview_object, shown_count=PREVIEW_CHARACTERS_COUNT),
+    NONE: partial(preview_object, shown_count=0),
+}
+_WORDS: Mapping[str, bool] = {"true": True, "false": False}
+_ORDERS: Mapping[str, bool] = {"newest": False, "oldest": True}
 
 
 async def search_promises(api: Api, call: Call) -> Response:
@@ -41,10 +72,29 @@ async def search_promises(api: Api, call: Call) -> Response:
             search.limit_count,
             search.before_serial,
             call.request.principal.id_prefix,
+            SearchBounds(search.created, search.completed, search.is_partial, search.oldest_first),
         )
     )
     cursor = _next(search, before_serial, api)
-    return answer(Code.OK, PromisePageObject(cursor, [promise_object(p) for p in found]))
+    shown = _VALUES.get(search.values, value_object)
+    page = PromisePageObject(cursor, [promise_object(one, shown) for one in found])
+    if search.is_partial:
+        page.looked = _looked(api, search, found, before_serial)
+    return answer(Code.OK, page)
+
+
+def _looked(
+    api: Api, search: Search, found: list[Promise], before_serial: int | None
+) -> LookedObject:
+    """Return how far a search has come, by the order of creation."""
+    of_count = sum(api.shards.counts().promises.values())
+    newest = max(api.shards.largest_serial, 1)
+    if before_serial is None:
+        passed = newest
+    else:
+        passed = before_serial if search.oldest_first else newest - before_serial
+    through_count = of_count * max(passed, 0) // newest
+    return LookedObject(through_count, of_count, found[-1].created_on if found else None)
 
 
 async def search_schedules(api: Api, call: Call) -> Response:
@@ -66,9 +116,7 @@ async def search_schedules(api: Api, call: Call) -> Response:
 def _next(search: Search, before_serial: int | None, api: Api) -> str | None:
     if before_serial is None:
         return None
-    following = Search(
-        search.kind, search.pattern, search.states, search.tags, search.limit_count, before_serial
-    )
+    following = replace(search, before_serial=before_serial)
     return encode_cursor(following, api.shards.cursor_secret)
 
 
@@ -92,13 +140,77 @@ def _search(api: Api, query: bytes, kind: str) -> Search:
                     f"must be one of {', '.join(_STATES)} (got {given['state'][:64]!r})",
                 )
             )
+    if kind == "promises" and given.get("states"):
+        states = _exact_states(given["states"], found)
     limit_count = _limit(given.get("limit", ""), found)
+    times = {name: _time(given, name, found) for name in _TIMES} if kind == "promises" else {}
+    values = _word(given, "values", _VALUES, FULL, found)
+    is_partial = _WORDS[_word(given, "partial", _WORDS, "false", found)]
+    oldest_first = _ORDERS[_word(given, "order", _ORDERS, "newest", found)]
     tags = _tags(given, found, api.limits.tags_limit_count)
     if found:
         raise ApiError(Code.INVALID, found)
     if cursor:
         return decode_cursor(cursor, kind, api.shards.cursor_secret)
-    return Search(kind, pattern or "", states, tags, limit_count, None)
+    if kind != "promises":
+        return Search(kind, pattern or "", states, tags, limit_count, None)
+    return Search(
+        kind,
+        pattern or "",
+        states,
+        tags,
+        limit_count,
+        None,
+        _range(times["createdFrom"], times["createdTo"]),
+        _range(times["completedFrom"], times["completedTo"]),
+        values,
+        is_partial,
+        oldest_first,
+    )
+
+
+_TIMES = ("createdFrom", "createdTo", "completedFrom", "completedTo")
+
+
+def _time(given: dict[str, str], name: str, found: list[FieldProblem]) -> int | None:
+    if not given.get(name):
+        return None
+    try:
+        return integer(f"query {name}", given[name])
+    except ApiError as error:
+        found.extend(error.problems)
+        return None
+
+
+def _range(first: int | None, end: int | None) -> TimeRange | None:
+    if first is None and end is None:
+        return None
+    return INTEGER_MIN if first is None else first, INTEGER_MAX if end is None else end
+
+
+def _word(
+    given: dict[str, str],
+    name: str,
+    known: Mapping[str, object],
+    default: str,
+    found: list[FieldProblem],
+) -> str:
+    word = (given.get(name) or default).lower()
+    if word in known:
+        return word
+    problem = f"must be one of {', '.join(known)} (got {given[name][:64]!r})"
+    found.append(FieldProblem(f"query {name}", problem))
+    return default
+
+
+def _exact_states(given: str, found: list[FieldProblem]) -> tuple[PromiseState, ...]:
+    words = given.lower().split(",")
+    unknown = [word for word in words if word not in _EXACT_STATES]
+    if unknown:
+        problem = f"must be some of {', '.join(_EXACT_STATES)} (got {unknown[0][:64]!r})"
+        found.append(FieldProblem("query states", problem))
+        return _ALL_STATES
+    return tuple(dict.fromkeys(_EXACT_STATES[word] for word in words))
 
 
 def _limit(given: str, found: list[FieldProblem]) -> int:
@@ -158,6 +270,18 @@ _TAGS = Parameter(
 )
 
 
+_TIME_PARAMETERS = tuple(
+    Parameter(
+        name,
+        f"Only promises that were {name[:-4] if name.endswith('From') else name[:-2]} "
+        f"{'at this time or later' if name.endswith('From') else 'before this time'}, in "
+        "milliseconds since 1970.",
+        {"type": "integer", "format": "int64"},
+    )
+    for name in _TIMES
+)
+
+
 def _pattern(example: str) -> Parameter:
     return Parameter(
         "id",
@@ -187,7 +311,32 @@ ENDPOINTS = (
                 {"type": "string", "enum": list(_STATES)},
                 example="pending",
             ),
+            Parameter(
+                "states",
+                "Only promises in exactly these states, with commas between: "
+                f"{', '.join(_EXACT_STATES)}.",
+                {"type": "string"},
+                example="rejected,timedout",
+            ),
             _TAGS,
+            *_TIME_PARAMETERS,
+            Parameter(
+                "order",
+                "Which come first.",
+                {"type": "string", "enum": list(_ORDERS), "default": "newest"},
+            ),
+            Parameter(
+                "values",
+                f"How much of params and values is shown: `{PREVIEW}` is the first "
+                f"{PREVIEW_CHARACTERS_COUNT} characters of `data`.",
+                {"type": "string", "enum": list(_VALUES), "default": FULL},
+            ),
+            Parameter(
+                "partial",
+                "With `true` a page ends, perhaps empty, when it has cost 50 ms, and `looked` "
+                "says how far the search has come.",
+                {"type": "boolean", "default": False},
+            ),
             _LIMIT,
             _CURSOR,
         ),

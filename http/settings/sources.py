@@ -72,6 +72,7 @@ class SettingRow:
     help: str
     value: str
     source: str
+    secret: bool
 
 
 _FIELDS: Final[Mapping[str, Field[Any]]] = MappingProxyType(
@@ -120,6 +121,7 @@ def describe(settings: Settings = _DEFAULTS) -> list[SettingRow]:
             help=_FIELDS[name].metadata["help"],
             value=kind.show(getattr(settings, name)),
             source=settings.sources.get(name, "default"),
+            secret=kind.secret,
         )
         for name, kind in _kinds()
     ]

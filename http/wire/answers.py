@@ -50,7 +50,7 @@ def told(description: str, example: Any = _NO_EXAMPLE, **rules: Any) -> Told:
 
 def time_ms(description: str) -> Told:
     """Describe a time."""
-    return Told(f"{description}, in milliseconds since 1970.", _TIME_MS)
+    return Told(f"{description}, in ms since 1970.", _TIME_MS)
 
 
 def component_name(struct: type[Struct]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
+from troth.core.commands import TimeRange
 from troth.core.json_bytes import encoder
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.limits import PAGE_LIMIT_COUNT
@@ -27,7 +28,11 @@ _LENGTH_LIMIT = 64 * 1024
 
 
 class Search(Struct, frozen=True, array_like=True):
-    """One page of a search. `kind` is `promises` or `schedules`, which have no states."""
+    """One page of a search. `kind` is `promises` or `schedules`, which have no states.
+
+    `values` says how much of params and values is shown. With `is_partial` a page may end early.
+    With `oldest_first` it continues above `before_serial`, else below.
+    """
 
     kind: str
     pattern: str
@@ -35,6 +40,11 @@ class Search(Struct, frozen=True, array_like=True):
     tags: Mapping[str, str]
     limit_count: int
     before_serial: int | None
+    created: TimeRange | None = None
+    completed: TimeRange | None = None
+    values: str = "full"
+    is_partial: bool = False
+    oldest_first: bool = False
 
 
 _encode = encoder()

@@ -23,6 +23,10 @@ class View(Protocol):
         """Yield keys and values from `start` up to, but without, `stop`, in ascending order."""
         ...  # pragma: no cover
 
+    def scan_back(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the same keys with their values as `scan`, in descending order."""
+        ...  # pragma: no cover
+
     def release_pages(self) -> None:
         """Release memory that reading has taken."""
         ...  # pragma: no cover

@@ -280,6 +280,20 @@ class LmdbView:
         except lmdb.Error as error:
             raise CheckpointDamaged(table, f"it cannot be read ({error})") from error
 
+    def scan_back(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See View."""
+        try:
+            with self._transaction.cursor(db=self._tables[table]) as cursor:
+                # The last key before `stop`: the one before the first that is not.
+                if not (cursor.prev() if cursor.set_range(stop) else cursor.last()):
+                    return
+                for key, value in cursor.iterprev():
+                    if bytes(key) < start:
+                        return
+                    yield bytes(key), bytes(value)
+        except lmdb.Error as error:
+            raise CheckpointDamaged(table, f"it cannot be read ({error})") from error
+
     def release_pages(self) -> None:
         """See View."""
         if self._store is not None:
@@ -304,6 +318,8 @@ class _NoView:
     def scan(self, *_: object) -> Iterator[tuple[bytes, bytes]]:
         """See View."""
         return iter(())
+
+    scan_back = scan
 
     def release_pages(self) -> None:
         """See View."""

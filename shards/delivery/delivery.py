@@ -227,6 +227,18 @@ class Delivery:
             shipment.state, shipment.attempt_count, error, next_try_in_ms, failing_since_ms
         )
 
+    def retry(self, key: str) -> bool:
+        """Try a stalled message again now; return whether there is one.
+
+        A receiver that fails gets it as its next probe, without waiting until that is due.
+        """
+        shipment = self._shipments.get(key)
+        if shipment is None or shipment.state is not ShipmentState.STALLED:
+            return False
+        self._push_targets.probe_now(shipment.receiver)
+        self._release(shipment)
+        return True
+
     # --- what poll connections tell (PollListener) ----------------------------------------------
 
     def delivered(self, items: list[Item], group: str, connection_id: str) -> None:

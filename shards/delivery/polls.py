@@ -159,12 +159,13 @@ class _Group:
         self._room_count[connection.dialect] -= self._buffer_limit_count - connection.load_count
 
     def changed(self, connection: "PollConnection", before_count: int) -> None:
-        if connection.load_count != before_count:
+        load_count = connection.load_count
+        if load_count != before_count:
             sets = self._by_load[connection.dialect]
             del sets[before_count][connection]
-            sets[connection.load_count][connection] = None
-            self.buffered_count += connection.load_count - before_count
-            self._room_count[connection.dialect] -= connection.load_count - before_count
+            sets[load_count][connection] = None
+            self.buffered_count += load_count - before_count
+            self._room_count[connection.dialect] -= load_count - before_count
 
     def decided(self, connection: "PollConnection", dialect: Dialect) -> None:
         self._leave(connection)
@@ -438,15 +439,16 @@ class Polls:
         if connections is None:
             return False
         chosen = None if connection_id is None else connections.by_id.get(connection_id)
+        before_count = 0 if chosen is None else chosen.load_count
         if chosen is not None and (
-            chosen.load_count >= self._buffer_limit_count or not chosen.understands(item.dialect)
+            before_count >= self._buffer_limit_count or not chosen.understands(item.dialect)
         ):
             chosen = None
-        if chosen is None and not exact:
-            chosen = connections.least_loaded(item.dialect)
         if chosen is None:
-            return False
-        before_count = chosen.load_count
+            chosen = None if exact else connections.least_loaded(item.dialect)
+            if chosen is None:
+                return False
+            before_count = chosen.load_count
         chosen._put(item)
         connections.changed(chosen, before_count)
         self._holders[item] = chosen

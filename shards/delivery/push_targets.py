@@ -216,6 +216,13 @@ class PushTargets:
         """Return what is known of a target; None if nothing is."""
         return self._targets.get(key)
 
+    def probe_now(self, key: ReceiverKey) -> None:
+        """Send the next message for a target that fails without waiting for its time."""
+        target = self._targets.get(key)
+        if target is not None and target.probe_alarm is not None:
+            target.probe_alarm.cancel()
+            target.probe_alarm = None
+
     def room_count(self, key: ReceiverKey) -> int:
         """Return how many stalled messages should be asked for now."""
         target = self._targets.get(key)

@@ -44,6 +44,8 @@ class Messages(Protocol):
 
     def resolve(self, receiver: Json) -> Address | Undeliverable: ...
 
+    def retry(self, key: str) -> bool: ...
+
 
 class Placing(Protocol):
     """What surveys ask of placement; see `Placement`."""

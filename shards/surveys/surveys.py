@@ -42,6 +42,7 @@ class Surveys:
         now_ms: Callable[[], int],
     ) -> None:
         self._shards = shards
+        self._messages = messages
         self._now_ms = now_ms
         self._causes = Causes(shards, messages, polls, placing)
 
@@ -124,6 +125,10 @@ class Surveys:
             rows = [row for row in await self._all_tasks_of(task_id) if row.id == task_id]
         await self._shards.wait_shown()
         return self._with_sending(rows[0]) if rows else None
+
+    def retry(self, key: str) -> bool:
+        """Send a stalled message again now; see `Delivery.retry`."""
+        return self._messages.retry(key)
 
     async def _all_tasks_of(self, promise_id: str) -> list[TaskRow]:
         state = self._shards.states()[self._shards.shard_of(promise_id)]

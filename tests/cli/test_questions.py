@@ -12,6 +12,7 @@ import pytest
 from tests.http.fake_api import NOW_MS, FakeApi, promise
 from troth.cli import command as cli
 from troth.cli import output as cli_output
+from troth.cli import promises as cli_promises
 from troth.cli.questions import timers as cli_timers
 
 TASK = {
@@ -195,3 +196,14 @@ def test_who_waits_is_listed(troth: CommandLine) -> None:
     assert asked(troth) == [("/waiting/o", [])]
     assert shown.splitlines()[1].split() == ["callback", "c", "r", "p"]
     assert noted == "1 found\n"
+
+
+def test_a_search_may_be_for_exact_states_and_times(
+    troth: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_promises, "now_ms", lambda: NOW_MS)
+    troth.api.say(200, {"cursor": None, "promises": []})
+    troth("promises", "search", "--states", "rejected,timedout", "--since", "1h", "--oldest")
+    query = [("id", "*"), ("states", "rejected,timedout")]
+    query += [("createdFrom", str(NOW_MS - 3_600_000)), ("order", "oldest"), ("limit", "100")]
+    assert asked(troth) == [("/promises", query)]

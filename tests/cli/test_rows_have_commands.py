@@ -33,6 +33,9 @@ COMMANDS: Final = {
     "showTask": "tasks show",
     "listLocks": "locks list",
     "listTimers": "timers",
+    "releaseTask": "tasks release",
+    "retryTask": "tasks retry",
+    "breakLock": "locks break",
 }
 """By the name of the row."""
 

@@ -461,25 +461,25 @@ class System:
 
     def _check_timers(self, index: int) -> None:
         state = self.machines[index].state
-        expected: dict[TimerKey, int] = {}
+        expected, covered = dict[TimerKey, int](), dict[TimerKey, int]()
         for promise in state.promises.values():
             if promise.state is PromiseState.PENDING:
                 expected[c.TimerKind.PROMISE, promise.id] = promise.timeout
         for task in state.tasks.values():
-            deadline = state.deadline_of(task)
-            covered = task.kind is TaskKind.INVOKE and deadline == task.timeout
-            if deadline is not None and not covered:
-                expected[c.TimerKind.TASK, task.id] = deadline
+            if (deadline := state.deadline_of(task)) is not None:
+                is_covered = task.kind is TaskKind.INVOKE and deadline == task.timeout
+                (covered if is_covered else expected)[c.TimerKind.TASK, task.id] = deadline
         for lock in state.locks.values():
             expected[c.TimerKind.LOCK, lock.resource_id] = state.end_of_lock(lock)
         for schedule in state.schedules.values():
             if schedule.next_run_time is not None:
                 expected[c.TimerKind.SCHEDULE, schedule.id] = schedule.next_run_time
         for execution in state.executions.values():
-            ends_on = state.end_of_execution(execution)
-            if ends_on is not None:
+            if (ends_on := state.end_of_execution(execution)) is not None:
                 expected[c.TimerKind.EXECUTION, execution.promise_id] = ends_on
         armed = {key: time for key, time in self.timers[index].items() if key[0] not in WORKFLOWS}
+        if state.lease_floor.resumed_on:  # those of leases that now last as long as their promises
+            armed = {key: time for key, time in armed.items() if covered.get(key, time) <= time}
         for key in [key for key in armed if key[0] is c.TimerKind.TASK_DELAY]:
             task = state.tasks[key[1]]
             assert task.state is TaskState.INIT, f"a delay timer is left over: {task}"

@@ -47,3 +47,20 @@ def test_serials_only_grow() -> None:
 
     with pytest.raises(AssertionError, match="only grow"):
         index.append(2, "b")
+
+
+@given(st.lists(st.integers(0, 60), unique=True), st.sets(st.integers(0, 60)), st.integers(-1, 61))
+def test_above_is_the_reverse_of_below(serials: list[int], gone: set[int], start: int) -> None:
+    """What comes after a place, oldest first, with holes and after compaction."""
+    index = SerialIndex()
+    for serial in sorted(serials):
+        index.append(serial, str(serial))
+    for serial in gone:
+        index.discard(serial)
+    left = sorted(set(serials) - gone)
+
+    found = [name for _, name in index.above(start, 100) if name is not None]
+    assert found == [str(serial) for serial in left if serial > start]
+    assert len(list(index.above(start, 3))) <= 3
+    assert index.has_above(start) or not found
+    assert [name for name in index.ids() if name is not None] == [str(serial) for serial in left]

@@ -99,6 +99,11 @@ class Outbox:
     def look(self, key: str) -> None:
         """Nothing is known of a message."""
 
+    def retry(self, key: str) -> bool:
+        """Nothing is stalled."""
+        assert key
+        return False
+
     def resolve(self, receiver: object) -> Address | Undeliverable:
         """No targets are configured."""
         return resolve(receiver, {})

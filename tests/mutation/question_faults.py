@@ -29,6 +29,22 @@ QUESTION_FAULTS: tuple[Fault, ...] = (
         "",
         f"{COUNTS}::test_retention_takes_what_it_deletes_out_of_the_counts",
     ),
+    # Searches whose pages end early
+    fault(
+        "a page that ends early loses its cursor",
+        "shards/gather.py",
+        "            return certain, max(unread.values())\n",
+        "            return certain, None\n",
+        "shards/test_partial_search.py",
+        is_quick=True,
+    ),
+    fault(
+        "a page that ends early leaves out what not all shards have reached",
+        "shards/gather.py",
+        "            return certain, max(unread.values())\n",
+        "            return rows, min(unread.values())\n",
+        "shards/test_partial_search.py",
+    ),
     # What a token with a prefix may see
     fault(
         "lists of tasks show what a token may not name",

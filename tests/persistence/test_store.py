@@ -377,3 +377,16 @@ def test_a_lock_file_that_cannot_be_removed_hinders_no_close(
     assert contents(again)["a"] == [(b"key", b"value")]
     again.close()
     assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_a_scan_back_is_a_scan_the_other_way_round(store: Store) -> None:
+    """Whatever the ends of the range are, keys or between keys."""
+    assert list(store.view().scan_back("a", b"", END)) == []
+    names = [b"b", b"d", b"dd", b"f\xff"]
+    store.commit([("a", name, b"row of " + name) for name in names])
+    view = store.view()
+    for start in (b"", b"a", *names, b"e", END):
+        for stop in (b"", b"a", *names, b"e", b"z", END):
+            forward = list(view.scan("a", start, stop))
+            assert list(view.scan_back("a", start, stop)) == forward[::-1], (start, stop)
+    view.close()

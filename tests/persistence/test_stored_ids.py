@@ -32,6 +32,9 @@ class CountingView:
     def scan(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         return self._view.scan(table, start, stop)
 
+    def scan_back(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return self._view.scan_back(table, start, stop)
+
     def release_pages(self) -> None:
         self._view.release_pages()
 

@@ -24,6 +24,7 @@ def cold_reads(life: Life) -> list[str]:
         def __init__(self, view: View) -> None:
             self._view = view
             self.scan = view.scan
+            self.scan_back = view.scan_back
             self.release_pages = view.release_pages
             self.close = view.close
 

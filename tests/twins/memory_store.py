@@ -85,6 +85,10 @@ class MemoryView:
                 return
             yield keys[index], rows[keys[index]]
 
+    def scan_back(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See View."""
+        return iter(list(self.scan(table, start, stop))[::-1])
+
     def release_pages(self) -> None:
         """See View."""
 

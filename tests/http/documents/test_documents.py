@@ -28,7 +28,7 @@ from .meaning import status_of
 SIZE_LIMIT_BYTES = 145_000
 """What the description may have at the most. It is lowered when the description gets shorter."""
 
-ENDPOINT_LIMIT_BYTES = 1_700
+ENDPOINT_LIMIT_BYTES = 1_750
 """What an endpoint may have on average, with its share of the components."""
 
 LIMITS = RequestLimits()

@@ -156,6 +156,19 @@ def test_a_receiver_that_refuses_connections(server: ServerProcess) -> None:
     assert why["next"]["what"] in ("retry", "timeout")
 
 
+def test_a_stalled_task_is_sent_now(server: ServerProcess) -> None:
+    """The wait for its next try, and for its receiver's, is over immediately."""
+    create(server, "hurried", invoke="http://127.0.0.1:2/tasks")
+    before = until_reason(server, "hurried", "receiver-fails")["cause"]["task"]["failedCount"]
+    for _ in range(500):
+        status, content = server.request("POST", "/tasks/retry", {"id": "__invoke:hurried"})
+        assert status in (200, 403), content
+        shown = ask(server, "GET", "/tasks/show/__invoke:hurried")
+        if shown["failedCount"] >= before + 10:
+            return
+    raise AssertionError(shown)
+
+
 def test_a_workflow_that_awaits_another(server: ServerProcess) -> None:
     """The same over the envelope protocol."""
 

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser, without_empty_lines
+from troth.http.sockets.lane_parsing import (
+    _FIELDS_KEPT_BYTES,
+    _FIELDS_KEPT_COUNT,
+    NotServed,
+    Parsed,
+    Parser,
+    without_empty_lines,
+)
 
 GOOD = b"POST /promises?x=%20 HTTP/1.1\r\nHost: x\r\nStrict:  true \r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"2\r\n{}\r\n1\r\n \r\n0\r\n\r\n"
@@ -241,3 +248,29 @@ def test_all_values_of_a_repeated_header_are_kept() -> None:
     assert parsed is not None
     assert parsed.headers[b"x-a"] == b"1"
     assert parsed.repeated == {b"x-a": b"1, 1, 3"}
+
+
+def test_heads_in_turn_mean_what_each_says() -> None:
+    """A parser remembers the fields of the last few kinds of requests, and mixes up none."""
+    parser = Parser(100_000, 100_000)
+    for number in [*range(9), *range(9), 3, 7, 3]:
+        body = b"x" * number
+        head = b"POST /%d HTTP/1.1\r\nHost: x\r\nStrict: %d\r\nContent-Length: %d\r\n\r\n"
+        parsed = parser.parse(head % (number % 2, number, number) + body + b"GET ")
+
+        assert parsed is not None
+        assert parsed.body == body
+        assert parsed.headers[b"strict"] == b"%d" % number
+        assert parsed.path == b"/%d" % (number % 2)
+
+
+def test_what_a_parser_remembers_is_little() -> None:
+    """It is not counted as in flight, so a client must not be able to make it much."""
+    parser = Parser(100_000, 100_000)
+    for number in range(100):
+        fields = b"Host: x\r\nX: %d%s\r\n" % (number, b"y" * (20 * number))
+        assert parser.parse(b"GET / HTTP/1.1\r\n" + fields + b"\r\n") is not None
+
+    kept = parser._kept
+    assert 0 < len(kept) <= _FIELDS_KEPT_COUNT
+    assert max(map(len, kept)) <= _FIELDS_KEPT_BYTES
