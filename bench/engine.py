@@ -31,7 +31,7 @@ _SECOND_NS: Final = 1_000_000_000
 _READ_BYTES: Final = 16_384
 """Larger buffers cost more than they save: each call allocates one."""
 _SLEEP_AT_LEAST_NS: Final = 80_000
-"""Closer to an intended start than this it does not sleep: waking up takes about so long."""
+"""Closer to an intended start than this it does not sleep: waking up takes about that long."""
 
 
 @dataclass
@@ -186,7 +186,7 @@ class Engine:
                     self._read(entry[0])
 
     def _ready(self, wait_ns: int, *, is_exact: bool) -> list[tuple[int, int]]:
-        """Return the events that have come; wait for the first so long.
+        """Return the events that have come; wait that long for the first.
 
         Ticks need not be exact; intended starts must be. epoll waits in whole milliseconds, so that
         at a thousand a second it would never sleep, and take from a busy machine the core that the

@@ -12,12 +12,13 @@ A wall clock can be wrong and be corrected (decisions.md 3, "The clock"). What i
 The last three are *jumps*. They are counted, and logged with the gap; code that keeps time compares
 the count before it does anything at a new time. A loop that stands still is noticed because a task
 looks at the time every 50 ms and sees how late it is. While no lease runs it looks every 200 ms,
-and may miss an absence of less than 450 ms, which shortens nothing. While nobody asks for the time
-either it looks each second, and may miss one of less than 1,250 ms; whoever asks first wakes it, so
-that it looks again before a first lease can be shortened.
+and may miss an absence of less than 450 ms, which shortens nothing. While no caller asks for the
+time either it looks each second, and may miss one of less than 1,250 ms; the first caller wakes it,
+so that it looks again before a first lease can be shortened.
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ TICK_MS: Final = 50
 IDLE_TICK_MS: Final = 200
 """Without leases the task looks so seldom: a server that only waits must not use a core for it."""
 QUIET_TICK_MS: Final = 1_000
-"""And so seldom while nobody asks for the time. A clock that was set is noticed so late then."""
+"""The same while no caller asks for the time. A clock that was set is noticed that late then."""
 _NEVER_MS: Final = -1
 SAID_AGAIN_MS: Final = 10_000
 
@@ -103,7 +104,8 @@ class SystemClock:
         self._may_lease: Callable[[], bool] = lambda: True
         self._was_asked = False  # since the last look of `run`
         self._asked: trio.Event | None = None  # while `run` sleeps until it is
-        # How old a look may be for an answer without another; none while nobody asks.
+        self._loop_thread = 0  # leases begin there; other threads ask without waking it
+        # How old a look may be for an answer without another; none while no caller asks.
         self._fresh_ms = QUIET_LIMIT_MS
         self._silent_until_ms = 0
         self._absences_count = 0
@@ -126,8 +128,8 @@ class SystemClock:
             return wall_ms
         self._was_asked = True
         now_ms = self._look(wall_ms)
-        if self._asked is not None:
-            # Whoever asks may begin a lease: absences count from here.
+        if self._asked is not None and threading.get_ident() == self._loop_thread:
+            # The caller may begin a lease: absences count from here.
             self._looked_ms = self._monotonic_ms()
             self._asked.set()
             self._end_quiet()
@@ -185,6 +187,7 @@ class SystemClock:
         `may_lease` says whether leases may run.
         """
         self._may_lease = may_lease
+        self._loop_thread = threading.get_ident()
         seen_count = self.jumps_count
         try:
             while True:
@@ -206,7 +209,7 @@ class SystemClock:
             self._end_quiet()
 
     async def _until_asked(self) -> bool:
-        """Sleep until somebody asks for the time, but not too long; return whether one did."""
+        """Sleep until a caller asks for the time, but not too long; return whether one did."""
         self._asked = asked = trio.Event()
         self._fresh_ms = _NEVER_MS
         with trio.move_on_after(QUIET_TICK_MS / 1_000):

@@ -153,6 +153,16 @@ async def test_a_clock_that_nobody_asks_looks_each_second(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_thread_may_ask_a_quiet_clock(mock_clock: trio.testing.MockClock) -> None:
+    """A snapshot asks for the time in its thread: that begins no lease and wakes nothing."""
+    looks = Looks(mock_clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(looks.run)
+        await looks.let_pass(QUIET_TICK_MS)
+        assert await trio.to_thread.run_sync(looks.clock.now_ms) == looks.wall_ms
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("quiet_ms", [1, 150, QUIET_TICK_MS - 1])
 async def test_a_first_lease_wakes_the_clock(
     mock_clock: trio.testing.MockClock, quiet_ms: int
