@@ -58,6 +58,20 @@ COMMANDS: Final = {
         "troth.cli.overview.whoami:whoami",
         "Show whose credentials these are, what they allow, and at which server.",
     ),
+    "workers": CommandPlace(
+        "troth.cli.overview.traffic:workers",
+        "List the workers and nodes that are connected, and what they hold.",
+    ),
+    "queues": CommandPlace(
+        "troth.cli.overview.traffic:queues",
+        "List the receivers of messages, and what waits for each.",
+    ),
+    "top": CommandPlace(
+        "troth.cli.overview.top:top", "Watch a running server: what it does, and what waits."
+    ),
+    "failures": CommandPlace(
+        "troth.cli.overview.failures:failures", "List what failed since the server started."
+    ),
     "settings": CommandPlace(
         "troth.cli.overview.settings:settings", "Show the settings of a running server."
     ),

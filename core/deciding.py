@@ -23,6 +23,7 @@ from . import records as r
 from .codes import Code
 from .commands import Command
 from .executions import ERROR_KEY, LOST_NODES_LIMIT_COUNT, STATUS_KEY
+from .failures import Failures
 from .limits import (
     CALLBACKS_LIMIT_COUNT,
     COMPLETION_SLICE_COUNT,
@@ -115,6 +116,7 @@ class DecisionContext:
         # The owner of the timers can say that all due ones have been handled; then a search for
         # completed promises need not look for pending ones that should have timed out.
         self.timers_may_be_late = True
+        self.failures = Failures()
         self._records: list[r.Record] = []
         self._skipped: list[RunsSkipped] = []
         self.received: tuple[int, int] | None = None
@@ -164,6 +166,7 @@ class DecisionContext:
         The deadlines of its tasks that come before are applied first.
         """
         state = self.state
+        self.failures.note_completion(record.id, record.state, record.value, record.at)
         if effects_count(state, record.id) <= self.options.completion_slice_count:
             self.settle_tasks(record.id, min(record.at, state.promises[record.id].timeout - 1))
             self.emit(record)
@@ -200,6 +203,7 @@ class DecisionContext:
         if deadline is None or deadline > until_ms:
             return
         if deadline < task.timeout:
+            self.failures.note_lease(task, until_ms)
             self.emit(r.TaskReleased(task.id))
         if task.timeout <= until_ms:
             self.emit(r.TaskTimedOut(task.id))
@@ -307,6 +311,7 @@ def settle_execution(context: DecisionContext, promise_id: str, now_ms: int) -> 
         lapsed_on = state.lease_floor.end_of_lease(task.expires_at, task.ttl)
     if task is not None and lapsed_on < ends_on:
         if lapsed_on <= until_ms:
+            context.failures.note_lease(task, now_ms)
             context.emit(r.TaskReleased(task.id))
             if state.executions[promise_id].lost_nodes_count > LOST_NODES_LIMIT_COUNT:
                 _fail_execution(context, promise_id, 502, LOST_TEXT, lapsed_on, now_ms)
@@ -318,6 +323,7 @@ def _fail_execution(
     context: DecisionContext, promise_id: str, status: int, text: str, ended_on: int, now_ms: int
 ) -> None:
     value = Value({STATUS_KEY: str(status), ERROR_KEY: text})
+    context.failures.note_completion(promise_id, PromiseState.REJECTED, value, now_ms)
     context.emit(
         r.PromiseCompleted(promise_id, PromiseState.REJECTED, value, None, ended_on, now_ms)
     )

@@ -56,6 +56,7 @@ LOG_PENDING_LIMIT_BYTES: Final = (
 BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
 """What `body_limit_bytes` and `build_limit_bytes` may be set to: there must be room for several."""
 TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles together
+WHEEL_SLICE_COUNT: Final = 256  # deadlines a wheel takes or moves between two looks at the time
 SLICE_COUNT: Final = 8  # commands or deadlines between two looks at the time
 COMPLETION_SLICE_COUNT: Final = 50  # tasks and waiters that one step of a completion is about
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from troth.core import limits
 from troth.core.deciding import Options
+from troth.core.failures import Failures
 from troth.core.grammar.cron import parse as parse_cron
 from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api, Readiness
@@ -21,6 +22,7 @@ from troth.http.identity.audit import AuditLog
 from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
+from troth.http.overview.counting import Counting, Sources
 from troth.http.promises.large_messages import LargeMessages
 from troth.http.promises.rendering import render_message
 from troth.http.settings.local_zone import local_zone
@@ -43,6 +45,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, MemoryStorage, Storage
+from troth.shards.surveys.queues import Queues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -133,6 +136,7 @@ class Parts:
             own_ports=own_ports,
             room=outgoing_room,
         )
+        failures = Failures()
         self.delivery = Delivery(
             render=self._large_messages.render,
             hold=self._hold_message,
@@ -147,6 +151,7 @@ class Parts:
             concurrency_per_target_count=settings.push_concurrency_per_target_count,
             concurrency_count=settings.push_concurrency_count,
             target_queue_limit_count=settings.target_queue_limit_count,
+            failures=failures,
         )
         self.endings = Endings(limit_count=limits.RESULT_WAITS_LIMIT_COUNT)
         self.function_calls = FunctionCalls(
@@ -179,6 +184,7 @@ class Parts:
             cursor_secret=storage.secret,
             options=_options(settings),
             mailbox_limit_count=settings.mailbox_limit_count,
+            failures=failures,
         )
         self.api = Api(
             settings=settings,
@@ -200,6 +206,7 @@ class Parts:
             surveys=Surveys(
                 self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms
             ),
+            queues=Queues(self.shards, self.polls, self.delivery),
             endings=self.endings,
             in_flight=self.in_flight,
         )
@@ -285,6 +292,16 @@ class Parts:
         self.api.snapshotter = snapshotter
         self.api.metrics.add_source("snapshots", snapshotter.statistics)
         return snapshotter
+
+    def make_counting(self) -> Counting:
+        """Make what counts over time."""
+        storage = self.storage
+        sources = Sources(
+            sent_count=lambda: self.delivery.sent_count,
+            log=storage.statistics,
+            syncs_s=storage.take_syncs if isinstance(storage, DirectoryStorage) else tuple,
+        )
+        return Counting(self.api, sources, self.api.series)
 
     def make_sweeper(self) -> Sweeper:
         """Make what deletes completed promises by the rules of retention."""

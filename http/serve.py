@@ -254,6 +254,8 @@ class Server:
             if snapshotter is not None:
                 nursery.start_soon(snapshotter.run)
         nursery.start_soon(parts.make_sweeper().run)
+        if not self._is_alone:
+            nursery.start_soon(parts.make_counting().run)
         await nursery.start(parts.make_builder().run)
 
     @property

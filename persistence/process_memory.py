@@ -68,6 +68,14 @@ def file_bytes() -> int:
         return 0
 
 
+def resident_bytes() -> int:
+    """Return how much memory this process uses; 0 where the system does not say."""
+    try:
+        return int(_STATM.read_text().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:

@@ -39,6 +39,7 @@ from troth.core.limits import (
     MAILBOX_LIMIT_COUNT,
     SLICE_COUNT,
     TIMERS_BATCH_LIMIT_COUNT,
+    WHEEL_SLICE_COUNT,
 )
 from troth.core.machine import Machine, Step
 from troth.core.model import PENDING
@@ -68,8 +69,7 @@ from .wheel import DEADLINE_MAX_MS, TimingWheel
 # keeps timers right when the wall clock is set while everything sleeps.
 SLEEP_LIMIT_MS = 10_000
 
-# Later than any deadline.
-NEVER_MS: Final = DEADLINE_MAX_MS + 1
+NEVER_MS: Final = DEADLINE_MAX_MS + 1  # later than any deadline
 
 WheelKey = TimerKey | str
 """For a promise's deadline, which never changes, its id; for others what the machine says."""
@@ -239,16 +239,14 @@ class Shard:
 
     async def _sleep(self) -> None:
         """Park until something is in the mailbox or the wheel wants attention."""
-        wake_ms = self._look_at_wheel()
+        self._sleeps_until_ms = wake_ms = self._look_at_wheel()
         if wake_ms is None:
-            self._sleeps_until_ms = None
             await self._park()
             return
         delay_ms = wake_ms - self._now()
         if self._is_wheel_stale:
             return
         if delay_ms > 0:
-            self._sleeps_until_ms = wake_ms
             with trio.move_on_after(min(delay_ms, SLEEP_LIMIT_MS) / 1000):
                 await self._park()
 
@@ -356,9 +354,7 @@ class Shard:
         answers = turn.answers
         answers_count = len(answers)
         records_count = len(turn.records)
-        if self._due_from_ms <= now_ms and not self._is_frozen:
-            self._collect_due(now_ms)
-        has_due = bool(self._due)
+        has_due = bool(self._due) or (self._due_from_ms <= now_ms and not self._is_frozen)
         self.machine.timers_may_be_late = has_due or self._is_frozen
         has_changed = False
         if self._mailbox:
@@ -438,10 +434,6 @@ class Shard:
         self._due_from_ms = NEVER_MS
         self._take(self.machine.rearm(now_ms), None, turn)
 
-    def _collect_due(self, now_ms: int) -> None:
-        self._due.extend(self.wheel.take_due(now_ms))
-        self._look_at_wheel()
-
     def _look_at_wheel(self) -> int | None:
         """Return when the wheel wants attention, or None if never."""
         wake_ms = None if self._is_frozen else self.wheel.next_wake_ms()
@@ -451,10 +443,18 @@ class Shard:
     def _expire_due(self, now_ms: int, turn: Turn) -> None:
         """Step what is due, up to the limit, and note how late that is."""
         handled = []
-        for done_count in range(min(len(self._due), TIMERS_BATCH_LIMIT_COUNT)):
+        due = self._due
+        for done_count in range(TIMERS_BATCH_LIMIT_COUNT):
             if done_count and not done_count % SLICE_COUNT and self._pass.is_over:
                 break
-            key, deadline_ms = self._due.popleft()
+            while not due and self._due_from_ms <= now_ms and not self._is_frozen:
+                due.extend(self.wheel.take_due(now_ms, WHEEL_SLICE_COUNT))
+                self._look_at_wheel()
+                if self._pass.is_over:
+                    break
+            if not due:
+                break
+            key, deadline_ms = due.popleft()
             if key in self._overdue_when_armed:
                 self._overdue_when_armed.discard(key)
             else:

@@ -21,6 +21,7 @@ from troth.core.commands import (
 )
 from troth.core.deciding import Options
 from troth.core.executions import Execution
+from troth.core.failures import Failures
 from troth.core.grammar import task_ids
 from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.machine import Machine
@@ -32,6 +33,7 @@ from troth.core.model import (
     replace,
 )
 from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
+from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState, TimerKey
 from troth.core.workflow_commands import RenewWorkflows
@@ -81,8 +83,10 @@ class Shards(Gathering):
         next_sequence: int = 1,
         options: Options | None = None,
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
+        failures: Failures | None = None,
     ) -> None:
         self.clock = clock
+        self.failures = Failures() if failures is None else failures
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
         self._outgoing = outgoing
@@ -119,6 +123,8 @@ class Shards(Gathering):
             )
             for index in range(shard_count)
         ]
+        for shard in self._shards:
+            shard.machine.failures = self.failures
 
     # Starting and stopping
 
@@ -267,6 +273,13 @@ class Shards(Gathering):
         return total
 
     # For surveys, which look without asking, and for debug operations
+
+    def activity(self) -> Activity:
+        """Return what has happened since the process started; it may not be durable yet."""
+        total = Activity.zero()
+        for shard in self._shards:
+            total.add(shard.machine.state.activity)
+        return total
 
     def states(self) -> list[ShardState]:
         """Return all shards' states, to be looked at in this moment; it may not be durable yet."""

@@ -273,6 +273,10 @@ class DirectoryStorage:
         self._store.prepare()
         return ThreadWriter(self._directory.log, committer)
 
+    def take_syncs(self) -> list[float]:
+        """Return how long each sync of the log since the last call took, in seconds."""
+        return self._directory.log.take_syncs()
+
     def statistics(self) -> LogStatistics:
         return self._directory.log.statistics()
 

@@ -6,6 +6,9 @@ Promises:
   deadline. A canceled entry is gone immediately; nothing is left behind to be skipped later.
 - `advance` returns each key once, at the first call whose time is at or after its deadline, in the
   order of the deadlines and, where these are equal, of arming.
+- `take_due` with a limit does a limited part of that, and the next call goes on, so a caller need
+  not wait for all that comes due together. A key that is canceled or armed again in between is not
+  returned.
 - A key whose deadline never changes, and is known to its owner, may be armed by `arm_fixed` and
   canceled by `cancel_fixed`: the wheel then need not remember where it is.
 - Memory is two dictionary entries and one integer for each armed key, one entry for a fixed one.
@@ -13,29 +16,32 @@ Promises:
   keys.
 - The clock may jump by years: empty time costs nothing.
 
-How it works. A deadline is seen as a number in base 256, and so is the cursor, the time of the last
-`advance`. The entry lies at the level of the highest digit in which the two differ, in the slot of
-the deadline's digit there. So level 0 has slots of 1 ms and reaches to the end of the current
-256 ms, level 1 has slots of 256 ms and reaches to the end of the current 65.5 s, and so on to level
-7; what is not after the cursor is overdue and has a slot of its own. Everything at a lower level is
-due before everything at a higher one. When the cursor enters a slot, what is in it moves to lower
-levels, at most seven times in an entry's life and usually twice.
+How it works. A deadline is seen as a number in base 256, and so is the cursor, the time that the
+wheel has come to. The entry lies at the level of the highest digit in which the two differ, in the
+slot of the deadline's digit there. So level 0 has slots of 1 ms and reaches to the end of the
+current 256 ms, level 1 has slots of 256 ms and reaches to the end of the current 65.5 s, and so on
+to level 7; what is before the cursor is overdue and has a heap of its own. Everything at a lower
+level is due before everything at a higher one. When the cursor enters a slot, what is in it moves
+to lower levels, at most seven times in an entry's life and usually twice.
+
+The cursor goes from one occupied slot to the next, and on only when the slot is empty. A slot that
+it has entered is *spreading* until all is moved. What is armed by then for a time within that
+slot goes to the end of it, so equal deadlines keep their order.
 
 A slot is a dictionary from key to deadline, which keeps the order of arming, and `_slot_of` knows
 the dictionary that holds a key: canceling is two deletions. Where a deadline lies follows from the
-cursor, so a fixed key's is found without. Equal deadlines always share a slot, so moving slots as a
-whole keeps their order too. One integer for each level has a bit for each slot
-that may hold something; bits of slots that were emptied by `cancel` are cleared when they are met.
+cursor, so a fixed key's is found without: there, or in the slot that is spreading. One integer for
+each level has a bit for each slot that may hold something; bits of slots that were emptied by
+`cancel` are cleared when they are met.
 
-Moving a slot takes one call of `advance`: about 0.5 us an entry. A wheel whose million entries lie
-within a day pauses about 0.1 s every 4.7 hours; sixteen shards share that in sixteen parts.
 Measured against a binary heap with lazy deletion in `bench/wheel.py`.
 """
 
 import sys
 from collections.abc import Hashable
 from dataclasses import dataclass
-from operator import itemgetter
+from heapq import heappop, heappush
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -56,8 +62,6 @@ _SHRINK_LEAST_BYTES: Final = 65_536
 # A table that has just grown has about 80. Ten times that keeps the pause for rebuilding short:
 # the table of a million entries is rebuilt when some 40,000 are left.
 _TABLE_BYTES_PER_ENTRY: Final = 1_000
-
-_deadline_of_item = itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +86,18 @@ class TimingWheel(Generic[Key]):
         "_due_count",
         "_fixed_count",
         "_moved_count",
+        "_near_ms",
+        "_now_ms",
         "_occupied",
         "_overdue",
-        "_overdue_from_ms",
+        "_overdue_heap",
+        "_overdue_number",
         "_removed_count",
         "_replaced_count",
         "_slot_of",
         "_slots",
+        "_spreading",
+        "_spreading_level",
     )
 
     def __init__(self, now_ms: int) -> None:
@@ -96,13 +105,20 @@ class TimingWheel(Generic[Key]):
         if not 0 <= now_ms <= DEADLINE_MAX_MS:
             raise ValueError(f"now_ms must be within 0 and {DEADLINE_MAX_MS}, not {now_ms}")
         self._cursor_ms = now_ms
+        self._now_ms = now_ms  # the cursor is behind it while something that is due is left
+        self._near_ms = now_ms  # what is before is overdue, or belongs to the spreading slot
         self._slot_of: dict[Key, dict[Key, int]] = {}
         self._fixed_count = 0  # entries that are not in `_slot_of`
         # Digit d of the level with shift s is at (s << 5) + d, that is level * 256 + d.
         self._slots: list[dict[Key, int] | None] = [None] * (LEVEL_COUNT * SLOT_COUNT)
         self._occupied = [0] * LEVEL_COUNT
+        self._spreading: dict[Key, int] | None = None
+        self._spreading_level = 0
         self._overdue: dict[Key, int] = {}
-        self._overdue_from_ms = 0
+        # The order of what is overdue: deadline and number of arming. What was canceled, or armed
+        # again, is skipped: its number is not the key's.
+        self._overdue_heap: list[tuple[int, int, Key]] = []
+        self._overdue_number: dict[Key, int] = {}
         self._removed_count = 0  # entries that were replaced, canceled or due
         self._replaced_count = 0
         self._due_count = 0
@@ -138,6 +154,8 @@ class TimingWheel(Generic[Key]):
             self._replaced_count += 1
         slot[key] = deadline_ms
         slot_of[key] = slot
+        if slot is self._overdue:
+            self._note_overdue(key, deadline_ms)
 
     def arm_fixed(self, key: Key, deadline_ms: int) -> None:
         """Set the deadline of a key that is not armed, and whose deadline will never change.
@@ -148,13 +166,17 @@ class TimingWheel(Generic[Key]):
         assert key not in slot, "a fixed key is armed once"
         slot[key] = deadline_ms
         self._fixed_count += 1
+        if slot is self._overdue:
+            self._note_overdue(key, deadline_ms)
 
     def cancel_fixed(self, key: Key, deadline_ms: int) -> bool:
         """Forget a key that was armed by `arm_fixed`; return whether it was still armed."""
         cursor_ms = self._cursor_ms
         slot: dict[Key, int] | None
-        if deadline_ms <= cursor_ms:
+        if deadline_ms < cursor_ms:
             slot = self._overdue
+        elif deadline_ms < self._near_ms and key in (self._spreading or ()):
+            slot = self._spreading
         else:
             shift = _SHIFT_OF[(deadline_ms ^ cursor_ms).bit_length()]
             slot = self._slots[(shift << 5) + (deadline_ms >> shift & _DIGIT)]
@@ -167,16 +189,26 @@ class TimingWheel(Generic[Key]):
     def _slot_for(self, deadline_ms: int) -> dict[Key, int]:
         """Return where an entry with this deadline lies now. Raises ValueError as `arm` does."""
         cursor_ms = self._cursor_ms
-        if deadline_ms <= cursor_ms:
-            if not self._overdue or deadline_ms < self._overdue_from_ms:
-                self._overdue_from_ms = deadline_ms
-            return self._overdue
+        if deadline_ms < self._near_ms:
+            if deadline_ms < cursor_ms:
+                return self._overdue
+            assert self._spreading is not None, "nothing else is near"
+            return self._spreading
         try:
             shift = _SHIFT_OF[(deadline_ms ^ cursor_ms).bit_length()]
         except IndexError:
             raise ValueError(f"deadline beyond {DEADLINE_MAX_MS} ms: {deadline_ms}") from None
         digit = deadline_ms >> shift & _DIGIT
         return self._slots[(shift << 5) + digit] or self._open_slot(shift, digit)
+
+    def _note_overdue(self, key: Key, deadline_ms: int) -> None:
+        """Give the key its place among those that are overdue."""
+        if len(self._overdue) == 1:  # the others in the heap, if any, were canceled
+            self._overdue_heap.clear()
+            self._overdue_number.clear()
+        number = len(self) + self._removed_count  # no two have the same
+        self._overdue_number[key] = number
+        heappush(self._overdue_heap, (deadline_ms, number, key))
 
     def cancel(self, key: Key) -> bool:
         """Forget the key's deadline; return whether there was one."""
@@ -193,23 +225,33 @@ class TimingWheel(Generic[Key]):
         return True
 
     def next_wake_ms(self) -> int | None:
-        """Return when `advance` must be called next, or None if nothing is armed.
+        """Return when `take_due` must be called next, or None if nothing is armed.
 
         That is never after the earliest deadline. It is before it only if entries must move to
-        lower levels first; the call of `advance` at that time may return nothing.
+        lower levels first; the call at that time may return nothing.
         """
         if self._overdue:
-            return self._overdue_from_ms
+            return self._overdue_heap[0][0]
+        if self._spreading:
+            return self._cursor_ms
+        found = self._next_slot()
+        return None if found is None else found[1]
+
+    def _next_slot(self) -> tuple[int, int] | None:
+        """Return the place of the first slot that holds something, and when it begins."""
         for level, occupied in enumerate(self._occupied):
             while occupied:
                 digit = (occupied & -occupied).bit_length() - 1
                 if self._slots[level * SLOT_COUNT + digit]:
-                    shift = level * 8
-                    above = self._cursor_ms >> (shift + 8) << (shift + 8)
-                    return above | digit << shift
+                    return level * SLOT_COUNT + digit, self._beginning(level, digit)
                 occupied &= occupied - 1
                 self._occupied[level] = occupied
         return None
+
+    def _beginning(self, level: int, digit: int) -> int:
+        """Return the first time that belongs to a slot."""
+        shift = level * 8
+        return self._cursor_ms >> (shift + 8) << (shift + 8) | digit << shift
 
     def slots(self, until_ms: int) -> list[tuple[list[Key], list[int]]]:
         """Return the keys of each slot that begins up to a time, with their deadlines.
@@ -220,17 +262,21 @@ class TimingWheel(Generic[Key]):
         found = []
         if self._overdue:
             found.append((list(self._overdue), list(self._overdue.values())))
+        if self._spreading:
+            # What has moved out of it is in lower levels, and not before what is still there.
+            found.append((list(self._spreading), list(self._spreading.values())))
         for level, occupied in enumerate(self._occupied):
-            shift = level * 8
-            above = self._cursor_ms >> (shift + 8) << (shift + 8)
             left = occupied
             while left:
                 digit = (left & -left).bit_length() - 1
                 left &= left - 1
-                if above | digit << shift > until_ms:
+                if self._beginning(level, digit) > until_ms:
                     return found
                 slot = self._slots[level * SLOT_COUNT + digit]
-                if slot:
+                if slot and self._spreading and level < self._spreading_level:
+                    found[-1][0].extend(slot)
+                    found[-1][1].extend(slot.values())
+                elif slot:
                     found.append((list(slot), list(slot.values())))
         return found
 
@@ -241,21 +287,34 @@ class TimingWheel(Generic[Key]):
         """
         return [key for key, _ in self.take_due(now_ms)]
 
-    def take_due(self, now_ms: int) -> list[tuple[Key, int]]:
-        """Do as `advance`, with the deadlines.
+    def take_due(self, now_ms: int, limit_count: int = sys.maxsize) -> list[tuple[Key, int]]:
+        """Do as `advance`, with the deadlines; take or move at most so many entries.
 
-        A time before that of the last call counts as the time of the last call. Raises ValueError
-        when it is beyond 2^63-1.
+        If something is left, `next_wake_ms` is not after this time. A time before that of the last
+        call counts as the time of the last call. Raises ValueError when it is beyond 2^63-1.
         """
         if now_ms > DEADLINE_MAX_MS:
             raise ValueError(f"now_ms must be at most {DEADLINE_MAX_MS}, not {now_ms}")
+        self._now_ms = now_ms = max(now_ms, self._now_ms)
         due: list[tuple[Key, int]] = []
-        if self._overdue:
-            due.extend(self._overdue.items())
-            self._overdue.clear()
-        if now_ms > self._cursor_ms:
-            self._take_passed_slots(now_ms, due)
-        due.sort(key=_deadline_of_item)
+        left_count = limit_count
+        while left_count > 0:
+            if self._overdue:
+                left_count -= self._take_overdue(left_count, due)
+                continue
+            if self._spreading is not None:
+                left_count -= self._spread(left_count)
+                continue
+            found = self._next_slot()
+            if found is None or found[1] > now_ms:
+                self._cursor_ms = self._near_ms = now_ms
+                break
+            index, self._cursor_ms = found
+            if index >= SLOT_COUNT:
+                self._enter(index)
+            else:
+                self._near_ms = self._cursor_ms
+                left_count -= self._take_slot(index, left_count, due)
         slot_of = self._slot_of
         for key, _ in due:
             if slot_of.pop(key, None) is None:
@@ -296,54 +355,68 @@ class TimingWheel(Generic[Key]):
             slot = self._slots[index] = {}
         return slot
 
-    def _take_passed_slots(self, now_ms: int, due: list[tuple[Key, int]]) -> None:
-        """Move the cursor forward; add what has become due; spread the slot it has entered."""
-        shift = _SHIFT_OF[(now_ms ^ self._cursor_ms).bit_length()]
-        level = shift >> 3
-        digit = now_ms >> shift & _DIGIT
-        self._cursor_ms = now_ms
-        for lower in range(level):
-            self._take_slots(lower, _DIGIT, due)
-        self._take_slots(level, digit - 1 if level else digit, due)
-        if level and self._occupied[level] >> digit & 1:
-            self._spread(level, digit, due)
+    def _take_overdue(self, limit_count: int, due: list[tuple[Key, int]]) -> int:
+        """Take what is overdue into `due`, at most so many; return how many were looked at."""
+        heap, overdue, number_of = self._overdue_heap, self._overdue, self._overdue_number
+        looked_count = 0
+        while heap and looked_count < limit_count:
+            deadline_ms, number, key = heappop(heap)
+            looked_count += 1
+            if number_of.get(key) == number:
+                del number_of[key]
+                if overdue.pop(key, None) is not None:
+                    due.append((key, deadline_ms))
+        if not heap:
+            overdue.clear()
+        return looked_count
 
-    def _take_slots(self, level: int, last_digit: int, due: list[tuple[Key, int]]) -> None:
-        """Empty the slots of a level up to this digit into `due`."""
-        occupied = self._occupied[level]
-        taken = occupied & ((2 << last_digit) - 1)
-        self._occupied[level] = occupied ^ taken
-        while taken:
-            index = level * SLOT_COUNT + (taken & -taken).bit_length() - 1
-            taken &= taken - 1
-            slot = self._slots[index]
-            if slot:
-                due.extend(slot.items())
-                slot.clear()
+    def _take_slot(self, index: int, limit_count: int, due: list[tuple[Key, int]]) -> int:
+        """Take the slot of one millisecond into `due`, at most so many; return how many."""
+        slot = self._slots[index]
+        assert slot, "only a slot that holds something is taken"
+        if len(slot) <= limit_count:
+            due.extend(slot.items())
+            count = len(slot)
+            slot.clear()
+            return count
+        taken = list(islice(slot.items(), limit_count))
+        for key, _ in taken:
+            del slot[key]
+        due += taken
+        return limit_count
 
-    def _spread(self, level: int, digit: int, due: list[tuple[Key, int]]) -> None:
-        """Move the entries of the slot that the cursor is in to lower levels or into `due`."""
-        self._occupied[level] ^= 1 << digit
-        index = level * SLOT_COUNT + digit
-        entries = self._slots[index]
-        if not entries:
-            return
+    def _enter(self, index: int) -> None:
+        """Begin to spread the slot that the cursor is in."""
+        level = index // SLOT_COUNT
+        self._occupied[level] ^= 1 << (index & _DIGIT)
+        self._spreading = self._slots[index]
+        self._spreading_level = level
         self._slots[index] = None
+        self._near_ms = self._cursor_ms + (1 << level * 8)
+
+    def _spread(self, limit_count: int) -> int:
+        """Move entries of the spreading slot to lower levels, at most so many; return how many."""
+        entries = self._spreading
+        assert entries is not None
         cursor_ms = self._cursor_ms
         slots = self._slots
         slot_of = self._slot_of
-        before_count = len(due)
-        for key, deadline_ms in entries.items():
-            if deadline_ms <= cursor_ms:
-                due.append((key, deadline_ms))
-                continue
+        is_last = len(entries) <= limit_count
+        moved = list(islice(entries.items(), limit_count))
+        for key, deadline_ms in moved:
             shift = _SHIFT_OF[(deadline_ms ^ cursor_ms).bit_length()]
-            lower_digit = deadline_ms >> shift & _DIGIT
-            slot = slots[(shift << 5) + lower_digit] or self._open_slot(shift, lower_digit)
+            digit = deadline_ms >> shift & _DIGIT
+            slot = slots[(shift << 5) + digit] or self._open_slot(shift, digit)
             slot[key] = deadline_ms
             if key in slot_of:
                 slot_of[key] = slot
-        self._moved_count += len(entries) - (len(due) - before_count)
+            if not is_last:
+                del entries[key]
+        if is_last:
+            self._spreading = None
+            self._near_ms = cursor_ms
+        self._moved_count += len(moved)
+        return len(moved)
 
     def _shrink(self) -> None:
         """Rebuild the tables that are far larger than what they hold.
@@ -354,6 +427,8 @@ class TimingWheel(Generic[Key]):
         for slot in self._slots:
             if slot is not None:
                 _shrink_table(slot)
+        if self._spreading is not None:
+            _shrink_table(self._spreading)
         _shrink_table(self._overdue)
         _shrink_table(self._slot_of)
 

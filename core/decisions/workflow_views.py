@@ -9,6 +9,7 @@ from typing import Final
 from troth.core import workflow_records as w
 from troth.core.codes import Code
 from troth.core.deciding import DecisionContext
+from troth.core.failures import FailureKind
 from troth.core.lifecycles import WORKFLOW, WorkflowEvent
 from troth.core.model import Promise
 from troth.core.workflows import (
@@ -44,6 +45,8 @@ def find(
         and task.expires_at <= now_ms
         and state.end_of_workflow_lease(task) <= now_ms
     ):
+        reason, holder = "the lease ran out", task.pid or ""
+        context.failures.note(FailureKind.LEASE, now_ms, workflow_id, reason, holder)
         context.emit(w.WorkflowReleased(workflow_id, now_ms, has_expired=True))
     return promise, task
 

@@ -43,6 +43,7 @@ from troth.core.model import (
 from troth.core.retention_rules import Retention
 from troth.core.workflows import WorkflowTask
 
+from .activity import Activity
 from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .counts import Counts
@@ -96,6 +97,7 @@ class ShardState:
         self.hidden_tasks: set[str] = set()
         self.retention: Retention | None = None
         self.counts = Counts.zero()
+        self.activity = Activity.zero()
         self.promises_count = 0
         self.tasks_count = 0
         self.promises: dict[str, Promise] = {}
@@ -372,6 +374,8 @@ class ShardState:
     def _claim(self, task: Task, process_id: str, ttl: int, expires_at: int) -> None:
         task.ttl = ttl
         task.expires_at = expires_at
+        if task.state is not CLAIMED:
+            self.activity.claims_count += 1
         self.move(task, CLAIMED)
         task.process_id = process_id
         self.claimed.setdefault(process_id, {})[task.id] = task

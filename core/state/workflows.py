@@ -75,6 +75,7 @@ def _move(state: ShardState, task: WorkflowTask, to: WorkflowState) -> None:
 
 def _acquire(state: ShardState, task: WorkflowTask, lease: WorkflowLease) -> None:
     _recall(state, task)
+    state.activity.claims_count += 1
     _move(state, task, ACQUIRED)
     task.version += 1
     task.resumes = 0

@@ -163,7 +163,7 @@ def _bearer_of(
         return principal
     wait_ms = credentials.attempts.wait_ms(peer)
     if wait_ms:
-        credentials.attempts.refused()
+        credentials.attempts.refused(peer)
         seconds = str(-(-wait_ms // 1000)).encode()
         raise ApiError(Code.TOO_MANY_ATTEMPTS, headers=[(b"retry-after", seconds)])
     return credentials.user(user, password) if user else None

@@ -21,6 +21,8 @@ from troth.shards.delivery.polls import Polls
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
+from troth.shards.surveys.queues import Queues
+from troth.shards.surveys.series import SeriesBook
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
@@ -93,6 +95,8 @@ class Api:
     debug: DebugOperations | None = None
     placement: Placement | None = None
     surveys: Surveys | None = None
+    queues: Queues | None = None
+    series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)
     started_on_ms: int = field(init=False)
@@ -107,11 +111,13 @@ class Api:
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
-        self.started_on_ms = self.now_ms()
+        self.started_on_ms = self.series.began_ms = self.now_ms()
         self.strangers_in_flight = InFlight(STRANGERS_IN_FLIGHT_LIMIT_BYTES)
         if self.in_flight is None:
             self.in_flight = InFlight(self.settings.in_flight_limit_bytes)
-        attempts = Attempts(self.settings.failed_attempts_limit_count, self.now_ms)
+        attempts = Attempts(
+            self.settings.failed_attempts_limit_count, self.now_ms, self.shards.failures
+        )
         self.credentials = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
         self.request_log = RequestLog(self.settings.log_requests)

@@ -44,7 +44,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
-        requests = _RequestsCollector()
+        requests = self._requests = _RequestsCollector()
         self.count: Final = requests.count
         self._registry.register(requests)
         self._statistics = _StatisticsCollector(dict(sources))
@@ -53,6 +53,10 @@ class Metrics:
     def add_source(self, name: str, statistics: Callable[[], object]) -> None:
         """Read one more `statistics` function at each scrape."""
         self._statistics.sources[name] = statistics
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many requests were answered since the start, and how many were refused."""
+        return self._requests.totals()
 
     def render(self, *, names_accounts: bool) -> bytes:
         """Render all metrics in Prometheus's format; series that name accounts only if asked."""
@@ -95,6 +99,15 @@ class _RequestsCollector(Collector):
             return
         requests.buckets[bisect_left(_BUCKETS_S, duration_s)] += 1
         requests.sum_s += duration_s
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many there were, and how many had a status of 400 or more."""
+        answered_count = refused_count = 0
+        for (_, status), some in self._requests.items():
+            count = some.streams_count + sum(some.buckets)
+            answered_count += count
+            refused_count += count if status >= 400 else 0
+        return answered_count, refused_count
 
     def collect(self) -> Iterator[Metric]:
         """Yield all counts, and all durations."""

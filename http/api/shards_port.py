@@ -10,8 +10,10 @@ from typing import Final, Protocol, TypeVar
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.executions import Execution, Usage
+from troth.core.failures import Failures
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
+from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.workflows import WorkflowState, WorkflowView
 from troth.http.wire.errors import ApiError
@@ -32,8 +34,12 @@ REFUSALS_FROM: Final = 40000
 class ShardsPort(Protocol):
     """What `http/` needs of the shards. For each method see `troth.shards.shards.Shards`."""
 
+    failures: Failures
+
     @property
     def cursor_secret(self) -> bytes: ...
+
+    async def wait_shown(self) -> None: ...
 
     async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply: ...
 
@@ -63,6 +69,8 @@ class ShardsPort(Protocol):
     ) -> tuple[list[Promise], int | None]: ...
 
     def counts(self) -> Counts: ...
+
+    def activity(self) -> Activity: ...
 
     @property
     def largest_serial(self) -> int: ...

@@ -96,7 +96,7 @@ class SharedRefusals:
 
 def _refusal(answer: str, codes: Codes, schema: Schema | None = None) -> dict[str, Any]:
     if answer.endswith("XX"):
-        description = f"See `/docs/errors`: {', '.join(str(code.value) for code in codes)}."
+        description = "One of `x-codes`; see `/docs/errors`."
     else:
         description = " ".join(f"{code.value}: {MESSAGES[code]}." for code in codes)
     response: dict[str, Any] = {

@@ -13,6 +13,7 @@ from troth.http.executions import execution_endpoints
 from troth.http.functions import build_endpoints, function_endpoints, label_endpoints
 from troth.http.functions import usage_endpoints as usage
 from troth.http.nodes import node_endpoints, node_work_endpoints
+from troth.http.overview import failure_endpoints, statistics_endpoints, traffic_endpoints
 from troth.http.overview import server_endpoints as overview
 from troth.http.promises import (
     lock_endpoints,
@@ -47,6 +48,9 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *node_work_endpoints.ENDPOINTS,
     *worker_endpoints.ENDPOINTS,
     *overview.ENDPOINTS,
+    *traffic_endpoints.ENDPOINTS,
+    *failure_endpoints.ENDPOINTS,
+    *statistics_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""

@@ -25,6 +25,7 @@ import trio
 from troth.core.catalog import Build, BuildStatus, BuildStep, Function, Language, package_id
 from troth.core.codes import Code
 from troth.core.commands import ReadPromise, StorePackage
+from troth.core.failures import FailureKind
 from troth.core.grammar.packages import Package, PackageLimits, PackageRefused, inspect
 from troth.core.limits import (
     BUILDS_KEPT_COUNT,
@@ -225,6 +226,10 @@ class Builder:
                 self._api, Build, build.id, build.account_id, Code.BUILD_NOT_FOUND, finish
             )
             self._totals["failed" if problems else "succeeded"] += 1
+            if problems:
+                self._api.shards.failures.note(
+                    FailureKind.BUILD, step.at, build.id, problems[0], build.function_id
+                )
             if not problems:
                 await self._use(build)
         except ApiError as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from troth.core.failures import FailureKind, Failures
 from troth.core.limits import FAILED_ATTEMPTS_ADDRESSES_COUNT, FAILED_ATTEMPTS_WINDOW_MS
 
 _IPV6_NETWORK_BITS: Final = 64  # what one customer of a network provider has at least
@@ -36,8 +37,17 @@ class AttemptsStatistics:
 class Attempts:
     """Counts failures. With a `limit_count` of 0 no address ever has to wait."""
 
-    def __init__(self, limit_count: int, now_ms: Callable[[], int]) -> None:
-        """Initialize. `now_ms` is the clock that windows are measured with."""
+    def __init__(
+        self,
+        limit_count: int,
+        now_ms: Callable[[], int],
+        failures: Failures | None = None,
+    ) -> None:
+        """Initialize. `now_ms` is the clock that windows are measured with.
+
+        Wrong credentials, and addresses that have to wait, are noted in `failures`.
+        """
+        self._noted = Failures() if failures is None else failures
         self._limit_count = limit_count
         self._now_ms = now_ms
         # In the order of the latest failure.
@@ -60,13 +70,15 @@ class Attempts:
     def _is_within(since_ms: int) -> bool:
         return 0 <= since_ms < FAILED_ATTEMPTS_WINDOW_MS
 
-    def refused(self) -> None:
+    def refused(self, peer: str | None = None) -> None:
         """Count a request that was refused because its address has to wait."""
         self._refused_count += 1
+        self._note(peer, "too many wrong credentials")
 
     def failed(self, peer: str | None) -> None:
         """Count wrong credentials from an address."""
         self._failed_count += 1
+        self._note(peer, "wrong credentials")
         if not self._limit_count:
             return
         network = network_of(peer)
@@ -78,6 +90,9 @@ class Attempts:
         self._failures[network] = failures
         if len(self._failures) > FAILED_ATTEMPTS_ADDRESSES_COUNT:
             del self._failures[next(iter(self._failures))]
+
+    def _note(self, peer: str | None, reason: str) -> None:
+        self._noted.note(FailureKind.LOGIN, self._now_ms(), peer or "", reason)
 
     def statistics(self) -> AttemptsStatistics:
         """Return counts of this moment and totals since the start."""

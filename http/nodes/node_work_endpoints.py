@@ -61,6 +61,7 @@ async def stream_work(api: Api, call: Call) -> Response:
     if call.request.method == "HEAD":
         return Response(200, headers=HEADERS)
     connection = api.function_placement.connect(node.id)
+    connection.peer, connection.since_ms = call.request.peer, api.now_ms()
     stream = NodeStream(connection, api.settings)
     return Response(200, headers=HEADERS, stream=stream)
 

@@ -5,7 +5,7 @@ search is the cursor's; the other parameters are checked and then not used. A to
 prefix finds only ids that begin so, whatever its cursor says.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import orjson
@@ -24,6 +24,7 @@ from troth.http.wire.cursors import Search, decode_cursor, encode_cursor
 from troth.http.wire.decoding import integer, query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.requests import Response
+from troth.http.wire.schema_parts import Schema
 from troth.shards.gathering import SearchBounds
 
 from .answers import (
@@ -270,6 +271,12 @@ _TAGS = Parameter(
 )
 
 
+def words_schema(known: Iterable[str]) -> Schema:
+    """Return the schema of a list of words with commas between; empty is as if absent."""
+    word = "|".join(known)
+    return {"type": "string", "pattern": f"^(({word})(,({word}))*)?$"}
+
+
 _TIME_PARAMETERS = tuple(
     Parameter(
         name,
@@ -313,9 +320,8 @@ ENDPOINTS = (
             ),
             Parameter(
                 "states",
-                "Only promises in exactly these states, with commas between: "
-                f"{', '.join(_EXACT_STATES)}.",
-                {"type": "string"},
+                "Only promises in exactly these states, with commas between.",
+                words_schema(_EXACT_STATES),
                 example="rejected,timedout",
             ),
             _TAGS,

@@ -42,6 +42,7 @@ def _poll(api: Api, call: Call, dialect: Dialect | None, limit_s: float) -> Resp
     except TooManyConnections as error:
         message = "All worker connections are in use. Connect again after `Retry-After`."
         raise ApiError(Code.OVERLOADED, message=message) from error
+    connection.peer, connection.since_ms = call.request.peer, api.now_ms()
     stream = PollStream(connection, api.settings.poll_keep_alive_ms, limit_s)
     return Response(200, headers=HEADERS, stream=stream)
 

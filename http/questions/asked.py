@@ -14,6 +14,7 @@ from troth.core.limits import INTEGER_MAX
 from troth.http.api.context import Api
 from troth.http.api.permissions import refuse_unless_within
 from troth.http.api.rows import Call, Parameter
+from troth.http.promises.search_endpoints import words_schema
 from troth.http.wire.cursors import FOREIGN_CURSOR, sign_payload, verified_payload
 from troth.http.wire.decoding import integer, query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
@@ -166,6 +167,4 @@ def words_parameter(
     name: str, description: str, known: Mapping[str, object] | Collection[str]
 ) -> Parameter:
     """Return a parameter that is a list of words with commas between."""
-    return Parameter(
-        name, f"{description} Some of {', '.join(known)}, with commas between.", {"type": "string"}
-    )
+    return Parameter(name, f"{description} With commas between.", words_schema(known))

@@ -102,11 +102,6 @@ def _task_query(asked: AskedQuery, call: Call) -> TaskQuery:
     is_one = root is not None and "*" not in root
     if root is not None and is_one and principal.id_prefix:
         refuse_unless_within(principal, (root,))
-    if states & FINISHED and not is_one:
-        asked.refuse(
-            "states",
-            f"may have {', '.join(sorted(FINISHED))} only with `root`, the id of one promise",
-        )
     return TaskQuery(
         states or UNFINISHED,
         frozenset(map(TaskFamily, families)) or frozenset(TaskFamily),
@@ -189,7 +184,8 @@ ENDPOINTS = (
             "Tasks of both APIs, in the order in which they were made, and with a token of scope "
             "`tasks:read` the function tasks of its account. Each with its receiver, who holds it "
             "until when, how often it was sent, the last error and the next try. A page may end "
-            "early; the last page has no cursor. Finished tasks are listed for one promise only."
+            "early; the last page has no cursor. All finished tasks are listed for one promise "
+            "(`root`), else only some recent ones."
         ),
         handler=list_tasks,
         scope=Scope.PROMISES_READ,

@@ -28,6 +28,7 @@ _SIMPLE: Final[dict[Any, Schema]] = {
     str: typed("string"),
     bool: typed("boolean"),
     int: _INT64,
+    float: typed("number"),
     bytes: BYTES,
     dict[str, Any]: typed("object"),
 }

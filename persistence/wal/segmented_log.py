@@ -11,9 +11,10 @@ that the directory was replaced.
 import errno
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar, final
+from typing import Final, ParamSpec, TypeVar, final
 
 from troth.core.limits import SEGMENT_BYTES
 from troth.persistence.errors import DataDirectoryLost, LogConflict, LogFailed, MemoryRanOut
@@ -41,6 +42,9 @@ from .segments import (
 )
 
 _SETTLE_BYTES = 1 << 20
+
+SYNCS_KEPT_COUNT: Final = 10_000
+"""How many durations of syncs are kept until they are counted, once a second."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -118,6 +122,7 @@ class SegmentedLog:
         self._bytes_appended = 0
         self._syncs_count = 0
         self._sync_last_s = self._sync_max_s = self._sync_total_s = 0.0
+        self._syncs_s: deque[float] = deque(maxlen=SYNCS_KEPT_COUNT)
         self._start(end)
 
     def _start(self, end: LogEnd) -> None:
@@ -329,6 +334,11 @@ class SegmentedLog:
             if self._next_file is not None and self._next_file.exception() is None:
                 self._next_file.result().close()  # its name may stay: it is worthless
 
+    def take_syncs(self) -> list[float]:
+        """Return how long each sync since the last call took, in seconds. From one thread only."""
+        syncs_s = self._syncs_s
+        return [syncs_s.popleft() for _ in range(len(syncs_s))]
+
     def statistics(self) -> LogStatistics:
         """Return a snapshot; may be called from any thread."""
         with self._segments_lock:
@@ -423,6 +433,7 @@ class SegmentedLog:
         self._bytes_appended += frame_bytes
         self._syncs_count += 1
         self._sync_last_s = sync_s
+        self._syncs_s.append(sync_s)
         self._sync_max_s = max(self._sync_max_s, sync_s)
         self._sync_total_s += sync_s
 

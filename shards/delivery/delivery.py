@@ -26,7 +26,7 @@ the copies apart.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Final, cast, final
 
@@ -35,6 +35,7 @@ import trio
 
 from troth.core import limits
 from troth.core.commands import Command
+from troth.core.failures import FailureKind, Failures
 from troth.core.grammar.addresses import (
     Address,
     PollAddress,
@@ -54,6 +55,7 @@ from .shipments import (
     PushFailed,
     PushTransport,
     ReceiverKey,
+    ReceiverView,
     Shipment,
     ShipmentKind,
     ShipmentState,
@@ -100,6 +102,7 @@ class Delivery:
         target_queue_limit_count: int = limits.TARGET_QUEUE_LIMIT_COUNT,
         push_slow_ms: int = _PUSH_SLOW_MS,
         hold: MessageHold = unlimited,
+        failures: Failures | None = None,
     ) -> None:
         """Initialize. Poll connections take messages immediately, push targets only after `run`.
 
@@ -108,6 +111,8 @@ class Delivery:
         are the configured logical names. `concurrency_count` is shared out between good, new and
         suspect targets. `hold` is asked before a message for a push is rendered.
         """
+        self._failures = Failures() if failures is None else failures
+        self._now_ms = now_ms
         self._render = render
         self._polls = polls
         self._report = report
@@ -116,6 +121,7 @@ class Delivery:
         self._retry_first_ms = retry_first_ms
         self._retry_limit_ms = retry_limit_ms
         self._shipments: dict[str, Shipment] = {}
+        self._backing_off: dict[ReceiverKey, dict[Shipment, None]] = {}
         self._totals: Counter[str] = Counter()
         self._alarms = Alarms()
         self._unclaimed = Unclaimed(self._alarms, report)
@@ -158,6 +164,7 @@ class Delivery:
             self._totals["undeliverable"] += 1
             if attempt_count == 0:
                 self._missed.cannot_resolve(key, address.reason)
+                self._failures.note(FailureKind.SENDING, self._now_ms(), key, address.reason)
             shipment = Shipment(key, message, None, self._render, attempt_count)
         else:
             shipment = Shipment(key, message, address, self._render, attempt_count)
@@ -184,6 +191,11 @@ class Delivery:
             nursery.start_soon(self._stalled.run)
             nursery.start_soon(self._push_targets.run)
             task_status.started()
+
+    @property
+    def sent_count(self) -> int:
+        """The number of messages sent since the start."""
+        return self._totals["sent"]
 
     def statistics(self) -> DeliveryStatistics:
         """Return counts of this moment and totals since the start."""
@@ -226,6 +238,36 @@ class Delivery:
         return ShipmentView(
             shipment.state, shipment.attempt_count, error, next_try_in_ms, failing_since_ms
         )
+
+    def receivers(self) -> Iterator[ReceiverView]:
+        """Yield what waits for each receiver, one of these or several for each.
+
+        It may be left and taken up again later: what has gone in between is not yielded.
+        """
+        targets = self._push_targets
+        for target in list(targets.targets):
+            next_try = target.probe_alarm.due if target.probe_alarm is not None else None
+            yield ReceiverView(
+                target.key[0],
+                len(target.waiting),
+                target.in_flight_count,
+                0,
+                target.sent_total_count,
+                next(iter(target.waiting), None),
+                "failing" if target.open else target.health.value,
+                target.failing_since_ms,
+                target.error,
+                next_try,
+            )
+        for kept in (self._stalled.by_receiver, self._backing_off):
+            for key in list(kept):
+                shipments = kept.get(key)
+                if shipments:
+                    first = next(iter(shipments))
+                    due = None if first.alarm is None else first.alarm.due
+                    count = len(shipments)
+                    error = first.error
+                    yield ReceiverView(key[0], 0, 0, count, 0, first, None, None, error, due)
 
     def retry(self, key: str) -> bool:
         """Try a stalled message again now; return whether there is one.
@@ -288,6 +330,9 @@ class Delivery:
         if reason is None:
             self._sent(shipment)
         else:
+            self._failures.note(
+                FailureKind.SENDING, self._now_ms(), shipment.subject, reason, shipment.receiver[0]
+            )
             self._stall(shipment)
 
     def _sent(self, shipment: Shipment) -> None:
@@ -304,6 +349,7 @@ class Delivery:
         is_push = isinstance(shipment.address, PushAddress)
         if is_push and not self._push_targets.is_open(shipment.receiver):
             delay_ms = self._back_off_ms(shipment.attempt_count)
+            self._backing_off.setdefault(shipment.receiver, {})[shipment] = None
             shipment.alarm = self._alarms.call_after(
                 delay_ms, lambda: self._back_off_over(shipment)
             )
@@ -323,7 +369,17 @@ class Delivery:
             return
         shipment.alarm = self._alarms.call_after(_RECHECK_MS, lambda: self._release(shipment))
 
+    def _end_back_off(self, shipment: Shipment) -> None:
+        """Take a shipment out of those whose back-off runs, if it is there."""
+        shipments = self._backing_off.get(shipment.receiver)
+        if shipments is None or shipment not in shipments:
+            return
+        del shipments[shipment]
+        if not shipments:
+            del self._backing_off[shipment.receiver]
+
     def _back_off_over(self, shipment: Shipment) -> None:
+        self._end_back_off(shipment)
         if self._push_targets.is_open(shipment.receiver):
             self._park(shipment)
             self._stalled.wake(shipment.receiver)
@@ -333,6 +389,7 @@ class Delivery:
     def _release(self, shipment: Shipment) -> None:
         """Ask for this task's message again."""
         self._stalled.remove(shipment)
+        self._end_back_off(shipment)
         self._stalled.reserve(shipment)
         shipment.cancel_alarm()
         shipment.state = ShipmentState.RELEASED
@@ -362,6 +419,7 @@ class Delivery:
         before, shipment.state = shipment.state, ShipmentState.LOST
         if before is ShipmentState.STALLED:
             self._stalled.remove(shipment)
+            self._end_back_off(shipment)
         elif before is ShipmentState.WAITING:
             if isinstance(shipment.address, PollAddress):
                 self._polls.discard(shipment)

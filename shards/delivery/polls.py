@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Final, Protocol, Self, final
+from typing import Final, NamedTuple, Protocol, Self, final
 
 import trio
 
@@ -120,14 +120,26 @@ class Listening:
     room_count: int
 
 
+class GroupView(NamedTuple):
+    """The numbers of a group; `delivered_total_count` is since its first connection came."""
+
+    connections_count: int
+    buffered_count: int
+    delivered_total_count: int
+
+
 class _Group:
     """The connections of one group, by id and by how many messages each holds."""
 
-    __slots__ = ("_buffer_limit_count", "_by_load", "_room_count", "buffered_count", "by_id")
+    __slots__ = (
+        *("_buffer_limit_count", "_by_load", "_room_count", "buffered_count", "by_id"),
+        "delivered_total_count",
+    )
 
     def __init__(self, buffer_limit_count: int) -> None:
         self.by_id: dict[str, PollConnection] = {}
         self.buffered_count = 0
+        self.delivered_total_count = 0
         self._buffer_limit_count = buffer_limit_count
         # For each dialect, and for undecided ones, one ordered set per load. A connection that
         # changes its load joins the end of its new set: that makes the choice among equals
@@ -205,7 +217,7 @@ class PollConnection:
 
     __slots__ = (
         *("_closed_by", "_handed_out", "_polls", "_ready", "_waiting", "dialect", "group", "id"),
-        "is_coming_back",
+        *("delivered_count", "is_coming_back", "peer", "since_ms"),
     )
 
     def __init__(
@@ -216,6 +228,9 @@ class PollConnection:
         self.id = connection_id
         self.dialect = dialect
         self.is_coming_back = False
+        self.delivered_count = 0
+        self.peer: str | None = None  # the network address; set by the opener, like `since_ms`
+        self.since_ms = 0
         self._polls = polls
         self._waiting: dict[Item, None] = {}
         self._handed_out: list[Item | None] = []
@@ -484,6 +499,22 @@ class Polls:
         sizes = sorted((-len(group.by_id), name) for name, group in self._groups.items())
         return tuple(name for _, name in sizes[:limit_count])
 
+    def connections(self) -> list[PollConnection]:
+        """Return all open connections."""
+        return [one for group in self._groups.values() for one in group.by_id.values()]
+
+    def find(self, group: str, connection_id: str) -> PollConnection | None:
+        """Return an open connection; None if it is not there."""
+        connections = self._groups.get(group)
+        return None if connections is None else connections.by_id.get(connection_id)
+
+    def groups(self) -> list[tuple[str, GroupView]]:
+        """Return all groups that have a connection, with their numbers."""
+        return [
+            (name, GroupView(len(one.by_id), one.buffered_count, one.delivered_total_count))
+            for name, one in self._groups.items()
+        ]
+
     def discard(self, item: Item) -> None:
         """Forget an item. If it is being written already, nothing is reported about it."""
         connection = self._holders.pop(item, None)
@@ -535,8 +566,12 @@ class Polls:
             return  # its items were given back when it was closed
         for item in items:
             del self._holders[item]
-        self._totals["delivered"] += len(items)
-        self._groups[connection.group].changed(connection, before_count)
+        count = len(items)
+        self._totals["delivered"] += count
+        connection.delivered_count += count
+        group = self._groups[connection.group]
+        group.delivered_total_count += count
+        group.changed(connection, before_count)
         self._listener.delivered(items, connection.group, connection.id)
         if connection._closed_by is None:
             self._listener.has_room(connection.group, connection.id)

@@ -63,6 +63,7 @@ class PushTarget:
         "probe",
         "probe_alarm",
         "probe_count",
+        "sent_total_count",
         "waiting",
     )
 
@@ -71,6 +72,7 @@ class PushTarget:
         self.key = key
         self.waiting: dict[Shipment, None] = {}
         self.in_flight_count = 0
+        self.sent_total_count = 0
         self.health = Health.NEW
         self.failure_count = 0  # in a row
         self.failing_since_ms: int | None = None
@@ -388,6 +390,7 @@ class PushTargets:
     def _succeeded(self, target: PushTarget, *, is_slow: bool) -> None:
         target.health = Health.SUSPECT if is_slow else Health.GOOD
         target.failure_count = 0
+        target.sent_total_count += 1
         target.failing_since_ms = None
         target.error = None
         if target.open:

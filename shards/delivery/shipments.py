@@ -16,7 +16,7 @@ was withdrawn while its message was on the wire; what becomes of it is not repor
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, final
 
 from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
 from troth.core.grammar.addresses import (
@@ -293,6 +293,25 @@ class ShipmentView:
     error: str | None
     next_try_in_ms: int | None
     failing_since_ms: int | None
+
+
+class ReceiverView(NamedTuple):
+    """Some of what waits for a receiver, named as in `ReceiverKey`; counts and texts add up.
+
+    `first` is a message that has waited long, `next_try_s` on trio's clock. `health` is None where
+    nothing is known of it.
+    """
+
+    target: str
+    waiting_count: int
+    in_flight_count: int
+    stalled_count: int
+    sent_total_count: int
+    first: Shipment | None
+    health: str | None
+    failing_since_ms: int | None
+    error: str | None
+    next_try_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ any more.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import trio
@@ -54,6 +54,11 @@ class StalledShipments:
         self.count -= 1
         if not shipments:
             del self._by_receiver[shipment.receiver]
+
+    @property
+    def by_receiver(self) -> Mapping[ReceiverKey, Mapping[Shipment, None]]:
+        """The shipments that wait for each receiver, oldest first; not to be changed."""
+        return self._by_receiver
 
     def is_waiting_for(self, group: str) -> bool:
         """Return whether a shipment waits for any connection of a poll group."""

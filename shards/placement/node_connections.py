@@ -42,7 +42,10 @@ class ConnectionEnded(Exception):
 class NodeConnection(Generic[Carried]):
     """One node's stream. Made by `Placement.connect`; `close` ends it."""
 
-    __slots__ = ("_handed_out", "_left", "_sent", "_waiting", "_wake", "is_closed")
+    __slots__ = (
+        *("_handed_out", "_left", "_sent", "_waiting", "_wake", "delivered_count", "is_closed"),
+        *("peer", "since_ms"),
+    )
 
     def __init__(
         self,
@@ -56,6 +59,15 @@ class NodeConnection(Generic[Carried]):
         self._handed_out: list[Carried] = []
         self._wake = trio.Event()
         self.is_closed = False
+        self.delivered_count = 0
+        self.peer: str | None = None
+        """The network address it comes from; set by the code that has opened it, as `since_ms`."""
+        self.since_ms = 0
+
+    @property
+    def waiting_count(self) -> int:
+        """The number of messages that are not written yet."""
+        return len(self._waiting) + len(self._handed_out)
 
     def put(self, message: NodeMessage, execution: Carried | None = None) -> None:
         """Queue a message; `execution` is reported when it is written or cannot be."""
@@ -94,6 +106,7 @@ class NodeConnection(Generic[Carried]):
     def confirm(self) -> None:
         """Say that what the last `receive` returned has been written to the socket."""
         handed_out, self._handed_out = self._handed_out, []
+        self.delivered_count += len(handed_out)
         if handed_out and not self.is_closed:
             self._sent(handed_out)
 

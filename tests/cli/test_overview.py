@@ -1,6 +1,8 @@
 """`troth whoami`, `settings` and the like: what they ask, and what they show."""
 
 import os
+import pty
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from tests.http.fake_api import NOW_MS, FakeApi
 from troth.cli import command as cli
 from troth.cli import output as cli_output
+from troth.cli.overview import top as cli_top
 
 SERVER = {
     "version": "0.1.0",
@@ -112,3 +115,122 @@ def test_settings_show_what_differs_unless_all_are_wanted(troth: OverviewLine) -
     assert shown == ("SETTING  VALUE  DEFAULT  FROM\nshards   4      16       option --shards\n")
     assert "1 more have their defaults" in troth.errors
     assert "listen" in troth("settings", "--all")
+
+
+WORKER = {
+    "group": "g",
+    "id": "w1",
+    "protocol": "rest",
+    "address": "10.0.0.1",
+    "since": NOW_MS - 60_000,
+    "waiting": 0,
+    "delivered": 3,
+    "leases": 1,
+}
+NODE = {**WORKER, "id": "n1", "since": None, "leases": 0, "slots": 2}
+
+
+def test_workers_are_shown_over_all_pages(troth: OverviewLine) -> None:
+    troth.api.say(200, {"cursor": "c", "workers": [WORKER], "nodes": [NODE]})
+    troth.api.say(200, {"cursor": None, "workers": [{**WORKER, "id": "w2"}], "nodes": []})
+
+    shown = troth("workers", "--all")
+
+    assert troth.asked == "GET /workers?cursor=c"
+    assert shown == (
+        "GROUP   ID  PROTOCOL  ADDRESS   SINCE   WAITING  DELIVERED  LEASES\n"
+        "g       w1  rest      10.0.0.1  1m ago  0        3          1\n"
+        "g       w2  rest      10.0.0.1  1m ago  0        3          1\n"
+        "(node)  n1  node      10.0.0.1  away    0        3          0 of 2\n"
+    )
+    troth.api.say(200, {"cursor": "c", "workers": [WORKER], "nodes": []})
+    troth("workers", "--limit", "1")
+    assert troth.asked == "GET /workers?limit=1"
+    assert "--cursor c" in troth.errors
+
+
+def test_queues_are_shown(troth: OverviewLine) -> None:
+    queue = {
+        "receiver": "http://r",
+        "workers": 0,
+        "waiting": 1,
+        "inFlight": 0,
+        "stalled": 4,
+        "oldestOn": NOW_MS - 60_000,
+        "rateIn": None,
+        "rateOut": 0.25,
+        "health": "failing",
+        "failingSince": NOW_MS - 30_000,
+        "lastError": "refused",
+        "nextTry": NOW_MS + 5_000,
+    }
+    troth.api.say(200, {"queues": [queue], "total": 7, "complete": True})
+
+    shown = troth("queues", "--limit", "1").splitlines()
+
+    assert troth.asked == "GET /queues?limit=1"
+    assert " ".join(shown[1].split()) == (
+        "http://r failing, 30s ago 0 1 0 4 1m ago 0.2 refused in 5s"
+    )
+    assert "1 of 7" in troth.errors
+
+
+def test_failures_are_shown(troth: OverviewLine) -> None:
+    failure = {"number": 9, "at": NOW_MS - 1_000, "kind": "lease", "id": "t", "reason": "ran out"}
+    troth.api.say(200, {"before": 9, "failures": [{**failure, "about": "w1"}]})
+
+    shown = troth("failures", "--kind", "lease", "--kind", "login", "--limit", "1")
+
+    assert troth.asked == "GET /failures?limit=1&kind=lease,login"
+    assert shown.splitlines()[1].split() == ["1s", "ago", "lease", "t", "ran", "out", "w1"]
+    assert "--before 9" in troth.errors
+
+
+STATISTICS = {
+    "now": NOW_MS,
+    "startedOn": NOW_MS - 90_000,
+    "counts": {"promises": {"pending": 3, "resolved": 0}, "tasks": {"claimed": 0}},
+    "series": [
+        {"name": "promises.pending", "unit": "promises", "values": [None, 0.0, 1.5, 3.0]},
+        {"name": "process.memory", "unit": "bytes", "values": [1048576.0]},
+    ],
+}
+
+
+def test_top_prints_one_picture_where_there_is_no_terminal(troth: OverviewLine) -> None:
+    troth.api.say(200, STATISTICS)
+    troth.api.say(200, {"queues": [], "total": 0, "complete": True})
+    failure = {"number": 9, "at": NOW_MS - 1_000, "kind": "lease", "id": "t", "reason": "ran out"}
+    troth.api.say(200, {"before": None, "failures": [{**failure, "about": "w1"}]})
+
+    lines = troth("top").splitlines()
+
+    assert troth.asked == "GET /failures?limit=5"
+    assert lines[0] == f"Troth at {troth.api.url}, up for 1m 30s"
+    assert lines[1].split() == ["promises", "pending", "3"]
+    assert lines[2].split() == ["tasks", "none"]
+    assert "  pending                      3   ▁▅█" in lines
+    assert any(line.split() == ["memory", "MiB", "1", "█"] for line in lines)
+    assert lines[-1].split() == ["1s", "ago", "lease", "t:", "ran", "out"]
+
+
+def test_top_does_without_what_is_not_allowed(troth: OverviewLine) -> None:
+    troth.api.say(200, STATISTICS)
+    troth.api.say(200, {"queues": [], "total": 0, "complete": True})
+    troth.api.refuse(40301, "no")
+
+    assert "Latest failures" not in troth("top", "--once")
+
+
+def test_top_ends_with_q(troth: OverviewLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether on a terminal of its own a key is taken without Enter, and the terminal restored."""
+    master, slave = pty.openpty()
+    with os.fdopen(master, "wb", buffering=0) as keys, os.fdopen(slave) as terminal:
+        before = termios.tcgetattr(terminal)
+        monkeypatch.setattr("sys.stdin", terminal)
+        with cli_top._single_keys():
+            keys.write(b"x")
+            assert not cli_top._is_ended(0.05)
+            keys.write(b"q")
+            assert cli_top._is_ended(60)
+        assert termios.tcgetattr(terminal) == before

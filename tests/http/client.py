@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,9 +25,11 @@ from troth.http.sockets.asgi import (
 from troth.shards.clock import SteadyClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.polls import Polls
+from troth.shards.delivery.shipments import ReceiverView
 from troth.shards.held import HeldMessages
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
+from troth.shards.surveys.queues import Queues
 from troth.shards.surveys.surveys import Surveys
 
 NOW_MS = 1_800_000_000_000
@@ -113,6 +115,10 @@ class Outbox:
 
     def finished(self, promise_ids: list[str]) -> None:
         """Hear of finished function tasks."""
+
+    def receivers(self) -> Iterator[ReceiverView]:
+        """Nothing waits here."""
+        return iter(())
 
 
 class NoPlacement:
@@ -227,6 +233,7 @@ async def running(
         hold=lambda: HeldMessages(outgoing.send),
         now_ms=clock.now_ms,
         surveys=Surveys(shards, outbox, polls, NoPlacement(), clock.now_ms),
+        queues=Queues(shards, polls, outbox),
     )
     if settings.debug_operations:
         api.debug = DebugOperations(shards, debug_clock, debug_outgoing)

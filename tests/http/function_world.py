@@ -29,6 +29,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
+from troth.shards.surveys.queues import Queues
 from troth.shards.surveys.surveys import Surveys
 
 from .client import NOW_MS, Answer, Outbox, World, scope
@@ -122,6 +123,7 @@ async def functions_running(
         placement=placement,
         endings=endings,
         surveys=Surveys(shards, outbox, polls, placement, clock.now_ms),
+        queues=Queues(shards, polls, outbox),
     )
     shards.recover(storage)
     async with trio.open_nursery() as nursery:

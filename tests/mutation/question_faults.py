@@ -33,7 +33,7 @@ QUESTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a page that ends early loses its cursor",
         "shards/gather.py",
-        "            return certain, max(unread.values())\n",
+        "            return certain, sign * reached\n",
         "            return certain, None\n",
         "shards/test_partial_search.py",
         is_quick=True,
@@ -41,8 +41,8 @@ QUESTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a page that ends early leaves out what not all shards have reached",
         "shards/gather.py",
-        "            return certain, max(unread.values())\n",
-        "            return rows, min(unread.values())\n",
+        "            return certain, sign * reached\n",
+        "            return rows, sign * min(unread.values())\n",
         "shards/test_partial_search.py",
     ),
     # What a token with a prefix may see

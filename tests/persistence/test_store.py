@@ -142,7 +142,7 @@ def test_a_digest_that_is_none_is_damage(monkeypatch: pytest.MonkeyPatch) -> Non
     view = MemoryStore().view()
     monkeypatch.setattr(type(view), "get", lambda *_: b"short")
 
-    with pytest.raises(CheckpointDamaged, match="the digest of a is not one"):
+    with pytest.raises(CheckpointDamaged, match="the stored digest of a is malformed"):
         digests.read(view, "a")
 
 
@@ -180,7 +180,7 @@ def test_the_real_store_survives_closing(tmp_path: Path) -> None:
 def test_what_is_no_store_is_refused(tmp_path: Path, content: bytes) -> None:
     """With a clear word, and without a change."""
     (tmp_path / DATA_NAME).write_bytes(content)
-    with pytest.raises(CheckpointDamaged, match="no store"):
+    with pytest.raises(CheckpointDamaged, match="it is not a store"):
         LmdbStore(tmp_path, TABLES)
     assert (tmp_path / DATA_NAME).read_bytes() == content
 

@@ -16,12 +16,14 @@ from troth.core.commands import (
     CreateSubscription,
     ReadPromise,
 )
-from troth.core.limits import SLICE_COUNT
+from troth.core.limits import SLICE_COUNT, WHEEL_SLICE_COUNT
 from troth.core.machine import Machine, Step
 from troth.core.model import PromiseState
 from troth.core.replies import Message
 from troth.shards.passes import CLIENTS_SHARE, PASS_LIMIT_S
+from troth.shards.shard import WheelKey
 from troth.shards.shards import SHARDS_PER_LOOK_COUNT
+from troth.shards.wheel import TimingWheel
 
 from .stage import EPOCH_MS, FAR_MS, WORKER, CalledBack, id_in, settle, stage
 
@@ -82,6 +84,38 @@ async def test_timers_of_all_shards_share_a_pass(costly: list[str], mock_clock: 
 
     assert max(passes.counts) <= PER_PASS + 4 * SLICE_COUNT
     assert sum(passes.counts) >= 300
+
+
+async def test_the_wheel_hands_over_what_the_pass_has_time_for(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    """A deadline is moved and taken; here each slice of that takes a millisecond."""
+    count = 14 * WHEEL_SLICE_COUNT
+    taken: list[str] = []
+    take_due = TimingWheel.take_due
+
+    def slow_take_due(
+        self: TimingWheel[WheelKey], now_ms: int, limit_count: int
+    ) -> list[tuple[WheelKey, int]]:
+        mock_clock.jump(0.001)
+        taken.append("")
+        return take_due(self, now_ms, limit_count)
+
+    async with stage(1, direct=True) as s:
+        for first in range(0, count, WHEEL_SLICE_COUNT):
+            names = [f"p{number}" for number in range(first, first + WHEEL_SLICE_COUNT)]
+            await s.shards.ask_each([CreatePromise(name, EPOCH_MS + 100_000) for name in names])
+        monkeypatch.setattr(TimingWheel, "take_due", slow_take_due)
+        passes = Passes(taken)
+        trio.lowlevel.add_instrument(passes)
+        mock_clock.jump(100)
+        (state,) = s.shards.states()
+        while state.pending_count:
+            await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(passes)
+
+    assert max(passes.counts) <= 1_000 * PASS_LIMIT_S + 1
+    assert len(taken) >= 2 * count / WHEEL_SLICE_COUNT
 
 
 async def test_clients_come_before_what_is_internal_and_leave_it_a_part(

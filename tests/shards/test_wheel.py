@@ -1,6 +1,7 @@
 """The timing wheel against a model that sorts, and at the size of a busy shard."""
 
 import heapq
+import itertools
 import random
 import time
 import tracemalloc
@@ -72,17 +73,55 @@ class WheelModel(RuleBasedStateMachine):
 
     def advance_both(self, now_ms: int) -> list[int]:
         self.now_ms = max(self.now_ms, now_ms)
-        heap = [(*entry, key) for key, entry in self.model.items()]
-        heapq.heapify(heap)
-        expected = []
-        while heap and heap[0][0] <= self.now_ms:
-            key = heapq.heappop(heap)[2]
-            expected.append(key)
-            del self.model[key]
-        self.due_count += len(expected)
+        expected = [key for key, _ in self.due_in_model()]
+        self.forget(expected)
 
         assert self.wheel.advance(now_ms) == expected
         return expected
+
+    def due_in_model(self) -> list[tuple[int, int]]:
+        """What is due, in order: keys and their deadlines."""
+        heap = [(*entry, key) for key, entry in self.model.items()]
+        heapq.heapify(heap)
+        due = []
+        while heap and heap[0][0] <= self.now_ms:
+            deadline_ms, _, key = heapq.heappop(heap)
+            due.append((key, deadline_ms))
+        return due
+
+    def forget(self, keys: list[int]) -> None:
+        for key in keys:
+            del self.model[key]
+        self.due_count += len(keys)
+
+    @rule(now_ms=TIMES_MS, limit_count=st.integers(1, 3))
+    def take_some(self, now_ms: int, limit_count: int) -> None:
+        """With a limit it is the beginning of what is due; the wheel wants to go on if one is left.
+
+        A call moves or takes at least one entry, so it cannot return nothing for long.
+        """
+        self.now_ms = max(self.now_ms, now_ms)
+        expected = self.due_in_model()
+
+        taken = self.wheel.take_due(now_ms, limit_count)
+
+        assert len(taken) <= limit_count
+        assert taken == expected[: len(taken)]
+        self.forget([key for key, _ in taken])
+        if len(taken) < len(expected):
+            wake_ms = self.wheel.next_wake_ms()
+            assert wake_ms is not None
+            assert wake_ms <= self.now_ms
+
+    @rule(limit_count=st.integers(1, 3))
+    def take_all_in_parts(self, limit_count: int) -> None:
+        """Parts come to an end: an entry is moved once a level at most, and taken once."""
+        expected = self.due_in_model()
+        taken: list[tuple[int, int]] = []
+        for _ in range(9 * len(self.model) + 1):
+            taken += self.wheel.take_due(self.now_ms, limit_count)
+        assert taken == expected
+        self.forget([key for key, _ in taken])
 
     @rule(now_ms=TIMES_MS)
     def advance_anywhere(self, now_ms: int) -> None:
@@ -112,6 +151,15 @@ class WheelModel(RuleBasedStateMachine):
             expected = self.model[key][0] if key in self.model else None
             assert self.wheel.deadline_of(key) == expected
             assert (key in self.wheel) == (key in self.model)
+
+    @invariant()
+    def slots_hold_everything_in_order(self) -> None:
+        """Everything in one slot is due before everything in the next."""
+        slots = self.wheel.slots(DEADLINE_MAX_MS)
+        found = {key: at for keys, times in slots for key, at in zip(keys, times, strict=True)}
+        assert found == {key: deadline_ms for key, (deadline_ms, _) in self.model.items()}
+        for (_, before), (_, after) in itertools.pairwise(slots):
+            assert max(before) < min(after)
 
     @invariant()
     def wakes_in_time(self) -> None:
@@ -205,6 +253,26 @@ def test_a_jump_of_decades_costs_nothing() -> None:
         assert wheel.advance(now_ms) == [key]
 
     assert time.process_time() - started < 1, "30,000 years a millisecond at a time never end"
+
+
+def test_no_call_with_a_limit_takes_long() -> None:
+    """A hundred thousand at one moment, which a slot of 256 ms holds until then."""
+    count, limit_count = 100_000, 256
+    wheel: TimingWheel[int] = TimingWheel(START_MS)
+    for key in range(count):
+        wheel.arm_fixed(key, START_MS + 70_000)
+    due: list[int] = []
+    longest_s = 0.0
+    calls_count = 0
+    while len(wheel):
+        started = time.thread_time()
+        due += [key for key, _ in wheel.take_due(START_MS + 80_000, limit_count)]
+        longest_s = max(longest_s, time.thread_time() - started)
+        calls_count += 1
+
+    assert due == list(range(count))
+    assert calls_count <= 3 * count / limit_count + 3, "each is moved twice and taken once"
+    assert longest_s < 0.020
 
 
 def memory_bytes() -> int:

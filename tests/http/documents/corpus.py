@@ -262,6 +262,12 @@ async def _others(corpus: Corpus, world: World) -> None:
         await ask("GET", target)
     await ask("GET", "/metrics")
     await ask("GET", "/whoami")
+    await ask("GET", "/workers")
+    await ask("GET", "/queues?limit=2")
+    await ask("GET", "/failures?kind=promise,login&limit=2")
+    await ask("GET", "/failures?kind=none")
+    await ask("GET", "/statistics?resolution=1m&since=5")
+    await ask("GET", "/statistics?resolution=2m")
 
 
 async def _administration(corpus: Corpus, world: World) -> None:

@@ -1,0 +1,110 @@
+"""What went wrong since the start, for operators: the last failures of each kind, in memory.
+
+Each kind has its own ring, so that a flood of one hides none of another. What is noted here was
+decided by live commands, never by reading the log back. Nothing depends on it.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from enum import StrEnum
+from itertools import islice
+from typing import Final, NamedTuple, final
+
+from .catalog import EXECUTION_PREFIX
+from .executions import ERROR_KEY
+from .model import PromiseState, Task, TaskState, Value
+
+FAILURES_LIMIT_COUNT: Final = 1_000
+"""How many failures of a kind are kept."""
+
+REASON_LIMIT_CHARACTERS: Final = 200
+
+_FAILED_STATES: Final = frozenset({PromiseState.REJECTED, PromiseState.REJECTED_TIMEDOUT})
+
+
+class FailureKind(StrEnum):
+    """What failed."""
+
+    PROMISE = "promise"
+    LEASE = "lease"
+    SENDING = "sending"
+    FUNCTION = "function"
+    BUILD = "build"
+    LOGIN = "login"
+
+
+class Failure(NamedTuple):
+    """One failure. `number` counts them; `subject` is an id, or who tried to log in.
+
+    `about` is the receiver, process or account concerned; it may be empty.
+    """
+
+    number: int
+    at: int
+    kind: FailureKind
+    subject: str
+    reason: str
+    about: str
+
+
+@final
+class Failures:
+    """The last failures of each kind, and how many there were since the start (`totals`)."""
+
+    def __init__(self, limit_count: int = FAILURES_LIMIT_COUNT) -> None:
+        self.totals: Counter[FailureKind] = Counter()
+        self._kept = {kind: deque[Failure](maxlen=limit_count) for kind in FailureKind}
+        self._number = 0
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest failure; 0 if there was none."""
+        return self._number
+
+    def note(self, kind: FailureKind, at: int, subject: str, reason: str, about: str = "") -> None:
+        """Note a failure."""
+        self._number += 1
+        self.totals[kind] += 1
+        reason = reason[:REASON_LIMIT_CHARACTERS]
+        self._kept[kind].append(Failure(self._number, at, kind, subject, reason, about))
+
+    def note_completion(self, promise_id: str, state: PromiseState, value: Value, at: int) -> None:
+        """Note a promise that was rejected or timed out; other states are no failures."""
+        if state not in _FAILED_STATES:
+            return
+        if promise_id.startswith(EXECUTION_PREFIX):
+            reason = (value.headers or {}).get(ERROR_KEY, state.value)
+            subject = promise_id.removeprefix(EXECUTION_PREFIX)
+            self.note(FailureKind.FUNCTION, at, subject, reason)
+        else:
+            self.note(FailureKind.PROMISE, at, promise_id, state.value)
+
+    def note_lease(self, task: Task, at: int) -> None:
+        """Note a task that goes out again, since its lease or the time to claim it ran out."""
+        is_held = task.state is TaskState.CLAIMED
+        reason = "the lease ran out" if is_held else "was not claimed in time"
+        about = task.process_id if is_held and task.process_id is not None else ""
+        self.note(FailureKind.LEASE, at, task.id, reason, about)
+
+    def newest(
+        self,
+        kinds: Collection[FailureKind],
+        limit_count: int,
+        before: int | None = None,
+        admits: Callable[[Failure], bool] = lambda _: True,
+    ) -> tuple[list[Failure], bool]:
+        """Return the newest of some kinds, newest first, and whether there are more.
+
+        `before` is a number: only earlier ones are wanted.
+        """
+        found: list[Failure] = []
+        for kind in FailureKind:
+            if kind in kinds:
+                wanted = (
+                    one
+                    for one in reversed(self._kept[kind])
+                    if (before is None or one.number < before) and admits(one)
+                )
+                found.extend(islice(wanted, limit_count + 1))
+        found.sort(key=lambda one: -one.number)
+        return found[:limit_count], len(found) > limit_count

@@ -1,0 +1,97 @@
+"""What went wrong since the start: `GET /failures`.
+
+With `promises:read` alone only promises are shown. A token with an id prefix sees what is about
+promises that begin so, and nothing else.
+"""
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.core.failures import FAILURES_LIMIT_COUNT, Failure, FailureKind
+from troth.core.grammar import task_ids
+from troth.core.limits import INTEGER_MAX
+from troth.http.api.context import Api
+from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
+from troth.http.api.shards_port import answered
+from troth.http.questions.asked import AskedQuery, limit_parameter, words_parameter
+from troth.http.wire.answers import time_ms, told
+from troth.http.wire.requests import Response
+
+_OF_PROMISES = frozenset({FailureKind.PROMISE, FailureKind.LEASE, FailureKind.SENDING})
+"""The kinds whose subject is a promise of a client, or a task of one."""
+
+
+class FailureObject(Struct, gc=False):
+    """Something that went wrong."""
+
+    number: Annotated[int, told("Counts them since the start.", 1)]
+    at: Annotated[int, time_ms("When")]
+    kind: Annotated[FailureKind, told("What failed.", FailureKind.PROMISE.value)]
+    id: Annotated[str, told("The promise, task, build or network address.", "order/42")]
+    reason: Annotated[str, told("Why; for a promise its state.", "REJECTED")]
+    about: Annotated[str, told("The receiver, process or function; may be empty.", "")]
+
+
+class FailuresObject(Struct, gc=False):
+    """Failures, newest first."""
+
+    before: Annotated[int | None, told("For the next page; null if there is none.", None)]
+    failures: list[FailureObject]
+
+
+async def failures(api: Api, call: Call) -> Response:
+    """GET /failures."""
+    principal = call.request.principal
+    asked = AskedQuery(call.request.query)
+    limit_count = asked.limit(most=FAILURES_LIMIT_COUNT)
+    before = asked.number("before", 1, INTEGER_MAX, INTEGER_MAX)
+    wanted = asked.words("kind", [kind.value for kind in FailureKind])
+    asked.done()
+    kinds = {FailureKind(word) for word in wanted} if wanted else set(FailureKind)
+    if Scope.METRICS_READ not in principal.scopes:
+        kinds &= {FailureKind.PROMISE}
+    prefix = principal.id_prefix
+    if prefix:
+        kinds &= _OF_PROMISES
+    found, has_more = api.shards.failures.newest(
+        kinds, limit_count, before, lambda one: not prefix or _promise(one).startswith(prefix)
+    )
+    await answered(api.shards.wait_shown())
+    rows = [
+        FailureObject(one.number, one.at, one.kind, one.subject, one.reason, one.about)
+        for one in found
+    ]
+    return answer(Code.OK, FailuresObject(rows[-1].number if has_more else None, rows))
+
+
+def _promise(failure: Failure) -> str:
+    """Return the promise that a failure is about."""
+    if failure.kind is FailureKind.PROMISE:
+        return failure.subject
+    name = task_ids.parse(failure.subject)
+    return failure.subject if name is None else name.root
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="failures",
+        group="Server",
+        method="GET",
+        path="/failures",
+        summary="List what failed since the server started",
+        description="The last 1,000 of each kind. With `promises:read`, promises only.",
+        handler=failures,
+        scope=Scope.METRICS_READ,
+        or_scope=Scope.PROMISES_READ,
+        query=(
+            words_parameter("kind", "Only these.", [kind.value for kind in FailureKind]),
+            limit_parameter(most=FAILURES_LIMIT_COUNT),
+            Parameter("before", "The `before` of the previous page.", {"type": "integer"}),
+        ),
+        successes=(Success(200, "Newest first.", FailuresObject),),
+        examples=("troth failures",),
+    ),
+)

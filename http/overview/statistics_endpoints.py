@@ -1,0 +1,101 @@
+"""How many there are of what, and how that went on: `GET /statistics`."""
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from troth.core.catalog import Scope
+from troth.core.codes import Code
+from troth.core.limits import INTEGER_MAX
+from troth.core.model import PromiseState
+from troth.core.state.counts import Counts
+from troth.http.api.context import Api
+from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
+from troth.http.api.shards_port import answered
+from troth.http.questions.asked import AskedQuery
+from troth.http.wire.answers import time_ms, told
+from troth.http.wire.requests import Response
+from troth.shards.surveys.series import RESOLUTIONS
+
+_FIRST = next(iter(RESOLUTIONS))
+
+
+class SeriesObject(Struct, gc=False):
+    """A series of numbers; null where one is not known."""
+
+    name: Annotated[str, told("What is counted.", "promises.created")]
+    unit: Annotated[str, told("Its unit.", "per second")]
+    values: list[float | None]
+
+
+class StatisticsObject(Struct, gc=False, rename="camel"):
+    """Counts, and series since the server's start."""
+
+    now: Annotated[int, time_ms("The time")]
+    started_on: Annotated[int, time_ms("When the series began")]
+    counts: Annotated[dict[str, dict[str, int]], told("By kind and state.", {})]
+    resolution_ms: Annotated[int, told("How long each value stands for.", 1_000)]
+    first_at: Annotated[int, time_ms("When the first values began")]
+    series: list[SeriesObject]
+
+
+_WORDS = {
+    PromiseState.PENDING: "pending",
+    PromiseState.RESOLVED: "resolved",
+    PromiseState.REJECTED: "rejected",
+    PromiseState.REJECTED_CANCELED: "canceled",
+    PromiseState.REJECTED_TIMEDOUT: "timedout",
+}
+
+
+def _counts(counts: Counts) -> dict[str, dict[str, int]]:
+    return {
+        "promises": {word: counts.promises[state] for state, word in _WORDS.items()},
+        "tasks": {state.value.lower(): count for state, count in counts.tasks.items()},
+        "workflows": {state.value.lower(): count for state, count in counts.workflows.items()},
+        "functions": {word: counts.functions[state] for state, word in _WORDS.items()},
+    }
+
+
+async def statistics(api: Api, call: Call) -> Response:
+    """GET /statistics."""
+    asked = AskedQuery(call.request.query)
+    resolution = asked.word("resolution", RESOLUTIONS, _FIRST)
+    since = asked.number("since", 0, INTEGER_MAX, 0)
+    asked.done()
+    await answered(api.shards.wait_shown())
+    began_ms = api.series.began_ms
+    first_s, views = api.series.view(resolution, max(-1, (since - began_ms) // 1000))
+    made = StatisticsObject(
+        api.now_ms(),
+        began_ms,
+        _counts(api.shards.counts()),
+        RESOLUTIONS[resolution].step_s * 1000,
+        began_ms + first_s * 1000,
+        [SeriesObject(one.name, one.unit, list(one.values)) for one in views],
+    )
+    return answer(Code.OK, made)
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="statistics",
+        group="Server",
+        method="GET",
+        path="/statistics",
+        summary="Count what there is, and show how it went on",
+        description="5 minutes by the second, an hour by 10 s, a day by the minute.",
+        handler=statistics,
+        scope=Scope.METRICS_READ,
+        query=(
+            Parameter(
+                "resolution",
+                "How long each value stands for.",
+                {"type": "string", "enum": list(RESOLUTIONS)},
+            ),
+            Parameter("since", "Only later values, in ms since 1970.", {"type": "integer"}),
+        ),
+        successes=(Success(200, "Counts and series.", StatisticsObject),),
+        examples=("troth top",),
+    ),
+)

@@ -1,0 +1,231 @@
+"""What waits for each receiver, who takes it, and how fast: for operators.
+
+Rates are kept here: `sample` is called every `SAMPLE_MS` and compares what was delivered and what
+waits with the last time. So counting costs the way of a message nothing. What was withdrawn in
+between counts as if it had never come in.
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple, Protocol, final
+
+import trio
+
+from troth.core.grammar import task_ids
+from troth.shards.delivery.polls import Polls
+from troth.shards.delivery.shipments import ReceiverView, Shipment, ShipmentKind, poll_group
+from troth.shards.shards import Shards
+
+from . import workers
+from .pace import Pace
+from .smallest import Smallest
+from .workers import WorkerRow
+
+SAMPLE_MS: Final = 10_000
+LOOK_COUNT: Final = 200
+"""How many receivers are looked at between two rests."""
+RECEIVERS_LIMIT_COUNT: Final = 20_000
+"""How many receivers an answer, or a sample of rates, looks at."""
+
+UNDELIVERABLE: Final = "undeliverable"
+
+
+class Receivers(Protocol):
+    """The part of `Delivery` that is needed."""
+
+    def receivers(self) -> Iterator[ReceiverView]:
+        """Yield what waits for each receiver."""
+        ...
+
+
+class QueueRow(NamedTuple):
+    """What waits for one receiver, and how it is. Rates are per second, None before two samples."""
+
+    receiver: str
+    workers_count: int
+    waiting_count: int
+    in_flight_count: int
+    stalled_count: int
+    oldest_on: int | None
+    rate_in: float | None
+    rate_out: float | None
+    health: str
+    failing_since: int | None
+    last_error: str | None
+    next_try: int | None
+
+    @property
+    def backlog_count(self) -> int:
+        """All that has not been delivered."""
+        return self.waiting_count + self.in_flight_count + self.stalled_count
+
+
+class QueuesPage(NamedTuple):
+    """Some receivers, the one with most waiting first. Not complete if there are too many."""
+
+    rows: list[QueueRow]
+    total_count: int
+    is_complete: bool
+
+
+class _Queue:
+    """The sums of one receiver."""
+
+    __slots__ = (
+        *("delivered_count", "error", "failing_since", "first", "health", "in_flight_count"),
+        *("next_try_s", "stalled_count", "waiting_count", "workers_count"),
+    )
+
+    def __init__(self) -> None:
+        self.workers_count = self.waiting_count = self.in_flight_count = self.stalled_count = 0
+        self.delivered_count = 0
+        self.first: list[Shipment] = []
+        self.health: str | None = None
+        self.failing_since: int | None = None
+        self.error: str | None = None
+        self.next_try_s: float | None = None
+
+    @property
+    def backlog_count(self) -> int:
+        return self.waiting_count + self.in_flight_count + self.stalled_count
+
+    def add(self, view: ReceiverView) -> None:
+        self.waiting_count += view.waiting_count
+        self.in_flight_count += view.in_flight_count
+        self.stalled_count += view.stalled_count
+        self.delivered_count += view.sent_total_count
+        if view.first is not None:
+            self.first.append(view.first)
+        self.health = self.health or view.health
+        self.failing_since = self.failing_since or view.failing_since_ms
+        self.error = self.error or view.error
+        if view.next_try_s is not None:
+            known = self.next_try_s
+            self.next_try_s = view.next_try_s if known is None else min(known, view.next_try_s)
+
+
+class _Sample(NamedTuple):
+    delivered_count: int
+    backlog_count: int
+    rate_in: float | None
+    rate_out: float | None
+
+
+@final
+class Queues:
+    """The receivers of one server."""
+
+    def __init__(self, shards: Shards, polls: Polls, receivers: Receivers) -> None:
+        self._shards = shards
+        self._polls = polls
+        self._receivers = receivers
+        self._samples: dict[str, _Sample] = {}
+        self._sampled_s: float | None = None
+
+    async def sample(self) -> None:
+        """Measure the rates since the last call."""
+        queues, _ = await self._look()
+        now_s = trio.current_time()
+        before, self._samples = self._samples, {}
+        passed_s = None if self._sampled_s is None else max(now_s - self._sampled_s, 0.001)
+        self._sampled_s = now_s
+        for name, queue in queues.items():
+            rate_in = rate_out = None
+            if passed_s is not None:
+                last = before.get(name, _Sample(0, 0, None, None))
+                # A group that has come again counts from 0.
+                delivered = queue.delivered_count
+                if delivered >= last.delivered_count:
+                    delivered -= last.delivered_count
+                grown = queue.backlog_count - last.backlog_count
+                rate_out = delivered / passed_s
+                rate_in = max(0, delivered + grown) / passed_s
+            count = queue.delivered_count
+            self._samples[name] = _Sample(count, queue.backlog_count, rate_in, rate_out)
+
+    async def workers(
+        self, limit_count: int, after: tuple[str, str] | None, group_prefix: str = ""
+    ) -> tuple[list[WorkerRow], bool]:
+        """Return the next streams of workers, and whether there are more."""
+        return await workers.page(self._shards, self._polls, limit_count, after, group_prefix)
+
+    async def longest(self, limit_count: int, id_prefix: str = "") -> QueuesPage:
+        """Return the receivers with most waiting, most first.
+
+        With a prefix only poll groups that begin so.
+        """
+        queues, is_complete = await self._look()
+        if id_prefix:
+            beginning = f"poll://{id_prefix}"
+            queues = {name: one for name, one in queues.items() if name.startswith(beginning)}
+        smallest: Smallest[tuple[int, str]] = Smallest(limit_count, None)
+        smallest.offer((-queue.backlog_count, name) for name, queue in queues.items())
+        names, _ = smallest.found()
+        rows = [self._row(name, queues[name]) for _, name in names]
+        await self._shards.wait_shown()
+        return QueuesPage(rows, len(queues), is_complete)
+
+    async def _look(self) -> tuple[dict[str, _Queue], bool]:
+        """Return what is known of all receivers, by name, and whether that are all."""
+        pace = Pace()
+        queues: dict[str, _Queue] = {}
+        for number, (name, view) in enumerate(self._polls.groups()):
+            queue = queues[f"poll://{name}"] = _Queue()
+            queue.workers_count = view.connections_count
+            queue.waiting_count = view.buffered_count
+            queue.delivered_count = view.delivered_total_count
+            if not number % LOOK_COUNT:
+                await pace.rest()
+        for number, one in enumerate(self._receivers.receivers()):
+            group = poll_group(one.target)
+            name = (one.target or UNDELIVERABLE) if group is None else f"poll://{group[0]}"
+            known = queues.get(name)
+            if known is None:
+                if len(queues) >= RECEIVERS_LIMIT_COUNT or pace.is_spent:
+                    return queues, False
+                known = queues[name] = _Queue()
+            known.add(one)
+            if not number % LOOK_COUNT:
+                await pace.rest()
+        return queues, True
+
+    def _row(self, name: str, queue: _Queue) -> QueueRow:
+        health = queue.health
+        if name == UNDELIVERABLE:
+            health = UNDELIVERABLE
+        elif health is None:
+            health = "good" if queue.workers_count else "no-workers"
+        sample = self._samples.get(name)
+        next_try = None
+        if queue.next_try_s is not None:
+            in_ms = max(0, int((queue.next_try_s - trio.current_time()) * 1000))
+            next_try = self._shards.clock.now_ms() + in_ms
+        ages = [on for on in map(self._since, queue.first[:LOOK_COUNT]) if on is not None]
+        return QueueRow(
+            name,
+            queue.workers_count,
+            queue.waiting_count,
+            queue.in_flight_count,
+            queue.stalled_count,
+            min(ages, default=None),
+            None if sample is None else sample.rate_in,
+            None if sample is None else sample.rate_out,
+            health,
+            queue.failing_since,
+            queue.error,
+            next_try,
+        )
+
+    def _since(self, shipment: Shipment) -> int | None:
+        """Return since when there is something to send; None if that is not known any more."""
+        subject = shipment.subject
+        states = self._shards.states()
+        if shipment.kind is ShipmentKind.TASK:
+            name = task_ids.parse(subject)
+            root_id = subject if name is None else name.root
+            task = states[self._shards.shard_of(root_id)].tasks.get(subject)
+            return None if task is None else task.created_on
+        promise = states[self._shards.shard_of(subject)].promises.get(subject)
+        if promise is None:
+            return None
+        is_unblock = shipment.kind is ShipmentKind.UNBLOCK
+        return promise.completed_on if is_unblock else promise.created_on
