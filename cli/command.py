@@ -60,7 +60,7 @@ COMMANDS: Final = {
     ),
     "workers": CommandPlace(
         "troth.cli.overview.traffic:workers",
-        "List the workers and nodes that are connected, and what they hold.",
+        "List connected workers and nodes, and what they hold.",
     ),
     "queues": CommandPlace(
         "troth.cli.overview.traffic:queues",

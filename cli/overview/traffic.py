@@ -15,7 +15,7 @@ from troth.cli.questions.pages import page_options, page_query
 @page_options
 @server_command
 def workers(session: Session, limit_count: int, cursor: str | None, all_pages: bool) -> None:
-    """List the workers and nodes that are connected, and what they hold.
+    """List connected workers and nodes, and what they hold.
 
     LEASES counts the tasks that are held by a process of the worker's id; for a node, what it runs.
 
