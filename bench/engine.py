@@ -30,8 +30,8 @@ DRAIN_LIMIT_NS: Final = 2_000_000_000
 _SECOND_NS: Final = 1_000_000_000
 _READ_BYTES: Final = 16_384
 """Larger buffers cost more than they save: each call allocates one."""
-_SPIN_NS: Final = 1_500_000
-"""epoll waits in whole milliseconds; closer to an intended start than this it must not sleep."""
+_SLEEP_AT_LEAST_NS: Final = 80_000
+"""Closer to an intended start than this it does not sleep: waking up takes about that long."""
 
 
 @dataclass
@@ -176,12 +176,7 @@ class Engine:
             if self._is_over(now):
                 return
             wait_ns = min(next_arrival, self._next_tick_ns) - now
-            if wait_ns >= _SPIN_NS:
-                timeout_s = (wait_ns - 1_000_000) / _SECOND_NS
-            else:
-                # Ticks need not be exact; intended starts must be.
-                timeout_s = 0.0 if next_arrival < NEVER_NS else 0.001
-            for descriptor, _ in self._epoll.poll(timeout_s):
+            for descriptor, _ in self._ready(wait_ns, is_exact=next_arrival < NEVER_NS):
                 entry = self._by_descriptor.get(descriptor)
                 if entry is None:
                     continue  # closed by an earlier event of this round
@@ -189,6 +184,23 @@ class Engine:
                     self._read_stream(entry[0])
                 else:
                     self._read(entry[0])
+
+    def _ready(self, wait_ns: int, *, is_exact: bool) -> list[tuple[int, int]]:
+        """Return the events that have come; wait that long for the first.
+
+        Ticks need not be exact; intended starts must be. epoll waits in whole milliseconds, so that
+        at a thousand a second it would never sleep, and take from a busy machine the core that the
+        server needs; select(2) waits for the epoll set to microseconds.
+        """
+        if not is_exact:
+            return self._epoll.poll(max(wait_ns / _SECOND_NS, 0.001))
+        if wait_ns > _SLEEP_AT_LEAST_NS:
+            events = self._epoll.poll(0)
+            if events:
+                return events
+            timeout_s = (wait_ns - _SLEEP_AT_LEAST_NS) / _SECOND_NS
+            select.select((self._epoll,), (), (), timeout_s)
+        return self._epoll.poll(0)
 
     def _tick(self, now: int) -> None:
         """End an interval; begin and end the measured time when it is time to."""

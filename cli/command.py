@@ -56,7 +56,7 @@ COMMANDS: Final = {
     ),
     "whoami": CommandPlace(
         "troth.cli.overview.whoami:whoami",
-        "Show whose credentials these are, what they allow, and at which server.",
+        "Show whose credentials these are and what they allow.",
     ),
     "workers": CommandPlace(
         "troth.cli.overview.traffic:workers",

@@ -12,10 +12,13 @@ A wall clock can be wrong and be corrected (decisions.md 3, "The clock"). What i
 The last three are *jumps*. They are counted, and logged with the gap; code that keeps time compares
 the count before it does anything at a new time. A loop that stands still is noticed because a task
 looks at the time every 50 ms and sees how late it is. While no lease runs it looks every 200 ms,
-and may miss an absence of less than 450 ms, which shortens nothing.
+and may miss an absence of less than 450 ms, which shortens nothing. While no caller asks for the
+time either it looks each second, and may miss one of less than 1,250 ms; the first caller wakes it,
+so that it looks again before a first lease can be shortened.
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +34,9 @@ QUIET_LIMIT_MS: Final = 200
 TICK_MS: Final = 50
 IDLE_TICK_MS: Final = 200
 """Without leases the task looks so seldom: a server that only waits must not use a core for it."""
+QUIET_TICK_MS: Final = 1_000
+"""The same while no caller asks for the time. A clock that was set is noticed that late then."""
+_NEVER_MS: Final = -1
 SAID_AGAIN_MS: Final = 10_000
 
 log = structlog.get_logger("troth.shards")
@@ -96,6 +102,11 @@ class SystemClock:
         self._compared_monotonic_ms = monotonic_ms()
         self._looked_ms: int | None = None  # on the monotonic clock, while `run` looks
         self._may_lease: Callable[[], bool] = lambda: True
+        self._was_asked = False  # since the last look of `run`
+        self._asked: trio.Event | None = None  # while `run` sleeps until it is
+        self._loop_thread = 0  # leases begin there; other threads ask without waking it
+        # How old a look may be for an answer without another; none while no caller asks.
+        self._fresh_ms = QUIET_LIMIT_MS
         self._silent_until_ms = 0
         self._absences_count = 0
         self._forwards_count = 0
@@ -112,10 +123,17 @@ class SystemClock:
         """Return the time now; earlier than before only after a jump back."""
         wall_ms = self._wall_ms()
         # Nothing has jumped, and nothing stood still, if so little has passed since the last look.
-        if 0 <= wall_ms - self._last_ms <= QUIET_LIMIT_MS:
+        if 0 <= wall_ms - self._last_ms <= self._fresh_ms:
             self._last_ms = wall_ms
             return wall_ms
-        return self._look(wall_ms)
+        self._was_asked = True
+        now_ms = self._look(wall_ms)
+        if self._asked is not None and threading.get_ident() == self._loop_thread:
+            # The caller may begin a lease: absences count from here.
+            self._looked_ms = self._monotonic_ms()
+            self._asked.set()
+            self._end_quiet()
+        return now_ms
 
     def _look(self, wall_ms: int) -> int:
         """Compare the clocks, and return the time."""
@@ -147,6 +165,8 @@ class SystemClock:
         """Say whether the loop stood still. A first lease may have begun since the last look."""
         if gap_ms <= ABSENCE_LIMIT_MS:
             return False
+        if self._asked is not None:
+            return gap_ms > ABSENCE_LIMIT_MS + QUIET_TICK_MS
         return gap_ms > ABSENCE_LIMIT_MS + IDLE_TICK_MS or self._may_lease()
 
     def _note_absence(self, monotonic_ms: int, gap_ms: int) -> None:
@@ -167,17 +187,38 @@ class SystemClock:
         `may_lease` says whether leases may run.
         """
         self._may_lease = may_lease
+        self._loop_thread = threading.get_ident()
         seen_count = self.jumps_count
         try:
             while True:
                 self._looked_ms = self._monotonic_ms()
-                await trio.sleep((TICK_MS if may_lease() else IDLE_TICK_MS) / 1_000)
+                if may_lease():
+                    await trio.sleep(TICK_MS / 1_000)
+                elif self._was_asked:
+                    self._was_asked = False
+                    await trio.sleep(IDLE_TICK_MS / 1_000)
+                elif await self._until_asked():
+                    continue
                 self._look(self._wall_ms())
+                self._end_quiet()
                 if self.jumps_count != seen_count:
                     seen_count = self.jumps_count
                     jumped()
         finally:
             self._looked_ms = None
+            self._end_quiet()
+
+    async def _until_asked(self) -> bool:
+        """Sleep until a caller asks for the time, but not too long; return whether one did."""
+        self._asked = asked = trio.Event()
+        self._fresh_ms = _NEVER_MS
+        with trio.move_on_after(QUIET_TICK_MS / 1_000):
+            await asked.wait()
+        return asked.is_set()
+
+    def _end_quiet(self) -> None:
+        self._asked = None
+        self._fresh_ms = QUIET_LIMIT_MS
 
     def statistics(self) -> ClockStatistics:
         """Return counts for metrics."""

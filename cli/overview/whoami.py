@@ -11,7 +11,7 @@ from troth.cli.output import fields, moment, span, visible
 @click.command(cls=ServerCommand)
 @server_command
 def whoami(session: Session) -> None:
-    """Show whose credentials these are, what they allow, and at which server.
+    """Show whose credentials these are and what they allow.
 
     \b
     Example:

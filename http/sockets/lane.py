@@ -56,6 +56,9 @@ _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.E
 _EVENTS_LIMIT_COUNT: Final = 256
 _ROUNDS_LIMIT_COUNT: Final = 8
 _CHECK_INTERVAL_S: Final = 0.25
+_QUIET_CHECK_INTERVAL_S: Final = 1.0
+"""While nothing comes in there is no need to look more often, unless a limit is short."""
+_CHECKS_A_LIMIT_COUNT: Final = 10
 _DEFERRED_AT_ONCE_COUNT: Final = 2  # each may take milliseconds to write down
 _log = structlog.get_logger("troth.http.lane")
 
@@ -114,6 +117,7 @@ class Lane:
         self._epoll.register(self._bell, select.EPOLLIN)
         self._nursery: trio.Nursery | None = None
         self._occupied = trio.Event()
+        self._stirred: trio.Event | None = None  # while `_check` sleeps longer than usual
         self._is_stopping = False
         self._is_over = False
         self._in_pass = False
@@ -228,6 +232,8 @@ class Lane:
                 continue
             connection = connections.get(number)
             if connection is not None:
+                if self._stirred is not None:
+                    self._stirred.set()
                 try:
                     connection.on_event(mask)
                 except Exception:
@@ -260,9 +266,17 @@ class Lane:
         limits = self._limits
         keep_alive_timeout_s = limits.keep_alive_timeout_ms / 1000
         write_timeout_s = limits.write_timeout_ms / 1000
+        quiet_s = quiet_interval_s(
+            keep_alive_timeout_s, write_timeout_s, self._api.settings.poll_keep_alive_ms / 1000
+        )
         while True:
             await self._occupied.wait()
-            await trio.sleep(_CHECK_INTERVAL_S)
+            # What comes in may end sooner than a quiet connection: half a request, for example.
+            self._stirred = stirred = trio.Event()
+            with trio.move_on_after(quiet_s):
+                await stirred.wait()
+                await trio.sleep(_CHECK_INTERVAL_S)
+            self._stirred = None
             self.now = now = trio.current_time()
             for connection in list(self._connections.values()):
                 connection.check(now, keep_alive_timeout_s, write_timeout_s)
@@ -354,6 +368,12 @@ class Lane:
         """Start a task that carries out an exchange."""
         assert self._nursery is not None, "exchanges begin only while the lane runs"
         self._nursery.start_soon(exchange.carry_out)
+
+
+def quiet_interval_s(*limits_s: float) -> float:
+    """Return how often connections are looked at while nothing comes in, given their limits."""
+    wanted_s = min(limits_s) / _CHECKS_A_LIMIT_COUNT
+    return min(max(wanted_s, _CHECK_INTERVAL_S), _QUIET_CHECK_INTERVAL_S)
 
 
 def peer_of(stream: trio.SocketStream) -> str | None:

@@ -21,7 +21,8 @@ ANSWER_LIMIT_S: Final = 0.050
 class Pace:
     """The CPU time of one answer. It counts this thread's own, not what others use in a rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_s: float = ANSWER_LIMIT_S) -> None:
+        self._limit_s = limit_s
         self._began_s = time.thread_time()
         self._used_s = 0.0
 
@@ -36,4 +37,4 @@ class Pace:
     @property
     def is_spent(self) -> bool:
         """Return whether the answer has cost what it may."""
-        return self._used_s + time.thread_time() - self._began_s >= ANSWER_LIMIT_S
+        return self._used_s + time.thread_time() - self._began_s >= self._limit_s

@@ -5,6 +5,7 @@ waits with the last time. So counting costs the way of a message nothing. What w
 between counts as if it had never come in.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol, final
 
@@ -17,7 +18,7 @@ from troth.shards.shards import Shards
 
 from . import workers
 from .pace import Pace
-from .smallest import Smallest
+from .smallest import Smallest, chunks
 from .workers import WorkerRow
 
 SAMPLE_MS: Final = 10_000
@@ -25,6 +26,10 @@ LOOK_COUNT: Final = 200
 """How many receivers are looked at between two rests."""
 RECEIVERS_LIMIT_COUNT: Final = 20_000
 """How many receivers an answer, or a sample of rates, looks at."""
+ORDER_COUNT: Final = 1_000
+"""How many are put in order between two rests."""
+LOOK_LIMIT_S: Final = 0.030
+"""What an answer may cost before it is put in order, in seconds of CPU."""
 
 UNDELIVERABLE: Final = "undeliverable"
 
@@ -123,7 +128,7 @@ class Queues:
 
     async def sample(self) -> None:
         """Measure the rates since the last call."""
-        queues, _ = await self._look()
+        queues, _ = await self._look(Pace(math.inf))
         now_s = trio.current_time()
         before, self._samples = self._samples, {}
         passed_s = None if self._sampled_s is None else max(now_s - self._sampled_s, 0.001)
@@ -153,20 +158,22 @@ class Queues:
 
         With a prefix only poll groups that begin so.
         """
-        queues, is_complete = await self._look()
+        pace = Pace(LOOK_LIMIT_S)
+        queues, is_complete = await self._look(pace)
         if id_prefix:
             beginning = f"poll://{id_prefix}"
             queues = {name: one for name, one in queues.items() if name.startswith(beginning)}
         smallest: Smallest[tuple[int, str]] = Smallest(limit_count, None)
-        smallest.offer((-queue.backlog_count, name) for name, queue in queues.items())
+        for some in chunks(list(queues), ORDER_COUNT):
+            smallest.offer((-queues[name].backlog_count, name) for name in some)
+            await pace.rest()
         names, _ = smallest.found()
         rows = [self._row(name, queues[name]) for _, name in names]
         await self._shards.wait_shown()
         return QueuesPage(rows, len(queues), is_complete)
 
-    async def _look(self) -> tuple[dict[str, _Queue], bool]:
+    async def _look(self, pace: Pace) -> tuple[dict[str, _Queue], bool]:
         """Return what is known of all receivers, by name, and whether that are all."""
-        pace = Pace()
         queues: dict[str, _Queue] = {}
         for number, (name, view) in enumerate(self._polls.groups()):
             queue = queues[f"poll://{name}"] = _Queue()

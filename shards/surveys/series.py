@@ -128,13 +128,22 @@ class SeriesBook:
         """
         if second <= self._last_s:
             return
-        # Beyond the longest ring nothing of what was before is left.
-        longest_s = max(one.step_s * one.length for one in RESOLUTIONS.values())
-        first = max(self._last_s + 1, second - longest_s)
-        for moment in range(first, second):
-            self._add(moment, {})
+        if second > self._last_s + 1:
+            self._skip(self._last_s + 1, second)
         self._add(second, values)
         self._last_s = second
+
+    def _skip(self, first: int, second: int) -> None:
+        """Leave out the seconds from `first` up to `second`; a gap of a year costs no more than
+        one of a day."""
+        for series in self._series.values():
+            for ring, one in zip(series.rings, RESOLUTIONS.values(), strict=True):
+                begun, coming = first // one.step_s, second // one.step_s
+                if begun == coming:
+                    continue
+                ring.values[begun % one.length] = ring.take(is_peak=series.kind.is_peak)
+                for number in range(max(begun + 1, coming - one.length), coming):
+                    ring.values[number % one.length] = UNKNOWN
 
     def _add(self, second: int, values: Mapping[str, float]) -> None:
         ends = [

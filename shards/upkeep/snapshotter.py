@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, final
 
@@ -204,7 +205,8 @@ class Snapshotter:
             self._wanted.set()
             await done.wait()
             releases.append(self._storage.hold_log())
-            cut = await in_thread(lambda: self._storage.open_cut(self._clock.now_ms()))
+            now_ms = self._clock.now_ms()
+            cut = await in_thread(lambda: self._storage.open_cut(now_ms))
         except BaseException:
             release()
             raise
@@ -271,8 +273,9 @@ class Snapshotter:
     async def _archive(self) -> None:
         failing = False
         while True:
+            now_ms = self._clock.now_ms()
             try:
-                await in_thread(lambda: self._storage.archive(self._clock.now_ms()))
+                await in_thread(partial(self._storage.archive, now_ms))
                 failing = False
             except OSError as error:
                 if not failing:  # once, not every few seconds

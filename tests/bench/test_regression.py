@@ -29,6 +29,37 @@ CALLS_TO_CREATES_AT_LEAST: Final = 0.03
 """Eight requests, most with several records, and posts between shards; with 64 connections 0.07."""
 
 
+DELIVERY_RATE: Final = 50.0
+"""Tasks a second: few enough for a busy machine to keep up, so that latencies are not a queue's."""
+DELIVERY_TO_CREATE_AT_MOST: Final = 3.0
+"""Median time from creating a task to its message at the worker, over that to the answer.
+
+1.2 to 1.5, with other work on both cores too. A message that waits for a tick of some timer, or for
+a second fdatasync, takes more."""
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_task_is_at_its_worker_when_it_has_been_created(tmp_path: Path) -> None:
+    plan = Plan(
+        scenarios=("envelope-tasks",),
+        connections=(16,),
+        rates=(DELIVERY_RATE,),
+        runs=2,
+        ceilings=False,
+        directory=tmp_path,
+        workload={"duration_s": 1.5, "warm_up_s": 0.5},
+    )
+
+    (measured,) = BenchSession(plan, divide_cores(pinned=False)).measure(None)
+
+    assert {text for run in measured.runs for text in run.errors} == set()
+    ratios = [
+        run.steps_ms["delivery"]["p50"] / run.steps_ms["create"]["p50"] for run in measured.runs
+    ]
+    assert min(ratios) <= DELIVERY_TO_CREATE_AT_MOST, [run.steps_ms for run in measured.runs]
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 def test_the_envelope_protocol_keeps_its_share_of_creates(tmp_path: Path) -> None:

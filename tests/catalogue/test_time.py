@@ -16,6 +16,7 @@ from troth.core.model import ClaimRequest, PromiseState, TaskState
 from troth.shards.clock import (
     FORWARD_LIMIT_MS,
     IDLE_TICK_MS,
+    QUIET_TICK_MS,
     STAND_STILL_LIMIT_MS,
     TICK_MS,
     SystemClock,
@@ -74,31 +75,109 @@ async def test_a_loop_that_stands_still_is_noticed(mock_clock: trio.testing.Mock
         nursery.cancel_scope.cancel()
 
 
+class Looks:
+    """A clock under `run`, whose monotonic time and trio's are moved together or apart."""
+
+    def __init__(self, mock_clock: trio.testing.MockClock) -> None:
+        self._trio_clock = mock_clock
+        self._monotonic_ms = 0
+        self.wall_ms = START_MS
+        self.looks_count = 0
+        self.leases_run = False
+        self.jumps: list[int] = []
+        self.clock = SystemClock(self._look, lambda: self._monotonic_ms)
+
+    def _look(self) -> int:
+        self.looks_count += 1
+        return self.wall_ms
+
+    async def run(self) -> None:
+        """Run the clock."""
+        noted = self.jumps.append
+        await self.clock.run(lambda: noted(self.clock.jumps_count), lambda: self.leases_run)
+
+    async def settle(self) -> None:
+        """Let the clock do what it can."""
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def let_pass(self, passed_ms: int, *, slept_ms: int | None = None) -> None:
+        """Let time pass; the loop sleeps for `slept_ms` of it, all of it if None, and is away."""
+        self._monotonic_ms += passed_ms
+        self.wall_ms += passed_ms
+        self._trio_clock.jump((passed_ms if slept_ms is None else slept_ms) / 1_000)
+        await self.settle()
+
+
 async def test_a_loop_without_leases_looks_seldom(mock_clock: trio.testing.MockClock) -> None:
     """A server that only waits sleeps; a first lease is not shortened by what it misses."""
-    monotonic_ms = 0
-    leases_run = False
-    clock = SystemClock(lambda: START_MS, lambda: monotonic_ms)
-    jumps: list[int] = []
+    looks = Looks(mock_clock)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(clock.run, lambda: jumps.append(clock.jumps_count), lambda: leases_run)
-        await trio.testing.wait_all_tasks_blocked()
-        mock_clock.jump((IDLE_TICK_MS - 1) / 1_000)
-        await trio.testing.wait_all_tasks_blocked()
-        monotonic_ms += IDLE_TICK_MS
-        mock_clock.jump(1 / 1_000)
-        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(looks.run)
+        await looks.settle()
         # Less than this may be the time that it slept.
         for gap_ms, begins, expected in (
             (250 + IDLE_TICK_MS, False, []),
             (251 + IDLE_TICK_MS, False, [1]),
             (251, True, [1, 2]),
         ):
-            leases_run = begins
-            monotonic_ms += gap_ms
-            mock_clock.jump(IDLE_TICK_MS / 1_000)
-            await trio.testing.wait_all_tasks_blocked()
-            assert jumps == expected, gap_ms
+            looks.clock.now_ms()  # somebody asks, and the loop looks again soon
+            await looks.settle()
+            looks.leases_run = begins
+            await looks.let_pass(gap_ms, slept_ms=IDLE_TICK_MS)
+            assert looks.jumps == expected, gap_ms
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_clock_that_nobody_asks_looks_each_second(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    """A server that only waits wakes up once a second for its clock, and never lies about it."""
+    looks = Looks(mock_clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(looks.run)
+        await looks.let_pass(QUIET_TICK_MS)
+        before_count = looks.looks_count
+        for _ in range(10):
+            await looks.let_pass(QUIET_TICK_MS - 1)
+            await looks.let_pass(1)
+        assert looks.looks_count - before_count == 10
+        # It may have slept; then it was away for certain.
+        await looks.let_pass(250 + QUIET_TICK_MS, slept_ms=QUIET_TICK_MS)
+        assert looks.jumps == []
+        await looks.let_pass(251 + QUIET_TICK_MS, slept_ms=QUIET_TICK_MS)
+        assert looks.jumps == [1]
+        # A clock that is set is noticed within a second.
+        looks.wall_ms += 2 * FORWARD_LIMIT_MS
+        await looks.let_pass(QUIET_TICK_MS)
+        assert looks.jumps == [1, 2]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_thread_may_ask_a_quiet_clock(mock_clock: trio.testing.MockClock) -> None:
+    """A snapshot asks for the time in its thread: that begins no lease and wakes nothing."""
+    looks = Looks(mock_clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(looks.run)
+        await looks.let_pass(QUIET_TICK_MS)
+        assert await trio.to_thread.run_sync(looks.clock.now_ms) == looks.wall_ms
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("quiet_ms", [1, 150, QUIET_TICK_MS - 1])
+async def test_a_first_lease_wakes_the_clock(
+    mock_clock: trio.testing.MockClock, quiet_ms: int
+) -> None:
+    """Whoever begins a lease asks for the time: from then on an absence of 251 ms is noticed."""
+    looks = Looks(mock_clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(looks.run)
+        await looks.let_pass(QUIET_TICK_MS)
+        await looks.let_pass(quiet_ms)
+        assert looks.clock.now_ms() == looks.wall_ms
+        looks.leases_run = True
+        await looks.settle()
+        await looks.let_pass(251, slept_ms=TICK_MS)
+        assert looks.jumps == [1]
         nursery.cancel_scope.cancel()
 
 

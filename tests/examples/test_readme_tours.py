@@ -1,8 +1,9 @@
-"""The README's tours of the promise API, run block by block as they are written there.
+"""The README's blocks, run one after the other as they are written there.
 
 `tests/proofs/test_functions_tour.py` does the same with the tour of function tasks.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tests.sdks import environments
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT_S = 180
+TIMEOUT_S = 360
 
 
 def blocks(heading: str) -> list[str]:
@@ -34,6 +35,7 @@ def paste(server: ServerProcess, directory: Path, *pasted: str) -> str:
     command = f"{sys.executable} -m troth"
     script = script.replace("=.venv/bin/troth", f"='{command}'")
     script = script.replace(".venv/bin/troth", command)
+    script = script.replace("troth-data", str(server.data))
     inherited = {name: text for name, text in os.environ.items() if name[:6] != "TROTH_"}
     own = {
         "TROTH_SERVER": server.url,
@@ -103,3 +105,73 @@ def test_the_tour_with_the_newest_sdks(server: ServerProcess, tmp_path: Path) ->
     assert "shipped for 70: yes, says Ada" in said, said
     assert "order-9:2" in said.partition("shipped for 250")[2], said
     assert not (tmp_path / "tour").exists(), "the tour tidies up"
+
+
+def test_accounts_and_operation(server: ServerProcess, tmp_path: Path) -> None:
+    first, *_ = blocks("A tour in five minutes")
+    accounts = blocks("Accounts and tokens")
+    *operation, tidy = blocks("Operation")[0].splitlines()
+    assert tidy.startswith("rm ")
+    checked = [f"{line} || echo FAILED: '{line}'" for line in operation]
+
+    said = paste(server, tmp_path, first, *accounts, *checked)
+    stranger = server.request("GET", "/promises/order-7")
+    left = {path.name for path in tmp_path.iterdir()}
+    paste(server, tmp_path, tidy)
+
+    assert "FAILED" not in said, said
+    assert "command not found" not in said, said
+    assert "Traceback" not in said, said
+    assert stranger[0] == 401, "the first account ends open access"
+    _, _, after = said.partition("it is not shown again")
+    assert "order-7" in after, "the token reads"
+    for wanted in ("backup.snapshot: sound", "restored: sound", "1 pending", "of disk"):
+        assert wanted in after, said
+    assert "billing" in after, "the command that says who one is"
+    assert left == {"backup.snapshot", "restored", "promises.jsonl"}
+    assert [*tmp_path.iterdir()] == [], "the tour tidies up"
+
+
+def configurations() -> list[str]:
+    """Return the commands that show how a server is configured."""
+    section = (ROOT / "README.md").read_text().partition("\n## Configuration\n")[2]
+    return section.partition("```\n")[2].partition("```")[0].splitlines()
+
+
+def test_three_ways_to_configure_a_server(tmp_path: Path) -> None:
+    lines = configurations()
+    assert [line.partition("troth serve")[2].split()[:1] for line in lines] == [
+        ["--data"],
+        [],
+        ["--config"],
+    ]
+    for number, line in enumerate(lines):
+        data, config = tmp_path / f"data-{number}", tmp_path / f"{number}.toml"
+        command, _, content = line.partition("#")
+        toml = content.strip().replace(", ", "\n").replace("/var/lib/troth", str(data))
+        config.write_text(toml)
+        command = command.replace("/var/lib/troth", str(data))
+        command = command.replace("/etc/troth.toml", str(config))
+        command = command.replace("troth serve", f"exec {sys.executable} -m troth serve")
+        own = {"PYTHONPATH": str(ROOT / "src"), "TROTH_LISTEN": "127.0.0.1:0"}
+        inherited = {name: text for name, text in os.environ.items() if name[:6] != "TROTH_"}
+        with subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env={**inherited, **own, "TROTH_POLL_LISTEN": "none"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            said = []
+            for text in process.stdout:
+                said.append(text)
+                if '"event":"ready"' in text.replace(" ", ""):
+                    process.terminate()
+            assert process.wait(TIMEOUT_S) == 0, said
+
+        assert said, line
+        for text in said:
+            assert json.loads(text)["event"], f"{line} asks for JSON"
+        assert (data / "log").is_dir(), line

@@ -5,13 +5,15 @@
 Starts a server, connects a hundred workers of the envelope protocol, and lets 10,000 workflows
 suspend, each until somebody completes a promise: two promises, a task and a callback, with the tags
 that SDKs give them. It measures what each adds to the server's resident memory, and how much of a
-core the server uses then, while nothing happens.
+core the server uses then, and how often it wakes up, while nothing happens.
 """
 
 import argparse
+import re
 import tempfile
 import time
-from contextlib import ExitStack
+from collections import Counter
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,6 +32,8 @@ WARM_UP_COUNT: Final = 500
 """Workflows that suspend before memory is measured: code and buffers are no workflow's memory."""
 CHECKPOINT_MS: Final = 1_000
 SETTLE_S: Final = 3.0
+WAKEUPS_PER_S_AT_MOST: Final = 5.5
+"""One each for clock, connections, data directory, statistics, and this proof's checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Waiting:
     workers_count: int
     bytes_per_workflow: float
     idle_percent: float
+    wakeups_per_s: float
 
     def __str__(self) -> str:
         """All numbers on one line."""
@@ -59,11 +64,12 @@ def measure(directory: Path, *, workflows_count: int, workers_count: int, idle_s
         suspend(server, "wait", workflows_count)
         time.sleep(SETTLE_S)
         grown_bytes = memory_bytes(server.process_id) - before_bytes
-        idle_percent = measure_idle(server.process_id, idle_s)
+        idle_percent, wakeups_per_s = measure_idle(server.process_id, idle_s)
         status, answer = server.request("GET", "/promises?id=wait-*&state=pending&limit=1")
         assert status == 200
         assert answer["promises"], "they still wait"
-    return Waiting(workflows_count, workers_count, grown_bytes / workflows_count, idle_percent)
+    bytes_per_workflow = grown_bytes / workflows_count
+    return Waiting(workflows_count, workers_count, bytes_per_workflow, idle_percent, wakeups_per_s)
 
 
 def suspend(server: ServerProcess, prefix: str, count: int) -> None:
@@ -82,17 +88,33 @@ def suspend(server: ServerProcess, prefix: str, count: int) -> None:
     assert not made.errors, made.errors
 
 
-def measure_idle(process_id: int, idle_s: float) -> float:
-    """Return the processor time of a process that nobody asks anything, in percent of a core.
+def measure_idle(process_id: int, idle_s: float) -> tuple[float, float]:
+    """Return what a process that nobody asks anything uses of a core, in percent, and its wake-ups.
 
     The process's own clock has nanoseconds; a hundredth of a second, which `/proc/PID/stat` has,
-    would be a tenth of what is measured.
+    would be a tenth of what is measured. Wake-ups are those of all its threads, each second; unlike
+    processor time they are as many on a busy machine.
     """
     processor_clock = ~process_id << 3 | 2  # clock_getcpuclockid(3) of Linux
     before_s, started = time.clock_gettime(processor_clock), time.monotonic()
+    before = sleep_counts(process_id)
     time.sleep(idle_s)
+    slept_count = (sleep_counts(process_id) - before).total()
     used_s = time.clock_gettime(processor_clock) - before_s
-    return 100 * used_s / (time.monotonic() - started)
+    passed_s = time.monotonic() - started
+    return 100 * used_s / passed_s, slept_count / passed_s
+
+
+def sleep_counts(process_id: int) -> Counter[str]:
+    """Return how often each thread of a process has gone to sleep of its own accord."""
+    counts: Counter[str] = Counter()
+    for thread in Path(f"/proc/{process_id}/task").iterdir():
+        with suppress(FileNotFoundError):  # one that has just ended
+            status = (thread / "status").read_text()
+            found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)$", status, re.MULTILINE)
+            assert found is not None
+            counts[thread.name] = int(found[1])
+    return counts
 
 
 def main() -> None:
@@ -112,6 +134,7 @@ def main() -> None:
     print(waiting)
     assert waiting.bytes_per_workflow <= 2048
     assert waiting.idle_percent < 0.5
+    assert waiting.wakeups_per_s <= WAKEUPS_PER_S_AT_MOST
 
 
 if __name__ == "__main__":

@@ -30,7 +30,12 @@ def test_the_readme_does_what_it_says(server: ServerProcess, tmp_path: Path) -> 
     script = script.replace("/tmp/troth-tour", str(server.data))
     script = script.replace(".venv/bin/troth", f"'{sys.executable} -m troth'")
     inherited = {name: text for name, text in os.environ.items() if name[:6] != "TROTH_"}
-    own = {"TROTH_SERVER": server.url, "PYTHONPATH": str(ROOT / "src")}
+    # Whoever reads on from the section before has exported a token of another server.
+    own = {
+        "TROTH_SERVER": server.url,
+        "TROTH_TOKEN": "troth_of_the_section_before",
+        "PYTHONPATH": str(ROOT / "src"),
+    }
 
     done = subprocess.run(
         ["bash"],

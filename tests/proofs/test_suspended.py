@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .suspended import measure
+from .suspended import WAKEUPS_PER_S_AT_MOST, measure
 
 BYTES_PER_WORKFLOW_AT_MOST = 2_600
 """1,900 to 2,000 of 10,000; the tables of so few may just have been doubled."""
@@ -20,3 +20,4 @@ def test_what_waits_costs_little(tmp_path: Path) -> None:
     print(waiting)
     assert waiting.bytes_per_workflow <= BYTES_PER_WORKFLOW_AT_MOST
     assert waiting.idle_percent < IDLE_PERCENT_AT_MOST
+    assert waiting.wakeups_per_s <= WAKEUPS_PER_S_AT_MOST

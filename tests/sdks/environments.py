@@ -1,13 +1,18 @@
 """The environments in which published SDKs run: made once, kept in this checkout, and pinned.
 
 Their directories, `.venv-sdk-*`, are ignored by git. One made from other pins is made anew;
-tests that run side by side wait for whoever makes it. In CI (the variable `CI` is set) a missing
-Python 3.12 or Node.js 22 is a failure; elsewhere the tests that need it say so and are passed over.
+tests that run side by side wait for whoever makes it. What cargo builds is kept in the user's
+cache, by its pins and compiler, so that another checkout on this machine need not build it again;
+`python -m tests.sdks.environments` builds it, and `make test` runs that beside other tests.
+
+In CI (the variable `CI` is set) a missing Python 3.12 or Node.js 22 is a failure; elsewhere the
+tests that need it say so and are passed over.
 Rust's SDK is run wherever there is a cargo, in CI too; where there is none, its tests say so.
 """
 
 import contextlib
 import fcntl
+import filecmp
 import hashlib
 import os
 import re
@@ -28,7 +33,7 @@ OLDEST_PYTHON: Final = (3, 12, 0)
 OLDEST_NODE: Final = 22
 OLDEST_CARGO: Final = (1, 88)
 INSTALL_TIMEOUT_S: Final = 300.0
-# The processor works 4 minutes for it; other work may take most of it away.
+# The processor works a minute and a half for it; other work may take most of it away.
 BUILD_TIMEOUT_S: Final = 1800.0
 READY: Final = "ready.txt"
 TYPESCRIPT: Final = ".venv-sdk-typescript"
@@ -78,13 +83,16 @@ def typescript() -> tuple[Path, Path]:
 
 
 def typescript_program(source: Path) -> tuple[str, str]:
-    """Return the command that runs a program, from a copy that finds the SDK beside it."""
+    """Return the command that runs a program, from a copy that finds the SDK beside it.
+
+    What lies beside it and is TypeScript too is copied with it.
+    """
     node, directory = typescript()
-    program = directory / source.name
-    temporary = directory / f"{source.name}.{os.getpid()}"
-    shutil.copy(source, temporary)
-    temporary.replace(program)
-    return str(node), str(program)
+    for file in source.parent.glob(f"*{source.suffix}"):
+        temporary = directory / f"{file.name}.{os.getpid()}"
+        shutil.copy(file, temporary)
+        temporary.replace(directory / file.name)
+    return str(node), str(directory / source.name)
 
 
 def rust() -> Path:
@@ -96,12 +104,52 @@ def rust() -> Path:
     assert version is not None
     if (int(version[1]), int(version[2])) < OLDEST_CARGO:
         pytest.skip("this machine's cargo is older than {}.{}".format(*OLDEST_CARGO))
-    directory = ROOT / RUST
-    manifest = HERE / "rust" / "Cargo.toml"
-    command = (cargo, "build", "--quiet", "--locked", "--manifest-path", str(manifest))
-    with locked(directory):
-        run(*command, "--target-dir", str(directory), timeout_s=BUILD_TIMEOUT_S)
-    return directory / "debug" / "workflows"
+    pins = [HERE / "rust" / "Cargo.toml", HERE / "rust" / "Cargo.lock"]
+    digest = hashlib.sha256(run("rustc", "--version", "--verbose").encode())
+    for file in pins:
+        digest.update(file.read_bytes())
+    cache = user_cache() / f"rust-{digest.hexdigest()[:16]}"
+    cache.parent.mkdir(exist_ok=True)
+    with locked(cache):
+        # Cargo knows a package by its path: the copy's is the same for all checkouts.
+        copy_changed(HERE / "rust", cache / "source")
+        manifest = cache / "source" / "Cargo.toml"
+        command = (cargo, "build", "--quiet", "--locked", "--manifest-path", str(manifest))
+        run(*command, "--target-dir", str(cache / "target"), timeout_s=BUILD_TIMEOUT_S)
+        built = cache / "target" / "debug" / "workflows"
+        # Another checkout may build from other sources while workers of this one run.
+        (ROOT / RUST).mkdir(exist_ok=True)
+        kept = ROOT / RUST / "workflows"
+        if not kept.exists() or not filecmp.cmp(built, kept, shallow=False):
+            temporary = kept.with_suffix(".new")
+            shutil.copy(built, temporary)
+            temporary.replace(kept)
+    return kept
+
+
+def user_cache() -> Path:
+    """Return the directory for what all checkouts of this user share; make it if need be."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    directory = Path(base).expanduser() / "troth-tests"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return (
+            ROOT / ".venv-sdk-cache"
+        )  # without a home of its own, each checkout builds for itself
+    return directory
+
+
+def copy_changed(source: Path, target: Path) -> None:
+    """Make `target` like `source`; a file that has not changed stays, with its time."""
+    wanted = {file.relative_to(source) for file in source.rglob("*") if file.is_file()}
+    for name in wanted:
+        if not (target / name).exists() or not filecmp.cmp(source / name, target / name, False):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)
+    for file in [file for file in target.rglob("*") if file.is_file()]:
+        if file.relative_to(target) not in wanted:
+            file.unlink()
 
 
 def ensure(directory: Path, pins: bytes, make: Callable[[], None]) -> None:
@@ -145,3 +193,9 @@ def pass_over(what: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"CI needs {what} to run the SDKs")
     pytest.skip(f"this machine has no {what}")
+
+
+if __name__ == "__main__":
+    # Whoever has no cargo is told so by the tests.
+    if shutil.which("cargo") is not None:
+        rust()

@@ -22,7 +22,7 @@ from tests.sdks.worker import TIMEOUT_S, Worker
 pytestmark = pytest.mark.slow
 
 PYTHON: Final = environments.HERE / "python" / "workflows.py"
-TYPESCRIPT: Final = environments.HERE / "typescript" / "workflows.ts"
+TYPESCRIPT: Final = environments.HERE / "typescript"
 
 
 def python(pins: str) -> Callable[[], tuple[str, ...]]:
@@ -33,7 +33,8 @@ def python(pins: str) -> Callable[[], tuple[str, ...]]:
 SDKS: Final[dict[str, Callable[[], tuple[str, ...]]]] = {
     "python-newest": python("newest"),
     "python-0.7.4": python("0.7.4"),
-    "typescript-newest": lambda: environments.typescript_program(TYPESCRIPT),
+    "typescript-newest": lambda: environments.typescript_program(TYPESCRIPT / "workflows.ts"),
+    "typescript-generators": lambda: environments.typescript_program(TYPESCRIPT / "generators.ts"),
     "rust-newest": lambda: (str(environments.rust()),),
 }
 

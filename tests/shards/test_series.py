@@ -1,6 +1,7 @@
 """Series of numbers: what each resolution keeps, gaps, and how much memory they take."""
 
 import math
+import time
 
 import pytest
 
@@ -96,3 +97,26 @@ def test_a_long_gap_leaves_nothing_old(gap_s: int) -> None:
 
     (series,) = book.view("1s", -1)[1]
     assert [one for one in series.values if not math.isnan(one)] == [2.0]
+
+
+def test_a_gap_looks_as_if_each_second_had_come_empty() -> None:
+    for first, gap_s in ((0, 1), (7, 5), (59, 2), (61, 58), (3, 700), (599, 9_000)):
+        skipped, stepped = book_of("a"), book_of("a")
+        for second in range(first + 1):
+            skipped.add(second, {"a": float(second)})
+            stepped.add(second, {"a": float(second)})
+        for second in range(first + 1, first + 1 + gap_s):
+            stepped.add(second, {})
+        for book in (skipped, stepped):
+            for second in range(first + 1 + gap_s, first + 200 + gap_s):
+                book.add(second, {"a": 1.0})
+        for name in RESOLUTIONS:
+            assert str(skipped.view(name, -1)) == str(stepped.view(name, -1))
+
+
+def test_a_gap_of_a_year_takes_no_longer_than_one_of_a_day() -> None:
+    book = book_of(*(f"s{number}" for number in range(SERIES_LIMIT_COUNT)))
+    began_s = time.thread_time()
+    book.add(365 * 86_400, {"s1": 1.0})
+
+    assert time.thread_time() - began_s < 0.5
