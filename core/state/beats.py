@@ -1,8 +1,8 @@
 """Heartbeats under way: those of processes that hold too many leases for one step.
 
 A heartbeat renews what a process holds at the time of its first step. Until its last slice, a lease
-that ends in the meantime counts as renewed for whoever looks at it: that is what these notes are
-for. They are only in memory; what is decided by them is written down like any renewal.
+that ends in the meantime counts as renewed for every command that looks at it; these notes say so.
+They are only in memory; what is decided by them is written down like any renewal.
 """
 
 from typing import final

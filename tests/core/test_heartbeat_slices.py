@@ -1,4 +1,4 @@
-"""Heartbeats in slices: whoever comes between two of them finds every lease renewed.
+"""Heartbeats in slices: commands that come between two of them find every lease renewed.
 
 The steps are made by hand, so that others come in between.
 """
