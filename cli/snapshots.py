@@ -122,6 +122,26 @@ def create_command(session: Session, file: Path, data: Path | None) -> None:
     emit(json.dumps(_json(made)) if session.as_json else _text(made, "written"))
 
 
+@snapshot.command("now")
+@administrator_command()
+def now_command(session: Session) -> None:
+    """Write a snapshot to the server's own directory, now.
+
+    That is the setting snapshot_directory; the file counts among the scheduled ones, whose oldest
+    are removed. Run it on the server's machine, as its user, with --data, or give a token of the
+    scope admin.
+
+    \b
+    Example:
+      troth snapshot now --data /var/lib/troth
+    """
+    answer = session.client.ask("POST", "/admin/snapshots")
+    session.show(
+        answer,
+        lambda: f"{visible(answer.content['name'])}  {answer.content['bytes']} bytes  written",
+    )
+
+
 def _download(session: Session, file: Path, report: BytesDone | None) -> None:
     try:
         with session.client.download("POST", "/admin/snapshot") as pieces:

@@ -1,4 +1,4 @@
-"""The endpoint that takes a snapshot of the whole server while it runs.
+"""The endpoints that take snapshots of the whole server while it runs, and list them.
 
 A snapshot shows everything, so all rows here need the scope `admin`.
 """
@@ -8,11 +8,14 @@ import structlog
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.api.context import Api
-from troth.http.api.rows import Call, Endpoint, Success
+from troth.http.api.rows import Call, Endpoint, Success, answer
 from troth.http.wire.errors import ApiError, FieldProblem
 from troth.http.wire.requests import Response
 from troth.persistence.errors import PersistenceError
-from troth.shards.upkeep.snapshotter import OpenSnapshot, TooManySnapshots
+from troth.persistence.snapshots.snapshots import SnapshotFile
+from troth.shards.upkeep.snapshotter import OpenSnapshot, Snapshotter, TooManySnapshots
+
+from .answers import KeptSnapshotObject, KeptSnapshotsObject
 
 _log = structlog.get_logger("troth.http.admin_endpoints")
 
@@ -47,17 +50,63 @@ class SnapshotStream:
         self._snapshot.close()
 
 
-async def take_snapshot(api: Api, call: Call) -> Response:
-    """POST /admin/snapshot."""
+def _snapshotter(api: Api) -> Snapshotter:
     if api.snapshotter is None:
         problem = "keeps everything in memory (--in-memory), so there is nothing to copy"
         raise ApiError(Code.INVALID, [FieldProblem("server", problem)])
+    return api.snapshotter
+
+
+def _too_many() -> ApiError:
+    message = "Other snapshots are being taken. Ask again after `Retry-After`."
+    return ApiError(Code.OVERLOADED, message=message)
+
+
+def _no_directory() -> ApiError:
+    problem = "has no directory for snapshots (setting snapshot_directory)"
+    return ApiError(Code.INVALID, [FieldProblem("server", problem)])
+
+
+def _kept(file: SnapshotFile) -> KeptSnapshotObject:
+    created_on = None if file.header is None else file.header.created_at_ms
+    return KeptSnapshotObject(file.path.name, file.size_bytes, created_on, file.problem)
+
+
+async def list_snapshots(api: Api, call: Call) -> Response:  # noqa: ARG001  as all handlers
+    """GET /admin/snapshots."""
+    try:
+        found = await _snapshotter(api).listed()
+    except PersistenceError as error:
+        raise ApiError(Code.INTERNAL, message=str(error)) from error
+    if found is None:
+        raise _no_directory()
+    return answer(Code.OK, KeptSnapshotsObject([_kept(file) for file in found]))
+
+
+async def write_snapshot(api: Api, call: Call) -> Response:
+    """POST /admin/snapshots."""
+    snapshotter = _snapshotter(api)
+    async with api.audit.act(call.request, "snapshot.write"):
+        try:
+            made = await snapshotter.write_now()
+        except TooManySnapshots as error:
+            raise _too_many() from error
+        except (PersistenceError, OSError) as error:
+            message = f"The snapshot could not be written: {error}"
+            raise ApiError(Code.INTERNAL, message=message) from error
+        if made is None:
+            raise _no_directory()
+    return answer(Code.CREATED, _kept(made))
+
+
+async def take_snapshot(api: Api, call: Call) -> Response:
+    """POST /admin/snapshot."""
+    snapshotter = _snapshotter(api)
     async with api.audit.act(call.request, "snapshot.take"):
         try:
-            snapshot = await api.snapshotter.open()
+            snapshot = await snapshotter.open()
         except TooManySnapshots as error:
-            message = "Other snapshots are being taken. Ask again after `Retry-After`."
-            raise ApiError(Code.OVERLOADED, message=message) from error
+            raise _too_many() from error
     return Response(
         200,
         headers=[
@@ -84,5 +133,27 @@ ENDPOINTS = (
         handler=take_snapshot,
         scope=Scope.ADMIN,
         successes=(Success(200, "The file.", bytes, "application/octet-stream"),),
+    ),
+    Endpoint(
+        name="listSnapshots",
+        group="Server",
+        method="GET",
+        path="/admin/snapshots",
+        summary="List the snapshots in the server's directory",
+        handler=list_snapshots,
+        scope=Scope.ADMIN,
+        successes=(Success(200, "All, unusable ones too.", KeptSnapshotsObject),),
+    ),
+    Endpoint(
+        name="writeSnapshot",
+        group="Server",
+        method="POST",
+        path="/admin/snapshots",
+        summary="Write a snapshot to the server's directory",
+        description="As if it were scheduled; answered when it is there.",
+        handler=write_snapshot,
+        scope=Scope.ADMIN,
+        successes=(Success(201, "The snapshot.", KeptSnapshotObject),),
+        examples=("troth snapshot now",),
     ),
 )

@@ -86,6 +86,21 @@ class AuditEntryObject(Struct, gc=False):
     request: Annotated[str, told("The request's id, as in the log.", "a1b2c3")]
 
 
+class KeptSnapshotObject(Struct, gc=False, rename="camel"):
+    """A snapshot in the server's directory."""
+
+    name: Annotated[str, told("The file's name.", "troth-20260301T100000Z-000000000012.snapshot")]
+    bytes: Annotated[int, told("Its size.", 4_096)]
+    created_on: Annotated[int | None, time_ms("When it was taken")]
+    problem: Annotated[str | None, told("Why it is of no use, if it is.", None)]
+
+
+class KeptSnapshotsObject(Struct, gc=False):
+    """The snapshots in the server's directory."""
+
+    snapshots: Annotated[list[KeptSnapshotObject], told("Oldest first.")]
+
+
 class ImportedObject(Struct, gc=False):
     """The outcome for one promise."""
 

@@ -23,7 +23,15 @@ import trio
 from troth.core.grammar.cron import Cron
 from troth.persistence.errors import PersistenceError
 from troth.persistence.snapshots.archive import ArchiveStatistics
-from troth.persistence.snapshots.snapshots import Cut, automatic_name, remove_old, write_file
+from troth.persistence.snapshots.snapshots import (
+    Cut,
+    SnapshotFile,
+    automatic_name,
+    inspect,
+    list_directory,
+    remove_old,
+    write_file,
+)
 from troth.shards.clock import Clock
 from troth.shards.threads import in_thread
 
@@ -245,6 +253,30 @@ class Snapshotter:
                 return
             await trio.sleep(min(wait_ms, _LONGEST_SLEEP_MS) / 1000)
 
+    async def listed(self) -> list[SnapshotFile] | None:
+        """Return the snapshots in the directory, oldest first; None if there is no directory.
+
+        Raises SnapshotError.
+        """
+        directory = self._directory
+        if directory is None or not directory.is_dir():
+            return None if directory is None else []
+        return await in_thread(lambda: list_directory(directory))
+
+    async def write_now(self) -> SnapshotFile | None:
+        """Write a snapshot to the directory as if it were scheduled; None if there is none.
+
+        Raises TooManySnapshots, PersistenceError or OSError.
+        """
+        directory = self._directory
+        if directory is None:
+            return None
+        snapshot = await self.open()
+        try:
+            return await in_thread(lambda: inspect(self._write(directory, snapshot)))
+        finally:
+            snapshot.close()
+
     async def _take(self, directory: Path) -> None:
         try:
             snapshot = await self.open()
@@ -259,7 +291,7 @@ class Snapshotter:
                 problem=str(error) or "too many snapshots are being taken at the moment",
             )
 
-    def _write(self, directory: Path, snapshot: OpenSnapshot) -> None:
+    def _write(self, directory: Path, snapshot: OpenSnapshot) -> Path:
         header = snapshot.header
         directory.mkdir(mode=0o700, exist_ok=True)
         at = datetime.fromtimestamp(header.created_at_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -269,6 +301,7 @@ class Snapshotter:
         self._removed_count += remove_old(directory, header.data_id, self._keep_count)
         self._scheduled_count += 1
         _log.info("snapshot", file=str(target), bytes=self._last_bytes)
+        return target
 
     async def _archive(self) -> None:
         failing = False

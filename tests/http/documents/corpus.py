@@ -30,6 +30,8 @@ from troth.http.settings.retention import RetentionRules, rule_texts
 from troth.shards.upkeep.retention import Sweeper
 
 NOT_RECORDED = {
+    "listSnapshots": "times and sizes of files",
+    "writeSnapshot": "times and sizes of files",
     "takeSnapshot": "bytes of a file, with the time and a secret in it",
     "streamWork": "a stream, which does not end",
     "poll": "a stream, which does not end",
