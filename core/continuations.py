@@ -8,6 +8,29 @@ from .commands import Command
 from .replies import Reply
 
 
+class ContinueHeartbeat(Command, frozen=True):
+    """Renew a slice of what a process held at its heartbeat, where the ids begin so.
+
+    The first `done_count` of `ids` have been looked at, and `renewed_count` renewed. Answers how
+    many were renewed in all, when none are left.
+    """
+
+    process_id: str
+    id_prefix: str
+    at: int
+    ids: tuple[str, ...]
+    done_count: int = 0
+    renewed_count: int = 0
+
+
+class ContinueTasksHeartbeat(ContinueHeartbeat, frozen=True):
+    """Do that for tasks."""
+
+
+class ContinueLocksHeartbeat(ContinueHeartbeat, frozen=True):
+    """Do that for locks."""
+
+
 class ContinueCompletions(Command, frozen=True):
     """Carry out a slice of what the completions of these promises mean, the first one first.
 

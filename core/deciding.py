@@ -27,10 +27,12 @@ from .failures import Failures
 from .limits import (
     CALLBACKS_LIMIT_COUNT,
     COMPLETION_SLICE_COUNT,
+    HEARTBEAT_SLICE_COUNT,
     SCHEDULE_CATCH_UP_COUNT,
     TASK_CLAIM_TIMEOUT_MS,
     WAITING_LIMIT_COUNT,
     WORKFLOW_RETRY_MS,
+    saturating_add,
 )
 from .model import (
     CLAIMED,
@@ -73,6 +75,7 @@ class Options(Struct, frozen=True):
     workflow_retry_ms: int = WORKFLOW_RETRY_MS
     waiting_limit_count: int = WAITING_LIMIT_COUNT
     completion_slice_count: int = COMPLETION_SLICE_COUNT
+    heartbeat_slice_count: int = HEARTBEAT_SLICE_COUNT
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:
@@ -202,11 +205,27 @@ class DecisionContext:
         deadline = self.state.deadline_of(task)  # later than its own after an absence
         if deadline is None or deadline > until_ms:
             return
+        if task.state is CLAIMED and (at := self._beaten_at(task, deadline)) is not None:
+            self.renew_task(task, at)
+            deadline = self.state.deadline_of(task)
+            if deadline is None or deadline > until_ms:
+                return
         if deadline < task.timeout:
             self.failures.note_lease(task, until_ms)
             self.emit(r.TaskReleased(task.id))
         if task.timeout <= until_ms:
             self.emit(r.TaskTimedOut(task.id))
+
+    def _beaten_at(self, task: Task, deadline: int) -> int | None:
+        """Return the time of the last heartbeat under way that the claimed task was held at."""
+        return self.state.task_beats.last(task.process_id, task.root_id, deadline, task.ttl)
+
+    def renew_task(self, task: Task, at: int) -> None:
+        """Renew the lease of a claimed task as of that time, unless it runs longer already."""
+        expires_at = saturating_add(at, task.ttl)
+        if expires_at > task.expires_at:
+            assert task.process_id is not None, "a claimed task has a holder"
+            self.emit(r.TaskClaimed(task.id, task.process_id, task.ttl, expires_at))
 
     def task(self, task_id: str, now_ms: int) -> Task | None:
         """Return the task as it is now: completed, timed out or released if it is time."""
@@ -282,7 +301,11 @@ class DecisionContext:
             and root.timeout <= now_ms
         )
         deadline = self.state.deadline_of(task)
-        return not root_is_due and deadline is not None and deadline > now_ms
+        if deadline is None or root_is_due:
+            return False
+        if deadline <= now_ms and (at := self._beaten_at(task, deadline)) is not None:
+            deadline = min(saturating_add(at, task.ttl), task.timeout)
+        return deadline > now_ms
 
     def awaits(self, promise_id: str) -> bool:
         """Return whether an unfinished task here is about a promise; False without retention.

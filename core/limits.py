@@ -58,6 +58,7 @@ BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
 TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles together
 WHEEL_SLICE_COUNT: Final = 256  # deadlines a wheel takes or moves between two looks at the time
 SLICE_COUNT: Final = 8  # commands or deadlines between two looks at the time
+HEARTBEAT_SLICE_COUNT: Final = 25  # leases that one step of a heartbeat renews
 COMPLETION_SLICE_COUNT: Final = 50  # tasks and waiters that one step of a completion is about
 
 # Tasks.

@@ -18,6 +18,9 @@ def resume_time(context: DecisionContext, command: ResumeTime, now_ms: int) -> R
     if _has_leases(context.state) or now_ms < context.state.lease_floor.resumed_on:
         timeout_ms = context.options.task_claim_timeout_ms
         context.emit(r.LeasesRestarted(now_ms, timeout_ms, command.was_set_back))
+    if command.was_set_back:
+        context.state.task_beats.clear()
+        context.state.lock_beats.clear()
     return DONE
 
 

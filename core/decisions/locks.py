@@ -8,10 +8,12 @@ from troth.core.commands import (
     HeartbeatLocks,
     ReleaseLock,
 )
+from troth.core.continuations import ContinueLocksHeartbeat
 from troth.core.deciding import DecisionContext
 from troth.core.limits import saturating_add
 from troth.core.model import Lock, replace
 from troth.core.replies import Reply
+from troth.core.state.beats import Beat
 
 
 def _lock(context: DecisionContext, resource_id: str, now_ms: int) -> Lock | None:
@@ -19,10 +21,22 @@ def _lock(context: DecisionContext, resource_id: str, now_ms: int) -> Lock | Non
     lock = context.state.locks.get(resource_id)
     if lock is None or lock.expires_at > now_ms:
         return lock
-    if context.state.end_of_lock(lock) <= now_ms:
-        context.emit(r.LockReleased(resource_id))
-        return None
-    return lock
+    end = context.state.end_of_lock(lock)
+    if end > now_ms:
+        return lock
+    at = context.state.lock_beats.last(lock.process_id, resource_id, end, lock.ttl)
+    if at is not None and saturating_add(at, lock.ttl) > now_ms:
+        return _renew(context, lock, at)
+    context.emit(r.LockReleased(resource_id))
+    return None
+
+
+def _renew(context: DecisionContext, lock: Lock, at: int) -> Lock:
+    """Renew a lock as of that time, unless it runs longer already."""
+    expires_at = saturating_add(at, lock.ttl)
+    if expires_at > lock.expires_at:
+        context.emit(r.LockAcquired(replace(lock, expires_at=expires_at)))
+    return context.state.locks[lock.resource_id]
 
 
 def acquire_lock(context: DecisionContext, command: AcquireLock, now_ms: int) -> Reply:
@@ -62,6 +76,8 @@ def heartbeat_locks(context: DecisionContext, command: HeartbeatLocks, now_ms: i
     held = context.state.locks_of.get(command.process_id)
     if held is None:
         return Reply(Code.OK)
+    if len(held) > context.options.heartbeat_slice_count:
+        return _begin_heartbeat(context, command, now_ms)
     for resource_id in list(held):
         _lock(context, resource_id, now_ms)
     held = context.state.locks_of.get(command.process_id, {})
@@ -74,6 +90,34 @@ def heartbeat_locks(context: DecisionContext, command: HeartbeatLocks, now_ms: i
     if held:
         context.emit(r.LocksRenewed(command.process_id, now_ms))
     return Reply(Code.OK, count=len(held))
+
+
+def _begin_heartbeat(context: DecisionContext, command: HeartbeatLocks, now_ms: int) -> Reply:
+    ids = tuple(context.state.locks_of[command.process_id])
+    context.state.lock_beats.begin(command.process_id, Beat(now_ms, command.id_prefix))
+    slices = ContinueLocksHeartbeat(command.process_id, command.id_prefix, now_ms, ids)
+    return continue_heartbeat(context, slices, now_ms)
+
+
+def continue_heartbeat(
+    context: DecisionContext, command: ContinueLocksHeartbeat, now_ms: int
+) -> Reply:
+    """Renew a slice of the locks, as of the time of the heartbeat."""
+    at = min(command.at, now_ms)  # the clock may have been set back
+    end_count = command.done_count + context.options.heartbeat_slice_count
+    count = command.renewed_count
+    for resource_id in command.ids[command.done_count : end_count]:
+        lock = _lock(context, resource_id, now_ms)
+        if lock is None or lock.process_id != command.process_id:
+            continue
+        if resource_id.startswith(command.id_prefix):
+            _renew(context, lock, at)
+            count += 1
+    if end_count < len(command.ids):
+        context.again = replace(command, done_count=end_count, renewed_count=count)
+    else:
+        context.state.lock_beats.end(command.process_id, Beat(command.at, command.id_prefix))
+    return Reply(Code.OK, count=count)
 
 
 def expire_lock(context: DecisionContext, resource_id: str, now_ms: int) -> None:

@@ -61,7 +61,11 @@ from troth.core.commands import (
     TaskSent,
     TimerKind,
 )
-from troth.core.continuations import ContinueCompletions
+from troth.core.continuations import (
+    ContinueCompletions,
+    ContinueLocksHeartbeat,
+    ContinueTasksHeartbeat,
+)
 from troth.core.deciding import DONE, DecisionContext
 from troth.core.replies import Reply
 from troth.core.workflow_commands import (
@@ -195,6 +199,8 @@ DECISIONS: dict[type[Command], Decision] = {
     Expire: expire,
     GoOn: go_on,
     ResumeTime: leases.resume_time,
+    ContinueTasksHeartbeat: tasks.continue_heartbeat,
+    ContinueLocksHeartbeat: locks.continue_heartbeat,
     ContinueCompletions: completions.continue_completions,
     Receive: between_shards.receive,
     Acknowledge: between_shards.acknowledge,

@@ -15,15 +15,19 @@ from troth.core.commands import (
     TaskNotSent,
     TaskSent,
 )
+from troth.core.continuations import ContinueTasksHeartbeat
 from troth.core.deciding import DONE, DecisionContext
 from troth.core.lifecycles import TASK, TaskEvent
 from troth.core.limits import saturating_add
 from troth.core.model import (
+    CLAIMED,
     INIT,
     NOTIFY,
     Task,
+    replace,
 )
 from troth.core.replies import Claimed, Reply
+from troth.core.state.beats import Beat
 
 # See PENDING in model.py.
 _OK: Final = Code.OK
@@ -86,6 +90,8 @@ def heartbeat_tasks(context: DecisionContext, command: HeartbeatTasks, now_ms: i
     held = context.state.claimed.get(command.process_id)
     if held is None:
         return Reply(_OK)
+    if len(held) > context.options.heartbeat_slice_count:
+        return _begin_heartbeat(context, command, now_ms)
     for task_id in list(held):
         context.task(task_id, now_ms)
     held = context.state.claimed.get(command.process_id, {})
@@ -98,6 +104,34 @@ def heartbeat_tasks(context: DecisionContext, command: HeartbeatTasks, now_ms: i
     if held:
         context.emit(r.TasksRenewed(command.process_id, now_ms))
     return Reply(_OK, count=len(held))
+
+
+def _begin_heartbeat(context: DecisionContext, command: HeartbeatTasks, now_ms: int) -> Reply:
+    ids = tuple(context.state.claimed[command.process_id])
+    context.state.task_beats.begin(command.process_id, Beat(now_ms, command.id_prefix))
+    slices = ContinueTasksHeartbeat(command.process_id, command.id_prefix, now_ms, ids)
+    return continue_heartbeat(context, slices, now_ms)
+
+
+def continue_heartbeat(
+    context: DecisionContext, command: ContinueTasksHeartbeat, now_ms: int
+) -> Reply:
+    """Renew a slice of the leases, as of the time of the heartbeat."""
+    at = min(command.at, now_ms)  # the clock may have been set back
+    end_count = command.done_count + context.options.heartbeat_slice_count
+    count = command.renewed_count
+    for task_id in command.ids[command.done_count : end_count]:
+        task = context.task(task_id, now_ms)
+        if task is None or task.state is not CLAIMED or task.process_id != command.process_id:
+            continue
+        if task.root_id.startswith(command.id_prefix):
+            context.renew_task(task, at)
+            count += 1
+    if end_count < len(command.ids):
+        context.again = replace(command, done_count=end_count, renewed_count=count)
+    else:
+        context.state.task_beats.end(command.process_id, Beat(command.at, command.id_prefix))
+    return Reply(_OK, count=count)
 
 
 def task_sent(context: DecisionContext, command: TaskSent, now_ms: int) -> Reply:

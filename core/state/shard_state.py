@@ -44,6 +44,7 @@ from troth.core.retention_rules import Retention
 from troth.core.workflows import WorkflowTask
 
 from .activity import Activity
+from .beats import Beats
 from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .counts import Counts
@@ -106,6 +107,8 @@ class ShardState:
         self.tag_index = TagIndex(self.promises)
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
+        self.task_beats = Beats()
+        self.lock_beats = Beats()
         self.completions: dict[str, int] = {}  # those under way, each with its time
         self.tasks: dict[str, Task] = {}
         self.task_sequence = 0

@@ -51,9 +51,12 @@ class Drive:
         self.is_lazy = is_lazy
         store = MemoryStore() if makes_checkpoints else None
         self.checkpoint_steps: list[str] = []
-        # Small slices: most completions with more than a waiter or two are then under way for long.
+        # Small slices: most completions with more than a waiter or two are then under way for long,
+        # and most heartbeats take several steps.
         slice_count = (1, 2, self.options.completion_slice_count)[seed % 3]
-        self.options = replace(self.options, completion_slice_count=slice_count)
+        self.options = replace(
+            self.options, completion_slice_count=slice_count, heartbeat_slice_count=slice_count
+        )
         self.system = System(shard_count, self.options, now=START_MS, store=store)
         self.model = self.model_type(self.is_local, OPTIONS.task_claim_timeout_ms, 4)
         self.model.settle(START_MS)

@@ -192,13 +192,30 @@ async def many_locks(shards: Shards) -> LongestPass:
     return found
 
 
+async def heartbeats(shards: Shards) -> LongestPass:
+    """A process holds many tasks and locks, and renews them."""
+    half = MANY_COUNT // 2
+    claim = ClaimRequest("x", 10**9)
+    await ask_all(
+        shards,
+        [c.CreatePromise(f"p{number}", FAR_MS, tags=INVOKE, claim=claim) for number in range(half)],
+    )
+    await ask_all(shards, [c.AcquireLock(f"l{number}", "e", "x", 10**9) for number in range(half)])
+    with measured() as found:
+        assert await shards.heartbeat_tasks("x") == half
+        assert await shards.heartbeat_locks("x") == half
+        await until(lambda: shards.is_quiet)
+    return found
+
+
 CUT: Final = ("callbacks", "awaiters", "root")
-"""Those that are in slices throughout. The wheel still hands over all that is due together."""
+"""Those within the limit that need not wait until a time has come."""
 
 SCENARIOS: dict[str, Callable[[Shards], Awaitable[LongestPass]]] = {
     "callbacks": many_callbacks,
     "awaiters": many_awaiters,
     "root": root_of_many_tasks,
+    "heartbeats": heartbeats,
     "deadlines": many_deadlines,
     "leases": many_leases,
     "locks": many_locks,

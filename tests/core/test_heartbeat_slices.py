@@ -1,0 +1,164 @@
+"""Heartbeats in slices: commands that come between two of them find every lease renewed.
+
+The steps are made by hand, so that others come in between.
+"""
+
+import pytest
+
+from troth.core import commands as c
+from troth.core import records as r
+from troth.core.codes import Code
+from troth.core.deciding import Options
+from troth.core.limits import INTEGER_MAX
+from troth.core.machine import Machine, Step
+from troth.core.model import ClaimRequest, Fence, TaskState
+
+HELD_COUNT = 10
+SLICE_COUNT = 3
+TTL_MS = 1_000
+BEAT_MS = 999
+LATE_MS = 1_500
+"""After the leases have ended, if they were not renewed at the time of the heartbeat."""
+
+
+class Held:
+    """A shard in which one process holds tasks and locks, all from the time 0."""
+
+    def __init__(self) -> None:
+        options = Options(heartbeat_slice_count=SLICE_COUNT)
+        self.serial = 0
+        self.machine = Machine(0, lambda _: 0, self._next_serial, options)
+        for number in range(HELD_COUNT):
+            self.step(
+                0,
+                c.CreatePromise(
+                    f"p{number}",
+                    INTEGER_MAX,
+                    tags={"resonate:invoke": "poll://g"},
+                    claim=ClaimRequest("w", TTL_MS),
+                ),
+            )
+            self.step(0, c.AcquireLock(f"l{number}", "e", "w", TTL_MS))
+
+    def _next_serial(self) -> int:
+        self.serial += 1
+        return self.serial
+
+    def step(self, now_ms: int, command: c.Command) -> Step:
+        return self.machine.step(command, now_ms)
+
+    def begun(self, command: c.Command) -> c.Command:
+        """Make the first step of a heartbeat; return what carries on with it."""
+        step = self.step(BEAT_MS, command)
+        assert len(step.records) == SLICE_COUNT
+        assert step.again is not None
+        return step.again
+
+    def finish(self, now_ms: int, again: c.Command | None) -> Step:
+        step = None
+        while again is not None:
+            step = self.step(now_ms, again)
+            assert len(step.records) <= SLICE_COUNT
+            again = step.again
+        assert step is not None
+        return step
+
+    def task_ends(self) -> set[int]:
+        held = self.machine.state.claimed.get("w", {}).values()
+        return {task.expires_at for task in held}
+
+    def lock_ends(self) -> set[int]:
+        return {lock.expires_at for lock in self.machine.state.locks.values()}
+
+
+def test_every_lease_counts_from_the_time_of_the_heartbeat() -> None:
+    held = Held()
+    tasks, locks = held.begun(c.HeartbeatTasks("w")), held.begun(c.HeartbeatLocks("w"))
+    for again in (tasks, locks):
+        step = held.finish(LATE_MS, again)
+        assert step.reply.code is Code.OK
+        assert step.reply.count == HELD_COUNT
+    assert held.task_ends() == held.lock_ends() == {BEAT_MS + TTL_MS}
+
+
+def test_timers_that_come_between_two_slices_end_no_lease() -> None:
+    held = Held()
+    tasks, locks = held.begun(c.HeartbeatTasks("w")), held.begun(c.HeartbeatLocks("w"))
+    for number in range(HELD_COUNT):
+        held.step(LATE_MS, c.Expire(c.TASK_TIMER, f"__invoke:p{number}"))
+        held.step(LATE_MS, c.Expire(c.LOCK_TIMER, f"l{number}"))
+    assert len(held.machine.state.claimed["w"]) == len(held.machine.state.locks) == HELD_COUNT
+    assert held.task_ends() == held.lock_ends() == {BEAT_MS + TTL_MS}
+    assert held.finish(LATE_MS, tasks).reply.count == HELD_COUNT
+    assert held.finish(LATE_MS, locks).reply.count == HELD_COUNT
+
+
+def test_others_find_the_leases_renewed() -> None:
+    """A fence holds, a worker may complete its task, and a lock is refused."""
+    held = Held()
+    held.begun(c.HeartbeatTasks("w"))
+    held.begun(c.HeartbeatLocks("w"))
+    last = HELD_COUNT - 1
+    assert held.machine.task_is_held(Fence(f"__invoke:p{last}", 1), LATE_MS)
+    assert not held.machine.task_is_held(Fence(f"__invoke:p{last}", 1), BEAT_MS + TTL_MS)
+    asked = held.step(LATE_MS, c.AcquireLock(f"l{last}", "other", "v", TTL_MS))
+    assert asked.reply.code is Code.LOCK_HELD
+    done = held.step(LATE_MS, c.CompleteTask(f"__invoke:p{last}", 1))
+    assert done.reply.code is Code.CREATED
+
+
+def test_a_lease_that_had_run_out_is_not_revived() -> None:
+    held = Held()
+    tasks = held.step(TTL_MS, c.HeartbeatTasks("w"))
+    locks = held.step(TTL_MS, c.HeartbeatLocks("w"))
+    assert held.finish(TTL_MS, tasks.again).reply.count == 0
+    assert held.finish(TTL_MS, locks.again).reply.count == 0
+    assert held.machine.state.claimed == {}
+    assert held.machine.state.locks == {}
+
+
+def test_what_is_not_within_the_prefix_ends() -> None:
+    held = Held()
+    tasks = held.begun(c.HeartbeatTasks("w", "p")), held.begun(c.HeartbeatTasks("w", ""))
+    held.step(BEAT_MS, c.AcquireLock("other", "e", "w", 1))
+    locks = held.begun(c.HeartbeatLocks("w", "l"))
+    asked = held.step(LATE_MS, c.AcquireLock("other", "f", "v", TTL_MS))
+    assert asked.reply.code is Code.CREATED
+    assert held.finish(LATE_MS, locks).reply.count == HELD_COUNT
+    for again in tasks:
+        assert held.finish(LATE_MS, again).reply.count == HELD_COUNT
+
+
+@pytest.mark.parametrize("kind", [c.HeartbeatTasks, c.HeartbeatLocks])
+def test_nothing_is_noted_when_the_heartbeat_is_over(
+    kind: type[c.HeartbeatTasks | c.HeartbeatLocks],
+) -> None:
+    """A lease that begins to end after that ends as any other."""
+    held = Held()
+    held.finish(BEAT_MS, held.begun(kind("w")))
+    at = BEAT_MS + TTL_MS
+    held.step(at, c.Expire(c.TASK_TIMER, "__invoke:p9"))
+    held.step(at, c.Expire(c.LOCK_TIMER, "l9"))
+    task = held.machine.state.find_task("__invoke:p9")
+    assert task is not None
+    assert task.state is not TaskState.CLAIMED
+    assert "l9" not in held.machine.state.locks
+
+
+def test_a_step_back_of_the_clock_ends_what_is_under_way() -> None:
+    """Every lease begins again then; none is renewed to a time that has not come yet."""
+    held = Held()
+    tasks, locks = held.begun(c.HeartbeatTasks("w")), held.begun(c.HeartbeatLocks("w"))
+    held.step(-9_000, c.ResumeTime(was_set_back=True))
+    held.machine.rearm(-9_000)
+    for again in (tasks, locks):
+        assert held.finish(-9_000, again).reply.count == HELD_COUNT
+    assert held.task_ends() == held.lock_ends() == {-9_000 + TTL_MS}
+
+
+def test_the_slices_are_records_like_any_renewals() -> None:
+    held = Held()
+    step = held.step(BEAT_MS, c.HeartbeatTasks("w"))
+    assert [type(record) for record in step.records] == [r.TaskClaimed] * SLICE_COUNT
+    step = held.step(BEAT_MS, c.HeartbeatLocks("w"))
+    assert [type(record) for record in step.records] == [r.LockAcquired] * SLICE_COUNT
