@@ -131,9 +131,9 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "the writer reports a batch durable before it appends it",
         "persistence/wal/writer.py",
-        "            last_sequence = self._log.append(joined, self._log.next_sequence)\n",
+        "            last_sequence = self._append(joined)\n",
         "            self._on_durable(self._log.next_sequence + len(joined) - 1)\n"
-        "            last_sequence = self._log.append(joined, self._log.next_sequence)\n",
+        "            last_sequence = self._append(joined)\n",
         "persistence/test_writer.py",
     ),
     fault(
@@ -359,8 +359,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "a lock lives a millisecond too long",
         "core/decisions/locks.py",
-        "context.state.end_of_lock(lock) <= now_ms",
-        "context.state.end_of_lock(lock) < now_ms",
+        "if lock is None or lock.expires_at > now_ms:",
+        "if lock is None or lock.expires_at >= now_ms:",
         MODEL,
     ),
     fault(
