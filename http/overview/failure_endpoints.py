@@ -89,7 +89,11 @@ ENDPOINTS = (
         query=(
             words_parameter("kind", "Only these.", [kind.value for kind in FailureKind]),
             limit_parameter(most=FAILURES_LIMIT_COUNT),
-            Parameter("before", "The `before` of the previous page.", {"type": "integer"}),
+            Parameter(
+                "before",
+                "The `before` of the previous page.",
+                {"type": "integer", "format": "int64", "minimum": 1},
+            ),
         ),
         successes=(Success(200, "Newest first.", FailuresObject),),
         examples=("troth failures",),

@@ -93,7 +93,11 @@ ENDPOINTS = (
                 "How long each value stands for.",
                 {"type": "string", "enum": list(RESOLUTIONS)},
             ),
-            Parameter("since", "Only later values, in ms since 1970.", {"type": "integer"}),
+            Parameter(
+                "since",
+                "Only later values, in ms since 1970.",
+                {"type": "integer", "format": "int64", "minimum": 0},
+            ),
         ),
         successes=(Success(200, "Counts and series.", StatisticsObject),),
         examples=("troth top",),

@@ -361,7 +361,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "core/decisions/locks.py",
         "if lock is None or lock.expires_at > now_ms:",
         "if lock is None or lock.expires_at >= now_ms:",
-        MODEL,
+        "core/test_leases.py",
     ),
     fault(
         "timers do not look at the time",
