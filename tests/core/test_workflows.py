@@ -14,7 +14,7 @@ from troth.core.limits import (
 )
 from troth.core.model import PromiseState, Value
 from troth.core.replies import ExecuteMessage, Reply, UnblockMessage
-from troth.core.workflows import WorkflowFence, WorkflowState
+from troth.core.workflows import WorkflowFence, WorkflowState, execute_key
 
 from .system import System
 
@@ -471,3 +471,12 @@ def test_a_message_is_what_the_protocol_says(system: System) -> None:
     assert execute == ExecuteMessage("r", 0, GROUP)
     assert isinstance(unblock, UnblockMessage)
     assert unblock.promise.state is RESOLVED
+
+
+def test_the_message_of_a_workflow_that_ends_is_withdrawn() -> None:
+    system = System(1)
+    system.ask(w.EnsurePromise("a", INTEGER_MAX, tags=TARGET))
+
+    step = system.tell(0, w.SettlePromise("a", RESOLVED))
+
+    assert list(step.withdrawals) == [execute_key("a")]

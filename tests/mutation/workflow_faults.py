@@ -196,7 +196,7 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
         STATE,
         "    del state.workflows[task.id]\n    _recall(state, task)\n",
         "    del state.workflows[task.id]\n",
-        AGAINST_MODEL,
+        "core/test_workflows.py",
     ),
     fault(
         "an unblock is forgotten when nobody is connected",
