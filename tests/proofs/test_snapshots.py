@@ -209,8 +209,8 @@ def test_what_cannot_be_done_is_refused_with_words(
     refused("snapshot", "restore", good, "--data", taken / "data", words="is not empty")
     refused("snapshot", "create", good, "--data", taken / "data", words="exists already")
     refused("snapshot", "create", tmp_path / "x", "--data", tmp_path / "no", words="does not exist")
-    refused("snapshot", "create", tmp_path / "x", "--data", tmp_path, words="no data directory")
-    refused("data", "stats", "--data", tmp_path, words="no data directory")
+    refused("snapshot", "create", tmp_path / "x", "--data", tmp_path, words="not a data directory")
+    refused("data", "stats", "--data", tmp_path, words="not a data directory")
     refused("snapshot", "list", tmp_path / "none", words="cannot be listed")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "newer", "text"]
 

@@ -45,7 +45,7 @@ from .watched import WatchedRoutes, watch_committer, watch_machine
 
 SHARD_COUNT = 4
 MAILBOX_LIMIT_COUNT = 200
-COMPLETION_SLICE_COUNT = 1  # every completion that is about more goes on in slices
+COMPLETION_SLICE_COUNT = 2  # every completion that is about more goes on in slices
 MEMORY_CHECK_S = 1
 SWEEP_INTERVAL_MS = 5_000
 TRIM_TAG = ("keep", "no")
