@@ -12,8 +12,8 @@ import pytest
 
 from tests.helpers.repository import IMPORT_ROOT, ROOT
 
-PYTEST_LIMIT_S = 1.5
-HELP_LIMIT_S = 0.25
+PYTEST_LIMIT_S = 3.0
+HELP_LIMIT_S = 0.4
 RUNS_COUNT = 10
 
 
