@@ -22,7 +22,8 @@ from tests.http.fake_api import FakeApi, promise
 from troth import __version__
 from troth.cli import command as cli
 from troth.cli import serve as cli_serve
-from troth.cli.client import ApiClient, path_of
+from troth.cli.connection.addresses import path_of
+from troth.cli.connection.client import ApiClient
 from troth.http.settings.sources import describe
 
 CLOSED_URL = "http://127.0.0.1:1"
