@@ -73,7 +73,7 @@ class ServerUnreachable(click.ClickException):
 def refusal(answer: ApiAnswer, reason: str, retry_after: str | None) -> str:
     """Return the code and its meaning, then the server's explanation, then what to do.
 
-    `reason` is what the status line said beside its number, `retry_after` the header, in seconds.
+    `reason` is what the status line said after its number, `retry_after` the header, in seconds.
     """
     error = answer.content.get("error") if isinstance(answer.content, dict) else None
     if not isinstance(error, dict):

@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +27,6 @@ from troth.http.settings.sources import describe
 
 CLOSED_URL = "http://127.0.0.1:1"
 """Nobody listens there: binding the port takes rights that no test has."""
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi() as fake:
-        yield fake
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in list(os.environ):
-        if variable.startswith("TROTH_"):
-            monkeypatch.delenv(variable)
 
 
 def all_commands() -> list[tuple[tuple[str, ...], click.Command]]:
