@@ -1,5 +1,6 @@
 """Fixtures for tests against a real server process; its log is shown when such a test fails."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from tests.helpers.repository import IMPORT_ROOT, ROOT
 from tests.helpers.server import ServerProcess
 
 BYTECODE = pytest.StashKey[str]()
+TALKATIVE = ("h11", "h2", "hpack", "httpcore", "httpx")
+"""Libraries whose loggers `configure_logging` makes quieter."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,6 +60,28 @@ def _share_bytecode(directory: str) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of xdist where bytecode is shared."""
     node.workerinput["bytecode"] = node.config.stash.get(BYTECODE, None)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a test has set up for the whole process: commands that run in it set up logging.
+
+    What a later test finds in its output would depend on which tests ran before it.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    # Importing it takes longer than most tests, so only those that use it do.
+    structlog = sys.modules.get("structlog")
+    if structlog is None or not structlog.is_configured():
+        return
+    structlog.reset_defaults()
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture
