@@ -57,7 +57,7 @@ function receive(message) {
     return;
   }
   isFlowing.set(true);
-  if (message.data?.now) setClock(message.data.now);
+  if (message.data?.at) setClock(message.data.at);
   if (message.type === "counters" && message.data.counts) counts.set(message.data.counts);
   if (message.type === "open") {
     // What happened in between was not told.

@@ -41,7 +41,7 @@ function choice(name, allowed) {
 
 export const THEMES = /** @type {const} */ (["system", "light", "dark"]);
 export const TIMES = /** @type {const} */ (["relative", "local", "utc"]);
-export const PAGE_SIZES = /** @type {const} */ (["100", "50", "200"]);
+export const PAGE_SIZES = /** @type {const} */ (["100", "50", "25"]);
 export const SWITCH = /** @type {const} */ (["on", "off"]);
 
 export const theme = choice("theme", THEMES);

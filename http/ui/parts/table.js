@@ -24,10 +24,10 @@ const ROW_PX = 37;
  * A table.
  *
  * @template Row
- * @param {{label: string, columns: Column<Row>[], rows: Row[], keyOf: (row: Row) => string, selection?: Selection | undefined, isOld?: boolean}} props
- *   `label` names it for screen readers; `isOld`: it shows what was, since the server is away.
+ * @param {{label: string, columns: Column<Row>[], rows: Row[], keyOf: (row: Row) => string, selection?: Selection | undefined, gone?: Set<string>}} props
+ *   `label` names it for screen readers; `gone` are keys of rows that are no longer there.
  */
-export function Table({ label, columns, rows, keyOf, selection, isOld = false }) {
+export function Table({ label, columns, rows, keyOf, selection, gone }) {
   /** @type {import("../vendor/preact.js").RefObject<HTMLTableElement | null>} */
   const table = useRef(null);
   /** @type {import("../vendor/preact.js").RefObject<HTMLTableSectionElement | null>} */
@@ -40,7 +40,7 @@ export function Table({ label, columns, rows, keyOf, selection, isOld = false })
   });
   const width = columns.length + (selection ? 1 : 0);
   const isAll = rows.length > 0 && selection?.ids.size === rows.length;
-  return html`<div class="table ${isOld ? "old" : ""}">
+  return html`<div class="table">
     <table ref=${table} aria-label=${label} aria-rowcount=${rows.length + 1}>
       <thead>
         <tr>
@@ -56,7 +56,7 @@ export function Table({ label, columns, rows, keyOf, selection, isOld = false })
         ${rows.slice(first, last).map((row, offset) => {
           const key = keyOf(row);
           const isSelected = selection?.ids.has(key) ?? false;
-          return html`<tr key=${`row ${key}`} data-row=${first + offset} aria-rowindex=${first + offset + 2} class=${isSelected ? "selected" : ""}>
+          return html`<tr key=${`row ${key}`} data-row=${first + offset} aria-rowindex=${first + offset + 2} class=${`${isSelected ? "selected" : ""} ${gone?.has(key) ? "gone" : ""}`}>
             ${selection &&
             html`<td class="check">
               <input type="checkbox" aria-label=${`Select ${key}`} checked=${isSelected} onChange=${() => selection.toggle(key)} />
@@ -77,7 +77,7 @@ function Gap({ px, width }) {
 
 /** @param {Column<any>} column */
 function classOf({ name, isNumber, isMinor }) {
-  return `${name} ${isNumber ? "number" : ""} ${isMinor ? "minor" : ""}`;
+  return `c-${name} ${isNumber ? "number" : ""} ${isMinor ? "minor" : ""}`;
 }
 
 /** @param {HTMLTableElement | null} table */

@@ -22,7 +22,9 @@ from tests.helpers.repository import ROOT
 HERE: Final = Path(__file__).parent
 INSTALLED: Final = ROOT / ".ui-tools"
 VENDOR: Final = ROOT / "http" / "ui" / "vendor"
-BANNER: Final = "/* Preact (MIT) and htm (Apache-2.0): README.md says which, and how this is made. */"
+BANNER: Final = (
+    "/* Preact (MIT) and htm (Apache-2.0): README.md says which, and how this is made. */"
+)
 INSTALL_LIMIT_S: Final = 300
 RUN_LIMIT_S: Final = 120
 
