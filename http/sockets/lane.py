@@ -310,8 +310,8 @@ class Lane:
             held,
             connection.peer,
             request_id(given) if given else self._ids.new(),
-            repeated=fields.repeated,
-            is_plain=is_plain is True,
+            fields.repeated,
+            is_plain,
         )
         return Exchange(self, self._dispatcher, request, held, match, connection)
 

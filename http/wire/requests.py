@@ -36,14 +36,14 @@ class Request(Struct, eq=False):
     held: HeldMessages | None = None
     peer: str | None = None
     id: str = ""
+    repeated: Mapping[bytes, bytes] | None = None
+    is_plain: bool | None = None
     endpoint: str = "unmatched"
     principal: Principal = ANONYMOUS
-    repeated: Mapping[bytes, bytes] | None = None
     refusal: Code | None = None
     refused: Callable[["Request", Any], "Response"] | None = None
     is_left: bool = False
     on_left: Callable[[], None] | None = None
-    is_plain: bool = False
 
     def leave(self) -> None:
         """Note that the client is gone: code that waits for it need not wait longer."""
