@@ -503,10 +503,8 @@ class Shard:
             turn.records.append((self.index, self.sequence, body))
         for promise in step.promise_timers:
             if promise.state is PENDING:
-                timeout_ms = promise.timeout
-                self.wheel.arm_fixed(promise.id, timeout_ms)
-                if timeout_ms < self._due_from_ms:
-                    self._note_armed(promise.id, timeout_ms)
+                self.wheel.arm_fixed(promise.id, promise.timeout)
+                self._note_armed(promise.id, promise.timeout)
             else:
                 self.wheel.cancel_fixed(promise.id, promise.timeout)
                 self._overdue_when_armed.discard(promise.id)
