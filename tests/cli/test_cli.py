@@ -442,6 +442,7 @@ def test_ctrl_c_in_a_real_process(api: FakeApi) -> None:
     assert (process.returncode, out, errors.strip()) == (130, b"", b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variables", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_a_terminal_has_colors_and_tables_that_fit(
     api: FakeApi, variables: dict[str, str], colored: bool

@@ -19,6 +19,8 @@ import pytest
 
 from tests.helpers.server import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 NAME: Final = "resonate-sdk"
 VERSION: Final = "0.4.12"
 ARCHIVE: Final = f"resonate_sdk-{VERSION}.tar.gz"
