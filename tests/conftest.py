@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.repository import IMPORT_ROOT, ROOT
-from tests.helpers.server import ServerProcess
+from tests.helpers.server import SERVE, ServerProcess
 
 BYTECODE = pytest.StashKey[str]()
 TALKATIVE = ("h11", "h2", "hpack", "httpcore", "httpx")
@@ -85,9 +85,13 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[ServerProcess]:
     """A server of the test's own, on an empty data directory; the test may kill and restart it."""
-    with ServerProcess(tmp_path_factory.mktemp("server")) as process:
+    # What is published is started as users start it.
+    command = SERVE if pytestconfig.getoption("installed") else None
+    with ServerProcess(tmp_path_factory.mktemp("server"), command=command) as process:
         yield process
 
 
