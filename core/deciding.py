@@ -47,6 +47,7 @@ from .model import (
 )
 from .replies import Reply
 from .retention_rules import Retention, RetentionRule
+from .watching import Watch
 
 LOST_TEXT = "the nodes that ran the function were lost, one after the other"
 TIMEDOUT_TEXT = "the function took longer than it may"
@@ -120,6 +121,7 @@ class DecisionContext:
         # completed promises need not look for pending ones that should have timed out.
         self.timers_may_be_late = True
         self.failures = Failures()
+        self.watch = Watch()
         self._records: list[r.Record] = []
         self._skipped: list[RunsSkipped] = []
         self.received: tuple[int, int] | None = None
@@ -135,6 +137,8 @@ class DecisionContext:
         """Make a fact true and write it down."""
         self._records.append(record)
         APPLY[type(record)](self.state, record)
+        if self.watch.ids:
+            self.watch.note(record, self.state.promises)
 
     def note_skipped(self, skipped: RunsSkipped) -> None:
         """Note runs that were left out, for the reader of the step."""
