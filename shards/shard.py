@@ -395,7 +395,7 @@ class Shard:
             except Exception as error:
                 if asker is not None:  # it is told so, if this ends the server
                     answers.append((asker, place, UNANSWERED))
-                step = self._contain(error, command)
+                step = self._contain(error, command, is_own=entries is self._internal)
                 if asker is not None:
                     answers.pop()
             if step.again is not None:
@@ -463,7 +463,7 @@ class Shard:
             try:
                 step = self.machine.step(command, now_ms)
             except Exception as error:
-                step = self._contain(error, command)
+                step = self._contain(error, command, is_own=True)
             self._take(step, None, turn)
             if step.again is not None:
                 self.tell(step.again)
@@ -472,16 +472,20 @@ class Shard:
         for deadline_ms in handled:
             self._lateness.add(ended_ms - deadline_ms)
 
-    def _contain(self, error: Exception, command: Command) -> Step:
+    def _contain(self, error: Exception, command: Command, *, is_own: bool) -> Step:
         """Return the step after a harmless defect: it costs one request, not the server.
 
-        A checkpoint that has rotted does: the next request might be given a wrong answer.
+        A checkpoint that has rotted does: the next request might be given a wrong answer. Where
+        there was no memory, a client is told to try again. Nobody would repeat one of the server's
+        own commands, so it is stepped again with the reserve. Raises what that raises.
         """
         if isinstance(error, CheckpointDamaged) or not self.machine.is_clean:
             raise error
         if isinstance(error, MemoryError):
             RESERVE.give_away()
             log.warning("there was no memory for a command", command=type(command).__name__)
+            if is_own:
+                return self.machine.step(command, self._now_ms)
             return Step(Reply(Code.OVERLOADED), [], [])
         log.error(
             "a command failed; nothing was changed",
