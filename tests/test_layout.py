@@ -52,6 +52,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"promises", "functions"}),
         frozenset({"envelope", "executions", "admin", "questions"}),
         frozenset({"nodes", "overview"}),
+        frozenset({"web"}),
         frozenset({"documents"}),
         frozenset({"sockets"}),
         frozenset({REST}),

@@ -40,7 +40,7 @@ NOT_RECORDED = {
 """Endpoints that are not in the corpus, and why."""
 
 _PAGES = frozenset(
-    {"metrics", "settings", "openapi", "start", "documentation", "errorDocumentation"}
+    {"metrics", "settings", "openapi", "start", "documentation", "errorDocumentation", "ui"}
 )
 """Endpoints whose content has tests of its own: only the kind of content is recorded."""
 
@@ -186,6 +186,12 @@ async def _promises(corpus: Corpus, world: World) -> None:
     await ask("PATCH", "/promises/bare", {"state": "REJECTED"})
     await ask("PATCH", "/promises/past", {"state": "REJECTED_CANCELED"})
     await ask("GET", "/promises/bare")
+    await ask("POST", "/promises", {"id": "gone", "timeout": FAR_MS})
+    await ask("DELETE", "/promises/gone")
+    await ask("PATCH", "/promises/gone", {"state": "RESOLVED"})
+    for _ in range(2):
+        await ask("DELETE", "/promises/gone")
+    await ask("DELETE", "/promises/bare")
 
 
 async def _tasks(corpus: Corpus, world: World) -> None:
@@ -261,6 +267,9 @@ async def _others(corpus: Corpus, world: World) -> None:
         envelope = {"kind": "promise.get", "head": head, "data": {"id": promise_id}}
         await ask("POST", "/", envelope)
     for target in ("/ping", "/health", "/ready", "/", "/docs", "/docs/errors", "/openapi.json"):
+        await ask("GET", target)
+    await ask("GET", "/", headers={"Accept": "text/html"})
+    for target in ("/ui", "/ui/promises/x", "/ui/assets/x.js"):
         await ask("GET", target)
     await ask("GET", "/metrics")
     await ask("GET", "/whoami")
