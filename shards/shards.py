@@ -49,9 +49,10 @@ from .gathering import Gathering
 from .hashing import home_of, shard_of
 from .held import HeldMessages
 from .passes import Pass
-from .shard import Shard, ShardStatistics, Waiter, WheelKey
+from .shard import Shard, ShardStatistics, WheelKey
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
+from .waiting import Waiter
 
 SHARDS_PER_LOOK_COUNT: Final = 4
 """After how many shards a turn looks at the time: a look costs as much as a tenth of a command."""

@@ -345,7 +345,7 @@ class Placement:
         """Note that the call of an HTTP function is over, whatever became of its task.
 
         If that has not ended and has a lease, the shards send it again when the lease runs out.
-        Without one they still take it to be on its way: nobody else would ever look at it.
+        Without one they take it to be on its way, and no timer of theirs would bring it back.
         """
         self._gates.ended(execution)
         if self._executions.get(execution.promise_id) is not execution:
