@@ -30,6 +30,7 @@ from troth.core.commands import (
     CreateSchedule,
     CreateSubscription,
     DeleteEntry,
+    DeletePromise,
     DeletePromises,
     DeleteSchedule,
     DropTask,
@@ -95,6 +96,7 @@ from troth.core.workflow_commands import (
 from . import (
     between_shards,
     completions,
+    deletions,
     entries,
     executions,
     leases,
@@ -140,6 +142,7 @@ DECISIONS: dict[type[Command], Decision] = {
     ReadPromise: promises.read_promise,
     CompletePromise: promises.complete_promise,
     ImportPromise: promises.import_promise,
+    DeletePromise: deletions.delete_promise,
     CreateCallback: promises.create_callback,
     CreateSubscription: promises.create_subscription,
     SearchPromises: promises.search_promises,

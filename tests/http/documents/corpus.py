@@ -187,6 +187,12 @@ async def _promises(corpus: Corpus, world: World) -> None:
     await ask("PATCH", "/promises/bare", {"state": "REJECTED"})
     await ask("PATCH", "/promises/past", {"state": "REJECTED_CANCELED"})
     await ask("GET", "/promises/bare")
+    await ask("POST", "/promises", {"id": "gone", "timeout": FAR_MS})
+    await ask("DELETE", "/promises/gone")
+    await ask("PATCH", "/promises/gone", {"state": "RESOLVED"})
+    for _ in range(2):
+        await ask("DELETE", "/promises/gone")
+    await ask("DELETE", "/promises/bare")
 
 
 async def _tasks(corpus: Corpus, world: World) -> None:
