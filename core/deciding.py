@@ -18,6 +18,7 @@ from troth.core.grammar.zones import Zone
 from troth.core.state.apply import APPLY
 from troth.core.state.completions import effects_count
 from troth.core.state.shard_state import ShardState
+from troth.core.state.watching import Watch
 
 from . import records as r
 from .codes import Code
@@ -47,7 +48,6 @@ from .model import (
 )
 from .replies import Reply
 from .retention_rules import Retention, RetentionRule
-from .watching import Watch
 
 LOST_TEXT = "the nodes that ran the function were lost, one after the other"
 TIMEDOUT_TEXT = "the function took longer than it may"

@@ -36,7 +36,7 @@ from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
 from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState, TimerKey
-from troth.core.watching import Watch
+from troth.core.state.watching import Watch
 from troth.core.workflow_commands import RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.wal.log import LogRecord

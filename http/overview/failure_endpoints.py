@@ -69,7 +69,7 @@ class ShownFailures(NamedTuple):
 
     @property
     def kinds(self) -> frozenset[FailureKind]:
-        """The kinds, some of which may be seen."""
+        """The kinds that may be seen, or some of them."""
         kinds = frozenset(FailureKind) if self.sees_metrics else _PROMISES
         return kinds & _OF_PROMISES if self.id_prefix else kinds
 

@@ -5,8 +5,8 @@ What this module promises:
 - A second's event is encoded once for all streams with the same rights, and only if something in
   it has changed. Without streams nothing is done.
 - Nothing is told that is not durable.
-- Receivers are looked at once a second for all streams; less often, if there are thousands. New
-  failures are looked at once for each kind of rights.
+- One look at receivers a second serves all streams; with thousands of receivers, it comes less
+  often. New failures are judged once for each kind of rights.
 - A change of a watched promise is told immediately, then at most every `CHANGES_EVERY_S`.
 """
 
@@ -79,7 +79,7 @@ _Key = tuple[Topic, Rights]
 
 
 @final
-class _Failures:
+class _NewestFailures:
     """The newest failures that some rights show, newest first."""
 
     def __init__(self, rights: Rights) -> None:
@@ -117,7 +117,7 @@ class Feed:
         self._api = api
         self._limit_count = api.settings.event_streams_limit_count
         self._channels: dict[_Key, Channel] = {}
-        self._failures: dict[Rights, _Failures] = {}
+        self._failures: dict[Rights, _NewestFailures] = {}
         self._failures_seen = 0
         self._queues_due_s = 0.0
         self._next_tries: dict[str, int] = {}
@@ -264,7 +264,7 @@ class Feed:
         kept = self._api.shards.failures
         for rights in wanted:
             if rights not in self._failures:
-                known = self._failures[rights] = _Failures(rights)
+                known = self._failures[rights] = _NewestFailures(rights)
                 known.begin(kept, self._failures_seen)
                 await pace.rest()
         later = kept.later_than(self._failures_seen)

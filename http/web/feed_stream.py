@@ -1,8 +1,8 @@
 """One stream of the live feed, and what streams with the same rights hear on a topic.
 
 Nothing waits for a client that reads slowly: of each topic a stream has the newest event, or none,
-and the ids that have changed, of which there are at most as many as it watches. What it did not
-read in time it is told as a number (`skipped`).
+and the ids that have changed, at most as many as it watches. What it did not read in time it is
+told as a number (`skipped`).
 """
 
 from collections.abc import Callable, Iterable
@@ -87,7 +87,7 @@ class FeedStream(ReadyEventStream):
         return b"".join(messages)
 
     def _confirm(self) -> None:
-        """Nothing hangs on it: what is not read is told again."""
+        """Note nothing: what was not read is dropped."""
 
     def close(self) -> None:
         """Leave the feed."""

@@ -6,7 +6,7 @@ from tests.core.test_records import SAMPLES
 from troth.core import records as r
 from troth.core.model import Promise, PromiseState, Value
 from troth.core.state.apply import APPLY
-from troth.core.watching import ABOUT, NOT_ABOUT, Watch
+from troth.core.state.watching import ABOUT, NOT_ABOUT, Watch
 
 
 def promise(promise_id: str, tags: dict[str, str] | None = None) -> dict[str, Promise]:

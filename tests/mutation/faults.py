@@ -2,8 +2,9 @@
 
 Here are those of promises, tasks, schedules, locks and what keeps them; those of functions and of
 accounts are in `function_faults.py`, those in nodes in `node_faults.py`, those of the envelope
-protocol in `workflow_faults.py`, those of what goes on in slices in `completion_faults.py`.
-`FAULTS` are all.
+protocol in `workflow_faults.py`, those of what goes on in slices in `completion_faults.py`,
+those of what the server tells about itself in `question_faults.py`, those of the web UI in
+`web_faults.py`. `FAULTS` are all.
 """
 
 from .completion_faults import COMPLETION_FAULTS
@@ -567,27 +568,6 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "http/test_other_endpoints.py",
         MODEL,
         is_quick=True,
-    ),
-    fault(
-        "any password will do",
-        "http/identity/credentials.py",
-        "if hmac.compare_digest(given, expected) and known is not None:",
-        "if known is not None:",
-        "http/api/test_routing.py::test_strangers_are_refused",
-    ),
-    fault(
-        "what a token may do is not looked at",
-        "http/api/authentication.py",
-        "if scope is None or scope not in principal.scopes:",
-        "if scope is None:",
-        "http/api/test_authentication.py",
-    ),
-    fault(
-        "a token that is limited to some ids is good for all",
-        "http/api/permissions.py",
-        "if not all(one.startswith(prefix) for one in named):",
-        "if False:",
-        "http/api/test_codes.py",
     ),
 )
 

@@ -8,7 +8,7 @@ WEB_FAULTS: tuple[Fault, ...] = (
     # The live feed
     fault(
         "events are told of promises that a token may not name",
-        "core/watching.py",
+        "core/state/watching.py",
         "            if changed.startswith(prefix):\n",
         "            if changed:\n",
         "core/test_watching.py::test_a_change_outside_of_the_prefix_is_none",

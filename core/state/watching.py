@@ -1,19 +1,19 @@
-"""Which promises changed, of those that somebody outside wants to hear of.
+"""Which promises changed, of those that a client wants to hear of.
 
 `Watch.note` is told every record that is emitted, and looks at it only while something is watched.
 A promise counts as changed when it, one of its tasks or what waits for it does, and with it the
 promise that its tags name as the beginning of its lineage. Renewed leases are no change. Nothing
-here is durable: who is told of a change looks the promise up.
+here is durable: a client that is told of a change looks the promise up.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
-from . import records as r
-from . import workflow_records as w
-from .grammar import task_ids
-from .lineage import origin_of
-from .model import Promise
+from troth.core import records as r
+from troth.core import workflow_records as w
+from troth.core.grammar import task_ids
+from troth.core.lineage import origin_of
+from troth.core.model import Promise
 
 Ids = Iterable[str]
 
