@@ -217,6 +217,20 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
         "",
         CALLING,
     ),
+    fault(
+        "a call that ended before it had a lease is forgotten",
+        PLACEMENT,
+        "            self._alarms.call_after(_CALL_AGAIN_MS, lambda: self._call_again(execution))",
+        "            del self._executions[execution.promise_id]",
+        CALLING,
+    ),
+    fault(
+        "a call's lease is not noted",
+        PLACEMENT,
+        "            execution.stage = Stage.RUNNING\n        elif",
+        "            return\n        elif",
+        CALLING,
+    ),
     # What belongs to whom
     fault(
         "a function task is shown to every account",
