@@ -9,7 +9,13 @@ from enum import IntEnum
 
 
 class Code(IntEnum):
-    """A five-digit reply code. `status` is the HTTP status."""
+    """A five-digit reply code. `status` is the HTTP status: its first three digits."""
+
+    status: int
+
+    def __init__(self, code: int) -> None:
+        """Derive the status."""
+        self.status = code // 100
 
     OK = 20000
     CREATED = 20100
@@ -84,11 +90,6 @@ class Code(IntEnum):
     OVERLOADED = 50301
     STARTING = 50305
     EXECUTION_TIMEDOUT = 50401
-
-    @property
-    def status(self) -> int:
-        """The HTTP status: the code's first three digits."""
-        return self // 100
 
 
 OURS = frozenset(

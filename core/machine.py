@@ -214,7 +214,7 @@ class Machine(DecisionContext):
         if concerns_workflows:
             step.has_more = bool(state.touched_workflows or state.new_unblocks)
         if state.begun_completions:
-            step.again = ContinueCompletions(tuple(state.begun_completions), reply)
+            step.again = ContinueCompletions(tuple(state.begun_completions), reply, self.again)
             state.begun_completions = []
         else:
             step.again = self.again

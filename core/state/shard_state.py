@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable
 
 from troth.core import records as r
-from troth.core.catalog import is_reserved
+from troth.core.catalog import RESERVED_PREFIX, is_reserved
 from troth.core.commands import (
     DELAY_TIMER,
     LOCK_TIMER,
@@ -188,10 +188,15 @@ class ShardState:
         assert promise.id not in self.promises, "a promise is created once"
         self.promises[promise.id] = promise
         self.promises_count += 1
-        self.counts.promise_added(promise.id, PENDING)
+        if promise.id.startswith(RESERVED_PREFIX):  # such are found by their tags
+            self.counts.promise_added(promise.id, PENDING)
+        else:
+            self.counts.promises[PENDING] += 1
+            self.promise_index.append(promise.serial, promise.id)
+        if promise.tags is not None:
+            self.tag_index.add(promise)
         if self.tracks_changes:
             self.changes.promises.append(promise.id)
-        self.index_promise(promise)
         if promise.serial > self.largest_serial:
             self.largest_serial = promise.serial
         self.pending_count += 1

@@ -25,7 +25,7 @@ from troth.http.promises import (
     worker_endpoints,
 )
 from troth.http.questions import list_endpoints, remedies, why_endpoints
-from troth.http.web import ui_endpoints
+from troth.http.web import feed_endpoints, ui_endpoints
 
 API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
@@ -54,6 +54,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *traffic_endpoints.ENDPOINTS,
     *failure_endpoints.ENDPOINTS,
     *statistics_endpoints.ENDPOINTS,
+    *feed_endpoints.ENDPOINTS,
     *ui_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )

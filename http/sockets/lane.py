@@ -48,6 +48,9 @@ LANE_GROUPS: Final = frozenset(
 LANE_PROBES: Final = frozenset({"ping", "health", "ready"})
 """Endpoints that supervisors ask in short intervals, and clients before anything else."""
 
+LANE_FEEDS: Final = frozenset({"events"})
+"""Endpoints whose answers are streams, too, in groups that the lane does not serve."""
+
 STREAM_GROUPS: Final = frozenset({"Workers"})
 """Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
 
@@ -107,7 +110,7 @@ class Lane:
         self._served = frozenset(
             row.name
             for row in endpoints
-            if row.group in LANE_GROUPS | STREAM_GROUPS or row.name in LANE_PROBES
+            if row.group in LANE_GROUPS | STREAM_GROUPS or row.name in LANE_PROBES | LANE_FEEDS
         )
         self._ids = RequestIds()
         self._connections: dict[int, LaneConnection] = {}
@@ -295,18 +298,23 @@ class Lane:
         if match.endpoint.name not in self._served:
             raise NotServed
         self._requests_count += 1
-        given = parsed.headers.get(b"request-id")
+        fields = parsed.fields
+        headers, is_plain = fields.headers, fields.is_plain
+        if is_plain is None:
+            fields.is_plain = is_plain = self._dispatcher.is_plain_head(headers)
+        given = None if is_plain else headers.get(b"request-id")
         held = self._hold()
         request = Request(
             parsed.method,
             parsed.path,
             parsed.query,
-            parsed.headers,
+            headers,
             parsed.body,
             held,
             connection.peer,
             request_id(given) if given else self._ids.new(),
-            repeated=parsed.repeated,
+            fields.repeated,
+            is_plain,
         )
         return Exchange(self, self._dispatcher, request, held, match, connection)
 

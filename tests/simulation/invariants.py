@@ -295,6 +295,9 @@ class Watch:
 
     def _task_claimed(self, state: ShardState, record: r.TaskClaimed) -> None:
         task = state.tasks[record.id]
+        if task.state is TaskState.CLAIMED and record.process_id == task.process_id:
+            self._task_renewed(state, task, record)
+            return
         require(
             task.state in (TaskState.INIT, TaskState.ENQUEUED),
             f"{task.id} was claimed while it was {task.state}",
@@ -302,6 +305,16 @@ class Watch:
         claim = (task.id, task.counter)
         require(claim not in self._claims, f"{task.id}/{task.counter} was claimed twice")
         self._claims.add(claim)
+
+    def _task_renewed(self, state: ShardState, task: Task, record: r.TaskClaimed) -> None:
+        """A slice of a heartbeat: it renews as of the time when the heartbeat came."""
+        beaten_on = record.expires_at - record.ttl
+        end_ms = state.deadline_of(task)
+        require(
+            record.ttl == task.ttl and record.expires_at > task.expires_at,
+            f"{task.id} was claimed while it was {task.state}",
+        )
+        require(end_ms is not None and end_ms > beaten_on, f"the lease of {task.id} came back")
 
     def _task_completed(self, state: ShardState, record: r.TaskCompleted) -> None:
         task = state.tasks[record.id]

@@ -1,0 +1,71 @@
+/** The screens: what the navigation shows, and which module shows a path. In the navigation's order. */
+
+/** @type {ScreenRow[]} */
+export const SCREENS = [
+  {
+    path: "",
+    title: "Overview",
+    icon: "overview",
+    scopes: [],
+    key: "o",
+    load: () => import("./screens/overview.js"),
+  },
+  {
+    path: "promises",
+    title: "Promises",
+    icon: "promises",
+    scopes: ["promises:read"],
+    key: "p",
+    load: () => import("./screens/promises.js"),
+  },
+  {
+    path: "tasks",
+    title: "Tasks",
+    icon: "tasks",
+    scopes: ["promises:read"],
+    key: "t",
+    load: () => import("./screens/tasks.js"),
+  },
+  {
+    path: "queues",
+    title: "Queues & workers",
+    icon: "queues",
+    scopes: ["metrics:read"],
+    key: "q",
+    load: () => import("./screens/queues.js"),
+  },
+  {
+    path: "schedules",
+    title: "Schedules",
+    icon: "schedules",
+    scopes: ["promises:read"],
+    key: "s",
+    load: () => import("./screens/schedules.js"),
+  },
+  {
+    path: "locks",
+    title: "Locks",
+    icon: "locks",
+    scopes: ["promises:read"],
+    key: "l",
+    load: () => import("./screens/locks.js"),
+  },
+  {
+    path: "failures",
+    title: "Failures",
+    icon: "failures",
+    scopes: ["metrics:read", "promises:read"],
+    key: "f",
+    load: () => import("./screens/failures.js"),
+  },
+];
+
+/**
+ * Returns the screen that shows a path.
+ *
+ * @param {string} path
+ */
+export function screenFor(path) {
+  const [first = ""] = path.split("/");
+  return SCREENS.find((screen) => screen.path === first);
+}
