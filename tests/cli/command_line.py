@@ -32,8 +32,12 @@ class CommandLine:
         self._capsys = capsys
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
-        """Run one command, which ends with `status`, and return what it printed."""
-        assert command.run([*arguments, "--server", self.api.url]) == status
+        """Run one command, which ends with `status`, and return what it printed.
+
+        It asks the fake server, unless it names another.
+        """
+        named = () if "--server" in arguments else ("--server", self.api.url)
+        assert command.run([*arguments, *named]) == status
         captured = self._capsys.readouterr()
         self.errors = captured.err
         return captured.out

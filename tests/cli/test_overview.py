@@ -214,3 +214,25 @@ def test_top_ends_with_q(troth: CommandLine, monkeypatch: pytest.MonkeyPatch) ->
             keys.write(b"q")
             assert cli_top._is_ended(60)
         assert termios.tcgetattr(terminal) == before
+
+
+def test_health_is_one_line_and_an_exit_status(troth: CommandLine) -> None:
+    troth.api.say(200, {"status": "ready"})
+    assert troth("health") == f"{troth.api.url}: ready\n"
+    assert troth.last == "GET /ready"
+
+    troth.api.say(200, {"status": "ready", "clock": "the wall clock was set by 7000 ms"})
+    assert troth("health") == f"{troth.api.url}: ready; the wall clock was set by 7000 ms\n"
+
+    troth.api.refuse(50301, "The server is starting", "It reads its log.")
+    assert troth("health", status=1) == ""
+    assert troth.errors == "Error: 50301 The server is starting It reads its log.\n"
+
+    troth.api.say(200, {"status": "ok"})
+    assert troth("health", "--live") == f"{troth.api.url}: ok\n"
+    assert troth.last == "GET /health"
+
+
+def test_health_of_no_server_has_a_status_of_its_own(troth: CommandLine) -> None:
+    assert troth("health", "--server", "http://127.0.0.1:1", status=3) == ""
+    assert troth.errors.count("\n") == 1
