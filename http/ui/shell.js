@@ -63,17 +63,17 @@ function Frame() {
   const allowed = screen !== undefined && may(...screen.scopes);
   return html`<div class="frame">
     <${Navigation} />
-    <div class="page">
+    <main class="page">
       <${Connection} />
-      <header class="top">
+      <div class="top">
         <${Title} />
         <${Search} />
         <${LiveSwitch} />
-      </header>
-      <main id="main">
+      </div>
+      <div id="main">
         ${allowed ? html`<${Loaded} key=${screen.path} load=${screen.load} />` : html`<${Absent} isForbidden=${screen !== undefined} />`}
-      </main>
-    </div>
+      </div>
+    </main>
   </div>`;
 }
 
