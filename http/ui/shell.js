@@ -88,7 +88,9 @@ function Title() {
     if (!isFirst.current) heading.current?.focus();
     isFirst.current = false;
   }, [where.path]);
-  return html`<h1 ref=${heading} tabindex="-1" class=${isId ? "id" : ""}>${text}</h1>`;
+  // Until its module is there, a screen is named as in the navigation.
+  const shown = text || (screenFor(where.path)?.title ?? "Troth");
+  return html`<h1 ref=${heading} tabindex="-1" class=${isId ? "id" : ""}>${shown}</h1>`;
 }
 
 /** @param {{load: ScreenRow["load"]}} props */

@@ -42,7 +42,7 @@ EMPTY: Final = (
 )
 CONTRAST_LIMIT: Final = 4.5
 SHOWN_COUNT: Final = 3
-SHORT_PAGES: Final = "localStorage.setItem('troth.pageSize', '25')"
+SHORT_PAGES: Final = "try { localStorage.setItem('troth.pageSize', '25') } catch {}"
 _TOKEN: Final = re.compile(r"--([\w-]+): light-dark\((#\w+), (#\w+)\);")
 # What is read on what: text on a ground. Of states, on their soft ground and on surfaces.
 GROUNDS: Final = ("page", "surface", "sunken", "raised")
