@@ -58,6 +58,30 @@ export const SCREENS = [
     key: "f",
     load: () => import("./screens/failures.js"),
   },
+  {
+    path: "snapshots",
+    title: "Snapshots & data",
+    icon: "snapshots",
+    scopes: ["admin"],
+    group: "operate",
+    load: () => import("./screens/snapshots.js"),
+  },
+  {
+    path: "access",
+    title: "Access",
+    icon: "access",
+    scopes: ["admin"],
+    group: "operate",
+    load: () => import("./screens/access.js"),
+  },
+  {
+    path: "settings",
+    title: "Settings",
+    icon: "settings",
+    scopes: [],
+    group: "operate",
+    load: () => import("./screens/settings.js"),
+  },
 ];
 
 /**
