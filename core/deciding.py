@@ -136,6 +136,11 @@ class DecisionContext:
         self._records.append(record)
         APPLY[type(record)](self.state, record)
 
+    @property
+    def records_count(self) -> int:
+        """The number of facts that this step has written down so far."""
+        return len(self._records)
+
     def note_skipped(self, skipped: RunsSkipped) -> None:
         """Note runs that were left out, for the reader of the step."""
         self._skipped.append(skipped)

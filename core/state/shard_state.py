@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Callable
 
 from troth.core import records as r
+from troth.core.bulk import BulkPart
 from troth.core.catalog import is_reserved
 from troth.core.commands import (
     DELAY_TIMER,
@@ -125,6 +126,7 @@ class ShardState:
         self.outbox_sequence: dict[int, int] = {}
         self.inbox: dict[int, int] = {}
         self.entries = Entries()
+        self.bulk_parts: dict[str, BulkPart] = {}  # of jobs that are under way here
         self.executions: dict[str, Execution] = {}
         self.usage: dict[str, Usage] = {}
         self.workflows: dict[str, WorkflowTask] = {}

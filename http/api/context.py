@@ -15,6 +15,7 @@ from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.http.wire.in_flight import InFlight
+from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
@@ -76,8 +77,9 @@ class Api:
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
     was last set while the server ran (0: it was not). `statistics` has a further source of
-    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`,
-    `builder` and `placement` until the server is ready, `debug` unless debug operations are on.
+    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk; `sweeper`,
+    `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug operations are
+    on.
     """
 
     settings: Settings
@@ -91,6 +93,7 @@ class Api:
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
+    bulk: BulkJobs | None = None
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None
     placement: Placement | None = None

@@ -31,10 +31,10 @@ _encode = encoder()
 
 @final
 class AskedQuery:
-    """A query string. `done` raises ApiError with all that was wrong in what was read."""
+    """Query parameters. `done` raises ApiError with all that was wrong in what was read."""
 
-    def __init__(self, query: bytes) -> None:
-        self._given = query_parameters(query)
+    def __init__(self, query: bytes | Mapping[str, str]) -> None:
+        self._given = query_parameters(query) if isinstance(query, bytes) else query
         self._problems: list[FieldProblem] = []
 
     def text(self, name: str) -> str | None:
