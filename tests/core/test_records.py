@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.core import catalog, executions
+from troth.core import bulk, catalog, executions
 from troth.core import records as r
 from troth.core import workflow_records as w
 from troth.core.model import (
@@ -73,6 +73,20 @@ ENTRIES: tuple[catalog.Entry, ...] = (
         "63f47d24-0000-4000-8000-dab5eb85451f",
         *(2, 10, "a" * 24, "mine", (catalog.Language.JAVASCRIPT,), DEMANDS),
         *(4, True, True, True, True),
+    ),
+)
+COUNTS = bulk.BulkCounts(7, 1, {"completed": 2, "changed": 1})
+JOBS = (
+    bulk.BulkJob(
+        *("a1" * 12, 1, 11, "", "user anna", bulk.BulkSubject.PROMISES, bulk.BulkAction.CANCEL),
+        *(bulk.BulkFilter("order-*", ("PENDING",), {"team": "ü"}, (1, 2), (3, NUMBER_MAX)),),
+        *({"id": "order-*", "tags[team]": "ü"}, 1_000, (12,)),
+    ),
+    bulk.BulkJob(
+        *("a2" * 12, 3, 11, "a" * 24, "user bert", bulk.BulkSubject.TASKS, bulk.BulkAction.RETRY),
+        bulk.BulkFilter("*", ("stalled",), families=("rest",), receiver="x", process_id="p"),
+        *({}, 20_000, (1, 2, 3, 4), VALUE, True, "order-", bulk.BulkState.FAILED, 14, 12, COUNTS),
+        *(("order-1", "order-2"), "shard 1 could not count"),
     ),
 )
 PLANS = (
@@ -165,6 +179,10 @@ SAMPLES: tuple[r.Record, ...] = (
     w.ListenerTold("w", "http://localhost/x", 17, True),
     r.LeasesRestarted(1_700_000_000_012, 10_000),
     r.LeasesRestarted(1_700_000_000_013, 10_000, was_set_back=True),
+    *(r.EntryWritten(job, 1_700_000_000_014) for job in JOBS),
+    r.BulkAdvanced("a1" * 12, (77,), COUNTS, 1_700_000_000_015),
+    r.BulkAdvanced("a2" * 12, None, bulk.BulkCounts(), 1_700_000_000_016),
+    r.BulkClosed("a1" * 12, 1_700_000_000_017),
 )
 RECORD_TYPES = get_args(r.Record)
 
@@ -175,6 +193,8 @@ def strategy(kind: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*map(strategy, get_args(kind)))
     if get_origin(kind) is dict:
         return st.dictionaries(*map(strategy, get_args(kind)), max_size=3)
+    if get_origin(kind) is tuple and get_args(kind)[-1] is not Ellipsis:
+        return st.tuples(*map(strategy, get_args(kind)))
     if get_origin(kind) is tuple:
         return st.lists(strategy(get_args(kind)[0]), max_size=3).map(tuple)
     if get_origin(kind) is list:
