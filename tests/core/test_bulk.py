@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core.bulk import (
@@ -230,3 +231,19 @@ def test_a_shard_forgets_its_part_once() -> None:
     assert len(system.tell(0, c.CloseBulk("j")).records) == 1
     assert system.tell(0, c.CloseBulk("j")).records == []
     assert system.tell(0, c.ReadBulk()).reply.bulk_parts == {}
+
+
+def test_a_checkpoint_keeps_how_far_a_shard_is() -> None:
+    """The log before it is gone then."""
+    system = System(1, now=NOW_MS, store=MemoryStore())
+    create(system, "a", "b", "c")
+    start(system)
+    run(system, limit_count=2)
+    system.capture(0)
+    system.write_checkpoint()
+    system.renew()
+    system.evict()
+    after = system.restarted()
+    assert after.machines[0].state.bulk_parts["j"].counts == BulkCounts(2)
+    assert run(after).counts == BulkCounts(3)
+    assert set(states(after).values()) == {"REJECTED_CANCELED"}

@@ -6,6 +6,7 @@ protocol in `workflow_faults.py`, those of what goes on in slices in `completion
 `FAULTS` are all.
 """
 
+from .bulk_faults import BULK_FAULTS
 from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
@@ -597,4 +598,5 @@ FAULTS = (
     + NODE_FAULTS
     + WORKFLOW_FAULTS
     + QUESTION_FAULTS
+    + BULK_FAULTS
 )

@@ -129,7 +129,7 @@ async def record() -> Corpus:
     """Ask everything."""
     corpus = Corpus()
     async with running() as world:
-        parts = (_promises, _tasks, _others, _administration, _functions)
+        parts = (_promises, _tasks, _others, _administration, _functions, _bulk)
         for number, part in enumerate(parts):
             # What is added to one part does not change the times in the next.
             world.clock.time_ms = NOW_MS + number * _PART_MS
@@ -217,6 +217,15 @@ async def _tasks(corpus: Corpus, world: World) -> None:
     await ask("POST", "/tasks/complete", {**task, "id": "none"})
     await ask("GET", "/tasks/complete/none/x")
     await ask("POST", "/tasks/claim", {**task, "id": "__notify:bare:me"})
+
+
+async def _bulk(corpus: Corpus, world: World) -> None:
+    ask = _asker(corpus, world, {})
+    await ask("POST", "/bulk", {"action": "burn", "filter": {"stat": "x"}})
+    await ask("POST", "/bulk", {"action": "cancel", "filter": {"id": "*", "stat": "x"}})
+    await ask("GET", "/bulk/none")
+    await ask("DELETE", "/bulk/none")
+    await ask("GET", "/bulk")
 
 
 async def _others(corpus: Corpus, world: World) -> None:
