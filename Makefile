@@ -22,7 +22,7 @@ DEVELOP_READY := $(VENV)/.ready-to-develop
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test fast newest installed lint fmt types cover simulate differ mutate fuzz prove \
-  clients constraints release-check
+  vendor clients constraints release-check
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,8 +62,9 @@ fmt: $(DEVELOP_READY) ## Format the code and mend what can be mended by itself
 	@$(BIN)/ruff check --fix --quiet $(ARGS)
 	@$(BIN)/ruff format --quiet $(ARGS)
 
-types: $(DEVELOP_READY) ## Check types
+types: $(DEVELOP_READY) ## Check types, those of the web UI with npm
 	@$(BIN)/mypy $(ARGS)
+	@$(BIN)/python -m tests.ui.tools types
 
 # These tests need no server of their own; what a test of HTTP alone would reach counts as missed.
 COVERED_BY := $(addprefix tests/,core shards persistence simulation model catalogue fuzz)
@@ -105,6 +106,9 @@ constraints: ## Write the newest versions of all libraries to constraints.txt
 	   .venv-constraints/bin/python -m pip freeze --exclude-editable; } > constraints.txt
 	@rm -rf .venv-constraints
 	@git --no-pager diff --stat constraints.txt
+
+vendor: $(DEVELOP_READY) ## Make the vendored file of the web UI again, for new versions (npm)
+	@$(BIN)/python -m tests.ui.tools vendor
 
 clients: $(DEVELOP_READY) ## Generate clients with tools that need Go and Java, and use them
 	@$(BIN)/python -m tests.clients.generators

@@ -257,6 +257,24 @@ def cancel(session: Session, id: str, **value: Any) -> None:  # noqa: A002
 
 
 @promises.command()
+@click.argument("id", type=TEXT)
+@server_command
+def delete(session: Session, id: str) -> None:  # noqa: A002
+    """Delete the completed promise ID for good, with its tasks.
+
+    A promise is a value that will be known later. After this its value is gone, and the id can be
+    used again. A pending promise is refused: complete it first. So is one that was made by a
+    workflow that still runs, since it would do that work again.
+
+    \b
+    Example:
+      troth promises delete order-7
+    """
+    answer = session.client.ask("DELETE", path_of("promises", id))
+    session.show(answer, lambda: f"Deleted {visible(id)}")
+
+
+@promises.command()
 @click.argument("pattern", type=TEXT, default="*")
 @click.option(
     "--state",

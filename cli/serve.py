@@ -39,6 +39,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "allow_anonymous",
         "basic_auth",
         "failed_attempts_limit_count",
+        "ui",
         "cors_allow_origin",
     ),
     "Log": ("log_level", "log_format", "log_requests"),

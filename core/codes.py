@@ -9,7 +9,13 @@ from enum import IntEnum
 
 
 class Code(IntEnum):
-    """A five-digit reply code. `status` is the HTTP status."""
+    """A five-digit reply code. `status` is the HTTP status: its first three digits."""
+
+    status: int
+
+    def __init__(self, code: int) -> None:
+        """Derive the status."""
+        self.status = code // 100
 
     OK = 20000
     CREATED = 20100
@@ -62,6 +68,9 @@ class Code(IntEnum):
     BULK_ENDED = 40916
     WORKFLOW_STATE = 40920
     WORKFLOW_VERSION = 40921
+    PROMISE_PENDING = 40930
+    PROMISE_IN_USE = 40931
+    ORIGIN_PENDING = 40932
     EXECUTION_CANCELED = 41001
     TASK_FENCED = 41200
     BODY_TOO_LARGE = 41300
@@ -84,11 +93,6 @@ class Code(IntEnum):
     OVERLOADED = 50301
     STARTING = 50305
     EXECUTION_TIMEDOUT = 50401
-
-    @property
-    def status(self) -> int:
-        """The HTTP status: the code's first three digits."""
-        return self // 100
 
 
 OURS = frozenset(
@@ -137,6 +141,9 @@ OURS = frozenset(
         Code.BULK_NOT_FOUND,
         Code.BULK_ENDED,
         Code.TOO_MANY_BULK_JOBS,
+        Code.PROMISE_PENDING,
+        Code.PROMISE_IN_USE,
+        Code.ORIGIN_PENDING,
     }
 )
 
@@ -208,6 +215,9 @@ MESSAGES: dict[Code, str] = {
     Code.BULK_NOT_FOUND: "The specified bulk job was not found",
     Code.BULK_ENDED: "The bulk job has already ended",
     Code.TOO_MANY_BULK_JOBS: "Too many bulk jobs are running",
+    Code.PROMISE_PENDING: "The promise is pending",
+    Code.PROMISE_IN_USE: "Something unfinished is about the promise",
+    Code.ORIGIN_PENDING: "The promise that this one was made for is pending",
 }
 
 EXPLANATIONS: dict[Code, str] = {
@@ -414,6 +424,21 @@ EXPLANATIONS: dict[Code, str] = {
     Code.TOO_MANY_BULK_JOBS: (
         "Four bulk jobs are running, which is the maximum. Nothing was started: wait until one has "
         "ended, or stop one with `DELETE /bulk/{id}`."
+    ),
+    Code.PROMISE_PENDING: (
+        "Only completed promises can be deleted. Complete the promise first, for example by "
+        "canceling it."
+    ),
+    Code.PROMISE_IN_USE: (
+        "The promise has completed, but a worker is still to be told of it, or has a task that is "
+        "about it. Such a promise cannot be deleted yet. `GET /tasks` shows what is left; try "
+        "again when it is done, or has timed out."
+    ),
+    Code.ORIGIN_PENDING: (
+        "The promise has the tag `resonate:origin` or `resonate:root`: a workflow has made it. "
+        "While that runs, it reads what the promise came to when it goes on after a failure, and "
+        "would do the work again if it were gone. Delete the promise when its origin, and the "
+        "origin of that, have completed."
     ),
 }
 

@@ -250,6 +250,12 @@ class StorePackage(Command, frozen=True):
     data: str
 
 
+class DeletePromise(Command, frozen=True):
+    """Delete a completed promise and its tasks for good."""
+
+    id: str
+
+
 class DeletePromises(Command, frozen=True):
     """Delete packages of builds that live in this shard; what is not there is passed over."""
 

@@ -313,12 +313,11 @@ class DecisionContext:
         return deadline > now_ms
 
     def awaits(self, promise_id: str) -> bool:
-        """Return whether an unfinished task here is about a promise; False without retention.
+        """Return whether an unfinished task here, but an invoke task, is about a promise.
 
         While a completion is under way its tasks are still to come, of whatever promise.
         """
-        notes = self.state.retention
-        return notes is not None and (bool(self.state.completions) or notes.is_awaited(promise_id))
+        return bool(self.state.completions) or self.state.task_notes.awaits(promise_id)
 
     def cron(self, expression: str) -> Cron:
         """Return the parsed cron expression, in the configured time zone."""

@@ -17,7 +17,7 @@ import heapq
 from msgspec import Struct
 
 from .catalog import PACKAGE_PREFIX
-from .model import Promise, PromiseState, Task
+from .model import Promise, PromiseState
 
 Place = tuple[int, int]
 """When a promise ended, in ms, and its serial: its place in the order of ends."""
@@ -74,15 +74,13 @@ class Walk:
 class Retention:
     """One shard's notes. `looked_ms` is the latest time that the walks went up to."""
 
-    __slots__ = ("_finished", "_unfinished", "heap", "looked_ms", "rules", "walks")
+    __slots__ = ("heap", "looked_ms", "rules", "walks")
 
     def __init__(self, rules: tuple[RetentionRule, ...]) -> None:
         self.rules = rules
         self.walks = [Walk(state, rule.age_ms) for rule in rules for state in rule.states]
         self.heap: list[tuple[int, int, str]] = []
         self.looked_ms = -1
-        self._unfinished: dict[str, int] = {}
-        self._finished: dict[str, dict[str, None]] = {}
 
     def stays(self, promise: Promise) -> None:
         """Note that a promise has completed and stays in memory for good."""
@@ -99,35 +97,3 @@ class Retention:
     def look_again(self, promise: Promise, due_ms: int) -> None:
         """Look at a promise when the time has come."""
         heapq.heappush(self.heap, (due_ms, promise.serial, promise.id))
-
-    # Tasks: those that a promise waits for, and those that go with it
-
-    def task_began(self, task: Task) -> None:
-        """Note that an unfinished task exists."""
-        self._unfinished[task.leaf_id] = self._unfinished.get(task.leaf_id, 0) + 1
-        self.task_left(task)
-
-    def task_ended(self, task: Task) -> None:
-        """Note that a task has finished; it is still in memory."""
-        count = self._unfinished[task.leaf_id] - 1
-        if count:
-            self._unfinished[task.leaf_id] = count
-        else:
-            del self._unfinished[task.leaf_id]
-        self._finished.setdefault(task.root_id, {})[task.id] = None
-
-    def task_left(self, task: Task) -> None:
-        """Note that a finished task has left memory."""
-        finished = self._finished.get(task.root_id)
-        if finished is not None:
-            finished.pop(task.id, None)
-            if not finished:
-                del self._finished[task.root_id]
-
-    def is_awaited(self, promise_id: str) -> bool:
-        """Return whether an unfinished task of this shard is about a promise, of any shard."""
-        return promise_id in self._unfinished
-
-    def finished_tasks(self, root_id: str) -> list[str]:
-        """Return the ids of a promise's finished tasks that are in memory."""
-        return list(self._finished.get(root_id, ()))

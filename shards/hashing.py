@@ -44,6 +44,7 @@ _HOME: dict[type[c.Command], Callable[[Any], str]] = {
     c.CreateSchedule: _of_id,
     c.ReadSchedule: _of_id,
     c.DeleteSchedule: _of_id,
+    c.DeletePromise: _of_id,
     c.AcquireLock: lambda command: command.resource_id,
     c.ReleaseLock: lambda command: command.resource_id,
     c.CreateEntry: lambda command: command.entry.id,

@@ -8,25 +8,26 @@ caused once it is durable. The two may happen in either order.
 
 from collections.abc import Callable, Sequence
 
+from msgspec import Struct
+
 from troth.core.replies import Message
 
 
-class HeldMessages:
-    """The messages caused by one request. `send` is called once for each, in order."""
+class HeldMessages(Struct, eq=False):
+    """The messages caused by one request. `send` is called once for each, in order.
 
-    __slots__ = ("_messages", "_released", "_send")
+    Made with nothing but that: one is made for every request, so it has no code for it.
+    """
 
-    def __init__(self, send: Callable[[Message], None]) -> None:
-        """Remember where released messages go: `Delivery.send`."""
-        self._send = send
-        self._messages: list[Message] | None = None  # most requests cause none
-        self._released = False
+    send: Callable[[Message], None]
+    _messages: list[Message] | None = None  # most requests cause none
+    _released: bool = False
 
     def add(self, messages: Sequence[Message]) -> None:
         """Hold these messages; send them immediately if the answer has been written already."""
         if self._released:
             for message in messages:
-                self._send(message)
+                self.send(message)
         elif self._messages is None:
             self._messages = list(messages)
         else:
@@ -39,4 +40,4 @@ class HeldMessages:
             return
         messages, self._messages = self._messages, None
         for message in messages:
-            self._send(message)
+            self.send(message)

@@ -102,6 +102,8 @@ class Shards(Gathering):
         self._runner: trio.lowlevel.Task | None = None
         self._in_turn = False
         self._count = shard_count
+        self.hold = partial(HeldMessages, self._send_if_wanted)
+        """Make what one request's messages to workers wait in."""
         self._shards = [
             Shard(
                 Machine(
@@ -314,10 +316,6 @@ class Shards(Gathering):
     def shard_of(self, identifier: str) -> int:
         """Return the index of the shard that an id lives in."""
         return shard_of(identifier, self._count)
-
-    def hold(self) -> HeldMessages:
-        """Return what one request's messages to workers wait in; see HeldMessages."""
-        return HeldMessages(self._send_if_wanted)
 
     def _send_if_wanted(self, message: Message) -> None:
         """Send a message that was held, unless its task was claimed, ended or given out since."""

@@ -53,6 +53,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"promises", "functions"}),
         frozenset({"envelope", "executions", "admin", "questions"}),
         frozenset({"nodes", "overview", "bulk"}),
+        frozenset({"web"}),
         frozenset({"documents"}),
         frozenset({"sockets"}),
         frozenset({REST}),

@@ -72,6 +72,11 @@ NO_VERB: Final = re.compile(
 VERB: Final = re.compile(r"[A-Z][a-z]+(-[a-z]+)?|GET|POST|PUT|PATCH|DELETE")
 # Not parts of names, which other libraries choose: `cancelled_caught`, `trio.Cancelled`.
 WORD: Final = re.compile(rf"(?<![\w.`])({'|'.join(WORDS)})(?![\w(=`])", re.IGNORECASE)
+RAW_HTML: Final = re.compile(
+    r"dangerouslySetInnerHTML|\b(inner|outer)HTML\b|insertAdjacentHTML|document\.write"
+)
+# A template's `style=${{…}}` and `onClick=${…}` set properties; as text they would be attributes.
+INLINE: Final = re.compile(r"""\s(style|on[a-zA-Z]+)=(["']|\$\{["'`])""")
 TYPE_IGNORE: Final = re.compile(r"#\s*type:\s*ignore(?!\[)")
 # An f-string is one token up to Python 3.11 and several from 3.12 on.
 WORD_TOKENS: Final = frozenset(
@@ -161,6 +166,19 @@ def text_faults(path: str, text: str) -> list[str]:
         for pattern, fault in (
             (LEFT_OVER, "leaves something undone"),
             (MACHINE_PATH, "names a path of one machine"),
+        )
+        if pattern.search(line)
+    ]
+
+
+def markup_faults(path: str, text: str) -> list[str]:
+    """Nothing is read as HTML or as code, or the texts of others could act."""
+    return [
+        f"{path}:{number}: {fault}"
+        for number, line in enumerate(text.splitlines(), 1)
+        for pattern, fault in (
+            (RAW_HTML, "reads a text as HTML"),
+            (INLINE, "has a style or a script as an attribute"),
         )
         if pattern.search(line)
     ]
@@ -274,6 +292,35 @@ def test_every_text_is_tidy() -> None:
             faults += text_faults(path.relative_to(ROOT).as_posix(), text)
 
     assert faults == []
+
+
+def test_the_web_ui_reads_nothing_as_html() -> None:
+    faults = []
+    for path in files("http"):
+        is_ui = path.is_relative_to(ROOT / "http" / "ui") and path.parent.name != "vendor"
+        if is_ui and path.suffix in {".js", ".html"}:
+            text = path.read_text(encoding="utf-8")
+            faults += markup_faults(path.relative_to(ROOT).as_posix(), text)
+
+    assert faults == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "element.innerHTML = text",
+        "html`<p dangerouslySetInnerHTML=${{ __html: text }} />`",
+        'html`<p style="color: red">`',
+        '<body onload="start()">',
+        "html`<p onclick=${'start()'}>`",
+    ],
+)
+def test_a_text_that_acts_is_found(line: str) -> None:
+    assert len(markup_faults("http/ui/a.js", line)) == 1
+
+
+def test_a_property_is_no_attribute() -> None:
+    assert markup_faults("http/ui/a.js", "html`<p onClick=${close} class=${name}>`") == []
 
 
 @pytest.mark.parametrize(

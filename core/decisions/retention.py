@@ -1,10 +1,7 @@
 """Deleting what retention rules reach, in slices, and counting what they would reach.
 
-A slice looks at a bounded number of candidates and emits one record for those that go. A promise
-whose time has come still waits while anything unfinished is about it: a task of any shard that it
-is the root or the leaf of, or a message that will become such a task. So no worker is ever handed a
-task whose promise has gone in the meantime. And it waits for its origin: a workflow that runs again
-reads what its children came to, and would do deleted ones a second time (`Lineage`).
+A slice looks at a bounded number of candidates and emits one record for those that go. What has to
+stay although its time has come (`deletions.py`) is looked at again later.
 
 A promise that is still in the shard's memory and will leave it with the next checkpoint is deleted
 after that; `retention_rules.py` says how candidates are found.
@@ -14,16 +11,16 @@ import heapq
 from collections.abc import Iterator
 from itertools import islice
 
-from troth.core import records as r
 from troth.core.codes import Code
 from troth.core.commands import SLICE_START, CountRetained, Retain, Slice
 from troth.core.deciding import DONE, DecisionContext
-from troth.core.limits import LINEAGE_LIMIT_COUNT, RETENTION_RECHECK_MS
-from troth.core.lineage import origin_of
+from troth.core.limits import RETENTION_RECHECK_MS
 from troth.core.model import PENDING, Promise, PromiseState
 from troth.core.replies import Reply, Retained
 from troth.core.retention_rules import BEGINNING, Retention, RetentionRule, Walk, due_rule
 from troth.core.state.shard_state import ShardState
+
+from .deletions import InUse, Lineage, delete
 
 
 def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
@@ -34,14 +31,14 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
     gone: dict[str, None] = {}
     counts = [0] * len(retention.rules)
     waiting_count = 0
-    resumed = _resumed_by_outbox(context.state)
-    lineage = Lineage(context, retention.rules, now_ms)
+    in_use = InUse(context)
+    lineage = _lineage(context, retention.rules, now_ms)
     has_more = False
     candidates = _candidates(context.state, retention, now_ms)
     for looked_count, promise in enumerate(candidates, start=1):
         place = None if promise is None else due_rule(retention.rules, promise, now_ms)
         if promise is not None and place is not None and promise.id not in gone:
-            if promise.id in resumed or _is_awaited(context, promise.id) or lineage.keeps(promise):
+            if in_use(promise.id) or lineage.keeps(promise):
                 retention.look_again(promise, now_ms + RETENTION_RECHECK_MS)
                 waiting_count += 1
             else:
@@ -54,22 +51,9 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
     # that is set back takes no sweep with it.
     retention.looked_ms = max(retention.looked_ms, now_ms)
     if gone:
-        _delete(context, gone, now_ms)
+        delete(context, gone, now_ms)
     following = SLICE_START if has_more else None
     return Reply(Code.OK, retained=Retained(tuple(counts), waiting_count, following))
-
-
-def _delete(context: DecisionContext, gone: dict[str, None], now_ms: int) -> None:
-    task_ids: list[str] = []
-    counter = version = 0
-    for promise_id in gone:
-        promise = context.state.find_promise(promise_id)
-        if promise is not None and promise.task_version is not None:
-            version = max(version, promise.task_version)
-        for task_id, task_counter in finished_tasks(context.state, promise_id).items():
-            task_ids.append(task_id)
-            counter = max(counter, task_counter)
-    context.emit(r.PromisesDeleted(list(gone), task_ids, counter, now_ms, version))
 
 
 def _candidates(state: ShardState, retention: Retention, now_ms: int) -> Iterator[Promise | None]:
@@ -104,78 +88,18 @@ def _completed(state: ShardState, promise_id: str, serial: int) -> Promise | Non
     return promise
 
 
-def finished_tasks(state: ShardState, root_id: str) -> dict[str, int]:
-    """Return a promise's finished tasks, in memory and not, each with its counter."""
-    found = {
-        task.id: task.counter
-        for task in state.cold.tasks_of(root_id)
-        if task.id not in state.hidden_tasks
-    }
-    if state.retention is not None:
-        for task_id in state.retention.finished_tasks(root_id):
-            found[task_id] = state.tasks[task_id].counter
-    return found
+def _lineage(context: DecisionContext, rules: tuple[RetentionRule, ...], now_ms: int) -> Lineage:
+    """Return which promises stay because a rule does not reach their origin, or it has to stay."""
 
-
-def _resumed_by_outbox(state: ShardState) -> set[str]:
-    """Return the promises whose completion is still on its way to the roots that wait for it."""
-    return {
-        message.callback.promise_id
-        for messages in state.outbox.values()
-        for message in messages.values()
-        if isinstance(message, r.ResumeMessage)
-    }
-
-
-class Lineage:
-    """Which promises stay because of where they come from, at one moment.
-
-    A promise stays until that of its origin may go, which may stay because of its own, and so on up
-    to one that is its own origin. An origin that is missing, or a circle, keeps nothing. What was
-    found is remembered, since siblings have the same origins.
-    """
-
-    def __init__(
-        self, context: DecisionContext, rules: tuple[RetentionRule, ...], now_ms: int
-    ) -> None:
-        self._context = context
-        self._rules = rules
-        self._now_ms = now_ms
-        self._stays: dict[str, bool] = {}
-
-    def keeps(self, promise: Promise) -> bool:
-        """Return whether a completed promise stays for its origin's sake."""
-        path: list[str] = []
-        stays = False
-        origin_id = origin_of(promise.tags)
-        while origin_id is not None and origin_id != promise.id and origin_id not in path:
-            known = self._stays.get(origin_id)
-            if known is not None:
-                stays = known
-                break
-            path.append(origin_id)
-            origin = self._context.neighbor(origin_id).state.find_promise(origin_id)
-            if origin is None:
-                break
-            if len(path) > LINEAGE_LIMIT_COUNT or not self._is_done(origin):
-                stays = True
-                break
-            promise, origin_id = origin, origin_of(origin.tags)
-        self._stays.update(dict.fromkeys(path, stays))
-        return stays
-
-    def _is_done(self, origin: Promise) -> bool:
-        """Return whether an origin may go, but for its own origin."""
+    def may_go(origin: Promise) -> bool:
         return (
             origin.state is not PENDING
-            and due_rule(self._rules, origin, self._now_ms) is not None
-            and origin.id not in self._context.neighbor(origin.id).state.roots
-            and not self._context.is_awaited(origin.id)
+            and due_rule(rules, origin, now_ms) is not None
+            and origin.id not in context.neighbor(origin.id).state.roots
+            and not context.is_awaited(origin.id)
         )
 
-
-def _is_awaited(context: DecisionContext, promise_id: str) -> bool:
-    return promise_id in context.state.roots or context.is_awaited(promise_id)
+    return Lineage(context, may_go)
 
 
 # Counting
@@ -226,14 +150,14 @@ def _count_part(
         promises = list(islice(state.completed.values(), first, stop))
     counts = [0] * len(rules)
     waiting_count = 0
-    resumed = _resumed_by_outbox(state)
-    lineage = Lineage(context, rules, now_ms)
+    in_use = InUse(context)
+    lineage = _lineage(context, rules, now_ms)
     for promise in promises:
         rule = None if promise is None else due_rule(rules, promise, now_ms)
         # Several walks meet a promise; it counts for the rule that comes first.
         if promise is None or rule is None or (walk < len(walks) and rule != walks[walk][0]):
             continue
-        if promise.id in resumed or _is_awaited(context, promise.id) or lineage.keeps(promise):
+        if in_use(promise.id) or lineage.keeps(promise):
             waiting_count += 1
         else:
             counts[rule] += 1

@@ -153,8 +153,7 @@ def evict(state: ShardState, written: Capture) -> Iterator[int]:
         task = state.tasks.get(name)
         if task is not None and task.is_final:
             del state.tasks[name]
-            if retention is not None:
-                retention.task_left(task)
+            state.task_notes.left(task)
             count += 1
             if count == EVICTION_SLICE_COUNT:
                 yield count
@@ -213,8 +212,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
 
 def _load_task(state: ShardState, task: Task) -> None:
     state.tasks[task.id] = task
-    if state.retention is not None:
-        state.retention.task_began(task)
+    state.task_notes.began(task)
     if task.kind is NOTIFY:
         state.notifications[task.id] = task
     else:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from troth.core import records as r
 from troth.core.bulk import BulkPart
-from troth.core.catalog import is_reserved
+from troth.core.catalog import RESERVED_PREFIX, is_reserved
 from troth.core.commands import (
     DELAY_TIMER,
     LOCK_TIMER,
@@ -52,6 +52,7 @@ from .counts import Counts
 from .entries import Entries
 from .serial_index import SerialIndex
 from .tag_index import TagIndex
+from .task_notes import TaskNotes
 from .waiting import Waiting
 
 TimerKey = tuple[TimerKind, str]
@@ -98,6 +99,7 @@ class ShardState:
         self.hidden_promises: set[str] = set()
         self.hidden_tasks: set[str] = set()
         self.retention: Retention | None = None
+        self.task_notes = TaskNotes()
         self.counts = Counts.zero()
         self.activity = Activity.zero()
         self.promises_count = 0
@@ -188,10 +190,15 @@ class ShardState:
         assert promise.id not in self.promises, "a promise is created once"
         self.promises[promise.id] = promise
         self.promises_count += 1
-        self.counts.promise_added(promise.id, PENDING)
+        if promise.id.startswith(RESERVED_PREFIX):  # such are found by their tags
+            self.counts.promise_added(promise.id, PENDING)
+        else:
+            self.counts.promises[PENDING] += 1
+            self.promise_index.append(promise.serial, promise.id)
+        if promise.tags is not None:
+            self.tag_index.add(promise)
         if self.tracks_changes:
             self.changes.promises.append(promise.id)
-        self.index_promise(promise)
         if promise.serial > self.largest_serial:
             self.largest_serial = promise.serial
         self.pending_count += 1
@@ -283,8 +290,7 @@ class ShardState:
         task.sequence = self.task_sequence
         self.tasks.pop(task.id, None)  # so that tasks stand in the order of their sequence
         self.tasks[task.id] = task
-        if self.retention is not None:
-            self.retention.task_began(task)
+        self.task_notes.began(task)
         if task.kind is NOTIFY:
             self.notifications[task.id] = task
             self.new_notifications.append(task)
@@ -345,8 +351,8 @@ class ShardState:
         if task.not_before is not None and state is not INIT:
             self.timers.append(((DELAY_TIMER, task.id), None))
         final = task.is_final
-        if final and self.retention is not None:
-            self.retention.task_ended(task)
+        if final:
+            self.task_notes.ended(task)
         if task.kind is NOTIFY:
             if final:
                 self.notifications.pop(task.id, None)

@@ -20,6 +20,8 @@ _HTML = [
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
 ]
 
+_TO_UI = Success(302, "A browser (`Accept: text/html`) is led to the web UI, unless that is off.")
+
 
 async def ping(api: Api, call: Call) -> Response:
     """GET /ping."""
@@ -56,8 +58,12 @@ async def show_openapi(api: Api, call: Call) -> Response:
 
 
 async def show_start(api: Api, call: Call) -> Response:
-    """GET /."""
-    return Response(200, api.pages.start, _HTML)
+    """GET /: a browser is led to the web UI."""
+    varying = (b"vary", b"Accept")
+    wants_page = b"text/html" in call.request.headers.get(b"accept", b"").lower()
+    if api.pages.ui is not None and wants_page:
+        return Response(302, headers=[varying, (b"location", b"ui/")])
+    return Response(200, api.pages.start, [*_HTML, varying])
 
 
 async def show_documentation(api: Api, call: Call) -> Response:
@@ -147,14 +153,14 @@ ENDPOINTS = (
             path=path,
             summary=summary,
             handler=handler,
-            successes=(Success(200, "A page.", str, "text/html"),),
+            successes=(Success(200, "A page.", str, "text/html"), *more),
             public=True,
             sheltered=False,
         )
-        for name, path, summary, handler in (
-            ("start", "/", "Show the start page", show_start),
-            ("documentation", "/docs", "Show the API documentation", show_documentation),
-            ("errorDocumentation", "/docs/errors", "Show all error codes", show_errors),
+        for name, path, summary, handler, more in (
+            ("start", "/", "Show the start page", show_start, (_TO_UI,)),
+            ("documentation", "/docs", "Show the API documentation", show_documentation, ()),
+            ("errorDocumentation", "/docs/errors", "Show all error codes", show_errors, ()),
         )
     ),
 )

@@ -15,6 +15,7 @@ from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.http.wire.in_flight import InFlight
+from troth.http.wire.static_files import StaticFile
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
@@ -61,13 +62,25 @@ class Readiness(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ui:
+    """The web UI: its page, and its other files by their path below `/ui/`."""
+
+    index: StaticFile
+    assets: Mapping[str, StaticFile]
+
+
+@dataclass(frozen=True, slots=True)
 class Pages:
-    """The documents the server shows, made once from the endpoint table; see `pages.py`."""
+    """The documents the server shows, made once from the endpoint table; see `pages.py`.
+
+    `ui` is None if the web UI is switched off.
+    """
 
     openapi: bytes = b"{}"
     start: bytes = b""
     documentation: bytes = b""
     errors: bytes = b""
+    ui: Ui | None = None
 
 
 @dataclass

@@ -7,7 +7,7 @@ Every refusal becomes an answer here; every other exception becomes a 500 and a 
 
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -33,6 +33,8 @@ from .streams import limited
 
 _REQUEST_ID_LIMIT_BYTES = 256
 _READING_METHODS: Final = frozenset({"GET", "HEAD"})
+_JUDGED: Final = frozenset({b"origin", b"referer", b"request-id", b"sec-fetch-site"})
+"""Headers that count for every endpoint, besides Host and the credentials."""
 START_WAIT_S = 30.0
 """How long a request that waits does so for a server that starts."""
 START_WAIT_STEP_S = 0.02
@@ -55,6 +57,7 @@ class Dispatcher:
         self._hosts = Hosts(api.settings)
         self._familiar_hosts = self._hosts.familiar
         self._cors = Cors(api.settings.cors_allow_origin, self._hosts)
+        self._headers_to_judge = _JUDGED.union(*(row.reads_raw for row in endpoints))
         self.is_plain = self._cors.is_off
 
     async def answer(self, request: Request) -> Response:
@@ -188,12 +191,8 @@ class Dispatcher:
         endpoint = match.endpoint
         request.endpoint = endpoint.name
         request.refused = endpoint.refused
-        if request.headers.get(b"host") not in self._familiar_hosts:
-            self._refuse_stranger(request, endpoint)
-        if b"origin" in request.headers:
-            self._cors.refuse_foreign(request.method, request.headers)
-        if endpoint.changes_by_link:
-            self._cors.refuse_cross_site(request.headers)
+        if not request.is_plain:
+            self._judge_sender(request, endpoint)
         api = self.api
         # Otherwise the principal stays what every request has at first: anonymous.
         if not (endpoint.public or (endpoint.is_open and api.credentials.is_open)):
@@ -201,7 +200,7 @@ class Dispatcher:
         if endpoint.sheltered and api.readiness is not Readiness.READY:
             api.refuse_unless_ready(may_be_stopping=endpoint.waits)
         headers = NO_HEADERS
-        if not endpoint.reads_raw.isdisjoint(request.headers):
+        if not (request.is_plain or endpoint.reads_raw.isdisjoint(request.headers)):
             headers = _call_headers(endpoint, request)
         body = None
         if endpoint.body is not None and is_whole:
@@ -211,6 +210,24 @@ class Dispatcher:
                 RESERVE.give_away()
                 raise no_memory() from None
         return Call(request, match.values, headers, body)
+
+    def is_plain_head(self, headers: Mapping[bytes, bytes]) -> bool | None:
+        """Return whether a request's headers need no look, but for credentials and its body.
+
+        None if that is not certain yet: nothing has come for this host before.
+        """
+        if not self._headers_to_judge.isdisjoint(headers):
+            return False
+        return True if headers.get(b"host") in self._familiar_hosts else None
+
+    def _judge_sender(self, request: Request, endpoint: Endpoint) -> None:
+        """Raise ApiError for a stranger's name of this machine, or a page that may not ask this."""
+        if request.headers.get(b"host") not in self._familiar_hosts:
+            self._refuse_stranger(request, endpoint)
+        if b"origin" in request.headers:
+            self._cors.refuse_foreign(request.method, request.headers)
+        if endpoint.changes_by_link:
+            self._cors.refuse_cross_site(request.headers)
 
     def finish(self, request: Request, response: Response) -> Response:
         """Add to a handler's answer what comes after it: headers, and an end to its stream."""

@@ -64,6 +64,7 @@ NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
     c.CreatePromise: _fenced,
     c.ReadPromise: _by_id,
     c.CompletePromise: _fenced,
+    c.DeletePromise: _by_id,
     c.ImportPromise: lambda command: (command.promise.id,),
     c.CreateCallback: _of_callback,
     c.CreateSubscription: lambda command: (command.promise_id,),

@@ -15,6 +15,7 @@ from troth.core.lifecycles import COMPLETE, PENDING, TASK, TaskStep
 from troth.core.model import PromiseState, TaskState
 from troth.http.api.context import Api, Pages
 from troth.http.api.rows import Endpoint, Parameter
+from troth.http.web.ui_files import read_ui
 from troth.http.wire.answers import example_of
 from troth.http.wire.errors import ErrorObject
 from troth.http.wire.fields import Nested, example, rules
@@ -49,6 +50,7 @@ def make_pages(api: Api, endpoints: tuple[Endpoint, ...]) -> Pages:
         start=_start_page(),
         documentation=_documentation_page(endpoints),
         errors=_errors_page(),
+        ui=read_ui(api.settings.url) if api.settings.ui else None,
     )
 
 

@@ -25,6 +25,7 @@ from troth.http.promises import (
     worker_endpoints,
 )
 from troth.http.questions import list_endpoints, remedies, why_endpoints
+from troth.http.web import ui_endpoints
 
 API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
@@ -53,6 +54,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *traffic_endpoints.ENDPOINTS,
     *failure_endpoints.ENDPOINTS,
     *statistics_endpoints.ENDPOINTS,
+    *ui_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )
 """What the API port serves."""

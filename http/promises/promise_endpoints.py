@@ -12,6 +12,7 @@ from troth.core.commands import (
     CreateCallback,
     CreatePromise,
     CreateSubscription,
+    DeletePromise,
     ReadPromise,
 )
 from troth.core.grammar import addresses
@@ -28,6 +29,7 @@ from troth.http.api.rows import (
     Endpoint,
     Header,
     Success,
+    nothing,
 )
 from troth.http.wire.decoding import CallHeaders
 from troth.http.wire.json_text import dump
@@ -123,6 +125,10 @@ def _complete(_api: Api, call: Call) -> Command:
     )
 
 
+def _delete(_api: Api, call: Call) -> Command:
+    return DeletePromise(call.path["id"])
+
+
 def _awaited_id(call: Call) -> str:
     """Return the promise that is waited for: in the path or, of the older forms, in the body."""
     if call.path:
@@ -163,6 +169,7 @@ create_promise = Asking(_create, _promise)
 create_promise_and_task = Asking(_create_with_task, _promise_and_task, _note_worker)
 read_promise = Asking(_read, _promise)
 complete_promise = Asking(_complete, _promise)
+delete_promise = Asking(_delete, nothing)
 create_callback = Asking(_call_back, _noted, _note_receiver)
 create_subscription = Asking(_subscribe, _noted, _note_receiver)
 
@@ -309,6 +316,29 @@ ENDPOINTS = (
             Success(200, "It had already completed in the requested way.", PromiseObject),
         ),
         refusals=(*_COMPLETED, Code.PROMISE_NOT_FOUND, Code.TASK_FENCED),
+    ),
+    Endpoint(
+        name="deletePromise",
+        group="Promises",
+        method="DELETE",
+        path="/promises/{id...}",
+        summary="Delete a completed promise for good",
+        description=(
+            "The promise goes with its finished tasks, and its id is free: a request that creates "
+            "it, also one that is repeated late with the same `Idempotency-Key`, makes a new one. "
+            "Old task ids and counters do not fit tasks of the new one. A promise that a workflow "
+            "has made stays while that runs, since it would make it again."
+        ),
+        handler=delete_promise,
+        scope=Scope.PROMISES_WRITE,
+        path_parameters=(ID_PARAMETER,),
+        successes=(Success(204, "The promise is deleted."),),
+        refusals=(
+            Code.PROMISE_NOT_FOUND,
+            Code.PROMISE_PENDING,
+            Code.PROMISE_IN_USE,
+            Code.ORIGIN_PENDING,
+        ),
     ),
     _CALLBACK,
     _SUBSCRIPTION,

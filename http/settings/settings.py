@@ -159,6 +159,7 @@ class Settings:
         "Names of this server in addition to those of listen and url. While no credentials are "
         "needed, requests for names that may not be the server's are refused.",
     )
+    ui: bool = _setting(True, Switch(), "Serve the web UI under /ui/.")
     cors_allow_origin: tuple[str, ...] = _setting(
         (), Origins(), "Origins of web pages that may call the API from a browser."
     )

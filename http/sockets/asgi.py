@@ -367,7 +367,7 @@ class _Exchange:
             made.headers["content-length"] = str(len(response.body))
         del made.headers["content-type"]
         is_stream = response.stream is not None or HEADERS[0] in response.headers
-        if response.status == 204 or is_stream:
+        if response.status in (204, 304) or is_stream:
             made.headers.pop("content-length", None)
         for name, value in response.headers:
             made.headers.add(name.decode(), value.decode())

@@ -295,18 +295,23 @@ class Lane:
         if match.endpoint.name not in self._served:
             raise NotServed
         self._requests_count += 1
-        given = parsed.headers.get(b"request-id")
+        fields = parsed.fields
+        headers, is_plain = fields.headers, fields.is_plain
+        if is_plain is None:
+            fields.is_plain = is_plain = self._dispatcher.is_plain_head(headers)
+        given = None if is_plain else headers.get(b"request-id")
         held = self._hold()
         request = Request(
             parsed.method,
             parsed.path,
             parsed.query,
-            parsed.headers,
+            headers,
             parsed.body,
             held,
             connection.peer,
             request_id(given) if given else self._ids.new(),
-            repeated=parsed.repeated,
+            fields.repeated,
+            is_plain,
         )
         return Exchange(self, self._dispatcher, request, held, match, connection)
 

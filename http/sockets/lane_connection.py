@@ -245,7 +245,7 @@ class LaneConnection:
                 if self._is_hung_up:
                     self._request.leave()
                 exchange.run()
-                return True
+                return not self._is_busy
         except NotServed:
             rest = without_empty_lines(self.received)
             if len(rest) < len(self.received):
@@ -323,7 +323,8 @@ class LaneConnection:
             return
         if self._send(data):
             held.release()
-            self._after_answer()
+            if self._is_stopping or not self._is_working:
+                self._after_answer()
         elif self.is_closed:
             held.release()
         else:

@@ -59,8 +59,7 @@ class Parsed(Struct, gc=False):
     method: str
     path: bytes
     query: bytes
-    headers: Mapping[bytes, bytes]
-    repeated: Mapping[bytes, bytes] | None
+    fields: "Fields"
     body: bytes
     end: int
 
@@ -72,13 +71,14 @@ _FIELDS_KEPT_BYTES: Final = 2 * 1024
 """Longer ones are not kept: what a connection remembers is not counted as in flight."""
 
 
-class _Fields(Struct, gc=False):
-    """What the fields of a head say."""
+class Fields(Struct, gc=False):
+    """What the fields of a head say. `is_plain` is for their reader: see `Dispatcher.is_plain`."""
 
     headers: Mapping[bytes, bytes]
     repeated: Mapping[bytes, bytes] | None
     length_bytes: int
     is_chunked: bool
+    is_plain: bool | None = None
 
 
 class Parser:
@@ -107,7 +107,7 @@ class Parser:
         self._method = ""
         self._path = self._query = b""
         self._fields = _NO_FIELDS
-        self._kept: dict[bytes, _Fields] = {}
+        self._kept: dict[bytes, Fields] = {}
 
     def parse(self, buffer: bytes) -> Parsed | None:
         """Return the request that a buffer begins with, or None if it is not complete.
@@ -133,9 +133,7 @@ class Parser:
             if end > len(buffer):
                 return None
             body = buffer[body_start:end]
-        return Parsed(
-            self._method, self._path, self._query, fields.headers, fields.repeated, body, end
-        )
+        return Parsed(self._method, self._path, self._query, fields, body, end)
 
     def _read_chunks(self, buffer: bytes, start: int) -> tuple[bytes, int] | None:
         """Return a chunked body and its end in the buffer, or None if it is not complete."""
@@ -193,7 +191,7 @@ class Parser:
         self._path, _, self._query = target.partition(b"?")
         self._head = head
 
-    def _read_fields(self, text: bytes) -> _Fields:
+    def _read_fields(self, text: bytes) -> Fields:
         if _FIELDS.fullmatch(text) is None:
             raise NotServed
         headers: dict[bytes, bytes] = {}
@@ -226,7 +224,7 @@ class Parser:
             raise NotServed
         if int(length) > self._body_limit_bytes:
             raise NotServed
-        return _Fields(headers, repeated or None, int(length), is_chunked)
+        return Fields(headers, repeated or None, int(length), is_chunked)
 
 
-_NO_FIELDS: Final = _Fields({}, None, 0, is_chunked=False)
+_NO_FIELDS: Final = Fields({}, None, 0, is_chunked=False)

@@ -78,19 +78,14 @@ class BodyDecoder(Generic[Body]):
         """
         if self._is_closed:
             self._refuse_unclear(content)
-        decoded = None
         # The decoder does not look into keys and values that it skips; so bytes beyond ASCII, which
         # may not be UTF-8, need the closer look.
         if self._strict_decoder is not None and content.isascii():
             try:
-                decoded = self._strict_decoder.decode(content)
+                return self._strict_decoder.decode(content)
             except (msgspec.DecodeError, RecursionError):
-                decoded = None
-        if decoded is None:
-            decoded = self._decode_closely(content)
-        if self._base64:
-            _make_canonical(decoded, self._base64)
-        return decoded
+                pass  # the closer look finds out what is wrong, if anything
+        return self._decode_closely(content)
 
     def _refuse_unclear(self, content: bytes) -> None:
         """Raise ApiError (400) for keys that are unknown, repeated or null: none may be overlooked.
@@ -143,6 +138,7 @@ class BodyDecoder(Generic[Body]):
         found = problems(decoded, self._limits)
         if found:
             raise ApiError(Code.INVALID, found)
+        _make_canonical(decoded, self._base64)
         return decoded
 
 

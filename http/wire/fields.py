@@ -9,7 +9,8 @@ JSON null counts as absent; "required" means: not absent, not "", not 0 (rest.md
 
 import binascii
 import functools
-from collections.abc import Iterator
+from binascii import b2a_base64
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
 
@@ -388,9 +389,10 @@ def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[Fiel
 def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
     """Return a type of body for which the decoder accepts only what `problems` accepts.
 
-    None if a field has no strict type. Base64 is `bytes` in it; see `canonical_base64`.
+    None if a field has no strict type. Base64 is decoded as `bytes`, and then made canonical.
     """
     fields: list[tuple[str, Any, Any]] = []
+    base64 = tuple(attribute for attribute, _, marker in rules(body) if isinstance(marker, Base64))
     for attribute, name, marker in rules(body):
         strict = marker.strict(limits) if _is_as_strict_as_checked(type(marker)) else None
         if strict is None:
@@ -399,8 +401,26 @@ def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
             fields.append((attribute, strict | None, msgspec.field(default=None, name=name)))
         else:
             fields.append((attribute, strict, msgspec.field(name=name)))
-    made: Any = msgspec.defstruct(f"Strict{body.__name__}", fields, bases=(body,), kw_only=True)
+    made: Any = msgspec.defstruct(
+        f"Strict{body.__name__}",
+        fields,
+        bases=(body,),
+        namespace={"__post_init__": _canonical_after(base64)} if base64 else None,
+        kw_only=True,
+    )
     return cast("type[Body]", made)
+
+
+def _canonical_after(attributes: tuple[str, ...]) -> Callable[[Any], None]:
+    """Return what makes base64 canonical as soon as the decoder has decoded it."""
+
+    def make_canonical(body: Any) -> None:
+        for attribute in attributes:
+            content = getattr(body, attribute)
+            if content is not None:
+                setattr(body, attribute, b2a_base64(content, newline=False).decode())
+
+    return make_canonical
 
 
 def _is_as_strict_as_checked(kind: type[Field]) -> bool:
@@ -462,7 +482,7 @@ def decode_base64(text: str) -> bytes:
 def canonical_base64(given: str | bytes) -> str:
     """Return the one spelling of some bytes, or of a text that `Base64.check` accepts."""
     content = given if isinstance(given, bytes) else decode_base64(given)
-    return binascii.b2a_base64(content, newline=False).decode()
+    return b2a_base64(content, newline=False).decode()
 
 
 def _too_much(value: object, depth_count: int) -> str | None:

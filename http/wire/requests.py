@@ -21,7 +21,8 @@ class Request(Struct, eq=False):
 
     `raw_path` and `query` are as they came, without the `?` between them. `headers` has lower-case
     names; of repeated headers it holds the first, which is what the server judges, and `repeated`
-    all values, joined by commas; None if no header is repeated. The dispatcher sets `endpoint`, for
+    all values, joined by commas; None if no header is repeated. A caller that has asked
+    `Dispatcher.is_plain_head` says so by `is_plain`. The dispatcher sets `endpoint`, for
     metrics, `principal`, who has sent the request, and `refusal`, why it was refused, if it was. A
     handler that waits for long puts what ends its wait into `on_left`; `is_left` says that the
     client is gone.
@@ -35,9 +36,10 @@ class Request(Struct, eq=False):
     held: HeldMessages | None = None
     peer: str | None = None
     id: str = ""
+    repeated: Mapping[bytes, bytes] | None = None
+    is_plain: bool | None = None
     endpoint: str = "unmatched"
     principal: Principal = ANONYMOUS
-    repeated: Mapping[bytes, bytes] | None = None
     refusal: Code | None = None
     refused: Callable[["Request", Any], "Response"] | None = None
     is_left: bool = False

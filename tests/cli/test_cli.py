@@ -554,6 +554,8 @@ def test_the_commands_work_on_a_real_server(
     assert "sent" in troth("promises", "wait", "cli/../it")
     assert "REJECTED_CANCELED" in troth("promises", "cancel", "cli/../it.1")
     troth("promises", "reject", "cli/../it", status=1)
+    assert troth("promises", "delete", "cli/../it.1") == "Deleted cli/../it.1\n"
+    troth("promises", "delete", "cli/../it.1", status=1)
 
     troth("promises", "create", "cli-work", "--tag", "resonate:invoke=poll://any@nobody")
     assert "cli-work" in troth("tasks", "claim", "__invoke:cli-work", "1", "--process-id", "p")

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "createPromise": "promises create",
     "readPromise": "promises get",
     "completePromise": "promises complete",
+    "deletePromise": "promises delete",
     "searchPromises": "promises search",
     "claimTask": "tasks claim",
     "completeTask": "tasks complete",

@@ -83,19 +83,23 @@ class RetainingModel(Model):
             and (rule.tag is None or (promise.tags or {}).get(rule.tag[0]) == rule.tag[1])
             for rule in RULES
         )
-        is_held = any(
-            promise.id in (task.root_id, task.leaf_id)
+        return is_due and not self.is_held(promise.id)
+
+    def is_held(self, promise_id: str) -> bool:
+        """Whether something unfinished is about a promise."""
+        has_task = any(
+            promise_id in (task.root_id, task.leaf_id)
             for task in self.tasks.values()
             if not task.is_over
         )
         on_its_way = any(
-            key[0] == "resume" and key[1].endswith(":" + promise.id) for key, _ in self.transit
+            key[0] == "resume" and key[1].endswith(":" + promise_id) for key, _ in self.transit
         )
-        return is_due and not is_held and not on_its_way
+        return has_task or on_its_way
 
     def delete(self, promise_id: str) -> list[ModelTask]:
         """A promise goes, with the tasks of which it is the root."""
-        assert self.may_go(self.promises.pop(promise_id)), promise_id
+        del self.promises[promise_id]
         gone = [task for task in self.tasks.values() if task.root_id == promise_id]
         for task in gone:
             self.floors.append((promise_id, task.counter))
@@ -188,11 +192,16 @@ class RetainingDrive(Drive):
         limit_count = self.random.choice((1, 2, 50))
         gone, retained = self.system.retain(index, limit_count, limit_count + 1)
         for promise_id in gone:
-            self.gone += self.model.delete(promise_id)
-            self.gone_ids.add(promise_id)
+            assert self.model.may_go(self.model.promises[promise_id]), promise_id
+            self.delete(promise_id)
         self.events["deleted"] += len(gone)
         self.events["waited"] += retained.waiting_count
         return retained
+
+    def delete(self, promise_id: str) -> None:
+        """A promise has gone."""
+        self.gone += self.model.delete(promise_id)
+        self.gone_ids.add(promise_id)
 
     def come_back(self) -> None:
         """A worker of a deleted life wakes up: what it holds fits nothing."""
@@ -217,23 +226,27 @@ class RetainingDrive(Drive):
         self.gone_ids -= reused
 
     def due(self) -> list[str]:
-        """What retention would delete now.
+        """What retention would delete now."""
+        unacknowledged = self.unacknowledged()
+        return [
+            one.id
+            for one in self.model.promises.values()
+            if self.model.may_go(one) and one.id not in unacknowledged
+        ]
+
+    def unacknowledged(self) -> set[str]:
+        """Promises whose completion was sent to roots of other shards.
 
         Acknowledgements get lost here; until the next start the sender of a message then does not
         know that it has arrived.
         """
-        unacknowledged = {
+        return {
             message.callback.promise_id
             for machine in self.system.machines
             for messages in machine.state.outbox.values()
             for message in messages.values()
             if isinstance(message, r.ResumeMessage)
         }
-        return [
-            one.id
-            for one in self.model.promises.values()
-            if self.model.may_go(one) and one.id not in unacknowledged
-        ]
 
     def finish_checkpoint(self) -> None:
         """Get everything that can leave memory out of it."""

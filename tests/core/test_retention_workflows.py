@@ -15,7 +15,7 @@ import pytest
 from troth.core import workflow_commands as w
 from troth.core.codes import Code
 from troth.core.deciding import Options
-from troth.core.decisions.retention import Lineage
+from troth.core.decisions.deletions import Lineage
 from troth.core.limits import INTEGER_MAX, RETENTION_RECHECK_MS
 from troth.core.model import Promise, PromiseState
 from troth.core.retention_rules import RetentionRule

@@ -1,17 +1,26 @@
-"""Fills a data directory with completed and pending promises, through the shards, without HTTP.
+"""Fills a data directory with promises, tasks, locks and a tree, through the shards, without HTTP.
 
     python -m tests.helpers.fill_store DIRECTORY --completed 1000000 --pending 100000
 
-`troth.bench.store_size` measures a server on what it makes. A million take two to three minutes.
+`troth.bench.store_size` measures a server on what it makes, and so does `make ui-scale`. A million
+take two to three minutes.
 """
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import trio
+from msgspec import Struct
 
-from troth.core.commands import CompletePromise, CreatePromise
+from troth.core.commands import (
+    AcquireLock,
+    Command,
+    CompletePromise,
+    CreateCallback,
+    CreatePromise,
+)
 from troth.core.model import PromiseState, Value
 from troth.core.replies import Message
 from troth.shards.clock import SystemClock
@@ -22,6 +31,8 @@ FAR_MS = 2**62
 CONTENT = Value({"content-type": "application/json"}, "aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=")
 CUSTOMERS_COUNT = 5_000
 CLIENTS_COUNT = 256
+GROUPS_COUNT = 30
+TREE_ID = "tree"
 
 
 class Nowhere:
@@ -37,7 +48,54 @@ class Nowhere:
         """Hear of finished function tasks."""
 
 
-async def fill(path: Path, completed_count: int, pending_count: int) -> None:
+class Filling(Struct, frozen=True):
+    """How much to make. Tasks are unfinished, of REST and of workflows; the tree is one root's."""
+
+    completed_count: int = 1_000_000
+    pending_count: int = 100_000
+    tasks_count: int = 0
+    workflows_count: int = 0
+    locks_count: int = 0
+    tree_count: int = 0
+
+    def commands(self, number: int) -> Iterator[Command]:
+        """Yield what one of the clients asks, in order."""
+        for place in range(number, self.completed_count, CLIENTS_COUNT):
+            promise_id = f"workflow-{place}.step"
+            tags = {"customer": f"c{place % CUSTOMERS_COUNT}", "kind": "order"}
+            yield CreatePromise(promise_id, FAR_MS, CONTENT, tags)
+            yield CompletePromise(promise_id, PromiseState.RESOLVED, CONTENT)
+        for place in range(number, self.pending_count, CLIENTS_COUNT):
+            tags = {"customer": f"c{place % CUSTOMERS_COUNT}"}
+            yield CreatePromise(f"pending-{place}", FAR_MS, CONTENT, tags)
+        for place in range(number, self.tasks_count, CLIENTS_COUNT):
+            tags = {"resonate:invoke": f"poll://any@group-{place % GROUPS_COUNT}"}
+            yield CreatePromise(f"task-{place}", FAR_MS, CONTENT, tags)
+            yield CreateCallback(f"pending-{place}", f"task-{place}", FAR_MS, "poll://any@g")
+        for place in range(number, self.workflows_count, CLIENTS_COUNT):
+            tags = {"resonate:target": f"poll://any@group-{place % GROUPS_COUNT}"}
+            yield CreatePromise(f"flow-{place}", FAR_MS, CONTENT, tags)
+        for place in range(number, self.locks_count, CLIENTS_COUNT):
+            yield AcquireLock(f"lock-{place}", "e", f"process-{place % GROUPS_COUNT}", FAR_MS)
+        if number == 0:
+            yield from self._tree()
+
+    def _tree(self) -> Iterator[Command]:
+        """Yield a workflow of calls, ten below each, as client libraries name them."""
+        for place in range(self.tree_count):
+            promise_id = tree_id(place)
+            tags = {"resonate:root": TREE_ID}
+            yield CreatePromise(promise_id, FAR_MS, CONTENT, tags if place else None)
+            if place % 3 == 1:
+                yield CompletePromise(promise_id, PromiseState.RESOLVED, CONTENT)
+
+
+def tree_id(place: int) -> str:
+    """Return the id of a call of the tree; that of place 0 is the root's."""
+    return TREE_ID if place == 0 else f"{tree_id((place - 1) // 10)}.{(place - 1) % 10}"
+
+
+async def fill(path: Path, filling: Filling) -> None:
     """Make the directory, or add to it."""
     storage = DirectoryStorage(path)
     shards = Shards(
@@ -51,14 +109,8 @@ async def fill(path: Path, completed_count: int, pending_count: int) -> None:
     assert checkpointer is not None, "a directory has checkpoints"
 
     async def client(number: int) -> None:
-        for place in range(number, completed_count, CLIENTS_COUNT):
-            tags = {"customer": f"c{place % CUSTOMERS_COUNT}", "kind": "order"}
-            await shards.ask(CreatePromise(f"workflow-{place}.step", FAR_MS, CONTENT, tags))
-            command = CompletePromise(f"workflow-{place}.step", PromiseState.RESOLVED, CONTENT)
+        for command in filling.commands(number):
             await shards.ask(command)
-        for place in range(number, pending_count, CLIENTS_COUNT):
-            tags = {"customer": f"c{place % CUSTOMERS_COUNT}"}
-            await shards.ask(CreatePromise(f"pending-{place}", FAR_MS, CONTENT, tags))
 
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
@@ -76,10 +128,14 @@ async def fill(path: Path, completed_count: int, pending_count: int) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--completed", "completed_count", default=1_000_000, show_default=True)
 @click.option("--pending", "pending_count", default=100_000, show_default=True)
-def main(directory: Path, completed_count: int, pending_count: int) -> None:
+@click.option("--tasks", "tasks_count", default=0, show_default=True)
+@click.option("--workflows", "workflows_count", default=0, show_default=True)
+@click.option("--locks", "locks_count", default=0, show_default=True)
+@click.option("--tree", "tree_count", default=0, show_default=True)
+def main(directory: Path, **counts: int) -> None:
     """Fill."""
     started = time.monotonic()
-    trio.run(fill, directory, completed_count, pending_count)
+    trio.run(fill, directory, Filling(**counts))
     click.echo(f"filled in {time.monotonic() - started:.0f} s")
 
 

@@ -58,6 +58,7 @@ BULK_FAULTS: tuple[Fault, ...] = (
         "                running.parts = parts.get(job.id, {})\n",
         "",
         f"{DRIVEN}::test_a_crash_at_any_point_leaves_a_job_that_goes_on",
+        is_quick=True,
     ),
     fault(
         "a dry run does what it counts",

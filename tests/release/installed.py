@@ -19,6 +19,7 @@ NEEDED: Final = ("pytest", "pytest-trio")
 TESTS: Final = (
     "tests/test_layout.py",
     "tests/release/test_server.py",
+    "tests/http/web/test_ui_files.py::test_wheel_has_ui",
     "tests/node/test_with_server.py::test_functions_run_from_upload_to_result",
 )
 

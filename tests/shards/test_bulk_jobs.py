@@ -171,6 +171,10 @@ async def test_a_crash_at_any_point_leaves_a_job_that_goes_on(autojump_clock: Mo
     for kept_count in range(began, len(batches) + 1):
         async with life(batches[:kept_count]) as second:
             found = kinds(batches[:kept_count])
+            at_first = second.jobs.progress("j")
+            if at_first is not None:
+                done_count = found.count(r.PromiseCompleted)
+                assert at_first.counts.done_count == done_count, "it says so from the start"
             await second.wait_until_ended()
             states = set((await second.states()).values())
             if r.EntryWritten not in found:

@@ -37,6 +37,7 @@ def requests(one: str, other: str) -> dict[str, Request]:
         "createPromiseAndTask": ("POST", "/promises/task", {"promise": routed, "task": claim}),
         "readPromise": ("GET", f"/promises/{quoted}", None),
         "completePromise": ("PATCH", f"/promises/{quoted}", {"state": "RESOLVED"}),
+        "deletePromise": ("DELETE", f"/promises/{quoted}", None),
         "createCallback": ("POST", "/callbacks", {**callback, "id": "c", "promiseId": one}),
         "createCallbackOfPromise": ("POST", f"/promises/callback/{quoted}", callback),
         "createSubscription": ("POST", "/subscriptions", {**subscription, "promiseId": one}),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import trio
+import trio.testing
 
 from tests.helpers.zips import plain_zip
 from tests.http.client import FAR_MS, NOW_MS, Answer, ManualClock, World, running
@@ -40,7 +41,7 @@ NOT_RECORDED = {
 """Endpoints that are not in the corpus, and why."""
 
 _PAGES = frozenset(
-    {"metrics", "settings", "openapi", "start", "documentation", "errorDocumentation"}
+    {"metrics", "settings", "openapi", "start", "documentation", "errorDocumentation", "ui"}
 )
 """Endpoints whose content has tests of its own: only the kind of content is recorded."""
 
@@ -129,7 +130,7 @@ async def record() -> Corpus:
     """Ask everything."""
     corpus = Corpus()
     async with running() as world:
-        parts = (_promises, _tasks, _others, _administration, _functions, _bulk)
+        parts = (_promises, _tasks, _others, _administration, _functions)
         for number, part in enumerate(parts):
             # What is added to one part does not change the times in the next.
             world.clock.time_ms = NOW_MS + number * _PART_MS
@@ -186,6 +187,12 @@ async def _promises(corpus: Corpus, world: World) -> None:
     await ask("PATCH", "/promises/bare", {"state": "REJECTED"})
     await ask("PATCH", "/promises/past", {"state": "REJECTED_CANCELED"})
     await ask("GET", "/promises/bare")
+    await ask("POST", "/promises", {"id": "gone", "timeout": FAR_MS})
+    await ask("DELETE", "/promises/gone")
+    await ask("PATCH", "/promises/gone", {"state": "RESOLVED"})
+    for _ in range(2):
+        await ask("DELETE", "/promises/gone")
+    await ask("DELETE", "/promises/bare")
 
 
 async def _tasks(corpus: Corpus, world: World) -> None:
@@ -219,13 +226,23 @@ async def _tasks(corpus: Corpus, world: World) -> None:
     await ask("POST", "/tasks/claim", {**task, "id": "__notify:bare:me"})
 
 
-async def _bulk(corpus: Corpus, world: World) -> None:
-    ask = _asker(corpus, world, {})
+async def _bulk(ask: Ask) -> None:
+    wanted = {"id": "p/*", "state": "resolved"}
+    body = {"action": "cancel", "filter": wanted, "value": {"data": "aGk="}}
+    job = (await ask("POST", "/bulk", body)).json["id"]
+    await trio.testing.wait_all_tasks_blocked()
+    await ask("GET", f"/bulk/{job}")
+    await ask("DELETE", f"/bulk/{job}")
+    for number in range(2):
+        await ask("POST", "/promises", {"id": f"slow/{number}", "timeout": FAR_MS})
+    slow = {"action": "resolve", "filter": {"id": "slow/*"}, "ratePerSecond": 1}
+    job = (await ask("POST", "/bulk", slow)).json["id"]
+    await trio.testing.wait_all_tasks_blocked()
+    await ask("DELETE", f"/bulk/{job}")
+    await ask("GET", "/bulk")
     await ask("POST", "/bulk", {"action": "burn", "filter": {"stat": "x"}})
     await ask("POST", "/bulk", {"action": "cancel", "filter": {"id": "*", "stat": "x"}})
     await ask("GET", "/bulk/none")
-    await ask("DELETE", "/bulk/none")
-    await ask("GET", "/bulk")
 
 
 async def _others(corpus: Corpus, world: World) -> None:
@@ -271,6 +288,10 @@ async def _others(corpus: Corpus, world: World) -> None:
         await ask("POST", "/", envelope)
     for target in ("/ping", "/health", "/ready", "/", "/docs", "/docs/errors", "/openapi.json"):
         await ask("GET", target)
+    await ask("GET", "/", headers={"Accept": "text/html"})
+    for target in ("/ui", "/ui/promises/x", "/ui/assets/x.js"):
+        await ask("GET", target)
+    await _bulk(ask)
     await ask("GET", "/metrics")
     await ask("GET", "/whoami")
     await ask("GET", "/workers")

@@ -130,7 +130,7 @@ def means_the_same_to_h11(content: bytes) -> bool:
     headers: dict[bytes, bytes] = {}
     for name, value in request.headers:
         headers.setdefault(name, value)
-    assert headers == dict(parsed.headers)
+    assert headers == dict(parsed.fields.headers)
     body = b""
     while isinstance(event := connection.next_event(), h11.Data):
         body += event.data
@@ -246,8 +246,8 @@ def test_all_values_of_a_repeated_header_are_kept() -> None:
     head = b"GET / HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nX-B: 2\r\nx-a: 1\r\nX-A:3\r\n\r\n"
     parsed = Parser(1024, 1024).parse(head)
     assert parsed is not None
-    assert parsed.headers[b"x-a"] == b"1"
-    assert parsed.repeated == {b"x-a": b"1, 1, 3"}
+    assert parsed.fields.headers[b"x-a"] == b"1"
+    assert parsed.fields.repeated == {b"x-a": b"1, 1, 3"}
 
 
 def test_heads_in_turn_mean_what_each_says() -> None:
@@ -260,7 +260,7 @@ def test_heads_in_turn_mean_what_each_says() -> None:
 
         assert parsed is not None
         assert parsed.body == body
-        assert parsed.headers[b"strict"] == b"%d" % number
+        assert parsed.fields.headers[b"strict"] == b"%d" % number
         assert parsed.path == b"/%d" % (number % 2)
 
 

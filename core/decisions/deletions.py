@@ -1,0 +1,133 @@
+"""Deleting completed promises: what may go, and the one record that says what went.
+
+Retention and clients delete by the same rules. A promise stays while anything unfinished is about
+it: a task of any shard that it is the root or the leaf of, or a message that will become such a
+task. So no worker is ever handed a task whose promise has gone in the meantime. And it stays for
+its origin: a workflow that runs again reads what its children came to, and would do deleted ones a
+second time (`Lineage`). For clients, it also stays while listeners are still to be told of its end;
+what retention reaches is so old that they have had their time.
+"""
+
+from collections.abc import Callable, Iterable
+
+from troth.core import records as r
+from troth.core.codes import Code
+from troth.core.commands import DeletePromise
+from troth.core.deciding import DecisionContext
+from troth.core.grammar import task_ids
+from troth.core.limits import LINEAGE_LIMIT_COUNT
+from troth.core.lineage import origin_of
+from troth.core.model import PENDING, Promise
+from troth.core.replies import Reply
+from troth.core.state.shard_state import ShardState
+
+
+class InUse:
+    """Whether something unfinished is about promises of a shard, at one moment."""
+
+    def __init__(self, context: DecisionContext) -> None:
+        self._context = context
+        self._resumed = _resumed_by_outbox(context.state)
+
+    def __call__(self, promise_id: str) -> bool:
+        """Return whether a completed promise has to stay for now."""
+        state = self._context.state
+        return (
+            promise_id in self._resumed
+            or promise_id in state.roots
+            or self._context.is_awaited(promise_id)
+        )
+
+
+def _resumed_by_outbox(state: ShardState) -> set[str]:
+    """Return the promises whose completion is still on its way to the roots that wait for it."""
+    return {
+        message.callback.promise_id
+        for messages in state.outbox.values()
+        for message in messages.values()
+        if isinstance(message, r.ResumeMessage)
+    }
+
+
+class Lineage:
+    """Which promises stay because of where they come from, at one moment.
+
+    A promise stays until that of its origin may go, which may stay because of its own, and so on up
+    to one that is its own origin. An origin that is missing, or a circle, keeps nothing. What was
+    found is remembered, since siblings have the same origins. `may_go` says whether an origin may,
+    but for its own origin.
+    """
+
+    def __init__(self, context: DecisionContext, may_go: Callable[[Promise], bool]) -> None:
+        self._context = context
+        self._may_go = may_go
+        self._stays: dict[str, bool] = {}
+
+    def keeps(self, promise: Promise) -> bool:
+        """Return whether a completed promise stays for its origin's sake."""
+        path: list[str] = []
+        stays = False
+        origin_id = origin_of(promise.tags)
+        while origin_id is not None and origin_id != promise.id and origin_id not in path:
+            known = self._stays.get(origin_id)
+            if known is not None:
+                stays = known
+                break
+            path.append(origin_id)
+            origin = self._context.neighbor(origin_id).state.find_promise(origin_id)
+            if origin is None:
+                break
+            if len(path) > LINEAGE_LIMIT_COUNT or not self._may_go(origin):
+                stays = True
+                break
+            promise, origin_id = origin, origin_of(origin.tags)
+        self._stays.update(dict.fromkeys(path, stays))
+        return stays
+
+
+def delete(context: DecisionContext, ids: Iterable[str], now_ms: int) -> None:
+    """Delete promises that may go, with their tasks, and raise what later tasks count from."""
+    gone = list(ids)
+    gone_tasks: list[str] = []
+    counter = version = 0
+    for promise_id in gone:
+        promise = context.state.find_promise(promise_id)
+        if promise is not None and promise.task_version is not None:
+            version = max(version, promise.task_version)
+        for task_id, task_counter in finished_tasks(context.state, promise_id).items():
+            gone_tasks.append(task_id)
+            counter = max(counter, task_counter)
+    context.emit(r.PromisesDeleted(gone, gone_tasks, counter, now_ms, version))
+
+
+def finished_tasks(state: ShardState, root_id: str) -> dict[str, int]:
+    """Return a promise's finished tasks, in memory and not, each with its counter."""
+    found = {
+        task.id: task.counter
+        for task in state.cold.tasks_of(root_id)
+        if task.id not in state.hidden_tasks
+    }
+    for task_id in (task_ids.invoke_id(root_id), *state.task_notes.finished(root_id)):
+        task = state.tasks.get(task_id)
+        if task is not None and task.is_final:
+            found[task_id] = task.counter
+    return found
+
+
+def delete_promise(context: DecisionContext, command: DeletePromise, now_ms: int) -> Reply:
+    """Delete a completed promise for good, because a client wants it to go."""
+    promise = context.promise(command.id, now_ms)
+    if promise is None:
+        return Reply(Code.PROMISE_NOT_FOUND)
+    if promise.state is PENDING:
+        return Reply(Code.PROMISE_PENDING)
+    if promise.id in context.state.unblocks or InUse(context)(promise.id):
+        return Reply(Code.PROMISE_IN_USE)
+
+    def has_ended(origin: Promise) -> bool:
+        return origin.state is not PENDING or origin.timeout <= now_ms
+
+    if Lineage(context, has_ended).keeps(promise):
+        return Reply(Code.ORIGIN_PENDING)
+    delete(context, [promise.id], now_ms)
+    return Reply(Code.NO_CONTENT)

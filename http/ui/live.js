@@ -1,0 +1,161 @@
+/**
+ * Keeps screens up to date: one stream of events for all tabs, and what it says, handed to whichever
+ * components on screen want it.
+ *
+ * A hidden tab asks for nothing. While paused, nothing changes; when that ends, everything is asked for
+ * again, once.
+ */
+import { useEffect, useRef } from "./vendor/preact.js";
+import { apiUrl, learnWho } from "./api.js";
+import { observable } from "./observable.js";
+import { counts, now, returns, setClock } from "./server.js";
+import { Stream } from "./stream.js";
+
+/** When the reader paused; 0 while live. */
+export const pausedSince = observable(0);
+
+/** Whether the stream is open. */
+export const isFlowing = observable(false);
+
+/** Ticks once a second while the page is visible and live: what shows times listens. */
+export const tick = observable(0);
+
+/** @typedef {import("./stream.js").Message} Message */
+/** @typedef {import("./stream.js").Wish} Wish */
+
+/** @type {Map<(message: Message) => void, Wish>} */
+const listeners = new Map();
+
+/** @type {(wish: Wish | null) => void} */
+let send = () => {};
+let said = "";
+let wasLost = false;
+
+function isAwake() {
+  return document.visibilityState === "visible" && pausedSince.get() === 0;
+}
+
+function say() {
+  const wishes = [...listeners.values()];
+  const wish = {
+    topics: [...new Set(wishes.flatMap((one) => one.topics))],
+    watch: [...new Set(wishes.flatMap((one) => one.watch))],
+  };
+  const text = isAwake() ? JSON.stringify(wish) : "";
+  if (text === said) return;
+  said = text;
+  send(text ? wish : null);
+}
+
+/** @param {Message} message */
+function receive(message) {
+  if (!isAwake()) return;
+  if (message.type === "lost") {
+    isFlowing.set(false);
+    wasLost = true;
+    void learnWho();
+    return;
+  }
+  isFlowing.set(true);
+  if (message.data?.at) setClock(message.data.at);
+  if (message.type === "counters" && message.data.counts) counts.set(message.data.counts);
+  if (message.type === "open") {
+    // What happened in between was not told.
+    if (wasLost) refresh();
+    wasLost = false;
+    return;
+  }
+  for (const listener of [...listeners.keys()]) listener(message);
+}
+
+function refresh() {
+  for (const listener of [...listeners.keys()]) listener({ type: "refresh", data: null });
+}
+
+/** Opens the stream, in a worker that all tabs share where browsers have that. */
+export function startFeed() {
+  const address = apiUrl("events");
+  if (typeof SharedWorker === "undefined") {
+    const stream = new Stream(address);
+    send = (wish) => stream.want(receive, wish);
+  } else {
+    const worker = new SharedWorker(workerUrl(), { type: "module", name: "troth" });
+    worker.port.onmessage = ({ data }) => receive(data);
+    send = (wish) => worker.port.postMessage(wish);
+    addEventListener("pagehide", () => worker.port.postMessage(null));
+    addEventListener("pageshow", (event) => {
+      if (event.persisted) worker.port.postMessage(said ? JSON.parse(said) : null);
+    });
+  }
+  document.addEventListener("visibilitychange", wakeOrSleep);
+  pausedSince.watch(wakeOrSleep);
+  setInterval(() => {
+    if (isAwake()) tick.set(tick.get() + 1);
+  }, 1_000);
+  say();
+}
+
+function wakeOrSleep() {
+  say();
+  if (!isAwake()) return;
+  tick.set(tick.get() + 1);
+  refresh();
+}
+
+/** The one URL that the page's policy for scripts lets through: the worker's. */
+function workerUrl() {
+  const url = new URL("feed.js", import.meta.url);
+  url.searchParams.set("root", apiUrl("").href);
+  const factory = /** @type {any} */ (globalThis).trustedTypes;
+  if (!factory) return url;
+  const policy = factory.createPolicy("troth", {
+    createScriptURL: (/** @type {string} */ text) => {
+      if (text !== url.href) throw new TypeError(`${text} is not the worker`);
+      return text;
+    },
+  });
+  return policy.createScriptURL(url.href);
+}
+
+/** Pauses, or goes on. */
+export function togglePause() {
+  pausedSince.set(pausedSince.get() === 0 ? now() : 0);
+}
+
+/**
+ * Calls a function when something has changed, at most once in a while; also after a pause and after
+ * the server was away.
+ *
+ * @param {() => void} changed
+ * @param {{topics?: string[], watch?: string[], everyMs?: number}} wish
+ */
+export function useLive(changed, { topics = [], watch = [], everyMs = 1_000 }) {
+  const latest = useRef(changed);
+  latest.current = changed;
+  const key = JSON.stringify([topics, watch]);
+  useEffect(() => {
+    let last = 0;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const run = () => {
+      timer = undefined;
+      last = performance.now();
+      if (isAwake()) latest.current?.();
+    };
+    const listener = (/** @type {Message} */ message) => {
+      if (message.type === "refresh") return run();
+      const isWatched = message.type === "changed" && watch.some((id) => message.data.ids.includes(id));
+      if (!isWatched && !topics.includes(message.type)) return;
+      timer ??= setTimeout(run, Math.max(0, last + everyMs - performance.now()));
+    };
+    listeners.set(listener, { topics, watch });
+    say();
+    const unwatch = returns.watch(run);
+    return () => {
+      unwatch();
+      clearTimeout(timer);
+      listeners.delete(listener);
+      say();
+    };
+  }, [key, everyMs]);
+}

@@ -1,0 +1,104 @@
+/**
+ * Tables: real ones, with a heading for each column, a cursor that `j` and `k` move, and rows that may be
+ * selected. Long ones keep only the rows near what is visible in the page.
+ */
+import { html, useRef } from "../vendor/preact.js";
+import { useKeys } from "../keyboard.js";
+import { useWindow } from "./window.js";
+
+const ROW_PX = 37;
+
+/**
+ * @template Row
+ * @typedef {object} Column
+ * @property {string} name
+ * @property {string} title
+ * @property {(row: Row) => any} show
+ * @property {boolean} [isNumber] Aligned at its end.
+ * @property {boolean} [isMinor] Left out on narrow screens.
+ */
+
+/** @typedef {{ids: Set<string>, toggle: (id: string) => void, toggleAll: () => void}} Selection */
+
+/**
+ * A table.
+ *
+ * @template Row
+ * @param {{label: string, columns: Column<Row>[], rows: Row[], keyOf: (row: Row) => string, selection?: Selection | undefined, gone?: Set<string>}} props
+ *   `label` names it for screen readers; `gone` are keys of rows that are no longer there.
+ */
+export function Table({ label, columns, rows, keyOf, selection, gone }) {
+  /** @type {import("../vendor/preact.js").RefObject<HTMLTableElement | null>} */
+  const table = useRef(null);
+  /** @type {import("../vendor/preact.js").RefObject<HTMLTableSectionElement | null>} */
+  const body = useRef(null);
+  const { first, last, beforePx, afterPx } = useWindow(body, rows.length, ROW_PX);
+  useKeys({
+    j: () => moveCursor(table.current, 1),
+    k: () => moveCursor(table.current, -1),
+    x: () => rowAtCursor(table.current)?.querySelector("input")?.click(),
+  });
+  const width = columns.length + (selection ? 1 : 0);
+  const isAll = rows.length > 0 && selection?.ids.size === rows.length;
+  return html`<div class="table">
+    <table ref=${table} aria-label=${label} aria-rowcount=${rows.length + 1}>
+      <thead>
+        <tr>
+          ${selection &&
+          html`<th class="check" scope="col">
+            <input type="checkbox" aria-label="Select all that are listed" checked=${isAll} onChange=${selection.toggleAll} />
+          </th>`}
+          ${columns.map((column) => html`<th key=${column.name} scope="col" class=${classOf(column)}>${column.title}</th>`)}
+        </tr>
+      </thead>
+      <tbody ref=${body}>
+        <${Gap} key="before" px=${beforePx} width=${width} />
+        ${rows.slice(first, last).map((row, offset) => {
+          const key = keyOf(row);
+          const isSelected = selection?.ids.has(key) ?? false;
+          return html`<tr key=${`row ${key}`} data-row=${first + offset} aria-rowindex=${first + offset + 2} class=${`${isSelected ? "selected" : ""} ${gone?.has(key) ? "gone" : ""}`}>
+            ${selection &&
+            html`<td class="check">
+              <input type="checkbox" aria-label=${`Select ${key}`} checked=${isSelected} onChange=${() => selection.toggle(key)} />
+            </td>`}
+            ${columns.map((column) => html`<td key=${column.name} class=${classOf(column)}>${column.show(row)}</td>`)}
+          </tr>`;
+        })}
+        <${Gap} key="after" px=${afterPx} width=${width} />
+      </tbody>
+    </table>
+  </div>`;
+}
+
+/** @param {{px: number, width: number}} props */
+function Gap({ px, width }) {
+  return px > 0 && html`<tr aria-hidden="true" class="gap"><td colspan=${width} height=${Math.round(px)}></td></tr>`;
+}
+
+/** @param {Column<any>} column */
+function classOf({ name, isNumber, isMinor }) {
+  return `c-${name} ${isNumber ? "number" : ""} ${isMinor ? "minor" : ""}`;
+}
+
+/** @param {HTMLTableElement | null} table */
+function rowAtCursor(table) {
+  const row = document.activeElement?.closest("tr[data-row]") ?? null;
+  return row !== null && table?.contains(row) ? row : null;
+}
+
+/**
+ * Moves the focus to the next row's link, or to what else it has that takes focus.
+ *
+ * @param {HTMLTableElement | null} table
+ * @param {1 | -1} step
+ */
+function moveCursor(table, step) {
+  const rows = [...(table?.querySelectorAll("tr[data-row]") ?? [])];
+  const at = rowAtCursor(table);
+  const next = rows[at === null ? 0 : rows.indexOf(at) + step];
+  const target = next?.querySelector("a, button, input");
+  if (target instanceof HTMLElement) {
+    target.focus();
+    next?.scrollIntoView({ block: "nearest" });
+  }
+}

@@ -1,0 +1,91 @@
+/**
+ * One event stream for all that listen: what they want is put together, and each is told everything.
+ *
+ * While no tab is visible, there is no stream. A stream that is lost is opened again after 1, 2, 4 … 30
+ * seconds. The server allows 50 watched ids a stream; the tab that asked last comes first.
+ */
+
+const WATCHED_LIMIT_COUNT = 50;
+const FIRST_WAIT_MS = 1_000;
+const LONGEST_WAIT_MS = 30_000;
+const GATHER_MS = 50;
+const EVENTS = ["counters", "queues", "failures", "changed", "bulk"];
+
+/** @typedef {{topics: string[], watch: string[]}} Wish */
+/** @typedef {{type: string, data: any}} Message */
+
+export class Stream {
+  /** @param {URL} address Of the feed. */
+  constructor(address) {
+    this.address = address;
+    /** What each listener wants, the latest first. @type {Map<(message: Message) => void, Wish>} */
+    this.wishes = new Map();
+    /** @type {EventSource | null} */
+    this.source = null;
+    this.opened = "";
+    this.waitMs = FIRST_WAIT_MS;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+  }
+
+  /**
+   * Sets what a listener wants; null: nothing any more.
+   *
+   * @param {(message: Message) => void} listener
+   * @param {Wish | null} wish
+   */
+  want(listener, wish) {
+    this.wishes.delete(listener);
+    if (wish !== null) this.wishes = new Map([[listener, wish], ...this.wishes]);
+    // A tab that goes from one list to another says so twice: one stream is enough.
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.open(), GATHER_MS);
+  }
+
+  open() {
+    const wishes = [...this.wishes.values()];
+    const topics = [...new Set(wishes.flatMap((wish) => wish.topics))].sort();
+    const watched = [...new Set(wishes.flatMap((wish) => wish.watch))].slice(0, WATCHED_LIMIT_COUNT).sort();
+    const url = new URL(this.address);
+    if (topics.length > 0) url.searchParams.set("topics", topics.join(","));
+    for (const id of watched) url.searchParams.append("watch", id);
+    const isNeeded = topics.length > 0 || watched.length > 0;
+    const isOpen = this.source !== null && this.source.readyState !== EventSource.CLOSED;
+    if (isNeeded && isOpen && url.href === this.opened) return;
+    this.source?.close();
+    this.source = null;
+    this.opened = url.href;
+    if (isNeeded) this.connect(url);
+  }
+
+  /** @param {URL} url */
+  connect(url) {
+    const source = new EventSource(url);
+    this.source = source;
+    source.onopen = () => {
+      this.waitMs = FIRST_WAIT_MS;
+      this.tell({ type: "open", data: null });
+    };
+    source.onerror = () => this.lose(source);
+    for (const type of EVENTS) {
+      source.addEventListener(type, (event) => this.tell({ type, data: JSON.parse(event.data) }));
+    }
+  }
+
+  /** @param {EventSource} source */
+  lose(source) {
+    if (source !== this.source) return;
+    // The browser would try again by a rule of its own, and never after a refusal.
+    source.close();
+    this.source = null;
+    this.tell({ type: "lost", data: null });
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.open(), this.waitMs);
+    this.waitMs = Math.min(this.waitMs * 2, LONGEST_WAIT_MS);
+  }
+
+  /** @param {Message} message */
+  tell(message) {
+    for (const listener of this.wishes.keys()) listener(message);
+  }
+}

@@ -1,0 +1,77 @@
+"""The files of the web UI: what others wrote is what its README says, and all of it stays small."""
+
+import gzip
+import hashlib
+import re
+from typing import Final
+
+from tests.helpers.repository import ROOT
+
+UI: Final = ROOT / "http" / "ui"
+SERVED: Final = frozenset({".css", ".html", ".js", ".svg"})
+FILE_LIMIT_BYTES: Final = 20 << 10
+ALL_LIMIT_BYTES: Final = 110 << 10
+MODULE_LIMIT_LINES: Final = 300
+IMPORT: Final = re.compile(r"""(?:from|import\()\s*"(\.[^"]+)\"""")
+
+
+def sizes() -> dict[str, int]:
+    """Return the compressed size of each file that the server serves, in bytes."""
+    return {
+        path.relative_to(UI).as_posix(): len(gzip.compress(path.read_bytes(), 9))
+        for path in sorted(UI.rglob("*"))
+        if path.suffix in SERVED
+    }
+
+
+def test_the_vendored_file_is_the_one_that_its_readme_names() -> None:
+    digest = hashlib.sha256((UI / "vendor" / "preact.js").read_bytes()).hexdigest()
+
+    assert f"`{digest}`" in (UI / "vendor" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_names_the_versions_that_are_bundled() -> None:
+    package = (ROOT / "tests" / "ui" / "tools" / "package.json").read_text(encoding="utf-8")
+    readme = (UI / "vendor" / "README.md").read_text(encoding="utf-8")
+
+    for name in ("preact", "htm"):
+        version = re.search(rf'"{name}": "([\d.]+)"', package)
+        assert version is not None
+        assert re.search(rf"\[{name}\].*\| {re.escape(version[1])} \|", readme)
+
+
+def test_what_is_vendored_makes_no_code_of_text() -> None:
+    text = (UI / "vendor" / "preact.js").read_text(encoding="utf-8")
+
+    assert re.search(r"\beval\b|\bFunction\(", text) is None
+
+
+def test_all_of_it_is_small() -> None:
+    found = sizes()
+    print({name: size for name, size in found.items() if size > 2_000}, sum(found.values()))
+
+    assert max(found.values()) <= FILE_LIMIT_BYTES
+    assert sum(found.values()) <= ALL_LIMIT_BYTES
+
+
+def test_every_module_says_what_it_promises_and_is_short() -> None:
+    faults = []
+    for path in sorted(UI.rglob("*.js")):
+        if path.parent.name == "vendor":
+            continue
+        text = path.read_text(encoding="utf-8")
+        if not text.startswith("/**"):
+            faults.append(f"{path.name}: does not begin by saying what it promises")
+        if text.count("\n") > MODULE_LIMIT_LINES:
+            faults.append(f"{path.name}: has more than {MODULE_LIMIT_LINES} lines")
+
+    assert faults == []
+
+
+def test_every_import_leads_to_a_file() -> None:
+    faults = []
+    for path in sorted(UI.rglob("*.js")):
+        targets = IMPORT.findall(path.read_text(encoding="utf-8"))
+        faults += [f"{path.name}: {t}" for t in targets if not (path.parent / t).is_file()]
+
+    assert faults == []

@@ -1,0 +1,95 @@
+"""Checks the types of `http/ui/`, or makes its vendored file again.
+
+`python -m tests.ui.tools types` runs the TypeScript compiler over the JSDoc of all modules.
+`python -m tests.ui.tools vendor` bundles Preact and htm into `http/ui/vendor/preact.js` and writes
+its SHA-256 into the README next to it.
+
+Both need npm, which is used for nothing else. Without it, `types` says so and succeeds, except in
+continuous integration. What npm installs goes to `.ui-tools/`, by the lock file of this folder.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.helpers.repository import ROOT
+
+HERE: Final = Path(__file__).parent
+INSTALLED: Final = ROOT / ".ui-tools"
+VENDOR: Final = ROOT / "http" / "ui" / "vendor"
+BANNER: Final = (
+    "/* Preact (MIT) and htm (Apache-2.0): README.md says which, and how this is made. */"
+)
+INSTALL_LIMIT_S: Final = 300
+RUN_LIMIT_S: Final = 120
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the two commands and return the status to exit with."""
+    if arguments not in (["types"], ["vendor"]):
+        print("usage: python -m tests.ui.tools types|vendor", file=sys.stderr)
+        return 2
+    if shutil.which("npm") is None:
+        print("The types of http/ui/ are not checked: that needs npm (Node.js 20 or newer).")
+        return 1 if arguments == ["vendor"] or "CI" in os.environ else 0
+    install()
+    return check_types() if arguments == ["types"] else make_vendored_file()
+
+
+def install() -> None:
+    """Install what the lock file names, unless that has been done."""
+    lock = (HERE / "package-lock.json").read_bytes()
+    done = INSTALLED / "package-lock.json"
+    if (INSTALLED / "node_modules").is_dir() and done.exists() and done.read_bytes() == lock:
+        return
+    shutil.rmtree(INSTALLED, ignore_errors=True)
+    INSTALLED.mkdir()
+    shutil.copy(HERE / "package.json", INSTALLED)
+    done.write_bytes(lock)
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+    try:
+        subprocess.run(command, cwd=INSTALLED, check=True, timeout=INSTALL_LIMIT_S)
+    except BaseException:
+        shutil.rmtree(INSTALLED)
+        raise
+
+
+def check_types() -> int:
+    """Run the compiler and return its status."""
+    compiler = INSTALLED / "node_modules" / ".bin" / "tsc"
+    command = [str(compiler), "--project", str(HERE / "tsconfig.json")]
+    return subprocess.run(command, cwd=ROOT, check=False, timeout=RUN_LIMIT_S).returncode
+
+
+def make_vendored_file() -> int:
+    """Bundle the vendored file, write its digest into its README, and return 0."""
+    entry = INSTALLED / "preact_entry.js"
+    shutil.copy(HERE / entry.name, entry)
+    made = VENDOR / "preact.js"
+    command = [
+        str(INSTALLED / "node_modules" / ".bin" / "esbuild"),
+        str(entry),
+        "--bundle",
+        "--minify",
+        "--format=esm",
+        "--target=es2022",
+        "--legal-comments=none",
+        f"--banner:js={BANNER}",
+        f"--outfile={made}",
+    ]
+    subprocess.run(command, cwd=INSTALLED, check=True, timeout=RUN_LIMIT_S)
+    readme = VENDOR / "README.md"
+    digest = hashlib.sha256(made.read_bytes()).hexdigest()
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(re.sub(r"\b[0-9a-f]{64}\b", digest, text), encoding="utf-8")
+    print(f"{made.relative_to(ROOT)}: {made.stat().st_size} bytes, SHA-256 {digest}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
