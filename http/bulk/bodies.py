@@ -6,8 +6,9 @@ from msgspec import Struct
 
 from troth.core.bulk import BulkAction, BulkSubject
 from troth.core.limits import BULK_RATE_COUNT, BULK_RATE_LIMIT_COUNT, BULK_VALUE_LIMIT_BYTES
+from troth.http.functions.markers import Within
 from troth.http.promises.schemas import ValueBody
-from troth.http.wire.fields import Choice, Flag, Integer, Nested, StringMap
+from troth.http.wire.fields import Choice, Flag, Nested, StringMap
 
 
 class BulkBody(Struct, rename="camel", forbid_unknown_fields=True):
@@ -54,10 +55,11 @@ class BulkBody(Struct, rename="camel", forbid_unknown_fields=True):
     ] = None
     rate_per_second: Annotated[
         int | None,
-        Integer(
+        Within(
             f"How many of them a second at most; {BULK_RATE_COUNT} unless given, up to "
             f"{BULK_RATE_LIMIT_COUNT}. The job gives way to clients, so it may be slower.",
             BULK_RATE_COUNT,
             minimum=1,
+            maximum=BULK_RATE_LIMIT_COUNT,
         ),
     ] = None

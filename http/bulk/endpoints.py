@@ -12,7 +12,7 @@ import structlog
 from troth.core.bulk import ACTIONS, BulkAction, BulkJob, BulkSubject
 from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.core.limits import BULK_RATE_COUNT, BULK_RATE_LIMIT_COUNT, BULK_VALUE_LIMIT_BYTES
+from troth.core.limits import BULK_RATE_COUNT, BULK_VALUE_LIMIT_BYTES
 from troth.core.model import EMPTY_VALUE
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
@@ -68,11 +68,6 @@ def _job(api: Api, call: Call) -> BulkJob:
     allowed = ACTIONS.get(subject, frozenset())
     if action not in allowed:
         raise invalid("action", f"must be one of {', '.join(sorted(allowed))} for {subject.value}")
-    rate_count = body.rate_per_second or BULK_RATE_COUNT
-    if rate_count > BULK_RATE_LIMIT_COUNT:
-        raise invalid(
-            "ratePerSecond", f"must be at most {BULK_RATE_LIMIT_COUNT} (got {rate_count})"
-        )
     given = value(body.value)
     if given.size > BULK_VALUE_LIMIT_BYTES:
         raise invalid(
@@ -92,7 +87,7 @@ def _job(api: Api, call: Call) -> BulkJob:
         action,
         read_filter(api, call, subject, asked),
         asked,
-        rate_count,
+        body.rate_per_second or BULK_RATE_COUNT,
         jobs_of(api).newest(subject),
         given,
         bool(body.dry_run),
