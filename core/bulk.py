@@ -55,6 +55,7 @@ class Skip(StrEnum):
     NOT_WAITING = "notWaiting"
     PAUSED = "paused"
     NOT_PAUSED = "notPaused"
+    FORBIDDEN = "forbidden"
     CHANGED = "changed"
 
 
@@ -66,8 +67,9 @@ COMPLETIONS: Final[Mapping[BulkAction, PromiseState]] = {
 """The acts that complete promises, and as what."""
 
 ACTIONS: Final[Mapping[BulkSubject, frozenset[BulkAction]]] = {
-    BulkSubject.PROMISES: frozenset(COMPLETIONS),
+    BulkSubject.PROMISES: frozenset({*COMPLETIONS, BulkAction.DELETE}),
     BulkSubject.TASKS: frozenset({BulkAction.RETRY}),
+    BulkSubject.SCHEDULES: frozenset({BulkAction.DELETE, BulkAction.PAUSE, BulkAction.RESUME}),
 }
 """What can be done to what."""
 

@@ -34,8 +34,10 @@ class ContinueLocksHeartbeat(ContinueHeartbeat, frozen=True):
 class ContinueCompletions(Command, frozen=True):
     """Carry out a slice of what the completions of these promises mean, the first one first.
 
-    Answers `reply`, when they are finished.
+    Answers `reply`, when they are finished. If the command that completed them has not ended
+    either, `then` carries on with it, and answers.
     """
 
     ids: tuple[str, ...]
     reply: Reply
+    then: Command | None = None

@@ -257,6 +257,7 @@ class Server:
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)
             await nursery.start(parts.make_bulk_jobs().run)
+        nursery.start_soon(parts.make_feed().run)
         await nursery.start(parts.make_builder().run)
 
     @property

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-import outcome
 import structlog
 import trio
 
@@ -90,45 +89,6 @@ CREATING: Final = (
 """What is refused while memory is short: what would take more of it for long."""
 
 log = structlog.get_logger("troth.shards")
-
-
-@final
-class Waiter:
-    """A parked task that waits for one or more replies."""
-
-    __slots__ = ("abandoned", "outstanding_count", "replies", "task")
-
-    def __init__(self, count: int) -> None:
-        self.task = trio.lowlevel.current_task()
-        self.replies: list[Reply | None] = [None] * count
-        self.outstanding_count = count
-        self.abandoned = False
-
-    async def wait(self) -> list[Reply]:
-        """Park until all replies are there. Canceling abandons them, not the commands."""
-
-        def abandon(_: Any) -> trio.lowlevel.Abort:
-            self.abandoned = True
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        return await trio.lowlevel.wait_task_rescheduled(abandon)  # type: ignore[no-any-return]
-
-    def answer(self, place: int, reply: Reply) -> None:
-        """Hand over one reply."""
-        self.replies[place] = reply
-        self.outstanding_count -= 1
-        if self.outstanding_count == 0 and not self.abandoned:
-            trio.lowlevel.reschedule(self.task, outcome.Value(self.replies))
-
-    def abandon(self) -> None:
-        """Stop waiting: commands that were asked are carried out, and their replies are dropped."""
-        self.abandoned = True
-
-    def refuse(self, error: ShardsError) -> None:
-        """Hand over an error instead of replies."""
-        if not self.abandoned:
-            self.abandoned = True
-            trio.lowlevel.reschedule(self.task, outcome.Error(error))
 
 
 Entry = tuple[Command, Asker | None, int, HeldMessages | None]
@@ -395,7 +355,7 @@ class Shard:
             except Exception as error:
                 if asker is not None:  # it is told so, if this ends the server
                     answers.append((asker, place, UNANSWERED))
-                step = self._contain(error, command)
+                step = self._contain(error, command, is_own=entries is self._internal)
                 if asker is not None:
                     answers.pop()
             if step.again is not None:
@@ -463,7 +423,7 @@ class Shard:
             try:
                 step = self.machine.step(command, now_ms)
             except Exception as error:
-                step = self._contain(error, command)
+                step = self._contain(error, command, is_own=True)
             self._take(step, None, turn)
             if step.again is not None:
                 self.tell(step.again)
@@ -472,16 +432,20 @@ class Shard:
         for deadline_ms in handled:
             self._lateness.add(ended_ms - deadline_ms)
 
-    def _contain(self, error: Exception, command: Command) -> Step:
+    def _contain(self, error: Exception, command: Command, *, is_own: bool) -> Step:
         """Return the step after a harmless defect: it costs one request, not the server.
 
-        A checkpoint that has rotted does: the next request might be given a wrong answer.
+        A checkpoint that has rotted does: the next request might be given a wrong answer. Where
+        there was no memory, a client is told to try again. No client would repeat one of the
+        server's own commands, so it is stepped again with the reserve. Raises what that raises.
         """
         if isinstance(error, CheckpointDamaged) or not self.machine.is_clean:
             raise error
         if isinstance(error, MemoryError):
             RESERVE.give_away()
             log.warning("there was no memory for a command", command=type(command).__name__)
+            if is_own:
+                return self.machine.step(command, self._now_ms)
             return Step(Reply(Code.OVERLOADED), [], [])
         log.error(
             "a command failed; nothing was changed",

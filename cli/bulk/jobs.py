@@ -29,7 +29,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @click.group(cls=OrderedGroup)
 def bulk() -> None:
-    """Cancel, resolve, reject, delete or retry everything that a filter finds.
+    """Cancel, resolve, reject, delete, retry, pause or resume everything that a filter finds.
 
     The server does it as a bulk job, at a rate of your choice: it gives way to other clients, and
     continues after a restart. A job touches nothing that is created after its start. Try it with
@@ -184,6 +184,55 @@ def retry(
     """
     given = {name: text for name, text in wanted.items() if text is not None}
     _run(session, "retry", given, dry_run, rate_count, detach)
+
+
+@bulk.command()
+@promise_options
+@click.option("--schedules", is_flag=True, help="Delete schedules, not promises.")
+@job_options
+@server_command
+def delete(
+    session: Session,
+    schedules: bool,
+    dry_run: bool,
+    rate_count: int | None,
+    detach: bool,
+    **wanted: Any,
+) -> None:
+    """Delete all completed promises, or schedules, that the filter finds, for good.
+
+    Passed over are promises that are pending, whose origin is pending, or that a worker is still to
+    be told of. Schedules have only ids and tags.
+
+    
+    Examples:
+      troth bulk delete --id 'order-*' --ended 30d --dry-run
+      troth bulk delete --schedules --id 'test-*'
+    """
+    more = {"subject": "schedules"} if schedules else {}
+    _run(session, "delete", _promise_filter(**wanted), dry_run, rate_count, detach, **more)
+
+
+def _pausing(action: str, summary: str) -> click.Command:
+    """Make the command for an action on schedules."""
+
+    def act(
+        session: Session,
+        pattern: str,
+        tags: Pairs,
+        dry_run: bool,
+        rate_count: int | None,
+        detach: bool,
+    ) -> None:
+        wanted = {"id": pattern, **{f"tags[{name}]": text for name, text in tags}}
+        _run(session, action, wanted, dry_run, rate_count, detach)
+
+    act.__doc__ = f"{summary}\n\n\b\nExample:\n  troth bulk {action} --id 'nightly-*' --dry-run"
+    return bulk.command(action)(id_option(tag_option(job_options(server_command(act)))))
+
+
+_pausing("pause", "Pause all schedules that the filter finds.")
+_pausing("resume", "Resume all paused schedules that the filter finds.")
 
 
 @bulk.command("list")

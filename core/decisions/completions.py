@@ -15,8 +15,7 @@ def continue_completions(
     carry_on(context, ids[0])
     if ids[0] not in context.state.completions:
         ids = ids[1:]
-    if ids:
-        context.again = ContinueCompletions(ids, command.reply)
+    context.again = ContinueCompletions(ids, command.reply, command.then) if ids else command.then
     return command.reply
 
 

@@ -45,6 +45,7 @@ from troth.core.commands import (
     ImportPromise,
     ListEntries,
     ListUsage,
+    PauseSchedule,
     ReadBulk,
     ReadEntry,
     ReadExecution,
@@ -54,6 +55,7 @@ from troth.core.commands import (
     ReleaseLock,
     ReplaceEntry,
     ReportExecution,
+    ResumeSchedule,
     ResumeTime,
     Retain,
     RetryTask,
@@ -66,6 +68,7 @@ from troth.core.commands import (
     TaskNotSent,
     TaskSent,
     TimerKind,
+    UpdateSchedule,
 )
 from troth.core.continuations import (
     ContinueCompletions,
@@ -161,6 +164,9 @@ DECISIONS: dict[type[Command], Decision] = {
     RetryTask: tasks.retry_task,
     CreateSchedule: schedules.create_schedule,
     ReadSchedule: schedules.read_schedule,
+    UpdateSchedule: schedules.update_schedule,
+    PauseSchedule: schedules.pause_schedule,
+    ResumeSchedule: schedules.resume_schedule,
     DeleteSchedule: schedules.delete_schedule,
     SearchSchedules: schedules.search_schedules,
     AcquireLock: locks.acquire_lock,

@@ -37,9 +37,10 @@ class BulkJobObject(Struct, gc=False, rename="camel"):
     skipped: Annotated[
         dict[str, int],
         told(
-            "How many were passed over, by reason: completed, pending, originPending, inUse, "
-            "notWaiting (a task that is not stalled), paused, notPaused, changed (the filter did "
-            "not find it any more when its turn came).",
+            "How many were passed over, by reason: completed; pending; originPending and inUse, as "
+            "when one is deleted; notWaiting (a task that is not stalled); paused; notPaused; "
+            "forbidden (the token is not for what a schedule makes); changed (the filter did not "
+            "find it any more when its turn came).",
             {"completed": 4},
         ),
     ]

@@ -12,6 +12,7 @@ or to an address that is not public (setting `function_private_networks` allows 
 
 import base64
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -117,6 +118,7 @@ class FunctionCalls(Calls):
                 task_status.started()
                 await trio.sleep_forever()
         finally:
+            self._nursery = None  # what begins from here on is left to the next start
             await self._transport.aclose()
 
     def begin(self, execution: PlacedExecution) -> None:
@@ -181,12 +183,16 @@ class FunctionCalls(Calls):
             nursery.cancel_scope.cancel()
 
     async def _ask(self, command: Command) -> Reply:
-        """Send a command to the shards; wait and retry while they are overloaded."""
+        """Send a command to the shards; wait and retry while they cannot carry it out.
+
+        They refuse it before it waits in a mailbox, or answer that memory ran out in the middle.
+        """
         while True:
-            try:
-                return await self._ask_shards(command)
-            except Overloaded:
-                await trio.sleep(_OVERLOADED_PAUSE_S)
+            with suppress(Overloaded):
+                reply = await self._ask_shards(command)
+                if reply.code is not Code.OVERLOADED:
+                    return reply
+            await trio.sleep(_OVERLOADED_PAUSE_S)
 
     async def _renew(self, execution: PlacedExecution, scope: trio.CancelScope) -> None:
         """Keep the lease; give the call up when it is lost."""

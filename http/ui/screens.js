@@ -18,6 +18,46 @@ export const SCREENS = [
     key: "p",
     load: () => import("./screens/promises.js"),
   },
+  {
+    path: "tasks",
+    title: "Tasks",
+    icon: "tasks",
+    scopes: ["promises:read"],
+    key: "t",
+    load: () => import("./screens/tasks.js"),
+  },
+  {
+    path: "queues",
+    title: "Queues & workers",
+    icon: "queues",
+    scopes: ["metrics:read"],
+    key: "q",
+    load: () => import("./screens/queues.js"),
+  },
+  {
+    path: "schedules",
+    title: "Schedules",
+    icon: "schedules",
+    scopes: ["promises:read"],
+    key: "s",
+    load: () => import("./screens/schedules.js"),
+  },
+  {
+    path: "locks",
+    title: "Locks",
+    icon: "locks",
+    scopes: ["promises:read"],
+    key: "l",
+    load: () => import("./screens/locks.js"),
+  },
+  {
+    path: "failures",
+    title: "Failures",
+    icon: "failures",
+    scopes: ["metrics:read", "promises:read"],
+    key: "f",
+    load: () => import("./screens/failures.js"),
+  },
 ];
 
 /**

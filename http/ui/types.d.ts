@@ -158,7 +158,7 @@ interface ScheduleObject {
   promiseTags?: Record<string, string>;
   lastRunTime?: number;
   nextRunTime: number;
-  paused?: boolean;
+  pausedOn?: number;
   createdOn: number;
 }
 

@@ -159,7 +159,7 @@ class CallGates:
                 return
             self._count_waiting(execution, -1)
             self.running_count += 1
-            execution.stage = Stage.RUNNING
+            execution.stage = Stage.SENT
             self._start(execution)
 
     def _leave_account(self, account: _AccountGate) -> None:

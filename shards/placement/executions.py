@@ -4,6 +4,7 @@
                 ^          | the stream ended first      | claim timeout, lapse, return: send()
                 +----------+-----------------------------+
 
+A call is SENT when it begins, and RUNNING when the shards have given it a lease.
 A queued execution costs a few hundred bytes: of its message only what placing it needs is kept.
 """
 

@@ -13,6 +13,7 @@ nodes it is the dispatcher of greencloud.md 12. What it promises:
 `execution_queues.py` says which is next; for calls, `call_gates.py`.
 - A message that was not written when its stream ended goes elsewhere.
 - A node or call that still works on an execution that has ended is told immediately.
+- An execution whose call ended before the shards gave it a lease is called again after a pause.
 - Nothing of a disabled account starts; what has started goes on (`withheld.py`).
 
 Nothing here is durable: after a restart the shards send again what waits, and `restore` says what
@@ -43,6 +44,7 @@ from .node_places import FreeNodes
 from .withheld import Withheld
 
 _REST_MS: Final = 1_000  # a node that gave an execution back gets none for this long
+_CALL_AGAIN_MS: Final = 1_000  # after a call that came to nothing
 _ACCOUNTS_SHOWN_COUNT: Final = 20
 
 
@@ -162,10 +164,12 @@ class Placement:
         execution = None if name is None else self._executions.get(name.root)
         if execution is None:
             return
-        if execution.stage is Stage.HANDED:
-            execution.stage = Stage.SENT  # claimed before we heard that it was written
-        elif execution.stage is Stage.QUEUED:
+        if execution.stage is Stage.QUEUED:
             self._forget(execution)
+        elif isinstance(execution.need, Host):
+            execution.stage = Stage.RUNNING
+        elif execution.stage is Stage.HANDED:
+            execution.stage = Stage.SENT  # claimed before we heard that it was written
 
     def finished(self, promise_ids: Iterable[str]) -> None:
         """Note that these executions have ended, durably, whatever ended them."""
@@ -338,11 +342,29 @@ class Placement:
             self._alarms.call_after(_REST_MS, lambda: self._rested(node))
 
     def call_ended(self, execution: PlacedExecution) -> None:
-        """Note that the call of an HTTP function is over, whatever became of its task."""
+        """Note that the call of an HTTP function is over, whatever became of its task.
+
+        If that has not ended and has a lease, the shards send it again when the lease runs out.
+        Without one they take it to be on its way, and no timer of theirs would bring it back.
+        """
         self._gates.ended(execution)
-        if self._executions.get(execution.promise_id) is execution:
-            # Not finished: the lease will run out, and the shards send it again.
+        if self._executions.get(execution.promise_id) is not execution:
+            return
+        if execution.stage is Stage.RUNNING:
             del self._executions[execution.promise_id]
+        else:
+            execution.is_ending = True  # no call is to be stopped
+            self._alarms.call_after(_CALL_AGAIN_MS, lambda: self._call_again(execution))
+
+    def _call_again(self, execution: PlacedExecution) -> None:
+        if self._executions.get(execution.promise_id) is not execution:
+            return
+        if execution.stage is Stage.RUNNING:  # it was given its lease in the meantime
+            del self._executions[execution.promise_id]
+            return
+        execution.is_ending = False
+        execution.stage = Stage.QUEUED
+        self._place(execution)
 
     # What is asked for limits and for people
 

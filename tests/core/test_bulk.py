@@ -233,6 +233,88 @@ def test_a_shard_forgets_its_part_once() -> None:
     assert system.tell(0, c.ReadBulk()).reply.bulk_parts == {}
 
 
+def deleting(system: System, pattern: str = "*") -> BulkJob:
+    """A job that deletes whatever may go."""
+    return start(system, action=BulkAction.DELETE, filter=BulkFilter(pattern, ALL))
+
+
+def test_what_may_go_is_deleted_and_the_rest_is_passed_over() -> None:
+    """As when a client deletes a single one: the pending, those of pending origins, those in use."""
+    system = system_of("done", "pending", "told", "flow")
+    create(system, "flow.1", **{"resonate:origin": "flow"})
+    create(system, "flow.1.1", **{"resonate:origin": "flow.1"})
+    system.ask(c.CreateSubscription("told", "s", FAR_MS, "poll://any@g"))
+    for name in ("done", "told", "flow.1", "flow.1.1"):
+        system.ask(c.CompletePromise(name, PromiseState.RESOLVED))
+    job = deleting(system)
+    skipped = {"originPending": 2, "pending": 2, "inUse": 1}
+    counted = system.tell(0, c.CountBulk(job.id, job.start, 1_000)).reply.bulk
+    assert counted is not None
+    assert counted.counts == BulkCounts(1, 0, skipped)
+    assert run(system).counts == counted.counts
+    assert set(states(system)) == {"pending", "told", "flow", "flow.1", "flow.1.1"}
+    system.ask(c.CompletePromise("flow", PromiseState.RESOLVED))
+    system.ask(c.CreateEntry(replace(job, id="j2")))
+    again = system.tell(0, c.RunBulk("j2", 50, 1_000)).reply.bulk
+    assert again is not None
+    assert again.counts == BulkCounts(3, 0, {"pending": 1, "inUse": 1})
+
+
+def test_a_deletion_waits_while_a_completion_is_under_way() -> None:
+    """Its tasks may be about any promise; then nothing is passed over for that."""
+    system = system_of("done", "large")
+    system.ask(c.CompletePromise("done", PromiseState.RESOLVED))
+    for number in range(COMPLETION_SLICE_COUNT + 1):
+        system.ask(c.CreateSubscription("large", f"s{number}", FAR_MS, "poll://any@g"))
+    job = deleting(system, "done")
+    machine = system.machines[0]
+    begun = machine.step(c.CompletePromise("large", PromiseState.RESOLVED), system.now)
+    assert begun.again is not None
+    waiting = machine.step(c.RunBulk("j", 50, 1_000), system.now).reply.bulk
+    assert waiting == BulkReport(job.start, BulkCounts())
+    counting = machine.step(c.CountBulk("j", job.start, 1_000), system.now).reply.bulk
+    assert counting == BulkReport(job.start, BulkCounts())
+    machine.step(begun.again, system.now)
+    after = machine.step(c.RunBulk("j", 50, 1_000), system.now).reply.bulk
+    assert after is not None
+    assert after.counts == BulkCounts(1)
+
+
+def test_schedules_are_paused_resumed_and_deleted() -> None:
+    system = System(1, now=NOW_MS)
+    for name in ("a/1", "a/2", "b/1"):
+        made = "b.{{.timestamp}}" if name == "a/2" else "{{.id}}.{{.timestamp}}"
+        system.ask(c.CreateSchedule(name, "* * * * *", made, 60_000))
+    given: dict[str, Any] = {
+        "subject": BulkSubject.SCHEDULES,
+        "filter": BulkFilter("*"),
+        "id_prefix": "a/",
+    }
+    found = system.machines[0].state.schedules
+
+    def paused() -> set[str]:
+        return {one.id for one in found.values() if one.paused_on is not None}
+
+    start(system, action=BulkAction.PAUSE, **given)
+    system.ask(c.CreateSchedule("a/3", "* * * * *", "{{.id}}", 60_000))
+    assert run(system).counts == BulkCounts(2)
+    assert paused() == {"a/1", "a/2"}
+    jobs = ((BulkAction.PAUSE, 1, {"paused": 2}), (BulkAction.RESUME, 2, {"forbidden": 1}))
+    for number, (action, done_count, skipped) in enumerate(jobs):
+        job = start(system, id=f"n{number}", action=action, **given)
+        report = system.tell(0, c.RunBulk(job.id, 50, 1_000)).reply.bulk
+        assert report is not None
+        assert report.counts == BulkCounts(done_count, 0, skipped)
+    assert paused() == {"a/2"}
+    again = start(system, id="again", action=BulkAction.RESUME, **given)
+    report = system.tell(0, c.RunBulk(again.id, 50, 1_000)).reply.bulk
+    assert report is not None
+    assert report.counts == BulkCounts(0, 0, {"notPaused": 2, "forbidden": 1})
+    start(system, id="end", action=BulkAction.DELETE, **given)
+    system.tell(0, c.RunBulk("end", 50, 1_000))
+    assert set(found) == {"b/1"}
+
+
 def test_a_checkpoint_keeps_how_far_a_shard_is() -> None:
     """The log before it is gone then."""
     system = System(1, now=NOW_MS, store=MemoryStore())

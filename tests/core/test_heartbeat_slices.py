@@ -11,7 +11,7 @@ from troth.core.codes import Code
 from troth.core.deciding import Options
 from troth.core.limits import INTEGER_MAX
 from troth.core.machine import Machine, Step
-from troth.core.model import ClaimRequest, Fence, TaskState
+from troth.core.model import ClaimRequest, Fence, TaskState, replace
 
 HELD_COUNT = 10
 SLICE_COUNT = 3
@@ -22,9 +22,12 @@ LATE_MS = 1_500
 
 
 class Held:
-    """A shard in which one process holds tasks and locks, all from the time 0."""
+    """A shard in which one process holds tasks and locks, all from the time 0.
 
-    def __init__(self) -> None:
+    The promise number `short` ends with the heartbeat.
+    """
+
+    def __init__(self, short: int | None = None) -> None:
         options = Options(heartbeat_slice_count=SLICE_COUNT)
         self.serial = 0
         self.machine = Machine(0, lambda _: 0, self._next_serial, options)
@@ -33,7 +36,7 @@ class Held:
                 0,
                 c.CreatePromise(
                     f"p{number}",
-                    INTEGER_MAX,
+                    BEAT_MS if number == short else INTEGER_MAX,
                     tags={"resonate:invoke": "poll://g"},
                     claim=ClaimRequest("w", TTL_MS),
                 ),
@@ -91,6 +94,24 @@ def test_timers_that_come_between_two_slices_end_no_lease() -> None:
     assert held.task_ends() == held.lock_ends() == {BEAT_MS + TTL_MS}
     assert held.finish(LATE_MS, tasks).reply.count == HELD_COUNT
     assert held.finish(LATE_MS, locks).reply.count == HELD_COUNT
+
+
+@pytest.mark.parametrize("place", range(0, HELD_COUNT, SLICE_COUNT))
+def test_a_completion_that_begins_within_a_slice_does_not_end_the_heartbeat(place: int) -> None:
+    held = Held(short=place)
+    machine = held.machine
+    machine.options = replace(machine.options, completion_slice_count=1)
+    promise_id = f"p{place}"
+    for name in ("first", "second", "third"):
+        held.step(0, c.CreateSubscription(promise_id, name, INTEGER_MAX, "poll://g"))
+    step = held.step(BEAT_MS, c.HeartbeatTasks("w"))
+    while step.again is not None:
+        step = held.step(LATE_MS, step.again)
+    assert step.reply.count == HELD_COUNT - 1
+    assert held.task_ends() == {BEAT_MS + TTL_MS}
+    assert machine.state.completions == {}
+    assert len(machine.state.notifications) == 3
+    assert machine.state.task_beats.last("w", promise_id, INTEGER_MAX, TTL_MS) is None
 
 
 def test_others_find_the_leases_renewed() -> None:

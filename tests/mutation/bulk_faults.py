@@ -18,8 +18,8 @@ BULK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a bulk job touches ids without its maker's prefix",
         DECISIONS,
-        "        Pattern(wanted.pattern, job.id_prefix),\n",
-        "        Pattern(wanted.pattern),\n",
+        "Pattern(job.filter.pattern, job.id_prefix)",
+        "Pattern(job.filter.pattern)",
         f"{HTTP}::test_a_token_with_a_prefix_touches_and_sees_its_own",
         is_quick=True,
     ),
@@ -74,6 +74,20 @@ BULK_FAULTS: tuple[Fault, ...] = (
         "                if job.id in parts:\n                    await self._close(job)\n",
         "",
         f"{DRIVEN}::test_a_crash_at_any_point_leaves_a_job_that_goes_on",
+    ),
+    fault(
+        "a bulk job deletes what a running workflow has made",
+        DECISIONS,
+        "        refusal = self._wanted.refusal(found)\n",
+        "        refusal = Code.PROMISE_PENDING if found.state is PENDING else None\n",
+        f"{SLICES}::test_what_may_go_is_deleted_and_the_rest_is_passed_over",
+    ),
+    fault(
+        "a bulk job passes over what may go while a completion is under way",
+        DECISIONS,
+        '        return self._context.is_awaited("")\n',
+        "        return False\n",
+        f"{SLICES}::test_a_deletion_waits_while_a_completion_is_under_way",
     ),
     fault(
         "a misspelled filter of a bulk job is passed over",

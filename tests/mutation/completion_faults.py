@@ -1,4 +1,4 @@
-"""The planted faults of completions that are carried out in slices."""
+"""The planted faults of what goes on in slices, and of commands that nobody would repeat."""
 
 from .fault import Fault, fault
 
@@ -40,6 +40,20 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
         "            elif asker is not None:\n                answers.append(",
         "            if asker is not None:\n                answers.append(",
         "shards/test_completions.py",
+    ),
+    fault(
+        "a completion that begins within a heartbeat ends the heartbeat",
+        "core/machine.py",
+        "(tuple(state.begun_completions), reply, self.again)",
+        "(tuple(state.begun_completions), reply)",
+        "core/test_heartbeat_slices.py",
+    ),
+    fault(
+        "the server's own command is lost when there is no memory for it",
+        "shards/shard.py",
+        "            if is_own:\n                return self.machine.step(command, self._now_ms)\n",
+        "",
+        "shards/test_shard.py",
     ),
     fault(
         "promises are deleted while a completion that makes tasks of them is under way",

@@ -1,9 +1,7 @@
 """The planted faults, as data: what to change where, and which tests must notice.
 
-Here are those of promises, tasks, schedules, locks and what keeps them; those of functions and of
-accounts are in `function_faults.py`, those in nodes in `node_faults.py`, those of the envelope
-protocol in `workflow_faults.py`, those of what goes on in slices in `completion_faults.py`.
-`FAULTS` are all.
+Here are those of promises, tasks, schedules, locks and what keeps them; the others have modules of
+their own. `FAULTS` are all.
 """
 
 from .bulk_faults import BULK_FAULTS
@@ -11,7 +9,9 @@ from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
+from .operator_faults import OPERATOR_FAULTS
 from .question_faults import QUESTION_FAULTS
+from .web_faults import WEB_FAULTS
 from .workflow_faults import WORKFLOW_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
@@ -568,27 +568,6 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         MODEL,
         is_quick=True,
     ),
-    fault(
-        "any password will do",
-        "http/identity/credentials.py",
-        "if hmac.compare_digest(given, expected) and known is not None:",
-        "if known is not None:",
-        "http/api/test_routing.py::test_strangers_are_refused",
-    ),
-    fault(
-        "what a token may do is not looked at",
-        "http/api/authentication.py",
-        "if scope is None or scope not in principal.scopes:",
-        "if scope is None:",
-        "http/api/test_authentication.py",
-    ),
-    fault(
-        "a token that is limited to some ids is good for all",
-        "http/api/permissions.py",
-        "if not all(one.startswith(prefix) for one in named):",
-        "if False:",
-        "http/api/test_codes.py",
-    ),
 )
 
 FAULTS = (
@@ -599,4 +578,6 @@ FAULTS = (
     + WORKFLOW_FAULTS
     + QUESTION_FAULTS
     + BULK_FAULTS
+    + OPERATOR_FAULTS
+    + WEB_FAULTS
 )

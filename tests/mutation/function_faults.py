@@ -217,6 +217,20 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
         "",
         CALLING,
     ),
+    fault(
+        "a call that ended before it had a lease is forgotten",
+        PLACEMENT,
+        "            self._alarms.call_after(_CALL_AGAIN_MS, lambda: self._call_again(execution))",
+        "            del self._executions[execution.promise_id]",
+        CALLING,
+    ),
+    fault(
+        "a call's lease is not noted",
+        PLACEMENT,
+        "            execution.stage = Stage.RUNNING\n        elif",
+        "            return\n        elif",
+        CALLING,
+    ),
     # What belongs to whom
     fault(
         "a function task is shown to every account",
@@ -356,5 +370,27 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
         "pass",
         TOKENS,
         "http/identity/test_attempts.py",
+    ),
+    # Credentials
+    fault(
+        "any password will do",
+        "http/identity/credentials.py",
+        "if hmac.compare_digest(given, expected) and known is not None:",
+        "if known is not None:",
+        "http/api/test_routing.py::test_strangers_are_refused",
+    ),
+    fault(
+        "what a token may do is not looked at",
+        "http/api/authentication.py",
+        "if scope is None or scope not in principal.scopes:",
+        "if scope is None:",
+        "http/api/test_authentication.py",
+    ),
+    fault(
+        "a token that is limited to some ids is good for all",
+        "http/api/permissions.py",
+        "if not all(one.startswith(prefix) for one in named):",
+        "if False:",
+        "http/api/test_codes.py",
     ),
 )

@@ -140,6 +140,10 @@ class World:
         self.tasks[promise_id].counter += 1
         self.send(promise_id)
 
+    def claim(self, promise_id: str) -> None:
+        """Give a task its lease: its message is withdrawn."""
+        self.placement.withdraw(invoke_id(promise_id))
+
     def finish(self, promise_id: str) -> None:
         """End a task."""
         del self.tasks[promise_id]

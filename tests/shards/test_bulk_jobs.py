@@ -259,7 +259,7 @@ async def test_a_job_that_cannot_even_look_fails(
     async with life([]) as first:
         for name in IDS:
             await first.shards.ask(CreatePromise(name, FAR_MS))
-        monkeypatch.setattr("troth.core.decisions.bulk._find", failing)
+        monkeypatch.setattr("troth.core.decisions.promises.find", failing)
         await first.jobs.start(job_of(first.jobs))
         await first.wait_until_ended()
         (job,) = first.ended

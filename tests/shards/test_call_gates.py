@@ -1,5 +1,7 @@
 """Calls of HTTP functions take turns, and whoever waits for a function task is woken."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 
 import pytest
@@ -62,6 +64,78 @@ def test_a_call_whose_lease_ran_out_is_stopped_and_made_again() -> None:
     world.finish(promise_id)
     world.placement.call_ended(world.calls.begun[1])
     assert world.placement.statistics().running_calls_count == 0
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[None]:
+    """What placement does later is done, as time passes."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.placement.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_call_that_ended_before_it_had_a_lease_is_made_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World(calls_count=2, calls_per_host_count=1)
+    async with running(world):
+        world.create("x0", url="https://x.example/")
+        world.create("x1", url="https://x.example/")
+        world.placement.call_ended(world.calls.begun[0])
+        assert [execution.id for execution in world.calls.begun] == ["x0", "x1"]
+        await trio.sleep(2)
+        assert len(world.calls.begun) == 2, "its host has another call now"
+
+        world.placement.call_ended(world.calls.begun[1])
+        assert [execution.id for execution in world.calls.begun] == ["x0", "x1", "x0"]
+        await trio.sleep(2)
+        assert len(world.calls.begun) == 3
+        world.placement.call_ended(world.calls.begun[2])
+        assert [execution.id for execution in world.calls.begun[3:]] == ["x1"]
+        assert world.calls.stopped == []
+        world.check()
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+async def test_a_call_that_ended_with_a_lease_is_left_to_the_shards(
+    comes: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    world = World()
+    async with running(world):
+        promise_id = world.create("x0", url="https://x.example/")
+        if comes == "before":
+            world.claim(promise_id)
+        world.placement.call_ended(world.calls.begun[0])
+        if comes == "after":
+            world.claim(promise_id)
+        await trio.sleep(10)
+        assert len(world.calls.begun) == 1
+        assert world.placement.look(promise_id) is None
+        world.again(promise_id)
+        assert [execution.counter for execution in world.calls.begun] == [1, 2]
+
+
+@pytest.mark.parametrize("deed", ["finish", "again", "withhold"])
+async def test_what_happens_before_a_call_is_made_again_counts(
+    deed: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    world = World()
+    async with running(world):
+        promise_id = world.create("x0", url="https://x.example/")
+        world.placement.call_ended(world.calls.begun[0])
+        if deed == "withhold":
+            world.placement.withhold({"a"})
+        else:
+            getattr(world, deed)(promise_id)
+        await trio.sleep(10)
+        counters = [execution.counter for execution in world.calls.begun]
+        assert counters == ([1, 2] if deed == "again" else [1])
+        assert world.calls.stopped == []
+        if deed == "withhold":
+            world.placement.withhold(())
+            assert len(world.calls.begun) == 2
+        world.check()
 
 
 @pytest.mark.parametrize("seed", range(20))

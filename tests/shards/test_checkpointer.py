@@ -195,6 +195,7 @@ def script() -> Iterator[c.Command | None]:
     yield c.CompleteTask(f"__invoke:{root}", 1)
     yield c.CompletePromise(other, PromiseState.REJECTED)
     yield c.CreateSchedule("schedule", "0 0 1 1 *", "x.{{.timestamp}}", 1000)
+    yield c.PauseSchedule("schedule")
     yield c.AcquireLock("resource", "execution", "another worker", 10**7)
     yield None
     yield c.DeleteSchedule("schedule")

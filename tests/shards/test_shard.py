@@ -17,12 +17,15 @@ from troth.core.commands import (
     CreatePromise,
     CreateSubscription,
     DropTask,
+    Expire,
     ReadPromise,
     TaskSent,
 )
+from troth.core.continuations import ContinueCompletions
 from troth.core.decisions.table import DECISIONS
-from troth.core.machine import Machine
-from troth.core.model import EMPTY_VALUE, Fence, PromiseState
+from troth.core.limits import TASK_CLAIM_TIMEOUT_MS
+from troth.core.machine import Machine, Step
+from troth.core.model import EMPTY_VALUE, Fence, PromiseState, replace
 from troth.core.records import (
     MessageReceived,
     MessagesAcknowledged,
@@ -518,6 +521,41 @@ async def test_a_command_that_changed_nothing_for_want_of_memory_is_overload(
         assert asked.reply is not None
         assert asked.reply.code is Code.OVERLOADED
         assert (await s.call(create("p"))).code is Code.CREATED
+
+
+@pytest.mark.parametrize("kind", [TaskSent, Expire, ContinueCompletions])
+async def test_the_servers_own_command_is_not_lost_for_want_of_memory(
+    kind: type[Command], monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Nobody would repeat it."""
+    step = Machine.step
+    missed: list[Command] = []
+
+    def miss(machine: Machine, command: Command, now_ms: int) -> Step:
+        if isinstance(command, kind) and not missed:
+            missed.append(command)
+            raise MemoryError
+        return step(machine, command, now_ms)
+
+    monkeypatch.setattr(Machine, "step", miss)
+    async with stage() as s:
+        machine = s.shards._shards[0].machine
+        machine.options = replace(machine.options, completion_slice_count=1)
+        await s.call(create("task", receiver=WORKER))
+        s.shards.tell(TaskSent("__invoke:task", 1))
+        await s.call(create("p", EPOCH_MS + 5_000))
+        for name in ("first", "second"):
+            await s.call(CreateSubscription("p", name, FAR_MS, WORKER))
+        await trio.sleep(TASK_CLAIM_TIMEOUT_MS / 1000 + 1)
+        await s.write_all()
+
+    assert len(missed) == 1
+    assert s.outgoing.events == [
+        ("send", "__invoke:task", 1),
+        ("send", "__notify:p:first", 1),
+        ("send", "__notify:p:second", 1),
+        ("send", "__invoke:task", 2),
+    ]
 
 
 async def test_a_record_is_encoded_with_the_reserve(

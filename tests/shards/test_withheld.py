@@ -89,6 +89,7 @@ def test_calls_are_withheld_too() -> None:
 
     assert [execution.promise_id for execution in world.calls.begun] == [first]
     assert world.calls.stopped == []
+    world.claim(first)
     world.placement.call_ended(world.calls.begun[0])
     world.placement.finished([first])
     assert len(world.calls.begun) == 1

@@ -13,8 +13,8 @@ against the state before it, and each answer and message against what is on disk
 | rest.md 13: transitions, claims, locks, callbacks, deliveries | `_CHECKS`, `sending`, `stepped` |
 | every instant of a schedule fires once, in order | `_schedule_fired` |
 | no counter of a task is claimed twice | `_task_claimed` |
-| retention deletes only what its rules name | `_promises_deleted` |
 | a bulk job does what it counts, and nothing to what was made later | `_bulk_advanced` |
+| only what rules name or a client asked for is deleted | `_promises_deleted` |
 
 Ids and counters are remembered beyond what the shadow holds: so "never again" can be tested.
 """
@@ -60,6 +60,7 @@ class Watch:
         ]
         self.durable_count = 0
         self.deleted: set[str] = set()
+        self.unwanted: set[str] = set()  # what clients have asked to be deleted
         self.slots_count = 0
         self._shard_count = shard_count
         self._rules = rules
@@ -279,7 +280,10 @@ class Watch:
             require(
                 promise is not None
                 and promise.state is not PENDING
-                and due_rule(self._rules, promise, record.at) is not None,
+                and (
+                    identifier in self.unwanted
+                    or due_rule(self._rules, promise, record.at) is not None
+                ),
                 f"{identifier} was deleted, and no rule says so",
             )
         for task_id in record.task_ids:
@@ -307,6 +311,9 @@ class Watch:
 
     def _task_claimed(self, state: ShardState, record: r.TaskClaimed) -> None:
         task = state.tasks[record.id]
+        if task.state is TaskState.CLAIMED and record.process_id == task.process_id:
+            self._task_renewed(state, task, record)
+            return
         require(
             task.state in (TaskState.INIT, TaskState.ENQUEUED),
             f"{task.id} was claimed while it was {task.state}",
@@ -314,6 +321,16 @@ class Watch:
         claim = (task.id, task.counter)
         require(claim not in self._claims, f"{task.id}/{task.counter} was claimed twice")
         self._claims.add(claim)
+
+    def _task_renewed(self, state: ShardState, task: Task, record: r.TaskClaimed) -> None:
+        """A slice of a heartbeat: it renews as of the time when the heartbeat came."""
+        beaten_on = record.expires_at - record.ttl
+        end_ms = state.deadline_of(task)
+        require(
+            record.ttl == task.ttl and record.expires_at > task.expires_at,
+            f"{task.id} was claimed while it was {task.state}",
+        )
+        require(end_ms is not None and end_ms > beaten_on, f"the lease of {task.id} came back")
 
     def _task_completed(self, state: ShardState, record: r.TaskCompleted) -> None:
         task = state.tasks[record.id]
@@ -339,6 +356,7 @@ class Watch:
         schedule = state.schedules[record.id]
         slot = (record.id, record.run_time)
         require(slot not in self._fired, f"{record.id} fired twice at {record.run_time}")
+        require(schedule.paused_on is None, f"{record.id} fired although it is paused")
         require(
             record.run_time == schedule.next_run_time,
             f"{record.id} fired at {record.run_time}, not at {schedule.next_run_time}",

@@ -48,7 +48,7 @@ from .watched import WatchedRoutes, watch_committer, watch_machine
 
 SHARD_COUNT = 4
 MAILBOX_LIMIT_COUNT = 200
-COMPLETION_SLICE_COUNT = 2  # every completion that is about more goes on in slices
+SLICE_COUNT = 1  # every completion and every heartbeat that is about more goes on in slices
 MEMORY_CHECK_S = 1
 SWEEP_INTERVAL_MS = 5_000
 TRIM_TAG = ("keep", "no")
@@ -163,7 +163,11 @@ class Server:
             clock=clock,
             outgoing=WatchedRoutes(OutgoingRoutes(self.delivery, self.placement), watch),
             cursor_secret=self.storage.secret,
-            options=Options(retention=RULES, completion_slice_count=COMPLETION_SLICE_COUNT),
+            options=Options(
+                retention=RULES,
+                completion_slice_count=SLICE_COUNT,
+                heartbeat_slice_count=SLICE_COUNT,
+            ),
             mailbox_limit_count=MAILBOX_LIMIT_COUNT,
         )
         self.recovery = self.shards.recover(self.storage)

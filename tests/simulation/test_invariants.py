@@ -41,8 +41,8 @@ def ended(state: PromiseState = RESOLVED, on: int = 10) -> r.PromiseCompleted:
     return r.PromiseCompleted("p", state, Value(data="x"), None, on, on)
 
 
-def claimed(process_id: str = "a") -> r.TaskClaimed:
-    return r.TaskClaimed(TASK, process_id, 10, 20)
+def claimed(process_id: str = "a", expires_at: int = 20) -> r.TaskClaimed:
+    return r.TaskClaimed(TASK, process_id, 10, expires_at)
 
 
 def locked(execution_id: str) -> r.LockAcquired:
@@ -77,6 +77,8 @@ BROKEN: dict[str, tuple[list[r.Record], str]] = {
     "a callback for what has ended": ([made(), ended(), waits()], "waits for what has ended"),
     "a callback made twice": ([made(), waits(), waits()], "made twice"),
     "a task claimed by two": ([made(), claimed("a"), claimed("b")], "claimed while"),
+    "a task claimed again by its holder": ([made(), claimed(), claimed()], "claimed while"),
+    "a renewal that comes too late": ([made(), claimed(), claimed("a", 30)], "came back"),
     "a counter claimed twice": (
         [made(), claimed(), r.TaskReleased(TASK), "same counter", claimed()],  # type: ignore[list-item]
         "claimed twice",

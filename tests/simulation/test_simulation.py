@@ -14,8 +14,9 @@ from troth.core.machine import Machine
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.placement.placement import Placement
-from troth.shards.shard import Shard, Waiter
+from troth.shards.shard import Shard
 from troth.shards.turns import Turn, Turns
+from troth.shards.waiting import Waiter
 
 from .clients import Clients
 from .faults import MOMENTS, Faults, parse_chances

@@ -16,12 +16,14 @@ from tests.http.function_world import FunctionWorld, functions_running
 from tests.http.tenants import Tenant, tenant
 from troth.core.catalog import Capabilities, Function, FunctionKind
 from troth.core.codes import Code
-from troth.core.commands import CreateEntry
+from troth.core.commands import AssignExecution, Command, CreateEntry, FinishExecution
+from troth.core.replies import Reply
 from troth.http.executions.calls import SERVER_NODE_ID
 from troth.http.functions.values import new_id
 from troth.http.outgoing import connections as http_connections
 from troth.http.outgoing.guards import Guard, IpAddress, OwnPorts, is_public
 from troth.http.settings.settings import Settings
+from troth.shards.placement import placement
 
 Handler = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 
@@ -290,6 +292,54 @@ async def test_a_call_that_outlives_the_shards_is_given_up_in_peace() -> None:
         await world.shards.stop()
         may_answer.set()
         await eventually(lambda: calls_count(world) == 0)
+
+
+def answer_no_memory() -> Reply:
+    return Reply(Code.OVERLOADED)
+
+
+def fail() -> Reply:
+    raise RuntimeError("a defect")
+
+
+@pytest.mark.parametrize("refusal", [answer_no_memory, fail])
+async def test_a_call_that_was_not_given_its_task_is_made_again(
+    refusal: Callable[[], Reply], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "_CALL_AGAIN_MS", 10)
+    refused: list[Command] = []
+    received: list[bytes] = []
+    async with host(OK, received) as place, world_with() as world:
+        ask = world.shards.ask
+
+        async def ask_in_vain(command: Command, *rest: Any) -> Reply:
+            if isinstance(command, AssignExecution) and not refused:
+                refused.append(command)
+                return refusal()
+            return await ask(command, *rest)
+
+        monkeypatch.setattr(world.shards, "ask", ask_in_vain)
+        _, _, result = await called(world, f"http://{place}/")
+        assert (result.status, len(refused), len(received)) == (200, 1, 1)
+
+
+async def test_a_result_that_there_was_no_memory_for_is_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    received: list[bytes] = []
+    refused: list[Command] = []
+    async with host(OK, received) as place, world_with() as world:
+        ask = world.shards.ask
+
+        async def ask_in_vain(command: Command, *rest: Any) -> Reply:
+            if isinstance(command, FinishExecution) and len(refused) < 2:
+                refused.append(command)
+                return answer_no_memory()
+            return await ask(command, *rest)
+
+        monkeypatch.setattr(world.shards, "ask", ask_in_vain)
+        _, _, result = await called(world, f"http://{place}/")
+        assert (result.status, len(refused), len(received)) == (200, 2, 1)
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
