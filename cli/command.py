@@ -48,7 +48,7 @@ COMMANDS: Final = {
     ),
     "locks": CommandPlace("troth.cli.locks:locks", "Acquire, release, renew and list locks."),
     "bulk": CommandPlace(
-        "troth.cli.bulk.jobs:bulk", "Cancel, delete, retry… everything that a filter finds."
+        "troth.cli.bulk.jobs:bulk", "Do one thing to everything that a filter finds."
     ),
     "tree": CommandPlace(
         "troth.cli.tree:tree", "Draw the promise ID and everything that its work has created."

@@ -29,11 +29,12 @@ Pairs = tuple[tuple[str, str], ...]
 
 @click.group(cls=OrderedGroup)
 def bulk() -> None:
-    """Cancel, resolve, reject, delete, retry, pause or resume everything that a filter finds.
+    """Do one thing to everything that a filter finds.
 
-    The server does it as a bulk job, at a rate of your choice: it gives way to other clients, and
-    continues after a restart. A job touches nothing that is created after its start. Try it with
-    --dry-run, which counts and gives examples.
+    Promises are canceled, resolved, rejected or deleted, schedules paused, resumed or deleted, and
+    the messages of stalled tasks sent again. The server does it as a bulk job, at a rate of your
+    choice: it gives way to other clients, and continues after a restart. A job touches nothing that
+    is created after its start. Try it with --dry-run, which counts and gives examples.
 
     \b
     Example:
@@ -173,7 +174,7 @@ _completing("reject", "Reject all pending promises that the filter finds.")
 def retry(
     session: Session, dry_run: bool, rate_count: int | None, detach: bool, **wanted: str | None
 ) -> None:
-    """Send all stalled tasks that the filter finds again now.
+    """Send stalled tasks that the filter finds now.
 
     A task is an order to a worker to continue with a promise; it is stalled when its receiver could
     not be reached. Tasks that are not stalled are passed over.
@@ -199,46 +200,10 @@ def delete(
     detach: bool,
     **wanted: Any,
 ) -> None:
-    """Delete all completed promises, or schedules, that the filter finds, for good.
+    """Delete completed promises, or schedules, for good.
 
-    Passed over are promises that are pending, whose origin is pending, or that a worker is still to
-    be told of. Schedules have only ids and tags.
-
-    
-    Examples:
-      troth bulk delete --id 'order-*' --ended 30d --dry-run
-      troth bulk delete --schedules --id 'test-*'
-    """
-    more = {"subject": "schedules"} if schedules else {}
-    _run(session, "delete", _promise_filter(**wanted), dry_run, rate_count, detach, **more)
-
-
-def _pausing(action: str, summary: str) -> click.Command:
-    """Make the command for an action on schedules."""
-
-    def act(
-        session: Session,
-        pattern: str,
-        tags: Pairs,
-        dry_run: bool,
-        rate_count: int | None,
-        detach: bool,
-    ) -> None:
-        wanted = {"id": pattern, **{f"tags[{name}]": text for name, text in tags}}
-        _run(session, action, wanted, dry_run, rate_count, detach)
-
-    act.__doc__ = f"{summary}\n\n\b\nExample:\n  troth bulk {action} --id 'nightly-*' --dry-run"
-    return bulk.command(action)(id_option(tag_option(job_options(server_command(act)))))
-
-
-_pausing("pause", "Pause all schedules that the filter finds.")
-_pausing("resume", "Resume all paused schedules that the filter finds.")
-
-
-@bulk.command("list")
-@server_command
-def list_jobs(session: Session) -> None:
-    """List bulk jobs: those that run, and those that ended not long ago.
+    All that the filter finds go. Passed over are promises that are pending, whose origin is
+    pending, or that a worker is still to be told of. Schedules have only ids and tags.
 
     \b
     Example:
