@@ -206,6 +206,42 @@ def delete(
     pending, or that a worker is still to be told of. Schedules have only ids and tags.
 
     \b
+    Examples:
+      troth bulk delete --id 'order-*' --ended 30d --dry-run
+      troth bulk delete --schedules --id 'test-*'
+    """
+    more = {"subject": "schedules"} if schedules else {}
+    _run(session, "delete", _promise_filter(**wanted), dry_run, rate_count, detach, **more)
+
+
+def _pausing(action: str, summary: str) -> click.Command:
+    """Make the command for an action on schedules."""
+
+    def act(
+        session: Session,
+        pattern: str,
+        tags: Pairs,
+        dry_run: bool,
+        rate_count: int | None,
+        detach: bool,
+    ) -> None:
+        wanted = {"id": pattern, **{f"tags[{name}]": text for name, text in tags}}
+        _run(session, action, wanted, dry_run, rate_count, detach)
+
+    act.__doc__ = f"{summary}\n\n\b\nExample:\n  troth bulk {action} --id 'nightly-*' --dry-run"
+    return bulk.command(action)(id_option(tag_option(job_options(server_command(act)))))
+
+
+_pausing("pause", "Pause all schedules that the filter finds.")
+_pausing("resume", "Resume all paused schedules that the filter finds.")
+
+
+@bulk.command("list")
+@server_command
+def list_jobs(session: Session) -> None:
+    """List bulk jobs that run or ended not long ago.
+
+    \b
     Example:
       troth bulk list
     """
