@@ -47,7 +47,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"bulk"}),
     ),
     "http": (
-        frozenset({"wire", "settings", "outgoing"}),
+        frozenset({"wire", "settings", "outgoing", "supervision"}),
         frozenset({"identity"}),
         frozenset({"api"}),
         frozenset({"promises", "functions"}),
