@@ -199,7 +199,7 @@ class ApiClient:
             raise ServerUnreachable(f"{self.shown_url} did not answer in time.") from error
         except httpx.HTTPError as error:
             if begun:
-                problem = "closed the connection before the whole request was sent"
+                problem = "closed the connection before its whole answer was there"
                 raise ServerUnreachable(f"{self.shown_url} {problem}.") from error
             raise self._unreachable(error) from error
 

@@ -72,6 +72,9 @@ COMMANDS: Final = {
     "failures": CommandPlace(
         "troth.cli.overview.failures:failures", "List what failed since the server started."
     ),
+    "events": CommandPlace(
+        "troth.cli.overview.events:events", "Print what changes on a server, until Ctrl-C."
+    ),
     "settings": CommandPlace(
         "troth.cli.overview.settings:settings", "Show the settings of a running server."
     ),

@@ -91,6 +91,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "header_timeout_ms",
         "body_timeout_ms",
         "keep_alive_timeout_ms",
+        "event_streams_limit_count",
         "shutdown_timeout_ms",
     ),
 }

@@ -18,6 +18,7 @@ from troth.core.grammar.zones import Zone
 from troth.core.state.apply import APPLY
 from troth.core.state.completions import effects_count
 from troth.core.state.shard_state import ShardState
+from troth.core.state.watching import Watch
 
 from . import records as r
 from .codes import Code
@@ -120,6 +121,7 @@ class DecisionContext:
         # completed promises need not look for pending ones that should have timed out.
         self.timers_may_be_late = True
         self.failures = Failures()
+        self.watch = Watch()
         self._records: list[r.Record] = []
         self._skipped: list[RunsSkipped] = []
         self.received: tuple[int, int] | None = None
@@ -135,6 +137,8 @@ class DecisionContext:
         """Make a fact true and write it down."""
         self._records.append(record)
         APPLY[type(record)](self.state, record)
+        if self.watch.ids:
+            self.watch.note(record, self.state.promises)
 
     def note_skipped(self, skipped: RunsSkipped) -> None:
         """Note runs that were left out, for the reader of the step."""

@@ -7,7 +7,7 @@ decided by live commands, never by reading the log back. Nothing depends on it.
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final, NamedTuple, final
 
 from .catalog import EXECUTION_PREFIX
@@ -85,6 +85,15 @@ class Failures:
         reason = "the lease ran out" if is_held else "was not claimed in time"
         about = task.process_id if is_held and task.process_id is not None else ""
         self.note(FailureKind.LEASE, at, task.id, reason, about)
+
+    def later_than(self, number: int) -> list[Failure]:
+        """Return all that are kept of those after a number, the oldest first."""
+        later = [
+            one
+            for kept in self._kept.values()
+            for one in takewhile(lambda one: one.number > number, reversed(kept))
+        ]
+        return sorted(later, key=lambda one: one.number)
 
     def newest(
         self,

@@ -98,6 +98,7 @@ POLL_STREAM_LIMIT_MS: Final = 240_000
 """How long a stream on the API port goes on before the server ends it: some clients go deaf at
 300 s. Streams end up to a twelfth of this sooner or later, so that clients do not all come back
 together."""
+EVENT_STREAMS_LIMIT_COUNT: Final = 200  # of the live feed
 PUSH_TIMEOUT_MS: Final = 10_000
 PUSH_CONCURRENCY_PER_TARGET_COUNT: Final = 8
 PUSH_CONCURRENCY_COUNT: Final = 256

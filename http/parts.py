@@ -33,6 +33,7 @@ from troth.http.sockets.doors import Door
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.memory_plan import plan_memory
 from troth.http.sockets.slow_gate import SlowGate
+from troth.http.web.feed import Feed
 from troth.http.wire.in_flight import InFlight
 from troth.persistence import process_memory
 from troth.persistence.memory_reserve import RESERVE
@@ -302,6 +303,13 @@ class Parts:
             syncs_s=storage.take_syncs if isinstance(storage, DirectoryStorage) else tuple,
         )
         return Counting(self.api, sources, self.api.series)
+
+    def make_feed(self) -> Feed:
+        """Make what tells of changes."""
+        feed = Feed(self.api)
+        self.api.feed = feed
+        self.api.metrics.add_source("feed", feed.statistics)
+        return feed
 
     def make_sweeper(self) -> Sweeper:
         """Make what deletes completed promises by the rules of retention."""

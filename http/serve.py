@@ -252,6 +252,7 @@ class Server:
         nursery.start_soon(parts.make_sweeper().run)
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)
+        nursery.start_soon(parts.make_feed().run)
         await nursery.start(parts.make_builder().run)
 
     @property

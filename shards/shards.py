@@ -36,6 +36,7 @@ from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
 from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState, TimerKey
+from troth.core.state.watching import Watch
 from troth.core.workflow_commands import RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.wal.log import LogRecord
@@ -88,6 +89,7 @@ class Shards(Gathering):
     ) -> None:
         self.clock = clock
         self.failures = Failures() if failures is None else failures
+        self.watch = Watch()
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
         self._outgoing = outgoing
@@ -128,6 +130,7 @@ class Shards(Gathering):
         ]
         for shard in self._shards:
             shard.machine.failures = self.failures
+            shard.machine.watch = self.watch
 
     # Starting and stopping
 

@@ -44,6 +44,7 @@ from troth.core.commands import (
     ImportPromise,
     ListEntries,
     ListUsage,
+    PauseSchedule,
     ReadEntry,
     ReadExecution,
     ReadPromise,
@@ -52,6 +53,7 @@ from troth.core.commands import (
     ReleaseLock,
     ReplaceEntry,
     ReportExecution,
+    ResumeSchedule,
     ResumeTime,
     Retain,
     RetryTask,
@@ -63,6 +65,7 @@ from troth.core.commands import (
     TaskNotSent,
     TaskSent,
     TimerKind,
+    UpdateSchedule,
 )
 from troth.core.continuations import (
     ContinueCompletions,
@@ -157,6 +160,9 @@ DECISIONS: dict[type[Command], Decision] = {
     RetryTask: tasks.retry_task,
     CreateSchedule: schedules.create_schedule,
     ReadSchedule: schedules.read_schedule,
+    UpdateSchedule: schedules.update_schedule,
+    PauseSchedule: schedules.pause_schedule,
+    ResumeSchedule: schedules.resume_schedule,
     DeleteSchedule: schedules.delete_schedule,
     SearchSchedules: schedules.search_schedules,
     AcquireLock: locks.acquire_lock,

@@ -1,6 +1,6 @@
 """The objects that handlers work with: shards, polls, settings, and the server's readiness."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -15,6 +15,8 @@ from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.http.wire.in_flight import InFlight
+from troth.http.wire.principals import Principal
+from troth.http.wire.requests import ReadyStream
 from troth.http.wire.static_files import StaticFile
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
@@ -49,6 +51,16 @@ class BuildQueue(Protocol):
 
     def waiting_count(self, account_id: str) -> int:
         """Count the builds of an account that wait to be checked."""
+        ...
+
+
+class EventFeed(Protocol):
+    """The part of `feed.Feed` that the API needs."""
+
+    def open(
+        self, principal: Principal, topics: frozenset[str], watched: Sequence[str]
+    ) -> ReadyStream:
+        """Open a stream for one who may hear all of that. Raises ApiError (503): too many."""
         ...
 
 
@@ -109,6 +121,7 @@ class Api:
     placement: Placement | None = None
     surveys: Surveys | None = None
     queues: Queues | None = None
+    feed: EventFeed | None = None
     series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages = field(default_factory=Pages)

@@ -15,6 +15,7 @@ from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
 from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
+from troth.core.state.watching import Watch
 from troth.core.workflows import WorkflowState, WorkflowView
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Request
@@ -35,6 +36,7 @@ class ShardsPort(Protocol):
     """What `http/` needs of the shards. For each method see `troth.shards.shards.Shards`."""
 
     failures: Failures
+    watch: Watch
 
     @property
     def cursor_secret(self) -> bytes: ...

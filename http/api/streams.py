@@ -98,8 +98,56 @@ class EventStream(ABC):
         return b"".join([b"data: %b\n\n" % message for message in messages])
 
 
-class PollStream(EventStream):
-    """One worker's stream. Also a `requests.ReadyStream`, for callers that must not wait."""
+class ReadyEventStream(EventStream):
+    """The same, also for callers that must not wait. A `requests.ReadyStream`."""
+
+    def __init__(self, keep_alive_ms: int) -> None:
+        """Begin; a comment is sent after this much silence."""
+        super().__init__(keep_alive_ms)
+        self._ready: Callable[[], None] | None = None
+        self._silent_until = 0.0
+
+    @abstractmethod
+    def _receive_now(self) -> list[bytes] | None:
+        """Return the messages that there are; None when the connection has ended."""
+
+    def _is_over(self, now: float) -> bool:  # noqa: ARG002  for streams that end with time
+        """Return whether the stream ends now."""
+        return self._stopped
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """See `ReadyStream`."""
+        self._ready = action
+
+    def next_now(self) -> bytes | None:
+        """Return the messages that wait, or a comment if it is time; None when the stream ends."""
+        self._confirm_written()
+        now = trio.current_time()
+        if not self._greeted:
+            self._greeted = True
+            self._silent_until = now + self._keep_alive_s
+            return CONNECTED
+        messages = None if self._is_over(now) else self._receive_now()
+        if messages is None:
+            return None
+        if not messages and now < self._silent_until:
+            return b""
+        self._silent_until = now + self._keep_alive_s
+        return self._events(messages) if messages else KEEP_ALIVE
+
+    def is_due(self, now: float) -> bool:
+        """Return whether it is time for a comment, or for the end."""
+        return now >= self._silent_until
+
+    def stop(self) -> None:
+        """End the stream at the next chunk."""
+        super().stop()
+        if self._ready is not None:
+            self._ready()
+
+
+class PollStream(ReadyEventStream):
+    """One worker's stream."""
 
     def __init__(
         self, connection: PollConnection, keep_alive_ms: int, limit_s: float = math.inf
@@ -112,12 +160,16 @@ class PollStream(EventStream):
         super().__init__(keep_alive_ms)
         self._connection = connection
         self._ends_at = trio.current_time() + limit_s
-        self._ready: Callable[[], None] | None = None
-        self._silent_until = 0.0
 
     async def _receive(self) -> list[bytes] | None:
         try:
             return await self._connection.receive()
+        except ConnectionClosed:
+            return None
+
+    def _receive_now(self) -> list[bytes] | None:
+        try:
+            return self._connection.receive_now()
         except ConnectionClosed:
             return None
 
@@ -135,43 +187,21 @@ class PollStream(EventStream):
             self._connection.rotate()
         return remaining_s
 
-    def when_ready(self, action: Callable[[], None]) -> None:
-        """See `ReadyStream`."""
-        self._ready = action
-        self._connection.when_ready(action)
-
-    def next_now(self) -> bytes | None:
-        """Return the messages that wait, or a comment if it is time; None when the stream ends."""
-        self._confirm_written()
-        now = trio.current_time()
-        if not self._greeted:
-            self._greeted = True
-            self._silent_until = now + self._keep_alive_s
-            return CONNECTED
-        if self._stopped or (
+    def _is_over(self, now: float) -> bool:
+        return self._stopped or (
             now >= self._ends_at
             and self._connection.dialect is not Dialect.REST
             and self._remaining_at(now) <= 0
-        ):
-            return None
-        try:
-            messages = self._connection.receive_now()
-        except ConnectionClosed:
-            return None
-        if not messages and now < self._silent_until:
-            return b""
-        self._silent_until = now + self._keep_alive_s
-        return self._events(messages) if messages else KEEP_ALIVE
+        )
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """See `ReadyStream`."""
+        super().when_ready(action)
+        self._connection.when_ready(action)
 
     def is_due(self, now: float) -> bool:
         """Return whether it is time for a comment, or for the end."""
-        return now >= self._silent_until or now >= self._ends_at
-
-    def stop(self) -> None:
-        """End the stream at the next chunk."""
-        super().stop()
-        if self._ready is not None:
-            self._ready()
+        return super().is_due(now) or now >= self._ends_at
 
     def close(self) -> None:
         """Leave the poll group; what was not confirmed goes elsewhere."""

@@ -18,18 +18,20 @@ from troth.http.overview import server_endpoints as overview
 from troth.http.promises import (
     lock_endpoints,
     promise_endpoints,
+    schedule_control_endpoints,
     schedule_endpoints,
     search_endpoints,
     task_endpoints,
     worker_endpoints,
 )
 from troth.http.questions import list_endpoints, remedies, why_endpoints
-from troth.http.web import ui_endpoints
+from troth.http.web import feed_endpoints, ui_endpoints
 
 API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
     *task_endpoints.ENDPOINTS,
     *schedule_endpoints.ENDPOINTS,
+    *schedule_control_endpoints.ENDPOINTS,
     *lock_endpoints.ENDPOINTS,
     *search_endpoints.ENDPOINTS,
     *why_endpoints.ENDPOINTS,
@@ -52,6 +54,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *traffic_endpoints.ENDPOINTS,
     *failure_endpoints.ENDPOINTS,
     *statistics_endpoints.ENDPOINTS,
+    *feed_endpoints.ENDPOINTS,
     *ui_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )

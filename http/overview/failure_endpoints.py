@@ -4,7 +4,7 @@ With `promises:read` alone only promises are shown. A token with an id prefix se
 promises that begin so, and nothing else.
 """
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from msgspec import Struct
 
@@ -20,6 +20,7 @@ from troth.http.questions.asked import AskedQuery, limit_parameter, words_parame
 from troth.http.wire.answers import time_ms, told
 from troth.http.wire.requests import Response
 
+_PROMISES = frozenset({FailureKind.PROMISE})
 _OF_PROMISES = frozenset({FailureKind.PROMISE, FailureKind.LEASE, FailureKind.SENDING})
 """The kinds whose subject is a promise of a client, or a task of one."""
 
@@ -50,21 +51,36 @@ async def failures(api: Api, call: Call) -> Response:
     before = asked.number("before", 1, INTEGER_MAX, INTEGER_MAX)
     wanted = asked.words("kind", [kind.value for kind in FailureKind])
     asked.done()
-    kinds = {FailureKind(word) for word in wanted} if wanted else set(FailureKind)
-    if Scope.METRICS_READ not in principal.scopes:
-        kinds &= {FailureKind.PROMISE}
-    prefix = principal.id_prefix
-    if prefix:
-        kinds &= _OF_PROMISES
-    found, has_more = api.shards.failures.newest(
-        kinds, limit_count, before, lambda one: not prefix or _promise(one).startswith(prefix)
-    )
+    shown = ShownFailures(Scope.METRICS_READ in principal.scopes, principal.id_prefix)
+    kinds = shown.kinds
+    if wanted:
+        kinds &= {FailureKind(word) for word in wanted}
+    found, has_more = api.shards.failures.newest(kinds, limit_count, before, shown.admits)
     await answered(api.shards.wait_shown())
-    rows = [
-        FailureObject(one.number, one.at, one.kind, one.subject, one.reason, one.about)
-        for one in found
-    ]
+    rows = [failure_object(one) for one in found]
     return answer(Code.OK, FailuresObject(rows[-1].number if has_more else None, rows))
+
+
+class ShownFailures(NamedTuple):
+    """Which failures may be seen: those of promises only, or those with a prefix only."""
+
+    sees_metrics: bool
+    id_prefix: str
+
+    @property
+    def kinds(self) -> frozenset[FailureKind]:
+        """The kinds that may be seen, or some of them."""
+        kinds = frozenset(FailureKind) if self.sees_metrics else _PROMISES
+        return kinds & _OF_PROMISES if self.id_prefix else kinds
+
+    def admits(self, failure: Failure) -> bool:
+        """Return whether one of these kinds may be seen."""
+        return not self.id_prefix or _promise(failure).startswith(self.id_prefix)
+
+
+def failure_object(one: Failure) -> FailureObject:
+    """Return a failure."""
+    return FailureObject(one.number, one.at, one.kind, one.subject, one.reason, one.about)
 
 
 def _promise(failure: Failure) -> str:

@@ -48,7 +48,8 @@ _WORDS = {
 }
 
 
-def _counts(counts: Counts) -> dict[str, dict[str, int]]:
+def counts_object(counts: Counts) -> dict[str, dict[str, int]]:
+    """Return counts by kind and state."""
     return {
         "promises": {word: counts.promises[state] for state, word in _WORDS.items()},
         "tasks": {state.value.lower(): count for state, count in counts.tasks.items()},
@@ -69,7 +70,7 @@ async def statistics(api: Api, call: Call) -> Response:
     made = StatisticsObject(
         api.now_ms(),
         began_ms,
-        _counts(api.shards.counts()),
+        counts_object(api.shards.counts()),
         RESOLUTIONS[resolution].step_s * 1000,
         began_ms + first_s * 1000,
         [SeriesObject(one.name, one.unit, list(one.values)) for one in views],

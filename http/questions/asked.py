@@ -16,7 +16,7 @@ from troth.http.api.permissions import refuse_unless_within
 from troth.http.api.rows import Call, Parameter
 from troth.http.promises.search_endpoints import words_schema
 from troth.http.wire.cursors import FOREIGN_CURSOR, sign_payload, verified_payload
-from troth.http.wire.decoding import integer, query_parameters
+from troth.http.wire.decoding import integer, query_pairs
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.shards.surveys.surveys import Surveys
 
@@ -34,12 +34,20 @@ class AskedQuery:
     """A query string. `done` raises ApiError with all that was wrong in what was read."""
 
     def __init__(self, query: bytes) -> None:
-        self._given = query_parameters(query)
+        self._pairs = list(query_pairs(query))
+        self._given = dict(reversed(self._pairs))  # of repeated ones the first
         self._problems: list[FieldProblem] = []
 
     def text(self, name: str) -> str | None:
         """Return a parameter; None if it is absent or empty."""
         return self._given.get(name) or None
+
+    def texts(self, name: str, limit_count: int) -> list[str]:
+        """Return all values of a parameter that may be repeated; empty ones do not count."""
+        found = [given for known, given in self._pairs if known == name and given]
+        if len(found) > limit_count:
+            self.refuse(name, f"may be given {limit_count} times (got {len(found)})")
+        return found
 
     def number(self, name: str, least: int, most: int, default: int) -> int:
         """Return a number within bounds."""

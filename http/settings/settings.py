@@ -283,6 +283,11 @@ class Settings:
         "The server ends a stream on the API port after about this time, and its worker connects "
         "again; some clients stop reading a stream after 300 s.",
     )
+    event_streams_limit_count: int = _setting(
+        limits.EVENT_STREAMS_LIMIT_COUNT,
+        Number(1, 100_000),
+        "Maximum streams of GET /events, which the web UI opens; more are refused.",
+    )
     push_timeout_ms: int = _setting(
         limits.PUSH_TIMEOUT_MS,
         Number(10, 10 * 60 * _SECOND_MS),

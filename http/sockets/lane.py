@@ -48,6 +48,9 @@ LANE_GROUPS: Final = frozenset(
 LANE_PROBES: Final = frozenset({"ping", "health", "ready"})
 """Endpoints that supervisors ask in short intervals, and clients before anything else."""
 
+LANE_FEEDS: Final = frozenset({"events"})
+"""Endpoints whose answers are streams, too, in groups that the lane does not serve."""
+
 STREAM_GROUPS: Final = frozenset({"Workers"})
 """Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
 
@@ -107,7 +110,7 @@ class Lane:
         self._served = frozenset(
             row.name
             for row in endpoints
-            if row.group in LANE_GROUPS | STREAM_GROUPS or row.name in LANE_PROBES
+            if row.group in LANE_GROUPS | STREAM_GROUPS or row.name in LANE_PROBES | LANE_FEEDS
         )
         self._ids = RequestIds()
         self._connections: dict[int, LaneConnection] = {}

@@ -11,6 +11,9 @@ import { href, usePlace } from "./router.js";
 import { SCREENS, screenFor } from "./screens.js";
 import { counts, may, whoami } from "./server.js";
 
+/** After the end of all series: only the counts are of interest. */
+const NO_SERIES = "9000000000000";
+
 /** Shows it. */
 export function Navigation() {
   const [isOpen, setOpen] = useState(false);
@@ -48,6 +51,11 @@ function Entry({ screen }) {
 }
 
 function PromiseCount() {
+  /** @type {import("./asking.js").Answer<StatisticsObject>} */
+  const { data } = useAnswer(may("metrics:read") ? "statistics" : null, { since: NO_SERIES });
+  useEffect(() => {
+    if (data && counts.get() === null) counts.set(data.counts);
+  }, [data]);
   const all = useValue(counts)?.["promises"];
   if (!all) return null;
   return html`<span class="count">${sum(all).toLocaleString("en-US")}</span>`;

@@ -6,7 +6,7 @@ Decoding stops at the first thing that cannot be read; validation (`fields.probl
 
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
@@ -133,9 +133,15 @@ def percent_decode(raw: bytes, field: str) -> str:
 def query_parameters(query: bytes) -> dict[str, str]:
     """Return the parameters of a query string; of repeated ones the first. Raises ApiError."""
     found: dict[str, str] = {}
+    for name, given in query_pairs(query):
+        found.setdefault(name, given)
+    return found
+
+
+def query_pairs(query: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the parameters of a query string in their order. Raises ApiError."""
     for part in query.split(b"&"):
         if not part:
             continue
         name, _, given = part.replace(b"+", b" ").partition(b"=")
-        found.setdefault(percent_decode(name, "query"), percent_decode(given, "query"))
-    return found
+        yield percent_decode(name, "query"), percent_decode(given, "query")

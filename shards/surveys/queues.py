@@ -6,7 +6,7 @@ between counts as if it had never come in.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol, final
 
 import trio
@@ -156,21 +156,31 @@ class Queues:
     async def longest(self, limit_count: int, id_prefix: str = "") -> QueuesPage:
         """Return the receivers with most waiting, most first.
 
-        With a prefix only poll groups that begin so.
+        With a prefix only poll groups that begin so. Raises Stopping or StorageFailed.
         """
+        (page,) = await self.longest_of_each(limit_count, (id_prefix,))
+        return page
+
+    async def longest_of_each(
+        self, limit_count: int, id_prefixes: Sequence[str]
+    ) -> list[QueuesPage]:
+        """Do as `longest` for several prefixes, with one look at all receivers."""
         pace = Pace(LOOK_LIMIT_S)
         queues, is_complete = await self._look(pace)
-        if id_prefix:
-            beginning = f"poll://{id_prefix}"
-            queues = {name: one for name, one in queues.items() if name.startswith(beginning)}
-        smallest: Smallest[tuple[int, str]] = Smallest(limit_count, None)
-        for some in chunks(list(queues), ORDER_COUNT):
-            smallest.offer((-queues[name].backlog_count, name) for name in some)
-            await pace.rest()
-        names, _ = smallest.found()
-        rows = [self._row(name, queues[name]) for _, name in names]
+        pages = []
+        for id_prefix in id_prefixes:
+            count, beginning = 0, f"poll://{id_prefix}" if id_prefix else ""
+            smallest: Smallest[tuple[int, str]] = Smallest(limit_count, None)
+            for some in chunks(list(queues), ORDER_COUNT):
+                wanted = [name for name in some if name.startswith(beginning)]
+                count += len(wanted)
+                smallest.offer((-queues[name].backlog_count, name) for name in wanted)
+                await pace.rest()
+            names, _ = smallest.found()
+            rows = [self._row(name, queues[name]) for _, name in names]
+            pages.append(QueuesPage(rows, count, is_complete))
         await self._shards.wait_shown()
-        return QueuesPage(rows, len(queues), is_complete)
+        return pages
 
     async def _look(self, pace: Pace) -> tuple[dict[str, _Queue], bool]:
         """Return what is known of all receivers, by name, and whether that are all."""

@@ -13,6 +13,7 @@ import pytest
 from tests.http.fake_api import NOW_MS, FakeApi
 from troth.cli import command as cli
 from troth.cli import output as cli_output
+from troth.cli.overview import events as cli_events
 from troth.cli.overview import top as cli_top
 
 SERVER = {
@@ -70,6 +71,27 @@ def troth(
         time.tzset()
         yield OverviewLine(api, capsys)
     time.tzset()
+
+
+def test_events_are_lines() -> None:
+    told = [
+        b'event: counters\ndata: {"at":1,"counts":{"promises":{"pending":2,"resolved":0}},'
+        b'"series":{"promises.created":3.4}}\n\n: keep-alive\n\nevent: skip',
+        b'ped\ndata: {"counters":2}\n\nevent: changed\ndata: {"at":1,"ids":["a","b\\u001b"]}\n\n',
+        b'event: queues\ndata: {"at":1,"total":9,"queues":[{"receiver":"poll://g","waiting":1,'
+        b'"inFlight":2,"stalled":3}]}\n\n',
+        b'event: failures\ndata: {"at":1,"failures":[]}\n\nevent: cut',
+    ]
+
+    lines = [cli_events._line(name, content)[21:] for name, content in cli_events.events_in(told)]
+
+    assert lines == [
+        "counters  pending 2  created/s 3",
+        "skipped   2 of counters",
+        "changed   a  b\\x1b",
+        "queues    9 receivers: poll://g 6",
+        "failures  none",
+    ]
 
 
 def test_whoami_shows_the_token_and_the_server(troth: OverviewLine) -> None:

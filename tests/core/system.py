@@ -472,8 +472,8 @@ class System:
         for lock in state.locks.values():
             expected[c.LOCK_TIMER, lock.resource_id] = state.end_of_lock(lock)
         for schedule in state.schedules.values():
-            if schedule.next_run_time is not None:
-                expected[c.SCHEDULE_TIMER, schedule.id] = schedule.next_run_time
+            if schedule.due_on is not None:
+                expected[c.SCHEDULE_TIMER, schedule.id] = schedule.due_on
         for execution in state.executions.values():
             if (ends_on := state.end_of_execution(execution)) is not None:
                 expected[c.EXECUTION_TIMER, execution.promise_id] = ends_on

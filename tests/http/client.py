@@ -22,6 +22,7 @@ from troth.http.sockets.asgi import (
     create_application,
     create_poll_application,
 )
+from troth.http.web.feed import Feed
 from troth.shards.clock import SteadyClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.polls import Polls
@@ -240,6 +241,8 @@ async def running(
     shards.recover(storage)
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
+        feed = api.feed = Feed(api)
+        nursery.start_soon(feed.run)
         builder = api.builder = Builder(api)
         await nursery.start(builder.run)
         yield World(

@@ -1,16 +1,16 @@
 """The planted faults, as data: what to change where, and which tests must notice.
 
-Here are those of promises, tasks, schedules, locks and what keeps them; those of functions and of
-accounts are in `function_faults.py`, those in nodes in `node_faults.py`, those of the envelope
-protocol in `workflow_faults.py`, those of what goes on in slices in `completion_faults.py`.
-`FAULTS` are all.
+Here are those of promises, tasks, schedules, locks and what keeps them; the others have modules of
+their own. `FAULTS` are all.
 """
 
 from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
+from .operator_faults import OPERATOR_FAULTS
 from .question_faults import QUESTION_FAULTS
+from .web_faults import WEB_FAULTS
 from .workflow_faults import WORKFLOW_FAULTS
 
 LOG, SEGMENTS, RECOVERY = (
@@ -328,7 +328,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "the timers of schedules are forgotten in a crash",
         "core/machine.py",
-        "yield (SCHEDULE_TIMER, schedule.id), schedule.next_run_time",
+        "yield (SCHEDULE_TIMER, schedule.id), schedule.due_on",
         "yield (SCHEDULE_TIMER, schedule.id), None",
         REPLAY,
         SIMULATION,
@@ -567,27 +567,6 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         MODEL,
         is_quick=True,
     ),
-    fault(
-        "any password will do",
-        "http/identity/credentials.py",
-        "if hmac.compare_digest(given, expected) and known is not None:",
-        "if known is not None:",
-        "http/api/test_routing.py::test_strangers_are_refused",
-    ),
-    fault(
-        "what a token may do is not looked at",
-        "http/api/authentication.py",
-        "if scope is None or scope not in principal.scopes:",
-        "if scope is None:",
-        "http/api/test_authentication.py",
-    ),
-    fault(
-        "a token that is limited to some ids is good for all",
-        "http/api/permissions.py",
-        "if not all(one.startswith(prefix) for one in named):",
-        "if False:",
-        "http/api/test_codes.py",
-    ),
 )
 
 FAULTS = (
@@ -597,4 +576,6 @@ FAULTS = (
     + NODE_FAULTS
     + WORKFLOW_FAULTS
     + QUESTION_FAULTS
+    + OPERATOR_FAULTS
+    + WEB_FAULTS
 )

@@ -371,4 +371,26 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
         TOKENS,
         "http/identity/test_attempts.py",
     ),
+    # Credentials
+    fault(
+        "any password will do",
+        "http/identity/credentials.py",
+        "if hmac.compare_digest(given, expected) and known is not None:",
+        "if known is not None:",
+        "http/api/test_routing.py::test_strangers_are_refused",
+    ),
+    fault(
+        "what a token may do is not looked at",
+        "http/api/authentication.py",
+        "if scope is None or scope not in principal.scopes:",
+        "if scope is None:",
+        "http/api/test_authentication.py",
+    ),
+    fault(
+        "a token that is limited to some ids is good for all",
+        "http/api/permissions.py",
+        "if not all(one.startswith(prefix) for one in named):",
+        "if False:",
+        "http/api/test_codes.py",
+    ),
 )

@@ -17,24 +17,19 @@ export function isShown({ name }, hidden) {
 }
 
 /**
- * A menu of the columns.
+ * Check boxes for the columns.
  *
  * @param {{columns: import("./table.js").Column<any>[]}} props
  */
-export function ColumnMenu({ columns }) {
+export function ColumnChoice({ columns }) {
   const hidden = useValue(hiddenColumns).split(",").filter(Boolean);
   const toggle = (/** @type {string} */ name) =>
     hiddenColumns.set((hidden.includes(name) ? hidden.filter((one) => one !== name) : [...hidden, name]).join(","));
-  return html`<details class="menu">
-    <summary>Columns</summary>
-    <div>
-      ${columns
-        .filter(({ name }) => !ALWAYS.includes(name))
-        .map(
-          ({ name, title }) => html`<label class="check" key=${name}>
-            <input type="checkbox" checked=${!hidden.includes(name)} onChange=${() => toggle(name)} /> ${title}
-          </label>`,
-        )}
-    </div>
-  </details>`;
+  return columns
+    .filter(({ name }) => !ALWAYS.includes(name))
+    .map(
+      ({ name, title }) => html`<label class="check" key=${name}>
+        <input type="checkbox" checked=${!hidden.includes(name)} onChange=${() => toggle(name)} /> ${title}
+      </label>`,
+    );
 }

@@ -16,6 +16,7 @@ const ROW_PX = 37;
  * @property {(row: Row) => any} show
  * @property {boolean} [isNumber] Aligned at its end.
  * @property {boolean} [isMinor] Left out on narrow screens.
+ * @property {boolean} [isMain] On narrow screens it has the first line for itself.
  */
 
 /** @typedef {{ids: Set<string>, toggle: (id: string) => void, toggleAll: () => void}} Selection */
@@ -61,7 +62,7 @@ export function Table({ label, columns, rows, keyOf, selection, gone }) {
             html`<td class="check">
               <input type="checkbox" aria-label=${`Select ${key}`} checked=${isSelected} onChange=${() => selection.toggle(key)} />
             </td>`}
-            ${columns.map((column) => html`<td key=${column.name} class=${classOf(column)}>${column.show(row)}</td>`)}
+            ${columns.map((column) => html`<td key=${column.name} class=${classOf(column)} data-title=${column.title}>${column.show(row)}</td>`)}
           </tr>`;
         })}
         <${Gap} key="after" px=${afterPx} width=${width} />
@@ -76,8 +77,8 @@ function Gap({ px, width }) {
 }
 
 /** @param {Column<any>} column */
-function classOf({ name, isNumber, isMinor }) {
-  return `c-${name} ${isNumber ? "number" : ""} ${isMinor ? "minor" : ""}`;
+function classOf({ name, isNumber, isMinor, isMain }) {
+  return `c-${name} ${isNumber ? "number" : ""} ${isMinor ? "minor" : ""} ${isMain ? "main-cell" : ""}`;
 }
 
 /** @param {HTMLTableElement | null} table */

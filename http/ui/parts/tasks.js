@@ -15,6 +15,7 @@ export const TASK_COLUMNS = [
   {
     name: "task",
     title: "Task of",
+    isMain: true,
     show: ({ promiseId, type, kind }) => html`<a class="id" href=${href("promises", promiseId, { tab: "tasks" })}><${BrokenId} id=${promiseId} /></a>
       <span class="quiet-text"> ${type}${kind === "rest" ? "" : ` · ${kind}`}</span>`,
   },

@@ -31,6 +31,15 @@ export function duration(milliseconds) {
   return `${Math.floor(ms / DAY / 365.25).toLocaleString("en-US")} years`;
 }
 
+/**
+ * Returns a round duration without what is zero: `2 s`, not `2.0 s`; `5 m`, not `5 m 0 s`.
+ *
+ * @param {number} milliseconds
+ */
+export function roundDuration(milliseconds) {
+  return milliseconds === 0 ? "0" : duration(milliseconds).replace(/\.0| 0 \w$/, "");
+}
+
 /** The largest time that a browser's calendar has. */
 const LAST_MS = 8.64e15;
 

@@ -10,7 +10,7 @@ import { axisOf } from "./axis.js";
 import { firstUnfolded, rowsOf } from "./calls.js";
 import { Icon } from "./icons.js";
 import { Glyph, kindOf, wordFor } from "./state.js";
-import { duration } from "./time.js";
+import { duration, roundDuration } from "./time.js";
 import { useWindow } from "./window.js";
 
 const ROW_PX = 33;
@@ -128,21 +128,12 @@ function Scale({ axis }) {
     <span role="columnheader" aria-label="Time">
       <svg aria-hidden="true">
         ${axis.ticks.map(
-          ({ at, ms }) => html`<text key=${ms} x=${percent(at)} y="14" dx=${at === 0 ? 0 : 4}>${tickText(ms)}</text>`,
+          ({ at, ms }) => html`<text key=${ms} x=${percent(at)} y="14" dx=${at === 0 ? 0 : 4}>${roundDuration(ms)}</text>`,
         )}
       </svg>
     </span>
     <span role="columnheader" class="number">Took</span>
   </div>`;
-}
-
-/**
- * Returns a round time without what is zero: `2 s`, not `2.0 s`; `5 m`, not `5 m 0 s`.
- *
- * @param {number} ms
- */
-function tickText(ms) {
-  return ms === 0 ? "0" : duration(ms).replace(/\.0| 0 \w$/, "");
 }
 
 /**

@@ -2,12 +2,13 @@
  * The list of promises: filtered by pattern, state, tag and time, all of it in the address. Rows may be
  * selected and canceled or deleted, copied, exported, or listed with a command instead.
  */
-import { html, useState } from "../vendor/preact.js";
+import { html } from "../vendor/preact.js";
 import { BrokenId } from "../parts/broken_id.js";
 import { Chips, FilterField, TagFilter } from "../parts/filters.js";
 import { Empty } from "../parts/notices.js";
-import { ColumnMenu, isShown } from "../parts/columns.js";
+import { isShown } from "../parts/columns.js";
 import { NewRows, Rows } from "../parts/rows.js";
+import { useSelection } from "../parts/selection.js";
 import { PROMISE_STATES, State } from "../parts/state.js";
 import { Span, When, duration } from "../parts/time.js";
 import { TimeFilter } from "../parts/time_filter.js";
@@ -23,12 +24,16 @@ import { createPromise } from "./promise_create.js";
 import { ListMenu, SelectionBar } from "./promises_actions.js";
 import { asked } from "./promises_query.js";
 
+/** A timeout that is further away is none to people. */
+const FAR_MS = 1_000 * 24 * 3_600_000;
+
 /** @type {import("../parts/table.js").Column<PromiseObject>[]} */
 const COLUMNS = [
   { name: "state", title: "State", show: ({ state }) => html`<${State} state=${state} />` },
   {
     name: "promise",
     title: "Promise",
+    isMain: true,
     show: ({ id }) => html`<a class="id" href=${href("promises", id)}><${BrokenId} id=${id} /></a>`,
   },
   { name: "function", title: "Function", show: ({ param }) => functionOf(param) },
@@ -64,28 +69,21 @@ function List() {
   const all = useValue(counts)?.["promises"];
   const hidden = useValue(hiddenColumns).split(",");
   const list = useListing(SOURCE, asked(query));
-  const [ids, setIds] = useState(/** @type {Set<string>} */ (new Set()));
   const isFiltered = ["id", "tag", "from", "to"].some((name) => query.get(name));
-  const selection = {
-    ids,
-    toggle: (/** @type {string} */ id) => setIds(ids.has(id) ? new Set([...ids].filter((one) => one !== id)) : new Set([...ids, id])),
-    toggleAll: () => setIds(ids.size === list.rows.length ? new Set() : new Set(list.rows.map(({ id }) => id))),
-  };
+  const selection = useSelection(list.rows.map(SOURCE.keyOf));
   const isOldest = query.get("order") === "oldest";
   return html`<div class="filters" role="search" aria-label="Filter">
       <${FilterField} name="id" label="Ids" placeholder="Begins with …, or has a *" />
       <${Chips} name="states" label="States" words=${PROMISE_STATES} counts=${isFiltered ? undefined : all} />
       <${TagFilter} />
       <${TimeFilter} />
-      <button class="quiet" onClick=${() => change({ order: isOldest ? undefined : "oldest" })}>${isOldest ? "Oldest first" : "Newest first"}</button>
       <span class="push row">
         <${NewRows} count=${isOldest ? 0 : list.fresh.size} isMore=${list.fresh.size >= Number(pageSize.get())} show=${list.reload} />
-        <${ColumnMenu} columns=${COLUMNS} />
-        <${ListMenu} query=${query} rows=${list.rows} />
+        <${ListMenu} query=${query} rows=${list.rows} columns=${COLUMNS} />
         ${may("promises:write") && html`<button onClick=${() => createPromise({})}>Create …</button>`}
       </span>
     </div>
-    <${SelectionBar} selection=${selection} rows=${list.rows} clear=${() => setIds(new Set())} done=${list.refresh} />
+    <${SelectionBar} selection=${selection} rows=${list.rows} clear=${selection.clear} done=${list.refresh} />
     <${Rows}
       list=${list}
       table=${{ label: "Promises", columns: COLUMNS.filter((column) => isShown(column, hidden)), keyOf: SOURCE.keyOf, selection }}
@@ -110,19 +108,13 @@ function None({ isFiltered }) {
 function Took({ promise }) {
   const { createdOn, completedOn, timeout, state } = promise;
   if (state !== "PENDING") return html`<span class="figures">${duration((completedOn ?? createdOn) - createdOn)}</span>`;
+  if (timeout - now() > FAR_MS) return html`<span class="quiet-text">no timeout</span>`;
   const passed = (now() - createdOn) / Math.max(1, timeout - createdOn);
   return html`<span class="nowrap pending">
     <svg class="meter" aria-hidden="true">
       <rect width="100%" height="4" rx="2" />
       <rect width=${`${Math.round(Math.min(1, Math.max(0.02, passed)) * 100)}%`} height="4" rx="2" />
     </svg>
-    <${Left} at=${timeout} />
+    <span class="quiet-text"><${Span} until=${timeout} /> left</span>
   </span>`;
-}
-
-/** @param {{at: number}} props */
-function Left({ at }) {
-  const isFar = at - now() > 1_000 * 24 * 3_600_000;
-  if (isFar) return html`<span class="quiet-text">no timeout</span>`;
-  return html`<span class="quiet-text"><${Span} until=${at} /> left</span>`;
 }

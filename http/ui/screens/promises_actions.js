@@ -1,11 +1,13 @@
 /** What one does with several promises: cancel, delete, copy, export, or the same as a command. */
 import { html } from "../vendor/preact.js";
 import { apiUrl, ask, withId } from "../api.js";
+import { ColumnChoice } from "../parts/columns.js";
 import { confirm, keepFocus, open } from "../parts/dialog.js";
 import { Command, Copy, say } from "../parts/notices.js";
 import { tagsOf } from "../parts/filters.js";
 import { save } from "../parts/save.js";
 import { complete } from "../promise.js";
+import { change } from "../router.js";
 import { may } from "../server.js";
 import { asked } from "./promises_query.js";
 
@@ -84,14 +86,21 @@ async function each(promises, deed, did) {
 }
 
 /**
- * The list as a file, or as a command.
+ * The order and columns of the list; the list as a file, or as a command.
  *
- * @param {{query: URLSearchParams, rows: PromiseObject[]}} props
+ * @param {{query: URLSearchParams, rows: PromiseObject[], columns: import("../parts/table.js").Column<PromiseObject>[]}} props
  */
-export function ListMenu({ query, rows }) {
+export function ListMenu({ query, rows, columns }) {
+  const isOldest = query.get("order") === "oldest";
   return html`<details class="menu">
-    <summary>More</summary>
+    <summary>View</summary>
     <div>
+      <label class="check">
+        <input type="checkbox" checked=${isOldest} onChange=${() => change({ order: isOldest ? undefined : "oldest" })} /> Oldest first
+      </label>
+      <hr />
+      <${ColumnChoice} columns=${columns} />
+      <hr />
       <button class="quiet" onClick=${() => showCommands(query)}>As a command</button>
       <button class="quiet" disabled=${rows.length === 0} onClick=${() => exportRows(asked(query))}>Export as JSON lines</button>
     </div>
