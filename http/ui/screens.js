@@ -51,6 +51,14 @@ export const SCREENS = [
     load: () => import("./screens/locks.js"),
   },
   {
+    path: "functions",
+    title: "Functions",
+    icon: "functions",
+    scopes: ["functions:read"],
+    key: "n",
+    load: () => import("./screens/functions.js"),
+  },
+  {
     path: "failures",
     title: "Failures",
     icon: "failures",
