@@ -381,7 +381,7 @@ TimerKind = NewType("TimerKind", str)
 """What a deadline belongs to.
 
 Not an enumeration: the garbage collector looks at each member of one, and so at each key that names
-one, of which there are as many as leases.
+one. There are as many of these as leases.
 """
 
 # See PENDING in model.py.
