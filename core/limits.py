@@ -58,8 +58,8 @@ BODY_SETTING_LIMIT_BYTES: Final = LOG_PENDING_LIMIT_BYTES // 4
 TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles together
 WHEEL_SLICE_COUNT: Final = 256  # deadlines a wheel takes or moves between two looks at the time
 SLICE_COUNT: Final = 8  # commands or deadlines between two looks at the time
-HEARTBEAT_SLICE_COUNT: Final = 25  # leases that one step of a heartbeat renews
-COMPLETION_SLICE_COUNT: Final = 50  # tasks and waiters that one step of a completion is about
+HEARTBEAT_SLICE_COUNT: Final = 10  # leases that one step of a heartbeat renews
+COMPLETION_SLICE_COUNT: Final = 20  # tasks and waiters that one step of a completion is about
 
 # Tasks.
 TASK_CLAIM_TIMEOUT_MS: Final = 10_000  # a message sent but not claimed goes out again

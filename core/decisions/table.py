@@ -9,8 +9,10 @@ from typing import Any
 
 from troth.core.commands import (
     DELAY_TIMER,
+    EXECUTION_TIMER,
     LOCK_TIMER,
     PROMISE_TIMER,
+    SCHEDULE_TIMER,
     TASK_TIMER,
     UNBLOCK_TIMER,
     WORKFLOW_TIMER,
@@ -126,9 +128,9 @@ EXPIRIES: dict[TimerKind, Callable[[DecisionContext, str, int], None]] = {
     PROMISE_TIMER: promises.expire_promise,
     TASK_TIMER: tasks.expire_task,
     DELAY_TIMER: tasks.end_delay,
-    TimerKind.SCHEDULE: schedules.fire,
+    SCHEDULE_TIMER: schedules.fire,
     LOCK_TIMER: locks.expire_lock,
-    TimerKind.EXECUTION: executions.expire_execution,
+    EXECUTION_TIMER: executions.expire_execution,
     WORKFLOW_TIMER: workflows.expire_workflow,
     UNBLOCK_TIMER: workflow_promises.expire_unblocks,
 }

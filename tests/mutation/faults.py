@@ -329,8 +329,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "the timers of schedules are forgotten in a crash",
         "core/machine.py",
-        "yield (TimerKind.SCHEDULE, schedule.id), schedule.next_run_time",
-        "yield (TimerKind.SCHEDULE, schedule.id), None",
+        "yield (SCHEDULE_TIMER, schedule.id), schedule.due_on",
+        "yield (SCHEDULE_TIMER, schedule.id), None",
         REPLAY,
         SIMULATION,
     ),
@@ -367,7 +367,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "timers do not look at the time",
         "shards/shard.py",
-        "if done_count and not done_count % SLICE_COUNT and self._pass.is_over:",
+        "if done_count and not done_count % slice_count and self._pass.is_over:",
         "if False:",
         "shards/test_passes.py",
     ),
