@@ -30,7 +30,7 @@ _LINE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # What a batch may take of the server's limit for a body; one promise alone may be larger.
 _BATCH_LIMIT_BYTES: Final = 1024 * 1024
 NOT_RESTORED: Final = ("createdOn", "lastRunTime", "nextRunTime")
-_OWN: Final = frozenset(NOT_RESTORED)
+_OWN: Final = frozenset((*NOT_RESTORED, "pausedOn"))
 
 Numbered = tuple[int, dict[str, Any]]
 """A line's number and what it holds."""
@@ -285,6 +285,8 @@ def _send_schedule(session: Session, number: int, schedule: Any, tally: Tally) -
     headers = {} if key is None else {"idempotency-key": str(key)}
     try:
         session.client.ask("POST", "/schedules", body, headers=headers)
+        if "pausedOn" in schedule:
+            session.client.ask("POST", "/schedules/pause", {"id": schedule["id"]})
     except RequestRefused as refusal:
         if refusal.answer.status not in {400, 413}:
             raise

@@ -20,7 +20,9 @@ from .options import (
     value_body,
     value_options,
 )
-from .output import fields, moment, pairs, short_moment, span, table, value_fields, visible
+from .output import short_moment, table, visible
+from .scheduling.control import control_commands
+from .scheduling.shown import schedule_fields
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -126,7 +128,7 @@ def create(
         "POST", "/schedules", body, headers=request_headers(idempotency_key)
     )
     headline = "Created" if answer.is_new else "Already created with the same key"
-    session.show(answer, lambda: _schedule(answer.content, headline))
+    session.show(answer, lambda: schedule_fields(answer.content, headline))
 
 
 @schedules.command()
@@ -143,7 +145,7 @@ def get(session: Session, id: str) -> None:  # noqa: A002
       troth schedules get nightly
     """
     answer = session.client.ask("GET", path_of("schedules", id))
-    session.show(answer, lambda: _schedule(answer.content, ""))
+    session.show(answer, lambda: schedule_fields(answer.content, ""))
 
 
 @schedules.command()
@@ -187,25 +189,8 @@ def search(
     show_search(session, "/schedules", query, all_pages, _table)
 
 
-def _schedule(schedule: Any, headline: str) -> str:
-    key = schedule.get("idempotencyKey")
-    return fields(
-        headline,
-        [
-            ("id", visible(schedule["id"])),
-            ("description", visible(schedule.get("description", "")) or None),
-            ("cron", visible(schedule["cron"])),
-            ("last run", moment(schedule.get("lastRunTime"))),
-            ("next run", moment(schedule["nextRunTime"])),
-            ("created", moment(schedule["createdOn"])),
-            ("tags", pairs(schedule.get("tags"))),
-            ("create key", None if key is None else visible(key) or '"" (empty)'),
-            ("promise id", visible(schedule["promiseId"])),
-            ("promise timeout", span(schedule["promiseTimeout"])),
-            *value_fields("promise param", schedule.get("promiseParam") or {}),
-            ("promise tags", pairs(schedule.get("promiseTags"))),
-        ],
-    )
+for control in control_commands:
+    schedules.add_command(control)
 
 
 def _table(rows: list[Any]) -> str:
@@ -216,7 +201,7 @@ def _table(rows: list[Any]) -> str:
                 row["id"],
                 row["cron"],
                 short_moment(row.get("lastRunTime")),
-                short_moment(row["nextRunTime"]),
+                "paused" if "pausedOn" in row else short_moment(row["nextRunTime"]),
                 row["promiseId"],
                 row.get("description", ""),
             )

@@ -165,6 +165,37 @@ class ReadSchedule(Command, frozen=True):
     id: str
 
 
+class UpdateSchedule(Command, frozen=True):
+    """Change a schedule; what is None stays. Its runs must begin with `id_prefix`."""
+
+    id: str
+    id_prefix: str = ""
+    cron: str | None = None
+    promise_id: str | None = None
+    promise_timeout: int | None = None
+    description: str | None = None
+    tags: dict[str, str] | None = None
+    promise_param: Value | None = None
+    promise_tags: dict[str, str] | None = None
+
+
+class PauseSchedule(Command, frozen=True):
+    """Let a schedule make no more promises until it is resumed."""
+
+    id: str
+
+
+class ResumeSchedule(Command, frozen=True):
+    """Let a paused schedule go on; its runs must begin with `id_prefix`.
+
+    Of the runs that it missed, at most `catch_up_count` are made up for; None: as after a downtime.
+    """
+
+    id: str
+    id_prefix: str = ""
+    catch_up_count: int | None = None
+
+
 class DeleteSchedule(Command, frozen=True):
     """Delete a schedule; the promises it made stay."""
 

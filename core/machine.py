@@ -131,9 +131,9 @@ class Machine(DecisionContext):
         state = self.state
         self._set_timers()
         state.timers.extend(
-            ((TimerKind.SCHEDULE, one.id), min(one.next_run_time, now_ms))
+            ((TimerKind.SCHEDULE, one.id), min(one.due_on, now_ms))
             for one in state.schedules.values()
-            if one.next_run_time is not None
+            if one.due_on is not None
         )
         # What seemed to be too late to be sent may be in time again, and the other way round.
         for root in state.roots.values():
@@ -317,8 +317,8 @@ class Machine(DecisionContext):
         for lock in state.locks.values():
             yield (LOCK_TIMER, lock.resource_id), state.end_of_lock(lock)
         for schedule in state.schedules.values():
-            if schedule.next_run_time is not None:
-                yield (TimerKind.SCHEDULE, schedule.id), schedule.next_run_time
+            if schedule.due_on is not None:
+                yield (TimerKind.SCHEDULE, schedule.id), schedule.due_on
         for workflow in state.workflows.values():
             if workflow.state is ACQUIRED:
                 yield (WORKFLOW_TIMER, workflow.id), state.end_of_workflow_lease(workflow)

@@ -234,7 +234,8 @@ class Lock(Struct, frozen=True, array_like=True, gc=False):
 class Schedule(Struct, frozen=True, array_like=True, gc=False):
     """A recipe that creates a promise at each instant of its cron expression.
 
-    `next_run_time` is None for an expression that never matches again.
+    `next_run_time` is None for an expression that never matches again. While a schedule is paused,
+    since `paused_on`, it is the first run that is missed.
     """
 
     id: str
@@ -250,6 +251,12 @@ class Schedule(Struct, frozen=True, array_like=True, gc=False):
     promise_tags: dict[str, str] | None = None
     idempotency_key: str | None = None
     last_run_time: int | None = None
+    paused_on: int | None = None
+
+    @property
+    def due_on(self) -> int | None:
+        """Return when it fires next, in ms; None if it never does, or is paused."""
+        return self.next_run_time if self.paused_on is None else None
 
     @property
     def size(self) -> int:

@@ -207,6 +207,12 @@ class ScheduleCreated(Struct, frozen=True, array_like=True, gc=False, tag="sched
     schedule: Schedule
 
 
+class ScheduleChanged(Struct, frozen=True, array_like=True, gc=False, tag="schedule-changed/1"):
+    """A schedule is as this says: a client has changed, paused or resumed it."""
+
+    schedule: Schedule
+
+
 class ScheduleDeleted(Struct, frozen=True, array_like=True, gc=False, tag="schedule-deleted/1"):
     """A schedule is gone."""
 
@@ -353,6 +359,7 @@ Record = (
     | TaskTimedOut
     | TasksRenewed
     | ScheduleCreated
+    | ScheduleChanged
     | ScheduleDeleted
     | ScheduleFired
     | ScheduleSkipped

@@ -241,7 +241,7 @@ class DebugOperations:
             (state.index, Expire(Kind.SCHEDULE, schedule.id))
             for state in self._shards.states()
             for schedule in state.schedules.values()
-            if schedule.next_run_time is not None and schedule.next_run_time <= now_ms
+            if schedule.due_on is not None and schedule.due_on <= now_ms
         ]
 
     async def snap(self) -> Snap:

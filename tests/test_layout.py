@@ -26,7 +26,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
     "core": (
         frozenset({REST}),
         frozenset({"grammar"}),
-        frozenset({"seeds"}),
+        frozenset({"seeds", "schedule_runs"}),
         frozenset({"state"}),
         frozenset({"deciding"}),
         frozenset({"decisions"}),

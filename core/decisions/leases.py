@@ -31,7 +31,7 @@ def start(context: DecisionContext, now_ms: int) -> None:
     """
     resume_time(context, ResumeTime(_is_behind_leases(context, now_ms)), now_ms)
     for schedule in list(context.state.schedules.values()):
-        if schedule.next_run_time is not None and schedule.next_run_time > now_ms:
+        if schedule.due_on is not None and schedule.due_on > now_ms:
             schedules.follow_clock(context, schedule, now_ms)
 
 

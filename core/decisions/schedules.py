@@ -2,7 +2,8 @@
 
 A run is one instant of a schedule's cron expression. Each run creates one promise, exactly once:
 the record that moves the schedule on also carries the promise. Runs missed during a downtime are
-made up for in order; beyond the configured count the oldest are left out.
+made up for in order; beyond the configured count the oldest are left out. So are those that a
+schedule has missed while it was paused: `next_run_time` stays at the first of them.
 """
 
 from troth.core import records as r
@@ -12,24 +13,20 @@ from troth.core.codes import Code
 from troth.core.commands import (
     CreateSchedule,
     DeleteSchedule,
+    PauseSchedule,
     ReadSchedule,
+    ResumeSchedule,
     SearchSchedules,
+    UpdateSchedule,
 )
 from troth.core.deciding import DecisionContext, RunsSkipped
+from troth.core.grammar.cron import Cron
 from troth.core.grammar.patterns import Pattern
-from troth.core.grammar.templates import expand
-from troth.core.limits import SCHEDULE_BATCH_COUNT, saturating_add
-from troth.core.model import (
-    TAG_BRANCH,
-    TAG_INVOCATION,
-    TAG_ORIGIN,
-    TAG_PARENT,
-    TAG_PREFIX,
-    TAG_SCHEDULE,
-    TAG_TARGET,
-    Schedule,
-)
+from troth.core.grammar.templates import beginning, expand
+from troth.core.limits import SCHEDULE_BATCH_COUNT
+from troth.core.model import TAG_TARGET, Schedule, replace
 from troth.core.replies import Reply, SchedulePage
+from troth.core.schedule_runs import run_of
 from troth.core.seeds import seed_of, workflow_seed_of
 
 from .promises import keys_match
@@ -74,6 +71,74 @@ def read_schedule(context: DecisionContext, command: ReadSchedule, now_ms: int) 
     return Reply(Code.OK, schedule=schedule)
 
 
+def update_schedule(context: DecisionContext, command: UpdateSchedule, now_ms: int) -> Reply:
+    """Change a schedule. With another expression it runs next at the first time after now.
+
+    The caller has checked the cron expression and the template.
+    """
+    schedule = context.state.schedules.get(command.id)
+    if schedule is None:
+        return Reply(Code.SCHEDULE_NOT_FOUND)
+    given = {name: getattr(command, name) for name in _CHANGEABLE}
+    changed = replace(schedule, **{name: one for name, one in given.items() if one is not None})
+    changed = replace(changed, tags=changed.tags or None, promise_tags=changed.promise_tags or None)
+    if is_reserved(expand(changed.promise_id, changed.id, 0)):
+        return Reply(Code.RESERVED_ID)
+    if not _is_within(changed, command.id_prefix):
+        return Reply(Code.FORBIDDEN_PREFIX)
+    if changed.cron != schedule.cron:
+        next_run_time = context.cron(changed.cron).next_after_ms(now_ms)
+        changed = replace(changed, next_run_time=next_run_time)
+        context.catching_up.discard(schedule.id)
+    return _changed(context, schedule, changed)
+
+
+_CHANGEABLE = (
+    *("cron", "promise_id", "promise_timeout", "description", "tags"),
+    *("promise_param", "promise_tags"),
+)
+
+
+def pause_schedule(context: DecisionContext, command: PauseSchedule, now_ms: int) -> Reply:
+    """Pause a schedule; one that is paused stays so."""
+    schedule = context.state.schedules.get(command.id)
+    if schedule is None:
+        return Reply(Code.SCHEDULE_NOT_FOUND)
+    if schedule.paused_on is not None:
+        return Reply(Code.OK, schedule=schedule)
+    return _changed(context, schedule, replace(schedule, paused_on=now_ms))
+
+
+def resume_schedule(context: DecisionContext, command: ResumeSchedule, now_ms: int) -> Reply:
+    """Resume a paused schedule; its timer makes up for what it has missed."""
+    schedule = context.state.schedules.get(command.id)
+    if schedule is None:
+        return Reply(Code.SCHEDULE_NOT_FOUND)
+    if not _is_within(schedule, command.id_prefix):
+        return Reply(Code.FORBIDDEN_PREFIX)
+    if schedule.paused_on is None:
+        return Reply(Code.OK, schedule=schedule)
+    resumed = replace(schedule, paused_on=None)
+    first, limit = schedule.next_run_time, command.catch_up_count
+    if first is not None and first <= now_ms and limit is not None:
+        made_up, following = _made_up(context.cron(schedule.cron), first, now_ms, limit)
+        if not made_up:
+            resumed = replace(resumed, next_run_time=following)
+            context.note_skipped(RunsSkipped(schedule.id, first, following))
+        context.catching_up.add(schedule.id)  # the server's rule leaves out no more of them
+    return _changed(context, schedule, resumed)
+
+
+def _changed(context: DecisionContext, old: Schedule, new: Schedule) -> Reply:
+    if new != old:
+        context.emit(r.ScheduleChanged(new))
+    return Reply(Code.OK, schedule=new)
+
+
+def _is_within(schedule: Schedule, id_prefix: str) -> bool:
+    return beginning(schedule.promise_id, schedule.id).startswith(id_prefix)
+
+
 def delete_schedule(context: DecisionContext, command: DeleteSchedule, now_ms: int) -> Reply:
     """Delete a schedule."""
     if command.id not in context.state.schedules:
@@ -113,9 +178,9 @@ def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
     """
     for runs_count in range(SCHEDULE_BATCH_COUNT):
         schedule = context.state.schedules.get(schedule_id)
-        if schedule is None or schedule.next_run_time is None:
+        if schedule is None or schedule.due_on is None:
             return
-        run_time = schedule.next_run_time
+        run_time = schedule.due_on
         if run_time > now_ms:
             context.catching_up.discard(schedule_id)
             if runs_count == 0:
@@ -149,16 +214,22 @@ def _skip(context: DecisionContext, schedule: Schedule, now_ms: int) -> bool:
     limit = context.options.catch_up_count
     if limit is None or schedule.next_run_time is None:
         return False
-    cron = context.cron(schedule.cron)
     first = schedule.next_run_time
-    # Counted from `first` itself, because `@every` has no other grid than the previous run.
-    due = cron.latest_between_ms(first, now_ms, max(limit, 1))
-    if len(due) < limit:
+    made_up, resumed_at = _made_up(context.cron(schedule.cron), first, now_ms, limit)
+    if made_up:
         return False
-    resumed_at = due[0] if limit else cron.next_after_ms(due[-1] if due else first)
     context.emit(r.ScheduleSkipped(schedule.id, resumed_at))
     context.note_skipped(RunsSkipped(schedule.id, first, resumed_at))
     return True
+
+
+def _made_up(cron: Cron, first: int, now_ms: int, limit_count: int) -> tuple[bool, int | None]:
+    """Return whether all missed runs are made up for, or else the first one that counts."""
+    # Counted from `first` itself, because `@every` has no other grid than the previous run.
+    due = cron.latest_between_ms(first, now_ms, max(limit_count, 1))
+    if len(due) < limit_count:
+        return True, first
+    return False, due[0] if limit_count else cron.next_after_ms(due[-1] if due else first)
 
 
 def _run(
@@ -166,22 +237,19 @@ def _run(
 ) -> None:
     run_time = schedule.next_run_time
     assert run_time is not None, "a schedule that never runs has no timer"
-    promise_id = expand(schedule.promise_id, schedule.id, run_time)
-    timeout = saturating_add(run_time, schedule.promise_timeout)
-    tags = {**(schedule.promise_tags or {}), TAG_SCHEDULE: schedule.id}
+    run = run_of(schedule, run_time)
     promise: r.PromiseMessage | w.WorkflowMessage
-    if TAG_TARGET in tags:
-        # A workflow mints its children's ids from these.
-        tags |= dict.fromkeys((TAG_ORIGIN, TAG_BRANCH, TAG_PARENT, TAG_PREFIX), promise_id)
-        workflow = workflow_seed_of(tags, timeout)
+    if TAG_TARGET in run.tags:
+        workflow = workflow_seed_of(run.tags, run.timeout)
         assert workflow is not None, "there is a target"
         promise = w.WorkflowMessage(
-            promise_id, timeout, run_time, schedule.promise_param, tags, workflow
+            run.promise_id, run.timeout, run_time, schedule.promise_param, run.tags, workflow
         )
     else:
-        tags[TAG_INVOCATION] = "true"
-        promise = r.PromiseMessage(promise_id, timeout, schedule.promise_param, tags, seed_of(tags))
+        promise = r.PromiseMessage(
+            run.promise_id, run.timeout, schedule.promise_param, run.tags, seed_of(run.tags)
+        )
     serial = context.next_serial()
     context.emit(r.ScheduleFired(schedule.id, run_time, next_run_time, promise, serial, now_ms))
-    if timeout <= now_ms and context.state.shard_of(promise_id) == context.state.index:
-        context.promise(promise_id, now_ms)
+    if run.timeout <= now_ms and context.state.shard_of(run.promise_id) == context.state.index:
+        context.promise(run.promise_id, now_ms)

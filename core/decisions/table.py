@@ -42,6 +42,7 @@ from troth.core.commands import (
     ImportPromise,
     ListEntries,
     ListUsage,
+    PauseSchedule,
     ReadEntry,
     ReadExecution,
     ReadPromise,
@@ -50,6 +51,7 @@ from troth.core.commands import (
     ReleaseLock,
     ReplaceEntry,
     ReportExecution,
+    ResumeSchedule,
     ResumeTime,
     Retain,
     RetryTask,
@@ -61,6 +63,7 @@ from troth.core.commands import (
     TaskNotSent,
     TaskSent,
     TimerKind,
+    UpdateSchedule,
 )
 from troth.core.continuations import (
     ContinueCompletions,
@@ -155,6 +158,9 @@ DECISIONS: dict[type[Command], Decision] = {
     RetryTask: tasks.retry_task,
     CreateSchedule: schedules.create_schedule,
     ReadSchedule: schedules.read_schedule,
+    UpdateSchedule: schedules.update_schedule,
+    PauseSchedule: schedules.pause_schedule,
+    ResumeSchedule: schedules.resume_schedule,
     DeleteSchedule: schedules.delete_schedule,
     SearchSchedules: schedules.search_schedules,
     AcquireLock: locks.acquire_lock,

@@ -93,6 +93,7 @@ APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.ScheduleCreated: ShardState.schedule_created,
     r.ScheduleDeleted: ShardState.schedule_deleted,
     r.ScheduleFired: schedule_fired,
+    r.ScheduleChanged: ShardState.schedule_changed,
     r.ScheduleSkipped: ShardState.schedule_skipped,
     r.LockAcquired: ShardState.lock_acquired,
     r.LockReleased: ShardState.lock_released,

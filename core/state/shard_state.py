@@ -443,6 +443,10 @@ class ShardState:
         self.schedule_index.append(record.schedule.serial, record.schedule.id)
         self.largest_serial = max(self.largest_serial, record.schedule.serial)
 
+    def schedule_changed(self, record: r.ScheduleChanged) -> None:
+        assert record.schedule.serial == self.schedules[record.schedule.id].serial
+        self.set_schedule(record.schedule)
+
     def schedule_deleted(self, record: r.ScheduleDeleted) -> None:
         schedule = self.schedules.pop(record.id)
         if self.tracks_changes:
@@ -459,7 +463,7 @@ class ShardState:
         self.schedules[schedule.id] = schedule
         if self.tracks_changes:
             self.changes.schedules.add(schedule.id)
-        self.timers.append(((TimerKind.SCHEDULE, schedule.id), schedule.next_run_time))
+        self.timers.append(((TimerKind.SCHEDULE, schedule.id), schedule.due_on))
 
     def create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
         """Create the promise of a schedule's run, unless its id is taken."""

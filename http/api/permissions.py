@@ -48,6 +48,13 @@ def _of_schedule(command: c.CreateSchedule | w.EnsureSchedule) -> Named:
     return command.id, templates.beginning(command.promise_id, command.id)
 
 
+def _of_change(command: c.UpdateSchedule) -> Named:
+    template = command.promise_id
+    if template is None:
+        return (command.id,)
+    return command.id, templates.beginning(template, command.id)
+
+
 def _by_id(command: Any) -> Named:
     return (command.id,)
 
@@ -73,6 +80,9 @@ NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
     c.DropTask: _by_task,
     c.CreateSchedule: _of_schedule,
     c.ReadSchedule: _by_id,
+    c.UpdateSchedule: _of_change,
+    c.PauseSchedule: _by_id,
+    c.ResumeSchedule: _by_id,
     c.DeleteSchedule: _by_id,
     w.EnsurePromise: lambda command: _within(command.id, command.fence),
     w.SettlePromise: lambda command: _within(command.id, command.fence),

@@ -18,6 +18,7 @@ from troth.http.overview import server_endpoints as overview
 from troth.http.promises import (
     lock_endpoints,
     promise_endpoints,
+    schedule_control_endpoints,
     schedule_endpoints,
     search_endpoints,
     task_endpoints,
@@ -30,6 +31,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
     *task_endpoints.ENDPOINTS,
     *schedule_endpoints.ENDPOINTS,
+    *schedule_control_endpoints.ENDPOINTS,
     *lock_endpoints.ENDPOINTS,
     *search_endpoints.ENDPOINTS,
     *why_endpoints.ENDPOINTS,

@@ -129,6 +129,7 @@ class ScheduleObject(Struct, gc=False, rename="camel"):
         str | UnsetType, told("The key it was created with.", "create-nightly")
     ]
     created_on: Annotated[int, time_ms("When it was created")]
+    paused_on: Annotated[int | UnsetType, time_ms("Since when it is paused; else absent")] = UNSET
 
 
 class LockObject(Struct, gc=False, rename="camel"):
@@ -272,7 +273,7 @@ def callback_answer(callback: Callback | None, promise: Promise) -> CallbackAnsw
 
 def schedule_object(schedule: Schedule) -> ScheduleObject:
     """Return a schedule."""
-    next_run_time = schedule.next_run_time
+    next_run_time = schedule.due_on
     return ScheduleObject(
         schedule.id,
         schedule.description or UNSET,
@@ -286,6 +287,7 @@ def schedule_object(schedule: Schedule) -> ScheduleObject:
         NEVER_MS if next_run_time is None else next_run_time,
         UNSET if schedule.idempotency_key is None else schedule.idempotency_key,
         schedule.created_on,
+        UNSET if schedule.paused_on is None else schedule.paused_on,
     )
 
 

@@ -19,7 +19,7 @@ from .values import string_map, value
 
 def _create(api: Api, call: Call) -> Command:
     body: CreateScheduleBody = call.body
-    _check(body.id or "", body.cron or "", body.promise_id or "", api.limits.id_limit_bytes)
+    refuse_unless_valid(api, body.id or "", body.cron or "", body.promise_id or "")
     return CreateSchedule(
         id=body.id or "",
         cron=body.cron or "",
@@ -33,24 +33,30 @@ def _create(api: Api, call: Call) -> Command:
     )
 
 
-def _schedule(_api: Api, reply: Reply) -> bytes:
+def rendered_schedule(_api: Api, reply: Reply) -> bytes:
+    """Return the schedule of a reply as JSON."""
     assert reply.schedule is not None
     return dump(schedule_object(reply.schedule))
 
 
-def _check(schedule_id: str, expression: str, template: str, id_limit_bytes: int) -> None:
+def refuse_unless_valid(
+    api: Api, schedule_id: str, expression: str | None, template: str | None
+) -> None:
+    """Raise ApiError (400) for a wrong cron expression or template; None is not looked at."""
     found = []
-    try:
-        cron.parse(expression)
-    except cron.CronRefused as error:
-        found.append(FieldProblem("cron", f"is not a cron expression: {error}"))
-    problem = templates.check(template)
-    if problem is not None:
-        found.append(FieldProblem("promiseId", problem))
-    else:
-        longest_bytes = size_bytes(templates.expand(template, schedule_id, INTEGER_MAX))
-        if longest_bytes > id_limit_bytes:
-            problem = f"makes ids of {longest_bytes} bytes; the limit is {id_limit_bytes}"
+    if expression is not None:
+        try:
+            cron.parse(expression)
+        except cron.CronRefused as error:
+            found.append(FieldProblem("cron", f"is not a cron expression: {error}"))
+    if template is not None:
+        problem = templates.check(template)
+        if problem is None:
+            limit_bytes = api.limits.id_limit_bytes
+            longest_bytes = size_bytes(templates.expand(template, schedule_id, INTEGER_MAX))
+            if longest_bytes > limit_bytes:
+                problem = f"makes ids of {longest_bytes} bytes; the limit is {limit_bytes}"
+        if problem is not None:
             found.append(FieldProblem("promiseId", problem))
     if found:
         raise ApiError(Code.INVALID, found)
@@ -64,8 +70,8 @@ def _delete(_api: Api, call: Call) -> Command:
     return DeleteSchedule(call.path["id"])
 
 
-create_schedule = Asking(_create, _schedule)
-read_schedule = Asking(_read, _schedule)
+create_schedule = Asking(_create, rendered_schedule)
+read_schedule = Asking(_read, rendered_schedule)
 delete_schedule = Asking(_delete, nothing)
 
 

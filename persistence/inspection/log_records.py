@@ -122,6 +122,8 @@ def record_ids(record: records.Record) -> frozenset[str]:
             | records.ScheduleSkipped(id=id)
         ):
             return frozenset({id})
+        case records.ScheduleChanged(schedule=schedule):
+            return frozenset({schedule.id})
     task_id: str | None = getattr(record, "id", None)
     return frozenset() if task_id is None else _task_ids(task_id)
 

@@ -570,6 +570,13 @@ def test_the_commands_work_on_a_real_server(
     )
     assert "the report" in troth("schedules", "get", "cli-nightly")
     assert "cli-nightly" in troth("schedules", "search", "cli-*")
+    assert "0 4 * * *" in troth("schedules", "update", "cli-nightly", "--cron", "0 4 * * *")
+    troth("schedules", "update", "cli-nightly", status=2)
+    assert "paused" in troth("schedules", "pause", "cli-nightly")
+    assert "paused" in troth("schedules", "search", "cli-*")
+    assert "paused" not in troth("schedules", "resume", "cli-nightly", "--catch-up", "0")
+    assert "Created\n" in troth("schedules", "run", "cli-nightly")
+    assert troth("schedules", "preview", "@every 90s", "--zone", "UTC").count("in ") == 10
     assert troth("schedules", "delete", "cli-nightly") == "Deleted cli-nightly\n"
 
     assert "Acquired" in troth("locks", "acquire", "cli-printer", "run", "--process-id", "q")

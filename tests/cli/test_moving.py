@@ -65,6 +65,7 @@ def fill(server: ServerProcess) -> None:
     server.request("PATCH", "/promises/worked", {"state": "RESOLVED"})
     body = {"id": "nightly", "cron": "0 3 * * *", "promiseId": "n.{{.timestamp}}"}
     assert server.request("POST", "/schedules", body, {"idempotency-key": "s"})[0] == 201
+    assert server.request("POST", "/schedules/pause", {"id": "nightly"})[0] == 200
 
 
 def everything(server: ServerProcess) -> list[Any]:
@@ -97,6 +98,7 @@ def test_what_is_exported_arrives_as_it_was(
     assert (first["created"], first["present"], first["failed"]) == (233, 0, 0)
     assert (again["created"], again["present"], again["failed"]) == (0, 233, 0)
     assert everything(target) == everything(server)
+    assert "pausedOn" in target.request("GET", "/schedules/nightly")[1]
     assert target.request("GET", "/tasks/claim/__invoke:worked/1")[0] == 404
     target.kill9()
     target.start()

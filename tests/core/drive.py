@@ -276,8 +276,9 @@ class Drive:
         self.system.transitions = transitions
         self.model.resume_time(self.system.now)
         for schedule in self.model.schedules.values():
-            if schedule.next_run_time is not None and schedule.next_run_time > self.system.now:
-                self.model.follow_clock(schedule)
+            is_due_later = (schedule.next_run_time or 0) > self.system.now
+            if schedule.paused_on is None and is_due_later:
+                schedule.follow_clock(self.system.now)
         self.settle_all()
         self.events["crash"] += 1
 
@@ -435,9 +436,26 @@ class Drive:
         """Something about schedules. They are often deleted, as every run makes a promise."""
         random = self.random
         schedule_id = random.choice(("s1", "s:2"))
-        kind = random.choice(("create", "create", "read", "delete", "delete"))
+        kind = random.choice(
+            (*("create",) * 3, "read", "delete", "delete", "pause", "resume", "update")
+        )
         if kind == "read":
             return c.ReadSchedule(schedule_id)
+        if kind == "pause":
+            return c.PauseSchedule(schedule_id)
+        if kind == "resume":
+            return c.ResumeSchedule(schedule_id, "", random.choice((None, 0, 1, 3)))
+        if kind == "update":
+            return c.UpdateSchedule(
+                schedule_id,
+                cron=random.choice((None, *CRONS)),
+                promise_id=random.choice((None, *TEMPLATES)),
+                promise_timeout=random.choice((None, 50, INTEGER_MAX)),
+                description=random.choice((None, "", "other words")),
+                tags=random.choice((None, {}, {"x": "2"})),
+                promise_param=random.choice((None, self.value())),
+                promise_tags=random.choice((None, {}, {"resonate:invoke": "poll://g"})),
+            )
         if kind == "delete":
             return c.DeleteSchedule(schedule_id)
         tags = random.choice((None, {"resonate:invoke": "poll://g"}))

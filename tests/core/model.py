@@ -16,8 +16,9 @@ from typing import Any
 from troth.core import commands as c
 from troth.core.codes import Code
 from troth.core.grammar.addresses import route
-from troth.core.grammar.cron import parse
 from troth.core.model import EMPTY_VALUE, Fence, PromiseState, TaskKind, Value
+
+from .schedule_model import ModelSchedule, next_run
 
 INTEGER_MAX = 2**63 - 1
 PROMISE_FIELDS = (
@@ -33,6 +34,7 @@ LOCK_FIELDS = ("resource_id", "execution_id", "process_id", "ttl", "expires_at")
 SCHEDULE_FIELDS = (
     *("id", "cron", "promise_id", "promise_timeout", "created_on", "next_run_time"),
     *("description", "tags", "promise_param", "promise_tags", "idempotency_key", "last_run_time"),
+    "paused_on",
 )
 EXECUTION_FIELDS = (
     *("promise_id", "plan", "node_id", "assigned_on", "progress", "lost_nodes_count"),
@@ -122,24 +124,6 @@ class ModelLock:
     process_id: str
     ttl: int
     expires_at: int
-
-
-@dataclass
-class ModelSchedule:
-    """A schedule."""
-
-    id: str
-    cron: str
-    promise_id: str
-    promise_timeout: int
-    created_on: int
-    next_run_time: int | None
-    description: str
-    tags: Mapping[str, str] | None
-    promise_param: Value
-    promise_tags: Mapping[str, str] | None
-    idempotency_key: str | None
-    last_run_time: int | None = None
 
 
 def plus(left: int, right: int) -> int:
@@ -485,7 +469,7 @@ class Model:
         """Create a schedule."""
         schedule = ModelSchedule(
             *(command.id, command.cron, command.promise_id, command.promise_timeout, self.now),
-            parse(command.cron).next_after_ms(self.now),
+            next_run(command.cron, self.now),
             *(description, tags, command.promise_param, command.promise_tags or None, key),
         )
         self.schedules[command.id] = schedule
@@ -498,6 +482,27 @@ class Model:
             return {"code": Code.SCHEDULE_NOT_FOUND}
         return {"code": Code.OK, "schedule": view(schedule, SCHEDULE_FIELDS)}
 
+    def change_schedule(self, schedule_id: str, change: Callable[[ModelSchedule], None]) -> View:
+        """As it is afterwards, or 404."""
+        schedule = self.schedules.get(schedule_id)
+        if schedule is None:
+            return {"code": Code.SCHEDULE_NOT_FOUND}
+        change(schedule)
+        return {"code": Code.OK, "schedule": view(schedule, SCHEDULE_FIELDS)}
+
+    def do_UpdateSchedule(self, command: c.UpdateSchedule) -> View:  # noqa: N802
+        """What is named changes."""
+        return self.change_schedule(command.id, lambda one: one.update(command, self.now))
+
+    def do_PauseSchedule(self, command: c.PauseSchedule) -> View:  # noqa: N802
+        """It stands still."""
+        return self.change_schedule(command.id, lambda one: one.pause(self.now))
+
+    def do_ResumeSchedule(self, command: c.ResumeSchedule) -> View:  # noqa: N802
+        """It goes on."""
+        count = command.catch_up_count
+        return self.change_schedule(command.id, lambda one: one.resume(count, self.now))
+
     def do_DeleteSchedule(self, command: c.DeleteSchedule) -> View:  # noqa: N802
         """204 or 404."""
         if self.schedules.pop(command.id, None) is None:
@@ -507,23 +512,13 @@ class Model:
     def run_schedule(self, schedule_id: str) -> None:
         """Make the promises of all runs up to now; of too many, only the latest."""
         schedule = self.schedules[schedule_id]
-        self.follow_clock(schedule)
-        runs = []
-        cron = parse(schedule.cron)
-        time = schedule.next_run_time
-        while time is not None and time <= self.now:
-            runs.append(time)
-            time = cron.next_after_ms(time)
-        schedule.next_run_time = time
+        if schedule.paused_on is not None:
+            return
+        schedule.follow_clock(self.now)
+        runs, schedule.next_run_time = schedule.missed(self.now)
         for run in runs[-max(self.catch_up_count, 1) :]:
             schedule.last_run_time = run
             self.run_once(schedule, run)
-
-    def follow_clock(self, schedule: ModelSchedule) -> None:
-        """A next run that lies further ahead than it would be put now comes back."""
-        time = parse(schedule.cron).next_after_ms(self.now)
-        if schedule.next_run_time is not None and time is not None:
-            schedule.next_run_time = min(schedule.next_run_time, time)
 
     def run_once(self, schedule: ModelSchedule, run: int) -> None:
         """One run: rest.md 8.3."""

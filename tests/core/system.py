@@ -472,8 +472,8 @@ class System:
         for lock in state.locks.values():
             expected[c.TimerKind.LOCK, lock.resource_id] = state.end_of_lock(lock)
         for schedule in state.schedules.values():
-            if schedule.next_run_time is not None:
-                expected[c.TimerKind.SCHEDULE, schedule.id] = schedule.next_run_time
+            if schedule.due_on is not None:
+                expected[c.TimerKind.SCHEDULE, schedule.id] = schedule.due_on
         for execution in state.executions.values():
             if (ends_on := state.end_of_execution(execution)) is not None:
                 expected[c.TimerKind.EXECUTION, execution.promise_id] = ends_on

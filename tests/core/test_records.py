@@ -119,6 +119,7 @@ SAMPLES: tuple[r.Record, ...] = (
     r.TasksRenewed("w1", 72_000),
     r.ScheduleCreated(SCHEDULE),
     r.ScheduleCreated(Schedule("t", 4, "0 0 31 2 *", "t", 0, 7, None)),
+    r.ScheduleChanged(msgspec.structs.replace(SCHEDULE, paused_on=1_700_000_000_777)),
     r.ScheduleDeleted("s"),
     r.ScheduleFired("s", 1_700_000_000_000, 1_700_000_300_000, PROMISE, 9, 1_700_000_000_004),
     r.ScheduleFired("s", 1_700_000_000_000, None, PROMISE, 9, 1_700_000_000_004),
@@ -254,6 +255,11 @@ def test_fields_that_a_later_release_added_are_ignored(sample: r.Record) -> None
         (
             b'["schedule-created/1",["t",4,"@daily","t",0,7,null]]',
             r.ScheduleCreated(Schedule("t", 4, "@daily", "t", 0, 7, None)),
+        ),
+        (
+            b'["schedule-created/1",["t",4,"0 0 31 2 *","t",0,7,null,"",null,[null,null],null,null,'
+            b"null]]",
+            r.ScheduleCreated(Schedule("t", 4, "0 0 31 2 *", "t", 0, 7, None)),
         ),
         (
             b'["promise-imported/1",["w",12,"PENDING",9,3,[null,null],null,null,[null,null],null,null,'

@@ -19,11 +19,11 @@ from .model import (
     SCHEDULE_FIELDS,
     Model,
     ModelPromise,
-    ModelSchedule,
     View,
     plus,
     view,
 )
+from .schedule_model import ModelSchedule
 
 LEASE_LEAST_MS = 500
 LINEAGE = ("resonate:origin", "resonate:branch", "resonate:parent", "resonate:prefix")

@@ -1,16 +1,14 @@
 """The planted faults, as data: what to change where, and which tests must notice.
 
-Here are those of promises, tasks, schedules, locks and what keeps them; those of functions and of
-accounts are in `function_faults.py`, those in nodes in `node_faults.py`, those of the envelope
-protocol in `workflow_faults.py`, those of what goes on in slices in `completion_faults.py`,
-those of what the server tells about itself in `question_faults.py`, those of the web UI in
-`web_faults.py`. `FAULTS` are all.
+Here are those of promises, tasks, schedules, locks and what keeps them; the others have modules of
+their own. `FAULTS` are all.
 """
 
 from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
+from .operator_faults import OPERATOR_FAULTS
 from .question_faults import QUESTION_FAULTS
 from .web_faults import WEB_FAULTS
 from .workflow_faults import WORKFLOW_FAULTS
@@ -578,5 +576,6 @@ FAULTS = (
     + NODE_FAULTS
     + WORKFLOW_FAULTS
     + QUESTION_FAULTS
+    + OPERATOR_FAULTS
     + WEB_FAULTS
 )

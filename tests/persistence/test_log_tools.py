@@ -98,6 +98,7 @@ FACTS: list[tuple[records.Record, set[str], int | None]] = [
     (records.ScheduleDeleted("s"), {"s"}, None),
     (records.ScheduleFired("s", 60, 120, MESSAGE, 3, 61), {"s", "s.1"}, 61),
     (records.ScheduleSkipped("s", None), {"s"}, None),
+    (records.ScheduleChanged(Schedule("s", 1, "* * * * *", "s.{{}}", 9, 5, 60)), {"s"}, None),
     (records.LockAcquired(Lock("l", "e", "w", 1, 7)), {"l"}, None),
     (records.LockReleased("l"), {"l"}, None),
     (records.LocksRenewed("w", 8), set(), 8),

@@ -24,8 +24,11 @@ from troth.core.commands import (
     CreatePromise,
     CreateSchedule,
     CreateSubscription,
+    DeletePromise,
+    PauseSchedule,
     ReadPromise,
     ReleaseLock,
+    ResumeSchedule,
 )
 from troth.core.model import PromiseState, Value
 from troth.core.workflow_commands import (
@@ -147,6 +150,30 @@ class Clients:
                     value = Value(data=who)
                     complete = CompletePromise(identifier, PromiseState.RESOLVED, value)
                     await world.ask(who, complete, random)
+
+    async def _delete(self, number: int) -> None:
+        """Promises that their client deletes, as soon as nothing unfinished is about them."""
+        world, who = self._world, f"tidy{number}"
+        random = world.random(who)
+        for round_number in self._rounds():
+            await self._rest(random, 4)
+            identifier = f"deleted/{who}/{round_number}"
+            await self._create(who, identifier, FAR_MS, {}, random)
+            if random.random() < 0.3:
+                await self._subscribe(who, identifier, random)
+            complete = CompletePromise(
+                identifier, PromiseState.RESOLVED, Value(data=who), idempotency_key=who
+            )
+            await world.insist(who, complete, random)
+            world.watch.unwanted.add(identifier)
+            code = Code.PROMISE_IN_USE
+            while code is Code.PROMISE_IN_USE:
+                await trio.sleep(random.uniform(0.01, 2))
+                code = (await world.insist(who, DeletePromise(identifier), random)).code
+            # If the first answer was lost, it is gone when the client asks again.
+            assert code in (Code.NO_CONTENT, Code.PROMISE_NOT_FOUND), code
+            reply = await world.insist(who, ReadPromise(identifier), random)
+            assert reply.code is Code.PROMISE_NOT_FOUND, reply
 
     async def _create(
         self, who: str, identifier: str, ends_at_ms: int, tags: dict[str, str], random: Random
@@ -288,6 +315,13 @@ class Clients:
             "every", CRONS[self._world.plan.pace], "run/{{.timestamp}}", 10_000, idempotency_key="k"
         )
         await self._world.insist("scheduler", command, random)
+        for _ in self._rounds():
+            await self._rest(random, 20)
+            await self._world.insist("scheduler", PauseSchedule("every"), random)
+            await self._rest(random, 5)
+            # A request to pause whose answer was lost may have been on its way still.
+            await trio.sleep(5)
+            await self._world.insist("scheduler", ResumeSchedule("every"), random)
 
     KINDS: ClassVar = {
         "work": (_invoke, 6),
@@ -297,6 +331,7 @@ class Clients:
         "schedule": (_schedule, 1),
         "function": (_function, 3),
         "retention": (_let_go, 2),
+        "deletion": (_delete, 2),
         "flow": (_flow, 3),
     }
     """What clients do, and how many do it; a plan may leave kinds out."""

@@ -13,7 +13,7 @@ against the state before it, and each answer and message against what is on disk
 | rest.md 13: transitions, claims, locks, callbacks, deliveries | `_CHECKS`, `sending`, `stepped` |
 | every instant of a schedule fires once, in order | `_schedule_fired` |
 | no counter of a task is claimed twice | `_task_claimed` |
-| retention deletes only what its rules name | `_promises_deleted` |
+| only what rules name or a client asked for is deleted | `_promises_deleted` |
 
 Ids and counters are remembered beyond what the shadow holds: so "never again" can be tested.
 """
@@ -58,6 +58,7 @@ class Watch:
         ]
         self.durable_count = 0
         self.deleted: set[str] = set()
+        self.unwanted: set[str] = set()  # what clients have asked to be deleted
         self.slots_count = 0
         self._shard_count = shard_count
         self._rules = rules
@@ -263,7 +264,10 @@ class Watch:
             require(
                 promise is not None
                 and promise.state is not PENDING
-                and due_rule(self._rules, promise, record.at) is not None,
+                and (
+                    identifier in self.unwanted
+                    or due_rule(self._rules, promise, record.at) is not None
+                ),
                 f"{identifier} was deleted, and no rule says so",
             )
         for task_id in record.task_ids:
@@ -336,6 +340,7 @@ class Watch:
         schedule = state.schedules[record.id]
         slot = (record.id, record.run_time)
         require(slot not in self._fired, f"{record.id} fired twice at {record.run_time}")
+        require(schedule.paused_on is None, f"{record.id} fired although it is paused")
         require(
             record.run_time == schedule.next_run_time,
             f"{record.id} fired at {record.run_time}, not at {schedule.next_run_time}",

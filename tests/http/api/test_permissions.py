@@ -51,6 +51,10 @@ def requests(one: str, other: str) -> dict[str, Request]:
         "createSchedule": ("POST", "/schedules", {"id": one, "promiseId": other, **schedule}),
         "readSchedule": ("GET", f"/schedules/{quoted}", None),
         "deleteSchedule": ("DELETE", f"/schedules/{quoted}", None),
+        "updateSchedule": ("PATCH", f"/schedules/{quoted}", {"promiseId": other}),
+        "pauseSchedule": ("POST", "/schedules/pause", {"id": one}),
+        "resumeSchedule": ("POST", "/schedules/resume", {"id": one}),
+        "runSchedule": ("POST", "/schedules/run", {"id": one}),
         "acquireLock": ("POST", "/locks/acquire", {**lock, **claim}),
         "releaseLock": ("POST", "/locks/release", lock),
         "whyPromise": ("GET", f"/why/{quoted}", None),
@@ -61,7 +65,7 @@ def requests(one: str, other: str) -> dict[str, Request]:
 
 
 KINDS = sorted(requests("a", "b"))
-TWO = ("createCallback", "createCallbackOfPromise", "createSchedule")
+TWO = ("createCallback", "createCallbackOfPromise", "createSchedule", "updateSchedule")
 
 
 async def code_of(world: World, request: Request, headers: dict[str, str]) -> int:

@@ -254,6 +254,17 @@ async def _others(corpus: Corpus, world: World) -> None:
     await ask("GET", "/schedules/x")
     await ask("GET", "/schedules?id=*")
     await ask("GET", "/schedules?id=*&limit=1")
+    await ask("PATCH", "/schedules/t", {"cron": "0 4 * * *", "description": "", "tags": {}})
+    await ask("PATCH", "/schedules/none", {"cron": "x"})
+    await ask("POST", "/schedules/pause", {"id": "t"})
+    await ask("GET", "/schedules/t")
+    await ask("POST", "/schedules/resume", {"id": "t", "catchUp": 0})
+    await ask("POST", "/schedules/resume", {"id": "t", "catchUp": 101})
+    for _ in range(2):
+        await ask("POST", "/schedules/run", {"id": "t"})
+    await ask("POST", "/schedules/run", {"id": "none"})
+    await ask("POST", "/schedules/preview", {"cron": "@every 1h", "timeZone": "UTC"})
+    await ask("POST", "/schedules/preview", {"cron": "x"})
     await ask("DELETE", "/schedules/t")
     await ask("DELETE", "/schedules/t")
     lock = {"resourceId": "r", "executionId": "e", "processId": "w", "ttl": 1000}

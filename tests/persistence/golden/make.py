@@ -74,6 +74,8 @@ async def describe(shards: Shards) -> dict[str, Any]:
         del promise[12 + (promise[-1] is not None) :]  # formats 1 and 2 know no workflow tasks
     for lock in [one for locks in described["locks"] for one in locks]:
         del lock[5:]  # formats 1 and 2 know no fencing tokens
+    for schedule in described["schedules"]:
+        assert schedule.pop() is None, "none is paused"
     return described
 
 
