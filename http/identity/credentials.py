@@ -23,7 +23,7 @@ from troth.http.wire.principals import OPERATOR, Principal, PrincipalKind
 
 from .attempts import Attempts
 from .digests import digest_of
-from .sessions import Session, Sessions
+from .sessions import BrowserSession, Sessions
 
 TOKEN_PREFIX: Final = "troth_"  # noqa: S105  what tokens begin with, so that scanners find them
 _TOKEN_BYTES: Final = 32
@@ -228,7 +228,7 @@ class Credentials:
             return None
         return max(0, principal.expires_on - self._now_ms())
 
-    def open_session(self, principal: Principal) -> tuple[str, Session] | None:
+    def open_session(self, principal: Principal) -> tuple[str, BrowserSession] | None:
         """Open a session that ends with a principal's token, if it has one.
 
         Return the cookie's secret and the session; None if the token does not work any more.

@@ -36,7 +36,7 @@ SESSION_OF_OPERATOR: Final = structs.replace(OPERATOR, scopes=OPERATOR.scopes | 
 """What a session of the operator may do: who has the key could make a token for all of it."""
 
 
-class Session(Struct, eq=False):
+class BrowserSession(Struct, eq=False):
     """One session. `csrf` is what its page sends with all that changes something.
 
     `ends_ms` is its end, whatever happens, in ms since 1970; `used_ms` when it was last used.
@@ -73,15 +73,15 @@ class Sessions:
         """Initialize. `now_ms` is the clock by which sessions end."""
         self._now_ms = now_ms
         # In the order of their last use.
-        self._sessions: dict[str, Session] = {}
-        self._by_id: dict[str, Session] = {}
+        self._sessions: dict[str, BrowserSession] = {}
+        self._by_id: dict[str, BrowserSession] = {}
         self._codes: dict[str, _Code] = {}
 
     def __len__(self) -> int:
         """Return how many there are, those that have ended unnoticed included."""
         return len(self._sessions)
 
-    def open(self, principal: Principal) -> tuple[str, Session]:
+    def open(self, principal: Principal) -> tuple[str, BrowserSession]:
         """Open a session with a principal's rights; return the cookie's secret and the session."""
         now_ms = self._now_ms()
         self._make_room(principal)
@@ -94,7 +94,7 @@ class Sessions:
             ends_ms = min(ends_ms, principal.expires_on)
         principal = structs.replace(principal, session_id=digest[:_ID_DIGITS])
         csrf = secrets.token_urlsafe(_SECRET_BYTES)
-        session = Session(principal, digest, csrf, now_ms, ends_ms, now_ms, set())
+        session = BrowserSession(principal, digest, csrf, now_ms, ends_ms, now_ms, set())
         self._sessions[digest] = self._by_id[session.id] = session
         return secret, session
 
@@ -110,7 +110,7 @@ class Sessions:
         if len(self._sessions) >= SESSIONS_LIMIT_COUNT:
             self.end(next(iter(self._sessions.values())))
 
-    def find(self, secret: str) -> Session | None:
+    def find(self, secret: str) -> BrowserSession | None:
         """Return the session of a cookie, and note that it is used; None if there is none."""
         session = self._sessions.get(digest_of(secret))
         if session is None:
@@ -121,20 +121,20 @@ class Sessions:
         self._use(session)
         return session
 
-    def _use(self, session: Session) -> None:
+    def _use(self, session: BrowserSession) -> None:
         session.used_ms = self._now_ms()
         self._sessions[session.digest] = self._sessions.pop(session.digest)
 
-    def _has_ended(self, session: Session) -> bool:
+    def _has_ended(self, session: BrowserSession) -> bool:
         now_ms = self._now_ms()
         is_idle = not session.streams and now_ms - session.used_ms >= SESSION_IDLE_LIMIT_MS
         return is_idle or now_ms >= session.ends_ms
 
-    def of(self, principal: Principal) -> Session | None:
+    def of(self, principal: Principal) -> BrowserSession | None:
         """Return the session that a request came with."""
         return self._by_id.get(principal.session_id)
 
-    def end(self, session: Session) -> None:
+    def end(self, session: BrowserSession) -> None:
         """End a session, and its streams."""
         if self._sessions.pop(session.digest, None) is None:
             return

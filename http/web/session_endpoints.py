@@ -15,7 +15,7 @@ from troth.http.api.authentication import identified_by, unauthorized
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Success, answer
 from troth.http.api.session_cookies import is_of_own_page
-from troth.http.identity.sessions import Session
+from troth.http.identity.sessions import BrowserSession
 from troth.http.overview.answers import WhoamiObject, whoami_object
 from troth.http.wire.answers import time_ms, told
 from troth.http.wire.errors import ApiError, invalid
@@ -57,7 +57,9 @@ class SessionCodeObject(Struct, gc=False, rename="camel"):
     expires_in: Annotated[int, told("How long it works, in ms.", CODE_LIMIT_MS)]
 
 
-def _session_object(api: Api, principal: Principal, session: Session | None) -> SessionObject:
+def _session_object(
+    api: Api, principal: Principal, session: BrowserSession | None
+) -> SessionObject:
     made = SessionObject(whoami_object(api, principal))
     if session is not None:
         made.csrf = session.csrf
