@@ -64,10 +64,15 @@ def make_base(directory: Path) -> None:
         check=True,
         stdout=subprocess.DEVNULL,
     )
+
+
+def make_root(base: Path, root: Path) -> None:
+    """Copy a root, and let it reach what this machine reaches."""
+    subprocess.run(["cp", "-a", str(base), str(root)], check=True)
     for name in FROM_THIS_MACHINE:
         if (Path("/") / name).exists():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(Path("/") / name, directory / name)
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(Path("/") / name, root / name)
 
 
 @contextmanager
@@ -223,7 +228,7 @@ def main() -> int:
         found = read(ROOT / "deploy" / "Containerfile")
         for stage in found:
             root = directory / (stage.name or "image")
-            subprocess.run(["cp", "-a", str(base), str(root)], check=True)
+            make_root(base, root)
             with mounted(root):
                 build(stage, root, roots)
             roots[stage.name] = root
