@@ -14,7 +14,7 @@ from troth.http.settings.settings import Settings
 from troth.http.settings.sources import SettingsError, load
 
 from .disk import examine_directory, examine_disk
-from .findings import Finding, Verdict, failure
+from .findings import Finding, Soundness, failure
 from .machine import (
     examine_clock,
     examine_descriptors,
@@ -39,8 +39,8 @@ EXAMINATIONS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
 """In the order of the lines."""
 
 FAILED_STATUS: Final = 1
-_COLORS: Final = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILURE: "red"}
-_WIDTH_COUNT: Final = max(len(verdict) for verdict in Verdict)
+_COLORS: Final = {Soundness.OK: "green", Soundness.WARNING: "yellow", Soundness.FAILURE: "red"}
+_WIDTH_COUNT: Final = max(len(verdict) for verdict in Soundness)
 
 
 @click.command("doctor")
@@ -80,7 +80,7 @@ def doctor(context: click.Context, data: Path | None, config: Path | None, as_js
     else:
         for one in findings:
             emit(_line(one))
-    if any(one.verdict is Verdict.FAILURE for one in findings):
+    if any(one.verdict is Soundness.FAILURE for one in findings):
         context.exit(FAILED_STATUS)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class Soundness(StrEnum):
     """How something is."""
 
     OK = "ok"
@@ -24,7 +24,7 @@ class Finding:
     """One thing that was looked at. `advice` is empty where there is nothing to do."""
 
     subject: str
-    verdict: Verdict
+    verdict: Soundness
     found: str
     advice: str = ""
 
@@ -35,19 +35,19 @@ Examination = Callable[[], Iterator[Finding]]
 
 def ok(subject: str, found: str) -> Finding:
     """Return a finding that needs nothing."""
-    return Finding(subject, Verdict.OK, found)
+    return Finding(subject, Soundness.OK, found)
 
 
 def note(subject: str, found: str, advice: str = "") -> Finding:
     """Return a finding that is worth knowing."""
-    return Finding(subject, Verdict.NOTE, found, advice)
+    return Finding(subject, Soundness.NOTE, found, advice)
 
 
 def warning(subject: str, found: str, advice: str) -> Finding:
     """Return a finding that an operator should act on."""
-    return Finding(subject, Verdict.WARNING, found, advice)
+    return Finding(subject, Soundness.WARNING, found, advice)
 
 
 def failure(subject: str, found: str, advice: str) -> Finding:
     """Return a finding that keeps a server from working."""
-    return Finding(subject, Verdict.FAILURE, found, advice)
+    return Finding(subject, Soundness.FAILURE, found, advice)

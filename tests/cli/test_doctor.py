@@ -15,7 +15,7 @@ from tests.http.fake_api import FakeApi
 from troth.bench.histogram import Histogram
 from troth.cli import command as cli
 from troth.cli.doctor import disk, machine, network
-from troth.cli.doctor.findings import Finding, Verdict
+from troth.cli.doctor.findings import Finding, Soundness
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.persistence.process_memory import MemoryLimits
@@ -37,7 +37,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def verdicts(found: Iterator[Finding]) -> dict[str, Verdict]:
+def verdicts(found: Iterator[Finding]) -> dict[str, Soundness]:
     """Return the verdict on each subject."""
     return {finding.subject: finding.verdict for finding in found}
 
@@ -111,15 +111,15 @@ def test_the_file_system_of_a_path(path: str, kind: str, options: set[str]) -> N
 @pytest.mark.parametrize(
     ("line", "verdict"),
     [
-        ("d / ext4 rw", Verdict.OK),
-        ("d / tmpfs rw", Verdict.WARNING),
-        ("d / overlay rw", Verdict.WARNING),
-        ("d / nfs4 rw", Verdict.WARNING),
-        ("d / ext4 rw,barrier=0", Verdict.FAILURE),
+        ("d / ext4 rw", Soundness.OK),
+        ("d / tmpfs rw", Soundness.WARNING),
+        ("d / overlay rw", Soundness.WARNING),
+        ("d / nfs4 rw", Soundness.WARNING),
+        ("d / ext4 rw,barrier=0", Soundness.FAILURE),
     ],
 )
 def test_file_systems_are_judged(
-    line: str, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, verdict: Soundness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "measure_sync", syncs_of(1.0))
     (tmp_path / "mounts").write_text(line)
@@ -131,10 +131,10 @@ def test_file_systems_are_judged(
 
 @pytest.mark.parametrize(
     ("duration_ms", "verdict"),
-    [(1.0, Verdict.OK), (25.0, Verdict.WARNING), (0.005, Verdict.WARNING)],
+    [(1.0, Soundness.OK), (25.0, Soundness.WARNING), (0.005, Soundness.WARNING)],
 )
 def test_disks_that_are_slow_or_too_fast_are_noticed(
-    duration_ms: float, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    duration_ms: float, verdict: Soundness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "measure_sync", syncs_of(duration_ms))
 
@@ -147,7 +147,7 @@ def test_a_library_that_swallows_fsync_is_noticed(
     monkeypatch.setattr(disk, "measure_sync", syncs_of(1.0))
     monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libeatmydata.so")
 
-    assert verdicts(disk.examine_disk(Settings(data=tmp_path)))["fsync"] is Verdict.FAILURE
+    assert verdicts(disk.examine_disk(Settings(data=tmp_path)))["fsync"] is Soundness.FAILURE
 
 
 def test_a_real_disk_is_measured(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_real_disk_is_measured(tmp_path: Path) -> None:
 
 
 def test_directories_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def verdict(data: Path) -> Verdict:
+    def verdict(data: Path) -> Soundness:
         return verdicts(disk.examine_directory(Settings(data=data)))["directory"]
 
     good = tmp_path / "good"
@@ -168,12 +168,12 @@ def test_directories_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     open_to_others.mkdir()
     open_to_others.chmod(0o755)
 
-    assert verdict(good) is Verdict.OK
-    assert verdict(tmp_path / "none") is Verdict.NOTE
-    assert verdict(good / "file") is Verdict.FAILURE
-    assert verdict(open_to_others) is Verdict.WARNING
+    assert verdict(good) is Soundness.OK
+    assert verdict(tmp_path / "none") is Soundness.NOTE
+    assert verdict(good / "file") is Soundness.FAILURE
+    assert verdict(open_to_others) is Soundness.WARNING
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert verdict(good) is Verdict.FAILURE
+    assert verdict(good) is Soundness.FAILURE
 
 
 def test_a_full_disk_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_a_full_disk_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     full = type(usage)(usage.total, usage.total, 1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
 
-    assert verdicts(disk.examine_directory(Settings(data=tmp_path)))["space"] is Verdict.WARNING
+    assert verdicts(disk.examine_directory(Settings(data=tmp_path)))["space"] is Soundness.WARNING
 
 
 def test_files_of_others_are_noticed(tmp_path: Path) -> None:
@@ -189,38 +189,39 @@ def test_files_of_others_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     if os.geteuid() == 0:
         os.chown(tmp_path / "file", 12345, 12345)
-        expected = Verdict.FAILURE
+        expected = Soundness.FAILURE
     else:
-        expected = Verdict.OK
+        expected = Soundness.OK
 
     assert verdicts(disk.examine_directory(Settings(data=tmp_path)))["directory"] is expected
 
 
 def test_few_descriptors_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def verdict(limit_count: int) -> Verdict:
+    def verdict(limit_count: int) -> Soundness:
         monkeypatch.setattr(machine, "raise_limit", lambda: limit_count)
         return verdicts(machine.examine_descriptors(Settings()))["open files"]
 
-    assert verdict(65536) is Verdict.OK
-    assert verdict(1024) is Verdict.WARNING
-    assert verdict(20) is Verdict.FAILURE
+    assert verdict(65536) is Soundness.OK
+    assert verdict(1024) is Soundness.WARNING
+    assert verdict(20) is Soundness.FAILURE
 
 
 def test_little_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def verdict(limits: MemoryLimits) -> Verdict:
+    def verdict(limits: MemoryLimits) -> Soundness:
         monkeypatch.setattr(machine, "memory_limits", lambda: limits)
         return verdicts(machine.examine_memory(Settings()))["memory"]
 
-    assert verdict(MemoryLimits()) is Verdict.OK
-    assert verdict(MemoryLimits(resident_bytes=16 << 30)) is Verdict.OK
-    assert verdict(MemoryLimits(resident_bytes=300 << 20)) is Verdict.WARNING
+    assert verdict(MemoryLimits()) is Soundness.OK
+    assert verdict(MemoryLimits(resident_bytes=16 << 30)) is Soundness.OK
+    assert verdict(MemoryLimits(resident_bytes=300 << 20)) is Soundness.WARNING
 
 
 @pytest.mark.parametrize(
-    ("status", "verdict"), [(0x2001, Verdict.OK), (0x0041, Verdict.WARNING), (None, Verdict.NOTE)]
+    ("status", "verdict"),
+    [(0x2001, Soundness.OK), (0x0041, Soundness.WARNING), (None, Soundness.NOTE)],
 )
 def test_a_clock_that_nothing_keeps_right_is_noticed(
-    status: int | None, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+    status: int | None, verdict: Soundness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "_clock_status", lambda: status)
 
@@ -230,7 +231,7 @@ def test_a_clock_that_nothing_keeps_right_is_noticed(
 def test_a_clock_of_long_ago_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_000_000_000.0)
 
-    assert verdicts(machine.examine_clock(Settings()))["clock"] is Verdict.FAILURE
+    assert verdicts(machine.examine_clock(Settings()))["clock"] is Soundness.FAILURE
 
 
 def test_the_kernel_says_who_sets_the_clock() -> None:
@@ -273,35 +274,37 @@ def test_ports_are_tried() -> None:
             )
         )
 
-    assert free == {f"port {troths}": Verdict.NOTE, f"port {others}": Verdict.OK}
-    assert [finding.verdict for finding in busy] == [Verdict.FAILURE], "no address of this machine"
+    assert free == {f"port {troths}": Soundness.NOTE, f"port {others}": Soundness.OK}
+    assert [finding.verdict for finding in busy] == [Soundness.FAILURE], (
+        "no address of this machine"
+    )
 
 
 def test_who_may_connect(tmp_path: Path) -> None:
-    def verdict(**changed: object) -> Verdict:
+    def verdict(**changed: object) -> Soundness:
         return verdicts(network.examine_access(Settings(data=tmp_path, **changed)))["access"]  # type: ignore[arg-type]
 
     everywhere = ListenAddress("0.0.0.0", 8001)
-    assert verdict() is Verdict.OK
-    assert verdict(listen=everywhere) is Verdict.FAILURE
-    assert verdict(listen=everywhere, allow_anonymous=True) is Verdict.WARNING
+    assert verdict() is Soundness.OK
+    assert verdict(listen=everywhere) is Soundness.FAILURE
+    assert verdict(listen=everywhere, allow_anonymous=True) is Soundness.WARNING
     (tmp_path / "admin.key").touch()
-    assert verdict(listen=everywhere) is Verdict.NOTE
+    assert verdict(listen=everywhere) is Soundness.NOTE
 
 
 def test_what_stands_before_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(*answers: tuple[int, object]) -> Verdict:
+    def found(*answers: tuple[int, object]) -> Soundness:
         with FakeApi() as api:
             for status, body in answers:
                 api.say(status, body, content_type="application/json" if body else "text/html")
             return verdicts(network.examine_proxies(Settings(url=api.url)))["url"]
 
     missing = {"error": {"code": 40400, "message": "none", "details": []}}
-    assert found((200, {"status": "ok"}), (404, missing)) is Verdict.OK
-    assert found((200, {"status": "ok"}), (400, None)) is Verdict.FAILURE
-    assert found((502, None)) is Verdict.FAILURE
-    assert verdicts(network.examine_proxies(Settings()))["url"] is Verdict.NOTE
+    assert found((200, {"status": "ok"}), (404, missing)) is Soundness.OK
+    assert found((200, {"status": "ok"}), (400, None)) is Soundness.FAILURE
+    assert found((502, None)) is Soundness.FAILURE
+    assert verdicts(network.examine_proxies(Settings()))["url"] is Soundness.NOTE
     gone = network.examine_proxies(Settings(url="http://127.0.0.1:1"))
-    assert verdicts(gone)["url"] is Verdict.WARNING
+    assert verdicts(gone)["url"] is Soundness.WARNING
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
-    assert verdicts(network.examine_proxies(Settings()))["proxies"] is Verdict.NOTE
+    assert verdicts(network.examine_proxies(Settings()))["proxies"] is Soundness.NOTE
