@@ -62,7 +62,7 @@ class ServerProcess:
         self.directory = directory
         self.data = directory / "data"
         self.log_path = directory / "server.log"
-        self._ports = _free_ports(2)
+        self._ports = free_ports(2)
         self._is_forked = command is None and environment is None
         self._command = (
             *(command or SERVE),
@@ -233,7 +233,7 @@ def http_json(
     return response.status, answer.decode(errors="replace")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports nobody listens on. All are held at once, so that they differ from each other."""
     with contextlib.ExitStack() as stack:
         ports = []
