@@ -113,6 +113,7 @@ class ShardState:
         self.lock_beats = Beats()
         self.completions: dict[str, int] = {}  # those under way, each with its time
         self.tasks: dict[str, Task] = {}
+        self.task_index = SerialIndex()  # of the tasks in memory, by their sequence
         self.task_sequence = 0
         self.task_counter_floor = 0
         self.lease_floor = NO_FLOOR
@@ -130,6 +131,7 @@ class ShardState:
         self.executions: dict[str, Execution] = {}
         self.usage: dict[str, Usage] = {}
         self.workflows: dict[str, WorkflowTask] = {}
+        self.workflow_index = SerialIndex()  # by their promises' serials
         self.awaits = Waiting()
         self.listeners = Waiting()
         self.unblocks: dict[str, dict[str, int]] = {}
@@ -286,8 +288,10 @@ class ShardState:
         self.counts.task_added(task.root_id, task.state)
         self.task_sequence += 1
         task.sequence = self.task_sequence
-        self.tasks.pop(task.id, None)  # so that tasks stand in the order of their sequence
+        if old is not None and task.id in self.tasks:
+            self.forget_task(old)
         self.tasks[task.id] = task
+        self.task_index.append(task.sequence, task.id)
         self.task_notes.began(task)
         if task.kind is NOTIFY:
             self.notifications[task.id] = task
@@ -296,6 +300,12 @@ class ShardState:
             self.roots.setdefault(task.root_id, Root()).tasks[task.id] = task
             self.queue(task)
         self.arm(task)
+
+    def forget_task(self, task: Task) -> None:
+        """Drop a finished task from memory; a checkpoint has it, or it is to be gone."""
+        del self.tasks[task.id]
+        self.task_index.discard(task.sequence)
+        self.task_notes.left(task)
 
     def queue(self, task: Task) -> None:
         """Queue a task that may be sent among those of its root."""

@@ -82,12 +82,18 @@ async def list_tasks(api: Api, call: Call) -> Response:
         )
         place = msgspec.structs.replace(given, query=query)
     query = place.query
-    if query.root is not None and "*" not in query.root:
-        rows = await answered(surveys.tasks_of(query.root, query))
-        return answer(Code.OK, SeenTaskPageObject(None, [seen_task(row) for row in rows]))
-    if place.positions is not None and len(place.positions) != surveys.task_streams_count:
+    is_of_one = query.root is not None and "*" not in query.root
+    if is_of_one and query.id_prefix:
+        refuse_unless_within(call.request.principal, (query.root or "",))
+    positions_count = 1 if is_of_one else surveys.task_streams_count
+    if place.positions is not None and len(place.positions) != positions_count:
         raise invalid("query cursor", FOREIGN_CURSOR)
-    page = await answered(surveys.tasks(query, place.limit_count, place.positions))
+    if is_of_one:
+        position = 0 if place.positions is None else place.positions[0]
+        asking = surveys.tasks_of(query.root or "", query, place.limit_count, position)
+    else:
+        asking = surveys.tasks(query, place.limit_count, place.positions)
+    page = await answered(asking)
     following = None
     if page.positions is not None:
         following = cursor(msgspec.structs.replace(place, positions=page.positions), secret)
@@ -98,16 +104,12 @@ def _task_query(asked: AskedQuery, call: Call) -> TaskQuery:
     principal = call.request.principal
     states = asked.words("states", STATES)
     families = asked.words("kind", FAMILIES)
-    root = asked.text("root")
-    is_one = root is not None and "*" not in root
-    if root is not None and is_one and principal.id_prefix:
-        refuse_unless_within(principal, (root,))
     return TaskQuery(
         states or UNFINISHED,
         frozenset(map(TaskFamily, families)) or frozenset(TaskFamily),
         asked.text("receiver"),
         asked.text("process"),
-        root,
+        asked.text("root"),
         asked.word("order", ORDERS, "oldest") == "newest",
         principal.id_prefix,
         account_of(call),
