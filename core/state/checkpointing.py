@@ -180,7 +180,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
         state.index_promise(promise)
         state.pending_count += 1
     for callback in loaded.callbacks:
-        state.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+        state.add_callback(callback)
     for task in sorted(loaded.tasks, key=lambda row: row.sequence):
         _load_task(state, task)
     for schedule in sorted(loaded.schedules, key=lambda row: row.serial):

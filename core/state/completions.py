@@ -14,7 +14,7 @@ twice, and nothing is lost.
 from collections.abc import Iterable
 
 from troth.core import records as r
-from troth.core.model import COMPLETED, PENDING, Task, replace
+from troth.core.model import COMPLETED, PENDING, RESUME, Task, replace
 from troth.core.workflows import WorkflowTask
 
 from . import executions, workflows
@@ -119,6 +119,9 @@ def _fire(state: ShardState, promise_id: str, ids: Iterable[str], at: int) -> No
     for identifier in ids:
         if state.tracks_changes:
             state.changes.callbacks[identifier] = promise_id
-        state.fire(callbacks.pop(identifier), at)
+        callback = callbacks.pop(identifier)
+        if callback.kind is RESUME:
+            state.resuming.discard(callback.root_id, promise_id)
+        state.fire(callback, at)
     if not callbacks:
         del state.callbacks[promise_id]

@@ -109,6 +109,7 @@ class ShardState:
         self.tag_index = TagIndex(self.promises)
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
+        self.resuming = Waiting()  # roots, and the promises whose callbacks resume them
         self.task_beats = Beats()
         self.lock_beats = Beats()
         self.completions: dict[str, int] = {}  # those under way, each with its time
@@ -268,10 +269,15 @@ class ShardState:
         )
 
     def callback_created(self, record: r.CallbackCreated) -> None:
-        callback = record.callback
-        self.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+        self.add_callback(record.callback)
         if self.tracks_changes:
-            self.changes.callbacks[callback.id] = callback.promise_id
+            self.changes.callbacks[record.callback.id] = record.callback.promise_id
+
+    def add_callback(self, callback: Callback) -> None:
+        """Take up a callback that is new here."""
+        self.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+        if callback.kind is RESUME:
+            self.resuming.add(callback.root_id, callback.promise_id)
 
     # Tasks
 

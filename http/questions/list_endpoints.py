@@ -14,6 +14,7 @@ from troth.http.api.shards_port import answered
 from troth.http.wire.cursors import FOREIGN_CURSOR
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.requests import Response
+from troth.shards.surveys.locks import LockPlace
 from troth.shards.surveys.rows import FINISHED, UNFINISHED, TaskFamily
 from troth.shards.surveys.tasks import TaskQuery
 
@@ -50,12 +51,12 @@ class TasksPlace(Struct, frozen=True, array_like=True, tag="tasks"):
 
 
 class LocksPlace(Struct, frozen=True, array_like=True, tag="locks"):
-    """A page of locks: what is asked, and the resource after which it begins."""
+    """A page of locks: what is asked, and where it begins."""
 
     pattern: str
     process_id: str | None
     limit_count: int
-    after: str | None = None
+    place: LockPlace = LockPlace()
 
 
 class TimersPlace(Struct, frozen=True, array_like=True, tag="timers"):
@@ -142,14 +143,13 @@ async def list_locks(api: Api, call: Call) -> Response:
     place = asked.place(LocksPlace, secret) or place
     asked.done()
     pattern = Pattern(place.pattern, call.request.principal.id_prefix)
-    rows, has_more = await answered(
-        surveys_of(api).locks(pattern, place.process_id, place.limit_count, place.after)
+    page = await answered(
+        surveys_of(api).locks(pattern, place.process_id, place.limit_count, place.place)
     )
     following = None
-    if has_more and rows:
-        after = rows[-1].lock.resource_id
-        following = cursor(msgspec.structs.replace(place, after=after), secret)
-    return answer(Code.OK, LockPageObject(following, [locked(row) for row in rows]))
+    if page.following is not None:
+        following = cursor(msgspec.structs.replace(place, place=page.following), secret)
+    return answer(Code.OK, LockPageObject(following, [locked(row) for row in page.rows]))
 
 
 async def list_timers(api: Api, call: Call) -> Response:
@@ -237,7 +237,10 @@ ENDPOINTS = (
         method="GET",
         path="/locks",
         summary="List the locks that are held",
-        description="In the order of their resources; the last page has no cursor.",
+        description=(
+            "In the order of their resources; of very many locks, in that order for each shard. A "
+            "page may end early; the last page has no cursor."
+        ),
         handler=list_locks,
         scope=Scope.PROMISES_READ,
         query=(

@@ -19,6 +19,8 @@ from troth.shards.shards import Shards
 
 from . import locks, shown_tasks, tasks, waiters
 from .causes import Causes, Messages, Placing
+from .id_texts import IdTexts
+from .locks import LockPage, LockPlace
 from .rows import Due, LockRow, SeenWaiter, TaskFamily, TaskRow, Tree, Why
 from .tasks import TaskPage, TaskQuery
 from .timers import DueTimers, Place
@@ -46,6 +48,7 @@ class Surveys:
         self._messages = messages
         self._now_ms = now_ms
         self._causes = Causes(shards, messages, polls, placing)
+        self._texts = [IdTexts() for _ in shards.states()]
 
     async def _promise(self, promise_id: str) -> Promise | None:
         """Return a promise as it is now, a timeout that has passed included."""
@@ -76,7 +79,7 @@ class Surveys:
         promise = await self._promise(promise_id)
         if promise is None:
             return None
-        trees = Trees(self._shards, self._causes, id_prefix, self._now_ms())
+        trees = Trees(self._shards, self._texts, self._causes, id_prefix, self._now_ms())
         tree = await trees.tree(promise, limit_count, depth_count)
         await self._shards.wait_shown()
         return tree
@@ -138,11 +141,18 @@ class Surveys:
         key = execute_key(row.id) if row.family is TaskFamily.ENVELOPE else row.id
         return replace(row, sending=self._causes.sending_of(key, self._now_ms()))
 
+    async def lock(self, resource_id: str) -> LockRow | None:
+        """Return the lock on a resource; None if it is free."""
+        state = self._state(resource_id)
+        lock = state.locks.get(resource_id)
+        await self._shards.wait_shown()
+        return None if lock is None else LockRow(lock, state.end_of_lock(lock))
+
     async def locks(
-        self, pattern: Pattern, process_id: str | None, limit_count: int, after: str | None
-    ) -> tuple[list[LockRow], bool]:
-        """Return the next locks in the order of their resources, and whether there are more."""
-        found = await locks.page(self._shards, pattern, process_id, limit_count, after)
+        self, pattern: Pattern, process_id: str | None, limit_count: int, place: LockPlace
+    ) -> LockPage:
+        """Return the next locks; see `locks.py`."""
+        found = await locks.page(self._shards, pattern, process_id, limit_count, place)
         await self._shards.wait_shown()
         return found
 
