@@ -82,10 +82,14 @@ class CheckpointStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointerStatistics:
-    """`duration_last_ms` is the whole of the last checkpoint; `store` is what it wrote to."""
+    """`duration_last_ms` is the whole of the last checkpoint; `store` is what it wrote to.
+
+    `since_last_ms` is the time since its end, or since the start if there was none.
+    """
 
     checkpoints_count: int
     evicted_count: int
+    since_last_ms: int
     duration_last_ms: int
     duration_max_ms: int
     store: CheckpointStatistics
@@ -122,6 +126,7 @@ class Checkpointer:
         self._is_reading = False
         self._checkpoints_count = 0
         self._evicted_count = 0
+        self._last_ended_s = time.monotonic()
         self._duration_last_ms = 0
         self._duration_max_ms = 0
 
@@ -215,7 +220,8 @@ class Checkpointer:
 
     def _note(self, started: float, captures: list[Capture]) -> None:
         self._checkpoints_count += 1
-        self._duration_last_ms = int((time.monotonic() - started) * 1000)
+        self._last_ended_s = time.monotonic()
+        self._duration_last_ms = int((self._last_ended_s - started) * 1000)
         self._duration_max_ms = max(self._duration_max_ms, self._duration_last_ms)
         log.debug(
             "checkpoint",
@@ -229,6 +235,7 @@ class Checkpointer:
         return CheckpointerStatistics(
             self._checkpoints_count,
             self._evicted_count,
+            int((time.monotonic() - self._last_ended_s) * 1000),
             self._duration_last_ms,
             self._duration_max_ms,
             self._store.statistics(),

@@ -25,12 +25,21 @@ export function open(dialog) {
   opened.set(dialog);
 }
 
-/** Moves the focus to the title of the page if it is lost, since what had it is gone. */
+/** How long after an action the page may still change, so that what had the focus goes. */
+const CHANGES_FOR_MS = 3_000;
+
+/** Moves the focus to the title of the page if it is lost: what had it is gone, now or when newer data comes. */
 export function keepFocus() {
-  requestAnimationFrame(() => {
+  const look = () => {
     const active = document.activeElement;
-    if (active === null || active === document.body) document.querySelector("h1")?.focus();
-  });
+    if (active !== null && active !== document.body) return;
+    observer.disconnect();
+    document.querySelector("h1")?.focus();
+  };
+  const observer = new MutationObserver(look);
+  observer.observe(document.body, { childList: true, subtree: true });
+  setTimeout(() => observer.disconnect(), CHANGES_FOR_MS);
+  requestAnimationFrame(look);
 }
 
 /** Where dialogs appear. */
@@ -59,8 +68,8 @@ function Dialog({ title, body, isWide }) {
  * The form of a dialog: fields, a button that does it, and one that does not. It stays open when the
  * server refuses, and says why.
  *
- * @param {{deed: string, isGrave?: boolean, isReady?: boolean, close: () => void, act: () => Promise<string>, children?: Children}} props
- *   `act` returns what was done, for people.
+ * @param {{deed: string, isGrave?: boolean, isReady?: boolean, close: () => void, act: () => Promise<string | undefined>, children?: Children}} props
+ *   `act` returns what was done, for people; undefined: the dialog shows it itself, and stays open.
  */
 export function DialogForm({ deed, isGrave = false, isReady = true, close, act, children }) {
   const [error, setError] = useState(/** @type {Error | null} */ (null));
@@ -72,6 +81,7 @@ export function DialogForm({ deed, isGrave = false, isReady = true, close, act, 
     setError(null);
     try {
       const done = await act();
+      if (done === undefined) return;
       close();
       if (done) say(done);
     } catch (refused) {
