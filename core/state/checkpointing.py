@@ -19,6 +19,7 @@ from troth.core.model import (
 from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .captures import Capture, Loaded, ShardHeader
+from .completions import add_callback
 from .shard_state import ACTIVE, Root, ShardState
 
 EVICTION_SLICE_COUNT: Final = 500
@@ -181,7 +182,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
         state.index_promise(promise)
         state.pending_count += 1
     for callback in loaded.callbacks:
-        state.add_callback(callback)
+        add_callback(state, callback)
     for task in sorted(loaded.tasks, key=lambda row: row.sequence):
         _load_task(state, task)
     for schedule in sorted(loaded.schedules, key=lambda row: row.serial):

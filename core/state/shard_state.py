@@ -287,17 +287,6 @@ class ShardState:
             )
         )
 
-    def callback_created(self, record: r.CallbackCreated) -> None:
-        self.add_callback(record.callback)
-        if self.tracks_changes:
-            self.changes.callbacks[record.callback.id] = record.callback.promise_id
-
-    def add_callback(self, callback: Callback) -> None:
-        """Take up a callback that is new here."""
-        self.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
-        if callback.kind is RESUME:
-            self.resuming.add(callback.root_id, callback.promise_id)
-
     # Tasks
 
     def _add_task(self, task: Task) -> None:

@@ -1,9 +1,9 @@
-"""Which ids in memory begin in a certain way, without an index that every promise would pay for.
+"""Which ids in memory begin in a certain way, without an index that every promise pays for.
 
-The ids of a shard are joined to texts of some hundred ids, in the order of creation, when somebody
-asks; to look for a beginning in such a text takes a few nanoseconds an id. Only ids that are newer
-than the last text are looked at one by one. Ids of promises that have left memory stay in a text
-until most of them have; whoever asks looks whether the promise is there.
+The ids of a shard are joined to texts of some hundred ids, in the order of creation, on the first
+question; to look for a beginning in such a text takes a few nanoseconds an id. Only ids that are
+newer than the last text are looked at one by one. Ids of promises that have left memory stay in a
+text until most of them have; the caller looks whether the promise is there.
 """
 
 from collections.abc import Iterator
