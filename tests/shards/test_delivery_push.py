@@ -104,10 +104,10 @@ async def test_a_receiver_gets_all_that_is_stalled_on_demand(autojump_clock: Moc
         assert sorted(world.sent_ids()) == ["0", "1", "2", "3", "4"]
         world.send(message("5", url("good")))
         await trio.sleep(1)
-        world.push.behaviour["6"] = "fail"
+        world.push.behaviour["good"] = "fail"
         world.send(message("6", url("good")))
         await trio.sleep(0.3)
-        del world.push.behaviour["6"]
+        del world.push.behaviour["good"]
         assert world.delivery.retry_receiver("http://good:80", 2) == 1
         await trio.sleep(0.1)
         assert "6" in world.sent_ids()
