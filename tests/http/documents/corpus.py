@@ -332,6 +332,7 @@ async def _others(corpus: Corpus, world: World) -> None:
     await ask("DELETE", "/session")
     await ask("GET", "/workers")
     await ask("GET", "/queues?limit=2")
+    await ask("POST", "/queues/retry", {"receiver": "poll://default"})
     await ask("GET", "/failures?kind=promise,login&limit=2")
     await ask("GET", "/failures?kind=none")
     await ask("GET", "/statistics?resolution=1m&since=5")
