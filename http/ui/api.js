@@ -6,11 +6,14 @@
  * and the server is tried after 1, 2, 4 … 30 seconds; when it is back, `returns` counts up. Requests
  * that change something carry the session's token against forgery.
  */
-import { connection, mustSignIn, now, returns, setClock, whoami } from "./server.js";
+import { connection, hasSessionEnded, mustSignIn, now, returns, setClock, whoami } from "./server.js";
 
 const FIRST_WAIT_S = 1;
 const LONGEST_WAIT_S = 30;
 const ROOT = new URL("..", document.baseURI);
+
+/** The session is unknown; the answer takes its cookie back. */
+const SESSION_ENDED = 40101;
 
 /** The codes of a server that comes or goes. @type {Record<number, import("./server.js").Reach>} */
 const REACH_OF_CODE = { 50300: "stopping", 50305: "starting" };
@@ -123,15 +126,19 @@ function refusal(response, text) {
   } catch {
     // Something between here and the server answered: its status has to do.
   }
-  if (response.status === 401) signedOut();
+  if (response.status === 401) signedOut(code);
   const reach = REACH_OF_CODE[code];
   if (response.status === 503 && reach) lose(reach);
   return new Refused(response.status, code, message, details);
 }
 
-function signedOut() {
+/** @param {number} code */
+function signedOut(code) {
   forgeryToken = "";
-  mustSignIn.set(true);
+  if (code !== SESSION_ENDED) return mustSignIn.set(true);
+  hasSessionEnded.set(true);
+  // An open server needs no session; any other answers 401 once more, without a cookie.
+  void learnWho();
 }
 
 /** @param {import("./server.js").Reach} reach */
@@ -175,20 +182,18 @@ export async function tryAgain() {
 /** Asks whose credentials these are, and what protects the session's requests from forgery. */
 export async function learnWho() {
   try {
-    /** @type {WhoamiObject} */
-    const who = await ask("whoami");
-    setClock(who.server.now);
-    if (who.kind !== "anonymous" && who.kind !== "token") await learnForgeryToken();
-    mustSignIn.set(false);
-    whoami.set(who);
+    take(await ask("session"));
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
   }
 }
 
-async function learnForgeryToken() {
-  const response = await send("session");
-  if (response.ok) forgeryToken = (await response.json()).csrf ?? "";
+/** @param {{who: WhoamiObject, csrf?: string}} session */
+function take({ who, csrf = "" }) {
+  forgeryToken = csrf;
+  setClock(who.server.now);
+  whoami.set(who);
+  mustSignIn.set(false);
 }
 
 /**
@@ -197,9 +202,8 @@ async function learnForgeryToken() {
  * @param {{token: string} | {user: string, password: string} | {code: string}} credentials
  */
 export async function signIn(credentials) {
-  const answer = await ask("session", { method: "POST", body: credentials });
-  forgeryToken = answer?.csrf ?? "";
-  await learnWho();
+  take(await ask("session", { method: "POST", body: credentials }));
+  hasSessionEnded.set(false);
 }
 
 /** Ends the session. Throws `Refused`. */

@@ -17,6 +17,9 @@ export const whoami = observable(/** @type {WhoamiObject | null} */ (null));
 /** Whether the server asks for credentials. */
 export const mustSignIn = observable(false);
 
+/** Whether one was signed in and is not any more, without having signed out. */
+export const hasSessionEnded = observable(false);
+
 /** Counts by kind and state, as the server last said. */
 export const counts = observable(/** @type {Record<string, Record<string, number>> | null} */ (null));
 

@@ -9,7 +9,7 @@ import { Answered, Empty } from "../parts/notices.js";
 import { figures } from "../parts/rows.js";
 import { Table } from "../parts/table.js";
 import { When, roundDuration } from "../parts/time.js";
-import { may } from "../server.js";
+import { may, now } from "../server.js";
 import { useTitle } from "../shell.js";
 
 /** The color of each state and what it says. @type {Record<string, [string, string]>} */
@@ -64,7 +64,7 @@ function Progress({ job }) {
       </svg>
       <b class="figures">${figures(over)}</b> of ${figures(total ?? 0)}
     </span>
-    <div class="quiet-text">${figures(rate)}/s${rate > 0 && left !== null && ` · ${roundDuration((1_000 * left) / rate)} left`}</div>`;
+    <div class="quiet-text">${figures(rate)}/s${over > 0 && left !== null && ` · about ${roundDuration((left * (now() - createdOn)) / over)} left`}</div>`;
 }
 
 /**
