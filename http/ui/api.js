@@ -135,9 +135,9 @@ function refusal(response, text) {
 /** @param {number} code */
 function signedOut(code) {
   forgeryToken = "";
-  if (code !== SESSION_ENDED) return mustSignIn.set(true);
+  if (code !== SESSION_ENDED || hasSessionEnded.get()) return mustSignIn.set(true);
   hasSessionEnded.set(true);
-  // An open server needs no session; any other answers 401 once more, without a cookie.
+  // An open server needs no session; any other answers 401 once more, now without a cookie.
   void learnWho();
 }
 
@@ -193,6 +193,7 @@ function take({ who, csrf = "" }) {
   forgeryToken = csrf;
   setClock(who.server.now);
   whoami.set(who);
+  hasSessionEnded.set(false);
   mustSignIn.set(false);
 }
 
@@ -203,7 +204,6 @@ function take({ who, csrf = "" }) {
  */
 export async function signIn(credentials) {
   take(await ask("session", { method: "POST", body: credentials }));
-  hasSessionEnded.set(false);
 }
 
 /** Ends the session. Throws `Refused`. */
