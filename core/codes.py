@@ -54,6 +54,7 @@ class Code(IntEnum):
     EXECUTION_NOT_FOUND = 40417
     RESULT_NOT_READY = 40418
     ENTRY_NOT_FOUND = 40419
+    BULK_NOT_FOUND = 40420
     METHOD_NOT_ALLOWED = 40500
     REQUEST_TIMEOUT = 40800
     PROMISE_EXISTS = 40900
@@ -64,6 +65,7 @@ class Code(IntEnum):
     FUNCTION_PAUSED = 40913
     EXECUTION_NOT_HELD = 40914
     EXECUTION_FINISHED = 40915
+    BULK_ENDED = 40916
     WORKFLOW_STATE = 40920
     WORKFLOW_VERSION = 40921
     PROMISE_PENDING = 40930
@@ -81,6 +83,7 @@ class Code(IntEnum):
     TOO_MANY_CALLBACKS = 42900
     TOO_MANY_ATTEMPTS = 42901
     TOO_MANY_EXECUTIONS = 42902
+    TOO_MANY_BULK_JOBS = 42903
     INTERNAL = 50000
     FUNCTION_FAILED = 50001
     NODES_LOST = 50201
@@ -135,6 +138,9 @@ OURS = frozenset(
         Code.AWAITER_UNUSABLE,
         Code.NO_WORKFLOW_TASK,
         Code.TOO_MANY_WAITING,
+        Code.BULK_NOT_FOUND,
+        Code.BULK_ENDED,
+        Code.TOO_MANY_BULK_JOBS,
         Code.PROMISE_PENDING,
         Code.PROMISE_IN_USE,
         Code.ORIGIN_PENDING,
@@ -206,6 +212,9 @@ MESSAGES: dict[Code, str] = {
     Code.AWAITER_UNUSABLE: "The awaiter does not exist or has no target",
     Code.NO_WORKFLOW_TASK: "The promise exists and has no task",
     Code.TOO_MANY_WAITING: "Too many tasks or listeners are waiting for the promise",
+    Code.BULK_NOT_FOUND: "The specified bulk job was not found",
+    Code.BULK_ENDED: "The bulk job has already ended",
+    Code.TOO_MANY_BULK_JOBS: "Too many bulk jobs are running",
     Code.PROMISE_PENDING: "The promise is pending",
     Code.PROMISE_IN_USE: "Something unfinished is about the promise",
     Code.ORIGIN_PENDING: "The promise that this one was made for is pending",
@@ -406,6 +415,15 @@ EXPLANATIONS: dict[Code, str] = {
     Code.TOO_MANY_WAITING: (
         "Envelope protocol: the promise has the maximum number of waiting tasks and listeners. "
         "Nothing was changed."
+    ),
+    Code.BULK_NOT_FOUND: (
+        "No bulk job has this id, or the token is limited to ids with another prefix. Jobs are "
+        "forgotten a week after their end, and sooner when there are more than a hundred."
+    ),
+    Code.BULK_ENDED: "The bulk job has finished or was stopped. Nothing was changed.",
+    Code.TOO_MANY_BULK_JOBS: (
+        "Four bulk jobs are running, which is the maximum. Nothing was started: wait until one has "
+        "ended, or stop one with `DELETE /bulk/{id}`."
     ),
     Code.PROMISE_PENDING: (
         "Only completed promises can be deleted. Complete the promise first, for example by "

@@ -4,11 +4,11 @@ Start: take the sockets and the data directory, so that a second server fails be
 anything; while the log is read back, answer requests with 503 and let workers wait for their
 streams; then serve. Stop, on SIGTERM, SIGHUP or Ctrl-C: take no new connections,
 answer what is in flight, write what is appended, exit 0; a second signal ends the process
-immediately, which is safe because nothing unwritten was acknowledged. Every failure that an
+immediately, which is safe because nothing unwritten was acknowledged. A service manager that waits
+for it is told that the server is ready, stops, and lives (`supervision/`). Every failure that an
 operator can do something about is one line and a non-zero exit status (`causes.py`).
 """
 
-import gc
 import os
 import signal
 import sys
@@ -27,9 +27,11 @@ from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import create_application, create_poll_application
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
-from troth.http.sockets.doors import Door, make_doors
+from troth.http.sockets.doors import Door, addressed, make_doors
 from troth.http.sockets.listener import ListenError, SocketListener
+from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.persistence.process_memory import save_address_space
+from troth.shards.passes import settle_collector
 from troth.shards.storage import DirectoryStorage, Storage
 from troth.shards.threads import in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -54,7 +56,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level, settings.log_format)
     save_address_space()
     try:
-        trio.run(_serve, settings, strict_exception_groups=True)
+        trio.run(_serve, settings, taken(), strict_exception_groups=True)
     except BaseException as error:
         problem = problem_of(error)
         if problem is None:
@@ -91,7 +93,7 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
         shares = shares_of(raise_limit())
         doors = make_doors(settings, shares)
         for door in doors:
-            await door.listener.open()
+            await door.open()
         with opened_storage(settings) as storage:
             server = Server(settings, storage, doors, shares, is_alone=True)
             async with trio.open_nursery() as nursery:
@@ -123,14 +125,15 @@ def _refuse_exposed(settings: Settings) -> None:
         )
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, manager: ServiceManager) -> None:
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     shares = shares_of(raise_limit())
-    doors = make_doors(settings, shares)
+    settings = addressed(settings, manager.handed_over)
+    doors = make_doors(settings, shares, manager.handed_over)
     for door in doors:
-        await door.listener.open()
+        await door.open()
     with opened_storage(settings) as storage:
-        await Server(settings, storage, doors, shares).run()
+        await Server(settings, storage, doors, shares, manager).run()
 
 
 class Server:
@@ -147,10 +150,12 @@ class Server:
         storage: Storage,
         doors: list[Door],
         shares: DescriptorShares = PLENTY,
+        manager: ServiceManager | None = None,
         *,
         is_alone: bool = False,
     ) -> None:
         self._is_alone = is_alone
+        self._manager = manager or ServiceManager()
         self.settings = settings
         self.storage = storage
         self.doors = doors
@@ -177,6 +182,7 @@ class Server:
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(self._stop_on_signal, nursery, running)
+            nursery.start_soon(self._manager.run)
             nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):
                 door.application = application
@@ -209,11 +215,7 @@ class Server:
             await self._start_upkeep(nursery)
             if self._is_stopping:
                 return  # the stop that has begun ends the rest
-            gc.collect()
-            gc.freeze()
-            # What survives is state, nearly always: so look seldom, but never at so much at a time
-            # that requests would wait for more than some 10 ms.
-            gc.set_threshold(20_000, 5, 100)
+            settle_collector()
             self.api.readiness = Readiness.READY
             self.ready.set()
             # Until now they have waited in the port's queue. Requests may be refused until then,
@@ -222,6 +224,7 @@ class Server:
                 await self._start(nursery, running, door.listener)
             if not self._is_stopping:
                 announce(parts, recovery)
+                self._manager.ready(f"serving at {parts.url}")
 
     async def _introduce_nodes(self) -> None:
         """Tell placement which nodes there are, and what they were working on."""
@@ -245,7 +248,7 @@ class Server:
             _refuse_exposed(self.settings)
 
     async def _start_upkeep(self, nursery: trio.Nursery) -> None:
-        """Start checkpoints, snapshots, retention and the checking of uploads."""
+        """Start checkpoints, snapshots, retention, bulk jobs and the checking of uploads."""
         parts = self._parts
         self.checkpointer = parts.make_checkpointer()
         if self.checkpointer is not None:
@@ -256,6 +259,7 @@ class Server:
         nursery.start_soon(parts.make_sweeper().run)
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)
+            await nursery.start(parts.make_bulk_jobs().run)
         nursery.start_soon(parts.make_feed().run)
         await nursery.start(parts.make_builder().run)
 
@@ -287,6 +291,7 @@ class Server:
     async def _stop(self, nursery: trio.Nursery, listeners: list[SocketListener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
         self.api.readiness = Readiness.STOPPING
+        self._manager.stopping()
         self._parts.endings.close()
         with trio.move_on_after(self.settings.shutdown_timeout_ms / 1000):
             async with trio.open_nursery() as stopping:

@@ -18,6 +18,7 @@ from troth.http.wire.in_flight import InFlight
 from troth.http.wire.principals import Principal
 from troth.http.wire.requests import ReadyStream
 from troth.http.wire.static_files import StaticFile
+from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
@@ -101,8 +102,9 @@ class Api:
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
     was last set while the server ran (0: it was not). `statistics` has a further source of
-    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`,
-    `builder` and `placement` until the server is ready, `debug` unless debug operations are on.
+    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk; `sweeper`,
+    `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug operations are
+    on.
     """
 
     settings: Settings
@@ -116,6 +118,7 @@ class Api:
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
+    bulk: BulkJobs | None = None
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None
     placement: Placement | None = None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import trio
+import trio.testing
 
 from tests.helpers.zips import plain_zip
 from tests.http.client import FAR_MS, NOW_MS, Answer, ManualClock, World, running
@@ -226,6 +227,25 @@ async def _tasks(corpus: Corpus, world: World) -> None:
     await ask("POST", "/tasks/claim", {**task, "id": "__notify:bare:me"})
 
 
+async def _bulk(ask: Ask) -> None:
+    wanted = {"id": "p/*", "state": "resolved"}
+    body = {"action": "cancel", "filter": wanted, "value": {"data": "aGk="}}
+    job = (await ask("POST", "/bulk", body)).json["id"]
+    await trio.testing.wait_all_tasks_blocked()
+    await ask("GET", f"/bulk/{job}")
+    await ask("DELETE", f"/bulk/{job}")
+    for number in range(2):
+        await ask("POST", "/promises", {"id": f"slow/{number}", "timeout": FAR_MS})
+    slow = {"action": "resolve", "filter": {"id": "slow/*"}, "ratePerSecond": 1}
+    job = (await ask("POST", "/bulk", slow)).json["id"]
+    await trio.testing.wait_all_tasks_blocked()
+    await ask("DELETE", f"/bulk/{job}")
+    await ask("GET", "/bulk")
+    await ask("POST", "/bulk", {"action": "burn", "filter": {"stat": "x"}})
+    await ask("POST", "/bulk", {"action": "cancel", "filter": {"id": "*", "stat": "x"}})
+    await ask("GET", "/bulk/none")
+
+
 async def _others(corpus: Corpus, world: World) -> None:
     ask = _asker(corpus, world, {})
     schedule = {"id": "s", "cron": "0 3 * * *", "promiseId": "s.{{.timestamp}}"}
@@ -283,6 +303,7 @@ async def _others(corpus: Corpus, world: World) -> None:
     await ask("GET", "/", headers={"Accept": "text/html"})
     for target in ("/ui", "/ui/promises/x", "/ui/assets/x.js"):
         await ask("GET", target)
+    await _bulk(ask)
     await ask("GET", "/metrics")
     await ask("GET", "/whoami")
     await ask("GET", "/workers")
