@@ -33,6 +33,7 @@ from troth.shards.upkeep.snapshotter import Snapshotter
 
 from .metrics import Metrics
 from .request_log import RequestLog
+from .session_cookies import SessionCookie, cookie_of
 from .shards_port import ShardsPort
 
 VERSION_HEADER_VALUE = b"0.8.2"
@@ -131,6 +132,7 @@ class Api:
     started_on_ms: int = field(init=False)
     strangers_in_flight: InFlight = field(init=False)
     in_flight: InFlight = field(default=None)  # type: ignore[assignment]  # made of the settings
+    session_cookie: SessionCookie = field(init=False)
     credentials: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
     request_log: RequestLog = field(init=False)
@@ -140,6 +142,7 @@ class Api:
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
+        self.session_cookie = cookie_of(self.url, self.settings.base_path)
         self.started_on_ms = self.series.began_ms = self.now_ms()
         self.strangers_in_flight = InFlight(STRANGERS_IN_FLIGHT_LIMIT_BYTES)
         if self.in_flight is None:

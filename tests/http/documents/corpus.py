@@ -48,6 +48,7 @@ _PAGES = frozenset(
 
 _VOLATILE = re.compile(
     r"(?P<secret>troth_[A-Za-z0-9_-]{43})"
+    r'|(?P<text>(?<=")[A-Za-z0-9_-]{43}(?="))'
     r'|(?P<cursor>(?<="cursor":")[A-Za-z0-9_.-]+)'
     r"|(?P<id>(?<![0-9a-f])[0-9a-f]{24}(?![0-9a-f]))"
     r"|(?P<digest>(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f]))"
@@ -306,6 +307,11 @@ async def _others(corpus: Corpus, world: World) -> None:
     await _bulk(ask)
     await ask("GET", "/metrics")
     await ask("GET", "/whoami")
+    own = {"Sec-Fetch-Site": "same-origin"}
+    await ask("POST", "/session", {"token": "wrong"}, headers=own)
+    await ask("POST", "/session", {}, headers=own)
+    await ask("GET", "/session")
+    await ask("DELETE", "/session")
     await ask("GET", "/workers")
     await ask("GET", "/queues?limit=2")
     await ask("GET", "/failures?kind=promise,login&limit=2")
@@ -345,6 +351,9 @@ async def _administration(corpus: Corpus, world: World) -> None:
     await ask("DELETE", "/admin/tokens/none")
     await ask("GET", "/admin/tokens?account=billing")
     await ask("GET", "/admin/audit?limit=4")
+    code = (await ask("POST", "/admin/session-code")).json["code"]
+    own = {"Sec-Fetch-Site": "same-origin", "Authorization": ""}
+    await ask("POST", "/session", {"code": code}, headers=own)
     await ask("GET", "/whoami")
     await ask("GET", "/settings")
     await _asker(corpus, world, {})("GET", "/promises/bare")
