@@ -6,19 +6,25 @@
  * and the server is tried after 1, 2, 4 … 30 seconds; when it is back, `returns` counts up. Requests
  * that change something carry the session's token against forgery.
  */
-import { connection, hasSessionEnded, mustSignIn, now, returns, setClock, whoami } from "./server.js";
+import { connection, mustSignIn, now, returns, setClock, whoami } from "./server.js";
 
 const FIRST_WAIT_S = 1;
 const LONGEST_WAIT_S = 30;
 const ROOT = new URL("..", document.baseURI);
 
-/** The session is unknown; the answer takes its cookie back. */
-const SESSION_ENDED = 40101;
-
 /** The codes of a server that comes or goes. @type {Record<number, import("./server.js").Reach>} */
 const REACH_OF_CODE = { 50300: "stopping", 50305: "starting" };
 
+/** The session is no more: after half a day without use, with its credentials, or a restart of the server. */
+export const SESSION_ENDED = 40101;
+
+/** What stands for a 401 without a code, as a proxy's. */
+const NO_CODE = 1;
+
+/** Protects what a session changes: no other page can know it. */
 let forgeryToken = "";
+
+let hasEnded = false;
 
 /** A refusal, or the want of an answer. */
 export class Refused extends Error {
@@ -135,10 +141,11 @@ function refusal(response, text) {
 /** @param {number} code */
 function signedOut(code) {
   forgeryToken = "";
-  if (code !== SESSION_ENDED || hasSessionEnded.get()) return mustSignIn.set(true);
-  hasSessionEnded.set(true);
-  // An open server needs no session; any other answers 401 once more, now without a cookie.
-  void learnWho();
+  const isFirst = code === SESSION_ENDED && !hasEnded;
+  hasEnded ||= isFirst;
+  // That answer took the cookie back. An open server needs none, so it is asked once more.
+  if (isFirst) void learnWho();
+  else mustSignIn.set(hasEnded ? SESSION_ENDED : code || NO_CODE);
 }
 
 /** @param {import("./server.js").Reach} reach */
@@ -182,19 +189,19 @@ export async function tryAgain() {
 /** Asks whose credentials these are, and what protects the session's requests from forgery. */
 export async function learnWho() {
   try {
-    take(await ask("session"));
+    know(await ask("session"));
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
   }
 }
 
 /** @param {{who: WhoamiObject, csrf?: string}} session */
-function take({ who, csrf = "" }) {
-  forgeryToken = csrf;
+function know({ who, csrf }) {
+  forgeryToken = csrf ?? "";
+  hasEnded = false;
   setClock(who.server.now);
+  mustSignIn.set(0);
   whoami.set(who);
-  hasSessionEnded.set(false);
-  mustSignIn.set(false);
 }
 
 /**
@@ -203,13 +210,12 @@ function take({ who, csrf = "" }) {
  * @param {{token: string} | {user: string, password: string} | {code: string}} credentials
  */
 export async function signIn(credentials) {
-  take(await ask("session", { method: "POST", body: credentials }));
+  know(await ask("session", { method: "POST", body: credentials }));
 }
 
 /** Ends the session. Throws `Refused`. */
 export async function signOut() {
   await ask("session", { method: "DELETE" });
-  forgeryToken = "";
   whoami.set(null);
   await learnWho();
 }

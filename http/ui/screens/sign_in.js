@@ -1,9 +1,9 @@
 /** Signing in: with a token, or a user's name and password; then on to where one wanted to go. */
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
-import { signIn } from "../api.js";
+import { SESSION_ENDED, signIn } from "../api.js";
 import { useValue } from "../observable.js";
 import { Logo } from "../parts/icons.js";
-import { hasSessionEnded } from "../server.js";
+import { mustSignIn } from "../server.js";
 import { useTitle } from "../shell.js";
 
 /** The form. The address stays what it is, so that the screen behind it appears when it succeeds. */
@@ -34,7 +34,7 @@ export function Screen() {
     setProblem("");
     setUser(!isUser);
   };
-  const hasEnded = useValue(hasSessionEnded) && !problem;
+  const hasEnded = useValue(mustSignIn) === SESSION_ENDED && !problem;
   return html`<main class="sign-in"><div id="main">
     <form class="panel stack" ref=${form} onSubmit=${submit}>
       <h1 tabindex="-1"><${Logo} /> Sign in to Troth</h1>
