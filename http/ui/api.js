@@ -141,9 +141,11 @@ function refusal(response, text) {
 /** @param {number} code */
 function signedOut(code) {
   forgeryToken = "";
-  const isFirst = code === SESSION_ENDED && !hasEnded;
+  // The stream may have been told that the session has ended, and the page only that it has none.
+  const wasSignedIn = (whoami.get()?.kind ?? "anonymous") !== "anonymous";
+  const isFirst = !hasEnded && (wasSignedIn || code === SESSION_ENDED);
   hasEnded ||= isFirst;
-  // That answer took the cookie back. An open server needs none, so it is asked once more.
+  // The cookie has been taken back. An open server needs none, so it is asked once more.
   if (isFirst) void learnWho();
   else mustSignIn.set(hasEnded ? SESSION_ENDED : code || NO_CODE);
 }

@@ -2,6 +2,7 @@
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { SESSION_ENDED, signIn } from "../api.js";
 import { useValue } from "../observable.js";
+import { keepFocus } from "../parts/dialog.js";
 import { Logo } from "../parts/icons.js";
 import { mustSignIn } from "../server.js";
 import { useTitle } from "../shell.js";
@@ -22,6 +23,7 @@ export function Screen() {
     setProblem("");
     try {
       await signIn(/** @type {any} */ (given));
+      keepFocus();
     } catch (error) {
       const { status, message, details } = /** @type {import("../api.js").Refused} */ (error);
       setProblem(status === 401 ? `That ${isUser ? "name or password" : "token"} is not known here, or no longer works.` : [message, ...(details ?? [])].join(" "));
