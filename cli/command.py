@@ -58,6 +58,10 @@ COMMANDS: Final = {
         "troth.cli.overview.whoami:whoami",
         "Show whose credentials these are and what they allow.",
     ),
+    "health": CommandPlace(
+        "troth.cli.overview.health:health",
+        "Check whether a server is ready, by exit status.",
+    ),
     "workers": CommandPlace(
         "troth.cli.overview.traffic:workers",
         "List connected workers and nodes, and what they hold.",

@@ -159,6 +159,7 @@ def node_command(
     """
     # Only here: no other command needs them.
     from troth.http.log_output import configure_logging
+    from troth.http.supervision.service_manager import HandedOverRefused, taken
     from troth.node.agent import NodeOptions, run_node
     from troth.node.errors import NodeError
 
@@ -181,8 +182,8 @@ def node_command(
     )
     problem: BaseException | None = None
     try:
-        trio.run(run_node, options, strict_exception_groups=True)
-    except* NodeError as group:
+        trio.run(run_node, options, taken(), strict_exception_groups=True)
+    except* (NodeError, HandedOverRefused) as group:
         problem = group
         while isinstance(problem, BaseExceptionGroup):
             problem = problem.exceptions[0]

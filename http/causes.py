@@ -14,6 +14,7 @@ import structlog
 
 from troth.http.sockets.descriptors import TooFewDescriptors
 from troth.http.sockets.listener import ListenError
+from troth.http.supervision.service_manager import HandedOverRefused
 from troth.persistence.errors import (
     CheckpointDamaged,
     CheckpointFailed,
@@ -30,6 +31,7 @@ _CAUSES: Final = (
     (CheckpointDamaged, _STOPPED),
     (DataDirectoryError, ""),
     (ListenError, ""),
+    (HandedOverRefused, ""),
     (MemoryRanOut, _STOPPED),
     (TooFewDescriptors, ""),
     (

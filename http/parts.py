@@ -26,6 +26,7 @@ from troth.http.monitoring.storage_metrics import (
     CHECKPOINTS,
     RETENTION,
     SNAPSHOTS,
+    CheckpointReading,
     SnapshotReading,
 )
 from troth.http.monitoring.traffic_metrics import DELIVERY, FEED, GATE, LANES, PORTS
@@ -283,7 +284,12 @@ class Parts:
             log_bytes=self.memory.checkpoint_log_bytes,
         )
         if checkpointer is not None:
-            self.api.metrics.add(CHECKPOINTS, checkpointer.statistics)
+            self.api.metrics.add(
+                CHECKPOINTS,
+                lambda: CheckpointReading(
+                    checkpointer.statistics(), self.storage.statistics().next_sequence
+                ),
+            )
         return checkpointer
 
     def make_snapshotter(self, checkpointer: Checkpointer) -> Snapshotter | None:

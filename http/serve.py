@@ -4,7 +4,8 @@ Start: take the sockets and the data directory, so that a second server fails be
 anything; while the log is read back, answer requests with 503 and let workers wait for their
 streams; then serve. Stop, on SIGTERM, SIGHUP or Ctrl-C: take no new connections,
 answer what is in flight, write what is appended, exit 0; a second signal ends the process
-immediately, which is safe because nothing unwritten was acknowledged. Every failure that an
+immediately, which is safe because nothing unwritten was acknowledged. A service manager that waits
+for it is told that the server is ready, stops, and lives (`supervision/`). Every failure that an
 operator can do something about is one line and a non-zero exit status (`causes.py`).
 """
 
@@ -28,8 +29,9 @@ from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import create_application, create_poll_application
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
-from troth.http.sockets.doors import Door, make_doors
+from troth.http.sockets.doors import Door, addressed, make_doors
 from troth.http.sockets.listener import ListenError, SocketListener
+from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.persistence.process_memory import save_address_space
 from troth.shards.storage import DirectoryStorage, Storage
 from troth.shards.threads import in_thread
@@ -55,7 +57,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level, settings.log_format)
     save_address_space()
     try:
-        trio.run(_serve, settings, strict_exception_groups=True)
+        trio.run(_serve, settings, taken(), strict_exception_groups=True)
     except BaseException as error:
         problem = problem_of(error)
         if problem is None:
@@ -92,7 +94,7 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
         shares = shares_of(raise_limit())
         doors = make_doors(settings, shares)
         for door in doors:
-            await door.listener.open()
+            await door.open()
         with opened_storage(settings) as storage:
             server = Server(settings, storage, doors, shares, is_alone=True)
             async with trio.open_nursery() as nursery:
@@ -124,14 +126,15 @@ def _refuse_exposed(settings: Settings) -> None:
         )
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, manager: ServiceManager) -> None:
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     shares = shares_of(raise_limit())
-    doors = make_doors(settings, shares)
+    settings = addressed(settings, manager.handed_over)
+    doors = make_doors(settings, shares, manager.handed_over)
     for door in doors:
-        await door.listener.open()
+        await door.open()
     with opened_storage(settings) as storage:
-        await Server(settings, storage, doors, shares).run()
+        await Server(settings, storage, doors, shares, manager).run()
 
 
 class Server:
@@ -148,10 +151,12 @@ class Server:
         storage: Storage,
         doors: list[Door],
         shares: DescriptorShares = PLENTY,
+        manager: ServiceManager | None = None,
         *,
         is_alone: bool = False,
     ) -> None:
         self._is_alone = is_alone
+        self._manager = manager or ServiceManager()
         self.settings = settings
         self.storage = storage
         self.doors = doors
@@ -178,6 +183,7 @@ class Server:
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(self._stop_on_signal, nursery, running)
+            nursery.start_soon(self._manager.run)
             nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):
                 door.application = application
@@ -221,6 +227,7 @@ class Server:
                 await self._start(nursery, running, door.listener)
             if not self._is_stopping:
                 announce(parts, recovery)
+                self._manager.ready(f"serving at {parts.url}")
 
     async def _introduce_nodes(self) -> None:
         """Tell placement which nodes there are, and what they were working on."""
@@ -286,6 +293,7 @@ class Server:
     async def _stop(self, nursery: trio.Nursery, listeners: list[SocketListener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
         self.api.readiness = Readiness.STOPPING
+        self._manager.stopping()
         self._parts.endings.close()
         with trio.move_on_after(self.settings.shutdown_timeout_ms / 1000):
             async with trio.open_nursery() as stopping:

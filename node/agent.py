@@ -14,7 +14,7 @@ import random
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 import trio
@@ -67,7 +67,19 @@ class NodeOptions:
             refuse_beside_a_server()
 
 
-async def run_node(options: NodeOptions) -> None:
+class Manager(Protocol):
+    """What started this process; see `ServiceManager` in `http/supervision/`."""
+
+    def ready(self, status: str) -> None: ...
+
+    def status(self, text: str) -> None: ...
+
+    def stopping(self) -> None: ...
+
+    async def run(self) -> None: ...
+
+
+async def run_node(options: NodeOptions, manager: Manager) -> None:
     """Be a node until a signal says otherwise. Raises NodeError, in an exception group or not."""
     client = ServerClient(
         options.server, options.token, str(options.ca_file) if options.ca_file else None
@@ -82,7 +94,7 @@ async def run_node(options: NodeOptions) -> None:
             async with open_workers(place.machine, idle_limit_count) as workers:
                 path = f"/v1/node/{place.node_id}"
                 link = Link(client, path, builds, workers, options.memory_mb, options.cpu_count)
-                await Agent(options, place, link).run()
+                await Agent(options, place, link, manager).run()
         finally:
             with trio.CancelScope(shield=True):
                 await client.close()
@@ -91,8 +103,9 @@ async def run_node(options: NodeOptions) -> None:
 class Agent:
     """One node, from its registration to its end."""
 
-    def __init__(self, options: NodeOptions, place: Place, link: Link) -> None:
+    def __init__(self, options: NodeOptions, place: Place, link: Link, manager: Manager) -> None:
         self._options = options
+        self._manager = manager
         self._place = place
         self._link = link
         self._slots = trio.Semaphore(options.slots_count)
@@ -110,6 +123,9 @@ class Agent:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                nursery.start_soon(self._manager.run)
+                # It waits for its server, however long: it has started when it can be stopped.
+                self._manager.ready(f"connecting to {self._link.client.shown_url}")
                 nursery.start_soon(self._keep_stream)
                 nursery.start_soon(self._keep_reporting)
                 async for _ in signals:
@@ -148,6 +164,7 @@ class Agent:
                     backoff_s, is_warned = BACKOFF_FIRST_S, False
                 log = _log.debug if is_warned else _log.warning
                 log("not connected", server=self._link.client.shown_url, problem=problem)
+                self._manager.status(f"not connected to {self._link.client.shown_url}")
                 is_warned = True
                 # Not all nodes at the same moment when a server comes back.
                 await trio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311
@@ -201,6 +218,7 @@ class Agent:
                     message.get("bodyLimitBytes", BODY_LIMIT_BYTES),
                     message.get("headLimitBytes", REQUEST_HEADERS_LIMIT_BYTES),
                 )
+                self._manager.status(f"connected to {self._link.client.shown_url}")
                 _log.info(
                     "connected",
                     server=self._link.client.shown_url,
@@ -292,6 +310,7 @@ class Agent:
 
     async def _stop(self, signals: Any) -> None:
         self._is_stopping = True
+        self._manager.stopping()
         self._streaming.cancel()
         for execution in [*self._executions.values()]:
             if not execution.has_begun:

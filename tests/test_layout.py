@@ -46,7 +46,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"upkeep", "surveys"}),
     ),
     "http": (
-        frozenset({"wire", "settings", "outgoing"}),
+        frozenset({"wire", "settings", "outgoing", "supervision"}),
         frozenset({"identity"}),
         frozenset({"api"}),
         frozenset({"promises", "functions"}),

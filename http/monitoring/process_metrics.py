@@ -89,7 +89,7 @@ def _by_account(name: str, text: str, field: str) -> Family[PlacementStatistics]
         name,
         MetricKind.GAUGE,
         text,
-        lambda placement: {one: n for one, n in getattr(placement, field)},
+        lambda placement: dict(getattr(placement, field)),
         ("account",),
         names_accounts=True,
         is_bounded=True,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from troth import __version__
-from troth.http.identity.credentials import TokenState
 from troth.http.api.context import Api, Readiness
+from troth.http.identity.credentials import TokenState
 from troth.http.metrics.loop_lag import LoopLag
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, Storage

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from troth.core.failures import FailureKind, Failures
 from troth.core.model import PromiseState
-from troth.http.metrics.families import Group, Labels, counter, gauge, histogram
+from troth.http.metrics.families import Group, counter, gauge, histogram
 from troth.shards.surveys.totals import ShardTotals
 
 STATE_WORDS: Final = {

@@ -81,53 +81,66 @@ LOG: Final[Group[LogReading]] = Group(
 )
 
 
-CHECKPOINTS: Final[Group[CheckpointerStatistics]] = Group(
+@dataclass(frozen=True, slots=True)
+class CheckpointReading:
+    """Checkpoints, and the log sequence that comes next."""
+
+    statistics: CheckpointerStatistics
+    next_sequence: int
+
+
+CHECKPOINTS: Final[Group[CheckpointReading]] = Group(
     "Checkpoints",
     (
         histogram(
             "troth_checkpoint_duration_seconds",
             "Time of a whole checkpoint, most of it in a thread.",
-            lambda statistics: statistics.durations_s,
+            lambda reading: reading.statistics.durations_s,
         ),
         gauge(
             "troth_checkpoint_last_timestamp_seconds",
             "When the last checkpoint of this process ended. A start reads back the log since it.",
-            lambda statistics: statistics.last_on_ms / 1000,
+            lambda reading: reading.statistics.last_on_ms / 1000,
+        ),
+        gauge(
+            "troth_log_records_since_checkpoint",
+            "Records that are only in the log. A start reads them back.",
+            lambda reading: max(0, reading.next_sequence - reading.statistics.store.position - 1),
         ),
         counter(
             "troth_checkpoint_evicted_total",
             "Completed promises and finished tasks that left memory after a checkpoint.",
-            lambda statistics: statistics.evicted_count,
+            lambda reading: reading.statistics.evicted_count,
         ),
         gauge(
             "troth_store_rows",
             "Rows in the store of checkpoints.",
-            lambda statistics: statistics.store.rows_count,
+            lambda reading: reading.statistics.store.rows_count,
         ),
         gauge(
             "troth_store_size_bytes",
             "Size of the store of checkpoints.",
-            lambda statistics: statistics.store.size_bytes,
+            lambda reading: reading.statistics.store.size_bytes,
         ),
         counter(
             "troth_store_verified_rows_total",
             "Rows whose checksum was looked at since the start.",
-            lambda statistics: statistics.store.verified_count,
+            lambda reading: reading.statistics.store.verified_count,
         ),
         gauge(
             "troth_store_filter_complete",
             "1 if the filter of stored ids is complete; until then creates look on the disk.",
-            lambda statistics: statistics.store.filter_is_complete,
+            lambda reading: reading.statistics.store.filter_is_complete,
         ),
         gauge(
             "troth_store_filter_ids",
             "Ids in the filter of stored ids.",
-            lambda statistics: statistics.store.filter_ids_count,
+            lambda reading: reading.statistics.store.filter_ids_count,
         ),
         gauge(
             "troth_store_filter_bytes",
             "Memory of the filter of stored ids.",
-            lambda statistics: statistics.store.filter_bytes,
+            lambda reading: reading.statistics.store.filter_bytes,
         ),
     ),
 )
@@ -218,7 +231,7 @@ RETENTION: Final[Group[RetentionStatistics]] = Group(
         counter(
             "troth_retention_deleted_total",
             "Promises deleted by each rule of retention.",
-            lambda statistics: {rule: n for rule, n in statistics.deleted_total_count},
+            lambda statistics: dict(statistics.deleted_total_count),
             "rule",
         ),
         counter(

@@ -13,7 +13,7 @@ What this module promises:
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -122,8 +122,16 @@ class SocketListener:
         self._failed_count = 0
         self._shortage_noted_at = float("-inf")
 
-    async def open(self) -> None:
-        """Bind and listen; afterwards `port` is the real one. Raises ListenError."""
+    async def open(self, handed_over: Sequence[socket.socket] = ()) -> None:
+        """Bind and listen; afterwards `port` is the real one. Raises ListenError.
+
+        Sockets that were `handed_over` listen already, and are served instead of the address.
+        """
+        if handed_over:
+            self._listeners = [
+                trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in handed_over
+            ]
+            return
         try:
             self._listeners = await trio.open_tcp_listeners(
                 self.port, host=self._host, backlog=_BACKLOG_COUNT

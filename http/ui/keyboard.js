@@ -58,6 +58,7 @@ export const KEYS = /** @type {const} */ ([
   ["g q", "Queues & workers"],
   ["g s", "Schedules"],
   ["g l", "Locks"],
+  ["g n", "Functions"],
   ["g f", "Failures"],
   ["j  k", "Next and previous row"],
   ["Enter", "Open the row"],

@@ -203,6 +203,137 @@ interface WhoamiObject {
   };
 }
 
+interface AccountObject {
+  id: string;
+  name: string;
+  createdOn: number;
+  disabled: boolean;
+}
+
+interface TokenObject {
+  id: string;
+  account: string;
+  accountName: string;
+  name: string;
+  scopes: string[];
+  idPrefix: string;
+  state: "active" | "revoked" | "expired" | "disabled";
+  createdOn: number;
+  expiresOn: number | null;
+  revokedOn: number | null;
+}
+
+/** An act; its other fields name its subject. */
+interface AuditEntryObject {
+  [field: string]: string | number | boolean | null;
+  time: string;
+  act: string;
+  outcome: string;
+  by: string;
+  from: string | null;
+  request: string;
+}
+
+interface SettingObject {
+  name: string;
+  value: string;
+  default: string;
+  source: string;
+  secret: boolean;
+  help: string;
+}
+
+interface SnapshotObject {
+  name: string;
+  bytes: number;
+  createdOn: number | null;
+  problem: string | null;
+}
+
+interface RetentionObject {
+  dryRun: boolean;
+  rules: { rule: string; count: number }[];
+  waiting: number;
+  durationMs: number;
+}
+
+interface FunctionRowObject {
+  id: string;
+  name: string;
+  description: string;
+  type: "code" | "http";
+  lang: "py" | "js" | "";
+  paused: boolean;
+  tags: { id: string; name: string; color: string }[];
+  /** In seconds since 1970, as text. */
+  createdAt: string;
+}
+
+interface FunctionObject extends FunctionRowObject {
+  url?: string;
+  buildId?: string;
+  capabilities: {
+    timeout: number;
+    cpuCount: number;
+    memSize: number;
+    networkLatency: number;
+    privileged: boolean;
+  };
+  metrics: { todaysTasks: number; pendingTasks: number; weekTasks: number; completedTasks: number };
+}
+
+interface BuildObject {
+  id: string;
+  functionId: string;
+  status: "PENDING" | "SUCCESS" | "FAILED";
+  arch: string[];
+  size: number;
+  digest: string;
+  timeline: { status: string; time: string }[];
+  log: string[];
+}
+
+interface FunctionTaskRowObject {
+  id: string;
+  issued: string;
+  progress: number;
+  /** The HTTP status of its result; 0 before. */
+  status: number;
+}
+
+interface FunctionTaskObject {
+  functionId: string;
+  issued: string;
+  assigned: string;
+  finished: string;
+  progress: number;
+  node: string;
+  timeout: number;
+}
+
+interface NodeObject {
+  available: boolean;
+  description: string;
+  disabled: boolean;
+  hash: string;
+  draining: boolean;
+  slots: number;
+  running: number;
+  languages: string[];
+}
+
+interface UsageObject {
+  pendingTasks: number;
+  pendingBuilds: number;
+  activeNodes: number;
+  freeNodes: number;
+  busyNodes: number;
+  todayTasks: number;
+  completedTasks: number;
+  waitingTasks: number;
+  oldestWaitingSeconds: number;
+}
+
 /** One of the places of the UI, as a row of the table that makes navigation and routes. */
 interface ScreenRow {
   /** What the path begins with, below `/ui/`. */

@@ -44,7 +44,8 @@ class OverviewLine:
         self._capsys = capsys
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
-        assert cli.run([*arguments, "--server", self.api.url]) == status
+        named = () if "--server" in arguments else ("--server", self.api.url)
+        assert cli.run([*arguments, *named]) == status
         captured = self._capsys.readouterr()
         self.errors = captured.err
         return captured.out
@@ -256,3 +257,25 @@ def test_top_ends_with_q(troth: OverviewLine, monkeypatch: pytest.MonkeyPatch) -
             keys.write(b"q")
             assert cli_top._is_ended(60)
         assert termios.tcgetattr(terminal) == before
+
+
+def test_health_is_one_line_and_an_exit_status(troth: OverviewLine) -> None:
+    troth.api.say(200, {"status": "ready"})
+    assert troth("health") == f"{troth.api.url}: ready\n"
+    assert troth.asked == "GET /ready"
+
+    troth.api.say(200, {"status": "ready", "clock": "the wall clock was set by 7000 ms"})
+    assert troth("health") == f"{troth.api.url}: ready; the wall clock was set by 7000 ms\n"
+
+    troth.api.refuse(50301, "The server is starting", "It reads its log.")
+    assert troth("health", status=1) == ""
+    assert troth.errors == "Error: 50301 The server is starting It reads its log.\n"
+
+    troth.api.say(200, {"status": "ok"})
+    assert troth("health", "--live") == f"{troth.api.url}: ok\n"
+    assert troth.asked == "GET /health"
+
+
+def test_health_of_no_server_has_a_status_of_its_own(troth: OverviewLine) -> None:
+    assert troth("health", "--server", "http://127.0.0.1:1", status=3) == ""
+    assert troth.errors.count("\n") == 1

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -48,11 +49,13 @@ class NodeProcess:
         token: str = TOKEN,
         trusts_functions: bool = True,
         import_root: Path = IMPORT_ROOT,
+        before: Sequence[str] = (),
     ) -> None:
         """`directory` is the node's; `arguments` come on top of the usual ones.
 
-        `import_root` is where it is installed.
+        `import_root` is where it is installed. `before` is a command that runs it.
         """
+        self._before = before
         self._import_root = import_root
         self.token = token
         self.directory = directory
@@ -83,7 +86,7 @@ class NodeProcess:
 
     def start(self) -> None:
         """Start it; returns at once."""
-        prefix: tuple[str, ...] = ()
+        prefix = (*self._before,)
         if self.mode == "one user" and os.geteuid() == 0:
             prefix = AS_ONE_USER
             self.directory.mkdir(exist_ok=True)

@@ -333,7 +333,10 @@ async def test_a_start_reads_only_what_follows_the_checkpoint(autojump_clock: ob
         await one.shards.ask(c.CreatePromise("waits", FAR_MS))
         await fill(one.shards, 60)
         assert one.segments_count > 2
+        assert one.checkpointer.statistics().last_on_ms == 0
         await one.checkpointer.checkpoint()
+        assert one.checkpointer.statistics().last_on_ms > 0
+        assert one.checkpointer.statistics().durations_s.count == 1
         assert one.segments_count <= 2
         counts = one.shards.statistics().shards
         assert sum(shard.promises_in_memory_count for shard in counts) == 1

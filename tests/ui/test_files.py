@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from tests.helpers.repository import ROOT
+from troth.http.web.ui_files import served
 
 UI: Final = ROOT / "http" / "ui"
 SERVED: Final = frozenset({".css", ".html", ".js", ".svg"})
@@ -18,7 +19,7 @@ IMPORT: Final = re.compile(r"""(?:from|import\()\s*"(\.[^"]+)\"""")
 def sizes() -> dict[str, int]:
     """Return the compressed size of each file that the server serves, in bytes."""
     return {
-        path.relative_to(UI).as_posix(): len(gzip.compress(path.read_bytes(), 9))
+        path.relative_to(UI).as_posix(): len(gzip.compress(served(path), 9))
         for path in sorted(UI.rglob("*"))
         if path.suffix in SERVED
     }

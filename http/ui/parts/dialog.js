@@ -59,8 +59,8 @@ function Dialog({ title, body, isWide }) {
  * The form of a dialog: fields, a button that does it, and one that does not. It stays open when the
  * server refuses, and says why.
  *
- * @param {{deed: string, isGrave?: boolean, isReady?: boolean, close: () => void, act: () => Promise<string>, children?: Children}} props
- *   `act` returns what was done, for people.
+ * @param {{deed: string, isGrave?: boolean, isReady?: boolean, close: () => void, act: () => Promise<string | undefined>, children?: Children}} props
+ *   `act` returns what was done, for people; undefined: the dialog shows it itself, and stays open.
  */
 export function DialogForm({ deed, isGrave = false, isReady = true, close, act, children }) {
   const [error, setError] = useState(/** @type {Error | null} */ (null));
@@ -72,6 +72,7 @@ export function DialogForm({ deed, isGrave = false, isReady = true, close, act, 
     setError(null);
     try {
       const done = await act();
+      if (done === undefined) return;
       close();
       if (done) say(done);
     } catch (refused) {

@@ -80,12 +80,12 @@ export function Empty({ title, command, children }) {
 /**
  * A command to paste.
  *
- * @param {{text: string}} props
+ * @param {{text: string, label?: string}} props
  */
-export function Command({ text }) {
+export function Command({ text, label = "Copy the command" }) {
   return html`<div class="command">
     <code>${text}</code>
-    <${Copy} text=${text} label="Copy the command" />
+    <${Copy} text=${text} label=${label} />
   </div>`;
 }
 

@@ -1,6 +1,5 @@
 """What the server says about itself: OpenAPI, the pages, the metrics, the table behind them all."""
 
-import dataclasses
 import re
 from typing import Any
 from urllib.parse import urljoin
@@ -9,9 +8,7 @@ import msgspec
 import orjson
 import pytest
 from msgspec import Struct
-from troth.http.api.metrics import Metrics
 
-from tests.http.admin.test_accounts import secret_of
 from tests.http.client import FAR_MS, Answer, World, running
 from troth.core.codes import EXPLANATIONS, MESSAGES, Code
 from troth.core.lifecycles import TASK

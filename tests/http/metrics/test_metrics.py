@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -78,7 +79,8 @@ async def test_open_metrics_can_be_parsed() -> None:
     text = await lines(Kitchen, is_open=True)
     assert text[-1] == "# EOF"
     assert text.count("# EOF") == 1
-    found = {one.name: one for one in text_string_to_metric_families("\n".join(text) + "\n")}
+    families: Any = text_string_to_metric_families("\n".join(text) + "\n")  # type: ignore[no-untyped-call]
+    found = {one.name: one for one in families}
     assert found["kitchen_cooked"].samples[0].value == 7
     assert found["kitchen"].samples[0].labels == {"stove": "iron"}
 

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -139,6 +140,33 @@ async def test_a_file_of_another_version_is_no_page() -> None:
         for name in ("0123456789abcdef/app.css", "", "app.css"):
             answer = await world.send("GET", f"/ui/assets/{name}")
             assert (answer.status, answer.code) == (404, 40410), name
+
+
+def test_modules_are_served_line_by_line_without_their_comments() -> None:
+    modules = [path for path in ui_files.FOLDER.rglob("*.js") if path.parent.name != "vendor"]
+    kept_count = 0
+    for path in modules:
+        served = ui_files.read_ui(None).assets
+        name = path.relative_to(ui_files.FOLDER).as_posix()
+        body = next(file.body for at, file in served.items() if at.split("/", 2)[2] == name)
+        before, after = path.read_text().split("\n"), body.decode().split("\n")
+        assert len(before) == len(after), name
+        for was, sent in zip(before, after, strict=True):
+            is_comment = was.lstrip().startswith(("/*", "*", "//"))
+            bare = re.sub(r"/\*\* @.*?\*/ ?", "", was)
+            assert sent == ("" if is_comment else bare), (name, was)
+            kept_count += sent != ""
+        assert "/**" not in body.decode(), name
+    assert kept_count > 1_000
+
+
+def test_what_is_no_comment_of_its_own_stays(tmp_path: Path) -> None:
+    module = tmp_path / "module.js"
+    module.write_text(
+        '/** Says.\n * More. */\nlet a = "https://x"; // why\n  // all\n/* b */ c();\n'
+    )
+
+    assert ui_files.served(module) == b'\n\nlet a = "https://x"; // why\n\n/* b */ c();\n'
 
 
 async def test_only_what_browsers_need_is_served() -> None:
