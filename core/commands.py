@@ -5,11 +5,11 @@ second part is internal: timers, delivery reports and messages between shards ar
 since nothing else may touch a shard's state.
 """
 
-from enum import StrEnum
-from typing import Final
+from typing import Final, NewType
 
 from msgspec import Struct
 
+from .bulk import BulkCounts, Places
 from .catalog import Entry
 from .executions import ExecutionPlan
 from .model import (
@@ -378,26 +378,22 @@ class CancelExecution(Command, frozen=True):
 # What follows comes from inside the server.
 
 
-class TimerKind(StrEnum):
-    """What a deadline belongs to."""
+TimerKind = NewType("TimerKind", str)
+"""What a deadline belongs to.
 
-    PROMISE = "promise"
-    TASK = "task"
-    TASK_DELAY = "task delay"
-    LOCK = "lock"
-    SCHEDULE = "schedule"
-    EXECUTION = "execution"
-    WORKFLOW = "workflow"
-    UNBLOCK = "unblock"
-
+Not an enumeration: the garbage collector looks at each member of one, and so at each key that names
+one. There are as many of these as leases.
+"""
 
 # See PENDING in model.py.
-PROMISE_TIMER: Final = TimerKind.PROMISE
-TASK_TIMER: Final = TimerKind.TASK
-DELAY_TIMER: Final = TimerKind.TASK_DELAY
-LOCK_TIMER: Final = TimerKind.LOCK
-WORKFLOW_TIMER: Final = TimerKind.WORKFLOW
-UNBLOCK_TIMER: Final = TimerKind.UNBLOCK
+PROMISE_TIMER: Final = TimerKind("promise")
+TASK_TIMER: Final = TimerKind("task")
+DELAY_TIMER: Final = TimerKind("task delay")
+LOCK_TIMER: Final = TimerKind("lock")
+SCHEDULE_TIMER: Final = TimerKind("schedule")
+EXECUTION_TIMER: Final = TimerKind("execution")
+WORKFLOW_TIMER: Final = TimerKind("workflow")
+UNBLOCK_TIMER: Final = TimerKind("unblock")
 
 
 class Expire(Command, frozen=True):
@@ -460,6 +456,45 @@ class CountRetained(Command, frozen=True):
     rules: tuple[RetentionRule, ...]
     start: Slice
     scan_count: int
+
+
+class CountBulk(Command, frozen=True):
+    """Count what a bulk job would do in this shard: one slice, which begins at `places`."""
+
+    id: str
+    places: Places
+    scan_count: int
+
+
+class RunBulk(Command, frozen=True):
+    """Carry out a slice of a bulk job in this shard, for at most `limit_count` things.
+
+    At most `scan_count` things are looked at. If it `passes_over`, the first thing found is counted
+    as failed, and nothing is done to it.
+    """
+
+    id: str
+    limit_count: int
+    scan_count: int
+    passes_over: bool = False
+
+
+class AdvanceBulk(Command, frozen=True):
+    """Note what was done for a bulk job outside the shards, and where to continue."""
+
+    id: str
+    places: Places | None
+    counts: BulkCounts
+
+
+class ReadBulk(Command, frozen=True):
+    """Read how far this shard is with each bulk job."""
+
+
+class CloseBulk(Command, frozen=True):
+    """Forget how far this shard is with a bulk job that has ended."""
+
+    id: str
 
 
 class GoOn(Command, frozen=True):

@@ -7,6 +7,7 @@ of it goes into the headers of the promise's value, under the keys below, and th
 forgotten.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -55,8 +56,12 @@ class ExecutionPlan(Struct, frozen=True, array_like=True, gc=False):
 RECEIVER_TYPE: Final = "function"
 
 
+@lru_cache(maxsize=4_096)
 def receiver_of(plan: ExecutionPlan) -> Json:
-    """Return the receiver of an execution's invoke task: all that finding it a node takes."""
+    """Return the receiver of an execution's invoke task: all that finding it a node takes.
+
+    Many tasks share it; it is not to be changed.
+    """
     return {"type": RECEIVER_TYPE, "data": msgspec.to_builtins(plan)}
 
 

@@ -7,7 +7,6 @@ names for its type. It works with a `DecisionContext` (`deciding.py`) and emits 
 shards.
 """
 
-import heapq
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
@@ -19,14 +18,15 @@ from troth.core.state.shard_state import TimerKey
 from . import records as r
 from .commands import (
     DELAY_TIMER,
+    EXECUTION_TIMER,
     LOCK_TIMER,
+    SCHEDULE_TIMER,
     TASK_TIMER,
     UNBLOCK_TIMER,
     WORKFLOW_TIMER,
     Command,
     ReadPromise,
     Receive,
-    TimerKind,
 )
 from .continuations import ContinueCompletions
 from .deciding import DONE, DecisionContext, RunsSkipped
@@ -131,7 +131,7 @@ class Machine(DecisionContext):
         state = self.state
         self._set_timers()
         state.timers.extend(
-            ((TimerKind.SCHEDULE, one.id), min(one.due_on, now_ms))
+            ((SCHEDULE_TIMER, one.id), min(one.due_on, now_ms))
             for one in state.schedules.values()
             if one.due_on is not None
         )
@@ -249,8 +249,7 @@ class Machine(DecisionContext):
             return
         if root_id in state.completions:
             return  # its tasks are about to end
-        while root.queue:
-            _, task_id = heapq.heappop(root.queue)
+        while (task_id := root.pop()) is not None:
             task = root.tasks.get(task_id)
             if task is None:
                 continue
@@ -318,7 +317,7 @@ class Machine(DecisionContext):
             yield (LOCK_TIMER, lock.resource_id), state.end_of_lock(lock)
         for schedule in state.schedules.values():
             if schedule.due_on is not None:
-                yield (TimerKind.SCHEDULE, schedule.id), schedule.due_on
+                yield (SCHEDULE_TIMER, schedule.id), schedule.due_on
         for workflow in state.workflows.values():
             if workflow.state is ACQUIRED:
                 yield (WORKFLOW_TIMER, workflow.id), state.end_of_workflow_lease(workflow)
@@ -328,7 +327,7 @@ class Machine(DecisionContext):
         for execution in state.executions.values():
             ends_on = state.end_of_execution(execution)
             if ends_on is not None:
-                yield (TimerKind.EXECUTION, execution.promise_id), ends_on
+                yield (EXECUTION_TIMER, execution.promise_id), ends_on
 
 
 def idle_wait_ms(idle_count: int) -> int:

@@ -55,7 +55,7 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     expires_at: int = 0
     claim_id: str | None = None
     not_before: int | None = None
-    awaited: list[str] | None = None
+    awaited: tuple[str, ...] | None = None
     sending: bool = False
     stalled: bool = False
     unclaimed: bool = False
@@ -76,7 +76,7 @@ class WorkflowTask(Struct, array_like=True, gc=False):
             self.expires_at,
             self.claim_id,
             self.not_before,
-            list(self.awaited) if self.awaited else None,
+            self.awaited or None,
         )
 
 

@@ -9,7 +9,6 @@ for it is told that the server is ready, stops, and lives (`supervision/`). Ever
 operator can do something about is one line and a non-zero exit status (`causes.py`).
 """
 
-import gc
 import os
 import signal
 import sys
@@ -33,6 +32,7 @@ from troth.http.sockets.doors import Door, addressed, make_doors
 from troth.http.sockets.listener import ListenError, SocketListener
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.persistence.process_memory import save_address_space
+from troth.shards.passes import settle_collector
 from troth.shards.storage import DirectoryStorage, Storage
 from troth.shards.threads import in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -214,11 +214,7 @@ class Server:
             await self._start_upkeep(nursery)
             if self._is_stopping:
                 return  # the stop that has begun ends the rest
-            gc.collect()
-            gc.freeze()
-            # What survives is state, nearly always: so look seldom, but never at so much at a time
-            # that requests would wait for more than some 10 ms.
-            gc.set_threshold(20_000, 5, 100)
+            settle_collector()
             self.api.readiness = Readiness.READY
             self.ready.set()
             # Until now they have waited in the port's queue. Requests may be refused until then,
@@ -251,7 +247,7 @@ class Server:
             _refuse_exposed(self.settings)
 
     async def _start_upkeep(self, nursery: trio.Nursery) -> None:
-        """Start checkpoints, snapshots, retention and the checking of uploads."""
+        """Start checkpoints, snapshots, retention, bulk jobs and the checking of uploads."""
         parts = self._parts
         self.checkpointer = parts.make_checkpointer()
         if self.checkpointer is not None:
@@ -262,6 +258,7 @@ class Server:
         nursery.start_soon(parts.make_sweeper().run)
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)
+            await nursery.start(parts.make_bulk_jobs().run)
         nursery.start_soon(parts.make_feed().run)
         await nursery.start(parts.make_builder().run)
 

@@ -15,8 +15,7 @@ from typing import final
 import trio
 from msgspec import Struct
 
-from troth.core.commands import PROMISE_TIMER, WORKFLOW_TIMER, Command, Expire
-from troth.core.commands import TimerKind as Kind
+from troth.core.commands import PROMISE_TIMER, SCHEDULE_TIMER, WORKFLOW_TIMER, Command, Expire
 from troth.core.decisions.workflow_views import fulfilled, view
 from troth.core.grammar.patterns import Pattern
 from troth.core.lifecycles import FINAL_STATES
@@ -238,7 +237,7 @@ class DebugOperations:
 
     def _due_schedules(self, now_ms: int) -> list[tuple[int, Command]]:
         return [
-            (state.index, Expire(Kind.SCHEDULE, schedule.id))
+            (state.index, Expire(SCHEDULE_TIMER, schedule.id))
             for state in self._shards.states()
             for schedule in state.schedules.values()
             if schedule.due_on is not None and schedule.due_on <= now_ms

@@ -331,22 +331,23 @@ class Shard:
     def _step_all(self, entries: deque[Entry], now_ms: int, turn: Turn) -> bool:
         """Step the commands of a queue, as many as there is time for; whether one changed things.
 
+        A pass that is over already has time for one.
+
         Raises what a step raises that has left the state half changed.
         """
         step_of = self.machine.step
         answers = turn.answers
         has_changed = False
         count = BATCH_LIMIT_COUNT
-        next_look_count = SLICE_COUNT
+        has_time = self._has_time_for_own if entries is self._internal else self._has_time
+        next_look_count = SLICE_COUNT if has_time() else 1
         for done_count in range(count):
             if not entries:
                 count = done_count
                 break
             if done_count == next_look_count:
                 next_look_count += SLICE_COUNT
-                is_of_clients = entries is self._mailbox
-                is_over = self._pass.is_over_for_clients if is_of_clients else self._pass.is_over
-                if is_over:
+                if not has_time():
                     count = done_count
                     break
             command, asker, place, held = entries.popleft()
@@ -368,6 +369,12 @@ class Shard:
                 self._take(step, held, turn)
         self._commands_count += count
         return has_changed
+
+    def _has_time(self) -> bool:
+        return not self._pass.is_over_for_clients
+
+    def _has_time_for_own(self) -> bool:
+        return not self._pass.is_over
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
         """Resume time after a jump of the clock, before anything else happens at the new time.
@@ -404,11 +411,14 @@ class Shard:
         """Step what is due, up to the limit, and note how late that is."""
         handled = []
         due = self._due
+        slice_count, wheel_slice_count = SLICE_COUNT, WHEEL_SLICE_COUNT
+        if self._pass.is_over:
+            slice_count, wheel_slice_count = 1, SLICE_COUNT
         for done_count in range(TIMERS_BATCH_LIMIT_COUNT):
-            if done_count and not done_count % SLICE_COUNT and self._pass.is_over:
+            if done_count and not done_count % slice_count and self._pass.is_over:
                 break
             while not due and self._due_from_ms <= now_ms and not self._is_frozen:
-                due.extend(self.wheel.take_due(now_ms, WHEEL_SLICE_COUNT))
+                due.extend(self.wheel.take_due(now_ms, wheel_slice_count))
                 self._look_at_wheel()
                 if self._pass.is_over:
                     break

@@ -439,6 +439,6 @@ Value = TypeVar("Value")
 def _shrink_table(table: dict[Key, Value]) -> None:
     size_bytes = sys.getsizeof(table)
     if size_bytes > max(_SHRINK_LEAST_BYTES, len(table) * _TABLE_BYTES_PER_ENTRY):
-        entries = list(table.items())
+        entries = dict(table)
         table.clear()
         table.update(entries)

@@ -9,6 +9,7 @@ from troth.core import records as r
 from troth.core.catalog import EXECUTION_PREFIX, RESERVED_PREFIX
 from troth.core.codes import Code
 from troth.core.commands import (
+    EXECUTION_TIMER,
     AssignExecution,
     CancelExecution,
     CreateExecution,
@@ -18,7 +19,6 @@ from troth.core.commands import (
     ReportExecution,
     ReturnExecution,
     SearchExecutions,
-    TimerKind,
 )
 from troth.core.deciding import DecisionContext
 from troth.core.executions import (
@@ -273,4 +273,4 @@ def expire_execution(context: DecisionContext, promise_id: str, now_ms: int) -> 
     if execution is not None:
         ends_on = context.state.end_of_execution(execution)
         if ends_on is not None and ends_on > now_ms:
-            context.state.timers.append(((TimerKind.EXECUTION, promise_id), ends_on))
+            context.state.timers.append(((EXECUTION_TIMER, promise_id), ends_on))

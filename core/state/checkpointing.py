@@ -6,7 +6,6 @@ since; after a restart `load` brings back what is live. A replay of the records 
 captured sequence then gives the state at the crash.
 """
 
-import heapq
 from collections.abc import Iterator
 from typing import Final
 
@@ -122,6 +121,7 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         state.lease_floor.claims_end_on,
         state.counts.copy(),
         dict(state.completions),
+        dict(state.bulk_parts),
     )
 
 
@@ -170,6 +170,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.has_workflows = top.has_workflows
     state.lease_floor = LeaseFloor(top.leases_resumed_on, top.claims_end_on)
     state.completions = dict(top.completions)
+    state.bulk_parts = dict(top.bulk_parts)
     state.largest_serial = top.largest_serial
     state.inbox = dict(top.inbox)
     state.outbox_sequence = dict(top.outbox_sequence)
@@ -214,13 +215,14 @@ def _load_task(state: ShardState, task: Task) -> None:
     if task.kind is NOTIFY:
         state.notifications[task.id] = task
     else:
-        root = state.roots.setdefault(task.root_id, Root())
+        root = state.roots.get(task.root_id)
+        if root is None:
+            root = state.roots[task.root_id] = Root({})
         root.tasks[task.id] = task
         if task.state in ACTIVE:
             root.active_count += 1
         else:
-            task.queued = True
-            heapq.heappush(root.queue, (task.sequence, task.id))
+            root.push(task)
     if task.state is CLAIMED:
         assert task.process_id is not None, "a claimed task has a holder"
         state.claimed.setdefault(task.process_id, {})[task.id] = task

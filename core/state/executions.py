@@ -6,7 +6,7 @@ execution is a promise and nothing else.
 """
 
 from troth.core import records as r
-from troth.core.commands import TimerKind
+from troth.core.commands import EXECUTION_TIMER
 from troth.core.executions import (
     ASSIGNED_KEY,
     DAY_MS,
@@ -62,7 +62,7 @@ def execution_assigned(state: ShardState, record: r.ExecutionAssigned) -> None:
         state.executions[record.id], node_id=record.node_id, assigned_on=record.at, progress=0
     )
     put(state, execution)
-    state.timers.append(((TimerKind.EXECUTION, record.id), state.end_of_execution(execution)))
+    state.timers.append(((EXECUTION_TIMER, record.id), state.end_of_execution(execution)))
 
 
 def count_from(state: ShardState, at: int) -> None:
@@ -71,7 +71,7 @@ def count_from(state: ShardState, at: int) -> None:
         if execution.assigned_on is not None and execution.assigned_on > at:
             assigned = replace(execution, assigned_on=at)
             put(state, assigned)
-            key = (TimerKind.EXECUTION, execution.promise_id)
+            key = (EXECUTION_TIMER, execution.promise_id)
             state.timers.append((key, state.end_of_execution(assigned)))
 
 
@@ -109,7 +109,7 @@ def _unassign(state: ShardState, execution: Execution, lost_count: int) -> None:
             lost_nodes_count=execution.lost_nodes_count + lost_count,
         ),
     )
-    state.timers.append(((TimerKind.EXECUTION, execution.promise_id), None))
+    state.timers.append(((EXECUTION_TIMER, execution.promise_id), None))
 
 
 def execution_ended(state: ShardState, record: r.PromiseCompleted | r.CompletionBegun) -> Value:
@@ -125,7 +125,7 @@ def execution_ended(state: ShardState, record: r.PromiseCompleted | r.Completion
     _put_usage(state, replace(usage, finished_count=usage.finished_count + 1))
     headers = {STATUS_KEY: DEFAULT_STATUS[record.state], **(record.value.headers or {})}
     if execution.assigned_on is not None:
-        state.timers.append(((TimerKind.EXECUTION, record.id), None))
+        state.timers.append(((EXECUTION_TIMER, record.id), None))
         headers[NODE_KEY] = execution.node_id
         headers[ASSIGNED_KEY] = str(execution.assigned_on)
     if execution.lost_nodes_count:

@@ -9,11 +9,15 @@ roots and notifications that the dispatcher should look at, messages that may le
 import heapq
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from troth.core import records as r
+from troth.core.bulk import BulkPart
 from troth.core.catalog import RESERVED_PREFIX, is_reserved
 from troth.core.commands import (
     DELAY_TIMER,
     LOCK_TIMER,
+    SCHEDULE_TIMER,
     TASK_TIMER,
     WORKFLOW_TIMER,
     TimerKind,
@@ -58,20 +62,34 @@ TimerKey = tuple[TimerKind, str]
 ACTIVE = (ENQUEUED, CLAIMED)
 
 
-class Root:
+class Root(Struct, gc=False):
     """The unfinished tasks of one root promise. One at a time is in flight.
 
     `queue` holds (sequence, id) of tasks that wait to be sent, the oldest first; entries that are
-    no longer true are dropped when they come up. `active_count` counts enqueued and claimed tasks.
+    no longer true are dropped when they come up. It is None while there are none. `active_count`
+    counts enqueued and claimed tasks.
     """
 
-    __slots__ = ("active_count", "queue", "sending", "tasks")
+    tasks: dict[str, Task]
+    queue: list[tuple[int, str]] | None = None
+    active_count: int = 0
+    sending: str | None = None
 
-    def __init__(self) -> None:
-        self.tasks: dict[str, Task] = {}
-        self.queue: list[tuple[int, str]] = []
-        self.active_count = 0
-        self.sending: str | None = None
+    def push(self, task: Task) -> None:
+        """Put a task into the queue, which does not hold it."""
+        task.queued = True
+        if self.queue is None:
+            self.queue = []
+        heapq.heappush(self.queue, (task.sequence, task.id))
+
+    def pop(self) -> str | None:
+        """Take the oldest id out of the queue; None if it is empty."""
+        if self.queue is None:
+            return None
+        _, task_id = heapq.heappop(self.queue)
+        if not self.queue:
+            self.queue = None
+        return task_id
 
 
 class ShardState:
@@ -127,6 +145,7 @@ class ShardState:
         self.outbox_sequence: dict[int, int] = {}
         self.inbox: dict[int, int] = {}
         self.entries = Entries()
+        self.bulk_parts: dict[str, BulkPart] = {}  # of jobs that are under way here
         self.executions: dict[str, Execution] = {}
         self.usage: dict[str, Usage] = {}
         self.workflows: dict[str, WorkflowTask] = {}
@@ -293,7 +312,10 @@ class ShardState:
             self.notifications[task.id] = task
             self.new_notifications.append(task)
         else:
-            self.roots.setdefault(task.root_id, Root()).tasks[task.id] = task
+            root = self.roots.get(task.root_id)
+            if root is None:
+                root = self.roots[task.root_id] = Root({})
+            root.tasks[task.id] = task
             self.queue(task)
         self.arm(task)
 
@@ -301,8 +323,7 @@ class ShardState:
         """Queue a task that may be sent among those of its root."""
         self.touched_roots[task.root_id] = None
         if not task.queued:
-            task.queued = True
-            heapq.heappush(self.roots[task.root_id].queue, (task.sequence, task.id))
+            self.roots[task.root_id].push(task)
 
     def deadline_of(self, task: Task) -> int | None:
         """Return when a task changes without a command, in ms; None if never.
@@ -359,6 +380,8 @@ class ShardState:
         else:
             root = self.roots[task.root_id]
             is_active = state in ACTIVE
+            if is_active and root.queue is not None and len(root.queue) == 1:
+                self._empty_queue(root)
             root.active_count += is_active - (was in ACTIVE)
             if final:
                 del root.tasks[task.id]
@@ -369,6 +392,18 @@ class ShardState:
             elif not is_active:
                 self.touched_roots[task.root_id] = None
         self.arm(task)
+
+    def _empty_queue(self, root: Root) -> None:
+        """Drop the queue's only entry if it is no longer true, as that of a task that is claimed.
+
+        Nothing is sent while a task is active, and a list for each would cost memory.
+        """
+        task_id = root.queue[0][1] if root.queue else ""
+        task = root.tasks.get(task_id)
+        if task is None or task.state is not INIT:
+            root.queue = None
+            if task is not None:
+                task.queued = False
 
     def settle_send(self, task: Task) -> None:
         """Note that delivery no longer works on this task."""
@@ -452,7 +487,7 @@ class ShardState:
         if self.tracks_changes:
             self.changes.schedules.add(record.id)
         self.schedule_index.discard(schedule.serial)
-        self.timers.append(((TimerKind.SCHEDULE, record.id), None))
+        self.timers.append(((SCHEDULE_TIMER, record.id), None))
 
     def schedule_skipped(self, record: r.ScheduleSkipped) -> None:
         schedule = self.schedules[record.id]
@@ -463,7 +498,7 @@ class ShardState:
         self.schedules[schedule.id] = schedule
         if self.tracks_changes:
             self.changes.schedules.add(schedule.id)
-        self.timers.append(((TimerKind.SCHEDULE, schedule.id), schedule.due_on))
+        self.timers.append(((SCHEDULE_TIMER, schedule.id), schedule.due_on))
 
     def create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
         """Create the promise of a schedule's run, unless its id is taken."""

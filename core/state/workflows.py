@@ -138,17 +138,17 @@ def workflow_suspended(state: ShardState, record: w.WorkflowSuspended) -> None:
     _move(state, task, SUSPENDED)
     task.resumes = 0
     task.idle_count = 0
-    known = task.awaited or []
+    known = dict.fromkeys(task.awaited or ())
     for awaited in record.awaited:
         if awaited in known:
             continue
-        known.append(awaited)
+        known[awaited] = None
         target = state.shard_of(awaited)
         if target == state.index:
             _add_await(state, awaited, task.id)
         else:
             state.post(target, w.AwaitMessage(awaited, task.id))
-    task.awaited = known
+    task.awaited = tuple(known)
 
 
 def _add_await(state: ShardState, awaited: str, awaiter: str) -> None:
@@ -207,7 +207,7 @@ def wake(state: ShardState, awaiter: str, awaited: str, at: int) -> None:
         return
     _changed(state, task)
     if task.awaited and awaited in task.awaited:
-        task.awaited.remove(awaited)
+        task.awaited = tuple(one for one in task.awaited if one != awaited)
     if state.promises[awaiter].timeout <= at:
         return
     if task.state is SUSPENDED:
@@ -222,7 +222,7 @@ def await_registered(state: ShardState, record: w.AwaitRegistered) -> None:
     _add_await(state, record.awaited, record.awaiter)
     task = state.workflows.get(record.awaiter)
     if task is not None and record.awaited not in (task.awaited or ()):
-        task.awaited = [*(task.awaited or ()), record.awaited]
+        task.awaited = (*(task.awaited or ()), record.awaited)
         _changed(state, task)
 
 

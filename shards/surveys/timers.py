@@ -9,7 +9,9 @@ from typing import Final, final
 from troth.core.catalog import is_reserved
 from troth.core.commands import (
     DELAY_TIMER,
+    EXECUTION_TIMER,
     LOCK_TIMER,
+    SCHEDULE_TIMER,
     TASK_TIMER,
     UNBLOCK_TIMER,
     WORKFLOW_TIMER,
@@ -109,7 +111,7 @@ class DueTimers:
         kind, name = key
         if kind is LOCK_TIMER:
             return Due(at, "lock", name) if name.startswith(self._id_prefix) else None
-        if kind is TimerKind.SCHEDULE:
+        if kind is SCHEDULE_TIMER:
             return Due(at, "schedule", name) if name.startswith(self._id_prefix) else None
         promise_id = task_ids.home(name) if kind in (TASK_TIMER, DELAY_TIMER) else name
         if not self._may_see(state, promise_id):
@@ -132,5 +134,5 @@ def _what(state: ShardState, kind: TimerKind, name: str) -> str:
     return {
         DELAY_TIMER: "delay",
         UNBLOCK_TIMER: "message",
-        TimerKind.EXECUTION: "function",
+        EXECUTION_TIMER: "function",
     }[kind]

@@ -183,7 +183,7 @@ class Drive:
                 kept.add((kind, identifier))
                 self.events["late"] += 1
                 continue
-            is_schedule = kind is c.TimerKind.SCHEDULE
+            is_schedule = kind is c.SCHEDULE_TIMER
             self.system.fire(kind, identifier, index)
             if is_schedule and not self.is_due(kind, identifier, index):
                 self.model.run_schedule(identifier)
@@ -196,8 +196,8 @@ class Drive:
 
     def may_be_late(self, kind: c.TimerKind, identifier: str) -> bool:
         """Whether nobody can see that this timer fires late."""
-        if kind is not c.TimerKind.PROMISE:
-            return kind in (c.TimerKind.TASK, c.TimerKind.LOCK)
+        if kind is not c.PROMISE_TIMER:
+            return kind in (c.TASK_TIMER, c.LOCK_TIMER)
         machines = self.system.machines
         waited_for = any(identifier in machine.state.callbacks for machine in machines)
         wakes = any(

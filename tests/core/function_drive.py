@@ -94,7 +94,7 @@ class FunctionDrive(Drive):
 
     def may_be_late(self, kind: c.TimerKind, identifier: str) -> bool:
         """Nobody waits for a function task, except by asking for it."""
-        return kind is c.TimerKind.EXECUTION or super().may_be_late(kind, identifier)
+        return kind is c.EXECUTION_TIMER or super().may_be_late(kind, identifier)
 
     def create_execution(self) -> c.Command:
         """A function task, mostly with time enough."""

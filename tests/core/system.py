@@ -57,10 +57,10 @@ from .views import envelope_view, lease_of, message_key, usage_view
 from .workflow_delivery import WorkflowDelivery
 
 RANK = {
-    c.TimerKind.PROMISE: 0,
-    c.TimerKind.EXECUTION: 0,
-    c.TimerKind.TASK: 1,
-    c.TimerKind.LOCK: 2,
+    c.PROMISE_TIMER: 0,
+    c.EXECUTION_TIMER: 0,
+    c.TASK_TIMER: 1,
+    c.LOCK_TIMER: 2,
 }
 WORKFLOWS = (c.WORKFLOW_TIMER, c.UNBLOCK_TIMER)
 ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
@@ -213,9 +213,9 @@ class System:
             self.sequences[index] += len(step.records)
         for promise in step.promise_timers:
             if promise.state is PromiseState.PENDING:
-                self.timers[index][c.TimerKind.PROMISE, promise.id] = promise.timeout
+                self.timers[index][c.PROMISE_TIMER, promise.id] = promise.timeout
             else:
-                self.timers[index].pop((c.TimerKind.PROMISE, promise.id), None)
+                self.timers[index].pop((c.PROMISE_TIMER, promise.id), None)
         for key, deadline in step.timers:
             if deadline is None:
                 self.timers[index].pop(key, None)
@@ -464,23 +464,23 @@ class System:
         expected, covered = dict[TimerKey, int](), dict[TimerKey, int]()
         for promise in state.promises.values():
             if promise.state is PromiseState.PENDING:
-                expected[c.TimerKind.PROMISE, promise.id] = promise.timeout
+                expected[c.PROMISE_TIMER, promise.id] = promise.timeout
         for task in state.tasks.values():
             if (deadline := state.deadline_of(task)) is not None:
                 is_covered = task.kind is TaskKind.INVOKE and deadline == task.timeout
-                (covered if is_covered else expected)[c.TimerKind.TASK, task.id] = deadline
+                (covered if is_covered else expected)[c.TASK_TIMER, task.id] = deadline
         for lock in state.locks.values():
-            expected[c.TimerKind.LOCK, lock.resource_id] = state.end_of_lock(lock)
+            expected[c.LOCK_TIMER, lock.resource_id] = state.end_of_lock(lock)
         for schedule in state.schedules.values():
             if schedule.due_on is not None:
-                expected[c.TimerKind.SCHEDULE, schedule.id] = schedule.due_on
+                expected[c.SCHEDULE_TIMER, schedule.id] = schedule.due_on
         for execution in state.executions.values():
             if (ends_on := state.end_of_execution(execution)) is not None:
-                expected[c.TimerKind.EXECUTION, execution.promise_id] = ends_on
+                expected[c.EXECUTION_TIMER, execution.promise_id] = ends_on
         armed = {key: time for key, time in self.timers[index].items() if key[0] not in WORKFLOWS}
         if state.lease_floor.resumed_on:  # those of leases that now last as long as their promises
             armed = {key: time for key, time in armed.items() if covered.get(key, time) <= time}
-        for key in [key for key in armed if key[0] is c.TimerKind.TASK_DELAY]:
+        for key in [key for key in armed if key[0] is c.DELAY_TIMER]:
             task = state.tasks[key[1]]
             assert task.state is TaskState.INIT, f"a delay timer is left over: {task}"
             assert armed.pop(key) == task.not_before
@@ -490,10 +490,10 @@ class System:
         early = {
             key
             for key, time in armed.items()
-            if key[0] is not c.TimerKind.PROMISE and time < expected.get(key, time)
+            if key[0] is not c.PROMISE_TIMER and time < expected.get(key, time)
         }
         for key in early:
-            is_schedule = key[0] is c.TimerKind.SCHEDULE
+            is_schedule = key[0] is c.SCHEDULE_TIMER
             assert armed[key] <= self.now if is_schedule else state.lease_floor.resumed_on > 0
             armed[key] = expected[key]
         assert armed == {key: time for key, time in expected.items() if key not in fired}
@@ -529,7 +529,7 @@ class System:
                 siblings = self._siblings(task)
                 in_flight = any(one.state in ACTIVE or one.sending for one in siblings)
                 # A delay that is over is noticed when its timer fires.
-                key = (c.TimerKind.TASK_DELAY, task.id)
+                key = (c.DELAY_TIMER, task.id)
                 is_due = any(key in timers for timers in self.timers)
                 assert in_flight or is_due, f"forgotten: {task}"
 

@@ -63,7 +63,7 @@ def live_view(state: ShardState) -> dict[str, Any]:
             name: (
                 root.active_count,
                 set(root.tasks),
-                {name for _, name in root.queue if is_waiting(root.tasks.get(name))},
+                {name for _, name in root.queue or () if is_waiting(root.tasks.get(name))},
             )
             for name, root in state.roots.items()
         },

@@ -178,7 +178,7 @@ def due_schedule(cron: str, until: int, catch_up_count: int | None) -> tuple[lis
     created = machine.step(c.CreateSchedule("s", cron, "s.{{.timestamp}}", 0), 0)
     skipped: list[RunsSkipped] = []
     timers: dict[TimerKey, int | None] = dict(created.timers)
-    key = (c.TimerKind.SCHEDULE, "s")
+    key = (c.SCHEDULE_TIMER, "s")
     while (timers.get(key) or NEVER) <= until:
         step = machine.step(c.Expire(*key), until)
         timers.update(step.timers)

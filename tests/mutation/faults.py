@@ -4,6 +4,7 @@ Here are those of promises, tasks, schedules, locks and what keeps them; the oth
 their own. `FAULTS` are all.
 """
 
+from .bulk_faults import BULK_FAULTS
 from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
@@ -328,8 +329,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "the timers of schedules are forgotten in a crash",
         "core/machine.py",
-        "yield (TimerKind.SCHEDULE, schedule.id), schedule.next_run_time",
-        "yield (TimerKind.SCHEDULE, schedule.id), None",
+        "yield (SCHEDULE_TIMER, schedule.id), schedule.due_on",
+        "yield (SCHEDULE_TIMER, schedule.id), None",
         REPLAY,
         SIMULATION,
     ),
@@ -366,7 +367,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "timers do not look at the time",
         "shards/shard.py",
-        "if done_count and not done_count % SLICE_COUNT and self._pass.is_over:",
+        "if done_count and not done_count % slice_count and self._pass.is_over:",
         "if False:",
         "shards/test_passes.py",
     ),
@@ -576,6 +577,7 @@ FAULTS = (
     + NODE_FAULTS
     + WORKFLOW_FAULTS
     + QUESTION_FAULTS
+    + BULK_FAULTS
     + OPERATOR_FAULTS
     + WEB_FAULTS
 )

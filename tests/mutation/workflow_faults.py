@@ -61,7 +61,7 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     fault(
         "what was awaited before is not asked for again",
         STATE,
-        "        task.awaited.remove(awaited)",
+        "        task.awaited = tuple(one for one in task.awaited if one != awaited)",
         "        pass",
         AGAINST_MODEL,
     ),

@@ -23,6 +23,7 @@ from troth.core.model import ClaimRequest, PromiseState
 from troth.persistence.wal.log import MemoryLog
 from troth.shards.clock import SystemClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter
+from troth.shards.passes import settle_collector
 from troth.shards.shards import Shards
 
 from .stage import Outgoing
@@ -58,9 +59,9 @@ class LongestPass(trio.abc.Instrument):
 
 @contextmanager
 def measured() -> Iterator[LongestPass]:
-    """Measure the passes within."""
-    gc.collect()
-    gc.freeze()
+    """Measure the passes within, with the collector as a server has it."""
+    thresholds = gc.get_threshold()
+    settle_collector()
     found = LongestPass()
     trio.lowlevel.add_instrument(found)
     try:
@@ -68,6 +69,7 @@ def measured() -> Iterator[LongestPass]:
     finally:
         trio.lowlevel.remove_instrument(found)
         gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 @asynccontextmanager

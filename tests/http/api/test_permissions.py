@@ -231,7 +231,7 @@ def test_every_command_of_clients_is_judged_or_the_servers_own() -> None:
 
     assert sum(len(table) for table in tables) == len(set().union(*tables))
     with pytest.raises(AssertionError, match="not a command of clients"):
-        permissions.refuse_unless_permitted(ANONYMOUS, c.Expire(c.TimerKind.LOCK, "x"))
+        permissions.refuse_unless_permitted(ANONYMOUS, c.Expire(c.LOCK_TIMER, "x"))
 
 
 def test_what_is_the_servers_own_is_not_judged_by_id() -> None:
