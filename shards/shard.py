@@ -15,6 +15,7 @@ from typing import Any, Final, final
 import structlog
 import trio
 
+from troth.core.buckets import Buckets
 from troth.core.codes import Code
 from troth.core.commands import (
     PROMISE_TIMER,
@@ -32,7 +33,6 @@ from troth.core.commands import (
     ResumeTime,
     StorePackage,
 )
-from troth.core.histogram import Histogram
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
     LOG_PENDING_LIMIT_BYTES,
@@ -154,7 +154,7 @@ class Shard:
         self._due_from_ms = NEVER_MS  # nothing in the wheel is due before
         self._is_frozen = False
         self._overdue_when_armed: set[WheelKey] = set()
-        self.lateness = Histogram(BOUNDS_S)
+        self.lateness = Buckets(BOUNDS_S)
         """How late timers were handled, in seconds; see `lateness.py`."""
         self._now_ms = clock.now_ms()
         self.wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())

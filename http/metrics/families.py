@@ -21,14 +21,14 @@ from prometheus_client.core import (
     Metric,
 )
 
-from troth.core.histogram import Histogram
+from troth.core.buckets import Buckets
 from troth.shards.surveys.first_comers import FirstComers
 
 Source = TypeVar("Source")
 """The type of what a group of metrics is read from, such as `LogStatistics`."""
 
 Labels = tuple[str, ...]
-Reading = float | Histogram | Mapping[Any, float] | Mapping[Any, Histogram]
+Reading = float | Buckets | Mapping[Any, float] | Mapping[Any, Buckets]
 """A number or histogram; where a metric has labels, one for each of their values.
 
 The key is the value of the only label, or a tuple of the values of several.
@@ -94,7 +94,7 @@ def _counter(family: Family[Any], rows: Mapping[Labels, float]) -> Metric:
     return made
 
 
-def _histogram(family: Family[Any], rows: Mapping[Labels, Histogram]) -> Metric:
+def _histogram(family: Family[Any], rows: Mapping[Labels, Buckets]) -> Metric:
     made = HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for labels, histogram in rows.items():
         bounds = [*map(_bound, histogram.bounds), "+Inf"]

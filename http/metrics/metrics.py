@@ -23,7 +23,7 @@ from troth.shards.surveys.first_comers import FirstComers
 from troth.shards.surveys.pace import Pace
 
 from .families import Family, Group, Source
-from .requests import REQUESTS, Requests
+from .requests import REQUESTS, AnsweredRequests
 
 TEXT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS_TYPE: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -36,7 +36,7 @@ class Metrics:
 
     def __init__(self) -> None:
         """Begin with requests."""
-        self.requests = Requests()
+        self.requests = AnsweredRequests()
         self.count: Final = self.requests.count
         self._sources: list[tuple[Group[Any], Callable[[], Any]]] = []
         self._labels: dict[str, FirstComers] = {}

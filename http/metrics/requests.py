@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final, final
 
+from troth.core.buckets import Buckets
 from troth.core.codes import Code
-from troth.core.histogram import Histogram
 
 from .families import Group, Labels, counter, histogram
 
@@ -32,7 +32,7 @@ class _Answered:
 
 
 @final
-class Requests:
+class AnsweredRequests:
     """The requests of one server since its start."""
 
     def __init__(self) -> None:
@@ -71,14 +71,14 @@ class Requests:
             (endpoint, str(status)): count for (endpoint, status), count in self._counts().items()
         }
 
-    def durations(self) -> Mapping[str, Histogram]:
+    def durations(self) -> Mapping[str, Buckets]:
         """Return how long the requests of each endpoint took, in seconds."""
-        timed: dict[str, Histogram] = {}
+        timed: dict[str, Buckets] = {}
         for (endpoint, _), one in self._answered.items():
             if any(one.counts):
-                made = Histogram(_BUCKETS_S)
+                made = Buckets(_BUCKETS_S)
                 made.counts, made.sum = one.counts, one.sum_s
-                timed.setdefault(endpoint, Histogram(_BUCKETS_S)).merge(made)
+                timed.setdefault(endpoint, Buckets(_BUCKETS_S)).merge(made)
         return timed
 
     def refusals(self) -> Mapping[str, float]:
@@ -91,14 +91,14 @@ _REASONS: Final = tuple(
 )
 """Refusals that an operator wants to know of; of others, such as 404, clients can tell."""
 
-REQUESTS: Final[Group[Requests]] = Group(
+REQUESTS: Final[Group[AnsweredRequests]] = Group(
     "Requests",
     (
         counter(
             "troth_http_requests_total",
             "Requests answered, by endpoint and HTTP status. Many with 503 mean overload, or a "
             "server that starts or stops.",
-            Requests.by_status,
+            AnsweredRequests.by_status,
             "endpoint",
             "status",
         ),
@@ -106,13 +106,13 @@ REQUESTS: Final[Group[Requests]] = Group(
             "troth_http_request_duration_seconds",
             "Time from the last byte of a request to the last of its answer; streams are not "
             "counted. Compare with troth_log_sync_duration_seconds, which every write waits for.",
-            Requests.durations,
+            AnsweredRequests.durations,
             "endpoint",
         ),
         counter(
             "troth_refused_total",
             "Requests refused for want of rights or room, by error code (see /docs/errors).",
-            Requests.refusals,
+            AnsweredRequests.refusals,
             "reason",
         ),
     ),

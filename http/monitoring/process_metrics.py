@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from troth.core.histogram import Histogram
+from troth.core.buckets import Buckets
 from troth.http.executions.calls import FunctionCallsStatistics
 from troth.http.functions.builder import BuilderStatistics
 from troth.http.metrics.families import Family, Group, MetricKind, counter, gauge, histogram
@@ -19,7 +19,7 @@ class ServerReading:
     python: str
     is_ready: bool
     started_s: float
-    loop_lag_s: Histogram
+    loop_lag_s: Buckets
     tokens_expiring_count: int
 
 
@@ -72,7 +72,7 @@ CLOCK: Final[Group[ClockStatistics]] = Group(
         ),
         counter(
             "troth_absences_total",
-            "How often the process stood still so long that leases were prolonged.",
+            "How often the process stood still for so much time that leases were prolonged.",
             lambda clock: clock.absences_total_count,
         ),
         gauge(

@@ -59,7 +59,7 @@ PORTS: Final[Group[Ports]] = Group(
         ),
         _each_port(
             "troth_http_connections_refused_total",
-            "Connections closed at once for want of room.",
+            "Connections refused for want of room.",
             "refused_total_count",
             MetricKind.COUNTER,
         ),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol, final
 
-from troth.core.histogram import Histogram
+from troth.core.buckets import Buckets
 from troth.persistence.errors import LogConflict, LogFailed
 
 __all__ = [
@@ -55,8 +55,8 @@ class LogStatistics:
     records_count: int = 0
     bytes_appended: int = 0
     syncs_count: int = 0
-    syncs_s: Histogram = field(default_factory=lambda: Histogram(SYNC_BOUNDS_S))
-    batches_records: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS_COUNT))
+    syncs_s: Buckets = field(default_factory=lambda: Buckets(SYNC_BOUNDS_S))
+    batches_records: Buckets = field(default_factory=lambda: Buckets(BATCH_BOUNDS_COUNT))
     segments_count: int = 0
     size_bytes: int = 0
     failed: bool = False

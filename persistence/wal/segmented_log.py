@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar, final
 
-from troth.core.histogram import Histogram
+from troth.core.buckets import Buckets
 from troth.core.limits import SEGMENT_BYTES
 from troth.persistence.errors import DataDirectoryLost, LogConflict, LogFailed, MemoryRanOut
 from troth.persistence.files import File, Files
@@ -122,8 +122,8 @@ class SegmentedLog:
         self._records_count = 0
         self._bytes_appended = 0
         self._syncs_count = 0
-        self._sync_durations_s = Histogram(SYNC_BOUNDS_S)
-        self._batches_records = Histogram(BATCH_BOUNDS_COUNT)
+        self._sync_durations_s = Buckets(SYNC_BOUNDS_S)
+        self._batches_records = Buckets(BATCH_BOUNDS_COUNT)
         self._syncs_s: deque[float] = deque(maxlen=SYNCS_KEPT_COUNT)
         self._start(end)
 

@@ -1,9 +1,9 @@
-"""Sums over all shards, for metrics: added up in slices, so that 1,024 shards hold nobody up."""
+"""Sums over all shards, for metrics: added up in slices, so that many shards hold no request up."""
 
 from dataclasses import dataclass, field
 from typing import Final
 
-from troth.core.histogram import Histogram
+from troth.core.buckets import Buckets
 from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.shards.lateness import BOUNDS_S
@@ -23,7 +23,7 @@ class ShardTotals:
 
     counts: Counts = field(default_factory=Counts.zero)
     activity: Activity = field(default_factory=Activity.zero)
-    lateness: Histogram = field(default_factory=lambda: Histogram(BOUNDS_S))
+    lateness: Buckets = field(default_factory=lambda: Buckets(BOUNDS_S))
     shards_count: int = 0
     mailbox_count: int = 0
     mailbox_largest_count: int = 0

@@ -19,7 +19,7 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
-from troth.core.histogram import Histogram
+from troth.core.buckets import Buckets
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
 from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
@@ -91,7 +91,7 @@ class CheckpointerStatistics:
 
     checkpoints_count: int
     evicted_count: int
-    durations_s: Histogram
+    durations_s: Buckets
     last_on_ms: int
     store: CheckpointStatistics
 
@@ -127,7 +127,7 @@ class Checkpointer:
         self._is_reading = False
         self._checkpoints_count = 0
         self._evicted_count = 0
-        self._durations_s = Histogram(_BOUNDS_S)
+        self._durations_s = Buckets(_BOUNDS_S)
         self._last_on_ms = 0
 
     async def run(self) -> None:

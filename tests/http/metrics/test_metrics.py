@@ -7,7 +7,7 @@ from typing import Any
 import trio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from troth.core.histogram import Histogram
+from troth.core.buckets import Buckets
 from troth.http.metrics.families import Family, Group, MetricKind, counter, gauge, histogram
 from troth.http.metrics.loop_lag import LoopLag
 from troth.http.metrics.metrics import Metrics
@@ -23,8 +23,8 @@ class Kitchen:
     cooks: tuple[tuple[str, int], ...] = ()
 
 
-def waits() -> Histogram:
-    made = Histogram((0.5, 1.0))
+def waits() -> Buckets:
+    made = Buckets((0.5, 1.0))
     for value in (0.25, 0.5, 2.0):
         made.add(value)
     return made

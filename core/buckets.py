@@ -7,7 +7,7 @@ from typing import final
 
 
 @final
-class Histogram:
+class Buckets:
     """Counts of values by the first of some bounds that is not below them, and their sum.
 
     `bounds` grow; what is above the last one is counted too.
@@ -26,7 +26,7 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def merge(self, other: "Histogram") -> None:
+    def merge(self, other: "Buckets") -> None:
         """Count the values of another histogram with the same bounds, too."""
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
@@ -37,5 +37,5 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """Return how many values there are."""
         return sum(self.counts)
