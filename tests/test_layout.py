@@ -241,6 +241,7 @@ def test_the_layers_are_kept() -> None:
     assert [fault for module in modules(*CODE_FOLDERS) for fault in layer_faults(module)] == []
 
 
+@pytest.mark.slow
 def test_the_floors_are_kept() -> None:
     found = list(modules(*CODE_FOLDERS))
     known = frozenset(module.name for module in found)
@@ -248,6 +249,7 @@ def test_the_floors_are_kept() -> None:
     assert [fault for module in found for fault in floor_faults(module, known)] == []
 
 
+@pytest.mark.slow
 def test_no_imports_run_in_a_circle() -> None:
     found = list(modules(*CODE_FOLDERS))
     known = frozenset(module.name for module in found)
@@ -276,6 +278,7 @@ def test_the_core_knows_nothing_of_the_world() -> None:
     assert [fault for module in modules("core") for fault in core_faults(module)] == []
 
 
+@pytest.mark.slow
 def test_no_second_copy_of_a_folder_is_imported() -> None:
     everywhere = modules(*CODE_FOLDERS, "src", "tests")
 

@@ -342,6 +342,7 @@ OFF_THE_LANE: Final = {
 """Words of the table in http/README.md, and a request that shows them."""
 
 
+@pytest.mark.slow
 def test_what_takes_a_connection_off_the_lane_is_written(tmp_path: Path) -> None:
     """ "a foreign load test is slow, and nothing says what takes a connection off the lane"."""
     page = (REPOSITORY / "http" / "README.md").read_text()

@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from tests.helpers.server import ServerProcess
+from tests.helpers.server import SERVE, ServerProcess
 from troth.core import records
 from troth.core.commands import CreatePromise
 from troth.core.machine import Machine
@@ -64,7 +64,7 @@ def measure(
     # The first deadline must come after the start and after the idle time.
     first_s = time.time() + START_S + timers_count / STARTED_PER_S + idle_s + SETTLE_S
     step_s = spread_s / timers_count
-    server = ServerProcess(directory)
+    server = ServerProcess(directory, command=SERVE)
     fill(server.data, [int((first_s + number * step_s) * 1000) for number in range(timers_count)])
     with server, ExitStack() as stack:
         for index in range(streams_count):

@@ -255,6 +255,7 @@ async def whole_run() -> tuple[dict[str, Any], list[int]]:
         return await seen(one.shards), [place for place, step in enumerate(steps) if step is None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_crash_at_any_step_of_any_checkpoint_shows_nowhere(
     point: str,

@@ -201,6 +201,7 @@ async def test_released_tasks_that_send_nothing_do_not_keep_the_room(
         assert world.delivery._shipments == {}
 
 
+@pytest.mark.slow
 async def test_100_000_stalled_tasks_do_not_block_the_loop_when_a_worker_connects(
     autojump_clock: MockClock,
 ) -> None:

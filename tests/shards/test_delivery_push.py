@@ -3,6 +3,7 @@
 from itertools import pairwise
 from statistics import median
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -313,6 +314,7 @@ async def test_ending_counts_pushes_under_way_as_failed_and_starts_no_more(
     assert world.push.in_flight["host"] == 0
 
 
+@pytest.mark.slow
 async def test_idle_targets_are_forgotten(autojump_clock: MockClock) -> None:
     world = World(concurrency_count=4_000)
     async with world.running():
@@ -338,6 +340,7 @@ _STEPS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(steps=st.lists(_STEPS, max_size=30), seed=st.integers(0, 2**32))
 def test_once_all_receivers_are_well_every_task_arrives(

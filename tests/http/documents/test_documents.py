@@ -133,6 +133,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 async def test_the_example_of_every_answer_is_valid(name: str) -> None:
     shape = SHAPES[name]

@@ -21,6 +21,8 @@ import pytest
 from tests.helpers.server import ServerProcess
 from tests.helpers.zips import plain_zip
 
+pytestmark = pytest.mark.slow
+
 NODE = "1a061cfd-df01-4b02-a067-5122c5941e15"
 HELLO = {
     "type": "hello",
@@ -268,7 +270,6 @@ def _comparable(
     return status, body, {name: text for name, text in headers.items() if name not in left_out}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("is_killed", [True, False])
 def test_a_call_that_the_servers_end_has_cut_off_is_made_again(
     tmp_path: Path, *, is_killed: bool
