@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import click
 
-from troth.cli.client import ServerUnreachable
+from troth.cli.connection.answers import ServerUnreachable
 from troth.cli.options import TEXT, ServerCommand, Session, server_command
 from troth.cli.output import emit, note, relative, short_moment, visible
 
