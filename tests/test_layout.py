@@ -47,7 +47,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"bulk"}),
     ),
     "http": (
-        frozenset({"wire", "settings", "outgoing", "supervision"}),
+        frozenset({"wire", "settings", "outgoing", "supervision", "metrics"}),
         frozenset({"identity"}),
         frozenset({"api"}),
         frozenset({"promises", "functions"}),
@@ -56,6 +56,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"web"}),
         frozenset({"documents"}),
         frozenset({"sockets"}),
+        frozenset({"monitoring"}),
         frozenset({REST}),
     ),
 }

@@ -38,7 +38,8 @@ def test_events_are_lines() -> None:
         b'ped\ndata: {"counters":2}\n\nevent: changed\ndata: {"at":1,"ids":["a","b\\u001b"]}\n\n',
         b'event: queues\ndata: {"at":1,"total":9,"queues":[{"receiver":"poll://g","waiting":1,'
         b'"inFlight":2,"stalled":3}]}\n\n',
-        b'event: failures\ndata: {"at":1,"failures":[]}\n\nevent: cut',
+        b'event: failures\ndata: {"at":1,"failures":[]}\n\nevent: bulk\ndata: {"at":1,"jobs":['
+        b'{"id":"7","action":"cancel","state":"running","done":3,"total":null}]}\n\nevent: cut',
     ]
 
     lines = [cli_events._line(name, content)[21:] for name, content in cli_events.events_in(told)]
@@ -49,6 +50,7 @@ def test_events_are_lines() -> None:
         "changed   a  b\\x1b",
         "queues    9 receivers: poll://g 6",
         "failures  none",
+        "bulk      7 cancel running: 3 of ?",
     ]
 
 

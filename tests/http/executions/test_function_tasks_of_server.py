@@ -197,7 +197,7 @@ def test_a_stop_does_not_wait_for_those_who_wait(server: ServerProcess) -> None:
     )
     waiting.start()
     deadline = time.monotonic() + WAIT_S
-    while b"troth_placement_waiters_count 1.0" not in client.send("GET", "/metrics")[1]:
+    while b"troth_function_result_waiters 1.0" not in client.send("GET", "/metrics")[1]:
         assert time.monotonic() < deadline, "nobody waits"
         time.sleep(0.05)
     started = time.monotonic()
@@ -215,7 +215,7 @@ def test_who_hangs_up_does_not_wait(tmp_path: Path, way: str) -> None:
         task_id = client.json("POST", f"/v1/task/{code_function(client)}")["id"]
 
         def wait_for(waiters_count: int) -> None:
-            wanted = b"troth_placement_waiters_count %d.0" % waiters_count
+            wanted = b"troth_function_result_waiters %d.0" % waiters_count
             deadline = time.monotonic() + WAIT_S
             while wanted not in client.send("GET", "/metrics")[1]:
                 assert time.monotonic() < deadline, f"there are not {waiters_count} who wait"

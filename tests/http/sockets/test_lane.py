@@ -78,7 +78,9 @@ def lane_numbers(server: ServerProcess) -> dict[str, float]:
     assert status == 200
     return {
         name: float(number)
-        for name, number in re.findall(r"^troth_lane_(\w+) (\S+)$", text, re.MULTILINE)
+        for name, number in re.findall(
+            r'^troth_lane_(\w+)\{port="api"\} (\S+)$', text, re.MULTILINE
+        )
     }
 
 
