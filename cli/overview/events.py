@@ -11,7 +11,8 @@ from troth.cli.client import ServerUnreachable
 from troth.cli.options import TEXT, ServerCommand, Session, server_command
 from troth.cli.output import emit, note, relative, short_moment, visible
 
-_TOPICS: Final = ("counters", "queues", "failures")
+_DEFAULT_TOPICS: Final = ("counters", "queues", "failures")
+_TOPICS: Final = (*_DEFAULT_TOPICS, "bulk")
 _SHOWN_COUNT: Final = 3
 """How many receivers and failures a line names."""
 
@@ -24,7 +25,7 @@ _EVENT_LIMIT_BYTES: Final = 4 * 1024 * 1024
     "topics",
     type=click.Choice(_TOPICS),
     multiple=True,
-    help="What to hear; repeatable. All, unless --watch is given.",
+    help="What to hear; repeatable. All but bulk, unless --watch is given.",
 )
 @click.option(
     "--watch", "watched", type=TEXT, multiple=True, metavar="ID", help="A promise; repeatable."
@@ -42,7 +43,7 @@ def events(session: Session, topics: tuple[str, ...], watched: tuple[str, ...]) 
       troth events --watch order-7 --json
       troth events --topic failures
     """
-    wanted = topics or (() if watched else _TOPICS)
+    wanted = topics or (() if watched else _DEFAULT_TOPICS)
     query = [("topics", ",".join(wanted))] if wanted else []
     query += [("watch", promise_id) for promise_id in watched]
     with session.client.download("GET", f"/events?{urlencode(query)}") as pieces:
@@ -99,6 +100,15 @@ def _failures(told: Any) -> str:
     return "; ".join(shown) or "none"
 
 
+def _bulk(told: Any) -> str:
+    shown = [
+        f"{visible(job['action'])} {visible(job['subject'])} {job['state']}: {job['done']} of"
+        f" {'?' if job['total'] is None else job['total']}"
+        for job in told["jobs"][:_SHOWN_COUNT]
+    ]
+    return "; ".join(shown) or "no jobs"
+
+
 def _changed(told: Any) -> str:
     return "  ".join(map(visible, told["ids"]))
 
@@ -107,5 +117,6 @@ _TEXTS: Final = {
     "counters": _counters,
     "queues": _queues,
     "failures": _failures,
+    "bulk": _bulk,
     "changed": _changed,
 }

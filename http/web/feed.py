@@ -22,6 +22,8 @@ from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.failures import Failure, Failures
 from troth.http.api.context import Api
+from troth.http.bulk.answers import BulkJobObject
+from troth.http.bulk.endpoints import visible_jobs
 from troth.http.overview.failure_endpoints import FailureObject, ShownFailures, failure_object
 from troth.http.overview.statistics_endpoints import counts_object
 from troth.http.overview.traffic_answers import QueueObject, queue_object
@@ -36,7 +38,7 @@ from .feed_stream import Channel, FeedStream, Topic, leave_all
 STEP_S: Final = 1.0
 CHANGES_EVERY_S: Final = 0.1
 ROWS_COUNT: Final = 20
-"""How many receivers, and how many failures, an event has."""
+"""How many receivers, failures or bulk jobs an event has."""
 RECEIVERS_A_SECOND_COUNT: Final = 1_000
 """How many receivers are looked at for each second of rest."""
 NEXT_TRY_STEP_MS: Final = 1_000
@@ -65,6 +67,12 @@ class FailuresEvent(Struct, gc=False):
     """The newest failures, newest first."""
 
     failures: list[FailureObject]
+
+
+class BulkEvent(Struct, gc=False):
+    """The newest bulk jobs, newest first."""
+
+    jobs: list[BulkJobObject]
 
 
 class Rights(NamedTuple):
@@ -238,7 +246,14 @@ class Feed:
             rows = [failure_object(one) for one in known.rows]
             self._tell((Topic.FAILURES, rights), FailuresEvent(rows))
             await pace.rest()
+        for rights in self._rights_of(Topic.BULK):
+            self._tell((Topic.BULK, rights), self._bulk(rights))
+            await pace.rest()
         await self._tell_queues(pace)
+
+    def _bulk(self, rights: Rights) -> BulkEvent:
+        jobs = self._api.bulk
+        return BulkEvent([] if jobs is None else visible_jobs(jobs, rights.id_prefix)[:ROWS_COUNT])
 
     def _rights_of(self, topic: Topic) -> list[Rights]:
         return [rights for known, rights in self._channels if known is topic]
@@ -306,7 +321,7 @@ def _rights_on(topic: Topic, rights: Rights) -> Rights:
     match topic:
         case Topic.COUNTERS:
             return _ALL
-        case Topic.QUEUES:
+        case Topic.QUEUES | Topic.BULK:
             return Rights(True, rights.id_prefix)
         case Topic.FAILURES:
             return rights

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
+from tests.http.admin.test_accounts import secret_of
 from tests.http.client import FAR_MS, NOW_MS, World, running
 from tests.http.sockets.test_lane_streams import Lane
 from troth.core.catalog import Scope
@@ -64,11 +66,12 @@ async def test_first_there_is_all_and_then_what_changes() -> None:
         await feed.tell_second()
 
         first = dict(read(stream))
-        assert set(first) == {"counters", "queues", "failures"}
+        assert set(first) == {"counters", "queues", "failures", "bulk"}
         assert {told["at"] for told in first.values()} == {NOW_MS}
         assert first["counters"]["counts"]["promises"]["pending"] == 0
         assert first["queues"] == {"at": NOW_MS, "total": 0, "complete": True, "queues": []}
         assert first["failures"] == {"at": NOW_MS, "failures": []}
+        assert first["bulk"] == {"at": NOW_MS, "jobs": []}
 
         await feed.tell_second()
         assert read(stream) == []
@@ -235,6 +238,30 @@ async def test_with_promises_read_alone_only_promises_fail() -> None:
         await feed.tell_second()
 
         assert [one["id"] for one in dict(read(stream))["failures"]["failures"]] == ["a"]
+
+
+async def test_bulk_jobs_are_told_to_those_who_may_see_them(mock_clock: MockClock) -> None:
+    async with running() as world:
+        feed = feed_of(world)
+        bulk = frozenset({Topic.BULK})
+        all_of_them = feed.open(ANONYMOUS, bulk, [])
+        few = feed.open(principal(Scope.PROMISES_READ, prefix="a/"), bulk, [])
+        await feed.tell_second()
+        assert read(all_of_them) == read(few) == [("bulk", {"at": NOW_MS, "jobs": []})]
+        body = {"action": "cancel", "filter": {"id": "*"}}
+        job = (await world.send("POST", "/bulk", body)).json["id"]
+        await trio.testing.wait_all_tasks_blocked()
+        await feed.tell_second()
+        ((_, told),) = read(all_of_them)
+        assert [(one["id"], one["state"]) for one in told["jobs"]] == [(job, "finished")]
+        assert read(few) == []
+        for scope, query in (
+            (Scope.METRICS_READ, "topics=bulk"),
+            (Scope.PROMISES_READ, "topics=bulk,counters"),
+        ):
+            headers = await secret_of(world, scope)
+            answer = await world.send("GET", f"/events?{query}", None, headers)
+            assert answer.code == Code.FORBIDDEN_SCOPE
 
 
 async def test_a_next_try_that_is_about_the_same_is_no_news(
