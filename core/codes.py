@@ -26,6 +26,7 @@ class Code(IntEnum):
     INVALID = 40000
     SAME_ROOT = 40001
     UNAUTHORIZED = 40100
+    SESSION_ENDED = 40101
     PROMISE_RESOLVED = 40300
     PROMISE_REJECTED = 40301
     PROMISE_CANCELED = 40302
@@ -39,6 +40,8 @@ class Code(IntEnum):
     FORBIDDEN_SCOPE = 40312
     FORBIDDEN_PREFIX = 40313
     RESERVED_ID = 40314
+    SESSION_FORBIDDEN = 40315
+    CSRF_MISSING = 40316
     PROMISE_NOT_FOUND = 40400
     SCHEDULE_NOT_FOUND = 40401
     LOCK_NOT_FOUND = 40402
@@ -107,6 +110,9 @@ OURS = frozenset(
         Code.ENCODING_UNSUPPORTED,
         Code.FORBIDDEN_SCOPE,
         Code.FORBIDDEN_PREFIX,
+        Code.SESSION_ENDED,
+        Code.SESSION_FORBIDDEN,
+        Code.CSRF_MISSING,
         Code.RESERVED_ID,
         Code.ACCOUNT_NOT_FOUND,
         Code.TOKEN_NOT_FOUND,
@@ -159,6 +165,9 @@ MESSAGES: dict[Code, str] = {
     Code.ORIGIN_FORBIDDEN: "The origin is not allowed",
     Code.FORBIDDEN_SCOPE: "The credentials do not allow this",
     Code.FORBIDDEN_PREFIX: "The token is limited to other ids",
+    Code.SESSION_ENDED: "The session has ended",
+    Code.SESSION_FORBIDDEN: "A session does not count for this",
+    Code.CSRF_MISSING: "The request does not come from the session's own page",
     Code.RESERVED_ID: "The id is reserved for the server",
     Code.TASK_CLAIMED: "The task is already claimed",
     Code.TASK_COMPLETED: "The task is already completed",
@@ -233,6 +242,20 @@ EXPLANATIONS: dict[Code, str] = {
         "The server requires credentials. The request had none, or wrong ones, or a token that was "
         "revoked, has expired or belongs to a disabled account. Send `Bearer` and a token, or "
         "`Basic` credentials, in the `Authorization` header."
+    ),
+    Code.SESSION_ENDED: (
+        "The browser's session has ended: after 12 hours without use, after 7 days, because its "
+        "token stopped working, because it was signed out, or because the server was restarted. "
+        "Sign in again."
+    ),
+    Code.SESSION_FORBIDDEN: (
+        "A browser's session does not count for links that change something, for workers and "
+        "nodes, and for making other sessions. Send `Authorization`. Sessions are opened by this "
+        "server's own pages, and by requests with `X-Troth-UI: 1`."
+    ),
+    Code.CSRF_MISSING: (
+        "With a session, a request that changes something needs the header `X-Troth-CSRF`, with "
+        "the text that `GET /session` shows. Nothing was changed."
     ),
     Code.PROMISE_RESOLVED: (
         "The promise is already resolved. A promise completes once; read it to see its value. "

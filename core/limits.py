@@ -175,6 +175,14 @@ SHUTDOWN_TIMEOUT_MS: Final = 10_000
 SLOW_REQUEST_MS: Final = 1_000  # what takes longer is a slow request in the log
 REQUEST_LINES_PER_SECOND_COUNT: Final = 100  # of the request log; the next line counts the others
 
+# Sessions of browsers.
+SESSIONS_LIMIT_COUNT: Final = 1_000
+SESSIONS_OF_ONE_LIMIT_COUNT: Final = 100  # of one token, user or operator
+SESSION_IDLE_LIMIT_MS: Final = 12 * 3_600_000
+SESSION_LIMIT_MS: Final = 7 * 86_400_000
+CODE_LIMIT_MS: Final = 60_000  # how long a one-time code works
+CODES_LIMIT_COUNT: Final = 100  # that were not used yet
+
 # Storage.
 CHECKPOINT_INTERVAL_MS: Final = 60_000
 CHECKPOINT_LOG_BYTES: Final = 64 * 1024 * 1024  # log growth that makes a checkpoint due

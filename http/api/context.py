@@ -33,6 +33,7 @@ from troth.shards.upkeep.snapshotter import Snapshotter
 
 from .metrics import Metrics
 from .request_log import RequestLog
+from .session_cookies import SessionCookie, cookie_of
 from .shards_port import ShardsPort
 
 VERSION_HEADER_VALUE = b"0.8.2"
@@ -88,10 +89,11 @@ class Pages:
     `ui` is None if the web UI is switched off.
     """
 
-    openapi: bytes = b"{}"
-    start: bytes = b""
-    documentation: bytes = b""
-    errors: bytes = b""
+    openapi: StaticFile
+    start: StaticFile
+    documentation: StaticFile
+    errors: StaticFile
+    style: StaticFile
     ui: Ui | None = None
 
 
@@ -127,10 +129,11 @@ class Api:
     feed: EventFeed | None = None
     series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
-    pages: Pages = field(default_factory=Pages)
+    pages: Pages | None = None
     started_on_ms: int = field(init=False)
     strangers_in_flight: InFlight = field(init=False)
     in_flight: InFlight = field(default=None)  # type: ignore[assignment]  # made of the settings
+    session_cookie: SessionCookie = field(init=False)
     credentials: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
     request_log: RequestLog = field(init=False)
@@ -140,6 +143,7 @@ class Api:
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
+        self.session_cookie = cookie_of(self.url, self.settings.base_path)
         self.started_on_ms = self.series.began_ms = self.now_ms()
         self.strangers_in_flight = InFlight(STRANGERS_IN_FLIGHT_LIMIT_BYTES)
         if self.in_flight is None:
@@ -167,6 +171,12 @@ class Api:
             value_header_limit_bytes=self.settings.value_header_limit_bytes,
             body_limit_bytes=self.settings.body_limit_bytes,
         )
+
+    @property
+    def documents(self) -> Pages:
+        """The documents, which an application brings along."""
+        assert self.pages is not None, "handlers run only in an application"
+        return self.pages
 
     @property
     def function_placement(self) -> Placement:

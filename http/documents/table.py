@@ -26,7 +26,7 @@ from troth.http.promises import (
     worker_endpoints,
 )
 from troth.http.questions import list_endpoints, remedies, why_endpoints
-from troth.http.web import feed_endpoints, ui_endpoints
+from troth.http.web import feed_endpoints, session_endpoints, ui_endpoints
 
 API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
@@ -57,6 +57,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *failure_endpoints.ENDPOINTS,
     *statistics_endpoints.ENDPOINTS,
     *feed_endpoints.ENDPOINTS,
+    *session_endpoints.ENDPOINTS,
     *ui_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )

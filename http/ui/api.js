@@ -15,6 +15,10 @@ const ROOT = new URL("..", document.baseURI);
 /** The codes of a server that comes or goes. @type {Record<number, import("./server.js").Reach>} */
 const REACH_OF_CODE = { 50300: "stopping", 50305: "starting" };
 
+/** What stands for a 401 without a code, as a proxy's. */
+const NO_CODE = 1;
+
+/** Protects what a session changes: no other page can know it. */
 let forgeryToken = "";
 
 /** A refusal, or the want of an answer. */
@@ -123,15 +127,16 @@ function refusal(response, text) {
   } catch {
     // Something between here and the server answered: its status has to do.
   }
-  if (response.status === 401) signedOut();
+  if (response.status === 401) signedOut(code);
   const reach = REACH_OF_CODE[code];
   if (response.status === 503 && reach) lose(reach);
   return new Refused(response.status, code, message, details);
 }
 
-function signedOut() {
+/** @param {number} code */
+function signedOut(code) {
   forgeryToken = "";
-  mustSignIn.set(true);
+  mustSignIn.set(code || NO_CODE);
 }
 
 /** @param {import("./server.js").Reach} reach */
@@ -175,20 +180,18 @@ export async function tryAgain() {
 /** Asks whose credentials these are, and what protects the session's requests from forgery. */
 export async function learnWho() {
   try {
-    /** @type {WhoamiObject} */
-    const who = await ask("whoami");
-    setClock(who.server.now);
-    if (who.kind !== "anonymous" && who.kind !== "token") await learnForgeryToken();
-    mustSignIn.set(false);
-    whoami.set(who);
+    know(await ask("session"));
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
   }
 }
 
-async function learnForgeryToken() {
-  const response = await send("session");
-  if (response.ok) forgeryToken = (await response.json()).csrf ?? "";
+/** @param {{who: WhoamiObject, csrf?: string}} session */
+function know({ who, csrf }) {
+  forgeryToken = csrf ?? "";
+  setClock(who.server.now);
+  mustSignIn.set(0);
+  whoami.set(who);
 }
 
 /**
@@ -197,15 +200,12 @@ async function learnForgeryToken() {
  * @param {{token: string} | {user: string, password: string} | {code: string}} credentials
  */
 export async function signIn(credentials) {
-  const answer = await ask("session", { method: "POST", body: credentials });
-  forgeryToken = answer?.csrf ?? "";
-  await learnWho();
+  know(await ask("session", { method: "POST", body: credentials }));
 }
 
 /** Ends the session. Throws `Refused`. */
 export async function signOut() {
   await ask("session", { method: "DELETE" });
-  forgeryToken = "";
   whoami.set(null);
   await learnWho();
 }

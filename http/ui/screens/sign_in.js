@@ -2,7 +2,12 @@
 import { html, useState } from "../vendor/preact.js";
 import { signIn } from "../api.js";
 import { Logo } from "../parts/icons.js";
+import { useValue } from "../observable.js";
+import { mustSignIn } from "../server.js";
 import { useTitle } from "../shell.js";
+
+/** The code of a session that is no more: after half a day without use, or a restart of the server. */
+const SESSION_ENDED = 40101;
 
 /** The form. The address stays what it is, so that the screen behind it appears when it succeeds. */
 export function Screen() {
@@ -24,11 +29,13 @@ export function Screen() {
       setBusy(false);
     }
   };
+  const hasEnded = useValue(mustSignIn) === SESSION_ENDED && !problem;
   const isOpenLine = location.protocol === "http:" && !/^(localhost|127\.|\[::1\])/.test(location.hostname);
-  return html`<main id="main" class="sign-in">
+  return html`<main class="sign-in"><div id="main">
     <form class="panel stack" onSubmit=${submit}>
       <h1 tabindex="-1"><${Logo} /> Sign in to Troth</h1>
       <p class="quiet-text">${location.host} asks for credentials. Use a token, or a user's name and password.</p>
+      ${hasEnded && html`<p class="notice timedout" role="status">Your session has ended, or the server has started again. Sign in to go on where you were.</p>`}
       ${isOpenLine && html`<p class="notice timedout">This connection is not encrypted: what you type here can be read on the way.</p>`}
       ${problem && html`<p class="notice rejected" role="alert">${problem}</p>`}
       ${isUser
@@ -38,5 +45,5 @@ export function Screen() {
       <button class="main" disabled=${isBusy}>Sign in</button>
       <button type="button" class="quiet" onClick=${() => setUser(!isUser)}>${isUser ? "Use a token" : "Use a name and password"}</button>
     </form>
-  </main>`;
+  </div></main>`;
 }

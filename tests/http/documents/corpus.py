@@ -42,12 +42,22 @@ NOT_RECORDED = {
 """Endpoints that are not in the corpus, and why."""
 
 _PAGES = frozenset(
-    {"metrics", "settings", "openapi", "start", "documentation", "errorDocumentation", "ui"}
+    {
+        "metrics",
+        "settings",
+        "openapi",
+        "start",
+        "documentation",
+        "errorDocumentation",
+        "documentationStyle",
+        "ui",
+    }
 )
 """Endpoints whose content has tests of its own: only the kind of content is recorded."""
 
 _VOLATILE = re.compile(
     r"(?P<secret>troth_[A-Za-z0-9_-]{43})"
+    r'|(?P<text>(?<=")[A-Za-z0-9_-]{43}(?="))'
     r'|(?P<cursor>(?<="cursor":")[A-Za-z0-9_.-]+)'
     r"|(?P<id>(?<![0-9a-f])[0-9a-f]{24}(?![0-9a-f]))"
     r"|(?P<digest>(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f]))"
@@ -298,7 +308,16 @@ async def _others(corpus: Corpus, world: World) -> None:
     for promise_id in ("bare", "none"):
         envelope = {"kind": "promise.get", "head": head, "data": {"id": promise_id}}
         await ask("POST", "/", envelope)
-    for target in ("/ping", "/health", "/ready", "/", "/docs", "/docs/errors", "/openapi.json"):
+    for target in (
+        "/ping",
+        "/health",
+        "/ready",
+        "/",
+        "/docs",
+        "/docs/errors",
+        "/docs/style.css",
+        "/openapi.json",
+    ):
         await ask("GET", target)
     await ask("GET", "/", headers={"Accept": "text/html"})
     for target in ("/ui", "/ui/promises/x", "/ui/assets/x.js"):
@@ -306,8 +325,14 @@ async def _others(corpus: Corpus, world: World) -> None:
     await _bulk(ask)
     await ask("GET", "/metrics")
     await ask("GET", "/whoami")
+    own = {"Sec-Fetch-Site": "same-origin"}
+    await ask("POST", "/session", {"token": "wrong"}, headers=own)
+    await ask("POST", "/session", {}, headers=own)
+    await ask("GET", "/session")
+    await ask("DELETE", "/session")
     await ask("GET", "/workers")
     await ask("GET", "/queues?limit=2")
+    await ask("POST", "/queues/retry", {"receiver": "poll://default"})
     await ask("GET", "/failures?kind=promise,login&limit=2")
     await ask("GET", "/failures?kind=none")
     await ask("GET", "/statistics?resolution=1m&since=5")
@@ -345,6 +370,9 @@ async def _administration(corpus: Corpus, world: World) -> None:
     await ask("DELETE", "/admin/tokens/none")
     await ask("GET", "/admin/tokens?account=billing")
     await ask("GET", "/admin/audit?limit=4")
+    code = (await ask("POST", "/admin/session-code")).json["code"]
+    own = {"Sec-Fetch-Site": "same-origin", "Authorization": ""}
+    await ask("POST", "/session", {"code": code}, headers=own)
     await ask("GET", "/whoami")
     await ask("GET", "/settings")
     await _asker(corpus, world, {})("GET", "/promises/bare")
