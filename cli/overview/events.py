@@ -7,12 +7,11 @@ from urllib.parse import urlencode
 
 import click
 
-from troth.cli.client import ServerUnreachable
+from troth.cli.connection.answers import ServerUnreachable
 from troth.cli.options import TEXT, ServerCommand, Session, server_command
 from troth.cli.output import emit, note, relative, short_moment, visible
 
-_DEFAULT_TOPICS: Final = ("counters", "queues", "failures")
-_TOPICS: Final = (*_DEFAULT_TOPICS, "bulk")
+_TOPICS: Final = ("counters", "queues", "failures", "bulk")
 _SHOWN_COUNT: Final = 3
 """How many receivers and failures a line names."""
 
@@ -25,7 +24,7 @@ _EVENT_LIMIT_BYTES: Final = 4 * 1024 * 1024
     "topics",
     type=click.Choice(_TOPICS),
     multiple=True,
-    help="What to hear; repeatable. All but bulk, unless --watch is given.",
+    help="What to hear; repeatable. All, unless --watch is given.",
 )
 @click.option(
     "--watch", "watched", type=TEXT, multiple=True, metavar="ID", help="A promise; repeatable."
@@ -34,8 +33,8 @@ _EVENT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 def events(session: Session, topics: tuple[str, ...], watched: tuple[str, ...]) -> None:
     """Print what changes on a server, until Ctrl-C.
 
-    Counts, receivers and failures are told once a second, if they have changed. A watched promise
-    is told soon after it, its tasks or a promise below it have changed.
+    Counts, receivers, failures and bulk jobs are told once a second, if they have changed. A
+    watched promise is told soon after it, its tasks or a promise below it have changed.
 
     \b
     Examples:
@@ -43,7 +42,7 @@ def events(session: Session, topics: tuple[str, ...], watched: tuple[str, ...]) 
       troth events --watch order-7 --json
       troth events --topic failures
     """
-    wanted = topics or (() if watched else _DEFAULT_TOPICS)
+    wanted = topics or (() if watched else _TOPICS)
     query = [("topics", ",".join(wanted))] if wanted else []
     query += [("watch", promise_id) for promise_id in watched]
     with session.client.download("GET", f"/events?{urlencode(query)}") as pieces:
@@ -102,9 +101,9 @@ def _failures(told: Any) -> str:
 
 def _bulk(told: Any) -> str:
     shown = [
-        f"{visible(job['action'])} {visible(job['subject'])} {job['state']}: {job['done']} of"
-        f" {'?' if job['total'] is None else job['total']}"
-        for job in told["jobs"][:_SHOWN_COUNT]
+        f"{visible(row['id'])} {row['action']} {row['state']}: {row['done']} of "
+        f"{'?' if row['total'] is None else row['total']}"
+        for row in told["jobs"][:_SHOWN_COUNT]
     ]
     return "; ".join(shown) or "no jobs"
 

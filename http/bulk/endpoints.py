@@ -21,6 +21,7 @@ from troth.http.functions.values import new_id
 from troth.http.identity.audit import AuditLog, Told, shown
 from troth.http.promises.values import string_map, value
 from troth.http.wire.errors import ApiError, invalid
+from troth.http.wire.principals import Principal
 from troth.http.wire.requests import Response
 from troth.shards.bulk.jobs import BulkJobs, BulkProgress, TooManyJobs
 
@@ -124,19 +125,14 @@ async def note_end(audit: AuditLog, job: BulkJob) -> None:
         log.error("the end of a bulk job is not in the audit log", job=job.id, problem=str(error))
 
 
-def visible_jobs(jobs: BulkJobs, id_prefix: str) -> list[BulkJobObject]:
-    """Return the jobs that touch only ids that begin so, the newest first."""
-    return [bulk_job(one) for one in jobs.all_progress() if _is_visible(id_prefix, one.job)]
-
-
-def _is_visible(id_prefix: str, job: BulkJob) -> bool:
-    return job.id_prefix.startswith(id_prefix)
+def _is_visible(principal: Principal, job: BulkJob) -> bool:
+    return job.id_prefix.startswith(principal.id_prefix)
 
 
 def _found(jobs: BulkJobs, call: Call, job_id: str) -> BulkProgress:
     """Return a job that the sender may see. Raises ApiError (404)."""
     found = jobs.progress(job_id)
-    if found is None or not _is_visible(call.request.principal.id_prefix, found.job):
+    if found is None or not _is_visible(call.request.principal, found.job):
         raise ApiError(Code.BULK_NOT_FOUND)
     return found
 
@@ -148,8 +144,9 @@ async def read_job(api: Api, call: Call) -> Response:
 
 async def list_jobs(api: Api, call: Call) -> Response:
     """GET /bulk."""
-    found = visible_jobs(jobs_of(api), call.request.principal.id_prefix)
-    return answer(Code.OK, BulkJobsObject(found))
+    principal = call.request.principal
+    found = [one for one in jobs_of(api).all_progress() if _is_visible(principal, one.job)]
+    return answer(Code.OK, BulkJobsObject([bulk_job(one) for one in found]))
 
 
 async def stop_job(api: Api, call: Call) -> Response:

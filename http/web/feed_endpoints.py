@@ -25,11 +25,10 @@ async def events(api: Api, call: Call) -> Response:
     if not topics and not watched:
         asked.refuse("topics", "must name at least one topic, unless `watch` names a promise")
     asked.done()
-    if topics - {Topic.FAILURES, Topic.BULK}:
+    if topics & {Topic.COUNTERS, Topic.QUEUES}:
         require_scope(call, Scope.METRICS_READ)
     if watched or Topic.BULK in topics:
         require_scope(call, Scope.PROMISES_READ)
-    if watched:
         refuse_unless_within(principal, watched)
         if any(one.startswith(RESERVED_PREFIX) for one in watched):
             raise ApiError(Code.RESERVED_ID)
@@ -59,7 +58,7 @@ ENDPOINTS: Final = (
         summary="Hear what changes",
         description=(
             "A stream for pages and dashboards; of what was missed it tells only the newest. "
-            "`counters` and `queues` need `metrics:read`, `bulk` and `watch` `promises:read`; with "
+            "`counters` and `queues` need `metrics:read`, `watch` and `bulk` `promises:read`; with "
             "`promises:read` alone `failures` has promises only. A promise also counts as changed "
             "when its tasks or what waits for it do, or a promise whose tags name it as their "
             "root or origin; renewed leases are no change. The 20 receivers with most waiting, "

@@ -25,6 +25,8 @@ import trio
 from troth.cli.command import main
 from troth.shards.storage import DirectoryStorage
 
+pytestmark = pytest.mark.slow
+
 read = DirectoryStorage.records
 
 def wait_and_read(self):
