@@ -142,6 +142,11 @@ class ApiClient:
                 f"ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or put {host} into NO_PROXY."
             ) from error
 
+    @property
+    def url(self) -> str:
+        """The server's URL, without a slash at the end."""
+        return str(self._base)
+
     def __enter__(self) -> Self:
         return self
 

@@ -10,16 +10,11 @@ from troth.http.api.context import Api, Readiness
 from troth.http.api.metrics import CONTENT_TYPE
 from troth.http.api.rows import Call, Endpoint, Success, answer
 from troth.http.wire.answers import told
-from troth.http.wire.requests import Response, json_response
+from troth.http.wire.requests import Response
 
 from .answers import StatusObject
 
 _DOCUMENT = Annotated[dict[str, Any], told("An OpenAPI description.")]
-_HTML = [
-    (b"content-type", b"text/html; charset=utf-8"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
-]
-
 _TO_UI = Success(302, "A browser (`Accept: text/html`) is led to the web UI, unless that is off.")
 
 
@@ -54,26 +49,30 @@ async def show_metrics(api: Api, call: Call) -> Response:
 
 async def show_openapi(api: Api, call: Call) -> Response:
     """GET /openapi.json."""
-    return json_response(200, api.pages.openapi)
+    return api.documents.openapi.answer(call.request)
 
 
 async def show_start(api: Api, call: Call) -> Response:
     """GET /: a browser is led to the web UI."""
-    varying = (b"vary", b"Accept")
     wants_page = b"text/html" in call.request.headers.get(b"accept", b"").lower()
-    if api.pages.ui is not None and wants_page:
-        return Response(302, headers=[varying, (b"location", b"ui/")])
-    return Response(200, api.pages.start, [*_HTML, varying])
+    if api.documents.ui is not None and wants_page:
+        return Response(302, headers=[(b"vary", b"Accept"), (b"location", b"ui/")])
+    return api.documents.start.answer(call.request)
 
 
 async def show_documentation(api: Api, call: Call) -> Response:
     """GET /docs."""
-    return Response(200, api.pages.documentation, _HTML)
+    return api.documents.documentation.answer(call.request)
 
 
 async def show_errors(api: Api, call: Call) -> Response:
     """GET /docs/errors."""
-    return Response(200, api.pages.errors, _HTML)
+    return api.documents.errors.answer(call.request)
+
+
+async def show_style(api: Api, call: Call) -> Response:
+    """GET /docs/style.css."""
+    return api.documents.style.answer(call.request)
 
 
 ENDPOINTS = (
@@ -142,6 +141,17 @@ ENDPOINTS = (
         summary="Get the OpenAPI 3.0 description of this API",
         handler=show_openapi,
         successes=(Success(200, "The description.", _DOCUMENT),),
+        public=True,
+        sheltered=False,
+    ),
+    Endpoint(
+        name="documentationStyle",
+        group="Server",
+        method="GET",
+        path="/docs/style.css",
+        summary="Get the style of these pages",
+        handler=show_style,
+        successes=(Success(200, "A style sheet.", str, "text/css"),),
         public=True,
         sheltered=False,
     ),

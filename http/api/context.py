@@ -89,10 +89,11 @@ class Pages:
     `ui` is None if the web UI is switched off.
     """
 
-    openapi: bytes = b"{}"
-    start: bytes = b""
-    documentation: bytes = b""
-    errors: bytes = b""
+    openapi: StaticFile
+    start: StaticFile
+    documentation: StaticFile
+    errors: StaticFile
+    style: StaticFile
     ui: Ui | None = None
 
 
@@ -128,7 +129,7 @@ class Api:
     feed: EventFeed | None = None
     series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
-    pages: Pages = field(default_factory=Pages)
+    pages: Pages | None = None
     started_on_ms: int = field(init=False)
     strangers_in_flight: InFlight = field(init=False)
     in_flight: InFlight = field(default=None)  # type: ignore[assignment]  # made of the settings
@@ -170,6 +171,12 @@ class Api:
             value_header_limit_bytes=self.settings.value_header_limit_bytes,
             body_limit_bytes=self.settings.body_limit_bytes,
         )
+
+    @property
+    def documents(self) -> Pages:
+        """The documents, which an application brings along."""
+        assert self.pages is not None, "handlers run only in an application"
+        return self.pages
 
     @property
     def function_placement(self) -> Placement:

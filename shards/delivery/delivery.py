@@ -27,6 +27,7 @@ the copies apart.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from random import Random
 from typing import Final, cast, final
 
@@ -66,6 +67,7 @@ from .shipments import (
     key_of,
     poll_group,
     poll_receiver,
+    receiver_name,
 )
 from .stalled import StalledShipments
 from .unclaimed import Unclaimed
@@ -280,6 +282,26 @@ class Delivery:
         self._push_targets.probe_now(shipment.receiver)
         self._release(shipment)
         return True
+
+    def retry_receiver(self, receiver: str, limit_count: int) -> int:
+        """Send stalled messages for a receiver as soon as it has room; at most so many a call.
+
+        Return for how many the back-off has ended; 0 when there are no more. `receiver` is what
+        `receiver_name` gives. One that fails gets its next probe now.
+        """
+        waiting = [key for key in self._stalled.by_receiver if receiver_name(key[0]) == receiver]
+        backing_off = [key for key in self._backing_off if receiver_name(key[0]) == receiver]
+        count = 0
+        for key in backing_off:
+            for shipment in list(islice(self._backing_off[key], limit_count - count)):
+                self._end_back_off(shipment)
+                shipment.cancel_alarm()
+                self._park(shipment)
+                count += 1
+        for key in dict.fromkeys((*waiting, *backing_off)):
+            self._push_targets.probe_now(key)
+            self._stalled.wake(key)
+        return count
 
     # --- what poll connections tell (PollListener) ----------------------------------------------
 

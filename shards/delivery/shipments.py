@@ -65,6 +65,16 @@ def poll_group(target: str) -> tuple[str, Dialect] | None:
     return (url.removeprefix("poll://"), dialect) if url.startswith("poll://") else None
 
 
+UNDELIVERABLE: Final = "undeliverable"
+"""The name of all receivers that cannot be resolved."""
+
+
+def receiver_name(target: str) -> str:
+    """Return how the receiver of both dialects is called that the first part of a key names."""
+    group = poll_group(target)
+    return (target or UNDELIVERABLE) if group is None else f"poll://{group[0]}"
+
+
 class PushFailed(Exception):
     """A message was not accepted by its HTTP receiver; `reason` says why, for people."""
 

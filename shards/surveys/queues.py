@@ -13,7 +13,13 @@ import trio
 
 from troth.core.grammar import task_ids
 from troth.shards.delivery.polls import Polls
-from troth.shards.delivery.shipments import ReceiverView, Shipment, ShipmentKind, poll_group
+from troth.shards.delivery.shipments import (
+    UNDELIVERABLE,
+    ReceiverView,
+    Shipment,
+    ShipmentKind,
+    receiver_name,
+)
 from troth.shards.shards import Shards
 
 from . import workers
@@ -31,7 +37,8 @@ ORDER_COUNT: Final = 1_000
 LOOK_LIMIT_S: Final = 0.030
 """What an answer may cost before it is put in order, in seconds of CPU."""
 
-UNDELIVERABLE: Final = "undeliverable"
+RETRY_COUNT: Final = 200
+"""How many stalled messages are taken up between two rests."""
 
 
 class Receivers(Protocol):
@@ -39,6 +46,10 @@ class Receivers(Protocol):
 
     def receivers(self) -> Iterator[ReceiverView]:
         """Yield what waits for each receiver."""
+        ...
+
+    def retry_receiver(self, receiver: str, limit_count: int) -> int:
+        """Send stalled messages for a receiver now; see `Delivery.retry_receiver`."""
         ...
 
 
@@ -153,6 +164,24 @@ class Queues:
         """Return the next streams of workers, and whether there are more."""
         return await workers.page(self._shards, self._polls, limit_count, after, group_prefix)
 
+    async def retry(self, receiver: str) -> int:
+        """Send what is stalled for a receiver, as soon as it has room; return how much that is."""
+        pace = Pace(math.inf)
+        stalled_count = 0
+        for number, one in enumerate(self._receivers.receivers()):
+            if receiver_name(one.target) == receiver:
+                stalled_count += one.stalled_count
+            if not number % LOOK_COUNT:
+                await pace.rest()
+        # What fails again in the meantime waits as before.
+        left_count = stalled_count
+        while True:
+            count = self._receivers.retry_receiver(receiver, RETRY_COUNT)
+            left_count -= count
+            if count < RETRY_COUNT or left_count <= 0:
+                return stalled_count
+            await pace.rest()
+
     async def longest(self, limit_count: int, id_prefix: str = "") -> QueuesPage:
         """Return the receivers with most waiting, most first.
 
@@ -193,8 +222,7 @@ class Queues:
             if not number % LOOK_COUNT:
                 await pace.rest()
         for number, one in enumerate(self._receivers.receivers()):
-            group = poll_group(one.target)
-            name = (one.target or UNDELIVERABLE) if group is None else f"poll://{group[0]}"
+            name = receiver_name(one.target)
             known = queues.get(name)
             if known is None:
                 if len(queues) >= RECEIVERS_LIMIT_COUNT or pace.is_spent:

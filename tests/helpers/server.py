@@ -59,7 +59,7 @@ class ServerProcess:
         self.directory = directory
         self.data = directory / "data"
         self.log_path = directory / "server.log"
-        self._ports = _free_ports(2)
+        self._ports = free_ports(2)
         self._command = (
             *command,
             *("--data", str(self.data)),
@@ -223,7 +223,7 @@ def http_json(
     return response.status, answer.decode(errors="replace")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports nobody listens on. All are held at once, so that they differ from each other."""
     with contextlib.ExitStack() as stack:
         ports = []

@@ -86,6 +86,33 @@ async def test_the_stalled_tasks_go_at_once_when_the_target_answers_again(
         assert world.delivery._shipments == {}
 
 
+async def test_a_receiver_gets_all_that_is_stalled_on_demand(autojump_clock: MockClock) -> None:
+    """A minute before it would be tried again; whether it failed always or for one message."""
+    world = World()
+    world.push.behaviour["bad"] = "fail"
+    async with world.running():
+        for number in range(5):
+            world.send(message(str(number), url("bad")))
+        await trio.sleep(70)
+        del world.push.behaviour["bad"]
+        assert world.delivery.retry_receiver("http://other:80", 2) == 0
+        await trio.sleep(1)
+        assert world.sent_ids() == []
+        while world.delivery.retry_receiver("http://bad:80", 2):
+            pass
+        await trio.sleep(1)
+        assert sorted(world.sent_ids()) == ["0", "1", "2", "3", "4"]
+        world.send(message("5", url("good")))
+        await trio.sleep(1)
+        world.push.behaviour["good"] = "fail"
+        world.send(message("6", url("good")))
+        await trio.sleep(0.3)
+        del world.push.behaviour["good"]
+        assert world.delivery.retry_receiver("http://good:80", 2) == 1
+        await trio.sleep(0.1)
+        assert "6" in world.sent_ids()
+
+
 async def test_single_failures_back_off_alone_and_do_not_open_the_breaker(
     autojump_clock: MockClock,
 ) -> None:
