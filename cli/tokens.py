@@ -6,7 +6,7 @@ import click
 
 from troth.core.catalog import Scope
 
-from .client import path_of
+from .connection.addresses import path_of
 from .operator_session import operator_command
 from .options import DURATION, TEXT, OrderedGroup, Session
 from .output import note, short_moment, table, visible

@@ -23,6 +23,7 @@ import trio
 from troth.core.catalog import Account, Node, Token
 from troth.http.api.context import Readiness
 from troth.http.identity import operator_key
+from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import create_application, create_poll_application
 from troth.http.sockets.connection_room import relieving_shortages
@@ -207,12 +208,10 @@ class Server:
             nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):
                 door.application = application
-                name = f"listener_{door.listener.name.split()[0].lower()}"
-                self.api.metrics.add_source(name, door.listener.statistics)
                 door.listener.in_flight = self.api.in_flight
                 door.listener.gate = parts.gate
-            self.api.metrics.add_source("connections", room.statistics)
-            self.api.metrics.add_source("slow_gate", parts.gate.statistics)
+            self.api.metrics.add(ROOM, room.statistics)
+            nursery.start_soon(parts.loop_lag.run)
             nursery.start_soon(self.api.in_flight.watch)
             for lane in parts.make_lanes():
                 await nursery.start(lane.run)

@@ -287,6 +287,10 @@ class Shards(Gathering):
             total.add(shard.machine.state.activity)
         return total
 
+    def each(self) -> Sequence[Shard]:
+        """Return all shards, to be looked at."""
+        return self._shards
+
     def states(self) -> list[ShardState]:
         """Return all shards' states, to be looked at in this moment; it may not be durable yet."""
         return [shard.machine.state for shard in self._shards]

@@ -5,14 +5,22 @@ from typing import Any
 
 import click
 
-from troth.cli.client import ApiAnswer
-from troth.cli.options import TEXT, OrderedGroup, ServerCommand, Session, server_command
+from troth.cli.connection.answers import ApiAnswer
+from troth.cli.options import (
+    TEXT,
+    OrderedGroup,
+    ServerCommand,
+    Session,
+    limit_option,
+    page_options,
+    page_query,
+    server_command,
+)
 from troth.cli.output import note, short_moment, table
-from troth.cli.questions.pages import page_options, page_query
 
 
 @click.command(cls=ServerCommand)
-@page_options
+@page_options()
 @server_command
 def workers(session: Session, limit_count: int, cursor: str | None, all_pages: bool) -> None:
     """List connected workers and nodes, and what they hold.
@@ -77,15 +85,7 @@ def _workers(found: Any) -> str:
 
 
 @click.group(cls=OrderedGroup, invoke_without_command=True)
-@click.option(
-    "--limit",
-    "limit_count",
-    type=click.IntRange(1, 1_000),
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    help="How many.",
-)
+@limit_option("How many.")
 @server_command
 @click.pass_context
 def queues(context: click.Context, session: Session, limit_count: int) -> None:

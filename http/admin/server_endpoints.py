@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.api.context import Api, Readiness
-from troth.http.api.metrics import CONTENT_TYPE
 from troth.http.api.rows import Call, Endpoint, Success, answer
+from troth.http.metrics.metrics import OPEN_METRICS_TYPE, TEXT_TYPE
 from troth.http.wire.answers import told
 from troth.http.wire.requests import Response
 
@@ -43,8 +43,10 @@ async def ready(api: Api, call: Call) -> Response:
 async def show_metrics(api: Api, call: Call) -> Response:
     """GET /metrics."""
     names_accounts = Scope.ADMIN in call.request.principal.scopes
-    text = api.metrics.render(names_accounts=names_accounts)
-    return Response(200, text, [(b"content-type", CONTENT_TYPE)])
+    is_open = b"application/openmetrics-text" in call.request.headers.get(b"accept", b"")
+    text = await api.metrics.render(names_accounts=names_accounts, is_open=is_open)
+    kind = OPEN_METRICS_TYPE if is_open else TEXT_TYPE
+    return Response(200, text, [(b"content-type", kind), (b"vary", b"Accept")])
 
 
 async def show_openapi(api: Api, call: Call) -> Response:

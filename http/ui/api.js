@@ -15,11 +15,16 @@ const ROOT = new URL("..", document.baseURI);
 /** The codes of a server that comes or goes. @type {Record<number, import("./server.js").Reach>} */
 const REACH_OF_CODE = { 50300: "stopping", 50305: "starting" };
 
+/** The session is no more: after half a day without use, with its credentials, or a restart of the server. */
+export const SESSION_ENDED = 40101;
+
 /** What stands for a 401 without a code, as a proxy's. */
 const NO_CODE = 1;
 
 /** Protects what a session changes: no other page can know it. */
 let forgeryToken = "";
+
+let hasEnded = false;
 
 /** A refusal, or the want of an answer. */
 export class Refused extends Error {
@@ -136,7 +141,13 @@ function refusal(response, text) {
 /** @param {number} code */
 function signedOut(code) {
   forgeryToken = "";
-  mustSignIn.set(code || NO_CODE);
+  // The stream may have been told that the session has ended, and the page only that it has none.
+  const wasSignedIn = (whoami.get()?.kind ?? "anonymous") !== "anonymous";
+  const isFirst = !hasEnded && (wasSignedIn || code === SESSION_ENDED);
+  hasEnded ||= isFirst;
+  // The cookie has been taken back. An open server needs none, so it is asked once more.
+  if (isFirst) void learnWho();
+  else mustSignIn.set(hasEnded ? SESSION_ENDED : code || NO_CODE);
 }
 
 /** @param {import("./server.js").Reach} reach */
@@ -189,6 +200,7 @@ export async function learnWho() {
 /** @param {{who: WhoamiObject, csrf?: string}} session */
 function know({ who, csrf }) {
   forgeryToken = csrf ?? "";
+  hasEnded = false;
   setClock(who.server.now);
   mustSignIn.set(0);
   whoami.set(who);

@@ -61,7 +61,6 @@ from .shipments import (
     ShipmentKind,
     ShipmentState,
     ShipmentView,
-    TargetStatistics,
     address_of,
     counter_of,
     key_of,
@@ -72,7 +71,7 @@ from .shipments import (
 from .stalled import StalledShipments
 from .unclaimed import Unclaimed
 
-__all__ = ["Delivery", "DeliveryStatistics", "PushFailed", "PushTransport", "TargetStatistics"]
+__all__ = ["Delivery", "DeliveryStatistics", "PushFailed", "PushTransport"]
 
 _PUSH_SLOW_MS: Final = 1_000
 _RESERVATION_MS: Final = 1_000  # a released task's message normally arrives within milliseconds
@@ -202,11 +201,8 @@ class Delivery:
     def statistics(self) -> DeliveryStatistics:
         """Return counts of this moment and totals since the start."""
         push_targets = self._push_targets.targets
-        states = Counter(shipment.state for shipment in self._shipments.values())
         return DeliveryStatistics(
-            waiting_count=states[ShipmentState.WAITING],
             in_flight_count=self._push_targets.in_flight_count,
-            stalled_count=states[ShipmentState.STALLED],
             sent_total_count=self._totals["sent"],
             failed_total_count=self._totals["failed"],
             retried_total_count=self._totals["retried"],
@@ -215,7 +211,6 @@ class Delivery:
             push_given_up_total_count=self._push_targets.given_up_total_count,
             push_targets_count=len(push_targets),
             push_targets_open_count=sum(target.open for target in push_targets),
-            targets=self._target_statistics(),
         )
 
     # --- what people ask ------------------------------------------------------------------------
@@ -462,23 +457,3 @@ class Delivery:
         # The exponent is bounded so that a million attempts do not make a huge number.
         delay_ms = min(self._retry_limit_ms, self._retry_first_ms << min(attempt_count - 1, 40))
         return delay_ms * self._random.uniform(1 - _JITTER, 1 + _JITTER)
-
-    def _target_statistics(self) -> tuple[TargetStatistics, ...]:
-        stalled = self._stalled.counts_by_target()
-        rows = [
-            TargetStatistics(
-                target=target.key[0],
-                health="failing" if target.open else target.health.value,
-                waiting_count=len(target.waiting),
-                in_flight_count=target.in_flight_count,
-                stalled_count=stalled.pop(target.key[0], 0),
-                failing_since_ms=target.failing_since_ms,
-            )
-            for target in self._push_targets.targets
-        ]
-        rows += [
-            TargetStatistics(name or "undeliverable", "away", 0, 0, count, None)
-            for name, count in stalled.items()
-        ]
-        rows.sort(key=lambda row: (-row.waiting_count - row.stalled_count, row.target))
-        return tuple(rows[:_TARGETS_SHOWN_COUNT])

@@ -325,24 +325,10 @@ class ReceiverView(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TargetStatistics:
-    """One receiver: counts of this moment."""
-
-    target: str
-    health: str
-    waiting_count: int
-    in_flight_count: int
-    stalled_count: int
-    failing_since_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class DeliveryStatistics:
     """Counts of this moment, and totals since the start (`…_total_count`)."""
 
-    waiting_count: int
     in_flight_count: int
-    stalled_count: int
     sent_total_count: int
     failed_total_count: int
     retried_total_count: int
@@ -351,5 +337,4 @@ class DeliveryStatistics:
     push_given_up_total_count: int
     push_targets_count: int
     push_targets_open_count: int
-    targets: tuple[TargetStatistics, ...]
     """The targets with most messages waiting or stalled, at most 20, most first."""

@@ -23,6 +23,7 @@ from troth.shards.delivery.shipments import (
 from troth.shards.shards import Shards
 
 from . import workers
+from .first_comers import OTHER, FirstComers
 from .pace import Pace
 from .smallest import Smallest, chunks
 from .workers import WorkerRow
@@ -73,6 +74,39 @@ class QueueRow(NamedTuple):
     def backlog_count(self) -> int:
         """All that has not been delivered."""
         return self.waiting_count + self.in_flight_count + self.stalled_count
+
+
+class MeteredQueue(NamedTuple):
+    """What waits for a receiver, for metrics: `label` is its name, or `other` for many together.
+
+    `oldest_age_s` and `failing_since_s` are 0 where there is nothing, or no failure.
+    """
+
+    label: str
+    workers_count: int = 0
+    waiting_count: int = 0
+    in_flight_count: int = 0
+    stalled_count: int = 0
+    oldest_age_s: float = 0.0
+    failing_since_s: float = 0.0
+
+    @property
+    def failing(self) -> bool:
+        """Return whether pushes to it fail."""
+        return self.failing_since_s > 0
+
+    def plus(self, other: "MeteredQueue") -> "MeteredQueue":
+        """Return both together; of their times the worse one."""
+        since_s = [one for one in (self.failing_since_s, other.failing_since_s) if one]
+        return MeteredQueue(
+            self.label,
+            self.workers_count + other.workers_count,
+            self.waiting_count + other.waiting_count,
+            self.in_flight_count + other.in_flight_count,
+            self.stalled_count + other.stalled_count,
+            max(self.oldest_age_s, other.oldest_age_s),
+            min(since_s, default=0.0),
+        )
 
 
 class QueuesPage(NamedTuple):
@@ -136,10 +170,18 @@ class Queues:
         self._receivers = receivers
         self._samples: dict[str, _Sample] = {}
         self._sampled_s: float | None = None
+        self._labels = FirstComers()
+        self._metered: dict[str, MeteredQueue] = {OTHER: MeteredQueue(OTHER)}
+
+    def metered(self) -> tuple[MeteredQueue, ...]:
+        """Return what `sample` has seen last: the first receivers since the start, and others."""
+        return tuple(self._metered.values())
 
     async def sample(self) -> None:
-        """Measure the rates since the last call."""
-        queues, _ = await self._look(Pace(math.inf))
+        """Measure the rates since the last call, and what waits."""
+        pace = Pace(math.inf)
+        queues, _ = await self._look(pace)
+        await self._meter(queues, pace)
         now_s = trio.current_time()
         before, self._samples = self._samples, {}
         passed_s = None if self._sampled_s is None else max(now_s - self._sampled_s, 0.001)
@@ -157,6 +199,27 @@ class Queues:
                 rate_in = max(0, delivered + grown) / passed_s
             count = queue.delivered_count
             self._samples[name] = _Sample(count, queue.backlog_count, rate_in, rate_out)
+
+    async def _meter(self, queues: dict[str, _Queue], pace: Pace) -> None:
+        metered = {label: MeteredQueue(label) for label in self._metered}
+        now_ms = self._shards.clock.now_ms()
+        for some in chunks(list(queues), LOOK_COUNT):
+            for name in some:
+                queue = queues[name]
+                label = self._labels.label(name)
+                oldest_on = self._oldest_on(queue)
+                seen = MeteredQueue(
+                    label,
+                    queue.workers_count,
+                    queue.waiting_count,
+                    queue.in_flight_count,
+                    queue.stalled_count,
+                    0.0 if oldest_on is None else max(0, now_ms - oldest_on) / 1000,
+                    (queue.failing_since or 0) / 1000,
+                )
+                metered[label] = metered.get(label, MeteredQueue(label)).plus(seen)
+            await pace.rest()
+        self._metered = metered
 
     async def workers(
         self, limit_count: int, after: tuple[str, str] | None, group_prefix: str = ""
@@ -244,14 +307,13 @@ class Queues:
         if queue.next_try_s is not None:
             in_ms = max(0, int((queue.next_try_s - trio.current_time()) * 1000))
             next_try = self._shards.clock.now_ms() + in_ms
-        ages = [on for on in map(self._since, queue.first[:LOOK_COUNT]) if on is not None]
         return QueueRow(
             name,
             queue.workers_count,
             queue.waiting_count,
             queue.in_flight_count,
             queue.stalled_count,
-            min(ages, default=None),
+            self._oldest_on(queue),
             None if sample is None else sample.rate_in,
             None if sample is None else sample.rate_out,
             health,
@@ -259,6 +321,10 @@ class Queues:
             queue.error,
             next_try,
         )
+
+    def _oldest_on(self, queue: _Queue) -> int | None:
+        ages = [on for on in map(self._since, queue.first[:LOOK_COUNT]) if on is not None]
+        return min(ages, default=None)
 
     def _since(self, shipment: Shipment) -> int | None:
         """Return since when there is something to send; None if that is not known any more."""

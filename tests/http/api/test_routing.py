@@ -169,6 +169,7 @@ async def test_the_poll_port_answers_probes() -> None:
 LINKS = ["/tasks/claim/x/1", "/tasks/complete/x/1", "/tasks/drop/x/1", "/tasks/heartbeat/x/1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [*LINKS, "/poll/g/w"])
 @pytest.mark.parametrize(
     "headers",
