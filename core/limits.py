@@ -32,6 +32,7 @@ FAILED_ATTEMPTS_ADDRESSES_COUNT: Final = 10_000  # addresses that are remembered
 ACCOUNTS_LIMIT_COUNT: Final = 10_000
 ACCOUNT_NAME_LIMIT_BYTES: Final = 128  # and of tokens
 TOKENS_LIMIT_COUNT: Final = 1_000  # of one account; those that no longer work make room
+TOKEN_GRACE_LIMIT_MS: Final = 30 * 86_400_000  # how long a secret works after a rotation
 AUDIT_FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
 AUDIT_FILES_COUNT: Final = 10
 AUDIT_PAGE_LIMIT_COUNT: Final = 1_000  # entries on one page
