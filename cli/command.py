@@ -40,6 +40,14 @@ COMMANDS: Final = {
         "troth.cli.serve:serve_command",
         "Run the server until it is stopped (Ctrl-C or SIGTERM).",
     ),
+    "dev": CommandPlace(
+        "troth.cli.overview.open_ui:dev",
+        "Run a server for development, in memory, and open its web UI.",
+    ),
+    "ui": CommandPlace(
+        "troth.cli.overview.open_ui:ui",
+        "Open the web UI of a running server in a browser, signed in as an administrator.",
+    ),
     "promises": CommandPlace(
         "troth.cli.promises:promises", "Create, show, complete and search promises."
     ),

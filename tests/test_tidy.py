@@ -261,6 +261,7 @@ CHECKS: Final[dict[Callable[[Module], list[str]], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [*CODE_FOLDERS, "src", "tests"])
 def test_every_module_is_tidy(folder: str) -> None:
     checks = [check for check, folders in CHECKS.items() if folder in folders]

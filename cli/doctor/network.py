@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from troth.cli.client import ApiClient, RequestRefused, ServerUnreachable
+from troth.cli.connection.answers import RequestRefused, ServerUnreachable
+from troth.cli.connection.client import ApiClient
 from troth.cli.operator_session import server_at
 from troth.http.identity.operator_key import FILE_NAME
 from troth.http.settings.kinds import ListenAddress

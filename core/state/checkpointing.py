@@ -19,6 +19,7 @@ from troth.core.model import (
 from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .captures import Capture, Loaded, ShardHeader
+from .completions import add_callback
 from .shard_state import ACTIVE, Root, ShardState
 
 EVICTION_SLICE_COUNT: Final = 500
@@ -151,8 +152,7 @@ def evict(state: ShardState, written: Capture) -> Iterator[int]:
             continue
         task = state.tasks.get(name)
         if task is not None and task.is_final:
-            del state.tasks[name]
-            state.task_notes.left(task)
+            state.forget_task(task)
             count += 1
             if count == EVICTION_SLICE_COUNT:
                 yield count
@@ -182,7 +182,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
         state.index_promise(promise)
         state.pending_count += 1
     for callback in loaded.callbacks:
-        state.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+        add_callback(state, callback)
     for task in sorted(loaded.tasks, key=lambda row: row.sequence):
         _load_task(state, task)
     for schedule in sorted(loaded.schedules, key=lambda row: row.serial):
@@ -199,7 +199,9 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.usage.update({one.function_id: one for one in loaded.usage})
     # In the order of creation, which lists of tasks go by.
     in_order = sorted(loaded.workflows, key=lambda row: state.promises[row.id].serial)
-    state.workflows.update({one.id: one for one in in_order})
+    for workflow in in_order:
+        state.workflows[workflow.id] = workflow
+        state.workflow_index.append(state.promises[workflow.id].serial, workflow.id)
     for pair in sorted(loaded.awaits, key=lambda row: row.place):
         state.awaits.add(pair.awaited, pair.awaiter)
     for one in sorted(loaded.listeners, key=lambda row: row.place):
@@ -211,6 +213,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
 
 def _load_task(state: ShardState, task: Task) -> None:
     state.tasks[task.id] = task
+    state.task_index.append(task.sequence, task.id)
     state.task_notes.began(task)
     if task.kind is NOTIFY:
         state.notifications[task.id] = task

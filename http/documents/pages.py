@@ -1,11 +1,13 @@
 """The pages for people, made from the endpoint table, the codes and the life cycles.
 
-They need no network, no script and no font, and are made once, when the application is.
+They need no network, no script and no font, and are made once, when the application is. Their
+style is a file (`docs.css`), so that the browser need not allow any in HTML.
 """
 
 import html
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import orjson
 from msgspec import Struct
@@ -19,27 +21,23 @@ from troth.http.web.ui_files import read_ui
 from troth.http.wire.answers import example_of
 from troth.http.wire.errors import ErrorObject
 from troth.http.wire.fields import Nested, example, rules
+from troth.http.wire.requests import JSON_TYPE
+from troth.http.wire.static_files import StaticFile
 
 from .diagrams import promise_diagram, task_diagram
 from .openapi import openapi_document, scopes_of
 from .refusals import refusals_of
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --accent: #0a7; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.8rem; } h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); }
-h3 { margin: 2.2rem 0 0.3rem; } h3 code { font-size: 1rem; }
-code, pre { font-family: ui-monospace, monospace; font-size: 0.9rem; }
-pre { overflow-x: auto; padding: 0.7rem; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; }
-td, th { padding: 0.25rem 0.8rem 0.25rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-a { color: var(--accent); } .method { font-weight: 700; color: var(--accent); }
-svg { max-width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif;
-  fill: currentColor; }
-svg rect, svg path { fill: none; stroke: currentColor; } svg .label { font-size: 11px;
-  paint-order: stroke; stroke: Canvas; stroke-width: 4px; }
-"""
+STYLE: Final = Path(__file__).with_name("docs.css")
+
+_POLICY: Final = (
+    (b"content-security-policy", b"default-src 'none'; style-src 'self'; img-src data:"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-cache"),
+)
+_HTML: Final = ((b"content-type", b"text/html; charset=utf-8"), *_POLICY)
+_CSS: Final = ((b"content-type", b"text/css; charset=utf-8"), *_POLICY)
+_JSON: Final = ((b"content-type", JSON_TYPE), (b"cache-control", b"no-cache"))
 
 _text = html.escape
 
@@ -47,25 +45,33 @@ _text = html.escape
 def make_pages(api: Api, endpoints: tuple[Endpoint, ...]) -> Pages:
     """Make all documents of a server."""
     return Pages(
-        openapi=openapi_document(api, endpoints),
+        openapi=StaticFile(openapi_document(api, endpoints), _JSON),
         start=_start_page(),
         documentation=_documentation_page(endpoints),
         errors=_errors_page(),
+        style=StaticFile(STYLE.read_bytes(), _CSS),
         ui=read_ui(api.settings.base_path) if api.settings.ui else None,
     )
 
 
-def _page(title: str, parts: Iterable[str]) -> bytes:
+def _page(
+    title: str,
+    parts: Iterable[str],
+    *,
+    style: str = "docs/style.css",
+    varies_by: bytes = b"Accept-Encoding",
+) -> StaticFile:
     body = "\n".join(parts)
-    return (
+    text = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{_text(title)}</title>"
         '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
-        f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
-    ).encode()
+        f'<link rel="stylesheet" href="{style}"></head><body>\n{body}\n</body></html>\n'
+    )
+    return StaticFile(text.encode(), _HTML, varies_by=varies_by)
 
 
-def _start_page() -> bytes:
+def _start_page() -> StaticFile:
     return _page(
         "Troth",
         [
@@ -75,13 +81,14 @@ def _start_page() -> bytes:
             '<li><a href="openapi.json">OpenAPI description</a></li>',
             '<li><a href="metrics">Metrics</a></li></ul>',
         ],
+        varies_by=b"Accept, Accept-Encoding",
     )
 
 
 # --- /docs ----------------------------------------------------------------------------------------
 
 
-def _documentation_page(endpoints: tuple[Endpoint, ...]) -> bytes:
+def _documentation_page(endpoints: tuple[Endpoint, ...]) -> StaticFile:
     groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
     index = (
         (
@@ -213,7 +220,7 @@ def _task_table() -> str:
 # --- /docs/errors ---------------------------------------------------------------------------------
 
 
-def _errors_page() -> bytes:
+def _errors_page() -> StaticFile:
     parts = [
         "<h1>Error codes</h1><p>The first three digits are the HTTP status. Every refusal has this "
         f"form:</p><pre>{_json(example_of(ErrorObject))}</pre>",
@@ -225,4 +232,4 @@ def _errors_page() -> bytes:
             f"<p>{_text(EXPLANATIONS[code])}</p>"
         )
     parts.append('<p><a href="../docs">The API</a></p>')
-    return _page("Troth: error codes", parts)
+    return _page("Troth: error codes", parts, style="style.css")

@@ -49,7 +49,7 @@ export function Table({ label, columns, rows, keyOf, selection, gone }) {
           html`<th class="check" scope="col">
             <input type="checkbox" aria-label="Select all that are listed" checked=${isAll} onChange=${selection.toggleAll} />
           </th>`}
-          ${columns.map((column) => html`<th key=${column.name} scope="col" class=${classOf(column)}>${column.title}</th>`)}
+          ${columns.map((column) => html`<th key=${column.name} scope="col" class=${classOf(column)}>${column.title || html`<span class="unseen">Actions</span>`}</th>`)}
         </tr>
       </thead>
       <tbody ref=${body}>

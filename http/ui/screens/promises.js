@@ -83,7 +83,7 @@ function List() {
         ${may("promises:write") && html`<button onClick=${() => createPromise({})}>Create …</button>`}
       </span>
     </div>
-    <${SelectionBar} selection=${selection} rows=${list.rows} clear=${selection.clear} done=${list.refresh} />
+    <${SelectionBar} selection=${selection} rows=${list.rows} query=${query} hasMore=${list.hasMore} clear=${selection.clear} done=${list.refresh} />
     <${Rows}
       list=${list}
       table=${{ label: "Promises", columns: COLUMNS.filter((column) => isShown(column, hidden)), keyOf: SOURCE.keyOf, selection }}
