@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from troth.core.catalog import Account, Node, Token
+from troth.http.admin.token_uses import TokenUses
 from troth.http.api.context import Readiness
 from troth.http.identity import operator_key
 from troth.http.monitoring.traffic_metrics import ROOM
@@ -279,6 +280,7 @@ class Server:
         nursery.start_soon(parts.make_sweeper().run)
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)
+            nursery.start_soon(TokenUses(self.api).run)
             await nursery.start(parts.make_bulk_jobs().run)
         nursery.start_soon(parts.make_feed().run)
         await nursery.start(parts.make_builder().run)

@@ -17,6 +17,8 @@ from tests.helpers.server import ServerDiedError, ServerProcess, http_json
 
 from .listening import EventStream
 
+pytestmark = pytest.mark.slow
+
 # A server that begins to read its log only when it finds a file named `go`. Until then it is
 # between two records for ever, where recovery looks whether the server was told to stop.
 SLOW_SERVER: Final = """
@@ -24,8 +26,6 @@ import pathlib, sys, time
 import trio
 from troth.cli.command import main
 from troth.shards.storage import DirectoryStorage
-
-pytestmark = pytest.mark.slow
 
 read = DirectoryStorage.records
 

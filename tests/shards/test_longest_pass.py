@@ -18,21 +18,26 @@ import trio
 
 from troth.core import commands as c
 from troth.core import workflow_commands as w
+from troth.core.bulk import BulkCounts, BulkJob
 from troth.core.codes import Code
+from troth.core.limits import BULK_RATE_LIMIT_COUNT
 from troth.core.model import ClaimRequest, PromiseState
 from troth.persistence.wal.log import MemoryLog
+from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter
 from troth.shards.passes import settle_collector
 from troth.shards.shards import Shards
 
 from .stage import Outgoing
+from .test_bulk_jobs import NoTasks, job_of
 
 GROUP = "poll://any@g"
 INVOKE = {"resonate:invoke": GROUP}
 FAR_MS = 2**62
 WAITERS_COUNT = 9_900
 MANY_COUNT = 100_000
+BULK_COUNT = 20_000
 AT_ONCE_COUNT = 200
 LIMIT_MS = 20
 """The budget of a pass is 10 ms; beyond it each shard may go on by a slice."""
@@ -210,7 +215,40 @@ async def heartbeats(shards: Shards) -> LongestPass:
     return found
 
 
-CUT: Final = ("callbacks", "awaiters", "root")
+async def bulk_cancel(shards: Shards) -> LongestPass:
+    """A bulk job cancels many promises as fast as it may; some are waited for by others."""
+    names = [f"p{number}" for number in range(BULK_COUNT)]
+    await ask_all(shards, [c.CreatePromise(name, FAR_MS) for name in names])
+    waited_for = [name for name in names[::10] for _ in range(5)]
+    await ask_all(
+        shards,
+        [
+            c.CreateSubscription(name, f"s{number}", FAR_MS, GROUP)
+            for number, name in enumerate(waited_for)
+        ],
+    )
+    ended = trio.Event()
+
+    async def end(job: BulkJob) -> None:
+        await trio.lowlevel.checkpoint()
+        assert job.counts == BulkCounts(BULK_COUNT)
+        ended.set()
+
+    jobs = BulkJobs(shards, NoTasks(), shards.clock.now_ms, end)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(jobs.run)
+        wanted = {"rate_count": BULK_RATE_LIMIT_COUNT, "created_on": shards.clock.now_ms()}
+        began_s, began_cpu_s = trio.current_time(), time.thread_time()
+        with measured() as found:
+            await jobs.start(job_of(jobs, **wanted))
+            await ended.wait()
+        lasted_s, cpu_s = trio.current_time() - began_s, time.thread_time() - began_cpu_s
+        print(f"bulk: {BULK_COUNT / lasted_s:.0f}/s, {cpu_s / BULK_COUNT * 1e6:.0f} us of CPU each")
+        nursery.cancel_scope.cancel()
+    return found
+
+
+CUT: Final = ("callbacks", "awaiters", "root", "bulk")
 """Those within the limit that need not wait until a time has come."""
 
 SCENARIOS: dict[str, Callable[[Shards], Awaitable[LongestPass]]] = {
@@ -221,6 +259,7 @@ SCENARIOS: dict[str, Callable[[Shards], Awaitable[LongestPass]]] = {
     "deadlines": many_deadlines,
     "leases": many_leases,
     "locks": many_locks,
+    "bulk": bulk_cancel,
 }
 
 

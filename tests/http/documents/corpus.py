@@ -366,6 +366,8 @@ async def _administration(corpus: Corpus, world: World) -> None:
     token_id = (await ask("POST", "/admin/tokens", limited)).json["id"]
     await ask("POST", "/admin/tokens", token)
     await ask("POST", "/admin/tokens", {**token, "expiresIn": 1, "expiresAt": 1})
+    await ask("POST", "/admin/tokens/rotate", {"id": token_id, "grace": 60_000})
+    await ask("POST", "/admin/tokens/rotate", {"id": "none"})
     await ask("DELETE", f"/admin/tokens/{token_id}")
     await ask("DELETE", "/admin/tokens/none")
     await ask("GET", "/admin/tokens?account=billing")
