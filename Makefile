@@ -22,7 +22,7 @@ DEVELOP_READY := $(VENV)/.ready-to-develop
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test fast newest newest-ready installed lint fmt types cover seeds sdks \
-  simulate differ mutate fuzz prove vendor clients constraints docs man deploy-check release-check
+  simulate differ mutate fuzz prove vendor screenshots clients constraints docs man deploy-check release-check
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -126,6 +126,9 @@ constraints: ## Write the newest versions of all libraries to constraints.txt
 
 vendor: $(DEVELOP_READY) ## Make the vendored file of the web UI again, for new versions (npm)
 	@$(BIN)/python -m tests.ui.tools vendor
+
+screenshots: $(DEVELOP_READY) ## Make the pictures of the web UI in docs/pictures again (two minutes, Chromium)
+	@$(BIN)/python -m tests.ui.pictures $(ARGS)
 
 clients: $(DEVELOP_READY) ## Generate clients with tools that need Go and Java, and use them
 	@$(BIN)/python -m tests.clients.generators

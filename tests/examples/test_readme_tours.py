@@ -34,12 +34,12 @@ def paste(server: ServerProcess, directory: Path, *pasted: str) -> str:
 
 
 def test_the_tour_in_five_minutes(server: ServerProcess, tmp_path: Path) -> None:
-    *before, kill, after = section_blocks("A tour in five minutes")
+    *before, kill, after, browser = section_blocks("A tour in five minutes")
     assert kill.startswith("kill -9")
 
     said = paste(server, tmp_path, *before)
     server.restart()
-    said_after = paste(server, tmp_path, before[0].splitlines()[0], after)
+    said_after = paste(server, tmp_path, before[0].splitlines()[0], after, browser)
 
     for wanted in ("sent on Monday", "order-8", "__invoke:pages-1", "42 pages"):
         assert wanted in said, said
@@ -47,6 +47,7 @@ def test_the_tour_in_five_minutes(server: ServerProcess, tmp_path: Path) -> None
     assert "Traceback" not in said + said_after
     for wanted in ("order-7", "order-8", "pages-1"):
         assert wanted in said_after, said_after
+    assert "/ui/#code=" in said_after, "the web UI is the end of the tour"
     assert [*tmp_path.iterdir()] == [], "the tour tidies up"
 
 

@@ -57,9 +57,9 @@ def find(playwright: Playwright) -> str:
     raise NoBrowserError(ADVICE)
 
 
-def launch(playwright: Playwright) -> Browser:
-    """Start the browser. Raises `NoBrowserError`."""
-    arguments = ["--disable-gpu", "--disable-dev-shm-usage"]
+def launch(playwright: Playwright, *further: str) -> Browser:
+    """Start the browser, with further arguments. Raises `NoBrowserError`."""
+    arguments = ["--disable-gpu", "--disable-dev-shm-usage", *further]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium refuses to run as root with one
     expect.set_options(timeout=WAIT_LIMIT_MS)

@@ -127,7 +127,7 @@ def fill(server: ServerProcess, now_ms: int, jobs_count: int = 400) -> None:
     for number in range(3):
         lock = {
             "resourceId": f"printer-{number}",
-            "executionId": f"job-{number}",
+            "executionId": f"labels-{20_418 + number}",
             "processId": "worker-1",
             "ttl": 10 * MINUTE,
         }
