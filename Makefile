@@ -22,7 +22,7 @@ DEVELOP_READY := $(VENV)/.ready-to-develop
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test fast newest newest-ready installed lint fmt types cover seeds sdks \
-  simulate ui-scale differ mutate fuzz prove vendor clients constraints man deploy-check release-check
+  simulate ui-scale differ mutate fuzz prove vendor clients constraints docs man deploy-check release-check
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -136,6 +136,9 @@ vendor: $(DEVELOP_READY) ## Make the vendored file of the web UI again, for new 
 
 clients: $(DEVELOP_READY) ## Generate clients with tools that need Go and Java, and use them
 	@$(BIN)/python -m tests.clients.generators
+
+docs: $(DEVELOP_READY) ## Build the documentation into dist/docs; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo dist/docs/index.html
 
 man: $(SERVE_READY) ## Make the manual page: dist/troth.1
 	@mkdir -p dist && $(BIN)/python -m troth manual > dist/troth.1 && echo 'man -l dist/troth.1'

@@ -13,8 +13,8 @@ import orjson
 from msgspec import Struct
 
 from troth.core.codes import EXPLANATIONS, MESSAGES, OURS, Code
-from troth.core.lifecycles import COMPLETE, PENDING, TASK, TaskStep
-from troth.core.model import PromiseState, TaskState
+from troth.core.lifecycles import TASK, TaskStep
+from troth.core.model import TaskState
 from troth.http.api.context import Api, Pages
 from troth.http.api.rows import Endpoint, Parameter
 from troth.http.web.ui_files import read_ui
@@ -24,6 +24,7 @@ from troth.http.wire.fields import Nested, example, rules
 from troth.http.wire.requests import JSON_TYPE
 from troth.http.wire.static_files import StaticFile
 
+from .diagrams import promise_diagram, task_diagram
 from .openapi import openapi_document, scopes_of
 from .refusals import refusals_of
 
@@ -113,10 +114,10 @@ def _documentation_page(endpoints: tuple[Endpoint, ...]) -> StaticFile:
         "needs. Ids that begin with <code>troth:</code> are the server's own.</p>",
         "<h2>Life cycles</h2>",
         "<p>A promise is pending until it completes, once: by a client, or by its timeout.</p>",
-        _promise_diagram(),
+        promise_diagram(),
         "<p>A task is the work of a promise: sent to a receiver, claimed by one process at a "
         "time.</p>",
-        _task_diagram(),
+        task_diagram(),
         _task_table(),
     ]
     for group in groups:
@@ -204,77 +205,6 @@ def _json(value: Any) -> str:
 
 
 # --- life cycles, drawn from core/lifecycles.py ---------------------------------------------------
-
-
-def _box(left: int, top: int, label: str) -> str:
-    middle = left + 80
-    return (
-        f'<rect x="{left}" y="{top}" width="160" height="34" rx="6"/>'
-        f'<text x="{middle}" y="{top + 22}" text-anchor="middle">{_text(label)}</text>'
-    )
-
-
-def _arrow(start: tuple[int, int], bend: tuple[int, int], end: tuple[int, int], label: str) -> str:
-    (x, y), (u, v), (s, t) = start, bend, end
-    middle_x, middle_y = (x + 2 * u + s) // 4, (y + 2 * v + t) // 4
-    return (
-        f'<path d="M{x} {y} Q{u} {v} {s} {t}" marker-end="url(#tip)"/>'
-        f'<text class="label" x="{middle_x}" y="{middle_y - 4}" text-anchor="middle">'
-        f"{_text(label)}</text>"
-    )
-
-
-def _drawing(width: int, height: int, title: str, shapes: Iterable[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{title}">'
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" '
-        'markerHeight="8" orient="auto"><path d="M0 0 L8 4 L0 8"/></marker></defs>'
-        f"{''.join(shapes)}</svg>"
-    )
-
-
-def _promise_diagram() -> str:
-    shapes = [_box(10, 110, PENDING.value)]
-    finals = [state for state in PromiseState if state is not PENDING]
-    for index, state in enumerate(finals):
-        top = 10 + index * 68
-        asked = any(key[0] is state for key in COMPLETE) and state.value != "REJECTED_TIMEDOUT"
-        shapes.append(_box(420, top, state.value))
-        label = "completed by a client" if asked else "timeout passed"
-        shapes.append(_arrow((170, 127), (295, top + 17), (420, top + 17), label))
-    return _drawing(600, 270, "Life cycle of a promise", shapes)
-
-
-_TASK_PLACES = {
-    TaskState.INIT: (10, 140),
-    TaskState.ENQUEUED: (390, 20),
-    TaskState.CLAIMED: (390, 260),
-    TaskState.COMPLETED: (780, 20),
-    TaskState.TIMEDOUT: (780, 380),
-}
-# Where an arrow would cross a box, the point that it bends towards instead.
-_TASK_BENDS = {(TaskState.INIT, TaskState.TIMEDOUT): (320, 420)}
-
-
-def _task_diagram() -> str:
-    """Return one arrow for each pair of states, labeled with all events that lead there."""
-    labels: dict[tuple[TaskState, TaskState], list[str]] = {}
-    for (state, event), step in TASK.items():
-        if step.state is not None:
-            labels.setdefault((state, step.state), []).append(event.value)
-    shapes = [_box(*place, state.value) for state, place in _TASK_PLACES.items()]
-    for (start, end), events in labels.items():
-        (x, y), (s, t) = _TASK_PLACES[start], _TASK_PLACES[end]
-        forward = s > x
-        leave = (x + 160, y + 17) if forward else (x, y + 17)
-        arrive = (s, t + 17) if forward else (s + 160, t + 17)
-        if s == x:
-            leave, arrive = (x + 80, y + 34 if t > y else y), (s + 80, t if t > y else t + 34)
-        # Ways back bend the other way, so that they do not cover the ways there.
-        middle = ((leave[0] + arrive[0]) // 2, (leave[1] + arrive[1]) // 2)
-        bend = _TASK_BENDS.get((start, end), (middle[0], middle[1] + (-30 if forward else 50)))
-        shapes.append(_arrow(leave, bend, arrive, ", ".join(events)))
-    return _drawing(960, 430, "Life cycle of a task", shapes)
 
 
 def _task_table() -> str:

@@ -23,8 +23,8 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a part of a completion is carried out again",
         "core/state/completions.py",
-        "        state.fire(callbacks.pop(identifier), at)",
-        "        state.fire(callbacks[identifier], at)",
+        "        callback = callbacks.pop(identifier)",
+        "        callback = callbacks[identifier]",
         TESTS,
     ),
     fault(
@@ -58,8 +58,8 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
     fault(
         "promises are deleted while a completion that makes tasks of them is under way",
         "core/deciding.py",
-        "(bool(self.state.completions) or notes.is_awaited(promise_id))",
-        "notes.is_awaited(promise_id)",
+        "bool(self.state.completions) or self.state.task_notes.awaits(promise_id)",
+        "self.state.task_notes.awaits(promise_id)",
         TESTS,
     ),
 )
