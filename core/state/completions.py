@@ -119,6 +119,7 @@ def _fire(state: ShardState, promise_id: str, ids: Iterable[str], at: int) -> No
     for identifier in ids:
         if state.tracks_changes:
             state.changes.callbacks[identifier] = promise_id
+        state.callbacks_count -= 1
         state.fire(callbacks.pop(identifier), at)
     if not callbacks:
         del state.callbacks[promise_id]

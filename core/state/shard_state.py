@@ -126,6 +126,7 @@ class ShardState:
         self.tag_index = TagIndex(self.promises)
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
+        self.callbacks_count = 0
         self.task_beats = Beats()
         self.lock_beats = Beats()
         self.completions: dict[str, int] = {}  # those under way, each with its time
@@ -150,6 +151,7 @@ class ShardState:
         self.awaits = Waiting()
         self.listeners = Waiting()
         self.unblocks: dict[str, dict[str, int]] = {}
+        self.unblocks_count = 0
         self.workflow_floor = 0
         self.waiting_place = 0  # of the newest row of who waits
         self.has_workflows = False
@@ -285,6 +287,7 @@ class ShardState:
     def callback_created(self, record: r.CallbackCreated) -> None:
         callback = record.callback
         self.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+        self.callbacks_count += 1
         if self.tracks_changes:
             self.changes.callbacks[callback.id] = callback.promise_id
 

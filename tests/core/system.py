@@ -62,6 +62,7 @@ RANK = {
     c.TASK_TIMER: 1,
     c.LOCK_TIMER: 2,
 }
+CAPTURED_COUNT = 2  # of a slice of a capture
 WORKFLOWS = (c.WORKFLOW_TIMER, c.UNBLOCK_TIMER)
 ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
 DATA_ID = b"the tests' data."
@@ -105,6 +106,7 @@ class System:
         self.transitions: set[tuple[TaskState, TaskEvent]] = set()
         self.states: dict[str, TaskState] = {}
         self.captures: list[Capture] = []
+        self.capturing: checkpointing.Capturing | None = None
         self.checkpoints: Checkpoints | None = None
         if self.store is not None:
             self.checkpoints = self._load(self.store)
@@ -155,6 +157,18 @@ class System:
         position = sum(self.sequences)
         state = self.machines[index].state
         self.captures.append(checkpointing.capture(state, self.sequences[index], position))
+
+    def capture_some(self, index: int) -> bool:
+        """Do that in slices, of which this is one; whether it was the last."""
+        if self.capturing is None:
+            self.capturing = checkpointing.Capturing(self.machines[index].state, CAPTURED_COUNT)
+        if not self.capturing.is_nearly_done:
+            self.capturing.read_some()
+            return False
+        position = sum(self.sequences)
+        self.captures.append(self.capturing.finish(self.sequences[index], position))
+        self.capturing = None
+        return True
 
     def write_checkpoint(self) -> None:
         """Commit what was captured of all shards."""

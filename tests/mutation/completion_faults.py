@@ -13,6 +13,20 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
         TESTS,
     ),
     fault(
+        "what changes while a capture is made is not read again",
+        "core/state/checkpointing.py",
+        "        self._take_changes()\n        self._read(self._left_count)\n        rows",
+        "        rows",
+        "core/test_checkpointing.py",
+    ),
+    fault(
+        "what was deleted while a capture was made stays in the store",
+        "core/state/checkpointing.py",
+        "    all_ids |= ids\n",
+        "",
+        "core/test_checkpointing.py",
+    ),
+    fault(
         "a completion under way is lost at a crash",
         "core/machine.py",
         "        state.begun_completions.extend(state.completions)\n",
