@@ -47,6 +47,9 @@ COMMANDS: Final = {
         "troth.cli.schedules:schedules", "Create promises on a schedule given by a cron expression."
     ),
     "locks": CommandPlace("troth.cli.locks:locks", "Acquire, release, renew and list locks."),
+    "bulk": CommandPlace(
+        "troth.cli.bulk.jobs:bulk", "Do one thing to everything that a filter finds."
+    ),
     "tree": CommandPlace(
         "troth.cli.tree:tree", "Draw the promise ID and everything that its work has created."
     ),

@@ -1,4 +1,4 @@
-"""The catalog: accounts, tokens, functions, labels, builds and nodes, as plain data.
+"""The catalog: accounts, tokens, functions, labels, builds, nodes and bulk jobs, as plain data.
 
 Executions refer to these. An *entry* is small, changes seldom and is always in memory;
 it lives in the shard of its id. A change replaces the whole entry and raises its revision by one,
@@ -11,6 +11,8 @@ The API calls labels "tags" (greencloud.md 9); here that word is taken by the ta
 from enum import StrEnum
 
 from msgspec import Struct
+
+from .bulk import BulkJob
 
 
 class Scope(StrEnum):
@@ -170,7 +172,7 @@ class Node(Struct, frozen=True, array_like=True, gc=False, tag="node/1"):
     deleted: bool = False
 
 
-Entry = Account | Token | Label | Function | Build | Node
+Entry = Account | Token | Label | Function | Build | Node | BulkJob
 
 RESERVED_PREFIX = "troth:"
 """Ids of promises that begin so are the server's own: no client of the promise API sees them."""

@@ -26,6 +26,7 @@ class Code(IntEnum):
     INVALID = 40000
     SAME_ROOT = 40001
     UNAUTHORIZED = 40100
+    SESSION_ENDED = 40101
     PROMISE_RESOLVED = 40300
     PROMISE_REJECTED = 40301
     PROMISE_CANCELED = 40302
@@ -39,6 +40,8 @@ class Code(IntEnum):
     FORBIDDEN_SCOPE = 40312
     FORBIDDEN_PREFIX = 40313
     RESERVED_ID = 40314
+    SESSION_FORBIDDEN = 40315
+    CSRF_MISSING = 40316
     PROMISE_NOT_FOUND = 40400
     SCHEDULE_NOT_FOUND = 40401
     LOCK_NOT_FOUND = 40402
@@ -54,6 +57,7 @@ class Code(IntEnum):
     EXECUTION_NOT_FOUND = 40417
     RESULT_NOT_READY = 40418
     ENTRY_NOT_FOUND = 40419
+    BULK_NOT_FOUND = 40420
     METHOD_NOT_ALLOWED = 40500
     REQUEST_TIMEOUT = 40800
     PROMISE_EXISTS = 40900
@@ -64,6 +68,7 @@ class Code(IntEnum):
     FUNCTION_PAUSED = 40913
     EXECUTION_NOT_HELD = 40914
     EXECUTION_FINISHED = 40915
+    BULK_ENDED = 40916
     WORKFLOW_STATE = 40920
     WORKFLOW_VERSION = 40921
     PROMISE_PENDING = 40930
@@ -81,6 +86,7 @@ class Code(IntEnum):
     TOO_MANY_CALLBACKS = 42900
     TOO_MANY_ATTEMPTS = 42901
     TOO_MANY_EXECUTIONS = 42902
+    TOO_MANY_BULK_JOBS = 42903
     INTERNAL = 50000
     FUNCTION_FAILED = 50001
     NODES_LOST = 50201
@@ -104,6 +110,9 @@ OURS = frozenset(
         Code.ENCODING_UNSUPPORTED,
         Code.FORBIDDEN_SCOPE,
         Code.FORBIDDEN_PREFIX,
+        Code.SESSION_ENDED,
+        Code.SESSION_FORBIDDEN,
+        Code.CSRF_MISSING,
         Code.RESERVED_ID,
         Code.ACCOUNT_NOT_FOUND,
         Code.TOKEN_NOT_FOUND,
@@ -135,6 +144,9 @@ OURS = frozenset(
         Code.AWAITER_UNUSABLE,
         Code.NO_WORKFLOW_TASK,
         Code.TOO_MANY_WAITING,
+        Code.BULK_NOT_FOUND,
+        Code.BULK_ENDED,
+        Code.TOO_MANY_BULK_JOBS,
         Code.PROMISE_PENDING,
         Code.PROMISE_IN_USE,
         Code.ORIGIN_PENDING,
@@ -153,6 +165,9 @@ MESSAGES: dict[Code, str] = {
     Code.ORIGIN_FORBIDDEN: "The origin is not allowed",
     Code.FORBIDDEN_SCOPE: "The credentials do not allow this",
     Code.FORBIDDEN_PREFIX: "The token is limited to other ids",
+    Code.SESSION_ENDED: "The session has ended",
+    Code.SESSION_FORBIDDEN: "A session does not count for this",
+    Code.CSRF_MISSING: "The request does not come from the session's own page",
     Code.RESERVED_ID: "The id is reserved for the server",
     Code.TASK_CLAIMED: "The task is already claimed",
     Code.TASK_COMPLETED: "The task is already completed",
@@ -206,6 +221,9 @@ MESSAGES: dict[Code, str] = {
     Code.AWAITER_UNUSABLE: "The awaiter does not exist or has no target",
     Code.NO_WORKFLOW_TASK: "The promise exists and has no task",
     Code.TOO_MANY_WAITING: "Too many tasks or listeners are waiting for the promise",
+    Code.BULK_NOT_FOUND: "The specified bulk job was not found",
+    Code.BULK_ENDED: "The bulk job has already ended",
+    Code.TOO_MANY_BULK_JOBS: "Too many bulk jobs are running",
     Code.PROMISE_PENDING: "The promise is pending",
     Code.PROMISE_IN_USE: "Something unfinished is about the promise",
     Code.ORIGIN_PENDING: "The promise that this one was made for is pending",
@@ -224,6 +242,20 @@ EXPLANATIONS: dict[Code, str] = {
         "The server requires credentials. The request had none, or wrong ones, or a token that was "
         "revoked, has expired or belongs to a disabled account. Send `Bearer` and a token, or "
         "`Basic` credentials, in the `Authorization` header."
+    ),
+    Code.SESSION_ENDED: (
+        "The browser's session has ended: after 12 hours without use, after 7 days, because its "
+        "token stopped working, because it was signed out, or because the server was restarted. "
+        "Sign in again."
+    ),
+    Code.SESSION_FORBIDDEN: (
+        "A browser's session does not count for links that change something, for workers and "
+        "nodes, and for making other sessions. Send `Authorization`. Sessions are opened by this "
+        "server's own pages, and by requests with `X-Troth-UI: 1`."
+    ),
+    Code.CSRF_MISSING: (
+        "With a session, a request that changes something needs the header `X-Troth-CSRF`, with "
+        "the text that `GET /session` shows. Nothing was changed."
     ),
     Code.PROMISE_RESOLVED: (
         "The promise is already resolved. A promise completes once; read it to see its value. "
@@ -406,6 +438,15 @@ EXPLANATIONS: dict[Code, str] = {
     Code.TOO_MANY_WAITING: (
         "Envelope protocol: the promise has the maximum number of waiting tasks and listeners. "
         "Nothing was changed."
+    ),
+    Code.BULK_NOT_FOUND: (
+        "No bulk job has this id, or the token is limited to ids with another prefix. Jobs are "
+        "forgotten a week after their end, and sooner when there are more than a hundred."
+    ),
+    Code.BULK_ENDED: "The bulk job has finished or was stopped. Nothing was changed.",
+    Code.TOO_MANY_BULK_JOBS: (
+        "Four bulk jobs are running, which is the maximum. Nothing was started: wait until one has "
+        "ended, or stop one with `DELETE /bulk/{id}`."
     ),
     Code.PROMISE_PENDING: (
         "Only completed promises can be deleted. Complete the promise first, for example by "

@@ -9,6 +9,7 @@ from typing import Final, NewType
 
 from msgspec import Struct
 
+from .bulk import BulkCounts, Places
 from .catalog import Entry
 from .executions import ExecutionPlan
 from .model import (
@@ -455,6 +456,45 @@ class CountRetained(Command, frozen=True):
     rules: tuple[RetentionRule, ...]
     start: Slice
     scan_count: int
+
+
+class CountBulk(Command, frozen=True):
+    """Count what a bulk job would do in this shard: one slice, which begins at `places`."""
+
+    id: str
+    places: Places
+    scan_count: int
+
+
+class RunBulk(Command, frozen=True):
+    """Carry out a slice of a bulk job in this shard, for at most `limit_count` things.
+
+    At most `scan_count` things are looked at. If it `passes_over`, the first thing found is counted
+    as failed, and nothing is done to it.
+    """
+
+    id: str
+    limit_count: int
+    scan_count: int
+    passes_over: bool = False
+
+
+class AdvanceBulk(Command, frozen=True):
+    """Note what was done for a bulk job outside the shards, and where to continue."""
+
+    id: str
+    places: Places | None
+    counts: BulkCounts
+
+
+class ReadBulk(Command, frozen=True):
+    """Read how far this shard is with each bulk job."""
+
+
+class CloseBulk(Command, frozen=True):
+    """Forget how far this shard is with a bulk job that has ended."""
+
+    id: str
 
 
 class GoOn(Command, frozen=True):

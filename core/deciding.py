@@ -140,6 +140,11 @@ class DecisionContext:
         if self.watch.ids:
             self.watch.note(record, self.state.promises)
 
+    @property
+    def records_count(self) -> int:
+        """The number of facts that this step has written down so far."""
+        return len(self._records)
+
     def note_skipped(self, skipped: RunsSkipped) -> None:
         """Note runs that were left out, for the reader of the step."""
         self._skipped.append(skipped)

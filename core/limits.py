@@ -92,6 +92,18 @@ RETENTION_RULES_LIMIT_BYTES: Final = 64 * 1024  # rules to try out, as text
 RETENTION_RECHECK_MS: Final = 60_000  # a promise that had to wait is looked at again
 LINEAGE_LIMIT_COUNT: Final = 1_000  # origins above a promise that are looked at; beyond, it stays
 
+# Bulk jobs.
+BULK_JOBS_LIMIT_COUNT: Final = 4  # that run at the same time
+BULK_JOBS_KEPT_COUNT: Final = 100  # that have ended; the newest are kept
+BULK_JOBS_KEPT_MS: Final = 7 * 86_400_000  # and these only for this long
+BULK_RATE_COUNT: Final = 1_000  # things a second, unless the job says otherwise
+BULK_RATE_LIMIT_COUNT: Final = 20_000
+BULK_SLICE_COUNT: Final = 50  # things that one slice is about
+BULK_EFFECTS_COUNT: Final = 100  # tasks and waiters of the promises that one slice completes
+BULK_SCAN_COUNT: Final = 1_000  # things looked at before others get their turn
+BULK_EXAMPLES_COUNT: Final = 20  # ids that a dry run shows
+BULK_VALUE_LIMIT_BYTES: Final = 16 * 1024  # each promise that is completed keeps its own
+
 # Delivery.
 POLL_CONNECTIONS_LIMIT_COUNT: Final = 1_000
 POLL_BUFFER_LIMIT_COUNT: Final = 100
@@ -165,6 +177,14 @@ SHUTDOWN_TIMEOUT_MS: Final = 10_000
 SLOW_REQUEST_MS: Final = 1_000  # what takes longer is a slow request in the log
 REQUEST_LINES_PER_SECOND_COUNT: Final = 100  # of the request log; the next line counts the others
 
+# Sessions of browsers.
+SESSIONS_LIMIT_COUNT: Final = 1_000
+SESSIONS_OF_ONE_LIMIT_COUNT: Final = 100  # of one token, user or operator
+SESSION_IDLE_LIMIT_MS: Final = 12 * 3_600_000
+SESSION_LIMIT_MS: Final = 7 * 86_400_000
+CODE_LIMIT_MS: Final = 60_000  # how long a one-time code works
+CODES_LIMIT_COUNT: Final = 100  # that were not used yet
+
 # Storage.
 CHECKPOINT_INTERVAL_MS: Final = 60_000
 CHECKPOINT_LOG_BYTES: Final = 64 * 1024 * 1024  # log growth that makes a checkpoint due
@@ -180,6 +200,9 @@ assert TASK_RETRY_FIRST_MS <= TASK_RETRY_LIMIT_MS
 assert PUSH_TIMEOUT_MS <= TASK_RETRY_LIMIT_MS
 assert PUSH_CONCURRENCY_PER_TARGET_COUNT <= PUSH_CONCURRENCY_COUNT
 assert RETENTION_SLICE_COUNT <= RETENTION_SCAN_COUNT
+assert BULK_SLICE_COUNT <= BULK_SCAN_COUNT
+assert COMPLETION_SLICE_COUNT <= BULK_EFFECTS_COUNT, "a slice may complete any one promise"
+assert BULK_RATE_COUNT <= BULK_RATE_LIMIT_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
 assert LARGE_ANSWER_BYTES <= IN_FLIGHT_LIMIT_BYTES

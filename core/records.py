@@ -15,6 +15,7 @@ bytes that are not a record, which the log's checksums make a defect and not an 
 import msgspec
 from msgspec import Struct
 
+from .bulk import BulkCounts, Places
 from .catalog import Entry
 from .executions import ExecutionPlan
 from .json_bytes import encoder
@@ -343,6 +344,25 @@ class ExecutionReturned(Struct, frozen=True, array_like=True, tag="execution-ret
     at: int
 
 
+class BulkAdvanced(Struct, frozen=True, array_like=True, gc=False, tag="bulk-advanced/1"):
+    """A shard has come further with a bulk job: so much more was done, and it continues there.
+
+    `places` is None when nothing is left. What was done is in the records before this one.
+    """
+
+    id: str
+    places: Places | None
+    counts: BulkCounts
+    at: int
+
+
+class BulkClosed(Struct, frozen=True, array_like=True, gc=False, tag="bulk-closed/1"):
+    """A bulk job has ended, and how far the shard was is of no use any more."""
+
+    id: str
+    at: int
+
+
 Record = (
     PromiseCreated
     | PromiseCompleted
@@ -375,6 +395,8 @@ Record = (
     | ExecutionAssigned
     | ExecutionReported
     | ExecutionReturned
+    | BulkAdvanced
+    | BulkClosed
     | WorkflowRecord
 )
 

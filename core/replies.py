@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from .bulk import BulkPart, BulkReport
 from .catalog import Entry
 from .codes import Code
 from .commands import Slice
@@ -95,6 +96,8 @@ class Reply(Struct, frozen=True, gc=False):
     workflow: WorkflowView | None = None
     workflows: WorkflowPage | None = None
     preload: tuple[Promise, ...] = ()
+    bulk: BulkReport | None = None
+    bulk_parts: dict[str, BulkPart] = {}
 
 
 class TaskMessage(Struct, frozen=True, gc=False):

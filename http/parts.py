@@ -14,6 +14,7 @@ from troth.core.failures import Failures
 from troth.core.grammar.cron import parse as parse_cron
 from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api, Readiness
+from troth.http.bulk.endpoints import note_end
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.envelope import messages
 from troth.http.executions.calls import FunctionCalls
@@ -37,6 +38,7 @@ from troth.http.web.feed import Feed
 from troth.http.wire.in_flight import InFlight
 from troth.persistence import process_memory
 from troth.persistence.memory_reserve import RESERVE
+from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
@@ -324,6 +326,18 @@ class Parts:
         self.api.sweeper = sweeper
         self.api.metrics.add_source("retention", sweeper.statistics)
         return sweeper
+
+    def make_bulk_jobs(self) -> BulkJobs:
+        """Make what carries bulk jobs out."""
+        assert self.api.surveys is not None, "a server has surveys"
+        jobs = BulkJobs(
+            self.shards,
+            self.api.surveys,
+            self.clock.now_ms,
+            lambda job: note_end(self.api.audit, job),
+        )
+        self.api.bulk = jobs
+        return jobs
 
     def make_builder(self) -> Builder:
         """Make what checks uploads."""

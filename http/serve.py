@@ -248,7 +248,7 @@ class Server:
             _refuse_exposed(self.settings)
 
     async def _start_upkeep(self, nursery: trio.Nursery) -> None:
-        """Start checkpoints, snapshots, retention and the checking of uploads."""
+        """Start checkpoints, snapshots, retention, bulk jobs and the checking of uploads."""
         parts = self._parts
         self.checkpointer = parts.make_checkpointer()
         if self.checkpointer is not None:
@@ -259,6 +259,7 @@ class Server:
         nursery.start_soon(parts.make_sweeper().run)
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)
+            await nursery.start(parts.make_bulk_jobs().run)
         nursery.start_soon(parts.make_feed().run)
         await nursery.start(parts.make_builder().run)
 

@@ -44,6 +44,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"delivery", "placement"}),
         frozenset({REST}),
         frozenset({"upkeep", "surveys"}),
+        frozenset({"bulk"}),
     ),
     "http": (
         frozenset({"wire", "settings", "outgoing", "supervision"}),
@@ -51,7 +52,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"api"}),
         frozenset({"promises", "functions"}),
         frozenset({"envelope", "executions", "admin", "questions"}),
-        frozenset({"nodes", "overview"}),
+        frozenset({"nodes", "overview", "bulk"}),
         frozenset({"web"}),
         frozenset({"documents"}),
         frozenset({"sockets"}),

@@ -85,8 +85,11 @@ class Lineage:
         return stays
 
 
-def delete(context: DecisionContext, ids: Iterable[str], now_ms: int) -> None:
-    """Delete promises that may go, with their tasks, and raise what later tasks count from."""
+def delete(context: DecisionContext, ids: Iterable[str], now_ms: int) -> int:
+    """Delete promises that may go, with their tasks, and raise what later tasks count from.
+
+    Returns the number of tasks that went.
+    """
     gone = list(ids)
     gone_tasks: list[str] = []
     counter = version = 0
@@ -98,6 +101,7 @@ def delete(context: DecisionContext, ids: Iterable[str], now_ms: int) -> None:
             gone_tasks.append(task_id)
             counter = max(counter, task_counter)
     context.emit(r.PromisesDeleted(gone, gone_tasks, counter, now_ms, version))
+    return len(gone_tasks)
 
 
 def finished_tasks(state: ShardState, root_id: str) -> dict[str, int]:
@@ -114,20 +118,36 @@ def finished_tasks(state: ShardState, root_id: str) -> dict[str, int]:
     return found
 
 
+class Wanted:
+    """What has to stay of the completed promises of a shard that clients want to go."""
+
+    def __init__(self, context: DecisionContext, now_ms: int) -> None:
+        self._unblocks = context.state.unblocks
+        self._in_use = InUse(context)
+
+        def has_ended(origin: Promise) -> bool:
+            return origin.state is not PENDING or origin.timeout <= now_ms
+
+        self._lineage = Lineage(context, has_ended)
+
+    def refusal(self, promise: Promise) -> Code | None:
+        """Return why a promise has to stay for now, or None if it may go."""
+        if promise.state is PENDING:
+            return Code.PROMISE_PENDING
+        if promise.id in self._unblocks or self._in_use(promise.id):
+            return Code.PROMISE_IN_USE
+        if self._lineage.keeps(promise):
+            return Code.ORIGIN_PENDING
+        return None
+
+
 def delete_promise(context: DecisionContext, command: DeletePromise, now_ms: int) -> Reply:
     """Delete a completed promise for good, because a client wants it to go."""
     promise = context.promise(command.id, now_ms)
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
-    if promise.state is PENDING:
-        return Reply(Code.PROMISE_PENDING)
-    if promise.id in context.state.unblocks or InUse(context)(promise.id):
-        return Reply(Code.PROMISE_IN_USE)
-
-    def has_ended(origin: Promise) -> bool:
-        return origin.state is not PENDING or origin.timeout <= now_ms
-
-    if Lineage(context, has_ended).keeps(promise):
-        return Reply(Code.ORIGIN_PENDING)
+    refusal = Wanted(context, now_ms).refusal(promise)
+    if refusal is not None:
+        return Reply(refusal)
     delete(context, [promise.id], now_ms)
     return Reply(Code.NO_CONTENT)

@@ -243,15 +243,14 @@ def search_promises(context: DecisionContext, command: SearchPromises, now_ms: i
         completed=command.completed,
         oldest_first=command.oldest_first,
     )
-    if query.pattern.exact is not None:
-        found = _search_one(context, query, query.pattern.exact, now_ms)
-    else:
-        found = find(context, query, now_ms)
+    found = find(context, query, now_ms)
     return Reply(_OK, promises=PromisePage(tuple(found.promises), found.next_before))
 
 
 def find(context: DecisionContext, query: Query, now_ms: int) -> Found:
-    """Return what of this shard a query with a wildcard wants, in memory and not."""
+    """Return what of this shard a query wants, in memory and not."""
+    if query.pattern.exact is not None:
+        return _search_one(context, query, query.pattern.exact, now_ms)
     in_memory = _search_memory(context, query, now_ms)
     parts = (in_memory, _search_cold(context, query))
     return cold_store.merge(parts, query.limit_count, oldest_first=query.oldest_first)

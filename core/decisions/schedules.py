@@ -84,7 +84,7 @@ def update_schedule(context: DecisionContext, command: UpdateSchedule, now_ms: i
     changed = replace(changed, tags=changed.tags or None, promise_tags=changed.promise_tags or None)
     if is_reserved(expand(changed.promise_id, changed.id, 0)):
         return Reply(Code.RESERVED_ID)
-    if not _is_within(changed, command.id_prefix):
+    if not runs_within(changed, command.id_prefix):
         return Reply(Code.FORBIDDEN_PREFIX)
     if changed.cron != schedule.cron:
         next_run_time = context.cron(changed.cron).next_after_ms(now_ms)
@@ -114,7 +114,7 @@ def resume_schedule(context: DecisionContext, command: ResumeSchedule, now_ms: i
     schedule = context.state.schedules.get(command.id)
     if schedule is None:
         return Reply(Code.SCHEDULE_NOT_FOUND)
-    if not _is_within(schedule, command.id_prefix):
+    if not runs_within(schedule, command.id_prefix):
         return Reply(Code.FORBIDDEN_PREFIX)
     if schedule.paused_on is None:
         return Reply(Code.OK, schedule=schedule)
@@ -135,7 +135,8 @@ def _changed(context: DecisionContext, old: Schedule, new: Schedule) -> Reply:
     return Reply(Code.OK, schedule=new)
 
 
-def _is_within(schedule: Schedule, id_prefix: str) -> bool:
+def runs_within(schedule: Schedule, id_prefix: str) -> bool:
+    """Return whether the ids of all promises that a schedule makes begin so."""
     return beginning(schedule.promise_id, schedule.id).startswith(id_prefix)
 
 
@@ -150,6 +151,12 @@ def delete_schedule(context: DecisionContext, command: DeleteSchedule, now_ms: i
 
 def search_schedules(context: DecisionContext, command: SearchSchedules, now_ms: int) -> Reply:
     """Return one page of this shard's schedules that match, newest first."""
+    matched, next_before = find(context, command)
+    return Reply(Code.OK, schedules=SchedulePage(tuple(matched), next_before))
+
+
+def find(context: DecisionContext, command: SearchSchedules) -> tuple[list[Schedule], int | None]:
+    """Return what of this shard a search wants, and the serial to continue below."""
     pattern = Pattern(command.pattern, command.id_prefix)
     matched: list[Schedule] = []
     last = command.before_serial
@@ -167,8 +174,7 @@ def search_schedules(context: DecisionContext, command: SearchSchedules, now_ms:
             matched.append(schedule)
             if len(matched) == command.limit_count:
                 break
-    next_before = last if index.has_below(last) else None
-    return Reply(Code.OK, schedules=SchedulePage(tuple(matched), next_before))
+    return matched, last if index.has_below(last) else None
 
 
 def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:

@@ -11,7 +11,7 @@ from troth.core import records as r
 from troth.core import workflow_records as w
 from troth.core.model import INIT, replace
 
-from . import completions, deletions, executions, imports, leases, workflows
+from . import bulk, completions, deletions, executions, imports, leases, workflows
 from .shard_state import ShardState
 
 
@@ -107,6 +107,8 @@ APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.ExecutionAssigned: executions.execution_assigned,
     r.ExecutionReported: executions.execution_reported,
     r.ExecutionReturned: executions.execution_returned,
+    r.BulkAdvanced: bulk.bulk_advanced,
+    r.BulkClosed: bulk.bulk_closed,
     w.WorkflowCreated: workflows.workflow_created,
     w.WorkflowImported: workflows.workflow_imported,
     w.WorkflowAcquired: workflows.workflow_acquired,

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from troth.core.bulk import BulkPart
 from troth.core.catalog import Entry
 from troth.core.executions import Execution, Usage
 from troth.core.model import Callback, Lock, Promise, Schedule, Task
@@ -32,6 +33,7 @@ class ShardHeader(Struct, frozen=True):
     many rows a complete checkpoint has. `has_workflows` says that there was ever a workflow task.
     `counts` is None in a checkpoint of a release that did not count by state.
     `completions` are those under way, with their times; what is left of them are rows like any.
+    `bulk_parts` say how far the shard is with each bulk job.
     """
 
     shard: int
@@ -63,6 +65,7 @@ class ShardHeader(Struct, frozen=True):
     claims_end_on: int = 0
     counts: Counts | None = None
     completions: dict[str, int] = {}
+    bulk_parts: dict[str, BulkPart] = {}
 
 
 class Capture(Struct):

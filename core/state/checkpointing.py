@@ -207,6 +207,7 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         state.lease_floor.claims_end_on,
         state.counts.copy(),
         dict(state.completions),
+        dict(state.bulk_parts),
     )
 
 
@@ -278,6 +279,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.has_workflows = top.has_workflows
     state.lease_floor = LeaseFloor(top.leases_resumed_on, top.claims_end_on)
     state.completions = dict(top.completions)
+    state.bulk_parts = dict(top.bulk_parts)
     state.largest_serial = top.largest_serial
     state.inbox = dict(top.inbox)
     state.outbox_sequence = dict(top.outbox_sequence)

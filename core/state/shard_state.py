@@ -12,6 +12,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from troth.core import records as r
+from troth.core.bulk import BulkPart
 from troth.core.catalog import RESERVED_PREFIX, is_reserved
 from troth.core.commands import (
     DELAY_TIMER,
@@ -145,6 +146,7 @@ class ShardState:
         self.outbox_sequence: dict[int, int] = {}
         self.inbox: dict[int, int] = {}
         self.entries = Entries()
+        self.bulk_parts: dict[str, BulkPart] = {}  # of jobs that are under way here
         self.executions: dict[str, Execution] = {}
         self.usage: dict[str, Usage] = {}
         self.workflows: dict[str, WorkflowTask] = {}

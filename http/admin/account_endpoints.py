@@ -23,7 +23,8 @@ from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
 from troth.http.api.shards_port import ask
 from troth.http.functions.values import is_id, new_id
-from troth.http.identity.credentials import TokenState, digest_of, new_secret
+from troth.http.identity.credentials import TokenState, new_secret
+from troth.http.identity.digests import digest_of
 from troth.http.wire.decoding import integer, query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.json_text import dump, dump_in_order

@@ -10,6 +10,8 @@ endpoint that is not public needs one of these in the header `Authorization`:
   looked at) or as the user name of an empty password: for clients that can do nothing else;
 - the operator's key, instead of a token.
 
+Without `Authorization`, the cookie of a browser's session may count (`session_cookies.py`).
+
 Whatever is wrong with credentials, the answer is the same, and takes the same time. Too many
 failures from one address: see `attempts.py`.
 """
@@ -27,10 +29,11 @@ from troth.core.codes import Code
 from troth.http.identity.credentials import Credentials
 from troth.http.wire.decoding import header_text
 from troth.http.wire.errors import ApiError
-from troth.http.wire.principals import ACCOUNT_SCOPES, ANONYMOUS, Principal, PrincipalKind
+from troth.http.wire.principals import ACCOUNT_SCOPES, ANONYMOUS, Principal
 from troth.http.wire.requests import Request
 
 from .context import Api
+from .session_cookies import SessionUse, principal_of_session
 
 _REALM: Final = b'realm="Authorization Required"'
 _CHALLENGE: Final = (
@@ -63,6 +66,11 @@ class Guarded(Protocol):
         ...
 
     @property
+    def session_use(self) -> SessionUse:
+        """Return whether a session's cookie counts."""
+        ...
+
+    @property
     def is_open(self) -> bool:
         """Return whether it is open while the server has neither users nor accounts."""
         ...
@@ -90,18 +98,40 @@ def _identified(
 ) -> Principal:
     credentials = api.credentials
     authorization = request.headers.get(b"authorization") or authorization
-    if not authorization and endpoint.any_scope and credentials.is_open:
-        return ANONYMOUS
-    principal = None
     if authorization:
         principal = _bearer_of(credentials, request.peer, authorization)
-        if principal is not None:
-            return principal
-    if not credentials.is_loaded and (authorization or not credentials.has_users):
-        raise ApiError(Code.STARTING)
+    else:
+        principal = principal_of_session(
+            credentials.sessions, api.session_cookie, request, endpoint.session_use
+        )
+        if principal is None and endpoint.any_scope and credentials.is_open:
+            return ANONYMOUS
+    if principal is not None:
+        return principal
+    _refuse_while_starting(credentials, has_some=bool(authorization))
     if authorization:
         credentials.attempts.failed(request.peer)
     raise unauthorized(_ADMIN_HINT if endpoint.scope is Scope.ADMIN else None)
+
+
+def _refuse_while_starting(credentials: Credentials, *, has_some: bool) -> None:
+    """Raise ApiError (503) while it is not known yet who has an account."""
+    if not credentials.is_loaded and (has_some or not credentials.has_users):
+        raise ApiError(Code.STARTING)
+
+
+def identified_by(api: Api, request: Request, secret: str, user: str, password: str) -> Principal:
+    """Return the principal of a token, or of a user with a password, that a body has.
+
+    Failures count as those of `Authorization`. Raises ApiError: 401, 429, 503.
+    """
+    credentials = api.credentials
+    principal = _principal_of(credentials, request.peer, secret, user, password)
+    if principal is None:
+        _refuse_while_starting(credentials, has_some=True)
+        credentials.attempts.failed(request.peer)
+        raise unauthorized()
+    return principal
 
 
 def unauthorized(message: str | None = None) -> ApiError:
@@ -114,7 +144,7 @@ def while_let_in(credentials: Credentials, principal: Principal) -> Iterator[Non
 
     When it is revoked, disabled or has expired, the wait is canceled. Raises ApiError (401) then.
     """
-    if principal.kind is not PrincipalKind.TOKEN:
+    if not principal.may_end:
         yield
         return
     remaining_ms = credentials.remaining_ms(principal)
@@ -157,6 +187,13 @@ def _bearer_of(
     else:
         user = password = ""
         secret = _text(rest.strip(b" ") if name == b"bearer" and separator else authorization)
+    return _principal_of(credentials, peer, secret, user, password)
+
+
+def _principal_of(
+    credentials: Credentials, peer: str | None, secret: str, user: str, password: str
+) -> Principal | None:
+    """Return whose a token is, or else a user with a password. Raises ApiError (429)."""
     # Before the wait: these cannot be guessed, and functions that guess share their node's address.
     principal = credentials.operator(secret) or credentials.bearer(secret)
     if principal is not None:

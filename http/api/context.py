@@ -18,6 +18,7 @@ from troth.http.wire.in_flight import InFlight
 from troth.http.wire.principals import Principal
 from troth.http.wire.requests import ReadyStream
 from troth.http.wire.static_files import StaticFile
+from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
@@ -32,6 +33,7 @@ from troth.shards.upkeep.snapshotter import Snapshotter
 
 from .metrics import Metrics
 from .request_log import RequestLog
+from .session_cookies import SessionCookie, cookie_of
 from .shards_port import ShardsPort
 
 VERSION_HEADER_VALUE = b"0.8.2"
@@ -101,8 +103,9 @@ class Api:
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
     was last set while the server ran (0: it was not). `statistics` has a further source of
-    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk, `sweeper`,
-    `builder` and `placement` until the server is ready, `debug` unless debug operations are on.
+    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk; `sweeper`,
+    `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug operations are
+    on.
     """
 
     settings: Settings
@@ -116,6 +119,7 @@ class Api:
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
+    bulk: BulkJobs | None = None
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None
     placement: Placement | None = None
@@ -128,6 +132,7 @@ class Api:
     started_on_ms: int = field(init=False)
     strangers_in_flight: InFlight = field(init=False)
     in_flight: InFlight = field(default=None)  # type: ignore[assignment]  # made of the settings
+    session_cookie: SessionCookie = field(init=False)
     credentials: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
     request_log: RequestLog = field(init=False)
@@ -137,6 +142,7 @@ class Api:
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
         self.url = self.url.rstrip("/")
+        self.session_cookie = cookie_of(self.url, self.settings.base_path)
         self.started_on_ms = self.series.began_ms = self.now_ms()
         self.strangers_in_flight = InFlight(STRANGERS_IN_FLIGHT_LIMIT_BYTES)
         if self.in_flight is None:

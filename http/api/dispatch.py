@@ -29,12 +29,16 @@ from .cors import Cors
 from .hosts import Hosts
 from .router import Match, Router
 from .rows import Call, Endpoint, Header
+from .session_cookies import UI_HEADER
 from .streams import limited
 
 _REQUEST_ID_LIMIT_BYTES = 256
 _READING_METHODS: Final = frozenset({"GET", "HEAD"})
 _JUDGED: Final = frozenset({b"origin", b"referer", b"request-id", b"sec-fetch-site"})
 """Headers that count for every endpoint, besides Host and the credentials."""
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_CHALLENGE_OF_SESSIONS: Final = (b"www-authenticate", b'Session realm="Troth"')
+"""For scripts of a page: with another challenge browsers ask for a password themselves."""
 START_WAIT_S = 30.0
 """How long a request that waits does so for a server that starts."""
 START_WAIT_STEP_S = 0.02
@@ -88,6 +92,10 @@ class Dispatcher:
             response = refused(request, error)
         else:
             response = error_response(error, self.api.url, request.id)
+        if error.code.status == 401 and _is_of_script(request):
+            response.headers = [*filter(_is_no_challenge, response.headers), _CHALLENGE_OF_SESSIONS]
+        if request.principal.session_id:
+            response.headers.append(_NO_STORE)
         if error.code is not Code.ORIGIN_FORBIDDEN:
             # To an origin that may not read the answer, no header says that it may.
             with contextlib.suppress(ApiError):
@@ -233,9 +241,25 @@ class Dispatcher:
         """Add to a handler's answer what comes after it: headers, and an end to its stream."""
         if response.stream is not None:
             response.stream = limited(response.stream, self.api.credentials, request.principal)
+        if request.principal.session_id:
+            response.headers = [*filter(_is_not_about_caches, response.headers), _NO_STORE]
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
+
+
+def _is_of_script(request: Request) -> bool:
+    """Return whether a script of a page sent a request, and not a person by an address."""
+    mode = request.headers.get(b"sec-fetch-mode")
+    return UI_HEADER in request.headers if mode is None else mode != b"navigate"
+
+
+def _is_no_challenge(header: tuple[bytes, bytes]) -> bool:
+    return header[0] != b"www-authenticate"
+
+
+def _is_not_about_caches(header: tuple[bytes, bytes]) -> bool:
+    return header[0] != b"cache-control"
 
 
 def no_memory() -> ApiError:

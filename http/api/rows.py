@@ -29,6 +29,7 @@ from troth.persistence.memory_reserve import RESERVE, with_reserve
 
 from .context import Api
 from .permissions import refuse_unless_permitted
+from .session_cookies import SessionUse
 from .shards_port import REFUSALS_FROM, ask
 
 
@@ -183,7 +184,8 @@ class Endpoint:
 
     Derived: one that `has_head` takes HEAD too; of a stream, that gives the headers and opens
     nothing, which its handler sees to. `is_open` endpoints need no credentials while the server has
-    neither users nor accounts; `needs_account` ones are about what belongs to an account, so they
+    neither users nor accounts; `session_use` says whether a browser's session counts;
+    `needs_account` ones are about what belongs to an account, so they
     need a token.
     """
 
@@ -218,6 +220,7 @@ class Endpoint:
     awaits_start: bool = False
     in_halves: HalvedHandler | None = field(init=False)
     has_head: bool = field(init=False)
+    session_use: SessionUse = field(init=False)
     is_open: bool = field(init=False)
     needs_account: bool = field(init=False)
     reads: frozenset[Header] = field(init=False)
@@ -235,11 +238,19 @@ class Endpoint:
         halves = self.handler if isinstance(self.handler, HalvedHandler) else None
         object.__setattr__(self, "in_halves", halves)
         object.__setattr__(self, "has_head", has_head)
+        object.__setattr__(self, "session_use", self._use_of_sessions(is_stream=is_stream))
         object.__setattr__(self, "is_open", self.scope in OPEN_SCOPES)
         object.__setattr__(self, "needs_account", self.scope in ACCOUNT_SCOPES)
         object.__setattr__(self, "reads", frozenset(self.headers))
         raw = frozenset(header.value.lower().encode() for header in self.headers)
         object.__setattr__(self, "reads_raw", raw)
+
+    def _use_of_sessions(self, *, is_stream: bool) -> SessionUse:
+        if self.changes_by_link:
+            return SessionUse.REFUSED
+        if self.public:
+            return SessionUse.IGNORED
+        return SessionUse.COUNTS_FOR_STREAM if is_stream else SessionUse.COUNTS
 
 
 ID_PARAMETER = Parameter(

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 import trio
 
 from troth.http.identity.credentials import Credentials
-from troth.http.wire.principals import Principal, PrincipalKind
+from troth.http.wire.principals import Principal
 from troth.http.wire.requests import ChunkStream, ReadyStream
 from troth.shards.delivery.polls import ConnectionClosed, Dialect, PollConnection
 
@@ -210,7 +210,7 @@ class PollStream(ReadyEventStream):
 
 def limited(stream: ChunkStream, credentials: Credentials, principal: Principal) -> ChunkStream:
     """Return a stream that ends when its principal's token is revoked, disabled or has expired."""
-    if principal.kind is not PrincipalKind.TOKEN:
+    if not principal.may_end:
         return stream
     if isinstance(stream, ReadyStream):
         return _LimitedReadyStream(stream, credentials, principal)

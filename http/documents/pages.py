@@ -50,7 +50,7 @@ def make_pages(api: Api, endpoints: tuple[Endpoint, ...]) -> Pages:
         start=_start_page(),
         documentation=_documentation_page(endpoints),
         errors=_errors_page(),
-        ui=read_ui(api.settings.url) if api.settings.ui else None,
+        ui=read_ui(api.settings.base_path) if api.settings.ui else None,
     )
 
 

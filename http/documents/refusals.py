@@ -6,6 +6,7 @@ from typing import Any, Final
 from troth.core.catalog import Scope
 from troth.core.codes import MESSAGES, Code
 from troth.http.api.rows import Endpoint
+from troth.http.api.session_cookies import SessionUse
 from troth.http.wire.answers import component_name
 from troth.http.wire.errors import ErrorObject
 from troth.http.wire.schema_parts import Schema, reference, typed
@@ -38,6 +39,12 @@ def refusals_of(endpoint: Endpoint) -> list[Code]:
     }
     if not endpoint.public:
         codes |= {Code.UNAUTHORIZED, Code.TOO_MANY_ATTEMPTS}
+    if endpoint.session_use is SessionUse.REFUSED:
+        codes.add(Code.SESSION_FORBIDDEN)
+    elif endpoint.session_use is not SessionUse.IGNORED:
+        codes.add(Code.SESSION_ENDED)
+        if endpoint.method != "GET":
+            codes.add(Code.CSRF_MISSING)
     if not (endpoint.public or endpoint.any_scope):
         codes.add(Code.FORBIDDEN_SCOPE)
     if endpoint.body is not None or endpoint.raw_body is not None:

@@ -8,6 +8,7 @@ from troth.http.admin import (
     server_endpoints,
 )
 from troth.http.api.rows import Endpoint
+from troth.http.bulk import endpoints as bulk_endpoints
 from troth.http.envelope import endpoints as envelope_endpoints
 from troth.http.executions import execution_endpoints
 from troth.http.functions import build_endpoints, function_endpoints, label_endpoints
@@ -25,7 +26,7 @@ from troth.http.promises import (
     worker_endpoints,
 )
 from troth.http.questions import list_endpoints, remedies, why_endpoints
-from troth.http.web import feed_endpoints, ui_endpoints
+from troth.http.web import feed_endpoints, session_endpoints, ui_endpoints
 
 API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
@@ -37,6 +38,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *why_endpoints.ENDPOINTS,
     *list_endpoints.ENDPOINTS,
     *remedies.ENDPOINTS,
+    *bulk_endpoints.ENDPOINTS,
     *envelope_endpoints.ENDPOINTS,
     *function_endpoints.ENDPOINTS,
     *label_endpoints.ENDPOINTS,
@@ -55,6 +57,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *failure_endpoints.ENDPOINTS,
     *statistics_endpoints.ENDPOINTS,
     *feed_endpoints.ENDPOINTS,
+    *session_endpoints.ENDPOINTS,
     *ui_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
 )

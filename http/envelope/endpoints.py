@@ -28,6 +28,7 @@ from troth.http.api.rows import (
     Renewals,
     Success,
 )
+from troth.http.api.session_cookies import SessionUse
 from troth.http.api.shards_port import REFUSALS_FROM
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import OPEN_SCOPES
@@ -53,6 +54,7 @@ class _Guard(Struct, frozen=True):
     or_scope: Scope | None = None
     any_scope: bool = False
     opens: bool = False
+    session_use: SessionUse = SessionUse.IGNORED
 
     @property
     def is_open(self) -> bool:

@@ -70,15 +70,18 @@ class AuditLog:
 
         Raises ApiError (500) if that is impossible.
         """
+        sender: Told = {"from": request.peer, "request": request.id}
+        await self.note(shown(request.principal), act, outcome, {**sender, **(what or {})})
+
+    async def note(self, by: str, act: str, outcome: str, what: Told) -> None:
+        """Note an act that is no request's own; `by` says who wanted it. Raises as `write`."""
         moment = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
         entry: dict[str, Any] = {
             "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "act": act,
             "outcome": outcome,
-            "by": shown(request.principal),
-            "from": request.peer,
-            "request": request.id,
-            **{name: content for name, content in (what or {}).items() if content is not None},
+            "by": by,
+            **{name: content for name, content in what.items() if content is not None},
         }
         line = json.dumps(entry)
         async with self._one_at_a_time:

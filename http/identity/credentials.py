@@ -10,7 +10,6 @@ expired, is refused from the next request on, and its open streams end (`watch`)
 this object once that is durable (`put`).
 """
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +22,8 @@ from troth.core.catalog import Account, Scope, Token
 from troth.http.wire.principals import OPERATOR, Principal, PrincipalKind
 
 from .attempts import Attempts
+from .digests import digest_of
+from .sessions import BrowserSession, Sessions
 
 TOKEN_PREFIX: Final = "troth_"  # noqa: S105  what tokens begin with, so that scanners find them
 _TOKEN_BYTES: Final = 32
@@ -43,11 +44,6 @@ def new_secret() -> str:
     return TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
 
 
-def digest_of(secret: str) -> str:
-    """Return what is kept of a token: the SHA-256 of its text, in hexadecimal."""
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 class Credentials:
     """The accounts, tokens and users of one server.
 
@@ -63,6 +59,7 @@ class Credentials:
     ) -> None:
         """Initialize. `users` has passwords by name; tokens expire by the clock `now_ms`."""
         self.attempts = attempts
+        self.sessions = Sessions(now_ms)
         self.operator_key = ""
         """The operator's key; empty if there is none."""
         self.is_loaded = True
@@ -206,8 +203,10 @@ class Credentials:
     def watch(self, principal: Principal, stop: Callable[[], None]) -> Callable[[], None]:
         """Register `stop`, called when a token stops working before its expiry; return its removal.
 
-        Only tokens can stop working.
+        Only tokens and sessions can stop working.
         """
+        if principal.session_id:
+            return self.sessions.watch(principal, stop)
         token = self._tokens.get(principal.token_id)
         if token is None or self.state_of(token) is not TokenState.ACTIVE:
             stop()  # it has ended since its bearer was let in
@@ -223,6 +222,21 @@ class Credentials:
 
     def remaining_ms(self, principal: Principal) -> int | None:
         """Return how long a principal's credentials are valid: None is forever, 0 no longer."""
+        if principal.session_id:
+            return self.sessions.remaining_ms(principal)
         if principal.expires_on is None:
             return None
         return max(0, principal.expires_on - self._now_ms())
+
+    def open_session(self, principal: Principal) -> tuple[str, BrowserSession] | None:
+        """Open a session that ends with a principal's token, if it has one.
+
+        Return the cookie's secret and the session; None if the token does not work any more.
+        """
+        secret, session = self.sessions.open(principal)
+        if principal.kind is PrincipalKind.TOKEN:
+            session.forget = self.watch(principal, lambda: self.sessions.end(session))
+            if self.sessions.of(session.principal) is None:
+                session.forget()
+                return None
+        return secret, session

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from msgspec import Struct
 
+from troth import __version__
 from troth.core.catalog import Scope
+from troth.http.api.context import Api
 from troth.http.wire.answers import time_ms, told
-from troth.http.wire.principals import PrincipalKind
+from troth.http.wire.principals import Principal, PrincipalKind
 
 
 class ServerObject(Struct, gc=False, rename="camel"):
@@ -47,3 +49,24 @@ class SettingsObject(Struct, gc=False):
     """All settings."""
 
     settings: list[SettingObject]
+
+
+def whoami_object(api: Api, principal: Principal) -> WhoamiObject:
+    """Return whose credentials these are, and which server this is."""
+    server = ServerObject(
+        version=__version__,
+        is_open=api.credentials.is_open,
+        in_memory=api.settings.in_memory,
+        started_on=api.started_on_ms,
+        now=api.now_ms(),
+    )
+    return WhoamiObject(
+        kind=principal.kind,
+        name=principal.name,
+        account=principal.account_id or None,
+        token=principal.token_id or None,
+        scopes=[scope for scope in Scope if scope in principal.scopes],
+        id_prefix=principal.id_prefix,
+        expires_on=principal.expires_on,
+        server=server,
+    )

@@ -2,7 +2,6 @@
 
 # ruff: noqa: ARG001 — handlers share one signature.
 
-from troth import __version__
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.api.context import Api
@@ -10,30 +9,12 @@ from troth.http.api.rows import Call, Endpoint, Success, answer
 from troth.http.settings.sources import describe
 from troth.http.wire.requests import Response
 
-from .answers import ServerObject, SettingObject, SettingsObject, WhoamiObject
+from .answers import SettingObject, SettingsObject, WhoamiObject, whoami_object
 
 
 async def whoami(api: Api, call: Call) -> Response:
     """GET /whoami."""
-    principal = call.request.principal
-    server = ServerObject(
-        version=__version__,
-        is_open=api.credentials.is_open,
-        in_memory=api.settings.in_memory,
-        started_on=api.started_on_ms,
-        now=api.now_ms(),
-    )
-    made = WhoamiObject(
-        kind=principal.kind,
-        name=principal.name,
-        account=principal.account_id or None,
-        token=principal.token_id or None,
-        scopes=[scope for scope in Scope if scope in principal.scopes],
-        id_prefix=principal.id_prefix,
-        expires_on=principal.expires_on,
-        server=server,
-    )
-    return answer(Code.OK, made)
+    return answer(Code.OK, whoami_object(api, call.request.principal))
 
 
 async def show_settings(api: Api, call: Call) -> Response:

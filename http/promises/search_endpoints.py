@@ -64,7 +64,7 @@ _ORDERS: Mapping[str, bool] = {"newest": False, "oldest": True}
 
 async def search_promises(api: Api, call: Call) -> Response:
     """GET /promises."""
-    search = _search(api, call.request.query, "promises")
+    search = read_search(api, query_parameters(call.request.query), "promises")
     found, before_serial = await answered(
         api.shards.search_promises(
             search.pattern,
@@ -100,7 +100,7 @@ def _looked(
 
 async def search_schedules(api: Api, call: Call) -> Response:
     """GET /schedules."""
-    search = _search(api, call.request.query, "schedules")
+    search = read_search(api, query_parameters(call.request.query), "schedules")
     found, before_serial = await answered(
         api.shards.search_schedules(
             search.pattern,
@@ -121,9 +121,8 @@ def _next(search: Search, before_serial: int | None, api: Api) -> str | None:
     return encode_cursor(following, api.shards.cursor_secret)
 
 
-def _search(api: Api, query: bytes, kind: str) -> Search:
-    """Read a search from a query string. Raises ApiError with all that is wrong."""
-    given = query_parameters(query)
+def read_search(api: Api, given: dict[str, str], kind: str) -> Search:
+    """Read a search from query parameters. Raises ApiError with all that is wrong."""
     found: list[FieldProblem] = []
     cursor = given.get("cursor", "")
     pattern = given.get("id")
@@ -171,6 +170,9 @@ def _search(api: Api, query: bytes, kind: str) -> Search:
 
 
 _TIMES = ("createdFrom", "createdTo", "completedFrom", "completedTo")
+PROMISE_FILTERS = frozenset({"id", "state", "states", *_TIMES})
+SCHEDULE_FILTERS = frozenset({"id"})
+"""The parameters that say what is found, besides tags."""
 
 
 def _time(given: dict[str, str], name: str, found: list[FieldProblem]) -> int | None:
@@ -229,12 +231,13 @@ def _limit(given: str, found: list[FieldProblem]) -> int:
     return limit_count or PAGE_LIMIT_COUNT
 
 
+def names_tag(name: str) -> bool:
+    """Return whether a parameter asks for a tag."""
+    return len(name) > 6 and name.startswith("tags[") and name.endswith("]")
+
+
 def _tags(given: dict[str, str], found: list[FieldProblem], limit_count: int) -> dict[str, str]:
-    tags = {
-        name[5:-1]: text
-        for name, text in given.items()
-        if len(name) > 6 and name.startswith("tags[") and name.endswith("]")
-    }
+    tags = {name[5:-1]: text for name, text in given.items() if names_tag(name)}
     if len(tags) > limit_count:
         found.append(
             FieldProblem("query tags", f"must be at most {limit_count} (got {len(tags)} tags)")

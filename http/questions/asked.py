@@ -31,10 +31,10 @@ _encode = encoder()
 
 @final
 class AskedQuery:
-    """A query string. `done` raises ApiError with all that was wrong in what was read."""
+    """Query parameters. `done` raises ApiError with all that was wrong in what was read."""
 
-    def __init__(self, query: bytes) -> None:
-        self._pairs = list(query_pairs(query))
+    def __init__(self, query: bytes | Mapping[str, str]) -> None:
+        self._pairs = list(query_pairs(query) if isinstance(query, bytes) else query.items())
         self._given = dict(reversed(self._pairs))  # of repeated ones the first
         self._problems: list[FieldProblem] = []
 

@@ -71,7 +71,7 @@ async def list_tasks(api: Api, call: Call) -> Response:
     surveys = surveys_of(api)
     secret = api.shards.cursor_secret
     asked = AskedQuery(call.request.query)
-    asked_query = _task_query(asked, call)
+    asked_query = read_task_query(asked, call)
     place = TasksPlace(asked_query, asked.limit())
     given = asked.place(TasksPlace, secret)
     asked.done()
@@ -94,7 +94,12 @@ async def list_tasks(api: Api, call: Call) -> Response:
     return answer(Code.OK, SeenTaskPageObject(following, [seen_task(row) for row in page.rows]))
 
 
-def _task_query(asked: AskedQuery, call: Call) -> TaskQuery:
+TASK_FILTERS = frozenset({"kind", "states", "receiver", "process", "root"})
+"""The parameters that say which tasks are listed."""
+
+
+def read_task_query(asked: AskedQuery, call: Call) -> TaskQuery:
+    """Read which tasks are wanted. Raises ApiError (403) if the sender may not see them."""
     principal = call.request.principal
     states = asked.words("states", STATES)
     families = asked.words("kind", FAMILIES)

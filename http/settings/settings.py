@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from troth.core import limits
 from troth.core.grammar.addresses import Address, PushAddress
@@ -409,6 +410,11 @@ class Settings:
         """Return whether no other machine can connect."""
         addresses = (self.listen, self.poll_listen)
         return all(one.is_loopback for one in addresses if one is not None)
+
+    @property
+    def base_path(self) -> str:
+        """The path under which clients reach the server, with a slash at its end."""
+        return ("" if self.url is None else urlsplit(self.url).path.rstrip("/")) + "/"
 
     @property
     def target_urls(self) -> frozenset[str]:

@@ -157,7 +157,7 @@ class Exchange(Struct, eq=False):
         except Exception as error:
             response = self._refusal(error)
         else:
-            if body and dispatcher.is_plain:
+            if body and dispatcher.is_plain and not self.request.principal.session_id:
                 return status, render_json(status, body, self.request.id)
             response = json_response(status, body) if body else Response(status)
             response = dispatcher.finish(self.request, response)

@@ -8,8 +8,10 @@
 import { useEffect, useRef } from "./vendor/preact.js";
 import { apiUrl, learnWho } from "./api.js";
 import { observable } from "./observable.js";
-import { counts, now, returns, setClock } from "./server.js";
+import { counts, may, now, returns, setClock } from "./server.js";
 import { Stream } from "./stream.js";
+
+const DEAF_S = 5;
 
 /** When the reader paused; 0 while live. */
 export const pausedSince = observable(0);
@@ -35,10 +37,19 @@ function isAwake() {
   return document.visibilityState === "visible" && pausedSince.get() === 0;
 }
 
+/**
+ * Returns whether these credentials may hear a topic.
+ *
+ * @param {string} topic
+ */
+function mayHear(topic) {
+  return topic === "failures" ? may("metrics:read", "promises:read") : may("metrics:read");
+}
+
 function say() {
   const wishes = [...listeners.values()];
   const wish = {
-    topics: [...new Set(wishes.flatMap((one) => one.topics))],
+    topics: [...new Set(wishes.flatMap((one) => one.topics))].filter(mayHear),
     watch: [...new Set(wishes.flatMap((one) => one.watch))],
   };
   const text = isAwake() ? JSON.stringify(wish) : "";
@@ -124,9 +135,9 @@ export function togglePause() {
 
 /**
  * Calls a function when something has changed, at most once in a while; also after a pause and after
- * the server was away.
+ * the server was away. It is given the message that said so, if there was one.
  *
- * @param {() => void} changed
+ * @param {(message?: Message) => void} changed
  * @param {{topics?: string[], watch?: string[], everyMs?: number}} wish
  */
 export function useLive(changed, { topics = [], watch = [], everyMs = 1_000 }) {
@@ -137,22 +148,30 @@ export function useLive(changed, { topics = [], watch = [], everyMs = 1_000 }) {
     let last = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
+    /** @type {Message | undefined} */
+    let told;
     const run = () => {
       timer = undefined;
       last = performance.now();
-      if (isAwake()) latest.current?.();
+      if (isAwake()) latest.current?.(told);
+      told = undefined;
     };
     const listener = (/** @type {Message} */ message) => {
       if (message.type === "refresh") return run();
       const isWatched = message.type === "changed" && watch.some((id) => message.data.ids.includes(id));
       if (!isWatched && !topics.includes(message.type)) return;
+      told = message;
       timer ??= setTimeout(run, Math.max(0, last + everyMs - performance.now()));
     };
     listeners.set(listener, { topics, watch });
     say();
     const unwatch = returns.watch(run);
+    // Who may not hear of it looks from time to time.
+    const isDeaf = topics.length > 0 && !topics.some(mayHear);
+    const unlook = tick.watch((second) => void (isDeaf && second % DEAF_S === 0 && run()));
     return () => {
       unwatch();
+      unlook();
       clearTimeout(timer);
       listeners.delete(listener);
       say();

@@ -20,7 +20,7 @@ export function Navigation() {
   const where = usePlace();
   useEffect(() => setOpen(false), [where]);
   const shown = SCREENS.filter((screen) => may(...screen.scopes));
-  return html`<div class="side ${isOpen ? "open" : ""}">
+  return html`<header class="side ${isOpen ? "open" : ""}">
     <div class="brand">
       <a href="./"><${Logo} /> Troth</a>
       <button class="quiet menu" aria-expanded=${isOpen} aria-controls="navigation" onClick=${() => setOpen(!isOpen)}>
@@ -33,7 +33,7 @@ export function Navigation() {
       <ul>${shown.filter((screen) => screen.group).map((screen) => html`<${Entry} key=${screen.path} screen=${screen} />`)}</ul>
     </nav>
     <${Foot} />
-  </div>`;
+  </header>`;
 }
 
 /** @param {{screen: ScreenRow}} props */

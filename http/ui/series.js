@@ -6,6 +6,9 @@ import { counts, setClock } from "./server.js";
 
 /** How many values each resolution has at most. @type {Record<string, number>} */
 const KEPT = { "1s": 300, "10s": 360, "1m": 1_440 };
+/** Of this one, each message has the next values. */
+const FINEST = "1s";
+const COARSE_MS = 10_000;
 /** An idle server has nothing to tell; its series go on all the same. */
 const IDLE_S = 5;
 
@@ -44,7 +47,13 @@ export function useSeries(resolution) {
     setMade(undefined);
     void load();
   }, [resolution]);
-  useLive(load, { topics: ["counters"] });
+  const hear = (/** @type {import("./live.js").Message} */ message) => {
+    const next = resolution === FINEST && latest.current && extended(latest.current, message?.data);
+    if (!next) return void load();
+    latest.current = next;
+    setMade(next);
+  };
+  useLive((message) => (message ? hear(message) : load()), { topics: ["counters"], everyMs: resolution === FINEST ? 0 : COARSE_MS });
   useEffect(() => tick.watch((second) => void (second % IDLE_S === 0 && load())), [resolution]);
   return { statistics: made, error, reload: load };
 }
@@ -52,6 +61,22 @@ export function useSeries(resolution) {
 /** @param {StatisticsObject} statistics */
 function lengthOf(statistics) {
   return Math.max(0, ...statistics.series.map(({ values }) => values.length));
+}
+
+/**
+ * Puts the values of a message behind those that are known; undefined if they do not follow those.
+ *
+ * @param {StatisticsObject} before
+ * @param {{at: number, counts: StatisticsObject["counts"], series: Record<string, number>} | null} data
+ * @returns {StatisticsObject | undefined}
+ */
+function extended(before, data) {
+  const kept = lengthOf(before);
+  if (!data?.series || Math.round((data.at - before.firstAt) / before.resolutionMs) !== kept + 1) return undefined;
+  const series = Object.entries(data.series).map(([name, value]) => ({ name, unit: "", values: [value] }));
+  const known = before.series.filter(({ name }) => !(name in data.series)).map((one) => ({ ...one, values: [null] }));
+  const answer = { ...before, counts: data.counts, firstAt: before.firstAt + kept * before.resolutionMs, series: [...series, ...known] };
+  return joined(before, answer, Number(KEPT[FINEST]));
 }
 
 /**

@@ -63,17 +63,17 @@ function Frame() {
   const allowed = screen !== undefined && may(...screen.scopes);
   return html`<div class="frame">
     <${Navigation} />
-    <div class="page">
+    <main class="page">
       <${Connection} />
-      <header class="top">
+      <div class="top">
         <${Title} />
         <${Search} />
         <${LiveSwitch} />
-      </header>
-      <main id="main">
+      </div>
+      <div id="main">
         ${allowed ? html`<${Loaded} key=${screen.path} load=${screen.load} />` : html`<${Absent} isForbidden=${screen !== undefined} />`}
-      </main>
-    </div>
+      </div>
+    </main>
   </div>`;
 }
 
@@ -88,7 +88,9 @@ function Title() {
     if (!isFirst.current) heading.current?.focus();
     isFirst.current = false;
   }, [where.path]);
-  return html`<h1 ref=${heading} tabindex="-1" class=${isId ? "id" : ""}>${text}</h1>`;
+  // Until its module is there, a screen is named as in the navigation.
+  const shown = text || (screenFor(where.path)?.title ?? "Troth");
+  return html`<h1 ref=${heading} tabindex="-1" class=${isId ? "id" : ""}>${shown}</h1>`;
 }
 
 /** @param {{load: ScreenRow["load"]}} props */

@@ -6,13 +6,28 @@
  */
 
 const WATCHED_LIMIT_COUNT = 50;
+/** An address may have 32 KiB; ids may be long. */
+const WATCHED_LIMIT_CHARACTERS = 8_000;
 const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 30_000;
 const GATHER_MS = 50;
-const EVENTS = ["counters", "queues", "failures", "changed", "bulk"];
+const EVENTS = ["counters", "queues", "failures", "changed"];
 
 /** @typedef {{topics: string[], watch: string[]}} Wish */
 /** @typedef {{type: string, data: any}} Message */
+
+/**
+ * Returns as many ids as one stream may watch. Those of function tasks are not watched.
+ *
+ * @param {string[]} ids
+ */
+function watchable(ids) {
+  let left = WATCHED_LIMIT_CHARACTERS;
+  return ids
+    .filter((id) => !id.startsWith("troth:") && (left -= encodeURIComponent(id).length) >= 0)
+    .slice(0, WATCHED_LIMIT_COUNT)
+    .sort();
+}
 
 export class Stream {
   /** @param {URL} address Of the feed. */
@@ -45,7 +60,7 @@ export class Stream {
   open() {
     const wishes = [...this.wishes.values()];
     const topics = [...new Set(wishes.flatMap((wish) => wish.topics))].sort();
-    const watched = [...new Set(wishes.flatMap((wish) => wish.watch))].slice(0, WATCHED_LIMIT_COUNT).sort();
+    const watched = watchable([...new Set(wishes.flatMap((wish) => wish.watch))]);
     const url = new URL(this.address);
     if (topics.length > 0) url.searchParams.set("topics", topics.join(","));
     for (const id of watched) url.searchParams.append("watch", id);

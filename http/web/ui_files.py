@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 from troth.http.api.context import Ui
 from troth.http.wire.static_files import StaticFile
@@ -74,19 +73,10 @@ class _Sources(NamedTuple):
     digest: str
 
 
-def base_path(url: str | None) -> str:
-    """Return the path under which the server is reached, with a slash at its end.
-
-    `url` is the setting; None if there is none.
-    """
-    return ("" if url is None else urlsplit(url).path.rstrip("/")) + "/"
-
-
-def read_ui(url: str | None) -> Ui:
-    """Return the UI of a server whose setting `url` this is. Raises OSError."""
+def read_ui(base_path: str) -> Ui:
+    """Return the UI of a server that is reached under a path. Raises OSError."""
     sources = _read()
-    base = f"{base_path(url)}ui/"
-    page = sources.page.replace("{{base}}", base)
+    page = sources.page.replace("{{base}}", f"{base_path}ui/")
     page = page.replace("{{assets}}", f"assets/{sources.digest}")
     index = StaticFile(
         page.encode(),

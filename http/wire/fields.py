@@ -142,7 +142,7 @@ class Choice(Field):
         allowed = ", ".join(self.choices)
         if not value:
             return f"is required and must be one of {allowed}"
-        if value.upper() not in self.choices:
+        if value.upper() not in map(str.upper, self.choices):
             return f"must be one of {allowed} (got {shown(value)})"
         return None
 
@@ -153,7 +153,7 @@ class Choice(Field):
     def schema(self, limits: RequestLimits) -> Schema:
         """Return the schema, with a pattern since case does not matter."""
         words = "|".join(
-            "".join(f"[{c}{c.lower()}]" if c.isalpha() else c for c in word)
+            "".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else c for c in word)
             for word in self.choices
         )
         return self.describe({"type": "string", "pattern": f"^(?:{words})$"})

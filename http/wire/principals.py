@@ -32,7 +32,8 @@ class Principal(Struct, frozen=True):
     """Who sent a request. `account_id` and `token_id` are empty but for tokens.
 
     With an `id_prefix`, only ids with this prefix may be named. `expires_on` is when the token
-    ends, in ms since 1970; None for never. `name` is a user's.
+    ends, in ms since 1970; None for never. `name` is a user's. A `session_id` says that it came
+    with a session, whose rights are those of the credentials that opened it.
     """
 
     kind: PrincipalKind
@@ -42,6 +43,12 @@ class Principal(Struct, frozen=True):
     token_id: str = ""
     id_prefix: str = ""
     expires_on: int | None = None
+    session_id: str = ""
+
+    @property
+    def may_end(self) -> bool:
+        """Return whether it may stop working while the server runs."""
+        return self.kind is PrincipalKind.TOKEN or bool(self.session_id)
 
 
 OPEN_SCOPES: Final = frozenset(Scope) - ACCOUNT_SCOPES - {Scope.ADMIN}

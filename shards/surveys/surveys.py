@@ -96,6 +96,10 @@ class Surveys:
         """Return how many positions a page of tasks has."""
         return tasks.STREAMS_PER_SHARD_COUNT * len(self._shards.states())
 
+    def newest_tasks(self) -> tuple[int, ...]:
+        """Return the place of the newest task in each stream; see `tasks.py`."""
+        return tasks.newest(self._shards.states())
+
     async def tasks(
         self, query: TaskQuery, limit_count: int, positions: Sequence[int] | None
     ) -> TaskPage:

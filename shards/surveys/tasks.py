@@ -195,6 +195,11 @@ async def _streams(
     return streams
 
 
+def newest(states: Sequence[ShardState]) -> tuple[int, ...]:
+    """Return the place that the newest task of each stream has or had."""
+    return tuple(place for state in states for place in (state.task_sequence, state.largest_serial))
+
+
 class TaskPage(Struct, frozen=True):
     """A page of tasks; `positions` is where to go on, None at the end."""
 

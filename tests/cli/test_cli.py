@@ -1,6 +1,7 @@
 """The `troth` command as a whole: help texts, exit statuses, and what goes wrong on the way."""
 
 import base64
+import json
 import os
 import re
 import signal
@@ -554,6 +555,20 @@ def test_the_commands_work_on_a_real_server(
     assert "sent" in troth("promises", "wait", "cli/../it")
     assert "REJECTED_CANCELED" in troth("promises", "cancel", "cli/../it.1")
     troth("promises", "reject", "cli/../it", status=1)
+    for number in range(3):
+        troth("promises", "create", f"cli-bulk-{number}", "--tag", "team=bulk")
+    wanted = ("--id", "cli-bulk-*", "--tag", "team=bulk")
+    assert "cli-bulk-1" in troth("bulk", "cancel", *wanted, "--state", "pending", "--dry-run")
+    assert "done     3\n" in troth("bulk", "cancel", *wanted, "--data", "enough")
+    assert "3 (completed)" in troth("bulk", "reject", *wanted)
+    assert "done     3\n" in troth("bulk", "delete", *wanted)
+    assert "delete promises" in troth("bulk", "list")
+    assert "found    0\n" in troth("bulk", "retry", "--root", "cli-bulk-*")
+    assert "nothing was changed" in troth("bulk", "pause", "--id", "cli-bulk-*", "--dry-run")
+    detached = json.loads(troth("bulk", "resume", "--id", "cli-bulk-*", "--detach", "--json"))
+    assert "resume schedules" in troth("bulk", "show", detached["id"])
+    troth("bulk", "stop", "none", status=1)
+
     assert troth("promises", "delete", "cli/../it.1") == "Deleted cli/../it.1\n"
     troth("promises", "delete", "cli/../it.1", status=1)
 

@@ -7,7 +7,7 @@ import click
 from troth.cli.command import LazyGroup
 from troth.http.documents.table import API_ENDPOINTS
 
-GROUPS: Final = frozenset({"Promises", "Tasks", "Schedules", "Locks", "Questions"})
+GROUPS: Final = frozenset({"Promises", "Tasks", "Schedules", "Locks", "Questions", "Bulk jobs"})
 """The groups of the table that are about what waits in the server."""
 
 COMMANDS: Final = {
@@ -42,6 +42,10 @@ COMMANDS: Final = {
     "releaseTask": "tasks release",
     "retryTask": "tasks retry",
     "breakLock": "locks break",
+    "startBulkJob": "bulk cancel",
+    "listBulkJobs": "bulk list",
+    "readBulkJob": "bulk show",
+    "stopBulkJob": "bulk stop",
 }
 """By the name of the row."""
 

@@ -59,6 +59,7 @@ def dump(state: ShardState) -> dict[str, Any]:
         "executions": dict(state.executions),
         "usage": dict(state.usage),
         "workflows": {key: r.encode(one.row()) for key, one in state.workflows.items()},
+        "bulk parts": {key: r.encode(one) for key, one in state.bulk_parts.items()},
         "completions": dict(state.completions),
         "awaits": waiting(state.awaits),
         "listeners": waiting(state.listeners),

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.core import catalog, executions
+from troth.core import bulk, catalog, executions
 from troth.core import records as r
 from troth.core import workflow_records as w
 from troth.core.model import (
@@ -73,6 +73,44 @@ ENTRIES: tuple[catalog.Entry, ...] = (
         "63f47d24-0000-4000-8000-dab5eb85451f",
         *(2, 10, "a" * 24, "mine", (catalog.Language.JAVASCRIPT,), DEMANDS),
         *(4, True, True, True, True),
+    ),
+)
+COUNTS = bulk.BulkCounts(7, 1, {"completed": 2, "changed": 1})
+JOBS = (
+    bulk.BulkJob(
+        id="a1" * 12,
+        revision=1,
+        created_on=11,
+        account_id="",
+        made_by="user anna",
+        subject=bulk.BulkSubject.PROMISES,
+        action=bulk.BulkAction.CANCEL,
+        filter=bulk.BulkFilter("order-*", ("PENDING",), {"team": "ü"}, (1, 2), (3, NUMBER_MAX)),
+        asked={"id": "order-*", "tags[team]": "ü"},
+        rate_count=1_000,
+        through=(12,),
+    ),
+    bulk.BulkJob(
+        id="a2" * 12,
+        revision=3,
+        created_on=11,
+        account_id="a" * 24,
+        made_by="user bert",
+        subject=bulk.BulkSubject.TASKS,
+        action=bulk.BulkAction.RETRY,
+        filter=bulk.BulkFilter("*", ("stalled",), families=("rest",), receiver="x", process_id="p"),
+        asked={},
+        rate_count=20_000,
+        through=(1, 2, 3, 4),
+        value=VALUE,
+        dry_run=True,
+        id_prefix="order-",
+        state=bulk.BulkState.FAILED,
+        ended_on=14,
+        matched_count=12,
+        counts=COUNTS,
+        examples=("order-1", "order-2"),
+        problem="shard 1 could not count",
     ),
 )
 PLANS = (
@@ -166,6 +204,10 @@ SAMPLES: tuple[r.Record, ...] = (
     w.ListenerTold("w", "http://localhost/x", 17, True),
     r.LeasesRestarted(1_700_000_000_012, 10_000),
     r.LeasesRestarted(1_700_000_000_013, 10_000, was_set_back=True),
+    *(r.EntryWritten(job, 1_700_000_000_014) for job in JOBS),
+    r.BulkAdvanced("a1" * 12, (77,), COUNTS, 1_700_000_000_015),
+    r.BulkAdvanced("a2" * 12, None, bulk.BulkCounts(), 1_700_000_000_016),
+    r.BulkClosed("a1" * 12, 1_700_000_000_017),
 )
 RECORD_TYPES = get_args(r.Record)
 
@@ -176,6 +218,8 @@ def strategy(kind: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*map(strategy, get_args(kind)))
     if get_origin(kind) is dict:
         return st.dictionaries(*map(strategy, get_args(kind)), max_size=3)
+    if get_origin(kind) is tuple and get_args(kind)[-1] is not Ellipsis:
+        return st.tuples(*map(strategy, get_args(kind)))
     if get_origin(kind) is tuple:
         return st.lists(strategy(get_args(kind)[0]), max_size=3).map(tuple)
     if get_origin(kind) is list:

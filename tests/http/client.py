@@ -15,6 +15,7 @@ from troth.core.grammar.addresses import Address, Undeliverable, resolve
 from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.replies import ExecuteMessage, Message, TaskMessage
 from troth.http.api.context import Api
+from troth.http.bulk.endpoints import note_end
 from troth.http.functions.builder import Builder
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import (
@@ -23,6 +24,7 @@ from troth.http.sockets.asgi import (
     create_poll_application,
 )
 from troth.http.web.feed import Feed
+from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SteadyClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.polls import Polls
@@ -245,6 +247,9 @@ async def running(
         nursery.start_soon(feed.run)
         builder = api.builder = Builder(api)
         await nursery.start(builder.run)
+        assert api.surveys is not None
+        api.bulk = BulkJobs(shards, api.surveys, clock.now_ms, lambda job: note_end(api.audit, job))
+        await nursery.start(api.bulk.run)
         yield World(
             api, create_application(api), create_poll_application(api), outbox, clock, builder
         )

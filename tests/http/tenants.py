@@ -8,7 +8,8 @@ import trio
 
 from tests.helpers.zips import plain_zip
 from troth.core.catalog import Account, Scope, Token
-from troth.http.identity.credentials import digest_of, new_secret
+from troth.http.identity.credentials import new_secret
+from troth.http.identity.digests import digest_of
 
 from .client import NOW_MS, Answer, World
 

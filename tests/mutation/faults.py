@@ -4,6 +4,7 @@ Here are those of promises, tasks, schedules, locks and what keeps them; the oth
 their own. `FAULTS` are all.
 """
 
+from .bulk_faults import BULK_FAULTS
 from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
@@ -576,6 +577,7 @@ FAULTS = (
     + NODE_FAULTS
     + WORKFLOW_FAULTS
     + QUESTION_FAULTS
+    + BULK_FAULTS
     + OPERATOR_FAULTS
     + WEB_FAULTS
 )

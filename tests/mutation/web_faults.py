@@ -2,6 +2,7 @@
 
 from .fault import Fault, fault
 
+CREDENTIALS, SESSIONS = "http/identity/credentials.py", "http/web/test_sessions.py"
 FEED, FEED_OF_SERVER = "http/web/test_feed.py", "http/web/test_feed_of_server.py"
 
 WEB_FAULTS: tuple[Fault, ...] = (
@@ -31,7 +32,7 @@ WEB_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a stream outlives its token",
-        "http/identity/credentials.py",
+        CREDENTIALS,
         "        for stop in list(self._watched.get(token.id, ())):\n            stop()\n",
         "",
         f"{FEED_OF_SERVER}::test_a_stream_ends_with_its_token",
@@ -43,5 +44,57 @@ WEB_FAULTS: tuple[Fault, ...] = (
         '        self._newest[topic] = self._newest.get(topic, b"") + event\n',
         f"{FEED}::test_stream_slow_reader_is_skipped_not_buffered",
         is_quick=True,
+    ),
+    # Sessions
+    fault(
+        "a session's request needs no CSRF token",
+        "http/api/session_cookies.py",
+        "        if not hmac.compare_digest(token, session.csrf.encode()):\n",
+        "        if False:\n",
+        f"{SESSIONS}::test_session_needs_csrf_and_same_origin",
+        is_quick=True,
+    ),
+    fault(
+        "a cookie counts for pages of other ports",
+        "http/api/session_cookies.py",
+        '        return site == b"same-origin"\n',
+        '        return site in (b"same-origin", b"same-site")\n',
+        f"{SESSIONS}::test_session_needs_csrf_and_same_origin",
+    ),
+    fault(
+        "a cookie counts for links that change something",
+        "http/api/rows.py",
+        "        if self.changes_by_link:\n            return SessionUse.REFUSED\n",
+        "",
+        f"{SESSIONS}::test_cookie_never_claims_by_link",
+        is_quick=True,
+    ),
+    fault(
+        "a session outlives its token",
+        CREDENTIALS,
+        "            session.forget = self.watch(principal, lambda: self.sessions.end(session))\n",
+        "",
+        f"{SESSIONS}::test_a_session_ends_with_its_token",
+    ),
+    fault(
+        "a session's streams outlive it",
+        "http/identity/sessions.py",
+        "        for stop in list(session.streams):\n            stop()\n",
+        "",
+        f"{SESSIONS}::test_an_open_stream_is_use",
+    ),
+    fault(
+        "a one-time code works again",
+        "http/identity/sessions.py",
+        "        code = self._codes.pop(digest_of(secret), None)\n",
+        "        code = self._codes.get(digest_of(secret))\n",
+        f"{SESSIONS}::test_one_time_code_works_once_within_a_minute",
+    ),
+    fault(
+        "the Host of a request is not checked",
+        "http/api/dispatch.py",
+        "            self._hosts.refuse_stranger(request)\n",
+        "            pass\n",
+        "http/api/test_hosts.py::test_an_open_server_refuses_strangers_names_whatever_is_asked_for",
     ),
 )

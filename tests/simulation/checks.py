@@ -20,7 +20,16 @@ from .server import SHARD_COUNT, Server
 WHOLE = (
     *("pending", "callbacks", "task sequence", "claimed", "schedules", "locks", "locks of"),
     *("counts", "outbox", "outbox sequence", "inbox", "largest serial", "entries", "executions"),
-    *("completions", "usage", "workflows", "awaits", "listeners", "unblocks", "workflow floor"),
+    *(
+        "completions",
+        "bulk parts",
+        "usage",
+        "workflows",
+        "awaits",
+        "listeners",
+        "unblocks",
+        "workflow floor",
+    ),
 )
 """The parts of a state that are in memory as a whole."""
 
@@ -37,6 +46,24 @@ def check_recovered(server: Server, ledger: Ledger) -> None:
         require(state.counts == scan(state, view), f"the counts of {state.index} are wrong")
     _check_outboxes(states)
     _check_replay(server, states)
+    _check_bulk(server, states)
+
+
+def _check_bulk(server: Server, states: list[ShardState]) -> None:
+    """What was done for a bulk job and how far it is are one: both are there, or neither."""
+    promises, _ = _cold(server)
+    for state in states:
+        for identifier in state.hidden_promises:
+            promises.pop(identifier, None)
+        promises |= state.promises
+    done = Counter((shard_of(one.id, SHARD_COUNT), one.value.data) for one in promises.values())
+    for state in states:
+        for job_id, part in state.bulk_parts.items():
+            found_count = done[state.index, job_id]
+            require(
+                part.counts.done_count == found_count,
+                f"{job_id} has {part.counts} in {state.index}, and {found_count} are done",
+            )
 
 
 def _check_replay(server: Server, states: list[ShardState]) -> None:

@@ -5,7 +5,7 @@ must be true in the end.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count, takewhile
@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import trio
 
+from troth.core.bulk import BulkAction, BulkFilter, BulkJob, BulkState, BulkSubject
 from troth.core.catalog import EXECUTION_PREFIX
 from troth.core.codes import Code
 from troth.core.commands import (
@@ -39,12 +40,13 @@ from troth.core.workflow_commands import (
     RegisterListener,
 )
 from troth.core.workflows import ACQUIRED
+from troth.shards.bulk.jobs import TooManyJobs
 from troth.shards.delivery.polls import ConnectionClosed
 
-from .ledger import Hold
+from .ledger import Hold, require
 from .node_entries import PLANS
 from .plan import CRONS
-from .server import TRIM_TAG, Unreachable
+from .server import TRIM_TAG, Server, Unreachable
 from .workers import FAR_MS, GROUP, PUSH_URL, TTL_MS
 from .workflows import FLOWS, LISTENERS_COUNT, listener_address
 from .workflows import PUSH_URL as FLOWS_URL
@@ -323,6 +325,84 @@ class Clients:
             await trio.sleep(5)
             await self._world.insist("scheduler", ResumeSchedule("every"), random)
 
+    async def _bulk(self, number: int) -> None:
+        """Cancel many promises by a filter, some of which others wait for; stop some jobs."""
+        world, who = self._world, f"sweeper{number}"
+        random = world.random(who)
+        for round_number in self._rounds():
+            await self._rest(random, 8)
+            names = [
+                f"bulk/{who}/{round_number}/n{place}" for place in range(random.randint(2, 10))
+            ]
+            for name in names:
+                await self._create(who, name, FAR_MS, {}, random)
+                if random.random() < 0.3:
+                    await self._subscribe(who, name, random)
+                self._expect_state(name, (PromiseState.REJECTED_CANCELED,))
+            jobs = [f"{who}-{round_number}-first", f"{who}-{round_number}-second"]
+            rate_count = random.choice((1, 10, 20_000))
+            await self._start_job(jobs[0], f"bulk/{who}/{round_number}/*", rate_count, random)
+            later, ends_at_ms = f"bulk/{who}/{round_number}/later", world.clock.now_ms() + 60_000
+            await self._create(who, later, ends_at_ms, {}, random)
+            if random.random() < 0.5:
+                await trio.sleep(random.expovariate(1))
+                await self._insist_on_jobs(partial(_stop_job, jobs[0]), random)
+            # Whatever the first one has left is for the second.
+            await self._ended_job(jobs[0], random)
+            await self._start_job(jobs[1], f"bulk/{who}/{round_number}/n*", rate_count, random)
+            done_count = sum([await self._ended_job(one, random) for one in jobs])
+            require(done_count == len(names), f"{jobs} have done {done_count} of {len(names)}")
+            world.ledger.jobs_count += len(jobs)
+
+    async def _start_job(self, job_id: str, pattern: str, rate_count: int, random: Random) -> None:
+        """Start a job that cancels what is pending, unless an earlier try did."""
+        self._world.trace.note("sweeper", f"wants {job_id}")
+        now_ms = self._world.clock.now_ms()
+
+        async def start(server: Server) -> bool:
+            if server.bulk.progress(job_id) is None:
+                through = server.bulk.newest(BulkSubject.PROMISES)
+                wanted = BulkFilter(pattern, (PENDING.value,))
+                job = BulkJob(
+                    *(job_id, 1, now_ms, "", "sweeper", BulkSubject.PROMISES),
+                    *(BulkAction.CANCEL, wanted, {"id": pattern}, rate_count, through),
+                    Value(data=job_id),
+                )
+                await server.bulk.start(job)
+            return True
+
+        await self._insist_on_jobs(start, random)
+
+    async def _ended_job(self, job_id: str, random: Random) -> int:
+        """Wait for a job's end; how much it has done."""
+        ended: list[BulkJob] = []
+
+        async def look(server: Server) -> bool:
+            progress = server.bulk.progress(job_id)
+            require(progress is not None, f"{job_id} was started and is lost")
+            assert progress is not None
+            if progress.job.state is not BulkState.RUNNING:
+                ended.append(progress.job)
+            return bool(ended)
+
+        await self._insist_on_jobs(look, random)
+        counts = ended[0].counts
+        assert counts is not None, "a job that has ended has its counts"
+        self._world.trace.note("sweeper", f"{job_id} is {ended[0].state} with {counts}")
+        return counts.done_count
+
+    async def _insist_on_jobs(
+        self, act: Callable[[Server], Awaitable[bool]], random: Random
+    ) -> None:
+        """Do something about jobs again and again until it is done."""
+        while True:
+            server = await self._world.server_is_up()
+            with suppress(Unreachable, TooManyJobs):
+                async with server.connection():
+                    if await act(server):
+                        return
+            await trio.sleep(random.uniform(0.1, 1))
+
     KINDS: ClassVar = {
         "work": (_invoke, 6),
         "race": (_race, 3),
@@ -333,6 +413,7 @@ class Clients:
         "retention": (_let_go, 2),
         "deletion": (_delete, 2),
         "flow": (_flow, 3),
+        "bulk": (_bulk, 2),
     }
     """What clients do, and how many do it; a plan may leave kinds out."""
 
@@ -352,6 +433,12 @@ class Clients:
         unknown = ledger.created - ledger.finals.keys() - self._world.watch.deleted
         for identifier in sorted(unknown):
             await self._world.insist("reader", ReadPromise(identifier), random)
+
+
+async def _stop_job(job_id: str, server: Server) -> bool:
+    """Stop a job; it may have ended before."""
+    await server.bulk.stop(job_id)
+    return True
 
 
 async def run_subscriber(world: World, number: int) -> None:

@@ -13,6 +13,7 @@ against the state before it, and each answer and message against what is on disk
 | rest.md 13: transitions, claims, locks, callbacks, deliveries | `_CHECKS`, `sending`, `stepped` |
 | every instant of a schedule fires once, in order | `_schedule_fired` |
 | no counter of a task is claimed twice | `_task_claimed` |
+| a bulk job does what it counts, and nothing to what was made later | `_bulk_advanced` |
 | only what rules name or a client asked for is deleted | `_promises_deleted` |
 
 Ids and counters are remembered beyond what the shadow holds: so "never again" can be tested.
@@ -23,6 +24,7 @@ from typing import Any
 
 from troth.core import records as r
 from troth.core import workflow_records as w
+from troth.core.bulk import BulkJob
 from troth.core.grammar.cron import parse
 from troth.core.machine import Step
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
@@ -257,6 +259,20 @@ class Watch:
         for address in record.listeners:
             require(state.listeners.has(name, address), f"{address} is told of {name} twice")
 
+    def _bulk_advanced(self, state: ShardState, record: r.BulkAdvanced) -> None:
+        home = self.shadow[shard_of(record.id, self._shard_count)]
+        job = home.entries.by_id[record.id]
+        assert isinstance(job, BulkJob)
+        done = [one for one in state.promises.values() if one.value.data == job.id]
+        later = [one.id for one in done if one.serial > job.through[0]]
+        require(not later, f"{job.id} touches {later}, which are later")
+        part = state.bulk_parts.get(job.id)
+        before_count = 0 if part is None else part.counts.done_count
+        require(
+            before_count + record.counts.done_count == len(done),
+            f"{job.id} counts {before_count} and {record.counts}, and {len(done)} are done",
+        )
+
     def _promises_deleted(self, state: ShardState, record: r.PromisesDeleted) -> None:
         require(not state.completions, f"{record.ids} were deleted; tasks are still to come")
         for identifier in record.ids:
@@ -439,6 +455,7 @@ _CHECKS: dict[type[Any], Callable[[Watch, ShardState, Any], None]] = {
     w.ListenerRegistered: Watch._listener_registered,
     w.ListenerTold: Watch._listener_told,
     r.PromiseCompleted: Watch._promise_completed,
+    r.BulkAdvanced: Watch._bulk_advanced,
     r.CompletionBegun: Watch._promise_completed,
     r.CompletionContinued: Watch._completion_continued,
     r.PromisesDeleted: Watch._promises_deleted,

@@ -57,6 +57,7 @@ class Ledger:
     listeners: set[tuple[str, str]] = field(default_factory=set)  # promise, address
     unblocked: set[tuple[str, str]] = field(default_factory=set)  # listeners that were told
     executed: set[str] = field(default_factory=set)  # function tasks that a node has finished
+    jobs_count: int = 0  # bulk jobs that have ended
     answers_count: int = 0
 
     def promise_seen(self, promise: Promise, known: Final | None) -> None:

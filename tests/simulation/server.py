@@ -14,6 +14,7 @@ import trio
 
 from tests.shards.simulated_storage import SimulatedStorage
 from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
+from troth.core.bulk import BulkJob
 from troth.core.catalog import Node
 from troth.core.commands import Command
 from troth.core.deciding import Options
@@ -24,6 +25,7 @@ from troth.core.retention_rules import RetentionRule
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointFailed, LogFailed, PersistenceError
 from troth.persistence.wal.segmented_log import SegmentedLog
+from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import Clock
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.delivery.delivery import Delivery, PushFailed
@@ -34,6 +36,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.placement import Calls, Placement
 from troth.shards.shards import Shards
+from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
 
@@ -89,6 +92,10 @@ class _Calls(Calls):
 
     def stop(self, execution: PlacedExecution) -> None:
         """The host is not told; what it answers is refused."""
+
+
+async def _tell_nobody(_: BulkJob) -> None:
+    """There is no audit log."""
 
 
 class Server:
@@ -176,6 +183,8 @@ class Server:
             interval_ms=int(SWEEP_INTERVAL_MS * patience),
             now_ms=clock.now_ms,
         )
+        surveys = Surveys(self.shards, self.delivery, self.polls, self.placement, clock.now_ms)
+        self.bulk = BulkJobs(self.shards, surveys, clock.now_ms, _tell_nobody)
         self.clock = clock
         if store is not None:
             store.lost_power = self.lose_power
@@ -227,6 +236,7 @@ class Server:
                                 self._make_checkpointer(self.storage.checkpoints).run
                             )
                         self._restore_nodes()
+                        await nursery.start(self.bulk.run)
                         nursery.start_soon(self.sweeper.run)
                         nursery.start_soon(self._check_memory)
                         task_status.started()

@@ -65,6 +65,7 @@ class Outcome:
     executed_count: int
     flows_count: int
     unblocked_count: int
+    jobs_count: int
     judged_count: int
     steps_count: int
     faults: Counter[str]
@@ -167,6 +168,7 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             executed_count=len(world.ledger.executed),
             flows_count=sum(one.startswith("flow/") for one in world.ledger.finals),
             unblocked_count=len(world.ledger.unblocked),
+            jobs_count=world.ledger.jobs_count,
             judged_count=world.history.operations_count,
             steps_count=world.steps.count,
             faults=world.faults.counts,

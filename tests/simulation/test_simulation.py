@@ -56,6 +56,7 @@ def test_the_server_keeps_its_promises_and_every_fault_happens() -> None:
     assert totals.sums["function tasks finished"] > 100
     assert totals.sums["promises of workflows ended"] > 200
     assert totals.sums["listeners told"] > 50
+    assert totals.sums["bulk jobs ended"] > 50
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ class Totals:
                 "function tasks finished": outcome.executed_count,
                 "promises of workflows ended": outcome.flows_count,
                 "listeners told": outcome.unblocked_count,
+                "bulk jobs ended": outcome.jobs_count,
                 "operations with an explanation": outcome.judged_count,
                 "steps of the scheduler": outcome.steps_count,
             }

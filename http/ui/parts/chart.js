@@ -20,7 +20,7 @@ const TICKS_COUNT = 5;
 export function short(value) {
   if (value >= 10_000) return `${(value / 1_000).toFixed(value >= 100_000 ? 0 : 1)}k`;
   if (value >= 100 || Number.isInteger(value)) return Math.round(value).toLocaleString("en-US");
-  return value.toFixed(value >= 10 ? 1 : 2);
+  return value >= 1 ? value.toFixed(1).replace(/\.0$/, "") : value.toFixed(2);
 }
 
 /** @param {number} most */

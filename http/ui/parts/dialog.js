@@ -25,12 +25,21 @@ export function open(dialog) {
   opened.set(dialog);
 }
 
-/** Moves the focus to the title of the page if it is lost, since what had it is gone. */
+/** How long after an action the page may still change, so that what had the focus goes. */
+const CHANGES_FOR_MS = 3_000;
+
+/** Moves the focus to the title of the page if it is lost: what had it is gone, now or when newer data comes. */
 export function keepFocus() {
-  requestAnimationFrame(() => {
+  const look = () => {
     const active = document.activeElement;
-    if (active === null || active === document.body) document.querySelector("h1")?.focus();
-  });
+    if (active !== null && active !== document.body) return;
+    observer.disconnect();
+    document.querySelector("h1")?.focus();
+  };
+  const observer = new MutationObserver(look);
+  observer.observe(document.body, { childList: true, subtree: true });
+  setTimeout(() => observer.disconnect(), CHANGES_FOR_MS);
+  requestAnimationFrame(look);
 }
 
 /** Where dialogs appear. */

@@ -74,8 +74,8 @@ export function TaskActions({ task, done }) {
         return `The task of ${task.promiseId} is released.`;
       },
     });
-  return html`${isHeld && html`<button class="small" onClick=${release}>Release …</button>`}
-    ${isWaiting && html`<button class="small" onClick=${retry}>Send now</button>`}`;
+  return html`${isHeld && html`<button key="release" class="small" onClick=${release}>Release …</button>`}
+    ${isWaiting && html`<button key="retry" class="small" onClick=${retry}>Send now</button>`}`;
 }
 
 /**

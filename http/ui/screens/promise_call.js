@@ -74,9 +74,10 @@ function Actions({ promise, done }) {
         return `${id} is deleted.`;
       },
     });
-  if (state === "PENDING") return html`<button class="main" onClick=${() => completePromise(id, done)}>Complete …</button>`;
-  return html`${found.kind !== "bytes" && found.kind !== "broken" && html`<button onClick=${again}>Create again …</button>`}
-    <button onClick=${remove}>Delete …</button>`;
+  // Keys: a button that has the focus must not become another one under the finger.
+  if (state === "PENDING") return html`<button key="complete" class="main" onClick=${() => completePromise(id, done)}>Complete …</button>`;
+  return html`${found.kind !== "bytes" && found.kind !== "broken" && html`<button key="again" onClick=${again}>Create again …</button>`}
+    <button key="delete" onClick=${remove}>Delete …</button>`;
 }
 
 /** @type {readonly (readonly ["RESOLVED" | "REJECTED" | "REJECTED_CANCELED", string, string, string])[]} */

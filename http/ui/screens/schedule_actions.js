@@ -66,10 +66,10 @@ export function ScheduleButtons({ schedules, done, deleted }) {
         return `${named(schedules)} ${schedules.length === 1 ? "is" : "are"} deleted.`;
       },
     });
-  return html`${going.length > 0 && html`<button onClick=${() => change("pause", going, done)}>Pause</button>`}
-    ${paused.length > 0 && html`<button onClick=${() => change("resume", paused, done)}>Resume</button>`}
-    ${schedules.length === 1 && html`<button onClick=${run}>Run now</button>`}
-    <button onClick=${remove}>Delete …</button>`;
+  return html`${going.length > 0 && html`<button key="pause" onClick=${() => change("pause", going, done)}>Pause</button>`}
+    ${paused.length > 0 && html`<button key="resume" onClick=${() => change("resume", paused, done)}>Resume</button>`}
+    ${schedules.length === 1 && html`<button key="run" onClick=${run}>Run now</button>`}
+    <button key="delete" onClick=${remove}>Delete …</button>`;
 }
 
 /**

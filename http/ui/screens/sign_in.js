@@ -25,7 +25,7 @@ export function Screen() {
     }
   };
   const isOpenLine = location.protocol === "http:" && !/^(localhost|127\.|\[::1\])/.test(location.hostname);
-  return html`<main id="main" class="sign-in">
+  return html`<main class="sign-in"><div id="main">
     <form class="panel stack" onSubmit=${submit}>
       <h1 tabindex="-1"><${Logo} /> Sign in to Troth</h1>
       <p class="quiet-text">${location.host} asks for credentials. Use a token, or a user's name and password.</p>
@@ -38,5 +38,5 @@ export function Screen() {
       <button class="main" disabled=${isBusy}>Sign in</button>
       <button type="button" class="quiet" onClick=${() => setUser(!isUser)}>${isUser ? "Use a token" : "Use a name and password"}</button>
     </form>
-  </main>`;
+  </div></main>`;
 }

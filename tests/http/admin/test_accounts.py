@@ -8,7 +8,7 @@ from tests.http.client import FAR_MS, NOW_MS, Answer, World, running
 from troth.core import limits
 from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.http.identity.credentials import digest_of
+from troth.http.identity.digests import digest_of
 from troth.http.settings.settings import Settings
 
 USERS = Settings(basic_auth={"ann": "word"})

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import trio
+import trio.testing
 
 from tests.helpers.zips import plain_zip
 from tests.http.client import FAR_MS, NOW_MS, Answer, ManualClock, World, running
@@ -47,6 +48,7 @@ _PAGES = frozenset(
 
 _VOLATILE = re.compile(
     r"(?P<secret>troth_[A-Za-z0-9_-]{43})"
+    r'|(?P<text>(?<=")[A-Za-z0-9_-]{43}(?="))'
     r'|(?P<cursor>(?<="cursor":")[A-Za-z0-9_.-]+)'
     r"|(?P<id>(?<![0-9a-f])[0-9a-f]{24}(?![0-9a-f]))"
     r"|(?P<digest>(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f]))"
@@ -226,6 +228,25 @@ async def _tasks(corpus: Corpus, world: World) -> None:
     await ask("POST", "/tasks/claim", {**task, "id": "__notify:bare:me"})
 
 
+async def _bulk(ask: Ask) -> None:
+    wanted = {"id": "p/*", "state": "resolved"}
+    body = {"action": "cancel", "filter": wanted, "value": {"data": "aGk="}}
+    job = (await ask("POST", "/bulk", body)).json["id"]
+    await trio.testing.wait_all_tasks_blocked()
+    await ask("GET", f"/bulk/{job}")
+    await ask("DELETE", f"/bulk/{job}")
+    for number in range(2):
+        await ask("POST", "/promises", {"id": f"slow/{number}", "timeout": FAR_MS})
+    slow = {"action": "resolve", "filter": {"id": "slow/*"}, "ratePerSecond": 1}
+    job = (await ask("POST", "/bulk", slow)).json["id"]
+    await trio.testing.wait_all_tasks_blocked()
+    await ask("DELETE", f"/bulk/{job}")
+    await ask("GET", "/bulk")
+    await ask("POST", "/bulk", {"action": "burn", "filter": {"stat": "x"}})
+    await ask("POST", "/bulk", {"action": "cancel", "filter": {"id": "*", "stat": "x"}})
+    await ask("GET", "/bulk/none")
+
+
 async def _others(corpus: Corpus, world: World) -> None:
     ask = _asker(corpus, world, {})
     schedule = {"id": "s", "cron": "0 3 * * *", "promiseId": "s.{{.timestamp}}"}
@@ -283,8 +304,14 @@ async def _others(corpus: Corpus, world: World) -> None:
     await ask("GET", "/", headers={"Accept": "text/html"})
     for target in ("/ui", "/ui/promises/x", "/ui/assets/x.js"):
         await ask("GET", target)
+    await _bulk(ask)
     await ask("GET", "/metrics")
     await ask("GET", "/whoami")
+    own = {"Sec-Fetch-Site": "same-origin"}
+    await ask("POST", "/session", {"token": "wrong"}, headers=own)
+    await ask("POST", "/session", {}, headers=own)
+    await ask("GET", "/session")
+    await ask("DELETE", "/session")
     await ask("GET", "/workers")
     await ask("GET", "/queues?limit=2")
     await ask("GET", "/failures?kind=promise,login&limit=2")
@@ -324,6 +351,9 @@ async def _administration(corpus: Corpus, world: World) -> None:
     await ask("DELETE", "/admin/tokens/none")
     await ask("GET", "/admin/tokens?account=billing")
     await ask("GET", "/admin/audit?limit=4")
+    code = (await ask("POST", "/admin/session-code")).json["code"]
+    own = {"Sec-Fetch-Site": "same-origin", "Authorization": ""}
+    await ask("POST", "/session", {"code": code}, headers=own)
     await ask("GET", "/whoami")
     await ask("GET", "/settings")
     await _asker(corpus, world, {})("GET", "/promises/bare")

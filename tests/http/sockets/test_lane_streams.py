@@ -17,7 +17,8 @@ from tests.shards.test_polls import Listener, Text, make
 from troth.core.catalog import Account, Token
 from troth.http.api.streams import CONNECTED, KEEP_ALIVE, PollStream, limited
 from troth.http.identity.attempts import Attempts
-from troth.http.identity.credentials import Credentials, digest_of, new_secret
+from troth.http.identity.credentials import Credentials, new_secret
+from troth.http.identity.digests import digest_of
 from troth.http.sockets.lane_connection import LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
 from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser

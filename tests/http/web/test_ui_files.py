@@ -146,7 +146,7 @@ def test_modules_are_served_line_by_line_without_their_comments() -> None:
     modules = [path for path in ui_files.FOLDER.rglob("*.js") if path.parent.name != "vendor"]
     kept_count = 0
     for path in modules:
-        served = ui_files.read_ui(None).assets
+        served = ui_files.read_ui("/").assets
         name = path.relative_to(ui_files.FOLDER).as_posix()
         body = next(file.body for at, file in served.items() if at.split("/", 2)[2] == name)
         before, after = path.read_text().split("\n"), body.decode().split("\n")

@@ -95,6 +95,18 @@ def _leave_out_a_url(change: dict[str, Any], path_parameters: dict[str, Any]) ->
         change.pop("url", None)
 
 
+def _ask_for_a_job(job: dict[str, Any]) -> None:
+    """What can be done depends on what to; a filter has the list's parameters. None acts here."""
+    action = str(job.get("action")).lower()
+    subject = {"retry": "tasks", "pause": "schedules", "resume": "schedules"}.get(action)
+    if subject is None or str(job.get("subject")).lower() != subject:
+        job.pop("subject", None)
+    job["filter"] = {} if subject == "tasks" else {"id": "*"}
+    job["dryRun"] = True
+    if action not in ("cancel", "reject", "resolve"):
+        job.pop("value", None)
+
+
 def _is_good(case: "schemathesis.Case[Any]") -> bool:
     """Whether the request is meant to be accepted."""
     return case.meta is None or case.meta.generation.mode is schemathesis.GenerationMode.POSITIVE
@@ -129,6 +141,8 @@ def before_call(
         case.body = _with_whole_integers(case.body)
     if isinstance(case.body, dict) and _is_good(case):
         case.body = _with_numbers_that_can_be_kept(case.body)
+    if isinstance(case.body, dict) and case.operation.path == "/bulk" and _is_good(case):
+        _ask_for_a_job(case.body)
     if isinstance(case.body, dict) and case.operation.path == "/v1/function":
         _decide_for_a_kind(case.body)
     if isinstance(case.body, dict) and isinstance(case.path_parameters, dict):
