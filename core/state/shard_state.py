@@ -48,7 +48,7 @@ from troth.core.retention_rules import Retention
 from troth.core.workflows import WorkflowTask
 
 from .activity import Activity
-from .beats import Beats
+from .beats import Beats, NamedBeats
 from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .counts import Counts
@@ -130,6 +130,7 @@ class ShardState:
         self.callbacks_count = 0
         self.task_beats = Beats()
         self.lock_beats = Beats()
+        self.workflow_beats = NamedBeats()
         self.completions: dict[str, int] = {}  # those under way, each with its time
         self.tasks: dict[str, Task] = {}
         self.task_sequence = 0

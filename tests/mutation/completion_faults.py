@@ -63,6 +63,13 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
         "core/test_heartbeat_slices.py",
     ),
     fault(
+        "a lease that a heartbeat under way names ends",
+        "core/decisions/workflow_views.py",
+        "    at = context.state.workflow_beats.last(task, end) if end <= now_ms else None",
+        "    at = None",
+        "core/test_heartbeat_slices.py",
+    ),
+    fault(
         "the server's own command is lost when there is no memory for it",
         "shards/shard.py",
         "            if is_own:\n                return self.machine.step(command, self._now_ms)\n",

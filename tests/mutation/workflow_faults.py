@@ -92,7 +92,7 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     fault(
         "a fence is let through after the lease has ended",
         VIEWS,
-        "    if code is not _OK or context.state.end_of_workflow_lease(task) <= now_ms:",
+        "    if code is not _OK or end <= now_ms:",
         "    if code is not _OK:",
         CASES,
     ),
