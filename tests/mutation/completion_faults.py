@@ -79,8 +79,8 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
     fault(
         "promises are deleted while a completion that makes tasks of them is under way",
         "core/deciding.py",
-        "(bool(self.state.completions) or notes.is_awaited(promise_id))",
-        "notes.is_awaited(promise_id)",
+        "bool(self.state.completions) or self.state.task_notes.awaits(promise_id)",
+        "self.state.task_notes.awaits(promise_id)",
         TESTS,
     ),
 )

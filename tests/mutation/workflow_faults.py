@@ -106,7 +106,7 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     fault(
         "a heartbeat keeps the workflows of other processes",
         DECISIONS,
-        "            and task.pid == command.pid\n",
+        "            and task.pid == pid\n",
         "",
         CASES,
     ),
