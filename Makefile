@@ -21,8 +21,8 @@ SERVE_READY := $(VENV)/.ready-to-serve
 DEVELOP_READY := $(VENV)/.ready-to-develop
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test fast newest installed lint fmt types cover simulate differ mutate fuzz prove \
-  vendor clients constraints deploy-check release-check
+.PHONY: help serve test fast newest newest-ready installed lint fmt types cover seeds sdks \
+  simulate differ mutate fuzz prove vendor clients constraints docs man deploy-check release-check
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,25 +31,35 @@ help: ## List these targets
 serve: $(SERVE_READY) ## Start the server
 	@exec $(BIN)/python -m troth serve $(ARGS)
 
+# Where tests that measure time are: to collect all others too would take a quarter of a minute.
+ALONE = $$(grep -rl --include='test_*.py' 'mark\.alone' tests)
+
 # Status 5 says that none was chosen; that is wrong only if it is so both times. What takes longest to
 # prepare, once on a machine, is begun beside the first tests.
-test: $(DEVELOP_READY) ## Run all tests
+test: $(DEVELOP_READY) ## Run the tests, all but what make seeds and make sdks add
 	@$(if $(ARGS),,nice -n 10 $(BIN)/python -m tests.sdks.environments </dev/null >/dev/null 2>&1 &)
 	@echo '-- tests, $(WORKERS) at a time'; side_by_side=0; alone=0; \
-	  $(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone' $(ARGS) || side_by_side=$$?; \
+	  $(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone and not sdks' $(ARGS) || side_by_side=$$?; \
 	  echo '-- tests that measure time, one after the other'; \
-	  $(PYTEST) -m alone $(ARGS) || alone=$$?; \
+	  $(PYTEST) -m alone $(if $(ARGS),$(ARGS),$(ALONE)) || alone=$$?; \
 	  case $$side_by_side,$$alone in 0,0 | 0,5 | 5,0) ;; 0,*) exit $$alone ;; *) exit $$side_by_side ;; esac
 
+FAST := not alone and not slow
 fast: $(DEVELOP_READY) ## Run the tests that are neither slow nor measure time
 	@echo '-- fast tests, $(WORKERS) at a time'; \
-	  $(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone and not slow' $(ARGS)
+	  $(PYTEST) -n $(WORKERS) --dist worksteal -m '$(FAST)' $(ARGS)
 
 # Its environment is always a new one: a new version of a library is what this is to find.
-newest: ## Run the fast tests with the newest Python of this machine and the newest libraries
+newest-ready:
 	@rm -rf .venv-newest
 	@python=$$($(PYTHON) -m tests.release.pythons) && echo "with $$python" \
-	  && $(MAKE) --no-print-directory fast VENV=.venv-newest CONSTRAINTS= PYTHON="$$python"
+	  && $(MAKE) --no-print-directory .venv-newest/.ready-to-develop \
+	    VENV=.venv-newest CONSTRAINTS= PYTHON="$$python"
+
+# With IS_READY=1 the environment was just made. Without it there is no Python to make another with.
+newest: $(if $(IS_READY),,newest-ready) ## Run fast tests with the newest Python of this machine and the newest libraries
+	@$(MAKE) --no-print-directory fast VENV=.venv-newest CONSTRAINTS= PYTHON=false \
+	  FAST='not alone and (newest or not slow)'
 
 installed: $(DEVELOP_READY) ## Build sdist and wheel, install that and run some tests with it
 	@$(BIN)/python -m tests.release.installed $(ARGS)
@@ -74,6 +84,13 @@ cover: $(DEVELOP_READY) ## Check that the tests run 95 % of core/, shards/ and p
 	  --cov-report=term-missing:skip-covered --cov-report=json:.coverage.json $(COVERED_BY) $(ARGS)
 	@$(BIN)/python -m tests.helpers.covered .coverage.json
 
+# What make test leaves out; make prove runs these too.
+seeds: $(DEVELOP_READY) ## Run the random tests with all their seeds (some minutes)
+	@TESTS_SEEDS=all $(PYTEST) -n $(WORKERS) --dist worksteal -m 'seeds and not alone' $(ARGS)
+
+sdks: $(DEVELOP_READY) ## Run every workflow and suite with every published SDK (some minutes)
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone' tests/sdks tests/clients $(ARGS)
+
 simulate: STEPS = 800
 simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 STEPS=800
 	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
@@ -88,7 +105,7 @@ fuzz: $(DEVELOP_READY) ## Feed the parsers what is nearly right, each so long: S
 	@$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 # Each part says its seeds; make prove SEED=1000 runs others.
-prove: $(DEVELOP_READY) ## Run all proofs long (an hour): SEED=0
+prove: seeds sdks ## Run all proofs long, make seeds and make sdks too (over an hour): SEED=0
 	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --steps 2000 --quiet
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs 300 --steps 500
 	@$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes 1
@@ -112,6 +129,12 @@ vendor: $(DEVELOP_READY) ## Make the vendored file of the web UI again, for new 
 
 clients: $(DEVELOP_READY) ## Generate clients with tools that need Go and Java, and use them
 	@$(BIN)/python -m tests.clients.generators
+
+docs: $(DEVELOP_READY) ## Build the documentation into dist/docs; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo dist/docs/index.html
+
+man: $(SERVE_READY) ## Make the manual page: dist/troth.1
+	@mkdir -p dist && $(BIN)/python -m troth manual > dist/troth.1 && echo 'man -l dist/troth.1'
 
 deploy-check: $(DEVELOP_READY) ## Carry out the Containerfile in a clean Debian root (root, debootstrap)
 	@$(BIN)/python -m tests.deploy $(ARGS)

@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from .client import path_of
+from .connection.addresses import path_of
 from .operator_session import operator_command
-from .options import TEXT, OrderedGroup, Session
+from .options import TEXT, OrderedGroup, Session, limit_option
 from .output import moment, short_moment, table, visible
 
 _ENTRY_KEYS = frozenset({"time", "act", "outcome", "by", "from", "request"})
@@ -108,15 +108,7 @@ def _change(session: Session, account: str, *, disabled: bool) -> None:
 
 
 @account.command("log")
-@click.option(
-    "--limit",
-    "limit_count",
-    type=click.IntRange(1, 1000),
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    help="Number of entries to show, the newest ones.",
-)
+@limit_option("Number of entries to show, the newest ones.")
 @operator_command()
 def log_command(session: Session, limit_count: int) -> None:
     """Show administrative changes, and who made them.

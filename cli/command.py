@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from troth import __version__
 
@@ -38,6 +39,14 @@ COMMANDS: Final = {
     "serve": CommandPlace(
         "troth.cli.serve:serve_command",
         "Run the server until it is stopped (Ctrl-C or SIGTERM).",
+    ),
+    "dev": CommandPlace(
+        "troth.cli.overview.open_ui:dev",
+        "Run a server for development, in memory, and open its web UI.",
+    ),
+    "ui": CommandPlace(
+        "troth.cli.overview.open_ui:ui",
+        "Open the web UI of a running server in a browser, signed in as an administrator.",
     ),
     "promises": CommandPlace(
         "troth.cli.promises:promises", "Create, show, complete and search promises."
@@ -103,6 +112,17 @@ COMMANDS: Final = {
     "node": CommandPlace(
         "troth.cli.node:node_command", "Run functions for a server on this machine."
     ),
+    "doctor": CommandPlace(
+        "troth.cli.doctor.doctor:doctor",
+        "Look at where a server runs or is to run, and say what to do.",
+    ),
+    "completion": CommandPlace(
+        "troth.cli.shell.completion:completion",
+        "Print what makes a shell complete `troth`: commands, options, names of files.",
+    ),
+    "manual": CommandPlace(
+        "troth.cli.shell.manual:manual_command", "Print the manual page of `troth`, in roff."
+    ),
     "bench": CommandPlace(
         "troth.bench.command:bench", "Measure how fast a server is, and how fast it could be."
     ),
@@ -127,6 +147,19 @@ class LazyGroup(click.Group):
         command = getattr(module, attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin so, without importing any, and options."""
+        summaries = {name: command.summary for name, command in COMMANDS.items()}
+        summaries |= {name: own.get_short_help_str() for name, own in self.commands.items()}
+        return [
+            *(
+                CompletionItem(name, help=summary)
+                for name, summary in summaries.items()
+                if name.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List all commands without importing any."""

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from .client import RequestRefused
+from .connection.answers import RequestRefused
 from .options import ServerCommand, Session, server_command
 from .output import emit, now_ms, visible
 from .progress import Progress

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from .client import RequestRefused, path_of
+from .connection.addresses import path_of
+from .connection.answers import RequestRefused
 from .export_promises import FORMAT_VERSION, FileRefused
 from .import_place import ImportPlace
 from .operator_session import administrator_command

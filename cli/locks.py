@@ -15,18 +15,20 @@ import click
 
 from troth.core.codes import Code
 
-from .client import ApiAnswer, RequestRefused, ServerUnreachable
+from .connection.answers import ApiAnswer, RequestRefused, ServerUnreachable
 from .options import (
     DURATION,
     TEXT,
     OrderedGroup,
     Session,
     default_process_id,
+    page_options,
+    page_query,
     server_command,
     show_search,
 )
 from .output import fields, moment, note, span, visible
-from .questions.pages import locks_table, page_options, page_query
+from .questions.tables import locks_table
 
 RETRY_LIMIT_S: Final = 2.0
 """The longest pause between two tries for a lock that another has."""
@@ -318,7 +320,7 @@ def heartbeat(session: Session, process_id: str) -> None:
 @locks.command("list")
 @click.argument("pattern", type=TEXT, required=False)
 @click.option("--process", metavar="TEXT", help="Only locks that this process renews.")
-@page_options
+@page_options()
 @server_command
 def list_locks(
     session: Session,

@@ -10,7 +10,7 @@ import trio
 
 from troth.core import limits
 
-from .client import DEFAULT_SERVER
+from .connection.addresses import DEFAULT_SERVER
 from .options import DURATION, ca_file_option
 
 _FAILED_STATUS: Final = 1

@@ -15,7 +15,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
@@ -27,10 +27,14 @@ from troth.http.settings.sources import SettingsError, load
 from troth.persistence.errors import DataDirectoryError, PersistenceError
 from troth.persistence.files import RealFiles
 
-from .client import DEFAULT_SERVER, ApiClient, RequestRefused, ServerUnreachable, is_loopback
-from .options import Session, connection_options_of, run_session
+from .connection.addresses import DEFAULT_SERVER, is_loopback
+from .connection.answers import RequestRefused, ServerUnreachable
+from .options import Session, connect, connection_options_of, run_session
 from .output import note
 from .serve import CLIENT_VARIABLES
+
+if TYPE_CHECKING:
+    from .connection.client import ApiClient
 
 _ANY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -62,11 +66,11 @@ def operator_command(
             as_json: bool,
             **arguments: Any,
         ) -> None:
-            def act(client: ApiClient) -> None:
+            def act(client: "ApiClient") -> None:
                 run_session(Session(client, as_json), command, arguments)
 
             def as_all_others(address: str) -> None:
-                act(ApiClient(address, user, password, token, ca_file))
+                act(connect(address, user, password, token, ca_file))
 
             # What is in the environment is meant for the commands that act for an account.
             if _is_given("token") or _is_given("user"):
@@ -80,7 +84,7 @@ def operator_command(
             if key is None:
                 as_all_others(server)
             else:
-                act(ApiClient(server, None, None, key, ca_file))
+                act(connect(server, token=key, ca_file=ca_file))
 
         return data_option(connection_options_of(None)(with_session))
 
@@ -115,7 +119,7 @@ def administrator_command(
                     user, password, token = None, None, key
             if pass_data:
                 arguments["data"] = data
-            session = Session(ApiClient(server, user, password, token, ca_file), as_json)
+            session = Session(connect(server, user, password, token, ca_file), as_json)
             run_session(session, command, arguments)
 
         return data_option(connection_options_of(DEFAULT_SERVER)(with_session))
@@ -166,7 +170,7 @@ def _key(directory: Path) -> str:
 def _at(
     settings: Settings,
     server: str | None,
-    act: Callable[[ApiClient], None],
+    act: Callable[["ApiClient"], None],
     as_all_others: Callable[[str], None],
     *,
     may_make: bool,
@@ -179,7 +183,7 @@ def _at(
     elif is_there and is_served(directory):
         address = server if server and is_loopback(server) else _address(settings)
         try:
-            act(ApiClient(address, None, None, _key(directory)))
+            act(connect(address, token=_key(directory)))
         except ServerUnreachable as error:
             raise ServerUnreachable(
                 f"a server has {directory} open, but none answers at {address}. Name its address "
@@ -207,7 +211,7 @@ def server_at(address: str) -> str | None:
     if not is_loopback(address):
         return None
     try:
-        with ApiClient(address, None, None) as client:
+        with connect(address) as client:
             client.ask("GET", "/ping")
             return client.shown_url
     except RequestRefused:
@@ -238,7 +242,7 @@ def _address(settings: Settings) -> str:
     return f"http://{ListenAddress(host, settings.listen.port)}"
 
 
-def _alone(settings: Settings, act: Callable[[ApiClient], None]) -> None:
+def _alone(settings: Settings, act: Callable[["ApiClient"], None]) -> None:
     """Run a server of our own for a block, reachable only from here, with only what it needs.
 
     Raises what `act` raises, or click.ClickException.
@@ -259,7 +263,7 @@ def _alone(settings: Settings, act: Callable[[ApiClient], None]) -> None:
     )
 
     def act_at(url: str, key: str) -> None:
-        act(ApiClient(url, None, None, key))
+        act(connect(url, token=key))
 
     problem = ""
     try:

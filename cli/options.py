@@ -13,15 +13,19 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import click
 
 from troth.core.grammar import durations
 from troth.core.limits import INTEGER_MAX, saturating_add
 
-from .client import DEFAULT_SERVER, ApiAnswer, ApiClient, RequestRefused
+from .connection.addresses import DEFAULT_SERVER
+from .connection.answers import ApiAnswer, RequestRefused
 from .output import emit, note, now_ms, one_line
+
+if TYPE_CHECKING:
+    from .connection.client import ApiClient
 
 _DIGITS_LIMIT_COUNT: Final = 19
 """A number of milliseconds with more digits is a mistake."""
@@ -33,7 +37,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 class Session:
     """The connection of one command, and whether it shows answers as JSON or for people."""
 
-    client: ApiClient
+    client: "ApiClient"
     as_json: bool
 
     def show(self, answer: ApiAnswer, shown: Callable[[], str]) -> None:
@@ -48,6 +52,20 @@ class Session:
             # A key that every answer of the API has is not there.
             raise self.client.not_the_api() from error
         emit(text)
+
+
+def connect(
+    server: str,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+    ca_file: Path | None = None,
+) -> "ApiClient":
+    """Return a connection to a server. Raises as `ApiClient` does."""
+    # Only here: its HTTP library takes longer to load than help takes to be shown.
+    from .connection.client import ApiClient
+
+    return ApiClient(server, user, password, token, ca_file)
 
 
 # `ParamType` takes type arguments only in the newest versions of click; older ones work too.
@@ -235,7 +253,7 @@ def server_command(command: Callable[..., None]) -> Callable[..., None]:
         as_json: bool,
         **arguments: Any,
     ) -> None:
-        session = Session(ApiClient(server, user, password, token, ca_file), as_json)
+        session = Session(connect(server, user, password, token, ca_file), as_json)
         run_session(session, command, arguments)
 
     return connection_options_of(DEFAULT_SERVER)(with_session)
@@ -284,6 +302,40 @@ strict_option: Final = click.option(
     "--strict", is_flag=True, help="Refuse a repetition unless the state is the requested one."
 )
 
+
+def limit_option(help_text: str, most_count: int = 1_000) -> Callable[[Decorated], Decorated]:
+    """Return the option of how many rows a list has, as `limit_count`: 1 to `most_count`."""
+    return click.option(
+        "--limit",
+        "limit_count",
+        type=click.IntRange(1, most_count),
+        default=100,
+        show_default=True,
+        metavar="NUMBER",
+        help=help_text,
+    )
+
+
+def page_options(most_count: int = 1_000) -> Callable[[Decorated], Decorated]:
+    """Return the options of a list with pages, each of at most so many rows."""
+    return together(
+        limit_option("Size of a page.", most_count),
+        click.option("--cursor", metavar="TEXT", help="Continue after the page that printed this."),
+        click.option("--all", "all_pages", is_flag=True, help="Read all pages, not only one."),
+    )
+
+
+def page_query(
+    limit_count: int, cursor: str | None, *more: tuple[str, str | None]
+) -> list[tuple[str, str]]:
+    """Return the query of a page, without what is None. A cursor says all of it again, so it goes
+    alone."""
+    if cursor:
+        return [("cursor", cursor)]
+    given = [(name, text) for name, text in more if text is not None]
+    return [*given, ("limit", str(limit_count))]
+
+
 search_options: Final = together(
     click.option(
         "--tag",
@@ -293,17 +345,7 @@ search_options: Final = together(
         metavar="NAME=TEXT",
         help="Only those with this tag; repeatable.",
     ),
-    click.option(
-        "--limit",
-        "limit_count",
-        type=click.IntRange(1, 100),
-        default=100,
-        show_default=True,
-        metavar="NUMBER",
-        help="Size of a page.",
-    ),
-    click.option("--cursor", metavar="TEXT", help="Continue after the page that printed this."),
-    click.option("--all", "all_pages", is_flag=True, help="Read all pages, not only one."),
+    page_options(100),
 )
 """Options of a search, all but its pattern."""
 
@@ -313,13 +355,11 @@ def search_query(
     tags: tuple[tuple[str, str], ...],
     limit_count: int,
     cursor: str | None,
-    *more: tuple[str, str],
+    *more: tuple[str, str | None],
 ) -> list[tuple[str, str]]:
     """Return the query of a search. A cursor says all of it again, so it goes alone."""
-    if cursor:
-        return [("cursor", cursor)]
     about_tags = [(f"tags[{name}]", content) for name, content in tags]
-    return [("id", pattern), *more, *about_tags, ("limit", str(limit_count))]
+    return page_query(limit_count, cursor, ("id", pattern), *more, *about_tags)
 
 
 def show_search(

@@ -6,7 +6,8 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from .client import ApiAnswer, RequestRefused, path_of
+from .connection.addresses import path_of
+from .connection.answers import ApiAnswer, RequestRefused
 from .options import (
     DURATION,
     PAIR,
@@ -26,7 +27,7 @@ from .options import (
     value_options,
 )
 from .output import note, now_ms, promise_fields, short_moment, state_cell, table, visible
-from .questions.pages import waiters_table
+from .questions.tables import waiters_table
 
 REQUESTED_STATES: Final = {
     "resolved": "RESOLVED",

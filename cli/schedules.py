@@ -4,7 +4,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from .client import path_of
+from .connection.addresses import path_of
 from .options import (
     DURATION,
     PAIR,

@@ -4,19 +4,21 @@ from typing import Any, Final
 
 import click
 
-from .client import path_of
+from .connection.addresses import path_of
 from .options import (
     DURATION,
     TEXT,
     OrderedGroup,
     Session,
     default_process_id,
+    page_options,
+    page_query,
     server_command,
     show_search,
     together,
 )
 from .output import fields, moment, promise_fields, visible
-from .questions.pages import page_options, page_query, task_fields, tasks_table
+from .questions.tables import task_fields, tasks_table
 
 
 @click.group(cls=OrderedGroup)
@@ -50,7 +52,7 @@ def tasks() -> None:
     "--root", metavar="PATTERN", help="Only tasks of these promises; * stands for any characters."
 )
 @click.option("--newest", is_flag=True, help="The newest first, not the oldest.")
-@page_options
+@page_options()
 @server_command
 def list_tasks(
     session: Session,

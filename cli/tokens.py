@@ -6,7 +6,7 @@ import click
 
 from troth.core.catalog import Scope
 
-from .client import path_of
+from .connection.addresses import path_of
 from .operator_session import operator_command
 from .options import DURATION, TEXT, OrderedGroup, Session
 from .output import note, short_moment, table, visible
@@ -104,14 +104,44 @@ def list_command(session: Session, account: str | None) -> None:
                 " ".join(one["scopes"]),
                 one["idPrefix"],
                 short_moment(one["expiresOn"]),
+                short_moment(one.get("lastUsedOn")),
                 short_moment(one["createdOn"]),
             )
             for one in answer.content
         )
-        columns = ("ID", "ACCOUNT", "NAME", "STATE", "SCOPES", "ID PREFIX", "EXPIRES", "CREATED")
-        return table(columns, rows)
+        columns = ("ID", "ACCOUNT", "NAME", "STATE", "SCOPES", "ID PREFIX", "EXPIRES")
+        return table((*columns, "LAST USED", "CREATED"), rows)
 
     session.show(answer, shown)
+
+
+@token.command()
+@click.argument("name", type=TEXT)
+@click.option(
+    "--grace",
+    "grace_ms",
+    type=DURATION,
+    default="0",
+    metavar="DURATION",
+    help="How long the text before still works: 10m, 1h, 1d [default: not at all].",
+)
+@operator_command()
+def rotate(session: Session, name: str, grace_ms: int) -> None:
+    """Give the token NAME a new text, and print it.
+
+    NAME is a token's name, if only one valid token has it, or its id. The token keeps its id, its
+    account and its scopes. Its new text is shown only once.
+
+    \b
+    Examples:
+      troth token rotate prometheus --grace 1h
+      troth token rotate 65fb40f0a1b2c3d4e5f60718
+    """
+    body: dict[str, Any] = {"id": name, "grace": grace_ms}
+    answer = session.client.ask("POST", "/admin/tokens/rotate", body)
+    session.show(answer, lambda: visible(answer.content["token"]))
+    if not session.as_json:
+        note(f"Token {visible(answer.content['id'])}. Store its text: it is not shown again.")
 
 
 @token.command()

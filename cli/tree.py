@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from .client import path_of
+from .connection.addresses import path_of
 from .options import TEXT, ServerCommand, Session, server_command
 from .output import (
     drawn,

@@ -78,7 +78,8 @@ class Token(Struct, frozen=True, array_like=True, gc=False, tag="token/1"):
     """A credential of an account. Only the SHA-256 of the secret is kept, in hexadecimal.
 
     With an `id_prefix` it may touch only promises whose ids begin with it. `expires_on` and
-    `revoked_on` are None as long as there is no such time.
+    `revoked_on` are None as long as there is no such time. `used_on` is when it was last used, some
+    minutes more or less. After a rotation the secret before, `old_digest`, works until `old_until`.
     """
 
     id: str
@@ -91,6 +92,9 @@ class Token(Struct, frozen=True, array_like=True, gc=False, tag="token/1"):
     id_prefix: str = ""
     expires_on: int | None = None
     revoked_on: int | None = None
+    used_on: int | None = None
+    old_digest: str = ""
+    old_until: int | None = None
 
 
 class Label(Struct, frozen=True, array_like=True, gc=False, tag="label/1"):

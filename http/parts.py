@@ -20,6 +20,17 @@ from troth.http.envelope import messages
 from troth.http.executions.calls import FunctionCalls
 from troth.http.functions.builder import Builder
 from troth.http.identity.audit import AuditLog
+from troth.http.metrics.loop_lag import LoopLag
+from troth.http.monitoring.process_metrics import BUILDS, CLOCK, FUNCTION_CALLS, PLACEMENT
+from troth.http.monitoring.sources import add_sources
+from troth.http.monitoring.storage_metrics import (
+    CHECKPOINTS,
+    RETENTION,
+    SNAPSHOTS,
+    CheckpointReading,
+    SnapshotReading,
+)
+from troth.http.monitoring.traffic_metrics import DELIVERY, FEED, GATE, LANES, PORTS
 from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
@@ -108,7 +119,7 @@ class Parts:
         self.settings = settings
         self.storage = storage
         self.shares = shares
-        self._doors = doors
+        self._ports = list(zip(("api", "poll"), doors, strict=False))
         listeners = [door.listener for door in doors]
         # Without a setting, the address with the port that the listener really got.
         self.url = (settings.url or listeners[0].url).rstrip("/")
@@ -197,13 +208,6 @@ class Parts:
             hold=self.shards.hold,
             now_ms=self.clock.now_ms,
             clock_step_ms=lambda: self.clock.last_step_ms,
-            statistics={
-                "clock": self.clock.statistics,
-                "delivery": self.delivery.statistics,
-                "placement": self.placement.statistics,
-                "function_calls": self.function_calls.statistics,
-                "log": storage.statistics,
-            },
             readiness=Readiness.STARTING,
             placement=self.placement,
             surveys=Surveys(
@@ -218,6 +222,15 @@ class Parts:
             self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
         if isinstance(storage, DirectoryStorage):
             self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
+        self.loop_lag = LoopLag()
+        metrics = self.api.metrics
+        add_sources(self.api, self.shards, storage, self.loop_lag)
+        metrics.add(CLOCK, self.clock.statistics)
+        metrics.add(DELIVERY, self.delivery.statistics)
+        metrics.add(PLACEMENT, self.placement.statistics)
+        metrics.add(FUNCTION_CALLS, self.function_calls.statistics)
+        metrics.add(GATE, self.gate.statistics)
+        metrics.add(PORTS, lambda: {name: door.listener.statistics() for name, door in self._ports})
         # Until the catalog has been read, it is unknown whether there are accounts.
         self.api.credentials.unload()
 
@@ -255,14 +268,14 @@ class Parts:
         """Make a lane for each port, unless there are to be none; they have to run."""
         if not self.settings.hot_lane:
             return []
-        tables = (("lane", API_ENDPOINTS), ("poll_lane", POLL_ENDPOINTS))
-        lanes = []
-        for door, (name, endpoints) in zip(self._doors, tables, strict=False):
-            lane = Lane(self.api, endpoints, door.listener.limits)
-            self.api.metrics.add_source(name, lane.statistics)
-            door.listener.lane = lane
-            lanes.append(lane)
-        return lanes
+        lanes = {}
+        tables = (API_ENDPOINTS, POLL_ENDPOINTS)
+        for (name, door), endpoints in zip(self._ports, tables, strict=False):
+            lanes[name] = door.listener.lane = Lane(self.api, endpoints, door.listener.limits)
+        self.api.metrics.add(
+            LANES, lambda: {name: lane.statistics() for name, lane in lanes.items()}
+        )
+        return list(lanes.values())
 
     def make_checkpointer(self) -> Checkpointer | None:
         """Make what writes checkpoints, once the shards run; None if nothing is kept on disk."""
@@ -273,7 +286,12 @@ class Parts:
             log_bytes=self.memory.checkpoint_log_bytes,
         )
         if checkpointer is not None:
-            self.api.metrics.add_source("checkpoints", checkpointer.statistics)
+            self.api.metrics.add(
+                CHECKPOINTS,
+                lambda: CheckpointReading(
+                    checkpointer.statistics(), self.storage.statistics().next_sequence
+                ),
+            )
         return checkpointer
 
     def make_snapshotter(self, checkpointer: Checkpointer) -> Snapshotter | None:
@@ -293,7 +311,10 @@ class Parts:
             keep_count=settings.snapshot_keep_count,
         )
         self.api.snapshotter = snapshotter
-        self.api.metrics.add_source("snapshots", snapshotter.statistics)
+        self.api.metrics.add(
+            SNAPSHOTS,
+            lambda: SnapshotReading(snapshotter.statistics(), is_scheduled=schedule is not None),
+        )
         return snapshotter
 
     def make_counting(self) -> Counting:
@@ -310,7 +331,7 @@ class Parts:
         """Make what tells of changes."""
         feed = Feed(self.api)
         self.api.feed = feed
-        self.api.metrics.add_source("feed", feed.statistics)
+        self.api.metrics.add(FEED, feed.statistics)
         return feed
 
     def make_sweeper(self) -> Sweeper:
@@ -324,7 +345,7 @@ class Parts:
             now_ms=self.clock.now_ms,
         )
         self.api.sweeper = sweeper
-        self.api.metrics.add_source("retention", sweeper.statistics)
+        self.api.metrics.add(RETENTION, sweeper.statistics)
         return sweeper
 
     def make_bulk_jobs(self) -> BulkJobs:
@@ -343,5 +364,5 @@ class Parts:
         """Make what checks uploads."""
         builder = Builder(self.api)
         self.api.builder = builder
-        self.api.metrics.add_source("builds", builder.statistics)
+        self.api.metrics.add(BUILDS, builder.statistics)
         return builder

@@ -21,8 +21,10 @@ import structlog
 import trio
 
 from troth.core.catalog import Account, Node, Token
+from troth.http.admin.token_uses import TokenUses
 from troth.http.api.context import Readiness
 from troth.http.identity import operator_key
+from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import create_application, create_poll_application
 from troth.http.sockets.connection_room import relieving_shortages
@@ -30,6 +32,7 @@ from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit
 from troth.http.sockets.doors import Door, addressed, make_doors
 from troth.http.sockets.listener import ListenError, SocketListener
 from troth.http.supervision.service_manager import ServiceManager, taken
+from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import save_address_space
 from troth.shards.passes import settle_collector
 from troth.shards.storage import DirectoryStorage, Storage
@@ -51,12 +54,16 @@ _IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _log = structlog.get_logger("troth.serve")
 
 
-def serve(settings: Settings) -> int:
+WhenReady = Callable[[str, str, str], None]
+"""Called in a thread with the server's URL, the operator's key and a one-time code."""
+
+
+def serve(settings: Settings, when_ready: WhenReady | None = None) -> int:
     """Run a server until it is told to stop; the process's exit status."""
     configure_logging(settings.log_level, settings.log_format)
     save_address_space()
     try:
-        trio.run(_serve, settings, taken(), strict_exception_groups=True)
+        trio.run(_serve, settings, taken(), when_ready, strict_exception_groups=True)
     except BaseException as error:
         problem = problem_of(error)
         if problem is None:
@@ -125,7 +132,7 @@ def _refuse_exposed(settings: Settings) -> None:
         )
 
 
-async def _serve(settings: Settings, manager: ServiceManager) -> None:
+async def _serve(settings: Settings, manager: ServiceManager, when_ready: WhenReady | None) -> None:
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     shares = shares_of(raise_limit())
     settings = addressed(settings, manager.handed_over)
@@ -133,7 +140,23 @@ async def _serve(settings: Settings, manager: ServiceManager) -> None:
     for door in doors:
         await door.open()
     with opened_storage(settings) as storage:
-        await Server(settings, storage, doors, shares, manager).run()
+        server = Server(settings, storage, doors, shares, manager)
+        if when_ready is None:
+            await server.run()
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tell_when_ready, server, when_ready)
+            await server.run()
+            nursery.cancel_scope.cancel()
+
+
+async def _tell_when_ready(server: "Server", when_ready: WhenReady) -> None:
+    await server.ready.wait()
+    credentials = server.api.credentials
+    code = credentials.sessions.new_code(OPERATOR)
+    await trio.to_thread.run_sync(
+        when_ready, server.api.url, credentials.operator_key, code, abandon_on_cancel=True
+    )
 
 
 class Server:
@@ -186,12 +209,10 @@ class Server:
             nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, application in zip(self.doors, applications, strict=False):
                 door.application = application
-                name = f"listener_{door.listener.name.split()[0].lower()}"
-                self.api.metrics.add_source(name, door.listener.statistics)
                 door.listener.in_flight = self.api.in_flight
                 door.listener.gate = parts.gate
-            self.api.metrics.add_source("connections", room.statistics)
-            self.api.metrics.add_source("slow_gate", parts.gate.statistics)
+            self.api.metrics.add(ROOM, room.statistics)
+            nursery.start_soon(parts.loop_lag.run)
             nursery.start_soon(self.api.in_flight.watch)
             for lane in parts.make_lanes():
                 await nursery.start(lane.run)
@@ -259,6 +280,7 @@ class Server:
         nursery.start_soon(parts.make_sweeper().run)
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)
+            nursery.start_soon(TokenUses(self.api).run)
             await nursery.start(parts.make_bulk_jobs().run)
         nursery.start_soon(parts.make_feed().run)
         await nursery.start(parts.make_builder().run)

@@ -34,8 +34,11 @@ from .held import HeldMessages
 
 EntryKind = TypeVar("EntryKind", bound=Entry)
 
-PARTIAL_LIMIT_S: Final = 0.050
-"""What a page that may end early costs, in seconds of this thread's CPU, whatever is done in it."""
+PARTIAL_LIMIT_S: Final = 0.045
+"""What a page that may end early costs, in seconds of this thread's CPU, whatever is done in it; to
+render it takes some more."""
+PARTIAL_SCAN_COUNT: Final = 100
+"""How many entries a shard looks at for such a page before it is seen what that has cost."""
 
 
 class SearchBounds(Struct, frozen=True):
@@ -85,11 +88,17 @@ class Gathering(ABC):
         what the page may cost.
         """
         began_s = time.thread_time()
+        rounds_count = 0
+        scan_count = PARTIAL_SCAN_COUNT if more.may_end_early else SEARCH_SCAN_COUNT
 
         def is_spent() -> bool:
-            return time.thread_time() - began_s >= PARTIAL_LIMIT_S
+            """Return whether one more round, as long as those before, would be too long."""
+            used_s = time.thread_time() - began_s
+            return used_s + used_s / rounds_count >= PARTIAL_LIMIT_S
 
         async def ask(wanted: dict[int, int], count: int) -> list[gather.ShardPart[Promise]]:
+            nonlocal rounds_count
+            rounds_count += 1
             replies = await self._ask_all(
                 [
                     (
@@ -100,7 +109,7 @@ class Gathering(ABC):
                             dict(tags),
                             count,
                             before,
-                            SEARCH_SCAN_COUNT,
+                            scan_count,
                             id_prefix,
                             more.created,
                             more.completed,

@@ -15,6 +15,7 @@ from typing import Any, Final, final
 import structlog
 import trio
 
+from troth.core.buckets import Buckets
 from troth.core.codes import Code
 from troth.core.commands import (
     PROMISE_TIMER,
@@ -59,7 +60,7 @@ from .clock import Clock
 from .committer import Committer
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
-from .lateness import Lateness
+from .lateness import BOUNDS_S
 from .passes import Pass
 from .turns import Asker, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel
@@ -98,7 +99,7 @@ messages to workers wait for. An internal one has an asker if it carries on with
 
 @dataclass(frozen=True, slots=True)
 class ShardStatistics:
-    """Counts of one shard; `timer_lateness_total` says how many timers were at most how late."""
+    """Counts of one shard, now and since the start."""
 
     mailbox_count: int
     commands_count: int
@@ -106,8 +107,6 @@ class ShardStatistics:
     turns_count: int
     timers_count: int
     timers_fired_count: int
-    timer_lateness_max_ms: int
-    timer_lateness_total: tuple[tuple[str, int], ...]
     promises_count: int
     promises_in_memory_count: int
     promises_pending_count: int
@@ -155,7 +154,8 @@ class Shard:
         self._due_from_ms = NEVER_MS  # nothing in the wheel is due before
         self._is_frozen = False
         self._overdue_when_armed: set[WheelKey] = set()
-        self._lateness = Lateness()
+        self.lateness = Buckets(BOUNDS_S)
+        """How late timers were handled, in seconds; see `lateness.py`."""
         self._now_ms = clock.now_ms()
         self.wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
         self._position = committer.durable_position
@@ -440,7 +440,7 @@ class Shard:
             self._timers_fired_count += 1
         ended_ms = self._clock.now_ms()
         for deadline_ms in handled:
-            self._lateness.add(ended_ms - deadline_ms)
+            self.lateness.add((ended_ms - deadline_ms) / 1000)
 
     def _contain(self, error: Exception, command: Command, *, is_own: bool) -> Step:
         """Return the step after a harmless defect: it costs one request, not the server.
@@ -557,8 +557,6 @@ class Shard:
             turns_count=self._turns_count,
             timers_count=len(self.wheel),
             timers_fired_count=self._timers_fired_count,
-            timer_lateness_max_ms=self._lateness.max_ms,
-            timer_lateness_total=self._lateness.cumulative(),
             promises_count=state.promises_count,
             promises_in_memory_count=len(state.promises),
             promises_pending_count=state.pending_count,

@@ -6,7 +6,7 @@ everything from a log that has been read back; `run` keeps it going.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
@@ -288,11 +288,15 @@ class Shards(Gathering):
             total.add(shard.machine.state.activity)
         return total
 
+    def each(self) -> Sequence[Shard]:
+        """Return all shards, to be looked at."""
+        return self._shards
+
     def states(self) -> list[ShardState]:
         """Return all shards' states, to be looked at in this moment; it may not be durable yet."""
         return [shard.machine.state for shard in self._shards]
 
-    def deadlines(self, index: int, until_ms: int) -> list[tuple[list[WheelKey], list[int]]]:
+    def deadlines(self, index: int, until_ms: int) -> list[list[Mapping[WheelKey, int]]]:
         """Return all timers of a shard that fire up to a time and a few more; see `TimingWheel`."""
         return self._shards[index].wheel.slots(until_ms)
 

@@ -38,7 +38,7 @@ Measured against a binary heap with lazy deletion in `bench/wheel.py`.
 """
 
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
@@ -253,18 +253,18 @@ class TimingWheel(Generic[Key]):
         shift = level * 8
         return self._cursor_ms >> (shift + 8) << (shift + 8) | digit << shift
 
-    def slots(self, until_ms: int) -> list[tuple[list[Key], list[int]]]:
-        """Return the keys of each slot that begins up to a time, with their deadlines.
+    def slots(self, until_ms: int) -> list[list[Mapping[Key, int]]]:
+        """Return the slots that begin up to a time: keys and their deadlines, to look at soon.
 
-        The slots are in the order of time: everything in one is due before everything in the
-        next. Within a slot there is no order.
+        They are in the order of time: everything in one is due before everything in the next.
+        Within a slot, which may have parts, there is no order. They are the wheel's own.
         """
-        found = []
+        found: list[list[Mapping[Key, int]]] = []
         if self._overdue:
-            found.append((list(self._overdue), list(self._overdue.values())))
+            found.append([self._overdue])
         if self._spreading:
             # What has moved out of it is in lower levels, and not before what is still there.
-            found.append((list(self._spreading), list(self._spreading.values())))
+            found.append([self._spreading])
         for level, occupied in enumerate(self._occupied):
             left = occupied
             while left:
@@ -274,10 +274,9 @@ class TimingWheel(Generic[Key]):
                     return found
                 slot = self._slots[level * SLOT_COUNT + digit]
                 if slot and self._spreading and level < self._spreading_level:
-                    found[-1][0].extend(slot)
-                    found[-1][1].extend(slot.values())
+                    found[-1].append(slot)
                 elif slot:
-                    found.append((list(slot), list(slot.values())))
+                    found.append([slot])
         return found
 
     def advance(self, now_ms: int) -> list[Key]:

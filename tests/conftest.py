@@ -1,5 +1,6 @@
 """Fixtures for tests against a real server process; its log is shown when such a test fails."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 
 from tests.helpers.repository import IMPORT_ROOT, ROOT
-from tests.helpers.server import ServerProcess
+from tests.helpers.server import SERVE, ServerProcess
 
 BYTECODE = pytest.StashKey[str]()
+TALKATIVE = ("h11", "h2", "hpack", "httpcore", "httpx")
+"""Libraries whose loggers `configure_logging` makes quieter."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,10 +62,36 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["bytecode"] = node.config.stash.get(BYTECODE, None)
 
 
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a test has set up for the whole process: commands that run in it set up logging.
+
+    What a later test finds in its output would depend on which tests ran before it.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    # Importing it takes longer than most tests, so only those that use it do.
+    structlog = sys.modules.get("structlog")
+    if structlog is None or not structlog.is_configured():
+        return
+    structlog.reset_defaults()
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
+
+
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[ServerProcess]:
     """A server of the test's own, on an empty data directory; the test may kill and restart it."""
-    with ServerProcess(tmp_path_factory.mktemp("server")) as process:
+    # What is published is started as users start it.
+    command = SERVE if pytestconfig.getoption("installed") else None
+    with ServerProcess(tmp_path_factory.mktemp("server"), command=command) as process:
         yield process
 
 

@@ -47,7 +47,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"bulk"}),
     ),
     "http": (
-        frozenset({"wire", "settings", "outgoing", "supervision"}),
+        frozenset({"wire", "settings", "outgoing", "supervision", "metrics"}),
         frozenset({"identity"}),
         frozenset({"api"}),
         frozenset({"promises", "functions"}),
@@ -56,6 +56,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"web"}),
         frozenset({"documents"}),
         frozenset({"sockets"}),
+        frozenset({"monitoring"}),
         frozenset({REST}),
     ),
 }
@@ -240,6 +241,7 @@ def test_the_layers_are_kept() -> None:
     assert [fault for module in modules(*CODE_FOLDERS) for fault in layer_faults(module)] == []
 
 
+@pytest.mark.slow
 def test_the_floors_are_kept() -> None:
     found = list(modules(*CODE_FOLDERS))
     known = frozenset(module.name for module in found)
@@ -247,6 +249,7 @@ def test_the_floors_are_kept() -> None:
     assert [fault for module in found for fault in floor_faults(module, known)] == []
 
 
+@pytest.mark.slow
 def test_no_imports_run_in_a_circle() -> None:
     found = list(modules(*CODE_FOLDERS))
     known = frozenset(module.name for module in found)
@@ -275,6 +278,7 @@ def test_the_core_knows_nothing_of_the_world() -> None:
     assert [fault for module in modules("core") for fault in core_faults(module)] == []
 
 
+@pytest.mark.slow
 def test_no_second_copy_of_a_folder_is_imported() -> None:
     everywhere = modules(*CODE_FOLDERS, "src", "tests")
 

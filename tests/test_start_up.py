@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.repository import IMPORT_ROOT, ROOT
 
 PYTEST_LIMIT_S = 3.0
-HELP_LIMIT_S = 0.4
+HELP_LIMIT_S = 0.25
 RUNS_COUNT = 10
 
 

@@ -261,6 +261,7 @@ CHECKS: Final[dict[Callable[[Module], list[str]], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [*CODE_FOLDERS, "src", "tests"])
 def test_every_module_is_tidy(folder: str) -> None:
     checks = [check for check, folders in CHECKS.items() if folder in folders]
@@ -284,7 +285,11 @@ def test_a_class_name_in_two_modules_is_found() -> None:
 
 def test_every_text_is_tidy() -> None:
     at_root = [path for path in ROOT.iterdir() if path.is_file()]
-    paths = [*at_root, ROOT / ".ci" / "run", *files(*CODE_FOLDERS, "deploy", "src", "tests")]
+    paths = [
+        *at_root,
+        ROOT / ".ci" / "run",
+        *files(*CODE_FOLDERS, "deploy", "docs", "src", "tests"),
+    ]
     faults = []
     for path in paths:
         if path.suffix in TEXT_SUFFIXES or path.name in {"Makefile", "run"}:

@@ -6,7 +6,8 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from troth.cli.client import ApiAnswer, path_of
+from troth.cli.connection.addresses import path_of
+from troth.cli.connection.answers import ApiAnswer
 from troth.cli.options import (
     DURATION,
     PAIR,

@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 
 import click
 
-from troth.cli.client import ServerUnreachable
+from troth.cli.connection.answers import ServerUnreachable
 from troth.cli.options import TEXT, ServerCommand, Session, server_command
 from troth.cli.output import emit, note, relative, short_moment, visible
 
-_TOPICS: Final = ("counters", "queues", "failures")
+_TOPICS: Final = ("counters", "queues", "failures", "bulk")
 _SHOWN_COUNT: Final = 3
 """How many receivers and failures a line names."""
 
@@ -33,8 +33,8 @@ _EVENT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 def events(session: Session, topics: tuple[str, ...], watched: tuple[str, ...]) -> None:
     """Print what changes on a server, until Ctrl-C.
 
-    Counts, receivers and failures are told once a second, if they have changed. A watched promise
-    is told soon after it, its tasks or a promise below it have changed.
+    Counts, receivers, failures and bulk jobs are told once a second, if they have changed. A
+    watched promise is told soon after it, its tasks or a promise below it have changed.
 
     \b
     Examples:
@@ -99,6 +99,15 @@ def _failures(told: Any) -> str:
     return "; ".join(shown) or "none"
 
 
+def _bulk(told: Any) -> str:
+    shown = [
+        f"{visible(row['id'])} {row['action']} {row['state']}: {row['done']} of "
+        f"{'?' if row['total'] is None else row['total']}"
+        for row in told["jobs"][:_SHOWN_COUNT]
+    ]
+    return "; ".join(shown) or "no jobs"
+
+
 def _changed(told: Any) -> str:
     return "  ".join(map(visible, told["ids"]))
 
@@ -107,5 +116,6 @@ _TEXTS: Final = {
     "counters": _counters,
     "queues": _queues,
     "failures": _failures,
+    "bulk": _bulk,
     "changed": _changed,
 }

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from troth.cli.options import ServerCommand, Session, server_command
+from troth.cli.options import ServerCommand, Session, limit_option, server_command
 from troth.cli.output import note, short_moment, table
 
 _KINDS = ("promise", "lease", "sending", "function", "build", "login")
@@ -18,15 +18,7 @@ _KINDS = ("promise", "lease", "sending", "function", "build", "login")
     multiple=True,
     help="Only these; repeatable.",
 )
-@click.option(
-    "--limit",
-    "limit_count",
-    type=click.IntRange(1, 1000),
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    help="How many.",
-)
+@limit_option("How many.")
 @click.option(
     "--before", type=click.IntRange(1), metavar="NUMBER", help="Only those before this one."
 )

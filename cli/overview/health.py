@@ -2,7 +2,7 @@
 
 import click
 
-from troth.cli.client import ApiAnswer, RequestRefused
+from troth.cli.connection.answers import ApiAnswer, RequestRefused
 from troth.cli.options import ServerCommand, Session, server_command
 from troth.cli.output import visible
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import click
 
-from troth.cli.client import RequestRefused
+from troth.cli.connection.answers import RequestRefused
 from troth.cli.options import DURATION, ServerCommand, Session, server_command
 from troth.cli.output import emit, relative, span, styled, visible
 

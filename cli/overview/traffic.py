@@ -5,14 +5,22 @@ from typing import Any
 
 import click
 
-from troth.cli.client import ApiAnswer
-from troth.cli.options import ServerCommand, Session, server_command
+from troth.cli.connection.answers import ApiAnswer
+from troth.cli.options import (
+    TEXT,
+    OrderedGroup,
+    ServerCommand,
+    Session,
+    limit_option,
+    page_options,
+    page_query,
+    server_command,
+)
 from troth.cli.output import note, short_moment, table
-from troth.cli.questions.pages import page_options, page_query
 
 
 @click.command(cls=ServerCommand)
-@page_options
+@page_options()
 @server_command
 def workers(session: Session, limit_count: int, cursor: str | None, all_pages: bool) -> None:
     """List connected workers and nodes, and what they hold.
@@ -76,31 +84,45 @@ def _workers(found: Any) -> str:
     return table(columns, rows)
 
 
-@click.command(cls=ServerCommand)
-@click.option(
-    "--limit",
-    "limit_count",
-    type=click.IntRange(1, 1_000),
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    help="How many.",
-)
+@click.group(cls=OrderedGroup, invoke_without_command=True)
+@limit_option("How many.")
 @server_command
-def queues(session: Session, limit_count: int) -> None:
+@click.pass_context
+def queues(context: click.Context, session: Session, limit_count: int) -> None:
     """List the receivers of messages, and what waits for each.
 
     Those with most messages come first. STALLED are messages that could not be sent; IN and OUT are
     rates per second, over the last ten seconds.
 
     \b
-    Example:
+    Examples:
       troth queues
+      troth queues retry poll://default
     """
+    if context.invoked_subcommand is not None:
+        return
     answer = session.client.ask("GET", "/queues", query=[("limit", str(limit_count))])
     session.show(answer, lambda: queues_table(answer.content["queues"]))
     if not session.as_json:
         note(f"{len(answer.content['queues'])} of {answer.content['total']}")
+
+
+@queues.command("retry")
+@click.argument("receiver", type=TEXT)
+@server_command
+def retry_queue(session: Session, receiver: str) -> None:
+    """Send all that is stalled for RECEIVER now.
+
+    A message stalls when it could not be sent; it is tried again after a while, which grows up to a
+    minute. Use this when the receiver is well again. RECEIVER is as `troth queues` shows it.
+
+    \b
+    Examples:
+      troth queues retry poll://default
+      troth queues retry https://worker.example
+    """
+    answer = session.client.ask("POST", "/queues/retry", {"receiver": receiver})
+    session.show(answer, lambda: f"Sent again: {answer.content['retried']}")
 
 
 def queues_table(rows: list[Any]) -> str:

@@ -8,12 +8,12 @@ from troth.cli.options import (
     DURATION,
     ServerCommand,
     Session,
+    page_options,
+    page_query,
     server_command,
     show_search,
 )
 from troth.cli.output import moment, now_ms, table
-
-from .pages import page_options, page_query
 
 
 @click.command(cls=ServerCommand)
@@ -24,7 +24,7 @@ from .pages import page_options, page_query
     metavar="DURATION",
     help="Only what comes due in this time: 10s, 5m, 2h [default: everything].",
 )
-@page_options
+@page_options()
 @server_command
 def timers(
     session: Session,

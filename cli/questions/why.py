@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from troth.cli.client import path_of
+from troth.cli.connection.addresses import path_of
 from troth.cli.options import TEXT, ServerCommand, Session, server_command
 from troth.cli.output import fields, moment, visible
 

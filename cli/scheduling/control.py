@@ -4,7 +4,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from troth.cli.client import path_of
+from troth.cli.connection.addresses import path_of
 from troth.cli.options import (
     DURATION,
     PAIR,

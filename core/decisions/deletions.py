@@ -15,7 +15,7 @@ from troth.core.codes import Code
 from troth.core.commands import DeletePromise
 from troth.core.deciding import DecisionContext
 from troth.core.grammar import task_ids
-from troth.core.limits import LINEAGE_LIMIT_COUNT
+from troth.core.limits import INTEGER_MAX, LINEAGE_LIMIT_COUNT
 from troth.core.lineage import origin_of
 from troth.core.model import PENDING, Promise
 from troth.core.replies import Reply
@@ -106,11 +106,8 @@ def delete(context: DecisionContext, ids: Iterable[str], now_ms: int) -> int:
 
 def finished_tasks(state: ShardState, root_id: str) -> dict[str, int]:
     """Return a promise's finished tasks, in memory and not, each with its counter."""
-    found = {
-        task.id: task.counter
-        for task in state.cold.tasks_of(root_id)
-        if task.id not in state.hidden_tasks
-    }
+    cold, _ = state.cold.tasks_of(root_id, b"", INTEGER_MAX)
+    found = {task.id: task.counter for task in cold if task.id not in state.hidden_tasks}
     for task_id in (task_ids.invoke_id(root_id), *state.task_notes.finished(root_id)):
         task = state.tasks.get(task_id)
         if task is not None and task.is_final:

@@ -82,7 +82,7 @@ APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.CompletionContinued: completions.completion_continued,
     r.PromisesDeleted: deletions.promises_deleted,
     r.PromiseImported: imports.promise_imported,
-    r.CallbackCreated: ShardState.callback_created,
+    r.CallbackCreated: completions.callback_created,
     r.TaskEnqueued: ShardState.task_enqueued,
     r.TaskDelivered: ShardState.task_delivered,
     r.TaskClaimed: ShardState.task_claimed,

@@ -27,6 +27,7 @@ from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .captures import Capture, Loaded, PairKey, ShardHeader
 from .changes import Changes
+from .completions import add_callback
 from .shard_state import ACTIVE, Root, ShardState
 
 _DOUBLINGS_LIMIT_COUNT: Final = 5
@@ -264,8 +265,7 @@ def _evict_task(state: ShardState, task_id: str) -> bool:
     task = state.tasks.get(task_id)
     if task is None or not task.is_final or task_id in state.changes.tasks:
         return False
-    del state.tasks[task_id]
-    state.task_notes.left(task)
+    state.forget_task(task)
     return True
 
 
@@ -291,8 +291,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
         state.index_promise(promise)
         state.pending_count += 1
     for callback in loaded.callbacks:
-        state.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
-        state.callbacks_count += 1
+        add_callback(state, callback)
     for task in sorted(loaded.tasks, key=lambda row: row.sequence):
         _load_task(state, task)
     for schedule in sorted(loaded.schedules, key=lambda row: row.serial):
@@ -309,7 +308,9 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.usage.update({one.function_id: one for one in loaded.usage})
     # In the order of creation, which lists of tasks go by.
     in_order = sorted(loaded.workflows, key=lambda row: state.promises[row.id].serial)
-    state.workflows.update({one.id: one for one in in_order})
+    for workflow in in_order:
+        state.workflows[workflow.id] = workflow
+        state.workflow_index.append(state.promises[workflow.id].serial, workflow.id)
     for pair in sorted(loaded.awaits, key=lambda row: row.place):
         state.awaits.add(pair.awaited, pair.awaiter)
     for one in sorted(loaded.listeners, key=lambda row: row.place):
@@ -322,6 +323,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
 
 def _load_task(state: ShardState, task: Task) -> None:
     state.tasks[task.id] = task
+    state.task_index.append(task.sequence, task.id)
     state.task_notes.began(task)
     if task.kind is NOTIFY:
         state.notifications[task.id] = task

@@ -111,8 +111,11 @@ class ColdStore(Protocol):
         """Return promises of one state that ended after a place, up to a time, earliest first."""
         ...  # pragma: no cover
 
-    def tasks_of(self, root_id: str) -> list[Task]:
-        """Return the finished tasks whose root is this promise."""
+    def tasks_of(
+        self, root_id: str, after: bytes, limit_count: int
+    ) -> tuple[list[Task], bytes | None]:
+        """Return finished tasks whose root is this promise, and where to go on; `beginning_with`
+        has the same form."""
         ...  # pragma: no cover
 
 
@@ -138,8 +141,10 @@ class NothingCold:
     ) -> list[Ended]:
         return []
 
-    def tasks_of(self, root_id: str) -> list[Task]:
-        return []
+    def tasks_of(
+        self, root_id: str, after: bytes, limit_count: int
+    ) -> tuple[list[Task], bytes | None]:
+        return [], None
 
 
 def merge(parts: Iterable[Found], limit_count: int, *, oldest_first: bool = False) -> Found:

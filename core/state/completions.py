@@ -14,7 +14,7 @@ twice, and nothing is lost.
 from collections.abc import Iterable
 
 from troth.core import records as r
-from troth.core.model import COMPLETED, PENDING, Task, replace
+from troth.core.model import COMPLETED, PENDING, RESUME, Callback, Task, replace
 from troth.core.workflows import WorkflowTask
 
 from . import executions, workflows
@@ -35,6 +35,21 @@ def effects_count(state: ShardState, promise_id: str) -> int:
     if state.listeners.count:
         count += state.listeners.count_of(promise_id)
     return count
+
+
+def callback_created(state: ShardState, record: r.CallbackCreated) -> None:
+    """Apply the record: something waits for the promise."""
+    add_callback(state, record.callback)
+    if state.tracks_changes:
+        state.changes.callbacks[record.callback.id] = record.callback.promise_id
+
+
+def add_callback(state: ShardState, callback: Callback) -> None:
+    """Take up a callback that is new here."""
+    state.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+    state.callbacks_count += 1
+    if callback.kind is RESUME:
+        state.resuming.add(callback.root_id, callback.promise_id)
 
 
 def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
@@ -119,7 +134,10 @@ def _fire(state: ShardState, promise_id: str, ids: Iterable[str], at: int) -> No
     for identifier in ids:
         if state.tracks_changes:
             state.changes.callbacks[identifier] = promise_id
+        callback = callbacks.pop(identifier)
         state.callbacks_count -= 1
-        state.fire(callbacks.pop(identifier), at)
+        if callback.kind is RESUME:
+            state.resuming.discard(callback.root_id, promise_id)
+        state.fire(callback, at)
     if not callbacks:
         del state.callbacks[promise_id]

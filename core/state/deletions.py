@@ -34,8 +34,8 @@ def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
         assert task is not None, "what is deleted is there"
         assert task.is_final, "a promise with unfinished tasks stays"
         state.counts.task_deleted(task.root_id, task.state)
-        if state.tasks.pop(task_id, None) is not None:
-            state.task_notes.left(task)
+        if task_id in state.tasks:
+            state.forget_task(task)
     state.promises_count -= len(record.ids)
     state.tasks_count -= len(record.task_ids)
     state.task_counter_floor = max(state.task_counter_floor, record.task_counter)

@@ -55,6 +55,18 @@ class SerialIndex:
         for index in range(position, min(position + scan_count, len(self._serials))):
             yield self._serials[index], self._ids[index]
 
+    def next_ids(self, serial: int, count: int) -> tuple[int, list[str]]:
+        """Return the ids of at most so many entries with larger serials, and the last one's serial.
+
+        Holes count. Without such entries it is the given serial.
+        """
+        first = bisect_right(self._serials, serial)
+        last = min(first + count, len(self._serials)) - 1
+        if last < first:
+            return serial, []
+        ids = self._ids[first : last + 1]
+        return self._serials[last], [one for one in ids if one is not None]
+
     def has_above(self, serial: int) -> bool:
         """Return whether there is any entry with a larger serial."""
         return bool(self._serials) and self._serials[-1] > serial

@@ -128,11 +128,13 @@ class ShardState:
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.callbacks_count = 0
+        self.resuming = Waiting()  # roots, and the promises whose callbacks resume them
         self.task_beats = Beats()
         self.lock_beats = Beats()
         self.workflow_beats = NamedBeats()
         self.completions: dict[str, int] = {}  # those under way, each with its time
         self.tasks: dict[str, Task] = {}
+        self.task_index = SerialIndex()  # of the tasks in memory, by their sequence
         self.task_sequence = 0
         self.task_counter_floor = 0
         self.lease_floor = NO_FLOOR
@@ -151,6 +153,7 @@ class ShardState:
         self.executions: dict[str, Execution] = {}
         self.usage: dict[str, Usage] = {}
         self.workflows: dict[str, WorkflowTask] = {}
+        self.workflow_index = SerialIndex()  # by their promises' serials
         self.awaits = Waiting()
         self.listeners = Waiting()
         self.unblocks: dict[str, dict[str, int]] = {}
@@ -287,13 +290,6 @@ class ShardState:
             )
         )
 
-    def callback_created(self, record: r.CallbackCreated) -> None:
-        callback = record.callback
-        self.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
-        self.callbacks_count += 1
-        if self.tracks_changes:
-            self.changes.callbacks[callback.id] = callback.promise_id
-
     # Tasks
 
     def _add_task(self, task: Task) -> None:
@@ -309,8 +305,10 @@ class ShardState:
         self.counts.task_added(task.root_id, task.state)
         self.task_sequence += 1
         task.sequence = self.task_sequence
-        self.tasks.pop(task.id, None)  # so that tasks stand in the order of their sequence
+        if old is not None and task.id in self.tasks:
+            self.forget_task(old)
         self.tasks[task.id] = task
+        self.task_index.append(task.sequence, task.id)
         self.task_notes.began(task)
         if task.kind is NOTIFY:
             self.notifications[task.id] = task
@@ -322,6 +320,12 @@ class ShardState:
             root.tasks[task.id] = task
             self.queue(task)
         self.arm(task)
+
+    def forget_task(self, task: Task) -> None:
+        """Drop a finished task from memory; a checkpoint has it, or it is to be gone."""
+        del self.tasks[task.id]
+        self.task_index.discard(task.sequence)
+        self.task_notes.left(task)
 
     def queue(self, task: Task) -> None:
         """Queue a task that may be sent among those of its root."""

@@ -54,6 +54,7 @@ def add_workflow(state: ShardState, promise_id: str, seed: WorkflowSeed) -> None
     assert promise_id not in state.workflows, "a promise has one task"
     task = WorkflowTask(promise_id, WAITING, state.workflow_floor, not_before=seed.not_before)
     state.workflows[promise_id] = task
+    state.workflow_index.append(state.promises[promise_id].serial, promise_id)
     state.counts.workflows[WAITING] += 1
     state.has_workflows = True
     if seed.lease is None:
@@ -264,6 +265,7 @@ def end_workflow(state: ShardState, task: WorkflowTask) -> None:
     """Forget the task of a promise that settles, and what it awaited."""
     state.counts.workflow_moved(task.state, FULFILLED)
     del state.workflows[task.id]
+    state.workflow_index.discard(state.promises[task.id].serial)
     _recall(state, task)
     state.arm_workflow(task.id, None)
     _changed(state, task)

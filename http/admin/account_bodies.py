@@ -11,6 +11,7 @@ from troth.http.wire.fields import Field, Flag, Integer, RequestLimits, Text
 from troth.http.wire.schema_parts import Schema
 
 _SCOPES: Final = tuple(scope.value for scope in Scope)
+_ID: Final = "65fb40f0a1b2c3d4e5f60718"
 _FAR_MS: Final = 4_102_444_800_000  # the year 2100
 
 
@@ -103,4 +104,21 @@ class CreateTokenBody(Struct, rename="camel", forbid_unknown_fields=True):
     id_prefix: Annotated[
         str | None,
         IdPrefix("What the ids must begin with that it may name; absent: any.", "billing/"),
+    ] = None
+
+
+class RotateTokenBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """The token that gets a new secret."""
+
+    id: Annotated[
+        str | None,
+        Text("The token's id, or its name if no other valid token has it.", _ID, required=True),
+    ] = None
+    grace: Annotated[
+        int | None,
+        Integer(
+            "How long the secret before still works, in milliseconds; 0, or absent: not at all.",
+            3_600_000,
+            minimum=0,
+        ),
     ] = None

@@ -34,6 +34,7 @@ from .account_bodies import (
     ChangeAccountBody,
     CreateAccountBody,
     CreateTokenBody,
+    RotateTokenBody,
 )
 from .answers import (
     ACCOUNTS,
@@ -188,7 +189,12 @@ async def list_tokens(api: Api, call: Call) -> Response:
     else:
         tokens = credentials.tokens()
     made = [
-        token_object(token, credentials.account(token.account_id), credentials.state_of(token))
+        token_object(
+            token,
+            credentials.account(token.account_id),
+            credentials.state_of(token),
+            credentials.used_on(token),
+        )
         for token in tokens
     ]
     return json_response(200, dump(made))
@@ -211,6 +217,56 @@ async def revoke_token(api: Api, call: Call) -> Response:
             await ask(api.shards, ReplaceEntry(token), call.request)
             credentials.put(token)
     return Response(204)
+
+
+async def rotate_token(api: Api, call: Call) -> Response:
+    """POST /admin/tokens/rotate."""
+    body: RotateTokenBody = call.body
+    credentials = api.credentials
+    secret, grace_ms = new_secret(), body.grace or 0
+    if grace_ms > limits.TOKEN_GRACE_LIMIT_MS:
+        allowed = f"between 0 and {limits.TOKEN_GRACE_LIMIT_MS}"
+        raise invalid("grace", f"must be {allowed} (got {grace_ms})")
+    async with (
+        credentials.changing,
+        api.audit.act(call.request, "token.rotate", token=body.id, graceMs=grace_ms) as told,
+    ):
+        token = _valid_token(api, body.id or "")
+        told |= {"token": token.id, "account": token.account_id, "name": token.name}
+        token = replace(
+            token,
+            revision=token.revision + 1,
+            digest=digest_of(secret),
+            old_digest=token.digest if grace_ms else "",
+            old_until=saturating_add(api.now_ms(), grace_ms) if grace_ms else None,
+        )
+        await ask(api.shards, ReplaceEntry(token), call.request)
+        credentials.put(token)
+        if not grace_ms:
+            credentials.end_streams(token)
+    return json_response(200, dump(CreatedTokenObject(token.id, secret)), _NO_STORE)
+
+
+def _valid_token(api: Api, given: str) -> Token:
+    """Return the token of an id, or the only valid one of a name. Raises ApiError."""
+    credentials = api.credentials
+    token = credentials.token(given)
+    if token is None:
+        named = [
+            one
+            for one in credentials.tokens()
+            if given and one.name == given and credentials.state_of(one) is TokenState.ACTIVE
+        ]
+        if len(named) > 1:
+            problem = f"is the name of {len(named)} valid tokens; give the id of one"
+            raise invalid("id", problem)
+        token = named[0] if named else None
+    if token is None:
+        raise ApiError(Code.TOKEN_NOT_FOUND)
+    state = credentials.state_of(token)
+    if state in (TokenState.REVOKED, TokenState.EXPIRED):
+        raise invalid("id", f"names a token that is {state}; make a new one")
+    return token
 
 
 async def show_audit_log(api: Api, call: Call) -> Response:
@@ -308,6 +364,24 @@ ENDPOINTS = (
         ),
         successes=(Success(200, "All tokens, without their texts.", TOKENS),),
         refusals=(Code.ACCOUNT_NOT_FOUND,),
+    ),
+    Endpoint(
+        name="rotateToken",
+        group="Accounts",
+        method="POST",
+        path="/admin/tokens/rotate",
+        summary="Give a token a new secret",
+        description=(
+            "The token keeps its id and all it may do. Its new text is in this answer and never "
+            "shown again. The text before works for the time of `grace`; then, or immediately, its "
+            "streams end, and clients with the new text come again."
+        ),
+        handler=rotate_token,
+        scope=Scope.ADMIN,
+        body=RotateTokenBody,
+        successes=(Success(200, "The token has a new secret.", CreatedTokenObject),),
+        refusals=(Code.TOKEN_NOT_FOUND,),
+        examples=("troth token rotate prometheus --grace 1h",),
     ),
     Endpoint(
         name="revokeToken",

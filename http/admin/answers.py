@@ -64,6 +64,10 @@ class TokenObject(Struct, gc=False, rename="camel"):
     created_on: Annotated[int, time_ms("When it was made")]
     expires_on: Annotated[int | None, time_ms("When it stops working")]
     revoked_on: Annotated[int | None, time_ms("When it was revoked")]
+    last_used_on: Annotated[int | None, time_ms("When it was last used, some minutes more or less")]
+    old_secret_until: Annotated[
+        int | None, time_ms("Until when the secret before the last rotation works")
+    ]
 
 
 class AuditEntryObject(Struct, gc=False):
@@ -151,7 +155,9 @@ def account_object(account: Account) -> AccountObject:
     return AccountObject(account.id, account.name, account.created_on, account.disabled)
 
 
-def token_object(token: Token, account: Account | None, state: TokenState) -> TokenObject:
+def token_object(
+    token: Token, account: Account | None, state: TokenState, last_used_on: int | None
+) -> TokenObject:
     """Return a token without its secret, which only its bearer has."""
     return TokenObject(
         id=token.id,
@@ -164,6 +170,8 @@ def token_object(token: Token, account: Account | None, state: TokenState) -> To
         created_on=token.created_on,
         expires_on=token.expires_on,
         revoked_on=token.revoked_on,
+        last_used_on=last_used_on,
+        old_secret_until=token.old_until,
     )
 
 

@@ -7,19 +7,14 @@ from typing import Annotated, Any
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.api.context import Api, Readiness
-from troth.http.api.metrics import CONTENT_TYPE
 from troth.http.api.rows import Call, Endpoint, Success, answer
+from troth.http.metrics.metrics import OPEN_METRICS_TYPE, TEXT_TYPE
 from troth.http.wire.answers import told
-from troth.http.wire.requests import Response, json_response
+from troth.http.wire.requests import Response
 
 from .answers import StatusObject
 
 _DOCUMENT = Annotated[dict[str, Any], told("An OpenAPI description.")]
-_HTML = [
-    (b"content-type", b"text/html; charset=utf-8"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
-]
-
 _TO_UI = Success(302, "A browser (`Accept: text/html`) is led to the web UI, unless that is off.")
 
 
@@ -48,32 +43,38 @@ async def ready(api: Api, call: Call) -> Response:
 async def show_metrics(api: Api, call: Call) -> Response:
     """GET /metrics."""
     names_accounts = Scope.ADMIN in call.request.principal.scopes
-    text = api.metrics.render(names_accounts=names_accounts)
-    return Response(200, text, [(b"content-type", CONTENT_TYPE)])
+    is_open = b"application/openmetrics-text" in call.request.headers.get(b"accept", b"")
+    text = await api.metrics.render(names_accounts=names_accounts, is_open=is_open)
+    kind = OPEN_METRICS_TYPE if is_open else TEXT_TYPE
+    return Response(200, text, [(b"content-type", kind), (b"vary", b"Accept")])
 
 
 async def show_openapi(api: Api, call: Call) -> Response:
     """GET /openapi.json."""
-    return json_response(200, api.pages.openapi)
+    return api.documents.openapi.answer(call.request)
 
 
 async def show_start(api: Api, call: Call) -> Response:
     """GET /: a browser is led to the web UI."""
-    varying = (b"vary", b"Accept")
     wants_page = b"text/html" in call.request.headers.get(b"accept", b"").lower()
-    if api.pages.ui is not None and wants_page:
-        return Response(302, headers=[varying, (b"location", b"ui/")])
-    return Response(200, api.pages.start, [*_HTML, varying])
+    if api.documents.ui is not None and wants_page:
+        return Response(302, headers=[(b"vary", b"Accept"), (b"location", b"ui/")])
+    return api.documents.start.answer(call.request)
 
 
 async def show_documentation(api: Api, call: Call) -> Response:
     """GET /docs."""
-    return Response(200, api.pages.documentation, _HTML)
+    return api.documents.documentation.answer(call.request)
 
 
 async def show_errors(api: Api, call: Call) -> Response:
     """GET /docs/errors."""
-    return Response(200, api.pages.errors, _HTML)
+    return api.documents.errors.answer(call.request)
+
+
+async def show_style(api: Api, call: Call) -> Response:
+    """GET /docs/style.css."""
+    return api.documents.style.answer(call.request)
 
 
 ENDPOINTS = (
@@ -142,6 +143,17 @@ ENDPOINTS = (
         summary="Get the OpenAPI 3.0 description of this API",
         handler=show_openapi,
         successes=(Success(200, "The description.", _DOCUMENT),),
+        public=True,
+        sheltered=False,
+    ),
+    Endpoint(
+        name="documentationStyle",
+        group="Server",
+        method="GET",
+        path="/docs/style.css",
+        summary="Get the style of these pages",
+        handler=show_style,
+        successes=(Success(200, "A style sheet.", str, "text/css"),),
         public=True,
         sheltered=False,
     ),

@@ -11,6 +11,7 @@ from troth.core.limits import RESULT_WAITS_LIMIT_COUNT, STRANGERS_IN_FLIGHT_LIMI
 from troth.http.identity.attempts import Attempts
 from troth.http.identity.audit import AuditLog
 from troth.http.identity.credentials import Credentials
+from troth.http.metrics.metrics import Metrics
 from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
@@ -31,7 +32,6 @@ from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import Snapshotter
 
-from .metrics import Metrics
 from .request_log import RequestLog
 from .session_cookies import SessionCookie, cookie_of
 from .shards_port import ShardsPort
@@ -89,10 +89,11 @@ class Pages:
     `ui` is None if the web UI is switched off.
     """
 
-    openapi: bytes = b"{}"
-    start: bytes = b""
-    documentation: bytes = b""
-    errors: bytes = b""
+    openapi: StaticFile
+    start: StaticFile
+    documentation: StaticFile
+    errors: StaticFile
+    style: StaticFile
     ui: Ui | None = None
 
 
@@ -102,10 +103,9 @@ class Api:
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
-    was last set while the server ran (0: it was not). `statistics` has a further source of
-    numbers for `/metrics`, by name. `snapshotter` is None if nothing is kept on disk; `sweeper`,
-    `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug operations are
-    on.
+    was last set while the server ran (0: it was not). `snapshotter` is None if nothing is kept on
+    disk; `sweeper`, `bulk`, `builder` and `placement` until the server is ready; `debug` unless
+    debug operations are on.
     """
 
     settings: Settings
@@ -115,7 +115,6 @@ class Api:
     hold: Callable[[], HeldMessages]
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
     clock_step_ms: Callable[[], int] = lambda: 0
-    statistics: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
@@ -128,7 +127,7 @@ class Api:
     feed: EventFeed | None = None
     series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
-    pages: Pages = field(default_factory=Pages)
+    pages: Pages | None = None
     started_on_ms: int = field(init=False)
     strangers_in_flight: InFlight = field(init=False)
     in_flight: InFlight = field(default=None)  # type: ignore[assignment]  # made of the settings
@@ -153,15 +152,7 @@ class Api:
         self.credentials = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
         self.request_log = RequestLog(self.settings.log_requests)
-        self.metrics = Metrics(
-            {
-                "shards": self.shards.statistics,
-                "polls": self.polls.statistics,
-                "in_flight": self.in_flight.statistics,
-                "failed_attempts": attempts.statistics,
-                **self.statistics,
-            }
-        )
+        self.metrics = Metrics()
         self.limits = RequestLimits(
             id_limit_bytes=self.settings.id_limit_bytes,
             tags_limit_count=self.settings.tags_limit_count,
@@ -170,6 +161,12 @@ class Api:
             value_header_limit_bytes=self.settings.value_header_limit_bytes,
             body_limit_bytes=self.settings.body_limit_bytes,
         )
+
+    @property
+    def documents(self) -> Pages:
+        """The documents, which an application brings along."""
+        assert self.pages is not None, "handlers run only in an application"
+        return self.pages
 
     @property
     def function_placement(self) -> Placement:

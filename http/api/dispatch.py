@@ -87,6 +87,7 @@ class Dispatcher:
     def refuse(self, request: Request, error: ApiError) -> Response:
         """Make the answer to a refused request; a browser may read it if its origin is allowed."""
         request.refusal = error.code
+        self.api.metrics.requests.refused(error.code)
         refused = request.refused or self._refused(request)
         if refused is not None:
             response = refused(request, error)

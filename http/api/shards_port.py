@@ -119,8 +119,6 @@ class ShardsPort(Protocol):
 
     async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int: ...
 
-    def statistics(self) -> object: ...
-
 
 async def answered(asked: Awaitable[Result]) -> Result:
     """Return what the shards answer. Raises ApiError (503) if they fail."""

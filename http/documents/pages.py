@@ -1,44 +1,43 @@
 """The pages for people, made from the endpoint table, the codes and the life cycles.
 
-They need no network, no script and no font, and are made once, when the application is.
+They need no network, no script and no font, and are made once, when the application is. Their
+style is a file (`docs.css`), so that the browser need not allow any in HTML.
 """
 
 import html
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import orjson
 from msgspec import Struct
 
 from troth.core.codes import EXPLANATIONS, MESSAGES, OURS, Code
-from troth.core.lifecycles import COMPLETE, PENDING, TASK, TaskStep
-from troth.core.model import PromiseState, TaskState
+from troth.core.lifecycles import TASK, TaskStep
+from troth.core.model import TaskState
 from troth.http.api.context import Api, Pages
 from troth.http.api.rows import Endpoint, Parameter
 from troth.http.web.ui_files import read_ui
 from troth.http.wire.answers import example_of
 from troth.http.wire.errors import ErrorObject
 from troth.http.wire.fields import Nested, example, rules
+from troth.http.wire.requests import JSON_TYPE
+from troth.http.wire.static_files import StaticFile
 
+from .diagrams import promise_diagram, task_diagram
 from .openapi import openapi_document, scopes_of
 from .refusals import refusals_of
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --accent: #0a7; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.8rem; } h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); }
-h3 { margin: 2.2rem 0 0.3rem; } h3 code { font-size: 1rem; }
-code, pre { font-family: ui-monospace, monospace; font-size: 0.9rem; }
-pre { overflow-x: auto; padding: 0.7rem; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; }
-td, th { padding: 0.25rem 0.8rem 0.25rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-a { color: var(--accent); } .method { font-weight: 700; color: var(--accent); }
-svg { max-width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif;
-  fill: currentColor; }
-svg rect, svg path { fill: none; stroke: currentColor; } svg .label { font-size: 11px;
-  paint-order: stroke; stroke: Canvas; stroke-width: 4px; }
-"""
+STYLE: Final = Path(__file__).with_name("docs.css")
+
+_POLICY: Final = (
+    (b"content-security-policy", b"default-src 'none'; style-src 'self'; img-src data:"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-cache"),
+)
+_HTML: Final = ((b"content-type", b"text/html; charset=utf-8"), *_POLICY)
+_CSS: Final = ((b"content-type", b"text/css; charset=utf-8"), *_POLICY)
+_JSON: Final = ((b"content-type", JSON_TYPE), (b"cache-control", b"no-cache"))
 
 _text = html.escape
 
@@ -46,25 +45,33 @@ _text = html.escape
 def make_pages(api: Api, endpoints: tuple[Endpoint, ...]) -> Pages:
     """Make all documents of a server."""
     return Pages(
-        openapi=openapi_document(api, endpoints),
+        openapi=StaticFile(openapi_document(api, endpoints), _JSON),
         start=_start_page(),
         documentation=_documentation_page(endpoints),
         errors=_errors_page(),
+        style=StaticFile(STYLE.read_bytes(), _CSS),
         ui=read_ui(api.settings.base_path) if api.settings.ui else None,
     )
 
 
-def _page(title: str, parts: Iterable[str]) -> bytes:
+def _page(
+    title: str,
+    parts: Iterable[str],
+    *,
+    style: str = "docs/style.css",
+    varies_by: bytes = b"Accept-Encoding",
+) -> StaticFile:
     body = "\n".join(parts)
-    return (
+    text = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{_text(title)}</title>"
         '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
-        f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
-    ).encode()
+        f'<link rel="stylesheet" href="{style}"></head><body>\n{body}\n</body></html>\n'
+    )
+    return StaticFile(text.encode(), _HTML, varies_by=varies_by)
 
 
-def _start_page() -> bytes:
+def _start_page() -> StaticFile:
     return _page(
         "Troth",
         [
@@ -74,13 +81,14 @@ def _start_page() -> bytes:
             '<li><a href="openapi.json">OpenAPI description</a></li>',
             '<li><a href="metrics">Metrics</a></li></ul>',
         ],
+        varies_by=b"Accept, Accept-Encoding",
     )
 
 
 # --- /docs ----------------------------------------------------------------------------------------
 
 
-def _documentation_page(endpoints: tuple[Endpoint, ...]) -> bytes:
+def _documentation_page(endpoints: tuple[Endpoint, ...]) -> StaticFile:
     groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
     index = (
         (
@@ -106,10 +114,10 @@ def _documentation_page(endpoints: tuple[Endpoint, ...]) -> bytes:
         "needs. Ids that begin with <code>troth:</code> are the server's own.</p>",
         "<h2>Life cycles</h2>",
         "<p>A promise is pending until it completes, once: by a client, or by its timeout.</p>",
-        _promise_diagram(),
+        promise_diagram(),
         "<p>A task is the work of a promise: sent to a receiver, claimed by one process at a "
         "time.</p>",
-        _task_diagram(),
+        task_diagram(),
         _task_table(),
     ]
     for group in groups:
@@ -199,77 +207,6 @@ def _json(value: Any) -> str:
 # --- life cycles, drawn from core/lifecycles.py ---------------------------------------------------
 
 
-def _box(left: int, top: int, label: str) -> str:
-    middle = left + 80
-    return (
-        f'<rect x="{left}" y="{top}" width="160" height="34" rx="6"/>'
-        f'<text x="{middle}" y="{top + 22}" text-anchor="middle">{_text(label)}</text>'
-    )
-
-
-def _arrow(start: tuple[int, int], bend: tuple[int, int], end: tuple[int, int], label: str) -> str:
-    (x, y), (u, v), (s, t) = start, bend, end
-    middle_x, middle_y = (x + 2 * u + s) // 4, (y + 2 * v + t) // 4
-    return (
-        f'<path d="M{x} {y} Q{u} {v} {s} {t}" marker-end="url(#tip)"/>'
-        f'<text class="label" x="{middle_x}" y="{middle_y - 4}" text-anchor="middle">'
-        f"{_text(label)}</text>"
-    )
-
-
-def _drawing(width: int, height: int, title: str, shapes: Iterable[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{title}">'
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" '
-        'markerHeight="8" orient="auto"><path d="M0 0 L8 4 L0 8"/></marker></defs>'
-        f"{''.join(shapes)}</svg>"
-    )
-
-
-def _promise_diagram() -> str:
-    shapes = [_box(10, 110, PENDING.value)]
-    finals = [state for state in PromiseState if state is not PENDING]
-    for index, state in enumerate(finals):
-        top = 10 + index * 68
-        asked = any(key[0] is state for key in COMPLETE) and state.value != "REJECTED_TIMEDOUT"
-        shapes.append(_box(420, top, state.value))
-        label = "completed by a client" if asked else "timeout passed"
-        shapes.append(_arrow((170, 127), (295, top + 17), (420, top + 17), label))
-    return _drawing(600, 270, "Life cycle of a promise", shapes)
-
-
-_TASK_PLACES = {
-    TaskState.INIT: (10, 140),
-    TaskState.ENQUEUED: (390, 20),
-    TaskState.CLAIMED: (390, 260),
-    TaskState.COMPLETED: (780, 20),
-    TaskState.TIMEDOUT: (780, 380),
-}
-# Where an arrow would cross a box, the point that it bends towards instead.
-_TASK_BENDS = {(TaskState.INIT, TaskState.TIMEDOUT): (320, 420)}
-
-
-def _task_diagram() -> str:
-    """Return one arrow for each pair of states, labeled with all events that lead there."""
-    labels: dict[tuple[TaskState, TaskState], list[str]] = {}
-    for (state, event), step in TASK.items():
-        if step.state is not None:
-            labels.setdefault((state, step.state), []).append(event.value)
-    shapes = [_box(*place, state.value) for state, place in _TASK_PLACES.items()]
-    for (start, end), events in labels.items():
-        (x, y), (s, t) = _TASK_PLACES[start], _TASK_PLACES[end]
-        forward = s > x
-        leave = (x + 160, y + 17) if forward else (x, y + 17)
-        arrive = (s, t + 17) if forward else (s + 160, t + 17)
-        if s == x:
-            leave, arrive = (x + 80, y + 34 if t > y else y), (s + 80, t if t > y else t + 34)
-        # Ways back bend the other way, so that they do not cover the ways there.
-        middle = ((leave[0] + arrive[0]) // 2, (leave[1] + arrive[1]) // 2)
-        bend = _TASK_BENDS.get((start, end), (middle[0], middle[1] + (-30 if forward else 50)))
-        shapes.append(_arrow(leave, bend, arrive, ", ".join(events)))
-    return _drawing(960, 430, "Life cycle of a task", shapes)
-
-
 def _task_table() -> str:
     def row(state: TaskState, event: str, step: TaskStep) -> tuple[str, str, str, str]:
         code = step.code
@@ -283,7 +220,7 @@ def _task_table() -> str:
 # --- /docs/errors ---------------------------------------------------------------------------------
 
 
-def _errors_page() -> bytes:
+def _errors_page() -> StaticFile:
     parts = [
         "<h1>Error codes</h1><p>The first three digits are the HTTP status. Every refusal has this "
         f"form:</p><pre>{_json(example_of(ErrorObject))}</pre>",
@@ -295,4 +232,4 @@ def _errors_page() -> bytes:
             f"<p>{_text(EXPLANATIONS[code])}</p>"
         )
     parts.append('<p><a href="../docs">The API</a></p>')
-    return _page("Troth: error codes", parts)
+    return _page("Troth: error codes", parts, style="style.css")

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 import trio
+from msgspec.structs import replace
 
 from troth.core.catalog import Account, Scope, Token
 from troth.http.wire.principals import OPERATOR, Principal, PrincipalKind
@@ -69,6 +70,10 @@ class Credentials:
         self._tokens: dict[str, Token] = {}
         self._bearers: dict[str, tuple[str, Principal]] = {}
         self._watched: dict[str, set[Callable[[], None]]] = {}
+        self.used: set[str] = set()
+        """The ids of tokens that were used since `token_uses.py` looked last."""
+        self.uses: dict[str, int] = {}
+        """When tokens were seen to be used, in ms, by id."""
         self.is_open = self._shall_be_open()
         self.changing = trio.Lock()
         """Held while an account or a token is changed, from the first read to the last write."""
@@ -92,6 +97,9 @@ class Credentials:
             self._accounts[entry.id] = entry
             changed = [token for token in self._tokens.values() if token.account_id == entry.id]
         else:
+            before = self._tokens.get(entry.id)
+            if before is not None:
+                self._forget_secrets(before)
             self._tokens[entry.id] = entry
             changed = [entry]
         for token in changed:
@@ -101,7 +109,12 @@ class Credentials:
     def drop(self, token: Token) -> None:
         """Forget a token that no longer works."""
         del self._tokens[token.id]
+        self._forget_secrets(token)
+        self.uses.pop(token.id, None)
+
+    def _forget_secrets(self, token: Token) -> None:
         self._bearers.pop(token.digest, None)
+        self._bearers.pop(token.old_digest, None)
 
     def _judge(self, token: Token) -> None:
         account = self._accounts.get(token.account_id)
@@ -116,8 +129,16 @@ class Credentials:
                 token.expires_on,
             )
             self._bearers[token.digest] = token.digest, principal
+            if token.old_until is not None:
+                ends = [one for one in (token.old_until, token.expires_on) if one is not None]
+                outgoing = replace(principal, expires_on=min(ends))
+                self._bearers[token.old_digest] = token.old_digest, outgoing
             return
-        self._bearers.pop(token.digest, None)
+        self._forget_secrets(token)
+        self.end_streams(token)
+
+    def end_streams(self, token: Token) -> None:
+        """End the open streams of a token; clients whose secret still works come again."""
         for stop in list(self._watched.get(token.id, ())):
             stop()
 
@@ -141,6 +162,7 @@ class Credentials:
             return None
         if principal.expires_on is not None and principal.expires_on <= self._now_ms():
             return None
+        self.used.add(principal.token_id)
         return principal
 
     def user(self, name: str, password: str) -> Principal | None:
@@ -197,6 +219,12 @@ class Credentials:
     def token(self, token_id: str) -> Token | None:
         """Return the token with this id, or None if there is none."""
         return self._tokens.get(token_id)
+
+    def used_on(self, token: Token) -> int | None:
+        """Return when a token was last used, some minutes more or less; None if it never was."""
+        if token.id in self.used:
+            return self._now_ms()
+        return self.uses.get(token.id, token.used_on)
 
     # Streams
 

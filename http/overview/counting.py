@@ -160,7 +160,7 @@ class Counting:
             name: counts[state] + activity.deleted[state] for name, state in _STATES.items()
         }
         log = self._sources.log()
-        requests, refusals = self._api.metrics.totals()
+        requests, refusals = self._api.metrics.requests.totals()
         return _Totals(
             at_s=trio.current_time(),
             cpu_s=time.process_time(),

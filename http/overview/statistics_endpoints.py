@@ -14,6 +14,7 @@ from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
 from troth.http.api.shards_port import answered
 from troth.http.questions.asked import AskedQuery
 from troth.http.wire.answers import time_ms, told
+from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 from troth.shards.surveys.series import RESOLUTIONS
 
@@ -64,6 +65,9 @@ async def statistics(api: Api, call: Call) -> Response:
     resolution = asked.word("resolution", RESOLUTIONS, _FIRST)
     since = asked.number("since", 0, INTEGER_MAX, 0)
     asked.done()
+    if call.request.principal.id_prefix:
+        message = "The counts are of all ids, and the token is limited to some."
+        raise ApiError(Code.FORBIDDEN_PREFIX, message=message)
     await answered(api.shards.wait_shown())
     began_ms = api.series.began_ms
     first_s, views = api.series.view(resolution, max(-1, (since - began_ms) // 1000))
@@ -85,7 +89,10 @@ ENDPOINTS = (
         method="GET",
         path="/statistics",
         summary="Count what there is, and show how it went on",
-        description="5 minutes by the second, an hour by 10 s, a day by the minute.",
+        description=(
+            "5 minutes by the second, an hour by 10 s, a day by the minute. The counts are of all "
+            "ids: a token with an id prefix is refused."
+        ),
         handler=statistics,
         scope=Scope.METRICS_READ,
         query=(

@@ -3,16 +3,19 @@
 A token with an id prefix sees the groups that it might listen to: those that begin so.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 from msgspec import Struct
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.api.context import Api
+from troth.http.api.permissions import refuse_unless_within
 from troth.http.api.rows import Call, Endpoint, Success, answer
 from troth.http.api.shards_port import answered
 from troth.http.questions.asked import CURSOR, AskedQuery, cursor, limit_parameter
+from troth.http.wire.answers import told
+from troth.http.wire.fields import Text
 from troth.http.wire.requests import Response
 from troth.shards.surveys.queues import Queues
 
@@ -75,7 +78,55 @@ async def queues(api: Api, call: Call) -> Response:
     return answer(Code.OK, QueuesObject(rows, found.total_count, found.is_complete))
 
 
+class RetryQueueBody(Struct):
+    """The receiver whose messages are meant."""
+
+    receiver: Annotated[
+        str | None,
+        Text(
+            "As `GET /queues` names it: a group, or the address of pushes.",
+            "poll://default",
+            required=True,
+            limit_bytes=0,
+        ),
+    ] = None
+
+
+class RetriedQueueObject(Struct, gc=False):
+    """How much is sent again."""
+
+    receiver: Annotated[str, told("The receiver.", "poll://default")]
+    retried: Annotated[int, told("How many messages were stalled.", 12)]
+
+
+async def retry_queue(api: Api, call: Call) -> Response:
+    """POST /queues/retry."""
+    body: RetryQueueBody = call.body
+    receiver = body.receiver or ""
+    # Of receivers, only groups have a beginning that a token can be limited to.
+    refuse_unless_within(call.request.principal, (receiver.removeprefix("poll://"),))
+    count = await queues_of(api).retry(receiver)
+    return answer(Code.OK, RetriedQueueObject(receiver, count))
+
+
 ENDPOINTS = (
+    Endpoint(
+        name="retryQueue",
+        group="Server",
+        method="POST",
+        path="/queues/retry",
+        summary="Send all that is stalled for a receiver now",
+        description=(
+            "Messages that could not be sent go again as soon as the receiver has room, without "
+            "waiting for their next try. A receiver of pushes that fails gets one immediately, "
+            "and the others when that was accepted."
+        ),
+        handler=retry_queue,
+        scope=Scope.PROMISES_WRITE,
+        body=RetryQueueBody,
+        successes=(Success(200, "They are sent.", RetriedQueueObject),),
+        examples=("troth queues retry poll://default",),
+    ),
     Endpoint(
         name="workers",
         group="Server",

@@ -14,6 +14,7 @@ from troth.http.api.shards_port import answered
 from troth.http.wire.cursors import FOREIGN_CURSOR
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.requests import Response
+from troth.shards.surveys.locks import LockPlace
 from troth.shards.surveys.rows import FINISHED, UNFINISHED, TaskFamily
 from troth.shards.surveys.tasks import TaskQuery
 
@@ -50,12 +51,12 @@ class TasksPlace(Struct, frozen=True, array_like=True, tag="tasks"):
 
 
 class LocksPlace(Struct, frozen=True, array_like=True, tag="locks"):
-    """A page of locks: what is asked, and the resource after which it begins."""
+    """A page of locks: what is asked, and where it begins."""
 
     pattern: str
     process_id: str | None
     limit_count: int
-    after: str | None = None
+    place: LockPlace = LockPlace()
 
 
 class TimersPlace(Struct, frozen=True, array_like=True, tag="timers"):
@@ -82,12 +83,18 @@ async def list_tasks(api: Api, call: Call) -> Response:
         )
         place = msgspec.structs.replace(given, query=query)
     query = place.query
-    if query.root is not None and "*" not in query.root:
-        rows = await answered(surveys.tasks_of(query.root, query))
-        return answer(Code.OK, SeenTaskPageObject(None, [seen_task(row) for row in rows]))
-    if place.positions is not None and len(place.positions) != surveys.task_streams_count:
+    is_of_one = query.root is not None and "*" not in query.root
+    if is_of_one and query.id_prefix:
+        refuse_unless_within(call.request.principal, (query.root or "",))
+    positions_count = 1 if is_of_one else surveys.task_streams_count
+    if place.positions is not None and len(place.positions) != positions_count:
         raise invalid("query cursor", FOREIGN_CURSOR)
-    page = await answered(surveys.tasks(query, place.limit_count, place.positions))
+    if is_of_one:
+        position = 0 if place.positions is None else place.positions[0]
+        asking = surveys.tasks_of(query.root or "", query, place.limit_count, position)
+    else:
+        asking = surveys.tasks(query, place.limit_count, place.positions)
+    page = await answered(asking)
     following = None
     if page.positions is not None:
         following = cursor(msgspec.structs.replace(place, positions=page.positions), secret)
@@ -103,16 +110,12 @@ def read_task_query(asked: AskedQuery, call: Call) -> TaskQuery:
     principal = call.request.principal
     states = asked.words("states", STATES)
     families = asked.words("kind", FAMILIES)
-    root = asked.text("root")
-    is_one = root is not None and "*" not in root
-    if root is not None and is_one and principal.id_prefix:
-        refuse_unless_within(principal, (root,))
     return TaskQuery(
         states or UNFINISHED,
         frozenset(map(TaskFamily, families)) or frozenset(TaskFamily),
         asked.text("receiver"),
         asked.text("process"),
-        root,
+        asked.text("root"),
         asked.word("order", ORDERS, "oldest") == "newest",
         principal.id_prefix,
         account_of(call),
@@ -145,14 +148,13 @@ async def list_locks(api: Api, call: Call) -> Response:
     place = asked.place(LocksPlace, secret) or place
     asked.done()
     pattern = Pattern(place.pattern, call.request.principal.id_prefix)
-    rows, has_more = await answered(
-        surveys_of(api).locks(pattern, place.process_id, place.limit_count, place.after)
+    page = await answered(
+        surveys_of(api).locks(pattern, place.process_id, place.limit_count, place.place)
     )
     following = None
-    if has_more and rows:
-        after = rows[-1].lock.resource_id
-        following = cursor(msgspec.structs.replace(place, after=after), secret)
-    return answer(Code.OK, LockPageObject(following, [locked(row) for row in rows]))
+    if page.following is not None:
+        following = cursor(msgspec.structs.replace(place, place=page.following), secret)
+    return answer(Code.OK, LockPageObject(following, [locked(row) for row in page.rows]))
 
 
 async def list_timers(api: Api, call: Call) -> Response:
@@ -240,7 +242,10 @@ ENDPOINTS = (
         method="GET",
         path="/locks",
         summary="List the locks that are held",
-        description="In the order of their resources; the last page has no cursor.",
+        description=(
+            "In the order of their resources; of very many locks, in that order for each shard. A "
+            "page may end early; the last page has no cursor."
+        ),
         handler=list_locks,
         scope=Scope.PROMISES_READ,
         query=(

@@ -12,7 +12,6 @@ from msgspec import Struct
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import Command, DropTask, ReleaseLock
-from troth.core.grammar.patterns import Pattern
 from troth.core.workflow_commands import ReleaseWorkflow
 from troth.core.workflows import execute_key
 from troth.http.api.context import Api
@@ -97,10 +96,10 @@ async def break_lock(api: Api, call: Call) -> Response:
     """POST /locks/break."""
     body: BreakLockBody = call.body
     resource_id = body.resource_id or ""
-    rows, _ = await answered(surveys_of(api).locks(Pattern(resource_id), None, 1, None))
-    held = next((row.lock for row in rows if row.lock.resource_id == resource_id), None)
-    if held is None:
+    found = await answered(surveys_of(api).lock(resource_id))
+    if found is None:
         raise ApiError(Code.LOCK_NOT_FOUND)
+    held = found.lock
     async with api.audit.act(
         call.request, "lock.break", resource=resource_id, execution=held.execution_id
     ):

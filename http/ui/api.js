@@ -15,7 +15,16 @@ const ROOT = new URL("..", document.baseURI);
 /** The codes of a server that comes or goes. @type {Record<number, import("./server.js").Reach>} */
 const REACH_OF_CODE = { 50300: "stopping", 50305: "starting" };
 
+/** The session is no more: after half a day without use, with its credentials, or a restart of the server. */
+export const SESSION_ENDED = 40101;
+
+/** What stands for a 401 without a code, as a proxy's. */
+const NO_CODE = 1;
+
+/** Protects what a session changes: no other page can know it. */
 let forgeryToken = "";
+
+let hasEnded = false;
 
 /** A refusal, or the want of an answer. */
 export class Refused extends Error {
@@ -123,15 +132,22 @@ function refusal(response, text) {
   } catch {
     // Something between here and the server answered: its status has to do.
   }
-  if (response.status === 401) signedOut();
+  if (response.status === 401) signedOut(code);
   const reach = REACH_OF_CODE[code];
   if (response.status === 503 && reach) lose(reach);
   return new Refused(response.status, code, message, details);
 }
 
-function signedOut() {
+/** @param {number} code */
+function signedOut(code) {
   forgeryToken = "";
-  mustSignIn.set(true);
+  // The stream may have been told that the session has ended, and the page only that it has none.
+  const wasSignedIn = (whoami.get()?.kind ?? "anonymous") !== "anonymous";
+  const isFirst = !hasEnded && (wasSignedIn || code === SESSION_ENDED);
+  hasEnded ||= isFirst;
+  // The cookie has been taken back. An open server needs none, so it is asked once more.
+  if (isFirst) void learnWho();
+  else mustSignIn.set(hasEnded ? SESSION_ENDED : code || NO_CODE);
 }
 
 /** @param {import("./server.js").Reach} reach */
@@ -175,20 +191,19 @@ export async function tryAgain() {
 /** Asks whose credentials these are, and what protects the session's requests from forgery. */
 export async function learnWho() {
   try {
-    /** @type {WhoamiObject} */
-    const who = await ask("whoami");
-    setClock(who.server.now);
-    if (who.kind !== "anonymous" && who.kind !== "token") await learnForgeryToken();
-    mustSignIn.set(false);
-    whoami.set(who);
+    know(await ask("session"));
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
   }
 }
 
-async function learnForgeryToken() {
-  const response = await send("session");
-  if (response.ok) forgeryToken = (await response.json()).csrf ?? "";
+/** @param {{who: WhoamiObject, csrf?: string}} session */
+function know({ who, csrf }) {
+  forgeryToken = csrf ?? "";
+  hasEnded = false;
+  setClock(who.server.now);
+  mustSignIn.set(0);
+  whoami.set(who);
 }
 
 /**
@@ -197,15 +212,12 @@ async function learnForgeryToken() {
  * @param {{token: string} | {user: string, password: string} | {code: string}} credentials
  */
 export async function signIn(credentials) {
-  const answer = await ask("session", { method: "POST", body: credentials });
-  forgeryToken = answer?.csrf ?? "";
-  await learnWho();
+  know(await ask("session", { method: "POST", body: credentials }));
 }
 
 /** Ends the session. Throws `Refused`. */
 export async function signOut() {
   await ask("session", { method: "DELETE" });
-  forgeryToken = "";
   whoami.set(null);
   await learnWho();
 }

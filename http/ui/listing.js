@@ -168,7 +168,8 @@ async function merged(source, seen, page) {
     seen.rows.map(async (row, index) => {
       const key = source.keyOf(row);
       const known = newer.get(key);
-      if (known !== undefined) return known;
+      // The same object where nothing has changed: its row is not rendered again.
+      if (known !== undefined) return JSON.stringify(known) === JSON.stringify(row) ? row : known;
       if (index >= lastKnown || gone.has(key)) return row;
       if (source.lookUp === undefined) return gone.add(key) && row;
       if (lookedUp++ >= LOOKED_UP_COUNT) return row;

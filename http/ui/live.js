@@ -25,7 +25,7 @@ export const tick = observable(0);
 /** @typedef {import("./stream.js").Message} Message */
 /** @typedef {import("./stream.js").Wish} Wish */
 
-/** @type {Map<(message: Message) => void, Wish>} */
+/** @type {Map<(message: Message, topics: string[]) => void, Wish>} */
 const listeners = new Map();
 
 /** @type {(wish: Wish | null) => void} */
@@ -35,6 +35,34 @@ let wasLost = false;
 
 function isAwake() {
   return document.visibilityState === "visible" && pausedSince.get() === 0;
+}
+
+/**
+ * What the counters tell of, apart from themselves: a request of a page changes them, too, and must not
+ * make the page ask again.
+ *
+ * @type {Record<string, string[]>}
+ */
+const COUNTED = { promises: ["promises"], tasks: ["tasks", "workflows"] };
+
+/** The counts that were last told, as JSON, by topic. @type {Record<string, string>} */
+const told = {};
+
+/**
+ * Returns the topics of which a message has news.
+ *
+ * @param {Message} message
+ */
+function topicsOf({ type, data }) {
+  if (type !== "counters") return [type];
+  const news = Object.entries(COUNTED).filter(([topic, kinds]) => {
+    const text = JSON.stringify(kinds.map((kind) => data.counts?.[kind]));
+    const isOther = told[topic] !== undefined && told[topic] !== text;
+    told[topic] = text;
+    const rates = Object.entries(data.series ?? {}).filter(([name]) => name.startsWith(`${topic}.`) && !name.endsWith(".pending"));
+    return isOther || rates.some(([, value]) => Number(value) > 0);
+  });
+  return [type, ...news.map(([topic]) => topic)];
 }
 
 /**
@@ -49,7 +77,7 @@ function mayHear(topic) {
 function say() {
   const wishes = [...listeners.values()];
   const wish = {
-    topics: [...new Set(wishes.flatMap((one) => one.topics))].filter(mayHear),
+    topics: [...new Set(wishes.flatMap((one) => one.topics).filter(mayHear).map((topic) => (COUNTED[topic] ? "counters" : topic)))],
     watch: [...new Set(wishes.flatMap((one) => one.watch))],
   };
   const text = isAwake() ? JSON.stringify(wish) : "";
@@ -76,11 +104,12 @@ function receive(message) {
     wasLost = false;
     return;
   }
-  for (const listener of [...listeners.keys()]) listener(message);
+  const topics = topicsOf(message);
+  for (const listener of [...listeners.keys()]) listener(message, topics);
 }
 
 function refresh() {
-  for (const listener of [...listeners.keys()]) listener({ type: "refresh", data: null });
+  for (const listener of [...listeners.keys()]) listener({ type: "refresh", data: null }, []);
 }
 
 /** Opens the stream, in a worker that all tabs share where browsers have that. */
@@ -149,18 +178,18 @@ export function useLive(changed, { topics = [], watch = [], everyMs = 1_000 }) {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
     /** @type {Message | undefined} */
-    let told;
+    let heard;
     const run = () => {
       timer = undefined;
       last = performance.now();
-      if (isAwake()) latest.current?.(told);
-      told = undefined;
+      if (isAwake()) latest.current?.(heard);
+      heard = undefined;
     };
-    const listener = (/** @type {Message} */ message) => {
+    const listener = (/** @type {Message} */ message, /** @type {string[]} */ news) => {
       if (message.type === "refresh") return run();
       const isWatched = message.type === "changed" && watch.some((id) => message.data.ids.includes(id));
-      if (!isWatched && !topics.includes(message.type)) return;
-      told = message;
+      if (!isWatched && !topics.some((topic) => news.includes(topic))) return;
+      heard = message;
       timer ??= setTimeout(run, Math.max(0, last + everyMs - performance.now()));
     };
     listeners.set(listener, { topics, watch });

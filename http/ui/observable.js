@@ -44,6 +44,11 @@ export function observable(first) {
  */
 export function useValue(source) {
   const [, render] = useState({});
-  useEffect(() => source.watch(() => render({})), [source]);
-  return source.get();
+  const shown = source.get();
+  useEffect(() => {
+    // It may have changed after it was read above.
+    if (!Object.is(source.get(), shown)) render({});
+    return source.watch(() => render({}));
+  }, [source]);
+  return shown;
 }

@@ -67,6 +67,14 @@ export const SCREENS = [
     load: () => import("./screens/failures.js"),
   },
   {
+    path: "bulk",
+    title: "Bulk jobs",
+    icon: "bulk",
+    scopes: ["promises:read"],
+    group: "operate",
+    load: () => import("./screens/bulk.js"),
+  },
+  {
     path: "snapshots",
     title: "Snapshots & data",
     icon: "snapshots",

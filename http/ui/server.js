@@ -14,8 +14,8 @@ export const connection = observable(/** @type {Connection} */ ({ reach: "answer
 /** Whose credentials these are; null before the first answer, and when signed out. */
 export const whoami = observable(/** @type {WhoamiObject | null} */ (null));
 
-/** Whether the server asks for credentials. */
-export const mustSignIn = observable(false);
+/** The code with which the server asks for credentials; 0 while it does not. */
+export const mustSignIn = observable(0);
 
 /** Counts by kind and state, as the server last said. */
 export const counts = observable(/** @type {Record<string, Record<string, number>> | null} */ (null));

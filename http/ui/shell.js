@@ -35,7 +35,7 @@ export function useTitle(text, isId = false) {
 
 /** The page. */
 export function Shell() {
-  const isOut = useValue(mustSignIn);
+  const isOut = useValue(mustSignIn) !== 0;
   useValue(whoami);
   useKeys(shortcuts());
   return html`<a class="skip" href="#main">Skip to the content</a>

@@ -334,6 +334,28 @@ interface UsageObject {
   oldestWaitingSeconds: number;
 }
 
+interface BulkJobObject {
+  id: string;
+  state: "running" | "finished" | "stopped" | "failed";
+  subject: "promises" | "tasks" | "schedules";
+  action: string;
+  filter: Record<string, string>;
+  dryRun: boolean;
+  ratePerSecond: number;
+  by: string;
+  createdOn: number;
+  endedOn?: number;
+  /** Null until they are counted. */
+  total: number | null;
+  done: number;
+  failed: number;
+  skipped: Record<string, number>;
+  left: number | null;
+  rate: number;
+  examples?: string[];
+  problem?: string;
+}
+
 /** One of the places of the UI, as a row of the table that makes navigation and routes. */
 interface ScreenRow {
   /** What the path begins with, below `/ui/`. */

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple, final
 
 import trio
-from msgspec import Struct
+from msgspec import UNSET, Struct, structs
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.failures import Failure, Failures
 from troth.http.api.context import Api
+from troth.http.bulk.answers import BulkJobObject, bulk_job
 from troth.http.overview.failure_endpoints import FailureObject, ShownFailures, failure_object
 from troth.http.overview.statistics_endpoints import counts_object
 from troth.http.overview.traffic_answers import QueueObject, queue_object
@@ -36,7 +37,7 @@ from .feed_stream import Channel, FeedStream, Topic, leave_all
 STEP_S: Final = 1.0
 CHANGES_EVERY_S: Final = 0.1
 ROWS_COUNT: Final = 20
-"""How many receivers, and how many failures, an event has."""
+"""How many receivers, failures and jobs an event has."""
 RECEIVERS_A_SECOND_COUNT: Final = 1_000
 """How many receivers are looked at for each second of rest."""
 NEXT_TRY_STEP_MS: Final = 1_000
@@ -65,6 +66,12 @@ class FailuresEvent(Struct, gc=False):
     """The newest failures, newest first."""
 
     failures: list[FailureObject]
+
+
+class BulkEvent(Struct, gc=False):
+    """The newest bulk jobs, without the values and examples that they have."""
+
+    jobs: list[BulkJobObject]
 
 
 class Rights(NamedTuple):
@@ -220,7 +227,7 @@ class Feed:
             await self._api.shards.wait_shown()
         except ShardsError:
             return
-        for pair in changed:
+        for pair in sorted(changed):
             for stream in self._watchers.get(pair, ()):
                 stream.tell_change(pair[0])
 
@@ -238,6 +245,7 @@ class Feed:
             rows = [failure_object(one) for one in known.rows]
             self._tell((Topic.FAILURES, rights), FailuresEvent(rows))
             await pace.rest()
+        await self._tell_bulk(pace)
         await self._tell_queues(pace)
 
     def _rights_of(self, topic: Topic) -> list[Rights]:
@@ -274,6 +282,22 @@ class Feed:
                 known.add(later)
                 await pace.rest()
 
+    async def _tell_bulk(self, pace: Pace) -> None:
+        wanted = self._rights_of(Topic.BULK)
+        jobs = self._api.bulk
+        if jobs is None or not wanted:
+            return
+        found = jobs.all_progress()
+        await self._api.shards.wait_shown()
+        for rights in wanted:
+            seen = [one for one in found if one.job.id_prefix.startswith(rights.id_prefix)]
+            rows = [
+                structs.replace(bulk_job(one), value=UNSET, examples=UNSET)
+                for one in seen[:ROWS_COUNT]
+            ]
+            self._tell((Topic.BULK, rights), BulkEvent(rows))
+            await pace.rest()
+
     async def _tell_queues(self, pace: Pace) -> None:
         queues = self._api.queues
         wanted = self._rights_of(Topic.QUEUES)
@@ -308,5 +332,7 @@ def _rights_on(topic: Topic, rights: Rights) -> Rights:
             return _ALL
         case Topic.QUEUES:
             return Rights(True, rights.id_prefix)
+        case Topic.BULK:
+            return Rights(False, rights.id_prefix)
         case Topic.FAILURES:
             return rights

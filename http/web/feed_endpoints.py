@@ -25,9 +25,9 @@ async def events(api: Api, call: Call) -> Response:
     if not topics and not watched:
         asked.refuse("topics", "must name at least one topic, unless `watch` names a promise")
     asked.done()
-    if topics - {Topic.FAILURES}:
+    if topics & {Topic.COUNTERS, Topic.QUEUES}:
         require_scope(call, Scope.METRICS_READ)
-    if watched:
+    if watched or Topic.BULK in topics:
         require_scope(call, Scope.PROMISES_READ)
         refuse_unless_within(principal, watched)
         if any(one.startswith(RESERVED_PREFIX) for one in watched):
@@ -41,10 +41,10 @@ async def events(api: Api, call: Call) -> Response:
 _EVENT = Annotated[
     str,
     told(
-        "Server-sent events with names. `counters`, `queues` and `failures` come once a second, if "
-        "something has changed, and first with what there is; `changed` has the watched `ids` that "
-        "have changed. `skipped` says how many events of each topic were left out, since the "
-        "client read too slowly. All but the last say when, `at`.",
+        "Server-sent events with names. `counters`, `queues`, `failures` and `bulk` come once a "
+        "second, if something has changed, and first with what there is; `changed` has the watched "
+        "`ids` that have changed. `skipped` says how many events of each topic were left out, "
+        "since the client read too slowly. All but the last say when, `at`.",
         'event: changed\ndata: {"at":1700000000000,"ids":["order/42"]}\n\n',
     ),
 ]
@@ -58,11 +58,11 @@ ENDPOINTS: Final = (
         summary="Hear what changes",
         description=(
             "A stream for pages and dashboards; of what was missed it tells only the newest. "
-            "`counters` and `queues` need `metrics:read`, `watch` needs `promises:read`; with "
+            "`counters` and `queues` need `metrics:read`, `watch` and `bulk` `promises:read`; with "
             "`promises:read` alone `failures` has promises only. A promise also counts as changed "
             "when its tasks or what waits for it do, or a promise whose tags name it as their "
             "root or origin; renewed leases are no change. The 20 receivers with most waiting, "
-            "and the 20 newest failures are told."
+            "the 20 newest failures and the 20 newest bulk jobs are told."
         ),
         handler=events,
         scope=Scope.METRICS_READ,

@@ -26,6 +26,7 @@ class Topic(StrEnum):
     COUNTERS = "counters"
     QUEUES = "queues"
     FAILURES = "failures"
+    BULK = "bulk"
 
 
 @final

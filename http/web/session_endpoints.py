@@ -55,6 +55,9 @@ class SessionCodeObject(Struct, gc=False, rename="camel"):
 
     code: Annotated[str, told("The code.", "Xv…")]
     expires_in: Annotated[int, told("How long it works, in ms.", CODE_LIMIT_MS)]
+    url: Annotated[
+        str | None, told("What the setting `url` says, with a slash; null without it.", None)
+    ]
 
 
 def _session_object(
@@ -123,8 +126,9 @@ async def make_session_code(api: Api, call: Call) -> Response:
     if principal.session_id:
         message = "A session cannot make others: it would never have to end."
         raise ApiError(Code.SESSION_FORBIDDEN, message=message)
+    url = None if api.settings.url is None else f"{api.url}/"
     async with api.audit.act(call.request, "session.code"):
-        made = SessionCodeObject(api.credentials.sessions.new_code(principal), CODE_LIMIT_MS)
+        made = SessionCodeObject(api.credentials.sessions.new_code(principal), CODE_LIMIT_MS, url)
     response = answer(Code.CREATED, made)
     response.headers.append(_NO_STORE)
     return response

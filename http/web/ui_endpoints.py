@@ -20,10 +20,10 @@ _ASSETS: Final = "assets/"
 
 def _ui_of(api: Api) -> Ui:
     """Return the UI. Raises ApiError (404) if it is switched off."""
-    if api.pages.ui is None:
+    if api.documents.ui is None:
         message = "The web UI is switched off (setting `ui`)."
         raise ApiError(Code.PATH_NOT_FOUND, message=message)
-    return api.pages.ui
+    return api.documents.ui
 
 
 async def show_ui(api: Api, call: Call) -> Response:

@@ -18,14 +18,23 @@ _TAG_DIGITS: Final = 32
 class StaticFile:
     """One file. `tag` is its weak ETag; every answer has the headers that are given."""
 
-    def __init__(self, body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Compress the file. `headers` say its type, and how long it may be kept."""
+    def __init__(
+        self,
+        body: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        *,
+        varies_by: bytes = b"Accept-Encoding",
+    ) -> None:
+        """Compress the file. `headers` say its type, and how long it may be kept.
+
+        `varies_by` names the headers of requests that answers depend on.
+        """
         self.body = body
         compressed = gzip.compress(body, _LEVEL, mtime=0)
         self.compressed = compressed if len(compressed) < len(body) else None
         digest = hashlib.sha256(body).hexdigest()[:_TAG_DIGITS]
         self.tag = b'W/"%b"' % digest.encode()
-        self._headers = [*headers, (b"etag", self.tag), (b"vary", b"Accept-Encoding")]
+        self._headers = [*headers, (b"etag", self.tag), (b"vary", varies_by)]
 
     def answer(self, request: Request) -> Response:
         """Return the answer to a client that asks for the file."""

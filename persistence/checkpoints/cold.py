@@ -136,17 +136,23 @@ class ShardColdStore:
         self._reader.note_reads(SEARCH_READS_COUNT)
         return found, None
 
-    def tasks_of(self, root_id: str) -> list[Task]:
+    def tasks_of(
+        self, root_id: str, after: bytes, limit_count: int
+    ) -> tuple[list[Task], bytes | None]:
         """See ColdStore."""
-        invoke = self.task(task_ids.invoke_id(root_id))
+        invoke = None if after else self.task(task_ids.invoke_id(root_id))
         found = [] if invoke is None else [invoke]
-        for beginning in (task_ids.resume_id(root_id, ""), task_ids.notify_id(root_id, "")):
+        count = 0
+        for beginning in (task_ids.notify_id(root_id, ""), task_ids.resume_id(root_id, "")):
             start, stop = rows.prefix_range(self._shard, beginning)
-            for key, value in self._reader.view.scan(rows.TASKS, start, stop):
+            for key, value in self._reader.view.scan(rows.TASKS, max(start, after), stop):
+                if count == limit_count:
+                    return found, key
+                count += 1
                 task = self._reader.decoder.task(rows.TASKS, key, value)
                 if task.root_id == root_id:  # long ids share the beginnings of their keys
                     found.append(task)
-        return found
+        return found, None
 
     def search(self, query: Query) -> Found:
         """See ColdStore."""

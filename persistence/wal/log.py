@@ -6,9 +6,10 @@ implementation of this interface.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol, final
 
+from troth.core.buckets import Buckets
 from troth.persistence.errors import LogConflict, LogFailed
 
 __all__ = [
@@ -33,9 +34,20 @@ class LogRecord(NamedTuple):
     body: bytes
 
 
+SYNC_BOUNDS_S: Final = (
+    *(0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+    *(2.5, 5.0),
+)
+BATCH_BOUNDS_COUNT: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
+
+
 @dataclass(frozen=True, slots=True)
 class LogStatistics:
-    """What a log has done since it was opened, and its size now."""
+    """What a log has done since it was opened, and its size now.
+
+    `syncs_s` has how long each sync took, `batches_records` how many records each append had. Both
+    go on to be counted in: they are not copied.
+    """
 
     next_sequence: int = 1
     epoch: int = 0
@@ -43,9 +55,8 @@ class LogStatistics:
     records_count: int = 0
     bytes_appended: int = 0
     syncs_count: int = 0
-    sync_last_ms: float = 0.0
-    sync_max_ms: float = 0.0
-    sync_total_ms: float = 0.0
+    syncs_s: Buckets = field(default_factory=lambda: Buckets(SYNC_BOUNDS_S))
+    batches_records: Buckets = field(default_factory=lambda: Buckets(BATCH_BOUNDS_COUNT))
     segments_count: int = 0
     size_bytes: int = 0
     failed: bool = False

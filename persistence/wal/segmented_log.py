@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar, final
 
+from troth.core.buckets import Buckets
 from troth.core.limits import SEGMENT_BYTES
 from troth.persistence.errors import DataDirectoryLost, LogConflict, LogFailed, MemoryRanOut
 from troth.persistence.files import File, Files
@@ -28,7 +29,7 @@ from .frames import (
     encode_frame,
     encode_seal,
 )
-from .log import LogRecord, LogStatistics, NewRecord
+from .log import BATCH_BOUNDS_COUNT, SYNC_BOUNDS_S, LogRecord, LogStatistics, NewRecord
 from .recovery import LogEnd, LogScan
 from .segments import (
     NEXT_NAME,
@@ -121,7 +122,8 @@ class SegmentedLog:
         self._records_count = 0
         self._bytes_appended = 0
         self._syncs_count = 0
-        self._sync_last_s = self._sync_max_s = self._sync_total_s = 0.0
+        self._sync_durations_s = Buckets(SYNC_BOUNDS_S)
+        self._batches_records = Buckets(BATCH_BOUNDS_COUNT)
         self._syncs_s: deque[float] = deque(maxlen=SYNCS_KEPT_COUNT)
         self._start(end)
 
@@ -350,9 +352,8 @@ class SegmentedLog:
             records_count=self._records_count,
             bytes_appended=self._bytes_appended,
             syncs_count=self._syncs_count,
-            sync_last_ms=self._sync_last_s * 1000,
-            sync_max_ms=self._sync_max_s * 1000,
-            sync_total_ms=self._sync_total_s * 1000,
+            syncs_s=self._sync_durations_s,
+            batches_records=self._batches_records,
             segments_count=len(segments),
             size_bytes=sum(segment.size_bytes for segment in segments),
             failed=self._failure is not None,
@@ -432,10 +433,9 @@ class SegmentedLog:
         self._records_count += records_count
         self._bytes_appended += frame_bytes
         self._syncs_count += 1
-        self._sync_last_s = sync_s
+        self._batches_records.add(records_count)
         self._syncs_s.append(sync_s)
-        self._sync_max_s = max(self._sync_max_s, sync_s)
-        self._sync_total_s += sync_s
+        self._sync_durations_s.add(sync_s)
 
     def _fail(self, error: OSError | DataDirectoryLost) -> LogFailed:
         """Remember that the log has failed, for good, and return the error to raise."""

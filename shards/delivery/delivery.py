@@ -27,6 +27,7 @@ the copies apart.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from random import Random
 from typing import Final, cast, final
 
@@ -60,17 +61,17 @@ from .shipments import (
     ShipmentKind,
     ShipmentState,
     ShipmentView,
-    TargetStatistics,
     address_of,
     counter_of,
     key_of,
     poll_group,
     poll_receiver,
+    receiver_name,
 )
 from .stalled import StalledShipments
 from .unclaimed import Unclaimed
 
-__all__ = ["Delivery", "DeliveryStatistics", "PushFailed", "PushTransport", "TargetStatistics"]
+__all__ = ["Delivery", "DeliveryStatistics", "PushFailed", "PushTransport"]
 
 _PUSH_SLOW_MS: Final = 1_000
 _RESERVATION_MS: Final = 1_000  # a released task's message normally arrives within milliseconds
@@ -200,11 +201,8 @@ class Delivery:
     def statistics(self) -> DeliveryStatistics:
         """Return counts of this moment and totals since the start."""
         push_targets = self._push_targets.targets
-        states = Counter(shipment.state for shipment in self._shipments.values())
         return DeliveryStatistics(
-            waiting_count=states[ShipmentState.WAITING],
             in_flight_count=self._push_targets.in_flight_count,
-            stalled_count=states[ShipmentState.STALLED],
             sent_total_count=self._totals["sent"],
             failed_total_count=self._totals["failed"],
             retried_total_count=self._totals["retried"],
@@ -213,7 +211,6 @@ class Delivery:
             push_given_up_total_count=self._push_targets.given_up_total_count,
             push_targets_count=len(push_targets),
             push_targets_open_count=sum(target.open for target in push_targets),
-            targets=self._target_statistics(),
         )
 
     # --- what people ask ------------------------------------------------------------------------
@@ -280,6 +277,26 @@ class Delivery:
         self._push_targets.probe_now(shipment.receiver)
         self._release(shipment)
         return True
+
+    def retry_receiver(self, receiver: str, limit_count: int) -> int:
+        """Send stalled messages for a receiver as soon as it has room; at most so many a call.
+
+        Return for how many the back-off has ended; 0 when there are no more. `receiver` is what
+        `receiver_name` gives. One that fails gets its next probe now.
+        """
+        waiting = [key for key in self._stalled.by_receiver if receiver_name(key[0]) == receiver]
+        backing_off = [key for key in self._backing_off if receiver_name(key[0]) == receiver]
+        count = 0
+        for key in backing_off:
+            for shipment in list(islice(self._backing_off[key], limit_count - count)):
+                self._end_back_off(shipment)
+                shipment.cancel_alarm()
+                self._park(shipment)
+                count += 1
+        for key in dict.fromkeys((*waiting, *backing_off)):
+            self._push_targets.probe_now(key)
+            self._stalled.wake(key)
+        return count
 
     # --- what poll connections tell (PollListener) ----------------------------------------------
 
@@ -440,23 +457,3 @@ class Delivery:
         # The exponent is bounded so that a million attempts do not make a huge number.
         delay_ms = min(self._retry_limit_ms, self._retry_first_ms << min(attempt_count - 1, 40))
         return delay_ms * self._random.uniform(1 - _JITTER, 1 + _JITTER)
-
-    def _target_statistics(self) -> tuple[TargetStatistics, ...]:
-        stalled = self._stalled.counts_by_target()
-        rows = [
-            TargetStatistics(
-                target=target.key[0],
-                health="failing" if target.open else target.health.value,
-                waiting_count=len(target.waiting),
-                in_flight_count=target.in_flight_count,
-                stalled_count=stalled.pop(target.key[0], 0),
-                failing_since_ms=target.failing_since_ms,
-            )
-            for target in self._push_targets.targets
-        ]
-        rows += [
-            TargetStatistics(name or "undeliverable", "away", 0, 0, count, None)
-            for name, count in stalled.items()
-        ]
-        rows.sort(key=lambda row: (-row.waiting_count - row.stalled_count, row.target))
-        return tuple(rows[:_TARGETS_SHOWN_COUNT])

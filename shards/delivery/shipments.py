@@ -65,6 +65,16 @@ def poll_group(target: str) -> tuple[str, Dialect] | None:
     return (url.removeprefix("poll://"), dialect) if url.startswith("poll://") else None
 
 
+UNDELIVERABLE: Final = "undeliverable"
+"""The name of all receivers that cannot be resolved."""
+
+
+def receiver_name(target: str) -> str:
+    """Return how the receiver of both dialects is called that the first part of a key names."""
+    group = poll_group(target)
+    return (target or UNDELIVERABLE) if group is None else f"poll://{group[0]}"
+
+
 class PushFailed(Exception):
     """A message was not accepted by its HTTP receiver; `reason` says why, for people."""
 
@@ -315,24 +325,10 @@ class ReceiverView(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TargetStatistics:
-    """One receiver: counts of this moment."""
-
-    target: str
-    health: str
-    waiting_count: int
-    in_flight_count: int
-    stalled_count: int
-    failing_since_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class DeliveryStatistics:
     """Counts of this moment, and totals since the start (`…_total_count`)."""
 
-    waiting_count: int
     in_flight_count: int
-    stalled_count: int
     sent_total_count: int
     failed_total_count: int
     retried_total_count: int
@@ -341,5 +337,4 @@ class DeliveryStatistics:
     push_given_up_total_count: int
     push_targets_count: int
     push_targets_open_count: int
-    targets: tuple[TargetStatistics, ...]
     """The targets with most messages waiting or stalled, at most 20, most first."""

@@ -1,8 +1,12 @@
-"""The locks that are held, in the order of their resources."""
+"""The locks that are held, in the order of their resources; of very many, a shard at a time."""
 
+from collections.abc import Mapping
 from typing import Final
 
+from msgspec import Struct
+
 from troth.core.grammar.patterns import Pattern
+from troth.core.state.shard_state import ShardState
 from troth.shards.shards import Shards
 
 from .pace import Pace
@@ -11,6 +15,22 @@ from .smallest import Smallest, chunks
 
 LOOK_COUNT: Final = 2_000
 """How many locks are looked at between two rests."""
+ORDERED_LIMIT_COUNT: Final = 50_000
+"""So many locks are put in order as a whole; of more, each shard's are."""
+
+
+class LockPlace(Struct, frozen=True, array_like=True):
+    """Where a page of locks begins: after a resource, of one shard or (None) of all."""
+
+    after: str | None = None
+    shard: int | None = None
+
+
+class LockPage(Struct, frozen=True):
+    """A page of locks; `following` is where to go on, None at the end."""
+
+    rows: list[LockRow]
+    following: LockPlace | None
 
 
 async def page(
@@ -18,21 +38,65 @@ async def page(
     pattern: Pattern,
     process_id: str | None,
     limit_count: int,
-    after: str | None,
-) -> tuple[list[LockRow], bool]:
-    """Return the next locks that match, and whether there are more."""
+    place: LockPlace,
+) -> LockPage:
+    """Return the next locks that match; a page ends early when it has cost what it may."""
     pace = Pace()
+    states = shards.states()
+    count = sum(len(_held(state, process_id)) for state in states)
+    if place.shard is None and count <= ORDERED_LIMIT_COUNT:
+        rows = await _first(states, pattern, process_id, limit_count + 1, place.after, pace)
+        if len(rows) <= limit_count:
+            return LockPage(rows, None)
+        del rows[limit_count:]
+        return LockPage(rows, LockPlace(rows[-1].lock.resource_id))
+    found: list[LockRow] = []
+    after = place.after if place.shard is not None else None
+    for index in range(place.shard or 0, len(states)):
+        left_count = limit_count - len(found)
+        rows = await _first([states[index]], pattern, process_id, left_count + 1, after, pace)
+        after = None
+        if len(rows) > left_count:
+            found += rows[:left_count]
+            last = found[-1].lock.resource_id if left_count else None
+            return LockPage(found, LockPlace(last, index))
+        found += rows
+        if pace.is_spent and index + 1 < len(states):
+            return LockPage(found, LockPlace(None, index + 1))
+    return LockPage(found, None)
+
+
+async def _first(
+    states: list[ShardState],
+    pattern: Pattern,
+    process_id: str | None,
+    limit_count: int,
+    after: str | None,
+    pace: Pace,
+) -> list[LockRow]:
+    """Return the first locks of some shards after a resource, in order."""
     smallest: Smallest[str] = Smallest(limit_count, after)
-    for state in shards.states():
-        held = state.locks if process_id is None else state.locks_of.get(process_id, {})
-        for names in chunks(list(held), LOOK_COUNT):
-            smallest.offer(name for name in names if pattern.matches(name))
+    home: dict[str, ShardState] = {}
+    for state in states:
+        for names in chunks(list(_held(state, process_id)), LOOK_COUNT):
+            cut = smallest.cut
+            wanted = [
+                name
+                for name in names
+                if (after is None or after < name)
+                and (cut is None or name < cut)
+                and pattern.matches(name)
+            ]
+            smallest.offer(wanted)
+            home.update(dict.fromkeys(wanted, state))
             await pace.rest()
-    names, has_more = smallest.found()
-    found = [(shards.states()[shards.shard_of(name)], name) for name in names]
-    rows = [
+    found, _ = smallest.found()
+    return [
         LockRow(state.locks[name], state.end_of_lock(state.locks[name]))
-        for state, name in found
-        if name in state.locks
+        for name in found
+        if name in (state := home[name]).locks
     ]
-    return rows, has_more
+
+
+def _held(state: ShardState, process_id: str | None) -> Mapping[str, object]:
+    return state.locks if process_id is None else state.locks_of.get(process_id, {})

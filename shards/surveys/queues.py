@@ -13,10 +13,17 @@ import trio
 
 from troth.core.grammar import task_ids
 from troth.shards.delivery.polls import Polls
-from troth.shards.delivery.shipments import ReceiverView, Shipment, ShipmentKind, poll_group
+from troth.shards.delivery.shipments import (
+    UNDELIVERABLE,
+    ReceiverView,
+    Shipment,
+    ShipmentKind,
+    receiver_name,
+)
 from troth.shards.shards import Shards
 
 from . import workers
+from .first_comers import OTHER, FirstComers
 from .pace import Pace
 from .smallest import Smallest, chunks
 from .workers import WorkerRow
@@ -31,7 +38,8 @@ ORDER_COUNT: Final = 1_000
 LOOK_LIMIT_S: Final = 0.030
 """What an answer may cost before it is put in order, in seconds of CPU."""
 
-UNDELIVERABLE: Final = "undeliverable"
+RETRY_COUNT: Final = 200
+"""How many stalled messages are taken up between two rests."""
 
 
 class Receivers(Protocol):
@@ -39,6 +47,10 @@ class Receivers(Protocol):
 
     def receivers(self) -> Iterator[ReceiverView]:
         """Yield what waits for each receiver."""
+        ...
+
+    def retry_receiver(self, receiver: str, limit_count: int) -> int:
+        """Send stalled messages for a receiver now; see `Delivery.retry_receiver`."""
         ...
 
 
@@ -62,6 +74,39 @@ class QueueRow(NamedTuple):
     def backlog_count(self) -> int:
         """All that has not been delivered."""
         return self.waiting_count + self.in_flight_count + self.stalled_count
+
+
+class MeteredQueue(NamedTuple):
+    """What waits for a receiver, for metrics: `label` is its name, or `other` for many together.
+
+    `oldest_age_s` and `failing_since_s` are 0 where there is nothing, or no failure.
+    """
+
+    label: str
+    workers_count: int = 0
+    waiting_count: int = 0
+    in_flight_count: int = 0
+    stalled_count: int = 0
+    oldest_age_s: float = 0.0
+    failing_since_s: float = 0.0
+
+    @property
+    def failing(self) -> bool:
+        """Return whether pushes to it fail."""
+        return self.failing_since_s > 0
+
+    def plus(self, other: "MeteredQueue") -> "MeteredQueue":
+        """Return both together; of their times the worse one."""
+        since_s = [one for one in (self.failing_since_s, other.failing_since_s) if one]
+        return MeteredQueue(
+            self.label,
+            self.workers_count + other.workers_count,
+            self.waiting_count + other.waiting_count,
+            self.in_flight_count + other.in_flight_count,
+            self.stalled_count + other.stalled_count,
+            max(self.oldest_age_s, other.oldest_age_s),
+            min(since_s, default=0.0),
+        )
 
 
 class QueuesPage(NamedTuple):
@@ -125,10 +170,18 @@ class Queues:
         self._receivers = receivers
         self._samples: dict[str, _Sample] = {}
         self._sampled_s: float | None = None
+        self._labels = FirstComers()
+        self._metered: dict[str, MeteredQueue] = {OTHER: MeteredQueue(OTHER)}
+
+    def metered(self) -> tuple[MeteredQueue, ...]:
+        """Return what `sample` has seen last: the first receivers since the start, and others."""
+        return tuple(self._metered.values())
 
     async def sample(self) -> None:
-        """Measure the rates since the last call."""
-        queues, _ = await self._look(Pace(math.inf))
+        """Measure the rates since the last call, and what waits."""
+        pace = Pace(math.inf)
+        queues, _ = await self._look(pace)
+        await self._meter(queues, pace)
         now_s = trio.current_time()
         before, self._samples = self._samples, {}
         passed_s = None if self._sampled_s is None else max(now_s - self._sampled_s, 0.001)
@@ -147,11 +200,50 @@ class Queues:
             count = queue.delivered_count
             self._samples[name] = _Sample(count, queue.backlog_count, rate_in, rate_out)
 
+    async def _meter(self, queues: dict[str, _Queue], pace: Pace) -> None:
+        metered = {label: MeteredQueue(label) for label in self._metered}
+        now_ms = self._shards.clock.now_ms()
+        for some in chunks(list(queues), LOOK_COUNT):
+            for name in some:
+                queue = queues[name]
+                label = self._labels.label(name)
+                oldest_on = self._oldest_on(queue)
+                seen = MeteredQueue(
+                    label,
+                    queue.workers_count,
+                    queue.waiting_count,
+                    queue.in_flight_count,
+                    queue.stalled_count,
+                    0.0 if oldest_on is None else max(0, now_ms - oldest_on) / 1000,
+                    (queue.failing_since or 0) / 1000,
+                )
+                metered[label] = metered.get(label, MeteredQueue(label)).plus(seen)
+            await pace.rest()
+        self._metered = metered
+
     async def workers(
         self, limit_count: int, after: tuple[str, str] | None, group_prefix: str = ""
     ) -> tuple[list[WorkerRow], bool]:
         """Return the next streams of workers, and whether there are more."""
         return await workers.page(self._shards, self._polls, limit_count, after, group_prefix)
+
+    async def retry(self, receiver: str) -> int:
+        """Send what is stalled for a receiver, as soon as it has room; return how much that is."""
+        pace = Pace(math.inf)
+        stalled_count = 0
+        for number, one in enumerate(self._receivers.receivers()):
+            if receiver_name(one.target) == receiver:
+                stalled_count += one.stalled_count
+            if not number % LOOK_COUNT:
+                await pace.rest()
+        # What fails again in the meantime waits as before.
+        left_count = stalled_count
+        while True:
+            count = self._receivers.retry_receiver(receiver, RETRY_COUNT)
+            left_count -= count
+            if count < RETRY_COUNT or left_count <= 0:
+                return stalled_count
+            await pace.rest()
 
     async def longest(self, limit_count: int, id_prefix: str = "") -> QueuesPage:
         """Return the receivers with most waiting, most first.
@@ -193,8 +285,7 @@ class Queues:
             if not number % LOOK_COUNT:
                 await pace.rest()
         for number, one in enumerate(self._receivers.receivers()):
-            group = poll_group(one.target)
-            name = (one.target or UNDELIVERABLE) if group is None else f"poll://{group[0]}"
+            name = receiver_name(one.target)
             known = queues.get(name)
             if known is None:
                 if len(queues) >= RECEIVERS_LIMIT_COUNT or pace.is_spent:
@@ -216,14 +307,13 @@ class Queues:
         if queue.next_try_s is not None:
             in_ms = max(0, int((queue.next_try_s - trio.current_time()) * 1000))
             next_try = self._shards.clock.now_ms() + in_ms
-        ages = [on for on in map(self._since, queue.first[:LOOK_COUNT]) if on is not None]
         return QueueRow(
             name,
             queue.workers_count,
             queue.waiting_count,
             queue.in_flight_count,
             queue.stalled_count,
-            min(ages, default=None),
+            self._oldest_on(queue),
             None if sample is None else sample.rate_in,
             None if sample is None else sample.rate_out,
             health,
@@ -231,6 +321,10 @@ class Queues:
             queue.error,
             next_try,
         )
+
+    def _oldest_on(self, queue: _Queue) -> int | None:
+        ages = [on for on in map(self._since, queue.first[:LOOK_COUNT]) if on is not None]
+        return min(ages, default=None)
 
     def _since(self, shipment: Shipment) -> int | None:
         """Return since when there is something to send; None if that is not known any more."""

@@ -41,6 +41,11 @@ class Smallest(Generic[Place]):
             self._cut = self._kept[-1]
         return self
 
+    @property
+    def cut(self) -> Place | None:
+        """Return what comes after all that is wanted; None as long as everything is."""
+        return self._cut
+
     def found(self) -> tuple[list[Place], bool]:
         """Return the places in their order, and whether there are more."""
         kept = sorted(self._kept)

@@ -12,12 +12,15 @@ from troth.core.commands import ReadPromise
 from troth.core.grammar import task_ids
 from troth.core.grammar.patterns import Pattern
 from troth.core.model import Promise, replace
+from troth.core.state.shard_state import ShardState
 from troth.core.workflows import execute_key
 from troth.shards.delivery.polls import Polls
 from troth.shards.shards import Shards
 
-from . import locks, tasks, waiters
+from . import locks, shown_tasks, tasks, waiters
 from .causes import Causes, Messages, Placing
+from .id_texts import IdTexts
+from .locks import LockPage, LockPlace
 from .rows import Due, LockRow, SeenWaiter, TaskFamily, TaskRow, Tree, Why
 from .tasks import TaskPage, TaskQuery
 from .timers import DueTimers, Place
@@ -45,6 +48,7 @@ class Surveys:
         self._messages = messages
         self._now_ms = now_ms
         self._causes = Causes(shards, messages, polls, placing)
+        self._texts = [IdTexts() for _ in shards.states()]
 
     async def _promise(self, promise_id: str) -> Promise | None:
         """Return a promise as it is now, a timeout that has passed included."""
@@ -64,8 +68,7 @@ class Surveys:
     async def account_of(self, promise_id: str) -> str | None:
         """Return the account that a function task belongs to; None if it has finished or never
         was."""
-        state = self._shards.states()[self._shards.shard_of(promise_id)]
-        execution = state.executions.get(promise_id)
+        execution = self._state(promise_id).executions.get(promise_id)
         await self._shards.wait_shown()
         return None if execution is None else execution.plan.account_id
 
@@ -76,7 +79,7 @@ class Surveys:
         promise = await self._promise(promise_id)
         if promise is None:
             return None
-        trees = Trees(self._shards, self._causes, id_prefix, self._now_ms())
+        trees = Trees(self._shards, self._texts, self._causes, id_prefix, self._now_ms())
         tree = await trees.tree(promise, limit_count, depth_count)
         await self._shards.wait_shown()
         return tree
@@ -85,9 +88,7 @@ class Surveys:
         """Return who waits for a promise; None if there is no such promise."""
         if await self._promise(promise_id) is None:
             return None
-        found = waiters.waiters_of(
-            self._shards.states()[self._shards.shard_of(promise_id)], promise_id
-        )
+        found = waiters.waiters_of(self._state(promise_id), promise_id)
         await self._shards.wait_shown()
         return found
 
@@ -108,45 +109,54 @@ class Surveys:
         await self._shards.wait_shown()
         return TaskPage([self._with_sending(row) for row in page.rows], page.positions)
 
-    async def tasks_of(self, promise_id: str, query: TaskQuery) -> list[TaskRow]:
-        """Return the tasks of one promise that are wanted, finished ones too, oldest first."""
-        sift = tasks.TaskSift(query)
-        rows = [
-            self._with_sending(row)
-            for row in await self._all_tasks_of(promise_id)
-            if row.family in query.families and sift.admits(row)
-        ]
+    async def tasks_of(
+        self, promise_id: str, query: TaskQuery, limit_count: int, position: int
+    ) -> TaskPage:
+        """Return a page of the tasks of one promise, finished ones too."""
+        await self._promise(promise_id)
+        state = self._state(promise_id)
+        page = await tasks.page_of(state, promise_id, query, limit_count, position)
         await self._shards.wait_shown()
-        return rows[::-1] if query.newest_first else rows
+        return TaskPage([self._with_sending(row) for row in page.rows], page.positions)
 
     async def task(self, task_id: str) -> TaskRow | None:
         """Return a task by its id, or by its promise's if it is of the envelope protocol."""
         name = task_ids.parse(task_id)
-        promise_id = task_id if name is None else name.root
-        await self._promise(promise_id)
-        rows = [row for row in await self._all_tasks_of(promise_id) if row.id == task_id]
-        if not rows and name is not None:  # a promise may have an id that looks like a task's
-            rows = [row for row in await self._all_tasks_of(task_id) if row.id == task_id]
+        row = None
+        if name is not None:
+            await self._promise(name.root)
+            state = self._state(name.root)
+            task = state.find_task(task_id)
+            row = None if task is None else shown_tasks.of_task(state, task)
+        if row is None:  # a promise may have an id that looks like a task's
+            await self._promise(task_id)
+            row = tasks.workflow_row(self._state(task_id), task_id)
         await self._shards.wait_shown()
-        return self._with_sending(rows[0]) if rows else None
+        return None if row is None else self._with_sending(row)
+
+    def _state(self, promise_id: str) -> ShardState:
+        return self._shards.states()[self._shards.shard_of(promise_id)]
 
     def retry(self, key: str) -> bool:
         """Send a stalled message again now; see `Delivery.retry`."""
         return self._messages.retry(key)
 
-    async def _all_tasks_of(self, promise_id: str) -> list[TaskRow]:
-        state = self._shards.states()[self._shards.shard_of(promise_id)]
-        return await tasks.of_promise(state, promise_id)
-
     def _with_sending(self, row: TaskRow) -> TaskRow:
         key = execute_key(row.id) if row.family is TaskFamily.ENVELOPE else row.id
         return replace(row, sending=self._causes.sending_of(key, self._now_ms()))
 
+    async def lock(self, resource_id: str) -> LockRow | None:
+        """Return the lock on a resource; None if it is free."""
+        state = self._state(resource_id)
+        lock = state.locks.get(resource_id)
+        await self._shards.wait_shown()
+        return None if lock is None else LockRow(lock, state.end_of_lock(lock))
+
     async def locks(
-        self, pattern: Pattern, process_id: str | None, limit_count: int, after: str | None
-    ) -> tuple[list[LockRow], bool]:
-        """Return the next locks in the order of their resources, and whether there are more."""
-        found = await locks.page(self._shards, pattern, process_id, limit_count, after)
+        self, pattern: Pattern, process_id: str | None, limit_count: int, place: LockPlace
+    ) -> LockPage:
+        """Return the next locks; see `locks.py`."""
+        found = await locks.page(self._shards, pattern, process_id, limit_count, place)
         await self._shards.wait_shown()
         return found
 

@@ -8,15 +8,17 @@ between.
 """
 
 import heapq
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, final
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, final
 
 from msgspec import Struct
 
 from troth.core.grammar import task_ids
 from troth.core.grammar.patterns import Pattern
-from troth.core.model import Task
+from troth.core.limits import INTEGER_MAX
+from troth.core.model import Promise, Task
+from troth.core.state.serial_index import SerialIndex
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import WorkflowTask
 
@@ -27,8 +29,8 @@ from .rows import TaskFamily, TaskRow
 LOOK_COUNT: Final = 64
 """How many tasks of one stream are looked at before the others are asked again."""
 
-NAMES_LOOK_COUNT: Final = 5_000
-"""How many tasks' ids are looked at between two rests."""
+COLD_LOOK_COUNT: Final = 50
+"""How many tasks that are not in memory are read between two rests."""
 
 STREAMS_PER_SHARD_COUNT: Final = 2
 
@@ -95,6 +97,12 @@ class TaskSift:
             and query.root in (None, promise_id)
         )
 
+    def admits_of(self, state: ShardState, row: TaskRow) -> bool:
+        """Return whether a row of the promise that was asked for is wanted, and may be shown."""
+        if row.family is TaskFamily.FUNCTION and not self._is_own(state, row.promise_id):
+            return False
+        return row.family in self._query.families and self.admits(row)
+
     def admits(self, row: TaskRow) -> bool:
         """Return whether receiver, process and state are those wanted."""
         query = self._query
@@ -107,13 +115,13 @@ class TaskSift:
 
 @final
 class _TaskStream:
-    """One shard's tasks of one API, as they were when the page began."""
+    """One shard's tasks of one API, read from its index a little at a time."""
 
     def __init__(
         self,
         state: ShardState,
-        tasks: Sequence[Task | WorkflowTask],
-        place_of: Callable[[Any], int],
+        index: SerialIndex,
+        tasks: Mapping[str, Task] | Mapping[str, WorkflowTask],
         position: int,
         *,
         newest_first: bool,
@@ -121,77 +129,79 @@ class _TaskStream:
         self.state = state
         self.position = position
         self.found: TaskRow | None = None
-        self._place_of = place_of
-        self._step = -1 if newest_first else 1
+        self._index = index
         self._tasks = tasks
-        if newest_first:
-            end = (
-                len(tasks) if position == BEGINNING else bisect_left(tasks, position, key=place_of)
-            )
-            self._index = end - 1
-        else:
-            self._index = bisect_right(tasks, position, key=place_of)
+        self._newest_first = newest_first
+        self._read: deque[tuple[int, Task | WorkflowTask]] = deque()
+        self._read_to = INTEGER_MAX if newest_first and position == BEGINNING else position
+        self._is_read = False
+        self._fill()
+
+    def _fill(self) -> None:
+        """Read on, over at most as many entries as may be looked at; holes count, too."""
+        read = self._index.below if self._newest_first else self._index.above
+        count = 0
+        for place, name in read(self._read_to, LOOK_COUNT):
+            count += 1
+            self._read_to = place
+            task = None if name is None else self._tasks.get(name)
+            if task is not None:
+                self._read.append((place, task))
+        self._is_read = count < LOOK_COUNT
+        if not self._read and not self._is_read:
+            self.position = self._read_to  # nothing but holes
 
     @property
     def has_more(self) -> bool:
-        return 0 <= self._index < len(self._tasks)
+        return bool(self._read) or not self._is_read
 
     @property
     def time(self) -> int:
-        """Return when what comes next was made, as the heap compares it."""
-        task = self._tasks[self._index]
+        """Return when what comes next was made, as the heap compares it.
+
+        Where only holes were read, it is this stream's turn.
+        """
+        if not self._read:
+            return -INTEGER_MAX
+        task = self._read[0][1]
         if isinstance(task, Task):
             made_on = task.created_on or 0
         else:
             promise = self.state.promises.get(task.id)
             made_on = 0 if promise is None else promise.created_on
-        return made_on * self._step
+        return -made_on if self._newest_first else made_on
 
     def look(self, sift: TaskSift) -> None:
         """Pass over tasks that are not wanted, up to one that is."""
-        for _ in range(LOOK_COUNT):
-            if not self.has_more:
-                return
-            self.found = sift.row(self.state, self._tasks[self._index])
+        for _ in range(len(self._read)):
+            self.found = sift.row(self.state, self._read[0][1])
             if self.found is not None:
                 return
             self.move_on()
+        if not self._read and not self._is_read:
+            self._fill()
 
     def move_on(self) -> None:
         """Count what comes next as looked at."""
-        place = self._place_of(self._tasks[self._index])
-        if place != BEGINNING:
-            self.position = place
-        self._index += self._step
+        self.position, _ = self._read.popleft()
         self.found = None
+        if not self._read and not self._is_read:
+            self._fill()
 
 
-def _by_sequence(task: Task) -> int:
-    return task.sequence
-
-
-async def _streams(
-    states: Sequence[ShardState], query: TaskQuery, positions: Sequence[int] | None, pace: Pace
+def _streams(
+    states: Sequence[ShardState], query: TaskQuery, positions: Sequence[int] | None
 ) -> list[_TaskStream]:
     streams: list[_TaskStream] = []
     for state in states:
-        promises = state.promises
-
-        def by_serial(task: WorkflowTask, promises: Any = promises) -> int:
-            promise = promises.get(task.id)
-            return BEGINNING if promise is None else promise.serial
-
-        kinds: tuple[tuple[Mapping[str, Task | WorkflowTask], Callable[[Any], int]], ...] = (
-            (state.tasks, _by_sequence),
-            (state.workflows, by_serial),
-        )
-        for by_id, place_of in kinds:
-            tasks = list(by_id.values())
+        for index, tasks in (
+            (state.task_index, state.tasks),
+            (state.workflow_index, state.workflows),
+        ):
             position = BEGINNING if positions is None else positions[len(streams)]
             streams.append(
-                _TaskStream(state, tasks, place_of, position, newest_first=query.newest_first)
+                _TaskStream(state, index, tasks, position, newest_first=query.newest_first)
             )
-            await pace.rest()  # to copy a list of tasks takes a millisecond for ten thousand
     return streams
 
 
@@ -216,7 +226,7 @@ async def page(
     """Return the next tasks that are wanted; a page ends early when it has cost what it may."""
     pace = Pace()
     sift = TaskSift(query)
-    streams = await _streams(states, query, positions, pace)
+    streams = _streams(states, query, positions)
     heap = [(stream.time, number) for number, stream in enumerate(streams) if stream.has_more]
     heapq.heapify(heap)
     rows: list[TaskRow] = []
@@ -239,33 +249,69 @@ async def page(
     return TaskPage(rows, [stream.position for stream in streams] if heap else None)
 
 
-async def of_promise(state: ShardState, promise_id: str) -> list[TaskRow]:
-    """Return all tasks of a promise, finished ones too, the oldest first."""
+async def page_of(
+    state: ShardState, promise_id: str, query: TaskQuery, limit_count: int, position: int
+) -> TaskPage:
+    """Return the next tasks of one promise, finished ones too; a position counts from its first."""
     pace = Pace()
-    found: dict[str, Task] = {
-        task.id: task
-        for task in state.cold.tasks_of(promise_id)
-        if task.id not in state.hidden_tasks
-    }
-    beginnings = (
-        task_ids.invoke_id(promise_id),
-        task_ids.resume_id(promise_id, ""),
-        task_ids.notify_id(promise_id, ""),
-    )
-    names = list(state.tasks)
-    for first in range(0, len(names), NAMES_LOOK_COUNT):
-        for name in names[first : first + NAMES_LOOK_COUNT]:
-            if name.startswith(beginnings):
-                task = state.tasks.get(name)
-                if task is not None and task.root_id == promise_id:
-                    found[name] = task
-        await pace.rest()
-    rows = [shown_tasks.of_task(state, task) for task in found.values()]
+    found: list[Task | WorkflowTask | Promise] = [*await _tasks_of(state, promise_id, pace)]
     promise = state.find_promise(promise_id)
     workflow = state.workflows.get(promise_id)
-    if workflow is not None and promise is not None:
-        rows.append(shown_tasks.of_workflow(state, workflow, promise))
+    if promise is not None and workflow is not None:
+        found.insert(0, workflow)
     elif promise is not None and promise.task_version is not None:
-        rows.append(shown_tasks.of_fulfilled(promise))
-    rows.sort(key=lambda row: (row.created_on or 0, row.id))
-    return rows
+        found.insert(0, promise)
+    if query.newest_first:
+        found.reverse()
+    sift = TaskSift(query)
+    rows: list[TaskRow] = []
+    for place in range(max(position, 0), len(found)):
+        row = _row_of(state, found[place], promise)
+        if sift.admits_of(state, row):
+            rows.append(row)
+        if len(rows) == limit_count and place + 1 < len(found):
+            return TaskPage(rows, [place + 1])
+        await pace.rest()
+    return TaskPage(rows, None)
+
+
+async def _tasks_of(state: ShardState, promise_id: str, pace: Pace) -> list[Task]:
+    """Return a promise's tasks of REST in the order of creation."""
+    found: dict[str, Task] = {}
+    after: bytes | None = b""
+    while after is not None:
+        cold, after = state.cold.tasks_of(promise_id, after, COLD_LOOK_COUNT)
+        found |= {task.id: task for task in cold if task.id not in state.hidden_tasks}
+        await pace.rest()
+    root = state.roots.get(promise_id)
+    names = (
+        task_ids.invoke_id(promise_id),
+        *(() if root is None else root.tasks),
+        *state.task_notes.unfinished(promise_id),
+        *state.task_notes.finished(promise_id),
+    )
+    for name in names:
+        task = state.tasks.get(name)
+        if task is not None and task.root_id == promise_id:
+            found[name] = task
+    await pace.rest()
+    return sorted(found.values(), key=lambda task: (task.created_on or 0, task.id))
+
+
+def _row_of(
+    state: ShardState, found: Task | WorkflowTask | Promise, promise: Promise | None
+) -> TaskRow:
+    if isinstance(found, Task):
+        return shown_tasks.of_task(state, found)
+    if isinstance(found, Promise):
+        return shown_tasks.of_fulfilled(found)
+    assert promise is not None, "the task of a pending promise"
+    return shown_tasks.of_workflow(state, found, promise)
+
+
+def workflow_row(state: ShardState, promise_id: str) -> TaskRow | None:
+    """Return the task of the envelope protocol of a promise; None if it has none."""
+    promise, workflow = state.find_promise(promise_id), state.workflows.get(promise_id)
+    if promise is None or (workflow is None and promise.task_version is None):
+        return None
+    return _row_of(state, workflow or promise, promise)

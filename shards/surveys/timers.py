@@ -26,10 +26,13 @@ from troth.shards.shards import Shards
 
 from .pace import Pace
 from .rows import Due
-from .smallest import Smallest
+from .smallest import Smallest, chunks
 
 LOOK_COUNT: Final = 1_000
 """How many timers are looked at between two rests."""
+
+NEVER_MS: Final = 2**53 - 1
+"""What is due later than this, in 285,000 years, never comes."""
 
 Place = tuple[int, str, str]
 
@@ -51,16 +54,24 @@ class DueTimers:
         self, until_ms: int, limit_count: int, after: Place | None
     ) -> tuple[list[Due], bool]:
         """Return the next deadlines, and whether there are more up to the time."""
+        until_ms = min(until_ms, NEVER_MS)
         smallest: Smallest[Place] = Smallest(limit_count, after)
         found: dict[Place, Due] = {}
         for state in self._shards.states():
             seen_count = 0
-            for keys, deadlines in self._shards.deadlines(state.index, until_ms):
+            for parts in self._shards.deadlines(state.index, until_ms):
                 if seen_count > limit_count:
                     break  # all that follows is due after these
-                for first in range(0, len(keys), LOOK_COUNT):
-                    part = slice(first, first + LOOK_COUNT)
-                    dues = self._dues(state, keys[part], deadlines[part], until_ms)
+                for some in chunks([one for part in parts for one in part.items()], LOOK_COUNT):
+                    cut = smallest.cut
+                    last_ms = until_ms if cut is None else min(until_ms, cut[0])
+                    first_ms = 0 if after is None else after[0]
+                    dues = [
+                        due
+                        for key, at in some
+                        if first_ms <= at <= last_ms
+                        and (due := self._due(state, key, at)) is not None
+                    ]
                     places = [due.place for due in dues]
                     seen_count += sum(1 for place in places if after is None or after < place)
                     smallest.offer(places)
@@ -72,21 +83,10 @@ class DueTimers:
         places, has_more = smallest.found()
         return [found[place] for place in places], has_more
 
-    def _dues(
-        self, state: ShardState, keys: list[WheelKey], deadlines: list[int], until_ms: int
-    ) -> list[Due]:
-        dues = []
-        for key, at in zip(keys, deadlines, strict=True):
-            if at > until_ms:
-                continue
-            due = (
-                self._of_promise(state, key, at)
-                if isinstance(key, str)
-                else self._of_other(state, key, at)
-            )
-            if due is not None:
-                dues.append(due)
-        return dues
+    def _due(self, state: ShardState, key: WheelKey, at: int) -> Due | None:
+        if isinstance(key, str):
+            return self._of_promise(state, key, at)
+        return self._of_other(state, key, at)
 
     def _may_see(self, state: ShardState, promise_id: str) -> bool:
         if not is_reserved(promise_id):

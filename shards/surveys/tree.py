@@ -7,7 +7,7 @@ cut.
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, final
 
 from troth.core.grammar.patterns import Pattern
@@ -21,15 +21,14 @@ from troth.shards.shards import Shards
 
 from . import shown_tasks
 from .causes import Causes
+from .id_texts import IdTexts
 from .pace import Pace
 from .rows import Cause, TaskRow, Tree, TreeCall, effective_state
-from .smallest import chunks
 
 CANDIDATES_LIMIT_COUNT: Final = 10_000
 """How many promises are looked at that may be below the root."""
-IDS_LOOK_COUNT: Final = 5_000
 COLD_LOOK_COUNT: Final = 100
-"""How many ids in memory, and how many promises that are not, are looked at between two rests."""
+"""How many promises that are not in memory are looked at between two rests."""
 
 _NUMBERS: Final = re.compile(r"([0-9]+)")
 
@@ -38,8 +37,17 @@ _NUMBERS: Final = re.compile(r"([0-9]+)")
 class Trees:
     """Gathers one tree. Only promises whose ids begin with `id_prefix` are in it."""
 
-    def __init__(self, shards: Shards, causes: Causes, id_prefix: str, now_ms: int) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        texts: Sequence[IdTexts],
+        causes: Causes,
+        id_prefix: str,
+        now_ms: int,
+    ) -> None:
         self._shards = shards
+        self._states = shards.states()
+        self._texts = texts
         self._causes = causes
         self._id_prefix = id_prefix
         self._now_ms = now_ms
@@ -71,7 +79,7 @@ class Trees:
             promise = replace(promise, state=state, completed_on=promise.timeout)
         if promise.state is not PENDING:
             return TreeCall(promise, parent_id, depth)
-        here = self._shards.states()[self._shards.shard_of(promise.id)]
+        here = self._states[self._shards.shard_of(promise.id)]
         if promise.id not in here.promises:
             return TreeCall(promise, parent_id, depth)
         return TreeCall(
@@ -82,32 +90,39 @@ class Trees:
         return self._causes.look(state, promise, self._now_ms).cause
 
     async def _candidates(self, root: Promise) -> AsyncIterator[Promise]:
-        """Yield what may be below the root, some perhaps twice."""
-        beginnings = tuple(root.id + separator for separator in SEPARATORS)
-        for state in self._shards.states():
-            async for promise in self._beginning(state, beginnings):
-                yield promise
-            for name, value in shared_tags(root.id, root.tags).items():
+        """Yield what may be below the root, some perhaps twice; what is found fastest first."""
+        tags = shared_tags(root.id, root.tags)
+        for state in self._states:
+            for name, value in tags.items():
                 async for promise in self._tagged(state, {name: value}):
                     yield promise
+        for state, texts in zip(self._states, self._texts, strict=True):
+            async for promise in self._beginning(state, texts, root.id):
+                yield promise
 
     async def _beginning(
-        self, state: ShardState, beginnings: tuple[str, ...]
+        self, state: ShardState, texts: IdTexts, root_id: str
     ) -> AsyncIterator[Promise]:
-        for part in chunks(state.promise_index.ids(), IDS_LOOK_COUNT):
-            for name in [one for one in part if one is not None and one.startswith(beginnings)]:
-                promise = state.promises.get(name)
-                if promise is not None and name.startswith(self._id_prefix):
-                    yield promise
-            await self._pace.rest()
-        for beginning in beginnings:
+        for separator in SEPARATORS:
             after: bytes | None = b""
             while after is not None:
-                promises, after = state.cold.beginning_with(beginning, after, COLD_LOOK_COUNT)
+                promises, after = state.cold.beginning_with(
+                    root_id + separator, after, COLD_LOOK_COUNT
+                )
                 for promise in promises:
                     if self._is_shown(state, promise):
                         yield promise
                 await self._pace.rest()
+        for names in texts.beginning_with(state, root_id):
+            for name in names:
+                known = state.promises.get(name)
+                if (
+                    known is not None
+                    and name[len(root_id) : len(root_id) + 1] in SEPARATORS
+                    and name.startswith(self._id_prefix)
+                ):
+                    yield known
+            await self._pace.rest()
 
     async def _tagged(self, state: ShardState, tags: Mapping[str, str]) -> AsyncIterator[Promise]:
         wanted = dict(tags)

@@ -9,7 +9,6 @@ its parent went on, is part of that work, so it waits for whatever the parent's 
 
 from typing import Final, final
 
-from troth.core.grammar import task_ids
 from troth.core.lineage import possible_parents
 from troth.core.model import PENDING, Promise
 from troth.core.state.shard_state import ShardState
@@ -25,8 +24,6 @@ AWAITED_SHOWN_COUNT: Final = 20
 AWAITED_LIMIT_COUNT: Final = 100
 """Of so many awaited promises of one promise the causes are looked for."""
 PARENTS_LIMIT_COUNT: Final = 20
-LOOK_COUNT: Final = 2_000
-"""How many promises with callbacks are looked at between two rests."""
 
 AWAITS: Final = "awaits"
 PART_OF: Final = "part of"
@@ -69,7 +66,7 @@ class WhyPending:
         has_circle = False
         while waiting:
             one, links = waiting.pop()
-            local = await self._look(one)
+            local = self._look(one)
             if local.cause is not None:
                 found.offer(*self._of_parents(one, local.cause, links))
                 continue
@@ -108,31 +105,16 @@ class WhyPending:
             return None
         return promise
 
-    async def _look(self, promise: Promise) -> LocalCause:
+    def _look(self, promise: Promise) -> LocalCause:
         local = self._causes.look(self._state(promise.id), promise, self._now_ms)
         if local.cause is None or local.cause.reason is not Reason.NO_TASK:
             return local
-        resumed_by = await self._resumed_by(promise.id)
+        resumed_by = self._resumed_by(promise.id)
         return LocalCause(awaited=resumed_by) if resumed_by else local
 
-    async def _resumed_by(self, root_id: str) -> tuple[str, ...]:
-        """Return the promises whose completion resumes a root; they may be in any shard.
-
-        The callbacks are kept by what they wait for, so all promises that have any are looked at,
-        until the answer has cost what it may.
-        """
-        beginning = task_ids.resume_id(root_id, "")
-        found: list[str] = []
-        for state in self._states:
-            callbacks = state.callbacks
-            names = list(callbacks)
-            for first in range(0, len(names), LOOK_COUNT):
-                part = names[first : first + LOOK_COUNT]
-                found += [name for name in part if beginning + name in callbacks.get(name, ())]
-                await self._pace.rest()
-                if self._pace.is_spent:
-                    return tuple(found)
-        return tuple(found)
+    def _resumed_by(self, root_id: str) -> tuple[str, ...]:
+        """Return the promises whose completion resumes a root; they may be in any shard."""
+        return tuple(name for state in self._states for name in state.resuming.waiters_of(root_id))
 
     def _of_parents(
         self, promise: Promise, cause: Cause, links: tuple[WhyLink, ...]

@@ -67,6 +67,8 @@ async def page(
 async def _leases(shards: Shards, wanted: set[str], pace: Pace) -> dict[str, int] | None:
     """Return how many tasks of both protocols these processes hold; None if it takes too long."""
     counts: dict[str, int] = {}
+    if not wanted:
+        return counts
     for state in shards.states():
         few, many = sorted((wanted, state.claimed.keys()), key=len)
         for process_id in [one for one in few if one in many]:

@@ -19,6 +19,7 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from troth.core.buckets import Buckets
 from troth.core.limits import CAPTURE_SLICE_COUNT
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
@@ -36,6 +37,7 @@ from troth.shards.threads import in_thread
 VERIFY_PAUSE_LIMIT_S: Final = 0.1
 CAPTURE_SHARE_S: Final = 0.002
 """How long captures work in a pass of the loop."""
+_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 VERIFIED: Final = "the checkpoints are as they were written"
 FILTER_RENEWED: Final = "the filter of the stored ids is built again"
@@ -87,16 +89,15 @@ class CheckpointStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointerStatistics:
-    """`duration_last_ms` is the whole of the last checkpoint; `store` is what it wrote to.
+    """`durations_s` has how long each took, as a whole; `store` is what they were written to.
 
-    `since_last_ms` is the time since its end, or since the start if there was none.
+    `last_on_ms` is when the last one ended, in ms since 1970; 0 if there was none.
     """
 
     checkpoints_count: int
     evicted_count: int
-    since_last_ms: int
-    duration_last_ms: int
-    duration_max_ms: int
+    durations_s: Buckets
+    last_on_ms: int
     store: CheckpointStatistics
 
 
@@ -136,9 +137,8 @@ class Checkpointer:
         self._is_reading = False
         self._checkpoints_count = 0
         self._evicted_count = 0
-        self._last_ended_s = time.monotonic()
-        self._duration_last_ms = 0
-        self._duration_max_ms = 0
+        self._durations_s = Buckets(_BOUNDS_S)
+        self._last_on_ms = 0
 
     async def run(self) -> None:
         """Make checkpoints when they are due, until canceled.
@@ -244,13 +244,13 @@ class Checkpointer:
 
     def _note(self, started: float, rows_count: int) -> None:
         self._checkpoints_count += 1
-        self._last_ended_s = time.monotonic()
-        self._duration_last_ms = int((self._last_ended_s - started) * 1000)
-        self._duration_max_ms = max(self._duration_max_ms, self._duration_last_ms)
+        duration_s = time.monotonic() - started
+        self._durations_s.add(duration_s)
+        self._last_on_ms = time.time_ns() // 1_000_000
         log.debug(
             "checkpoint",
             rows=rows_count,
-            duration_ms=self._duration_last_ms,
+            duration_ms=int(duration_s * 1000),
             position=self._store.position,
         )
 
@@ -259,8 +259,7 @@ class Checkpointer:
         return CheckpointerStatistics(
             self._checkpoints_count,
             self._evicted_count,
-            int((time.monotonic() - self._last_ended_s) * 1000),
-            self._duration_last_ms,
-            self._duration_max_ms,
+            self._durations_s,
+            self._last_on_ms,
             self._store.statistics(),
         )

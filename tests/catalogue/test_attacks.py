@@ -26,6 +26,8 @@ from tests.helpers.tokens import Client, new_client
 from tests.helpers.zips import plain_zip
 from troth.http.sockets.connection_room import SHED_IDLE_S
 
+pytestmark = pytest.mark.slow
+
 FAR_MS = 4_102_444_800_000
 END_TIMEOUT_S = 90.0
 

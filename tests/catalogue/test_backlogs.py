@@ -12,6 +12,8 @@ from tests.shards import test_delivery, test_passes
 from tests.shards.delivery_world import World, message
 from troth.shards.delivery.missed import MISSED_AFTER_MS
 
+pytestmark = pytest.mark.slow
+
 FAR = 4_102_444_800_000
 
 

@@ -23,6 +23,7 @@ def proofs() -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_entry_has_a_test_and_a_row(entry: str) -> None:
     tests = proofs()[entry]

@@ -50,6 +50,7 @@ def test_functions_read_the_servers_key(tmp_path: Path) -> None:
     test_neighbors.test_a_key_is_found_by_what_a_server_has_open(tmp_path, "lock")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_forked_grandchild_of_a_function_survives_sigkill_of_the_node(
     tmp_path: Path, mode: str
@@ -100,6 +101,7 @@ def test_a_task_id_longer_than_a_constant() -> None:
     test_decoding_properties.test_a_task_id_may_be_as_long_as_the_head_of_a_request_that_a_setting_allows()
 
 
+@pytest.mark.slow
 def test_a_setting_on_one_side_a_constant_on_the_other(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -1,5 +1,6 @@
 """The catalogue's entries about leases: of tasks, locks and executions."""
 
+import pytest
 import trio.testing
 
 from tests.core.system import System
@@ -10,6 +11,8 @@ from troth.core.codes import Code
 from troth.core.deciding import Options
 from troth.core.limits import LEASE_LEAST_MS
 from troth.core.model import ClaimRequest, TaskState
+
+pytestmark = pytest.mark.slow
 
 FAR_MS = 10**15
 FAR = 4_102_444_800_000

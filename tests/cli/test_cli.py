@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,12 @@ from tests.http.fake_api import FakeApi, promise
 from troth import __version__
 from troth.cli import command as cli
 from troth.cli import serve as cli_serve
-from troth.cli.client import ApiClient, path_of
+from troth.cli.connection.addresses import path_of
+from troth.cli.connection.client import ApiClient
 from troth.http.settings.sources import describe
 
 CLOSED_URL = "http://127.0.0.1:1"
 """Nobody listens there: binding the port takes rights that no test has."""
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi() as fake:
-        yield fake
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in list(os.environ):
-        if variable.startswith("TROTH_"):
-            monkeypatch.delenv(variable)
 
 
 def all_commands() -> list[tuple[tuple[str, ...], click.Command]]:
@@ -456,6 +443,7 @@ def test_ctrl_c_in_a_real_process(api: FakeApi) -> None:
     assert (process.returncode, out, errors.strip()) == (130, b"", b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variables", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_a_terminal_has_colors_and_tables_that_fit(
     api: FakeApi, variables: dict[str, str], colored: bool

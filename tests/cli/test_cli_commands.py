@@ -6,8 +6,6 @@ import json
 import os
 import re
 import socket
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.http.fake_api import NOW_MS, FakeApi, promise
-from troth.cli import command as cli
+from tests.cli.command_line import CommandLine
+from tests.http.fake_api import NOW_MS, promise
 from troth.cli import locks as cli_locks
-from troth.cli import options as cli_options
 from troth.cli import output as cli_output
 from troth.cli import promises as cli_promises
 from troth.core.limits import INTEGER_MAX
 
 PROCESS_ID = f"troth-cli@{socket.gethostname()}"
-
-
-class CommandLine:
-    """Runs commands against the fake server and keeps what they printed."""
-
-    def __init__(self, api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
-        self.api = api
-        self.errors = ""
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str, status: int = 0) -> str:
-        assert cli.run([*arguments, "--server", self.api.url]) == status
-        captured = self._capsys.readouterr()
-        self.errors = captured.err
-        return captured.out
-
-    def sent(self) -> tuple[str, str, Any]:
-        """The last request: method, decoded path, JSON body."""
-        request = self.api.heard[-1]
-        return request.method, request.path, request.body
-
-
-@pytest.fixture
-def troth(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
-    for variable in list(os.environ):
-        if variable.startswith("TROTH_"):
-            monkeypatch.delenv(variable)
-    for module in (cli_output, cli_options):
-        monkeypatch.setattr(module, "now_ms", lambda: NOW_MS)
-    with monkeypatch.context() as patched, FakeApi() as api:
-        patched.setenv("TZ", "UTC")
-        time.tzset()
-        yield CommandLine(api, capsys)
-    time.tzset()
 
 
 def in_base64(text: str) -> str:

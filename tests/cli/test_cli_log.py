@@ -9,13 +9,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.command_line import standing_clock
 from tests.helpers.repository import ROOT
 from tests.helpers.server import ServerProcess, http_json
 from troth.cli import command as cli
@@ -97,10 +97,6 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run `troth log …`; returns standard output and standard error."""
-    for variable in list(os.environ):
-        if variable.startswith("TROTH_"):
-            monkeypatch.delenv(variable)
-    monkeypatch.setattr(cli_log, "now_ms", lambda: NOW_MS)
 
     def call(*arguments: str | Path, status: int = 0, answer: str | None = None) -> tuple[str, str]:
         if answer is not None:
@@ -109,11 +105,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         captured = capsys.readouterr()
         return captured.out, captured.err
 
-    with monkeypatch.context() as patched:
-        patched.setenv("TZ", "UTC")
-        time.tzset()
+    with standing_clock(monkeypatch, NOW_MS):
         yield call
-    time.tzset()
 
 
 def sequences(output: str) -> list[int]:

@@ -1,30 +1,13 @@
 """`troth tree`: how the tree that the server gives is drawn."""
 
 import json
-import os
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import pytest
-
-from tests.http.fake_api import NOW_MS, FakeApi
-from troth.cli import command as cli
-from troth.cli import output as cli_output
-from troth.cli import tree as cli_tree
+from tests.cli.command_line import CommandLine
+from tests.http.fake_api import NOW_MS
 from troth.cli.tree import DEPTH_SHOWN_COUNT, INDENTED_LEVELS_COUNT, draw
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
-    for variable in list(os.environ):
-        if variable.startswith("TROTH_"):
-            monkeypatch.delenv(variable)
-    for module in (cli_output, cli_tree):
-        monkeypatch.setattr(module, "now_ms", lambda: NOW_MS)
-    with FakeApi() as fake:
-        yield fake
 
 
 def call(promise_id: str, parent: str | None, depth: int, **more: Any) -> dict[str, Any]:
@@ -47,8 +30,8 @@ def tree_of(*calls: dict[str, Any], cut: bool = False) -> dict[str, Any]:
 DONE = {"state": "RESOLVED", "createdOn": NOW_MS - 5000, "completedOn": NOW_MS - 2000}
 
 
-def test_the_tree_is_drawn(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
-    api.say(
+def test_the_tree_is_drawn(troth: CommandLine) -> None:
+    troth.api.say(
         200,
         tree_of(
             call("o", None, 0, function="checkout"),
@@ -59,29 +42,27 @@ def test_the_tree_is_drawn(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> 
         ),
     )
 
-    assert cli.run(["tree", "o", "--server", api.url]) == 0
+    shown = troth("tree", "o")
 
-    (request,) = api.heard
+    (request,) = troth.api.heard
     assert (request.path, request.query) == ("/tree/o", [("depth", str(DEPTH_SHOWN_COUNT))])
-    shown = capsys.readouterr()
-    assert shown.out == (
+    assert shown == (
         "o  checkout()  PENDING  for 1m, times out in 1h\n"
         "├── o.1  charge()  RESOLVED  after 3s, 2s ago\n"
         "│   └── o.1.1  RESOLVED  after 3s, 2s ago\n"
         "├── o.9  PENDING  for 1m, times out in 1h  no worker listens to the group `g`\n"
         "└── o.10  RESOLVED  after 3s, 2s ago\n"
     )
-    assert shown.err == ""
+    assert troth.errors == ""
 
 
-def test_the_tree_as_json_is_the_answer(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tree_as_json_is_the_answer(troth: CommandLine) -> None:
     answer = tree_of(call("o", None, 0), call("o.1", "o", 1))
-    api.say(200, answer)
+    troth.api.say(200, answer)
 
-    assert cli.run(["tree", "o", "--json", "--depth", "1", "--server", api.url]) == 0
+    shown = troth("tree", "o", "--json", "--depth", "1")
 
-    assert api.heard[0].query == [("depth", "1")]
-    shown = capsys.readouterr().out
+    assert troth.api.heard[0].query == [("depth", "1")]
     assert shown.count("\n") == 1
     assert json.loads(shown) == answer
 
@@ -94,26 +75,23 @@ def chain(length: int) -> list[dict[str, Any]]:
     return calls
 
 
-def test_a_long_chain_is_drawn_in_lines_of_bounded_length(
-    api: FakeApi, capsys: pytest.CaptureFixture[str]
-) -> None:
-    api.say(200, tree_of(*chain(DEPTH_SHOWN_COUNT + 1)))
+def test_a_long_chain_is_drawn_in_lines_of_bounded_length(troth: CommandLine) -> None:
+    troth.api.say(200, tree_of(*chain(DEPTH_SHOWN_COUNT + 1)))
 
-    assert cli.run(["tree", "o", "--server", api.url]) == 0
+    shown = troth("tree", "o")
 
-    shown = capsys.readouterr()
-    lines = shown.out.splitlines()
+    lines = shown.splitlines()
     assert len(lines) == DEPTH_SHOWN_COUNT + 1
     assert max(len(line) for line in lines) < 4 * INDENTED_LEVELS_COUNT + 80
     assert f"(level {DEPTH_SHOWN_COUNT}) c{DEPTH_SHOWN_COUNT}" in lines[-1]
-    assert f"levels below {DEPTH_SHOWN_COUNT} are not shown" in shown.err
+    assert f"levels below {DEPTH_SHOWN_COUNT} are not shown" in troth.errors
 
 
-def test_a_tree_that_is_cut_says_so(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
-    api.say(200, tree_of(call("o", None, 0), cut=True))
+def test_a_tree_that_is_cut_says_so(troth: CommandLine) -> None:
+    troth.api.say(200, tree_of(call("o", None, 0), cut=True))
 
-    assert cli.run(["tree", "o", "--server", api.url]) == 0
-    assert "there may be more" in capsys.readouterr().err
+    troth("tree", "o")
+    assert "there may be more" in troth.errors
 
 
 def test_the_time_to_draw_a_chain_grows_with_its_length() -> None:
@@ -127,19 +105,15 @@ def test_the_time_to_draw_a_chain_grows_with_its_length() -> None:
     assert min(seconds(2000) for _ in range(2)) < 40 * min(seconds(200) for _ in range(5))
 
 
-def test_a_promise_that_does_not_exist_has_no_tree(
-    api: FakeApi, capsys: pytest.CaptureFixture[str]
-) -> None:
-    api.refuse(40400, "The specified promise was not found")
+def test_a_promise_that_does_not_exist_has_no_tree(troth: CommandLine) -> None:
+    troth.api.refuse(40400, "The specified promise was not found")
 
-    assert cli.run(["tree", "o", "--server", api.url]) == 1
-    assert "40400" in capsys.readouterr().err
+    troth("tree", "o", status=1)
+    assert "40400" in troth.errors
 
 
-def test_a_server_of_another_kind_is_noticed(
-    api: FakeApi, capsys: pytest.CaptureFixture[str]
-) -> None:
-    api.say(200, {"id": "o"})
+def test_a_server_of_another_kind_is_noticed(troth: CommandLine) -> None:
+    troth.api.say(200, {"id": "o"})
 
-    assert cli.run(["tree", "o", "--server", api.url]) == 3
-    assert "is it a Troth server" in capsys.readouterr().err.replace("Is", "is")
+    troth("tree", "o", status=3)
+    assert "is it a Troth server" in troth.errors.replace("Is", "is")

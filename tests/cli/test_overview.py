@@ -3,16 +3,12 @@
 import os
 import pty
 import termios
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.http.fake_api import NOW_MS, FakeApi
-from troth.cli import command as cli
-from troth.cli import output as cli_output
+from tests.cli.command_line import CommandLine
+from tests.http.fake_api import NOW_MS
 from troth.cli.overview import events as cli_events
 from troth.cli.overview import top as cli_top
 
@@ -35,45 +31,6 @@ WHOAMI: dict[str, Any] = {
 }
 
 
-class OverviewLine:
-    """Runs commands against the fake server."""
-
-    def __init__(self, api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
-        self.api = api
-        self.errors = ""
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str, status: int = 0) -> str:
-        named = () if "--server" in arguments else ("--server", self.api.url)
-        assert cli.run([*arguments, *named]) == status
-        captured = self._capsys.readouterr()
-        self.errors = captured.err
-        return captured.out
-
-    @property
-    def asked(self) -> str:
-        """The last request."""
-        last = self.api.heard[-1]
-        query = "&".join(f"{name}={text}" for name, text in last.query)
-        return f"{last.method} {last.path}" + (f"?{query}" if query else "")
-
-
-@pytest.fixture
-def troth(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[OverviewLine]:
-    for variable in list(os.environ):
-        if variable.startswith("TROTH_"):
-            monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli_output, "now_ms", lambda: NOW_MS)
-    with monkeypatch.context() as patched, FakeApi() as api:
-        patched.setenv("TZ", "UTC")
-        time.tzset()
-        yield OverviewLine(api, capsys)
-    time.tzset()
-
-
 def test_events_are_lines() -> None:
     told = [
         b'event: counters\ndata: {"at":1,"counts":{"promises":{"pending":2,"resolved":0}},'
@@ -81,7 +38,8 @@ def test_events_are_lines() -> None:
         b'ped\ndata: {"counters":2}\n\nevent: changed\ndata: {"at":1,"ids":["a","b\\u001b"]}\n\n',
         b'event: queues\ndata: {"at":1,"total":9,"queues":[{"receiver":"poll://g","waiting":1,'
         b'"inFlight":2,"stalled":3}]}\n\n',
-        b'event: failures\ndata: {"at":1,"failures":[]}\n\nevent: cut',
+        b'event: failures\ndata: {"at":1,"failures":[]}\n\nevent: bulk\ndata: {"at":1,"jobs":['
+        b'{"id":"7","action":"cancel","state":"running","done":3,"total":null}]}\n\nevent: cut',
     ]
 
     lines = [cli_events._line(name, content)[21:] for name, content in cli_events.events_in(told)]
@@ -92,15 +50,16 @@ def test_events_are_lines() -> None:
         "changed   a  b\\x1b",
         "queues    9 receivers: poll://g 6",
         "failures  none",
+        "bulk      7 cancel running: 3 of ?",
     ]
 
 
-def test_whoami_shows_the_token_and_the_server(troth: OverviewLine) -> None:
+def test_whoami_shows_the_token_and_the_server(troth: CommandLine) -> None:
     troth.api.say(200, WHOAMI)
 
     shown = troth("whoami")
 
-    assert troth.asked == "GET /whoami"
+    assert troth.last == "GET /whoami"
     assert shown == (
         "token billing\n"
         "  account   a1\n"
@@ -115,7 +74,7 @@ def test_whoami_shows_the_token_and_the_server(troth: OverviewLine) -> None:
     )
 
 
-def test_whoami_without_credentials(troth: OverviewLine) -> None:
+def test_whoami_without_credentials(troth: CommandLine) -> None:
     nothing = {"kind": "anonymous", "name": "", "account": None, "token": None, "idPrefix": ""}
     troth.api.say(200, {**WHOAMI, **nothing, "scopes": [], "server": {**SERVER, "isOpen": True}})
 
@@ -125,7 +84,7 @@ def test_whoami_without_credentials(troth: OverviewLine) -> None:
     assert "open: the promise API needs no credentials" in shown
 
 
-def test_settings_show_what_differs_unless_all_are_wanted(troth: OverviewLine) -> None:
+def test_settings_show_what_differs_unless_all_are_wanted(troth: CommandLine) -> None:
     rows = [
         {"name": "listen", "value": "a", "default": "a", "source": "default"},
         {"name": "shards", "value": "4", "default": "16", "source": "option --shards"},
@@ -134,7 +93,7 @@ def test_settings_show_what_differs_unless_all_are_wanted(troth: OverviewLine) -
         troth.api.say(200, {"settings": rows})
 
     shown = troth("settings")
-    assert troth.asked == "GET /settings"
+    assert troth.last == "GET /settings"
     assert shown == ("SETTING  VALUE  DEFAULT  FROM\nshards   4      16       option --shards\n")
     assert "1 more have their defaults" in troth.errors
     assert "listen" in troth("settings", "--all")
@@ -153,13 +112,13 @@ WORKER = {
 NODE = {**WORKER, "id": "n1", "since": None, "leases": 0, "slots": 2}
 
 
-def test_workers_are_shown_over_all_pages(troth: OverviewLine) -> None:
+def test_workers_are_shown_over_all_pages(troth: CommandLine) -> None:
     troth.api.say(200, {"cursor": "c", "workers": [WORKER], "nodes": [NODE]})
     troth.api.say(200, {"cursor": None, "workers": [{**WORKER, "id": "w2"}], "nodes": []})
 
     shown = troth("workers", "--all")
 
-    assert troth.asked == "GET /workers?cursor=c"
+    assert troth.last == "GET /workers?cursor=c"
     assert shown == (
         "GROUP   ID  PROTOCOL  ADDRESS   SINCE   WAITING  DELIVERED  LEASES\n"
         "g       w1  rest      10.0.0.1  1m ago  0        3          1\n"
@@ -168,11 +127,11 @@ def test_workers_are_shown_over_all_pages(troth: OverviewLine) -> None:
     )
     troth.api.say(200, {"cursor": "c", "workers": [WORKER], "nodes": []})
     troth("workers", "--limit", "1")
-    assert troth.asked == "GET /workers?limit=1"
+    assert troth.last == "GET /workers?limit=1"
     assert "--cursor c" in troth.errors
 
 
-def test_queues_are_shown(troth: OverviewLine) -> None:
+def test_queues_are_shown(troth: CommandLine) -> None:
     queue = {
         "receiver": "http://r",
         "workers": 0,
@@ -191,20 +150,20 @@ def test_queues_are_shown(troth: OverviewLine) -> None:
 
     shown = troth("queues", "--limit", "1").splitlines()
 
-    assert troth.asked == "GET /queues?limit=1"
+    assert troth.last == "GET /queues?limit=1"
     assert " ".join(shown[1].split()) == (
         "http://r failing, 30s ago 0 1 0 4 1m ago 0.2 refused in 5s"
     )
     assert "1 of 7" in troth.errors
 
 
-def test_failures_are_shown(troth: OverviewLine) -> None:
+def test_failures_are_shown(troth: CommandLine) -> None:
     failure = {"number": 9, "at": NOW_MS - 1_000, "kind": "lease", "id": "t", "reason": "ran out"}
     troth.api.say(200, {"before": 9, "failures": [{**failure, "about": "w1"}]})
 
     shown = troth("failures", "--kind", "lease", "--kind", "login", "--limit", "1")
 
-    assert troth.asked == "GET /failures?limit=1&kind=lease,login"
+    assert troth.last == "GET /failures?limit=1&kind=lease,login"
     assert shown.splitlines()[1].split() == ["1s", "ago", "lease", "t", "ran", "out", "w1"]
     assert "--before 9" in troth.errors
 
@@ -220,7 +179,7 @@ STATISTICS = {
 }
 
 
-def test_top_prints_one_picture_where_there_is_no_terminal(troth: OverviewLine) -> None:
+def test_top_prints_one_picture_where_there_is_no_terminal(troth: CommandLine) -> None:
     troth.api.say(200, STATISTICS)
     troth.api.say(200, {"queues": [], "total": 0, "complete": True})
     failure = {"number": 9, "at": NOW_MS - 1_000, "kind": "lease", "id": "t", "reason": "ran out"}
@@ -228,7 +187,7 @@ def test_top_prints_one_picture_where_there_is_no_terminal(troth: OverviewLine) 
 
     lines = troth("top").splitlines()
 
-    assert troth.asked == "GET /failures?limit=5"
+    assert troth.last == "GET /failures?limit=5"
     assert lines[0] == f"Troth at {troth.api.url}, up for 1m 30s"
     assert lines[1].split() == ["promises", "pending", "3"]
     assert lines[2].split() == ["tasks", "none"]
@@ -237,7 +196,7 @@ def test_top_prints_one_picture_where_there_is_no_terminal(troth: OverviewLine) 
     assert lines[-1].split() == ["1s", "ago", "lease", "t:", "ran", "out"]
 
 
-def test_top_does_without_what_is_not_allowed(troth: OverviewLine) -> None:
+def test_top_does_without_what_is_not_allowed(troth: CommandLine) -> None:
     troth.api.say(200, STATISTICS)
     troth.api.say(200, {"queues": [], "total": 0, "complete": True})
     troth.api.refuse(40301, "no")
@@ -245,7 +204,7 @@ def test_top_does_without_what_is_not_allowed(troth: OverviewLine) -> None:
     assert "Latest failures" not in troth("top", "--once")
 
 
-def test_top_ends_with_q(troth: OverviewLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_top_ends_with_q(troth: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether on a terminal of its own a key is taken without Enter, and the terminal restored."""
     master, slave = pty.openpty()
     with os.fdopen(master, "wb", buffering=0) as keys, os.fdopen(slave) as terminal:
@@ -259,10 +218,10 @@ def test_top_ends_with_q(troth: OverviewLine, monkeypatch: pytest.MonkeyPatch) -
         assert termios.tcgetattr(terminal) == before
 
 
-def test_health_is_one_line_and_an_exit_status(troth: OverviewLine) -> None:
+def test_health_is_one_line_and_an_exit_status(troth: CommandLine) -> None:
     troth.api.say(200, {"status": "ready"})
     assert troth("health") == f"{troth.api.url}: ready\n"
-    assert troth.asked == "GET /ready"
+    assert troth.last == "GET /ready"
 
     troth.api.say(200, {"status": "ready", "clock": "the wall clock was set by 7000 ms"})
     assert troth("health") == f"{troth.api.url}: ready; the wall clock was set by 7000 ms\n"
@@ -273,9 +232,9 @@ def test_health_is_one_line_and_an_exit_status(troth: OverviewLine) -> None:
 
     troth.api.say(200, {"status": "ok"})
     assert troth("health", "--live") == f"{troth.api.url}: ok\n"
-    assert troth.asked == "GET /health"
+    assert troth.last == "GET /health"
 
 
-def test_health_of_no_server_has_a_status_of_its_own(troth: OverviewLine) -> None:
+def test_health_of_no_server_has_a_status_of_its_own(troth: CommandLine) -> None:
     assert troth("health", "--server", "http://127.0.0.1:1", status=3) == ""
     assert troth.errors.count("\n") == 1

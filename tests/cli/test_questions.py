@@ -1,19 +1,10 @@
 """`troth why`, `timers`, lists of tasks, locks, who waits: what they ask, what they show."""
 
 import json
-import os
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
-from tests.http.fake_api import NOW_MS, FakeApi, promise
-from troth.cli import command as cli
-from troth.cli import output as cli_output
-from troth.cli import promises as cli_promises
-from troth.cli.questions import timers as cli_timers
+from tests.cli.command_line import CommandLine
+from tests.http.fake_api import NOW_MS, promise
 
 TASK = {
     "id": "__invoke:o",
@@ -51,44 +42,10 @@ WHY = {
 }
 
 
-@dataclass
-class CommandLine:
-    """`troth` against a server that says what it was told to."""
-
-    api: FakeApi
-    capsys: pytest.CaptureFixture[str]
-
-    def __call__(self, *arguments: str) -> tuple[str, str]:
-        """Run it; what it printed, and what it noted."""
-        assert cli.run([*arguments, "--server", self.api.url]) == 0
-        captured = self.capsys.readouterr()
-        return captured.out, captured.err
-
-
-@pytest.fixture
-def troth(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
-    for variable in list(os.environ):
-        if variable.startswith("TROTH_"):
-            monkeypatch.delenv(variable)
-    for module in (cli_output, cli_timers):
-        monkeypatch.setattr(module, "now_ms", lambda: NOW_MS)
-    with monkeypatch.context() as patched, FakeApi() as api:
-        patched.setenv("TZ", "UTC")
-        time.tzset()
-        yield CommandLine(api, capsys)
-    time.tzset()
-
-
-def asked(troth: CommandLine) -> list[tuple[str, list[tuple[str, str]]]]:
-    return [(request.path, request.query) for request in troth.api.heard]
-
-
 def test_why_shows_the_sentence_and_what_is_behind_it(troth: CommandLine) -> None:
     troth.api.say(200, WHY)
-    shown, _ = troth("why", "o")
-    assert asked(troth) == [("/why/o", [])]
+    shown = troth("why", "o")
+    assert troth.asked == [("/why/o", [])]
     assert shown == (
         "No worker listens to the group `gpu`.\n"
         "  state       PENDING\n"
@@ -109,15 +66,17 @@ def test_why_shows_the_sentence_and_what_is_behind_it(troth: CommandLine) -> Non
 def test_get_hints_at_what_keeps_a_promise_pending(troth: CommandLine) -> None:
     troth.api.say(200, promise("o"))
     troth.api.say(200, WHY)
-    shown, noted = troth("promises", "get", "o")
+    shown = troth("promises", "get", "o")
     assert "PENDING" in shown
-    assert noted == "No worker listens to the group `gpu`.\n"
+    assert troth.errors == "No worker listens to the group `gpu`.\n"
     troth.api.say(200, promise("o"))
     troth.api.say(200, {**WHY, "cause": {**CAUSE, "reason": "held"}})
-    assert troth("promises", "get", "o")[1] == ""
+    troth("promises", "get", "o")
+    assert troth.errors == ""
     troth.api.say(200, promise("o"))
     troth.api.refuse(40410, "There is nothing at this path")
-    assert troth("promises", "get", "o")[1] == "", "a server of another kind"
+    troth("promises", "get", "o")
+    assert troth.errors == "", "a server of another kind"
 
 
 def test_get_asks_nothing_else_for_what_is_over_or_as_json(troth: CommandLine) -> None:
@@ -125,16 +84,16 @@ def test_get_asks_nothing_else_for_what_is_over_or_as_json(troth: CommandLine) -
     troth("promises", "get", "o")
     troth.api.say(200, promise("o"))
     troth("promises", "get", "o", "--json")
-    assert asked(troth) == [("/promises/o", []), ("/promises/o", [])]
+    assert troth.asked == [("/promises/o", []), ("/promises/o", [])]
 
 
 def test_tasks_are_listed_by_what_is_asked_for(troth: CommandLine) -> None:
     troth.api.say(200, {"cursor": "c", "tasks": [TASK]})
-    shown, noted = troth(
+    shown = troth(
         *("tasks", "list", "--kind", "rest", "--states", "stalled", "--receiver", "r"),
         *("--process", "p", "--root", "o*", "--newest", "--limit", "7"),
     )
-    assert asked(troth) == [
+    assert troth.asked == [
         (
             "/tasks",
             [
@@ -152,21 +111,21 @@ def test_tasks_are_listed_by_what_is_asked_for(troth: CommandLine) -> None:
         *("__invoke:o", "rest", "stalled", "poll://any@gpu", "2", "1m", "ago"),
         *("connection", "refused"),
     ]
-    assert "--cursor c" in noted
+    assert "--cursor c" in troth.errors
 
 
 def test_all_pages_of_a_list_are_read(troth: CommandLine) -> None:
     troth.api.say(200, {"cursor": "c", "tasks": [TASK]})
     troth.api.say(200, {"cursor": None, "tasks": [TASK]})
-    shown, _ = troth("tasks", "list", "--all", "--json")
+    shown = troth("tasks", "list", "--all", "--json")
     assert json.loads(shown) == {"cursor": None, "tasks": [TASK, TASK]}
-    assert asked(troth)[1] == ("/tasks", [("cursor", "c")])
+    assert troth.asked[1] == ("/tasks", [("cursor", "c")])
 
 
 def test_a_task_is_shown(troth: CommandLine) -> None:
     troth.api.say(200, TASK)
-    shown, _ = troth("tasks", "show", "__invoke:o")
-    assert asked(troth) == [("/tasks/show/__invoke:o", [])]
+    shown = troth("tasks", "show", "__invoke:o")
+    assert troth.asked == [("/tasks/show/__invoke:o", [])]
     assert "  kind        rest, invoke\n" in shown
     assert "  last error  connection refused\n" in shown
 
@@ -174,36 +133,33 @@ def test_a_task_is_shown(troth: CommandLine) -> None:
 def test_locks_are_listed(troth: CommandLine) -> None:
     lock = {"resourceId": "r", "executionId": "e", "processId": "p", "expiresAt": NOW_MS + 1_000}
     troth.api.say(200, {"cursor": None, "locks": [lock]})
-    shown, noted = troth("locks", "list", "r*", "--process", "p")
-    assert asked(troth) == [("/locks", [("id", "r*"), ("process", "p"), ("limit", "100")])]
+    shown = troth("locks", "list", "r*", "--process", "p")
+    assert troth.asked == [("/locks", [("id", "r*"), ("process", "p"), ("limit", "100")])]
     assert shown.splitlines()[1].split() == ["r", "e", "p", "in", "1s"]
-    assert noted == "1 found\n"
+    assert troth.errors == "1 found\n"
 
 
 def test_timers_are_listed(troth: CommandLine) -> None:
     due = {"at": NOW_MS + 1_000, "what": "timeout", "id": "o", "promiseId": "o"}
     troth.api.say(200, {"cursor": None, "timers": [due]})
-    shown, _ = troth("timers", "--within", "1h")
+    shown = troth("timers", "--within", "1h")
     until = ("until", str(NOW_MS + 3_600_000))
-    assert asked(troth) == [("/timers", [until, ("limit", "100")])]
+    assert troth.asked == [("/timers", [until, ("limit", "100")])]
     assert shown.splitlines()[1].split()[-3:] == ["timeout", "o", "o"]
 
 
 def test_who_waits_is_listed(troth: CommandLine) -> None:
     waiter: dict[str, Any] = {"kind": "callback", "id": "c", "promiseId": "r", "receiver": "p"}
     troth.api.say(200, {"id": "o", "waiting": [waiter]})
-    shown, noted = troth("promises", "waiting", "o")
-    assert asked(troth) == [("/waiting/o", [])]
+    shown = troth("promises", "waiting", "o")
+    assert troth.asked == [("/waiting/o", [])]
     assert shown.splitlines()[1].split() == ["callback", "c", "r", "p"]
-    assert noted == "1 found\n"
+    assert troth.errors == "1 found\n"
 
 
-def test_a_search_may_be_for_exact_states_and_times(
-    troth: CommandLine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cli_promises, "now_ms", lambda: NOW_MS)
+def test_a_search_may_be_for_exact_states_and_times(troth: CommandLine) -> None:
     troth.api.say(200, {"cursor": None, "promises": []})
     troth("promises", "search", "--states", "rejected,timedout", "--since", "1h", "--oldest")
     query = [("id", "*"), ("states", "rejected,timedout")]
     query += [("createdFrom", str(NOW_MS - 3_600_000)), ("order", "oldest"), ("limit", "100")]
-    assert asked(troth) == [("/promises", query)]
+    assert troth.asked == [("/promises", query)]

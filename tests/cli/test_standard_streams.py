@@ -10,6 +10,8 @@ import pytest
 
 from tests.helpers.server import SERVE, ServerProcess
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&-", "<&- >&- 2>&-"])
 def test_closed_descriptors_become_dev_null(closed: str, tmp_path: Path) -> None:

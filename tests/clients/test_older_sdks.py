@@ -1,19 +1,24 @@
 """The tests of older releases of the Python SDK that concern the server, run against ours.
 
-They need Python 3.12, which the project itself does not: they run where one is on the machine. As
-in `test_resonate_sdk.py`, the source distributions come from PyPI, once, and by their checksums.
+They need Python 3.12, which the project itself does not: one is looked for as in `../sdks`, where
+what they need is pinned. As in `test_resonate_sdk.py`, the source distributions come from PyPI, by
+their checksums. `make test` runs the tests of the last release, `make sdks` those of all.
 """
 
 import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.helpers.server import ServerProcess
+from tests.sdks import environments
+
+pytestmark = pytest.mark.slow
 
 NAME: Final = "resonate-sdk"
 SHA256: Final = {
@@ -21,17 +26,9 @@ SHA256: Final = {
     "0.6.3": "b0b8e358271834c9e012f6099a3bf64517063ab7023043158f0e56785aadec71",
     "0.6.7": "c122759f61cebdf4f3f19347ab81745098f3ab69024e23676c64822015f31dbc",
 }
+LAST: Final = "0.6.7"
 SUITES: Final = "test_store*.py"
 COMMAND_TIMEOUT_S: Final = 180.0
-
-
-def newer_python() -> str | None:
-    """Return an interpreter of at least 3.12 that works; None if there is none."""
-    for name in ("python3.13", "python3.12", "python3.14"):
-        path = shutil.which(name)
-        if path is not None and subprocess.run([path, "--version"], check=False).returncode == 0:
-            return path
-    return None
 
 
 def run(*command: str, cwd: Path, environment: dict[str, str] | None = None) -> None:
@@ -49,14 +46,13 @@ def run(*command: str, cwd: Path, environment: dict[str, str] | None = None) -> 
     assert finished.returncode == 0, finished.stdout
 
 
-def check_suite(version: str, python: str, directory: Path, server: ServerProcess) -> None:
-    """Install a release in an environment of its own, and run its tests of the server."""
-    run(python, "-m", "venv", "venv", cwd=directory)
-    venv_python = str(directory / "venv" / "bin" / "python")
-    pip = (venv_python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
-    run(*pip, "install", f"{NAME}=={version}", "pytest", cwd=directory)
+def check_suite(version: str, directory: Path, server: ServerProcess) -> None:
+    """Run a release's tests of the server, with an environment of its own."""
+    python = str(environments.python(version))
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
     run(
-        *(*pip, "download", "--no-deps", "--no-binary", NAME, f"{NAME}=={version}"),
+        *(*pip, "download", "--quiet", "--no-input", "--no-deps"),
+        *("--no-binary", NAME, f"{NAME}=={version}"),
         cwd=directory,
     )
     archive = directory / f"resonate_sdk-{version}.tar.gz"
@@ -66,7 +62,7 @@ def check_suite(version: str, python: str, directory: Path, server: ServerProces
     suites = [path.name for path in sorted(tests.glob(SUITES))]
     assert "test_store_task.py" in suites
     run(
-        *(venv_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *suites),
+        *(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *suites),
         cwd=tests,
         environment={
             "RESONATE_HOST": "http://127.0.0.1",
@@ -76,15 +72,13 @@ def check_suite(version: str, python: str, directory: Path, server: ServerProces
     )
 
 
-PYTHON: Final = newer_python()
-
-if PYTHON is not None:
-
-    @pytest.mark.parametrize("version", SHA256)
-    def test_the_servers_tests_of_an_older_sdk_pass(
-        version: str, server: ServerProcess, tmp_path: Path
-    ) -> None:
-        assert PYTHON is not None
-        check_suite(version, PYTHON, tmp_path, server)
-        found = server.request("GET", "/promises?id=*")[1]["promises"]
-        assert found, "the suite has talked to its own local store only"
+@pytest.mark.parametrize(
+    "version",
+    [pytest.param(one, marks=[] if one == LAST else pytest.mark.sdks) for one in SHA256],
+)
+def test_the_servers_tests_of_an_older_sdk_pass(
+    version: str, server: ServerProcess, tmp_path: Path
+) -> None:
+    check_suite(version, tmp_path, server)
+    found = server.request("GET", "/promises?id=*")[1]["promises"]
+    assert found, "the suite has talked to its own local store only"

@@ -17,6 +17,8 @@ from tests.helpers.server import ServerDiedError, ServerProcess, http_json
 
 from .listening import EventStream
 
+pytestmark = pytest.mark.slow
+
 # A server that begins to read its log only when it finds a file named `go`. Until then it is
 # between two records for ever, where recovery looks whether the server was told to stop.
 SLOW_SERVER: Final = """

@@ -51,6 +51,7 @@ def replay(conformance: Path, server: ServerProcess, *arguments: str) -> str:
     return finished.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_every_vector_matches_before_and_after_a_crash(
     conformance: Path, server: ServerProcess
 ) -> None:

@@ -8,12 +8,15 @@ from collections import Counter
 
 import pytest
 
+from tests.helpers.seeds import seeds_count
 from troth.core.codes import Code
-from troth.core.lifecycles import TASK
+from troth.core.lifecycles import TASK, TaskEvent
+from troth.core.model import TaskState
 
 from .drive import Drive
 
-RUNS_COUNT = 500
+RUNS_COUNT = seeds_count(100, 500)
+RUNS_LIMIT_COUNT = 500
 STEPS_COUNT = 150
 
 COMPLETION_REFUSALS = (
@@ -61,14 +64,18 @@ EVENTS = {
 }
 
 
+@pytest.mark.seeds
 @pytest.mark.slow
 def test_random_commands_are_answered_as_the_model_says() -> None:
     """One seed a run, alternating one shard and four, timers on time and late."""
     allowed = {(name, code) for name, codes in ALLOWED.items() for code in codes}
     seen: Counter[tuple[str, Code]] = Counter()
     events: Counter[str] = Counter()
-    transitions = set()
-    for seed in range(RUNS_COUNT):
+    transitions: set[tuple[TaskState, TaskEvent]] = set()
+    for seed in range(RUNS_LIMIT_COUNT):
+        has_all = set(seen) == allowed and transitions == set(TASK) and set(events) == EVENTS
+        if seed >= RUNS_COUNT and has_all:
+            break
         drive = Drive(seed, shard_count=(1, 4)[seed % 2], is_lazy=seed % 4 >= 2)
         try:
             drive.run(STEPS_COUNT)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.seeds import seeds
 from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
 from troth.core import records as r
@@ -101,9 +102,11 @@ def entries(state: ShardState) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
+@pytest.mark.seeds
 @pytest.mark.parametrize("is_lazy", [False, True])
 @pytest.mark.parametrize("shard_count", [1, 3])
-@pytest.mark.parametrize("seed", range(400, 406))
+@pytest.mark.parametrize("seed", seeds(400, 2, 6))
 @pytest.mark.parametrize("kind", [Drive, FunctionDrive, WorkflowDrive])
 def test_checkpoints_change_nothing_that_can_be_seen(
     kind: type[Drive], seed: int, shard_count: int, is_lazy: bool
@@ -131,6 +134,7 @@ def test_checkpoints_change_nothing_that_can_be_seen(
             assert set(state.completed) == final
 
 
+@pytest.mark.slow
 def test_the_runs_reach_every_step() -> None:
     """The runs above really evict and crash at every step."""
     events: Counter[str] = Counter()

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.scanned_counts import scan
+from tests.helpers.seeds import seeds
 from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
 from troth.core import records as r
@@ -30,9 +31,11 @@ def assert_counts_equal_scan(system: System) -> None:
         assert machine.state.counts == scan(machine.state, view)
 
 
+@pytest.mark.slow
+@pytest.mark.seeds
 @pytest.mark.parametrize("makes_checkpoints", [False, True])
 @pytest.mark.parametrize("kind", [Drive, FunctionDrive, WorkflowDrive])
-@pytest.mark.parametrize("seed", range(900, 904))
+@pytest.mark.parametrize("seed", seeds(900, 2, 4))
 def test_counts_equal_scan(kind: type[Drive], seed: int, makes_checkpoints: bool) -> None:
     """After random commands, checkpoints, crashes between their steps, and replays."""
     drive = kind(seed, 3, is_lazy=False, makes_checkpoints=makes_checkpoints)

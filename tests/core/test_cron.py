@@ -334,6 +334,7 @@ def oracle(fields: list[str], zone: str, start_s: int, end_s: int, step_s: int) 
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(CHANGES)), st.tuples(*FIELD_TEXTS[1:]), st.integers(-1500, 1500))
 def test_minutes_agree_with_looking_at_each(

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+from tests.helpers.seeds import seeds
 from troth.core import commands as c
 from troth.core import records as r
 from troth.core.model import PromiseState, TaskKind
@@ -75,8 +76,10 @@ def deadlines(system: System) -> list[dict[TimerKey, int]]:
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.seeds
 @pytest.mark.parametrize("shard_count", [1, 4])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(0, 4, 12))
 @pytest.mark.parametrize("kind", [Drive, FunctionDrive, WorkflowDrive])
 def test_replay_gives_the_same_state(kind: type[Drive], seed: int, shard_count: int) -> None:
     """Live and replay are one: every field and every index is the same, timers and sends too."""
@@ -102,8 +105,10 @@ def test_replay_gives_the_same_state(kind: type[Drive], seed: int, shard_count: 
     assert len(gone) <= len(tried), "only an older task of the same root may have the turn"
 
 
+@pytest.mark.slow
+@pytest.mark.seeds
 @pytest.mark.parametrize("shard_count", [1, 4])
-@pytest.mark.parametrize("seed", range(100, 108))
+@pytest.mark.parametrize("seed", seeds(100, 3, 8))
 @pytest.mark.parametrize("kind", [Drive, FunctionDrive, WorkflowDrive])
 def test_a_crash_at_any_moment_keeps_what_was_true_then(
     kind: type[Drive], seed: int, shard_count: int

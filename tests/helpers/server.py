@@ -1,9 +1,11 @@
 """A real server in a process of its own, for tests that kill it, restart it or talk HTTP to it.
 
-`ServerProcess` starts `python -m troth serve` on a data directory and on ports that were free,
-waits until it says it is ready, and can end it in every way a machine can. It leaves no process
-behind: at the end of the `with` block the whole process group is killed. What the server wrote is
-in `log_path`.
+`ServerProcess` starts `troth serve` on a data directory and on ports that were free, waits until it
+says it is ready, and can end it in every way a machine can. It leaves no process behind: at the end
+of the `with` block the whole process group is killed. What the server wrote is in `log_path`.
+
+A usual server is forked from a process that has already imported it (`forks.py`). Tests for which
+the start itself matters, or the memory of the process, give `command=SERVE`.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from tests.helpers.forks import ForkedProcess, nursery
 from tests.helpers.repository import IMPORT_ROOT
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -47,21 +50,22 @@ class ServerProcess:
         directory: Path,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
-        command: Sequence[str] = SERVE,
+        command: Sequence[str] | None = None,
     ) -> None:
         """Choose ports, but start nothing yet.
 
         `directory` is where data and log go. `arguments` and `environment` are given to the server
         on top of the usual ones; settings in the tests' own environment do not reach it. `command`
-        is what to run, for the tests of this helper itself.
+        is what to run as a process of its own, instead of forking a server.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.data = directory / "data"
         self.log_path = directory / "server.log"
-        self._ports = _free_ports(2)
+        self._ports = free_ports(2)
+        self._is_forked = command is None and environment is None
         self._command = (
-            *command,
+            *(command or SERVE),
             *("--data", str(self.data)),
             *("--listen", f"127.0.0.1:{self._ports[0]}"),
             *("--poll-listen", f"127.0.0.1:{self._ports[1]}"),
@@ -73,7 +77,7 @@ class ServerProcess:
             "PYTHONPATH": str(IMPORT_ROOT),
             **(environment or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def url(self) -> str:
@@ -106,17 +110,23 @@ class ServerProcess:
     def start(self) -> None:
         """Start the server and return when `GET /ready` answers 200. Raises `ServerDiedError`."""
         assert self._process is None, "the server is already running"
+        # The directory is not the repository: a troth.toml there must not change what is tested.
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                # Not the repository: a troth.toml lying there must not change what is tested.
-                cwd=self.directory,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            if self._is_forked:
+                arguments = self._command[SERVE.index("serve") :]
+                self._process = nursery().fork(
+                    arguments, self._environment, self.directory, log.fileno()
+                )
+            else:
+                self._process = subprocess.Popen(
+                    self._command,
+                    cwd=self.directory,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
         try:
             self._wait_until_ready()
         except BaseException:
@@ -174,7 +184,7 @@ class ServerProcess:
         """Send one request to the API; see `http_json`."""
         return http_json(method, self.url + path, body, headers)
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> subprocess.Popen[bytes] | ForkedProcess:
         assert self._process is not None, "the server is not running"
         return self._process
 
@@ -223,7 +233,7 @@ def http_json(
     return response.status, answer.decode(errors="replace")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports nobody listens on. All are held at once, so that they differ from each other."""
     with contextlib.ExitStack() as stack:
         ports = []

@@ -1,6 +1,7 @@
 """The process helper itself, tried on a small stand-in for the server."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -132,3 +133,25 @@ def test_requests_and_answers_of_every_kind(tmp_path: Path, command: tuple[str, 
         assert as_bytes == (201, {"body": "{not json", "x": None})
         assert server.request("DELETE", "/") == (204, None)
         assert server.request("PUT", "/") == (404, "nothing here")
+
+
+def test_a_forked_server_is_told_apart_by_nothing_but_its_command_line(tmp_path: Path) -> None:
+    """Its directory, session, outputs and arguments are its own, and so is how it ends."""
+    with ServerProcess(tmp_path / "forked", "--log-format", "json") as server:
+        process = Path(f"/proc/{server.process_id}")
+        assert process.joinpath("cwd").resolve() == server.directory
+        assert os.getsid(server.process_id) == server.process_id
+        opened = {path.resolve() for path in process.joinpath("fd").iterdir()}
+        assert server.log_path in opened
+        assert server.terminate() == 0
+        assert server.log().startswith("{")
+        server.start()
+        os.kill(server.process_id, signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+        server.start()
+        assert server.request("GET", "/ready")[0] == 200
+
+
+def test_a_forked_server_that_cannot_start_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ServerDiedError, match=r"(?s)status 2.*--log-level"):
+        ServerProcess(tmp_path / "forked", "--log-level", "loud").start()

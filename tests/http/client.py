@@ -109,6 +109,12 @@ class Outbox:
         assert key
         return False
 
+    def retry_receiver(self, receiver: str, limit_count: int) -> int:
+        """Nothing is stalled."""
+        assert receiver
+        assert limit_count
+        return 0
+
     def resolve(self, receiver: object) -> Address | Undeliverable:
         """No targets are configured."""
         return resolve(receiver, {})

@@ -13,6 +13,7 @@ import pytest
 import trio.testing
 
 from tests.helpers.repository import ROOT
+from tests.helpers.seeds import seeds_count
 from tests.http import client as http_client
 from troth.core.codes import Code
 from troth.http.settings.settings import Settings
@@ -23,7 +24,7 @@ from .reference import REFUSAL_OF_STATE, Reference
 from .validation import FIELDS
 from .wire import running
 
-RUNS_MIN_COUNT = 40
+RUNS_MIN_COUNT = seeds_count(16, 40)
 RUNS_LIMIT_COUNT = 400
 STEPS_COUNT = 250
 
@@ -124,6 +125,7 @@ EXPECTED: set[Row] = {
 ELSEWHERE = sorted(set(Code) - {code for _, _, code in EXPECTED})
 
 
+@pytest.mark.seeds
 @pytest.mark.slow
 async def test_the_server_does_what_the_specification_says(
     mock_clock: trio.testing.MockClock,

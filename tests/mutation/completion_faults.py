@@ -37,8 +37,8 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a part of a completion is carried out again",
         "core/state/completions.py",
-        "        state.fire(callbacks.pop(identifier), at)",
-        "        state.fire(callbacks[identifier], at)",
+        "        callback = callbacks.pop(identifier)",
+        "        callback = callbacks[identifier]",
         TESTS,
     ),
     fault(

@@ -554,8 +554,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "retention deletes a promise that a task waits to read",
         "core/decisions/retention.py",
-        "    return promise_id in context.state.roots or context.is_awaited(promise_id)",
-        "    return False",
+        "            if in_use(promise.id) or lineage.keeps(promise):\n",
+        "            if lineage.keeps(promise):\n",
         "core/test_retention.py",
     ),
     # The edge

@@ -366,8 +366,8 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "wrong credentials are not counted",
         "http/api/authentication.py",
-        "credentials.attempts.failed(request.peer)",
-        "pass",
+        "    if authorization:\n        credentials.attempts.failed(request.peer)\n",
+        "",
         TOKENS,
         "http/identity/test_attempts.py",
     ),

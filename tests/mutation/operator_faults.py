@@ -17,15 +17,15 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
         "a client deletes what a running workflow will read",
         DELETIONS,
-        "    if Lineage(context, has_ended).keeps(promise):\n",
-        "    if False:\n",
+        "        if self._lineage.keeps(promise):\n",
+        "        if False:\n",
         f"{TEST_DELETIONS}::test_what_a_workflow_has_made_stays_while_it_runs",
     ),
     fault(
         "a client deletes what a listener is still to be told",
         DELETIONS,
-        "    if promise.id in context.state.unblocks or InUse(context)(promise.id):\n",
-        "    if InUse(context)(promise.id):\n",
+        "        if promise.id in self._unblocks or self._in_use(promise.id):\n",
+        "        if self._in_use(promise.id):\n",
         f"{TEST_DELETIONS}::test_a_promise_stays_until_its_listeners_were_told",
     ),
     fault(
@@ -53,7 +53,7 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
         "a token with a prefix resumes a schedule that makes promises elsewhere",
         SCHEDULES,
-        "    if not _is_within(schedule, command.id_prefix):\n",
+        "    if not runs_within(schedule, command.id_prefix):\n",
         "    if False:\n",
         f"{TEST_SCHEDULES}::test_a_limited_token_cannot_have_promises_made_elsewhere",
     ),

@@ -194,8 +194,8 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     fault(
         "an ended workflow's message is not withdrawn",
         STATE,
-        "    del state.workflows[task.id]\n    _recall(state, task)\n",
-        "    del state.workflows[task.id]\n",
+        "    _recall(state, task)\n    state.arm_workflow(task.id, None)\n",
+        "    state.arm_workflow(task.id, None)\n",
         "core/test_workflows.py",
     ),
     fault(
@@ -237,8 +237,8 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "retention takes the children of a workflow that runs",
-        "core/decisions/retention.py",
-        "            if len(path) > LINEAGE_LIMIT_COUNT or not self._is_done(origin):",
+        "core/decisions/deletions.py",
+        "            if len(path) > LINEAGE_LIMIT_COUNT or not self._may_go(origin):",
         "            if False:",
         LINEAGE,
     ),

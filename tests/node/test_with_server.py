@@ -86,6 +86,7 @@ SLOW = python(
 )
 
 
+@pytest.mark.newest
 def test_functions_run_from_upload_to_result(functions: Functions) -> None:
     echo = functions.function(ECHO)
     script = functions.function(javascript("exports.handle = (r) => ({got: r.Query})"))

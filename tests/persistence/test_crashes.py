@@ -184,6 +184,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     lives=st.lists(st.tuples(STEPS, st.integers(1, 80)), min_size=1, max_size=4), seed=st.integers()

@@ -290,8 +290,9 @@ def test_statistics() -> None:
     assert (statistics.appends_count, statistics.records_count, statistics.syncs_count) == (3, 3, 3)
     assert statistics.bytes_appended == 3 * (40 + 16 + 3)
     assert (statistics.segments_count, statistics.size_bytes) == (1, SEGMENT_BYTES)
-    assert statistics.sync_last_ms == statistics.sync_max_ms == 9000
-    assert statistics.sync_total_ms == 15000
+    assert statistics.syncs_s.sum == 15
+    assert statistics.syncs_s.count == 3
+    assert statistics.batches_records.sum == statistics.records_count
     assert not statistics.failed
 
 

@@ -320,6 +320,7 @@ def zero_page(random: Random, content: bytearray) -> None:
     content[place : place + 4096] = bytes(4096)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, zero_page])
 def test_damage_is_refused_or_harmless(
     tmp_path: Path, damage: Callable[[Random, bytearray], None]

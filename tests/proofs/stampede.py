@@ -25,7 +25,7 @@ from troth.core.limits import CALLBACKS_LIMIT_COUNT
 from troth.core.model import ClaimRequest
 
 from .support import Client
-from .timing import START_S, STARTED_PER_S, fill, shard_counts
+from .timing import START_S, STARTED_PER_S, fill
 
 FAR_MS: Final = 4_102_444_800_000
 GROUP: Final = "poll://any@workers"
@@ -38,12 +38,12 @@ PAUSE_S: Final = 0.002  # between an answer and the next question
 LOOK_S: Final = 1.0  # between two looks at /metrics, which take the server 10 ms
 PATIENCE_S: Final = 300.0
 COUNTS: Final = {
-    "callbacks": "callbacks_count",
-    "leases": "tasks_claimed_count",
-    "locks": "locks_count",
-    "deadlines": "promises_pending_count",
+    "callbacks": "troth_callbacks",
+    "leases": 'troth_tasks{state="claimed"}',
+    "locks": "troth_locks",
+    "deadlines": 'troth_promises{state="pending"}',
 }
-"""What comes due, and the metric of shards that tells how much of it is left."""
+"""What comes due, and the metric that tells how much of it is left."""
 
 
 @dataclass
@@ -208,7 +208,7 @@ def _let_come_due(server: ServerProcess, kind: str, due_s: float) -> tuple[float
     """Wait until all has come due and is done; when that began and ended, by `perf_counter`."""
     metric = COUNTS[kind]
     with Client(server.url) as client:
-        full_count = shard_counts(client, metric)
+        full_count = _number(client, metric)
         if kind == "callbacks":
             time.sleep(BEFORE_S)
             began = time.perf_counter()
@@ -218,18 +218,17 @@ def _let_come_due(server: ServerProcess, kind: str, due_s: float) -> tuple[float
             if kind == "deadlines":
                 time.sleep(max(due_s - time.time() - LOOK_S, 0))
             assert full_count > OTHERS_COUNT, "the machine is too slow: all is over already"
-            while (left_count := shard_counts(client, metric)) >= full_count:
+            while (left_count := _number(client, metric)) >= full_count:
                 full_count = max(left_count, full_count)
                 time.sleep(LOOK_S)
             began = time.perf_counter() - LOOK_S
         ends = time.perf_counter() + PATIENCE_S
+        least_count = 0 if kind == "callbacks" else OTHERS_COUNT
         last_count = full_count
         while True:
-            left_count = shard_counts(client, metric)
-            is_done = (
-                left_count <= OTHERS_COUNT if kind != "deadlines" else left_count >= last_count
-            )
-            if is_done:
+            left_count = _number(client, metric)
+            # New promises are pending, too: then it is done when no more of them time out.
+            if left_count <= least_count or (kind == "deadlines" and left_count >= last_count):
                 break
             last_count = left_count
             assert time.perf_counter() < ends, f"{left_count} are left"
@@ -237,6 +236,14 @@ def _let_come_due(server: ServerProcess, kind: str, due_s: float) -> tuple[float
         ended = time.perf_counter()
         time.sleep(AFTER_S)
     return began, ended
+
+
+def _number(client: Client, metric: str) -> int:
+    """A metric as it is now."""
+    status, text = client.call("GET", "/metrics")
+    assert status == 200
+    found = [line.rpartition(" ") for line in text.splitlines()]
+    return next(int(float(number)) for name, _, number in found if name == metric)
 
 
 def _kept(server: ServerProcess) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.helpers.server import ServerProcess
+from tests.helpers.server import SERVE, ServerProcess
 from troth.bench.client import BenchTarget
 from troth.bench.load import run, workload_for
 
@@ -58,7 +58,7 @@ def measure(directory: Path, *, workflows_count: int, workers_count: int, idle_s
     """Run the proof once, in a directory for the server's data."""
     # What changed since the last checkpoint is noted until the next, which is no workflow's memory.
     arguments = ("--checkpoint-interval-ms", str(CHECKPOINT_MS))
-    with ServerProcess(directory, *arguments) as server, ExitStack() as stack:
+    with ServerProcess(directory, *arguments, command=SERVE) as server, ExitStack() as stack:
         for number in range(workers_count):
             stack.enter_context(poll_stream(server.url, f"/poll/workers/worker{number}"))
         suspend(server, "warm", WARM_UP_COUNT)

@@ -380,6 +380,7 @@ def test_expect_continue_is_answered(target: Target) -> None:
         assert (answer if answer.status != 100 else wire.answer()).status == 413
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "headers",
     [

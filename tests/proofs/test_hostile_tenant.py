@@ -35,6 +35,8 @@ from .hostile import (
 from .support import Client, search_all
 from .wire import Answer, Wire
 
+pytestmark = pytest.mark.slow
+
 SCOPES: Final = [
     *("promises:read", "promises:write", "functions:read", "functions:write"),
     *("tasks:read", "tasks:write", "node", "metrics:read"),

@@ -36,6 +36,8 @@ from .support import (
     small_disk,
 )
 
+pytestmark = pytest.mark.slow
+
 SEGMENT_BYTES = 64 * 1024
 SHARD_COUNT = 4
 PROMISES_COUNT = 600  # fill two segments and begin a third

@@ -26,6 +26,8 @@ from troth.cli.command import run
 
 from .support import FAR_MS, Client
 
+pytestmark = pytest.mark.slow
+
 CLIENTS_COUNT: Final = 6
 LOAD_S: Final = 2.5
 
@@ -95,7 +97,6 @@ def steps_of(server: ServerProcess, number: int, limit_count: int) -> int:
     return steps
 
 
-@pytest.mark.slow
 def test_a_snapshot_under_load_restores_to_a_prefix(tmp_path: Path) -> None:
     arguments = ("--segment-bytes", "65536", "--checkpoint-log-bytes", "65536")
     bounds: list[tuple[list[int], list[int]]] = []

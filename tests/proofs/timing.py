@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from tests.helpers.server import ServerProcess
+from tests.helpers.server import SERVE, ServerProcess
 from troth.core import records
 from troth.core.commands import Command, CreatePromise
 from troth.core.machine import Machine
@@ -36,8 +36,8 @@ BATCH_COUNT: Final = 10_000  # records written with one sync
 START_S: Final = 4.0  # a server is ready by then, but for
 STARTED_PER_S: Final = 10_000  # so many promises made, written and read back again in a second
 SETTLE_S: Final = 1.0
-_ROW: Final = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
-_NAME: Final = re.compile(r'name="([^"]+)"')
+_ROW: Final = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+_BOUND: Final = re.compile(r'le="([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def measure(
     # The first deadline must come after the start and after the idle time.
     first_s = time.time() + START_S + timers_count / STARTED_PER_S + idle_s + SETTLE_S
     step_s = spread_s / timers_count
-    server = ServerProcess(directory)
+    server = ServerProcess(directory, command=SERVE)
     fill(
         server.data,
         (
@@ -139,33 +139,19 @@ def read_lateness(url: str) -> tuple[list[tuple[float, int]], int, int]:
     with Client(url) as client:
         status, text = client.call("GET", "/metrics")
     assert status == 200
-    bounds: dict[str, int] = {}
+    rows: list[tuple[float, int]] = []
     fired_count = pending_count = 0
     for metric, labels, number in _ROW.findall(text):
-        if metric.startswith("troth_shards_shards_timer_lateness_total"):
-            found = _NAME.search(labels)
+        if metric == "troth_timer_lateness_seconds_bucket":
+            found = _BOUND.search(labels)
             assert found is not None, labels
-            bounds[found[1]] = bounds.get(found[1], 0) + int(float(number))
-        elif metric == "troth_shards_shards_timers_fired_count":
-            fired_count += int(float(number))
-        elif metric == "troth_shards_shards_promises_pending_count":
-            pending_count += int(float(number))
-    assert bounds, "the metric has another name now"
-    rows = [
-        (float(name.split("_")[1]) if name != "all" else float("inf"), count)
-        for name, count in bounds.items()
-    ]
-    return sorted(rows), fired_count, pending_count
-
-
-def shard_counts(client: Client, name: str) -> int:
-    """The sum of a metric that every shard has, by its name in `ShardStatistics`."""
-    status, text = client.call("GET", "/metrics")
-    assert status == 200
-    wanted = f"troth_shards_shards_{name}"
-    found = [float(number) for metric, _, number in _ROW.findall(text) if metric == wanted]
-    assert found, f"{wanted} has another name now"
-    return int(sum(found))
+            rows.append((1000 * float(found[1]), int(float(number))))
+        elif metric == "troth_timers_fired_total":
+            fired_count = int(float(number))
+        elif metric == "troth_promises" and 'state="pending"' in labels:
+            pending_count = int(float(number))
+    assert rows, "the metric has another name now"
+    return rows, fired_count, pending_count
 
 
 def percentile(lateness: list[tuple[float, int]], percent: float) -> float:

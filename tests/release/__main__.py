@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 from tests.helpers.repository import ROOT
 from troth import __version__
 
-from .checks import changelog_faults, said_faults, tree_faults, version_faults
+from .checks import changelog_faults, project_faults, said_faults, tree_faults, version_faults
 from .package import build, install, tracked_files, wheel_faults
 
 
@@ -44,6 +45,7 @@ def main() -> int:
         *tree_faults(git("status", "--porcelain")),
         *version_faults(__version__, set(git("tag").split()) - set(tagged_here)),
         *changelog_faults((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), __version__),
+        *project_faults(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]),
         *package_faults(),
     ]
     for fault in faults:

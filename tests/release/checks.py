@@ -1,9 +1,12 @@
 """What keeps a commit from being released, judged by texts alone: each check returns its faults."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import date
-from typing import Final
+from typing import Any, Final
+
+WANTED_URLS: Final = frozenset({"Changelog", "Documentation", "Issues", "Source"})
+"""Where a reader of PyPI goes on. Whoever publishes the package knows the addresses."""
 
 _VERSION: Final = re.compile(r"\d+\.\d+\.\d+")
 _HEADING: Final = re.compile(r"^## (.*)$", re.MULTILINE)
@@ -46,6 +49,16 @@ def said_faults(said: str, version: str) -> list[str]:
     """Judge what the installed `troth --version` prints."""
     expected = f"troth {version}\n"
     return [] if said == expected else [f"troth --version says {said!r}, not {expected!r}"]
+
+
+def project_faults(project: Mapping[str, Any]) -> list[str]:
+    """Judge what PyPI shows of a package, the table `project` of pyproject.toml."""
+    missing = sorted(WANTED_URLS - set(project.get("urls", {})))
+    if missing:
+        return [
+            f"pyproject.toml has no [project.urls] for {', '.join(missing)}: say where they are"
+        ]
+    return []
 
 
 def _is_day(text: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from tests.helpers.repository import ROOT
 
 PASSES: Final = {
+    "newest-ready": "with python3.13",
     "lint": "",
     "types": "Success: no issues found in 2 source files",
     "test": "-- tests, 3 at a time\n====== 30 passed in 9.9s ======\n-- tests\n4 passed in 1.0s",
@@ -53,6 +54,7 @@ def test_if_all_passes_each_test_counts_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "output", "last_line"),
     [
+        ("newest-ready", "pip: an error", "34 passed, 0 failed"),
         ("lint", "an error", "34 passed, 0 failed"),
         ("types", "Found 3 errors in 2 files (checked 9 source files)", "34 passed, 0 failed"),
         ("test", "-- a\n1 failed, 29 passed in 1s\n-- b\n4 passed in 1s", "33 passed, 1 failed"),

@@ -12,11 +12,19 @@ from typing import Final
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from trove_classifiers import classifiers
 
 from tests.helpers.repository import ROOT
 from troth import __version__
 
-from .checks import changelog_faults, said_faults, tree_faults, version_faults
+from .checks import (
+    WANTED_URLS,
+    changelog_faults,
+    project_faults,
+    said_faults,
+    tree_faults,
+    version_faults,
+)
 from .package import CONSTRAINTS, tracked_files, wheel_faults
 from .pythons import candidates, newest
 
@@ -37,6 +45,25 @@ def test_every_requirement_is_pinned_to_a_version_that_it_allows(requirement: Re
     ]
 
     assert requirement.specifier.contains(version)
+
+
+def test_pypi_knows_every_classifier() -> None:
+    given = PROJECT["project"]["classifiers"]
+
+    assert set(given) <= classifiers
+    assert given == sorted(given)
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert f"Programming Language :: Python :: {oldest}" in given
+    assert (ROOT / "src" / "troth" / "py.typed").exists() == ("Typing :: Typed" in given)
+
+
+def test_addresses_that_are_missing_are_a_fault() -> None:
+    addresses = dict.fromkeys(WANTED_URLS, "https://troth.example")
+
+    assert project_faults({"urls": addresses}) == []
+    assert len(project_faults({})) == 1
+    del addresses["Source"]
+    assert "Source" in project_faults({"urls": addresses})[0]
 
 
 @pytest.mark.parametrize("ready", [".ready-to-serve", ".ready-to-develop"])

@@ -4,7 +4,7 @@ import pytest
 
 from tests.helpers.server import ServerProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.newest]
 
 
 def test_a_promise_outlives_a_killed_server(server: ServerProcess) -> None:

@@ -196,3 +196,8 @@ class World:
             for at, command in self.reports
             if isinstance(command, RetryTask) and command.id == task_id
         ]
+
+
+def stalled_count(delivery: Delivery) -> int:
+    """How many messages wait until they are tried again."""
+    return sum(view.stalled_count for view in delivery.receivers())

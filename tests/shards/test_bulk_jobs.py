@@ -23,6 +23,7 @@ from troth.core.bulk import (
 )
 from troth.core.commands import CreatePromise, CreateSubscription, ReadPromise
 from troth.core.deciding import DecisionContext
+from troth.core.limits import BULK_SLICE_COUNT
 from troth.core.model import PromiseState
 from troth.persistence.errors import LogFailed
 from troth.persistence.wal.log import LogRecord, NewRecord
@@ -323,7 +324,7 @@ async def test_the_pace_is_what_was_asked(autojump_clock: MockClock) -> None:
     assert trio.current_time() - began_s == pytest.approx(2.0)
     assert pace.rate == pytest.approx(100)
     slow, fast = JobPace(1), JobPace(20_000)
-    assert (slow.limit_count, fast.limit_count) == (1, 50)
+    assert (slow.limit_count, fast.limit_count) == (1, BULK_SLICE_COUNT)
 
 
 async def test_a_job_rests_as_long_as_its_slice_took(autojump_clock: MockClock) -> None:

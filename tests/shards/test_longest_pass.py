@@ -21,13 +21,15 @@ import trio.lowlevel
 
 from troth.core import commands as c
 from troth.core import workflow_commands as w
+from troth.core.bulk import BulkCounts, BulkJob
 from troth.core.codes import Code
-from troth.core.limits import UNBLOCK_LIMIT_MS
+from troth.core.limits import BULK_RATE_LIMIT_COUNT, UNBLOCK_LIMIT_MS
 from troth.core.model import ClaimRequest, PromiseState
 from troth.core.state.captures import Capture
 from troth.core.workflows import ACQUIRED
 from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
 from troth.persistence.wal.log import MemoryLog
+from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SteadyClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter
 from troth.shards.passes import settle_collector
@@ -35,6 +37,7 @@ from troth.shards.shards import Shards
 from troth.shards.upkeep.checkpointer import Checkpointer
 
 from .stage import EPOCH_MS, Outgoing
+from .test_bulk_jobs import NoTasks, job_of
 
 GROUP = "poll://any@g"
 INVOKE = {"resonate:invoke": GROUP}
@@ -42,6 +45,7 @@ TARGET = {"resonate:target": GROUP}
 FAR_MS = 2**62
 LEASE_MS = 30_000
 WAITERS_COUNT = 9_900
+BULK_COUNT = 20_000
 MANY_COUNT = 100_000
 """How many leases, locks and deadlines are printed for."""
 FEW_COUNT = 10_000
@@ -378,7 +382,40 @@ async def unreachable_listeners(shards: Shards, _: int) -> LongestPass:
     return found
 
 
-IN_ONE_SHARD: Final = ("callbacks", "awaiters", "root", "capture")
+async def bulk_cancel(shards: Shards, _: int) -> LongestPass:
+    """A bulk job cancels many promises as fast as it may; some are waited for by others."""
+    names = [f"p{number}" for number in range(BULK_COUNT)]
+    await ask_all(shards, [c.CreatePromise(name, FAR_MS) for name in names])
+    waited_for = [name for name in names[::10] for _ in range(5)]
+    await ask_all(
+        shards,
+        [
+            c.CreateSubscription(name, f"s{number}", FAR_MS, GROUP)
+            for number, name in enumerate(waited_for)
+        ],
+    )
+    ended = trio.Event()
+
+    async def end(job: BulkJob) -> None:
+        await trio.lowlevel.checkpoint()
+        assert job.counts == BulkCounts(BULK_COUNT)
+        ended.set()
+
+    jobs = BulkJobs(shards, NoTasks(), shards.clock.now_ms, end)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(jobs.run)
+        wanted = {"rate_count": BULK_RATE_LIMIT_COUNT, "created_on": shards.clock.now_ms()}
+        began_s, began_cpu_s = trio.current_time(), time.thread_time()
+        with measured() as found:
+            await jobs.start(job_of(jobs, **wanted))
+            await ended.wait()
+        lasted_s, cpu_s = trio.current_time() - began_s, time.thread_time() - began_cpu_s
+        print(f"bulk: {BULK_COUNT / lasted_s:.0f}/s, {cpu_s / BULK_COUNT * 1e6:.0f} us of CPU each")
+        nursery.cancel_scope.cancel()
+    return found
+
+
+IN_ONE_SHARD: Final = ("callbacks", "awaiters", "root", "bulk", "capture")
 """Those that are tested with one shard, too: most of their work is in one."""
 
 SCENARIOS: dict[str, Callable[[Shards, int], Awaitable[LongestPass]]] = {
@@ -393,6 +430,7 @@ SCENARIOS: dict[str, Callable[[Shards, int], Awaitable[LongestPass]]] = {
     "heartbeats": heartbeats,
     "renewals": renewals,
     "capture": capture,
+    "bulk": bulk_cancel,
 }
 
 

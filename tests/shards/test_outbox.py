@@ -16,6 +16,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.helpers.seeds import seeds
 from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.core import records
 from troth.core.codes import Code
@@ -197,6 +198,8 @@ async def operations_count() -> tuple[int, int]:
     return before_count, after_count
 
 
+@pytest.mark.slow
+@pytest.mark.seeds
 @pytest.mark.parametrize("part", range(PARTS_COUNT))
 async def test_no_crash_loses_or_repeats_a_message(part: int, autojump_clock: MockClock) -> None:
     before_count, after_count = await operations_count()
@@ -208,7 +211,7 @@ async def test_no_crash_loses_or_repeats_a_message(part: int, autojump_clock: Mo
         if not await life.until_crash():
             continue  # trio takes tasks in a random order, so the last operations are not always
         crashes_count += 1
-        for seed in range(3):
+        for seed in seeds(0, 1, 3):
             survivor = files.crash(Random(f"{operation}/{seed}"))
             try:
                 await Life(survivor).to_the_end()

@@ -37,7 +37,7 @@ async def test_partial_search_finds_all(seed: int, monkeypatch: pytest.MonkeyPat
             await filled(one.shards, Random(-seed), 60)
         everything, _ = await one.shards.search_promises("*", ALL, {}, 1_000, None)
         monkeypatch.setattr(gathering, "PARTIAL_LIMIT_S", 0.0)
-        monkeypatch.setattr(gathering, "SEARCH_SCAN_COUNT", 5)
+        monkeypatch.setattr(gathering, "PARTIAL_SCAN_COUNT", 5)
         half = everything[len(everything) // 2].created_on
         for pattern, states, tags, created in (
             ("*", ALL, {}, None),

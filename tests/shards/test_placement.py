@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.helpers.seeds import seeds
 from troth.core.catalog import Capabilities, Language
 from troth.core.commands import TaskSent
 from troth.core.grammar.task_ids import invoke_id
@@ -472,7 +473,9 @@ def test_the_statistics_say_who_waits_and_for_how_long() -> None:
 # --- at random, and many --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.slow
+@pytest.mark.seeds
+@pytest.mark.parametrize("seed", seeds(0, 8, 30))
 def test_in_random_order_every_promise_holds_and_no_account_starves(seed: int) -> None:
     random = Random(seed)
     world = World()
@@ -551,6 +554,7 @@ def test_in_random_order_every_promise_holds_and_no_account_starves(seed: int) -
     assert not world.placement._queues._kinds
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_tasks_and_a_thousand_nodes_are_no_trouble() -> None:
     world = World()
     tasks_count, nodes_count, accounts_count = 100_000, 1_000, 100

@@ -110,6 +110,7 @@ def stopped(data: Path, target: Path) -> None:
         write_file(cut.encoded(), target)
 
 
+@pytest.mark.slow
 def test_a_restore_killed_anywhere_leaves_all_or_nothing(
     tmp_path: Path, snapshot: tuple[Path, dict[str, Any]]
 ) -> None:

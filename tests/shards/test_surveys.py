@@ -10,8 +10,9 @@ from troth.core.model import INVOKE, Promise, PromiseState, Task
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import WorkflowState as State
 from troth.core.workflows import WorkflowTask
-from troth.shards.surveys import pace
+from troth.shards.surveys import id_texts, pace
 from troth.shards.surveys import tasks as survey
+from troth.shards.surveys.id_texts import IdTexts
 from troth.shards.surveys.rows import UNFINISHED, TaskRow
 from troth.shards.surveys.smallest import Smallest
 from troth.shards.surveys.tasks import TaskQuery
@@ -29,11 +30,13 @@ def states(shard_count: int, tasks_count: int) -> list[ShardState]:
         if number % 2:
             task = Task(f"__invoke:{name}", INVOKE, name, name, "r", FAR_MS, number, number // 3)
             state.tasks[task.id] = task
+            state.task_index.append(task.sequence, task.id)
         else:
             tags = {"resonate:target": "poll://any@g"}
             promise = Promise(name, number, PromiseState.PENDING, FAR_MS, number // 3, tags=tags)
             state.promises[name] = promise
             state.workflows[name] = WorkflowTask(name, State.PENDING)
+            state.workflow_index.append(promise.serial, name)
     return made
 
 
@@ -109,6 +112,30 @@ async def test_a_look_gives_others_their_turn(monkeypatch: pytest.MonkeyPatch) -
     assert turns >= used_s / (2 * pace.SLICE_S) - 1
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_ids_in_memory_are_found_by_their_beginning(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever comes and goes between two questions; separators in ids do not matter."""
+    monkeypatch.setattr(id_texts, "TEXT_COUNT", 5)
+    chance = random.Random(seed)
+    state, texts = ShardState(0, lambda _: 0), IdTexts()
+    serial, live = 0, {}
+    for _ in range(40):
+        for _ in range(chance.randrange(8)):
+            serial += 1
+            live[serial] = chance.choice(("a", "a.", "b\0", "a.\0a.", "\0")) + str(serial)
+            state.promise_index.append(serial, live[serial])
+        for gone in chance.sample(sorted(live), chance.randrange(len(live) // 3 + 1)):
+            del live[gone]
+            state.promise_index.discard(gone)
+        for beginning in ("a", "a.", "b", "\0", "c", ""):
+            ids = set(live.values())
+            found = [one for part in texts.beginning_with(state, beginning) for one in part]
+            wanted = sorted(one for one in ids if one.startswith(beginning))
+            assert sorted(one for one in found if one in ids) == wanted
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_smallest_are_found(seed: int) -> None:
     chance = random.Random(seed)
@@ -132,12 +159,13 @@ def test_slots_of_a_wheel_are_in_the_order_of_time(seed: int) -> None:
         wheel.arm(key, deadline_ms)
     found: list[int] = []
     last = -1
-    for keys, times in wheel.slots(2**62):
-        assert [deadlines[key] for key in keys] == times
-        assert min(times) > last
-        last = max(times)
-        found += keys
+    for parts in wheel.slots(2**62):
+        slot = {key: at for part in parts for key, at in part.items()}
+        assert slot == {key: deadlines[key] for key in slot}
+        assert min(slot.values()) > last
+        last = max(slot.values())
+        found += slot
     assert sorted(found) == sorted(deadlines)
     until_ms = now_ms + 100_000
-    early = {key for keys, _ in wheel.slots(until_ms) for key in keys}
+    early = {key for parts in wheel.slots(until_ms) for part in parts for key in part}
     assert {key for key, at in deadlines.items() if at <= until_ms} <= early

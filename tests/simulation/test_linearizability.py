@@ -8,6 +8,7 @@ from random import Random
 import pytest
 import trio
 
+from tests.helpers.seeds import seeds
 from troth.core.codes import Code
 from troth.core.commands import (
     AcquireLock,
@@ -124,16 +125,18 @@ def some_task_request(random: Random, name: str) -> Command:
     return DropTask(task_id, counter) if kind < 0.95 else CompleteTask(task_id, counter)
 
 
+@pytest.mark.seeds
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(0, 4, 12))
 def test_concurrent_histories_of_locks_have_an_explanation(seed: int) -> None:
     history = record(seed, some_lock_request)
 
     assert check(LockModel(), history) == [], f"seed {seed}"
 
 
+@pytest.mark.seeds
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(0, 4, 12))
 def test_concurrent_histories_of_tasks_have_an_explanation(seed: int) -> None:
     history = record(seed, some_task_request)
 
@@ -172,8 +175,9 @@ def test_histories_of_locks_and_tasks_hold_every_answer(
     assert codes[Code.CREATED] >= 50
 
 
+@pytest.mark.seeds
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(0, 8, 30))
 def test_concurrent_histories_have_an_explanation(seed: int) -> None:
     history = record(seed)
 

@@ -20,6 +20,7 @@ from playwright.sync_api import (
     Playwright,
     Request,
     Route,
+    expect,
 )
 
 VARIABLE: Final = "TROTH_CHROMIUM"
@@ -61,6 +62,7 @@ def launch(playwright: Playwright) -> Browser:
     arguments = ["--disable-gpu", "--disable-dev-shm-usage"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium refuses to run as root with one
+    expect.set_options(timeout=WAIT_LIMIT_MS)
     return playwright.chromium.launch(executable_path=find(playwright), args=arguments)
 
 

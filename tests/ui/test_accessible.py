@@ -208,8 +208,8 @@ def running(page: Page) -> list[Any]:
 
 def test_reduced_motion(visit: Visit) -> None:
     with visit() as visitor:
-        page = visitor.open("promises?states=pending")
-        page.wait_for_selector(".arc")
+        page = visitor.open("promises/invoice-2")
+        page.wait_for_selector(".head .arc")
         before = running(page)
         page.emulate_media(reduced_motion="reduce")
         after = running(page)

@@ -112,12 +112,17 @@ export function confirm({ title, text, deed, count = 1, act }) {
   });
 }
 
-/** @param {{text: string, deed: string, count: number, act: () => Promise<string>, close: () => void}} props */
-function Confirmation({ text, deed, count, act, close }) {
+/**
+ * The form of such a question.
+ *
+ * @param {{text: string, deed: string, count: number, act: () => Promise<string>, close: () => void, children?: Children}} props
+ */
+export function Confirmation({ text, deed, count, act, close, children }) {
   const [typed, setTyped] = useState("");
   const mustType = count > TYPED_ABOVE_COUNT;
   const isReady = !mustType || typed.replaceAll(/[\s,.]/g, "") === String(count);
   return html`<${DialogForm} deed=${deed} isGrave isReady=${isReady} close=${close} act=${act}>
+    ${children}
     <p>${text}</p>
     ${mustType &&
     html`<label>

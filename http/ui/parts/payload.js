@@ -103,7 +103,7 @@ export function Payload({ title, value, name }) {
   const isHuge = found.bytes > SHOWN_AT_ALL_BYTES;
   const headers = Object.entries(value.headers ?? {});
   const download = () => save(name, new Blob([found.kind === "broken" ? data : bytesOf(data)]));
-  return html`<section class="payload" aria-label=${title}>
+  return html`<section class="payload">
     <header class="row">
       <h3>${title}</h3>
       ${found.bytes > 0 && html`<span class="quiet-text figures">${size(found.bytes)}</span>`}
@@ -113,19 +113,18 @@ export function Payload({ title, value, name }) {
       </span>
     </header>
     ${headers.length > 0 && html`<dl class="facts small">${headers.map(([key, text]) => html`<div key=${key}><dt>${key}</dt><dd class="id">${text}</dd></div>`)}</dl>`}
-    <${Body} found=${found} isHuge=${isHuge} />
+    <${Body} title=${title} found=${found} isHuge=${isHuge} />
     ${found.isCut && !isHuge && html`<button class="small" onClick=${() => setWhole(true)}>Show all ${size(found.bytes)}</button>`}
   </section>`;
 }
 
-/** @param {{found: Decoded, isHuge: boolean}} props */
-function Body({ found, isHuge }) {
+/** @param {{title: string, found: Decoded, isHuge: boolean}} props */
+function Body({ title, found, isHuge }) {
   if (found.kind === "none") return html`<p class="quiet-text">none</p>`;
   if (isHuge) return html`<p class="quiet-text">Too large to show here.</p>`;
   if (found.kind === "bytes") return html`<p class="quiet-text">Bytes that are not text.</p>`;
-  const label = found.kind === "broken" ? "Not base64, as it was given" : "Content";
   return html`${found.kind === "broken" && html`<p class="quiet-text">This is not base64. As it was given:</p>`}
-    <pre class="code" tabindex="0" role="region" aria-label=${label}>${found.kind === "json" ? colored(found.text) : found.text}</pre>
+    <pre class="code" tabindex="0" role="region" aria-label=${`${title}, its content`}>${found.kind === "json" ? colored(found.text) : found.text}</pre>
     ${found.isCut && html`<p class="quiet-text">The first ${size(SHOWN_BYTES)}.</p>`}`;
 }
 

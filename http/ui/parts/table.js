@@ -2,7 +2,7 @@
  * Tables: real ones, with a heading for each column, a cursor that `j` and `k` move, and rows that may be
  * selected. Long ones keep only the rows near what is visible in the page.
  */
-import { html, useRef } from "../vendor/preact.js";
+import { html, useMemo, useRef } from "../vendor/preact.js";
 import { useKeys } from "../keyboard.js";
 import { useWindow } from "./window.js";
 
@@ -12,7 +12,7 @@ const ROW_PX = 37;
  * @template Row
  * @typedef {object} Column
  * @property {string} name
- * @property {string} title
+ * @property {string} title Empty: a column of buttons.
  * @property {(row: Row) => any} show
  * @property {boolean} [isNumber] Aligned at its end.
  * @property {boolean} [isMinor] Left out on narrow screens.
@@ -49,26 +49,44 @@ export function Table({ label, columns, rows, keyOf, selection, gone }) {
           html`<th class="check" scope="col">
             <input type="checkbox" aria-label="Select all that are listed" checked=${isAll} onChange=${selection.toggleAll} />
           </th>`}
-          ${columns.map((column) => html`<th key=${column.name} scope="col" class=${classOf(column)}>${column.title}</th>`)}
+          ${columns.map((column) => html`<th key=${column.name} scope="col" class=${classOf(column)}>${column.title || html`<span class="unseen">Actions</span>`}</th>`)}
         </tr>
       </thead>
       <tbody ref=${body}>
         <${Gap} key="before" px=${beforePx} width=${width} />
         ${rows.slice(first, last).map((row, offset) => {
           const key = keyOf(row);
-          const isSelected = selection?.ids.has(key) ?? false;
-          return html`<tr key=${`row ${key}`} data-row=${first + offset} aria-rowindex=${first + offset + 2} class=${`${isSelected ? "selected" : ""} ${gone?.has(key) ? "gone" : ""}`}>
-            ${selection &&
-            html`<td class="check">
-              <input type="checkbox" aria-label=${`Select ${key}`} checked=${isSelected} onChange=${() => selection.toggle(key)} />
-            </td>`}
-            ${columns.map((column) => html`<td key=${column.name} class=${classOf(column)} data-title=${column.title}>${column.show(row)}</td>`)}
-          </tr>`;
+          const props = { row, rowKey: key, index: first + offset, columns, toggle: selection?.toggle };
+          return html`<${Row} key=${`row ${key}`} ...${props} isSelected=${selection?.ids.has(key) ?? false} isGone=${gone?.has(key) ?? false} />`;
         })}
         <${Gap} key="after" px=${afterPx} width=${width} />
       </tbody>
     </table>
   </div>`;
+}
+
+/**
+ * A row. It is rendered again only when something of it is another.
+ *
+ * @param {{
+ *   row: any, rowKey: string, index: number, columns: Column<any>[], isSelected: boolean, isGone: boolean,
+ *   toggle: ((key: string) => void) | undefined,
+ * }} props
+ */
+function Row({ row, rowKey, index, columns, isSelected, isGone, toggle }) {
+  const latest = useRef(toggle);
+  latest.current = toggle;
+  const isSelectable = toggle !== undefined;
+  return useMemo(
+    () => html`<tr data-row=${index} aria-rowindex=${index + 2} class=${`${isSelected ? "selected" : ""} ${isGone ? "gone" : ""}`}>
+      ${isSelectable &&
+      html`<td class="check">
+        <input type="checkbox" aria-label=${`Select ${rowKey}`} checked=${isSelected} onChange=${() => latest.current?.(rowKey)} />
+      </td>`}
+      ${columns.map((column) => html`<td key=${column.name} class=${classOf(column)} data-title=${column.title}>${column.show(row)}</td>`)}
+    </tr>`,
+    [row, rowKey, index, columns, isSelected, isGone, isSelectable],
+  );
 }
 
 /** @param {{px: number, width: number}} props */

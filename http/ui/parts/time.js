@@ -40,6 +40,18 @@ export function roundDuration(milliseconds) {
   return milliseconds === 0 ? "0" : duration(milliseconds).replace(/\.0| 0 \w$/, "");
 }
 
+/**
+ * Returns a duration as calm texts say it: from a minute on without seconds, so that a page of old rows
+ * stands still.
+ *
+ * @param {number} milliseconds
+ */
+function calmDuration(milliseconds) {
+  if (milliseconds >= MINUTE && milliseconds < HOUR) return `${Math.floor(milliseconds / MINUTE)} m`;
+  if (milliseconds >= SECOND && milliseconds < MINUTE) return `${Math.floor(milliseconds / SECOND)} s`;
+  return duration(milliseconds);
+}
+
 /** The largest time that a browser's calendar has. */
 const LAST_MS = 8.64e15;
 
@@ -93,8 +105,8 @@ export function When({ at, soon }) {
 function relative(at, soon) {
   const leftMs = at - now();
   if (leftMs > 200 * 365 * DAY) return "never";
-  if (leftMs > 0) return `in ${duration(Math.max(SECOND, leftMs))}`;
-  return soon ?? (leftMs > -SECOND ? "now" : `${duration(-leftMs)} ago`);
+  if (leftMs > 0) return `in ${calmDuration(Math.max(SECOND, leftMs))}`;
+  return soon ?? (leftMs > -SECOND ? "now" : `${calmDuration(-leftMs)} ago`);
 }
 
 /**
@@ -112,6 +124,6 @@ export function Calendar({ at }) {
  * @param {{since?: number, until?: number}} props
  */
 export function Span({ since, until }) {
-  const text = useTicking(() => duration(until === undefined ? now() - (since ?? 0) : until - now()));
+  const text = useTicking(() => calmDuration(until === undefined ? now() - (since ?? 0) : until - now()));
   return html`<span class="figures">${text}</span>`;
 }

@@ -125,7 +125,8 @@ function move(key, rows, at, fold) {
 function Scale({ axis }) {
   return html`<div class="scale" role="row">
     <span role="columnheader">Call</span>
-    <span role="columnheader" aria-label="Time">
+    <span role="columnheader">
+      <span class="unseen">Time</span>
       <svg aria-hidden="true">
         ${axis.ticks.map(
           ({ at, ms }) => html`<text key=${ms} x=${percent(at)} y="14" dx=${at === 0 ? 0 : 4}>${roundDuration(ms)}</text>`,

@@ -61,7 +61,8 @@ function aboutOf(entry) {
 function Outcome({ outcome }) {
   const [word, code] = outcome.split(" ");
   if (word === "done") return null;
-  return html`<span class="state rejected plain">${word}</span>${code && html` <a href="${apiUrl("docs/errors")}#${code}" target="_blank">${code}</a>`}`;
+  if (!code) return html`<span class="state rejected plain">${word}</span>`;
+  return html`<a class="state rejected plain" href="${apiUrl("docs/errors")}#${code}" target="_blank">${word}, ${code}</a>`;
 }
 
 /** @param {{by: string}} props */

@@ -4,7 +4,7 @@
  * A token may also be made to replace another: with the same account, rights, name and lifetime. The old one
  * works until it is revoked, so that programs can change over in between.
  */
-import { html, useState } from "../vendor/preact.js";
+import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { apiUrl, ask, withId } from "../api.js";
 import { DialogForm, open } from "../parts/dialog.js";
 import { Command, Failed, say } from "../parts/notices.js";
@@ -141,7 +141,11 @@ function Replacement({ token, close, done }) {
 
 /** @param {{text: string, children?: import("../vendor/preact.js").ComponentChildren}} props */
 function Shown({ text, children }) {
-  return html`<div class="stack">
+  /** @type {import("../vendor/preact.js").RefObject<HTMLDivElement | null>} */
+  const shown = useRef(null);
+  // What had the focus is gone; the first button copies the token.
+  useEffect(() => shown.current?.querySelector("button")?.focus(), []);
+  return html`<div class="stack" ref=${shown}>
     <p>This is its text. <strong>It is shown this once</strong>: store it where secrets are kept.</p>
     <${Command} text=${text} label="Copy the token" />
     <p class="quiet-text">Programs send it with each request; the <code>troth</code> command reads it from the variable TROTH_TOKEN:</p>

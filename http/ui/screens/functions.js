@@ -68,7 +68,7 @@ function List() {
   useLive(answer.reload, {});
   const show = (/** @type {FunctionRowObject[]} */ functions) =>
     functions.length > 0
-      ? html`<${Table} label="Functions" columns=${COLUMNS} rows=${functions} keyOf=${(/** @type {FunctionRowObject} */ { id }) => id} />`
+      ? html`<${Table} label="Functions" columns=${functions.some(({ tags }) => tags.length > 0) ? COLUMNS : COLUMNS.filter(({ name }) => name !== "tags")} rows=${functions} keyOf=${(/** @type {FunctionRowObject} */ { id }) => id} />`
       : html`<${Empty} title="This account has no functions" command=${"curl -X POST -H \"Authorization: Bearer $TROTH_TOKEN\" -d '{\"name\": \"hello\", \"type\": \"CODE\", \"lang\": \"PY\"}' " + new URL("../v1/function", document.baseURI).href}>
           <p>A function is code that nodes run, or a URL that the server calls, once for each task.</p>
         <//>`;

@@ -24,7 +24,7 @@ const COLUMNS = [
 ];
 
 /** @type {import("../listing.js").Source<LockObject>} */
-const SOURCE = { path: "locks", field: "locks", keyOf: ({ resourceId }) => resourceId, topics: ["counters"] };
+const SOURCE = { path: "locks", field: "locks", keyOf: ({ resourceId }) => resourceId, topics: ["tasks", "promises"] };
 
 /** Shows the list. */
 export function Screen() {

@@ -114,7 +114,7 @@ function Completion({ id, close, done }) {
   };
   return html`<${DialogForm} deed=${deed} isReady=${!problem} close=${close} act=${act}>
     <fieldset class="ways">
-      <legend>As</legend>
+      <legend class="unseen">As</legend>
       ${WAYS.map(
         ([way, word]) => html`<label class="check" key=${way}>
           <input type="radio" name="state" value=${way} checked=${state === way} onChange=${() => setState(way)} /> ${word}

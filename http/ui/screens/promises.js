@@ -2,7 +2,7 @@
  * The list of promises: filtered by pattern, state, tag and time, all of it in the address. Rows may be
  * selected and canceled or deleted, copied, exported, or listed with a command instead.
  */
-import { html } from "../vendor/preact.js";
+import { html, useMemo } from "../vendor/preact.js";
 import { BrokenId } from "../parts/broken_id.js";
 import { Chips, FilterField, TagFilter } from "../parts/filters.js";
 import { Empty } from "../parts/notices.js";
@@ -52,7 +52,7 @@ const SOURCE = {
   path: "promises",
   field: "promises",
   keyOf: ({ id }) => id,
-  topics: ["counters"],
+  topics: ["promises"],
   watched: (rows) => rows.filter(({ state }) => state === "PENDING").map(({ id }) => id).slice(0, 50),
   lookUp: ({ id }) => findPromise(id),
 };
@@ -67,7 +67,8 @@ function List() {
   useTitle("Promises");
   const { query } = usePlace();
   const all = useValue(counts)?.["promises"];
-  const hidden = useValue(hiddenColumns).split(",");
+  const hidden = useValue(hiddenColumns);
+  const columns = useMemo(() => COLUMNS.filter((column) => isShown(column, hidden.split(","))), [hidden]);
   const list = useListing(SOURCE, asked(query));
   const isFiltered = ["id", "tag", "from", "to"].some((name) => query.get(name));
   const selection = useSelection(list.rows.map(SOURCE.keyOf));
@@ -83,10 +84,10 @@ function List() {
         ${may("promises:write") && html`<button onClick=${() => createPromise({})}>Create …</button>`}
       </span>
     </div>
-    <${SelectionBar} selection=${selection} rows=${list.rows} clear=${selection.clear} done=${list.refresh} />
+    <${SelectionBar} selection=${selection} rows=${list.rows} query=${query} hasMore=${list.hasMore} clear=${selection.clear} done=${list.refresh} />
     <${Rows}
       list=${list}
-      table=${{ label: "Promises", columns: COLUMNS.filter((column) => isShown(column, hidden)), keyOf: SOURCE.keyOf, selection }}
+      table=${{ label: "Promises", columns, keyOf: SOURCE.keyOf, selection }}
       none=${html`<${None} isFiltered=${isFiltered || query.get("states") !== null} />`}
     />`;
 }

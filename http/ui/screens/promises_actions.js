@@ -1,6 +1,7 @@
 /** What one does with several promises: cancel, delete, copy, export, or the same as a command. */
-import { html } from "../vendor/preact.js";
+import { html, useEffect, useState } from "../vendor/preact.js";
 import { apiUrl, ask, withId } from "../api.js";
+import { startBulk } from "../parts/bulk.js";
 import { ColumnChoice } from "../parts/columns.js";
 import { confirm, keepFocus, open } from "../parts/dialog.js";
 import { Command, Copy, say } from "../parts/notices.js";
@@ -14,13 +15,20 @@ import { asked } from "./promises_query.js";
 const AT_ONCE_COUNT = 6;
 
 /**
- * What may be done with the selected rows.
+ * What may be done with the selected rows; if all are, and the server has more, with all that match.
  *
- * @param {{selection: import("../parts/table.js").Selection, rows: PromiseObject[], clear: () => void, done: () => void}} props
+ * @param {{selection: import("../parts/table.js").Selection, rows: PromiseObject[], query: URLSearchParams, hasMore: boolean, clear: () => void, done: () => void}} props
  */
-export function SelectionBar({ selection, rows, clear, done }) {
+export function SelectionBar({ selection, rows, query, hasMore, clear, done }) {
+  const [isAll, setAll] = useState(false);
   const chosen = rows.filter(({ id }) => selection.ids.has(id));
+  useEffect(() => setAll(false), [chosen.length]);
   if (chosen.length === 0) return null;
+  if (isAll) return html`<${AllThatMatch} query=${query} clear=${clear} />`;
+  const selectAll = () => {
+    setAll(true);
+    keepFocus();
+  };
   const pending = chosen.filter(({ state }) => state === "PENDING");
   const over = chosen.filter(({ state }) => state !== "PENDING");
   const act = (/** @type {string} */ did, /** @type {PromiseObject[]} */ those, /** @type {(promise: PromiseObject) => Promise<unknown>} */ deed) => async () => {
@@ -53,7 +61,43 @@ export function SelectionBar({ selection, rows, clear, done }) {
     <strong class="figures">${chosen.length} selected</strong>
     ${may("promises:write") && pending.length > 0 && html`<button onClick=${cancel}>Cancel ${pending.length} …</button>`}
     ${may("promises:write") && over.length > 0 && html`<button onClick=${remove}>Delete ${over.length} …</button>`}
+    ${may("promises:write") && hasMore && chosen.length === rows.length && html`<button onClick=${selectAll}>Select all that match</button>`}
     <${Copy} text=${() => chosen.map(({ id }) => id).join("\n")}>Copy ids<//>
+    <button class="quiet small push" onClick=${clearAll}>Clear</button>
+  </div>`;
+}
+
+/**
+ * What a bulk job may do with all that the filter finds.
+ *
+ * @param {{query: URLSearchParams, clear: () => void}} props
+ */
+function AllThatMatch({ query, clear }) {
+  const { order: _order, values: _values, partial: _partial, ...filter } = asked(query);
+  const given = /** @type {Record<string, string>} */ (Object.fromEntries(Object.entries(filter).filter(([, text]) => text)));
+  const states = query.get("states")?.split(",");
+  const cancel = () =>
+    startBulk({
+      action: "cancel",
+      subject: "promises",
+      filter: { ...given, states: "pending" },
+      text: "What waits for them is told that they were canceled. This cannot be undone.",
+    });
+  const remove = () =>
+    startBulk({
+      action: "delete",
+      subject: "promises",
+      filter: given,
+      text: "They are gone for good, with their params and values. Their ids may be used again.",
+    });
+  const clearAll = () => {
+    clear();
+    keepFocus();
+  };
+  return html`<div class="selected-bar" role="region" aria-label="All promises that match">
+    <strong>All that match are selected</strong>
+    ${(!states || states.includes("pending")) && html`<button onClick=${cancel}>Cancel the pending ones …</button>`}
+    ${states?.join() !== "pending" && html`<button onClick=${remove}>Delete the completed ones …</button>`}
     <button class="quiet small push" onClick=${clearAll}>Clear</button>
   </div>`;
 }

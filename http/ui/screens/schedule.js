@@ -23,7 +23,7 @@ export function SchedulePage({ id }) {
   useTitle(id, true);
   /** @type {import("../asking.js").Answer<ScheduleObject>} */
   const answer = useAnswer(withId("schedules", id));
-  useLive(answer.reload, { topics: ["counters"], everyMs: 2_000 });
+  useLive(answer.reload, { topics: ["promises"], everyMs: 2_000 });
   if (answer.error && "status" in answer.error && answer.error.status === 404) {
     return html`<${Empty} title="No schedule has this id"><p><a href="schedules">All schedules</a></p><//>`;
   }
@@ -81,7 +81,7 @@ function Made({ schedule }) {
   const query = { id: "*", "tags[resonate:schedule]": schedule.id };
   /** @type {import("../asking.js").Answer<PromisePage>} */
   const answer = useAnswer("promises", { ...query, values: "none", partial: "true", limit: MADE_COUNT });
-  useLive(answer.reload, { topics: ["counters"], everyMs: 5_000 });
+  useLive(answer.reload, { topics: ["promises"], everyMs: 5_000 });
   return html`<section class="panel">
     <header><h2>What it made</h2><a href=${href("promises", undefined, { tag: `resonate:schedule=${schedule.id}` })}>All of it</a></header>
     <${Answered}

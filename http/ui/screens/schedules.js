@@ -51,7 +51,7 @@ export function NextRun({ schedule }) {
 }
 
 /** @type {import("../listing.js").Source<ScheduleObject>} */
-const SOURCE = { path: "schedules", field: "schedules", keyOf: ({ id }) => id, topics: ["counters"] };
+const SOURCE = { path: "schedules", field: "schedules", keyOf: ({ id }) => id, topics: ["promises"] };
 
 /** The list, or the schedule that the address names. */
 export function Screen() {

@@ -35,14 +35,14 @@ function OnDisk() {
   const isInMemory = whoami.get()?.server.inMemory;
   const show = (/** @type {string} */ text) => {
     const of = (/** @type {string} */ name) => Number(new RegExp(`^troth_${name} (\\S+)$`, "m").exec(text)?.[1] ?? 0);
-    const behind = Math.max(0, of("log_next_sequence") - of("checkpoints_store_position") - 1);
-    const sinceMs = of("checkpoints_since_last_ms");
+    const mean = (/** @type {string} */ name) => (1000 * of(`${name}_seconds_sum`)) / Math.max(1, of(`${name}_seconds_count`));
+    const lastOn = 1000 * of("checkpoint_last_timestamp_seconds");
     return html`<dl class="facts across body">
       <div><dt>Log</dt><dd>${size(of("log_size_bytes"))}</dd></div>
-      <div><dt>Store</dt><dd>${size(of("checkpoints_store_size_bytes"))}</dd></div>
-      <div><dt>Last checkpoint</dt><dd>${of("checkpoints_checkpoints_count") > 0 ? html`<${When} at=${now() - sinceMs} /> <span class="quiet-text">in ${duration(of("checkpoints_duration_last_ms"))}</span>` : "none since the start"}</dd></div>
-      <div><dt>Only in the log</dt><dd>${figures(behind)} <span class="quiet-text">records, read again at a start</span></dd></div>
-      <div><dt>Write to disk</dt><dd>${duration(of("log_sync_last_ms"))} <span class="quiet-text">at most ${duration(of("log_sync_max_ms"))}</span></dd></div>
+      <div><dt>Store</dt><dd>${size(of("store_size_bytes"))}</dd></div>
+      <div><dt>Last checkpoint</dt><dd>${lastOn > 0 ? html`<${When} at=${lastOn} /> <span class="quiet-text">each takes ${duration(mean("checkpoint_duration"))}</span>` : "none since the start"}</dd></div>
+      <div><dt>Only in the log</dt><dd>${figures(of("log_records_since_checkpoint"))} <span class="quiet-text">records, read again at a start</span></dd></div>
+      <div><dt>Write to disk</dt><dd>${duration(mean("log_sync_duration"))} <span class="quiet-text">on average</span></dd></div>
     </dl>`;
   };
   return html`<section class="panel">

@@ -33,7 +33,7 @@ const KINDS = [
 ];
 
 /** @type {import("../listing.js").Source<TaskObject>} */
-const SOURCE = { path: "tasks", field: "tasks", keyOf: ({ id }) => id, topics: ["counters", "queues"] };
+const SOURCE = { path: "tasks", field: "tasks", keyOf: ({ id }) => id, topics: ["tasks", "queues"] };
 
 /** Shows the list. */
 export function Screen() {

@@ -128,6 +128,8 @@ async def test_a_token_is_shown_once_and_only_its_digest_is_kept() -> None:
             "createdOn": NOW_MS,
             "expiresOn": None,
             "revokedOn": None,
+            "lastUsedOn": None,
+            "oldSecretUntil": None,
         }
         (kept,) = world.api.credentials.tokens()
         assert kept.digest == digest_of(secret)

@@ -90,7 +90,7 @@ def host() -> Iterator[Host]:
 def withheld_count(observer: Client) -> float:
     status, text = observer.send("GET", "/metrics")
     assert status == 200
-    found = re.search(rb"^troth_placement_withheld_count (\S+)$", text, re.MULTILINE)
+    found = re.search(rb"^troth_function_tasks_withheld (\S+)$", text, re.MULTILINE)
     assert found is not None
     return float(found[1])
 

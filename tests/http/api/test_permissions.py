@@ -74,6 +74,7 @@ async def code_of(world: World, request: Request, headers: dict[str, str]) -> in
     return answer.code if answer.status >= 400 else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_token_with_a_prefix_names_only_ids_that_begin_so(kind: str) -> None:
     async with running() as world:
@@ -95,6 +96,7 @@ async def test_a_token_with_a_prefix_names_only_ids_that_begin_so(kind: str) -> 
         assert await code_of(world, requests("a/1", "a/2")[kind], limited) != Code.FORBIDDEN_PREFIX
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "Lock" not in kind])
 @pytest.mark.parametrize("reserved", [execution_promise_id("0" * 24), package_id("x"), "troth:"])
 async def test_nobody_names_the_servers_own_ids(kind: str, reserved: str) -> None:

@@ -42,7 +42,16 @@ NOT_RECORDED = {
 """Endpoints that are not in the corpus, and why."""
 
 _PAGES = frozenset(
-    {"metrics", "settings", "openapi", "start", "documentation", "errorDocumentation", "ui"}
+    {
+        "metrics",
+        "settings",
+        "openapi",
+        "start",
+        "documentation",
+        "errorDocumentation",
+        "documentationStyle",
+        "ui",
+    }
 )
 """Endpoints whose content has tests of its own: only the kind of content is recorded."""
 
@@ -299,7 +308,16 @@ async def _others(corpus: Corpus, world: World) -> None:
     for promise_id in ("bare", "none"):
         envelope = {"kind": "promise.get", "head": head, "data": {"id": promise_id}}
         await ask("POST", "/", envelope)
-    for target in ("/ping", "/health", "/ready", "/", "/docs", "/docs/errors", "/openapi.json"):
+    for target in (
+        "/ping",
+        "/health",
+        "/ready",
+        "/",
+        "/docs",
+        "/docs/errors",
+        "/docs/style.css",
+        "/openapi.json",
+    ):
         await ask("GET", target)
     await ask("GET", "/", headers={"Accept": "text/html"})
     for target in ("/ui", "/ui/promises/x", "/ui/assets/x.js"):
@@ -314,6 +332,7 @@ async def _others(corpus: Corpus, world: World) -> None:
     await ask("DELETE", "/session")
     await ask("GET", "/workers")
     await ask("GET", "/queues?limit=2")
+    await ask("POST", "/queues/retry", {"receiver": "poll://default"})
     await ask("GET", "/failures?kind=promise,login&limit=2")
     await ask("GET", "/failures?kind=none")
     await ask("GET", "/statistics?resolution=1m&since=5")
@@ -347,6 +366,8 @@ async def _administration(corpus: Corpus, world: World) -> None:
     token_id = (await ask("POST", "/admin/tokens", limited)).json["id"]
     await ask("POST", "/admin/tokens", token)
     await ask("POST", "/admin/tokens", {**token, "expiresIn": 1, "expiresAt": 1})
+    await ask("POST", "/admin/tokens/rotate", {"id": token_id, "grace": 60_000})
+    await ask("POST", "/admin/tokens/rotate", {"id": "none"})
     await ask("DELETE", f"/admin/tokens/{token_id}")
     await ask("DELETE", "/admin/tokens/none")
     await ask("GET", "/admin/tokens?account=billing")

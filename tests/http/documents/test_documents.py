@@ -1,6 +1,6 @@
 """What the server says about itself: OpenAPI, the pages, the metrics, the table behind them all."""
 
-import dataclasses
+import gzip
 import re
 from typing import Any
 from urllib.parse import urljoin
@@ -10,12 +10,11 @@ import orjson
 import pytest
 from msgspec import Struct
 
-from tests.http.admin.test_accounts import secret_of
 from tests.http.client import FAR_MS, Answer, World, running
 from troth.core.codes import EXPLANATIONS, MESSAGES, Code
 from troth.core.lifecycles import TASK
 from troth.core.model import PromiseState
-from troth.http.api.metrics import Metrics
+from troth.http.documents.pages import STYLE
 from troth.http.documents.refusals import refusals_of
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.wire.answers import example_of, schema_of
@@ -134,6 +133,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 async def test_the_example_of_every_answer_is_valid(name: str) -> None:
     shape = SHAPES[name]
@@ -266,12 +266,42 @@ async def test_the_first_page_points_to_the_others() -> None:
         text = (await world.send("GET", "/")).body.decode()
 
         links = re.findall(r'href="([^"#:]+)"', text)
-        assert len(links) == 4
+        assert len(links) == 5  # the style is one of them
         for path in links:
             first = await world.send("GET", f"/{path}")
             again = await world.send("GET", f"/{path}")
             assert first.status == 200
             assert len(again.headers) == len(first.headers)
+
+
+async def test_pages_have_no_style_or_script_in_html() -> None:
+    async with running() as world:
+        for page in ("/", "/docs", "/docs/errors"):
+            answer = await world.send("GET", page)
+            text = answer.body.decode()
+            assert not re.search(r"<style|<script|\bstyle=|\bon\w+=", text), page
+            policy = answer.header("content-security-policy") or ""
+            assert policy == "default-src 'none'; style-src 'self'; img-src data:"
+            small = await world.send("GET", page, headers={"Accept-Encoding": "gzip"})
+            assert gzip.decompress(small.body) == answer.body
+        style = await world.send("GET", "/docs/style.css")
+        assert (style.status, style.header("content-type")) == (200, "text/css; charset=utf-8")
+
+
+def _luminance(color: str) -> float:
+    """The relative luminance of a color, as WCAG 2 defines it."""
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_accent_can_be_read() -> None:
+    light, dark = re.findall(r"--accent: (#[0-9a-f]{6});", STYLE.read_text())
+
+    assert 1.05 / (_luminance(light) + 0.05) >= 4.5  # on white
+    assert (_luminance(dark) + 0.05) / (_luminance("#1e1e1e") + 0.05) >= 4.5  # what browsers have
 
 
 async def test_links_between_pages_work_under_any_prefix() -> None:
@@ -313,57 +343,3 @@ def test_the_poll_port_has_the_stream_and_the_probes() -> None:
         ("GET", "/health"),
         ("GET", "/ready"),
     ]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    name: str
-    bytes_count: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Whole:
-    sent_total_count: int
-    is_open: bool
-    parts: tuple[_Part, ...]
-    sizes: tuple[tuple[str, int], ...]
-    rates: tuple[float, ...]
-    by_kind: dict[str, int]
-    nothing: None = None
-
-
-def test_statistics_become_metrics() -> None:
-    whole = _Whole(3, True, (_Part("a", 1), _Part("b", 2)), (("g", 4),), (0.5,), {"k": 5})
-    metrics = Metrics({"log": lambda: whole})
-    metrics.add_source("more", lambda: _Part("c", 6))
-    lines = metrics.render(names_accounts=False).decode().splitlines()
-
-    for line in (
-        "troth_log_sent_total 3.0",
-        "troth_log_is_open 1.0",
-        'troth_log_parts_bytes_count{index="0",name="a"} 1.0',
-        'troth_log_parts_bytes_count{index="1",name="b"} 2.0',
-        'troth_log_sizes{name="g"} 4.0',
-        'troth_log_rates{index="0"} 0.5',
-        'troth_log_by_kind{name="k"} 5.0',
-        'troth_more_bytes_count{name="c"} 6.0',
-    ):
-        assert line in lines
-    assert not any("nothing" in line for line in lines)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Busy:
-    running_by_account: tuple[tuple[str, int], ...]
-
-
-async def test_metrics_name_accounts_only_for_administrators() -> None:
-    async with running() as world:
-        world.api.metrics.add_source("placement", lambda: _Busy((("5eed", 3),)))
-        shown = {
-            scopes: b"troth_placement_running_by_account"
-            in (await world.send("GET", "/metrics", headers=await secret_of(world, *scopes))).body
-            for scopes in (("metrics:read",), ("metrics:read", "admin"))
-        }
-
-        assert shown == {("metrics:read",): False, ("metrics:read", "admin"): True}

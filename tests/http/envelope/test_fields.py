@@ -144,6 +144,7 @@ async def test_every_field_of_another_type_or_out_of_range_is_refused(kind: str)
         assert await everything(conversation) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GOOD)
 async def test_null_is_as_good_as_absent(kind: str) -> None:
     for place in places(GOOD[kind]):
@@ -158,6 +159,7 @@ async def test_null_is_as_good_as_absent(kind: str) -> None:
                 assert spoken.status == 400, place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GOOD)
 @pytest.mark.parametrize("identifier", ["", "\0", "a\0b", "x" * 2000])
 async def test_ids_that_are_none_are_refused(kind: str, identifier: str) -> None:
@@ -171,6 +173,7 @@ async def test_ids_that_are_none_are_refused(kind: str, identifier: str) -> None
                 assert spoken.status == 400, place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "place", "wrong"),
     [

@@ -199,6 +199,7 @@ def request_for(kind: str, task_id: str, version: int) -> dict[str, Any]:
     return requests[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ON_A_TASK)
 @pytest.mark.parametrize("state", STATES)
 async def test_each_kind_on_a_task_of_each_state(kind: str, state: str) -> None:

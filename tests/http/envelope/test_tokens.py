@@ -97,6 +97,7 @@ async def test_every_kind_needs_a_token_that_allows_it(kind: str) -> None:
             assert (spoken.status in (200, 404)) == (writes == (scope == WRITE)), (scope, spoken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", naming("x"))
 async def test_a_token_with_a_prefix_names_no_other_ids(kind: str) -> None:
     async with running() as world:
@@ -110,6 +111,7 @@ async def test_a_token_with_a_prefix_names_no_other_ids(kind: str) -> None:
 
 
 # Heartbeats pass over in silence whatever is not a task of the sender's.
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(naming("x").keys() - {"task.heartbeat"}))
 async def test_the_servers_own_ids_are_nobody_s(kind: str) -> None:
     async with running() as world:

@@ -21,6 +21,8 @@ import pytest
 from tests.helpers.server import ServerProcess
 from tests.helpers.zips import plain_zip
 
+pytestmark = pytest.mark.slow
+
 NODE = "1a061cfd-df01-4b02-a067-5122c5941e15"
 HELLO = {
     "type": "hello",
@@ -195,7 +197,7 @@ def test_a_stop_does_not_wait_for_those_who_wait(server: ServerProcess) -> None:
     )
     waiting.start()
     deadline = time.monotonic() + WAIT_S
-    while b"troth_placement_waiters_count 1.0" not in client.send("GET", "/metrics")[1]:
+    while b"troth_function_result_waiters 1.0" not in client.send("GET", "/metrics")[1]:
         assert time.monotonic() < deadline, "nobody waits"
         time.sleep(0.05)
     started = time.monotonic()
@@ -213,7 +215,7 @@ def test_who_hangs_up_does_not_wait(tmp_path: Path, way: str) -> None:
         task_id = client.json("POST", f"/v1/task/{code_function(client)}")["id"]
 
         def wait_for(waiters_count: int) -> None:
-            wanted = b"troth_placement_waiters_count %d.0" % waiters_count
+            wanted = b"troth_function_result_waiters %d.0" % waiters_count
             deadline = time.monotonic() + WAIT_S
             while wanted not in client.send("GET", "/metrics")[1]:
                 assert time.monotonic() < deadline, f"there are not {waiters_count} who wait"
@@ -268,7 +270,6 @@ def _comparable(
     return status, body, {name: text for name, text in headers.items() if name not in left_out}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("is_killed", [True, False])
 def test_a_call_that_the_servers_end_has_cut_off_is_made_again(
     tmp_path: Path, *, is_killed: bool

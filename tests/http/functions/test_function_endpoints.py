@@ -68,6 +68,7 @@ async def test_a_function_that_calls_a_url() -> None:
         assert function["url"] == "http://10.0.0.1:8080/"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

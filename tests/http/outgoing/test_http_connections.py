@@ -118,6 +118,7 @@ async def connect_late(self: httpcore.TrioBackend, *arguments: Any, **more: Any)
         return await CONNECT(self, *arguments, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guard", [None, lambda *_: True], ids=["unguarded", "guarded"])
 @pytest.mark.parametrize("connect", [CONNECT, connect_late], ids=["soon", "late"])
 async def test_an_exchange_may_be_canceled_at_any_moment(

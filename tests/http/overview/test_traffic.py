@@ -127,6 +127,34 @@ def when(server: ServerProcess, path: str, condition: Any) -> Any:
         time.sleep(0.05)
 
 
+async def test_a_token_with_a_prefix_retries_only_its_groups() -> None:
+    async with running() as world:
+        headers = await secret_of(world, "promises:write", idPrefix="a")
+        for receiver, status in (
+            ("poll://ab", 200),
+            ("poll://b", 403),
+            ("https://a.example", 403),
+            ("undeliverable", 403),
+        ):
+            body = {"receiver": receiver}
+            answer = await world.send("POST", "/queues/retry", body, headers)
+            assert answer.status == status, receiver
+        body = {"receiver": "poll://ab"}
+        assert answer.status == 403
+        answer = await world.send("POST", "/queues/retry", body, headers)
+        assert answer.json == {"receiver": "poll://ab", "retried": 0}
+        assert (await world.send("POST", "/queues/retry", {}, headers)).status == 400
+
+
+async def test_the_statistics_of_all_are_not_for_a_token_of_some() -> None:
+    async with running() as world:
+        limited = await secret_of(world, "metrics:read", idPrefix="a")
+        answer = await world.send("GET", "/statistics", headers=limited)
+        assert (answer.status, answer.code) == (403, Code.FORBIDDEN_PREFIX)
+        every = await secret_of(world, "metrics:read")
+        assert (await world.send("GET", "/statistics", headers=every)).status == 200
+
+
 @pytest.mark.slow
 def test_workers_queues_and_failures_of_a_real_server(tmp_path: Path) -> None:
     with (
@@ -152,6 +180,8 @@ def test_workers_queues_and_failures_of_a_real_server(tmp_path: Path) -> None:
         assert failing["stalled"] + failing["waiting"] + failing["inFlight"] == 1
         assert (away["health"], away["workers"], away["stalled"]) == ("no-workers", 0, 1)
         assert away["oldestOn"] is not None
+        retried = server.request("POST", "/queues/retry", {"receiver": url})
+        assert retried == (200, {"receiver": url, "retried": failing["stalled"]})
         noted = when(server, "/failures?kind=sending", lambda one: one["failures"])
         assert noted["failures"][0]["id"] == "__invoke:push"
         assert noted["failures"][0]["about"] == url

@@ -49,6 +49,7 @@ async def test_a_null_field_is_as_good_as_an_absent_one() -> None:
         assert (created.json["timeout"], created.json["tags"]) == (0, {"t": ""})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raw", "fields"),
     [

@@ -80,6 +80,38 @@ async def test_finished_tasks_are_listed_for_one_promise(mock_clock: MockClock) 
         assert recent == row
 
 
+async def test_all_tasks_of_a_promise_are_listed_page_by_page(mock_clock: MockClock) -> None:
+    """Unfinished and finished ones, of all kinds; a cursor gives no token more than it may see."""
+    async with running() as world:
+        await create_with_task(world, "a")
+        for number in range(7):
+            world.clock.time_ms += 1
+            leaf = f"leaf/{number}"
+            await world.create(leaf)
+            callback = {"rootPromiseId": "a", "timeout": FAR_MS, "recv": "poll://g"}
+            await world.send("POST", f"/promises/callback/{leaf}", callback)
+            subscription = {"id": f"s{number}", "timeout": FAR_MS, "recv": "poll://g"}
+            await world.send("POST", "/promises/subscribe/a", subscription)
+            if number % 2:
+                await world.send("PATCH", f"/promises/{leaf}", {"state": "RESOLVED"})
+        query = "root=a&states=init,enqueued,completed"
+        found = {"__invoke:a", *(f"__resume:a:leaf/{number}" for number in (1, 3, 5))}
+        for after in (False, True):
+            if after:
+                await world.send("PATCH", "/promises/a", {"state": "RESOLVED"})
+                found |= {f"__notify:a:s{number}" for number in range(7)}
+            whole = await all_pages(world, f"/tasks?{query}&limit=100", "tasks")
+            assert set(ids(whole)) == found
+            assert [row["createdOn"] for row in whole] == sorted(row["createdOn"] for row in whole)
+            assert await all_pages(world, f"/tasks?{query}&limit=2", "tasks") == whole
+            newest = await all_pages(world, f"/tasks?{query}&limit=3&order=newest", "tasks")
+            assert newest == whole[::-1]
+        cursor = (await world.send("GET", f"/tasks?{query}&limit=2")).json["cursor"]
+        other = await limited(world, "b/")
+        refused = await world.send("GET", f"/tasks?cursor={cursor}", headers=other)
+        assert refused.code == 40313
+
+
 async def test_a_task_is_shown_by_either_id(mock_clock: MockClock) -> None:
     async with running() as world:
         await create_with_task(world, "a")
@@ -202,8 +234,11 @@ async def test_function_tasks_are_listed_for_their_account() -> None:
         answer = await world.send("GET", "/tasks?kind=function", None, owner.headers)
         (row,) = answer.json["tasks"]
         assert row["promiseId"] == f"troth:task/{task_id}"
-        answer = await world.send("GET", "/tasks", None, other.headers)
-        assert answer.json["tasks"] == []
+        for query in ("", f"?root=troth:task/{task_id}"):
+            answer = await world.send("GET", f"/tasks{query}", None, owner.headers)
+            assert answer.json["tasks"] == [row]
+            answer = await world.send("GET", f"/tasks{query}", None, other.headers)
+            assert answer.json["tasks"] == []
         for name in (task_id, f"troth:task/{task_id}"):
             why = await world.send("GET", f"/why/{name}", None, owner.headers)
             assert why.status == 200, why.body

@@ -423,6 +423,7 @@ def check_read_or_refused(
     assert refusal in {None, kind.allowed}
 
 
+@pytest.mark.slow
 @given(name=st.sampled_from(sorted(KINDS)), text=st.text(max_size=50))
 def test_any_text_is_read_or_refused(name: str, text: str) -> None:
     check_read_or_refused(KINDS[name], KINDS[name].from_text, text)

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.http.admin.test_accounts import secret_of
 from tests.http.client import FAR_MS, NOW_MS, World, running
 from tests.http.sockets.test_lane_streams import Lane
 from troth.core.catalog import Scope
@@ -24,6 +25,7 @@ from troth.http.wire.principals import ANONYMOUS, Principal, PrincipalKind
 from troth.shards.surveys.queues import QueueRow, QueuesPage
 
 ALL = frozenset(Topic)
+BULK = frozenset({Topic.BULK})
 NO_TOPIC: frozenset[Topic] = frozenset()
 
 
@@ -64,11 +66,12 @@ async def test_first_there_is_all_and_then_what_changes() -> None:
         await feed.tell_second()
 
         first = dict(read(stream))
-        assert set(first) == {"counters", "queues", "failures"}
+        assert set(first) == {"counters", "queues", "failures", "bulk"}
         assert {told["at"] for told in first.values()} == {NOW_MS}
         assert first["counters"]["counts"]["promises"]["pending"] == 0
         assert first["queues"] == {"at": NOW_MS, "total": 0, "complete": True, "queues": []}
         assert first["failures"] == {"at": NOW_MS, "failures": []}
+        assert first["bulk"] == {"at": NOW_MS, "jobs": []}
 
         await feed.tell_second()
         assert read(stream) == []
@@ -223,6 +226,26 @@ async def test_what_a_prefix_does_not_show_is_not_told(monkeypatch: pytest.Monke
         await world.create("a/1", tags={"resonate:root": "a/root"})
         await feed.tell_changes()
         assert dict(read(stream))["changed"]["ids"] == ["a/root"]
+
+
+async def test_bulk_jobs_are_told_to_those_who_may_see_them() -> None:
+    async with running() as world:
+        feed = feed_of(world)
+        limited = feed.open(principal(Scope.PROMISES_READ, prefix="a/"), BULK, [])
+        everyone = feed.open(ANONYMOUS, BULK, [])
+        body = {"action": "resolve", "filter": {"id": "*"}, "value": {"data": "aGk="}}
+        ids = []
+        for more in ({}, {"idPrefix": "a/"}):
+            token = await secret_of(world, "promises:write", **more)
+            made = await world.send("POST", "/bulk", body, token)
+            assert made.status == 201, made.body
+            ids.append(made.json["id"])
+        await feed.tell_second()
+
+        assert [one["id"] for one in dict(read(limited))["bulk"]["jobs"]] == ids[1:]
+        told = dict(read(everyone))["bulk"]["jobs"]
+        assert {one["id"] for one in told} == {*ids}
+        assert not any("value" in one or "examples" in one for one in told)
 
 
 async def test_with_promises_read_alone_only_promises_fail() -> None:

@@ -71,6 +71,8 @@ def test_a_stream_ends_when_its_token_expires(closed: Closed) -> None:
         (["promises:read"], {}, "topics=failures,queues", 403),
         (["metrics:read"], {}, "topics=counters,queues,failures", 200),
         (["metrics:read"], {}, "watch=a", 403),
+        (["metrics:read"], {}, "topics=bulk", 403),
+        (["promises:read"], {}, "topics=bulk", 200),
         (["promises:write", "tasks:read"], {}, "topics=failures", 403),
         (["promises:read"], {"idPrefix": "a/"}, "watch=a/1", 200),
         (["promises:read"], {"idPrefix": "a/"}, "watch=a/1&watch=b/1", 403),

@@ -115,6 +115,7 @@ def outcome(decoder: BodyDecoder[Any], content: bytes) -> dict[str, Any] | tuple
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", BODIES)
 @given(data=st.data())
 @settings(max_examples=300)

@@ -55,6 +55,7 @@ def test_any_path_is_matched_or_refused(raw_path: bytes) -> None:
         assert error.code.status in (400, 404, 405)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [CreatePromiseBody, CallbackBody, CreateScheduleBody])
 @given(
     content=st.binary()

@@ -1,89 +1,31 @@
 """The HTTP client of the command line: one request, one answer, clear words for what went wrong.
 
-A refusal by the server becomes `RequestRefused` (exit status 1): code, what happened, what to do. A
-server that does not answer, or not in the language of the API, becomes `ServerUnreachable` (exit
-status 3). Neither shows a traceback, and no message shows a password.
+It is imported when a command runs: loading httpx takes longer than showing a command's help. What a
+refusal says is in `answers.py`. Nothing shows a traceback, and no message shows a password.
 """
 
 import contextlib
-import ipaddress
 import json
 import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import click
 import httpx
 
-from troth.core.codes import EXPLANATIONS, Code
+from .addresses import DEFAULT_SERVER, is_loopback_host
+from .answers import ApiAnswer, RequestRefused, ServerUnreachable, refusal
 
-DEFAULT_SERVER: Final = "http://127.0.0.1:8001"
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 DOWNLOAD_TIMEOUT_S: Final = 300.0
 """Between two pieces of a file; the first one may have to wait for a checkpoint."""
-_SHOWN_TEXT_COUNT: Final = 300
 _ERROR_NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
-
-HINTS: Final[Mapping[int, str]] = {
-    Code.UNAUTHORIZED: (
-        "Give --token, or --user and --password; or set TROTH_TOKEN, or TROTH_USER and "
-        "TROTH_PASSWORD. Operations on the whole server also takes --data with the server's data "
-        "directory, if that is on this machine."
-    ),
-    Code.FORBIDDEN_SCOPE: "`troth token create ACCOUNT --scope SCOPE` makes one that may.",
-    Code.ACCOUNT_NOT_FOUND: "`troth account list` shows all.",
-    Code.TOKEN_NOT_FOUND: "`troth token list` shows the ids of all.",
-    Code.PROMISE_RESOLVED: "`troth promises get ID` shows its value.",
-    Code.PROMISE_REJECTED: "`troth promises get ID` shows its value.",
-    Code.PROMISE_CANCELED: "`troth promises get ID` shows its value.",
-    Code.PROMISE_NOT_FOUND: "`troth promises search 'PREFIX*'` finds ids.",
-    Code.SCHEDULE_NOT_FOUND: "`troth schedules search 'PREFIX*'` finds ids.",
-    Code.PROMISE_EXISTS: "Choose another id, or give the --idempotency-key it was created with.",
-    Code.SCHEDULE_EXISTS: "Choose another id, or delete the schedule that has it first.",
-    Code.PATH_NOT_FOUND: "Does --server name the server's API address, without a path of its own?",
-}
-"""What the user of the command line can do about a refusal, by code."""
-
-_EXPLANATIONS: Final = {code.value: text for code, text in EXPLANATIONS.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class ApiAnswer:
-    """What the server said. `text` is the body as it came, `content` its JSON; None if empty."""
-
-    status: int
-    text: str
-    content: Any
-    fencing_token: str | None = None
-
-    @property
-    def is_new(self) -> bool:
-        """Return whether the request changed something (201) rather than found it done (200)."""
-        return self.status == 201
-
-
-class RequestRefused(click.ClickException):
-    """The server understood and said no. Ends the command with status 1."""
-
-    exit_code = 1
-
-    def __init__(self, message: str, answer: ApiAnswer) -> None:
-        """Initialize. `message` is for people; `answer` is what the server sent."""
-        super().__init__(message)
-        self.answer = answer
-
-
-class ServerUnreachable(click.ClickException):
-    """No Troth server answered. Ends the command with status 3."""
-
-    exit_code = 3
 
 
 class ApiClient:
@@ -128,7 +70,7 @@ class ApiClient:
                 # Reading the certificate store takes longer than the rest of a command.
                 verify=_trusted(ca_file) if parts.scheme == "https" else False,
                 # A proxy cannot reach what only this machine can.
-                trust_env=not _is_loopback(host),
+                trust_env=not is_loopback_host(host),
                 timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
                 headers=headers,
             )
@@ -141,6 +83,11 @@ class ApiClient:
                 f"the proxy settings of the environment cannot be used ({error}). Unset "
                 f"ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or put {host} into NO_PROXY."
             ) from error
+
+    @property
+    def url(self) -> str:
+        """The server's URL, without a slash at the end."""
+        return str(self._base)
 
     def __enter__(self) -> Self:
         return self
@@ -255,29 +202,10 @@ class ApiClient:
             response.status_code, text, content, response.headers.get("fencing-token")
         )
         if not response.is_success:
-            raise RequestRefused(_refusal(answer, response), answer)
+            retry_after = response.headers.get("retry-after")
+            message = refusal(answer, response.reason_phrase, retry_after)
+            raise RequestRefused(message, answer)
         return answer
-
-
-def path_of(*segments: str | int) -> str:
-    """Return a path whose segments the server decodes to exactly these texts, slashes included."""
-    return "".join("/" + _segment(str(segment)) for segment in segments)
-
-
-def _segment(text: str) -> str:
-    # HTTP clients and proxies resolve `.` and `..` away unless they are encoded.
-    if text in {".", ".."}:
-        return text.replace(".", "%2E")
-    return quote(text, safe=":@!$&'()*+,;=~")
-
-
-def is_loopback(server: str) -> bool:
-    """Return whether a server that `ApiClient` takes is on this machine."""
-    url = server if "://" in server else f"http://{server}"
-    try:
-        return _is_loopback(urlsplit(url).hostname or "")
-    except ValueError:
-        return False
 
 
 def _trusted(ca_file: Path | None) -> ssl.SSLContext | bool:
@@ -307,49 +235,3 @@ def _trusted(ca_file: Path | None) -> ssl.SSLContext | bool:
 
 def _bad_server(reason: str) -> click.UsageError:
     return click.UsageError(f"--server (or TROTH_SERVER): {reason}. Example: {DEFAULT_SERVER}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _refusal(answer: ApiAnswer, response: httpx.Response) -> str:
-    """Return the code and its meaning, then the server's explanation, then what to do."""
-    error = answer.content.get("error") if isinstance(answer.content, dict) else None
-    if not isinstance(error, dict):
-        # Not the API's own refusal: a proxy, another program, a page.
-        code = Code.UNAUTHORIZED.value if answer.status == 401 else 0
-        shown = answer.text.strip()[:_SHOWN_TEXT_COUNT]
-        lines = [f"HTTP status {answer.status} {response.reason_phrase}".rstrip(), shown]
-    else:
-        given = error.get("code")
-        code = given if isinstance(given, int) else 0
-        meaning = error.get("message") or "refused without giving a reason"
-        lines = [f"{code} {meaning}", *_details(error)]
-        if len(lines) == 1:
-            lines.append(_EXPLANATIONS.get(code, ""))
-    hint = HINTS.get(code, "")
-    retry_after = response.headers.get("retry-after")
-    if retry_after and answer.status in {429, 503}:
-        hint = f"Try again after {retry_after} s."
-    if hint:
-        lines.append(f"Hint: {hint}")
-    return "\n  ".join(_visible(line) for line in lines if line)
-
-
-def _details(error: Mapping[str, Any]) -> list[str]:
-    details = error.get("details")
-    if not isinstance(details, list):
-        return []
-    messages = [entry.get("message") for entry in details if isinstance(entry, dict)]
-    return [message for message in messages if isinstance(message, str) and message]
-
-
-def _visible(text: str) -> str:
-    """Escape control characters: an answer must not control the terminal."""
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text
-    )

@@ -1,36 +1,8 @@
-"""What the commands that list things share: the options of a page, and how tasks are shown."""
+"""How tasks, locks and waiters are shown: as the rows of a table, or as the fields of one."""
 
-from typing import Any, Final
+from typing import Any
 
-import click
-
-from troth.cli.options import together
 from troth.cli.output import fields, moment, short_moment, table, visible
-
-page_options: Final = together(
-    click.option(
-        "--limit",
-        "limit_count",
-        type=click.IntRange(1, 1_000),
-        default=100,
-        show_default=True,
-        metavar="NUMBER",
-        help="Size of a page.",
-    ),
-    click.option("--cursor", metavar="TEXT", help="Continue after the page that printed this."),
-    click.option("--all", "all_pages", is_flag=True, help="Read all pages, not only one."),
-)
-
-
-def page_query(
-    limit_count: int, cursor: str | None, *more: tuple[str, str | None]
-) -> list[tuple[str, str]]:
-    """Return the query of a page, without what is None. A cursor says all of it again, so it goes
-    alone."""
-    if cursor:
-        return [("cursor", cursor)]
-    given = [(name, text) for name, text in more if text is not None]
-    return [*given, ("limit", str(limit_count))]
 
 
 def tasks_table(rows: list[Any]) -> str:

@@ -1,0 +1,41 @@
+"""A histogram that costs next to nothing to add to."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import final
+
+
+@final
+class Buckets:
+    """Counts of values by the first of some bounds that is not below them, and their sum.
+
+    `bounds` grow; what is above the last one is counted too.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """Count nothing yet."""
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def merge(self, other: "Buckets") -> None:
+        """Count the values of another histogram with the same bounds, too."""
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
+    def cumulative(self) -> list[int]:
+        """Return for each bound how many values are not above it, and how many there are."""
+        return list(accumulate(self.counts))
+
+    @property
+    def count(self) -> int:
+        """Return how many values there are."""
+        return sum(self.counts)

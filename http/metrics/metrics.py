@@ -1,0 +1,121 @@
+"""`/metrics`: all groups of metrics, read from their sources and written as text.
+
+A scrape works in slices and gives the loop to others in between; who asks during a scrape gets the
+same text. It looks at what is counted anyway: it never goes through promises or tasks.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final, final
+
+import trio
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from troth.shards.surveys.first_comers import FirstComers
+from troth.shards.surveys.pace import Pace
+
+from .families import Family, Group, Source
+from .requests import REQUESTS, AnsweredRequests
+
+TEXT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS_TYPE: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+_END: Final = b"# EOF\n"
+
+
+@final
+class Metrics:
+    """The metrics of one server: groups that were added, and what the process says of itself."""
+
+    def __init__(self) -> None:
+        """Begin with requests."""
+        self.requests = AnsweredRequests()
+        self.count: Final = self.requests.count
+        self._sources: list[tuple[Group[Any], Callable[[], Any]]] = []
+        self._labels: dict[str, FirstComers] = {}
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
+        GCCollector(registry=self._process)
+        self._under_way: dict[tuple[bool, bool], _Scrape] = {}
+        self.add(REQUESTS, lambda: self.requests)
+
+    def add(
+        self,
+        group: Group[Source],
+        read: Callable[[], Source] | Callable[[], Awaitable[Source]],
+    ) -> None:
+        """Add a group, and what it is read from, perhaps with rests in between."""
+        self._sources.append((group, read))
+
+    async def render(self, *, names_accounts: bool, is_open: bool = False) -> bytes:
+        """Return the text of all metrics; as OpenMetrics if it `is_open`.
+
+        Series that name accounts are in it only if asked for.
+        """
+        key = names_accounts, is_open
+        scrape = self._under_way.get(key)
+        if scrape is None:
+            scrape = self._under_way[key] = _Scrape()
+            try:
+                scrape.text = await self._render(names_accounts=names_accounts, is_open=is_open)
+            finally:
+                del self._under_way[key]
+                scrape.done.set()
+        else:
+            await scrape.done.wait()
+            if scrape.text is None:  # its client left; this one goes on
+                return await self.render(names_accounts=names_accounts, is_open=is_open)
+        assert scrape.text is not None, "it has been rendered"
+        return scrape.text
+
+    async def _render(self, *, names_accounts: bool, is_open: bool) -> bytes:
+        pace = Pace()
+        write = openmetrics.generate_latest if is_open else generate_latest
+        parts = []
+        for metrics in self._process_metrics():
+            parts.append(write(_Some(metrics)).removesuffix(_END))
+            await pace.rest()
+        for group, read in self._sources:
+            source = read()
+            if inspect.isawaitable(source):
+                source = await source
+            for family in group.families:
+                if names_accounts or not family.names_accounts:
+                    metric = family.metric(source, self._labels_of(family))
+                    parts.append(write(_Some([metric])).removesuffix(_END))
+                    await pace.rest()
+        return b"".join(parts) + (_END if is_open else b"")
+
+    def _process_metrics(self) -> Iterator[Sequence[Metric]]:
+        for metric in self._process.collect():
+            yield [metric]
+
+    def _labels_of(self, family: Family[Any]) -> FirstComers:
+        return self._labels.setdefault(family.name, FirstComers())
+
+
+class _Scrape:
+    """A scrape under way, and its text when it is done."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.text: bytes | None = None
+
+
+class _Some:
+    """Some metrics, as the library's functions take them."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Sequence[Metric]:
+        """Return them."""
+        return self._metrics

@@ -1,0 +1,119 @@
+"""Requests and refusals, counted as they are answered.
+
+As prometheus_client's own counters, but at a tenth of their cost. Those take locks and format
+labels each time; these are only ever touched in the event loop.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final, final
+
+from troth.core.buckets import Buckets
+from troth.core.codes import Code
+
+from .families import Group, Labels, counter, histogram
+
+_BUCKETS_S: Final = (
+    *(0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
+    *(0.5, 1.0, 2.5, 5.0),
+)
+
+
+class _Answered:
+    """Requests of one endpoint with one status: how long they took; streams have no duration."""
+
+    __slots__ = ("counts", "streams_count", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS_S) + 1)
+        self.sum_s = 0.0
+        self.streams_count = 0
+
+
+@final
+class AnsweredRequests:
+    """The requests of one server since its start."""
+
+    def __init__(self) -> None:
+        self._answered: dict[tuple[str, int], _Answered] = {}
+        self._refusals: Counter[Code] = Counter()
+
+    def count(self, endpoint: str, status: int, duration_s: float | None) -> None:
+        """Note one answered request; without a duration if it was a stream."""
+        answered = self._answered.get((endpoint, status))
+        if answered is None:
+            answered = self._answered[endpoint, status] = _Answered()
+        if duration_s is None:
+            answered.streams_count += 1
+            return
+        answered.counts[bisect_left(_BUCKETS_S, duration_s)] += 1
+        answered.sum_s += duration_s
+
+    def refused(self, code: Code) -> None:
+        """Note why a request was refused."""
+        self._refusals[code] += 1
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many there were, and how many had a status of 400 or more."""
+        answered_count = refused_count = 0
+        for (_, status), count in self._counts().items():
+            answered_count += count
+            refused_count += count if status >= 400 else 0
+        return answered_count, refused_count
+
+    def _counts(self) -> dict[tuple[str, int], int]:
+        return {key: one.streams_count + sum(one.counts) for key, one in self._answered.items()}
+
+    def by_status(self) -> Mapping[Labels, float]:
+        """Return how many requests of each endpoint had each status."""
+        return {
+            (endpoint, str(status)): count for (endpoint, status), count in self._counts().items()
+        }
+
+    def durations(self) -> Mapping[str, Buckets]:
+        """Return how long the requests of each endpoint took, in seconds."""
+        timed: dict[str, Buckets] = {}
+        for (endpoint, _), one in self._answered.items():
+            if any(one.counts):
+                made = Buckets(_BUCKETS_S)
+                made.counts, made.sum = one.counts, one.sum_s
+                timed.setdefault(endpoint, Buckets(_BUCKETS_S)).merge(made)
+        return timed
+
+    def refusals(self) -> Mapping[str, float]:
+        """Return how many requests were refused for each reason that a request can be told."""
+        return {code.name.lower(): self._refusals[code] for code in _REASONS}
+
+
+_REASONS: Final = tuple(
+    code for code in Code if code.status in {401, 403, 413, 421, 429, 503} or code.status == 500
+)
+"""Refusals that an operator wants to know of; of others, such as 404, clients can tell."""
+
+REQUESTS: Final[Group[AnsweredRequests]] = Group(
+    "Requests",
+    (
+        counter(
+            "troth_http_requests_total",
+            "Requests answered, by endpoint and HTTP status. Many with 503 mean overload, or a "
+            "server that starts or stops.",
+            AnsweredRequests.by_status,
+            "endpoint",
+            "status",
+        ),
+        histogram(
+            "troth_http_request_duration_seconds",
+            "Time from the last byte of a request to the last of its answer; streams are not "
+            "counted. Compare with troth_log_sync_duration_seconds, which every write waits for.",
+            AnsweredRequests.durations,
+            "endpoint",
+        ),
+        counter(
+            "troth_refused_total",
+            "Requests refused for want of rights or room, by error code (see /docs/errors).",
+            AnsweredRequests.refusals,
+            "reason",
+        ),
+    ),
+)

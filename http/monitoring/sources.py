@@ -1,0 +1,84 @@
+"""Where the metrics of a server come from: each group and the part of the server that it reads."""
+
+import os
+import platform
+from collections.abc import Callable
+from typing import Final
+
+from troth import __version__
+from troth.http.api.context import Api, Readiness
+from troth.http.identity.credentials import TokenState
+from troth.http.metrics.loop_lag import LoopLag
+from troth.shards.shards import Shards
+from troth.shards.storage import DirectoryStorage, Storage
+from troth.shards.surveys.pace import Pace
+from troth.shards.surveys.totals import ShardTotals, add_up
+from troth.shards.threads import in_thread
+
+from .process_metrics import SERVER, ServerReading
+from .state_metrics import FAILURES, SHARDS
+from .storage_metrics import LOG, LogReading
+from .traffic_metrics import ATTEMPTS, IN_FLIGHT, POLLS, QUEUES
+
+EXPIRING_MS: Final = 7 * 24 * 3600 * 1000
+"""How long before its end a token counts as expiring."""
+
+
+def add_sources(api: Api, shards: Shards, storage: Storage, lag: LoopLag) -> None:
+    """Add what every server has."""
+    metrics = api.metrics
+
+    async def totals() -> ShardTotals:
+        return await add_up(shards, Pace())
+
+    async def log() -> LogReading:
+        free_bytes = await in_thread(_free_bytes(storage))
+        return LogReading(storage.statistics(), shards.committer.statistics(), free_bytes)
+
+    def server() -> ServerReading:
+        return ServerReading(
+            version=__version__,
+            python=platform.python_version(),
+            is_ready=api.readiness is Readiness.READY,
+            started_s=api.started_on_ms / 1000,
+            loop_lag_s=lag.lag_s,
+            tokens_expiring_count=expiring_count(api),
+        )
+
+    metrics.add(SERVER, server)
+    metrics.add(SHARDS, totals)
+    metrics.add(FAILURES, lambda: shards.failures)
+    metrics.add(LOG, log)
+    metrics.add(POLLS, api.polls.statistics)
+    if api.queues is not None:
+        metrics.add(QUEUES, api.queues.metered)
+    metrics.add(IN_FLIGHT, api.in_flight.statistics)
+    metrics.add(ATTEMPTS, api.credentials.attempts.statistics)
+
+
+def expiring_count(api: Api) -> int:
+    """Return how many tokens work now and expire within seven days."""
+    credentials = api.credentials
+    until_ms = api.now_ms() + EXPIRING_MS
+    return sum(
+        token.expires_on is not None
+        and token.expires_on <= until_ms
+        and credentials.state_of(token) is TokenState.ACTIVE
+        for token in credentials.tokens()
+    )
+
+
+def _free_bytes(storage: Storage) -> Callable[[], int]:
+    """Return what says how much space is free for the log; 0 if nothing is kept on disk."""
+    if not isinstance(storage, DirectoryStorage):
+        return lambda: 0
+    place = storage.place
+
+    def free_bytes() -> int:
+        try:
+            found = os.statvfs(place)
+        except OSError:  # the directory is gone: the server is about to say so
+            return 0
+        return found.f_bavail * found.f_frsize
+
+    return free_bytes

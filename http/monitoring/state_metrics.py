@@ -1,0 +1,152 @@
+"""Metrics of what the server keeps: promises, tasks, schedules, locks, timers; and of shards."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from troth.core.failures import FailureKind, Failures
+from troth.core.model import PromiseState
+from troth.http.metrics.families import Group, counter, gauge, histogram
+from troth.shards.surveys.totals import ShardTotals
+
+STATE_WORDS: Final = {
+    PromiseState.PENDING: "pending",
+    PromiseState.RESOLVED: "resolved",
+    PromiseState.REJECTED: "rejected",
+    PromiseState.REJECTED_CANCELED: "canceled",
+    PromiseState.REJECTED_TIMEDOUT: "timedout",
+}
+
+
+def _promises(counts: Mapping[PromiseState, int]) -> Mapping[str, float]:
+    return {word: counts[state] for state, word in STATE_WORDS.items()}
+
+
+def _states(counts: Mapping[Any, int]) -> Mapping[str, float]:
+    return {state.value.lower(): count for state, count in counts.items()}
+
+
+SHARDS: Final[Group[ShardTotals]] = Group(
+    "Promises, tasks and shards",
+    (
+        gauge(
+            "troth_promises",
+            "Promises of clients by state. Pending ones that only grow mean that work is not done.",
+            lambda totals: _promises(totals.counts.promises),
+            "state",
+        ),
+        gauge(
+            "troth_tasks",
+            "Tasks of the REST API by state. `init` wait for a worker: see troth_queue_waiting.",
+            lambda totals: _states(totals.counts.tasks),
+            "state",
+        ),
+        gauge(
+            "troth_workflow_tasks",
+            "Tasks of the envelope protocol by state. `suspended` ones wait for promises.",
+            lambda totals: _states(totals.counts.workflows),
+            "state",
+        ),
+        gauge(
+            "troth_function_tasks",
+            "Function tasks by the state of their promise.",
+            lambda totals: _promises(totals.counts.functions),
+            "state",
+        ),
+        gauge("troth_schedules", "Schedules.", lambda totals: totals.schedules_count),
+        gauge("troth_locks", "Locks that are held.", lambda totals: totals.locks_count),
+        gauge(
+            "troth_callbacks",
+            "Promises that callbacks or subscriptions of the REST API wait for.",
+            lambda totals: totals.callbacks_count,
+        ),
+        gauge(
+            "troth_catalog_entries",
+            "Accounts, tokens, functions, builds and nodes.",
+            lambda totals: totals.entries_count,
+        ),
+        gauge(
+            "troth_promises_in_memory",
+            "Promises in memory: pending ones, and completed ones since the last checkpoint.",
+            lambda totals: totals.promises_in_memory_count,
+        ),
+        gauge(
+            "troth_tasks_in_memory",
+            "Tasks in memory: unfinished ones, and finished ones since the last checkpoint.",
+            lambda totals: totals.tasks_in_memory_count,
+        ),
+        gauge(
+            "troth_shards",
+            "Shards, as chosen when the data directory was made.",
+            lambda totals: totals.shards_count,
+        ),
+        gauge(
+            "troth_outbox_messages",
+            "Messages between shards that are not acknowledged. More than a few thousand for long "
+            "is a defect: please report it.",
+            lambda totals: totals.outbox_count,
+        ),
+        gauge(
+            "troth_mailbox_commands",
+            "Commands that wait in the mailboxes of all shards. Many mean overload.",
+            lambda totals: totals.mailbox_count,
+        ),
+        gauge(
+            "troth_mailbox_largest_commands",
+            "Commands in the fullest mailbox. At mailbox_limit_count requests are refused (503).",
+            lambda totals: totals.mailbox_largest_count,
+        ),
+        counter(
+            "troth_mailbox_refused_total",
+            "Commands refused because a mailbox was full, or memory was short. Clients got 503.",
+            lambda totals: totals.refused_count,
+        ),
+        counter(
+            "troth_commands_total", "Commands carried out.", lambda totals: totals.commands_count
+        ),
+        counter(
+            "troth_turns_total",
+            "Turns of shards. Commands by turns is how much one write to disk carries.",
+            lambda totals: totals.turns_count,
+        ),
+        gauge("troth_timers", "Timers that are set.", lambda totals: totals.timers_count),
+        counter(
+            "troth_timers_fired_total",
+            "Timers that came due.",
+            lambda totals: totals.timers_fired_count,
+        ),
+        histogram(
+            "troth_timer_lateness_seconds",
+            "Time from a deadline to its handling. A p99 above a second means that the event loop "
+            "is overloaded: see troth_loop_lag_seconds.",
+            lambda totals: totals.lateness,
+        ),
+        counter(
+            "troth_task_claims_total",
+            "Tasks that workers took, of both protocols.",
+            lambda totals: totals.activity.claims_count,
+        ),
+        counter(
+            "troth_promises_deleted_total",
+            "Completed promises deleted by retention or by clients, by the state they were in.",
+            lambda totals: {
+                key: count
+                for key, count in _promises(totals.activity.deleted).items()
+                if key != "pending"
+            },
+            "state",
+        ),
+    ),
+)
+
+FAILURES: Final[Group[Failures]] = Group(
+    "Failures",
+    (
+        counter(
+            "troth_failures_total",
+            "What went wrong, by kind: promise (rejected or timed out), lease (ran out), sending, "
+            "function, build, login. `troth failures` shows the latest of each.",
+            lambda failures: {kind.value: failures.totals[kind] for kind in FailureKind},
+            "kind",
+        ),
+    ),
+)

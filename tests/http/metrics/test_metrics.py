@@ -1,0 +1,161 @@
+"""How metrics are read and written, whatever they are about."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from troth.core.buckets import Buckets
+from troth.http.metrics.families import Family, Group, MetricKind, counter, gauge, histogram
+from troth.http.metrics.loop_lag import LoopLag
+from troth.http.metrics.metrics import Metrics
+from troth.shards.surveys.first_comers import OTHER, FirstComers
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """Something to measure."""
+
+    pots: int = 3
+    cooked: int = 7
+    cooks: tuple[tuple[str, int], ...] = ()
+
+
+def waits() -> Buckets:
+    made = Buckets((0.5, 1.0))
+    for value in (0.25, 0.5, 2.0):
+        made.add(value)
+    return made
+
+
+KITCHEN: Group[Kitchen] = Group(
+    "Kitchen",
+    (
+        gauge("kitchen_pots", "Pots.", lambda kitchen: kitchen.pots),
+        counter("kitchen_cooked_total", "Meals.", lambda kitchen: {"soup": kitchen.cooked}, "meal"),
+        histogram("kitchen_wait_seconds", "Waits.", lambda _: waits()),
+        Family("kitchen_info", MetricKind.INFO, "What.", lambda _: {("iron",): 1.0}, ("stove",)),
+        Family(
+            "kitchen_cooks",
+            MetricKind.GAUGE,
+            "Cooks.",
+            lambda kitchen: dict(kitchen.cooks),
+            ("cook",),
+            names_accounts=True,
+            is_bounded=True,
+        ),
+    ),
+)
+
+
+async def lines(read: Callable[[], Kitchen], **how: bool) -> list[str]:
+    metrics = Metrics()
+    metrics.add(KITCHEN, read)
+    text = await metrics.render(**{"names_accounts": True, **how})
+    return text.decode().splitlines()
+
+
+async def test_each_kind_is_written_as_prometheus_wants_it() -> None:
+    text = await lines(Kitchen)
+    for line in (
+        "# HELP kitchen_pots Pots.",
+        "# TYPE kitchen_pots gauge",
+        "kitchen_pots 3.0",
+        "# TYPE kitchen_cooked_total counter",
+        'kitchen_cooked_total{meal="soup"} 7.0',
+        'kitchen_wait_seconds_bucket{le="0.5"} 2.0',
+        'kitchen_wait_seconds_bucket{le="+Inf"} 3.0',
+        "kitchen_wait_seconds_count 3.0",
+        "kitchen_wait_seconds_sum 2.75",
+        'kitchen_info{stove="iron"} 1.0',
+        'kitchen_cooks{cook="other"} 0.0',
+    ):
+        assert line in text
+
+
+async def test_open_metrics_can_be_parsed() -> None:
+    text = await lines(Kitchen, is_open=True)
+    assert text[-1] == "# EOF"
+    assert text.count("# EOF") == 1
+    families: Any = text_string_to_metric_families("\n".join(text) + "\n")  # type: ignore[no-untyped-call]
+    found = {one.name: one for one in families}
+    assert found["kitchen_cooked"].samples[0].value == 7
+    assert found["kitchen"].samples[0].labels == {"stove": "iron"}
+
+
+async def test_only_administrators_see_accounts() -> None:
+    assert not [one for one in await lines(Kitchen, names_accounts=False) if "cooks" in one]
+
+
+async def test_one_scrape_at_a_time_is_made_for_all_who_ask() -> None:
+    reads: list[int] = []
+    go_on = trio.Event()
+
+    async def read() -> Kitchen:
+        reads.append(1)
+        await go_on.wait()
+        return Kitchen()
+
+    metrics = Metrics()
+    metrics.add(KITCHEN, read)
+    texts: list[bytes] = []
+
+    async def scrape() -> None:
+        texts.append(await metrics.render(names_accounts=False))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(scrape)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+    assert (len(reads), len(texts), len(set(texts))) == (1, 5, 1)
+
+
+async def test_a_scraper_that_leaves_takes_nothing_from_the_others() -> None:
+    go_on = trio.Event()
+
+    async def read() -> Kitchen:
+        await go_on.wait()
+        return Kitchen()
+
+    metrics = Metrics()
+    metrics.add(KITCHEN, read)
+    texts: list[bytes] = []
+    leaving = trio.CancelScope()
+
+    async def leave() -> None:
+        with leaving:
+            await metrics.render(names_accounts=False)
+
+    async def stay() -> None:
+        texts.append(await metrics.render(names_accounts=False))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(stay)
+        await trio.testing.wait_all_tasks_blocked()
+        leaving.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+    assert b"kitchen_pots 3.0" in texts[0]
+
+
+def test_first_comers_keep_their_label_and_never_vanish() -> None:
+    labels = FirstComers(2)
+    assert labels.fold({"a": 1, "b": 2, "c": 3, "d": 4}) == {OTHER: 7, "a": 1, "b": 2}
+    assert labels.fold({"d": 5, "b": 1}) == {OTHER: 5, "a": 0, "b": 1}
+
+
+async def test_what_the_loop_is_late_is_measured(autojump_clock: trio.testing.MockClock) -> None:
+    lag = LoopLag()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lag.run)
+        await trio.sleep(1.05)
+        assert (lag.lag_s.count, lag.lag_s.sum) == (10, 0)
+        autojump_clock.jump(3)  # the loop was held for so long
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert lag.lag_s.cumulative()[-3:] == [10, 11, 11]
