@@ -221,6 +221,9 @@ interface TokenObject {
   createdOn: number;
   expiresOn: number | null;
   revokedOn: number | null;
+  lastUsedOn: number | null;
+  /** Until when the text before the last rotation works. */
+  oldSecretUntil: number | null;
 }
 
 /** An act; its other fields name its subject. */

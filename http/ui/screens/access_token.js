@@ -1,13 +1,12 @@
 /**
  * The dialog that makes a token, and shows its text: once, since the server keeps only a digest of it.
  *
- * A token may also be made to replace another: with the same account, rights, name and lifetime. The old one
- * works until it is revoked, so that programs can change over in between.
+ * A token may also be given a new text. The one before works for a while, so that programs can change over.
  */
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
-import { apiUrl, ask, withId } from "../api.js";
+import { apiUrl, ask } from "../api.js";
 import { DialogForm, open } from "../parts/dialog.js";
-import { Command, Failed, say } from "../parts/notices.js";
+import { Command } from "../parts/notices.js";
 
 const DAY_MS = 24 * 3_600_000;
 
@@ -33,6 +32,14 @@ const LIFETIMES = [
   ["No expiry", 0],
 ];
 
+/** For how long the text before a rotation works. @type {readonly (readonly [string, number])[]} */
+const GRACES = [
+  ["another hour", DAY_MS / 24],
+  ["another day", DAY_MS],
+  ["another 7 days", 7 * DAY_MS],
+  ["no longer: it has leaked", 0],
+];
+
 /**
  * Asks for a token.
  *
@@ -45,13 +52,13 @@ export function createToken(accounts, chosen, done) {
 }
 
 /**
- * Offers to make a token that takes the place of another.
+ * Offers to give a token a new text.
  *
  * @param {TokenObject} token
  * @param {() => void} done
  */
-export function replaceToken(token, done) {
-  open({ title: `Replace ${token.name || token.id}`, isWide: true, body: (close) => html`<${Replacement} token=${token} close=${close} done=${done} />` });
+export function rotateToken(token, done) {
+  open({ title: `Rotate ${token.name || token.id}`, isWide: true, body: (close) => html`<${Rotation} token=${token} close=${close} done=${done} />` });
 }
 
 /** @param {{accounts: AccountObject[], chosen: string | undefined, close: () => void, done: () => void}} props */
@@ -64,12 +71,14 @@ function Form({ accounts, chosen, close, done }) {
   const [text, setText] = useState("");
   const isAdmin = scopes.includes("admin");
   const act = async () => {
-    const made = await ask("admin/tokens", { method: "POST", body: bodyOf({ account, name: name.trim(), scopes, idPrefix: isAdmin ? "" : idPrefix }, Number(lifetime)) });
+    const expiresIn = Number(lifetime);
+    const body = { account, name: name.trim(), scopes, ...(idPrefix && !isAdmin && { idPrefix }), ...(expiresIn && { expiresIn }) };
+    const made = await ask("admin/tokens", { method: "POST", body });
     setText(made.token);
     done();
     return undefined;
   };
-  if (text) return html`<${Shown} text=${text}><button class="main" onClick=${close}>I have stored it</button><//>`;
+  if (text) return html`<${Shown} text=${text} close=${close} />`;
   const toggle = (/** @type {string} */ scope) => setScopes(scopes.includes(scope) ? scopes.filter((one) => one !== scope) : [...scopes, scope]);
   const put = (/** @type {(value: string) => void} */ set) => (/** @type {any} */ event) => set(event.target.value);
   return html`<${DialogForm} deed="Create the token" isReady=${scopes.length > 0} close=${close} act=${act}>
@@ -97,50 +106,27 @@ function Form({ accounts, chosen, close, done }) {
   <//>`;
 }
 
-/**
- * @param {{account: string, name: string, scopes: string[], idPrefix: string}} token
- * @param {number} lifetimeMs 0: for ever.
- */
-function bodyOf({ account, name, scopes, idPrefix }, lifetimeMs) {
-  return { account, name, scopes, ...(idPrefix && { idPrefix }), ...(lifetimeMs && { expiresIn: lifetimeMs }) };
-}
-
 /** @param {{token: TokenObject, close: () => void, done: () => void}} props */
-function Replacement({ token, close, done }) {
-  const { id, account, name, scopes, idPrefix, createdOn, expiresOn } = token;
+function Rotation({ token, close, done }) {
+  const [grace, setGrace] = useState(String(GRACES[0]?.[1]));
   const [text, setText] = useState("");
-  const [error, setError] = useState(/** @type {Error | null} */ (null));
   const act = async () => {
-    const lifetime = expiresOn === null ? 0 : expiresOn - createdOn;
-    const made = await ask("admin/tokens", { method: "POST", body: bodyOf({ account, name, scopes, idPrefix }, lifetime) });
+    const made = await ask("admin/tokens/rotate", { method: "POST", body: { id: token.id, grace: Number(grace) } });
     setText(made.token);
     done();
     return undefined;
   };
-  const revoke = async () => {
-    try {
-      await ask(withId("admin/tokens", id), { method: "DELETE" });
-      close();
-      say("The old token is revoked.");
-    } catch (refused) {
-      setError(/** @type {Error} */ (refused));
-    }
-    done();
-  };
-  if (text) {
-    return html`<${Shown} text=${text}>
-      ${error && html`<${Failed} error=${error} />`}
-      <button onClick=${close}>Revoke the old one later</button>
-      <button class="grave" onClick=${revoke}>Revoke the old one now</button>
-    <//>`;
-  }
-  return html`<${DialogForm} deed="Make the new token" close=${close} act=${act}>
-    <p>A new token of ${token.accountName} with the same rights, name and lifetime. The old one works until you revoke it.</p>
+  if (text) return html`<${Shown} text=${text} close=${close} />`;
+  return html`<${DialogForm} deed="Make the new text" close=${close} act=${act}>
+    <p>The token of ${token.accountName} gets a new text, and keeps its rights, its name and its end.</p>
+    <label>The text that it has now works
+      <select value=${grace} onChange=${(/** @type {any} */ event) => setGrace(event.target.value)}>${GRACES.map(([words, ms]) => html`<option key=${ms} value=${ms}>${words}</option>`)}</select>
+    </label>
   <//>`;
 }
 
-/** @param {{text: string, children?: import("../vendor/preact.js").ComponentChildren}} props */
-function Shown({ text, children }) {
+/** @param {{text: string, close: () => void}} props */
+function Shown({ text, close }) {
   /** @type {import("../vendor/preact.js").RefObject<HTMLDivElement | null>} */
   const shown = useRef(null);
   // What had the focus is gone; the first button copies the token.
@@ -150,6 +136,6 @@ function Shown({ text, children }) {
     <${Command} text=${text} label="Copy the token" />
     <p class="quiet-text">Programs send it with each request; the <code>troth</code> command reads it from the variable TROTH_TOKEN:</p>
     <${Command} text=${`curl -H "Authorization: Bearer $TROTH_TOKEN" ${apiUrl("whoami").href}`} />
-    <div class="row end">${children}</div>
+    <div class="row end"><button class="main" onClick=${close}>I have stored it</button></div>
   </div>`;
 }

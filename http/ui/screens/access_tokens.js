@@ -1,4 +1,4 @@
-/** The tokens in a table: what each may do, to which ids, until when; to replace and to revoke. */
+/** The tokens in a table: what each may do, to which ids, until when; to rotate and to revoke. */
 import { html } from "../vendor/preact.js";
 import { ask, withId } from "../api.js";
 import { BrokenId } from "../parts/broken_id.js";
@@ -6,7 +6,7 @@ import { confirm } from "../parts/dialog.js";
 import { Table } from "../parts/table.js";
 import { When } from "../parts/time.js";
 import { now, whoami } from "../server.js";
-import { replaceToken } from "./access_token.js";
+import { rotateToken } from "./access_token.js";
 
 const SOON_MS = 7 * 24 * 3_600_000;
 
@@ -25,6 +25,7 @@ export function Tokens({ tokens, reload }) {
     { name: "scopes", title: "May", show: ({ scopes }) => html`<${Scopes} scopes=${scopes} />` },
     { name: "prefix", title: "Ids", isMinor: true, show: ({ idPrefix }) => (idPrefix ? html`<span class="id"><${BrokenId} id=${`${idPrefix}…`} /></span>` : html`<span class="quiet-text">all</span>`) },
     { name: "until", title: "Works until", show: (token) => html`<${Until} token=${token} />` },
+    { name: "used", title: "Last used", isMinor: true, show: ({ lastUsedOn }) => (lastUsedOn === null ? html`<span class="quiet-text">never</span>` : html`<${When} at=${lastUsedOn} />`) },
     { name: "actions", title: "", show: (token) => html`<${Actions} token=${token} reload=${reload} />` },
   ];
   const sorted = tokens.toSorted((one, other) => Number(other.state === "active") - Number(one.state === "active") || other.createdOn - one.createdOn);
@@ -47,12 +48,13 @@ export function Scopes({ scopes }) {
 }
 
 /** @param {{token: TokenObject}} props */
-function Until({ token: { state, expiresOn, revokedOn } }) {
+function Until({ token: { state, expiresOn, revokedOn, oldSecretUntil } }) {
   if (state === "revoked") return html`<span class="state canceled plain">Revoked</span> <${When} at=${Number(revokedOn)} />`;
   if (state === "expired") return html`<span class="state timedout plain">Expired</span> <${When} at=${Number(expiresOn)} />`;
   if (state === "disabled") return html`<span class="state canceled plain">Account disabled</span>`;
-  if (expiresOn === null) return html`<span class="quiet-text">no expiry</span>`;
-  return html`<span class="nowrap">${expiresOn < now() + SOON_MS && html`<span class="dot warning" aria-hidden="true"></span>`}<${When} at=${expiresOn} /></span>`;
+  const old = oldSecretUntil !== null && oldSecretUntil > now() && html`<div class="quiet-text">the old text <${When} at=${oldSecretUntil} soon="no more" /></div>`;
+  if (expiresOn === null) return html`<span class="quiet-text">no expiry</span>${old}`;
+  return html`<span class="nowrap">${expiresOn < now() + SOON_MS && html`<span class="dot warning" aria-hidden="true"></span>`}<${When} at=${expiresOn} /></span>${old}`;
 }
 
 /** @param {{token: TokenObject, reload: () => void}} props */
@@ -70,6 +72,6 @@ function Actions({ token, reload }) {
         return `${name || id} is revoked.`;
       },
     });
-  return html`${token.state !== "disabled" && html`<button class="small" onClick=${() => replaceToken(token, reload)}>Replace …</button> `}
+  return html`${token.state !== "expired" && html`<button class="small" onClick=${() => rotateToken(token, reload)}>Rotate …</button> `}
     <button class="small" onClick=${revoke}>Revoke …</button>`;
 }
