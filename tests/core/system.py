@@ -42,6 +42,7 @@ from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.shards.hashing import home_of
 
+from .dumps import cold_rows
 from .model import (
     CALLBACK_FIELDS,
     EXECUTION_FIELDS,
@@ -53,7 +54,7 @@ from .model import (
     view,
 )
 from .task_events import EVENT_OF_COMMAND, EVENT_OF_RECORD
-from .views import envelope_view, lease_of, message_key, usage_view
+from .views import envelope_view, lease_of, transit_view, usage_view
 from .workflow_delivery import WorkflowDelivery
 
 RANK = {
@@ -154,9 +155,8 @@ class System:
 
     def capture(self, index: int) -> None:
         """Collect what changed in a shard."""
-        position = sum(self.sequences)
-        state = self.machines[index].state
-        self.captures.append(checkpointing.capture(state, self.sequences[index], position))
+        while not self.capture_some(index):
+            pass
 
     def capture_some(self, index: int) -> bool:
         """Do that in slices, of which this is one; whether it was the last."""
@@ -417,13 +417,7 @@ class System:
         return found
 
     def _cold_rows(self, table: str) -> Iterator[tuple[ShardState, bytes, bytes]]:
-        if self.checkpoints is None:
-            return
-        view = self.checkpoints.reader.view
-        for machine in self.machines:
-            prefix = rows.shard_key(machine.state.index)
-            for key, value in view.scan(table, prefix, rows.after(prefix)):
-                yield machine.state, key, value
+        return cold_rows(self.checkpoints, [machine.state for machine in self.machines], table)
 
     def everything(self) -> View:
         """All that is true now, as the model's `everything`."""
@@ -454,13 +448,7 @@ class System:
             "schedules": [
                 view(one, SCHEDULE_FIELDS) for one in sorted(schedules, key=lambda one: one.serial)
             ],
-            "transit": sorted(
-                message_key(number_and_message[1])
-                for index, state in enumerate(states)
-                for target, messages in state.outbox.items()
-                for number_and_message in messages.items()
-                if number_and_message[0] > states[target].inbox.get(index, 0)
-            ),
+            "transit": transit_view(states),
             "entries": {name: one for state in states for name, one in state.entries.by_id.items()},
             "executions": {
                 name: view(one, EXECUTION_FIELDS)
