@@ -160,14 +160,13 @@ class System:
 
     def capture_some(self, index: int) -> bool:
         """Do that in slices, of which this is one; whether it was the last."""
-        if self.capturing is None:
-            self.capturing = checkpointing.Capturing(self.machines[index].state, CAPTURED_COUNT)
+        state = self.machines[index].state
+        self.capturing = self.capturing or checkpointing.Capturing(state, CAPTURED_COUNT)
         if not self.capturing.is_nearly_done:
             self.capturing.read_some()
             return False
-        position = sum(self.sequences)
-        self.captures.append(self.capturing.finish(self.sequences[index], position))
-        self.capturing = None
+        captured = self.capturing.finish(self.sequences[index], sum(self.sequences))
+        self.captures, self.capturing = [*self.captures, captured], None
         return True
 
     def write_checkpoint(self) -> None:
@@ -421,8 +420,7 @@ class System:
 
     def everything(self) -> View:
         """All that is true now, as the model's `everything`."""
-        states = [machine.state for machine in self.machines]
-        promises = self.promises()
+        states, promises = [machine.state for machine in self.machines], self.promises()
         schedules = [one for state in states for one in state.schedules.values()]
         callbacks = [
             one for state in states for group in state.callbacks.values() for one in group.values()
