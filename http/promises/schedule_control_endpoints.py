@@ -23,7 +23,7 @@ from troth.http.api.rows import ID_PARAMETER, Asking, Call, Endpoint, Success, a
 from troth.http.api.shards_port import ask
 from troth.http.settings.local_zone import local_zone
 from troth.http.wire.answers import told
-from troth.http.wire.errors import ApiError, FieldProblem, invalid
+from troth.http.wire.errors import ApiError, FieldProblem
 from troth.http.wire.fields import Integer, Nested, StringMap, Text
 from troth.http.wire.requests import Response
 from troth.shards.surveys.pace import Pace
@@ -96,6 +96,7 @@ class ResumeScheduleBody(Struct, rename="camel"):
             "(`schedule_catch_up`).",
             0,
             minimum=0,
+            maximum=CATCH_UP_LIMIT_COUNT,
         ),
     ] = None
 
@@ -119,6 +120,7 @@ class PreviewScheduleBody(Struct, rename="camel"):
             "The time zone, unless the expression names one; unless given, the server's.",
             "Europe/Berlin",
             limit_bytes=limits.CRON_LIMIT_BYTES,
+            form="time-zone",
         ),
     ] = None
     after: Annotated[
@@ -166,10 +168,6 @@ def _pause(_api: Api, call: Call) -> Command:
 
 def _resume(_api: Api, call: Call) -> Command:
     body: ResumeScheduleBody = call.body
-    if body.catch_up is not None and body.catch_up > CATCH_UP_LIMIT_COUNT:
-        raise invalid(
-            "catchUp", f"must be between 0 and {CATCH_UP_LIMIT_COUNT} (got {body.catch_up})"
-        )
     return ResumeSchedule(body.id or "", call.request.principal.id_prefix, body.catch_up)
 
 

@@ -161,9 +161,10 @@ class Choice(Field):
 
 @dataclass(frozen=True, slots=True)
 class Integer(Field):
-    """A 64-bit integer."""
+    """A 64-bit integer, or one of a smaller range."""
 
     minimum: int = INTEGER_MIN
+    maximum: int = INTEGER_MAX
 
     def check(self, value: int | None, limits: RequestLimits) -> str | None:
         """Refuse what is beyond 64 bits, below the minimum, or zero although required."""
@@ -173,12 +174,14 @@ class Integer(Field):
             return f"must be between {self.minimum} and {INTEGER_MAX} (got a number beyond 64 bits)"
         if value < self.minimum:
             return f"must be {self.minimum} or more (got {value})"
+        if value > self.maximum:
+            return f"must be between {self.minimum} and {self.maximum} (got {value})"
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
         """Return the same, but nothing below zero if it is required."""
         least = max(self.minimum, 1) if self.required else self.minimum
-        return Annotated[int, Meta(ge=least, le=INTEGER_MAX)]
+        return Annotated[int, Meta(ge=least, le=self.maximum)]
 
     def schema(self, limits: RequestLimits) -> Schema:
         """Return an integer; OpenAPI's format names the 64 bits."""
@@ -186,7 +189,7 @@ class Integer(Field):
             **typed("integer", nullable=not self.required),
             "format": "int64",
             "minimum": self.minimum,
-            "maximum": INTEGER_MAX,
+            "maximum": self.maximum,
         }
         if self.required:
             schema["not"] = {"enum": [0]}

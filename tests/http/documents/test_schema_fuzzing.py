@@ -22,8 +22,10 @@ SEED = 20261121
 
 
 @pytest.mark.slow
-def test_schemathesis_finds_nothing(shared_server: ServerProcess, tmp_path: Path) -> None:
-    fuzz(shared_server, tmp_path, "--exclude-path-regex=^/($|poll|v1)")
+def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+    # Bulk jobs that it starts would cancel what other tests wait for.
+    with ServerProcess(tmp_path / "server") as server:
+        fuzz(server, tmp_path, "--exclude-path-regex=^/($|poll|events|v1)")
 
 
 @pytest.mark.slow
@@ -90,7 +92,7 @@ def fuzz(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=500,
         check=False,
     )
 

@@ -23,6 +23,7 @@ schemathesis.openapi.format(
     "cron",
     strategies.sampled_from(["* * * * *", "0 3 * * 1-5", "*/5 0 3 1,15 jan ?", "@every 1h"]),
 )
+schemathesis.openapi.format("time-zone", strategies.sampled_from(["", "UTC", "Asia/Kathmandu"]))
 schemathesis.openapi.format(
     "retention-rules",
     strategies.sampled_from(["none", "resolved:7d", "all:90d:team=billing,rejected:1h30m"]),
