@@ -30,8 +30,8 @@ browser_option: Final = click.option(
 def ui(session: Session, no_browser: bool) -> None:
     """Open the web UI of a running server in a browser.
 
-    You are signed in as an administrator. The operator's key is read from the data directory, or a token with the scope `admin` is used.
-    The address works once, within a minute.
+    You are signed in as an administrator. The operator's key is read from the data directory, or a
+    token with the scope `admin` is used. The address works once, within a minute.
 
     \b
     Examples:
