@@ -22,7 +22,8 @@ DEVELOP_READY := $(VENV)/.ready-to-develop
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test fast newest newest-ready installed lint fmt types cover seeds sdks \
-  simulate differ mutate fuzz prove vendor screenshots clients constraints docs man deploy-check release-check
+  simulate ui-scale differ mutate fuzz prove vendor screenshots clients constraints docs man deploy-check \
+  release-check
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +98,13 @@ simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 ST
 
 differ: $(DEVELOP_READY) ## Hold the server against the specification's model: SEED=0 RUNS=20 STEPS=300
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
+
+# The directory is kept, since filling it takes 10 to 30 minutes.
+SCALE_STORE = /tmp/troth-ui-scale
+ui-scale: $(DEVELOP_READY) ## What answers cost with 2,000,000 promises: SCALE_STORE=DIRECTORY
+	@test -e $(SCALE_STORE)/troth.json || $(BIN)/python -m tests.helpers.fill_store $(SCALE_STORE) \
+		--completed 1500000 --pending 260000 --tasks 150000 --workflows 89500 --locks 100000 --tree 500
+	@TROTH_SCALE_STORE=$(SCALE_STORE) $(PYTEST) -s tests/http/questions/test_scale.py $(ARGS)
 
 mutate: $(DEVELOP_READY) ## Plant every known fault and see which test notices (twelve minutes)
 	@$(BIN)/python -m tests.mutation $(ARGS)

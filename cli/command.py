@@ -46,7 +46,7 @@ COMMANDS: Final = {
     ),
     "ui": CommandPlace(
         "troth.cli.overview.open_ui:ui",
-        "Open the web UI of a running server in a browser, signed in as an administrator.",
+        "Open the web UI of a running server in a browser.",
     ),
     "promises": CommandPlace(
         "troth.cli.promises:promises", "Create, show, complete and search promises."
@@ -118,7 +118,7 @@ COMMANDS: Final = {
     ),
     "completion": CommandPlace(
         "troth.cli.shell.completion:completion",
-        "Print what makes a shell complete `troth`: commands, options, names of files.",
+        "Print what makes a shell complete commands.",
     ),
     "manual": CommandPlace(
         "troth.cli.shell.manual:manual_command", "Print the manual page of `troth`, in roff."

@@ -187,26 +187,48 @@ def inspect_command(file: Path, as_json: bool) -> None:
     emit(json.dumps(_json(found)) if as_json else _text(found, "finished, not verified"))
 
 
-@snapshot.command("list", cls=click.Command)
-@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
-@json_option
-def list_command(directory: Path, as_json: bool) -> None:
-    """List the snapshots in a directory, oldest first.
+@snapshot.command("list")
+@click.argument(
+    "directory", type=click.Path(path_type=Path), metavar="[DIR]", required=False, default=None
+)
+@administrator_command()
+def list_command(session: Session, directory: Path | None) -> None:
+    """List the snapshots in DIR, or those of the server.
 
     These are the files whose names end in .snapshot, and unfinished ones (.snapshot.partial).
+    Without DIR the server is asked for those in its snapshot_directory: run it as the server's
+    user, with --data, or give a token of the scope admin.
 
     \b
-    Example:
+    Examples:
       troth snapshot list /var/backups/troth
+      troth snapshot list --data /var/lib/troth
     """
+    if directory is None:
+        _list_kept(session)
+        return
     with errors_shown():
         found = list_directory(directory)
-    if as_json:
+    if session.as_json:
         emit(json.dumps([_json(file) for file in found]))
         return
     for file in found:
         emit(_line(file))
     note(f"{len(found)} found")
+
+
+def _list_kept(session: Session) -> None:
+    """List those in the running server's directory."""
+    answer = session.client.ask("GET", "/admin/snapshots")
+    if session.as_json:
+        emit(json.dumps(answer.content["snapshots"]))
+        return
+    for one in answer.content["snapshots"]:
+        taken = f"UNUSABLE: {visible(one['problem'])}" if one["problem"] else "whole"
+        if one["createdOn"] is not None:
+            taken = f"{moment(one['createdOn'])}  {taken}"
+        emit(f"{visible(one['name'])}  {one['bytes']} bytes  {taken}")
+    note(f"{len(answer.content['snapshots'])} found")
 
 
 @snapshot.command("restore", cls=click.Command)

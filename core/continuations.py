@@ -6,6 +6,7 @@ the last one. So each step is short, and for those who asked it is still one com
 
 from .commands import Command
 from .replies import Reply
+from .workflows import NamedBeat
 
 
 class ContinueHeartbeat(Command, frozen=True):
@@ -29,6 +30,20 @@ class ContinueTasksHeartbeat(ContinueHeartbeat, frozen=True):
 
 class ContinueLocksHeartbeat(ContinueHeartbeat, frozen=True):
     """Do that for locks."""
+
+
+class ContinueRenewals(Command, frozen=True):
+    """Renew a slice of the leases of workflow tasks that a process has named.
+
+    Tasks are given as (id, version); the first `done_count` have been looked at. `beat` is the note
+    of this heartbeat. Answers how many were renewed in all, when none are left.
+    """
+
+    pid: str
+    tasks: tuple[tuple[str, int], ...]
+    beat: NamedBeat
+    done_count: int = 0
+    renewed_count: int = 0
 
 
 class ContinueCompletions(Command, frozen=True):

@@ -85,6 +85,8 @@ SCHEDULE_BATCH_COUNT: Final = 50  # runs of one schedule before others get their
 
 # Retention.
 RETENTION_INTERVAL_MS: Final = 60_000
+CAPTURE_SLICE_COUNT: Final = 200  # changed rows a checkpoint reads between two looks at the time
+EVICTION_SLICE_COUNT: Final = 500  # rows a checkpoint looks at that may leave memory, together
 RETENTION_SLICE_COUNT: Final = 50  # promises deleted together, by one record
 RETENTION_SCAN_COUNT: Final = 200  # promises looked at before others get their turn
 RETENTION_RULES_LIMIT_BYTES: Final = 64 * 1024  # rules to try out, as text

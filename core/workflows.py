@@ -80,6 +80,13 @@ class WorkflowTask(Struct, array_like=True, gc=False):
         )
 
 
+class NamedBeat(Struct, frozen=True, eq=False):
+    """A heartbeat at a time that names workflow tasks, by their versions."""
+
+    at: int
+    versions: dict[str, int]
+
+
 class WorkflowView(Struct, frozen=True, gc=False):
     """A workflow task as clients see it. `pid` and `ttl` are None unless it is acquired.
 

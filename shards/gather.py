@@ -102,10 +102,10 @@ def _fitting_count(rows: Sequence[HasSerial], limit_bytes: int) -> int:
 def _share(limit_count: int, shards_count: int) -> int:
     """Return how many rows to ask each shard for at a time.
 
-    Ids are spread evenly, so a shard's share of a page is about the same for all; a little more
-    makes a second round rare, and asking for the whole page would read most rows in vain.
+    Ids are spread evenly, so a shard's share of a page is about the same for all. A little more
+    leaves few shards to ask a second time; more than that would read too many rows in vain.
     """
     if shards_count <= 1:
         return limit_count
     share = limit_count / shards_count
-    return min(limit_count, int(share + 2 * share**0.5) + 2)
+    return min(limit_count, int(share + share**0.5) + 1)

@@ -45,8 +45,8 @@ from troth.core.machine import Machine, Step
 from troth.core.model import PENDING
 from troth.core.records import encode
 from troth.core.replies import Reply
-from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
+from troth.core.state.checkpointing import Capturing
 from troth.core.state.shard_state import TimerKey
 from troth.persistence.errors import (
     CheckpointDamaged,
@@ -533,9 +533,9 @@ class Shard:
                 if asker is not None:
                     asker.refuse(error)
 
-    def capture(self) -> Capture:
-        """Collect what changed since the last checkpoint; what was stepped so far is in it."""
-        return checkpointing.capture(self.machine.state, self.sequence, self._committer.position)
+    def finish_capture(self, capturing: Capturing) -> Capture:
+        """Finish a capture for a checkpoint; what was stepped so far is in it."""
+        return capturing.finish(self.sequence, self._committer.position)
 
     @property
     def is_full(self) -> bool:

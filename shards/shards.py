@@ -172,6 +172,7 @@ class Shards(Gathering):
             storage.trim,
             interval_ms=interval_ms,
             log_bytes=log_bytes,
+            current_pass=self._pass,
         )
 
     async def run(

@@ -28,10 +28,10 @@ browser_option: Final = click.option(
 @browser_option
 @administrator_command()
 def ui(session: Session, no_browser: bool) -> None:
-    """Open the web UI of a running server in a browser, signed in as an administrator.
+    """Open the web UI of a running server in a browser.
 
-    The operator's key is read from the data directory, or a token with the scope `admin` is used.
-    The address works once, within a minute.
+    You are signed in as an administrator. The operator's key is read from the data directory, or a
+    token with the scope `admin` is used. The address works once, within a minute.
 
     \b
     Examples:

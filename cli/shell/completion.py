@@ -16,10 +16,13 @@ VARIABLE: Final = "_TROTH_COMPLETE"
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete `troth`: commands, options, names of files.
+    """Print what makes a shell complete commands.
+
+    It completes commands, options and names of files.
 
     \b
     Examples:
+      troth completion bash
       echo 'eval "$(troth completion bash)"' >> ~/.bashrc
       echo 'eval "$(troth completion zsh)"' >> ~/.zshrc
       troth completion fish > ~/.config/fish/completions/troth.fish

@@ -21,6 +21,7 @@ def resume_time(context: DecisionContext, command: ResumeTime, now_ms: int) -> R
     if command.was_set_back:
         context.state.task_beats.clear()
         context.state.lock_beats.clear()
+        context.state.workflow_beats.clear()
     return DONE
 
 

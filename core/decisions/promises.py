@@ -280,7 +280,7 @@ def _search_memory(context: DecisionContext, query: Query, now_ms: int) -> Found
         if promise_id is None or not query.admits(promise_id):
             continue
         promise = context.promise(promise_id, now_ms)
-        if promise is not None and query.matches(promise):
+        if promise is not None and query.fits(promise):
             matched.append(promise)
             if len(matched) == query.limit_count:
                 break

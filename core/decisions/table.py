@@ -75,6 +75,7 @@ from troth.core.commands import (
 from troth.core.continuations import (
     ContinueCompletions,
     ContinueLocksHeartbeat,
+    ContinueRenewals,
     ContinueTasksHeartbeat,
 )
 from troth.core.deciding import DONE, DecisionContext
@@ -223,6 +224,7 @@ DECISIONS: dict[type[Command], Decision] = {
     ResumeTime: leases.resume_time,
     ContinueTasksHeartbeat: tasks.continue_heartbeat,
     ContinueLocksHeartbeat: locks.continue_heartbeat,
+    ContinueRenewals: workflows.continue_renewals,
     ContinueCompletions: completions.continue_completions,
     Receive: between_shards.receive,
     Acknowledge: between_shards.acknowledge,

@@ -5,12 +5,14 @@ as it is.
 """
 
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from troth.core import records as r
 from troth.core import workflow_records as w
 from troth.core.catalog import is_reserved
 from troth.core.codes import Code
+from troth.core.commands import UNBLOCK_TIMER, Expire
 from troth.core.deciding import DONE, DecisionContext
 from troth.core.grammar.templates import expand
 from troth.core.model import EMPTY_VALUE, PENDING, Promise, PromiseState, Schedule, Value
@@ -209,5 +211,8 @@ def retry_unblock(context: DecisionContext, command: RetryUnblock, now_ms: int) 
 
 def expire_unblocks(context: DecisionContext, promise_id: str, now_ms: int) -> None:
     """Give up a promise's listeners, which could not be reached for a long time."""
-    for address in list(context.state.unblocks.get(promise_id, ())):
+    addresses = context.state.unblocks.get(promise_id, {})
+    for address in list(islice(addresses, context.options.completion_slice_count)):
         context.emit(w.ListenerTold(promise_id, address, now_ms, was_given_up=True))
+    if addresses:
+        context.again = Expire(UNBLOCK_TIMER, promise_id)

@@ -11,6 +11,7 @@ from troth.core.codes import Code
 from troth.core.deciding import DecisionContext
 from troth.core.failures import FailureKind
 from troth.core.lifecycles import WORKFLOW, WorkflowEvent
+from troth.core.limits import lease_end
 from troth.core.model import Promise
 from troth.core.workflows import (
     ACQUIRED,
@@ -43,12 +44,25 @@ def find(
         task is not None
         and task.state is ACQUIRED
         and task.expires_at <= now_ms
-        and state.end_of_workflow_lease(task) <= now_ms
+        and _lease_has_ended(context, task, now_ms)
     ):
         reason, holder = "the lease ran out", task.pid or ""
         context.failures.note(FailureKind.LEASE, now_ms, workflow_id, reason, holder)
         context.emit(w.WorkflowReleased(workflow_id, now_ms, has_expired=True))
     return promise, task
+
+
+def _lease_has_ended(context: DecisionContext, task: WorkflowTask, now_ms: int) -> bool:
+    """Return whether a lease has ended; one that a heartbeat under way has renewed has not.
+
+    That is written down first.
+    """
+    end = context.state.end_of_workflow_lease(task)
+    at = context.state.workflow_beats.last(task, end) if end <= now_ms else None
+    if at is not None and lease_end(at, task.ttl) > task.expires_at:
+        context.emit(w.WorkflowsRenewed([task.id], at))
+        end = context.state.end_of_workflow_lease(task)
+    return end <= now_ms
 
 
 def judge(
@@ -88,7 +102,10 @@ def guard(context: DecisionContext, fence: WorkflowFence, now_ms: int) -> Code:
     if context.state.promises[fence.id].timeout <= now_ms:
         return Code.WORKFLOW_STATE
     code = WORKFLOW[task.state, _FENCE].code
-    if code is not _OK or context.state.end_of_workflow_lease(task) <= now_ms:
+    end = context.state.end_of_workflow_lease(task)
+    if end <= now_ms and (at := context.state.workflow_beats.last(task, end)) is not None:
+        end = lease_end(at, task.ttl)
+    if code is not _OK or end <= now_ms:
         return Code.WORKFLOW_STATE
     if task.version != fence.version:
         return Code.WORKFLOW_VERSION

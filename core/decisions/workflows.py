@@ -4,15 +4,17 @@ A task's own promise and its lease are settled first (`workflow_views.py`), so n
 task acquired beyond its lease, or beyond the deadline of its promise.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from troth.core import workflow_records as w
 from troth.core.codes import Code
+from troth.core.continuations import ContinueRenewals
 from troth.core.deciding import DONE, DecisionContext
 from troth.core.grammar.patterns import Pattern
 from troth.core.lifecycles import FINAL_STATES, WORKFLOW, WorkflowEvent
 from troth.core.limits import lease_end
-from troth.core.model import PENDING
+from troth.core.model import PENDING, replace
 from troth.core.replies import Reply, WorkflowPage
 from troth.core.state.cold import Query
 from troth.core.workflow_commands import (
@@ -34,6 +36,7 @@ from troth.core.workflows import (
     ACQUIRED,
     FULFILLED,
     WAITING,
+    NamedBeat,
     WorkflowLease,
     WorkflowTask,
     WorkflowView,
@@ -129,19 +132,47 @@ def _is_repeated(task: WorkflowTask, pid: str, claim_id: str | None) -> bool:
 
 def renew_workflows(context: DecisionContext, command: RenewWorkflows, now_ms: int) -> Reply:
     """Renew leases; whatever is not held so is passed over."""
-    held = []
-    for workflow_id, version in command.tasks:
+    if len(command.tasks) > context.options.heartbeat_slice_count:
+        beat = NamedBeat(now_ms, dict(command.tasks))
+        context.state.workflow_beats.begin(command.pid, beat)
+        slices = ContinueRenewals(command.pid, command.tasks, beat)
+        return continue_renewals(context, slices, now_ms)
+    return Reply(_OK, count=_renew(context, command.pid, command.tasks, now_ms, now_ms))
+
+
+def continue_renewals(context: DecisionContext, command: ContinueRenewals, now_ms: int) -> Reply:
+    """Renew a slice of the leases, as of the time of the heartbeat."""
+    at = min(command.beat.at, now_ms)  # the clock may have been set back
+    end_count = command.done_count + context.options.heartbeat_slice_count
+    tasks = command.tasks[command.done_count : end_count]
+    count = command.renewed_count + _renew(context, command.pid, tasks, at, now_ms)
+    if end_count < len(command.tasks):
+        context.again = replace(command, done_count=end_count, renewed_count=count)
+    else:
+        context.state.workflow_beats.end(command.pid, command.beat)
+    return Reply(_OK, count=count)
+
+
+def _renew(
+    context: DecisionContext, pid: str, tasks: Iterable[tuple[str, int]], at: int, now_ms: int
+) -> int:
+    """Renew those that this process holds, as of a time; how many there are."""
+    renewed = []
+    count = 0
+    for workflow_id, version in tasks:
         _, task = find(context, workflow_id, now_ms)
         if (
             task is not None
             and task.state is ACQUIRED
             and task.version == version
-            and task.pid == command.pid
+            and task.pid == pid
         ):
-            held.append(workflow_id)
-    if held:
-        context.emit(w.WorkflowsRenewed(held, now_ms))
-    return Reply(_OK, count=len(held))
+            count += 1
+            if at == now_ms or lease_end(at, task.ttl) > task.expires_at:
+                renewed.append(workflow_id)
+    if renewed:
+        context.emit(w.WorkflowsRenewed(renewed, at))
+    return count
 
 
 # What a holder does

@@ -8,7 +8,7 @@ a regular expression would let a hostile pattern take forever).
 class Pattern:
     """A compiled id pattern. `within` is what every match must begin with besides."""
 
-    __slots__ = ("_exact", "_inner", "_prefix", "_suffix", "_within")
+    __slots__ = ("_exact", "_inner", "_prefix", "_suffix", "_within", "is_all")
 
     def __init__(self, pattern: str, within: str = "") -> None:
         first, *rest = pattern.split("*")
@@ -17,6 +17,7 @@ class Pattern:
         self._prefix = first
         self._suffix = rest[-1] if rest else ""
         self._inner = [part for part in rest[:-1] if part]
+        self.is_all = not within and bool(rest) and not pattern.strip("*")
 
     @property
     def exact(self) -> str | None:
@@ -30,6 +31,8 @@ class Pattern:
 
     def matches(self, text: str) -> bool:
         """Return whether the pattern covers the whole of `text`."""
+        if self.is_all:
+            return True
         if self._within and not text.startswith(self._within):
             return False
         if self._exact is not None:

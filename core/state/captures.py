@@ -4,6 +4,9 @@ The objects are the state's own where those never change (promises, callbacks, s
 copies where they do (tasks). None stands for something that is gone.
 """
 
+from collections.abc import Set as AbstractSet
+from typing import Any
+
 from msgspec import Struct
 
 from troth.core.bulk import BulkPart
@@ -80,8 +83,8 @@ class Capture(Struct):
     schedules: dict[str, Schedule | None]
     locks: dict[str, Lock | None]
     outbox: dict[OutboxKey, ShardMessage | None]
-    deleted_promises: frozenset[str] = frozenset()
-    deleted_tasks: frozenset[str] = frozenset()
+    deleted_promises: AbstractSet[str] = frozenset()
+    deleted_tasks: AbstractSet[str] = frozenset()
     entries: dict[str, Entry | None] = {}
     executions: dict[str, Execution | None] = {}
     usage: dict[str, Usage | None] = {}
@@ -99,23 +102,25 @@ class Capture(Struct):
         """Return whether it holds anything that stores of formats 1 and 2 have no place for."""
         return self.header.has_workflows or bool(self.awaits or self.listeners)
 
+    def other_rows(self) -> tuple[dict[Any, Any], ...]:
+        """Return all rows but those of promises and tasks, by kind."""
+        return (
+            self.callbacks,
+            self.schedules,
+            self.locks,
+            self.outbox,
+            self.entries,
+            self.executions,
+            self.usage,
+            self.workflows,
+            self.awaits,
+            self.listeners,
+        )
+
     @property
     def rows_count(self) -> int:
         """The number of entities that changed."""
-        return (
-            len(self.promises)
-            + len(self.tasks)
-            + len(self.callbacks)
-            + len(self.schedules)
-            + len(self.locks)
-            + len(self.outbox)
-            + len(self.entries)
-            + len(self.executions)
-            + len(self.usage)
-            + len(self.workflows)
-            + len(self.awaits)
-            + len(self.listeners)
-        )
+        return len(self.promises) + len(self.tasks) + sum(map(len, self.other_rows()))
 
 
 class Loaded(Struct):

@@ -1,63 +1,129 @@
 """Taking a shard's state out of memory and back: capture, evict, load.
 
-`capture` collects what changed since the last capture; when the checkpoint with it is on disk,
+`Capturing` collects what changed since the last capture; when the checkpoint with it is on disk,
 `evict` drops the completed promises and finished tasks that it holds and that have not changed
 since; after a restart `load` brings back what is live. A replay of the records that follow the
 captured sequence then gives the state at the crash.
+
+All of them work in slices, and between two slices the state may change. A capture is of one moment
+all the same: that of its last slice. What changes while it is made is noted as always, and read
+again, until what is left fits into a slice.
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Final, TypeVar, final
 
 from troth.core.leases import LeaseFloor
+from troth.core.limits import CAPTURE_SLICE_COUNT, EVICTION_SLICE_COUNT
 from troth.core.model import (
     CLAIMED,
     NOTIFY,
     PENDING,
+    Promise,
     Task,
 )
 from troth.core.workflows import Await, Listener, WorkflowTask
 
-from .captures import Capture, Loaded, ShardHeader
+from .captures import Capture, Loaded, PairKey, ShardHeader
+from .changes import Changes
 from .completions import add_callback
 from .shard_state import ACTIVE, Root, ShardState
 
-EVICTION_SLICE_COUNT: Final = 500
-"""How many entities leave memory at a time; it takes about a millisecond."""
+_DOUBLINGS_LIMIT_COUNT: Final = 5
+
+_Key = TypeVar("_Key")
+_Row = TypeVar("_Row")
+
+
+@final
+class Capturing:
+    """A capture that is being made: `read_some` until `is_nearly_done`, then `finish`.
+
+    Each time that what has changed is read again, slices become twice as large, up to 32 times: so
+    a capture comes to an end however much changes in between.
+    """
+
+    def __init__(self, state: ShardState, slice_count: int = CAPTURE_SLICE_COUNT) -> None:
+        """Begin; nothing is read yet."""
+        self._state = state
+        self._slice_count = slice_count
+        self._doublings_count = 0
+        self._rows: dict[str, dict[Any, Any]] = {kind: {} for kind in _READERS}
+        self._deleted_promises: set[str] = set()
+        self._deleted_tasks: set[str] = set()
+        self._take_changes()
+
+    def _take_changes(self) -> None:
+        """Go on with what has changed; the state notes new changes from here on."""
+        changes, self._state.changes = self._state.changes, Changes()
+        self._left_count = changes.count
+        self._keys = _keys(changes)
+        self._deleted_promises = _joined(self._deleted_promises, changes.deleted_promises)
+        self._deleted_tasks = _joined(self._deleted_tasks, changes.deleted_tasks)
+
+    @property
+    def is_nearly_done(self) -> bool:
+        """Return whether all that is left fits into a slice."""
+        left_count = self._left_count + self._state.changes.count
+        return left_count <= self._slice_count << self._doublings_count
+
+    def read_some(self) -> None:
+        """Read a slice."""
+        if not self._left_count:
+            self._doublings_count = min(self._doublings_count + 1, _DOUBLINGS_LIMIT_COUNT)
+            self._take_changes()
+        self._read(self._slice_count << self._doublings_count)
+
+    def _read(self, count: int) -> None:
+        state, rows = self._state, self._rows
+        for kind, key in islice(self._keys, count):
+            name = key[0] if kind == "callbacks" else key
+            rows[kind][name] = _READERS[kind](state, key)
+        self._left_count = max(self._left_count - count, 0)
+
+    def finish(self, sequence: int, position: int) -> Capture:
+        """Read what is left; what is captured is the state as it is now.
+
+        `sequence` is the shard sequence of the last record applied, `position` a log sequence that
+        is not before it.
+        """
+        self._read(self._left_count)
+        self._take_changes()
+        self._read(self._left_count)
+        rows: dict[str, Any] = self._rows
+        return Capture(
+            header(self._state, sequence, position),
+            deleted_promises=self._deleted_promises,
+            deleted_tasks=self._deleted_tasks,
+            **rows,
+        )
+
+
+def _joined(all_ids: set[str], ids: set[str]) -> set[str]:
+    """Return both sets as one, which may be either of them."""
+    if not all_ids:
+        return ids
+    all_ids |= ids
+    return all_ids
 
 
 def capture(state: ShardState, sequence: int, position: int) -> Capture:
-    """Collect the changes; the state notes new ones from here on.
+    """Collect all changes in one step. See `Capturing.finish`."""
+    return Capturing(state).finish(sequence, position)
 
-    `sequence` is the shard sequence of the last record applied, `position` a log sequence that
-    is not before it.
-    """
-    changes, state.changes = state.changes, type(state.changes)()
-    callbacks = state.callbacks
-    tasks: dict[str, Task | None] = {}
-    for task_id in changes.tasks:
-        task = state.tasks.get(task_id)
-        tasks[task_id] = _row(task) if task is not None else None
-    # The rows of who waits count places, which the header says.
-    awaits = {pair: _await_row(state, *pair) for pair in changes.awaits}
-    listeners = {pair: _listener_row(state, *pair) for pair in changes.listeners}
-    return Capture(
-        header(state, sequence, position),
-        {name: state.promises.get(name) for name in changes.promises},
-        tasks,
-        {name: callbacks.get(of, {}).get(name) for name, of in changes.callbacks.items()},
-        {name: state.schedules.get(name) for name in changes.schedules},
-        {name: state.locks.get(name) for name in changes.locks},
-        {key: state.outbox.get(key[0], {}).get(key[1]) for key in changes.outbox},
-        frozenset(changes.deleted_promises),
-        frozenset(changes.deleted_tasks),
-        {name: state.entries.by_id.get(name) for name in changes.entries},
-        {name: state.executions.get(name) for name in changes.executions},
-        {name: state.usage.get(name) for name in changes.usage},
-        {name: _workflow_row(state.workflows.get(name)) for name in changes.workflows},
-        awaits,
-        listeners,
-    )
+
+def _keys(changes: Changes) -> Iterator[tuple[str, Any]]:
+    """Yield what changed, with its kind; of a callback its id and that of its promise."""
+    for kind in _READERS:
+        of_kind = getattr(changes, kind)
+        for key in of_kind.items() if kind == "callbacks" else of_kind:
+            yield kind, key
+
+
+def _task_row(state: ShardState, task_id: str) -> Task | None:
+    task = state.tasks.get(task_id)
+    return None if task is None else _row(task)
 
 
 def _row(task: Task) -> Task:
@@ -68,20 +134,23 @@ def _row(task: Task) -> Task:
     return row
 
 
-def _workflow_row(task: WorkflowTask | None) -> WorkflowTask | None:
+def _workflow_row(state: ShardState, workflow_id: str) -> WorkflowTask | None:
+    task = state.workflows.get(workflow_id)
     return None if task is None else task.row()
 
 
-def _await_row(state: ShardState, awaited: str, awaiter: str) -> Await | None:
+def _await_row(state: ShardState, pair: PairKey) -> Await | None:
     """Return a pair's row, with its place in the order of registration, or None if gone."""
+    awaited, awaiter = pair
     if not state.awaits.has(awaited, awaiter):
         return None
     state.waiting_place += 1
     return Await(awaited, awaiter, state.waiting_place)
 
 
-def _listener_row(state: ShardState, promise_id: str, address: str) -> Listener | None:
+def _listener_row(state: ShardState, pair: PairKey) -> Listener | None:
     """Return the same for a listener, or for its message after its promise has settled."""
+    promise_id, address = pair
     settled_at = state.unblocks.get(promise_id, {}).get(address)
     if settled_at is None and not state.listeners.has(promise_id, address):
         return None
@@ -89,9 +158,26 @@ def _listener_row(state: ShardState, promise_id: str, address: str) -> Listener 
     return Listener(promise_id, address, state.waiting_place, settled_at)
 
 
+_READERS: Final[dict[str, Callable[[ShardState, Any], object]]] = {
+    "promises": lambda state, name: state.promises.get(name),
+    "tasks": _task_row,
+    "callbacks": lambda state, key: state.callbacks.get(key[1], {}).get(key[0]),
+    "schedules": lambda state, name: state.schedules.get(name),
+    "locks": lambda state, name: state.locks.get(name),
+    "outbox": lambda state, key: state.outbox.get(key[0], {}).get(key[1]),
+    "entries": lambda state, name: state.entries.by_id.get(name),
+    "executions": lambda state, name: state.executions.get(name),
+    "usage": lambda state, name: state.usage.get(name),
+    "workflows": _workflow_row,
+    # The rows of who waits count places, which the header says.
+    "awaits": _await_row,
+    "listeners": _listener_row,
+}
+"""How the row of an entity is read as it is now: None if it is gone."""
+
+
 def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
     """Return the shard's header as it is now."""
-    live_tasks_count = sum(len(root.tasks) for root in state.roots.values())
     return ShardHeader(
         state.index,
         sequence,
@@ -103,8 +189,8 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         state.promises_count,
         state.tasks_count,
         state.pending_count,
-        live_tasks_count + len(state.notifications),
-        sum(len(waiting) for waiting in state.callbacks.values()),
+        state.counts.unfinished_tasks_count,
+        state.callbacks_count,
         len(state.schedules),
         len(state.locks),
         sum(len(messages) for messages in state.outbox.values()),
@@ -114,7 +200,7 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         len(state.usage),
         len(state.workflows),
         state.awaits.count,
-        state.listeners.count + sum(len(addresses) for addresses in state.unblocks.values()),
+        state.listeners.count + state.unblocks_count,
         state.workflow_floor,
         state.waiting_place,
         state.has_workflows,
@@ -130,34 +216,57 @@ def evict(state: ShardState, written: Capture) -> Iterator[int]:
     """Drop what is finished and was written, in slices; how many left memory with each.
 
     Between two slices the state is whole and may change. What was deleted before the capture is no
-    longer in the cold store, and need not be hidden.
+    longer in the cold store, and need not be hidden. The capture is used up: to free all of its
+    rows takes long, too.
     """
-    retention = state.retention
-    state.hidden_promises -= written.deleted_promises - state.changes.deleted_promises
-    state.hidden_tasks -= written.deleted_tasks - state.changes.deleted_tasks
-    count = 0
-    for name, promise in written.promises.items():
-        if promise is None or promise.state is PENDING:
-            continue
-        if state.promises.get(name) is promise:
-            state.forget_promise(promise)
-            if retention is not None:
-                retention.goes_cold(promise)
-            count += 1
-            if count == EVICTION_SLICE_COUNT:
-                yield count
-                count = 0
-    for name, row in written.tasks.items():
-        if row is None or not row.is_final or name in state.changes.tasks:
-            continue
-        task = state.tasks.get(name)
-        if task is not None and task.is_final:
-            state.forget_task(task)
-            count += 1
-            if count == EVICTION_SLICE_COUNT:
-                yield count
-                count = 0
-    yield count
+    evicted_count = 0
+    for looked_count, is_evicted in enumerate(_evict_each(state, written), start=1):
+        evicted_count += is_evicted
+        if not looked_count % EVICTION_SLICE_COUNT:
+            yield evicted_count
+            evicted_count = 0
+    yield evicted_count
+
+
+def _evict_each(state: ShardState, written: Capture) -> Iterator[bool]:
+    """Look at one thing after the other that was captured; whether it left memory."""
+    for hidden, deleted, kind in (
+        (state.hidden_promises, written.deleted_promises, "deleted_promises"),
+        (state.hidden_tasks, written.deleted_tasks, "deleted_tasks"),
+    ):
+        for name in deleted:
+            if name not in getattr(state.changes, kind):
+                hidden.discard(name)
+            yield False
+    for _, promise in _used_up(written.promises):
+        yield promise is not None and _evict_promise(state, promise)
+    for name, row in _used_up(written.tasks):
+        yield row is not None and row.is_final and _evict_task(state, name)
+    for rows in written.other_rows():
+        for _ in _used_up(rows):
+            yield False
+
+
+def _used_up(rows: dict[_Key, _Row]) -> Iterator[tuple[_Key, _Row]]:
+    while rows:
+        yield rows.popitem()
+
+
+def _evict_promise(state: ShardState, promise: Promise) -> bool:
+    if promise.state is PENDING or state.promises.get(promise.id) is not promise:
+        return False
+    state.forget_promise(promise)
+    if state.retention is not None:
+        state.retention.goes_cold(promise)
+    return True
+
+
+def _evict_task(state: ShardState, task_id: str) -> bool:
+    task = state.tasks.get(task_id)
+    if task is None or not task.is_final or task_id in state.changes.tasks:
+        return False
+    state.forget_task(task)
+    return True
 
 
 def load(state: ShardState, loaded: Loaded) -> None:
@@ -209,6 +318,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
             state.listeners.add(one.promise_id, one.address)
         else:
             state.unblocks.setdefault(one.promise_id, {})[one.address] = one.settled_at
+            state.unblocks_count += 1
 
 
 def _load_task(state: ShardState, task: Task) -> None:

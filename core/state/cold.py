@@ -48,7 +48,11 @@ class Query(Struct, frozen=True):
 
     def matches(self, promise: Promise) -> bool:
         """Return whether a promise belongs into the result, apart from its serial."""
-        if promise.state not in self.states or not self.admits(promise.id):
+        return self.fits(promise) and self.admits(promise.id)
+
+    def fits(self, promise: Promise) -> bool:
+        """Return whether a promise belongs into the result, apart from its serial and its id."""
+        if promise.state not in self.states:
             return False
         if self.has_task and promise.task_version is None:
             return False

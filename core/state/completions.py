@@ -47,6 +47,7 @@ def callback_created(state: ShardState, record: r.CallbackCreated) -> None:
 def add_callback(state: ShardState, callback: Callback) -> None:
     """Take up a callback that is new here."""
     state.callbacks.setdefault(callback.promise_id, {})[callback.id] = callback
+    state.callbacks_count += 1
     if callback.kind is RESUME:
         state.resuming.add(callback.root_id, callback.promise_id)
 
@@ -134,6 +135,7 @@ def _fire(state: ShardState, promise_id: str, ids: Iterable[str], at: int) -> No
         if state.tracks_changes:
             state.changes.callbacks[identifier] = promise_id
         callback = callbacks.pop(identifier)
+        state.callbacks_count -= 1
         if callback.kind is RESUME:
             state.resuming.discard(callback.root_id, promise_id)
         state.fire(callback, at)

@@ -69,6 +69,15 @@ class Counts(Struct, gc=False):
         for task_state, count in other.function_leases.items():
             self.function_leases[task_state] += count
 
+    @property
+    def unfinished_tasks_count(self) -> int:
+        """Return how many leased tasks are not finished."""
+        return sum(
+            table[state]
+            for table in (self.tasks, self.function_leases)
+            for state in (TaskState.INIT, TaskState.ENQUEUED, TaskState.CLAIMED)
+        )
+
     # Promises
 
     def _promises_like(self, promise_id: str) -> dict[PromiseState, int] | None:

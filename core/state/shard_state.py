@@ -48,7 +48,7 @@ from troth.core.retention_rules import Retention
 from troth.core.workflows import WorkflowTask
 
 from .activity import Activity
-from .beats import Beats
+from .beats import Beats, NamedBeats
 from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .counts import Counts
@@ -127,9 +127,11 @@ class ShardState:
         self.tag_index = TagIndex(self.promises)
         self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
+        self.callbacks_count = 0
         self.resuming = Waiting()  # roots, and the promises whose callbacks resume them
         self.task_beats = Beats()
         self.lock_beats = Beats()
+        self.workflow_beats = NamedBeats()
         self.completions: dict[str, int] = {}  # those under way, each with its time
         self.tasks: dict[str, Task] = {}
         self.task_index = SerialIndex()  # of the tasks in memory, by their sequence
@@ -155,6 +157,7 @@ class ShardState:
         self.awaits = Waiting()
         self.listeners = Waiting()
         self.unblocks: dict[str, dict[str, int]] = {}
+        self.unblocks_count = 0
         self.workflow_floor = 0
         self.waiting_place = 0  # of the newest row of who waits
         self.has_workflows = False

@@ -251,6 +251,7 @@ def listener_told(state: ShardState, record: w.ListenerTold) -> None:
     """Apply the record: the message is done with."""
     unblocks = state.unblocks[record.id]
     del unblocks[record.address]
+    state.unblocks_count -= 1
     if record.was_given_up:
         state.withdrawals.append(unblock_key(record.id, record.address))
     if not unblocks:
@@ -290,7 +291,10 @@ def unblock_listeners(
     """Turn what were listeners of a promise that has settled into messages."""
     if not addresses:
         return
-    state.unblocks.setdefault(promise_id, {}).update(dict.fromkeys(addresses, at))
+    unblocks = state.unblocks.setdefault(promise_id, {})
+    state.unblocks_count -= len(unblocks)
+    unblocks.update(dict.fromkeys(addresses, at))
+    state.unblocks_count += len(unblocks)
     state.new_unblocks.extend((promise_id, address) for address in addresses)
     state.timers.append(((UNBLOCK_TIMER, promise_id), saturating_add(at, UNBLOCK_LIMIT_MS)))
     if state.tracks_changes:
@@ -303,6 +307,7 @@ def forget_unblocks(state: ShardState, promise_id: str) -> None:
     addresses = state.unblocks.pop(promise_id, None)
     if addresses is None:
         return
+    state.unblocks_count -= len(addresses)
     for address in addresses:
         state.withdrawals.append(unblock_key(promise_id, address))
         if state.tracks_changes:

@@ -247,7 +247,7 @@ class ShardColdStore:
             read_bytes += promise.size
             if promise.serial != serial:
                 raise CheckpointDamaged(rows.PROMISES, "an index names a row with another position")
-            if query.matches(promise):
+            if query.fits(promise):
                 matched.append(promise)
         return Found(matched, None)
 

@@ -13,8 +13,8 @@ import trio
 SLICE_S: Final = 0.004
 """How long a look may work before it gives others their turn, in seconds."""
 
-ANSWER_LIMIT_S: Final = 0.050
-"""What one answer may cost, in seconds of CPU."""
+ANSWER_LIMIT_S: Final = 0.045
+"""What one answer may cost before it is rendered, in seconds of CPU."""
 
 
 @final

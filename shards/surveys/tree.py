@@ -7,7 +7,8 @@ cut.
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final, final
 
 from troth.core.grammar.patterns import Pattern
@@ -57,11 +58,12 @@ class Trees:
         """Return the root and what is below it: parents first, children in order of creation."""
         found = {root.id: root}
         is_cut = False
-        async for promise in self._candidates(root):
-            found.setdefault(promise.id, promise)
-            if len(found) > CANDIDATES_LIMIT_COUNT or self._pace.is_spent:
-                is_cut = True
-                break
+        async with aclosing(self._candidates(root)) as candidates:
+            async for promise in candidates:
+                found.setdefault(promise.id, promise)
+                if len(found) > CANDIDATES_LIMIT_COUNT or self._pace.is_spent:
+                    is_cut = True
+                    break
         parents = parents_of(root.id, {name: one.tags for name, one in found.items()})
         await self._pace.rest()
         calls: list[TreeCall] = []
@@ -89,20 +91,22 @@ class Trees:
     def _cause(self, state: ShardState, promise: Promise) -> Cause | None:
         return self._causes.look(state, promise, self._now_ms).cause
 
-    async def _candidates(self, root: Promise) -> AsyncIterator[Promise]:
+    async def _candidates(self, root: Promise) -> AsyncGenerator[Promise, None]:
         """Yield what may be below the root, some perhaps twice; what is found fastest first."""
         tags = shared_tags(root.id, root.tags)
         for state in self._states:
             for name, value in tags.items():
-                async for promise in self._tagged(state, {name: value}):
-                    yield promise
+                async with aclosing(self._tagged(state, {name: value})) as tagged:
+                    async for promise in tagged:
+                        yield promise
         for state, texts in zip(self._states, self._texts, strict=True):
-            async for promise in self._beginning(state, texts, root.id):
-                yield promise
+            async with aclosing(self._beginning(state, texts, root.id)) as beginning:
+                async for promise in beginning:
+                    yield promise
 
     async def _beginning(
         self, state: ShardState, texts: IdTexts, root_id: str
-    ) -> AsyncIterator[Promise]:
+    ) -> AsyncGenerator[Promise, None]:
         for separator in SEPARATORS:
             after: bytes | None = b""
             while after is not None:
@@ -124,7 +128,9 @@ class Trees:
                     yield known
             await self._pace.rest()
 
-    async def _tagged(self, state: ShardState, tags: Mapping[str, str]) -> AsyncIterator[Promise]:
+    async def _tagged(
+        self, state: ShardState, tags: Mapping[str, str]
+    ) -> AsyncGenerator[Promise, None]:
         wanted = dict(tags)
         for name in state.tag_index.smallest(wanted).ids():
             promise = None if name is None else state.promises.get(name)

@@ -20,18 +20,23 @@ import structlog
 import trio
 
 from troth.core.buckets import Buckets
+from troth.core.limits import CAPTURE_SLICE_COUNT
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
+from troth.core.state.checkpointing import Capturing
 from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
 from troth.persistence.errors import CheckpointFailed
 from troth.persistence.memory_reserve import with_reserve
 from troth.persistence.process_memory import trim_heap
 from troth.persistence.shortage import is_out_of_memory, opening
 from troth.shards.committer import Committer
+from troth.shards.passes import Pass
 from troth.shards.shard import Shard
 from troth.shards.threads import in_thread
 
 VERIFY_PAUSE_LIMIT_S: Final = 0.1
+CAPTURE_SHARE_S: Final = 0.002
+"""How long captures work in a pass of the loop."""
 _BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 VERIFIED: Final = "the checkpoints are as they were written"
@@ -113,8 +118,11 @@ class Checkpointer:
         *,
         interval_ms: int,
         log_bytes: int,
+        current_pass: Pass | None = None,
+        capture_slice_count: int = CAPTURE_SLICE_COUNT,
         use_thread: bool = True,
     ) -> None:
+        """Initialize. Without `current_pass` one slice of a capture is made in a pass."""
         self._shards = shards
         self._committer = committer
         self._store = store
@@ -122,6 +130,8 @@ class Checkpointer:
         self._interval_ms = interval_ms
         self._log_bytes = log_bytes
         self._use_thread = use_thread
+        self._pass = current_pass
+        self._capture_slice_count = capture_slice_count
         self._limiter = trio.CapacityLimiter(1)
         self._running = trio.Lock()
         self._is_reading = False
@@ -185,8 +195,9 @@ class Checkpointer:
             self._committer.forget_bytes()
             captures = []
             for shard in self._shards:
-                captures.append(shard.capture())
+                captures.append(await self._capture(shard))
                 await trio.lowlevel.checkpoint()
+            rows_count = sum(capture.rows_count for capture in captures)
             await self._committer.wait_durable()
             if self._committer.failure is not None:
                 return
@@ -198,7 +209,20 @@ class Checkpointer:
                     await trio.lowlevel.checkpoint()
             position = self._store.position
             await self._blocking(lambda: self._finish(position))
-            self._note(started, captures)
+            self._note(started, rows_count)
+
+    async def _capture(self, shard: Shard) -> Capture:
+        """Capture a shard in slices, as many in a pass of the loop as there is time for."""
+        capturing = Capturing(shard.machine.state, self._capture_slice_count)
+        while not capturing.is_nearly_done:
+            ends_s = trio.current_time() + CAPTURE_SHARE_S
+            while True:
+                capturing.read_some()
+                is_over = self._pass is None or self._pass.is_over
+                if is_over or capturing.is_nearly_done or trio.current_time() >= ends_s:
+                    break
+            await trio.lowlevel.checkpoint()
+        return shard.finish_capture(capturing)
 
     def _write(self, captures: list[Capture]) -> None:
         """Write; where memory runs out before anything has been committed, wait for more."""
@@ -218,14 +242,14 @@ class Checkpointer:
             await trio.lowlevel.checkpoint()
             function()
 
-    def _note(self, started: float, captures: list[Capture]) -> None:
+    def _note(self, started: float, rows_count: int) -> None:
         self._checkpoints_count += 1
         duration_s = time.monotonic() - started
         self._durations_s.add(duration_s)
         self._last_on_ms = time.time_ns() // 1_000_000
         log.debug(
             "checkpoint",
-            rows=sum(capture.rows_count for capture in captures),
+            rows=rows_count,
             duration_ms=int(duration_s * 1000),
             position=self._store.position,
         )

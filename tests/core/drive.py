@@ -301,7 +301,9 @@ class Drive:
             self.checkpoint_steps = [*["capture"] * count, "write", "renew", *["evict"] * count]
         step = self.checkpoint_steps.pop(0)
         if step == "capture":
-            system.capture(len(system.captures))
+            if not system.capture_some(len(system.captures)):
+                self.checkpoint_steps.insert(0, step)
+                step = "slice"
         elif step == "write":
             system.write_checkpoint()
         elif step == "renew":

@@ -1,5 +1,6 @@
 """The whole state of a shard in a form that compares."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from troth.core import records as r
@@ -7,6 +8,8 @@ from troth.core.limits import INTEGER_MAX
 from troth.core.model import Task, replace
 from troth.core.state.shard_state import ShardState
 from troth.core.state.waiting import Waiting
+from troth.persistence.checkpoints import rows
+from troth.persistence.checkpoints.checkpoints import Checkpoints
 
 
 def waiting(pairs: Waiting) -> dict[str, list[str]]:
@@ -66,3 +69,14 @@ def dump(state: ShardState) -> dict[str, Any]:
         "unblocks": {key: dict(one) for key, one in state.unblocks.items()},
         "workflow floor": state.workflow_floor,
     }
+
+
+def cold_rows(
+    checkpoints: Checkpoints | None, states: list[ShardState], table: str
+) -> Iterator[tuple[ShardState, bytes, bytes]]:
+    """What a checkpoint has of these shards in a table, with keys."""
+    for state in states if checkpoints is not None else ():
+        assert checkpoints is not None
+        prefix = rows.shard_key(state.index)
+        for key, value in checkpoints.reader.view.scan(table, prefix, rows.after(prefix)):
+            yield state, key, value

@@ -42,6 +42,7 @@ from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.shards.hashing import home_of
 
+from .dumps import cold_rows
 from .model import (
     CALLBACK_FIELDS,
     EXECUTION_FIELDS,
@@ -53,7 +54,7 @@ from .model import (
     view,
 )
 from .task_events import EVENT_OF_COMMAND, EVENT_OF_RECORD
-from .views import envelope_view, lease_of, message_key, usage_view
+from .views import envelope_view, lease_of, transit_view, usage_view
 from .workflow_delivery import WorkflowDelivery
 
 RANK = {
@@ -62,6 +63,7 @@ RANK = {
     c.TASK_TIMER: 1,
     c.LOCK_TIMER: 2,
 }
+CAPTURED_COUNT = 2  # of a slice of a capture
 WORKFLOWS = (c.WORKFLOW_TIMER, c.UNBLOCK_TIMER)
 ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
 DATA_ID = b"the tests' data."
@@ -105,6 +107,7 @@ class System:
         self.transitions: set[tuple[TaskState, TaskEvent]] = set()
         self.states: dict[str, TaskState] = {}
         self.captures: list[Capture] = []
+        self.capturing: checkpointing.Capturing | None = None
         self.checkpoints: Checkpoints | None = None
         if self.store is not None:
             self.checkpoints = self._load(self.store)
@@ -152,9 +155,19 @@ class System:
 
     def capture(self, index: int) -> None:
         """Collect what changed in a shard."""
-        position = sum(self.sequences)
+        while not self.capture_some(index):
+            pass
+
+    def capture_some(self, index: int) -> bool:
+        """Do that in slices, of which this is one; whether it was the last."""
         state = self.machines[index].state
-        self.captures.append(checkpointing.capture(state, self.sequences[index], position))
+        self.capturing = self.capturing or checkpointing.Capturing(state, CAPTURED_COUNT)
+        if not self.capturing.is_nearly_done:
+            self.capturing.read_some()
+            return False
+        captured = self.capturing.finish(self.sequences[index], sum(self.sequences))
+        self.captures, self.capturing = [*self.captures, captured], None
+        return True
 
     def write_checkpoint(self) -> None:
         """Commit what was captured of all shards."""
@@ -403,18 +416,11 @@ class System:
         return found
 
     def _cold_rows(self, table: str) -> Iterator[tuple[ShardState, bytes, bytes]]:
-        if self.checkpoints is None:
-            return
-        view = self.checkpoints.reader.view
-        for machine in self.machines:
-            prefix = rows.shard_key(machine.state.index)
-            for key, value in view.scan(table, prefix, rows.after(prefix)):
-                yield machine.state, key, value
+        return cold_rows(self.checkpoints, [machine.state for machine in self.machines], table)
 
     def everything(self) -> View:
         """All that is true now, as the model's `everything`."""
-        states = [machine.state for machine in self.machines]
-        promises = self.promises()
+        states, promises = [machine.state for machine in self.machines], self.promises()
         schedules = [one for state in states for one in state.schedules.values()]
         callbacks = [
             one for state in states for group in state.callbacks.values() for one in group.values()
@@ -440,13 +446,7 @@ class System:
             "schedules": [
                 view(one, SCHEDULE_FIELDS) for one in sorted(schedules, key=lambda one: one.serial)
             ],
-            "transit": sorted(
-                message_key(number_and_message[1])
-                for index, state in enumerate(states)
-                for target, messages in state.outbox.items()
-                for number_and_message in messages.items()
-                if number_and_message[0] > states[target].inbox.get(index, 0)
-            ),
+            "transit": transit_view(states),
             "entries": {name: one for state in states for name, one in state.entries.by_id.items()},
             "executions": {
                 name: view(one, EXECUTION_FIELDS)

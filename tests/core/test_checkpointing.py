@@ -5,6 +5,7 @@ step by step between everything else, and crash between those steps. What is the
 compared with what the log alone gives.
 """
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from tests.helpers.seeds import seeds
 from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
+from troth.core import records as r
 from troth.core.catalog import is_reserved
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import PromiseState, Task, TaskState
 from troth.core.state import checkpointing
+from troth.core.state.apply import replay
 from troth.core.state.shard_state import ShardState
 
 from .drive import Drive
@@ -139,9 +142,10 @@ def test_the_runs_reach_every_step() -> None:
         drive = Drive(seed, 2, is_lazy=False, makes_checkpoints=True)
         drive.run(250)
         events += drive.events
-    for name in ("capture", "write", "renew", "evict"):
+    assert events["slice"] >= 50, events
+    for name in ("slice", "capture", "write", "renew", "evict"):
         assert events[f"crash after {name}"] >= 2, events
-    assert events["evicted"] >= 100, events
+    assert events["evicted"] >= 60, events
 
 
 def small_system() -> System:
@@ -186,6 +190,77 @@ def test_what_changed_after_its_capture_stays() -> None:
     assert list(state.promises) == ["waits"]
     assert state.changes.promises == ["waits"]
     assert system.restarted().everything() == system.everything()
+
+
+def test_a_capture_in_slices_is_of_the_moment_of_its_last() -> None:
+    """What was read before and has changed, come or gone since is as it is then."""
+    system = System(1, now=1_000, store=MemoryStore())
+    for number in range(10):
+        system.ask(c.CreatePromise(f"p{number}", 10**15, tags={"resonate:invoke": "poll://g"}))
+    state = system.machines[0].state
+    for change in (
+        c.CompletePromise("p0", PromiseState.RESOLVED),
+        c.CompletePromise("p9", PromiseState.REJECTED),
+        c.CreatePromise("q", 10**15),
+        c.ClaimTask("__invoke:p1", 1, "w", 10**9),
+        c.AcquireLock("l", "e", "w", 10**9),
+    ):
+        assert not system.capture_some(0)
+        system.ask(change)
+    while not system.capture_some(0):
+        pass
+    header = system.captures[0].header
+    assert header.sequence == system.sequences[0]
+    assert header.live_promises_count == state.pending_count
+    assert state.changes.count == 0
+    system.write_checkpoint()
+    from_log = System(1, log=system.log, now=system.now)
+    from_checkpoint = System(1, log=system.log, now=system.now, store=system.store)
+    assert from_log.everything() == from_checkpoint.everything() == system.everything()
+
+
+def test_what_is_deleted_while_a_capture_is_made_is_gone_from_the_store() -> None:
+    """Also if something was deleted before, and the id is in use again."""
+    system = small_system()
+    for name in ("first", "second"):
+        system.ask(c.CreatePromise(name, 10**15))
+        system.ask(c.CompletePromise(name, PromiseState.RESOLVED))
+    system.capture(0)
+    system.write_checkpoint()
+    system.renew()
+    system.evict()
+    state = system.machines[0].state
+    replay(state, r.PromisesDeleted(["first"], [], 1, 2_000))
+    for number in range(10):
+        system.ask(c.CreatePromise(f"p{number}", 10**15))
+    assert not system.capture_some(0)
+    replay(state, r.PromisesDeleted(["second"], [], 1, 2_000))
+    system.ask(c.CreatePromise("second", 10**15))
+    while not system.capture_some(0):
+        pass
+    captured = system.captures[0]
+    assert captured.deleted_promises == {"first", "second"}
+    assert captured.promises["first"] is None
+    assert captured.promises["second"] is state.promises["second"]
+    system.write_checkpoint()
+    system.renew()
+    assert state.hidden_promises == {"first", "second"}
+    system.evict()
+    assert state.hidden_promises == set()
+    assert [one.id for one in system.search("*", FINAL, {}, 100, 100)] == ["done"]
+
+
+def test_a_capture_ends_however_much_changes_in_between() -> None:
+    """More than a slice changes between any two."""
+    system = System(1, now=1_000, store=MemoryStore())
+    slices_count = 0
+    for number in itertools.count():
+        for place in range(20):
+            system.ask(c.AcquireLock(f"l{place}", "e", "w", 10**9))
+        if system.capture_some(0):
+            break
+        slices_count = number + 1
+    assert 1 < slices_count < 60
 
 
 def test_a_promise_that_is_moving_is_found_once() -> None:

@@ -7,11 +7,14 @@ import pytest
 
 from troth.core import commands as c
 from troth.core import records as r
+from troth.core import workflow_commands as w
 from troth.core.codes import Code
 from troth.core.deciding import Options
+from troth.core.decisions.workflow_views import guard
 from troth.core.limits import INTEGER_MAX
 from troth.core.machine import Machine, Step
 from troth.core.model import ClaimRequest, Fence, TaskState, replace
+from troth.core.workflows import ACQUIRED, WAITING, WorkflowFence
 
 HELD_COUNT = 10
 SLICE_COUNT = 3
@@ -183,3 +186,77 @@ def test_the_slices_are_records_like_any_renewals() -> None:
     assert [type(record) for record in step.records] == [r.TaskClaimed] * SLICE_COUNT
     step = held.step(BEAT_MS, c.HeartbeatLocks("w"))
     assert [type(record) for record in step.records] == [r.LockAcquired] * SLICE_COUNT
+
+
+# Workflow tasks, which a heartbeat names
+
+
+def held_workflows() -> tuple[Held, c.Command]:
+    """A process holds workflow tasks, too; the command that renews them."""
+    held = Held()
+    tasks = tuple((f"w{number}", 1) for number in range(HELD_COUNT))
+    for workflow_id, _ in tasks:
+        tags = {"resonate:target": "poll://any@g"}
+        held.step(0, w.CreateWorkflow(workflow_id, INTEGER_MAX, "w", TTL_MS, tags=tags))
+    return held, w.RenewWorkflows("w", (*tasks, ("missing", 1), ("w0", 2)))
+
+
+def workflow_ends(held: Held) -> set[int]:
+    return {one.expires_at for one in held.machine.state.workflows.values()}
+
+
+def finish_renewals(held: Held, now_ms: int, step: Step) -> Step:
+    slices_count = 1
+    while step.again is not None:
+        step = held.step(now_ms, step.again)
+        slices_count += 1
+    assert slices_count == -(-(HELD_COUNT + 2) // SLICE_COUNT)
+    return step
+
+
+def test_named_leases_count_from_the_time_of_the_heartbeat() -> None:
+    held, renew = held_workflows()
+    step = held.step(BEAT_MS, renew)
+    assert len(workflow_ends(held)) == 2, "most are to come"
+    step = finish_renewals(held, LATE_MS, step)
+    assert (step.reply.code, step.reply.count) == (Code.OK, HELD_COUNT)
+    assert workflow_ends(held) == {BEAT_MS + TTL_MS}
+    last = held.machine.state.workflows[f"w{HELD_COUNT - 1}"]
+    assert held.machine.state.workflow_beats.last(last, INTEGER_MAX) is None
+
+
+def test_whoever_comes_between_two_slices_finds_named_leases_renewed() -> None:
+    held, renew = held_workflows()
+    step = held.step(BEAT_MS, renew)
+    for number in range(5, HELD_COUNT):
+        held.step(LATE_MS, c.Expire(c.WORKFLOW_TIMER, f"w{number}"))
+    fence = WorkflowFence("w4", 1)
+    assert guard(held.machine, fence, LATE_MS) is Code.OK
+    assert guard(held.machine, fence, BEAT_MS + TTL_MS) is Code.WORKFLOW_STATE
+    refused = held.step(LATE_MS, w.AcquireWorkflow("w3", 1, "other", TTL_MS))
+    assert refused.reply.code is Code.WORKFLOW_STATE
+    step = finish_renewals(held, LATE_MS, step)
+    assert step.reply.count == HELD_COUNT
+    assert workflow_ends(held) == {BEAT_MS + TTL_MS}
+
+
+def test_a_named_lease_that_had_run_out_is_not_revived() -> None:
+    held, renew = held_workflows()
+    step = finish_renewals(held, TTL_MS, held.step(TTL_MS, renew))
+    assert step.reply.count == 0
+    assert {one.state for one in held.machine.state.workflows.values()} == {WAITING}
+
+
+def test_a_lease_ends_that_a_heartbeat_under_way_does_not_name() -> None:
+    """Another process's heartbeat, another version, or a task that is not named."""
+    held, renew = held_workflows()
+    others = tuple((f"w{number}", 2) for number in range(HELD_COUNT))
+    held.step(BEAT_MS, w.RenewWorkflows("w", others))
+    held.step(BEAT_MS, replace(renew, pid="other"))
+    held.step(BEAT_MS, w.RenewWorkflows("w", (*others[:SLICE_COUNT], ("w8", 1))))
+    for number in range(HELD_COUNT):
+        held.step(LATE_MS, c.Expire(c.WORKFLOW_TIMER, f"w{number}"))
+    acquired = [one.id for one in held.machine.state.workflows.values() if one.state is ACQUIRED]
+    assert acquired == ["w8"]
+    held.step(LATE_MS, c.ResumeTime(was_set_back=True))
+    assert held.machine.state.workflow_beats.last(held.machine.state.workflows["w8"], 10**9) is None

@@ -111,3 +111,14 @@ def lease_of(state: ShardState, task: Task) -> tuple[int, int | None]:
     if task.state is TaskState.CLAIMED:
         return state.lease_floor.end_of_lease(task.expires_at, task.ttl), task.ttl
     return state.lease_floor.end_of_claim(task.expires_at), None
+
+
+def transit_view(states: list[ShardState]) -> list[tuple[str, ...]]:
+    """The messages between shards that have not arrived."""
+    return sorted(
+        message_key(message)
+        for index, state in enumerate(states)
+        for target, messages in state.outbox.items()
+        for number, message in messages.items()
+        if number > states[target].inbox.get(index, 0)
+    )

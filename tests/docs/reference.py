@@ -1,8 +1,7 @@
 """The reference pages of the documentation, made from the code: each function returns a page.
 
-Commands, settings, error codes and the life cycles are read from the code's own tables. The API and
-the metrics are what a server says of itself (`/openapi.json`, `/metrics`), so they cannot differ
-from what is served.
+Commands, settings, metrics, error codes and the life cycles are read from the code's own tables.
+The API is what a server says of itself (`/openapi.json`), so it cannot differ from what is served.
 """
 
 import re
@@ -19,6 +18,7 @@ from troth.cli.command import troth
 from troth.cli.serve import OTHER, SECTIONS
 from troth.core.codes import EXPLANATIONS, MESSAGES, OURS
 from troth.http.documents.diagrams import promise_diagram, task_diagram
+from troth.http.monitoring.tables import GROUPS
 from troth.http.settings.sources import describe
 
 MADE: Final = "Made from the code when this documentation is built; do not edit."
@@ -32,27 +32,26 @@ _METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 def pages() -> dict[str, str]:
     """Return all pages that are made, by their path in `docs/`."""
-    document, metrics = served()
+    document = served()
     return {
         "reference/api.md": api_page(document),
         "reference/commands.md": commands_page(),
         "reference/settings.md": settings_page(),
         "reference/errors.md": errors_page(),
-        "reference/metrics.md": metrics_page(metrics),
+        "reference/metrics.md": metrics_page(),
         "reference/formats.md": formats_page(),
         "understand/life-cycles.md": life_cycles_page(),
     }
 
 
-def served() -> tuple[dict[str, Any], str]:
-    """Return what a server says of its API, and of its metrics."""
+def served() -> dict[str, Any]:
+    """Return what a server says of its API."""
     with (
         tempfile.TemporaryDirectory(prefix="troth-docs-") as directory,
         ServerProcess(Path(directory), "--in-memory") as server,
     ):
         document: dict[str, Any] = server.request("GET", "/openapi.json")[1]
-        metrics: str = server.request("GET", "/metrics")[1]
-        return document, metrics
+        return document
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -193,22 +192,28 @@ def errors_page() -> str:
 # Metrics
 
 
-def metrics_page(text: str) -> str:
-    """Return the page of all metrics of a server that has just started."""
-    helps = dict(re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE))
-    kinds = dict(re.findall(r"^# TYPE (\S+) (.*)$", text, re.MULTILINE))
-    return _page(
-        "Metrics",
-        [
-            "`GET /metrics` has these for Prometheus. Once there are accounts it needs a token "
-            "with the scope `metrics:read`. `deploy/prometheus/` has a configuration that "
-            "scrapes them.\n",
-            table(
-                ("metric", "kind", "meaning"),
-                ((f"`{name}`", kinds.get(name, ""), helps[name]) for name in sorted(helps)),
-            ),
-        ],
-    )
+def metrics_page() -> str:
+    """Return the page of all metrics, group by group."""
+    parts = [
+        "`GET /metrics` has these for Prometheus, or as OpenMetrics where `Accept` asks for that. "
+        "Once there are accounts it needs a token with the scope `metrics:read`. "
+        "`deploy/prometheus/` has a configuration that scrapes them. What a server does not have, "
+        "such as checkpoints if it keeps everything in memory, is left out; what Python's "
+        "client library says of the process (`process_…`, `python_…`) comes on top.\n"
+    ]
+    for group in GROUPS:
+        parts.append(f"## {group.title}\n")
+        rows = (
+            (
+                f"`{one.name}`",
+                one.kind.value,
+                ", ".join(f"`{name}`" for name in one.labels),
+                one.help,
+            )
+            for one in group.families
+        )
+        parts.append(table(("metric", "kind", "labels", "meaning"), rows))
+    return _page("Metrics", parts)
 
 
 # Formats and pictures

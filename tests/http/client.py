@@ -31,7 +31,7 @@ from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import ReceiverView
 from troth.shards.held import HeldMessages
 from troth.shards.shards import Shards
-from troth.shards.storage import MemoryStorage
+from troth.shards.storage import MemoryStorage, Storage
 from troth.shards.surveys.queues import Queues
 from troth.shards.surveys.surveys import Surveys
 
@@ -213,18 +213,21 @@ def scope(
 
 @asynccontextmanager
 async def running(
-    settings: Settings | None = None, *, mailbox_limit_count: int = MAILBOX_LIMIT_COUNT
+    settings: Settings | None = None,
+    *,
+    mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
+    storage: Storage | None = None,
 ) -> AsyncIterator[World]:
-    """A server for the time of a `with` block."""
+    """A server for the time of a `with` block; in memory unless a storage is given."""
     settings = settings or Settings()
     outbox = Outbox()
     clock = ManualClock(NOW_MS)
-    storage = MemoryStorage(4)
+    storage = storage or MemoryStorage(4)
     debug_clock = DebugClock(clock)
     debug_outgoing = DebugOutgoing(outbox, debug_clock, settings.workflow_retry_ms)
     outgoing = debug_outgoing if settings.debug_operations else outbox
     shards = Shards(
-        shard_count=4,
+        shard_count=storage.shard_count,
         clock=debug_clock if settings.debug_operations else clock,
         outgoing=outgoing,
         cursor_secret=storage.secret,

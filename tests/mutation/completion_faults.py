@@ -13,6 +13,20 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
         TESTS,
     ),
     fault(
+        "what changes while a capture is made is not read again",
+        "core/state/checkpointing.py",
+        "        self._take_changes()\n        self._read(self._left_count)\n        rows",
+        "        rows",
+        "core/test_checkpointing.py",
+    ),
+    fault(
+        "what was deleted while a capture was made stays in the store",
+        "core/state/checkpointing.py",
+        "    all_ids |= ids\n",
+        "",
+        "core/test_checkpointing.py",
+    ),
+    fault(
         "a completion under way is lost at a crash",
         "core/machine.py",
         "        state.begun_completions.extend(state.completions)\n",
@@ -46,6 +60,13 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
         "core/machine.py",
         "(tuple(state.begun_completions), reply, self.again)",
         "(tuple(state.begun_completions), reply)",
+        "core/test_heartbeat_slices.py",
+    ),
+    fault(
+        "a lease that a heartbeat under way names ends",
+        "core/decisions/workflow_views.py",
+        "    at = context.state.workflow_beats.last(task, end) if end <= now_ms else None",
+        "    at = None",
         "core/test_heartbeat_slices.py",
     ),
     fault(

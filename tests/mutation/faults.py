@@ -171,15 +171,15 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "a promise that changed after its capture leaves memory",
         "core/state/checkpointing.py",
-        "if state.promises.get(name) is promise:",
-        "if name in state.promises:",
+        "or state.promises.get(promise.id) is not promise:",
+        "or promise.id not in state.promises:",
         "core/test_retention.py",
     ),
     fault(
         "a task that changed after its capture leaves memory",
         "core/state/checkpointing.py",
-        "if row is None or not row.is_final or name in state.changes.tasks:",
-        "if row is None or not row.is_final:",
+        "if task is None or not task.is_final or task_id in state.changes.tasks:",
+        "if task is None or not task.is_final:",
         "core/test_retention.py",
     ),
     fault(

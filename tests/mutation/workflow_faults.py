@@ -92,7 +92,7 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     fault(
         "a fence is let through after the lease has ended",
         VIEWS,
-        "    if code is not _OK or context.state.end_of_workflow_lease(task) <= now_ms:",
+        "    if code is not _OK or end <= now_ms:",
         "    if code is not _OK:",
         CASES,
     ),
@@ -106,7 +106,7 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     fault(
         "a heartbeat keeps the workflows of other processes",
         DECISIONS,
-        "            and task.pid == command.pid\n",
+        "            and task.pid == pid\n",
         "",
         CASES,
     ),

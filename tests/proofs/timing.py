@@ -12,7 +12,7 @@ import argparse
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -21,12 +21,12 @@ from typing import Final
 
 from tests.helpers.server import SERVE, ServerProcess
 from troth.core import records
-from troth.core.commands import CreatePromise
+from troth.core.commands import Command, CreatePromise
 from troth.core.machine import Machine
 from troth.persistence.data_directory import DataDirectory
 from troth.persistence.files import RealFiles
 from troth.persistence.wal.log import LogRecord
-from troth.shards.hashing import shard_of
+from troth.shards.hashing import home_of, shard_of
 
 from .support import Client
 from .wire import Wire, processor_s
@@ -65,7 +65,13 @@ def measure(
     first_s = time.time() + START_S + timers_count / STARTED_PER_S + idle_s + SETTLE_S
     step_s = spread_s / timers_count
     server = ServerProcess(directory, command=SERVE)
-    fill(server.data, [int((first_s + number * step_s) * 1000) for number in range(timers_count)])
+    fill(
+        server.data,
+        (
+            CreatePromise(f"timer{number}", int((first_s + number * step_s) * 1000))
+            for number in range(timers_count)
+        ),
+    )
     with server, ExitStack() as stack:
         for index in range(streams_count):
             stack.enter_context(poll_stream(server.poll_url, f"/workers/worker{index}"))
@@ -85,8 +91,8 @@ def measure(
     )
 
 
-def fill(data: Path, deadlines: list[int]) -> None:
-    """Make a data directory with a promise for each deadline, as if a server had been stopped.
+def fill(data: Path, commands: Iterable[Command]) -> None:
+    """Make a data directory in which these were carried out, as if a server had been stopped.
 
     Written straight into the log, by the server's own parts: over HTTP it would take minutes.
     """
@@ -101,9 +107,8 @@ def fill(data: Path, deadlines: list[int]) -> None:
     sequences = [0] * SHARD_COUNT
     now_ms = time.time_ns() // 1_000_000
     entries = []
-    for number, deadline_ms in enumerate(deadlines):
-        index = shard(f"timer{number}")
-        command = CreatePromise(f"timer{number}", deadline_ms)
+    for command in commands:
+        index = shard(home_of(command))
         for record in machines[index].step(command, now_ms).records:
             sequences[index] += 1
             entries.append(LogRecord(index, sequences[index], records.encode(record)))

@@ -32,6 +32,7 @@ async def begin(
         s.shards.submit(command, None, CalledBack())
         if number % 500 == 499:
             s.shards.run_turn()
+    s.shards.run_turn()
     await s.write_all()
     assert len(s.shards.states()[0].callbacks["leaf"]) == SLICES_COUNT * COMPLETION_SLICE_COUNT
     stepped = make_costly(monkeypatch, clock)

@@ -48,7 +48,7 @@ from .watched import WatchedRoutes, watch_committer, watch_machine
 
 SHARD_COUNT = 4
 MAILBOX_LIMIT_COUNT = 200
-SLICE_COUNT = 1  # every completion and every heartbeat that is about more goes on in slices
+SLICE_COUNT = 1  # completions, heartbeats and captures that are about more go on in slices
 MEMORY_CHECK_S = 1
 SWEEP_INTERVAL_MS = 5_000
 TRIM_TAG = ("keep", "no")
@@ -206,6 +206,7 @@ class Server:
             self._trim,
             interval_ms=2_000,
             log_bytes=8 * 1024,
+            capture_slice_count=SLICE_COUNT,
             use_thread=False,
         )
 

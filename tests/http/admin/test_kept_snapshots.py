@@ -1,5 +1,6 @@
 """GET and POST /admin/snapshots: snapshots in the server's own directory."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_a_snapshot_is_written_and_listed(
         ]
         assert shown.endswith("bytes  written\n")
         assert verify(kept / made["name"]).problem is None
+
+        # The command asks the server, or reads a directory.
+        for where in (place, (str(kept),)):
+            assert cli.run(["snapshot", "list", *where]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert len(lines) == 3
+            assert ["UNUSABLE" in one for one in lines if one.startswith("broken")] == [True]
+            assert [one for one in lines if one.startswith(made["name"])]
+        assert cli.run(["snapshot", "list", *place, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == listed
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ async def test_values_may_be_left_out() -> None:
 
 async def test_pages_that_end_early_say_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "PARTIAL_LIMIT_S", 0.0)
-    monkeypatch.setattr(gathering, "SEARCH_SCAN_COUNT", 3)
+    monkeypatch.setattr(gathering, "PARTIAL_SCAN_COUNT", 3)
     async with running() as world:
         for number in range(200):
             await world.create(f"p{number}")
