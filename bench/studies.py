@@ -4,6 +4,7 @@ Each returns rows: a mapping from column to number, the first column being what 
 """
 
 import json
+import math
 import re
 import socket
 import threading
@@ -22,7 +23,7 @@ from .wire import Events, Requests
 Row = dict[str, Any]
 
 CONFIRM_WAIT_S: Final = 30.0
-_LATENESS: Final = re.compile(r'timer_lateness_total\{[^}]*"(?:le_(\d+)_ms|(all))"\} (\S+)')
+_LATENESS: Final = re.compile(r'timer_lateness_seconds_bucket\{le="([^"]+)"\} (\S+)')
 
 
 def study_memory(session: BenchSession, counts: Sequence[int]) -> list[Row]:
@@ -147,8 +148,8 @@ def _timers(
     }
     after = _server_lateness(target)
     if after:
-        fired = {name: count - lateness_before.get(name, 0.0) for name, count in after.items()}
-        row["server: timer p99 at most, ms"] = _bound(fired, 0.99)
+        fired = {bound: count - lateness_before.get(bound, 0.0) for bound, count in after.items()}
+        row["server: timer p99 at most, ms"] = _bound_ms(fired, 0.99)
     return row
 
 
@@ -211,19 +212,18 @@ class _Listener:
         self._socket.close()
 
 
-def _server_lateness(target: BenchTarget) -> dict[str, float]:
-    """Return how many timers were how late, as the server counts them; empty if it does not say."""
+def _server_lateness(target: BenchTarget) -> dict[float, float]:
+    """Return how many timers were at most so many seconds late, as the server counts them.
+
+    Empty if it does not say.
+    """
     status, text = target.ask("GET", "/metrics")
-    counts: dict[str, float] = {}
-    if status == 200 and isinstance(text, str):
-        for bound, everything, value in _LATENESS.findall(text):
-            name = bound or everything
-            counts[name] = counts.get(name, 0.0) + float(value)
-    return counts
+    if status != 200 or not isinstance(text, str):
+        return {}
+    return {float(bound): float(count) for bound, count in _LATENESS.findall(text)}
 
 
-def _bound(counts: Mapping[str, float], share: float) -> float | None:
+def _bound_ms(counts: Mapping[float, float], share: float) -> float | None:
     """Return the smallest bound that this share of all timers did not exceed."""
-    wanted = counts.get("all", 0.0) * share
-    bounds = sorted(int(name) for name in counts if name != "all")
-    return next((float(one) for one in bounds if counts[str(one)] >= wanted > 0), None)
+    wanted = counts.get(math.inf, 0.0) * share
+    return next((1000 * one for one in sorted(counts) if counts[one] >= wanted > 0), None)

@@ -79,6 +79,7 @@ NOT_ABOUT: Final[frozenset[type[Any]]] = frozenset(
         w.WorkflowsRenewed,
         r.LeasesRestarted,
         r.ScheduleCreated,
+        r.ScheduleChanged,
         r.ScheduleDeleted,
         r.ScheduleSkipped,
         r.LockAcquired,
@@ -87,6 +88,8 @@ NOT_ABOUT: Final[frozenset[type[Any]]] = frozenset(
         r.MessagesAcknowledged,
         r.EntryWritten,
         r.EntryDeleted,
+        r.BulkAdvanced,  # what was done is said by records before it
+        r.BulkClosed,
     }
 )
 """Records that change no promise that is looked at."""

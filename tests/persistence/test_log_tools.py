@@ -8,6 +8,7 @@ import pytest
 from tests.twins.simulated_files import SimulatedFiles
 from troth.core import records
 from troth.core import workflow_records as w
+from troth.core.bulk import BulkCounts
 from troth.core.catalog import Account, Capabilities, FunctionKind
 from troth.core.executions import ExecutionPlan
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, TaskKind, Value
@@ -130,6 +131,8 @@ FACTS: list[tuple[records.Record, set[str], int | None]] = [
     (w.ListenerTold("a", "poll://any@g", 8), {"a"}, 8),
     (records.ScheduleFired("s", 60, 120, RUN, 3, 61), {"s", "s.2"}, 61),
     (records.LeasesRestarted(8, 10_000), set(), 8),
+    (records.BulkAdvanced("b", (3,), BulkCounts(done_count=2), 8), {"b"}, 8),
+    (records.BulkClosed("b", 8), {"b"}, 8),
     (records.MessageReceived(1, 2, RUN, 3, 8), {"s.2"}, 8),
     (records.MessageReceived(1, 2, w.AwaitMessage("a", "r"), 0, 8), {"r", "a"}, 8),
     (records.MessageReceived(1, 2, w.AwaitDroppedMessage("a", "r"), 0, 8), {"r", "a"}, 8),

@@ -45,7 +45,7 @@ def test_a_stream_is_served_by_the_lane(tmp_path_factory: pytest.TempPathFactory
         assert listener.next() is not None
         numbers = lane_numbers(server)
         # Asking for these numbers takes a connection off it.
-        assert (numbers["connections_count"], numbers["handed_over_total"]) == (1, 1)
+        assert (numbers["connections"], numbers["handed_over_total"]) == (1, 1)
 
 
 def test_a_stream_ends_with_its_token(closed: Closed) -> None:
