@@ -222,7 +222,7 @@ class Parts:
             self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
         if isinstance(storage, DirectoryStorage):
             self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
-        self.loop_lag = LoopLag()
+        self.loop_lag = LoopLag(lambda: self.shards.committer.position)
         metrics = self.api.metrics
         add_sources(self.api, self.shards, storage, self.loop_lag)
         metrics.add(CLOCK, self.clock.statistics)

@@ -150,7 +150,8 @@ def test_first_comers_keep_their_label_and_never_vanish() -> None:
 
 
 async def test_what_the_loop_is_late_is_measured(autojump_clock: trio.testing.MockClock) -> None:
-    lag = LoopLag()
+    numbers = iter(range(1_000))
+    lag = LoopLag(lambda: next(numbers))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lag.run)
         await trio.sleep(1.05)
@@ -159,3 +160,14 @@ async def test_what_the_loop_is_late_is_measured(autojump_clock: trio.testing.Mo
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert lag.lag_s.cumulative()[-3:] == [10, 11, 11]
+
+
+async def test_an_idle_loop_is_looked_at_once_a_second(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    lag = LoopLag(lambda: 7)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lag.run)
+        await trio.sleep(10.5)
+        nursery.cancel_scope.cancel()
+    assert lag.lag_s.count == 12  # twice until that is known
