@@ -114,6 +114,9 @@ def test_axe_dialogs(visit: Visit, scheme: Scheme) -> None:
             page.wait_for_selector("dialog[open]")
             found += violations(page)
             page.keyboard.press("Escape")
+            page.wait_for_selector("dialog[open]", state="detached")
+            # Keys are the dialog's until the focus has left it.
+            page.wait_for_function("document.activeElement.closest('dialog') === null")
         visitor.go(page, "promises?id=invoice-*")
         page.get_by_label("Select all that are listed").check()
         page.get_by_role("button", name="Cancel 25 …").click()
