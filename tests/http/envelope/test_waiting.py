@@ -36,7 +36,8 @@ async def test_requests_wait_where_those_of_the_rest_api_are_refused(
         statuses = await crowd(world)
         found = await Conversation(world).good("promise.search", limit=1000)
 
-        assert set(statuses) == {201, 503}, "nobody was refused, so nobody had to wait"
+        assert set(statuses) <= {201, 503}
+        assert 503 in statuses, "nobody was refused, so nobody had to wait"
         made = {promise["id"] for promise in found["promises"]}
         assert {f"e{number}" for number in range(CROWD_COUNT)} <= made
 
