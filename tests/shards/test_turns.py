@@ -64,7 +64,7 @@ async def test_reads_do_not_wait_for_what_other_shards_write_in_the_same_turn() 
         assert [reply.code for reply in with_second.replies] == [Code.OK]
 
 
-async def test_one_turn_is_one_batch_for_the_log() -> None:
+async def test_one_turn_is_one_batch_for_the_log(autojump_clock: MockClock) -> None:
     async with stage(4) as s:
         for number in range(20):
             s.shards.submit(CreatePromise(f"p{number}", FAR_MS), None, CalledBack())
