@@ -1,6 +1,6 @@
 """How late the event loop is: a timer that wakes ten times a second, and how late it does.
 
-While nothing happens it wakes once a second only: an idle server is to cost nothing.
+While nothing happens it wakes every five seconds only: an idle server is to cost nothing.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import trio
 from troth.core.buckets import Buckets
 
 INTERVAL_S: Final = 0.1
-QUIET_INTERVAL_S: Final = 1.0
+QUIET_INTERVAL_S: Final = 5.0
 LATE_S: Final = 0.01
 """What is later than this is looked at closely, even if nothing seems to happen."""
 

@@ -46,7 +46,7 @@ SERVER: Final[Group[ServerReading]] = Group(
         histogram(
             "troth_loop_lag_seconds",
             "How late a timer of the event loop fires, looked at ten times a second while records "
-            "are written, else once. A p99 above "
+            "are written, else every five seconds. A p99 above "
             "100 ms means that something holds the loop, or that the machine is overloaded.",
             lambda server: server.loop_lag_s,
         ),

@@ -162,12 +162,12 @@ async def test_what_the_loop_is_late_is_measured(autojump_clock: trio.testing.Mo
     assert lag.lag_s.cumulative()[-3:] == [10, 11, 11]
 
 
-async def test_an_idle_loop_is_looked_at_once_a_second(
+async def test_an_idle_loop_is_looked_at_seldom(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     lag = LoopLag(lambda: 7)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lag.run)
-        await trio.sleep(10.5)
+        await trio.sleep(20.5)
         nursery.cancel_scope.cancel()
-    assert lag.lag_s.count == 12  # twice until that is known
+    assert lag.lag_s.count == 6  # twice until that is known
