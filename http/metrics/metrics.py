@@ -5,7 +5,7 @@ same text. It looks at what is counted anyway: it never goes through promises or
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, final
 
 import trio
@@ -22,7 +22,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from troth.shards.surveys.first_comers import FirstComers
 from troth.shards.surveys.pace import Pace
 
-from .families import Family, Group, Source
+from .families import Group, Source
 from .requests import REQUESTS, AnsweredRequests
 
 TEXT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -80,8 +80,8 @@ class Metrics:
         pace = Pace()
         write = openmetrics.generate_latest if is_open else generate_latest
         parts = []
-        for metrics in self._process_metrics():
-            parts.append(write(_Some(metrics)).removesuffix(_END))
+        for metric in self._process.collect():
+            parts.append(write(_One(metric)).removesuffix(_END))
             await pace.rest()
         for group, read in self._sources:
             source = read()
@@ -89,17 +89,11 @@ class Metrics:
                 source = await source
             for family in group.families:
                 if names_accounts or not family.names_accounts:
-                    metric = family.metric(source, self._labels_of(family))
-                    parts.append(write(_Some([metric])).removesuffix(_END))
+                    labels = self._labels.setdefault(family.name, FirstComers())
+                    metric = family.metric(source, labels)
+                    parts.append(write(_One(metric)).removesuffix(_END))
                     await pace.rest()
         return b"".join(parts) + (_END if is_open else b"")
-
-    def _process_metrics(self) -> Iterator[Sequence[Metric]]:
-        for metric in self._process.collect():
-            yield [metric]
-
-    def _labels_of(self, family: Family[Any]) -> FirstComers:
-        return self._labels.setdefault(family.name, FirstComers())
 
 
 class _Scrape:
@@ -110,12 +104,12 @@ class _Scrape:
         self.text: bytes | None = None
 
 
-class _Some:
-    """Some metrics, as the library's functions take them."""
+class _One:
+    """A metric, as the library's functions take it."""
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._metrics = metrics
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
 
     def collect(self) -> Sequence[Metric]:
-        """Return them."""
-        return self._metrics
+        """Return it."""
+        return [self._metric]

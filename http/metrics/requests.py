@@ -86,9 +86,7 @@ class AnsweredRequests:
         return {code.name.lower(): self._refusals[code] for code in _REASONS}
 
 
-_REASONS: Final = tuple(
-    code for code in Code if code.status in {401, 403, 413, 421, 429, 503} or code.status == 500
-)
+_REASONS: Final = tuple(code for code in Code if code.status in {401, 403, 413, 421, 429, 500, 503})
 """Refusals that an operator wants to know of; of others, such as 404, clients can tell."""
 
 REQUESTS: Final[Group[AnsweredRequests]] = Group(

@@ -1,29 +1,12 @@
 """Metrics of what the server keeps: promises, tasks, schedules, locks, timers; and of shards."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from troth.core.failures import FailureKind, Failures
-from troth.core.model import PromiseState
+from troth.core.model import PENDING
 from troth.http.metrics.families import Group, counter, gauge, histogram
+from troth.http.overview.statistics_endpoints import STATE_WORDS, counts_object
 from troth.shards.surveys.totals import ShardTotals
-
-STATE_WORDS: Final = {
-    PromiseState.PENDING: "pending",
-    PromiseState.RESOLVED: "resolved",
-    PromiseState.REJECTED: "rejected",
-    PromiseState.REJECTED_CANCELED: "canceled",
-    PromiseState.REJECTED_TIMEDOUT: "timedout",
-}
-
-
-def _promises(counts: Mapping[PromiseState, int]) -> Mapping[str, float]:
-    return {word: counts[state] for state, word in STATE_WORDS.items()}
-
-
-def _states(counts: Mapping[Any, int]) -> Mapping[str, float]:
-    return {state.value.lower(): count for state, count in counts.items()}
-
 
 SHARDS: Final[Group[ShardTotals]] = Group(
     "Promises, tasks and shards",
@@ -31,25 +14,25 @@ SHARDS: Final[Group[ShardTotals]] = Group(
         gauge(
             "troth_promises",
             "Promises of clients by state. Pending ones that only grow mean that work is not done.",
-            lambda totals: _promises(totals.counts.promises),
+            lambda totals: counts_object(totals.counts)["promises"],
             "state",
         ),
         gauge(
             "troth_tasks",
             "Tasks of the REST API by state. `init` wait for a worker: see troth_queue_waiting.",
-            lambda totals: _states(totals.counts.tasks),
+            lambda totals: counts_object(totals.counts)["tasks"],
             "state",
         ),
         gauge(
             "troth_workflow_tasks",
             "Tasks of the envelope protocol by state. `suspended` ones wait for promises.",
-            lambda totals: _states(totals.counts.workflows),
+            lambda totals: counts_object(totals.counts)["workflows"],
             "state",
         ),
         gauge(
             "troth_function_tasks",
             "Function tasks by the state of their promise.",
-            lambda totals: _promises(totals.counts.functions),
+            lambda totals: counts_object(totals.counts)["functions"],
             "state",
         ),
         gauge("troth_schedules", "Schedules.", lambda totals: totals.schedules_count),
@@ -129,9 +112,9 @@ SHARDS: Final[Group[ShardTotals]] = Group(
             "troth_promises_deleted_total",
             "Completed promises deleted by retention or by clients, by the state they were in.",
             lambda totals: {
-                key: count
-                for key, count in _promises(totals.activity.deleted).items()
-                if key != "pending"
+                word: totals.activity.deleted[state]
+                for state, word in STATE_WORDS.items()
+                if state is not PENDING
             },
             "state",
         ),

@@ -1,7 +1,7 @@
 """Metrics of what comes and goes: connections, the hot lane, streams, messages to workers."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from troth.http.identity.attempts import AttemptsStatistics
 from troth.http.metrics.families import Family, Group, MetricKind, counter, gauge
@@ -15,11 +15,9 @@ from troth.shards.delivery.polls import PollsStatistics
 from troth.shards.delivery.shipments import DeliveryStatistics
 from troth.shards.surveys.queues import MeteredQueue
 
-Ports = Mapping[str, ListenerStatistics]
-Lanes = Mapping[str, LaneStatistics]
 
-
-def _each_port(name: str, text: str, field: str, kind: MetricKind) -> Family[Ports]:
+def _each(name: str, text: str, field: str, kind: MetricKind) -> Family[Mapping[str, Any]]:
+    """Describe a number that each port has, or the lane of each port."""
     return Family(
         name,
         kind,
@@ -29,41 +27,29 @@ def _each_port(name: str, text: str, field: str, kind: MetricKind) -> Family[Por
     )
 
 
-def _each_lane(name: str, text: str, field: str, kind: MetricKind) -> Family[Lanes]:
-    return Family(
-        name,
-        kind,
-        text,
-        lambda lanes: {port: getattr(one, field) for port, one in lanes.items()},
-        ("port",),
-    )
-
-
-PORTS: Final[Group[Ports]] = Group(
+PORTS: Final[Group[Mapping[str, ListenerStatistics]]] = Group(
     "Ports",
     (
-        _each_port(
-            "troth_http_connections", "Open connections.", "connections_count", MetricKind.GAUGE
-        ),
-        _each_port(
+        _each("troth_http_connections", "Open connections.", "connections_count", MetricKind.GAUGE),
+        _each(
             "troth_http_connections_limit",
             "Connections a port takes. At the limit idle ones are closed, then new ones.",
             "connections_limit_count",
             MetricKind.GAUGE,
         ),
-        _each_port(
+        _each(
             "troth_http_connections_accepted_total",
             "Connections accepted.",
             "accepted_total_count",
             MetricKind.COUNTER,
         ),
-        _each_port(
+        _each(
             "troth_http_connections_refused_total",
             "Connections refused for want of room.",
             "refused_total_count",
             MetricKind.COUNTER,
         ),
-        _each_port(
+        _each(
             "troth_http_connections_failed_total",
             "Connections that a defect ended. The server's log has each: please report it.",
             "failed_total_count",
@@ -72,35 +58,35 @@ PORTS: Final[Group[Ports]] = Group(
     ),
 )
 
-LANES: Final[Group[Lanes]] = Group(
+LANES: Final[Group[Mapping[str, LaneStatistics]]] = Group(
     "Hot lane",
     (
-        _each_lane(
+        _each(
             "troth_lane_connections",
             "Connections on the hot lane.",
             "connections_count",
             MetricKind.GAUGE,
         ),
-        _each_lane(
+        _each(
             "troth_lane_passes_total",
             "Wake-ups of the hot lane.",
             "passes_total_count",
             MetricKind.COUNTER,
         ),
-        _each_lane(
+        _each(
             "troth_lane_requests_total",
             "Requests served on the hot lane.",
             "requests_total_count",
             MetricKind.COUNTER,
         ),
-        _each_lane(
+        _each(
             "troth_lane_handed_over_total",
             "Connections that left the hot lane for good, for a request that it does not "
             "serve. Many mean that clients pay for the slow way.",
             "handed_over_total_count",
             MetricKind.COUNTER,
         ),
-        _each_lane(
+        _each(
             "troth_lane_failed_total",
             "Connections that a defect ended. The server's log has each: please report it.",
             "failed_total_count",

@@ -1,17 +1,17 @@
 """How many there are of what, and how that went on: `GET /statistics`."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Struct
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.limits import INTEGER_MAX
-from troth.core.model import PromiseState
 from troth.core.state.counts import Counts
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
 from troth.http.api.shards_port import answered
+from troth.http.promises.search_endpoints import EXACT_STATES
 from troth.http.questions.asked import AskedQuery
 from troth.http.wire.answers import time_ms, told
 from troth.http.wire.errors import ApiError
@@ -40,22 +40,16 @@ class StatisticsObject(Struct, gc=False, rename="camel"):
     series: list[SeriesObject]
 
 
-_WORDS = {
-    PromiseState.PENDING: "pending",
-    PromiseState.RESOLVED: "resolved",
-    PromiseState.REJECTED: "rejected",
-    PromiseState.REJECTED_CANCELED: "canceled",
-    PromiseState.REJECTED_TIMEDOUT: "timedout",
-}
+STATE_WORDS: Final = {state: word for word, state in EXACT_STATES.items()}
 
 
 def counts_object(counts: Counts) -> dict[str, dict[str, int]]:
     """Return counts by kind and state."""
     return {
-        "promises": {word: counts.promises[state] for state, word in _WORDS.items()},
+        "promises": {word: counts.promises[state] for state, word in STATE_WORDS.items()},
         "tasks": {state.value.lower(): count for state, count in counts.tasks.items()},
         "workflows": {state.value.lower(): count for state, count in counts.workflows.items()},
-        "functions": {word: counts.functions[state] for state, word in _WORDS.items()},
+        "functions": {word: counts.functions[state] for state, word in STATE_WORDS.items()},
     }
 
 

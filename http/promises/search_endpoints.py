@@ -45,13 +45,14 @@ _STATES: dict[str, tuple[PromiseState, ...]] = {
     "resolved": (RESOLVED,),
     "rejected": (REJECTED, TIMEDOUT, CANCELED),
 }
-_EXACT_STATES: dict[str, PromiseState] = {
+EXACT_STATES: dict[str, PromiseState] = {
     "pending": PENDING,
     "resolved": RESOLVED,
     "rejected": REJECTED,
     "canceled": CANCELED,
     "timedout": TIMEDOUT,
 }
+"""What each state of a promise is called where states are told apart."""
 FULL, PREVIEW, NONE = "full", "preview", "none"
 _VALUES: Mapping[str, Callable[[Value], ValueObject]] = {
     FULL: value_object,
@@ -208,12 +209,12 @@ def _word(
 
 def _exact_states(given: str, found: list[FieldProblem]) -> tuple[PromiseState, ...]:
     words = given.lower().split(",")
-    unknown = [word for word in words if word not in _EXACT_STATES]
+    unknown = [word for word in words if word not in EXACT_STATES]
     if unknown:
-        problem = f"must be some of {', '.join(_EXACT_STATES)} (got {unknown[0][:64]!r})"
+        problem = f"must be some of {', '.join(EXACT_STATES)} (got {unknown[0][:64]!r})"
         found.append(FieldProblem("query states", problem))
         return _ALL_STATES
-    return tuple(dict.fromkeys(_EXACT_STATES[word] for word in words))
+    return tuple(dict.fromkeys(EXACT_STATES[word] for word in words))
 
 
 def _limit(given: str, found: list[FieldProblem]) -> int:
@@ -324,7 +325,7 @@ ENDPOINTS = (
             Parameter(
                 "states",
                 "Only promises in exactly these states, with commas between.",
-                words_schema(_EXACT_STATES),
+                words_schema(EXACT_STATES),
                 example="rejected,timedout",
             ),
             _TAGS,

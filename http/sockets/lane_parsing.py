@@ -72,7 +72,7 @@ _FIELDS_KEPT_BYTES: Final = 2 * 1024
 
 
 class Fields(Struct, gc=False):
-    """What the fields of a head say. `is_plain` is for their reader: see `Dispatcher.is_plain`."""
+    """What the fields of a head say. `is_plain` is what `Dispatcher.is_plain_head` says of them."""
 
     headers: Mapping[bytes, bytes]
     repeated: Mapping[bytes, bytes] | None

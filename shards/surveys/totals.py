@@ -39,14 +39,12 @@ class ShardTotals:
     locks_count: int = 0
     outbox_count: int = 0
     entries_count: int = 0
-    executions_count: int = 0
 
 
 _SUMMED: Final = (
     *("mailbox_count", "commands_count", "refused_count", "turns_count", "timers_count"),
     *("timers_fired_count", "promises_in_memory_count", "tasks_in_memory_count"),
     *("callbacks_count", "schedules_count", "locks_count", "outbox_count", "entries_count"),
-    "executions_count",
 )
 
 
