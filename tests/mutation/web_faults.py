@@ -26,8 +26,8 @@ WEB_FAULTS: tuple[Fault, ...] = (
     fault(
         "nobody is told of promises whose tasks a completion makes",
         "core/state/watching.py",
-        "                self._note_resumed([*callbacks], state.awaits.waiters_of(record.id), state)\n",
-        "                del callbacks\n",
+        "self._note_resumed([*callbacks], state.awaits.waiters_of(record.id), state)",
+        "del callbacks",
         "core/test_watching.py::test_a_promise_that_goes_on_and_the_origin_of_one_that_goes_are_told",
         is_quick=True,
     ),
