@@ -123,7 +123,9 @@ def test_focus_after_dialog(visit: Visit, busy_server: ServerProcess) -> None:
         expect(page.locator("h1")).to_be_focused()
 
 
-def test_dialog_opens_while_the_last_one_is_closing(visit: Visit, busy_server: ServerProcess) -> None:
+def test_dialog_opens_while_the_last_one_is_closing(
+    visit: Visit, busy_server: ServerProcess
+) -> None:
     """Press Escape and Enter faster than the browser says that the dialog was closed."""
     create(busy_server, "focus-2")
     with visit() as visitor:
