@@ -1,4 +1,4 @@
-"""The files of the web UI: what others wrote is what its README says, and what a page loads is small."""
+"""The files of the web UI: others' are what its README says, and what a page loads is small."""
 
 import gzip
 import hashlib
