@@ -11,6 +11,7 @@ from troth.bench.workload import Workload
 from .base import Line, Operation, Preparation, RequestStep, Scenario
 from .envelope import EnvelopeCreate, EnvelopeTasks, Hello, RemoteCall, Suspend
 from .rest import (
+    Batch,
     Claims,
     Create,
     CreateComplete,
@@ -77,7 +78,18 @@ class Mixed(Scenario):
 SCENARIOS: Final[dict[str, type[Scenario]]] = {
     kind.name: kind
     for kind in (
-        *(Create, CreateComplete, Read, Tasks, FanOut, Searches, Locks, Heartbeats, Schedules),
+        *(
+            Create,
+            Batch,
+            CreateComplete,
+            Read,
+            Tasks,
+            FanOut,
+            Searches,
+            Locks,
+            Heartbeats,
+            Schedules,
+        ),
         *(EnvelopeCreate, EnvelopeTasks, Hello, RemoteCall, Suspend, Mixed, Claims, Echo),
     )
 }
