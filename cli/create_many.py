@@ -35,7 +35,7 @@ class NotAllCreated(click.ClickException):
 
 
 @dataclass
-class _Tally:
+class _Creations:
     """The fate of the lines so far."""
 
     created: int = 0
@@ -56,7 +56,7 @@ def create_from(session: Session, source: BinaryIO, timeout_ms: int) -> None:
     Lines without a `timeout` time out at `timeout_ms`, in milliseconds since 1970. Raises
     NotAllCreated.
     """
-    tally = _Tally()
+    tally = _Creations()
     with Progress("creating", "bytes", total=_size_bytes(source), shown=not session.as_json) as bar:
         read_bytes = 0
         for batch, size_bytes in _batches(source, tally, timeout_ms):
@@ -82,7 +82,9 @@ def _size_bytes(source: BinaryIO) -> int | None:
         return None
 
 
-def _batches(source: BinaryIO, tally: _Tally, timeout_ms: int) -> Iterator[tuple[list[Line], int]]:
+def _batches(
+    source: BinaryIO, tally: _Creations, timeout_ms: int
+) -> Iterator[tuple[list[Line], int]]:
     """Yield the lines that are sent together, and how many bytes of the file they are."""
     batch: list[Line] = []
     size_bytes = 0
@@ -106,7 +108,7 @@ def _batches(source: BinaryIO, tally: _Tally, timeout_ms: int) -> Iterator[tuple
     yield batch, size_bytes
 
 
-def _send(session: Session, batch: list[Line], tally: _Tally) -> None:
+def _send(session: Session, batch: list[Line], tally: _Creations) -> None:
     """Create promises together; what the server has no room for is sent again a little later."""
     busy_count = 0
     while batch:

@@ -49,8 +49,8 @@ SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get t
 
 # Batches of calls.
 BATCH_ITEMS_LIMIT_COUNT: Final = 1000  # calls of one batch
-BATCH_SLICE_COUNT: Final = 100  # of which so many are carried out before others get their turn
-BATCH_COMPLETIONS_COUNT: Final = 20  # and so many of these are completions
+BATCH_SLICE_COUNT: Final = 100  # calls carried out before others get their turn
+BATCH_COMPLETIONS_COUNT: Final = 20  # completions among these
 BATCH_ANSWER_LIMIT_BYTES: Final = PAGE_LIMIT_BYTES  # beyond it the rest is not carried out
 
 # Shards.

@@ -85,7 +85,7 @@ class CreateComplete(Create):
         yield 1, self._complete.fill(identifier)
 
 
-class Batch(Create):
+class CreateBatch(Create):
     """Create promises by batches."""
 
     name = "batch"

@@ -11,9 +11,9 @@ from troth.bench.workload import Workload
 from .base import Line, Operation, Preparation, RequestStep, Scenario
 from .envelope import EnvelopeCreate, EnvelopeTasks, Hello, RemoteCall, Suspend
 from .rest import (
-    Batch,
     Claims,
     Create,
+    CreateBatch,
     CreateComplete,
     Echo,
     FanOut,
@@ -80,7 +80,7 @@ SCENARIOS: Final[dict[str, type[Scenario]]] = {
     for kind in (
         *(
             Create,
-            Batch,
+            CreateBatch,
             CreateComplete,
             Read,
             Tasks,
