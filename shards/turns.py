@@ -172,7 +172,7 @@ class Turns:
         )
 
     def _let_go(self, turn: Turn) -> None:
-        """Release a turn at once: what it sends takes as long as its steps did."""
+        """Release all of a turn: what it sends takes as long as its steps did."""
         self._answer(turn)
         if self._unsent and self._unsent[0] is turn:
             self._send_all(self._unsent.popleft())
