@@ -31,8 +31,8 @@ from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
 from troth.persistence.wal.log import MemoryLog, NewRecord
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SteadyClock
+from troth.shards.collector import Collector, settle_collector
 from troth.shards.committer import BatchWriter, Committer
-from troth.shards.passes import settle_collector
 from troth.shards.shards import Shards
 from troth.shards.upkeep.checkpointer import Checkpointer
 
@@ -85,13 +85,16 @@ async def measured(shards: Shards, *, with_others: bool = True) -> AsyncIterator
     """Measure the passes within, and how others wait, with the collector as a server has it."""
     thresholds = gc.get_threshold()
     settle_collector()
+    collector = Collector()
     found = LongestPass()
     try:
         async with trio.open_nursery() as nursery:
             trio.lowlevel.add_instrument(found)
+            trio.lowlevel.add_instrument(collector)
             if with_others:
                 nursery.start_soon(ask_again_and_again, shards, found)
             yield found
+            trio.lowlevel.remove_instrument(collector)
             trio.lowlevel.remove_instrument(found)
             nursery.cancel_scope.cancel()
     finally:
