@@ -15,6 +15,7 @@ from msgspec import Struct
 from troth.core.catalog import Scope
 from troth.core.codes import MESSAGES, Code
 from troth.core.commands import Command
+from troth.core.limits import RENEWALS_SLICE_COUNT
 from troth.core.replies import Reply
 from troth.http.api.authentication import authenticate
 from troth.http.api.context import Api
@@ -81,7 +82,8 @@ class EnvelopeHandler(HalvedHandler):
         if question is not None:
             command = self._command(api, call, question, envelope)
             # At a time that is set, requests are carried out one after the other.
-            return None if is_one_of_a_row(api, envelope) else command
+            in_passes = isinstance(command, Renewals) and len(command.tasks) > RENEWALS_SLICE_COUNT
+            return None if in_passes or is_one_of_a_row(api, envelope) else command
         if kind in DEBUG_PROCEDURES:
             if api.debug is None:
                 raise refused("debug operations are off", Code.FORBIDDEN_SCOPE)

@@ -23,7 +23,7 @@ from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.bulk import BulkCounts, BulkJob
 from troth.core.codes import Code
-from troth.core.limits import BULK_RATE_LIMIT_COUNT, UNBLOCK_LIMIT_MS
+from troth.core.limits import BULK_RATE_LIMIT_COUNT, RENEWALS_SLICE_COUNT, UNBLOCK_LIMIT_MS
 from troth.core.model import ClaimRequest, PromiseState
 from troth.core.state.captures import Capture
 from troth.core.workflows import ACQUIRED
@@ -288,9 +288,9 @@ async def make_workflows(shards: Shards, count: int) -> None:
     )
 
 
-async def begun(shards: Shards) -> None:
-    """Let every shard begin with what it was asked just now."""
-    for _ in range(4):
+async def begun(shards: Shards, passes_count: int = 4) -> None:
+    """Let every shard begin with what it was asked just now, in so many passes."""
+    for _ in range(passes_count):
         await trio.lowlevel.checkpoint()
     while any(shard._mailbox for shard in shards._shards):
         await trio.lowlevel.checkpoint()
@@ -369,7 +369,7 @@ async def renewals(shards: Shards, count: int) -> LongestPass:
                 renewed.append(await shards.renew_workflows("x", tasks))
 
             nursery.start_soon(renew)
-            await begun(shards)
+            await begun(shards, 4 + count // RENEWALS_SLICE_COUNT)
             pass_time(shards, LEASE_MS // 2)
         await until(lambda: shards.is_quiet)
     assert renewed == [count]
