@@ -12,13 +12,14 @@ from troth.http.metrics.loop_lag import LoopLag
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, Storage
 from troth.shards.surveys.pace import Pace
-from troth.shards.surveys.totals import ShardTotals, add_up
+from troth.shards.surveys.totals import ShardTotals, add_up, each
 from troth.shards.threads import in_thread
 
 from .process_metrics import SERVER, ServerReading
-from .state_metrics import FAILURES, SHARDS
+from .state_metrics import EACH_SHARD, FAILURES, SHARDS, TIMERS
 from .storage_metrics import LOG, LogReading
-from .traffic_metrics import ATTEMPTS, IN_FLIGHT, POLLS, QUEUES
+from .traffic_metrics import ATTEMPTS, IN_FLIGHT, POLLS, QUEUES, STREAMS
+from .work_metrics import WORK
 
 EXPIRING_MS: Final = 7 * 24 * 3600 * 1000
 """How long before its end a token counts as expiring."""
@@ -30,6 +31,13 @@ def add_sources(api: Api, shards: Shards, storage: Storage, lag: LoopLag) -> Non
 
     async def totals() -> ShardTotals:
         return await add_up(shards, Pace())
+
+    async def each_shard() -> list[tuple[str, ShardTotals]]:
+        return await each(shards, Pace())
+
+    def streams() -> dict[str, int]:
+        events_count = 0 if api.feed is None else api.feed.streams_count
+        return {"workers": api.polls.statistics().connections_count, "events": events_count}
 
     async def log() -> LogReading:
         free_bytes = await in_thread(_free_bytes(storage))
@@ -43,15 +51,23 @@ def add_sources(api: Api, shards: Shards, storage: Storage, lag: LoopLag) -> Non
             started_s=api.started_on_ms / 1000,
             loop_lag_s=lag.lag_s,
             tokens_expiring_count=expiring_count(api),
+            sessions_count=len(api.credentials.sessions),
         )
 
     metrics.add(SERVER, server)
-    metrics.add(SHARDS, totals)
+    if api.settings.metrics_per_shard:
+        metrics.add(EACH_SHARD, each_shard)
+    else:
+        metrics.add(SHARDS, totals)
+    metrics.add(TIMERS, lambda: shards.lateness)
+    metrics.add(WORK, lambda: shards.activity)
+    metrics.add(STREAMS, streams)
     metrics.add(FAILURES, lambda: shards.failures)
     metrics.add(LOG, log)
     metrics.add(POLLS, api.polls.statistics)
     if api.queues is not None:
         metrics.add(QUEUES, api.queues.metered)
+        shards.activity.label_of = api.queues.label_of
     metrics.add(IN_FLIGHT, api.in_flight.statistics)
     metrics.add(ATTEMPTS, api.credentials.attempts.statistics)
 
