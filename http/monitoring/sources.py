@@ -40,8 +40,8 @@ def add_sources(api: Api, shards: Shards, storage: Storage, lag: LoopLag) -> Non
         return {"workers": api.polls.statistics().connections_count, "events": events_count}
 
     async def log() -> LogReading:
-        free_bytes = await in_thread(_free_bytes(storage))
-        return LogReading(storage.statistics(), shards.committer.statistics(), free_bytes)
+        space = await in_thread(_space(storage))
+        return LogReading(storage.statistics(), shards.committer.statistics(), *space)
 
     def server() -> ServerReading:
         return ServerReading(
@@ -84,17 +84,20 @@ def expiring_count(api: Api) -> int:
     )
 
 
-def _free_bytes(storage: Storage) -> Callable[[], int]:
-    """Return what says how much space is free for the log; 0 if nothing is kept on disk."""
+def _space(storage: Storage) -> Callable[[], tuple[int, int]]:
+    """Return what says how much space is free for the log, and how large its disk is, in bytes.
+
+    Both are 0 if nothing is kept on disk.
+    """
     if not isinstance(storage, DirectoryStorage):
-        return lambda: 0
+        return lambda: (0, 0)
     place = storage.place
 
-    def free_bytes() -> int:
+    def space() -> tuple[int, int]:
         try:
             found = os.statvfs(place)
         except OSError:  # the directory is gone: the server is about to say so
-            return 0
-        return found.f_bavail * found.f_frsize
+            return 0, 0
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
-    return free_bytes
+    return space
