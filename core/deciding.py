@@ -139,9 +139,12 @@ class DecisionContext:
     def emit(self, record: r.Record) -> None:
         """Make a fact true and write it down."""
         self._records.append(record)
+        if not self.watch.ids:
+            APPLY[type(record)](self.state, record)
+            return
+        self.watch.note_before(record, self.state)
         APPLY[type(record)](self.state, record)
-        if self.watch.ids:
-            self.watch.note(record, self.state.promises)
+        self.watch.note(record, self.state.promises)
 
     @property
     def records_count(self) -> int:
