@@ -101,7 +101,7 @@ class EnvelopeHandler(HalvedHandler):
             return code.status, envelope_text(kind, asked.corr_id, code.status, data)
         if operation.acted is not None:
             operation.acted(api, asked.data)
-        status = 300 if code is Code.AWAITED_SETTLED else 200
+        status = 300 if code is _AWAITED_SETTLED else 200
         return status, envelope_text(kind, asked.corr_id, status, operation.shown(asked, reply))
 
     async def __call__(self, api: Api, call: Call) -> Response:
@@ -171,6 +171,7 @@ class EnvelopeHandler(HalvedHandler):
 
 _FENCE: Final = QUESTIONS["task.fence"]
 _RENEWED: Final = Reply(Code.OK)
+_AWAITED_SETTLED: Final = Code.AWAITED_SETTLED  # see PENDING in model.py
 
 
 async def _proceed(api: Api, call: Call) -> bytes:

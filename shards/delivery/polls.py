@@ -40,6 +40,14 @@ class Dialect(Enum):
     REST = "rest"
     ENVELOPE = "envelope"
 
+    # That of enums is written in Python, and connections are found by their dialects all the time.
+    __hash__ = object.__hash__
+
+
+# See PENDING in model.py.
+REST: Final = Dialect.REST
+ENVELOPE: Final = Dialect.ENVELOPE
+
 
 class PollsError(Exception):
     """A poll connection was closed or refused."""
