@@ -71,7 +71,7 @@ def create(
     tags = command.tags or None
     if tags is not None:
         # Lineage and targets repeat in all of a workflow's promises, which may be many.
-        tags = {name: shared(value) for name, value in tags.items()}
+        tags = dict(zip(tags, map(shared, tags.values()), strict=True))
     promise_id = shared(command.id)
     seed = workflow_seed_of(tags, timeout)
     if seed is None:

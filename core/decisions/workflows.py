@@ -321,9 +321,12 @@ def execute_sent(context: DecisionContext, command: ExecuteSent, now_ms: int) ->
     return DONE
 
 
-def execute_not_sent(context: DecisionContext, command: ExecuteNotSent, now_ms: int) -> Reply:
-    """Note that the send failed; delivery asks for the message when it makes sense."""
-    _, task = find(context, command.id, now_ms)
+def execute_not_sent(context: DecisionContext, command: ExecuteNotSent, _now_ms: int) -> Reply:
+    """Note that the send failed; delivery asks for the message when it makes sense.
+
+    Nothing follows from this note, so `Machine.note` may carry it out between steps.
+    """
+    task = context.state.workflows.get(command.id)
     if task is not None and task.sending and task.version == command.version:
         task.sending = False
         task.stalled = True

@@ -113,7 +113,6 @@ def _complete(
         task_version=None if workflow is None else workflow.version,
     )
     state.promises[record.id] = state.completed[record.id] = completed
-    state.pending_count -= 1
     state.counts.promise_completed(record.id, record.state)
     if state.retention is not None and not state.tracks_changes:
         state.retention.stays(completed)

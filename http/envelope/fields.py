@@ -232,7 +232,8 @@ def checked_tags(
     if len(tags) > limits.tags_limit_count:
         count = limits.tags_limit_count
         raise refused(f"{place}: must have at most {count} tags (got {len(tags)})")
-    _refuse_long(tags.items(), limits.tag_limit_bytes, place)
+    if (sum(map(len, tags)) + sum(map(len, tags.values()))) * 4 > limits.tag_limit_bytes:
+        _refuse_long(tags.items(), limits.tag_limit_bytes, place)
     target = tags.get(TARGET_TAG)
     if target is not None:
         problem = target_problem(target)
