@@ -220,6 +220,8 @@ def checked_value(value: ValueData | None, limits: RequestLimits, place: str) ->
             raise refused(f"{place}.headers: must have at most {count} (got {len(headers)})")
         limit = limits.value_header_limit_bytes
         _refuse_long(headers.items(), limit, f"{place}.headers")
+    elif headers is None and value.data is None:
+        return EMPTY_VALUE  # one for all that have none, of which many may be pending
     return Value(headers, value.data)
 
 
