@@ -566,7 +566,7 @@ class Shard:
             tasks_claimed_count=sum(len(held) for held in state.claimed.values()),
             schedules_count=len(state.schedules),
             locks_count=len(state.locks),
-            outbox_count=sum(len(messages) for messages in state.outbox.values()),
+            outbox_count=len(state.outbox),
             entries_count=len(state.entries),
             executions_count=len(state.executions),
         )
