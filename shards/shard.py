@@ -319,12 +319,17 @@ class Shard:
         has_changed = False
         if self._mailbox:
             has_changed = self._step_all(self._mailbox, now_ms, turn)
+        current_pass = self._pass
         if self._internal:
+            current_pass.begin_own()
             has_changed |= self._step_all(self._internal, now_ms, turn)
+            current_pass.end_own()
         if not has_changed and not has_due and len(answers) > answers_count:
             self._turns.answer_sooner(turn, answers_count, self._position)
         if has_due:
+            current_pass.begin_own()
             self._expire_due(now_ms, turn)
+            current_pass.end_own()
         if len(turn.records) > records_count:
             self._position = self._committer.position + len(turn.records)
 
@@ -374,7 +379,7 @@ class Shard:
         return not self._pass.is_over_for_clients
 
     def _has_time_for_own(self) -> bool:
-        return not self._pass.is_over
+        return not self._pass.is_over_for_own
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
         """Resume time after a jump of the clock, before anything else happens at the new time.
@@ -412,15 +417,15 @@ class Shard:
         handled = []
         due = self._due
         slice_count, wheel_slice_count = SLICE_COUNT, WHEEL_SLICE_COUNT
-        if self._pass.is_over:
+        if self._pass.is_over_for_own:
             slice_count, wheel_slice_count = 1, SLICE_COUNT
         for done_count in range(TIMERS_BATCH_LIMIT_COUNT):
-            if done_count and not done_count % slice_count and self._pass.is_over:
+            if done_count and not done_count % slice_count and self._pass.is_over_for_own:
                 break
             while not due and self._due_from_ms <= now_ms and not self._is_frozen:
                 due.extend(self.wheel.take_due(now_ms, wheel_slice_count))
                 self._look_at_wheel()
-                if self._pass.is_over:
+                if self._pass.is_over_for_own:
                     break
             if not due:
                 break
