@@ -13,6 +13,7 @@ from typing import Final, final
 
 import trio
 
+from troth.core.buckets import Buckets
 from troth.core.commands import (
     ClaimTask,
     Command,
@@ -49,6 +50,7 @@ from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
 from .hashing import home_of, shard_of
 from .held import HeldMessages
+from .lateness import BOUNDS_S
 from .passes import Pass
 from .released import ReleasedMessages
 from .shard import Shard, ShardStatistics, WheelKey
@@ -90,6 +92,8 @@ class Shards(Gathering):
     ) -> None:
         self.clock = clock
         self.failures = Failures() if failures is None else failures
+        self.activity = Activity()
+        self.lateness = Buckets(BOUNDS_S)
         self.watch = Watch()
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
@@ -125,12 +129,14 @@ class Shards(Gathering):
                 self._post,
                 self._pass,
                 self._now,
+                self.lateness,
                 mailbox_limit_count,
             )
             for index in range(shard_count)
         ]
         for shard in self._shards:
             shard.machine.failures = self.failures
+            shard.machine.activity = self.activity
             shard.machine.watch = self.watch
 
     # Starting and stopping
@@ -286,13 +292,6 @@ class Shards(Gathering):
         return total
 
     # For surveys, which look without asking, and for debug operations
-
-    def activity(self) -> Activity:
-        """Return what has happened since the process started; it may not be durable yet."""
-        total = Activity.zero()
-        for shard in self._shards:
-            total.add(shard.machine.state.activity)
-        return total
 
     def each(self) -> Sequence[Shard]:
         """Return all shards, to be looked at."""
