@@ -21,7 +21,8 @@ import trio
 from troth.http.identity.credentials import Credentials
 from troth.http.wire.principals import Principal
 from troth.http.wire.requests import ChunkStream, ReadyStream
-from troth.shards.delivery.polls import REST, ConnectionClosed, PollConnection
+from troth.shards.delivery.dialects import REST
+from troth.shards.delivery.polls import ConnectionClosed, PollConnection
 
 CONNECTED = b": connected\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"

@@ -221,7 +221,7 @@ def checked_value(value: ValueData | None, limits: RequestLimits, place: str) ->
         limit = limits.value_header_limit_bytes
         _refuse_long(headers.items(), limit, f"{place}.headers")
     elif headers is None and value.data is None:
-        return EMPTY_VALUE  # one for all that have none, of which many may be pending
+        return EMPTY_VALUE  # one for all that have none: many may be pending
     return Value(headers, value.data)
 
 

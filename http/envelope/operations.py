@@ -38,7 +38,7 @@ from troth.core.workflows import WorkflowFence
 from troth.http.api.context import Api
 from troth.http.api.rows import Renewals
 from troth.http.wire.fields import RequestLimits
-from troth.shards.delivery.polls import ENVELOPE
+from troth.shards.delivery.dialects import ENVELOPE
 
 from . import fields as f
 from .records import promise_object, schedule_object, task_object

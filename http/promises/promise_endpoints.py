@@ -33,7 +33,7 @@ from troth.http.api.rows import (
 )
 from troth.http.wire.decoding import CallHeaders
 from troth.http.wire.json_text import dump
-from troth.shards.delivery.polls import REST
+from troth.shards.delivery.dialects import REST
 
 from .answers import (
     CallbackAnswerObject,

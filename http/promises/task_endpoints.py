@@ -17,7 +17,7 @@ from troth.http.api.shards_port import answered
 from troth.http.wire.decoding import integer
 from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response
-from troth.shards.delivery.polls import REST
+from troth.shards.delivery.dialects import REST
 
 from .answers import ClaimObject, TaskObject, TasksAffectedObject, claim_object, task_object
 from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody

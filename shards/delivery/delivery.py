@@ -48,8 +48,9 @@ from troth.core.model import Json
 from troth.core.replies import Message
 from troth.shards.alarms import Alarms
 
+from .dialects import Dialect
 from .missed import MissedReceivers
-from .polls import Dialect, Item, Polls
+from .polls import Item, Polls
 from .push_targets import MessageHold, PushTargets, unlimited
 from .shipments import (
     EXECUTE,

@@ -39,7 +39,7 @@ from troth.core.workflow_commands import (
 )
 from troth.core.workflows import execute_key, unblock_key
 
-from .polls import ENVELOPE, REST, Dialect
+from .dialects import ENVELOPE, REST, Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
