@@ -65,7 +65,8 @@ class Options(Struct, frozen=True):
     """What an operator may choose about the machine's behavior.
 
     `catch_up_count` is how many missed runs of a schedule are made up for (None: all of them).
-    `retention` says which completed promises are deleted, and when.
+    `retention` says which completed promises are deleted, and when. `samples_run` is asked, by the
+    id of its trace, whether a run of a schedule is traced; None: none is.
     """
 
     task_claim_timeout_ms: int = TASK_CLAIM_TIMEOUT_MS
@@ -77,6 +78,7 @@ class Options(Struct, frozen=True):
     waiting_limit_count: int = WAITING_LIMIT_COUNT
     completion_slice_count: int = COMPLETION_SLICE_COUNT
     heartbeat_slice_count: int = HEARTBEAT_SLICE_COUNT
+    samples_run: Callable[[int], bool] | None = None
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:
@@ -137,8 +139,8 @@ class DecisionContext:
         """Make a fact true and write it down."""
         self._records.append(record)
         APPLY[type(record)](self.state, record)
-        if self.watch.ids:
-            self.watch.note(record, self.state.promises)
+        if self.watch.is_on:
+            self.watch.hear(record, self.state)
 
     @property
     def records_count(self) -> int:

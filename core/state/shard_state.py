@@ -520,6 +520,7 @@ class ShardState:
             at,
             message.param,
             message.tags,
+            trace=message.trace,
         )
         self.add_promise(promise, message.task)
 

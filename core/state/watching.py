@@ -1,9 +1,9 @@
 """Which promises changed, of those that a client wants to hear of.
 
-`Watch.note` is told every record that is emitted, and looks at it only while something is watched.
-A promise counts as changed when it, one of its tasks or what waits for it does, and with it the
-promise that its tags name as the beginning of its lineage. Renewed leases are no change. Nothing
-here is durable: a client that is told of a change looks the promise up.
+`Watch.hear` is told every record that is emitted, while something is watched or somebody listens
+to all of them (traces do). A promise counts as changed when it, one of its tasks or what waits for
+it does, and with it the promise that its tags name as the beginning of its lineage. Renewed leases
+are no change. Nothing here is durable: a client that is told of a change looks the promise up.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +14,8 @@ from troth.core import workflow_records as w
 from troth.core.grammar import task_ids
 from troth.core.lineage import origin_of
 from troth.core.model import Promise
+
+from .shard_state import ShardState
 
 Ids = Iterable[str]
 
@@ -108,12 +110,16 @@ class Watch:
         self.ids: dict[str, dict[str, int]] = {}
         """By watched id: the prefixes of those who watch it, and how many of them there are."""
         self.ring: Callable[[], None] = lambda: None
+        self.is_on = False
+        """Whether records are to be heard."""
+        self._listener: Callable[[r.Record, ShardState], None] | None = None
         self._changed: set[tuple[str, str]] = set()
 
     def add(self, promise_id: str, prefix: str) -> None:
         """Watch a promise."""
         prefixes = self.ids.setdefault(promise_id, {})
         prefixes[prefix] = prefixes.get(prefix, 0) + 1
+        self.is_on = True
 
     def remove(self, promise_id: str, prefix: str) -> None:
         """Take back one `add`."""
@@ -123,6 +129,19 @@ class Watch:
             del prefixes[prefix]
             if not prefixes:
                 del self.ids[promise_id]
+                self.is_on = bool(self.ids) or self._listener is not None
+
+    def listen(self, listener: Callable[[r.Record, ShardState], None]) -> None:
+        """Have all records told to a listener, each with its shard's state after it."""
+        self._listener = listener
+        self.is_on = True
+
+    def hear(self, record: r.Record, state: ShardState) -> None:
+        """Hear of a record that has been applied."""
+        if self.ids:
+            self.note(record, state.promises)
+        if self._listener is not None:
+            self._listener(record, state)
 
     def note(self, record: r.Record, promises: Mapping[str, Promise]) -> None:
         """Note what a record has changed; `promises` are those of its shard, after it."""

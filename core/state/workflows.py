@@ -327,6 +327,7 @@ def workflow_received(state: ShardState, message: w.WorkflowMessage, serial: int
         message.created_on,
         message.param,
         message.tags,
+        trace=message.trace,
     )
     state.add_promise(promise, None)
     add_workflow(state, message.id, message.seed)

@@ -8,6 +8,7 @@ from troth.http.metrics.requests import REQUESTS
 from .process_metrics import BUILDS, CLOCK, FUNCTION_CALLS, PLACEMENT, SERVER
 from .state_metrics import FAILURES, SHARDS
 from .storage_metrics import CHECKPOINTS, LOG, RETENTION, SNAPSHOTS
+from .trace_metrics import TRACES
 from .traffic_metrics import (
     ATTEMPTS,
     DELIVERY,
@@ -24,5 +25,5 @@ from .traffic_metrics import (
 GROUPS: Final[tuple[Group[Any], ...]] = (
     *(SERVER, SHARDS, FAILURES, QUEUES, POLLS, DELIVERY, REQUESTS, PORTS, LANES, GATE, ROOM),
     *(ATTEMPTS, IN_FLIGHT, FEED, LOG, CHECKPOINTS, SNAPSHOTS, RETENTION, CLOCK),
-    *(PLACEMENT, FUNCTION_CALLS, BUILDS),
+    *(PLACEMENT, FUNCTION_CALLS, BUILDS, TRACES),
 )
