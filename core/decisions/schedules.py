@@ -26,8 +26,7 @@ from troth.core.grammar.templates import beginning, expand
 from troth.core.limits import SCHEDULE_BATCH_COUNT
 from troth.core.model import TAG_TARGET, Schedule, replace
 from troth.core.replies import Reply, SchedulePage
-from troth.core.schedule_runs import run_of
-from troth.core.schedule_traces import trace_of_run
+from troth.core.schedule_runs import run_of, trace_of_run
 from troth.core.seeds import seed_of, workflow_seed_of
 
 from .promises import keys_match

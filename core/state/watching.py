@@ -1,7 +1,7 @@
 """Which promises changed, of those that a client wants to hear of.
 
-`Watch.hear` is told every record that is emitted, while something is watched or somebody listens
-to all of them (traces do). A promise counts as changed when it, one of its tasks or what waits for
+`Watch.hear` is told every record that is emitted, while something is watched or a listener wants
+all of them (traces do). A promise counts as changed when it, one of its tasks or what waits for
 it does, and with it the promise that its tags name as the beginning of its lineage. Renewed leases
 are no change. Nothing here is durable: a client that is told of a change looks the promise up.
 """
@@ -132,7 +132,7 @@ class Watch:
                 self.is_on = bool(self.ids) or self._listener is not None
 
     def listen(self, listener: Callable[[r.Record, ShardState], None]) -> None:
-        """Have all records told to a listener, each with its shard's state after it."""
+        """Tell all records to a listener, each with its shard's state after it."""
         self._listener = listener
         self.is_on = True
 

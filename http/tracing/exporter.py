@@ -100,7 +100,7 @@ class Exporter:
         self._handed.put(spans)
 
     def close(self, timeout_s: float) -> None:
-        """Send what is left, for at most so long; to be called in a thread."""
+        """Send what is left, for at most that time; to be called in a thread."""
         if not self._is_started:
             return
         self._handed.put(None)

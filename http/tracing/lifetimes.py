@@ -1,9 +1,9 @@
 """Spans of what takes long: the life of a promise, an attempt at a task, the firing of a schedule.
 
-They are made of records, when what they describe has ended: no span is open meanwhile, so a crash
+They are made of records, when what they describe has ended: no span is open before that, so a crash
 loses none that another one hangs below. Only records of the running server are heard, never those
 of a replay, so nothing is told twice. An attempt that began before the server's start has no span,
-since nobody remembers when it began; the life of a promise has one however old it is, since its two
+since it is not stored when it began; the life of a promise has one however old it is, since its two
 times are stored with it.
 """
 
@@ -73,6 +73,7 @@ class Lifetimes:
         self._tags = tags
         self._shows_ids = shows_ids
         self._attempts: dict[str, Attempt] = {}
+        self._keys_of: dict[str, set[str]] = {}  # of a promise's attempts
         self._leases_seen_number = failures.last_number
         self._finder = finder
         self._acts: Mapping[type[Any], Callable[[Any, ShardState], None]] = {
@@ -132,11 +133,8 @@ class Lifetimes:
         context = sampled_context(promise.trace)
         if context is None:
             return
-        self._end(task_ids.invoke_id(record.id), "completed")
-        root = state.roots.get(record.id)
-        for task_id in () if root is None else list(root.tasks):
-            self._end(task_id, "completed")
-        self._end_workflow(record.id, "completed")
+        for key in list(self._keys_of.get(record.id, ())):
+            self._end(key, "completed")
         self._sendings.forget(task_ids.invoke_id(record.id))
         self._sendings.forget(execute_key(record.id))
         is_late = promise.completed_on == promise.timeout and (
@@ -216,14 +214,15 @@ class Lifetimes:
         self, key: str, parent: SpanContext, process_id: str, number: int, promise_id: str
     ) -> None:
         if len(self._attempts) >= ATTEMPTS_LIMIT_COUNT:
-            del self._attempts[next(iter(self._attempts))]
+            self._drop(next(iter(self._attempts)))
+        self._keys_of.setdefault(promise_id, set()).add(key)
         self._attempts[key] = Attempt(parent, self._now_ns(), process_id, number, promise_id)
 
     def _end_workflow(self, workflow_id: str, outcome: str) -> None:
         self._end(execute_key(workflow_id), outcome)
 
     def _end(self, key: str, outcome: str) -> None:
-        attempt = self._attempts.pop(key, None)
+        attempt = self._drop(key)
         if attempt is None:
             return
         is_execution = attempt.promise_id.startswith(EXECUTION_PREFIX)
@@ -236,6 +235,16 @@ class Lifetimes:
             (attempt, outcome),
             error="the lease ran out" if outcome == "expired" else None,
         )
+
+    def _drop(self, key: str) -> Attempt | None:
+        """Forget an attempt; return it, if it was remembered."""
+        attempt = self._attempts.pop(key, None)
+        if attempt is not None:
+            keys = self._keys_of[attempt.promise_id]
+            keys.discard(key)
+            if not keys:
+                del self._keys_of[attempt.promise_id]
+        return attempt
 
     def _attempt(self, attempt: Attempt, outcome: str) -> tuple[str, Attributes]:
         made: Attributes = {

@@ -1,8 +1,10 @@
 """The span of a request: begun when it is admitted, ended when it has been answered.
 
 - A caller's `traceparent` counts. Without one, a request about a task or on behalf of one
-  (`Task-Id`, the envelope protocol's `task.…`) belongs to the task's trace, and any other begins a
-  trace of its own, if the sampler chooses it. Probes, scrapes, heartbeats and pages begin none.
+  (`Task-Id`, the envelope protocol's `task.…`) belongs to the task's trace; one that changes a
+  promise to the promise's; a new promise to that of its parent, which its tags or its id name. Any
+  other begins a trace of its own, if the sampler chooses it. Probes, scrapes, heartbeats and pages
+  begin none.
 - What the request makes has the request's span as its parent: `begin` returns the headers with
   that in place of what the client sent. Where the trace is not wanted they stay as they were.
 - Nothing of what was sent goes into a span but the id of the promise: no header, query or body.
@@ -17,11 +19,12 @@ from structlog.contextvars import bound_contextvars
 
 from troth.core.codes import Code
 from troth.core.grammar import task_ids
+from troth.core.model import TAG_ORIGIN, TAG_PARENT, TAG_ROOT, Promise
 from troth.core.workflows import execute_key
 from troth.http.wire.decoding import CallHeaders, header_text
 from troth.http.wire.requests import Request
 
-from .contexts import Ids, Sampler, SpanContext, parse
+from .contexts import Ids, Sampler, SpanContext, parse, sampled_context
 from .spans import Attributes, FinishedSpan, SpanKind, SpanQueue
 
 WAITING_LIMIT_COUNT: Final = 10_000
@@ -32,6 +35,8 @@ _STATE: Final = b"tracestate"
 _QUIET_GROUPS: Final = frozenset({"Workers", "Server", "Sessions", "Questions"})
 _PEEK_BYTES: Final = 256
 _TASK: Final = b'"task.'
+_LINEAGE_LIMIT_BYTES: Final = 4 << 10
+"""A longer envelope is not looked into for its tags."""
 _CREATION: Final = "task.create"
 """The only operation on a task that begins one."""
 
@@ -51,12 +56,12 @@ class Route(Protocol):
 
     @property
     def public(self) -> bool:
-        """Whether it needs no credentials."""
+        """Return whether it needs no credentials."""
         ...
 
     @property
     def auth_in_body(self) -> bool:
-        """Whether its body is an envelope."""
+        """Return whether its body is an envelope."""
         ...
 
     @property
@@ -70,7 +75,7 @@ class RequestNotes(Protocol):
 
     @property
     def above_s(self) -> float:
-        """How long, at most, a good answer takes that need not be noted."""
+        """Return how many seconds a good answer takes, at most, that need not be noted."""
         ...
 
     def note(self, request: Request, status: int, duration_s: float) -> None:
@@ -91,6 +96,9 @@ class RequestSpan(Struct, eq=False):
 
 class _Subject(Struct, frozen=True):
     id: Any = None
+    awaiter: Any = None
+    awaited: Any = None
+    tags: Any = None
 
 
 class _Peek(Struct, frozen=True):
@@ -112,16 +120,21 @@ class RequestSpans:
         *,
         now_ns: Callable[[], int],
         context_of_task: Callable[[str], SpanContext | None],
+        finder: Callable[[str], Promise | None],
         log: RequestNotes,
         shows_ids: bool = True,
     ) -> None:
-        """Initialize. `context_of_task` says where spans of a task's holder hang, by its id."""
+        """Initialize. `finder` returns a promise that is in memory, by its id.
+
+        `context_of_task` says where spans of a task's holder hang, by the key of its message.
+        """
         self.above_s: Final = -1.0  # every answer is noted here
         self._queue = queue
         self._sampler = sampler
         self._ids = ids
         self._now_ns = now_ns
         self._context_of_task = context_of_task
+        self._finder = finder
         self._log = log
         self._shows_ids = shows_ids
         self._waiting: dict[str, RequestSpan] = {}
@@ -139,6 +152,8 @@ class RequestSpans:
             context = self._of_caller(request)
         elif (task := _task_of(request, route, headers, values, body)) is not None:
             context = self._below(self._context_of_task(task))
+        elif (parent := self._parent(request, route, values, body)) is not None:
+            context = self._below(sampled_context(parent.trace))
         elif route.group in _QUIET_GROUPS or (route.public and not route.auth_in_body):
             context = None
         else:
@@ -253,6 +268,35 @@ class RequestSpans:
         context = self._of_caller(request) if _PARENT in request.headers else None
         return None if context is None else RequestSpan(*context, request.method)
 
+    def _parent(
+        self, request: Request, route: Route, values: Mapping[str, str], body: Any
+    ) -> Promise | None:
+        """Return the promise that a request changes, or else the parent of the one that it makes.
+
+        Only what tags and the id's beginning name directly counts: this is asked for each request.
+        """
+        if route.auth_in_body:
+            if len(request.body) > _LINEAGE_LIMIT_BYTES:
+                return None
+            tags, own_id = _lineage(request.body)
+        elif route.group == "Promises" and request.method != "GET":
+            tags = getattr(getattr(body, "promise", None) or body, "tags", None)
+            own_id = _promise_id(route, values, body)
+        else:
+            return None
+        if not isinstance(own_id, str):
+            return None
+        found = self._finder(own_id)
+        if found is None and isinstance(tags, dict):
+            named = tags.get(TAG_PARENT) or tags.get(TAG_ROOT) or tags.get(TAG_ORIGIN)
+            if isinstance(named, str):
+                found = self._finder(named)
+        if found is None:
+            end = max(own_id.rfind("."), own_id.rfind(":"))
+            if end > 0:
+                found = self._finder(own_id[:end])
+        return found
+
     def _of_caller(self, request: Request) -> tuple[SpanContext, int | None] | None:
         headers = request.headers
         repeated = request.repeated or {}
@@ -288,9 +332,18 @@ def _envelope(body: bytes) -> tuple[str | None, str | None]:
     try:
         peeked = _peek(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, None  # whoever decodes it says what is wrong
+        return None, None  # its handler says what is wrong
     named = peeked.data.id
     return peeked.kind or None, named if isinstance(named, str) else None
+
+
+def _lineage(body: bytes) -> tuple[Any, Any]:
+    """Return the tags and the id of what an envelope's operation makes."""
+    try:
+        data = _peek(body).data
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None, None
+    return data.tags, data.id or data.awaiter or data.awaited
 
 
 def _task_of(
@@ -313,7 +366,12 @@ def _task_of(
 def _promise_id(route: Route, values: Mapping[str, str], body: Any) -> str | None:
     """Return the promise that a request is about, if there is one."""
     body = getattr(body, "promise", None) or body
-    found = values.get("id") or getattr(body, "promise_id", None) or getattr(body, "id", None)
+    found = (
+        getattr(body, "root_promise_id", None)  # of a callback, which is for that one's work
+        or values.get("id")
+        or getattr(body, "promise_id", None)
+        or getattr(body, "id", None)
+    )
     if not isinstance(found, str):
         return None
     if route.group == "Promises":

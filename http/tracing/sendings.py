@@ -30,7 +30,7 @@ REMEMBERED_COUNT: Final = 100_000
 """Sendings that are remembered until their task is claimed; the oldest are forgotten first."""
 
 
-class Sending(Struct, eq=False):
+class MessageSpan(Struct, eq=False):
     """A message under way: its span, and what is said of it."""
 
     context: SpanContext
@@ -65,7 +65,7 @@ class TracedOutgoing:
         self._now_ns = now_ns
         self._finder = finder
         self._shows_ids = shows_ids
-        self._under_way: dict[str, Sending] = {}
+        self._under_way: dict[str, MessageSpan] = {}
         self._sent: dict[str, SpanContext] = {}
 
     def send(self, message: Message) -> None:
@@ -84,7 +84,7 @@ class TracedOutgoing:
             kind = "execute"
         if len(self._under_way) >= REMEMBERED_COUNT:
             self._end(next(iter(self._under_way)), "unknown")
-        self._under_way[key] = Sending(
+        self._under_way[key] = MessageSpan(
             context,
             creation.span_id,
             self._now_ns(),
@@ -171,7 +171,7 @@ class TracedOutgoing:
             )
         )
 
-    def _described(self, sending: Sending, result: str) -> tuple[str, Attributes]:
+    def _described(self, sending: MessageSpan, result: str) -> tuple[str, Attributes]:
         made: Attributes = {
             "messaging.system": "troth",
             "messaging.operation.name": "send",

@@ -95,6 +95,7 @@ class Tracing:
             self._ids,
             now_ns=self._now_ns,
             context_of_task=self.context_of_task,
+            finder=self._finder,
             log=log,
             shows_ids=self._shows_ids,
         )
