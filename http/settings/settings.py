@@ -197,6 +197,11 @@ class Settings:
         "Address of a trace for the web UI, such as https://traces.example.com/trace/{trace_id}.",
     )
 
+    metrics_per_shard: bool = _setting(
+        False,
+        Switch(),
+        "Show metrics of shards for each shard, with a label `shard`, and not their sums.",
+    )
     hot_lane: bool = _setting(
         True,
         Switch(),

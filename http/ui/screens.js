@@ -17,6 +17,7 @@ export const SCREENS = [
     scopes: ["promises:read"],
     key: "p",
     load: () => import("./screens/promises.js"),
+    loadOne: () => import("./screens/promise.js"),
   },
   {
     path: "tasks",

@@ -11,7 +11,7 @@ import { Dialogs } from "./parts/dialog.js";
 import { Icon } from "./parts/icons.js";
 import { Failed, Loading, Said } from "./parts/notices.js";
 import { Span } from "./parts/time.js";
-import { go, href, usePlace } from "./router.js";
+import { go, href, idWithin, usePlace } from "./router.js";
 import { showKeys } from "./parts/keys.js";
 import { Navigation } from "./navigation.js";
 import { SCREENS, screenFor } from "./screens.js";
@@ -61,6 +61,7 @@ function Frame() {
   const where = usePlace();
   const screen = screenFor(where.path);
   const allowed = screen !== undefined && may(...screen.scopes);
+  const loadOne = screen && idWithin(where, screen.path) === undefined ? undefined : screen?.loadOne;
   return html`<div class="frame">
     <${Navigation} />
     <main class="page">
@@ -71,7 +72,7 @@ function Frame() {
         <${LiveSwitch} />
       </div>
       <div id="main">
-        ${allowed ? html`<${Loaded} key=${screen.path} load=${screen.load} />` : html`<${Absent} isForbidden=${screen !== undefined} />`}
+        ${allowed ? html`<${Loaded} key=${`${screen.path} ${loadOne !== undefined}`} load=${loadOne ?? screen.load} />` : html`<${Absent} isForbidden=${screen !== undefined} />`}
       </div>
     </main>
   </div>`;

@@ -371,4 +371,6 @@ interface ScreenRow {
   key?: string;
   group?: "operate";
   load: () => Promise<Record<string, import("./vendor/preact.js").ComponentType<any>>>;
+  /** What shows one thing of the screen, where an id follows the path, if that is another module. */
+  loadOne?: ScreenRow["load"];
 }

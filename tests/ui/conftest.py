@@ -1,17 +1,20 @@
-"""One browser and one server, with data, for all tests of the web UI in a process."""
+"""One browser and some servers, with and without data, for all tests of the web UI in a process."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.helpers.server import ServerProcess
+from tests.helpers.tokens import Client
 
 from . import demo
-from .browser import Visitor, launch, visiting
+from .browser import Scheme, Visitor, launch, visiting
+from .pictures.shop import ACCOUNT, SCOPES, Shop
 
 Visit = Callable[..., AbstractContextManager[Visitor]]
 
@@ -37,3 +40,67 @@ def busy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
 def visit(browser: Browser, busy_server: ServerProcess) -> Visit:
     """Visit the server; see `visiting`."""
     return partial(visiting, browser, busy_server.url)
+
+
+class WallClock:
+    """The clock of this machine, which is that of its servers."""
+
+    def now_ms(self) -> int:
+        """Return the time, in ms since 1970."""
+        return int(time.time() * 1000)
+
+    def current_time(self) -> float:
+        """Return a time that only goes forward, in seconds."""
+        return time.monotonic()
+
+
+class Staffed(NamedTuple):
+    """A server with accounts, a client of it that may do everything, and one of its functions."""
+
+    server: ServerProcess
+    client: Client
+    function_id: str
+    visit: Visit
+
+
+@contextmanager
+def signed_in(
+    browser: Browser, url: str, token: str, scheme: Scheme = "light"
+) -> Iterator[Visitor]:
+    """Visit a server with a session of a token."""
+    with visiting(browser, url, scheme) as visitor:
+        answer = visitor.context.request.post(
+            f"{url}/session", data={"token": token}, headers={"X-Troth-UI": "1"}
+        )
+        assert answer.status == 201, answer.text()
+        yield visitor
+
+
+@pytest.fixture(scope="session")
+def staffed(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staffed]:
+    """A server with all that a shop has: see `Shop`. Change only what you have made."""
+    directory = tmp_path_factory.mktemp("staffed")
+    options = ("--snapshot-directory", str(directory / "snapshots"))
+    rules = ("--retain", "resolved:30d,rejected:90d")
+    with ServerProcess(directory / "server", *options, *rules) as server:
+        shop = Shop(server, WallClock())
+        token = shop.open()
+        try:
+            function_id = shop.install_functions()
+            shop.leave_tasks(function_id)
+            shop.start_bulk_jobs(0)
+            visit = partial(signed_in, browser, server.url, token)
+            yield Staffed(server, shop.client, function_id, visit)
+        finally:
+            shop.close()
+
+
+@pytest.fixture(scope="session")
+def unused_visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
+    """Visit a server on which nothing has been done but to make an account, whose token it is."""
+    with ServerProcess(tmp_path_factory.mktemp("unused")) as server:
+        operator = Client(server, (server.data / "admin.key").read_text().strip())
+        operator.json("POST", "/admin/accounts", {"name": ACCOUNT})
+        body = {"account": ACCOUNT, "name": "operations", "scopes": SCOPES}
+        token = operator.json("POST", "/admin/tokens", body)["token"]
+        yield partial(signed_in, browser, server.url, token)

@@ -2,19 +2,20 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Route
+from playwright.sync_api import Page, Route, expect
 
 from tests.helpers.repository import ROOT
 
-from .browser import NARROW, SCHEMES, WIDE, Scheme, settle
-from .conftest import Visit
+from .axe import violations, violations_in_both
+from .browser import SCHEMES, Scheme, Visitor, settle
+from .conftest import Staffed, Visit
 from .demo import ORDER
+from .pictures.names import places as pictured
 
-RULES: Final = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 SCREENS: Final = (
     "",
     "promises",
@@ -41,7 +42,14 @@ EMPTY: Final = (
     "nowhere",
 )
 CONTRAST_LIMIT: Final = 4.5
-SHOWN_COUNT: Final = 3
+FAR_MS: Final = 4_000_000_000_000
+SLOW_COUNT: Final = 200
+SLOW_JOB: Final = {"action": "cancel", "filter": {"id": "slow-*"}, "ratePerSecond": 1}
+API: Final = re.compile(
+    r"^http://[^/]+/(promises|tree|why|waiting|timers|tasks|queues|workers|schedules|locks|"
+    r"failures|statistics|bulk|settings|metrics|admin|v1)\b"
+)
+"""All that screens ask for; the frame asks for `/session` and `/events`."""
 SHORT_PAGES: Final = "try { localStorage.setItem('troth.pageSize', '25') } catch {}"
 _TOKEN: Final = re.compile(r"--([\w-]+): light-dark\((#\w+), (#\w+)\);")
 # What is read on what: text on a ground. Of states, on their soft ground and on surfaces.
@@ -49,85 +57,126 @@ GROUNDS: Final = ("page", "surface", "sunken", "raised")
 INKS: Final = ("text", "quiet", "accent", "rejected", "timedout", "pending", "resolved", "canceled")
 
 
-def violations(page: Page, only: str | None = None) -> list[str]:
-    """Return what axe finds, of each rule at most some places. `only` is the one rule to judge."""
-    rules: object = list(RULES) if only is None else {"type": "rule", "values": [only]}
-    found = Axe().run(page, options={"runOnly": rules, "resultTypes": ["violations"]})
-    return [
-        f"{page.url}: {fault['id']}: {node['target']} {node['failureSummary']}"
-        for fault in found.response["violations"]
-        for node in fault["nodes"][:SHOWN_COUNT]
-    ]
+@pytest.mark.slow
+def test_axe_every_screen(visit: Visit) -> None:
+    with visit() as visitor:
+        found = look_at(visitor, SCREENS)
 
-
-def violations_in_both(page: Page) -> list[str]:
-    """Return what axe finds wide and in light, in dark, and on a narrow screen."""
-    found = violations(page)
-    page.emulate_media(color_scheme="dark")
-    found += violations(page, "color-contrast")
-    page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
-    found += violations(page)
-    width = page.evaluate("document.documentElement.scrollWidth")
-    if width > NARROW[0]:
-        found.append(f"{page.url}: is {width} px wide on a screen of {NARROW[0]} px")
-    page.emulate_media(color_scheme="light")
-    page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
-    return found
+    assert found == []
 
 
 @pytest.mark.slow
-def test_axe_every_screen(visit: Visit) -> None:
-    found = []
-    with visit() as visitor:
-        visitor.context.add_init_script(SHORT_PAGES)
-        page = visitor.open()
-        for path in SCREENS:
-            visitor.go(page, path)
-            found += violations_in_both(page)
+def test_axe_screens_for_those_who_operate(staffed: Staffed) -> None:
+    with staffed.visit() as visitor:
+        found = look_at(visitor, operate_screens(staffed))
 
     assert found == []
 
 
 @pytest.mark.slow
 def test_axe_what_is_empty(visit: Visit) -> None:
-    found = []
+    """What matches nothing, and what is not there."""
     with visit() as visitor:
         visitor.expected_statuses = {404}
-        page = visitor.open()
-        for path in EMPTY:
-            visitor.go(page, path)
-            found += violations_in_both(page)
+        found = look_at(visitor, EMPTY)
 
     assert found == []
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_axe_dialogs(visit: Visit, scheme: Scheme) -> None:
+@pytest.mark.slow
+def test_axe_a_server_with_nothing(unused_visit: Visit) -> None:
+    with unused_visit() as visitor:
+        visitor.expected_statuses = {400}  # it has no directory for snapshots
+        found = look_at(visitor, places())
+        page = visitor.open("promises")
+        expect(page.locator("#main .empty")).to_contain_text("There are no promises yet")
+
+    assert found == []
+
+
+def look_at(visitor: Visitor, paths: Iterable[str]) -> list[str]:
+    """Return what axe finds on some screens, in both schemes and widths."""
     found = []
+    visitor.context.add_init_script(SHORT_PAGES)
+    page = visitor.open()
+    for path in paths:
+        visitor.go(page, path)
+        found += violations_in_both(page)
+    return found
+
+
+@pytest.mark.slow
+def test_axe_and_keys_of_every_dialog(staffed: Staffed) -> None:
+    """Open each by the keyboard; after Esc the focus is where it was."""
+    staffed.client.json("POST", "/promises", {"id": "dialog-1", "timeout": FAR_MS})
+    for number in range(SLOW_COUNT):
+        body = {"id": f"slow-{number}", "timeout": FAR_MS}
+        staffed.client.json("POST", "/promises", body)
+    staffed.client.json("POST", "/bulk", SLOW_JOB)
+    titles: set[str] = set()
+    found = []
+    with staffed.visit() as visitor:
+        visitor.context.add_init_script(SHORT_PAGES)
+        page = visitor.open()
+        for path in (*SCREENS, *operate_screens(staffed), "promises/dialog-1", "locks"):
+            visitor.go(page, path)
+            page.keyboard.press(".")  # so that buttons stay what they are
+            for name in openers(page):
+                opener = page.locator("#main button", has_text=name).first
+                opener.focus()
+                page.keyboard.press("Enter")
+                title = page.locator("dialog[open] h2").first.inner_text()
+                if title.split(" ")[:2] not in [one.split(" ")[:2] for one in titles]:
+                    found += violations_in_both(page)
+                titles.add(title)
+                page.keyboard.press("Escape")
+                page.wait_for_selector("dialog[open]", state="detached")
+                expect(opener).to_be_focused()
+        page.keyboard.press("?")
+        found += violations_in_both(page)
+    print(sorted(titles))
+
+    assert found == []
+    begun = {title.split(" ")[0] for title in titles}
+    assert {"Complete", "Create", "Change", "Take", "Break", "Stop", "Delete"} <= begun
+    assert {"Disable", "Rotate", "Revoke", "Cancel"} <= begun
+
+
+def openers(page: Page) -> list[str]:
+    """Return what stands on the buttons of a screen that open dialogs, each once."""
+    texts = page.locator("#main button:visible").all_inner_texts()
+    return list(dict.fromkeys(text for text in texts if text.endswith("…")))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_dialogs_of_many(visit: Visit, scheme: Scheme) -> None:
     with visit(scheme) as visitor:
-        page = visitor.open("promises/invoice-1")
-        for opener in ("Complete …", "?"):
-            if opener == "?":
-                page.keyboard.press("?")
-            else:
-                page.get_by_role("button", name=opener).click()
-            page.wait_for_selector("dialog[open]")
-            found += violations(page)
-            page.keyboard.press("Escape")
-            page.wait_for_selector("dialog[open]", state="detached")
-            # Keys are the dialog's until the focus has left it.
-            page.wait_for_function("document.activeElement.closest('dialog') === null")
-        visitor.go(page, "promises?id=invoice-*")
+        visitor.context.add_init_script(SHORT_PAGES)
+        page = visitor.open("promises?id=job-*&states=pending")
         page.get_by_label("Select all that are listed").check()
-        page.get_by_role("button", name="Cancel 25 …").click()
+        page.get_by_role("button", name=re.compile(r"Cancel \d+ …")).click()
+        page.wait_for_selector("dialog[open]")
+        found = violations(page)
+        page.keyboard.press("Escape")
+        page.wait_for_selector("dialog[open]", state="detached")
+        visitor.go(page, "promises?id=job-*")
+        page.get_by_label("Select all that are listed").check()
+        page.get_by_role("button", name="Select all that match").click()
+        page.get_by_role("button", name="Delete the completed ones …").click()
+        page.wait_for_selector("dialog[open] .examples")
+        found += violations(page)
+        page.keyboard.press("Escape")
+        page.wait_for_selector("dialog[open]", state="detached")
+        page.get_by_text("View", exact=True).click()
+        page.get_by_role("button", name="As a command").click()
         page.wait_for_selector("dialog[open]")
         found += violations(page)
 
     assert found == []
 
 
-@pytest.mark.parametrize("path", ["", "promises", "queues", f"promises/{ORDER}"])
-def test_axe_errors_and_loading(visit: Visit, path: str) -> None:
+@pytest.mark.slow
+def test_axe_errors_and_loading(staffed: Staffed) -> None:
     error = {
         "error": {
             "code": 50301,
@@ -135,30 +184,81 @@ def test_axe_errors_and_loading(visit: Visit, path: str) -> None:
             "details": [{"message": "Try again."}],
         }
     }
-    with visit() as visitor:
+    found = []
+    waiting: list[Route] = []
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=500, content_type="application/json", body=json.dumps(error))
+
+    with staffed.visit() as visitor:
         visitor.expected_statuses = {500}
         page = visitor.open("nowhere")
-
-        def refuse(route: Route) -> None:
-            route.fulfill(status=500, content_type="application/json", body=json.dumps(error))
-
-        waiting: list[Route] = []
-        page.route(
-            re.compile(r"^http://[^/]+/(promises|tree|queues|statistics|failures|why)\b"), refuse
-        )
-        page.goto(f"{visitor.url}/ui/{path}")
-        page.wait_for_selector("[role=alert]")
-        found = violations(page)
-        page.unroute_all()
-        page.route(
-            re.compile(r"^http://[^/]+/(promises|tree|queues|statistics)\b"),
-            lambda route: waiting.append(route),
-        )
-        page.goto(f"{visitor.url}/ui/{path}")
-        page.wait_for_selector(".loading", state="visible")
-        found += violations(page)
+        # The rest of `Settings` are those of the browser, which is always there.
+        for path in (f"promises/{ORDER}", f"functions/{staffed.function_id}", *places()):
+            page.route(API, refuse)
+            page.goto(f"{visitor.url}/ui/{path}")
+            page.wait_for_selector("#main [role=alert]")
+            found += violations_in_both(page)
+            page.unroute_all()
+            page.route(API, lambda route: waiting.append(route))
+            page.goto(f"{visitor.url}/ui/{path}")
+            page.wait_for_selector("#main .loading", state="visible")
+            found += violations(page)
+            page.unroute_all()
 
     assert found == []
+
+
+_TO_TAB: Final = """() => {
+  const can = 'a[href], button:enabled, input:enabled, select, textarea, summary, [tabindex="0"]';
+  const shown = (one) => one.checkVisibility({visibilityProperty: true}) && one.tabIndex >= 0;
+  window.left = new Set([...document.querySelectorAll(can)].filter(shown));
+  document.addEventListener('focusin', ({target}) => {
+    window.left.delete(target);
+    const {outlineStyle, boxShadow} = getComputedStyle(target);
+    const isSeen = outlineStyle !== 'none' || boxShadow !== 'none' || target.closest('tr');
+    if (!isSeen && target.tagName !== 'H1') window.unseen.push(target.outerHTML.slice(0, 200));
+  });
+  window.unseen = [];
+  const {size} = window.left;
+  document.querySelector('.skip').focus();
+  return size;
+}"""
+_LEFT: Final = """() => [...window.left].filter((one) => one.isConnected)
+    .map((one) => one.outerHTML.slice(0, 200))"""
+
+
+@pytest.mark.slow
+def test_keys_reach_every_control(staffed: Staffed) -> None:
+    """Tab comes to each link, button and field of every screen, and one sees where it is."""
+    found: dict[str, list[str]] = {}
+    with staffed.visit() as visitor:
+        visitor.context.add_init_script(SHORT_PAGES)
+        page = visitor.open()
+        for path in (*SCREENS, *operate_screens(staffed)):
+            visitor.go(page, path)
+            page.keyboard.press(".")  # so that nothing is replaced under the focus
+            count = page.evaluate(_TO_TAB)
+            assert count > 10, path
+            for _ in range(count):
+                page.keyboard.press("Tab")
+            missed = page.evaluate(_LEFT)
+            unseen = page.evaluate("() => window.unseen")
+            if missed or unseen:
+                found[path] = [*missed[:5], *unseen[:5]]
+
+    assert found == {}
+
+
+def places() -> list[str]:
+    """Return the path of every screen of the navigation."""
+    return [path.partition("?")[0] for path in pictured().values() if "/" not in path]
+
+
+def operate_screens(staffed: Staffed) -> list[str]:
+    """Return the paths of what a server with accounts has besides `SCREENS`."""
+    first = ["functions", f"functions/{staffed.function_id}", "bulk", "snapshots", "access"]
+    return [*first, "access?account=shop", "access/audit", "settings"]
 
 
 def luminance(color: str) -> float:

@@ -1,9 +1,14 @@
-"""The files of the web UI: what others wrote is what its README says, and all of it stays small."""
+"""The files of the web UI: others' are what its README says, and what a page loads is small."""
 
 import gzip
 import hashlib
 import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from typing import Final
+
+import pytest
 
 from tests.helpers.repository import ROOT
 from troth.http.web.ui_files import served
@@ -11,18 +16,47 @@ from troth.http.web.ui_files import served
 UI: Final = ROOT / "http" / "ui"
 SERVED: Final = frozenset({".css", ".html", ".js", ".svg"})
 FILE_LIMIT_BYTES: Final = 20 << 10
+PAGE_LIMIT_BYTES: Final = 60 << 10
+"""What the first page that somebody opens may load of the UI, each file compressed alone."""
 ALL_LIMIT_BYTES: Final = 110 << 10
 MODULE_LIMIT_LINES: Final = 300
 IMPORT: Final = re.compile(r"""(?:from|import\()\s*"(\.[^"]+)\"""")
+LOADED_WITH: Final = re.compile(r"""(?:from|import)\s+"(\.[^"]+)\"""")
+EVERY_PAGE: Final = ("index.html", "app.css", "theme.js", "icon.svg", "app.js", "feed.js")
+PAGES: Final = sorted(
+    path.name
+    for path in (UI / "screens").glob("*.js")
+    if "export function Screen(" in path.read_text(encoding="utf-8")
+)
+
+
+@cache
+def size_of(path: Path) -> int:
+    """Return the size of a file as it is sent, compressed, in bytes."""
+    return len(gzip.compress(served(path), 9))
 
 
 def sizes() -> dict[str, int]:
     """Return the compressed size of each file that the server serves, in bytes."""
     return {
-        path.relative_to(UI).as_posix(): len(gzip.compress(served(path), 9))
+        path.relative_to(UI).as_posix(): size_of(path)
         for path in sorted(UI.rglob("*"))
         if path.suffix in SERVED
     }
+
+
+def loaded_with(files: Iterable[Path]) -> set[Path]:
+    """Return the files, and the modules that a browser has to have before it can run them."""
+    found: set[Path] = set()
+    left = list(files)
+    while left:
+        path = left.pop()
+        if path not in found:
+            found.add(path)
+            if path.suffix == ".js":
+                names = LOADED_WITH.findall(path.read_text(encoding="utf-8"))
+                left += [(path.parent / name).resolve() for name in names]
+    return found
 
 
 def test_the_vendored_file_is_the_one_that_its_readme_names() -> None:
@@ -53,6 +87,16 @@ def test_all_of_it_is_small() -> None:
 
     assert max(found.values()) <= FILE_LIMIT_BYTES
     assert sum(found.values()) <= ALL_LIMIT_BYTES
+
+
+@pytest.mark.parametrize("screen", PAGES)
+def test_what_a_page_loads_is_small(screen: str) -> None:
+    found = loaded_with([*(UI / name for name in EVERY_PAGE), UI / "screens" / screen])
+    size = sum(map(size_of, found))
+    print(f"{screen}: {len(found)} files, {size / 1024:.1f} KiB")
+
+    assert UI / "vendor" / "preact.js" in found
+    assert size <= PAGE_LIMIT_BYTES
 
 
 def test_every_module_says_what_it_promises_and_is_short() -> None:

@@ -18,9 +18,9 @@ from playwright.sync_api import TimeoutError as NotInTime
 from tests.helpers.server import ServerProcess
 
 from .browser import visiting
-from .conftest import Visit
+from .conftest import Staffed, Visit
 from .demo import HOUR, MINUTE, ORDER, SECOND, encoded, order
-from .test_accessible import SCREENS
+from .test_accessible import SCREENS, operate_screens
 from .test_promises import create
 
 TABS_COUNT: Final = 20
@@ -53,11 +53,11 @@ def creating(server: ServerProcess, prefix: str, rate: int) -> Iterator[None]:
         thread.join()
 
 
-def test_no_fault_and_no_request_elsewhere_on_any_screen(visit: Visit) -> None:
+def test_no_csp_violation_and_no_request_leaves_the_origin_on_any_screen(staffed: Staffed) -> None:
     """A visitor notes breaches of the policy, errors, and requests to other hosts."""
-    with visit("dark") as visitor:
+    with staffed.visit(scheme="dark") as visitor:
         page = visitor.open()
-        for path in SCREENS:
+        for path in (*SCREENS, *operate_screens(staffed)):
             visitor.go(page, path)
         page.evaluate("fetch('https://elsewhere.example/').catch(() => null)")
         page.wait_for_timeout(200)
@@ -120,7 +120,7 @@ def test_pause_keeps_still(visit: Visit, busy_server: ServerProcess) -> None:
 def streams(server: ServerProcess) -> int:
     """Return how many streams of events are open."""
     text = server.request("GET", "/metrics")[1]
-    found = re.search(r"^troth_event_streams (\d+)", str(text), re.MULTILINE)
+    found = re.search(r'^troth_http_streams\{kind="events"\} (\d+)', str(text), re.MULTILINE)
     assert found is not None, "the metric of event streams"
     return int(found[1])
 

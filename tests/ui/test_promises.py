@@ -123,6 +123,21 @@ def test_focus_after_dialog(visit: Visit, busy_server: ServerProcess) -> None:
         expect(page.locator("h1")).to_be_focused()
 
 
+def test_dialog_opens_while_the_last_one_is_closing(
+    visit: Visit, busy_server: ServerProcess
+) -> None:
+    """Press Escape and Enter faster than the browser says that the dialog was closed."""
+    create(busy_server, "focus-2")
+    with visit() as visitor:
+        page = visitor.open("promises/focus-2")
+        opener = page.get_by_role("button", name="Complete …")
+        opener.click()
+        page.wait_for_selector("dialog[open]")
+        opener.evaluate("(opener) => { document.querySelector('dialog').close(); opener.click(); }")
+        page.get_by_label("Cancel").check()
+        expect(page.locator("dialog[open]")).to_have_count(1)
+
+
 def test_hostile_texts(visit: Visit, busy_server: ServerProcess) -> None:
     for number, text in enumerate(HOSTILE):
         value = {"func": text[:100], "args": [text]}

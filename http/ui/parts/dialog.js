@@ -12,17 +12,20 @@ const TYPED_ABOVE_COUNT = 100;
 
 /** @typedef {import("../vendor/preact.js").ComponentChildren} Children */
 /** @typedef {{title: string, body: (close: () => void) => Children, isWide?: boolean}} Opened */
+/** @typedef {{serial: number, dialog: Opened}} Opening */
 
-/** @type {import("../observable.js").Observable<Opened | null>} */
-const opened = observable(/** @type {Opened | null} */ (null));
+/** @type {import("../observable.js").Observable<Opening | null>} */
+const opening = observable(/** @type {Opening | null} */ (null));
+let openedCount = 0;
 
 /**
- * Opens a dialog.
+ * Opens a dialog. The same one opened again is another: the browser says later that the first was closed.
  *
  * @param {Opened} dialog
  */
 export function open(dialog) {
-  opened.set(dialog);
+  openedCount += 1;
+  opening.set({ serial: openedCount, dialog });
 }
 
 /** How long after an action the page may still change, so that what had the focus goes. */
@@ -44,18 +47,18 @@ export function keepFocus() {
 
 /** Where dialogs appear. */
 export function Dialogs() {
-  const dialog = useValue(opened);
-  return dialog && html`<${Dialog} key=${dialog.title} ...${dialog} />`;
+  const shown = useValue(opening);
+  return shown && html`<${Dialog} key=${shown.serial} ...${shown} />`;
 }
 
-/** @param {Opened} props */
-function Dialog({ title, body, isWide }) {
+/** @param {Opening} props */
+function Dialog({ serial, dialog: { title, body, isWide } }) {
   /** @type {import("../vendor/preact.js").RefObject<HTMLDialogElement | null>} */
   const element = useRef(null);
   useEffect(() => element.current?.showModal(), []);
   const close = () => element.current?.close();
   const closed = () => {
-    opened.set(null);
+    if (opening.get()?.serial === serial) opening.set(null);
     keepFocus();
   };
   return html`<dialog ref=${element} class=${isWide ? "wide" : ""} aria-labelledby="dialog-title" onClose=${closed}>

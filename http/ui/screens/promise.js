@@ -11,7 +11,7 @@ import { State } from "../parts/state.js";
 import { When, duration } from "../parts/time.js";
 import { Timeline } from "../parts/timeline.js";
 import { functionOf } from "../promise.js";
-import { change, go, href, usePlace } from "../router.js";
+import { change, go, href, idWithin, usePlace } from "../router.js";
 import { useTitle } from "../shell.js";
 import { CallPanel } from "./promise_call.js";
 import { Raw, Tasks, Waiting } from "./promise_tabs.js";
@@ -27,8 +27,14 @@ const TABS = [
   ["raw", "Raw"],
 ];
 
+/** Shows the promise that the address names. */
+export function Screen() {
+  const id = idWithin(usePlace(), "promises") ?? "";
+  return html`<${PromisePage} key=${id} id=${id} />`;
+}
+
 /** @param {{id: string}} props */
-export function PromisePage({ id }) {
+function PromisePage({ id }) {
   useTitle(id, true);
   const { query } = usePlace();
   const chosen = query.get("call") ?? id;

@@ -16,10 +16,9 @@ import { hiddenColumns, pageSize } from "../preferences.js";
 import { findPromise, functionOf, ownTags } from "../promise.js";
 import { useListing } from "../listing.js";
 import { useValue } from "../observable.js";
-import { change, href, idWithin, usePlace } from "../router.js";
+import { change, href, usePlace } from "../router.js";
 import { counts, may, now } from "../server.js";
 import { useTitle } from "../shell.js";
-import { PromisePage } from "./promise.js";
 import { createPromise } from "./promise_create.js";
 import { ListMenu, SelectionBar } from "./promises_actions.js";
 import { asked } from "./promises_query.js";
@@ -57,13 +56,8 @@ const SOURCE = {
   lookUp: ({ id }) => findPromise(id),
 };
 
-/** The list, or the promise that the address names. */
+/** Shows the list. */
 export function Screen() {
-  const id = idWithin(usePlace(), "promises");
-  return id === undefined ? html`<${List} />` : html`<${PromisePage} key=${id} id=${id} />`;
-}
-
-function List() {
   useTitle("Promises");
   const { query } = usePlace();
   const all = useValue(counts)?.["promises"];

@@ -29,6 +29,7 @@ from .shop import Shop
 TASKS_COUNT: Final = 24
 SHOWN_PORT: Final = 8001
 """The port that pictures show; the server has another, which is free."""
+BULK_JOBS_APART_S: Final = 1.0
 CALM_MS: Final = 1_500
 """How long a screen is left alone before it is taken: what it asks for later has come then."""
 
@@ -69,7 +70,7 @@ def main(names: list[str]) -> int:
                 )
                 with node:
                     shop.run_functions(function_id, TASKS_COUNT)
-                    shop.start_bulk_jobs()
+                    shop.start_bulk_jobs(BULK_JOBS_APART_S)
                     taken = take(server, token, names or [*places()])
             finally:
                 shop.close()

@@ -1,7 +1,8 @@
 """A shop's morning: orders, payments and shipments that come and go while pictures are made.
 
 `Shop.open` brings what there was before, and the rights that its people and programs have;
-`Shop.trade`, run in a thread, goes on until the shop closes. Chance has a seed.
+`Shop.trade`, run in a thread, goes on until the shop closes. Chance has a seed. Tests of screens
+that need accounts use the same shop, without trade.
 """
 
 import heapq
@@ -10,8 +11,9 @@ import math
 import random
 import threading
 import time
+import uuid
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from tests.helpers.server import ServerProcess
@@ -20,7 +22,14 @@ from tests.node.fake_server import python
 from tests.ui import demo
 from tests.ui.demo import HOUR, MINUTE, SECOND, encoded
 
-from .clock import QuickClock
+
+class ShopClock(Protocol):
+    """The clock of the server."""
+
+    def now_ms(self) -> int: ...
+
+    def current_time(self) -> float: ...
+
 
 ACCOUNT: Final = "shop"
 SCOPES: Final = (
@@ -103,7 +112,7 @@ def history(now_ms: int) -> Iterator[dict[str, Any]]:
 class Shop:
     """The shop on one server."""
 
-    def __init__(self, server: ServerProcess, clock: QuickClock) -> None:
+    def __init__(self, server: ServerProcess, clock: ShopClock) -> None:
         """Bring nothing yet."""
         self._server = server
         self._clock = clock
@@ -207,8 +216,16 @@ class Shop:
         for task in tasks[:-3]:
             self.client.send("GET", f"/v1/task/{task}/result?wait=60")
 
-    def start_bulk_jobs(self) -> None:
-        """Try one, finish one, and start one that is under way for a minute."""
+    def leave_tasks(self, function_id: str) -> None:
+        """Create tasks of a function that wait, one that was canceled, and a node that is away."""
+        path = f"/v1/task/{function_id}"
+        tasks = [self.client.json("POST", path, {"number": number})["id"] for number in range(4)]
+        assert self.client.send("DELETE", f"/v1/task/{tasks[0]}")[0] == 204
+        node = {"description": "packing-hall", "languages": ["PY"]}
+        assert self.client.send("POST", f"/v1/node/{uuid.UUID(int=20_418)}", node)[0] == 201
+
+    def start_bulk_jobs(self, apart_s: float) -> None:
+        """Try one, finish one, and start one that is under way for a minute; some time apart."""
         jobs: tuple[dict[str, Any], ...] = (
             {
                 "action": "cancel",
@@ -224,7 +241,7 @@ class Shop:
         )
         for job in jobs:
             self.client.json("POST", "/bulk", job)
-            time.sleep(1)
+            time.sleep(apart_s)
 
     def close(self) -> None:
         """Let all workers go; `trade` returns soon after."""

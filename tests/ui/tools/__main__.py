@@ -1,6 +1,7 @@
 """Checks the types of `http/ui/`, or makes its vendored file again.
 
-`python -m tests.ui.tools types` runs the TypeScript compiler over the JSDoc of all modules.
+`python -m tests.ui.tools types` runs the TypeScript compiler over the JSDoc of all modules, and
+compares each module with what is served of it: without comments and spaces both must be the same.
 `python -m tests.ui.tools vendor` bundles Preact and htm into `http/ui/vendor/preact.js` and writes
 its SHA-256 into the README next to it.
 
@@ -14,14 +15,17 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
 from tests.helpers.repository import ROOT
+from troth.http.web.ui_files import served
 
 HERE: Final = Path(__file__).parent
 INSTALLED: Final = ROOT / ".ui-tools"
-VENDOR: Final = ROOT / "http" / "ui" / "vendor"
+UI: Final = ROOT / "http" / "ui"
+VENDOR: Final = UI / "vendor"
 BANNER: Final = (
     "/* Preact (MIT) and htm (Apache-2.0): README.md says which, and how this is made. */"
 )
@@ -38,7 +42,9 @@ def main(arguments: list[str]) -> int:
         print("The types of http/ui/ are not checked: that needs npm (Node.js 20 or newer).")
         return 1 if arguments == ["vendor"] or "CI" in os.environ else 0
     install()
-    return check_types() if arguments == ["types"] else make_vendored_file()
+    if arguments == ["vendor"]:
+        return make_vendored_file()
+    return check_types() or check_served()
 
 
 def install() -> None:
@@ -64,6 +70,34 @@ def check_types() -> int:
     compiler = INSTALLED / "node_modules" / ".bin" / "tsc"
     command = [str(compiler), "--project", str(HERE / "tsconfig.json")]
     return subprocess.run(command, cwd=ROOT, check=False, timeout=RUN_LIMIT_S).returncode
+
+
+def check_served() -> int:
+    """Compare the modules with what is served of them, as esbuild reads both; return a status."""
+    modules = sorted(path for path in UI.rglob("*.js") if path.parent != VENDOR)
+    names = [path.relative_to(UI).as_posix() for path in modules]
+    with tempfile.TemporaryDirectory() as directory:
+        bare = Path(directory, "served")
+        for path, name in zip(modules, names, strict=True):
+            (bare / name).parent.mkdir(parents=True, exist_ok=True)
+            (bare / name).write_bytes(served(path))
+        one, other = (
+            _without_spaces(folder, names, Path(directory, str(number)))
+            for number, folder in enumerate((UI, bare))
+        )
+        differing = [name for name in names if one[name] != other[name]]
+    if differing:
+        print("What is served is not what was written:", *differing, file=sys.stderr)
+    return 1 if differing else 0
+
+
+def _without_spaces(folder: Path, names: list[str], target: Path) -> dict[str, bytes]:
+    """Return modules as esbuild prints them, without what does not count."""
+    esbuild = str(INSTALLED / "node_modules" / ".bin" / "esbuild")
+    options = ["--minify-whitespace", "--legal-comments=none", "--log-level=error"]
+    command = [esbuild, *names, *options, f"--outbase={folder}", f"--outdir={target}"]
+    subprocess.run(command, cwd=folder, check=True, timeout=RUN_LIMIT_S)
+    return {name: (target / name).read_bytes() for name in names}
 
 
 def make_vendored_file() -> int:
