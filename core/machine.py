@@ -120,8 +120,7 @@ class Machine(DecisionContext):
             for address in addresses
         )
         state.begun_completions.extend(state.completions)
-        for target, messages in state.outbox.items():
-            state.messages.extend((target, number, text) for number, text in messages.items())
+        state.messages.extend(state.outbox)
         return self._finish(DONE, now_ms)
 
     def rearm(self, now_ms: int) -> Step:

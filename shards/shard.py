@@ -566,6 +566,6 @@ class Shard:
             len(state.schedules),
             len(state.paused_schedules),
             len(state.locks),
-            sum(len(messages) for messages in state.outbox.values()),
+            len(state.outbox),
             len(state.entries),
         )

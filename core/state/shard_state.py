@@ -52,6 +52,7 @@ from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .counts import Counts
 from .entries import Entries
+from .outbox import Outbox
 from .serial_index import SerialIndex
 from .tag_index import TagIndex
 from .task_notes import TaskNotes
@@ -145,8 +146,7 @@ class ShardState:
         self.paused_schedules: set[str] = set()
         self.locks: dict[str, Lock] = {}
         self.locks_of: dict[str, dict[str, None]] = {}
-        self.outbox: dict[int, dict[int, r.ShardMessage]] = {}
-        self.outbox_sequence: dict[int, int] = {}
+        self.outbox = Outbox()
         self.inbox: dict[int, int] = {}
         self.entries = Entries()
         self.bulk_parts: dict[str, BulkPart] = {}  # of jobs that are under way here
@@ -571,18 +571,13 @@ class ShardState:
 
     def post(self, target: int, message: r.ShardMessage) -> None:
         """Put a message for another shard into the outbox."""
-        sequence = self.outbox_sequence.get(target, 0) + 1
-        self.outbox_sequence[target] = sequence
-        self.outbox.setdefault(target, {})[sequence] = message
+        sequence = self.outbox.post(target, message)
         if self.tracks_changes:
             self.changes.outbox.add((target, sequence))
         self.messages.append((target, sequence, message))
 
     def messages_acknowledged(self, record: r.MessagesAcknowledged) -> None:
-        waiting = self.outbox.get(record.target, {})
-        for sequence in [number for number in waiting if number <= record.sequence]:
-            del waiting[sequence]
-            if self.tracks_changes:
-                self.changes.outbox.add((record.target, sequence))
-        if not waiting:
-            self.outbox.pop(record.target, None)
+        target = record.target
+        gone = self.outbox.acknowledge(target, record.sequence)
+        if self.tracks_changes:
+            self.changes.outbox.update((target, sequence) for sequence in gone)
