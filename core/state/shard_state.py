@@ -548,6 +548,7 @@ class ShardState:
             at,
             message.param,
             message.tags,
+            trace=message.trace,
         )
         self.add_promise(promise, message.task)
         self.activity.scheduled_count += 1
