@@ -8,6 +8,7 @@ import click
 
 from .connection.addresses import path_of
 from .connection.answers import ApiAnswer, RequestRefused
+from .create_many import create_from
 from .options import (
     DURATION,
     PAIR,
@@ -67,7 +68,14 @@ def promises() -> None:
 
 
 @promises.command()
-@click.argument("id", type=TEXT)
+@click.argument("id", type=TEXT, required=False)
+@click.option(
+    "--from",
+    "source",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Create all promises of a file instead, one JSON object a line; - is standard input.",
+)
 @click.option(
     "--timeout",
     "timeout_ms",
@@ -98,7 +106,8 @@ def promises() -> None:
 @server_command
 def create(
     session: Session,
-    id: str,  # noqa: A002 — the name that the help text shows
+    id: str | None,  # noqa: A002 — the name that the help text shows
+    source: BinaryIO | None,
     timeout_ms: int,
     timeout_at_ms: int | None,
     data: str | None,
@@ -118,7 +127,22 @@ def create(
     Examples:
       troth promises create order-7 --timeout 1h --data '{"amount": 12}'
       troth promises create report --tag resonate:invoke=poll://any@default
+
+    Each line of a FILE is an object as `POST /promises` takes it: id, and perhaps timeout, param,
+    tags, idempotencyKey, strict. A line without a key has its id as its key, so the command can be
+    run again; --timeout is for lines without one.
+
+    \b
+    Example:
+      troth promises create --from orders.jsonl --timeout 7d
     """
+    if source is not None:
+        if id is not None or data is not None or data_file is not None or headers or tags:
+            raise click.UsageError("--from takes everything but the timeout from the file.")
+        create_from(session, source, deadline_ms(timeout_ms, timeout_at_ms))
+        return
+    if id is None:
+        raise click.UsageError("Give the ID of the promise, or --from FILE.")
     body: dict[str, Any] = {"id": id, "timeout": deadline_ms(timeout_ms, timeout_at_ms)}
     body["param"] = value_body(data, data_file, headers)
     if tags:

@@ -39,12 +39,19 @@ AUDIT_PAGE_LIMIT_COUNT: Final = 1_000  # entries on one page
 
 IMPORT_LIMIT_COUNT: Final = 1000  # promises of one request of an import
 
+
 # Search.
 PAGE_LIMIT_COUNT: Final = 100
 PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024  # a page ends before the row that would exceed it
 LARGE_ANSWER_BYTES: Final = PAGE_LIMIT_BYTES * 3 // 2  # what a page may be as JSON
 COLD_READ_LIMIT_BYTES: Final = 1024 * 1024  # read from disk before others get their turn
 SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get their turn
+
+# Batches of calls.
+BATCH_ITEMS_LIMIT_COUNT: Final = 1000  # calls of one batch
+BATCH_SLICE_COUNT: Final = 100  # calls carried out before others get their turn
+BATCH_COMPLETIONS_COUNT: Final = 20  # completions among these
+BATCH_ANSWER_LIMIT_BYTES: Final = PAGE_LIMIT_BYTES  # beyond it the rest is not carried out
 
 # Shards.
 SHARDS_DEFAULT_COUNT: Final = 16

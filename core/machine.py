@@ -101,8 +101,9 @@ class Machine(DecisionContext):
         The step's timers are all that the shard needs; its posts are the outbox, sent again. No
         lease ends through the time that the server was away.
         """
-        leases.start(self, now_ms)
         state = self.state
+        state.activity = self.activity
+        leases.start(self, now_ms)
         state.promise_timers.clear()
         state.timers.clear()
         self._set_timers()
@@ -119,8 +120,7 @@ class Machine(DecisionContext):
             for address in addresses
         )
         state.begun_completions.extend(state.completions)
-        for target, messages in state.outbox.items():
-            state.messages.extend((target, number, text) for number, text in messages.items())
+        state.messages.extend(state.outbox)
         return self._finish(DONE, now_ms)
 
     def rearm(self, now_ms: int) -> Step:

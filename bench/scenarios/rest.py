@@ -22,6 +22,9 @@ from .base import (
 DELIVERY_TIMEOUT_MS: Final = 5_000
 """A resume that no worker claims is not sent again after this."""
 
+BATCH_COUNT: Final = 100
+"""Calls in a batch."""
+
 TEAMS: Final = 10
 """How many values the tag `team` of promises to search has."""
 SPREAD_STEPS: Final = 1000
@@ -80,6 +83,28 @@ class CreateComplete(Create):
         identifier, request = self.request()
         yield 0, request
         yield 1, self._complete.fill(identifier)
+
+
+class CreateBatch(Create):
+    """Create promises by batches."""
+
+    name = "batch"
+    summary = "create 100 promises by one request to /promises/batch (an operation is the batch)"
+    steps = (step("batch", 200),)
+
+    def __init__(self, workload: Workload, requests: Requests) -> None:
+        super().__init__(workload, requests)
+        body: dict[str, Any] = {"timeout": workload.timeout_ms}
+        if workload.payload_bytes:
+            body["param"] = {"data": self.payload()}
+        calls = [{"create": {"id": f"%ID%.{number}", **body}} for number in range(BATCH_COUNT)]
+        text = json.dumps(calls, separators=(",", ":"))
+        length = len(self.new_id())
+        self._batches = Template(requests, "POST", "/promises/batch", text, length)
+
+    def operation(self, line: Line) -> Operation:  # noqa: ARG002
+        """Return one request."""
+        yield 0, self._batches.fill(self.new_id())
 
 
 class Read(Scenario):

@@ -13,6 +13,7 @@ from .envelope import EnvelopeCreate, EnvelopeTasks, Hello, RemoteCall, Suspend
 from .rest import (
     Claims,
     Create,
+    CreateBatch,
     CreateComplete,
     Echo,
     FanOut,
@@ -77,7 +78,18 @@ class Mixed(Scenario):
 SCENARIOS: Final[dict[str, type[Scenario]]] = {
     kind.name: kind
     for kind in (
-        *(Create, CreateComplete, Read, Tasks, FanOut, Searches, Locks, Heartbeats, Schedules),
+        *(
+            Create,
+            CreateBatch,
+            CreateComplete,
+            Read,
+            Tasks,
+            FanOut,
+            Searches,
+            Locks,
+            Heartbeats,
+            Schedules,
+        ),
         *(EnvelopeCreate, EnvelopeTasks, Hello, RemoteCall, Suspend, Mixed, Claims, Echo),
     )
 }

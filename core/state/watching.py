@@ -1,9 +1,11 @@
 """Which promises changed, of those that a client wants to hear of.
 
-`Watch.note` is told every record that is emitted, and looks at it only while something is watched.
-A promise counts as changed when it, one of its tasks or what waits for it does, and with it the
-promise that its tags name as the beginning of its lineage. Renewed leases are no change. Nothing
-here is durable: a client that is told of a change looks the promise up.
+`Watch` is told every record that is emitted while something is watched, or while a listener wants
+all of them (traces do): before it is applied (`hear_before`) for what it takes away, and after it
+(`hear`) for what there is then. A promise counts as changed when it, one of its tasks or what waits
+for it does, and with it the promise that its tags name as the beginning of its lineage. Renewed
+leases are no change. Nothing here is durable: a client that is told of a change looks the promise
+up.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +16,8 @@ from troth.core import workflow_records as w
 from troth.core.grammar import task_ids
 from troth.core.lineage import origin_of
 from troth.core.model import Promise
+
+from .shard_state import ShardState
 
 Ids = Iterable[str]
 
@@ -108,12 +112,16 @@ class Watch:
         self.ids: dict[str, dict[str, int]] = {}
         """By watched id: the prefixes of those who watch it, and how many of them there are."""
         self.ring: Callable[[], None] = lambda: None
+        self.is_on = False
+        """Whether records are to be heard."""
+        self._listener: Callable[[r.Record, ShardState], None] | None = None
         self._changed: set[tuple[str, str]] = set()
 
     def add(self, promise_id: str, prefix: str) -> None:
         """Watch a promise."""
         prefixes = self.ids.setdefault(promise_id, {})
         prefixes[prefix] = prefixes.get(prefix, 0) + 1
+        self.is_on = True
 
     def remove(self, promise_id: str, prefix: str) -> None:
         """Take back one `add`."""
@@ -123,6 +131,46 @@ class Watch:
             del prefixes[prefix]
             if not prefixes:
                 del self.ids[promise_id]
+                self.is_on = bool(self.ids) or self._listener is not None
+
+    def listen(self, listener: Callable[[r.Record, ShardState], None]) -> None:
+        """Tell all records to a listener, each with its shard's state after it."""
+        self._listener = listener
+        self.is_on = True
+
+    def hear_before(self, record: r.Record, state: ShardState) -> None:
+        """Hear of a record that is about to be applied."""
+        if self.ids:
+            self.note_before(record, state)
+
+    def hear(self, record: r.Record, state: ShardState) -> None:
+        """Hear of a record that has been applied."""
+        if self.ids:
+            self.note(record, state.promises)
+        if self._listener is not None:
+            self._listener(record, state)
+
+    def note_before(self, record: r.Record, state: ShardState) -> None:
+        """Note what a record is about to change beyond what it names."""
+        match record:
+            case r.PromisesDeleted():
+                for promise_id in record.ids:
+                    self._note_origin(promise_id, state.find_promise(promise_id))
+            case r.PromiseCompleted():
+                callbacks = state.callbacks.get(record.id, ())
+                self._note_resumed([*callbacks], state.awaits.waiters_of(record.id), state)
+            case r.CompletionContinued():
+                self._note_resumed(record.callbacks, record.awaiters, state)
+
+    def _note_resumed(self, callbacks: Ids, awaiters: Ids, state: ShardState) -> None:
+        """Note the promises of this shard that will have another task, or whose task goes on.
+
+        In other shards, that is a record of its own.
+        """
+        for promise_id in (*map(task_ids.home, callbacks), *awaiters):
+            if state.shard_of(promise_id) == state.index:
+                self._note(promise_id, promise_id)
+                self._note_origin(promise_id, state.promises.get(promise_id))
 
     def note(self, record: r.Record, promises: Mapping[str, Promise]) -> None:
         """Note what a record has changed; `promises` are those of its shard, after it."""
@@ -131,10 +179,12 @@ class Watch:
             return
         for promise_id in about(record):
             self._note(promise_id, promise_id)
-            promise = promises.get(promise_id)
-            origin = None if promise is None else origin_of(promise.tags)
-            if origin is not None and origin != promise_id:
-                self._note(origin, promise_id)
+            self._note_origin(promise_id, promises.get(promise_id))
+
+    def _note_origin(self, promise_id: str, promise: Promise | None) -> None:
+        origin = None if promise is None else origin_of(promise.tags)
+        if origin is not None and origin != promise_id:
+            self._note(origin, promise_id)
 
     def _note(self, watched: str, changed: str) -> None:
         for prefix in self.ids.get(watched, ()):

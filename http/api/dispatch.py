@@ -16,6 +16,7 @@ from structlog.contextvars import bound_contextvars
 
 from troth.core import limits as core_limits
 from troth.core.codes import Code
+from troth.http.tracing.requests import trace_fields
 from troth.http.wire import decoding
 from troth.http.wire.bodies import BodyDecoder
 from troth.http.wire.decoding import NO_HEADERS, CallHeaders
@@ -81,7 +82,9 @@ class Dispatcher:
                     raise  # it may have been carried out
                 return self.refuse(request, no_memory())
             except Exception:
-                _log.exception("a request failed", endpoint=request.endpoint)
+                _log.exception(
+                    "a request failed", endpoint=request.endpoint, **trace_fields(request)
+                )
                 return self.refuse(request, ApiError(Code.INTERNAL))
 
     def refuse(self, request: Request, error: ApiError) -> Response:
@@ -218,6 +221,9 @@ class Dispatcher:
             except MemoryError:
                 RESERVE.give_away()
                 raise no_memory() from None
+        tracing = api.tracing
+        if tracing is not None and is_whole and request.span is None:
+            headers = tracing.begin(request, endpoint, headers, match.values, body)
         return Call(request, match.values, headers, body)
 
     def is_plain_head(self, headers: Mapping[bytes, bytes]) -> bool | None:

@@ -1,15 +1,17 @@
-"""Many commands of one request, one after the other, with one wait for the disk.
+"""Many commands of one request, with one wait for the disk.
 
-Each is carried out before the next is handed over, whatever shards they belong to, so the order of
-creation is that of the request; there is one wait for the log, at the end.
+In order, each is carried out before the next is handed over, whatever shards they belong to, so the
+order of creation is that of the request. Together, only those for one shard keep their order.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 import trio
 from msgspec import Struct
 
+from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.replies import Reply
 from troth.http.wire.errors import ApiError
@@ -31,6 +33,7 @@ class _Awaited(Struct, eq=False):
     outstanding_count: int
     all_there: trio.Event
     failure: ShardsError | None = None
+    room_bytes: float = math.inf
 
     def count_one(self) -> None:
         """Note one more answer."""
@@ -46,9 +49,12 @@ class _Answer(Struct, eq=False):
     reply: Reply | None = None
 
     def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
-        """Take the reply."""
-        self.reply = reply
-        self.awaited.count_one()
+        """Take the reply, unless it only shows what is there and there is no room for it."""
+        awaited = self.awaited
+        if awaited.room_bytes > 0 or reply.code is not Code.OK:
+            self.reply = reply
+            awaited.room_bytes -= _size_bytes(reply)
+        awaited.count_one()
 
     def refuse(self, error: ShardsError) -> None:
         """Take an error instead; it speaks for all."""
@@ -82,6 +88,37 @@ async def ask_in_order(
     return [answer.reply for answer in answers if answer.reply is not None]
 
 
+async def ask_together(
+    shards: ShardsPort,
+    commands: Sequence[Command],
+    held: HeldMessages | None,
+    limit_bytes: int,
+) -> list[Reply | None]:
+    """Return the replies to commands that are carried out as one batch for the log.
+
+    A reply that changed nothing is dropped, None, if those before take `limit_bytes` already.
+    Raises ApiError (503) if the shards fail, or have no room for too long: then some may have been
+    carried out.
+    """
+    awaited = _Awaited(len(commands), trio.Event(), room_bytes=limit_bytes)
+    answers = [_Answer(awaited) for _ in commands]
+    try:
+        for command, answer in zip(commands, answers, strict=True):
+            await _submit(shards, command, held, answer)
+    finally:
+        shards.run_turn()
+    await awaited.all_there.wait()
+    if awaited.failure is not None:
+        raise ApiError(awaited.failure.code) from awaited.failure
+    return [answer.reply for answer in answers]
+
+
+def _size_bytes(reply: Reply) -> int:
+    """Return about what a reply takes, if it is long."""
+    promise = reply.promise
+    return 0 if promise is None else promise.param.size + promise.value.size
+
+
 async def _submit(
     shards: ShardsPort, command: Command, held: HeldMessages | None, answer: _Answer
 ) -> None:
@@ -90,6 +127,7 @@ async def _submit(
             try:
                 shards.submit(command, held, answer)
             except Overloaded:
+                shards.run_turn()
                 shards.flush()
                 await trio.sleep(ROOM_WAIT_S)
             except ShardsError as error:

@@ -155,13 +155,14 @@ class Success:
 class RawBody:
     """A request body that the handler reads itself, and which types of content it takes.
 
-    `body` says what JSON may be in it, if only that.
+    `body` says what JSON may be in it, if only that; `items`, of what there may be an array.
     """
 
     description: str
     media_types: tuple[str, ...]
     required: bool = True
     body: type[Struct] | None = None
+    items: type[Struct] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class SessionCookie(NamedTuple):
         count = 0
         for part in given.split(b";"):
             name, _, content = part.strip(b" ").partition(b"=")
-            if name == self.name and content.isascii():
+            if name == self.name and content and content.isascii():
                 yield content.decode()
                 count += 1
                 if count == _COOKIES_LIMIT_COUNT:

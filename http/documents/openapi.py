@@ -12,7 +12,7 @@ import orjson
 from msgspec import Struct
 
 from troth.http.api.context import VERSION_HEADER_VALUE, Api
-from troth.http.api.rows import Endpoint
+from troth.http.api.rows import Endpoint, RawBody
 from troth.http.wire.answers import component_name, component_of, schema_of, structs_in
 from troth.http.wire.errors import ErrorObject
 from troth.http.wire.fields import RequestLimits, bodies_in, body_schema, rules
@@ -98,8 +98,9 @@ def _schemas(endpoints: tuple[Endpoint, ...], limits: RequestLimits) -> dict[str
     """Return everything that requests and answers consist of, by name."""
     made: dict[str, Schema] = {}
     for endpoint in endpoints:
-        raw = None if endpoint.raw_body is None else endpoint.raw_body.body
-        for sent in filter(None, (endpoint.body, raw)):
+        raw = endpoint.raw_body
+        raw_parts = () if raw is None else (raw.body, raw.items)
+        for sent in filter(None, (endpoint.body, *raw_parts)):
             for body in bodies_in(sent):
                 made[body.__name__] = body_schema(body, limits)
         for success in endpoint.successes:
@@ -139,8 +140,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
             "description": raw_body.description,
             "required": raw_body.required,
             "content": {
-                media_type: _raw(media_type) if raw_body.body is None else _described(raw_body.body)
-                for media_type in raw_body.media_types
+                media_type: _raw(media_type, raw_body) for media_type in raw_body.media_types
             },
         }
     if endpoint.deprecated:
@@ -156,8 +156,15 @@ def _described(body: type[Struct]) -> dict[str, Any]:
     return {"schema": schema}
 
 
-def _raw(media_type: str) -> dict[str, Any]:
-    return {"schema": ANY_JSON if media_type == "application/json" else BYTES}
+def _raw(media_type: str, raw_body: RawBody) -> dict[str, Any]:
+    """Return what a body of this type is."""
+    if raw_body.body is not None:
+        return _described(raw_body.body)
+    if media_type != "application/json":
+        return {"schema": BYTES}
+    if raw_body.items is None:
+        return {"schema": ANY_JSON}
+    return {"schema": {"type": "array", "items": reference(raw_body.items.__name__)}}
 
 
 def scopes_of(endpoint: Endpoint) -> list[str]:

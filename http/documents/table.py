@@ -17,6 +17,7 @@ from troth.http.nodes import node_endpoints, node_work_endpoints
 from troth.http.overview import failure_endpoints, statistics_endpoints, traffic_endpoints
 from troth.http.overview import server_endpoints as overview
 from troth.http.promises import (
+    batch_endpoints,
     lock_endpoints,
     promise_endpoints,
     schedule_control_endpoints,
@@ -30,6 +31,7 @@ from troth.http.web import feed_endpoints, session_endpoints, ui_endpoints
 
 API_ENDPOINTS: tuple[Endpoint, ...] = (
     *promise_endpoints.ENDPOINTS,
+    *batch_endpoints.ENDPOINTS,
     *task_endpoints.ENDPOINTS,
     *schedule_endpoints.ENDPOINTS,
     *schedule_control_endpoints.ENDPOINTS,

@@ -19,6 +19,7 @@ from troth.http.wire.fields import (
     Flag,
     Integer,
     Nested,
+    OptionalNested,
     StringMap,
     Text,
 )
@@ -115,6 +116,52 @@ class CompletePromiseBody(Struct, rename="camel"):
         ),
     ] = None
     value: Annotated[ValueBody | None, Nested("The result.", body=ValueBody)] = None
+
+
+_IdempotencyKey = Annotated[
+    str | None,
+    Text(
+        "As the header `Idempotency-Key`.",
+        "order-42",
+        limit_bytes=limits.IDEMPOTENCY_KEY_LIMIT_BYTES,
+    ),
+]
+_Strict = Annotated[bool | None, Flag("As the header `Strict`.", example=False)]
+
+
+class BatchCreateBody(CreatePromiseBody, rename="camel"):
+    """The creation of a promise, in a batch."""
+
+    idempotency_key: _IdempotencyKey = None
+    strict: _Strict = None
+
+
+class BatchCompleteBody(CompletePromiseBody, rename="camel"):
+    """The completion of a promise, in a batch."""
+
+    id: _PromiseId = None
+    idempotency_key: _IdempotencyKey = None
+    strict: _Strict = None
+
+
+class BatchReadBody(Struct):
+    """The reading of a promise, in a batch."""
+
+    id: _PromiseId = None
+
+
+class BatchItemBody(Struct):
+    """One call of a batch: just one of these."""
+
+    create: Annotated[
+        BatchCreateBody | None, OptionalNested("Create a promise.", body=BatchCreateBody)
+    ] = None
+    complete: Annotated[
+        BatchCompleteBody | None, OptionalNested("Complete a promise.", body=BatchCompleteBody)
+    ] = None
+    read: Annotated[BatchReadBody | None, OptionalNested("Read a promise.", body=BatchReadBody)] = (
+        None
+    )
 
 
 class CallbackOfPromiseBody(Struct, rename="camel"):

@@ -6,10 +6,10 @@ shards' callbacks, immediately for what is durable already, else when the log is
 and no event per request, except for handlers that ask several shards or questions, or wait for the
 end of an execution.
 
-What the lane serves is derived from the endpoint table: the rows of `LANE_GROUPS` and
-`LANE_PROBES`, which answer in one piece, and of `STREAM_GROUPS`, with the dispatcher and the
-handlers that every way in uses. Its answers are, byte for byte, those of the Quart path. A
-connection with anything else is handed over to that path for good (`serve` returns it).
+What the lane serves is derived from the endpoint table (`is_served`): what answers in one piece,
+and streams that it can write, with the dispatcher and the handlers that every way in uses. Its
+answers are, byte for byte, those of the Quart path. A connection with anything else is handed over
+to that path for good (`serve` returns it).
 """
 
 import os
@@ -41,18 +41,28 @@ from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
-    {"Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work", "Envelope protocol"}
+    {
+        *("Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"),
+        *("Envelope protocol", "Questions", "Bulk jobs", "Sessions"),
+    }
 )
-"""Groups of endpoints that answer in one piece, most of them with what the shards say."""
+"""Groups of endpoints that answer in one piece, most of them with what the shards say.
 
-LANE_PROBES: Final = frozenset({"ping", "health", "ready"})
-"""Endpoints that supervisors ask in short intervals, and clients before anything else."""
+In the other groups only what is read as JSON is served here: by the web UI, on the connections that
+have its stream of events, and by programs that watch a server.
+"""
+
+LANE_PAGES: Final = frozenset({"ui", "uiStart", "start"})
+"""The web UI's pages and files, with which a browser's connections begin."""
 
 LANE_FEEDS: Final = frozenset({"events"})
 """Endpoints whose answers are streams, too, in groups that the lane does not serve."""
 
 STREAM_GROUPS: Final = frozenset({"Workers"})
 """Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
+
+_OTHERS: Final = frozenset({"openapi"})
+"""Long documents, which clients seldom ask for."""
 
 _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 # Other tasks run between passes: what is ready beyond this waits for the next one.
@@ -107,11 +117,7 @@ class Lane:
         self._shards = api.shards
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
-        self._served = frozenset(
-            row.name
-            for row in endpoints
-            if row.group in LANE_GROUPS | STREAM_GROUPS or row.name in LANE_PROBES | LANE_FEEDS
-        )
+        self._served = frozenset(row.name for row in endpoints if is_served(row))
         self._ids = RequestIds()
         self._connections: dict[int, LaneConnection] = {}
         self._again: list[LaneConnection] = []
@@ -376,6 +382,14 @@ class Lane:
         """Start a task that carries out an exchange."""
         assert self._nursery is not None, "exchanges begin only while the lane runs"
         self._nursery.start_soon(exchange.carry_out)
+
+
+def is_served(row: Endpoint) -> bool:
+    """Return whether the lane serves the requests of a row."""
+    if row.group in LANE_GROUPS | STREAM_GROUPS or row.name in LANE_FEEDS | LANE_PAGES:
+        return True
+    is_json = all(success.media_type == "application/json" for success in row.successes)
+    return row.method == "GET" and is_json and row.name not in _OTHERS
 
 
 def quiet_interval_s(*limits_s: float) -> float:

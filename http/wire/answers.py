@@ -84,12 +84,17 @@ def _bare_schema(bare: Any) -> Schema:
     origin, inner = get_origin(bare), get_args(bare)
     if origin in (list, tuple):
         return {"type": "array", "items": schema_of(inner[0])}
+    if origin is Union:
+        return {"anyOf": [schema_of(one) for one in inner]}
     assert origin is dict, f"answers have no {bare}"
     return {"type": "object", "additionalProperties": schema_of(inner[1])}
 
 
 def _parts(shape: Any) -> tuple[Any, Told | None, bool]:
-    """Take an annotation apart: the type alone, its description, whether it may be null."""
+    """Take an annotation apart: the type alone, its description, whether it may be null.
+
+    Of several types that may be there the union is returned.
+    """
     told = None
     origin: Any = get_origin(shape)
     if origin is Annotated:
@@ -101,7 +106,8 @@ def _parts(shape: Any) -> tuple[Any, Told | None, bool]:
         forms = get_args(shape)
         is_nullable = types.NoneType in forms
         left = [form for form in forms if form not in (types.NoneType, UnsetType)]
-        assert len(left) == 1, f"answers have no {shape}"
+        if len(left) > 1:
+            return Union[tuple(left)], told, is_nullable  # noqa: UP007  the types come as a list
         inner, more, _ = _parts(left[0])
         return inner, told or more, is_nullable
     return shape, told, is_nullable
@@ -157,6 +163,8 @@ def example_of(shape: Shape) -> Any:
         return next(iter(bare)).value
     if get_origin(bare) in (list, tuple):
         return [example_of(get_args(bare)[0])]
+    if get_origin(bare) is Union:
+        return example_of(get_args(bare)[0])
     if get_origin(bare) is dict:
         return {}
     return None if is_nullable else "…"

@@ -334,6 +334,25 @@ class Nested(Field):
 
 
 @dataclass(frozen=True, slots=True)
+class OptionalNested(Nested):
+    """Another body that may be left out, whatever is required in it."""
+
+    @property
+    def may_be_absent(self) -> bool:
+        """Return True: nothing is missing then."""
+        return True
+
+    @property
+    def is_needed(self) -> bool:
+        """Return False."""
+        return False
+
+    def schema(self, limits: RequestLimits) -> Schema:
+        """Return a reference to the inner body, or null."""
+        return self.describe(or_null(reference(self.body.__name__)))
+
+
+@dataclass(frozen=True, slots=True)
 class BodyList(Field):
     """A list of other bodies: at least one, at most `limit_count`."""
 

@@ -284,3 +284,31 @@ def test_retention_deletes_what_a_dry_run_counts(target: ServerProcess, troth: T
     assert target.request("POST", "/promises", body, {"idempotency-key": "k"})[0] == 201
     assert "troth_retention_deleted_total" in target.request("GET", "/metrics")[1]
     assert "resolved:0s:x=1" in troth(target, "data", "retention", "--dry-run")
+
+
+def test_promises_of_a_file_are_created_in_batches(
+    troth: Troth, server: ServerProcess, tmp_path: Path
+) -> None:
+    lines = [json.dumps({"id": f"many/{number}", "tags": {"n": "é"}}) for number in range(1_203)]
+    lines[7] = "nonsense"
+    lines[9] = json.dumps({"id": "many/9", "timeout": "soon"})
+    lines[11] = json.dumps({"id": "many/10"})  # the same as two lines before
+    lines[12] = ""
+    lines[600] = json.dumps({"id": "many/0", "idempotencyKey": "another"})
+    file = tmp_path / "many.jsonl"
+    file.write_text("\n".join(lines), "utf-8")
+
+    command = ("promises", "create", "--from", str(file))
+    said = troth(server, *command, "--timeout", "7d", status=1)
+    assert said == "Created 1198 new, 1 already present\n"
+    numbers = [line.partition(":")[0] for line in troth.errors.splitlines()]
+    assert {"line 8", "line 10", "line 601"} < set(numbers)
+    assert "3 lines were not created" in troth.errors
+    found = server.request("GET", "/promises/many/1202")[1]
+    assert 6 * 86_400_000 < found["timeout"] - found["createdOn"] <= 7 * 86_400_000
+
+    again = json.loads(troth(server, *command, "--json", status=1))
+    assert (again["created"], again["present"], again["failed"]) == (0, 1199, 3)
+    assert [error["line"] for error in again["errors"]] == [8, 10, 601]
+    troth(server, *command, "--data", "x", status=2)
+    troth(server, "promises", "create", status=2)

@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "releaseTask": "tasks release",
     "retryTask": "tasks retry",
     "breakLock": "locks break",
+    "batchPromises": "promises create",
     "startBulkJob": "bulk cancel",
     "listBulkJobs": "bulk list",
     "readBulkJob": "bulk show",

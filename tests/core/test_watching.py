@@ -2,8 +2,14 @@
 
 import pytest
 
+from tests.core.system import System
 from tests.core.test_records import SAMPLES
+from troth.core import commands as c
 from troth.core import records as r
+from troth.core import workflow_commands as w
+from troth.core.codes import Code
+from troth.core.deciding import Options
+from troth.core.limits import INTEGER_MAX
 from troth.core.model import Promise, PromiseState, Value
 from troth.core.state.apply import APPLY
 from troth.core.state.watching import ABOUT, NOT_ABOUT, Watch
@@ -71,6 +77,42 @@ def test_a_change_outside_of_the_prefix_is_none() -> None:
     watch.add("a/root", "")
     watch.note(claimed("__invoke:b/1"), promise("b/1", tags))
     assert watch.take() == {("a/root", "")}
+
+
+@pytest.mark.parametrize("slice_count", [1, 20])
+def test_a_promise_that_goes_on_and_the_origin_of_one_that_goes_are_told(slice_count: int) -> None:
+    """What a record changes without naming it: tasks of callbacks, awaiters, what was deleted."""
+    system = System(1, Options(completion_slice_count=slice_count))
+    (machine,) = system.machines
+    for one in ("root", "other", "leaf"):
+        system.ask(c.CreatePromise(one, INTEGER_MAX))
+    for root in ("root", "other"):
+        system.ask(c.CreateCallback("leaf", root, INTEGER_MAX, "poll://nobody"))
+    system.ask(c.CreatePromise("child", 1, tags={"resonate:origin": "origin"}))
+    system.ask(c.CompletePromise("child", PromiseState.RESOLVED))
+    for one in ("root", "other", "origin"):
+        machine.watch.add(one, "")
+    machine.watch.take()
+
+    system.ask(c.CompletePromise("leaf", PromiseState.RESOLVED))
+    assert machine.watch.take() == {("root", ""), ("other", "")}
+    assert system.ask(c.DeletePromise("child")).code is Code.NO_CONTENT
+    assert machine.watch.take() == {("origin", "")}
+
+
+def test_an_awaiter_that_is_woken_is_told() -> None:
+    system = System(1, Options())
+    (machine,) = system.machines
+    tags = {"resonate:target": "poll://any@g"}
+    task = system.ask(w.CreateWorkflow("awaiter", INTEGER_MAX, "w", 60_000, tags=tags)).workflow
+    assert task is not None
+    system.ask(c.CreatePromise("awaited", INTEGER_MAX))
+    system.ask(w.SuspendWorkflow("awaiter", task.version, ("awaited",)))
+    machine.watch.add("awaiter", "")
+    machine.watch.take()
+
+    system.ask(c.CompletePromise("awaited", PromiseState.RESOLVED))
+    assert machine.watch.take() == {("awaiter", "")}
 
 
 def test_what_is_watched_no_longer_is_forgotten() -> None:

@@ -48,6 +48,7 @@ EXPECTED: Final = {
     "how-to/fan-out.md": ("5\n", "3\n"),
     "how-to/locks.md": ("I alone, with token", "run-42"),
     "how-to/idempotency.md": ("invoice-1",),
+    "how-to/batches.md": ('"status":404', "Created 2 new", "2 already present"),
     "how-to/functions.md": ("Hello, Ben",),
     "how-to/from-resonate.md": ("Imported",),
     "how-to/from-celery-or-cron.md": ("cleanup",),

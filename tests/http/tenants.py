@@ -75,11 +75,13 @@ async def made(asked: Any) -> str:
     return identifier
 
 
-def tenant(world: World, number: int = 1, scopes: tuple[Scope, ...] = tuple(Scope)) -> Tenant:
+def tenant(
+    world: World, number: int = 1, scopes: tuple[Scope, ...] = tuple(Scope), id_prefix: str = ""
+) -> Tenant:
     """An account of this number with a token that allows this."""
     account_id = f"{number:024x}"
     secret = new_secret()
-    token = Token(new_secret(), 1, NOW_MS, account_id, digest_of(secret), scopes)
+    token = Token(new_secret(), 1, NOW_MS, account_id, digest_of(secret), scopes, "", id_prefix)
     world.api.credentials.put(Account(account_id, 1, NOW_MS, f"account {number}"))
     world.api.credentials.put(token)
     return Tenant(world, account_id, {"Authorization": f"Bearer {secret}"})

@@ -6,21 +6,23 @@ import sys
 import trio
 import trio.testing
 
-from .histories import History
-from .pair import DifferenceError, shrunk
+from .operator_histories import OperatorHistory
+from .pair import DifferenceError, difference, shrunk
 from .wire import running
 
 
 async def _run(seed: int, step_count: int) -> None:
     shard_count = (1, 4)[seed % 2]
     async with running(shard_count) as wire:
-        history = History(seed, wire)
+        history = OperatorHistory(seed, wire)
         try:
             await history.run(step_count)
         except DifferenceError as error:
-            print(f"seed {seed}: {error}\nThe shortest history that ends so:")
-            for action in await shrunk(history.actions, shard_count):
+            print(f"seed {seed}: {error}\nThe shortest history that ends in a difference:")
+            short = await shrunk(history.actions, shard_count)
+            for action in short:
                 print(f"  {action}")
+            print(await difference(short, shard_count))
             raise
     print(f"seed {seed}: {history.seen.total()} answers, {history.events.total()} events")
 

@@ -156,7 +156,7 @@ class History(Pair):
                 arguments["strict"] = "maybe"
         else:
             arguments[self.random.choice(fields)] = self.random.choice(WRONG)
-        if arguments.get("cron") and self.random.random() < 0.5:
+        if arguments.get("cron") and (arguments["cron"] == "x" or self.random.random() < 0.5):
             arguments["cron"] = self.random.choice(WRONG_CRONS)
         if name == "create schedule" and self.random.random() < 0.3:
             arguments["promiseId"] = self.random.choice(WRONG_TEMPLATES)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from .objects import Json
-from .reference import Reference
-from .wire import CLAIM_TIMEOUT_MS, START_MS, URL, Wire, running
+from .operators import About, FullReference
+from .wire import CLAIM_TIMEOUT_MS, START_MS, URL, WATCHED, Wire, running
 
 Action = tuple[Any, ...]
 """("time", until), ("ask", name, arguments), or a report on a message: (verb, task id, counter)."""
@@ -24,12 +24,13 @@ class Pair:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
-        self.reference = Reference(START_MS, URL, CLAIM_TIMEOUT_MS)
+        self.reference = FullReference(START_MS, URL, CLAIM_TIMEOUT_MS, shard_of=wire.shard_of)
         self.actions: list[Action] = []
 
     async def do(self, action: Action) -> tuple[str, int] | None:
         """Do it; of a request, the state that it met and the code. Raises DifferenceError."""
         self.actions.append(action)
+        before = [self.reference.about(one) for one in WATCHED]
         outcome = None
         match action:
             case ("time", until):
@@ -47,7 +48,18 @@ class Pair:
         sent, due = self.wire.under_way(), self.reference.under_way()
         if sent != due:
             raise DifferenceError(f"messages under way: {sent} instead of {due}")
+        await self._compare_events(before)
         return outcome
+
+    async def _compare_events(self, before: list[About]) -> None:
+        """What the live feed tells of the watched promises is what has changed."""
+        told = await self.wire.changed()
+        after = [self.reference.about(one) for one in WATCHED]
+        for identifier, earlier, later in zip(WATCHED, before, after, strict=True):
+            if earlier.itself != later.itself and identifier not in told:
+                raise DifferenceError(f"{identifier} has changed, and the feed says nothing")
+            if earlier == later and identifier in told:
+                raise DifferenceError(f"the feed says that {identifier} has changed")
 
     async def _pass_time(self, until: int) -> None:
         """Deadline by deadline: the reference does not say what comes of several at once."""

@@ -161,7 +161,7 @@ class Reference:
             )
             delay = tags.get("resonate:delay", "")
             task.not_before = int(delay) if delay.isdecimal() else 0
-            self.tasks[task.id] = task
+            self.add_task(task)
         return promise
 
     def routes(self, tags: Json) -> bool:
@@ -221,7 +221,7 @@ class Reference:
             callback = self.callbacks[identifier]
             if callback.json["promiseId"] == promise["id"]:
                 del self.callbacks[identifier]
-                self.tasks[identifier] = Task(
+                task = Task(
                     id=identifier,
                     type=callback.type,
                     root=callback.root,
@@ -230,6 +230,11 @@ class Reference:
                     timeout=callback.json["timeout"],
                     created_on=self.now,
                 )
+                self.add_task(task)
+
+    def add_task(self, task: Task) -> None:
+        """A new task."""
+        self.tasks[task.id] = task
 
     def create_callback(self, arguments: Arguments) -> tuple[int, Json]:
         """rest.md 4.2."""
@@ -460,20 +465,25 @@ class Reference:
         del self.schedules[arguments["id"]]
         return 20400, None
 
-    def run_schedule(self, schedule: Json) -> None:
+    def fire_schedule(self, schedule: Json) -> None:
         """One run (rest.md 8.3)."""
         time = schedule["nextRunTime"]
         following = next_after_ms(schedule["cron"], time)
         schedule["lastRunTime"] = time
         schedule["nextRunTime"] = NEVER_MS if following is None else following
+        made = self.promise_of_run(schedule, time)
+        if made["id"] not in self.promises:
+            self.new_promise(made)
+
+    def promise_of_run(self, schedule: Json, time: int) -> Arguments:
+        """The promise that a schedule makes at a time."""
         identifier = schedule["promiseId"].replace("{{.id}}", schedule["id"])
         identifier = identifier.replace("{{.timestamp}}", str(time))
-        if identifier not in self.promises:
-            tags = dict(schedule.get("promiseTags", {}))
-            tags |= {"resonate:schedule": schedule["id"], "resonate:invocation": "true"}
-            timeout = plus(time, schedule["promiseTimeout"])
-            param = schedule["promiseParam"]
-            self.new_promise({"id": identifier, "timeout": timeout, "param": param, "tags": tags})
+        tags = dict(schedule.get("promiseTags", {}))
+        tags |= {"resonate:schedule": schedule["id"], "resonate:invocation": "true"}
+        timeout = plus(time, schedule["promiseTimeout"])
+        param = schedule["promiseParam"]
+        return {"id": identifier, "timeout": timeout, "param": param, "tags": tags}
 
     # Locks
 
@@ -579,7 +589,7 @@ class Reference:
             elif rank == 2:
                 del self.locks[identifier]
             else:
-                self.run_schedule(self.schedules[identifier])
+                self.fire_schedule(self.schedules[identifier])
         self.send()
 
     def end_lease(self, task: Task, time: int) -> None:

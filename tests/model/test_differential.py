@@ -18,7 +18,8 @@ from tests.http import client as http_client
 from troth.core.codes import Code
 from troth.http.settings.settings import Settings
 
-from .histories import History, Seen
+from .histories import Seen
+from .operator_histories import BULK_ACTIONS, OperatorHistory
 from .pair import DifferenceError, difference, shrunk
 from .reference import REFUSAL_OF_STATE, Reference
 from .validation import FIELDS
@@ -119,6 +120,22 @@ EXPECTED: set[Row] = {
     ("acquire lock", "other's", 40304),
     *(("release lock", "free", 40402), ("release lock", "own", 20400)),
     ("release lock", "other's", 40402),
+    # What operators do (ui.md U1 and U3, envelope.md 11.9)
+    *(("delete promise", "absent", 40400), ("delete promise", "PENDING", 40930)),
+    *(("delete promise", "ended", code) for code in (20400, 40931, 40932)),
+    *(
+        row
+        for verb in ("update", "pause", "resume", "run")
+        for row in ((f"{verb} schedule", "absent", 40401), (f"{verb} schedule", "-", 40000))
+    ),
+    *((f"{verb} schedule", "present", 20000) for verb in ("update", "pause", "resume")),
+    *(("run schedule", "present", 20100), ("run schedule", "present, made already", 40900)),
+    *(
+        ("run bulk job", f"{action} {subject}{is_dry}", 20100)
+        for action, subject in BULK_ACTIONS
+        for is_dry in ("", ", dry run")
+    ),
+    ("count", "-", 20000),
 }
 
 # Codes that are not a matter of what the objects are like: overload, credentials, other endpoints.
@@ -137,7 +154,7 @@ async def test_the_server_does_what_the_specification_says(
             break
         shard_count = (1, 4)[seed % 2]
         async with running(shard_count) as wire:
-            history = History(seed, wire)
+            history = OperatorHistory(seed, wire)
             try:
                 await history.run(STEPS_COUNT)
             except DifferenceError as error:
@@ -162,7 +179,7 @@ async def test_a_history_with_a_difference_is_made_short_and_plays_again(
     monkeypatch.setattr(Reference, "find_lock", find_no_lock)
     with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012  the server ends with the block
         async with running(1) as wire:
-            history = History(3, wire)
+            history = OperatorHistory(3, wire)
             await history.run(STEPS_COUNT)
     assert caught.value.split(DifferenceError)[1] is None
     short = await shrunk(history.actions, 1)

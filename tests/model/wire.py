@@ -13,19 +13,24 @@ from urllib.parse import quote, unquote
 import trio
 import trio.testing
 
-from tests.http.client import ManualClock
+from tests.http.client import ManualClock, NoPlacement, Outbox
 from troth.core.commands import RetryTask, TaskNotSent, TaskSent
 from troth.core.deciding import Options
 from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher
+from troth.http.bulk.endpoints import note_end
 from troth.http.documents.table import API_ENDPOINTS
 from troth.http.promises.rendering import render_message
 from troth.http.settings.settings import Settings
+from troth.http.web.feed import Feed
+from troth.http.wire.principals import ANONYMOUS
 from troth.http.wire.requests import Request
+from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.delivery.polls import Polls
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
+from troth.shards.surveys.surveys import Surveys
 
 from .objects import Answer, Arguments, Json
 from .words import INVALID
@@ -47,13 +52,20 @@ BODIES = {
     "acquire lock": ("POST", "/locks/acquire"),
     "release lock": ("POST", "/locks/release"),
     "heartbeat locks": ("POST", "/locks/heartbeat"),
+    "pause schedule": ("POST", "/schedules/pause"),
+    "resume schedule": ("POST", "/schedules/resume"),
+    "run schedule": ("POST", "/schedules/run"),
 }
 PATHS = {
     "read promise": ("GET", "/promises/"),
     "complete promise": ("PATCH", "/promises/"),
     "read schedule": ("GET", "/schedules/"),
     "delete schedule": ("DELETE", "/schedules/"),
+    "update schedule": ("PATCH", "/schedules/"),
+    "delete promise": ("DELETE", "/promises/"),
 }
+WATCHED = ("a", "b", "c", "a:b", "p/q r")
+"""Promises of whose changes the live feed tells."""
 
 
 class Delivery:
@@ -82,17 +94,30 @@ class Wire:
     """The server, and requests by name."""
 
     def __init__(
-        self, dispatcher: Dispatcher, clock: ManualClock, shards: Shards, delivery: Delivery
+        self,
+        dispatcher: Dispatcher,
+        clock: ManualClock,
+        shards: Shards,
+        delivery: Delivery,
+        feed: Feed,
     ) -> None:
         self.delivery = delivery
         self._dispatcher = dispatcher
         self._clock = clock
         self._shards = shards
+        self._feed = feed
+        self._events = feed.open(ANONYMOUS, frozenset(), WATCHED)
+        self._events.next_now()  # the greeting
 
     async def ask(self, name: str, arguments: Arguments) -> Answer:
         """Make a request over HTTP; of a search, all pages."""
         if name.startswith("search"):
             return await self._search(name, arguments)
+        if name == "run bulk job":
+            return await self._run_bulk_job(arguments)
+        if name == "count":
+            _, made = await self._send("GET", "/statistics", None, {})
+            return Answer(20000, {kind: made["counts"][kind] for kind in ("promises", "tasks")})
         method, target, body = self._request(name, arguments)
         status, made = await self._send(method, target, body, _headers(arguments))
         if status >= 400:
@@ -152,15 +177,43 @@ class Wire:
             assert refused["error"]["code"] == INVALID, "a changed cursor is refused"
             target = f"/{kind}?cursor={quote(page['cursor'])}"
 
+    async def _run_bulk_job(self, arguments: Arguments) -> Answer:
+        """Start a bulk job and wait for its end; what it says then."""
+        status, made = await self._send("POST", "/bulk", arguments, {})
+        assert status == 201, made
+        target = f"/bulk/{made['id']}"
+        while made["state"] == "running":
+            self._jump(1)
+            await trio.testing.wait_all_tasks_blocked()
+            _, made = await self._send("GET", target, None, {})
+        shown = ("state", "total", "done", "failed", "skipped", "examples")
+        return Answer(20100, {name: made[name] for name in shown if name in made})
+
+    async def changed(self) -> set[str]:
+        """The watched promises that have changed since the last call, as the live feed tells."""
+        await self._feed.tell_changes()
+        chunk = self._events.next_now()
+        assert chunk is not None, "the stream goes on"
+        bodies = [line[6:] for line in chunk.split(b"\n") if line.startswith(b"data: ")]
+        return {identifier for body in bodies for identifier in json.loads(body)["ids"]}
+
+    def shard_of(self, identifier: str) -> int:
+        """The shard that an id lives in."""
+        return self._shards.shard_of(identifier)
+
     async def pass_time(self, now: int) -> None:
         """Move the clock, and let everything happen that is due."""
         clock = self._clock
         ahead_ms, clock.time_ms = now - clock.time_ms, now
+        # Only wakes who waits; what is due, they judge by their own clock.
+        self._jump(ahead_ms / 1000 + 0.001)
+        await trio.testing.wait_all_tasks_blocked()
+
+    @staticmethod
+    def _jump(seconds: float) -> None:
         mock = trio.lowlevel.current_clock()
         assert isinstance(mock, trio.testing.MockClock)
-        # Only wakes who waits; what is due, they judge by their own clock.
-        mock.jump(ahead_ms / 1000 + 0.001)
-        await trio.testing.wait_all_tasks_blocked()
+        mock.jump(seconds)
 
     def set_clock(self, now: int) -> None:
         """Move the clock without waking anybody: no timer has fired when the next request comes."""
@@ -247,9 +300,19 @@ async def running(shard_count: int) -> AsyncIterator[Wire]:
         options=Options(task_claim_timeout_ms=CLAIM_TIMEOUT_MS, time_zone="UTC"),
     )
     polls = Polls(connections_limit_count=1, buffer_limit_count=1)
-    api = Api(settings=Settings(), url=URL, shards=shards, polls=polls, hold=shards.hold)
+    api = Api(
+        settings=Settings(),
+        url=URL,
+        shards=shards,
+        polls=polls,
+        hold=shards.hold,
+        now_ms=clock.now_ms,
+    )
     shards.recover(storage)
+    surveys = Surveys(shards, Outbox(), polls, NoPlacement(), clock.now_ms)
+    api.bulk = BulkJobs(shards, surveys, clock.now_ms, lambda job: note_end(api.audit, job))
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
-        yield Wire(Dispatcher(api, API_ENDPOINTS), clock, shards, delivery)
+        await nursery.start(api.bulk.run)
+        yield Wire(Dispatcher(api, API_ENDPOINTS), clock, shards, delivery, Feed(api))
         nursery.cancel_scope.cancel()

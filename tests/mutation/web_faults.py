@@ -24,6 +24,21 @@ WEB_FAULTS: tuple[Fault, ...] = (
         is_quick=True,
     ),
     fault(
+        "nobody is told of promises whose tasks a completion makes",
+        "core/state/watching.py",
+        "self._note_resumed([*callbacks], state.awaits.waiters_of(record.id), state)",
+        "del callbacks",
+        "core/test_watching.py::test_a_promise_that_goes_on_and_the_origin_of_one_that_goes_are_told",
+        is_quick=True,
+    ),
+    fault(
+        "nobody is told of what is deleted below a promise",
+        "core/state/watching.py",
+        "                    self._note_origin(promise_id, state.find_promise(promise_id))\n",
+        "                    del promise_id\n",
+        "core/test_watching.py::test_a_promise_that_goes_on_and_the_origin_of_one_that_goes_are_told",
+    ),
+    fault(
         "promises outside of the prefix can be watched",
         "http/web/feed_endpoints.py",
         "        refuse_unless_within(principal, watched)\n",

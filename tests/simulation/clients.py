@@ -163,19 +163,25 @@ class Clients:
             await self._create(who, identifier, FAR_MS, {}, random)
             if random.random() < 0.3:
                 await self._subscribe(who, identifier, random)
-            complete = CompletePromise(
-                identifier, PromiseState.RESOLVED, Value(data=who), idempotency_key=who
-            )
-            await world.insist(who, complete, random)
-            world.watch.unwanted.add(identifier)
-            code = Code.PROMISE_IN_USE
-            while code is Code.PROMISE_IN_USE:
-                await trio.sleep(random.uniform(0.01, 2))
-                code = (await world.insist(who, DeletePromise(identifier), random)).code
-            # If the first answer was lost, it is gone when the client asks again.
-            assert code in (Code.NO_CONTENT, Code.PROMISE_NOT_FOUND), code
-            reply = await world.insist(who, ReadPromise(identifier), random)
-            assert reply.code is Code.PROMISE_NOT_FOUND, reply
+            # Another one, made by a late echo of the request to create it, goes in the same way.
+            while not await self._complete_and_delete(who, identifier, random):
+                world.trace.note(who, f"{identifier} was made again")
+
+    async def _complete_and_delete(self, who: str, identifier: str, random: Random) -> bool:
+        """Delete a promise as soon as it may go; whether it is gone then."""
+        world = self._world
+        value = Value(data=who)
+        complete = CompletePromise(identifier, PromiseState.RESOLVED, value, idempotency_key=who)
+        await world.insist(who, complete, random)
+        code = Code.PROMISE_IN_USE
+        while code is Code.PROMISE_IN_USE:
+            await trio.sleep(random.uniform(0.01, 2))
+            code = (await world.insist(who, DeletePromise(identifier), random)).code
+        # If the first answer was lost, it is gone when the client asks again.
+        allowed = (Code.NO_CONTENT, Code.PROMISE_NOT_FOUND, Code.PROMISE_PENDING)
+        require(code in allowed, f"{identifier} is not deleted: {code.name}")
+        reply = await world.insist(who, ReadPromise(identifier), random)
+        return reply.code is Code.PROMISE_NOT_FOUND
 
     async def _create(
         self, who: str, identifier: str, ends_at_ms: int, tags: dict[str, str], random: Random

@@ -14,6 +14,7 @@ from troth.core.commands import (
     CreateCallback,
     CreatePromise,
     CreateSubscription,
+    DeletePromise,
     ReadPromise,
     ReleaseLock,
 )
@@ -29,7 +30,7 @@ from .lease_models import Absence, LeasedLockModel, LeasedTaskModel, LockOperati
 from .linearizability import Operation, PromiseModel, check
 from .workflow_models import WorkflowModel, is_about_workflows
 
-TIMELESS = ("race/", "job/", "parent/", "flow/")
+TIMELESS = ("race/", "job/", "parent/", "flow/", "deleted/")
 """Promises that nobody lets time out, but for timers."""
 
 
@@ -78,6 +79,7 @@ class History:
                 CreatePromise()
                 | CompletePromise()
                 | ReadPromise()
+                | DeletePromise()
                 | EnsurePromise()
                 | SettlePromise()
                 | FulfillWorkflow()

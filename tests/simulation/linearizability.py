@@ -20,6 +20,7 @@ from troth.core.commands import (
     CompletePromise,
     CompleteTask,
     CreatePromise,
+    DeletePromise,
     DropTask,
     ReadPromise,
     ReleaseLock,
@@ -114,10 +115,10 @@ def _next_places(operations: Sequence[Operation[Input, Output]], done: int) -> l
 
 
 PromiseCommand = (
-    *(CreatePromise, CompletePromise, ReadPromise),
+    *(CreatePromise, CompletePromise, ReadPromise, DeletePromise),
     *(EnsurePromise, SettlePromise, FulfillWorkflow, CreateWorkflow),
 )
-"""What creates, ends and reads promises, through either API."""
+"""What creates, ends, reads and deletes promises, through either API."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,12 @@ _REFUSALS = {
 }
 
 
+_STAYS = (Code.PROMISE_IN_USE, Code.ORIGIN_PENDING)
+"""Why a completed promise is not deleted yet: something that this model does not know."""
+
+
 class PromiseModel:
-    """A promise that nobody lets time out: created once, completed once."""
+    """A promise that nobody lets time out: created once, completed once, until it is deleted."""
 
     def partition(self, operation: Operation[Command, Reply]) -> Hashable:
         command = operation.input
@@ -160,6 +165,8 @@ class PromiseModel:
         code, after = self._expected(state, input)
         if output is None:
             return True, after
+        if isinstance(input, DeletePromise) and output.code in _STAYS:
+            return state is not None and state.state is not PromiseState.PENDING, state
         if output.code is Code.TASK_FENCED:
             return getattr(input, "fence", None) is not None, state
         if output.code in (Code.TASK_NOT_FOUND, Code.WORKFLOW_STATE, Code.WORKFLOW_VERSION):
@@ -187,6 +194,9 @@ class PromiseModel:
             return Code.PROMISE_NOT_FOUND, None
         if isinstance(command, ReadPromise):
             return Code.OK, state
+        if isinstance(command, DeletePromise):
+            is_pending = state.state is PromiseState.PENDING
+            return (Code.PROMISE_PENDING, state) if is_pending else (Code.NO_CONTENT, None)
         if isinstance(command, SettlePromise | FulfillWorkflow):
             if state.state is not PromiseState.PENDING:
                 return Code.OK, state

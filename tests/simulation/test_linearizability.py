@@ -17,6 +17,7 @@ from troth.core.commands import (
     CompletePromise,
     CompleteTask,
     CreatePromise,
+    DeletePromise,
     DropTask,
     ReadPromise,
     ReleaseLock,
@@ -102,6 +103,13 @@ def some_request(random: Random, name: str) -> Command:
     return ReadPromise(identifier)
 
 
+def some_request_or_deletion(random: Random, name: str) -> Command:
+    """A request on one of three promises, which often is that it be deleted."""
+    if random.random() < 0.25:
+        return DeletePromise(random.choice("abc"))
+    return some_request(random, name)
+
+
 def some_lock_request(random: Random, name: str) -> Command:
     """A request on one of three locks, by one of three executions."""
     resource, execution = random.choice("abc"), random.choice("xyz")
@@ -148,6 +156,10 @@ def test_concurrent_histories_of_tasks_have_an_explanation(seed: int) -> None:
     ("request_of", "expected"),
     [
         (
+            some_request_or_deletion,
+            {Code.CREATED, Code.NO_CONTENT, Code.PROMISE_NOT_FOUND, Code.PROMISE_PENDING},
+        ),
+        (
             some_lock_request,
             {Code.CREATED, Code.NO_CONTENT, Code.LOCK_HELD, Code.LOCK_NOT_FOUND},
         ),
@@ -160,7 +172,7 @@ def test_concurrent_histories_of_tasks_have_an_explanation(seed: int) -> None:
         ),
     ],
 )
-def test_histories_of_locks_and_tasks_hold_every_answer(
+def test_histories_of_other_kinds_hold_every_answer(
     request_of: Requests, expected: set[Code]
 ) -> None:
     """Otherwise the tests above would prove little."""
@@ -173,6 +185,15 @@ def test_histories_of_locks_and_tasks_hold_every_answer(
 
     assert set(codes) >= expected
     assert codes[Code.CREATED] >= 50
+
+
+@pytest.mark.seeds
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", seeds(0, 4, 12))
+def test_concurrent_histories_of_promises_that_are_deleted_have_an_explanation(seed: int) -> None:
+    history = record(seed, some_request_or_deletion)
+
+    assert check(PromiseModel(), history) == [], f"seed {seed}"
 
 
 @pytest.mark.seeds
@@ -241,7 +262,7 @@ def ended(identifier: str, data: str) -> Promise:
     return Promise(identifier, 1, RESOLVED, FAR_MS, 0, value=Value(data=data))
 
 
-CREATE, READ = CreatePromise("p", FAR_MS), ReadPromise("p")
+CREATE, READ, DELETE = CreatePromise("p", FAR_MS), ReadPromise("p"), DeletePromise("p")
 MADE = Reply(Code.CREATED, promise=pending("p"))
 SEEN_PENDING = Reply(Code.OK, promise=pending("p"))
 
@@ -268,6 +289,26 @@ BROKEN: dict[str, History] = {
     "forgotten": [
         Operation(0, CREATE, 1, MADE),
         Operation(2, READ, 3, Reply(Code.PROMISE_NOT_FOUND)),
+    ],
+    "deleted while it was pending": [
+        Operation(0, CREATE, 1, MADE),
+        Operation(2, DELETE, 3, Reply(Code.NO_CONTENT)),
+    ],
+    "deleted twice": [
+        Operation(0, CREATE, 1, MADE),
+        Operation(2, complete("x"), 3, completed("x")),
+        Operation(4, DELETE, 6, Reply(Code.NO_CONTENT)),
+        Operation(5, DELETE, 7, Reply(Code.NO_CONTENT)),
+    ],
+    "back after its deletion": [
+        Operation(0, CREATE, 1, MADE),
+        Operation(2, complete("x"), 3, completed("x")),
+        Operation(4, DELETE, 5, Reply(Code.NO_CONTENT)),
+        Operation(6, READ, 7, seen("x")),
+    ],
+    "in use although it is pending": [
+        Operation(0, CREATE, 1, MADE),
+        Operation(2, DELETE, 3, Reply(Code.PROMISE_IN_USE)),
     ],
     "a stale read": [
         Operation(0, CREATE, 1, MADE),
@@ -301,6 +342,23 @@ def test_a_broken_history_is_rejected(name: str) -> None:
 
 SOUND: dict[str, History] = {
     "nothing": [],
+    "made again by a late request after its deletion": [
+        Operation(0, CREATE, 1, MADE),
+        Operation(2, CREATE),
+        Operation(3, complete("x"), 4, completed("x")),
+        Operation(5, DELETE, 6, Reply(Code.PROMISE_IN_USE)),
+        Operation(7, DELETE, 8, Reply(Code.NO_CONTENT)),
+        Operation(9, READ, 10, SEEN_PENDING),
+        Operation(11, DELETE, 12, Reply(Code.PROMISE_PENDING)),
+    ],
+    "a deletion that nobody heard of": [
+        Operation(0, CREATE, 1, MADE),
+        Operation(2, complete("x"), 3, completed("x")),
+        Operation(4, DELETE),
+        Operation(5, READ, 6, seen("x")),
+        Operation(7, READ, 8, Reply(Code.PROMISE_NOT_FOUND)),
+        Operation(9, DELETE, 10, Reply(Code.PROMISE_NOT_FOUND)),
+    ],
     "one after the other": [
         Operation(0, CREATE, 1, MADE),
         Operation(2, READ, 3, SEEN_PENDING),

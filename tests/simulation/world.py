@@ -10,7 +10,13 @@ from random import Random
 import trio
 
 from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
-from troth.core.commands import Command, CreatePromise, CreateSchedule, ReadPromise
+from troth.core.commands import (
+    Command,
+    CreatePromise,
+    CreateSchedule,
+    DeletePromise,
+    ReadPromise,
+)
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
 from troth.core.workflow_commands import EnsurePromise
@@ -237,6 +243,8 @@ class World:
         if server is None:
             raise Unreachable
         subject = getattr(command, "id", getattr(command, "promise_id", ""))
+        if isinstance(command, DeletePromise):
+            self.watch.unwanted.add(subject)
         known = ledger.finals.get(subject)
         existed = subject in ledger.created
         asked_ms = self.clock.now_ms()
@@ -264,7 +272,11 @@ class World:
             or asked_ms < promise.timeout,
             f"{subject} is shown as pending after its timeout",
         )
-        ledger.answered(command, reply, known, existed and subject not in self.watch.deleted)
+        if subject in self.watch.deleted:
+            # There may have been several of this name; the models of histories judge them all.
+            ledger.answered(command, Reply(reply.code), None, existed=False)
+        else:
+            ledger.answered(command, reply, known, existed)
         return reply
 
     async def _check_abandoned(self, server: Server, command: Command) -> None:

@@ -1,6 +1,6 @@
 """One answer at least of every endpoint, recorded: what was asked, the status and the bytes.
 
-Two servers without sockets are asked the same things in the same order. Their clocks show a fixed
+Three servers without sockets are asked the same things in the same order. Their clocks show a fixed
 day, and the first one's goes on by a millisecond with each request. What is random in an answer
 (ids, secrets, cursors) is replaced by names in the order in which it appears, and the words of
 refusals are left out; everything else must not change by a byte.
@@ -146,6 +146,8 @@ async def record() -> Corpus:
             # What is added to one part does not change the times in the next.
             world.clock.time_ms = NOW_MS + number * _PART_MS
             await part(corpus, world)
+    async with running() as world:
+        await _batches(corpus, world)
     async with functions_running() as functions:
         await _executions(corpus, functions)
     return corpus
@@ -378,6 +380,14 @@ async def _administration(corpus: Corpus, world: World) -> None:
     await ask("GET", "/whoami")
     await ask("GET", "/settings")
     await _asker(corpus, world, {})("GET", "/promises/bare")
+
+
+async def _batches(corpus: Corpus, world: World) -> None:
+    ask = _asker(corpus, world, {})
+    calls = [{"create": {"id": "together", "timeout": FAR_MS}}, {"read": {"id": "together"}}]
+    done = {"complete": {"id": "together", "state": "RESOLVED", "idempotencyKey": "k"}}
+    await ask("POST", "/promises/batch", [*calls, done, {"read": {"id": "none"}}, {}])
+    await ask("POST", "/promises/batch", {})
 
 
 async def _functions(corpus: Corpus, world: World) -> None:

@@ -1,0 +1,81 @@
+"""What browsers and scripts ask for: filters of lists and bulk jobs, the feed, cookies."""
+
+# ruff: noqa: PT017 — whether an input is refused is up to the input.
+
+import re
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+import msgspec
+
+from troth.core.bulk import BulkFilter, BulkSubject
+from troth.core.limits import TAGS_LIMIT_COUNT
+from troth.http.api.context import Api
+from troth.http.api.rows import Call
+from troth.http.api.session_cookies import cookie_of
+from troth.http.bulk.filters import read_filter
+from troth.http.web.feed_endpoints import events
+from troth.http.web.feed_stream import WATCHED_LIMIT_COUNT, Topic
+from troth.http.wire import decoding
+from troth.http.wire.errors import ApiError
+from troth.http.wire.principals import ANONYMOUS
+from troth.http.wire.requests import Request
+
+
+def _opened(_principal: object, topics: frozenset[str], watched: list[str]) -> None:
+    assert topics <= set(Topic)
+    assert topics or watched
+    assert len(watched) <= WATCHED_LIMIT_COUNT
+
+
+_API: Final = cast(
+    "Api",
+    SimpleNamespace(
+        limits=SimpleNamespace(tags_limit_count=TAGS_LIMIT_COUNT),
+        shards=SimpleNamespace(cursor_secret=b"secret"),
+        feed=SimpleNamespace(open=_opened),
+    ),
+)
+_COOKIE: Final = cookie_of("http://127.0.0.1:8001", "/")
+
+
+def check_filter(content: bytes) -> bool:
+    """A query, as the filter of each kind of bulk job and as what a stream is to tell.
+
+    Refused with 400 or 403, or a filter that comes back from the log as it was.
+    """
+    call = Call(Request("GET", b"/", content, {}, b"", cast("Any", None)), {})
+    call.request.principal = ANONYMOUS
+    accepted = False
+    try:
+        given = decoding.query_parameters(content)
+        for subject in BulkSubject:
+            accepted |= _is_filter(call, subject, given)
+        stream = events(_API, call)
+        try:
+            stream.send(None)
+        except StopIteration:
+            accepted = True
+    except ApiError as error:
+        assert error.code.status in (400, 403)
+    return accepted
+
+
+def _is_filter(call: Call, subject: BulkSubject, given: dict[str, str]) -> bool:
+    try:
+        found = read_filter(_API, call, subject, given)
+    except ApiError as error:
+        assert error.code.status in (400, 403)
+        assert error.problems or error.code.status == 403
+        return False
+    assert msgspec.json.decode(msgspec.json.encode(found), type=BulkFilter) == found
+    return True
+
+
+def check_cookie(content: bytes) -> bool:
+    """A `Cookie` header: a few secrets at most, each of which it holds."""
+    found = list(_COOKIE.secrets_in({b"cookie": content}))
+    assert len(found) <= 8
+    for secret in found:
+        assert re.search(rb"troth_session_8001=" + re.escape(secret.encode()), content)
+    return bool(found)
