@@ -39,11 +39,12 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     `expires_at` and `claim_id` say who holds it, how, until when, and by which request, while it is
     acquired. Before `not_before` it is not sent. `awaited` are the promises that will wake it.
 
-    The last seven fields are the dispatcher's notes and not part of the state: `sending` (given to
+    The last eight fields are the dispatcher's notes and not part of the state: `sending` (given to
     delivery), `stalled` (its last send failed; delivery will ask for it again), `unclaimed` (its
     message has reached a worker), `backs_off` (to be sent a while later), `is_fresh` (claimed since
     the server's start), `idle_count` (how often in a row it was released without progress),
-    `sends_count` (how often its message arrived since the server's start).
+    `sends_count` (how often its message arrived since the server's start), `since` (when it was
+    claimed, or else ready again, since then; in ms).
     """
 
     id: str
@@ -63,6 +64,7 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     is_fresh: bool = False
     idle_count: int = 0
     sends_count: int = 0
+    since: int | None = None
 
     def row(self) -> "WorkflowTask":
         """Return a copy for a checkpoint, without the notes, which later changes do not touch."""
@@ -152,9 +154,17 @@ class Listener(Struct, frozen=True, array_like=True, gc=False):
     settled_at: int | None = None
 
 
+_EXECUTE: Final = "execute "
+
+
 def execute_key(workflow_id: str) -> str:
     """Return the name of a task's message in delivery; ids of REST tasks never begin so."""
-    return "execute " + workflow_id
+    return _EXECUTE + workflow_id
+
+
+def workflow_of(key: str) -> str | None:
+    """Return the task that a name of `execute_key` is about; None for any other name."""
+    return key.removeprefix(_EXECUTE) if key.startswith(_EXECUTE) else None
 
 
 def unblock_key(promise_id: str, address: str) -> str:

@@ -9,8 +9,7 @@ still there (I3).
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 import structlog
 import trio
@@ -60,7 +59,6 @@ from .clock import Clock
 from .committer import Committer
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
-from .lateness import BOUNDS_S
 from .passes import Pass
 from .turns import Asker, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel
@@ -97,9 +95,8 @@ Entry = tuple[Command, Asker | None, int, HeldMessages | None]
 messages to workers wait for. An internal one has an asker if it carries on with a client's."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardStatistics:
-    """Counts of one shard, now and since the start."""
+class ShardStatistics(NamedTuple):
+    """Counts of one shard, now and since the start: of all shards they add up."""
 
     mailbox_count: int
     commands_count: int
@@ -109,16 +106,13 @@ class ShardStatistics:
     timers_fired_count: int
     promises_count: int
     promises_in_memory_count: int
-    promises_pending_count: int
     callbacks_count: int
-    tasks_count: int
     tasks_in_memory_count: int
-    tasks_claimed_count: int
     schedules_count: int
+    schedules_paused_count: int
     locks_count: int
     outbox_count: int
     entries_count: int
-    executions_count: int
 
 
 @final
@@ -134,9 +128,13 @@ class Shard:
         post: Callable[[int, Command, HeldMessages | None], None],
         current_pass: Pass,
         now: Callable[[], int],
+        lateness: Buckets,
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
     ) -> None:
-        """Initialize. `now` gives the clock's time, after handling a jump of the clock."""
+        """Initialize. `now` gives the clock's time, after handling a jump of the clock.
+
+        `lateness` counts how late timers were handled, in seconds; see `lateness.py`.
+        """
         self.machine = machine
         self.index = machine.state.index
         self.sequence = 0
@@ -154,8 +152,7 @@ class Shard:
         self._due_from_ms = NEVER_MS  # nothing in the wheel is due before
         self._is_frozen = False
         self._overdue_when_armed: set[WheelKey] = set()
-        self.lateness = Buckets(BOUNDS_S)
-        """How late timers were handled, in seconds; see `lateness.py`."""
+        self.lateness = lateness
         self._now_ms = clock.now_ms()
         self.wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
         self._position = committer.durable_position
@@ -514,8 +511,7 @@ class Shard:
             both = (self.index, source)
             turn.acknowledgments[both] = max(sequence, turn.acknowledgments.get(both, 0))
         if step.withdrawals or step.sends:
-            # A copy: while it is empty, the machine goes on to use the same list.
-            turn.messages.append((tuple(step.withdrawals), step.sends[:SLICE_COUNT], held))
+            turn.messages.append((step.withdrawals, step.sends[:SLICE_COUNT], held))
             for first in range(SLICE_COUNT, len(step.sends), SLICE_COUNT):
                 turn.messages.append(((), step.sends[first : first + SLICE_COUNT], held))
         if step.finished:
@@ -556,22 +552,19 @@ class Shard:
         """Return counters for metrics."""
         state = self.machine.state
         return ShardStatistics(
-            mailbox_count=len(self._mailbox) + len(self._internal),
-            commands_count=self._commands_count,
-            refused_count=self._refused_count,
-            turns_count=self._turns_count,
-            timers_count=len(self.wheel),
-            timers_fired_count=self._timers_fired_count,
-            promises_count=state.promises_count,
-            promises_in_memory_count=len(state.promises),
-            promises_pending_count=state.pending_count,
-            callbacks_count=len(state.callbacks),
-            tasks_count=state.tasks_count,
-            tasks_in_memory_count=len(state.tasks),
-            tasks_claimed_count=sum(len(held) for held in state.claimed.values()),
-            schedules_count=len(state.schedules),
-            locks_count=len(state.locks),
-            outbox_count=sum(len(messages) for messages in state.outbox.values()),
-            entries_count=len(state.entries),
-            executions_count=len(state.executions),
+            len(self._mailbox) + len(self._internal),
+            self._commands_count,
+            self._refused_count,
+            self._turns_count,
+            len(self.wheel),
+            self._timers_fired_count,
+            state.promises_count,
+            len(state.promises),
+            len(state.callbacks),
+            len(state.tasks),
+            len(state.schedules),
+            len(state.paused_schedules),
+            len(state.locks),
+            len(state.outbox),
+            len(state.entries),
         )

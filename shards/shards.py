@@ -13,6 +13,7 @@ from typing import Final, final
 
 import trio
 
+from troth.core.buckets import Buckets
 from troth.core.commands import (
     ClaimTask,
     Command,
@@ -37,7 +38,7 @@ from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState, TimerKey
 from troth.core.state.watching import Watch
-from troth.core.workflow_commands import RenewWorkflows
+from troth.core.workflow_commands import ExecuteNotSent, RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.wal.log import LogRecord
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -49,6 +50,7 @@ from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
 from .hashing import home_of, shard_of
 from .held import HeldMessages
+from .lateness import BOUNDS_S
 from .passes import Pass
 from .released import ReleasedMessages
 from .shard import Shard, ShardStatistics, WheelKey
@@ -90,6 +92,8 @@ class Shards(Gathering):
     ) -> None:
         self.clock = clock
         self.failures = Failures() if failures is None else failures
+        self.activity = Activity()
+        self.lateness = Buckets(BOUNDS_S)
         self.watch = Watch()
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
@@ -125,12 +129,14 @@ class Shards(Gathering):
                 self._post,
                 self._pass,
                 self._now,
+                self.lateness,
                 mailbox_limit_count,
             )
             for index in range(shard_count)
         ]
         for shard in self._shards:
             shard.machine.failures = self.failures
+            shard.machine.activity = self.activity
             shard.machine.watch = self.watch
 
     # Starting and stopping
@@ -287,13 +293,6 @@ class Shards(Gathering):
 
     # For surveys, which look without asking, and for debug operations
 
-    def activity(self) -> Activity:
-        """Return what has happened since the process started; it may not be durable yet."""
-        total = Activity.zero()
-        for shard in self._shards:
-            total.add(shard.machine.state.activity)
-        return total
-
     def each(self) -> Sequence[Shard]:
         """Return all shards, to be looked at."""
         return self._shards
@@ -336,8 +335,12 @@ class Shards(Gathering):
         return self._shards[shard_of(identifier, self._count)].machine.state
 
     def tell(self, command: Command) -> None:
-        """Hand over a report of delivery."""
-        self._post(self.shard_of(home_of(command)), command, None)
+        """Hand over a report of delivery. One that only changes a note needs no turn."""
+        index = shard_of(home_of(command), self._count)
+        if isinstance(command, ExecuteNotSent):
+            self._shards[index].machine.note(command)
+        else:
+            self._post(index, command, None)
 
     def _post(self, index: int, command: Command, held: HeldMessages | None) -> None:
         """Put an internal command into a shard's mailbox, for this turn or a coming one."""

@@ -11,6 +11,7 @@ what retention reaches is so old that they have had their time.
 from collections.abc import Callable, Iterable
 
 from troth.core import records as r
+from troth.core.catalog import is_reserved
 from troth.core.codes import Code
 from troth.core.commands import DeletePromise
 from troth.core.deciding import DecisionContext
@@ -19,34 +20,18 @@ from troth.core.limits import INTEGER_MAX, LINEAGE_LIMIT_COUNT
 from troth.core.lineage import origin_of
 from troth.core.model import PENDING, Promise
 from troth.core.replies import Reply
+from troth.core.state.activity import Deleter
 from troth.core.state.shard_state import ShardState
 
 
-class InUse:
-    """Whether something unfinished is about promises of a shard, at one moment."""
-
-    def __init__(self, context: DecisionContext) -> None:
-        self._context = context
-        self._resumed = _resumed_by_outbox(context.state)
-
-    def __call__(self, promise_id: str) -> bool:
-        """Return whether a completed promise has to stay for now."""
-        state = self._context.state
-        return (
-            promise_id in self._resumed
-            or promise_id in state.roots
-            or self._context.is_awaited(promise_id)
-        )
-
-
-def _resumed_by_outbox(state: ShardState) -> set[str]:
-    """Return the promises whose completion is still on its way to the roots that wait for it."""
-    return {
-        message.callback.promise_id
-        for messages in state.outbox.values()
-        for message in messages.values()
-        if isinstance(message, r.ResumeMessage)
-    }
+def is_in_use(context: DecisionContext, promise_id: str) -> bool:
+    """Return whether something unfinished is about a completed promise, so that it has to stay."""
+    state = context.state
+    return (
+        state.outbox.resumes_for(promise_id)
+        or promise_id in state.roots
+        or context.is_awaited(promise_id)
+    )
 
 
 class Lineage:
@@ -85,12 +70,13 @@ class Lineage:
         return stays
 
 
-def delete(context: DecisionContext, ids: Iterable[str], now_ms: int) -> int:
+def delete(context: DecisionContext, ids: Iterable[str], by: Deleter, now_ms: int) -> int:
     """Delete promises that may go, with their tasks, and raise what later tasks count from.
 
     Returns the number of tasks that went.
     """
     gone = list(ids)
+    clients_count = sum(not is_reserved(promise_id) for promise_id in gone)
     gone_tasks: list[str] = []
     counter = version = 0
     for promise_id in gone:
@@ -101,6 +87,7 @@ def delete(context: DecisionContext, ids: Iterable[str], now_ms: int) -> int:
             gone_tasks.append(task_id)
             counter = max(counter, task_counter)
     context.emit(r.PromisesDeleted(gone, gone_tasks, counter, now_ms, version))
+    context.state.activity.deleted[by] += clients_count
     return len(gone_tasks)
 
 
@@ -119,8 +106,7 @@ class Wanted:
     """What has to stay of the completed promises of a shard that clients want to go."""
 
     def __init__(self, context: DecisionContext, now_ms: int) -> None:
-        self._unblocks = context.state.unblocks
-        self._in_use = InUse(context)
+        self._context = context
 
         def has_ended(origin: Promise) -> bool:
             return origin.state is not PENDING or origin.timeout <= now_ms
@@ -131,7 +117,8 @@ class Wanted:
         """Return why a promise has to stay for now, or None if it may go."""
         if promise.state is PENDING:
             return Code.PROMISE_PENDING
-        if promise.id in self._unblocks or self._in_use(promise.id):
+        context = self._context
+        if promise.id in context.state.unblocks or is_in_use(context, promise.id):
             return Code.PROMISE_IN_USE
         if self._lineage.keeps(promise):
             return Code.ORIGIN_PENDING
@@ -146,5 +133,5 @@ def delete_promise(context: DecisionContext, command: DeletePromise, now_ms: int
     refusal = Wanted(context, now_ms).refusal(promise)
     if refusal is not None:
         return Reply(refusal)
-    delete(context, [promise.id], now_ms)
+    delete(context, [promise.id], Deleter.CLIENT, now_ms)
     return Reply(Code.NO_CONTENT)

@@ -154,17 +154,14 @@ class Counting:
 
     def _totals(self) -> _Totals:
         shards = self._api.shards
-        counts = shards.counts().promises
-        activity = shards.activity()
-        completed = {
-            name: counts[state] + activity.deleted[state] for name, state in _STATES.items()
-        }
+        activity = shards.activity
+        completed = {name: activity.durations[state].count for name, state in _STATES.items()}
         log = self._sources.log()
         requests, refusals = self._api.metrics.requests.totals()
         return _Totals(
             at_s=trio.current_time(),
             cpu_s=time.process_time(),
-            created=sum(counts.values()) + sum(activity.deleted.values()),
+            created=activity.created_count,
             completed=completed,
             sent=self._sources.sent_count(),
             claimed=activity.claims_count,
@@ -179,13 +176,8 @@ class Counting:
         queues = self._api.queues
         if queues is None:
             return
-        await queues.sample()
-        page = await queues.longest(QUEUE_SERIES_COUNT)
-        found = {
-            QUEUE_PREFIX + row.receiver: float(row.backlog_count)
-            for row in page.rows
-            if row.backlog_count
-        }
+        longest = await queues.sample(QUEUE_SERIES_COUNT)
+        found = {QUEUE_PREFIX + name: float(count) for name, count in longest.items() if count}
         gone = [name for name in self._queues if name not in found]
         self._queues = {**dict.fromkeys(gone, 0.0), **found}
         # Those that are empty make room for others, the ones that have been for longest first.

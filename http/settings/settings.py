@@ -32,8 +32,10 @@ from .kinds import (
     Origins,
     SettingKind,
     Switch,
+    TagNames,
     Targets,
     TimeZone,
+    TraceUrl,
     Users,
     WordOr,
 )
@@ -179,6 +181,27 @@ class Settings:
         "than a second, or all.",
     )
 
+    trace_tags: tuple[str, ...] = _setting(
+        (),
+        TagNames(),
+        "Tags of promises that spans show, where there are traces (OTEL_EXPORTER_OTLP_ENDPOINT).",
+    )
+    trace_ids: bool = _setting(
+        True,
+        Switch(),
+        "Show the ids of promises and schedules in spans. Switch it off if ids are confidential.",
+    )
+    trace_url: str | None = _setting(
+        None,
+        WordOr({"none": None}, TraceUrl()),
+        "Address of a trace for the web UI, such as https://traces.example.com/trace/{trace_id}.",
+    )
+
+    metrics_per_shard: bool = _setting(
+        False,
+        Switch(),
+        "Show metrics of shards for each shard, with a label `shard`, and not their sums.",
+    )
     hot_lane: bool = _setting(
         True,
         Switch(),

@@ -22,6 +22,7 @@ from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.dispatch import Dispatcher, no_memory
 from troth.http.api.router import Match
 from troth.http.api.rows import Call, Renewals
+from troth.http.tracing.requests import trace_fields
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, InFlight
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
@@ -226,6 +227,7 @@ class Exchange(Struct, eq=False):
                 request_id=request.id,
                 peer=request.peer,
                 exc_info=error,
+                **trace_fields(request),
             )
             error = ApiError(Code.INTERNAL)
         return self.dispatcher.refuse(request, error)
@@ -250,6 +252,10 @@ class Exchange(Struct, eq=False):
         duration_s = time.perf_counter() - self.started_s
         api, request = self.dispatcher.api, self.request
         api.metrics.count(request.endpoint, status, duration_s)
+        if b"traceparent" in request.headers:
+            api.metrics.requests.note_trace(
+                request.endpoint, status, duration_s, request.headers[b"traceparent"]
+            )
         if status >= 400 or duration_s > api.request_log.above_s:
             api.request_log.note(request, status, duration_s)
 

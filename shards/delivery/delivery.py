@@ -48,18 +48,22 @@ from troth.core.model import Json
 from troth.core.replies import Message
 from troth.shards.alarms import Alarms
 
+from .dialects import Dialect
 from .missed import MissedReceivers
-from .polls import Dialect, Item, Polls
+from .polls import Item, Polls
 from .push_targets import MessageHold, PushTargets, unlimited
 from .shipments import (
+    EXECUTE,
+    LOST,
+    RELEASED,
+    STALLED,
+    WAITING,
     DeliveryStatistics,
     PushFailed,
     PushTransport,
     ReceiverKey,
     ReceiverView,
     Shipment,
-    ShipmentKind,
-    ShipmentState,
     ShipmentView,
     address_of,
     counter_of,
@@ -76,10 +80,13 @@ __all__ = ["Delivery", "DeliveryStatistics", "PushFailed", "PushTransport"]
 _PUSH_SLOW_MS: Final = 1_000
 _RESERVATION_MS: Final = 1_000  # a released task's message normally arrives within milliseconds
 _RECHECK_MS: Final = 600_000
-_TARGETS_SHOWN_COUNT: Final = 20
 _JITTER: Final = 0.2  # a delay is up to this share longer or shorter
 
 _log = structlog.get_logger("troth.shards.delivery")
+
+
+_KINDS: Final[Mapping[type, str]] = {PollAddress: "poll", PushAddress: "push"}
+_RESULTS: Final = ("sent", "failed", "retried", "withdrawn")
 
 
 @final
@@ -123,7 +130,9 @@ class Delivery:
         self._retry_limit_ms = retry_limit_ms
         self._shipments: dict[str, Shipment] = {}
         self._backing_off: dict[ReceiverKey, dict[Shipment, None]] = {}
-        self._totals: Counter[str] = Counter()
+        self._totals: dict[type, Counter[str]] = {
+            kind: Counter() for kind in (PollAddress, PushAddress, type(None))
+        }
         self._alarms = Alarms()
         self._unclaimed = Unclaimed(self._alarms, report)
         self._stalled = StalledShipments(self._room_count, self._release)
@@ -162,7 +171,7 @@ class Delivery:
         self._unclaimed.forget(key)
         address = address_of(message, self._addresses)
         if isinstance(address, Undeliverable):
-            self._totals["undeliverable"] += 1
+            self._totals[type(None)]["undeliverable"] += 1
             if attempt_count == 0:
                 self._missed.cannot_resolve(key, address.reason)
                 self._failures.note(FailureKind.SENDING, self._now_ms(), key, address.reason)
@@ -179,7 +188,7 @@ class Delivery:
         self._unclaimed.forget(task_id)
         shipment = self._shipments.pop(task_id, None)
         if shipment is not None:
-            self._totals["withdrawn"] += 1
+            self._totals[type(shipment.address)]["withdrawn"] += 1
             self._forget(shipment)
 
     def finished(self, promise_ids: list[str]) -> None:
@@ -196,22 +205,30 @@ class Delivery:
     @property
     def sent_count(self) -> int:
         """The number of messages sent since the start."""
-        return self._totals["sent"]
+        return self._total("sent")
 
     def statistics(self) -> DeliveryStatistics:
         """Return counts of this moment and totals since the start."""
         push_targets = self._push_targets.targets
         return DeliveryStatistics(
             in_flight_count=self._push_targets.in_flight_count,
-            sent_total_count=self._totals["sent"],
-            failed_total_count=self._totals["failed"],
-            retried_total_count=self._totals["retried"],
-            withdrawn_total_count=self._totals["withdrawn"],
-            undeliverable_total_count=self._totals["undeliverable"],
+            sent_total_count=self._total("sent"),
+            failed_total_count=self._total("failed"),
+            retried_total_count=self._total("retried"),
+            withdrawn_total_count=self._total("withdrawn"),
+            undeliverable_total_count=self._total("undeliverable"),
+            by_kind={
+                (word, result): self._totals[kind][result]
+                for kind, word in _KINDS.items()
+                for result in _RESULTS
+            },
             push_given_up_total_count=self._push_targets.given_up_total_count,
             push_targets_count=len(push_targets),
             push_targets_open_count=sum(target.open for target in push_targets),
         )
+
+    def _total(self, result: str) -> int:
+        return sum(totals[result] for totals in self._totals.values())
 
     # --- what people ask ------------------------------------------------------------------------
 
@@ -230,7 +247,7 @@ class Delivery:
             alarm, error = target.probe_alarm, error or target.error
             failing_since_ms = target.failing_since_ms
         next_try_in_ms = None
-        if alarm is not None and shipment.state is ShipmentState.STALLED:
+        if alarm is not None and shipment.state is STALLED:
             next_try_in_ms = max(0, int((alarm.due - trio.current_time()) * 1000))
         return ShipmentView(
             shipment.state, shipment.attempt_count, error, next_try_in_ms, failing_since_ms
@@ -272,7 +289,7 @@ class Delivery:
         A receiver that fails gets it as its next probe, without waiting until that is due.
         """
         shipment = self._shipments.get(key)
-        if shipment is None or shipment.state is not ShipmentState.STALLED:
+        if shipment is None or shipment.state is not STALLED:
             return False
         self._push_targets.probe_now(shipment.receiver)
         self._release(shipment)
@@ -303,7 +320,7 @@ class Delivery:
     def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
         """Note that these messages have been written to their connection."""
         for shipment in cast("list[Shipment]", items):
-            if shipment.kind is ShipmentKind.EXECUTE:
+            if shipment.kind is EXECUTE:
                 self._unclaimed.add(shipment, (group, connection_id))
             self._sent(shipment)
 
@@ -341,7 +358,7 @@ class Delivery:
             self._stall(shipment)
 
     def _push_finished(self, shipment: Shipment, reason: str | None) -> None:
-        if shipment.state is ShipmentState.LOST:
+        if shipment.state is LOST:
             return
         shipment.error = reason
         if reason is None:
@@ -354,15 +371,15 @@ class Delivery:
 
     def _sent(self, shipment: Shipment) -> None:
         del self._shipments[shipment.id]
-        self._totals["sent"] += 1
+        self._totals[type(shipment.address)]["sent"] += 1
         self._report(shipment.sent())
 
     def _stall(self, shipment: Shipment) -> None:
         """Report a failure and keep the shipment until trying again makes sense."""
-        shipment.state = ShipmentState.STALLED
+        shipment.state = STALLED
         shipment.attempt_count += 1
         shipment.empty()
-        self._totals["failed"] += 1
+        self._totals[type(shipment.address)]["failed"] += 1
         is_push = isinstance(shipment.address, PushAddress)
         if is_push and not self._push_targets.is_open(shipment.receiver):
             delay_ms = self._back_off_ms(shipment.attempt_count)
@@ -409,11 +426,11 @@ class Delivery:
         self._end_back_off(shipment)
         self._stalled.reserve(shipment)
         shipment.cancel_alarm()
-        shipment.state = ShipmentState.RELEASED
+        shipment.state = RELEASED
         shipment.alarm = self._alarms.call_after(
             _RESERVATION_MS, lambda: self._reservation_over(shipment)
         )
-        self._totals["retried"] += 1
+        self._totals[type(shipment.address)]["retried"] += 1
         self._report(shipment.retry())
 
     def _reservation_over(self, shipment: Shipment) -> None:
@@ -433,11 +450,11 @@ class Delivery:
         if shipment.reserved:
             self._stalled.unreserve(shipment)
             self._stalled.wake(shipment.receiver)
-        before, shipment.state = shipment.state, ShipmentState.LOST
-        if before is ShipmentState.STALLED:
+        before, shipment.state = shipment.state, LOST
+        if before is STALLED:
             self._stalled.remove(shipment)
             self._end_back_off(shipment)
-        elif before is ShipmentState.WAITING:
+        elif before is WAITING:
             if isinstance(shipment.address, PollAddress):
                 self._polls.discard(shipment)
             else:

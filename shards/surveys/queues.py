@@ -11,7 +11,10 @@ from typing import Final, NamedTuple, Protocol, final
 
 import trio
 
+from troth.core.executions import RECEIVER_TYPE
 from troth.core.grammar import task_ids
+from troth.core.grammar.addresses import Address, Undeliverable
+from troth.core.model import Json
 from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import (
     UNDELIVERABLE,
@@ -38,6 +41,8 @@ ORDER_COUNT: Final = 1_000
 LOOK_LIMIT_S: Final = 0.030
 """What an answer may cost before it is put in order, in seconds of CPU."""
 
+FUNCTIONS_LABEL: Final = "functions"
+
 RETRY_COUNT: Final = 200
 """How many stalled messages are taken up between two rests."""
 
@@ -51,6 +56,10 @@ class Receivers(Protocol):
 
     def retry_receiver(self, receiver: str, limit_count: int) -> int:
         """Send stalled messages for a receiver now; see `Delivery.retry_receiver`."""
+        ...
+
+    def resolve(self, receiver: Json) -> Address | Undeliverable:
+        """Return where messages for a receiver go."""
         ...
 
 
@@ -177,8 +186,24 @@ class Queues:
         """Return what `sample` has seen last: the first receivers since the start, and others."""
         return tuple(self._metered.values())
 
-    async def sample(self) -> None:
-        """Measure the rates since the last call, and what waits."""
+    def label_of(self, receiver: Json) -> str:
+        """Return the label that a task's receiver has here, for other metrics by receiver.
+
+        Function tasks go to nodes, not to receivers: their label is `functions`.
+        """
+        if isinstance(receiver, dict) and receiver.get("type") == RECEIVER_TYPE:
+            return FUNCTIONS_LABEL
+        address = self._receivers.resolve(receiver)
+        if isinstance(address, Undeliverable):
+            return OTHER
+        return self._labels.label(receiver_name(address.target))
+
+    async def sample(self, limit_count: int) -> dict[str, int]:
+        """Measure the rates since the last call, and what waits.
+
+        Return how much waits for the receivers with most waiting, most first. Raises Stopping or
+        StorageFailed.
+        """
         pace = Pace(math.inf)
         queues, _ = await self._look(pace)
         await self._meter(queues, pace)
@@ -199,6 +224,9 @@ class Queues:
                 rate_in = max(0, delivered + grown) / passed_s
             count = queue.delivered_count
             self._samples[name] = _Sample(count, queue.backlog_count, rate_in, rate_out)
+        names, _ = await _most_waiting(queues, limit_count, "", pace)
+        await self._shards.wait_shown()
+        return {name: queues[name].backlog_count for name in names}
 
     async def _meter(self, queues: dict[str, _Queue], pace: Pace) -> None:
         metered = {label: MeteredQueue(label) for label in self._metered}
@@ -261,15 +289,9 @@ class Queues:
         queues, is_complete = await self._look(pace)
         pages = []
         for id_prefix in id_prefixes:
-            count, beginning = 0, f"poll://{id_prefix}" if id_prefix else ""
-            smallest: Smallest[tuple[int, str]] = Smallest(limit_count, None)
-            for some in chunks(list(queues), ORDER_COUNT):
-                wanted = [name for name in some if name.startswith(beginning)]
-                count += len(wanted)
-                smallest.offer((-queues[name].backlog_count, name) for name in wanted)
-                await pace.rest()
-            names, _ = smallest.found()
-            rows = [self._row(name, queues[name]) for _, name in names]
+            beginning = f"poll://{id_prefix}" if id_prefix else ""
+            names, count = await _most_waiting(queues, limit_count, beginning, pace)
+            rows = [self._row(name, queues[name]) for name in names]
             pages.append(QueuesPage(rows, count, is_complete))
         await self._shards.wait_shown()
         return pages
@@ -340,3 +362,18 @@ class Queues:
             return None
         is_unblock = shipment.kind is ShipmentKind.UNBLOCK
         return promise.completed_on if is_unblock else promise.created_on
+
+
+async def _most_waiting(
+    queues: dict[str, _Queue], limit_count: int, beginning: str, pace: Pace
+) -> tuple[list[str], int]:
+    """Return the receivers with most waiting whose names begin so, and how many there are."""
+    count = 0
+    smallest: Smallest[tuple[int, str]] = Smallest(limit_count, None)
+    for some in chunks(list(queues), ORDER_COUNT):
+        wanted = [name for name in some if name.startswith(beginning)]
+        count += len(wanted)
+        smallest.offer((-queues[name].backlog_count, name) for name in wanted)
+        await pace.rest()
+    names, _ = smallest.found()
+    return [name for _, name in names], count

@@ -46,6 +46,7 @@ def without_notes(task: Task) -> Task:
     row = task.copy()
     row.queued = row.sending = row.stalled = False
     row.sends_count = 0
+    row.since = None
     return row
 
 
@@ -76,8 +77,8 @@ def live_view(state: ShardState) -> dict[str, Any]:
         "schedules": state.schedules,
         "locks": state.locks,
         "locks of": {name: set(held) for name, held in state.locks_of.items()},
-        "outbox": state.outbox,
-        "outbox sequence": state.outbox_sequence,
+        "outbox": sorted(state.outbox, key=lambda one: one[:2]),
+        "outbox sequence": state.outbox.sequences,
         "inbox": state.inbox,
         "entries": state.entries.by_id,
         "executions": state.executions,

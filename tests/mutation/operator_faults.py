@@ -1,15 +1,16 @@
-"""The planted faults of what operators do: deleting, changing and pausing schedules."""
+"""The planted faults of what operators do and read: deleting, schedules, metrics."""
 
 from .fault import Fault, fault
 
 DELETIONS, TEST_DELETIONS = "core/decisions/deletions.py", "core/test_deletions.py"
 SCHEDULES, TEST_SCHEDULES = "core/decisions/schedules.py", "http/promises/test_schedule_control.py"
+TEST_ACTIVITY = "core/test_activity.py"
 
 OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
         "a client deletes what a task of another shard is about",
         DELETIONS,
-        "            or self._context.is_awaited(promise_id)\n",
+        "        or context.is_awaited(promise_id)\n",
         "",
         f"{TEST_DELETIONS}::test_a_promise_goes_with_its_tasks_of_every_kind",
         is_quick=True,
@@ -24,8 +25,8 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
         "a client deletes what a listener is still to be told",
         DELETIONS,
-        "        if promise.id in self._unblocks or self._in_use(promise.id):\n",
-        "        if self._in_use(promise.id):\n",
+        "        if promise.id in context.state.unblocks or is_in_use(context, promise.id):\n",
+        "        if is_in_use(context, promise.id):\n",
         f"{TEST_DELETIONS}::test_a_promise_stays_until_its_listeners_were_told",
     ),
     fault(
@@ -64,5 +65,19 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
         "",
         f"{TEST_SCHEDULES}::test_a_change_leaves_what_it_does_not_name",
     ),
+    fault(
+        "a replay counts as work done since the start",
+        "core/machine.py",
+        "        state.activity = self.activity\n",
+        "        self.activity = state.activity\n",
+        f"{TEST_ACTIVITY}::test_a_replay_counts_nothing",
+    ),
+    fault(
+        "an attempt that a restart has cut has a length",
+        "core/state/shard_state.py",
+        "            self.activity.attempt_ended(outcome, None if since is None else at - since)\n",
+        "            self.activity.attempt_ended(outcome, at - (since or 0))\n",
+        f"{TEST_ACTIVITY}::test_how_long_a_lease_was_held_is_unknown_after_a_restart",
+    ),
 )
-"""Deleting, and schedules."""
+"""Deleting, schedules, and metrics."""
