@@ -56,7 +56,7 @@ from .released import ReleasedMessages
 from .shard import Shard, ShardStatistics, WheelKey
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
-from .waiting import Tally, Waiter
+from .waiting import CountsWaiter, Waiter
 
 SHARDS_PER_LOOK_COUNT: Final = 4
 """After how many shards a turn looks at the time: a look costs as much as a tenth of a command."""
@@ -480,16 +480,12 @@ class Shards(Gathering):
 
     async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the leases of a process on tasks of ids that begin so; how many there are."""
-        holders = [
-            shard.index for shard in self._shards if process_id in shard.machine.state.claimed
-        ]
+        holders = [state.index for state in self.states() if process_id in state.claimed]
         return await self._count_of(holders, HeartbeatTasks(process_id, id_prefix))
 
     async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the locks of a process on ids that begin so; how many there are."""
-        holders = [
-            shard.index for shard in self._shards if process_id in shard.machine.state.locks_of
-        ]
+        holders = [state.index for state in self.states() if process_id in state.locks_of]
         return await self._count_of(holders, HeartbeatLocks(process_id, id_prefix))
 
     async def renew_workflows(self, pid: str, tasks: Sequence[tuple[str, int]]) -> int:
@@ -497,15 +493,15 @@ class Shards(Gathering):
 
         Very many are asked for in several passes. Raises as `ask`; then some may be renewed.
         """
-        tally = Tally()
+        counts = CountsWaiter()
         for first in range(0, len(tasks), RENEWALS_SLICE_COUNT):
             self._refuse_unless_open()
             some = tasks[first : first + RENEWALS_SLICE_COUNT]
             for index, command in self._renewals(pid, some).items():
-                tally.expect()
-                self._shards[index].ask(command, tally, 0, None)
+                counts.expect()
+                self._shards[index].ask(command, counts, 0, None)
             await trio.lowlevel.checkpoint()  # others' commands come in between
-        return await tally.wait()
+        return await counts.wait()
 
     def submit_renewals(
         self, pid: str, tasks: Sequence[tuple[str, int]], held: HeldMessages | None, asker: Asker

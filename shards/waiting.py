@@ -11,7 +11,7 @@ from .errors import ShardsError
 
 
 @final
-class Tally:
+class CountsWaiter:
     """Adds up the counts of replies to commands that are asked one after the other, in passes."""
 
     __slots__ = ("_count", "_error", "_is_done", "_outstanding_count")
