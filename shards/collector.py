@@ -4,10 +4,10 @@ It does not look at what shards remember: no object there can be part of a cycle
 so that it knows (`tests/shards/test_collector.py`). Otherwise it would stop the loop for 150 ms
 with 100,000 leases.
 
-Automatically it looks when there are so many more objects than at its last look. Where objects take the
-place of others, as when the messages of 100,000 tasks take that of their leases, there are never
-more; then it looks at 100,000 together, which took 39 ms. So it also looks after a time, in which
-only so many can be made.
+Automatically it looks when there are so many more objects than at its last look. Where objects
+take the place of others, as when the messages of 100,000 tasks take that of their leases, there are
+never more; then it looks at 100,000 together, which took 39 ms. So it also looks after a time, in
+which only so many can be made.
 """
 
 import gc
@@ -21,8 +21,8 @@ OLDER_AFTER_COUNT: Final = 10
 """After how many looks those are looked at that have survived one."""
 
 COLLECT_AFTER_COUNT: Final = (5_000, OLDER_AFTER_COUNT, 1_000)
-"""After how many more objects the collector looks at the young ones automatically; after how many looks
-at these it looks at older ones, and after how many of those at all."""
+"""After how many more objects the collector looks at the young ones automatically; after how many
+looks at these it looks at older ones, and after how many of those at all."""
 
 
 @final
