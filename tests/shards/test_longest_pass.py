@@ -24,7 +24,12 @@ from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.bulk import BulkAction, BulkCounts, BulkFilter, BulkJob, BulkSubject
 from troth.core.codes import Code
-from troth.core.limits import BULK_RATE_LIMIT_COUNT, RENEWALS_SLICE_COUNT, UNBLOCK_LIMIT_MS
+from troth.core.limits import (
+    BULK_RATE_LIMIT_COUNT,
+    RENEWALS_SLICE_COUNT,
+    SCHEDULE_CATCH_UP_COUNT,
+    UNBLOCK_LIMIT_MS,
+)
 from troth.core.model import ClaimRequest, PromiseState
 from troth.core.state.captures import Capture
 from troth.core.state.shard_state import ShardState
@@ -51,6 +56,7 @@ FAR_MS = 2**62
 LEASE_MS = 30_000
 WAITERS_COUNT = 9_900
 BULK_COUNT = 20_000
+SCHEDULES_COUNT = 32
 MANY_COUNT = 100_000
 """How many leases, locks and deadlines are printed for."""
 FEW_COUNT = 10_000
@@ -521,6 +527,26 @@ async def bulk_retry(shards: Shards, count: int) -> LongestPass:
     return await job_carried_out(shards, tasks, count, **wanted)
 
 
+async def missed_runs(shards: Shards, _: int) -> LongestPass:
+    """Time passes in which many schedules should have run ten thousand times."""
+    names = [f"s{number}" for number in range(SCHEDULES_COUNT)]
+    await ask_all(
+        shards,
+        [c.CreateSchedule(name, "* * * * * *", f"{name}.{{{{.timestamp}}}}", 9) for name in names],
+    )
+    async with measured(shards) as found:
+        pass_time(shards, 10 * SCHEDULE_CATCH_UP_COUNT * 1_000)
+        await until(
+            lambda: all(
+                one.next_run_time is not None and one.next_run_time > shards.clock.now_ms()
+                for state in shards.states()
+                for one in state.schedules.values()
+            )
+        )
+        await until(lambda: shards.is_quiet)
+    return found
+
+
 IN_ONE_SHARD: Final = ("callbacks", "awaiters", "root", "bulk", "capture")
 """Those that are tested with one shard, too: most of their work is in one."""
 
@@ -536,6 +562,7 @@ SCENARIOS: dict[str, Callable[[Shards, int], Awaitable[LongestPass]]] = {
     "heartbeats": heartbeats,
     "renewals": renewals,
     "capture": capture,
+    "schedules": missed_runs,
     "bulk": bulk_cancel,
     "retry": bulk_retry,
 }
