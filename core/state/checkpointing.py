@@ -290,7 +290,6 @@ def load(state: ShardState, loaded: Loaded) -> None:
     for promise in sorted(loaded.promises, key=lambda row: row.serial):
         state.promises[promise.id] = promise
         state.index_promise(promise)
-        state.pending_count += 1
     for callback in loaded.callbacks:
         add_callback(state, callback)
     for task in sorted(loaded.tasks, key=lambda row: row.sequence):

@@ -125,7 +125,6 @@ class ShardState:
         self.promise_index = SerialIndex()
         self.completed: dict[str, Promise] = {}
         self.tag_index = TagIndex(self.promises)
-        self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.callbacks_count = 0
         self.resuming = Waiting()  # roots, and the promises whose callbacks resume them
@@ -173,6 +172,11 @@ class ShardState:
         self.withdrawals: list[str] = []
         self.messages: list[tuple[int, int, r.ShardMessage]] = []
         self.finished: list[str] = []
+
+    @property
+    def pending_count(self) -> int:
+        """The number of pending promises: all of them are in memory."""
+        return len(self.promises) - len(self.completed)
 
     def find_promise(self, promise_id: str) -> Promise | None:
         """Return the promise, wherever it is, or None if there is none."""
@@ -225,7 +229,6 @@ class ShardState:
             self.changes.promises.append(promise.id)
         if promise.serial > self.largest_serial:
             self.largest_serial = promise.serial
-        self.pending_count += 1
         self.promise_timers.append(promise)
         if seed is None:
             return

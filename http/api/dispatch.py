@@ -34,6 +34,7 @@ from .session_cookies import UI_HEADER
 from .streams import limited
 
 _REQUEST_ID_LIMIT_BYTES = 256
+_READY: Final = Readiness.READY  # see PENDING in model.py
 _READING_METHODS: Final = frozenset({"GET", "HEAD"})
 _JUDGED: Final = frozenset({b"origin", b"referer", b"request-id", b"sec-fetch-site"})
 """Headers that count for every endpoint, besides Host and the credentials."""
@@ -209,7 +210,7 @@ class Dispatcher:
         # Otherwise the principal stays what every request has at first: anonymous.
         if not (endpoint.public or (endpoint.is_open and api.credentials.is_open)):
             request.principal = authenticate(api, request, endpoint)
-        if endpoint.sheltered and api.readiness is not Readiness.READY:
+        if endpoint.sheltered and api.readiness is not _READY:
             api.refuse_unless_ready(may_be_stopping=endpoint.waits)
         headers = NO_HEADERS
         if not (request.is_plain or endpoint.reads_raw.isdisjoint(request.headers)):

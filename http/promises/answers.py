@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.model import (
     EMPTY_VALUE,
+    RESUME,
     Callback,
     Lock,
     Promise,
@@ -310,7 +311,7 @@ def claim_object(
 ) -> ClaimObject:
     """Return what a claim hands over: the promises it is about, with links (rest.md 5.6)."""
     leaf: ClaimedPromiseObject | UnsetType = UNSET
-    if claimed.kind is TaskKind.RESUME:
+    if claimed.kind is RESUME:
         leaf = _claimed_promise(claimed.leaf_id, claimed.leaf, url)
     root = _claimed_promise(claimed.root_id, claimed.root, url)
     return ClaimObject(ClaimedPromisesObject(leaf, root), claimed.kind, head)

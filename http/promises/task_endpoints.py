@@ -21,7 +21,7 @@ from troth.http.api.shards_port import answered
 from troth.http.wire.decoding import integer
 from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response
-from troth.shards.delivery.polls import Dialect
+from troth.shards.delivery.dialects import REST
 
 from .answers import ClaimObject, TaskObject, TasksAffectedObject, claim_object, task_object
 from .rendering import trace_headers
@@ -55,7 +55,7 @@ def _claimed(api: Api, reply: Reply) -> bytes:
 def _note_worker(api: Api, call: Call) -> None:
     """Note that the stream of who claims a task through this API speaks it (envelope.md 11.7)."""
     body: ClaimTaskBody = call.body
-    api.polls.decide(body.process_id or "", Dialect.REST)
+    api.polls.decide(body.process_id or "", REST)
 
 
 def _complete(_api: Api, call: Call) -> Command:

@@ -8,7 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from tests.http.client import World, running
-from troth.shards.delivery.polls import Dialect, Polls
+from troth.shards.delivery.dialects import Dialect
+from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import ReceiverView
 from troth.shards.surveys.queues import Queues
 
