@@ -42,7 +42,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "ui",
         "cors_allow_origin",
     ),
-    "Log": ("log_level", "log_format", "log_requests"),
+    "Log and metrics": ("log_level", "log_format", "log_requests", "metrics_per_shard"),
     "Tasks and schedules": (
         "task_claim_timeout_ms",
         "workflow_retry_ms",

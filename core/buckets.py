@@ -10,26 +10,33 @@ from typing import final
 class Buckets:
     """Counts of values by the first of some bounds that is not below them, and their sum.
 
-    `bounds` grow; what is above the last one is counted too.
+    `bounds` grow; what is above the last one is counted too. `examples` has, for some of them, a
+    value that was counted there, and the id of its trace.
     """
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("bounds", "counts", "examples", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         """Count nothing yet."""
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.examples: dict[int, tuple[float, str]] = {}
 
     def add(self, value: float) -> None:
         """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def note_example(self, value: float, trace_id: str) -> None:
+        """Note the trace of a value that was counted."""
+        self.examples[bisect_left(self.bounds, value)] = value, trace_id
+
     def merge(self, other: "Buckets") -> None:
         """Count the values of another histogram with the same bounds, too."""
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
+        self.examples |= other.examples
 
     def cumulative(self) -> list[int]:
         """Return for each bound how many values are not above it, and how many there are."""

@@ -15,6 +15,7 @@ from troth.core.grammar import task_ids
 from troth.core.grammar.cron import Cron
 from troth.core.grammar.cron import parse as parse_cron
 from troth.core.grammar.zones import Zone
+from troth.core.state.activity import Activity, AttemptOutcome
 from troth.core.state.apply import APPLY
 from troth.core.state.completions import effects_count
 from troth.core.state.shard_state import ShardState
@@ -121,6 +122,8 @@ class DecisionContext:
         # completed promises need not look for pending ones that should have timed out.
         self.timers_may_be_late = True
         self.failures = Failures()
+        self.activity = Activity()
+        """What is counted live; shards of one server share it."""
         self.watch = Watch()
         self._records: list[r.Record] = []
         self._skipped: list[RunsSkipped] = []
@@ -163,10 +166,12 @@ class DecisionContext:
         if promise is None:
             return state.find_cold_promise(promise_id)  # a completed one, which has left memory
         if promise.timeout <= now_ms and promise.state is PENDING:
+            timed_out_state = promise.timed_out_state
+            state.activity.promise_timed_out(promise, timed_out_state)
             return self.complete(
                 r.PromiseCompleted(
                     promise.id,
-                    promise.timed_out_state,
+                    timed_out_state,
                     EMPTY_VALUE,
                     None,
                     promise.timeout,
@@ -224,9 +229,14 @@ class DecisionContext:
                 return
         if deadline < task.timeout:
             self.failures.note_lease(task, until_ms)
-            self.emit(r.TaskReleased(task.id))
+            self.release_task(task, AttemptOutcome.EXPIRED, deadline)
         if task.timeout <= until_ms:
             self.emit(r.TaskTimedOut(task.id))
+
+    def release_task(self, task: Task, outcome: AttemptOutcome, at: int) -> None:
+        """Give a task out again; an attempt that this ends has that outcome."""
+        self.state.end_attempt(task, outcome, at)
+        self.emit(r.TaskReleased(task.id))
 
     def _beaten_at(self, task: Task, deadline: int) -> int | None:
         """Return the time of the last heartbeat under way that the claimed task was held at."""
@@ -346,7 +356,7 @@ def settle_execution(context: DecisionContext, promise_id: str, now_ms: int) -> 
     if task is not None and lapsed_on < ends_on:
         if lapsed_on <= until_ms:
             context.failures.note_lease(task, now_ms)
-            context.emit(r.TaskReleased(task.id))
+            context.release_task(task, AttemptOutcome.EXPIRED, lapsed_on)
             if state.executions[promise_id].lost_nodes_count > LOST_NODES_LIMIT_COUNT:
                 _fail_execution(context, promise_id, 502, LOST_TEXT, lapsed_on, now_ms)
     elif ends_on <= until_ms:

@@ -101,8 +101,9 @@ class Machine(DecisionContext):
         The step's timers are all that the shard needs; its posts are the outbox, sent again. No
         lease ends through the time that the server was away.
         """
-        leases.start(self, now_ms)
         state = self.state
+        state.activity = self.activity
+        leases.start(self, now_ms)
         state.promise_timers.clear()
         state.timers.clear()
         self._set_timers()

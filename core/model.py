@@ -169,9 +169,10 @@ class Task(Struct, array_like=True, gc=False):
     message not claimed, or a lease not renewed, is given up. `sequence` orders the tasks of a
     shard.
 
-    The last four fields are the dispatcher's notes and not part of the state: `queued` (waits in
-    its root's queue), `sending` (given to delivery), `stalled` (its last send failed; delivery will
-    ask for it again), `sends_count` (how often its message arrived since the server's start).
+    The last five fields are notes and not part of the state: `queued` (waits in its root's queue),
+    `sending` (given to delivery), `stalled` (its last send failed; delivery will ask for it again),
+    `sends_count` (how often its message arrived since the server's start), `since` (when it was
+    claimed, or else ready again, since then; in ms).
     """
 
     id: str
@@ -194,6 +195,7 @@ class Task(Struct, array_like=True, gc=False):
     sending: bool = False
     stalled: bool = False
     sends_count: int = 0
+    since: int | None = None
 
     @property
     def is_final(self) -> bool:

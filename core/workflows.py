@@ -39,11 +39,12 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     `expires_at` and `claim_id` say who holds it, how, until when, and by which request, while it is
     acquired. Before `not_before` it is not sent. `awaited` are the promises that will wake it.
 
-    The last seven fields are the dispatcher's notes and not part of the state: `sending` (given to
+    The last eight fields are the dispatcher's notes and not part of the state: `sending` (given to
     delivery), `stalled` (its last send failed; delivery will ask for it again), `unclaimed` (its
     message has reached a worker), `backs_off` (to be sent a while later), `is_fresh` (claimed since
     the server's start), `idle_count` (how often in a row it was released without progress),
-    `sends_count` (how often its message arrived since the server's start).
+    `sends_count` (how often its message arrived since the server's start), `since` (when it was
+    claimed, or else ready again, since then; in ms).
     """
 
     id: str
@@ -63,6 +64,7 @@ class WorkflowTask(Struct, array_like=True, gc=False):
     is_fresh: bool = False
     idle_count: int = 0
     sends_count: int = 0
+    since: int | None = None
 
     def row(self) -> "WorkflowTask":
         """Return a copy for a checkpoint, without the notes, which later changes do not touch."""

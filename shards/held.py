@@ -14,20 +14,19 @@ from troth.core.replies import Message
 
 
 class HeldMessages(Struct, eq=False):
-    """The messages caused by one request. `send` is called once for each, in order.
+    """The messages caused by one request. `send` is called with each once, in order.
 
     Made with nothing but that: one is made for every request, so it has no code for it.
     """
 
-    send: Callable[[Message], None]
+    send: Callable[[Sequence[Message]], None]
     _messages: list[Message] | None = None  # most requests cause none
     _released: bool = False
 
     def add(self, messages: Sequence[Message]) -> None:
         """Hold these messages; send them immediately if the answer has been written already."""
         if self._released:
-            for message in messages:
-                self.send(message)
+            self.send(messages)
         elif self._messages is None:
             self._messages = list(messages)
         else:
@@ -39,5 +38,4 @@ class HeldMessages(Struct, eq=False):
         if self._messages is None:
             return
         messages, self._messages = self._messages, None
-        for message in messages:
-            self.send(message)
+        self.send(messages)

@@ -1,4 +1,4 @@
-"""How late timers are handled: the bounds of the histogram that each shard keeps.
+"""How late timers are handled: the bounds of the histogram that all shards share.
 
 A timer's lateness is the time from its deadline to the end of the turn that handled it. Timers that
 were armed when their deadline had passed already are not counted: they were armed late, or

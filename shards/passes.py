@@ -17,8 +17,15 @@ from typing import Final, final
 import trio
 
 PASS_LIMIT_S: Final = 0.010
-CLIENTS_SHARE: Final = 0.6
-"""The part of a pass that clients' commands may use up; the rest is for the server's own."""
+CLIENTS_LIMIT_S: Final = 0.006
+"""How long clients' commands may take in a pass."""
+OWN_LIMIT_S: Final = 0.004
+"""How long the server's own work may: what comes due, messages between shards and to workers.
+
+It is all that a pass takes while clients ask for little. A client waits for several passes: one that
+takes its request, and more until that is durable and answered.
+"""
+assert CLIENTS_LIMIT_S + OWN_LIMIT_S <= PASS_LIMIT_S
 
 
 COLLECT_AFTER_COUNT: Final = (5_000, 10, 200)
@@ -40,28 +47,50 @@ def settle_collector() -> None:
 class Pass(trio.abc.Instrument):
     """The pass that is going on. Add it to trio's instruments, which tell it when one begins.
 
-    It goes by trio's clock; in a test with a `MockClock` no time passes within a pass.
+    Trio decides which task is first in a pass. So the server's own work has its own budget,
+    wherever in the pass it comes, and what it uses is not taken from the clients'. It goes by
+    trio's clock; in a test with a `MockClock` no time passes within a pass.
     """
 
     def __init__(self) -> None:
         """Begin in a pass without end, until the loop has looked for I/O."""
         self._ends_s = float("inf")
         self._clients_end_s = float("inf")
+        self._own_left_s = float("inf")
+        self._own_began_s = 0.0
+        self._own_ends_s = float("inf")
         self.passes_count = 0
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  trio's name and arguments
         """Begin a pass: the loop has looked for I/O."""
         now_s = trio.current_time()
         self._ends_s = now_s + PASS_LIMIT_S
-        self._clients_end_s = now_s + PASS_LIMIT_S * CLIENTS_SHARE
+        self._clients_end_s = now_s + CLIENTS_LIMIT_S
+        self._own_left_s = OWN_LIMIT_S
         self.passes_count += 1
 
     @property
     def is_over(self) -> bool:
-        """Return whether the budget is used up."""
+        """Return whether the whole budget is used up."""
         return trio.current_time() >= self._ends_s
 
     @property
     def is_over_for_clients(self) -> bool:
         """Return whether the clients' part of the budget is used up."""
         return trio.current_time() >= self._clients_end_s
+
+    def begin_own(self) -> None:
+        """Begin a piece of the server's own work; `end_own` follows before any task waits."""
+        self._own_began_s = now_s = trio.current_time()
+        self._own_ends_s = now_s + self._own_left_s
+
+    def end_own(self) -> None:
+        """End the piece that was begun last."""
+        used_s = trio.current_time() - self._own_began_s
+        self._own_left_s -= used_s
+        self._clients_end_s += used_s
+
+    @property
+    def is_over_for_own(self) -> bool:
+        """Return whether the budget of the server's own work is used up. Within a piece of it."""
+        return trio.current_time() >= self._own_ends_s

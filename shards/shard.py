@@ -9,8 +9,7 @@ still there (I3).
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 import structlog
 import trio
@@ -60,7 +59,6 @@ from .clock import Clock
 from .committer import Committer
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
-from .lateness import BOUNDS_S
 from .passes import Pass
 from .turns import Asker, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel
@@ -97,9 +95,8 @@ Entry = tuple[Command, Asker | None, int, HeldMessages | None]
 messages to workers wait for. An internal one has an asker if it carries on with a client's."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardStatistics:
-    """Counts of one shard, now and since the start."""
+class ShardStatistics(NamedTuple):
+    """Counts of one shard, now and since the start: of all shards they add up."""
 
     mailbox_count: int
     commands_count: int
@@ -109,16 +106,13 @@ class ShardStatistics:
     timers_fired_count: int
     promises_count: int
     promises_in_memory_count: int
-    promises_pending_count: int
     callbacks_count: int
-    tasks_count: int
     tasks_in_memory_count: int
-    tasks_claimed_count: int
     schedules_count: int
+    schedules_paused_count: int
     locks_count: int
     outbox_count: int
     entries_count: int
-    executions_count: int
 
 
 @final
@@ -134,9 +128,13 @@ class Shard:
         post: Callable[[int, Command, HeldMessages | None], None],
         current_pass: Pass,
         now: Callable[[], int],
+        lateness: Buckets,
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
     ) -> None:
-        """Initialize. `now` gives the clock's time, after handling a jump of the clock."""
+        """Initialize. `now` gives the clock's time, after handling a jump of the clock.
+
+        `lateness` counts how late timers were handled, in seconds; see `lateness.py`.
+        """
         self.machine = machine
         self.index = machine.state.index
         self.sequence = 0
@@ -154,8 +152,7 @@ class Shard:
         self._due_from_ms = NEVER_MS  # nothing in the wheel is due before
         self._is_frozen = False
         self._overdue_when_armed: set[WheelKey] = set()
-        self.lateness = Buckets(BOUNDS_S)
-        """How late timers were handled, in seconds; see `lateness.py`."""
+        self.lateness = lateness
         self._now_ms = clock.now_ms()
         self.wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
         self._position = committer.durable_position
@@ -319,12 +316,17 @@ class Shard:
         has_changed = False
         if self._mailbox:
             has_changed = self._step_all(self._mailbox, now_ms, turn)
+        current_pass = self._pass
         if self._internal:
+            current_pass.begin_own()
             has_changed |= self._step_all(self._internal, now_ms, turn)
+            current_pass.end_own()
         if not has_changed and not has_due and len(answers) > answers_count:
             self._turns.answer_sooner(turn, answers_count, self._position)
         if has_due:
+            current_pass.begin_own()
             self._expire_due(now_ms, turn)
+            current_pass.end_own()
         if len(turn.records) > records_count:
             self._position = self._committer.position + len(turn.records)
 
@@ -374,7 +376,7 @@ class Shard:
         return not self._pass.is_over_for_clients
 
     def _has_time_for_own(self) -> bool:
-        return not self._pass.is_over
+        return not self._pass.is_over_for_own
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
         """Resume time after a jump of the clock, before anything else happens at the new time.
@@ -412,15 +414,15 @@ class Shard:
         handled = []
         due = self._due
         slice_count, wheel_slice_count = SLICE_COUNT, WHEEL_SLICE_COUNT
-        if self._pass.is_over:
+        if self._pass.is_over_for_own:
             slice_count, wheel_slice_count = 1, SLICE_COUNT
         for done_count in range(TIMERS_BATCH_LIMIT_COUNT):
-            if done_count and not done_count % slice_count and self._pass.is_over:
+            if done_count and not done_count % slice_count and self._pass.is_over_for_own:
                 break
             while not due and self._due_from_ms <= now_ms and not self._is_frozen:
                 due.extend(self.wheel.take_due(now_ms, wheel_slice_count))
                 self._look_at_wheel()
-                if self._pass.is_over:
+                if self._pass.is_over_for_own:
                     break
             if not due:
                 break
@@ -551,22 +553,19 @@ class Shard:
         """Return counters for metrics."""
         state = self.machine.state
         return ShardStatistics(
-            mailbox_count=len(self._mailbox) + len(self._internal),
-            commands_count=self._commands_count,
-            refused_count=self._refused_count,
-            turns_count=self._turns_count,
-            timers_count=len(self.wheel),
-            timers_fired_count=self._timers_fired_count,
-            promises_count=state.promises_count,
-            promises_in_memory_count=len(state.promises),
-            promises_pending_count=state.pending_count,
-            callbacks_count=len(state.callbacks),
-            tasks_count=state.tasks_count,
-            tasks_in_memory_count=len(state.tasks),
-            tasks_claimed_count=sum(len(held) for held in state.claimed.values()),
-            schedules_count=len(state.schedules),
-            locks_count=len(state.locks),
-            outbox_count=sum(len(messages) for messages in state.outbox.values()),
-            entries_count=len(state.entries),
-            executions_count=len(state.executions),
+            len(self._mailbox) + len(self._internal),
+            self._commands_count,
+            self._refused_count,
+            self._turns_count,
+            len(self.wheel),
+            self._timers_fired_count,
+            state.promises_count,
+            len(state.promises),
+            len(state.callbacks),
+            len(state.tasks),
+            len(state.schedules),
+            len(state.paused_schedules),
+            len(state.locks),
+            sum(len(messages) for messages in state.outbox.values()),
+            len(state.entries),
         )

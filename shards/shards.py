@@ -13,6 +13,7 @@ from typing import Final, final
 
 import trio
 
+from troth.core.buckets import Buckets
 from troth.core.commands import (
     ClaimTask,
     Command,
@@ -32,7 +33,7 @@ from troth.core.model import (
     Task,
     replace,
 )
-from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage
+from troth.core.replies import Reply
 from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState, TimerKey
@@ -49,7 +50,9 @@ from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
 from .hashing import home_of, shard_of
 from .held import HeldMessages
+from .lateness import BOUNDS_S
 from .passes import Pass
+from .released import ReleasedMessages
 from .shard import Shard, ShardStatistics, WheelKey
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
@@ -89,10 +92,11 @@ class Shards(Gathering):
     ) -> None:
         self.clock = clock
         self.failures = Failures() if failures is None else failures
+        self.activity = Activity()
+        self.lateness = Buckets(BOUNDS_S)
         self.watch = Watch()
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
-        self._outgoing = outgoing
         self._pass = Pass()
         self._turns = Turns(self.committer, outgoing, self._post, self._pass)
         self._jumps_seen_count = clock.jumps_count
@@ -105,7 +109,8 @@ class Shards(Gathering):
         self._runner: trio.lowlevel.Task | None = None
         self._in_turn = False
         self._count = shard_count
-        self.hold = partial(HeldMessages, self._send_if_wanted)
+        self._released = ReleasedMessages(outgoing, self._state_of, self._pass, self._wake_runner)
+        self.hold = partial(HeldMessages, self._released.send)
         """Make what one request's messages to workers wait in."""
         self._shards = [
             Shard(
@@ -124,12 +129,14 @@ class Shards(Gathering):
                 self._post,
                 self._pass,
                 self._now,
+                self.lateness,
                 mailbox_limit_count,
             )
             for index in range(shard_count)
         ]
         for shard in self._shards:
             shard.machine.failures = self.failures
+            shard.machine.activity = self.activity
             shard.machine.watch = self.watch
 
     # Starting and stopping
@@ -208,12 +215,13 @@ class Shards(Gathering):
             return trio.lowlevel.Abort.SUCCEEDED
 
         while True:
-            if self._submitted or self._turns.has_more:
+            if self._submitted or self._turns.has_more or self._released.has_more:
                 await trio.lowlevel.checkpoint()
             else:
                 self._runner = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(leave)
             self._turns.let_go_more()
+            self._released.send_more()
             self.run_turn()
 
     def _wake_runner(self) -> None:
@@ -265,7 +273,11 @@ class Shards(Gathering):
     @property
     def is_quiet(self) -> bool:
         """Return whether no command and no reply is outstanding."""
-        return self._turns.is_empty and all(shard.is_quiet for shard in self._shards)
+        return (
+            self._turns.is_empty
+            and not self._released.has_more
+            and all(shard.is_quiet for shard in self._shards)
+        )
 
     @property
     def largest_serial(self) -> int:
@@ -280,13 +292,6 @@ class Shards(Gathering):
         return total
 
     # For surveys, which look without asking, and for debug operations
-
-    def activity(self) -> Activity:
-        """Return what has happened since the process started; it may not be durable yet."""
-        total = Activity.zero()
-        for shard in self._shards:
-            total.add(shard.machine.state.activity)
-        return total
 
     def each(self) -> Sequence[Shard]:
         """Return all shards, to be looked at."""
@@ -326,21 +331,8 @@ class Shards(Gathering):
         """Return the index of the shard that an id lives in."""
         return shard_of(identifier, self._count)
 
-    def _send_if_wanted(self, message: Message) -> None:
-        """Send a message that was held, unless its task was claimed, ended or given out since."""
-        if isinstance(message, TaskMessage):
-            task = message.task
-            state = self._shards[self.shard_of(task.root_id)].machine.state
-            current = state.tasks.get(task.id)
-            if current is not None and current.sending and current.counter == task.counter:
-                self._outgoing.send(message)
-        elif isinstance(message, ExecuteMessage):
-            state = self._shards[self.shard_of(message.id)].machine.state
-            workflow = state.workflows.get(message.id)
-            if workflow is not None and workflow.sending and workflow.version == message.version:
-                self._outgoing.send(message)
-        else:
-            self._outgoing.send(message)
+    def _state_of(self, identifier: str) -> ShardState:
+        return self._shards[shard_of(identifier, self._count)].machine.state
 
     def tell(self, command: Command) -> None:
         """Hand over a report of delivery."""

@@ -5,11 +5,14 @@ become one append to the log. Replies, messages to workers and acknowledgments l
 records are durable (I1), turn after turn; so does the reply to a read, because what it shows may
 not be durable yet. A shard that has changed nothing in a turn need not wait for the others' records
 (`answer_sooner`).
+
+Replies leave first: a client does not wait until the messages of earlier turns have been handed to
+delivery. The messages themselves leave in order.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 from msgspec import Struct
 
@@ -52,6 +55,9 @@ class Asker(Protocol):
         ...  # pragma: no cover
 
 
+ANSWERS_SLICE_COUNT: Final = 64
+"""Answers that are released even if clients' part of the pass is used up."""
+
 Messages = tuple[Sequence[str], Sequence[Message], HeldMessages | None]
 """What one step means for delivery: tasks to withdraw, then messages to send, and the request that
 these wait for. Steps stay apart, because a later one may withdraw what an earlier one sends."""
@@ -90,13 +96,14 @@ class Turns:
         self._outgoing = outgoing
         self._post = post
         self._held_back: deque[Turn] = deque()
+        self._unsent: deque[Turn] = deque()  # durable and answered; messages are left
         self._pass = current_pass
         self._durable_position = 0
 
     @property
     def is_empty(self) -> bool:
-        """Return whether nothing waits for the log."""
-        return not self._held_back
+        """Return whether nothing is held back."""
+        return not self._held_back and not self._unsent
 
     def commit(self, turn: Turn) -> None:
         """Append the turn's records; let the rest go when they are durable."""
@@ -139,14 +146,55 @@ class Turns:
         self.let_go_more()
 
     def let_go_more(self) -> None:
-        """Release what is durable, at least one turn, as long as there is time."""
+        """Release what is durable: answers, then messages while there is time for them."""
         held_back = self._held_back
+        answers_count = 0
         while held_back and held_back[0].position <= self._durable_position:
-            turn = held_back[0]
-            if not turn.messages or self._send_some(turn):
-                self._let_go(held_back.popleft())
-            if held_back and self._pass.is_over:
+            turn = held_back.popleft()
+            answers_count += len(turn.answers)
+            self._answer(turn)
+            if answers_count >= ANSWERS_SLICE_COUNT and self._pass.is_over_for_clients:
                 break
+        if self._unsent:
+            self._send_more()
+
+    def let_go_all(self) -> None:
+        """Release all that is durable: there is no next pass."""
+        while self.has_more:
+            self.let_go_more()
+
+    @property
+    def has_more(self) -> bool:
+        """Return whether something is durable and not yet released."""
+        held_back = self._held_back
+        return bool(self._unsent) or (
+            bool(held_back) and held_back[0].position <= self._durable_position
+        )
+
+    def _let_go(self, turn: Turn) -> None:
+        """Release all of a turn: what it sends takes as long as its steps did."""
+        self._answer(turn)
+        if self._unsent and self._unsent[0] is turn:
+            self._send_all(self._unsent.popleft())
+
+    def _answer(self, turn: Turn) -> None:
+        """Release a turn's answers; its messages come behind those of earlier turns."""
+        for asker, place, reply in turn.answers:
+            asker.answer(place, reply)
+        for (receiver, source), sequence in turn.acknowledgments.items():
+            self._post(source, Acknowledge(receiver, sequence), None)
+        if turn.messages or turn.finished:
+            self._unsent.append(turn)
+
+    def _send_more(self) -> None:
+        """Send messages, at least a slice, as long as there is time."""
+        unsent = self._unsent
+        self._pass.begin_own()
+        while unsent and self._send_some(unsent[0]):
+            unsent.popleft()
+            if self._pass.is_over_for_own:
+                break
+        self._pass.end_own()
 
     def _send_some(self, turn: Turn) -> bool:
         """Send a turn's messages while there is time; whether none are left.
@@ -157,34 +205,22 @@ class Turns:
         done_count = 0
         for one in messages:
             is_slice = len(one[1]) > 1 or not done_count % SLICE_COUNT
-            if done_count and is_slice and self._pass.is_over:
+            if done_count and is_slice and self._pass.is_over_for_own:
                 break
             self._send(one)
             done_count += 1
         del messages[:done_count]
-        return not messages
+        if messages:
+            return False
+        self._send_all(turn)
+        return True
 
-    def let_go_all(self) -> None:
-        """Release all that is durable: there is no next pass."""
-        while self.has_more:
-            self._let_go(self._held_back.popleft())
-
-    @property
-    def has_more(self) -> bool:
-        """Return whether something is durable and not yet released."""
-        held_back = self._held_back
-        return bool(held_back) and held_back[0].position <= self._durable_position
-
-    def _let_go(self, turn: Turn) -> None:
-        outgoing = self._outgoing
+    def _send_all(self, turn: Turn) -> None:
+        """Send what messages a turn has left, and say which executions are finished."""
         for one in turn.messages:
             self._send(one)
         if turn.finished:
-            outgoing.finished(turn.finished)
-        for asker, place, reply in turn.answers:
-            asker.answer(place, reply)
-        for (receiver, source), sequence in turn.acknowledgments.items():
-            self._post(source, Acknowledge(receiver, sequence), None)
+            self._outgoing.finished(turn.finished)
 
     def _send(self, messages: Messages) -> None:
         outgoing = self._outgoing

@@ -42,6 +42,7 @@ from troth.core.grammar.patterns import Pattern
 from troth.core.limits import BULK_EFFECTS_COUNT, BULK_EXAMPLES_COUNT
 from troth.core.model import PENDING, Promise, PromiseState, Schedule
 from troth.core.replies import Reply
+from troth.core.state.activity import Deleter
 from troth.core.state.cold import Query
 from troth.core.state.completions import effects_count
 
@@ -121,10 +122,12 @@ class _Completing(_OnPromises):
     def act(self, found: Promise) -> int:
         context, now_ms = self._context, self._now_ms
         effects = effects_count(context.state, found.id)
+        state = COMPLETIONS[self._job.action]
+        context.state.activity.bulk[state] += 1
         context.complete(
             r.PromiseCompleted(
                 found.id,
-                COMPLETIONS[self._job.action],
+                state,
                 self._job.value,
                 None,
                 max(now_ms, found.created_on),  # the clock may have been set back in between
@@ -151,7 +154,7 @@ class _Deleting(_OnPromises):
         return None if refusal is None else _REASONS[refusal]
 
     def act(self, found: Promise) -> int:
-        return deletions.delete(self._context, [found.id], self._now_ms)
+        return deletions.delete(self._context, [found.id], Deleter.BULK, self._now_ms)
 
 
 @final

@@ -11,6 +11,7 @@ what retention reaches is so old that they have had their time.
 from collections.abc import Callable, Iterable
 
 from troth.core import records as r
+from troth.core.catalog import is_reserved
 from troth.core.codes import Code
 from troth.core.commands import DeletePromise
 from troth.core.deciding import DecisionContext
@@ -19,6 +20,7 @@ from troth.core.limits import INTEGER_MAX, LINEAGE_LIMIT_COUNT
 from troth.core.lineage import origin_of
 from troth.core.model import PENDING, Promise
 from troth.core.replies import Reply
+from troth.core.state.activity import Deleter
 from troth.core.state.shard_state import ShardState
 
 
@@ -85,12 +87,13 @@ class Lineage:
         return stays
 
 
-def delete(context: DecisionContext, ids: Iterable[str], now_ms: int) -> int:
+def delete(context: DecisionContext, ids: Iterable[str], by: Deleter, now_ms: int) -> int:
     """Delete promises that may go, with their tasks, and raise what later tasks count from.
 
     Returns the number of tasks that went.
     """
     gone = list(ids)
+    clients_count = sum(not is_reserved(promise_id) for promise_id in gone)
     gone_tasks: list[str] = []
     counter = version = 0
     for promise_id in gone:
@@ -101,6 +104,7 @@ def delete(context: DecisionContext, ids: Iterable[str], now_ms: int) -> int:
             gone_tasks.append(task_id)
             counter = max(counter, task_counter)
     context.emit(r.PromisesDeleted(gone, gone_tasks, counter, now_ms, version))
+    context.state.activity.deleted[by] += clients_count
     return len(gone_tasks)
 
 
@@ -146,5 +150,5 @@ def delete_promise(context: DecisionContext, command: DeletePromise, now_ms: int
     refusal = Wanted(context, now_ms).refusal(promise)
     if refusal is not None:
         return Reply(refusal)
-    delete(context, [promise.id], now_ms)
+    delete(context, [promise.id], Deleter.CLIENT, now_ms)
     return Reply(Code.NO_CONTENT)

@@ -36,6 +36,7 @@ from troth.core.lifecycles import TaskEvent
 from troth.core.limits import saturating_add
 from troth.core.model import EMPTY_VALUE, Promise, PromiseState, Task, TaskState, Value, replace
 from troth.core.replies import ExecutionPage, Reply
+from troth.core.state.activity import AttemptOutcome
 from troth.core.state.cold import Query
 
 from .promises import find, keys_match
@@ -201,9 +202,9 @@ def return_execution(context: DecisionContext, command: ReturnExecution, now_ms:
     held = _held(context, command, now_ms)
     if isinstance(held, Code):
         return Reply(held)
-    promise, execution, _ = held
+    promise, execution, task = held
     context.emit(r.ExecutionReturned(promise.id, now_ms))
-    context.emit(r.TaskReleased(command.id))
+    context.release_task(task, AttemptOutcome.RELEASED, now_ms)
     return Reply(Code.NO_CONTENT, promise=promise, execution=execution)
 
 

@@ -18,6 +18,7 @@ from troth.core.limits import RETENTION_RECHECK_MS
 from troth.core.model import PENDING, Promise, PromiseState
 from troth.core.replies import Reply, Retained
 from troth.core.retention_rules import BEGINNING, Retention, RetentionRule, Walk, due_rule
+from troth.core.state.activity import Deleter
 from troth.core.state.shard_state import ShardState
 
 from .deletions import InUse, Lineage, delete
@@ -51,7 +52,7 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
     # that is set back takes no sweep with it.
     retention.looked_ms = max(retention.looked_ms, now_ms)
     if gone:
-        delete(context, gone, now_ms)
+        delete(context, gone, Deleter.RETENTION, now_ms)
     following = SLICE_START if has_more else None
     return Reply(Code.OK, retained=Retained(tuple(counts), waiting_count, following))
 

@@ -28,6 +28,7 @@ from troth.core.model import TAG_TARGET, Schedule, replace
 from troth.core.replies import Reply, SchedulePage
 from troth.core.schedule_runs import run_of
 from troth.core.seeds import seed_of, workflow_seed_of
+from troth.core.state.activity import Firing
 
 from .promises import keys_match
 
@@ -226,6 +227,7 @@ def _skip(context: DecisionContext, schedule: Schedule, now_ms: int) -> bool:
         return False
     context.emit(r.ScheduleSkipped(schedule.id, resumed_at))
     context.note_skipped(RunsSkipped(schedule.id, first, resumed_at))
+    context.state.activity.fired[Firing.MISSED] += 1
     return True
 
 
@@ -256,6 +258,9 @@ def _run(
             run.promise_id, run.timeout, schedule.promise_param, run.tags, seed_of(run.tags)
         )
     serial = context.next_serial()
+    activity = context.state.activity
+    existed = context.neighbor(run.promise_id).state.find_promise(run.promise_id) is not None
+    activity.run_fired(Firing.EXISTED if existed else Firing.CREATED, now_ms - run_time)
     context.emit(r.ScheduleFired(schedule.id, run_time, next_run_time, promise, serial, now_ms))
     if run.timeout <= now_ms and context.state.shard_of(run.promise_id) == context.state.index:
         context.promise(run.promise_id, now_ms)

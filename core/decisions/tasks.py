@@ -27,6 +27,7 @@ from troth.core.model import (
     replace,
 )
 from troth.core.replies import Claimed, Reply
+from troth.core.state.activity import AttemptOutcome
 from troth.core.state.beats import Beat
 
 # See PENDING in model.py.
@@ -73,9 +74,9 @@ def complete_task(context: DecisionContext, command: CompleteTask, now_ms: int) 
 
 def drop_task(context: DecisionContext, command: DropTask, now_ms: int) -> Reply:
     """Give a claimed task back; it goes out again with the next counter."""
-    _, code, changes = judge(context, command.id, command.counter, TaskEvent.DROP, now_ms)
-    if changes:
-        context.emit(r.TaskReleased(command.id))
+    task, code, changes = judge(context, command.id, command.counter, TaskEvent.DROP, now_ms)
+    if task is not None and changes:
+        context.release_task(task, AttemptOutcome.DROPPED, now_ms)
     return Reply(code)
 
 

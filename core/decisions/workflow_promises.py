@@ -108,6 +108,7 @@ def create(
     if is_late:
         state = promise.timed_out_state
         context.failures.note_completion(promise_id, state, EMPTY_VALUE, now_ms)
+        context.state.activity.promise_timed_out(promise, state)
         context.emit(r.PromiseCompleted(promise_id, state, EMPTY_VALUE, None, timeout, now_ms))
         promise = context.state.promises[promise_id]
     return promise

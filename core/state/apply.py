@@ -11,7 +11,7 @@ from troth.core import records as r
 from troth.core import workflow_records as w
 from troth.core.model import INIT, replace
 
-from . import bulk, completions, deletions, executions, imports, leases, workflows
+from . import bulk, completions, deletions, executions, imports, leases, locks, workflows
 from .shard_state import ShardState
 
 
@@ -95,9 +95,9 @@ APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
     r.ScheduleFired: schedule_fired,
     r.ScheduleChanged: ShardState.schedule_changed,
     r.ScheduleSkipped: ShardState.schedule_skipped,
-    r.LockAcquired: ShardState.lock_acquired,
-    r.LockReleased: ShardState.lock_released,
-    r.LocksRenewed: ShardState.locks_renewed,
+    r.LockAcquired: locks.lock_acquired,
+    r.LockReleased: locks.lock_released,
+    r.LocksRenewed: locks.locks_renewed,
     r.LeasesRestarted: leases.leases_restarted,
     r.MessageReceived: message_received,
     r.MessagesAcknowledged: ShardState.messages_acknowledged,

@@ -131,6 +131,7 @@ def _row(task: Task) -> Task:
     row = task.copy()
     row.queued = row.sending = row.stalled = False
     row.sends_count = 0
+    row.since = None
     return row
 
 
@@ -283,7 +284,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.largest_serial = top.largest_serial
     state.inbox = dict(top.inbox)
     state.outbox_sequence = dict(top.outbox_sequence)
-    state.counts = loaded.counts
+    state.counts.add(loaded.counts)
     state.promises_count = top.promises_count
     state.tasks_count = top.tasks_count
     for promise in sorted(loaded.promises, key=lambda row: row.serial):
@@ -295,7 +296,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     for task in sorted(loaded.tasks, key=lambda row: row.sequence):
         _load_task(state, task)
     for schedule in sorted(loaded.schedules, key=lambda row: row.serial):
-        state.schedules[schedule.id] = schedule
+        state.load_schedule(schedule)
         state.schedule_index.append(schedule.serial, schedule.id)
     for lock in loaded.locks:
         state.locks[lock.resource_id] = lock

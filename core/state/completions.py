@@ -14,10 +14,22 @@ twice, and nothing is lost.
 from collections.abc import Iterable
 
 from troth.core import records as r
-from troth.core.model import COMPLETED, PENDING, RESUME, Callback, Task, replace
+from troth.core.catalog import RESERVED_PREFIX
+from troth.core.model import (
+    COMPLETED,
+    PENDING,
+    REJECTED_TIMEDOUT,
+    RESUME,
+    Callback,
+    Promise,
+    PromiseState,
+    Task,
+    replace,
+)
 from troth.core.workflows import WorkflowTask
 
 from . import executions, workflows
+from .activity import AttemptOutcome, note_trace
 from .shard_state import ShardState
 
 
@@ -55,14 +67,15 @@ def add_callback(state: ShardState, callback: Callback) -> None:
 def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
     """Apply the record: its tasks are done, its callbacks become tasks or messages."""
     workflow = _complete(state, record)
+    outcome = _outcome(record.state)
     root = state.roots.get(record.id)
     if root is not None:
-        _end_tasks(state, list(root.tasks.values()), record.at)
+        _end_tasks(state, list(root.tasks.values()), outcome, record.at)
     callbacks = state.callbacks.get(record.id)
     if callbacks is not None:
         _fire(state, record.id, sorted(callbacks), record.at)
     if workflow is not None:
-        workflows.end_workflow(state, workflow)
+        workflows.end_workflow(state, workflow, outcome, record.at)
     if state.awaits.count:
         workflows.wake_awaiters(state, record.id, state.awaits.take(record.id), record.at)
     if state.listeners.count:
@@ -75,13 +88,17 @@ def completion_begun(state: ShardState, record: r.CompletionBegun) -> None:
     state.completions[record.id] = record.at
     state.begun_completions.append(record.id)
     if workflow is not None:
-        workflows.end_workflow(state, workflow)
+        workflows.end_workflow(state, workflow, _outcome(record.state), record.at)
 
 
 def completion_continued(state: ShardState, record: r.CompletionContinued) -> None:
     """Apply the record: what it names has had its effect. When nothing is left, that is all."""
     at = state.completions[record.id]
-    _end_tasks(state, [state.tasks[task_id] for task_id in record.tasks], at)
+    if record.tasks:
+        promise = state.find_promise(record.id)
+        assert promise is not None, "a promise stays while its completion is under way"
+        tasks = [state.tasks[task_id] for task_id in record.tasks]
+        _end_tasks(state, tasks, _outcome(promise.state), at)
     if record.callbacks:
         _fire(state, record.id, record.callbacks, at)
     for awaiter in record.awaiters:
@@ -114,7 +131,10 @@ def _complete(
     )
     state.promises[record.id] = state.completed[record.id] = completed
     state.pending_count -= 1
-    state.counts.promise_completed(record.id, record.state)
+    if record.id.startswith(RESERVED_PREFIX):
+        state.counts.promise_completed(record.id, record.state)
+    else:
+        _count(state, completed, record.completed_on)
     if state.retention is not None and not state.tracks_changes:
         state.retention.stays(completed)
     if state.tracks_changes:
@@ -123,9 +143,28 @@ def _complete(
     return workflow
 
 
-def _end_tasks(state: ShardState, tasks: Iterable[Task], at: int) -> None:
+def _count(state: ShardState, promise: Promise, completed_on: int) -> None:
+    """Count the completion of a client's promise, and how long it was pending."""
+    counts = state.counts.promises
+    counts[PENDING] -= 1
+    counts[promise.state] += 1
+    durations = state.activity.durations[promise.state]
+    # A promise may be created with a timeout that has passed.
+    duration_s = max(0, completed_on - promise.created_on) / 1000
+    durations.add(duration_s)
+    if promise.trace is not None:
+        note_trace(durations, duration_s, promise.trace)
+
+
+def _outcome(state: PromiseState) -> AttemptOutcome:
+    """Return how the attempts end at a promise that completes so."""
+    return AttemptOutcome.EXPIRED if state is REJECTED_TIMEDOUT else AttemptOutcome.COMPLETED
+
+
+def _end_tasks(state: ShardState, tasks: Iterable[Task], outcome: AttemptOutcome, at: int) -> None:
     for task in tasks:
         task.completed_on = at
+        state.end_attempt(task, outcome, at)
         state.move(task, COMPLETED)
 
 

@@ -24,7 +24,6 @@ def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
         promise = state.find_promise(promise_id)
         assert promise is not None, "what is deleted is there"
         state.counts.promise_deleted(promise)
-        state.activity.promise_deleted(promise)
         if promise_id in state.promises:
             state.forget_promise(promise)
         if state.unblocks:

@@ -5,6 +5,7 @@ place in the order of creation is new: it comes after all that is there already.
 """
 
 from troth.core import records as r
+from troth.core.catalog import RESERVED_PREFIX
 from troth.core.model import PENDING
 
 from .shard_state import ShardState
@@ -13,6 +14,8 @@ from .shard_state import ShardState
 def promise_imported(state: ShardState, record: r.PromiseImported) -> None:
     """Apply the record: a pending promise begins as if created here, a completed one just is."""
     promise = record.promise
+    if not promise.id.startswith(RESERVED_PREFIX):
+        state.activity.imported_count += 1
     if promise.state is PENDING:
         state.add_promise(promise, record.task)
         return

@@ -16,7 +16,6 @@ from troth.core.bulk import BulkPart
 from troth.core.catalog import RESERVED_PREFIX, is_reserved
 from troth.core.commands import (
     DELAY_TIMER,
-    LOCK_TIMER,
     SCHEDULE_TIMER,
     TASK_TIMER,
     WORKFLOW_TIMER,
@@ -47,7 +46,7 @@ from troth.core.model import (
 from troth.core.retention_rules import Retention
 from troth.core.workflows import WorkflowTask
 
-from .activity import Activity
+from .activity import Activity, AttemptOutcome
 from .beats import Beats, NamedBeats
 from .changes import Changes
 from .cold import ColdStore, NothingCold
@@ -118,7 +117,7 @@ class ShardState:
         self.retention: Retention | None = None
         self.task_notes = TaskNotes()
         self.counts = Counts.zero()
-        self.activity = Activity.zero()
+        self.activity = Activity()
         self.promises_count = 0
         self.tasks_count = 0
         self.promises: dict[str, Promise] = {}
@@ -143,6 +142,7 @@ class ShardState:
         self.claimed: dict[str, dict[str, Task]] = {}
         self.schedules: dict[str, Schedule] = {}
         self.schedule_index = SerialIndex()
+        self.paused_schedules: set[str] = set()
         self.locks: dict[str, Lock] = {}
         self.locks_of: dict[str, dict[str, None]] = {}
         self.outbox: dict[int, dict[int, r.ShardMessage]] = {}
@@ -217,6 +217,7 @@ class ShardState:
             self.counts.promise_added(promise.id, PENDING)
         else:
             self.counts.promises[PENDING] += 1
+            self.activity.created_count += 1
             self.promise_index.append(promise.serial, promise.id)
         if promise.tags is not None:
             self.tag_index.add(promise)
@@ -242,7 +243,9 @@ class ShardState:
         )
         self._add_task(task)
         if seed.process_id is not None:
+            self.activity.claims_count += 1
             self._claim(task, seed.process_id, seed.ttl, seed.expires_at)
+            task.since = promise.created_on
 
     def index_promise(self, promise: Promise) -> None:
         """Note where a promise that is now in memory stands in the orders of searches."""
@@ -426,8 +429,6 @@ class ShardState:
     def _claim(self, task: Task, process_id: str, ttl: int, expires_at: int) -> None:
         task.ttl = ttl
         task.expires_at = expires_at
-        if task.state is not CLAIMED:
-            self.activity.claims_count += 1
         self.move(task, CLAIMED)
         task.process_id = process_id
         self.claimed.setdefault(process_id, {})[task.id] = task
@@ -448,7 +449,20 @@ class ShardState:
         self.move(self.tasks[record.id], COMPLETED)
 
     def task_claimed(self, record: r.TaskClaimed) -> None:
-        self._claim(self.tasks[record.id], record.process_id, record.ttl, record.expires_at)
+        task = self.tasks[record.id]
+        if task.state is not CLAIMED:
+            at = record.expires_at - record.ttl
+            ready_on = task.since or max(task.created_on or at, task.not_before or 0)
+            self.activity.claimed(task.receiver, at - ready_on, task.trace)
+            task.since = at
+        self._claim(task, record.process_id, record.ttl, record.expires_at)
+
+    def end_attempt(self, task: Task, outcome: AttemptOutcome, at: int) -> None:
+        """Count that a task's holder, if it has one, gives it up; from then it may be ready."""
+        if task.state is CLAIMED:
+            since = task.since
+            self.activity.attempt_ended(outcome, None if since is None else at - since)
+        task.since = at
 
     def clear_lease(self, task: Task) -> None:
         """Forget who held a task, and until when."""
@@ -459,12 +473,14 @@ class ShardState:
     def task_completed(self, record: r.TaskCompleted) -> None:
         task = self.tasks[record.id]
         task.completed_on = record.at
+        self.end_attempt(task, AttemptOutcome.COMPLETED, record.at)
         self.move(task, COMPLETED)
         self.clear_lease(task)
 
     def task_timed_out(self, record: r.TaskTimedOut) -> None:
         task = self.tasks[record.id]
         task.completed_on = task.timeout
+        self.end_attempt(task, AttemptOutcome.EXPIRED, task.timeout)
         self.move(task, TIMEDOUT)
         self.clear_lease(task)
 
@@ -492,6 +508,7 @@ class ShardState:
 
     def schedule_deleted(self, record: r.ScheduleDeleted) -> None:
         schedule = self.schedules.pop(record.id)
+        self.paused_schedules.discard(record.id)
         if self.tracks_changes:
             self.changes.schedules.add(record.id)
         self.schedule_index.discard(schedule.serial)
@@ -503,10 +520,18 @@ class ShardState:
 
     def set_schedule(self, schedule: Schedule) -> None:
         """Store a schedule, replacing its earlier version."""
-        self.schedules[schedule.id] = schedule
+        self.load_schedule(schedule)
         if self.tracks_changes:
             self.changes.schedules.add(schedule.id)
         self.timers.append(((SCHEDULE_TIMER, schedule.id), schedule.due_on))
+
+    def load_schedule(self, schedule: Schedule) -> None:
+        """Put a schedule, new or changed, where it is found."""
+        self.schedules[schedule.id] = schedule
+        if schedule.paused_on is None:
+            self.paused_schedules.discard(schedule.id)
+        else:
+            self.paused_schedules.add(schedule.id)
 
     def create_from_message(self, message: r.PromiseMessage, serial: int, at: int) -> None:
         """Create the promise of a schedule's run, unless its id is taken."""
@@ -522,41 +547,9 @@ class ShardState:
             message.tags,
         )
         self.add_promise(promise, message.task)
+        self.activity.scheduled_count += 1
 
-    # Locks
-
-    def lock_acquired(self, record: r.LockAcquired) -> None:
-        lock = record.lock
-        # Tokens are serials: a restart must not give one out again.
-        self.largest_serial = max(self.largest_serial, lock.fencing_token)
-        self._drop_lock(lock.resource_id)
-        self.locks[lock.resource_id] = lock
-        self.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
-        self.timers.append(((LOCK_TIMER, lock.resource_id), lock.expires_at))
-
-    def lock_released(self, record: r.LockReleased) -> None:
-        self._drop_lock(record.resource_id)
-        self.timers.append(((LOCK_TIMER, record.resource_id), None))
-
-    def _drop_lock(self, resource_id: str) -> None:
-        if self.tracks_changes:
-            self.changes.locks.add(resource_id)
-        lock = self.locks.pop(resource_id, None)
-        if lock is None:
-            return
-        held = self.locks_of[lock.process_id]
-        del held[resource_id]
-        if not held:
-            del self.locks_of[lock.process_id]
-
-    def locks_renewed(self, record: r.LocksRenewed) -> None:
-        for resource_id in self.locks_of.get(record.process_id, {}):
-            lock = self.locks[resource_id]
-            if self.tracks_changes:
-                self.changes.locks.add(resource_id)
-            expires_at = saturating_add(record.at, lock.ttl)
-            self.locks[resource_id] = replace(lock, expires_at=expires_at)
-            self.timers.append(((LOCK_TIMER, resource_id), expires_at))
+    # Ends of leases, later than written after an absence: see `leases.py`
 
     def end_of_lock(self, lock: Lock) -> int:
         """Return when a lock's lease ends, in ms."""

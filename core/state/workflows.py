@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from troth.core import workflow_records as w
 from troth.core.commands import UNBLOCK_TIMER
 from troth.core.limits import UNBLOCK_LIMIT_MS, lease_end, saturating_add
-from troth.core.model import PENDING, Promise
+from troth.core.model import PENDING, TAG_TARGET, Promise
 from troth.core.workflows import (
     ACQUIRED,
     FULFILLED,
@@ -24,6 +24,7 @@ from troth.core.workflows import (
     unblock_key,
 )
 
+from .activity import AttemptOutcome
 from .shard_state import ShardState
 
 
@@ -61,6 +62,7 @@ def add_workflow(state: ShardState, promise_id: str, seed: WorkflowSeed) -> None
         _changed(state, task)
         state.touched_workflows[promise_id] = None
     else:
+        state.activity.claims_count += 1
         _acquire(state, task, seed.lease)
 
 
@@ -76,7 +78,6 @@ def _move(state: ShardState, task: WorkflowTask, to: WorkflowState) -> None:
 
 def _acquire(state: ShardState, task: WorkflowTask, lease: WorkflowLease) -> None:
     _recall(state, task)
-    state.activity.claims_count += 1
     _move(state, task, ACQUIRED)
     task.version += 1
     task.resumes = 0
@@ -84,6 +85,7 @@ def _acquire(state: ShardState, task: WorkflowTask, lease: WorkflowLease) -> Non
     task.ttl = lease.ttl
     task.expires_at = lease.expires_at
     task.claim_id = lease.claim_id
+    task.since = lease.expires_at - lease.ttl
     state.arm_workflow(task.id, lease.expires_at)
     _changed(state, task)
 
@@ -111,7 +113,21 @@ def _offer(state: ShardState, task: WorkflowTask) -> None:
 
 def workflow_acquired(state: ShardState, record: w.WorkflowAcquired) -> None:
     """Apply the record: the task is held."""
-    _acquire(state, state.workflows[record.id], record.lease)
+    task = state.workflows[record.id]
+    promise = state.promises[record.id]
+    assert promise.tags is not None, "it has a target"
+    ready_on = task.since or max(promise.created_on, task.not_before or 0)
+    waited_ms = record.lease.expires_at - record.lease.ttl - ready_on
+    state.activity.claimed(promise.tags[TAG_TARGET], waited_ms, promise.trace)
+    _acquire(state, task, record.lease)
+
+
+def _end_attempt(state: ShardState, task: WorkflowTask, outcome: AttemptOutcome, at: int) -> None:
+    """Count that a task's holder, if it has one, gives it up; from then it may be ready."""
+    if task.state is ACQUIRED:
+        since = task.since
+        state.activity.attempt_ended(outcome, None if since is None else at - since)
+    task.since = at
 
 
 def workflows_renewed(state: ShardState, record: w.WorkflowsRenewed) -> None:
@@ -126,6 +142,8 @@ def workflows_renewed(state: ShardState, record: w.WorkflowsRenewed) -> None:
 def workflow_released(state: ShardState, record: w.WorkflowReleased) -> None:
     """Apply the record: the task goes out again, after a delay if it has failed often."""
     task = state.workflows[record.id]
+    outcome = AttemptOutcome.EXPIRED if record.has_expired else AttemptOutcome.RELEASED
+    _end_attempt(state, task, outcome, record.at)
     _give_up(state, task)
     task.idle_count += 1
     task.backs_off = True
@@ -135,6 +153,7 @@ def workflow_released(state: ShardState, record: w.WorkflowReleased) -> None:
 def workflow_suspended(state: ShardState, record: w.WorkflowSuspended) -> None:
     """Apply the record: the task waits, and the awaited promises know it or get a message."""
     task = state.workflows[record.id]
+    _end_attempt(state, task, AttemptOutcome.COMPLETED, record.at)
     _give_up(state, task)
     _move(state, task, SUSPENDED)
     task.resumes = 0
@@ -172,6 +191,7 @@ def workflow_resumes_cleared(state: ShardState, record: w.WorkflowResumesCleared
 def workflow_halted(state: ShardState, record: w.WorkflowHalted) -> None:
     """Apply the record: no worker holds the task, and it is not sent."""
     task = state.workflows[record.id]
+    _end_attempt(state, task, AttemptOutcome.RELEASED, record.at)
     _recall(state, task)
     _give_up(state, task)
     _move(state, task, HALTED)
@@ -181,6 +201,7 @@ def workflow_continued(state: ShardState, record: w.WorkflowContinued) -> None:
     """Apply the record: the task goes out again."""
     task = state.workflows[record.id]
     task.idle_count = 0
+    task.since = record.at
     _changed(state, task)
     _offer(state, task)
 
@@ -213,6 +234,7 @@ def wake(state: ShardState, awaiter: str, awaited: str, at: int) -> None:
         return
     if task.state is SUSPENDED:
         task.resumes = 1
+        task.since = at
         _offer(state, task)
     else:
         task.resumes += 1
@@ -261,8 +283,9 @@ def listener_told(state: ShardState, record: w.ListenerTold) -> None:
         state.changes.listeners[record.id, record.address] = None
 
 
-def end_workflow(state: ShardState, task: WorkflowTask) -> None:
+def end_workflow(state: ShardState, task: WorkflowTask, outcome: AttemptOutcome, at: int) -> None:
     """Forget the task of a promise that settles, and what it awaited."""
+    _end_attempt(state, task, outcome, at)
     state.counts.workflow_moved(task.state, FULFILLED)
     del state.workflows[task.id]
     state.workflow_index.discard(state.promises[task.id].serial)
@@ -329,4 +352,5 @@ def workflow_received(state: ShardState, message: w.WorkflowMessage, serial: int
         message.tags,
     )
     state.add_promise(promise, None)
+    state.activity.scheduled_count += 1
     add_workflow(state, message.id, message.seed)

@@ -59,6 +59,11 @@ class BuildQueue(Protocol):
 class EventFeed(Protocol):
     """The part of `feed.Feed` that the API needs."""
 
+    @property
+    def streams_count(self) -> int:
+        """The number of open streams."""
+        ...
+
     def open(
         self, principal: Principal, topics: frozenset[str], watched: Sequence[str]
     ) -> ReadyStream:

@@ -36,6 +36,7 @@ class ShardsPort(Protocol):
     """What `http/` needs of the shards. For each method see `troth.shards.shards.Shards`."""
 
     failures: Failures
+    activity: Activity
     watch: Watch
 
     @property
@@ -71,8 +72,6 @@ class ShardsPort(Protocol):
     ) -> tuple[list[Promise], int | None]: ...
 
     def counts(self) -> Counts: ...
-
-    def activity(self) -> Activity: ...
 
     @property
     def largest_serial(self) -> int: ...

@@ -8,13 +8,14 @@ The tables of the other modules are all there is: `/metrics`, the documentation,
 the tests are made from them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
+    Exemplar,
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
@@ -77,6 +78,41 @@ class Group(Generic[Source]):
     title: str
     families: tuple[Family[Source], ...]
 
+    def parts(self, source: Source) -> Iterable[Source]:
+        """Yield the source, or parts of it that are read one by one."""
+        yield source
+
+
+_PARTS_COUNT: Final = 64
+"""How many things are written between two rests of a scrape."""
+
+
+class PartsGroup(Group[Sequence[tuple[str, Source]]]):
+    """Metrics that are read from many things of a kind; each has its label."""
+
+    def parts(self, source: Sequence[tuple[str, Source]]) -> Iterable[Sequence[tuple[str, Source]]]:
+        """Yield some of them at a time."""
+        for first in range(0, len(source), _PARTS_COUNT):
+            yield source[first : first + _PARTS_COUNT]
+
+
+def in_parts(group: Group[Source], label: str) -> Group[Sequence[tuple[str, Source]]]:
+    """Return the same metrics for many things of a kind, with a label that tells them apart."""
+    return PartsGroup(group.title, tuple(_of_each(one, label) for one in group.families))
+
+
+def _of_each(family: Family[Source], label: str) -> Family[Sequence[tuple[str, Source]]]:
+    def read(parts: Sequence[tuple[str, Source]]) -> Mapping[Any, Any]:
+        rows: dict[Labels, float | Buckets] = {}
+        for name, source in parts:
+            reading = family.read(source)
+            of_one: Mapping[Any, Any] = reading if isinstance(reading, Mapping) else {(): reading}
+            for key, value in of_one.items():
+                rows[(*(key if isinstance(key, tuple) else (key,)), name)] = value
+        return rows
+
+    return Family(family.name, family.kind, family.help, read, (*family.labels, label))
+
 
 def _gauge(family: Family[Any], rows: Mapping[Labels, float]) -> Metric:
     made = GaugeMetricFamily(family.name, family.help, labels=family.labels)
@@ -98,7 +134,11 @@ def _histogram(family: Family[Any], rows: Mapping[Labels, Buckets]) -> Metric:
     made = HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for labels, histogram in rows.items():
         bounds = [*map(_bound, histogram.bounds), "+Inf"]
-        buckets = list(zip(bounds, histogram.cumulative(), strict=True))
+        examples = histogram.examples
+        buckets: list[Any] = list(zip(bounds, histogram.cumulative(), strict=True))
+        for place, (value, trace_id) in examples.items():
+            bound, count = buckets[place]
+            buckets[place] = bound, count, Exemplar({"trace_id": trace_id}, value)
         made.add_metric(labels, buckets, histogram.sum)
     return made
 

@@ -90,10 +90,16 @@ class Metrics:
             for family in group.families:
                 if names_accounts or not family.names_accounts:
                     labels = self._labels.setdefault(family.name, FirstComers())
-                    metric = family.metric(source, labels)
-                    parts.append(write(_One(metric)).removesuffix(_END))
-                    await pace.rest()
+                    for number, part in enumerate(group.parts(source)):
+                        text = write(_One(family.metric(part, labels))).removesuffix(_END)
+                        parts.append(_without_head(text) if number else text)
+                        await pace.rest()
         return b"".join(parts) + (_END if is_open else b"")
+
+
+def _without_head(text: bytes) -> bytes:
+    """Return a metric's lines without what is said once about it."""
+    return b"".join(line for line in text.splitlines(True) if not line.startswith(b"#"))
 
 
 class _Scrape:

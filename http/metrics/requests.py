@@ -11,6 +11,8 @@ from typing import Final, final
 
 from troth.core.buckets import Buckets
 from troth.core.codes import Code
+from troth.core.model import Trace
+from troth.core.state.activity import note_trace
 
 from .families import Group, Labels, counter, histogram
 
@@ -23,11 +25,10 @@ _BUCKETS_S: Final = (
 class _Answered:
     """Requests of one endpoint with one status: how long they took; streams have no duration."""
 
-    __slots__ = ("counts", "streams_count", "sum_s")
+    __slots__ = ("durations", "streams_count")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS_S) + 1)
-        self.sum_s = 0.0
+        self.durations = Buckets(_BUCKETS_S)
         self.streams_count = 0
 
 
@@ -47,8 +48,14 @@ class AnsweredRequests:
         if duration_s is None:
             answered.streams_count += 1
             return
-        answered.counts[bisect_left(_BUCKETS_S, duration_s)] += 1
-        answered.sum_s += duration_s
+        durations = answered.durations
+        durations.counts[bisect_left(_BUCKETS_S, duration_s)] += 1
+        durations.sum += duration_s
+
+    def note_trace(self, endpoint: str, status: int, duration_s: float, traceparent: bytes) -> None:
+        """Note the trace of a request that was counted, if it was sampled."""
+        trace = Trace(traceparent.decode("latin-1"))
+        note_trace(self._answered[endpoint, status].durations, duration_s, trace)
 
     def refused(self, code: Code) -> None:
         """Note why a request was refused."""
@@ -63,7 +70,7 @@ class AnsweredRequests:
         return answered_count, refused_count
 
     def _counts(self) -> dict[tuple[str, int], int]:
-        return {key: one.streams_count + sum(one.counts) for key, one in self._answered.items()}
+        return {key: one.streams_count + one.durations.count for key, one in self._answered.items()}
 
     def by_status(self) -> Mapping[Labels, float]:
         """Return how many requests of each endpoint had each status."""
@@ -75,10 +82,8 @@ class AnsweredRequests:
         """Return how long the requests of each endpoint took, in seconds."""
         timed: dict[str, Buckets] = {}
         for (endpoint, _), one in self._answered.items():
-            if any(one.counts):
-                made = Buckets(_BUCKETS_S)
-                made.counts, made.sum = one.counts, one.sum_s
-                timed.setdefault(endpoint, Buckets(_BUCKETS_S)).merge(made)
+            if any(one.durations.counts):
+                timed.setdefault(endpoint, Buckets(_BUCKETS_S)).merge(one.durations)
         return timed
 
     def refusals(self) -> Mapping[str, float]:

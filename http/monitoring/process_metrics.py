@@ -21,6 +21,7 @@ class ServerReading:
     started_s: float
     loop_lag_s: Buckets
     tokens_expiring_count: int
+    sessions_count: int
 
 
 SERVER: Final[Group[ServerReading]] = Group(
@@ -54,6 +55,11 @@ SERVER: Final[Group[ServerReading]] = Group(
             "troth_tokens_expiring",
             "Tokens that expire within seven days. `troth token rotate` makes new secrets.",
             lambda server: server.tokens_expiring_count,
+        ),
+        gauge(
+            "troth_sessions",
+            "Sessions of people in the web UI. `troth account` shows who has access.",
+            lambda server: server.sessions_count,
         ),
     ),
 )

@@ -12,13 +12,14 @@ from troth.http.metrics.loop_lag import LoopLag
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, Storage
 from troth.shards.surveys.pace import Pace
-from troth.shards.surveys.totals import ShardTotals, add_up
+from troth.shards.surveys.totals import ShardTotals, add_up, each
 from troth.shards.threads import in_thread
 
 from .process_metrics import SERVER, ServerReading
-from .state_metrics import FAILURES, SHARDS
+from .state_metrics import EACH_SHARD, FAILURES, SHARDS, TIMERS
 from .storage_metrics import LOG, LogReading
-from .traffic_metrics import ATTEMPTS, IN_FLIGHT, POLLS, QUEUES
+from .traffic_metrics import ATTEMPTS, IN_FLIGHT, POLLS, QUEUES, STREAMS
+from .work_metrics import WORK
 
 EXPIRING_MS: Final = 7 * 24 * 3600 * 1000
 """How long before its end a token counts as expiring."""
@@ -31,9 +32,16 @@ def add_sources(api: Api, shards: Shards, storage: Storage, lag: LoopLag) -> Non
     async def totals() -> ShardTotals:
         return await add_up(shards, Pace())
 
+    async def each_shard() -> list[tuple[str, ShardTotals]]:
+        return await each(shards, Pace())
+
+    def streams() -> dict[str, int]:
+        events_count = 0 if api.feed is None else api.feed.streams_count
+        return {"workers": api.polls.statistics().connections_count, "events": events_count}
+
     async def log() -> LogReading:
-        free_bytes = await in_thread(_free_bytes(storage))
-        return LogReading(storage.statistics(), shards.committer.statistics(), free_bytes)
+        space = await in_thread(_space(storage))
+        return LogReading(storage.statistics(), shards.committer.statistics(), *space)
 
     def server() -> ServerReading:
         return ServerReading(
@@ -43,15 +51,23 @@ def add_sources(api: Api, shards: Shards, storage: Storage, lag: LoopLag) -> Non
             started_s=api.started_on_ms / 1000,
             loop_lag_s=lag.lag_s,
             tokens_expiring_count=expiring_count(api),
+            sessions_count=len(api.credentials.sessions),
         )
 
     metrics.add(SERVER, server)
-    metrics.add(SHARDS, totals)
+    if api.settings.metrics_per_shard:
+        metrics.add(EACH_SHARD, each_shard)
+    else:
+        metrics.add(SHARDS, totals)
+    metrics.add(TIMERS, lambda: shards.lateness)
+    metrics.add(WORK, lambda: shards.activity)
+    metrics.add(STREAMS, streams)
     metrics.add(FAILURES, lambda: shards.failures)
     metrics.add(LOG, log)
     metrics.add(POLLS, api.polls.statistics)
     if api.queues is not None:
         metrics.add(QUEUES, api.queues.metered)
+        shards.activity.label_of = api.queues.label_of
     metrics.add(IN_FLIGHT, api.in_flight.statistics)
     metrics.add(ATTEMPTS, api.credentials.attempts.statistics)
 
@@ -68,17 +84,20 @@ def expiring_count(api: Api) -> int:
     )
 
 
-def _free_bytes(storage: Storage) -> Callable[[], int]:
-    """Return what says how much space is free for the log; 0 if nothing is kept on disk."""
+def _space(storage: Storage) -> Callable[[], tuple[int, int]]:
+    """Return what says how much space is free for the log, and how large its disk is, in bytes.
+
+    Both are 0 if nothing is kept on disk.
+    """
     if not isinstance(storage, DirectoryStorage):
-        return lambda: 0
+        return lambda: (0, 0)
     place = storage.place
 
-    def free_bytes() -> int:
+    def space() -> tuple[int, int]:
         try:
             found = os.statvfs(place)
         except OSError:  # the directory is gone: the server is about to say so
-            return 0
-        return found.f_bavail * found.f_frsize
+            return 0, 0
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
-    return free_bytes
+    return space

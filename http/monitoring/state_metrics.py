@@ -2,10 +2,10 @@
 
 from typing import Final
 
+from troth.core.buckets import Buckets
 from troth.core.failures import FailureKind, Failures
-from troth.core.model import PENDING
-from troth.http.metrics.families import Group, counter, gauge, histogram
-from troth.http.overview.statistics_endpoints import STATE_WORDS, counts_object
+from troth.http.metrics.families import Group, counter, gauge, histogram, in_parts
+from troth.http.overview.statistics_endpoints import counts_object
 from troth.shards.surveys.totals import ShardTotals
 
 SHARDS: Final[Group[ShardTotals]] = Group(
@@ -35,27 +35,35 @@ SHARDS: Final[Group[ShardTotals]] = Group(
             lambda totals: counts_object(totals.counts)["functions"],
             "state",
         ),
-        gauge("troth_schedules", "Schedules.", lambda totals: totals.schedules_count),
-        gauge("troth_locks", "Locks that are held.", lambda totals: totals.locks_count),
+        gauge(
+            "troth_schedules",
+            "Schedules by state. `paused` ones create nothing until they are resumed.",
+            lambda totals: {
+                "active": totals.sums.schedules_count - totals.sums.schedules_paused_count,
+                "paused": totals.sums.schedules_paused_count,
+            },
+            "state",
+        ),
+        gauge("troth_locks", "Locks that are held.", lambda totals: totals.sums.locks_count),
         gauge(
             "troth_callbacks",
             "Promises that callbacks or subscriptions of the REST API wait for.",
-            lambda totals: totals.callbacks_count,
+            lambda totals: totals.sums.callbacks_count,
         ),
         gauge(
             "troth_catalog_entries",
             "Accounts, tokens, functions, builds and nodes.",
-            lambda totals: totals.entries_count,
+            lambda totals: totals.sums.entries_count,
         ),
         gauge(
             "troth_promises_in_memory",
             "Promises in memory: pending ones, and completed ones since the last checkpoint.",
-            lambda totals: totals.promises_in_memory_count,
+            lambda totals: totals.sums.promises_in_memory_count,
         ),
         gauge(
             "troth_tasks_in_memory",
             "Tasks in memory: unfinished ones, and finished ones since the last checkpoint.",
-            lambda totals: totals.tasks_in_memory_count,
+            lambda totals: totals.sums.tasks_in_memory_count,
         ),
         gauge(
             "troth_shards",
@@ -66,12 +74,12 @@ SHARDS: Final[Group[ShardTotals]] = Group(
             "troth_outbox_messages",
             "Messages between shards that are not acknowledged. More than a few thousand for long "
             "is a defect: please report it.",
-            lambda totals: totals.outbox_count,
+            lambda totals: totals.sums.outbox_count,
         ),
         gauge(
             "troth_mailbox_commands",
             "Commands that wait in the mailboxes of all shards. Many mean overload.",
-            lambda totals: totals.mailbox_count,
+            lambda totals: totals.sums.mailbox_count,
         ),
         gauge(
             "troth_mailbox_largest_commands",
@@ -81,42 +89,38 @@ SHARDS: Final[Group[ShardTotals]] = Group(
         counter(
             "troth_mailbox_refused_total",
             "Commands refused because a mailbox was full, or memory was short. Clients got 503.",
-            lambda totals: totals.refused_count,
+            lambda totals: totals.sums.refused_count,
         ),
         counter(
-            "troth_commands_total", "Commands carried out.", lambda totals: totals.commands_count
+            "troth_commands_total",
+            "Commands carried out.",
+            lambda totals: totals.sums.commands_count,
         ),
         counter(
             "troth_turns_total",
             "Turns of shards. Commands by turns is how much one write to disk carries.",
-            lambda totals: totals.turns_count,
+            lambda totals: totals.sums.turns_count,
         ),
-        gauge("troth_timers", "Timers that are set.", lambda totals: totals.timers_count),
+        gauge("troth_timers", "Timers that are set.", lambda totals: totals.sums.timers_count),
         counter(
             "troth_timers_fired_total",
             "Timers that came due.",
-            lambda totals: totals.timers_fired_count,
+            lambda totals: totals.sums.timers_fired_count,
         ),
+    ),
+)
+
+EACH_SHARD: Final = in_parts(SHARDS, "shard")
+"""The same for each shard, as `metrics_per_shard` wants it."""
+
+TIMERS: Final[Group[Buckets]] = Group(
+    "Timers",
+    (
         histogram(
             "troth_timer_lateness_seconds",
             "Time from a deadline to its handling. A p99 above a second means that the event loop "
             "is overloaded: see troth_loop_lag_seconds.",
-            lambda totals: totals.lateness,
-        ),
-        counter(
-            "troth_task_claims_total",
-            "Tasks that workers took, of both protocols.",
-            lambda totals: totals.activity.claims_count,
-        ),
-        counter(
-            "troth_promises_deleted_total",
-            "Completed promises deleted by retention or by clients, by the state they were in.",
-            lambda totals: {
-                word: totals.activity.deleted[state]
-                for state, word in STATE_WORDS.items()
-                if state is not PENDING
-            },
-            "state",
+            lambda lateness: lateness,
         ),
     ),
 )

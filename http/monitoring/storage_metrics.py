@@ -13,11 +13,12 @@ from troth.shards.upkeep.snapshotter import SnapshotterStatistics
 
 @dataclass(frozen=True, slots=True)
 class LogReading:
-    """The log, and what waits for it. `free_bytes` is the disk's."""
+    """The log, and what waits for it. `free_bytes` and `size_bytes` are the disk's."""
 
     log: LogStatistics
     committer: CommitterStatistics
     free_bytes: int
+    size_bytes: int
 
 
 LOG: Final[Group[LogReading]] = Group(
@@ -76,6 +77,11 @@ LOG: Final[Group[LogReading]] = Group(
             "troth_data_free_bytes",
             "Free space on the disk of the data directory. The server stops when it is used up.",
             lambda reading: reading.free_bytes,
+        ),
+        gauge(
+            "troth_data_size_bytes",
+            "Size of the disk of the data directory; 0 if nothing is kept on disk.",
+            lambda reading: reading.size_bytes,
         ),
     ),
 )

@@ -6,7 +6,7 @@ from troth.http.metrics.families import Group
 from troth.http.metrics.requests import REQUESTS
 
 from .process_metrics import BUILDS, CLOCK, FUNCTION_CALLS, PLACEMENT, SERVER
-from .state_metrics import FAILURES, SHARDS
+from .state_metrics import FAILURES, SHARDS, TIMERS
 from .storage_metrics import CHECKPOINTS, LOG, RETENTION, SNAPSHOTS
 from .traffic_metrics import (
     ATTEMPTS,
@@ -19,10 +19,13 @@ from .traffic_metrics import (
     PORTS,
     QUEUES,
     ROOM,
+    STREAMS,
 )
+from .work_metrics import WORK
 
 GROUPS: Final[tuple[Group[Any], ...]] = (
-    *(SERVER, SHARDS, FAILURES, QUEUES, POLLS, DELIVERY, REQUESTS, PORTS, LANES, GATE, ROOM),
-    *(ATTEMPTS, IN_FLIGHT, FEED, LOG, CHECKPOINTS, SNAPSHOTS, RETENTION, CLOCK),
+    *(SERVER, SHARDS, TIMERS, WORK, FAILURES, QUEUES, STREAMS, POLLS, DELIVERY, REQUESTS),
+    *(PORTS, LANES, GATE, ROOM, ATTEMPTS, IN_FLIGHT, FEED),
+    *(LOG, CHECKPOINTS, SNAPSHOTS, RETENTION, CLOCK),
     *(PLACEMENT, FUNCTION_CALLS, BUILDS),
 )

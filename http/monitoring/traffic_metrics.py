@@ -179,10 +179,22 @@ ATTEMPTS: Final[Group[AttemptsStatistics]] = Group(
     ),
 )
 
+STREAMS: Final[Group[Mapping[str, int]]] = Group(
+    "Streams",
+    (
+        gauge(
+            "troth_http_streams",
+            "Open streams, of workers that listen (`workers`) and of `GET /events`, as web UIs "
+            "have them (`events`). None of workers means that nothing is done.",
+            lambda streams: streams,
+            "kind",
+        ),
+    ),
+)
+
 POLLS: Final[Group[PollsStatistics]] = Group(
     "Workers' streams",
     (
-        gauge("troth_worker_streams", "Streams of workers.", lambda polls: polls.connections_count),
         gauge(
             "troth_worker_streams_limit",
             "Streams of workers that there may be.",
@@ -231,15 +243,14 @@ DELIVERY: Final[Group[DeliveryStatistics]] = Group(
     (
         counter(
             "troth_messages_total",
-            "Messages to receivers by result: `sent`, `failed` (tried again later), `retried`, "
-            "`withdrawn` (not wanted any more), `undeliverable` (no such address).",
+            "Messages to workers that listen (`poll`) or are called (`push`), by result: `sent`, "
+            "`failed` (tried again later), `retried`, `withdrawn` (not wanted any more); and, of "
+            "the kind `none`, those with an address that does not exist (`undeliverable`).",
             lambda delivery: {
-                "sent": delivery.sent_total_count,
-                "failed": delivery.failed_total_count,
-                "retried": delivery.retried_total_count,
-                "withdrawn": delivery.withdrawn_total_count,
-                "undeliverable": delivery.undeliverable_total_count,
+                **delivery.by_kind,
+                ("none", "undeliverable"): delivery.undeliverable_total_count,
             },
+            "kind",
             "result",
         ),
         gauge(
@@ -303,11 +314,6 @@ QUEUES: Final[Group[tuple[MeteredQueue, ...]]] = Group(
 FEED: Final[Group[FeedStatistics]] = Group(
     "Events",
     (
-        gauge(
-            "troth_event_streams",
-            "Streams of `GET /events`, as of web UIs.",
-            lambda feed: feed.streams_count,
-        ),
         gauge("troth_event_watched_ids", "Ids that these watch.", lambda feed: feed.watched_count),
         counter("troth_events_total", "Events told.", lambda feed: feed.events_total_count),
         counter(

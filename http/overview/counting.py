@@ -154,17 +154,14 @@ class Counting:
 
     def _totals(self) -> _Totals:
         shards = self._api.shards
-        counts = shards.counts().promises
-        activity = shards.activity()
-        completed = {
-            name: counts[state] + activity.deleted[state] for name, state in _STATES.items()
-        }
+        activity = shards.activity
+        completed = {name: activity.durations[state].count for name, state in _STATES.items()}
         log = self._sources.log()
         requests, refusals = self._api.metrics.requests.totals()
         return _Totals(
             at_s=trio.current_time(),
             cpu_s=time.process_time(),
-            created=sum(counts.values()) + sum(activity.deleted.values()),
+            created=activity.created_count,
             completed=completed,
             sent=self._sources.sent_count(),
             claimed=activity.claims_count,

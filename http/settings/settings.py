@@ -179,6 +179,11 @@ class Settings:
         "than a second, or all.",
     )
 
+    metrics_per_shard: bool = _setting(
+        False,
+        Switch(),
+        "Show metrics of shards for each shard, with a label `shard`, and not their sums.",
+    )
     hot_lane: bool = _setting(
         True,
         Switch(),

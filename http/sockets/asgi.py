@@ -156,6 +156,10 @@ class _Exchange:
             duration_s = time.perf_counter() - self._started_at
             counted_s = None if self._stream else duration_s
             self._api.metrics.count(request.endpoint, self._status, counted_s)
+            if counted_s is not None and b"traceparent" in request.headers:
+                self._api.metrics.requests.note_trace(
+                    request.endpoint, self._status, counted_s, request.headers[b"traceparent"]
+                )
             if self._status or request.refusal is not None:  # else its client left before the end
                 self._api.request_log.note(request, self._status, duration_s)
 

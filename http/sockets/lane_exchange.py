@@ -250,6 +250,10 @@ class Exchange(Struct, eq=False):
         duration_s = time.perf_counter() - self.started_s
         api, request = self.dispatcher.api, self.request
         api.metrics.count(request.endpoint, status, duration_s)
+        if b"traceparent" in request.headers:
+            api.metrics.requests.note_trace(
+                request.endpoint, status, duration_s, request.headers[b"traceparent"]
+            )
         if status >= 400 or duration_s > api.request_log.above_s:
             api.request_log.note(request, status, duration_s)
 

@@ -108,9 +108,8 @@ class _NewestFailures:
 
 @dataclass(frozen=True, slots=True)
 class FeedStatistics:
-    """Streams and what they watch now, and totals since the start."""
+    """What streams watch now, and totals since the start."""
 
-    streams_count: int
     watched_count: int
     events_total_count: int
     skipped_total_count: int
@@ -186,11 +185,15 @@ class Feed:
         if topic is Topic.FAILURES:
             self._failures.pop(rights, None)
 
+    @property
+    def streams_count(self) -> int:
+        """The number of open streams."""
+        return len(self._streams)
+
     def statistics(self) -> FeedStatistics:
         """Return counts of this moment and totals since the start."""
         waiting = sum(stream.skipped_total_count for stream in self._streams)
         return FeedStatistics(
-            streams_count=len(self._streams),
             watched_count=len(self._watch.ids),
             events_total_count=self._events_count,
             skipped_total_count=self._skipped_count + waiting,

@@ -76,10 +76,13 @@ __all__ = ["Delivery", "DeliveryStatistics", "PushFailed", "PushTransport"]
 _PUSH_SLOW_MS: Final = 1_000
 _RESERVATION_MS: Final = 1_000  # a released task's message normally arrives within milliseconds
 _RECHECK_MS: Final = 600_000
-_TARGETS_SHOWN_COUNT: Final = 20
 _JITTER: Final = 0.2  # a delay is up to this share longer or shorter
 
 _log = structlog.get_logger("troth.shards.delivery")
+
+
+_KINDS: Final[Mapping[type, str]] = {PollAddress: "poll", PushAddress: "push"}
+_RESULTS: Final = ("sent", "failed", "retried", "withdrawn")
 
 
 @final
@@ -123,7 +126,9 @@ class Delivery:
         self._retry_limit_ms = retry_limit_ms
         self._shipments: dict[str, Shipment] = {}
         self._backing_off: dict[ReceiverKey, dict[Shipment, None]] = {}
-        self._totals: Counter[str] = Counter()
+        self._totals: dict[type, Counter[str]] = {
+            kind: Counter() for kind in (PollAddress, PushAddress, type(None))
+        }
         self._alarms = Alarms()
         self._unclaimed = Unclaimed(self._alarms, report)
         self._stalled = StalledShipments(self._room_count, self._release)
@@ -162,7 +167,7 @@ class Delivery:
         self._unclaimed.forget(key)
         address = address_of(message, self._addresses)
         if isinstance(address, Undeliverable):
-            self._totals["undeliverable"] += 1
+            self._totals[type(None)]["undeliverable"] += 1
             if attempt_count == 0:
                 self._missed.cannot_resolve(key, address.reason)
                 self._failures.note(FailureKind.SENDING, self._now_ms(), key, address.reason)
@@ -179,7 +184,7 @@ class Delivery:
         self._unclaimed.forget(task_id)
         shipment = self._shipments.pop(task_id, None)
         if shipment is not None:
-            self._totals["withdrawn"] += 1
+            self._totals[type(shipment.address)]["withdrawn"] += 1
             self._forget(shipment)
 
     def finished(self, promise_ids: list[str]) -> None:
@@ -196,22 +201,30 @@ class Delivery:
     @property
     def sent_count(self) -> int:
         """The number of messages sent since the start."""
-        return self._totals["sent"]
+        return self._total("sent")
 
     def statistics(self) -> DeliveryStatistics:
         """Return counts of this moment and totals since the start."""
         push_targets = self._push_targets.targets
         return DeliveryStatistics(
             in_flight_count=self._push_targets.in_flight_count,
-            sent_total_count=self._totals["sent"],
-            failed_total_count=self._totals["failed"],
-            retried_total_count=self._totals["retried"],
-            withdrawn_total_count=self._totals["withdrawn"],
-            undeliverable_total_count=self._totals["undeliverable"],
+            sent_total_count=self._total("sent"),
+            failed_total_count=self._total("failed"),
+            retried_total_count=self._total("retried"),
+            withdrawn_total_count=self._total("withdrawn"),
+            undeliverable_total_count=self._total("undeliverable"),
+            by_kind={
+                (word, result): self._totals[kind][result]
+                for kind, word in _KINDS.items()
+                for result in _RESULTS
+            },
             push_given_up_total_count=self._push_targets.given_up_total_count,
             push_targets_count=len(push_targets),
             push_targets_open_count=sum(target.open for target in push_targets),
         )
+
+    def _total(self, result: str) -> int:
+        return sum(totals[result] for totals in self._totals.values())
 
     # --- what people ask ------------------------------------------------------------------------
 
@@ -354,7 +367,7 @@ class Delivery:
 
     def _sent(self, shipment: Shipment) -> None:
         del self._shipments[shipment.id]
-        self._totals["sent"] += 1
+        self._totals[type(shipment.address)]["sent"] += 1
         self._report(shipment.sent())
 
     def _stall(self, shipment: Shipment) -> None:
@@ -362,7 +375,7 @@ class Delivery:
         shipment.state = ShipmentState.STALLED
         shipment.attempt_count += 1
         shipment.empty()
-        self._totals["failed"] += 1
+        self._totals[type(shipment.address)]["failed"] += 1
         is_push = isinstance(shipment.address, PushAddress)
         if is_push and not self._push_targets.is_open(shipment.receiver):
             delay_ms = self._back_off_ms(shipment.attempt_count)
@@ -413,7 +426,7 @@ class Delivery:
         shipment.alarm = self._alarms.call_after(
             _RESERVATION_MS, lambda: self._reservation_over(shipment)
         )
-        self._totals["retried"] += 1
+        self._totals[type(shipment.address)]["retried"] += 1
         self._report(shipment.retry())
 
     def _reservation_over(self, shipment: Shipment) -> None:

@@ -334,7 +334,8 @@ class DeliveryStatistics:
     retried_total_count: int
     withdrawn_total_count: int
     undeliverable_total_count: int
+    by_kind: Mapping[tuple[str, str], int]
+    """Messages by the kind of their receivers (`poll`, `push`) and result."""
     push_given_up_total_count: int
     push_targets_count: int
     push_targets_open_count: int
-    """The targets with most messages waiting or stalled, at most 20, most first."""

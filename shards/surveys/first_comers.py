@@ -7,8 +7,10 @@ The first values that appear since the start keep their label; later ones are co
 from collections.abc import Mapping
 from typing import Final, final
 
+from troth.core.state.activity import OTHER
+
 LIMIT_COUNT: Final = 20
-OTHER: Final = "other"
+__all__ = ["OTHER", "FirstComers"]
 
 
 @final

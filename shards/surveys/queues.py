@@ -11,7 +11,10 @@ from typing import Final, NamedTuple, Protocol, final
 
 import trio
 
+from troth.core.executions import RECEIVER_TYPE
 from troth.core.grammar import task_ids
+from troth.core.grammar.addresses import Address, Undeliverable
+from troth.core.model import Json
 from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import (
     UNDELIVERABLE,
@@ -38,6 +41,8 @@ ORDER_COUNT: Final = 1_000
 LOOK_LIMIT_S: Final = 0.030
 """What an answer may cost before it is put in order, in seconds of CPU."""
 
+FUNCTIONS_LABEL: Final = "functions"
+
 RETRY_COUNT: Final = 200
 """How many stalled messages are taken up between two rests."""
 
@@ -51,6 +56,10 @@ class Receivers(Protocol):
 
     def retry_receiver(self, receiver: str, limit_count: int) -> int:
         """Send stalled messages for a receiver now; see `Delivery.retry_receiver`."""
+        ...
+
+    def resolve(self, receiver: Json) -> Address | Undeliverable:
+        """Return where messages for a receiver go."""
         ...
 
 
@@ -176,6 +185,18 @@ class Queues:
     def metered(self) -> tuple[MeteredQueue, ...]:
         """Return what `sample` has seen last: the first receivers since the start, and others."""
         return tuple(self._metered.values())
+
+    def label_of(self, receiver: Json) -> str:
+        """Return the label that a task's receiver has here, for other metrics by receiver.
+
+        Function tasks go to nodes, not to receivers: their label is `functions`.
+        """
+        if isinstance(receiver, dict) and receiver.get("type") == RECEIVER_TYPE:
+            return FUNCTIONS_LABEL
+        address = self._receivers.resolve(receiver)
+        if isinstance(address, Undeliverable):
+            return OTHER
+        return self._labels.label(receiver_name(address.target))
 
     async def sample(self) -> None:
         """Measure the rates since the last call, and what waits."""

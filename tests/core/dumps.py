@@ -25,7 +25,7 @@ def dump(state: ShardState) -> dict[str, Any]:
 
     def tasks(group: dict[str, Task]) -> list[bytes]:
         plain = [
-            replace(one, queued=False, sending=False, stalled=False, sends_count=0)
+            replace(one, queued=False, sending=False, stalled=False, sends_count=0, since=None)
             for one in group.values()
         ]
         return sorted(map(r.encode, plain))

@@ -46,6 +46,7 @@ def without_notes(task: Task) -> Task:
     row = task.copy()
     row.queued = row.sending = row.stalled = False
     row.sends_count = 0
+    row.since = None
     return row
 
 

@@ -29,7 +29,6 @@ from troth.shards.clock import SteadyClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import ReceiverView
-from troth.shards.held import HeldMessages
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage, Storage
 from troth.shards.surveys.queues import Queues
@@ -242,7 +241,7 @@ async def running(
         url="http://troth.test",
         shards=shards,
         polls=polls,
-        hold=lambda: HeldMessages(outgoing.send),
+        hold=shards.hold,
         now_ms=clock.now_ms,
         surveys=Surveys(shards, outbox, polls, NoPlacement(), clock.now_ms),
         queues=Queues(shards, polls, outbox),

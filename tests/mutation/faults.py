@@ -367,7 +367,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "timers do not look at the time",
         "shards/shard.py",
-        "if done_count and not done_count % slice_count and self._pass.is_over:",
+        "if done_count and not done_count % slice_count and self._pass.is_over_for_own:",
         "if False:",
         "shards/test_passes.py",
     ),
@@ -494,9 +494,9 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a heartbeat renews the locks of others",
-        "core/state/shard_state.py",
-        "for resource_id in self.locks_of.get(record.process_id, {}):",
-        "for resource_id in list(self.locks):",
+        "core/state/locks.py",
+        "for resource_id in state.locks_of.get(record.process_id, {}):",
+        "for resource_id in list(state.locks):",
         "core/test_heartbeats.py",
     ),
     fault(

@@ -1,9 +1,10 @@
-"""The planted faults of what operators do: deleting, changing and pausing schedules."""
+"""The planted faults of what operators do and read: deleting, schedules, metrics."""
 
 from .fault import Fault, fault
 
 DELETIONS, TEST_DELETIONS = "core/decisions/deletions.py", "core/test_deletions.py"
 SCHEDULES, TEST_SCHEDULES = "core/decisions/schedules.py", "http/promises/test_schedule_control.py"
+TEST_ACTIVITY = "core/test_activity.py"
 
 OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
@@ -64,5 +65,19 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
         "",
         f"{TEST_SCHEDULES}::test_a_change_leaves_what_it_does_not_name",
     ),
+    fault(
+        "a replay counts as work done since the start",
+        "core/machine.py",
+        "        state.activity = self.activity\n",
+        "        self.activity = state.activity\n",
+        f"{TEST_ACTIVITY}::test_a_replay_counts_nothing",
+    ),
+    fault(
+        "an attempt that a restart has cut has a length",
+        "core/state/shard_state.py",
+        "            self.activity.attempt_ended(outcome, None if since is None else at - since)\n",
+        "            self.activity.attempt_ended(outcome, at - (since or 0))\n",
+        f"{TEST_ACTIVITY}::test_how_long_a_lease_was_held_is_unknown_after_a_restart",
+    ),
 )
-"""Deleting, and schedules."""
+"""Deleting, schedules, and metrics."""

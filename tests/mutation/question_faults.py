@@ -18,7 +18,7 @@ QUESTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "the counts of a checkpoint are not taken up",
         CHECKPOINTING,
-        "    state.counts = loaded.counts\n",
+        "    state.counts.add(loaded.counts)\n",
         "",
         f"{COUNTS}::test_each_state_is_counted",
     ),

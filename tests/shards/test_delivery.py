@@ -301,7 +301,7 @@ async def test_what_waits_is_known_by_receiver(autojump_clock: MockClock) -> Non
 
 def test_held_messages_leave_after_the_release_in_order_and_only_once() -> None:
     sent: list[str] = []
-    held = HeldMessages(lambda one: sent.append(key_of(one)))
+    held = HeldMessages(lambda messages: sent.extend(map(key_of, messages)))
     held.add([message("1", "x"), message("2", "x")])
     assert sent == []
     held.release()

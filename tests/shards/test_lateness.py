@@ -18,4 +18,4 @@ async def test_timers_in_time_are_counted_and_those_armed_too_late_are_not(
 
         statistics = s.shards.statistics().shards[0]
         assert statistics.timers_fired_count == 2
-        assert s.shards.each()[0].lateness.cumulative()[0] == s.shards.each()[0].lateness.count == 1
+        assert s.shards.lateness.cumulative()[0] == s.shards.lateness.count == 1

@@ -9,10 +9,10 @@ all is prepared; then the time comes.
 import gc
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Final
 
 import pytest
@@ -28,15 +28,15 @@ from troth.core.model import ClaimRequest, PromiseState
 from troth.core.state.captures import Capture
 from troth.core.workflows import ACQUIRED
 from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
-from troth.persistence.wal.log import MemoryLog
+from troth.persistence.wal.log import MemoryLog, NewRecord
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SteadyClock
-from troth.shards.committer import BatchWriter, Committer, DirectWriter
+from troth.shards.committer import BatchWriter, Committer
 from troth.shards.passes import settle_collector
 from troth.shards.shards import Shards
 from troth.shards.upkeep.checkpointer import Checkpointer
 
-from .stage import EPOCH_MS, Outgoing
+from .stage import EPOCH_MS, Outgoing, id_in
 from .test_bulk_jobs import NoTasks, job_of
 
 GROUP = "poll://any@g"
@@ -51,17 +51,23 @@ MANY_COUNT = 100_000
 FEW_COUNT = 10_000
 """How many are tested with: enough to see what is not in slices."""
 AT_ONCE_COUNT = 200
+PAUSE_S = 0.002
 LIMIT_MS = 20
 """The budget of a pass is 10 ms; beyond it each shard may go on by a slice."""
 
 
 class LongestPass(trio.abc.Instrument):
-    """Measures passes: in processor time, the longest and how many there were."""
+    """Measures passes: in processor time, the longest and how many there were.
+
+    And the longest that others waited for an answer, in processor time and in passes.
+    """
 
     def __init__(self) -> None:
         self.longest_ms = 0.0
         self.total_ms = 0.0
         self.count = 0
+        self.waited_ms = 0.0
+        self.waited_count = 0
         self._began_s = time.thread_time()
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  trio's name and arguments
@@ -74,19 +80,40 @@ class LongestPass(trio.abc.Instrument):
         self.count += 1
 
 
-@contextmanager
-def measured() -> Iterator[LongestPass]:
-    """Measure the passes within, with the collector as a server has it."""
+@asynccontextmanager
+async def measured(shards: Shards, *, with_others: bool = True) -> AsyncIterator[LongestPass]:
+    """Measure the passes within, and how others wait, with the collector as a server has it."""
     thresholds = gc.get_threshold()
     settle_collector()
     found = LongestPass()
-    trio.lowlevel.add_instrument(found)
     try:
-        yield found
+        async with trio.open_nursery() as nursery:
+            trio.lowlevel.add_instrument(found)
+            if with_others:
+                nursery.start_soon(ask_again_and_again, shards, found)
+            yield found
+            trio.lowlevel.remove_instrument(found)
+            nursery.cancel_scope.cancel()
     finally:
-        trio.lowlevel.remove_instrument(found)
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+async def ask_again_and_again(shards: Shards, found: LongestPass) -> None:
+    """Ask every shard for something that is written, and note how long the answers took."""
+    for number in count():
+        names = [id_in(index, shards.count, f"others{number}.") for index in range(shards.count)]
+        for commands in (
+            [c.CreatePromise(name, FAR_MS) for name in names],
+            [c.CompletePromise(name, PromiseState.RESOLVED) for name in names],
+        ):
+            began_s, began_count = time.thread_time(), found.count
+            await shards.ask_each(commands)
+            waited_ms = (time.thread_time() - began_s) * 1_000
+            if waited_ms > found.waited_ms:
+                found.waited_ms = waited_ms
+            found.waited_count = max(found.waited_count, found.count - began_count)
+        await trio.sleep(PAUSE_S)
 
 
 class StillClock(SteadyClock):
@@ -103,6 +130,34 @@ class StillClock(SteadyClock):
         self._now_ms += by_ms
         for shard in shards._shards:
             shard.wake()
+
+
+class SlowWriter:
+    """A writer that has written a batch two passes later, and only then takes what has come."""
+
+    def __init__(self, on_durable: Callable[[int], None]) -> None:
+        self._log = MemoryLog()
+        self._on_durable = on_durable
+        self._batches: list[Sequence[NewRecord]] = []
+        self._work = trio.Event()
+
+    def submit(self, batch: Sequence[NewRecord]) -> None:
+        self._batches.append(batch)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Write until canceled."""
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            batches, self._batches = self._batches, []
+            for batch in batches:
+                self._log.append(batch, self._log.next_sequence)
+            await trio.lowlevel.checkpoint()
+            self._on_durable(self._log.next_sequence - 1)
+
+    async def close(self) -> None:
+        self._log.close()
 
 
 def pass_time(shards: Shards, by_ms: int) -> None:
@@ -122,7 +177,9 @@ async def running(shard_count: int) -> AsyncIterator[Shards]:
     )
 
     def make_writer(committer: Committer) -> BatchWriter:
-        return DirectWriter(MemoryLog(), committer.durable)
+        writer = SlowWriter(committer.durable)
+        nursery.start_soon(writer.run)
+        return writer
 
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(shards.run, make_writer))
@@ -158,7 +215,7 @@ async def many_callbacks(shards: Shards, _: int) -> LongestPass:
     ]
     waiters += [c.CreateSubscription("p", f"s{number}", FAR_MS, GROUP) for number in range(half)]
     await ask_all(shards, waiters)
-    with measured() as found:
+    async with measured(shards) as found:
         reply = await shards.ask(c.CompletePromise("p", PromiseState.RESOLVED))
         assert reply.code is Code.CREATED
         await until(lambda: sum(len(state.tasks) for state in shards.states()) == 2 * half)
@@ -175,7 +232,7 @@ async def many_awaiters(shards: Shards, _: int) -> LongestPass:
     await ask_all(shards, [w.CreateWorkflow(name, FAR_MS, "x", 10**9, tags=tags) for name in names])
     await ask_all(shards, [w.SuspendWorkflow(name, 1, ("p",)) for name in names])
     await ask_all(shards, [w.RegisterListener("p", f"{GROUP}/{name}") for name in names])
-    with measured() as found:
+    async with measured(shards) as found:
         await shards.ask(w.SettlePromise("p", PromiseState.RESOLVED))
         await until(lambda: shards.is_quiet)
     return found
@@ -189,7 +246,7 @@ async def root_of_many_tasks(shards: Shards, _: int) -> LongestPass:
     await ask_all(shards, [c.CreateCallback(name, "r", FAR_MS, GROUP) for name in leaves])
     await ask_all(shards, [c.CompletePromise(name, PromiseState.RESOLVED) for name in leaves])
     await until(lambda: shards.is_quiet)
-    with measured() as found:
+    async with measured(shards) as found:
         await shards.ask(c.CompletePromise("r", PromiseState.RESOLVED))
         await until(lambda: not any(state.roots for state in shards.states()))
     return found
@@ -199,7 +256,7 @@ async def many_deadlines(shards: Shards, count: int) -> LongestPass:
     """The timeouts of many promises pass at one moment."""
     ends_ms = shards.clock.now_ms() + LEASE_MS
     await ask_all(shards, [c.CreatePromise(f"p{number}", ends_ms) for number in range(count)])
-    with measured() as found:
+    async with measured(shards) as found:
         pass_time(shards, LEASE_MS)
         await until(lambda: not any(state.pending_count for state in shards.states()))
     return found
@@ -239,7 +296,7 @@ async def begun(shards: Shards) -> None:
 async def many_leases(shards: Shards, count: int) -> LongestPass:
     """The leases of many tasks end at one moment."""
     await make_tasks(shards, count)
-    with measured() as found:
+    async with measured(shards) as found:
         pass_time(shards, LEASE_MS)
         await until(lambda: not held_count(shards))
         await until(lambda: shards.is_quiet)
@@ -249,7 +306,7 @@ async def many_leases(shards: Shards, count: int) -> LongestPass:
 async def many_locks(shards: Shards, count: int) -> LongestPass:
     """Many locks end at one moment."""
     await make_locks(shards, count)
-    with measured() as found:
+    async with measured(shards) as found:
         pass_time(shards, LEASE_MS)
         await until(lambda: not any(state.locks for state in shards.states()))
     return found
@@ -258,7 +315,7 @@ async def many_locks(shards: Shards, count: int) -> LongestPass:
 async def many_workflow_leases(shards: Shards, count: int) -> LongestPass:
     """The leases of many workflow tasks end at one moment."""
     await make_workflows(shards, count)
-    with measured() as found:
+    async with measured(shards) as found:
         pass_time(shards, LEASE_MS)
         await until(
             lambda: (
@@ -279,7 +336,7 @@ async def heartbeats(shards: Shards, count: int) -> LongestPass:
     await make_tasks(shards, half)
     await make_locks(shards, half)
     pass_time(shards, LEASE_MS - 1)
-    with measured() as found:
+    async with measured(shards) as found:
         async with trio.open_nursery() as nursery:
             renewed: dict[str, int] = {}
 
@@ -301,7 +358,7 @@ async def renewals(shards: Shards, count: int) -> LongestPass:
     await make_workflows(shards, count)
     pass_time(shards, LEASE_MS - 1)
     tasks = [(f"w{number}", 1) for number in range(count)]
-    with measured() as found:
+    async with measured(shards) as found:
         async with trio.open_nursery() as nursery:
             renewed: list[int] = []
 
@@ -359,11 +416,10 @@ async def capture(shards: Shards, count: int) -> LongestPass:
         log_bytes=10**9,
         current_pass=shards._pass,
     )
-    with measured() as found:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(shards.heartbeat_tasks, "x")
-            nursery.start_soon(shards.heartbeat_locks, "x")
-            await checkpointer.checkpoint()
+    async with measured(shards) as found, trio.open_nursery() as nursery:
+        nursery.start_soon(shards.heartbeat_tasks, "x")
+        nursery.start_soon(shards.heartbeat_locks, "x")
+        await checkpointer.checkpoint()
     assert store.rows_count >= 4 * half
     assert not any(state.completed for state in shards.states())
     return found
@@ -376,7 +432,7 @@ async def unreachable_listeners(shards: Shards, _: int) -> LongestPass:
     await ask_all(shards, [w.RegisterListener("p", address) for address in addresses])
     await ask_all(shards, [w.SettlePromise("p", PromiseState.RESOLVED)])
     await until(lambda: shards.is_quiet)
-    with measured() as found:
+    async with measured(shards) as found:
         pass_time(shards, UNBLOCK_LIMIT_MS)
         await until(lambda: not any(state.unblocks for state in shards.states()))
     return found
@@ -406,7 +462,7 @@ async def bulk_cancel(shards: Shards, _: int) -> LongestPass:
         await nursery.start(jobs.run)
         wanted = {"rate_count": BULK_RATE_LIMIT_COUNT, "created_on": shards.clock.now_ms()}
         began_s, began_cpu_s = trio.current_time(), time.thread_time()
-        with measured() as found:
+        async with measured(shards) as found:
             await jobs.start(job_of(jobs, **wanted))
             await ended.wait()
         lasted_s, cpu_s = trio.current_time() - began_s, time.thread_time() - began_cpu_s
@@ -461,7 +517,8 @@ async def print_all(names: list[str]) -> None:
             found = await longest_pass(name, shard_count, MANY_COUNT)
             print(
                 f"{name:10} {shard_count:2} shards: longest pass {found.longest_ms:6.1f} ms of"
-                f" processor time, {found.total_ms:7.0f} ms in {found.count} passes"
+                f" processor time, {found.total_ms:7.0f} ms in {found.count} passes;"
+                f" others waited {found.waited_ms:6.1f} ms, {found.waited_count} passes"
             )
 
 

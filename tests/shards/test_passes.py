@@ -9,9 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from troth.core.codes import Code
 from troth.core.commands import (
+    ClaimTask,
     Command,
     CompletePromise,
+    CreateCallback,
     CreatePromise,
     CreateSubscription,
     ReadPromise,
@@ -20,12 +23,13 @@ from troth.core.limits import SLICE_COUNT, WHEEL_SLICE_COUNT
 from troth.core.machine import Machine, Step
 from troth.core.model import PromiseState
 from troth.core.replies import Message
-from troth.shards.passes import CLIENTS_SHARE, PASS_LIMIT_S
+from troth.shards.held import HeldMessages
+from troth.shards.passes import CLIENTS_LIMIT_S, OWN_LIMIT_S, PASS_LIMIT_S
 from troth.shards.shard import WheelKey
 from troth.shards.shards import SHARDS_PER_LOOK_COUNT
 from troth.shards.wheel import TimingWheel
 
-from .stage import EPOCH_MS, FAR_MS, WORKER, CalledBack, id_in, settle, stage
+from .stage import EPOCH_MS, FAR_MS, WORKER, CalledBack, Stage, id_in, settle, stage
 
 COST_S = 0.0005
 PER_PASS = round(PASS_LIMIT_S / COST_S)
@@ -133,7 +137,7 @@ async def test_clients_come_before_what_is_internal_and_leave_it_a_part(
         await trio.lowlevel.checkpoint()
         s.shards.run_turn()
 
-        clients_count = round(PER_PASS * CLIENTS_SHARE)
+        clients_count = round(CLIENTS_LIMIT_S / COST_S)
         assert costly[:SLICE_COUNT] == ["CreatePromise"] * SLICE_COUNT
         assert costly.count("CreatePromise") <= clients_count + SLICE_COUNT
         assert costly.count("ReadPromise") >= SLICE_COUNT
@@ -189,13 +193,7 @@ async def test_what_one_completion_sends_goes_out_in_passes(mock_clock: MockCloc
         await s.call(CreatePromise("leaf", FAR_MS))
         for number in range(60):
             await s.call(CreateSubscription("leaf", f"s{number}", FAR_MS, WORKER))
-        send = s.outgoing.send
-
-        def slow_send(message: Message) -> None:
-            mock_clock.jump(0.001)
-            send(message)
-
-        s.outgoing.send = slow_send  # type: ignore[method-assign]
+        make_sending_slow(s, mock_clock)
         asked = s.ask(CompletePromise("leaf", PromiseState.RESOLVED))
         await settle()
         sent: list[str] = []
@@ -210,3 +208,114 @@ async def test_what_one_completion_sends_goes_out_in_passes(mock_clock: MockCloc
     assert asked.is_done
     assert len(s.outgoing.messages) == 60
     assert max(passes.counts) <= 1_000 * PASS_LIMIT_S + 3 * SLICE_COUNT
+
+
+def make_sending_slow(s: Stage, clock: MockClock) -> list[str]:
+    """Let it take a millisecond to hand a message to delivery; one entry for each that was."""
+    send = s.outgoing.send
+    sent: list[str] = []
+
+    def slow_send(message: Message) -> None:
+        clock.jump(0.001)
+        sent.append("")
+        send(message)
+
+    s.outgoing.send = slow_send  # type: ignore[method-assign]
+    return sent
+
+
+async def complete_much(s: Stage, name: str, held: HeldMessages | None = None) -> None:
+    """Complete a promise that sixty wait for, durably."""
+    await s.call(CreatePromise(name, FAR_MS))
+    for number in range(60):
+        await s.call(CreateCallback(name, f"{name}{number}", FAR_MS, WORKER))
+    asked = s.ask(CompletePromise(name, PromiseState.RESOLVED), held)
+    await settle()
+    s.writer.make_all_durable()
+    await settle()
+    assert asked.is_done
+
+
+async def test_what_one_answer_releases_goes_out_in_passes(mock_clock: MockClock) -> None:
+    """The messages of a request wait for its answer to be written: all sixty of them."""
+    async with stage(1) as s:
+        held = s.held()
+        await complete_much(s, "leaf", held)
+        assert not s.outgoing.messages
+        sent = make_sending_slow(s, mock_clock)
+        await trio.lowlevel.checkpoint()
+        passes = Passes(sent)
+        trio.lowlevel.add_instrument(passes)
+        held.release()
+        assert not s.shards.is_quiet
+        while len(sent) < 60:
+            await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(passes)
+
+    names = [message.task.id for message in s.outgoing.messages]
+    assert names == [f"__resume:leaf{number}:leaf" for number in range(60)]
+    assert max(passes.counts) <= 1_000 * PASS_LIMIT_S
+
+
+async def test_what_was_released_and_is_not_wanted_any_more_is_not_sent(
+    mock_clock: MockClock,
+) -> None:
+    async with stage(1) as s:
+        held = s.held()
+        await complete_much(s, "leaf", held)
+        make_sending_slow(s, mock_clock)
+        held.release()
+        asker = CalledBack()
+        s.shards.submit(ClaimTask("__resume:leaf59:leaf", 1, "x", 10_000), None, asker)
+        s.shards.run_turn()
+        s.writer.make_all_durable()
+        assert [reply.code for reply in asker.replies] == [Code.CREATED]
+        while not s.shards.is_quiet:
+            await trio.lowlevel.checkpoint()
+    assert len(s.outgoing.messages) == 59
+
+
+async def test_answers_do_not_wait_for_the_messages_of_earlier_turns(
+    mock_clock: MockClock,
+) -> None:
+    """A client whose request came later is answered while many messages are left to be sent."""
+    async with stage(1) as s:
+        await s.call(CreatePromise("leaf", FAR_MS))
+        for number in range(60):
+            await s.call(CreateSubscription("leaf", f"s{number}", FAR_MS, WORKER))
+        sent = make_sending_slow(s, mock_clock)
+        asked = [s.ask(CompletePromise("leaf", PromiseState.RESOLVED))]
+        await settle()
+        asked += [s.ask(CreatePromise(f"p{number}", FAR_MS)) for number in range(3)]
+        await settle()
+        s.writer.make_all_durable()
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        assert all(one.is_done for one in asked)
+        assert 0 < len(sent) < 60
+        while not s.shards.is_quiet:
+            await trio.lowlevel.checkpoint()
+    assert len(sent) == 60
+
+
+async def test_clients_have_their_part_after_what_is_internal(
+    costly: list[str], mock_clock: MockClock
+) -> None:
+    """Trio decides who is first in a pass."""
+    async with stage(1, direct=True) as s:
+        await s.shards.ask(CreatePromise("p", FAR_MS))
+        costly.clear()
+        for _ in range(300):
+            s.shards.tell(ReadPromise("internal"))
+        await trio.lowlevel.checkpoint()
+        s.shards.run_turn()
+        internal_count = len(costly)
+        asker = CalledBack()
+        for _ in range(100):
+            s.shards.submit(CreatePromise("q", FAR_MS), None, asker)
+        s.shards.run_turn()
+
+        own_count = round(OWN_LIMIT_S / COST_S)
+        assert own_count <= internal_count <= own_count + 2 * SLICE_COUNT
+        assert costly.count("CreatePromise") >= round(CLIENTS_LIMIT_S / COST_S)
+        assert len(costly) <= PER_PASS + 3 * SLICE_COUNT

@@ -91,7 +91,7 @@ def _check_replay(server: Server, states: list[ShardState]) -> None:
 
 def _plain(task: Task) -> Task:
     """A task without the dispatcher's notes, which are no part of the state."""
-    return replace(task, queued=False, sending=False, stalled=False, sends_count=0)
+    return replace(task, queued=False, sending=False, stalled=False, sends_count=0, since=None)
 
 
 def _require_same(found: Mapping[str, object], expected: Mapping[str, object]) -> None:

@@ -120,7 +120,7 @@ def test_pause_keeps_still(visit: Visit, busy_server: ServerProcess) -> None:
 def streams(server: ServerProcess) -> int:
     """Return how many streams of events are open."""
     text = server.request("GET", "/metrics")[1]
-    found = re.search(r"^troth_event_streams (\d+)", str(text), re.MULTILINE)
+    found = re.search(r'^troth_http_streams\{kind="events"\} (\d+)', str(text), re.MULTILINE)
     assert found is not None, "the metric of event streams"
     return int(found[1])
 

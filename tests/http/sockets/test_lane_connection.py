@@ -59,7 +59,7 @@ class Pair:
 
     def answer_much(self) -> HeldMessages:
         """Give an answer that does not fit into the socket."""
-        held = HeldMessages(self.sent.append)
+        held = HeldMessages(self.sent.extend)
         self.connection.answered(b"x" * 8_000_000, held)
         return held
 
