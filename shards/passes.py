@@ -22,8 +22,8 @@ CLIENTS_LIMIT_S: Final = 0.006
 OWN_LIMIT_S: Final = 0.004
 """How long the server's own work may: what comes due, messages between shards and to workers.
 
-It is all that a pass takes while clients ask for little. A client waits for several passes: one that
-takes its request, and more until that is durable and answered.
+It is all that a pass takes while clients ask for little. A client waits for several passes: one
+that takes its request, and more until that is durable and answered.
 """
 assert CLIENTS_LIMIT_S + OWN_LIMIT_S <= PASS_LIMIT_S
 

@@ -35,7 +35,7 @@ from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
 
-from .hypercorn_connection import ConnectionLimits
+from .connection_limits import ConnectionLimits
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import NotServed, Parsed, Parser

@@ -280,6 +280,15 @@ async def test_credentials_and_origins_are_judged_alike(guarded: Servers) -> Non
     assert lane_numbers(guarded[0])["requests_total"] - before > RANDOM_REQUESTS_COUNT // 6
 
 
+@pytest.mark.parametrize("header", [None, "Basic eDp6", "Bearer troth_x", "nonsense", ""])
+@pytest.mark.parametrize("body", [b"{}", b"", b"{", b'{"kind": "promise.get"}'])
+async def test_a_strangers_envelope_is_refused_alike(
+    guarded: Servers, header: str | None, body: bytes
+) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    await compare(guarded, [request("POST", "/", body, headers)])
+
+
 async def compare_random(servers: Servers, count: int) -> None:
     chance = random.Random(SEED)
     print(f"TROTH_LANE_SEED={SEED}")
