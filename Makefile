@@ -101,10 +101,11 @@ differ: $(DEVELOP_READY) ## Hold the server against the specification's model: S
 
 # The directory is kept, since filling it takes 10 to 30 minutes.
 SCALE_STORE = /tmp/troth-ui-scale
-ui-scale: $(DEVELOP_READY) ## What answers cost with 2,000,000 promises: SCALE_STORE=DIRECTORY
+ui-scale: $(DEVELOP_READY) ## What answers and pages cost with 2,000,000 promises: SCALE_STORE=DIRECTORY
 	@test -e $(SCALE_STORE)/troth.json || $(BIN)/python -m tests.helpers.fill_store $(SCALE_STORE) \
 		--completed 1500000 --pending 260000 --tasks 150000 --workflows 89500 --locks 100000 --tree 500
-	@TROTH_SCALE_STORE=$(SCALE_STORE) $(PYTEST) -s tests/http/questions/test_scale.py $(ARGS)
+	@TROTH_SCALE_STORE=$(SCALE_STORE) $(PYTEST) -s tests/http/questions/test_scale.py \
+	  tests/ui/test_budgets.py tests/ui/test_walks.py $(ARGS)
 
 mutate: $(DEVELOP_READY) ## Plant every known fault and see which test notices (twelve minutes)
 	@$(BIN)/python -m tests.mutation $(ARGS)

@@ -43,6 +43,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "cors_allow_origin",
     ),
     "Log and metrics": ("log_level", "log_format", "log_requests", "metrics_per_shard"),
+    "Traces": ("trace_tags", "trace_ids", "trace_url"),
     "Tasks and schedules": (
         "task_claim_timeout_ms",
         "workflow_retry_ms",

@@ -66,7 +66,8 @@ class Options(Struct, frozen=True):
     """What an operator may choose about the machine's behavior.
 
     `catch_up_count` is how many missed runs of a schedule are made up for (None: all of them).
-    `retention` says which completed promises are deleted, and when.
+    `retention` says which completed promises are deleted, and when. `samples_run` is asked, by the
+    id of its trace, whether a run of a schedule is traced; None: none is.
     """
 
     task_claim_timeout_ms: int = TASK_CLAIM_TIMEOUT_MS
@@ -78,6 +79,7 @@ class Options(Struct, frozen=True):
     waiting_limit_count: int = WAITING_LIMIT_COUNT
     completion_slice_count: int = COMPLETION_SLICE_COUNT
     heartbeat_slice_count: int = HEARTBEAT_SLICE_COUNT
+    samples_run: Callable[[int], bool] | None = None
 
 
 def no_fence(fence: Fence, now_ms: int) -> bool:
@@ -139,12 +141,12 @@ class DecisionContext:
     def emit(self, record: r.Record) -> None:
         """Make a fact true and write it down."""
         self._records.append(record)
-        if not self.watch.ids:
+        if not self.watch.is_on:
             APPLY[type(record)](self.state, record)
             return
-        self.watch.note_before(record, self.state)
+        self.watch.hear_before(record, self.state)
         APPLY[type(record)](self.state, record)
-        self.watch.note(record, self.state.promises)
+        self.watch.hear(record, self.state)
 
     @property
     def records_count(self) -> int:

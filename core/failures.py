@@ -86,6 +86,11 @@ class Failures:
         about = task.process_id if is_held and task.process_id is not None else ""
         self.note(FailureKind.LEASE, at, task.id, reason, about)
 
+    def last_of(self, kind: FailureKind) -> Failure | None:
+        """Return the newest failure of a kind; None if none is kept."""
+        kept = self._kept[kind]
+        return kept[-1] if kept else None
+
     def later_than(self, number: int) -> list[Failure]:
         """Return all that are kept of those after a number, the oldest first."""
         later = [

@@ -40,6 +40,7 @@ from .limits import (
 )
 from .model import INIT, PENDING, TAG_TARGET, TAG_TIMER, Promise
 from .replies import ExecuteMessage, Message, Reply, TaskMessage, UnblockMessage
+from .workflow_commands import ExecuteNotSent
 from .workflows import ACQUIRED, WAITING
 
 
@@ -95,6 +96,13 @@ class Machine(DecisionContext):
             return Step(reply, records, promise_timers)
         return self._finish(reply, now_ms)
 
+    def note(self, command: ExecuteNotSent) -> None:
+        """Carry out a command that only changes a note: no step is needed, since nothing follows.
+
+        Not to be called in the middle of a step.
+        """
+        DECISIONS[type(command)](self, command, 0)
+
     def start(self, now_ms: int) -> Step:
         """Start after the replay: look at everything that waits to be sent or was on its way.
 
@@ -120,8 +128,7 @@ class Machine(DecisionContext):
             for address in addresses
         )
         state.begun_completions.extend(state.completions)
-        for target, messages in state.outbox.items():
-            state.messages.extend((target, number, text) for number, text in messages.items())
+        state.messages.extend(state.outbox)
         return self._finish(DONE, now_ms)
 
     def rearm(self, now_ms: int) -> Step:
@@ -163,64 +170,49 @@ class Machine(DecisionContext):
         state = self.state
         records, self._records = self._records, []
         promise_timers, state.promise_timers = state.promise_timers, []
-        if not (
-            state.timers
-            or state.touched_roots
+        step = Step(reply, records, promise_timers)
+        # Dispatching sets timers, so it comes first.
+        if (
+            state.touched_roots
             or state.new_notifications
-            or state.withdrawals
-            or state.messages
-            or state.finished
             or state.touched_workflows
             or state.new_unblocks
-            or self.received
-            or self._skipped
-            or state.begun_completions
-            or self.again is not None
         ):
-            return Step(reply, records, promise_timers)
-        sends: list[Message] = []
-        if state.touched_roots or state.new_notifications:
-            self._dispatch(sends, now_ms)
-        concerns_workflows = bool(state.touched_workflows or state.new_unblocks)
-        if concerns_workflows:
-            self._dispatch_workflows(sends, now_ms)
-            self._dispatch_unblocks(sends)
-        posts: list[tuple[int, Receive]] = []
+            step.sends = self._dispatch_all(now_ms)
+            step.has_more = bool(state.touched_workflows or state.new_unblocks)
+            step.has_effects = True
+        if state.timers:
+            step.timers, state.timers = state.timers, []
+            step.has_effects = True
+        if state.withdrawals:
+            step.withdrawals, state.withdrawals = state.withdrawals, []
+            step.has_effects = True
         if state.messages:
-            posts = [
+            step.posts = [
                 (target, Receive(state.index, number, message))
                 for target, number, message in state.messages
             ]
             state.messages = []
-        step = Step(
-            reply,
-            records,
-            promise_timers,
-            True,
-            state.timers,
-            sends,
-            state.withdrawals,
-            posts,
-            self.received,
-            self._skipped,
-        )
-        state.timers = []
-        if state.withdrawals:
-            state.withdrawals = []
+            step.has_effects = True
+        if self.received is not None:
+            step.received, self.received = self.received, None
+            step.has_effects = True
         if state.finished:
             step.finished, state.finished = state.finished, []
-        if self._skipped:
-            self._skipped = []
-        self.received = None
-        if concerns_workflows:
-            step.has_more = bool(state.touched_workflows or state.new_unblocks)
-        if state.begun_completions:
-            step.again = ContinueCompletions(tuple(state.begun_completions), reply, self.again)
-            state.begun_completions = []
-        else:
-            step.again = self.again
-        self.again = None
+            step.has_effects = True
+        if state.begun_completions or self.again is not None or self._skipped:
+            self._finish_rarely(step)
         return step
+
+    def _finish_rarely(self, step: Step) -> None:
+        """Note what few steps lead to: more to do, and what was left out."""
+        state = self.state
+        step.again, self.again = self.again, None
+        if state.begun_completions:
+            step.again = ContinueCompletions(tuple(state.begun_completions), step.reply, step.again)
+            state.begun_completions = []
+        step.skipped, self._skipped = self._skipped, []
+        step.has_effects = True
 
     @property
     def is_clean(self) -> bool:
@@ -228,6 +220,17 @@ class Machine(DecisionContext):
         return not self._records
 
     # Dispatch: which messages go out
+
+    def _dispatch_all(self, now_ms: int) -> list[Message]:
+        state = self.state
+        sends: list[Message] = []
+        if state.touched_roots or state.new_notifications:
+            self._dispatch(sends, now_ms)
+        if state.touched_workflows:
+            self._dispatch_workflows(sends, now_ms)
+        if state.new_unblocks:
+            self._dispatch_unblocks(sends)
+        return sends
 
     def _dispatch(self, sends: list[Message], now_ms: int) -> None:
         state = self.state

@@ -55,6 +55,7 @@ class PromiseMessage(Struct, frozen=True, array_like=True, gc=False, tag="promis
     param: Value
     tags: dict[str, str]
     task: TaskSeed | None = None
+    trace: Trace | None = None
 
 
 ShardMessage = ResumeMessage | PromiseMessage | WorkflowShardMessage

@@ -153,6 +153,7 @@ class WorkflowMessage(Struct, frozen=True, array_like=True, gc=False, tag="workf
     param: Value
     tags: dict[str, str]
     seed: WorkflowSeed
+    trace: Trace | None = None
 
 
 class AwaitMessage(Struct, frozen=True, array_like=True, gc=False, tag="await/1"):

@@ -154,9 +154,17 @@ class Listener(Struct, frozen=True, array_like=True, gc=False):
     settled_at: int | None = None
 
 
+_EXECUTE: Final = "execute "
+
+
 def execute_key(workflow_id: str) -> str:
     """Return the name of a task's message in delivery; ids of REST tasks never begin so."""
-    return "execute " + workflow_id
+    return _EXECUTE + workflow_id
+
+
+def workflow_of(key: str) -> str | None:
+    """Return the task that a name of `execute_key` is about; None for any other name."""
+    return key.removeprefix(_EXECUTE) if key.startswith(_EXECUTE) else None
 
 
 def unblock_key(promise_id: str, address: str) -> str:

@@ -4,14 +4,17 @@ Nothing runs here and nothing waits: `serve.py` starts the parts and ends them.
 """
 
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from troth.core import limits
+from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.failures import Failures
 from troth.core.grammar.cron import parse as parse_cron
+from troth.core.model import Promise
 from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api, Readiness
 from troth.http.bulk.endpoints import note_end
@@ -30,6 +33,7 @@ from troth.http.monitoring.storage_metrics import (
     CheckpointReading,
     SnapshotReading,
 )
+from troth.http.monitoring.trace_metrics import TRACES
 from troth.http.monitoring.traffic_metrics import DELIVERY, FEED, GATE, LANES, PORTS
 from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
@@ -45,6 +49,8 @@ from troth.http.sockets.doors import Door
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.memory_plan import plan_memory
 from troth.http.sockets.slow_gate import SlowGate
+from troth.http.tracing.spans import NO_SPANS
+from troth.http.tracing.tracing import make_tracing
 from troth.http.web.feed import Feed
 from troth.http.wire.in_flight import InFlight
 from troth.persistence import process_memory
@@ -94,7 +100,7 @@ def opened_storage(settings: Settings) -> Iterator[Storage]:
     storage.close()
 
 
-def _options(settings: Settings) -> Options:
+def _options(settings: Settings, samples_run: Callable[[int], bool] | None = None) -> Options:
     counts: dict[object, int | None] = {"all": None, "latest": 1}
     chosen = settings.schedule_catch_up
     return Options(
@@ -103,6 +109,7 @@ def _options(settings: Settings) -> Options:
         catch_up_count=counts[chosen] if isinstance(chosen, str) else chosen,
         time_zone=settings.time_zone if settings.time_zone is not None else local_zone(),
         retention=settings.retain,
+        samples_run=samples_run,
     )
 
 
@@ -151,12 +158,15 @@ class Parts:
             room=outgoing_room,
         )
         failures = Failures()
+        self.tracing = tracing = make_tracing(
+            now_ns=time.time_ns, tags=settings.trace_tags, shows_ids=settings.trace_ids
+        )
         self.delivery = Delivery(
             render=self._large_messages.render,
             hold=self._hold_message,
             push=self.push,
             polls=self.polls,
-            report=lambda command: self.shards.tell(command),
+            report=self._report,
             targets=settings.targets,
             now_ms=self.clock.now_ms,
             random=random.Random(),  # noqa: S311  jitter of back-off, not a secret
@@ -188,6 +198,12 @@ class Parts:
         self.function_calls.attach(self.placement)
         clock: Clock = self.clock
         outgoing: Outgoing = OutgoingRoutes(self.delivery, self.placement)
+        samples_run = None
+        if tracing is not None:
+            outgoing = tracing.outgoing(
+                outgoing, settings.targets, lambda promise_id: self._find(promise_id)
+            )
+            samples_run = tracing.plan.sampler.wants_root
         if settings.debug_operations:
             clock = debug_clock = DebugClock(clock)
             outgoing = debug_outgoing = DebugOutgoing(outgoing, clock, settings.workflow_retry_ms)
@@ -196,7 +212,7 @@ class Parts:
             clock=clock,
             outgoing=outgoing,
             cursor_secret=storage.secret,
-            options=_options(settings),
+            options=_options(settings, samples_run),
             mailbox_limit_count=settings.mailbox_limit_count,
             failures=failures,
         )
@@ -220,6 +236,9 @@ class Parts:
 
         if settings.debug_operations:
             self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
+        if tracing is not None:
+            spans = tracing.listen(self.shards.watch, failures, self.api.request_log)
+            self.api.tracing = self.api.request_log = spans
         if isinstance(storage, DirectoryStorage):
             self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
         self.loop_lag = LoopLag(lambda: self.shards.committer.position)
@@ -230,9 +249,28 @@ class Parts:
         metrics.add(PLACEMENT, self.placement.statistics)
         metrics.add(FUNCTION_CALLS, self.function_calls.statistics)
         metrics.add(GATE, self.gate.statistics)
+        metrics.add(TRACES, tracing.queue.statistics if tracing is not None else lambda: NO_SPANS)
         metrics.add(PORTS, lambda: {name: door.listener.statistics() for name, door in self._ports})
         # Until the catalog has been read, it is unknown whether there are accounts.
         self.api.credentials.unload()
+
+    def _report(self, command: Command) -> None:
+        """Hand the shards a report of delivery."""
+        if self.tracing is not None:
+            self.tracing.heard(command)
+        self.shards.tell(command)
+
+    def _find(self, promise_id: str) -> Promise | None:
+        """Return a promise that is in memory; it may not be durable yet."""
+        shards = self.shards
+        state = shards.each()[shards.shard_of(promise_id)].machine.state
+        return state.promises.get(promise_id)
+
+    async def durable(self) -> bool:
+        """Wait until all that has happened is durable; return whether it is."""
+        committer = self.shards.committer
+        await committer.wait_durable()
+        return committer.failure is None
 
     def _may_push_anywhere(self) -> bool:
         """Return whether clients may name receivers on this machine and in its networks."""

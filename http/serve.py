@@ -231,6 +231,8 @@ class Server:
                 await nursery.start(parts.placement.run)
                 await nursery.start(parts.function_calls.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            if parts.tracing is not None:
+                await nursery.start(parts.tracing.run, parts.durable)
             nursery.start_soon(parts.clock.run, self.shards.clock_jumped, self.shards.may_lease)
             if isinstance(self.storage, DirectoryStorage):
                 nursery.start_soon(watch_place, self.storage.check, self.shards.committer.fail)

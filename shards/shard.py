@@ -511,8 +511,7 @@ class Shard:
             both = (self.index, source)
             turn.acknowledgments[both] = max(sequence, turn.acknowledgments.get(both, 0))
         if step.withdrawals or step.sends:
-            # A copy: while it is empty, the machine goes on to use the same list.
-            turn.messages.append((tuple(step.withdrawals), step.sends[:SLICE_COUNT], held))
+            turn.messages.append((step.withdrawals, step.sends[:SLICE_COUNT], held))
             for first in range(SLICE_COUNT, len(step.sends), SLICE_COUNT):
                 turn.messages.append(((), step.sends[first : first + SLICE_COUNT], held))
         if step.finished:
@@ -566,6 +565,6 @@ class Shard:
             len(state.schedules),
             len(state.paused_schedules),
             len(state.locks),
-            sum(len(messages) for messages in state.outbox.values()),
+            len(state.outbox),
             len(state.entries),
         )

@@ -38,7 +38,7 @@ from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState, TimerKey
 from troth.core.state.watching import Watch
-from troth.core.workflow_commands import RenewWorkflows
+from troth.core.workflow_commands import ExecuteNotSent, RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.wal.log import LogRecord
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -335,8 +335,12 @@ class Shards(Gathering):
         return self._shards[shard_of(identifier, self._count)].machine.state
 
     def tell(self, command: Command) -> None:
-        """Hand over a report of delivery."""
-        self._post(self.shard_of(home_of(command)), command, None)
+        """Hand over a report of delivery. One that only changes a note needs no turn."""
+        index = shard_of(home_of(command), self._count)
+        if isinstance(command, ExecuteNotSent):
+            self._shards[index].machine.note(command)
+        else:
+            self._post(index, command, None)
 
     def _post(self, index: int, command: Command, held: HeldMessages | None) -> None:
         """Put an internal command into a shard's mailbox, for this turn or a coming one."""

@@ -48,7 +48,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
     ),
     "http": (
         frozenset({"wire", "settings", "outgoing", "supervision", "metrics"}),
-        frozenset({"identity"}),
+        frozenset({"identity", "tracing"}),
         frozenset({"api"}),
         frozenset({"promises", "functions"}),
         frozenset({"envelope", "executions", "admin", "questions"}),

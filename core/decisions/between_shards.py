@@ -33,7 +33,7 @@ def receive(context: DecisionContext, command: Receive, now_ms: int) -> Reply:
 
 def acknowledge(context: DecisionContext, command: Acknowledge, now_ms: int) -> Reply:
     """Forget what the target shard has durably applied."""
-    waiting = context.state.outbox.get(command.target)
-    if waiting and next(iter(waiting)) <= command.sequence:
+    first = context.state.outbox.first(command.target)
+    if first is not None and first <= command.sequence:
         context.emit(r.MessagesAcknowledged(command.target, command.sequence))
     return DONE

@@ -24,31 +24,14 @@ from troth.core.state.activity import Deleter
 from troth.core.state.shard_state import ShardState
 
 
-class InUse:
-    """Whether something unfinished is about promises of a shard, at one moment."""
-
-    def __init__(self, context: DecisionContext) -> None:
-        self._context = context
-        self._resumed = _resumed_by_outbox(context.state)
-
-    def __call__(self, promise_id: str) -> bool:
-        """Return whether a completed promise has to stay for now."""
-        state = self._context.state
-        return (
-            promise_id in self._resumed
-            or promise_id in state.roots
-            or self._context.is_awaited(promise_id)
-        )
-
-
-def _resumed_by_outbox(state: ShardState) -> set[str]:
-    """Return the promises whose completion is still on its way to the roots that wait for it."""
-    return {
-        message.callback.promise_id
-        for messages in state.outbox.values()
-        for message in messages.values()
-        if isinstance(message, r.ResumeMessage)
-    }
+def is_in_use(context: DecisionContext, promise_id: str) -> bool:
+    """Return whether something unfinished is about a completed promise, so that it has to stay."""
+    state = context.state
+    return (
+        state.outbox.resumes_for(promise_id)
+        or promise_id in state.roots
+        or context.is_awaited(promise_id)
+    )
 
 
 class Lineage:
@@ -123,8 +106,7 @@ class Wanted:
     """What has to stay of the completed promises of a shard that clients want to go."""
 
     def __init__(self, context: DecisionContext, now_ms: int) -> None:
-        self._unblocks = context.state.unblocks
-        self._in_use = InUse(context)
+        self._context = context
 
         def has_ended(origin: Promise) -> bool:
             return origin.state is not PENDING or origin.timeout <= now_ms
@@ -135,7 +117,8 @@ class Wanted:
         """Return why a promise has to stay for now, or None if it may go."""
         if promise.state is PENDING:
             return Code.PROMISE_PENDING
-        if promise.id in self._unblocks or self._in_use(promise.id):
+        context = self._context
+        if promise.id in context.state.unblocks or is_in_use(context, promise.id):
             return Code.PROMISE_IN_USE
         if self._lineage.keeps(promise):
             return Code.ORIGIN_PENDING

@@ -21,7 +21,7 @@ from troth.core.retention_rules import BEGINNING, Retention, RetentionRule, Walk
 from troth.core.state.activity import Deleter
 from troth.core.state.shard_state import ShardState
 
-from .deletions import InUse, Lineage, delete
+from .deletions import Lineage, delete, is_in_use
 
 
 def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
@@ -32,14 +32,13 @@ def retain(context: DecisionContext, command: Retain, now_ms: int) -> Reply:
     gone: dict[str, None] = {}
     counts = [0] * len(retention.rules)
     waiting_count = 0
-    in_use = InUse(context)
     lineage = _lineage(context, retention.rules, now_ms)
     has_more = False
     candidates = _candidates(context.state, retention, now_ms)
     for looked_count, promise in enumerate(candidates, start=1):
         place = None if promise is None else due_rule(retention.rules, promise, now_ms)
         if promise is not None and place is not None and promise.id not in gone:
-            if in_use(promise.id) or lineage.keeps(promise):
+            if is_in_use(context, promise.id) or lineage.keeps(promise):
                 retention.look_again(promise, now_ms + RETENTION_RECHECK_MS)
                 waiting_count += 1
             else:
@@ -151,14 +150,13 @@ def _count_part(
         promises = list(islice(state.completed.values(), first, stop))
     counts = [0] * len(rules)
     waiting_count = 0
-    in_use = InUse(context)
     lineage = _lineage(context, rules, now_ms)
     for promise in promises:
         rule = None if promise is None else due_rule(rules, promise, now_ms)
         # Several walks meet a promise; it counts for the rule that comes first.
         if promise is None or rule is None or (walk < len(walks) and rule != walks[walk][0]):
             continue
-        if in_use(promise.id) or lineage.keeps(promise):
+        if is_in_use(context, promise.id) or lineage.keeps(promise):
             waiting_count += 1
         else:
             counts[rule] += 1

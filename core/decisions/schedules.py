@@ -26,7 +26,7 @@ from troth.core.grammar.templates import beginning, expand
 from troth.core.limits import SCHEDULE_BATCH_COUNT
 from troth.core.model import TAG_TARGET, Schedule, replace
 from troth.core.replies import Reply, SchedulePage
-from troth.core.schedule_runs import run_of
+from troth.core.schedule_runs import run_of, trace_of_run
 from troth.core.seeds import seed_of, workflow_seed_of
 from troth.core.state.activity import Firing
 
@@ -247,15 +247,16 @@ def _run(
     assert run_time is not None, "a schedule that never runs has no timer"
     run = run_of(schedule, run_time)
     promise: r.PromiseMessage | w.WorkflowMessage
+    trace = trace_of_run(schedule.id, run_time, context.options.samples_run)
     if TAG_TARGET in run.tags:
         workflow = workflow_seed_of(run.tags, run.timeout)
         assert workflow is not None, "there is a target"
         promise = w.WorkflowMessage(
-            run.promise_id, run.timeout, run_time, schedule.promise_param, run.tags, workflow
+            run.promise_id, run.timeout, run_time, schedule.promise_param, run.tags, workflow, trace
         )
     else:
         promise = r.PromiseMessage(
-            run.promise_id, run.timeout, schedule.promise_param, run.tags, seed_of(run.tags)
+            run.promise_id, run.timeout, schedule.promise_param, run.tags, seed_of(run.tags), trace
         )
     serial = context.next_serial()
     activity = context.state.activity

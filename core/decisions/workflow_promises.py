@@ -6,7 +6,7 @@ as it is.
 
 from functools import lru_cache
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from troth.core import records as r
 from troth.core import workflow_records as w
@@ -36,10 +36,13 @@ from .workflow_views import find, guard, is_full
 _OK: Final = Code.OK
 
 
-@lru_cache(maxsize=4_096)
-def shared(text: str) -> str:
-    """Return one and the same object for texts that are equal and came recently."""
-    return text
+Shared = TypeVar("Shared", str, int)
+
+
+@lru_cache(maxsize=2_048)
+def shared(content: Shared) -> Shared:
+    """Return one and the same object for texts, or numbers, that are equal and came recently."""
+    return content
 
 
 def ensure_promise(context: DecisionContext, command: EnsurePromise, now_ms: int) -> Reply:
@@ -65,13 +68,13 @@ def create(
 
     Past its timeout it is created and settled as of that time, and its task is not acquired.
     """
-    timeout = command.timeout
+    timeout = shared(command.timeout)
     is_late = timeout <= now_ms
     created_on = timeout if is_late else now_ms
     tags = command.tags or None
     if tags is not None:
         # Lineage and targets repeat in all of a workflow's promises, which may be many.
-        tags = {name: shared(value) for name, value in tags.items()}
+        tags = dict(zip(tags, map(shared, tags.values()), strict=True))
     promise_id = shared(command.id)
     seed = workflow_seed_of(tags, timeout)
     if seed is None:

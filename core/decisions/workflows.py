@@ -47,6 +47,7 @@ from .workflow_views import find, fulfilled, is_full, judge, view
 
 # See PENDING in model.py.
 _OK: Final = Code.OK
+_CREATE: Final = WorkflowEvent.CREATE
 _ACQUIRE: Final = WorkflowEvent.ACQUIRE
 _SUSPEND: Final = WorkflowEvent.SUSPEND
 _FULFILL: Final = WorkflowEvent.FULFILL
@@ -81,7 +82,7 @@ def create_workflow(context: DecisionContext, command: CreateWorkflow, now_ms: i
         if promise.task_version is None:
             return Reply(Code.NO_WORKFLOW_TASK)
         return Reply(_OK, promise=promise, workflow=fulfilled(promise))
-    code = WORKFLOW[task.state, WorkflowEvent.CREATE].code
+    code = WORKFLOW[task.state, _CREATE].code
     if code is _OK:
         context.emit(w.WorkflowAcquired(command.id, _lease(command, claim_id, now_ms)))
         task.is_fresh = True
@@ -320,9 +321,12 @@ def execute_sent(context: DecisionContext, command: ExecuteSent, now_ms: int) ->
     return DONE
 
 
-def execute_not_sent(context: DecisionContext, command: ExecuteNotSent, now_ms: int) -> Reply:
-    """Note that the send failed; delivery asks for the message when it makes sense."""
-    _, task = find(context, command.id, now_ms)
+def execute_not_sent(context: DecisionContext, command: ExecuteNotSent, _now_ms: int) -> Reply:
+    """Note that the send failed; delivery asks for the message when it makes sense.
+
+    Nothing follows from this note, so `Machine.note` may carry it out between steps.
+    """
+    task = context.state.workflows.get(command.id)
     if task is not None and task.sending and task.version == command.version:
         task.sending = False
         task.stalled = True

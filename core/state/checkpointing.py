@@ -165,7 +165,7 @@ _READERS: Final[dict[str, Callable[[ShardState, Any], object]]] = {
     "callbacks": lambda state, key: state.callbacks.get(key[1], {}).get(key[0]),
     "schedules": lambda state, name: state.schedules.get(name),
     "locks": lambda state, name: state.locks.get(name),
-    "outbox": lambda state, key: state.outbox.get(key[0], {}).get(key[1]),
+    "outbox": lambda state, key: state.outbox.find(*key),
     "entries": lambda state, name: state.entries.by_id.get(name),
     "executions": lambda state, name: state.executions.get(name),
     "usage": lambda state, name: state.usage.get(name),
@@ -186,7 +186,7 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         state.task_sequence,
         state.largest_serial,
         dict(state.inbox),
-        dict(state.outbox_sequence),
+        dict(state.outbox.sequences),
         state.promises_count,
         state.tasks_count,
         state.pending_count,
@@ -194,7 +194,7 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         state.callbacks_count,
         len(state.schedules),
         len(state.locks),
-        sum(len(messages) for messages in state.outbox.values()),
+        len(state.outbox),
         state.task_counter_floor,
         len(state.entries),
         len(state.executions),
@@ -283,14 +283,13 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.bulk_parts = dict(top.bulk_parts)
     state.largest_serial = top.largest_serial
     state.inbox = dict(top.inbox)
-    state.outbox_sequence = dict(top.outbox_sequence)
+    state.outbox.sequences.update(top.outbox_sequence)
     state.counts.add(loaded.counts)
     state.promises_count = top.promises_count
     state.tasks_count = top.tasks_count
     for promise in sorted(loaded.promises, key=lambda row: row.serial):
         state.promises[promise.id] = promise
         state.index_promise(promise)
-        state.pending_count += 1
     for callback in loaded.callbacks:
         add_callback(state, callback)
     for task in sorted(loaded.tasks, key=lambda row: row.sequence):
@@ -302,7 +301,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
         state.locks[lock.resource_id] = lock
         state.locks_of.setdefault(lock.process_id, {})[lock.resource_id] = None
     for (target, sequence), message in sorted(loaded.outbox.items(), key=lambda item: item[0]):
-        state.outbox.setdefault(target, {})[sequence] = message
+        state.outbox.put_back(target, sequence, message)
     for entry in loaded.entries:
         state.entries.put(entry)
     state.executions.update({one.promise_id: one for one in loaded.executions})

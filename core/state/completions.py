@@ -130,7 +130,6 @@ def _complete(
         task_version=None if workflow is None else workflow.version,
     )
     state.promises[record.id] = state.completed[record.id] = completed
-    state.pending_count -= 1
     if record.id.startswith(RESERVED_PREFIX):
         state.counts.promise_completed(record.id, record.state)
     else:

@@ -20,8 +20,9 @@ class SerialIndex:
 
     def append(self, serial: int, identifier: str) -> None:
         """Add the newest entry; its serial must be larger than all before."""
-        assert not self._serials or serial > self._serials[-1], "serials only grow"
-        self._serials.append(serial)
+        serials = self._serials
+        assert not serials or serial > serials[-1], "serials only grow"
+        serials.append(serial)
         self._ids.append(identifier)
 
     def discard(self, serial: int) -> None:

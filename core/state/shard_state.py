@@ -52,6 +52,7 @@ from .changes import Changes
 from .cold import ColdStore, NothingCold
 from .counts import Counts
 from .entries import Entries
+from .outbox import Outbox
 from .serial_index import SerialIndex
 from .tag_index import TagIndex
 from .task_notes import TaskNotes
@@ -124,7 +125,6 @@ class ShardState:
         self.promise_index = SerialIndex()
         self.completed: dict[str, Promise] = {}
         self.tag_index = TagIndex(self.promises)
-        self.pending_count = 0
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.callbacks_count = 0
         self.resuming = Waiting()  # roots, and the promises whose callbacks resume them
@@ -145,8 +145,7 @@ class ShardState:
         self.paused_schedules: set[str] = set()
         self.locks: dict[str, Lock] = {}
         self.locks_of: dict[str, dict[str, None]] = {}
-        self.outbox: dict[int, dict[int, r.ShardMessage]] = {}
-        self.outbox_sequence: dict[int, int] = {}
+        self.outbox = Outbox()
         self.inbox: dict[int, int] = {}
         self.entries = Entries()
         self.bulk_parts: dict[str, BulkPart] = {}  # of jobs that are under way here
@@ -173,6 +172,11 @@ class ShardState:
         self.withdrawals: list[str] = []
         self.messages: list[tuple[int, int, r.ShardMessage]] = []
         self.finished: list[str] = []
+
+    @property
+    def pending_count(self) -> int:
+        """The number of pending promises: all of them are in memory."""
+        return len(self.promises) - len(self.completed)
 
     def find_promise(self, promise_id: str) -> Promise | None:
         """Return the promise, wherever it is, or None if there is none."""
@@ -225,7 +229,6 @@ class ShardState:
             self.changes.promises.append(promise.id)
         if promise.serial > self.largest_serial:
             self.largest_serial = promise.serial
-        self.pending_count += 1
         self.promise_timers.append(promise)
         if seed is None:
             return
@@ -545,6 +548,7 @@ class ShardState:
             at,
             message.param,
             message.tags,
+            trace=message.trace,
         )
         self.add_promise(promise, message.task)
         self.activity.scheduled_count += 1
@@ -570,18 +574,13 @@ class ShardState:
 
     def post(self, target: int, message: r.ShardMessage) -> None:
         """Put a message for another shard into the outbox."""
-        sequence = self.outbox_sequence.get(target, 0) + 1
-        self.outbox_sequence[target] = sequence
-        self.outbox.setdefault(target, {})[sequence] = message
+        sequence = self.outbox.post(target, message)
         if self.tracks_changes:
             self.changes.outbox.add((target, sequence))
         self.messages.append((target, sequence, message))
 
     def messages_acknowledged(self, record: r.MessagesAcknowledged) -> None:
-        waiting = self.outbox.get(record.target, {})
-        for sequence in [number for number in waiting if number <= record.sequence]:
-            del waiting[sequence]
-            if self.tracks_changes:
-                self.changes.outbox.add((record.target, sequence))
-        if not waiting:
-            self.outbox.pop(record.target, None)
+        target = record.target
+        gone = self.outbox.acknowledge(target, record.sequence)
+        if self.tracks_changes:
+            self.changes.outbox.update((target, sequence) for sequence in gone)

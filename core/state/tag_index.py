@@ -2,7 +2,8 @@
 
 Most tags of workflows name one promise or a few: its origin, its parent, itself. So the ids of a
 tag are kept as they are, without an index of their own, until there are more than a few; what a
-promise's tags take is a part of what the promise takes.
+promise's tags take is a part of what the promise takes. Tags that name the same promises share what
+names them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,8 @@ class TagIndex:
         """Add the newest promise to each of its tags."""
         assert promise.tags is not None
         entries = self._entries
+        last: Entry | None = None  # what the tag before had, and has now if that may be shared
+        joined: Entry | None = None
         for name, value in promise.tags.items():
             by_value = entries.get(name)
             if by_value is None:
@@ -43,8 +46,12 @@ class TagIndex:
                 by_value[value] = promise.id
             elif type(entry) is SerialIndex:
                 entry.append(promise.serial, promise.id)
+            elif entry is last and type(joined) is tuple:
+                # Lineage: several tags name the same promise, and so have the same promises.
+                by_value[value] = joined
             else:
-                by_value[value] = self._joined(entry, promise)
+                last = entry
+                by_value[value] = joined = self._joined(entry, promise)
 
     def _joined(self, entry: Entry, promise: Promise) -> Entry:
         ids = _ids(entry)

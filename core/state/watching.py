@@ -1,10 +1,11 @@
 """Which promises changed, of those that a client wants to hear of.
 
-`Watch` is told every record that is emitted while something is watched: before it is applied
-(`note_before`) for what it takes away, and after it (`note`) for what there is then. A promise
-counts as changed when it, one of its tasks or what waits for it does, and with it the promise that
-its tags name as the beginning of its lineage. Renewed leases are no change. Nothing here is
-durable: a client that is told of a change looks the promise up.
+`Watch` is told every record that is emitted while something is watched, or while a listener wants
+all of them (traces do): before it is applied (`hear_before`) for what it takes away, and after it
+(`hear`) for what there is then. A promise counts as changed when it, one of its tasks or what waits
+for it does, and with it the promise that its tags name as the beginning of its lineage. Renewed
+leases are no change. Nothing here is durable: a client that is told of a change looks the promise
+up.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -111,12 +112,16 @@ class Watch:
         self.ids: dict[str, dict[str, int]] = {}
         """By watched id: the prefixes of those who watch it, and how many of them there are."""
         self.ring: Callable[[], None] = lambda: None
+        self.is_on = False
+        """Whether records are to be heard."""
+        self._listener: Callable[[r.Record, ShardState], None] | None = None
         self._changed: set[tuple[str, str]] = set()
 
     def add(self, promise_id: str, prefix: str) -> None:
         """Watch a promise."""
         prefixes = self.ids.setdefault(promise_id, {})
         prefixes[prefix] = prefixes.get(prefix, 0) + 1
+        self.is_on = True
 
     def remove(self, promise_id: str, prefix: str) -> None:
         """Take back one `add`."""
@@ -126,6 +131,24 @@ class Watch:
             del prefixes[prefix]
             if not prefixes:
                 del self.ids[promise_id]
+                self.is_on = bool(self.ids) or self._listener is not None
+
+    def listen(self, listener: Callable[[r.Record, ShardState], None]) -> None:
+        """Tell all records to a listener, each with its shard's state after it."""
+        self._listener = listener
+        self.is_on = True
+
+    def hear_before(self, record: r.Record, state: ShardState) -> None:
+        """Hear of a record that is about to be applied."""
+        if self.ids:
+            self.note_before(record, state)
+
+    def hear(self, record: r.Record, state: ShardState) -> None:
+        """Hear of a record that has been applied."""
+        if self.ids:
+            self.note(record, state.promises)
+        if self._listener is not None:
+            self._listener(record, state)
 
     def note_before(self, record: r.Record, state: ShardState) -> None:
         """Note what a record is about to change beyond what it names."""

@@ -350,6 +350,7 @@ def workflow_received(state: ShardState, message: w.WorkflowMessage, serial: int
         message.created_on,
         message.param,
         message.tags,
+        trace=message.trace,
     )
     state.add_promise(promise, None)
     state.activity.scheduled_count += 1

@@ -1,7 +1,8 @@
 """When tokens were last used: noticed in memory, and written down now and then.
 
-A request with a token adds its id to a set. Once a minute the set is emptied, and a token that was
-in it gets the time. It is written to the catalog at most once in `SAVE_MS`, so it survives a
+A request with a token adds its id to a set, and so does one with the cookie of a session that a
+token has opened. Once a minute the set is emptied, and a token that was in it, or has an open
+stream, gets the time. It is written to the catalog at most once in `SAVE_MS`, so it survives a
 restart and no request waits for it. Secrets whose time after a rotation is over are taken out, too.
 """
 
@@ -40,8 +41,7 @@ class TokenUses:
     async def look(self) -> None:
         """Note what was used since the last look, and write down what has to be."""
         credentials, now_ms = self._api.credentials, self._api.now_ms()
-        used, credentials.used = credentials.used, set()
-        credentials.uses.update(dict.fromkeys(used, now_ms))
+        credentials.uses.update(dict.fromkeys(credentials.take_used(), now_ms))
         for token in credentials.tokens():
             if token.revoked_on is None and self._changed(token, now_ms) != token:
                 try:

@@ -13,6 +13,7 @@ from troth.http.identity.audit import AuditLog
 from troth.http.identity.credentials import Credentials
 from troth.http.metrics.metrics import Metrics
 from troth.http.settings.settings import Settings
+from troth.http.tracing.requests import RequestNotes, RequestSpans
 from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.http.wire.in_flight import InFlight
@@ -110,7 +111,7 @@ class Api:
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
     was last set while the server ran (0: it was not). `snapshotter` is None if nothing is kept on
     disk; `sweeper`, `bulk`, `builder` and `placement` until the server is ready; `debug` unless
-    debug operations are on.
+    debug operations are on; `tracing` unless requests are traced.
     """
 
     settings: Settings
@@ -130,6 +131,7 @@ class Api:
     surveys: Surveys | None = None
     queues: Queues | None = None
     feed: EventFeed | None = None
+    tracing: RequestSpans | None = None
     series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
     pages: Pages | None = None
@@ -139,7 +141,7 @@ class Api:
     session_cookie: SessionCookie = field(init=False)
     credentials: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
-    request_log: RequestLog = field(init=False)
+    request_log: RequestNotes = field(init=False)
     metrics: Metrics = field(init=False)
     limits: RequestLimits = field(init=False)
 

@@ -16,6 +16,7 @@ from structlog.contextvars import bound_contextvars
 
 from troth.core import limits as core_limits
 from troth.core.codes import Code
+from troth.http.tracing.requests import trace_fields
 from troth.http.wire import decoding
 from troth.http.wire.bodies import BodyDecoder
 from troth.http.wire.decoding import NO_HEADERS, CallHeaders
@@ -33,6 +34,7 @@ from .session_cookies import UI_HEADER
 from .streams import limited
 
 _REQUEST_ID_LIMIT_BYTES = 256
+_READY: Final = Readiness.READY  # see PENDING in model.py
 _READING_METHODS: Final = frozenset({"GET", "HEAD"})
 _JUDGED: Final = frozenset({b"origin", b"referer", b"request-id", b"sec-fetch-site"})
 """Headers that count for every endpoint, besides Host and the credentials."""
@@ -81,7 +83,9 @@ class Dispatcher:
                     raise  # it may have been carried out
                 return self.refuse(request, no_memory())
             except Exception:
-                _log.exception("a request failed", endpoint=request.endpoint)
+                _log.exception(
+                    "a request failed", endpoint=request.endpoint, **trace_fields(request)
+                )
                 return self.refuse(request, ApiError(Code.INTERNAL))
 
     def refuse(self, request: Request, error: ApiError) -> Response:
@@ -205,7 +209,7 @@ class Dispatcher:
         # Otherwise the principal stays what every request has at first: anonymous.
         if not (endpoint.public or (endpoint.is_open and api.credentials.is_open)):
             request.principal = authenticate(api, request, endpoint)
-        if endpoint.sheltered and api.readiness is not Readiness.READY:
+        if endpoint.sheltered and api.readiness is not _READY:
             api.refuse_unless_ready(may_be_stopping=endpoint.waits)
         headers = NO_HEADERS
         if not (request.is_plain or endpoint.reads_raw.isdisjoint(request.headers)):
@@ -217,6 +221,9 @@ class Dispatcher:
             except MemoryError:
                 RESERVE.give_away()
                 raise no_memory() from None
+        tracing = api.tracing
+        if tracing is not None and is_whole and request.span is None:
+            headers = tracing.begin(request, endpoint, headers, match.values, body)
         return Call(request, match.values, headers, body)
 
     def is_plain_head(self, headers: Mapping[bytes, bytes]) -> bool | None:

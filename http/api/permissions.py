@@ -10,6 +10,7 @@ is refused as a defect, so that no new one passes unjudged.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 from troth.core import commands as c
@@ -21,7 +22,8 @@ from troth.core.workflows import WorkflowFence
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import Principal
 
-Named = tuple[str, ...]
+Named = str | tuple[str, ...]
+"""One id, as most commands name, or several."""
 
 
 def _root(task_id: str) -> str:
@@ -32,7 +34,7 @@ def _root(task_id: str) -> str:
 
 def _fenced(command: c.CreatePromise | c.CompletePromise) -> Named:
     fence = command.fence
-    return (command.id,) if fence is None else (command.id, _root(fence.task_id))
+    return command.id if fence is None else (command.id, _root(fence.task_id))
 
 
 def _of_callback(command: c.CreateCallback) -> Named:
@@ -41,7 +43,7 @@ def _of_callback(command: c.CreateCallback) -> Named:
 
 
 def _within(promise_id: str, fence: WorkflowFence | None) -> Named:
-    return (promise_id,) if fence is None else (promise_id, fence.id)
+    return promise_id if fence is None else (promise_id, fence.id)
 
 
 def _of_schedule(command: c.CreateSchedule | w.EnsureSchedule) -> Named:
@@ -51,20 +53,18 @@ def _of_schedule(command: c.CreateSchedule | w.EnsureSchedule) -> Named:
 def _of_change(command: c.UpdateSchedule) -> Named:
     template = command.promise_id
     if template is None:
-        return (command.id,)
+        return command.id
     return command.id, templates.beginning(template, command.id)
 
 
-def _by_id(command: Any) -> Named:
-    return (command.id,)
+_by_id: Final[Callable[[Any], Named]] = attrgetter("id")
 
 
 def _by_task(command: Any) -> Named:
-    return (_root(command.id),)
+    return _root(command.id)
 
 
-def _by_resource(command: Any) -> Named:
-    return (command.resource_id,)
+_by_resource: Final[Callable[[Any], Named]] = attrgetter("resource_id")
 
 
 NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
@@ -72,9 +72,9 @@ NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
     c.ReadPromise: _by_id,
     c.CompletePromise: _fenced,
     c.DeletePromise: _by_id,
-    c.ImportPromise: lambda command: (command.promise.id,),
+    c.ImportPromise: lambda command: command.promise.id,
     c.CreateCallback: _of_callback,
-    c.CreateSubscription: lambda command: (command.promise_id,),
+    c.CreateSubscription: lambda command: command.promise_id,
     c.ClaimTask: _by_task,
     c.CompleteTask: _by_task,
     c.DropTask: _by_task,
@@ -87,7 +87,7 @@ NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
     w.EnsurePromise: lambda command: _within(command.id, command.fence),
     w.SettlePromise: lambda command: _within(command.id, command.fence),
     w.RegisterAwait: lambda command: (command.awaited, command.awaiter),
-    w.RegisterListener: lambda command: (command.awaited,),
+    w.RegisterListener: lambda command: command.awaited,
     w.ReadWorkflow: _by_id,
     w.CreateWorkflow: _by_id,
     w.AcquireWorkflow: _by_id,
@@ -132,16 +132,18 @@ def refuse_unless_permitted(principal: Principal, command: c.Command) -> None:
     names = NAMED.get(kind)
     if names is not None:
         named = names(command)
-        for one in named:
-            if one.startswith(RESERVED_PREFIX):
+        if type(named) is str:
+            if named.startswith(RESERVED_PREFIX):
                 raise ApiError(Code.RESERVED_ID)
+        elif any(one.startswith(RESERVED_PREFIX) for one in named):
+            raise ApiError(Code.RESERVED_ID)
     elif kind in LOCKS:
         named = LOCKS[kind](command)
     else:
         assert kind in OWN, f"{kind.__name__} is not a command of clients"
         return
     if principal.id_prefix:
-        refuse_unless_within(principal, named)
+        refuse_unless_within(principal, (named,) if isinstance(named, str) else named)
 
 
 def refuse_unless_within(principal: Principal, named: Iterable[str]) -> None:

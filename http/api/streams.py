@@ -21,7 +21,8 @@ import trio
 from troth.http.identity.credentials import Credentials
 from troth.http.wire.principals import Principal
 from troth.http.wire.requests import ChunkStream, ReadyStream
-from troth.shards.delivery.polls import ConnectionClosed, Dialect, PollConnection
+from troth.shards.delivery.dialects import REST
+from troth.shards.delivery.polls import ConnectionClosed, PollConnection
 
 CONNECTED = b": connected\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -177,7 +178,7 @@ class PollStream(ReadyEventStream):
         self._connection.confirm()
 
     def _remaining_s(self) -> float:
-        if self._connection.dialect is Dialect.REST:
+        if self._connection.dialect is REST:
             return math.inf
         return self._remaining_at(trio.current_time())
 
@@ -190,7 +191,7 @@ class PollStream(ReadyEventStream):
     def _is_over(self, now: float) -> bool:
         return self._stopped or (
             now >= self._ends_at
-            and self._connection.dialect is not Dialect.REST
+            and self._connection.dialect is not REST
             and self._remaining_at(now) <= 0
         )
 

@@ -220,6 +220,8 @@ def checked_value(value: ValueData | None, limits: RequestLimits, place: str) ->
             raise refused(f"{place}.headers: must have at most {count} (got {len(headers)})")
         limit = limits.value_header_limit_bytes
         _refuse_long(headers.items(), limit, f"{place}.headers")
+    elif headers is None and value.data is None:
+        return EMPTY_VALUE  # one for all that have none: many may be pending
     return Value(headers, value.data)
 
 
@@ -232,7 +234,8 @@ def checked_tags(
     if len(tags) > limits.tags_limit_count:
         count = limits.tags_limit_count
         raise refused(f"{place}: must have at most {count} tags (got {len(tags)})")
-    _refuse_long(tags.items(), limits.tag_limit_bytes, place)
+    if (sum(map(len, tags)) + sum(map(len, tags.values()))) * 4 > limits.tag_limit_bytes:
+        _refuse_long(tags.items(), limits.tag_limit_bytes, place)
     target = tags.get(TARGET_TAG)
     if target is not None:
         problem = target_problem(target)

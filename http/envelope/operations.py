@@ -38,13 +38,14 @@ from troth.core.workflows import WorkflowFence
 from troth.http.api.context import Api
 from troth.http.api.rows import Renewals
 from troth.http.wire.fields import RequestLimits
-from troth.shards.delivery.polls import Dialect
+from troth.shards.delivery.dialects import ENVELOPE
 
 from . import fields as f
 from .records import promise_object, schedule_object, task_object
 from .wire import RequestEnvelope, envelope_text, refused
 
 EMPTY: Final = b"{}"
+_AWAITED_SETTLED: Final = Code.AWAITED_SETTLED  # see PENDING in model.py
 
 
 class Question(Struct, frozen=True):
@@ -142,7 +143,7 @@ def _listener_acted(api: Api, data: f.RegisterListenerData) -> None:
     if data.address.startswith("poll://"):
         group, _, connection_id = data.address.partition("@")[2].partition("/")
         if connection_id:
-            api.polls.decide(connection_id, Dialect.ENVELOPE, group)
+            api.polls.decide(connection_id, ENVELOPE, group)
 
 
 # Tasks
@@ -201,7 +202,7 @@ def _preload(reply: Reply) -> list[dict[str, Any]]:
 
 def _claim_acted(api: Api, data: f.TaskCreateData | f.TaskAcquireData) -> None:
     """Note that the stream of who claims a task speaks this protocol (11.7)."""
-    api.polls.decide(data.pid, Dialect.ENVELOPE)
+    api.polls.decide(data.pid, ENVELOPE)
 
 
 def _fence_task(asked: OperationCall) -> Command:
@@ -244,7 +245,7 @@ def _suspend_task(asked: OperationCall) -> Command:
 
 
 def _suspended(_asked: OperationCall, reply: Reply) -> bytes:
-    if reply.code is Code.AWAITED_SETTLED:
+    if reply.code is _AWAITED_SETTLED:
         return orjson.dumps({"preload": _preload(reply)})
     return EMPTY
 

@@ -22,6 +22,7 @@ VERSION: Final = "2026-04-01"
 
 UNKNOWN_KIND: Final = "unknown"
 UNKNOWN_CORRELATION: Final = "0"
+_OBJECT: Final = ord("{")
 _ECHO_LIMIT_BYTES: Final = 1024
 """What is longer is not repeated in an answer."""
 
@@ -64,7 +65,7 @@ def read(body: bytes) -> RequestEnvelope:
         raise refused(f"the body is not a request envelope: {error}") from error
     if not envelope.kind:
         raise refused("kind: must name an operation")
-    if bytes(memoryview(envelope.data)[:1]) != b"{":
+    if memoryview(envelope.data)[0] != _OBJECT:
         raise refused("data: must be an object")
     if envelope.head is None or envelope.head.corr_id is None:
         raise refused("head.corrId: must be a text, which the answer repeats")
@@ -75,15 +76,14 @@ def read(body: bytes) -> RequestEnvelope:
     return envelope
 
 
+_ANSWER: Final = b'{"kind":%%b,"head":{"corrId":%%b,"status":%%d,"version":"%b"},"data":%%b}' % (
+    VERSION.encode()
+)
+
+
 def envelope_text(kind: str, corr_id: str, status: int, data: bytes) -> bytes:
     """Return the JSON text of an answer; `data` is JSON text."""
-    return b'{"kind":%b,"head":{"corrId":%b,"status":%d,"version":"%b"},"data":%b}' % (
-        orjson.dumps(kind),
-        orjson.dumps(corr_id),
-        status,
-        VERSION.encode(),
-        data,
-    )
+    return _ANSWER % (orjson.dumps(kind), orjson.dumps(corr_id), status, data)
 
 
 def refusal_text(error: ApiError) -> str:

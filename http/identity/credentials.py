@@ -70,8 +70,7 @@ class Credentials:
         self._tokens: dict[str, Token] = {}
         self._bearers: dict[str, tuple[str, Principal]] = {}
         self._watched: dict[str, set[Callable[[], None]]] = {}
-        self.used: set[str] = set()
-        """The ids of tokens that were used since `token_uses.py` looked last."""
+        self._used: set[str] = set()
         self.uses: dict[str, int] = {}
         """When tokens were seen to be used, in ms, by id."""
         self.is_open = self._shall_be_open()
@@ -162,7 +161,7 @@ class Credentials:
             return None
         if principal.expires_on is not None and principal.expires_on <= self._now_ms():
             return None
-        self.used.add(principal.token_id)
+        self._used.add(principal.token_id)
         return principal
 
     def user(self, name: str, password: str) -> Principal | None:
@@ -222,9 +221,19 @@ class Credentials:
 
     def used_on(self, token: Token) -> int | None:
         """Return when a token was last used, some minutes more or less; None if it never was."""
-        if token.id in self.used:
+        if token.id in self._used:
             return self._now_ms()
         return self.uses.get(token.id, token.used_on)
+
+    def take_used(self) -> set[str]:
+        """Return the ids of tokens that were used since the last call.
+
+        An open stream is a use, and so is what comes with the cookie of a token's session.
+        """
+        used, self._used = self._used | self.sessions.take_used(), set()
+        sessions = self.sessions.count_by_token()  # each watches for its token's end, too
+        watched = self._watched.items()
+        return used.union(name for name, stops in watched if len(stops) > sessions[name])
 
     # Streams
 

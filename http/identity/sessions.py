@@ -12,6 +12,7 @@ What this module promises:
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, final
 
@@ -76,6 +77,7 @@ class Sessions:
         self._sessions: dict[str, BrowserSession] = {}
         self._by_id: dict[str, BrowserSession] = {}
         self._codes: dict[str, _Code] = {}
+        self._used: set[str] = set()
 
     def __len__(self) -> int:
         """Return how many there are, those that have ended unnoticed included."""
@@ -122,8 +124,22 @@ class Sessions:
         return session
 
     def _use(self, session: BrowserSession) -> None:
+        self._used.add(session.principal.token_id)
         session.used_ms = self._now_ms()
         self._sessions[session.digest] = self._sessions.pop(session.digest)
+
+    def take_used(self) -> set[str]:
+        """Return the ids of tokens whose sessions were used since the last call, or have streams.
+
+        Sessions of users count as those of the empty id.
+        """
+        used, self._used = self._used, set()
+        watching = (one for one in self._sessions.values() if one.streams)
+        return used | {one.principal.token_id for one in watching}
+
+    def count_by_token(self) -> Counter[str]:
+        """Return how many sessions there are of each token, by its id."""
+        return Counter(one.principal.token_id for one in self._sessions.values())
 
     def _has_ended(self, session: BrowserSession) -> bool:
         now_ms = self._now_ms()

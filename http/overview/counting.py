@@ -176,13 +176,8 @@ class Counting:
         queues = self._api.queues
         if queues is None:
             return
-        await queues.sample()
-        page = await queues.longest(QUEUE_SERIES_COUNT)
-        found = {
-            QUEUE_PREFIX + row.receiver: float(row.backlog_count)
-            for row in page.rows
-            if row.backlog_count
-        }
+        longest = await queues.sample(QUEUE_SERIES_COUNT)
+        found = {QUEUE_PREFIX + name: float(count) for name, count in longest.items() if count}
         gone = [name for name in self._queues if name not in found]
         self._queues = {**dict.fromkeys(gone, 0.0), **found}
         # Those that are empty make room for others, the ones that have been for longest first.

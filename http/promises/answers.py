@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.model import (
     EMPTY_VALUE,
+    RESUME,
     Callback,
     Lock,
     Promise,
@@ -162,6 +163,13 @@ class ClaimObject(Struct, gc=False):
 
     promises: ClaimedPromisesObject
     type: Annotated[TaskKind, told("The kind of work.", "invoke")]
+    head: Annotated[
+        dict[str, str] | UnsetType,
+        told(
+            "The trace that this work belongs to, as W3C headers; only where the server is traced.",
+            {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+        ),
+    ] = UNSET
 
 
 class LookedObject(Struct, gc=False):
@@ -298,13 +306,15 @@ def lock_object(lock: Lock) -> LockObject:
     )
 
 
-def claim_object(claimed: Claimed, url: str) -> ClaimObject:
+def claim_object(
+    claimed: Claimed, url: str, head: dict[str, str] | UnsetType = UNSET
+) -> ClaimObject:
     """Return what a claim hands over: the promises it is about, with links (rest.md 5.6)."""
     leaf: ClaimedPromiseObject | UnsetType = UNSET
-    if claimed.kind is TaskKind.RESUME:
+    if claimed.kind is RESUME:
         leaf = _claimed_promise(claimed.leaf_id, claimed.leaf, url)
     root = _claimed_promise(claimed.root_id, claimed.root, url)
-    return ClaimObject(ClaimedPromisesObject(leaf, root), claimed.kind)
+    return ClaimObject(ClaimedPromisesObject(leaf, root), claimed.kind, head)
 
 
 def _claimed_promise(promise_id: str, promise: Promise | None, url: str) -> ClaimedPromiseObject:

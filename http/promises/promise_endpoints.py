@@ -33,7 +33,7 @@ from troth.http.api.rows import (
 )
 from troth.http.wire.decoding import CallHeaders
 from troth.http.wire.json_text import dump
-from troth.shards.delivery.polls import Dialect
+from troth.shards.delivery.dialects import REST
 
 from .answers import (
     CallbackAnswerObject,
@@ -98,7 +98,7 @@ def _note_worker(api: Api, call: Call) -> None:
     """Note that the stream of who gets a task through this API speaks it (envelope.md 11.7)."""
     body: CreatePromiseAndTaskBody = call.body
     assert body.task is not None
-    api.polls.decide(body.task.process_id or "", Dialect.REST)
+    api.polls.decide(body.task.process_id or "", REST)
 
 
 def _note_receiver(api: Api, call: Call) -> None:
@@ -106,7 +106,7 @@ def _note_receiver(api: Api, call: Call) -> None:
     body: CallbackOfPromiseBody | SubscriptionOfPromiseBody = call.body
     address = addresses.resolve(receiver(body.recv), {})
     if isinstance(address, addresses.PollAddress) and address.id is not None:
-        api.polls.decide(address.id, Dialect.REST, address.group)
+        api.polls.decide(address.id, REST, address.group)
 
 
 def _read(_api: Api, call: Call) -> Command:

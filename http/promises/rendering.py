@@ -2,7 +2,7 @@
 
 from msgspec import UNSET, Struct, UnsetType
 
-from troth.core.model import Promise, TaskKind, Trace
+from troth.core.model import NOTIFY, Promise, TaskKind, Trace
 from troth.core.replies import TaskMessage
 from troth.http.wire.json_text import dump
 
@@ -35,7 +35,7 @@ def render_message(message: TaskMessage, url: str) -> bytes:
     """
     task = message.task
     head = trace_headers(task.trace) or UNSET
-    if task.kind is TaskKind.NOTIFY:
+    if task.kind is NOTIFY:
         return dump(MessageObject(head, _news(message.promise), UNSET, UNSET, task.kind))
     place = f"{path_of(task.id)}/{task.counter}"
     href = HrefObject(

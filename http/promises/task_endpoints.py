@@ -6,10 +6,14 @@ in messages point to. A task claimed by GET belongs to the process `<id>/<counte
 
 from dataclasses import replace
 
+from msgspec import UNSET
+
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ClaimTask, Command, CompleteTask, DropTask
+from troth.core.grammar import task_ids
 from troth.core.leases import granted_ttl
+from troth.core.model import TaskKind
 from troth.core.replies import Reply
 from troth.http.api.context import Api
 from troth.http.api.rows import Asking, Call, Endpoint, Parameter, Success, answer, nothing
@@ -17,9 +21,10 @@ from troth.http.api.shards_port import answered
 from troth.http.wire.decoding import integer
 from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response
-from troth.shards.delivery.polls import Dialect
+from troth.shards.delivery.dialects import REST
 
 from .answers import ClaimObject, TaskObject, TasksAffectedObject, claim_object, task_object
+from .rendering import trace_headers
 from .schemas import ClaimTaskBody, HeartbeatBody, TaskBody
 
 
@@ -35,14 +40,22 @@ def _claim_by_link(api: Api, call: Call) -> Command:
 
 
 def _claimed(api: Api, reply: Reply) -> bytes:
-    assert reply.claimed is not None
-    return dump(claim_object(reply.claimed, api.url))
+    claimed = reply.claimed
+    assert claimed is not None
+    if api.tracing is None:
+        return dump(claim_object(claimed, api.url))
+    task_id = task_ids.invoke_id(claimed.root_id)
+    if claimed.kind is TaskKind.RESUME:
+        task_id = task_ids.resume_id(claimed.root_id, claimed.leaf_id)
+    context = api.tracing.context_of_task(task_id)
+    head = UNSET if context is None else trace_headers(context.trace())
+    return dump(claim_object(claimed, api.url, head))
 
 
 def _note_worker(api: Api, call: Call) -> None:
     """Note that the stream of who claims a task through this API speaks it (envelope.md 11.7)."""
     body: ClaimTaskBody = call.body
-    api.polls.decide(body.process_id or "", Dialect.REST)
+    api.polls.decide(body.process_id or "", REST)
 
 
 def _complete(_api: Api, call: Call) -> Command:

@@ -13,7 +13,8 @@ from troth.http.api.streams import HEADERS, PollStream
 from troth.http.wire.answers import told
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
-from troth.shards.delivery.polls import Dialect, TooManyConnections
+from troth.shards.delivery.dialects import Dialect
+from troth.shards.delivery.polls import TooManyConnections
 
 POLL_STREAM_SPREAD: Final = 1 / 12
 """By how much of their time streams end sooner or later."""

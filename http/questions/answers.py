@@ -7,6 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 from troth.core.model import Promise, PromiseState
 from troth.http.promises.answers import LockObject, lock_object
 from troth.http.wire.answers import time_ms, told
+from troth.http.wire.function_names import function_name
 from troth.shards.surveys.rows import (
     Cause,
     Due,
@@ -21,7 +22,6 @@ from troth.shards.surveys.rows import (
     Why,
 )
 
-from .functions import function_name
 from .sentences import hint, sentence
 
 _Cursor = Annotated[str | None, told("For the next page; null if there is none.", None)]

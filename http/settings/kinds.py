@@ -375,6 +375,60 @@ class HostNames(SettingKind):
 
 
 @dataclass(frozen=True)
+class TagNames(SettingKind):
+    """A list of names of tags. As text: separated by commas."""
+
+    @property
+    def allowed(self) -> str:
+        return "a list of names of tags, separated by commas"
+
+    @property
+    def placeholder(self) -> str:
+        return "TAG,…"
+
+    def from_text(self, text: str) -> tuple[str, ...]:
+        return self._checked([part.strip() for part in text.split(",")] if text else [])
+
+    def from_toml(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise SettingRefused(self.allowed)
+        return self._checked(value)
+
+    def _checked(self, names: list[str]) -> tuple[str, ...]:
+        if not all(names):
+            raise SettingRefused(self.allowed)
+        return tuple(dict.fromkeys(names))
+
+    def show(self, value: object) -> str:
+        return ",".join(value) if isinstance(value, tuple) and value else "none"
+
+
+@dataclass(frozen=True)
+class TraceUrl(SettingKind):
+    """An http(s) URL with a place for the id of a trace."""
+
+    @property
+    def allowed(self) -> str:
+        return "an http:// or https:// URL with {trace_id} in it once, behind the host"
+
+    @property
+    def placeholder(self) -> str:
+        return "URL"
+
+    def from_text(self, text: str) -> str:
+        parts = _split_url(text)
+        if (
+            parts is None
+            or parts[0] not in {"http", "https"}
+            or not parts[1]
+            or "{" in parts[1]
+            or text.count("{trace_id}") != 1
+        ):
+            raise SettingRefused(self.allowed)
+        return text
+
+
+@dataclass(frozen=True)
 class Users(SettingKind):
     """Users and their passwords: a TOML table, or as text `user=password,user2=password2`."""
 

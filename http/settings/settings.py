@@ -32,8 +32,10 @@ from .kinds import (
     Origins,
     SettingKind,
     Switch,
+    TagNames,
     Targets,
     TimeZone,
+    TraceUrl,
     Users,
     WordOr,
 )
@@ -177,6 +179,22 @@ class Settings:
         OneOf(("off", "refused", "slow", "all")),
         "Requests to log, one line each: those that failed or lacked a right, also those slower "
         "than a second, or all.",
+    )
+
+    trace_tags: tuple[str, ...] = _setting(
+        (),
+        TagNames(),
+        "Tags of promises that spans show, where there are traces (OTEL_EXPORTER_OTLP_ENDPOINT).",
+    )
+    trace_ids: bool = _setting(
+        True,
+        Switch(),
+        "Show the ids of promises and schedules in spans. Switch it off if ids are confidential.",
+    )
+    trace_url: str | None = _setting(
+        None,
+        WordOr({"none": None}, TraceUrl()),
+        "Address of a trace for the web UI, such as https://traces.example.com/trace/{trace_id}.",
     )
 
     metrics_per_shard: bool = _setting(

@@ -62,7 +62,7 @@ STREAM_GROUPS: Final = frozenset({"Workers"})
 """Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
 
 _OTHERS: Final = frozenset({"openapi"})
-"""Long documents, which few clients ask for."""
+"""Long documents, which clients seldom ask for."""
 
 _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 # Other tasks run between passes: what is ready beyond this waits for the next one.

@@ -22,6 +22,7 @@ from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.dispatch import Dispatcher, no_memory
 from troth.http.api.router import Match
 from troth.http.api.rows import Call, Renewals
+from troth.http.tracing.requests import trace_fields
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, InFlight
 from troth.http.wire.requests import JSON_TYPE, ReadyStream, Request, Response, json_response
@@ -226,6 +227,7 @@ class Exchange(Struct, eq=False):
                 request_id=request.id,
                 peer=request.peer,
                 exc_info=error,
+                **trace_fields(request),
             )
             error = ApiError(Code.INTERNAL)
         return self.dispatcher.refuse(request, error)

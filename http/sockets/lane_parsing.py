@@ -23,7 +23,7 @@ from troth.http.wire.requests import add_repeated
 BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 """Longer bodies are not collected here: reading them dominates their cost anyway."""
 
-_REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.1\r\n")
+_REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.1")
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 _FIRST_BYTES: Final = b"GPD"
 _NOT_HERE: Final = frozenset({b"expect", b"trailer", b"te"})
@@ -81,32 +81,33 @@ class Fields(Struct, gc=False):
     is_plain: bool | None = None
 
 
+_LENGTH: Final = b"content-length"
+_LENGTH_FIELD: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,9})\r\n")
+"""How clients write the field of the length. Of another spelling nothing is cut out."""
+
+
 class Parser:
     """Finds the requests of one connection.
 
-    Clients repeat themselves: when the head of a request is, byte for byte, that of the one before,
-    or its fields are those of one of the last few, what was found out about them is used again.
+    Clients repeat themselves: when the request's line or its fields are, byte for byte, those of
+    the one before, or the fields are those of one of the last few, or those of the last one but for
+    the length of the body, what was found out about them is used again.
     """
 
     __slots__ = (
-        "_body_limit_bytes",
-        "_fields",
-        "_head",
-        "_head_limit_bytes",
-        "_kept",
-        "_method",
-        "_path",
-        "_query",
+        *("_alike", "_body_limit_bytes", "_fields", "_head", "_head_limit_bytes", "_kept"),
+        *("_line", "_method", "_path", "_query", "_text", "_without"),
     )
 
     def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
         """Take the limits beyond which a request is not served here."""
         self._head_limit_bytes = head_limit_bytes
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
-        self._head: bytes | None = None
+        self._head = self._line = self._text = b""
         self._method = ""
         self._path = self._query = b""
-        self._fields = _NO_FIELDS
+        self._fields = self._alike = _NO_FIELDS
+        self._without = b""  # the text of `_alike`, without the digits of its length
         self._kept: dict[bytes, Fields] = {}
 
     def parse(self, buffer: bytes) -> Parsed | None:
@@ -174,22 +175,57 @@ class Parser:
             raise NotServed
 
     def _read_head(self, head: bytes) -> None:
-        line = _REQUEST_LINE.match(head)
-        if line is None or len(head) > self._head_limit_bytes:
+        if len(head) > self._head_limit_bytes:
             raise NotServed
-        text = head[line.end() : -2]
-        fields = self._kept.get(text)
-        if fields is None:
-            fields = self._read_fields(text)
-            if len(text) <= _FIELDS_KEPT_BYTES:
-                if len(self._kept) == _FIELDS_KEPT_COUNT:
-                    del self._kept[next(iter(self._kept))]
-                self._kept[text] = fields
-        self._fields = fields
-        method, target = line.groups()
-        self._method = _METHODS[method]
-        self._path, _, self._query = target.partition(b"?")
+        self._head = b""  # until all of it has been understood
+        line_end = head.find(b"\r\n")
+        line, text = head[:line_end], head[line_end:]
+        if line != self._line:
+            found = _REQUEST_LINE.fullmatch(line)
+            if found is None:
+                raise NotServed
+            method, target = found.groups()
+            self._method = _METHODS[method]
+            self._path, _, self._query = target.partition(b"?")
+            self._line = line
+        if text != self._text:
+            self._fields = self._find_fields(text)
+            self._text = text
         self._head = head
+
+    def _find_fields(self, text: bytes) -> Fields:
+        """Return what fields mean. Those like the last ones, but for a length, are not read."""
+        fields = self._kept.get(text)
+        if fields is not None:
+            return fields
+        if len(text) > _FIELDS_KEPT_BYTES:
+            return self._read_fields(text[2:-2])
+        found = _LENGTH_FIELD.search(text)
+        if found is None:
+            fields = self._read_fields(text[2:-2])
+        else:
+            start, end = found.span(1)
+            without = text[:start] + text[end:]
+            if without == self._without:
+                fields = self._with_length(found[1])
+            else:
+                fields = self._read_fields(text[2:-2])
+                self._without = without
+            self._alike = fields
+        if len(self._kept) == _FIELDS_KEPT_COUNT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[text] = fields
+        return fields
+
+    def _with_length(self, length: bytes) -> Fields:
+        length_bytes = int(length)
+        if length_bytes > self._body_limit_bytes:
+            raise NotServed
+        like = self._alike
+        headers = {**like.headers, _LENGTH: length}
+        return Fields(
+            headers, like.repeated, length_bytes, is_chunked=False, is_plain=like.is_plain
+        )
 
     def _read_fields(self, text: bytes) -> Fields:
         if _FIELDS.fullmatch(text) is None:
@@ -203,7 +239,7 @@ class Parser:
             value = value.strip(b" \t")
             if name == b"host":
                 hosts_count += 1
-            elif name == b"content-length":
+            elif name == _LENGTH:
                 lengths_count += 1
             elif name in _ONLY:
                 if value.lower() not in _ONLY[name] or (name in headers and name in _ONCE):
@@ -219,7 +255,7 @@ class Parser:
         is_chunked = b"transfer-encoding" in headers
         if hosts_count != 1 or lengths_count > 1 or (lengths_count and is_chunked):
             raise NotServed
-        length = headers.get(b"content-length", b"0")
+        length = headers.get(_LENGTH, b"0")
         if not length.isdigit() or len(length) > _LENGTH_DIGITS_COUNT:
             raise NotServed
         if int(length) > self._body_limit_bytes:

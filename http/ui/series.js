@@ -9,8 +9,8 @@ const KEPT = { "1s": 300, "10s": 360, "1m": 1_440 };
 /** Of this one, each message has the next values. */
 const FINEST = "1s";
 const COARSE_MS = 10_000;
-/** An idle server has nothing to tell; its series go on all the same. */
-const IDLE_S = 5;
+/** An idle server has nothing to tell; its series go on all the same. Asking is told to all, so it is seldom. */
+const IDLE_S = 10;
 
 /**
  * Returns the statistics with all values of a resolution, or undefined before they are there.
@@ -22,10 +22,12 @@ export function useSeries(resolution) {
   const [error, setError] = useState(/** @type {any} */ (undefined));
   const latest = useRef(made);
   const isBusy = useRef(false);
+  const silentS = useRef(0);
 
   const load = async () => {
     if (isBusy.current) return;
     isBusy.current = true;
+    silentS.current = 0;
     const before = latest.current;
     try {
       const since = before && before.firstAt + lengthOf(before) * before.resolutionMs - 1;
@@ -51,10 +53,11 @@ export function useSeries(resolution) {
     const next = resolution === FINEST && latest.current && extended(latest.current, message?.data);
     if (!next) return void load();
     latest.current = next;
+    silentS.current = 0;
     setMade(next);
   };
   useLive((message) => (message ? hear(message) : load()), { topics: ["counters"], everyMs: resolution === FINEST ? 0 : COARSE_MS });
-  useEffect(() => tick.watch((second) => void (second % IDLE_S === 0 && load())), [resolution]);
+  useEffect(() => tick.watch(() => void (++silentS.current >= IDLE_S && load())), [resolution]);
   return { statistics: made, error, reload: load };
 }
 

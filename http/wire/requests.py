@@ -23,9 +23,10 @@ class Request(Struct, eq=False):
     names; of repeated headers it holds the first, which is what the server judges, and `repeated`
     all values, joined by commas; None if no header is repeated. A caller that has asked
     `Dispatcher.is_plain_head` says so by `is_plain`. The dispatcher sets `endpoint`, for
-    metrics, `principal`, who has sent the request, and `refusal`, why it was refused, if it was. A
-    handler that waits for long puts what ends its wait into `on_left`; `is_left` says that the
-    client is gone.
+    metrics, `principal`, who has sent the request, and `refusal`, why it was refused, if it was;
+    where requests are traced, `span` is that of the request, or False if it has none. A handler
+    that waits for long puts what ends its wait into `on_left`; `is_left` says that the client is
+    gone.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Request(Struct, eq=False):
     principal: Principal = ANONYMOUS
     refusal: Code | None = None
     refused: Callable[["Request", Any], "Response"] | None = None
+    span: Any = None
     is_left: bool = False
     on_left: Callable[[], None] | None = None
 

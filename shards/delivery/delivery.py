@@ -48,18 +48,22 @@ from troth.core.model import Json
 from troth.core.replies import Message
 from troth.shards.alarms import Alarms
 
+from .dialects import Dialect
 from .missed import MissedReceivers
-from .polls import Dialect, Item, Polls
+from .polls import Item, Polls
 from .push_targets import MessageHold, PushTargets, unlimited
 from .shipments import (
+    EXECUTE,
+    LOST,
+    RELEASED,
+    STALLED,
+    WAITING,
     DeliveryStatistics,
     PushFailed,
     PushTransport,
     ReceiverKey,
     ReceiverView,
     Shipment,
-    ShipmentKind,
-    ShipmentState,
     ShipmentView,
     address_of,
     counter_of,
@@ -243,7 +247,7 @@ class Delivery:
             alarm, error = target.probe_alarm, error or target.error
             failing_since_ms = target.failing_since_ms
         next_try_in_ms = None
-        if alarm is not None and shipment.state is ShipmentState.STALLED:
+        if alarm is not None and shipment.state is STALLED:
             next_try_in_ms = max(0, int((alarm.due - trio.current_time()) * 1000))
         return ShipmentView(
             shipment.state, shipment.attempt_count, error, next_try_in_ms, failing_since_ms
@@ -285,7 +289,7 @@ class Delivery:
         A receiver that fails gets it as its next probe, without waiting until that is due.
         """
         shipment = self._shipments.get(key)
-        if shipment is None or shipment.state is not ShipmentState.STALLED:
+        if shipment is None or shipment.state is not STALLED:
             return False
         self._push_targets.probe_now(shipment.receiver)
         self._release(shipment)
@@ -316,7 +320,7 @@ class Delivery:
     def delivered(self, items: list[Item], group: str, connection_id: str) -> None:
         """Note that these messages have been written to their connection."""
         for shipment in cast("list[Shipment]", items):
-            if shipment.kind is ShipmentKind.EXECUTE:
+            if shipment.kind is EXECUTE:
                 self._unclaimed.add(shipment, (group, connection_id))
             self._sent(shipment)
 
@@ -354,7 +358,7 @@ class Delivery:
             self._stall(shipment)
 
     def _push_finished(self, shipment: Shipment, reason: str | None) -> None:
-        if shipment.state is ShipmentState.LOST:
+        if shipment.state is LOST:
             return
         shipment.error = reason
         if reason is None:
@@ -372,7 +376,7 @@ class Delivery:
 
     def _stall(self, shipment: Shipment) -> None:
         """Report a failure and keep the shipment until trying again makes sense."""
-        shipment.state = ShipmentState.STALLED
+        shipment.state = STALLED
         shipment.attempt_count += 1
         shipment.empty()
         self._totals[type(shipment.address)]["failed"] += 1
@@ -422,7 +426,7 @@ class Delivery:
         self._end_back_off(shipment)
         self._stalled.reserve(shipment)
         shipment.cancel_alarm()
-        shipment.state = ShipmentState.RELEASED
+        shipment.state = RELEASED
         shipment.alarm = self._alarms.call_after(
             _RESERVATION_MS, lambda: self._reservation_over(shipment)
         )
@@ -446,11 +450,11 @@ class Delivery:
         if shipment.reserved:
             self._stalled.unreserve(shipment)
             self._stalled.wake(shipment.receiver)
-        before, shipment.state = shipment.state, ShipmentState.LOST
-        if before is ShipmentState.STALLED:
+        before, shipment.state = shipment.state, LOST
+        if before is STALLED:
             self._stalled.remove(shipment)
             self._end_back_off(shipment)
-        elif before is ShipmentState.WAITING:
+        elif before is WAITING:
             if isinstance(shipment.address, PollAddress):
                 self._polls.discard(shipment)
             else:

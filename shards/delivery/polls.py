@@ -9,11 +9,10 @@ What this module promises:
   each.
 - A message for any connection of a group goes to the one that holds the fewest; among equals to
   the one that has waited longest. So a worker that hangs gets no more work while others are idle.
-- Choosing costs the same however many connections a group has. - A connection speaks one dialect:
-workers of the REST API drop the messages of the envelope protocol, or crash on them, and vice
-versa. A connection on the API port is undecided until its id
-  does something through one of the two (`Polls.decide`). A message goes to a decided connection of
-  its dialect, and to an undecided one if there is none.
+- Choosing costs the same however many connections a group has.
+- A connection speaks one dialect. One on the API port is undecided until its id does something
+  through one of the two (`Polls.decide`). A message goes to a decided connection of its dialect,
+  and to an undecided one if there is none.
 
 Nothing here blocks but `PollConnection.receive`; code that must not wait uses `when_ready` and
 `receive_now` instead. The module knows nothing of tasks: an item is whatever the listener
@@ -23,7 +22,6 @@ Nothing here blocks but `PollConnection.receive`; code that must not wait uses `
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self, final
 
@@ -31,14 +29,9 @@ import trio
 
 from troth.core.limits import POLL_CHUNK_BYTES
 
+from .dialects import Dialect
+
 _DECISIONS_LIMIT_COUNT: Final = 10_000  # ids that are remembered while they are away
-
-
-class Dialect(Enum):
-    """What the worker at the other end of a connection understands."""
-
-    REST = "rest"
-    ENVELOPE = "envelope"
 
 
 class PollsError(Exception):

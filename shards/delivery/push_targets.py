@@ -30,7 +30,7 @@ import trio
 from troth.core.grammar.addresses import PushAddress
 from troth.shards.alarms import Alarm, Alarms
 
-from .shipments import PushFailed, PushTransport, ReceiverKey, Shipment, ShipmentState
+from .shipments import SENDING, PushFailed, PushTransport, ReceiverKey, Shipment
 
 _FAILURES_LIMIT_COUNT: Final = 3  # in a row, before the breaker of a known target opens
 _IDLE_LIMIT_COUNT: Final = 4_096
@@ -312,7 +312,7 @@ class PushTargets:
         shipment = target.probe if target.open else next(iter(target.waiting))
         assert shipment is not None
         del target.waiting[shipment]
-        shipment.state = ShipmentState.SENDING
+        shipment.state = SENDING
         flight = _Flight(shipment, target, share, trio.current_time(), trio.CancelScope())
         target.in_flight_count += 1
         share.in_flight[flight] = None

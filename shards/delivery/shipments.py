@@ -16,6 +16,7 @@ was withdrawn while its message was on the wire; what becomes of it is not repor
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, final
 
 from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
@@ -27,7 +28,7 @@ from troth.core.grammar.addresses import (
     resolve,
 )
 from troth.core.grammar.targets import resolve_target
-from troth.core.model import Promise, TaskKind, Trace
+from troth.core.model import NOTIFY, Promise, Trace
 from troth.core.replies import ExecuteMessage, Message, TaskMessage, UnblockMessage
 from troth.core.workflow_commands import (
     ExecuteNotSent,
@@ -38,7 +39,7 @@ from troth.core.workflow_commands import (
 )
 from troth.core.workflows import execute_key, unblock_key
 
-from .polls import Dialect
+from .dialects import ENVELOPE, REST, Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,19 +50,32 @@ ReceiverKey: TypeAlias = tuple[str, str | None]
 """What a stalled shipment waits for: a push target or poll group, and for one connection its id."""
 
 
-_ENVELOPE: Final = "envelope "
+_FOR_ENVELOPE: Final = "envelope "
 
 
+_KEYS_COUNT: Final = 4_096
+"""So many keys are each one object, however many messages wait for the same receiver."""
+
+
+@lru_cache(maxsize=_KEYS_COUNT)
 def poll_receiver(group: str, connection_id: str | None, dialect: Dialect) -> ReceiverKey:
     """Name a poll group, or one connection of it, as the receiver of messages of a dialect."""
-    beginning = _ENVELOPE if dialect is Dialect.ENVELOPE else ""
+    beginning = _FOR_ENVELOPE if dialect is ENVELOPE else ""
     return f"{beginning}poll://{group}", connection_id
+
+
+@lru_cache(maxsize=_KEYS_COUNT)
+def _push_receiver(target: str) -> ReceiverKey:
+    return target, None
+
+
+_NO_RECEIVER: Final[ReceiverKey] = ("", None)
 
 
 def poll_group(target: str) -> tuple[str, Dialect] | None:
     """Return the group and dialect that the first part of a receiver's key names, if any."""
-    dialect = Dialect.ENVELOPE if target.startswith(_ENVELOPE) else Dialect.REST
-    url = target.removeprefix(_ENVELOPE)
+    dialect = ENVELOPE if target.startswith(_FOR_ENVELOPE) else REST
+    url = target.removeprefix(_FOR_ENVELOPE)
     return (url.removeprefix("poll://"), dialect) if url.startswith("poll://") else None
 
 
@@ -110,6 +124,17 @@ class ShipmentKind(Enum):
     UNBLOCK = "unblock"
 
 
+# See PENDING in model.py.
+WAITING: Final = ShipmentState.WAITING
+SENDING: Final = ShipmentState.SENDING
+STALLED: Final = ShipmentState.STALLED
+RELEASED: Final = ShipmentState.RELEASED
+LOST: Final = ShipmentState.LOST
+TASK: Final = ShipmentKind.TASK
+EXECUTE: Final = ShipmentKind.EXECUTE
+UNBLOCK: Final = ShipmentKind.UNBLOCK
+
+
 def key_of(message: Message) -> str:
     """Return the name of what a message is about: a newer message of it replaces an older one."""
     if isinstance(message, TaskMessage):
@@ -139,7 +164,7 @@ def shown_promise(message: Message) -> Promise | None:
     """Return the promise that a message shows, whatever its receiver; None if it shows none."""
     if isinstance(message, ExecuteMessage):
         return None
-    if isinstance(message, TaskMessage) and message.task.kind is not TaskKind.NOTIFY:
+    if isinstance(message, TaskMessage) and message.task.kind is not NOTIFY:
         return None
     return message.promise
 
@@ -159,8 +184,8 @@ class Shipment:
     """
 
     __slots__ = (
-        *("_render", "address", "alarm", "attempt_count", "counter", "error", "exact", "id"),
-        *("kind", "listener", "message", "reserved", "state", "subject"),
+        *("_render", "address", "alarm", "attempt_count", "counter", "dialect", "error", "exact"),
+        *("id", "kind", "listener", "message", "receiver", "reserved", "state", "subject"),
     )
 
     def __init__(
@@ -176,73 +201,69 @@ class Shipment:
         `address` is None for a receiver that can never be reached.
         """
         self.id = key
-        self.counter = counter_of(message)
         self.listener = ""
         # A message to a waiter with an id is for that connection alone (decisions.md 1,
         # envelope.md 7).
         is_for_waiter = True
-        if isinstance(message, TaskMessage):
-            self.kind = ShipmentKind.TASK
-            self.subject = key
-            is_for_waiter = message.task.kind is TaskKind.NOTIFY
-        elif isinstance(message, ExecuteMessage):
-            self.kind = ShipmentKind.EXECUTE
+        self.dialect: Dialect = ENVELOPE
+        """What a worker must understand to get this."""
+        if isinstance(message, ExecuteMessage):
+            self.kind = EXECUTE
             self.subject = message.id
+            self.counter = message.version
             is_for_waiter = False
+        elif isinstance(message, TaskMessage):
+            self.kind = TASK
+            self.subject = key
+            self.counter = message.task.counter
+            self.dialect = REST
+            is_for_waiter = message.task.kind is NOTIFY
         else:
-            self.kind = ShipmentKind.UNBLOCK
+            self.kind = UNBLOCK
             self.subject = message.promise.id
+            self.counter = 0
             self.listener = message.address
         self.message: Message | None = message
         self._render: Callable[[Message], bytes] | None = render
         self.address = address
         self.attempt_count = attempt_count
         self.error: str | None = None  # why the last attempt failed
-        self.state = ShipmentState.WAITING
+        self.state = WAITING
         self.alarm: Alarm | None = None
         self.reserved = False
-        self.exact = isinstance(address, PollAddress) and (
-            address.cast == "uni" or (is_for_waiter and address.id is not None)
-        )
-
-    @property
-    def dialect(self) -> Dialect:
-        """The dialect that a worker must understand to get this."""
-        return Dialect.REST if self.kind is ShipmentKind.TASK else Dialect.ENVELOPE
+        self.exact = False
+        self.receiver: ReceiverKey = _NO_RECEIVER
+        """What this waits for while it is stalled."""
+        if isinstance(address, PollAddress):
+            self.exact = address.cast == "uni" or (is_for_waiter and address.id is not None)
+            connection_id = address.id if self.exact else None
+            self.receiver = poll_receiver(address.group, connection_id, self.dialect)
+        elif isinstance(address, PushAddress):
+            self.receiver = _push_receiver(address.target)
 
     def sent(self) -> Command:
         """Return the report that it has arrived."""
-        if self.kind is ShipmentKind.TASK:
+        if self.kind is TASK:
             return TaskSent(self.subject, self.counter)
-        if self.kind is ShipmentKind.EXECUTE:
+        if self.kind is EXECUTE:
             return ExecuteSent(self.subject, self.counter)
         return UnblockSent(self.subject, self.listener)
 
     def not_sent(self) -> Command | None:
         """Return the report that it is kept until it can be sent; None if no report is wanted."""
-        if self.kind is ShipmentKind.TASK:
+        if self.kind is TASK:
             return TaskNotSent(self.subject, self.counter)
-        if self.kind is ShipmentKind.EXECUTE:
+        if self.kind is EXECUTE:
             return ExecuteNotSent(self.subject, self.counter)
         return None
 
     def retry(self) -> Command:
         """Return the question for the message of one that was kept."""
-        if self.kind is ShipmentKind.TASK:
+        if self.kind is TASK:
             return RetryTask(self.subject, self.counter)
-        if self.kind is ShipmentKind.EXECUTE:
+        if self.kind is EXECUTE:
             return RetryExecute(self.subject, self.counter)
         return RetryUnblock(self.subject, self.listener)
-
-    @property
-    def receiver(self) -> ReceiverKey:
-        """The receiver that this shipment waits for while it is stalled."""
-        if isinstance(self.address, PollAddress):
-            connection_id = self.address.id if self.exact else None
-            return poll_receiver(self.address.group, connection_id, self.dialect)
-        if isinstance(self.address, PushAddress):
-            return (self.address.target, None)
-        return ("", None)
 
     @property
     def size_characters(self) -> int:

@@ -26,8 +26,9 @@ from troth.core.model import (
 )
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import ACQUIRED, HALTED, SUSPENDED, WorkflowTask, execute_key
+from troth.shards.delivery.dialects import Dialect
 from troth.shards.delivery.missed import GROUPS_SHOWN_COUNT
-from troth.shards.delivery.polls import Dialect, Polls
+from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import ShipmentState, ShipmentView
 from troth.shards.placement.executions import Stage
 from troth.shards.placement.placement import PlacementView

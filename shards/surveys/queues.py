@@ -198,8 +198,12 @@ class Queues:
             return OTHER
         return self._labels.label(receiver_name(address.target))
 
-    async def sample(self) -> None:
-        """Measure the rates since the last call, and what waits."""
+    async def sample(self, limit_count: int) -> dict[str, int]:
+        """Measure the rates since the last call, and what waits.
+
+        Return how much waits for the receivers with most waiting, most first. Raises Stopping or
+        StorageFailed.
+        """
         pace = Pace(math.inf)
         queues, _ = await self._look(pace)
         await self._meter(queues, pace)
@@ -220,6 +224,9 @@ class Queues:
                 rate_in = max(0, delivered + grown) / passed_s
             count = queue.delivered_count
             self._samples[name] = _Sample(count, queue.backlog_count, rate_in, rate_out)
+        names, _ = await _most_waiting(queues, limit_count, "", pace)
+        await self._shards.wait_shown()
+        return {name: queues[name].backlog_count for name in names}
 
     async def _meter(self, queues: dict[str, _Queue], pace: Pace) -> None:
         metered = {label: MeteredQueue(label) for label in self._metered}
@@ -282,15 +289,9 @@ class Queues:
         queues, is_complete = await self._look(pace)
         pages = []
         for id_prefix in id_prefixes:
-            count, beginning = 0, f"poll://{id_prefix}" if id_prefix else ""
-            smallest: Smallest[tuple[int, str]] = Smallest(limit_count, None)
-            for some in chunks(list(queues), ORDER_COUNT):
-                wanted = [name for name in some if name.startswith(beginning)]
-                count += len(wanted)
-                smallest.offer((-queues[name].backlog_count, name) for name in wanted)
-                await pace.rest()
-            names, _ = smallest.found()
-            rows = [self._row(name, queues[name]) for _, name in names]
+            beginning = f"poll://{id_prefix}" if id_prefix else ""
+            names, count = await _most_waiting(queues, limit_count, beginning, pace)
+            rows = [self._row(name, queues[name]) for name in names]
             pages.append(QueuesPage(rows, count, is_complete))
         await self._shards.wait_shown()
         return pages
@@ -361,3 +362,18 @@ class Queues:
             return None
         is_unblock = shipment.kind is ShipmentKind.UNBLOCK
         return promise.completed_on if is_unblock else promise.created_on
+
+
+async def _most_waiting(
+    queues: dict[str, _Queue], limit_count: int, beginning: str, pace: Pace
+) -> tuple[list[str], int]:
+    """Return the receivers with most waiting whose names begin so, and how many there are."""
+    count = 0
+    smallest: Smallest[tuple[int, str]] = Smallest(limit_count, None)
+    for some in chunks(list(queues), ORDER_COUNT):
+        wanted = [name for name in some if name.startswith(beginning)]
+        count += len(wanted)
+        smallest.offer((-queues[name].backlog_count, name) for name in wanted)
+        await pace.rest()
+    names, _ = smallest.found()
+    return [name for _, name in names], count

@@ -3,7 +3,8 @@
 from typing import Final, NamedTuple
 
 from troth.core.workflows import ACQUIRED
-from troth.shards.delivery.polls import Dialect, Polls
+from troth.shards.delivery.dialects import Dialect
+from troth.shards.delivery.polls import Polls
 from troth.shards.shards import Shards
 
 from .pace import Pace

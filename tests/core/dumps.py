@@ -51,11 +51,8 @@ def dump(state: ShardState) -> dict[str, Any]:
         "schedule index": list(state.schedule_index.below(INTEGER_MAX, 10**6)),
         "locks": {key: r.encode(one) for key, one in state.locks.items()},
         "locks of": {key: sorted(group) for key, group in state.locks_of.items()},
-        "outbox": {
-            target: {number: r.encode(one) for number, one in messages.items()}
-            for target, messages in state.outbox.items()
-        },
-        "outbox sequence": dict(state.outbox_sequence),
+        "outbox": sorted((target, number, r.encode(one)) for target, number, one in state.outbox),
+        "outbox sequence": dict(state.outbox.sequences),
         "inbox": dict(state.inbox),
         "largest serial": state.largest_serial,
         "entries": dict(state.entries.by_id),

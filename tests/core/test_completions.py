@@ -138,9 +138,7 @@ def seen(shard: Shard) -> dict[str, object]:
         (one.id, one.state, one.counter, one.created_on, one.completed_on)
         for one in shard.state.tasks.values()
     )
-    found["outbox"] = sorted(
-        r.encode(one) for waiting in shard.state.outbox.values() for one in waiting.values()
-    )
+    found["outbox"] = sorted(r.encode(one) for _, _, one in shard.state.outbox)
     return found
 
 

@@ -122,13 +122,16 @@ def test_an_acknowledgement_forgets_only_what_it_covers() -> None:
         machine.step(c.CreatePromise(leaf, NEVER), 0)
         machine.step(c.CreateCallback(leaf, "far", NEVER, GROUP), 0)
         machine.step(c.CompletePromise(leaf, PromiseState.RESOLVED), 0)
-    assert list(machine.state.outbox[1]) == [1, 2, 3]
+    outbox = machine.state.outbox
+    assert [number for _, number, _ in outbox] == [1, 2, 3]
 
     machine.step(c.Acknowledge(1, 2), 0)
-    assert list(machine.state.outbox[1]) == [3]
+    assert [number for _, number, _ in outbox] == [3]
+    assert [outbox.resumes_for(leaf) for leaf in ("a", "b", "c")] == [False, False, True]
     assert machine.step(c.Acknowledge(1, 2), 0).records == []
     machine.step(c.Acknowledge(1, 3), 0)
-    assert machine.state.outbox == {}
+    assert list(outbox) == []
+    assert not outbox.resumes_for("c")
 
 
 def test_a_step_changes_state_only_through_its_records() -> None:

@@ -312,6 +312,18 @@ def test_fields_that_a_later_release_added_are_ignored(sample: r.Record) -> None
                 Promise("w", 12, PromiseState.PENDING, 9, 3), r.TaskSeed("poll://g"), 4
             ),
         ),
+        (
+            b'["schedule-fired/1","s",4,null,["promise/1","s.1",5,[null,null],{},null],9,4]',
+            r.ScheduleFired("s", 4, None, r.PromiseMessage("s.1", 5, Value(), {}), 9, 4),
+        ),
+        (
+            b'["schedule-fired/1","s",4,null,["workflow/1","s.2",5,4,[null,null],{},[null,null]],9,4]',
+            r.ScheduleFired(
+                *("s", 4, None),
+                w.WorkflowMessage("s.2", 5, 4, Value(), {}, WorkflowSeed()),
+                *(9, 4),
+            ),
+        ),
     ],
 )
 def test_fields_with_a_default_may_be_missing(body: bytes, expected: r.Record) -> None:

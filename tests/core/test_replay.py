@@ -59,8 +59,8 @@ def expected_tasks(system: System) -> set[str]:
 def assert_nothing_is_under_way(system: System) -> None:
     """Every message between shards has been applied once, and its sender knows."""
     for machine in system.machines:
-        assert machine.state.outbox == {}
-        for target, sequence in machine.state.outbox_sequence.items():
+        assert not machine.state.outbox
+        for target, sequence in machine.state.outbox.sequences.items():
             assert system.machines[target].state.inbox[machine.state.index] == sequence
 
 

@@ -244,8 +244,7 @@ class RetainingDrive(Drive):
         return {
             message.callback.promise_id
             for machine in self.system.machines
-            for messages in machine.state.outbox.values()
-            for message in messages.values()
+            for _, _, message in machine.state.outbox
             if isinstance(message, r.ResumeMessage)
         }
 

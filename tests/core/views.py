@@ -118,7 +118,6 @@ def transit_view(states: list[ShardState]) -> list[tuple[str, ...]]:
     return sorted(
         message_key(message)
         for index, state in enumerate(states)
-        for target, messages in state.outbox.items()
-        for number, message in messages.items()
+        for target, number, message in state.outbox
         if number > states[target].inbox.get(index, 0)
     )

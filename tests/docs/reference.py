@@ -20,6 +20,7 @@ from troth.core.codes import EXPLANATIONS, MESSAGES, OURS
 from troth.http.documents.diagrams import promise_diagram, task_diagram
 from troth.http.monitoring.tables import GROUPS
 from troth.http.settings.sources import describe
+from troth.http.tracing.environment import VARIABLES
 
 MADE: Final = "Made from the code when this documentation is built; do not edit."
 _WIDTH_COUNT: Final = 100
@@ -169,6 +170,15 @@ def settings_page() -> str:
                     ),
                 ),
             ]
+    parts += [
+        "## Variables of OpenTelemetry\n",
+        "Whether spans are exported, and where to, is said by OpenTelemetry's own variables. There "
+        "are no options for them, and no lines of the file. [Traces](../operate/traces.md).\n",
+        table(
+            ("variable", "meaning, and default"),
+            ((f"`{name}`", text) for name, text in VARIABLES.items()),
+        ),
+    ]
     return _page("Settings", parts)
 
 

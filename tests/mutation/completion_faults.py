@@ -58,8 +58,8 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
     fault(
         "a completion that begins within a heartbeat ends the heartbeat",
         "core/machine.py",
-        "(tuple(state.begun_completions), reply, self.again)",
-        "(tuple(state.begun_completions), reply)",
+        "(tuple(state.begun_completions), step.reply, step.again)",
+        "(tuple(state.begun_completions), step.reply)",
         "core/test_heartbeat_slices.py",
     ),
     fault(

@@ -297,7 +297,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "an acknowledgement between shards is dropped",
         "core/decisions/between_shards.py",
-        "if waiting and next(iter(waiting)) <= command.sequence:",
+        "if first is not None and first <= command.sequence:",
         "if False:",
         OUTBOX,
         SIMULATION,
@@ -305,8 +305,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "messages between shards are not sent again after a crash",
         "core/machine.py",
-        "for target, messages in state.outbox.items():",
-        "for target, messages in ():",
+        "        state.messages.extend(state.outbox)\n",
+        "",
         OUTBOX,
         SIMULATION,
     ),
@@ -554,7 +554,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "retention deletes a promise that a task waits to read",
         "core/decisions/retention.py",
-        "            if in_use(promise.id) or lineage.keeps(promise):\n",
+        "            if is_in_use(context, promise.id) or lineage.keeps(promise):\n",
         "            if lineage.keeps(promise):\n",
         "core/test_retention.py",
     ),

@@ -359,7 +359,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "clients may name the server's own promises",
         PERMISSIONS,
-        "if one.startswith(RESERVED_PREFIX):",
+        "if named.startswith(RESERVED_PREFIX):",
         "if False:",
         "http/api/test_permissions.py",
     ),

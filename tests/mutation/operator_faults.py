@@ -10,7 +10,7 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
         "a client deletes what a task of another shard is about",
         DELETIONS,
-        "            or self._context.is_awaited(promise_id)\n",
+        "        or context.is_awaited(promise_id)\n",
         "",
         f"{TEST_DELETIONS}::test_a_promise_goes_with_its_tasks_of_every_kind",
         is_quick=True,
@@ -25,8 +25,8 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
         "a client deletes what a listener is still to be told",
         DELETIONS,
-        "        if promise.id in self._unblocks or self._in_use(promise.id):\n",
-        "        if self._in_use(promise.id):\n",
+        "        if promise.id in context.state.unblocks or is_in_use(context, promise.id):\n",
+        "        if is_in_use(context, promise.id):\n",
         f"{TEST_DELETIONS}::test_a_promise_stays_until_its_listeners_were_told",
     ),
     fault(

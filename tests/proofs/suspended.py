@@ -28,8 +28,9 @@ from .wire import memory_bytes
 LOAD_CONNECTIONS: Final = 16
 PAYLOAD_BYTES: Final = 40
 """What a call of an SDK with one short argument has as its parameter."""
-WARM_UP_COUNT: Final = 500
-"""Workflows that suspend before memory is measured: code and buffers are no workflow's memory."""
+WARM_UP_COUNT: Final = 1_500
+"""Workflows that suspend before memory is measured: code, buffers and caches, which are full then,
+are no workflow's memory."""
 CHECKPOINT_MS: Final = 1_000
 SETTLE_S: Final = 3.0
 WAKEUPS_PER_S_AT_MOST: Final = 7.0

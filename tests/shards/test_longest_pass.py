@@ -19,21 +19,26 @@ import pytest
 import trio
 import trio.lowlevel
 
+from tests.http.client import NoPlacement, Outbox
 from troth.core import commands as c
 from troth.core import workflow_commands as w
-from troth.core.bulk import BulkCounts, BulkJob
+from troth.core.bulk import BulkAction, BulkCounts, BulkFilter, BulkJob, BulkSubject
 from troth.core.codes import Code
 from troth.core.limits import BULK_RATE_LIMIT_COUNT, UNBLOCK_LIMIT_MS
 from troth.core.model import ClaimRequest, PromiseState
 from troth.core.state.captures import Capture
+from troth.core.state.shard_state import ShardState
 from troth.core.workflows import ACQUIRED
 from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
 from troth.persistence.wal.log import MemoryLog, NewRecord
 from troth.shards.bulk.jobs import BulkJobs
+from troth.shards.bulk.works import TaskLists
 from troth.shards.clock import SteadyClock
 from troth.shards.committer import BatchWriter, Committer
+from troth.shards.delivery.polls import Polls
 from troth.shards.passes import settle_collector
 from troth.shards.shards import Shards
+from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.checkpointer import Checkpointer
 
 from .stage import EPOCH_MS, Outgoing, id_in
@@ -450,25 +455,67 @@ async def bulk_cancel(shards: Shards, _: int) -> LongestPass:
             for number, name in enumerate(waited_for)
         ],
     )
+    now_ms = shards.clock.now_ms()
+    return await job_carried_out(shards, NoTasks(), BULK_COUNT, created_on=now_ms)
+
+
+async def job_carried_out(
+    shards: Shards, tasks: TaskLists, count: int, **wanted: object
+) -> LongestPass:
+    """A bulk job does what there is to do as fast as it may."""
     ended = trio.Event()
 
     async def end(job: BulkJob) -> None:
         await trio.lowlevel.checkpoint()
-        assert job.counts == BulkCounts(BULK_COUNT)
+        assert job.counts == BulkCounts(count)
         ended.set()
 
-    jobs = BulkJobs(shards, NoTasks(), shards.clock.now_ms, end)
+    jobs = BulkJobs(shards, tasks, shards.clock.now_ms, end)
     async with trio.open_nursery() as nursery:
         await nursery.start(jobs.run)
-        wanted = {"rate_count": BULK_RATE_LIMIT_COUNT, "created_on": shards.clock.now_ms()}
         began_s, began_cpu_s = trio.current_time(), time.thread_time()
         async with measured(shards) as found:
-            await jobs.start(job_of(jobs, **wanted))
+            await jobs.start(job_of(jobs, rate_count=BULK_RATE_LIMIT_COUNT, **wanted))
             await ended.wait()
         lasted_s, cpu_s = trio.current_time() - began_s, time.thread_time() - began_cpu_s
-        print(f"bulk: {BULK_COUNT / lasted_s:.0f}/s, {cpu_s / BULK_COUNT * 1e6:.0f} us of CPU each")
+        print(f"bulk: {count / lasted_s:.0f}/s, {cpu_s / count * 1e6:.0f} us of CPU each")
         nursery.cancel_scope.cancel()
     return found
+
+
+class StalledMessages(Outbox):
+    """Delivery that has messages of all tasks, and tells the shards to send them again."""
+
+    def __init__(self, shards: Shards) -> None:
+        super().__init__()
+        self._shards = shards
+
+    def retry(self, key: str) -> bool:
+        self._shards.tell(c.RetryTask(key, 1))
+        return True
+
+
+async def bulk_retry(shards: Shards, count: int) -> LongestPass:
+    """A bulk job has many messages sent again whose receiver could not be reached."""
+    names = [f"p{number}" for number in range(count)]
+    await ask_all(shards, [c.CreatePromise(name, FAR_MS, tags=INVOKE) for name in names])
+    for name in names:
+        shards.tell(c.TaskNotSent(f"__invoke:{name}", 1))
+
+    def is_stalled(state: ShardState) -> bool:
+        return all(task.stalled for task in state.tasks.values())
+
+    await until(lambda: all(map(is_stalled, shards.states())))
+    polls = Polls(connections_limit_count=1, buffer_limit_count=1)
+    messages = StalledMessages(shards)
+    tasks = Surveys(shards, messages, polls, NoPlacement(), shards.clock.now_ms)
+    wanted = {
+        "subject": BulkSubject.TASKS,
+        "action": BulkAction.RETRY,
+        "filter": BulkFilter("*", ("stalled",), families=("rest",)),
+        "through": tasks.newest_tasks(),
+    }
+    return await job_carried_out(shards, tasks, count, **wanted)
 
 
 IN_ONE_SHARD: Final = ("callbacks", "awaiters", "root", "bulk", "capture")
@@ -487,6 +534,7 @@ SCENARIOS: dict[str, Callable[[Shards, int], Awaitable[LongestPass]]] = {
     "renewals": renewals,
     "capture": capture,
     "bulk": bulk_cancel,
+    "retry": bulk_retry,
 }
 
 

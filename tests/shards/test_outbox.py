@@ -148,7 +148,7 @@ class Life:
     def check_quiet(self) -> None:
         """With nothing under way: effects are there exactly where their causes are."""
         states = [shard.machine.state for shard in self.shards._shards]
-        assert [state.outbox for state in states] == [{}] * SHARD_COUNT
+        assert [list(state.outbox) for state in states] == [[]] * SHARD_COUNT
         promises = {key: value for state in states for key, value in state.promises.items()}
         tasks = {key: value for state in states for key, value in state.tasks.items()}
         for leaf, root in WAITING:

@@ -6,10 +6,10 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from troth.shards.delivery.dialects import Dialect
 from troth.shards.delivery.polls import (
     ConnectionClosed,
     ConnectionReplaced,
-    Dialect,
     Item,
     PollConnection,
     Polls,

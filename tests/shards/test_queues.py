@@ -8,7 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from tests.http.client import World, running
-from troth.shards.delivery.polls import Dialect, Polls
+from troth.shards.delivery.dialects import Dialect
+from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import ReceiverView
 from troth.shards.surveys.queues import Queues
 
@@ -20,9 +21,11 @@ class SomeReceivers:
 
     def __init__(self, *views: ReceiverView) -> None:
         self.views = list(views)
+        self.looks_count = 0
 
     def receivers(self) -> Iterator[ReceiverView]:
         """Yield them."""
+        self.looks_count += 1
         return iter(self.views)
 
 
@@ -63,14 +66,25 @@ async def test_rates_come_from_what_was_delivered_and_what_waits(autojump_clock:
         polls = Polls(connections_limit_count=9, buffer_limit_count=9)
         receivers = SomeReceivers(view("http://r", waiting=10, sent=100))
         queues = queues_of(world, polls, receivers)
-        await queues.sample()
+        await queues.sample(1)
         assert (await queues.longest(1)).rows[0].rate_in is None
         await trio.sleep(10)
         receivers.views = [view("http://r", waiting=30, sent=150)]
-        await queues.sample()
+        await queues.sample(1)
 
         (row,) = (await queues.longest(1)).rows
         assert (row.rate_in, row.rate_out) == (7.0, 5.0)
+
+
+async def test_a_sample_says_what_waits_with_one_look_at_the_receivers() -> None:
+    async with running() as world:
+        polls = Polls(connections_limit_count=9, buffer_limit_count=9)
+        receivers = SomeReceivers(*(view(f"http://h{number}", number) for number in range(9)))
+
+        found = await queues_of(world, polls, receivers).sample(2)
+
+        assert list(found.items()) == [("http://h8", 8), ("http://h7", 7)]
+        assert receivers.looks_count == 1
 
 
 async def test_a_look_at_many_is_cut_into_slices_and_ends() -> None:

@@ -7,7 +7,7 @@ from trio.testing import MockClock
 from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.limits import INTEGER_MAX
-from troth.shards.delivery.polls import Dialect
+from troth.shards.delivery.dialects import Dialect
 from troth.shards.delivery.unclaimed import RETURN_MS
 
 from .workflow_world import WorkflowWorld, read, waiting

@@ -127,8 +127,7 @@ def _check_acknowledged(server: Server, states: list[ShardState], ledger: Ledger
     under_way = {
         message.callback.id
         for state in states
-        for messages in state.outbox.values()
-        for message in messages.values()
+        for _, _, message in state.outbox
         if isinstance(message, r.ResumeMessage)
     }
     deleted = server.watch.deleted
@@ -208,7 +207,7 @@ def _check_outboxes(states: list[ShardState]) -> None:
     """No target has seen a message that its source does not know of."""
     for target in states:
         for source, sequence in target.inbox.items():
-            sent = states[source].outbox_sequence.get(target.index, 0)
+            sent = states[source].outbox.sequences.get(target.index, 0)
             require(sequence <= sent, f"shard {target.index} has a message nobody has sent")
 
 

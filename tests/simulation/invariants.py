@@ -373,9 +373,9 @@ class Watch:
             record.sequence == last + 1,
             f"shard {state.index} applied message {record.sequence} after {last}",
         )
-        waiting = self.shadow[record.source].outbox.get(state.index, {})
+        sent = self.shadow[record.source].outbox.find(state.index, record.sequence)
         require(
-            waiting.get(record.sequence) == record.message,
+            sent == record.message,
             f"shard {state.index} applied a message that {record.source} has not sent",
         )
 

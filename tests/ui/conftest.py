@@ -1,14 +1,19 @@
 """One browser and some servers, with and without data, for all tests of the web UI in a process."""
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import pytest
+import trio
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.helpers.fill_store import Filling, fill
 from tests.helpers.server import ServerProcess
 from tests.helpers.tokens import Client
 
@@ -17,6 +22,10 @@ from .browser import Scheme, Visitor, launch, visiting
 from .pictures.shop import ACCOUNT, SCOPES, Shop
 
 Visit = Callable[..., AbstractContextManager[Visitor]]
+
+STORE: Final = os.environ.get("TROTH_SCALE_STORE")
+"""The directory that `make ui-scale` fills, with ten times as much as tests make themselves."""
+LARGE: Final = Filling(150_000, 40_000, 5_000, 4_500, 1_000, 500)
 
 
 @pytest.fixture(scope="session")
@@ -104,3 +113,16 @@ def unused_visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> 
         body = {"account": ACCOUNT, "name": "operations", "scopes": SCOPES}
         token = operator.json("POST", "/admin/tokens", body)["token"]
         yield partial(signed_in, browser, server.url, token)
+
+
+@pytest.fixture(scope="session")
+def large_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """An open server with 200,000 promises, or what `make ui-scale` has. Use ids of your own."""
+    server = ServerProcess(tmp_path_factory.mktemp("large"))
+    if STORE is None:
+        trio.run(fill, server.data, LARGE)
+    else:
+        shutil.copytree(Path(STORE), server.data)
+    with server:
+        yield server
+    shutil.rmtree(server.data)

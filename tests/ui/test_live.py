@@ -1,34 +1,25 @@
 """What the web UI shows while the server changes, is away, or has another time than the browser."""
 
-import json
 import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from statistics import median
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, expect
 from playwright.sync_api import TimeoutError as NotInTime
 
 from tests.helpers.server import ServerProcess
 
 from .browser import visiting
 from .conftest import Staffed, Visit
-from .demo import HOUR, MINUTE, ORDER, SECOND, encoded, order
+from .demo import HOUR, MINUTE, SECOND, order
 from .test_accessible import SCREENS, operate_screens
 from .test_promises import create
 
-TABS_COUNT: Final = 20
-TAB_LIMIT_S: Final = 2.0
-ROWS_COUNT: Final = 10_000
-ROWS_LIMIT_COUNT: Final = 200
-HEAP_LIMIT_BYTES: Final = 60 << 20
-PAGE_LIMIT_BYTES: Final = 150_000
 CREATES_A_SECOND: Final = 500
 
 
@@ -125,27 +116,6 @@ def streams(server: ServerProcess) -> int:
     return int(found[1])
 
 
-@pytest.mark.alone
-def test_twenty_tabs_one_stream(browser: Browser, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as server, visiting(browser, server.url) as visitor:
-        times = []
-        for _ in range(TABS_COUNT):
-            began = time.monotonic()
-            page = visitor.open("promises")
-            times.append(time.monotonic() - began)
-        expect(page.get_by_role("button", name="Pause")).to_contain_text("Live", timeout=60_000)
-        create(server, "for-all-tabs")
-        for tab in visitor.context.pages:
-            tab.bring_to_front()
-            expect(tab.locator("td .id")).to_have_text("for-all-tabs", timeout=60_000)
-        assert streams(server) == 1
-        print(f"the slowest of {TABS_COUNT} tabs took {max(times):.2f} s")
-
-    # Without the worker the seventh would wait until another tab is closed. A busy machine is slow.
-    assert median(times) <= TAB_LIMIT_S
-    assert max(times) <= TAB_LIMIT_S * 5
-
-
 def test_hidden_tab_is_silent(browser: Browser, tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server, visiting(browser, server.url) as visitor:
         page = visitor.open()
@@ -229,81 +199,6 @@ def test_time_zones(
 
     assert title is not None
     assert re.search(r"GMT[+-]", title)
-
-
-def page_of_rows(route: Route) -> None:
-    """Answer a list with a quarter of all rows, which is more than the server gives in a page."""
-    query = parse_qs(urlsplit(route.request.url).query)
-    first = int(query.get("cursor", ["0"])[0])
-    count = ROWS_COUNT // 4
-    now_ms = int(time.time() * 1000)
-    rows = [
-        {
-            "id": f"row-{number}",
-            "state": "RESOLVED",
-            "param": encoded({"func": "work", "args": [number]}),
-            "value": {},
-            "tags": {"team": "billing"},
-            "createdOn": now_ms - number,
-            "completedOn": now_ms,
-            "timeout": now_ms + HOUR,
-        }
-        for number in range(first, first + count)
-    ]
-    following = str(first + count) if first + count < ROWS_COUNT else None
-    route.fulfill(json={"cursor": following, "promises": rows})
-
-
-@pytest.mark.slow
-def test_ten_thousand_rows(visit: Visit) -> None:
-    with visit() as visitor:
-        page = visitor.open("nowhere")
-        page.route(re.compile(r"^http://[^/]+/promises\?"), page_of_rows)
-        page.get_by_role("link", name="Promises").click()
-        table = page.get_by_role("table", name="Promises")
-        deadline = time.monotonic() + 120
-        most = 0
-        while int(table.get_attribute("aria-rowcount") or 0) <= ROWS_COUNT:
-            assert time.monotonic() < deadline
-            page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-            page.wait_for_timeout(50)
-            most = max(most, page.locator("tr").count())
-        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-        expect(page.locator("td .id").last).to_have_text(f"row-{ROWS_COUNT - 1}")
-        session = visitor.context.new_cdp_session(page)
-        session.send("HeapProfiler.collectGarbage")
-        used = session.send("Runtime.getHeapUsage")["usedSize"]
-        page.evaluate("scrollTo(0, document.documentElement.scrollHeight / 2)")
-        middle = page.locator("td .id").nth(20)
-        expect(middle).to_have_text(re.compile(r"row-[45]\d{3}"))
-        most = max(most, page.locator("tr").count())
-        page.evaluate("scrollTo(0, 0)")
-        expect(page.locator("td .id").first).to_have_text("row-0")
-        print(f"at most {most} rows in the page, heap {used >> 20} MiB")
-
-    assert most <= ROWS_LIMIT_COUNT
-    assert used <= HEAP_LIMIT_BYTES
-
-
-def loaded_bytes(page: Page) -> dict[str, int]:
-    """Return what a page has loaded, in bytes as sent, by address."""
-    entries: dict[str, int] = page.evaluate(
-        """Object.fromEntries(['navigation', 'resource']
-          .flatMap((type) => performance.getEntriesByType(type))
-          .map((one) => [one.name, one.transferSize]))"""
-    )
-    return entries
-
-
-def test_bytes_of_a_page(visit: Visit) -> None:
-    totals = {}
-    for path in ("", "promises", f"promises/{ORDER}", "queues"):
-        with visit() as visitor:
-            page = visitor.open(path)
-            totals[path] = sum(loaded_bytes(page).values())
-    print(json.dumps(totals))
-
-    assert max(totals.values()) <= PAGE_LIMIT_BYTES
 
 
 def test_demo_times_are_relative() -> None:

@@ -62,6 +62,37 @@ async def test_the_last_use_is_shown_and_stored_now_and_then() -> None:
         assert await status_of(world, secret) == 404
 
 
+async def test_open_streams_and_sessions_are_use() -> None:
+    async with running() as world:
+        credentials, uses = world.api.credentials, TokenUses(world.api)
+        secret = (await new_token(world, "promises:read")).json["token"]
+        principal = credentials.bearer(secret)
+        assert principal is not None
+        opened = credentials.open_session(principal)
+        assert opened is not None
+        cookie, session = opened
+
+        async def used_a_minute_later() -> bool:
+            world.clock.time_ms += MINUTE_MS
+            await uses.look()
+            (shown,) = await listed(world)
+            return bool(shown["lastUsedOn"] == world.clock.time_ms)
+
+        assert await used_a_minute_later(), "the bearer was looked up"
+        assert not await used_a_minute_later(), "a session that lies idle is no use"
+        assert credentials.sessions.find(cookie) is session
+        assert await used_a_minute_later()
+        for watching in (principal, session.principal):
+            forget = credentials.watch(watching, lambda: None)
+            assert await used_a_minute_later()
+            assert await used_a_minute_later()
+            forget()
+            await uses.look()
+            assert not await used_a_minute_later()
+        credentials.sessions.end(session)
+        assert not await used_a_minute_later()
+
+
 async def test_a_rotated_token_has_another_secret_and_the_same_rights() -> None:
     async with running() as world:
         made = await new_token(world, "promises:read", name="job", idPrefix="none")

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from tests.shards.test_polls import Text, make
 from troth.http.api.streams import CONNECTED, KEEP_ALIVE, PollStream
-from troth.shards.delivery.polls import Dialect
+from troth.shards.delivery.dialects import Dialect
 
 LIMIT_S = 240.0
 KEEP_ALIVE_MS = 15_000

@@ -8,7 +8,8 @@ import pytest
 from tests.http.client import FAR_MS, NOW_MS, World, running
 from tests.http.envelope.conversation import TARGET, Conversation
 from troth.core.codes import Code
-from troth.shards.delivery.polls import Dialect, PollConnection
+from troth.shards.delivery.dialects import Dialect
+from troth.shards.delivery.polls import PollConnection
 
 DATA: Final = base64.b64encode(b"7").decode()
 TARGETED: Final = {"resonate:target": TARGET}

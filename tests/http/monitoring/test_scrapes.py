@@ -64,7 +64,7 @@ def meter(world: World, views: Sequence[ReceiverView]) -> ManyReceivers:
 
 async def scrape(world: World) -> list[str]:
     assert world.api.queues is not None
-    await world.api.queues.sample()
+    await world.api.queues.sample(1)
     text = await world.api.metrics.render(names_accounts=True)
     return [line for line in text.decode().splitlines() if not line.startswith("#")]
 

@@ -16,7 +16,7 @@ from tests.helpers.server import ServerProcess
 from tests.http.admin.test_accounts import secret_of
 from tests.http.client import FAR_MS, NOW_MS, running
 from troth.core.codes import Code
-from troth.shards.delivery.polls import Dialect
+from troth.shards.delivery.dialects import Dialect
 
 PATIENCE_S = 60.0
 

@@ -389,7 +389,7 @@ class TestDescription:
         default = getattr(Settings(), name)
         if kind.secret:
             assert default == {}
-        elif name in {"cors_allow_origin", "hosts"}:
+        elif name in {"cors_allow_origin", "hosts", "trace_tags"}:
             assert default == ()
         else:
             assert kind.from_text(kind.show(default)) == default

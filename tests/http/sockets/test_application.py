@@ -16,7 +16,8 @@ from troth.http.api import streams
 from troth.http.promises.rendering import render_message
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import CONNECTION_KEY
-from troth.shards.delivery.polls import Dialect, Item
+from troth.shards.delivery.dialects import Dialect
+from troth.shards.delivery.polls import Item
 
 
 class Client:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from troth.http.sockets.lane_parsing import (
     _FIELDS_KEPT_BYTES,
     _FIELDS_KEPT_COUNT,
+    Fields,
     NotServed,
     Parsed,
     Parser,
@@ -264,13 +265,63 @@ def test_heads_in_turn_mean_what_each_says() -> None:
         assert parsed.path == b"/%d" % (number % 2)
 
 
+@pytest.mark.parametrize("name", [b"Content-Length", b"content-length", b"CONTENT-LENGTH"])
+def test_fields_that_differ_in_a_length_only_are_read_once(
+    name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_fields = Parser._read_fields
+    reads = []
+
+    def noted(parser: Parser, text: bytes) -> Fields:
+        reads.append(text)
+        return read_fields(parser, text)
+
+    monkeypatch.setattr(Parser, "_read_fields", noted)
+    parser = Parser(1024, 1024)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n%b: %d\r\nX: y\r\n\r\n"
+    for number in (2, 10, 7, 10, 0, 999):
+        body = b"x" * number
+        parsed = parser.parse(head % (name, number) + body)
+
+        assert parsed is not None
+        assert parsed.body == body
+        assert parsed.fields.headers[b"content-length"] == b"%d" % number
+    assert len(reads) == (5 if name == b"CONTENT-LENGTH" else 1)
+    with pytest.raises(NotServed):
+        parser.parse(head % (name, 1025))
+    assert parser.parse(head % (name, 999) + body) == parsed
+
+
+def test_a_length_that_another_field_speaks_of_is_none() -> None:
+    parser = Parser(1024, 1024)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nX: \tContent-Length: %d\r\nContent-Length: 2\r\n\r\n{}"
+    for number in (2, 3, 2, 5):
+        parsed = parser.parse(head % number)
+
+        assert parsed is not None
+        assert parsed.body == b"{}"
+        assert parsed.fields.headers[b"x"] == b"Content-Length: %d" % number
+
+
+def test_a_head_that_was_refused_changes_nothing() -> None:
+    """What is remembered of a line and of fields belongs to different requests otherwise."""
+    parser = Parser(1024, 1024)
+    good = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    first = parser.parse(good)
+    for bad in (b"GET /b HTTP/1.1\r\nHost: x\r\nTE: x\r\n\r\n", good.replace(b": 2", b": 9999")):
+        with pytest.raises(NotServed):
+            parser.parse(bad)
+        assert parser.parse(good) == first
+
+
 def test_what_a_parser_remembers_is_little() -> None:
     """It is not counted as in flight, so a client must not be able to make it much."""
     parser = Parser(100_000, 100_000)
     for number in range(100):
-        fields = b"Host: x\r\nX: %d%s\r\n" % (number, b"y" * (20 * number))
+        fields = b"Host: x\r\nContent-Length: 0\r\nX: %d%s\r\n" % (number, b"y" * (20 * number))
         assert parser.parse(b"GET / HTTP/1.1\r\n" + fields + b"\r\n") is not None
 
     kept = parser._kept
     assert 0 < len(kept) <= _FIELDS_KEPT_COUNT
     assert max(map(len, kept)) <= _FIELDS_KEPT_BYTES
+    assert len(parser._without) <= _FIELDS_KEPT_BYTES

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from troth.core.model import PENDING, Promise, Value
-from troth.http.questions.functions import PARAM_LIMIT_COUNT, function_name
+from troth.http.wire.function_names import PARAM_LIMIT_COUNT, function_name
 
 
 def encoded(param: object) -> str:

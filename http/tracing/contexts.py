@@ -1,0 +1,110 @@
+"""Trace contexts: W3C's `traceparent`, ids, and which traces are sampled.
+
+A context that is not as W3C wants it is as if there were none, which is no error. `tracestate` is
+never looked into. What this server decides about a trace without a flag depends on the trace's id
+alone, as in every OpenTelemetry SDK, so servers with the same ratio agree.
+"""
+
+import re
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Final, NamedTuple
+
+from troth.core.model import Trace
+
+TRACE_ID_BITS: Final = 128
+SPAN_ID_BITS: Final = 64
+_RATIO_MASK: Final = (1 << 64) - 1
+"""A ratio compares the last 64 bits of a trace's id, as `TraceIdRatioBased` of the SDKs does."""
+
+_SAMPLED: Final = 1
+_RANDOM: Final = 2
+_FIRST_VERSION_COUNT: Final = 55
+"""The number of characters of version 00; later versions may be longer."""
+_PARENT: Final = re.compile(
+    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.ASCII
+)
+_UNKNOWN_VERSION: Final = "ff"
+
+
+class SpanContext(NamedTuple):
+    """One span of a trace, as another one hangs below it. `flags` are those of its trace."""
+
+    trace_id: int
+    span_id: int
+    flags: int = _SAMPLED
+    tracestate: str = ""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Return whether the spans of its trace are wanted."""
+        return bool(self.flags & _SAMPLED)
+
+    def trace(self) -> Trace:
+        """Return it as it is stored and handed on."""
+        parent = f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
+        return Trace(parent, self.tracestate)
+
+
+def context_of(trace: Trace | None) -> SpanContext | None:
+    """Return the context that was given or stored; None if there is none, or none that counts."""
+    return None if trace is None else parse(trace.traceparent, trace.tracestate)
+
+
+def sampled_context(trace: Trace | None) -> SpanContext | None:
+    """Do as `context_of`, but only for a trace whose spans are wanted."""
+    context = context_of(trace)
+    return context if context is not None and context.is_sampled else None
+
+
+def parse(parent: str, tracestate: str = "") -> SpanContext | None:
+    """Return what a `traceparent` says; None if it is not as W3C wants it."""
+    found = _PARENT.fullmatch(parent.strip(" \t"))
+    if found is None or found[1] == _UNKNOWN_VERSION:
+        return None
+    if found[1] == "00" and found.end() - found.start() != _FIRST_VERSION_COUNT:
+        return None
+    trace_id, span_id = int(found[2], 16), int(found[3], 16)
+    if not trace_id or not span_id:
+        return None
+    return SpanContext(trace_id, span_id, int(found[4], 16) & (_SAMPLED | _RANDOM), tracestate)
+
+
+class Ids:
+    """New ids, never 0. Given another source of random bits, they are those it gives."""
+
+    def __init__(self, bits: Callable[[int], int] | None = None) -> None:
+        self._bits = SystemRandom().getrandbits if bits is None else bits
+
+    def trace_id(self) -> int:
+        """Return the id of a new trace."""
+        return self._bits(TRACE_ID_BITS) or 1
+
+    def span_id(self) -> int:
+        """Return the id of a new span."""
+        return self._bits(SPAN_ID_BITS) or 1
+
+
+class Sampler(NamedTuple):
+    """The choice of traces. With `follows_parent` the caller's flag counts, if there is one.
+
+    `bound` is 2^64 times the ratio of the others that are chosen.
+    """
+
+    bound: int
+    follows_parent: bool = True
+
+    @classmethod
+    def of(cls, ratio: float, *, follows_parent: bool = True) -> "Sampler":
+        """Return the sampler that chooses so many of all traces, from 0 to 1."""
+        return cls(round(ratio * (_RATIO_MASK + 1)), follows_parent)
+
+    def wants_root(self, trace_id: int) -> bool:
+        """Return whether a trace that begins here is chosen."""
+        return trace_id & _RATIO_MASK < self.bound
+
+    def wants(self, parent: SpanContext) -> bool:
+        """Return whether a trace that began elsewhere is chosen."""
+        if self.follows_parent:
+            return parent.is_sampled
+        return self.wants_root(parent.trace_id)
