@@ -91,8 +91,16 @@ class AnsweredRequests:
         return {code.name.lower(): self._refusals[code] for code in _REASONS}
 
 
-_REASONS: Final = tuple(code for code in Code if code.status in {401, 403, 413, 421, 429, 500, 503})
-"""Refusals that an operator wants to know of; of others, such as 404, clients can tell."""
+_ANSWERS: Final = ("PROMISE_", "TASK_", "LOCK_")
+_REASONS: Final = tuple(
+    code
+    for code in Code
+    if code.status in {401, 403, 413, 421, 429, 500, 503} and not code.name.startswith(_ANSWERS)
+)
+"""Refusals that an operator wants to know of; of others, such as 404, clients can tell.
+
+A promise that is resolved already, and the like, answers 403 as well: that is part of the protocol.
+"""
 
 REQUESTS: Final[Group[AnsweredRequests]] = Group(
     "Requests",

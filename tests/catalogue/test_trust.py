@@ -97,9 +97,9 @@ def guarded(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 class Receiver(ThreadingHTTPServer):
     """Something on this machine that takes pushes; `came` has their paths and headers."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.came: Queue[tuple[str, dict[str, str]]] = Queue()
-        super().__init__(("127.0.0.1", 0), _Take)
+        super().__init__(("127.0.0.1", port), _Take)
 
     @property
     def url(self) -> str:
@@ -141,7 +141,9 @@ def pushed(promise_id: str, url: str) -> dict[str, object]:
 def failed_pushes_count(caller: Caller, headers: Mapping[str, str]) -> float:
     """How many sendings have failed since the start."""
     text = caller.send("GET", "/metrics", headers=headers).body.decode()
-    found = re.search(r'^troth_messages_total\{result="failed"\} (\S+)$', text, re.MULTILINE)
+    found = re.search(
+        r'^troth_messages_total\{kind="push",result="failed"\} (\S+)$', text, re.MULTILINE
+    )
     assert found is not None
     return float(found[1])
 
