@@ -2,7 +2,7 @@
 
 They take a fifth of the time of a start, and most connections need neither. So they are loaded in a
 thread when the server is ready (`load`): that is soon, since files of another version may be
-installed while a server runs, and what a thread does holds up nobody. A connection that needs them
+installed while a server runs, and what a thread does holds up no client. A connection that needs them
 before waits.
 """
 
@@ -82,7 +82,7 @@ class LateApplication:
 
 @final
 class SlowSide:
-    """Makes what serves a connection of one port beside the lane."""
+    """Makes what serves the connections of one port that left the lane."""
 
     def __init__(self, application: ASGIApplication, limits: ConnectionLimits) -> None:
         self._application = application
