@@ -1,8 +1,8 @@
 """What serves the connections that the hot lane does not: Quart and hypercorn, loaded late.
 
 They take a fifth of the time of a start, and most connections need neither. So they are loaded in a
-thread when the server is ready (`load`): that is soon, since files of another version may be
-installed while a server runs, and what a thread does holds up no client. A connection that needs them
+thread when the server is ready (`load_soon`), not later, since files of another version may be
+installed while a server runs. What a thread does holds up no client; a connection that needs them
 before waits.
 """
 

