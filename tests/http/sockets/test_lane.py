@@ -418,7 +418,7 @@ async def test_every_odd_request_is_answered_alike(servers: Servers) -> None:
         async with limit:
             answers[name, number] = await talk(servers[number], STRICT[name], pause_s)
 
-    different = {name: (b"", b"") for name in STRICT}
+    different = dict.fromkeys(STRICT, (b"", b""))
     for _ in range(3):
         # A reset may undo an answer that was sent, so what differs is asked again.
         async with trio.open_nursery() as nursery:
