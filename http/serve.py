@@ -34,7 +34,7 @@ from troth.http.sockets.listener import ListenError, SocketListener
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import save_address_space
-from troth.shards.passes import settle_collector
+from troth.shards.collector import Collector, settle_collector
 from troth.shards.storage import DirectoryStorage, Storage
 from troth.shards.threads import in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -239,6 +239,7 @@ class Server:
             if self._is_stopping:
                 return  # the stop that has begun ends the rest
             settle_collector()
+            trio.lowlevel.add_instrument(Collector())
             self.api.readiness = Readiness.READY
             self.ready.set()
             # Until now they have waited in the port's queue. Requests may be refused until then,

@@ -15,6 +15,7 @@ from msgspec import Struct
 from troth.core.catalog import Scope
 from troth.core.codes import MESSAGES, Code
 from troth.core.commands import Command
+from troth.core.limits import RENEWALS_SLICE_COUNT
 from troth.core.replies import Reply
 from troth.http.api.authentication import authenticate
 from troth.http.api.context import Api
@@ -82,6 +83,8 @@ class EnvelopeHandler(HalvedHandler):
             # At a time that is set, requests are carried out one after the other.
             if api.debug is not None and is_one_of_a_row(api, envelope):
                 return None
+            if isinstance(command, Renewals) and len(command.tasks) > RENEWALS_SLICE_COUNT:
+                return None  # it takes several passes
             return command
         if kind in DEBUG_PROCEDURES:
             if api.debug is None:
