@@ -46,7 +46,7 @@ from troth.core.model import (
 from troth.core.retention_rules import Retention
 from troth.core.workflows import WorkflowTask
 
-from .activity import Activity, AttemptOutcome
+from .activity import Activity, AttemptOutcome, note_trace
 from .beats import Beats, NamedBeats
 from .changes import Changes
 from .cold import ColdStore, NothingCold
@@ -246,7 +246,7 @@ class ShardState:
         )
         self._add_task(task)
         if seed.process_id is not None:
-            self.activity.claims_count += 1
+            self.activity.born_count += 1
             self._claim(task, seed.process_id, seed.ttl, seed.expires_at)
             task.since = promise.created_on
 
@@ -455,16 +455,35 @@ class ShardState:
         task = self.tasks[record.id]
         if task.state is not CLAIMED:
             at = record.expires_at - record.ttl
-            ready_on = task.since or max(task.created_on or at, task.not_before or 0)
-            self.activity.claimed(task.receiver, at - ready_on, task.trace)
+            self._count_wait(task, at)
             task.since = at
         self._claim(task, record.process_id, record.ttl, record.expires_at)
+
+    def _count_wait(self, task: Task, at: int) -> None:
+        """Count how long a task that is claimed was ready."""
+        ready_on = task.since
+        if ready_on is None:
+            ready_on = at if task.created_on is None else task.created_on
+            if task.not_before is not None and task.not_before > ready_on:
+                ready_on = task.not_before
+        activity = self.activity
+        try:
+            waits = activity.waits_of[task.receiver]
+        except (KeyError, TypeError):  # new, or an object
+            waits = activity.find_waits(task.receiver)
+        waited_ms = at - ready_on if at > ready_on else 0
+        waits.add(waited_ms)
+        if task.trace is not None:
+            note_trace(waits, waited_ms, task.trace)
 
     def end_attempt(self, task: Task, outcome: AttemptOutcome, at: int) -> None:
         """Count that a task's holder, if it has one, gives it up; from then it may be ready."""
         if task.state is CLAIMED:
             since = task.since
-            self.activity.attempt_ended(outcome, None if since is None else at - since)
+            if since is None:
+                self.activity.cut[outcome] += 1
+            else:
+                self.activity.leases[outcome].add(at - since if at > since else 0)
         task.since = at
 
     def clear_lease(self, task: Task) -> None:
