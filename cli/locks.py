@@ -24,6 +24,7 @@ from .options import (
     default_process_id,
     page_options,
     page_query,
+    process_option,
     server_command,
     show_search,
 )
@@ -81,20 +82,15 @@ wait_option: Final = click.option(
     metavar="DURATION",
     help="If the lock is taken, keep trying for this long: 10s, 5m, 2h [default: do not wait].",
 )
-process_option: Final = click.option(
-    "--process-id",
-    type=TEXT,
-    default=default_process_id,
-    show_default="troth-cli@ and this machine's name",
-    metavar="TEXT",
-    help="The process that renews the lock; heartbeats must give the same id.",
+holder_option: Final = process_option(
+    "The process that renews the lock; heartbeats must give the same id."
 )
 
 
 @locks.command()
 @click.argument("resource", type=TEXT)
 @click.argument("execution", type=TEXT)
-@process_option
+@holder_option
 @click.option(
     "--ttl",
     "ttl_ms",
@@ -298,7 +294,7 @@ def release(session: Session, resource: str, execution: str) -> None:
 
 
 @locks.command()
-@process_option
+@holder_option
 @server_command
 def heartbeat(session: Session, process_id: str) -> None:
     """Renew all locks of one process, each by its own ttl.

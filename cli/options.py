@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _DIGITS_LIMIT_COUNT: Final = 19
 """A number of milliseconds with more digits is a mistake."""
 
+Pairs = tuple[tuple[str, str], ...]
+"""What options with NAME=TEXT were given, in their order."""
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -273,6 +276,18 @@ def run_session(
             raise
 
 
+def pairs_option(name: str, help_text: str) -> Callable[[Decorated], Decorated]:
+    """Return an option that may be given several times, each time with a NAME=TEXT."""
+    return click.option(
+        f"--{name}",
+        f"{name.replace('-', '_')}s",
+        type=PAIR,
+        multiple=True,
+        metavar="NAME=TEXT",
+        help=help_text,
+    )
+
+
 value_options: Final = together(
     click.option("--data", metavar="TEXT", help="The data, as text."),
     click.option(
@@ -281,14 +296,7 @@ value_options: Final = together(
         metavar="FILE",
         help="File with the data, in any format (-: standard input).",
     ),
-    click.option(
-        "--header",
-        "headers",
-        type=PAIR,
-        multiple=True,
-        metavar="NAME=TEXT",
-        help="A header that describes the data; repeatable.",
-    ),
+    pairs_option("header", "A header that describes the data; repeatable."),
 )
 """Options for a promise's value; `value_body` makes JSON of what they give."""
 
@@ -325,6 +333,9 @@ def page_options(most_count: int = 1_000) -> Callable[[Decorated], Decorated]:
     )
 
 
+tag_filter_option: Final = pairs_option("tag", "Only those with this tag; repeatable.")
+
+
 def page_query(
     limit_count: int, cursor: str | None, *more: tuple[str, str | None]
 ) -> list[tuple[str, str]]:
@@ -337,14 +348,7 @@ def page_query(
 
 
 search_options: Final = together(
-    click.option(
-        "--tag",
-        "tags",
-        type=PAIR,
-        multiple=True,
-        metavar="NAME=TEXT",
-        help="Only those with this tag; repeatable.",
-    ),
+    tag_filter_option,
     page_options(100),
 )
 """Options of a search, all but its pattern."""
@@ -352,7 +356,7 @@ search_options: Final = together(
 
 def search_query(
     pattern: str,
-    tags: tuple[tuple[str, str], ...],
+    tags: Pairs,
     limit_count: int,
     cursor: str | None,
     *more: tuple[str, str | None],
@@ -389,9 +393,7 @@ def show_search(
         note(f"{found_count} found")
 
 
-def value_body(
-    data: str | None, data_file: BinaryIO | None, headers: tuple[tuple[str, str], ...]
-) -> dict[str, Any]:
+def value_body(data: str | None, data_file: BinaryIO | None, headers: Pairs) -> dict[str, Any]:
     """Return the JSON of a promise's param or value.
 
     Raises click.UsageError for two sources of data.
@@ -421,6 +423,18 @@ def request_headers(idempotency_key: str | None, strict: bool = False) -> Mappin
 def deadline_ms(timeout_ms: int, timeout_at_ms: int | None) -> int:
     """Return when a promise times out, in ms since 1970: from now, unless a time is given."""
     return saturating_add(now_ms(), timeout_ms) if timeout_at_ms is None else timeout_at_ms
+
+
+def process_option(help_text: str) -> Callable[[Decorated], Decorated]:
+    """Return the option of the process that holds something, which has a default."""
+    return click.option(
+        "--process-id",
+        type=TEXT,
+        default=default_process_id,
+        show_default="troth-cli@ and this machine's name",
+        metavar="TEXT",
+        help=help_text,
+    )
 
 
 def default_process_id() -> str:

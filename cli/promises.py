@@ -11,12 +11,13 @@ from .connection.answers import ApiAnswer, RequestRefused
 from .create_many import create_from
 from .options import (
     DURATION,
-    PAIR,
     TEXT,
     OrderedGroup,
+    Pairs,
     Session,
     deadline_ms,
     key_option,
+    pairs_option,
     request_headers,
     search_options,
     search_query,
@@ -46,8 +47,6 @@ REJECTED_STATUS: Final = 4
 WAITED_STATUS: Final = 5
 _WAIT_FIRST_MS: Final = 100
 _WAIT_LIMIT_MS: Final = 2000
-
-Pairs = tuple[tuple[str, str], ...]
 
 
 @click.group(cls=OrderedGroup)
@@ -93,14 +92,7 @@ def promises() -> None:
     help="The same as a time in milliseconds since 1970; overrides --timeout.",
 )
 @value_options
-@click.option(
-    "--tag",
-    "tags",
-    type=PAIR,
-    multiple=True,
-    metavar="NAME=TEXT",
-    help="A tag to search by; resonate:invoke=ADDRESS sends a task to a worker.",
-)
+@pairs_option("tag", "A tag to search by; resonate:invoke=ADDRESS sends a task to a worker.")
 @key_option
 @strict_option
 @server_command

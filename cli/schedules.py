@@ -6,12 +6,12 @@ import click
 
 from .connection.addresses import path_of
 from .options import (
-    DURATION,
-    PAIR,
     TEXT,
     OrderedGroup,
+    Pairs,
     Session,
     key_option,
+    pairs_option,
     request_headers,
     search_options,
     search_query,
@@ -22,9 +22,8 @@ from .options import (
 )
 from .output import short_moment, table, visible
 from .scheduling.control import control_commands
+from .scheduling.options import description_option, promise_timeout_option
 from .scheduling.shown import schedule_fields
-
-Pairs = tuple[tuple[str, str], ...]
 
 
 @click.group(cls=OrderedGroup)
@@ -58,33 +57,13 @@ def schedules() -> None:
     metavar="TEMPLATE",
     help="Id of the promises; {{.id}} is the schedule's id, {{.timestamp}} the time in ms.",
 )
-@click.option(
-    "--promise-timeout",
-    "promise_timeout_ms",
-    type=DURATION,
-    default="1d",
-    show_default=True,
-    metavar="DURATION",
-    help="When each promise times out, from its creation: 10s, 5m, 2h, 1d, or milliseconds.",
-)
+@promise_timeout_option("1d")
 @value_options
-@click.option(
-    "--promise-tag",
-    "promise_tags",
-    type=PAIR,
-    multiple=True,
-    metavar="NAME=TEXT",
-    help="A tag of each promise; resonate:invoke=ADDRESS sends a task to a worker.",
+@pairs_option(
+    "promise-tag", "A tag of each promise; resonate:invoke=ADDRESS sends a task to a worker."
 )
-@click.option("--description", type=TEXT, metavar="TEXT", help="What the schedule is for.")
-@click.option(
-    "--tag",
-    "tags",
-    type=PAIR,
-    multiple=True,
-    metavar="NAME=TEXT",
-    help="A tag of the schedule itself, to search by; repeatable.",
-)
+@description_option
+@pairs_option("tag", "A tag of the schedule itself, to search by; repeatable.")
 @key_option
 @server_command
 def create(

@@ -10,9 +10,9 @@ from .options import (
     TEXT,
     OrderedGroup,
     Session,
-    default_process_id,
     page_options,
     page_query,
+    process_option,
     server_command,
     show_search,
     together,
@@ -145,19 +145,12 @@ def retry(session: Session, id: str) -> None:  # noqa: A002
 task_arguments: Final = together(
     click.argument("id", type=TEXT), click.argument("counter", type=int)
 )
-process_option: Final = click.option(
-    "--process-id",
-    type=TEXT,
-    default=default_process_id,
-    show_default="troth-cli@ and this machine's name",
-    metavar="TEXT",
-    help="The process that claims; heartbeats must give the same id.",
-)
+holder_option: Final = process_option("The process that claims; heartbeats must give the same id.")
 
 
 @tasks.command()
 @task_arguments
-@process_option
+@holder_option
 @click.option(
     "--ttl",
     "ttl_ms",
@@ -223,7 +216,7 @@ def drop(session: Session, id: str, counter: int) -> None:  # noqa: A002
 
 
 @tasks.command()
-@process_option
+@holder_option
 @server_command
 def heartbeat(session: Session, process_id: str) -> None:
     """Renew the claims on all tasks of one process.

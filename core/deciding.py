@@ -141,12 +141,14 @@ class DecisionContext:
     def emit(self, record: r.Record) -> None:
         """Make a fact true and write it down."""
         self._records.append(record)
-        if not self.watch.is_on:
+        watch = self.watch
+        if not watch.is_on:
             APPLY[type(record)](self.state, record)
             return
-        self.watch.hear_before(record, self.state)
+        if watch.ids:
+            watch.note_before(record, self.state)
         APPLY[type(record)](self.state, record)
-        self.watch.hear(record, self.state)
+        watch.hear(record, self.state)
 
     @property
     def records_count(self) -> int:

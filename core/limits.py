@@ -67,6 +67,7 @@ TIMERS_BATCH_LIMIT_COUNT: Final = 1024  # due deadlines a shard handles together
 WHEEL_SLICE_COUNT: Final = 256  # deadlines a wheel takes or moves between two looks at the time
 SLICE_COUNT: Final = 8  # commands or deadlines between two looks at the time
 HEARTBEAT_SLICE_COUNT: Final = 10  # leases that one step of a heartbeat renews
+RENEWALS_SLICE_COUNT: Final = 4_000  # tasks of one heartbeat that a pass asks shards for
 COMPLETION_SLICE_COUNT: Final = 20  # tasks and waiters that one step of a completion is about
 
 # Tasks.

@@ -27,6 +27,8 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from .together import shared_end_s
+
 STAND_STILL_LIMIT_MS: Final = 5_000
 FORWARD_LIMIT_MS: Final = 60_000
 ABSENCE_LIMIT_MS: Final = 250
@@ -212,7 +214,7 @@ class SystemClock:
         """Sleep until a caller asks for the time, but not too long; return whether one did."""
         self._asked = asked = trio.Event()
         self._fresh_ms = _NEVER_MS
-        with trio.move_on_after(QUIET_TICK_MS / 1_000):
+        with trio.move_on_at(shared_end_s(QUIET_TICK_MS / 1_000)):
             await asked.wait()
         return asked.is_set()
 

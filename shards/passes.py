@@ -4,14 +4,9 @@ Between two looks for I/O the loop runs every task that can run, once. What has 
 sockets waits for that long, so all work that can come due together shares one budget of time:
 commands, timers, schedules, messages between shards, what is released when the log is durable. Work
 that is left over continues in the next pass. Whatever the budget says, each kind makes a little
-progress, so none waits forever.
-
-The garbage collector works within a pass, too. It does not look at what shards remember: no object
-there can be part of a cycle, and all are made so that it knows (`tests/shards/test_collector.py`).
-Otherwise it would stop the loop for 150 ms with 100,000 leases.
+progress, so none waits forever. The garbage collector works within a pass, too; see `collector.py`.
 """
 
-import gc
 from typing import Final, final
 
 import trio
@@ -26,21 +21,6 @@ It is all that a pass takes while clients ask for little. A client waits for sev
 that takes its request, and more until that is durable and answered.
 """
 assert CLIENTS_LIMIT_S + OWN_LIMIT_S <= PASS_LIMIT_S
-
-
-COLLECT_AFTER_COUNT: Final = (5_000, 10, 200)
-"""After how many new objects the collector looks at the young ones; after how many of these looks
-at older ones, and at all."""
-
-
-def settle_collector() -> None:
-    """Leave out what is there already, and look at the rest less often than usual.
-
-    What survives is nearly always state, so looking seldom finds as much. Call when all is set up.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER_COUNT)
 
 
 @final

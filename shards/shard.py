@@ -60,6 +60,7 @@ from .committer import Committer
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
 from .passes import Pass
+from .together import shared_end_s
 from .turns import Asker, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel
 
@@ -204,7 +205,10 @@ class Shard:
         if self._is_wheel_stale:
             return
         if delay_ms > 0:
-            with trio.move_on_after(min(delay_ms, SLEEP_LIMIT_MS) / 1000):
+            end_s = shared_end_s(SLEEP_LIMIT_MS / 1000)
+            if delay_ms < SLEEP_LIMIT_MS:
+                end_s = min(end_s, trio.current_time() + delay_ms / 1000)
+            with trio.move_on_at(end_s):
                 await self._park()
 
     async def _park(self) -> None:

@@ -24,7 +24,7 @@ from troth.core.deciding import Options
 from troth.core.executions import Execution
 from troth.core.failures import Failures
 from troth.core.grammar import task_ids
-from troth.core.limits import MAILBOX_LIMIT_COUNT
+from troth.core.limits import MAILBOX_LIMIT_COUNT, RENEWALS_SLICE_COUNT
 from troth.core.machine import Machine
 from troth.core.model import (
     RESUME,
@@ -56,7 +56,7 @@ from .released import ReleasedMessages
 from .shard import Shard, ShardStatistics, WheelKey
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
-from .waiting import Waiter
+from .waiting import CountsWaiter, Waiter
 
 SHARDS_PER_LOOK_COUNT: Final = 4
 """After how many shards a turn looks at the time: a look costs as much as a tenth of a command."""
@@ -480,29 +480,35 @@ class Shards(Gathering):
 
     async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the leases of a process on tasks of ids that begin so; how many there are."""
-        holders = [
-            shard.index for shard in self._shards if process_id in shard.machine.state.claimed
-        ]
+        holders = [state.index for state in self.states() if process_id in state.claimed]
         return await self._count_of(holders, HeartbeatTasks(process_id, id_prefix))
 
     async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
         """Renew the locks of a process on ids that begin so; how many there are."""
-        holders = [
-            shard.index for shard in self._shards if process_id in shard.machine.state.locks_of
-        ]
+        holders = [state.index for state in self.states() if process_id in state.locks_of]
         return await self._count_of(holders, HeartbeatLocks(process_id, id_prefix))
 
     async def renew_workflows(self, pid: str, tasks: Sequence[tuple[str, int]]) -> int:
-        """Renew a process's leases of workflow tasks, given as (id, version); how many it has."""
-        replies = await self._ask_all(list(self._renewals(pid, tasks).items()))
-        return sum(reply.count for reply in replies)
+        """Renew a process's leases of workflow tasks, given as (id, version); how many it has.
+
+        Very many are asked for in several passes. Raises as `ask`; then some may be renewed.
+        """
+        counts = CountsWaiter()
+        for first in range(0, len(tasks), RENEWALS_SLICE_COUNT):
+            self._refuse_unless_open()
+            some = tasks[first : first + RENEWALS_SLICE_COUNT]
+            for index, command in self._renewals(pid, some).items():
+                counts.expect()
+                self._shards[index].ask(command, counts, 0, None)
+            await trio.lowlevel.checkpoint()  # others' commands come in between
+        return await counts.wait()
 
     def submit_renewals(
         self, pid: str, tasks: Sequence[tuple[str, int]], held: HeldMessages | None, asker: Asker
     ) -> int:
         """Do as `renew_workflows`, without a waiting task; return the number of replies to come.
 
-        As `submit`. Raises Overloaded, Stopping or StorageFailed.
+        As `submit`, for few of them. Raises Overloaded, Stopping or StorageFailed.
         """
         if self._stopping or self.committer.failure is not None:
             self._refuse_unless_open()

@@ -11,6 +11,46 @@ from .errors import ShardsError
 
 
 @final
+class CountsWaiter:
+    """Adds up the counts of replies to commands that are asked one after the other, in passes."""
+
+    __slots__ = ("_count", "_error", "_is_done", "_outstanding_count")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._error: ShardsError | None = None
+        self._is_done = trio.Event()
+        self._outstanding_count = 1  # until all have been asked
+
+    def expect(self) -> None:
+        """Note that a command is asked."""
+        self._outstanding_count += 1
+
+    async def wait(self) -> int:
+        """Wait for all replies to what was asked; their sum. Raises what refused one of them."""
+        self._note()
+        await self._is_done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._count
+
+    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  they are only added up
+        """Take one reply."""
+        self._count += reply.count
+        self._note()
+
+    def refuse(self, error: ShardsError) -> None:
+        """Take an error instead of a reply."""
+        self._error = error
+        self._note()
+
+    def _note(self) -> None:
+        self._outstanding_count -= 1
+        if self._outstanding_count == 0:
+            self._is_done.set()
+
+
+@final
 class Waiter:
     """A parked task that waits for one or more replies."""
 

@@ -10,11 +10,12 @@ from troth.cli.connection.addresses import path_of
 from troth.cli.connection.answers import ApiAnswer
 from troth.cli.options import (
     DURATION,
-    PAIR,
     TEXT,
     OrderedGroup,
+    Pairs,
     Session,
     server_command,
+    tag_filter_option,
     together,
     value_body,
     value_options,
@@ -24,8 +25,6 @@ from troth.cli.progress import Progress
 
 _LOOK_FIRST_S: Final = 0.1
 _LOOK_LIMIT_S: Final = 1.0
-
-Pairs = tuple[tuple[str, str], ...]
 
 
 @click.group(cls=OrderedGroup)
@@ -65,17 +64,9 @@ id_option: Final = click.option(
     metavar="PATTERN",
     help="The ids; * stands for any characters.",
 )
-tag_option: Final = click.option(
-    "--tag",
-    "tags",
-    type=PAIR,
-    multiple=True,
-    metavar="NAME=TEXT",
-    help="Only those with this tag; repeatable.",
-)
 promise_options: Final = together(
     id_option,
-    tag_option,
+    tag_filter_option,
     click.option(
         "--state",
         type=click.Choice(["pending", "resolved", "rejected"]),
@@ -230,7 +221,7 @@ def _pausing(action: str, summary: str) -> click.Command:
         _run(session, action, wanted, dry_run, rate_count, detach)
 
     act.__doc__ = f"{summary}\n\n\b\nExample:\n  troth bulk {action} --id 'nightly-*' --dry-run"
-    return bulk.command(action)(id_option(tag_option(job_options(server_command(act)))))
+    return bulk.command(action)(id_option(tag_filter_option(job_options(server_command(act)))))
 
 
 _pausing("pause", "Pause all schedules that the filter finds.")

@@ -6,52 +6,31 @@ import click
 
 from troth.cli.connection.addresses import path_of
 from troth.cli.options import (
-    DURATION,
-    PAIR,
     TEXT,
+    Pairs,
     Session,
+    pairs_option,
     server_command,
     value_body,
     value_options,
 )
 from troth.cli.output import moment, promise_fields, table
 
+from .options import description_option, promise_timeout_option
 from .shown import schedule_fields
 
 CATCH_UP_LIMIT_COUNT: Final = 100
-
-Pairs = tuple[tuple[str, str], ...]
 
 
 @click.command()
 @click.argument("id", type=TEXT)
 @click.option("--cron", type=TEXT, metavar="TEXT", help="When, as for `troth schedules create`.")
 @click.option("--promise-id", type=TEXT, metavar="TEMPLATE", help="Id of the promises.")
-@click.option(
-    "--promise-timeout",
-    "promise_timeout_ms",
-    type=DURATION,
-    metavar="DURATION",
-    help="When each promise times out, from its creation: 10s, 5m, 2h, 1d, or milliseconds.",
-)
+@promise_timeout_option()
 @value_options
-@click.option(
-    "--promise-tag",
-    "promise_tags",
-    type=PAIR,
-    multiple=True,
-    metavar="NAME=TEXT",
-    help="A tag of each promise; those given replace all that were there.",
-)
-@click.option("--description", type=TEXT, metavar="TEXT", help="What the schedule is for.")
-@click.option(
-    "--tag",
-    "tags",
-    type=PAIR,
-    multiple=True,
-    metavar="NAME=TEXT",
-    help="A tag of the schedule itself; those given replace all that were there.",
-)
+@pairs_option("promise-tag", "A tag of each promise; those given replace all that were there.")
+@description_option
+@pairs_option("tag", "A tag of the schedule itself; those given replace all that were there.")
 @server_command
 def update(
     session: Session,

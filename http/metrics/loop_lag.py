@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from troth.core.buckets import Buckets
+from troth.shards.together import shared_end_s
 
 INTERVAL_S: Final = 0.1
 QUIET_INTERVAL_S: Final = 5.0
@@ -30,12 +31,14 @@ class LoopLag:
 
     async def run(self) -> None:
         """Measure. What the loop misses while it is held counts as one wake-up that is late."""
-        interval_s, seen = INTERVAL_S, -1
+        is_quiet, seen = False, -1
         while True:
-            due_s = trio.current_time() + interval_s
+            due_s = trio.current_time() + INTERVAL_S
+            if is_quiet:
+                due_s = shared_end_s(QUIET_INTERVAL_S)
             await trio.sleep_until(due_s)
             late_s = max(0.0, trio.current_time() - due_s)
             self.lag_s.add(late_s)
             now = self._activity()
             is_quiet = now == seen and late_s < LATE_S
-            interval_s, seen = QUIET_INTERVAL_S if is_quiet else INTERVAL_S, now
+            seen = now

@@ -93,10 +93,11 @@ class Counting:
         self._api = api
         self._sources = sources
         self._book = book
-        self._began_s = trio.current_time()
+        now_s = trio.current_time()
+        self._began_s = now_s // STEP_S * STEP_S  # the moments at which others wake up, too
         self._before = self._totals()
         self._queues: dict[str, float] = {}
-        book.began_ms = api.now_ms()
+        book.began_ms = api.now_ms() - round((now_s - self._began_s) * 1000)
         for name, kind in KINDS.items():
             book.declare(name, kind)
 

@@ -312,7 +312,27 @@ class CronExpression(SettingKind):
 
 
 @dataclass(frozen=True)
-class Origins(SettingKind):
+class _NameList(SettingKind):
+    """A list of names. As text: separated by commas."""
+
+    def from_text(self, text: str) -> tuple[str, ...]:
+        return self._checked([part.strip() for part in text.split(",")] if text else [])
+
+    def from_toml(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise SettingRefused(self.allowed)
+        return self._checked(value)
+
+    @abstractmethod
+    def _checked(self, names: list[str]) -> tuple[str, ...]:
+        """Return the names as they are kept. Raises SettingRefused."""
+
+    def show(self, value: object) -> str:
+        return ",".join(value) if isinstance(value, tuple) and value else "none"
+
+
+@dataclass(frozen=True)
+class Origins(_NameList):
     """A list of web origins, or `*` for all of them. As text: separated by commas."""
 
     @property
@@ -323,29 +343,18 @@ class Origins(SettingKind):
     def placeholder(self) -> str:
         return "ORIGIN,…"
 
-    def from_text(self, text: str) -> tuple[str, ...]:
-        return self._checked([part.strip() for part in text.split(",")] if text else [])
-
-    def from_toml(self, value: object) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(origin, str) for origin in value):
-            raise SettingRefused(self.allowed)
-        return self._checked(value)
-
-    def _checked(self, origins: list[str]) -> tuple[str, ...]:
-        for origin in origins:
+    def _checked(self, names: list[str]) -> tuple[str, ...]:
+        for origin in names:
             parts = _split_url(origin)
             if origin != "*" and (parts is None or origin != f"{parts[0]}://{parts[1]}"):
                 raise SettingRefused(self.allowed)
-        if "*" in origins and len(origins) > 1:
+        if "*" in names and len(names) > 1:
             raise SettingRefused(self.allowed)
-        return tuple(origins)
-
-    def show(self, value: object) -> str:
-        return ",".join(value) if isinstance(value, tuple) and value else "none"
+        return tuple(names)
 
 
 @dataclass(frozen=True)
-class HostNames(SettingKind):
+class HostNames(_NameList):
     """A list of host names, without ports. As text: separated by commas. Read in lower case."""
 
     @property
@@ -356,26 +365,15 @@ class HostNames(SettingKind):
     def placeholder(self) -> str:
         return "NAME,…"
 
-    def from_text(self, text: str) -> tuple[str, ...]:
-        return self._checked([part.strip() for part in text.split(",")] if text else [])
-
-    def from_toml(self, value: object) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise SettingRefused(self.allowed)
-        return self._checked(value)
-
     def _checked(self, names: list[str]) -> tuple[str, ...]:
         for name in names:
             if _HOST_NAME.fullmatch(name) is None:
                 raise SettingRefused(self.allowed)
         return tuple(name.lower().removesuffix(".") for name in names)
 
-    def show(self, value: object) -> str:
-        return ",".join(value) if isinstance(value, tuple) and value else "none"
-
 
 @dataclass(frozen=True)
-class TagNames(SettingKind):
+class TagNames(_NameList):
     """A list of names of tags. As text: separated by commas."""
 
     @property
@@ -386,21 +384,10 @@ class TagNames(SettingKind):
     def placeholder(self) -> str:
         return "TAG,…"
 
-    def from_text(self, text: str) -> tuple[str, ...]:
-        return self._checked([part.strip() for part in text.split(",")] if text else [])
-
-    def from_toml(self, value: object) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise SettingRefused(self.allowed)
-        return self._checked(value)
-
     def _checked(self, names: list[str]) -> tuple[str, ...]:
         if not all(names):
             raise SettingRefused(self.allowed)
         return tuple(dict.fromkeys(names))
-
-    def show(self, value: object) -> str:
-        return ",".join(value) if isinstance(value, tuple) and value else "none"
 
 
 @dataclass(frozen=True)

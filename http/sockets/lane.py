@@ -33,9 +33,10 @@ from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, Hold
 from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
+from troth.shards.together import shared_end_s
 from troth.shards.turns import Asker
 
-from .hypercorn_connection import ConnectionLimits
+from .connection_limits import ConnectionLimits
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import NotServed, Parsed, Parser
@@ -282,7 +283,7 @@ class Lane:
             await self._occupied.wait()
             # What comes in may end sooner than a quiet connection: half a request, for example.
             self._stirred = stirred = trio.Event()
-            with trio.move_on_after(quiet_s):
+            with trio.move_on_at(shared_end_s(quiet_s)):
                 await stirred.wait()
                 await trio.sleep(_CHECK_INTERVAL_S)
             self._stirred = None

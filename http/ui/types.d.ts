@@ -67,6 +67,8 @@ interface CallObject {
 }
 
 interface TreeObject {
+  /** The trace of the request that created the root; `url` is where to look at it. */
+  trace?: { id: string; url?: string };
   id: string;
   cut: boolean;
   calls: CallObject[];

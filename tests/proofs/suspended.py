@@ -28,15 +28,15 @@ from .wire import memory_bytes
 LOAD_CONNECTIONS: Final = 16
 PAYLOAD_BYTES: Final = 40
 """What a call of an SDK with one short argument has as its parameter."""
-WARM_UP_COUNT: Final = 1_500
-"""Workflows that suspend before memory is measured: code, buffers and caches, which are full then,
-are no workflow's memory."""
+WARM_UP_COUNT: Final = 3_000
+"""Workflows that suspend before memory is measured: code, caches, and what a checkpoint of so many
+at once takes for a while, and is not given back, are no workflow's memory."""
 CHECKPOINT_MS: Final = 1_000
 SETTLE_S: Final = 3.0
-WAKEUPS_PER_S_AT_MOST: Final = 7.0
-"""One each for clock, connections, data directory and statistics, and what is rarer: 4.7 in all.
+WAKEUPS_PER_S_AT_MOST: Final = 5.0
+"""One for clock, connections, statistics and shards together, and one for the data directory.
 
-This proof's checkpoints, each second instead of each minute, bring it to 6.2.
+This proof's checkpoints, each second instead of each minute, bring it to 4.
 """
 
 

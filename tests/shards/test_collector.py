@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.catalog import Capabilities, FunctionKind, execution_promise_id
 from troth.core.executions import ExecutionPlan
 from troth.core.model import ClaimRequest, PromiseState
+from troth.shards.collector import LOOK_AFTER_S, Collector
 
 from .test_longest_pass import FAR_MS, GROUP, INVOKE, ask_all, running
 
@@ -79,3 +82,29 @@ async def test_what_is_remembered_is_not_collected(kind: str) -> None:
             await ask_all(shards, [make(number) for number in range(MADE_COUNT)])
         added = tracked() - before
     assert added.total() < OTHERS_COUNT, added.most_common(5)
+
+
+async def test_what_takes_the_place_of_others_is_looked_at_in_time(mock_clock: MockClock) -> None:
+    """As many objects go as come, so there are never more for the collector to count."""
+    young: list[int] = []
+
+    def look(phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            young.append(len(gc.get_objects(0)))
+
+    held: list[object] = [[] for _ in range(20 * MADE_COUNT)]
+    gc.collect()
+    collector = Collector()
+    trio.lowlevel.add_instrument(collector)
+    gc.callbacks.append(look)
+    try:
+        for first in range(0, len(held), MADE_COUNT):
+            for number in range(first, first + MADE_COUNT):
+                held[number] = []
+            mock_clock.jump(LOOK_AFTER_S)
+            await trio.lowlevel.checkpoint()
+    finally:
+        gc.callbacks.remove(look)
+        trio.lowlevel.remove_instrument(collector)
+    assert len(young) >= len(held) / MADE_COUNT
+    assert max(young) <= MADE_COUNT + OTHERS_COUNT

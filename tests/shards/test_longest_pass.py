@@ -24,7 +24,7 @@ from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.bulk import BulkAction, BulkCounts, BulkFilter, BulkJob, BulkSubject
 from troth.core.codes import Code
-from troth.core.limits import BULK_RATE_LIMIT_COUNT, UNBLOCK_LIMIT_MS
+from troth.core.limits import BULK_RATE_LIMIT_COUNT, RENEWALS_SLICE_COUNT, UNBLOCK_LIMIT_MS
 from troth.core.model import ClaimRequest, PromiseState
 from troth.core.state.captures import Capture
 from troth.core.state.shard_state import ShardState
@@ -34,9 +34,9 @@ from troth.persistence.wal.log import MemoryLog, NewRecord
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.bulk.works import TaskLists
 from troth.shards.clock import SteadyClock
+from troth.shards.collector import Collector, settle_collector
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.delivery.polls import Polls
-from troth.shards.passes import settle_collector
 from troth.shards.shards import Shards
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -90,13 +90,16 @@ async def measured(shards: Shards, *, with_others: bool = True) -> AsyncIterator
     """Measure the passes within, and how others wait, with the collector as a server has it."""
     thresholds = gc.get_threshold()
     settle_collector()
+    collector = Collector()
     found = LongestPass()
     try:
         async with trio.open_nursery() as nursery:
             trio.lowlevel.add_instrument(found)
+            trio.lowlevel.add_instrument(collector)
             if with_others:
                 nursery.start_soon(ask_again_and_again, shards, found)
             yield found
+            trio.lowlevel.remove_instrument(collector)
             trio.lowlevel.remove_instrument(found)
             nursery.cancel_scope.cancel()
     finally:
@@ -290,9 +293,9 @@ async def make_workflows(shards: Shards, count: int) -> None:
     )
 
 
-async def begun(shards: Shards) -> None:
-    """Let every shard begin with what it was asked just now."""
-    for _ in range(4):
+async def begun(shards: Shards, passes_count: int = 4) -> None:
+    """Let every shard begin with what it was asked just now, in so many passes."""
+    for _ in range(passes_count):
         await trio.lowlevel.checkpoint()
     while any(shard._mailbox for shard in shards._shards):
         await trio.lowlevel.checkpoint()
@@ -371,7 +374,7 @@ async def renewals(shards: Shards, count: int) -> LongestPass:
                 renewed.append(await shards.renew_workflows("x", tasks))
 
             nursery.start_soon(renew)
-            await begun(shards)
+            await begun(shards, 4 + count // RENEWALS_SLICE_COUNT)
             pass_time(shards, LEASE_MS // 2)
         await until(lambda: shards.is_quiet)
     assert renewed == [count]

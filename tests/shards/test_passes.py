@@ -3,6 +3,7 @@
 The work's duration is simulated: each command that is stepped moves the mock clock.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +24,8 @@ from troth.core.limits import SLICE_COUNT, WHEEL_SLICE_COUNT
 from troth.core.machine import Machine, Step
 from troth.core.model import PromiseState
 from troth.core.replies import Message
+from troth.core.workflow_commands import CreateWorkflow
+from troth.shards.errors import StorageFailed
 from troth.shards.held import HeldMessages
 from troth.shards.passes import CLIENTS_LIMIT_S, OWN_LIMIT_S, PASS_LIMIT_S
 from troth.shards.shard import WheelKey
@@ -319,3 +322,49 @@ async def test_clients_have_their_part_after_what_is_internal(
         assert own_count <= internal_count <= own_count + 2 * SLICE_COUNT
         assert costly.count("CreatePromise") >= round(CLIENTS_LIMIT_S / COST_S)
         assert len(costly) <= PER_PASS + 3 * SLICE_COUNT
+
+
+async def many_renewals(s: Stage, costly: list[str]) -> tuple[list[int], list[int]]:
+    """A heartbeat names forty tasks of four shards; what it counts, and the steps of passes."""
+    names = [f"w{number}" for number in range(40)]
+    for name in names:
+        await s.call(CreateWorkflow(name, FAR_MS, "x", 10_000, tags={"resonate:target": WORKER}))
+    renewed: list[int] = []
+
+    async def renew() -> None:
+        with contextlib.suppress(StorageFailed):
+            renewed.append(await s.shards.renew_workflows("x", [(name, 1) for name in names]))
+
+    costly.clear()
+    passes = Passes(costly)
+    trio.lowlevel.add_instrument(passes)
+    s.nursery.start_soon(renew)
+    for _ in range(60):
+        await trio.lowlevel.checkpoint()
+    assert costly.count("RenewWorkflows") >= len(names) / 2
+    trio.lowlevel.remove_instrument(passes)
+    return renewed, passes.counts
+
+
+async def test_a_heartbeat_of_very_many_tasks_comes_in_passes(
+    costly: list[str], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("troth.shards.shards.RENEWALS_SLICE_COUNT", 2)
+    async with stage(4) as s:
+        renewed, counts = await many_renewals(s, costly)
+        assert max(counts) <= 2 * 2  # those of two slices may fall into one pass
+        assert renewed == []
+        await s.write_all()
+        assert renewed == [40]
+
+
+async def test_a_heartbeat_of_very_many_tasks_fails_with_the_log(
+    costly: list[str], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("troth.shards.shards.RENEWALS_SLICE_COUNT", 2)
+    with pytest.raises(BaseExceptionGroup):  # noqa: PT012
+        async with stage(4) as s:
+            renewed, _ = await many_renewals(s, costly)
+            s.writer.fail()
+            await settle()
+    assert renewed == []

@@ -10,6 +10,7 @@ from tests.http.client import World, running
 from tests.http.envelope.conversation import VERSION, checked_envelope
 from troth.core.codes import Code
 from troth.core.commands import Command
+from troth.core.limits import RENEWALS_SLICE_COUNT
 from troth.core.replies import Reply
 from troth.http.api.authentication import authenticate
 from troth.http.api.dispatch import Dispatcher
@@ -116,6 +117,19 @@ async def test_a_heartbeat_waits_in_a_task_while_a_shard_is_full() -> None:
         questions = Questions(is_full=True)
         begun(world, questions)
         assert (questions.started_count, questions.answers) == (1, [])
+
+
+async def test_a_heartbeat_of_very_many_tasks_goes_on_in_a_task() -> None:
+    """It is asked in several passes, with others' requests in between."""
+    tasks = [{"id": f"t{number}", "version": 1} for number in range(RENEWALS_SLICE_COUNT + 1)]
+    async with running() as world:
+        questions = Questions()
+        exchange = begun(world, questions, {**HEARTBEAT, "data": {"pid": "w", "tasks": tasks}})
+        assert (questions.started_count, questions.renewals, questions.answers) == (1, [], [])
+        await exchange.carry_out()
+        (answer,) = questions.answers
+        _, _, body = answer.partition(b"\r\n\r\n")
+        assert checked_envelope(200, body, "task.heartbeat", "c").data == {}
 
 
 @pytest.mark.parametrize("kind", ["task.heartbeat", "task.search"])
