@@ -128,6 +128,18 @@ class Activity:
         if not promise.id.startswith(RESERVED_PREFIX):
             self.timed_out[state] += 1
 
+    def count_wait(self, receiver: Json, waited_ms: int, trace: Trace | None) -> None:
+        """Count how long a task that is claimed was ready."""
+        try:
+            waits = self.waits_of[receiver]
+        except (KeyError, TypeError):  # new, or an object
+            waits = self.find_waits(receiver)
+        if waited_ms < 0:  # the clock was set back
+            waited_ms = 0
+        waits.add(waited_ms)
+        if trace is not None:
+            note_trace(waits, waited_ms, trace)
+
     def find_waits(self, receiver: Json) -> Buckets:
         """Return where the waits for a receiver are counted that is not in `waits_of`."""
         label = self.label_of(receiver)
@@ -144,6 +156,11 @@ class Activity:
         """Count a run of a schedule, and how late it was."""
         self.fired[firing] += 1
         self.lateness.add(max(0, late_ms))
+
+
+def first_ready_on(created_on: int, not_before: int | None) -> int:
+    """Return since when a task is ready that has never been claimed, in ms."""
+    return created_on if not_before is None else max(created_on, not_before)
 
 
 def note_trace(buckets: Buckets, value: float, trace: Trace) -> None:

@@ -46,7 +46,7 @@ from troth.core.model import (
 from troth.core.retention_rules import Retention
 from troth.core.workflows import WorkflowTask
 
-from .activity import Activity, AttemptOutcome, note_trace
+from .activity import Activity, AttemptOutcome, first_ready_on
 from .beats import Beats, NamedBeats
 from .changes import Changes
 from .cold import ColdStore, NothingCold
@@ -455,26 +455,13 @@ class ShardState:
         task = self.tasks[record.id]
         if task.state is not CLAIMED:
             at = record.expires_at - record.ttl
-            self._count_wait(task, at)
+            ready_on = task.since
+            if ready_on is None:
+                created_on = at if task.created_on is None else task.created_on
+                ready_on = first_ready_on(created_on, task.not_before)
+            self.activity.count_wait(task.receiver, at - ready_on, task.trace)
             task.since = at
         self._claim(task, record.process_id, record.ttl, record.expires_at)
-
-    def _count_wait(self, task: Task, at: int) -> None:
-        """Count how long a task that is claimed was ready."""
-        ready_on = task.since
-        if ready_on is None:
-            ready_on = at if task.created_on is None else task.created_on
-            if task.not_before is not None and task.not_before > ready_on:
-                ready_on = task.not_before
-        activity = self.activity
-        try:
-            waits = activity.waits_of[task.receiver]
-        except (KeyError, TypeError):  # new, or an object
-            waits = activity.find_waits(task.receiver)
-        waited_ms = at - ready_on if at > ready_on else 0
-        waits.add(waited_ms)
-        if task.trace is not None:
-            note_trace(waits, waited_ms, task.trace)
 
     def end_attempt(self, task: Task, outcome: AttemptOutcome, at: int) -> None:
         """Count that a task's holder, if it has one, gives it up; from then it may be ready."""

@@ -24,7 +24,7 @@ from troth.core.workflows import (
     unblock_key,
 )
 
-from .activity import AttemptOutcome, note_trace
+from .activity import AttemptOutcome, first_ready_on
 from .shard_state import ShardState
 
 
@@ -118,16 +118,9 @@ def workflow_acquired(state: ShardState, record: w.WorkflowAcquired) -> None:
     assert promise.tags is not None, "it has a target"
     ready_on = task.since
     if ready_on is None:
-        ready_on = promise.created_on
-        if task.not_before is not None and task.not_before > ready_on:
-            ready_on = task.not_before
-    at = record.lease.expires_at - record.lease.ttl
-    waited_ms = at - ready_on if at > ready_on else 0
-    target = promise.tags[TAG_TARGET]
-    waits = state.activity.waits_of.get(target) or state.activity.find_waits(target)
-    waits.add(waited_ms)
-    if promise.trace is not None:
-        note_trace(waits, waited_ms, promise.trace)
+        ready_on = first_ready_on(promise.created_on, task.not_before)
+    waited_ms = record.lease.expires_at - record.lease.ttl - ready_on
+    state.activity.count_wait(promise.tags[TAG_TARGET], waited_ms, promise.trace)
     _acquire(state, task, record.lease)
 
 
