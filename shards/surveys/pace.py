@@ -51,7 +51,7 @@ class _Turns:
             raise
 
     async def _give_turns(self) -> None:
-        """Give one turn in each round of the event loop, as long as somebody waits."""
+        """Give one turn in each round of the event loop, as long as a look waits."""
         try:
             while self._waiting:
                 self._waiting.popleft().set()
