@@ -1,7 +1,7 @@
 """Which promises changed, of those that a client wants to hear of.
 
 `Watch` is told every record that is emitted while something is watched, or while a listener wants
-all of them (traces do): before it is applied (`hear_before`) for what it takes away, and after it
+all of them (traces do): before it is applied (`note_before`) for what it takes away, and after it
 (`hear`) for what there is then. A promise counts as changed when it, one of its tasks or what waits
 for it does, and with it the promise that its tags name as the beginning of its lineage. Renewed
 leases are no change. Nothing here is durable: a client that is told of a change looks the promise
@@ -137,11 +137,6 @@ class Watch:
         """Tell all records to a listener, each with its shard's state after it."""
         self._listener = listener
         self.is_on = True
-
-    def hear_before(self, record: r.Record, state: ShardState) -> None:
-        """Hear of a record that is about to be applied."""
-        if self.ids:
-            self.note_before(record, state)
 
     def hear(self, record: r.Record, state: ShardState) -> None:
         """Hear of a record that has been applied."""

@@ -6,6 +6,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.model import Promise, PromiseState
 from troth.http.promises.answers import LockObject, lock_object
+from troth.http.tracing.contexts import context_of
 from troth.http.wire.answers import time_ms, told
 from troth.http.wire.function_names import function_name
 from troth.shards.surveys.rows import (
@@ -143,12 +144,26 @@ class CallObject(Struct, gc=False, rename="camel"):
     ]
 
 
+class TraceObject(Struct, gc=False):
+    """The trace of the request that created a promise."""
+
+    id: Annotated[str, told("Its id.", "0af7651916cd43dd8448eb211c80319c")]
+    url: Annotated[
+        str | UnsetType,
+        told(
+            "Where to look at it, if the setting `trace_url` says so.",
+            "https://traces.example.com/1",
+        ),
+    ] = UNSET
+
+
 class TreeObject(Struct, gc=False):
     """A tree of calls, parents first, children in order of creation."""
 
     id: Annotated[str, told("The root.", "order/42")]
     cut: Annotated[bool, told("Whether there may be more than is shown.", False)]
     calls: list[CallObject]
+    trace: TraceObject | UnsetType = UNSET
 
 
 class LinkObject(Struct, gc=False):
@@ -248,9 +263,18 @@ def locked(row: LockRow) -> LockObject:
     return made
 
 
-def tree_object(promise_id: str, tree: Tree) -> TreeObject:
-    """Return a tree of calls."""
-    return TreeObject(promise_id, tree.is_cut, [_call(call) for call in tree.calls])
+def tree_object(promise_id: str, tree: Tree, trace_url: str | None = None) -> TreeObject:
+    """Return a tree of calls. `trace_url` is where its trace is, with a place for the id."""
+    made = TreeObject(promise_id, tree.is_cut, [_call(call) for call in tree.calls])
+    root = tree.calls[0].promise if tree.calls else None
+    context = None if root is None else context_of(root.trace)
+    if context is not None:
+        trace_id = f"{context.trace_id:032x}"
+        made.trace = TraceObject(trace_id)
+        # Where it is not sampled there is nothing to look at.
+        if trace_url is not None and context.is_sampled:
+            made.trace.url = trace_url.replace("{trace_id}", trace_id)
+    return made
 
 
 def _call(call: TreeCall) -> CallObject:

@@ -74,7 +74,7 @@ async def tree(api: Api, call: Call) -> Response:
     )
     if found is None:
         raise ApiError(Code.PROMISE_NOT_FOUND)
-    return answer(Code.OK, tree_object(promise_id, found))
+    return answer(Code.OK, tree_object(promise_id, found, api.settings.trace_url))
 
 
 ENDPOINTS = (

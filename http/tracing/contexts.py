@@ -7,14 +7,14 @@ alone, as in every OpenTelemetry SDK, so servers with the same ratio agree.
 
 import re
 from collections.abc import Callable
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Final, NamedTuple
 
 from troth.core.model import Trace
 
 TRACE_ID_BITS: Final = 128
 SPAN_ID_BITS: Final = 64
-_RATIO_MASK: Final = (1 << 64) - 1
+RATIO_MASK: Final = (1 << 64) - 1
 """A ratio compares the last 64 bits of a trace's id, as `TraceIdRatioBased` of the SDKs does."""
 
 _SAMPLED: Final = 1
@@ -71,18 +71,23 @@ def parse(parent: str, tracestate: str = "") -> SpanContext | None:
 
 
 class Ids:
-    """New ids, never 0. Given another source of random bits, they are those it gives."""
+    """New ids, never 0. Given another source of random bits, they are those it gives.
+
+    They are no secrets: as in the SDKs, a fast generator makes them, with a seed of its own.
+    """
 
     def __init__(self, bits: Callable[[int], int] | None = None) -> None:
-        self._bits = SystemRandom().getrandbits if bits is None else bits
+        seed = SystemRandom().getrandbits(TRACE_ID_BITS)
+        self.bits: Final = Random(seed).getrandbits if bits is None else bits  # noqa: S311
+        """Return a number of that many random bits."""
 
     def trace_id(self) -> int:
         """Return the id of a new trace."""
-        return self._bits(TRACE_ID_BITS) or 1
+        return self.bits(TRACE_ID_BITS) or 1
 
     def span_id(self) -> int:
         """Return the id of a new span."""
-        return self._bits(SPAN_ID_BITS) or 1
+        return self.bits(SPAN_ID_BITS) or 1
 
 
 class Sampler(NamedTuple):
@@ -97,11 +102,11 @@ class Sampler(NamedTuple):
     @classmethod
     def of(cls, ratio: float, *, follows_parent: bool = True) -> "Sampler":
         """Return the sampler that chooses so many of all traces, from 0 to 1."""
-        return cls(round(ratio * (_RATIO_MASK + 1)), follows_parent)
+        return cls(round(ratio * (RATIO_MASK + 1)), follows_parent)
 
     def wants_root(self, trace_id: int) -> bool:
         """Return whether a trace that begins here is chosen."""
-        return trace_id & _RATIO_MASK < self.bound
+        return trace_id & RATIO_MASK < self.bound
 
     def wants(self, parent: SpanContext) -> bool:
         """Return whether a trace that began elsewhere is chosen."""

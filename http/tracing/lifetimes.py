@@ -114,6 +114,8 @@ class Lifetimes:
     # Promises
 
     def _created(self, record: r.PromiseCreated, _: ShardState) -> None:
+        if record.trace is None:
+            return
         self._requests.stepped(record.id)
         if record.task is not None and record.task.process_id is not None:
             context = sampled_context(record.trace)
@@ -122,6 +124,8 @@ class Lifetimes:
                 self._begin(task_id, context, record.task.process_id, 1, record.id)
 
     def _workflow_created(self, record: w.WorkflowCreated, _: ShardState) -> None:
+        if record.trace is None:
+            return
         self._requests.stepped(record.id)
         context = sampled_context(record.trace)
         if context is not None and record.seed.lease is not None:

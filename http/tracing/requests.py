@@ -1,10 +1,8 @@
 """The span of a request: begun when it is admitted, ended when it has been answered.
 
-- A caller's `traceparent` counts. Without one, a request about a task or on behalf of one
-  (`Task-Id`, the envelope protocol's `task.…`) belongs to the task's trace; one that changes a
-  promise to the promise's; a new promise to that of its parent, which its tags or its id name. Any
-  other begins a trace of its own, if the sampler chooses it. Probes, scrapes, heartbeats and pages
-  begin none.
+- A caller's `traceparent` counts; without one, what the request is about (`subjects.py`). Any other
+  begins a trace of its own, if the sampler chooses it. Probes, scrapes, heartbeats and pages begin
+  none.
 - What the request makes has the request's span as its parent: `begin` returns the headers with
   that in place of what the client sent. Where the trace is not wanted they stay as they were.
 - Nothing of what was sent goes into a span but the id of the promise: no header, query or body.
@@ -13,61 +11,23 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-import msgspec
 from msgspec import Struct
 from structlog.contextvars import bound_contextvars
 
 from troth.core.codes import Code
-from troth.core.grammar import task_ids
-from troth.core.model import TAG_ORIGIN, TAG_PARENT, TAG_ROOT, Promise
-from troth.core.workflows import execute_key
+from troth.core.model import Promise
 from troth.http.wire.decoding import CallHeaders, header_text
 from troth.http.wire.requests import Request
 
-from .contexts import Ids, Sampler, SpanContext, parse, sampled_context
+from .contexts import RATIO_MASK, TRACE_ID_BITS, Ids, Sampler, SpanContext, parse
 from .spans import Attributes, FinishedSpan, SpanKind, SpanQueue
+from .subjects import ROOT, Route, RouteKind, Subjects, kind_of, peek, promise_id_of
 
 WAITING_LIMIT_COUNT: Final = 10_000
 """Sampled requests that may be in flight; more are served, but without times of their waiting."""
 _FIRST_FAILURE: Final = 500
 _PARENT: Final = b"traceparent"
 _STATE: Final = b"tracestate"
-_QUIET_GROUPS: Final = frozenset({"Workers", "Server", "Sessions", "Questions"})
-_PEEK_BYTES: Final = 256
-_TASK: Final = b'"task.'
-_LINEAGE_LIMIT_BYTES: Final = 4 << 10
-"""A longer envelope is not looked into for its tags."""
-_CREATION: Final = "task.create"
-"""The only operation on a task that begins one."""
-
-
-class Route(Protocol):
-    """The part of a row of the endpoint table that counts here."""
-
-    @property
-    def group(self) -> str:
-        """The group of the row."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """The path, with names for its parameters."""
-        ...
-
-    @property
-    def public(self) -> bool:
-        """Return whether it needs no credentials."""
-        ...
-
-    @property
-    def auth_in_body(self) -> bool:
-        """Return whether its body is an envelope."""
-        ...
-
-    @property
-    def reads_raw(self) -> frozenset[bytes]:
-        """The headers that it reads."""
-        ...
 
 
 class RequestNotes(Protocol):
@@ -94,21 +54,6 @@ class RequestSpan(Struct, eq=False):
     stepped_ns: int = 0
 
 
-class _Subject(Struct, frozen=True):
-    id: Any = None
-    awaiter: Any = None
-    awaited: Any = None
-    tags: Any = None
-
-
-class _Peek(Struct, frozen=True):
-    kind: str = ""
-    data: _Subject = _Subject()
-
-
-_peek: Final = msgspec.json.Decoder(_Peek).decode
-
-
 class RequestSpans:
     """The spans of all requests of a server; also its request log, which it hands on to `log`."""
 
@@ -131,10 +76,12 @@ class RequestSpans:
         self.above_s: Final = -1.0  # every answer is noted here
         self._queue = queue
         self._sampler = sampler
+        self._bound = sampler.bound
         self._ids = ids
         self._now_ns = now_ns
         self._context_of_task = context_of_task
-        self._finder = finder
+        self._subjects = Subjects(finder, context_of_task)
+        self._kinds: dict[str, RouteKind] = {}
         self._log = log
         self._shows_ids = shows_ids
         self._waiting: dict[str, RequestSpan] = {}
@@ -148,25 +95,26 @@ class RequestSpans:
         body: Any,
     ) -> CallHeaders:
         """Decide about a request that is admitted; return the headers that its handler gets."""
+        kind = self._kinds.get(route.name)
+        if kind is None:
+            kind = self._kinds[route.name] = kind_of(route)
         if _PARENT in request.headers:
             context = self._of_caller(request)
-        elif (task := _task_of(request, route, headers, values, body)) is not None:
-            context = self._below(self._context_of_task(task))
-        elif (parent := self._parent(request, route, values, body)) is not None:
-            context = self._below(sampled_context(parent.trace))
-        elif route.group in _QUIET_GROUPS or (route.public and not route.auth_in_body):
-            context = None
         else:
-            context = self._root()
+            parent = self._subjects.parent(kind, headers.fence, values, body, request.body)
+            if parent is None:
+                context = None
+            else:
+                context = self._root() if parent is ROOT else self._below(parent)
         if context is None:
             request.span = False
             return headers
         span = RequestSpan(*context, f"{request.method} {route.path}")
         request.span = span
-        if route.auth_in_body:
-            span.operation, span.promise_id = _envelope(request.body)
+        if kind is RouteKind.ENVELOPE:
+            span.operation, span.promise_id = peek(request.body)
         else:
-            span.promise_id = _promise_id(route, values, body)
+            span.promise_id = promise_id_of(kind, values, body)
         if span.promise_id is not None and len(self._waiting) < WAITING_LIMIT_COUNT:
             self._waiting[span.promise_id] = span
         if _PARENT not in route.reads_raw:
@@ -268,35 +216,6 @@ class RequestSpans:
         context = self._of_caller(request) if _PARENT in request.headers else None
         return None if context is None else RequestSpan(*context, request.method)
 
-    def _parent(
-        self, request: Request, route: Route, values: Mapping[str, str], body: Any
-    ) -> Promise | None:
-        """Return the promise that a request changes, or else the parent of the one that it makes.
-
-        Only what tags and the id's beginning name directly counts: this is asked for each request.
-        """
-        if route.auth_in_body:
-            if len(request.body) > _LINEAGE_LIMIT_BYTES:
-                return None
-            tags, own_id = _lineage(request.body)
-        elif route.group == "Promises" and request.method != "GET":
-            tags = getattr(getattr(body, "promise", None) or body, "tags", None)
-            own_id = _promise_id(route, values, body)
-        else:
-            return None
-        if not isinstance(own_id, str):
-            return None
-        found = self._finder(own_id)
-        if found is None and isinstance(tags, dict):
-            named = tags.get(TAG_PARENT) or tags.get(TAG_ROOT) or tags.get(TAG_ORIGIN)
-            if isinstance(named, str):
-                found = self._finder(named)
-        if found is None:
-            end = max(own_id.rfind("."), own_id.rfind(":"))
-            if end > 0:
-                found = self._finder(own_id[:end])
-        return found
-
     def _of_caller(self, request: Request) -> tuple[SpanContext, int | None] | None:
         headers = request.headers
         repeated = request.repeated or {}
@@ -313,9 +232,10 @@ class RequestSpans:
         return parent._replace(span_id=span_id, flags=parent.flags | 1), parent.span_id
 
     def _root(self) -> tuple[SpanContext, int | None] | None:
-        trace_id = self._ids.trace_id()
-        if not self._sampler.wants_root(trace_id):
-            return None
+        trace_id = self._ids.bits(TRACE_ID_BITS)
+        if trace_id & RATIO_MASK >= self._bound:
+            return None  # as `Sampler.wants_root`, for nearly every request
+        trace_id = trace_id or 1
         return SpanContext(trace_id, self._ids.span_id()), None
 
 
@@ -325,55 +245,3 @@ def trace_fields(request: Request) -> dict[str, str]:
         return {}
     context = request.span.context
     return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
-
-
-def _envelope(body: bytes) -> tuple[str | None, str | None]:
-    """Return the kind of an envelope's operation, and the id that it is about, if it says so."""
-    try:
-        peeked = _peek(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, None  # its handler says what is wrong
-    named = peeked.data.id
-    return peeked.kind or None, named if isinstance(named, str) else None
-
-
-def _lineage(body: bytes) -> tuple[Any, Any]:
-    """Return the tags and the id of what an envelope's operation makes."""
-    try:
-        data = _peek(body).data
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, None
-    return data.tags, data.id or data.awaiter or data.awaited
-
-
-def _task_of(
-    request: Request, route: Route, headers: CallHeaders, values: Mapping[str, str], body: Any
-) -> str | None:
-    """Return the key (`key_of`) of the task that a request is about or made on behalf of.
-
-    Empty for requests about tasks that name none; None for those about something else.
-    """
-    if headers.fence is not None:
-        return headers.fence.task_id
-    if route.group == "Tasks":
-        return values.get("id") or getattr(body, "id", None) or ""
-    if route.auth_in_body and _TASK in request.body[:_PEEK_BYTES]:
-        kind, task_id = _envelope(request.body)
-        return None if kind == _CREATION else execute_key(task_id or "")
-    return None
-
-
-def _promise_id(route: Route, values: Mapping[str, str], body: Any) -> str | None:
-    """Return the promise that a request is about, if there is one."""
-    body = getattr(body, "promise", None) or body
-    found = (
-        getattr(body, "root_promise_id", None)  # of a callback, which is for that one's work
-        or values.get("id")
-        or getattr(body, "promise_id", None)
-        or getattr(body, "id", None)
-    )
-    if not isinstance(found, str):
-        return None
-    if route.group == "Promises":
-        return found
-    return task_ids.home(found) if route.group == "Tasks" else None

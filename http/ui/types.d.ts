@@ -67,6 +67,8 @@ interface CallObject {
 }
 
 interface TreeObject {
+  /** The trace of the request that created the root; `url` is where to look at it. */
+  trace?: { id: string; url?: string };
   id: string;
   cut: boolean;
   calls: CallObject[];
@@ -184,6 +186,13 @@ interface StatisticsObject {
   resolutionMs: number;
   firstAt: number;
   series: SeriesObject[];
+  upkeep: UpkeepObject;
+}
+
+interface UpkeepObject {
+  freeBytes: number | null;
+  archiveFailing: boolean;
+  retentionLateMs: number;
 }
 
 interface WhoamiObject {

@@ -60,7 +60,7 @@ function PromisePage({ id }) {
   return html`<div class="promise">
     <div class="promise-main stack">
       ${promise.error && promise.data === undefined && html`<${Failed} error=${promise.error} retry=${reload} />`}
-      ${promise.data && html`<${Head} promise=${promise.data} calls=${calls} />`}
+      ${promise.data && html`<${Head} promise=${promise.data} calls=${calls} trace=${tree.data?.trace} />`}
       ${promise.data?.state === "PENDING" && html`<${Why} id=${id} watch=${pending} />`}
       <section class="panel">
         <div class="tabs" role="tablist" aria-label="Of this promise" onKeyDown=${stepTabs}>
@@ -100,8 +100,8 @@ function stepTabs(event) {
   next?.click();
 }
 
-/** @param {{promise: PromiseObject, calls: CallObject[]}} props */
-function Head({ promise, calls }) {
+/** @param {{promise: PromiseObject, calls: CallObject[], trace?: TreeObject["trace"]}} props */
+function Head({ promise, calls, trace }) {
   const { id, state, createdOn, completedOn, timeout, param, tags } = promise;
   const failed = calls.filter((call) => call.state === "REJECTED" || call.state === "REJECTED_TIMEDOUT");
   const root = tags?.["resonate:root"] ?? tags?.["resonate:origin"];
@@ -126,6 +126,7 @@ function Head({ promise, calls }) {
         <dt>Failed</dt>
         <dd><button class="link figures failed" title="Show the first" onClick=${() => change({ call: failed[0]?.id })}>${failed.length}</button></dd>
       </div>`}
+      ${trace && html`<div><dt>Trace</dt><dd class="id">${trace.url ? html`<a href=${trace.url} rel="noreferrer">${trace.id}</a>` : trace.id}</dd></div>`}
     </dl>
   </div>`;
 }

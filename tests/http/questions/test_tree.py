@@ -7,6 +7,7 @@ from typing import Any
 from trio.testing import MockClock
 
 from tests.http.client import FAR_MS, NOW_MS, World, running
+from troth.http.settings.settings import Settings
 
 from .world import create_with_task, ids, limited
 
@@ -165,3 +166,21 @@ async def test_everybody_who_waits_is_listed(mock_clock: MockClock) -> None:
         await world.send("PATCH", "/promises/p", {"state": "RESOLVED"})
         assert (await world.send("GET", "/waiting/p")).json["waiting"] == []
         assert (await world.send("GET", "/waiting/x")).code == 40400
+
+
+async def test_a_tree_says_which_trace_its_root_belongs_to(mock_clock: MockClock) -> None:
+    trace_id, place = (
+        "0af7651916cd43dd8448eb211c80319c",
+        "https://traces.example.com/{trace_id}?x=1",
+    )
+    async with running(Settings(trace_url=place)) as world:
+        for flags in ("01", "00"):
+            parent = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-{flags}"}
+            body = {"id": f"o{flags}", "timeout": FAR_MS}
+            assert (await world.send("POST", "/promises", body, parent)).status == 201
+        await world.create("none")
+
+        url = f"https://traces.example.com/{trace_id}?x=1"
+        assert (await tree(world, "o01"))["trace"] == {"id": trace_id, "url": url}
+        assert (await tree(world, "o00"))["trace"] == {"id": trace_id}
+        assert "trace" not in await tree(world, "none")
