@@ -1,7 +1,7 @@
 """Count the bytecodes that a server executes for one operation: firm where times are not.
 
     python -m tests.proofs.bytecodes rpc --top 40
-    python -m tests.proofs.bytecodes create --tree /work/trees/base     # an older version
+    python -m tests.proofs.bytecodes create --tree ../older     # another version
 
 A count is the same however busy the machine is. The server runs under `sys.settrace`, which counts
 in the event loop's thread only. All connections ask at once and wait for all answers; the server is
