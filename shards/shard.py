@@ -108,6 +108,7 @@ class ShardStatistics(NamedTuple):
     promises_count: int
     promises_in_memory_count: int
     callbacks_count: int
+    tasks_count: int
     tasks_in_memory_count: int
     schedules_count: int
     schedules_paused_count: int
@@ -567,6 +568,7 @@ class Shard:
             state.promises_count,
             len(state.promises),
             len(state.callbacks),
+            state.tasks_count,
             len(state.tasks),
             len(state.schedules),
             len(state.paused_schedules),
