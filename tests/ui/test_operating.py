@@ -8,7 +8,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.helpers.server import ServerProcess
 
 from .conftest import Staffed, Visit
-from .demo import MINUTE
+from .demo import MINUTE, encoded
 from .test_promises import create, state_of
 
 STATISTICS: Final = re.compile(r"^http://[^/]+/statistics\?")
@@ -72,10 +72,12 @@ def test_a_log_that_fails_is_said_over_every_screen(visit: Visit) -> None:
 
 
 def test_a_task_that_waits_is_dropped(visit: Visit, busy_server: ServerProcess) -> None:
-    create(busy_server, "drop-1", tags={"resonate:invoke": "poll://droppers"})
+    param = encoded({"func": "deliver", "args": []})
+    create(busy_server, "drop-1", param, tags={"resonate:invoke": "poll://droppers"})
     with visit() as visitor:
         page = visitor.open("tasks?root=drop-*")
         expect(page.locator("tr[data-row]")).to_have_count(1)
+        expect(page.locator("td.c-function")).to_have_text("deliver")
         page.get_by_role("button", name="Drop …").click()
         expect(page.locator("dialog")).to_contain_text("drop-1 is canceled")
         page.locator("dialog").get_by_role("button", name="Drop the task").click()

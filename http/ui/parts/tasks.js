@@ -20,6 +20,7 @@ export const TASK_COLUMNS = [
     show: ({ promiseId, type, kind }) => html`<a class="id" href=${href("promises", promiseId, { tab: "tasks" })}><${BrokenId} id=${promiseId} /></a>
       <span class="quiet-text"> ${type}${kind === "rest" ? "" : ` · ${kind}`}</span>`,
   },
+  { name: "function", title: "Function", isMinor: true, show: (task) => task.function ?? "" },
   {
     name: "receiver",
     title: "Receiver",
