@@ -24,6 +24,7 @@ from troth.core.catalog import Account, Node, Token
 from troth.http.admin.token_uses import TokenUses
 from troth.http.api.context import Readiness
 from troth.http.identity import operator_key
+from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import create_application, create_poll_application
@@ -195,7 +196,7 @@ class Server:
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
-        applications = (create_application(self.api), create_poll_application(self.api))
+        applications = (create_application(self.api, GROUPS), create_poll_application(self.api))
         parts = self._parts
         room = self.listeners[0].room
         async with (
