@@ -38,6 +38,23 @@ class Buckets:
         self.sum += other.sum
         self.examples |= other.examples
 
+    @classmethod
+    def together(cls, parts: Sequence["Buckets"]) -> "Buckets":
+        """Return one histogram of several with the same bounds."""
+        made = cls(parts[0].bounds)
+        for one in parts:
+            made.merge(one)
+        return made
+
+    def scaled(self, divisor: float) -> "Buckets":
+        """Return the same in another unit, that many times as large."""
+        made = Buckets([bound / divisor for bound in self.bounds])
+        made.counts, made.sum = self.counts, self.sum / divisor
+        made.examples = {
+            place: (value / divisor, trace_id) for place, (value, trace_id) in self.examples.items()
+        }
+        return made
+
     def cumulative(self) -> list[int]:
         """Return for each bound how many values are not above it, and how many there are."""
         return list(accumulate(self.counts))

@@ -30,6 +30,7 @@ from .limits import (
     CALLBACKS_LIMIT_COUNT,
     COMPLETION_SLICE_COUNT,
     HEARTBEAT_SLICE_COUNT,
+    MISSED_SLICE_COUNT,
     SCHEDULE_CATCH_UP_COUNT,
     TASK_CLAIM_TIMEOUT_MS,
     WAITING_LIMIT_COUNT,
@@ -49,6 +50,7 @@ from .model import (
 )
 from .replies import Reply
 from .retention_rules import Retention, RetentionRule
+from .schedule_runs import MissedRuns
 
 LOST_TEXT = "the nodes that ran the function were lost, one after the other"
 TIMEDOUT_TEXT = "the function took longer than it may"
@@ -79,6 +81,7 @@ class Options(Struct, frozen=True):
     waiting_limit_count: int = WAITING_LIMIT_COUNT
     completion_slice_count: int = COMPLETION_SLICE_COUNT
     heartbeat_slice_count: int = HEARTBEAT_SLICE_COUNT
+    missed_slice_count: int = MISSED_SLICE_COUNT
     samples_run: Callable[[int], bool] | None = None
 
 
@@ -120,6 +123,7 @@ class DecisionContext:
         self.is_awaited = is_awaited or self.awaits
         self.neighbor = neighbor or self._itself
         self.catching_up: set[str] = set()
+        self.missed_runs: dict[str, MissedRuns] = {}
         # The owner of the timers can say that all due ones have been handled; then a search for
         # completed promises need not look for pending ones that should have timed out.
         self.timers_may_be_late = True

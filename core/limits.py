@@ -89,7 +89,8 @@ DISPATCH_LIMIT_COUNT: Final = 100  # messages to workers and listeners that one 
 
 # Schedules.
 SCHEDULE_CATCH_UP_COUNT: Final = 1_000
-SCHEDULE_BATCH_COUNT: Final = 50  # runs of one schedule before others get their turn
+SCHEDULE_BATCH_COUNT: Final = 4  # runs of one schedule before others get their turn
+MISSED_SLICE_COUNT: Final = 10  # missed runs of a schedule that one step counts
 
 # Retention.
 RETENTION_INTERVAL_MS: Final = 60_000

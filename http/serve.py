@@ -23,15 +23,17 @@ import trio
 from troth.core.catalog import Account, Node, Token
 from troth.http.admin.token_uses import TokenUses
 from troth.http.api.context import Readiness
+from troth.http.documents.pages import make_pages
+from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.identity import operator_key
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.settings.settings import Settings
-from troth.http.sockets.asgi import create_application, create_poll_application
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
 from troth.http.sockets.doors import Door, addressed, make_doors
 from troth.http.sockets.listener import ListenError, SocketListener
+from troth.http.sockets.slow_side import LateApplication, load_soon
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import save_address_space
@@ -196,7 +198,8 @@ class Server:
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
-        applications = (create_application(self.api, GROUPS), create_poll_application(self.api))
+        self.api.pages = make_pages(self.api, API_ENDPOINTS, GROUPS)
+        tables = (API_ENDPOINTS, POLL_ENDPOINTS)
         parts = self._parts
         room = self.listeners[0].room
         async with (
@@ -208,8 +211,8 @@ class Server:
             nursery.start_soon(self._stop_on_signal, nursery, running)
             nursery.start_soon(self._manager.run)
             nursery.start_soon(self._stop_when_asked, nursery, running)
-            for door, application in zip(self.doors, applications, strict=False):
-                door.application = application
+            for door, endpoints in zip(self.doors, tables, strict=False):
+                door.application = LateApplication(self.api, endpoints)
                 door.listener.in_flight = self.api.in_flight
                 door.listener.gate = parts.gate
             self.api.metrics.add(ROOM, room.statistics)
@@ -249,6 +252,7 @@ class Server:
                 await self._start(nursery, running, door.listener)
             if not self._is_stopping:
                 announce(parts, recovery)
+                nursery.start_soon(load_soon)
                 self._manager.ready(f"serving at {parts.url}")
 
     async def _introduce_nodes(self) -> None:

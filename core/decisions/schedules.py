@@ -11,8 +11,10 @@ from troth.core import workflow_records as w
 from troth.core.catalog import is_reserved
 from troth.core.codes import Code
 from troth.core.commands import (
+    SCHEDULE_TIMER,
     CreateSchedule,
     DeleteSchedule,
+    Expire,
     PauseSchedule,
     ReadSchedule,
     ResumeSchedule,
@@ -20,13 +22,12 @@ from troth.core.commands import (
     UpdateSchedule,
 )
 from troth.core.deciding import DecisionContext, RunsSkipped
-from troth.core.grammar.cron import Cron
 from troth.core.grammar.patterns import Pattern
 from troth.core.grammar.templates import beginning, expand
 from troth.core.limits import SCHEDULE_BATCH_COUNT
 from troth.core.model import TAG_TARGET, Schedule, replace
 from troth.core.replies import Reply, SchedulePage
-from troth.core.schedule_runs import run_of, trace_of_run
+from troth.core.schedule_runs import ContinueResume, MissedRuns, run_of, trace_of_run
 from troth.core.seeds import seed_of, workflow_seed_of
 from troth.core.state.activity import Firing
 
@@ -119,14 +120,30 @@ def resume_schedule(context: DecisionContext, command: ResumeSchedule, now_ms: i
         return Reply(Code.FORBIDDEN_PREFIX)
     if schedule.paused_on is None:
         return Reply(Code.OK, schedule=schedule)
-    resumed = replace(schedule, paused_on=None)
     first, limit = schedule.next_run_time, command.catch_up_count
     if first is not None and first <= now_ms and limit is not None:
-        made_up, following = _made_up(context.cron(schedule.cron), first, now_ms, limit)
-        if not made_up:
-            resumed = replace(resumed, next_run_time=following)
-            context.note_skipped(RunsSkipped(schedule.id, first, following))
-        context.catching_up.add(schedule.id)  # the server's rule leaves out no more of them
+        missed = MissedRuns(schedule, now_ms, limit)
+        return continue_resume(context, ContinueResume(command, missed), now_ms)
+    return _changed(context, schedule, replace(schedule, paused_on=None))
+
+
+def continue_resume(context: DecisionContext, command: ContinueResume, now_ms: int) -> Reply:
+    """Count a slice of what was missed; resume the schedule when it is known from where on."""
+    missed = command.missed
+    schedule = context.state.schedules.get(missed.schedule.id)
+    if schedule is not missed.schedule:  # it was changed in the meantime
+        return resume_schedule(context, command.resume, now_ms)
+    cron, first = context.cron(schedule.cron), schedule.next_run_time
+    if not missed.count(cron, context.options.missed_slice_count):
+        context.again = command
+        return Reply(Code.OK)
+    resumed = replace(schedule, paused_on=None)
+    if not missed.are_all_made_up:
+        following = missed.resumed_at(cron)
+        resumed = replace(resumed, next_run_time=following)
+        assert first is not None, "otherwise nothing was missed"
+        context.note_skipped(RunsSkipped(schedule.id, first, following))
+    context.catching_up.add(schedule.id)  # the server's rule leaves out no more of them
     return _changed(context, schedule, resumed)
 
 
@@ -147,6 +164,7 @@ def delete_schedule(context: DecisionContext, command: DeleteSchedule, now_ms: i
         return Reply(Code.SCHEDULE_NOT_FOUND)
     context.emit(r.ScheduleDeleted(command.id))
     context.catching_up.discard(command.id)
+    context.missed_runs.pop(command.id, None)
     return Reply(Code.NO_CONTENT)
 
 
@@ -199,8 +217,12 @@ def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
             and next_run_time <= now_ms
             and schedule_id not in context.catching_up
         ):
+            is_skipped = _skip(context, schedule, now_ms)
+            if is_skipped is None:
+                context.again = Expire(SCHEDULE_TIMER, schedule_id)
+                return
             context.catching_up.add(schedule_id)
-            if _skip(context, schedule, now_ms):
+            if is_skipped:
                 continue
         _run(context, schedule, next_run_time, now_ms)
 
@@ -216,28 +238,29 @@ def follow_clock(context: DecisionContext, schedule: Schedule, now_ms: int) -> N
         context.emit(r.ScheduleSkipped(schedule.id, following))
 
 
-def _skip(context: DecisionContext, schedule: Schedule, now_ms: int) -> bool:
-    """Leave out the oldest missed runs, if there are too many; whether it did."""
+def _skip(context: DecisionContext, schedule: Schedule, now_ms: int) -> bool | None:
+    """Leave out the oldest missed runs, if there are too many; whether it did.
+
+    None: they have not all been counted yet.
+    """
     limit = context.options.catch_up_count
-    if limit is None or schedule.next_run_time is None:
-        return False
     first = schedule.next_run_time
-    made_up, resumed_at = _made_up(context.cron(schedule.cron), first, now_ms, limit)
-    if made_up:
+    if limit is None or first is None:
         return False
+    missed = context.missed_runs.pop(schedule.id, None)
+    if missed is None or missed.schedule is not schedule or missed.until > now_ms:
+        missed = MissedRuns(schedule, now_ms, limit)
+    cron = context.cron(schedule.cron)
+    if not missed.count(cron, context.options.missed_slice_count):
+        context.missed_runs[schedule.id] = missed
+        return None
+    if missed.are_all_made_up:
+        return False
+    resumed_at = missed.resumed_at(cron)
     context.emit(r.ScheduleSkipped(schedule.id, resumed_at))
     context.note_skipped(RunsSkipped(schedule.id, first, resumed_at))
     context.state.activity.fired[Firing.MISSED] += 1
     return True
-
-
-def _made_up(cron: Cron, first: int, now_ms: int, limit_count: int) -> tuple[bool, int | None]:
-    """Return whether all missed runs are made up for, or else the first one that counts."""
-    # Counted from `first` itself, because `@every` has no other grid than the previous run.
-    due = cron.latest_between_ms(first, now_ms, max(limit_count, 1))
-    if len(due) < limit_count:
-        return True, first
-    return False, due[0] if limit_count else cron.next_after_ms(due[-1] if due else first)
 
 
 def _run(

@@ -80,6 +80,7 @@ from troth.core.continuations import (
 )
 from troth.core.deciding import DONE, DecisionContext
 from troth.core.replies import Reply
+from troth.core.schedule_runs import ContinueResume
 from troth.core.workflow_commands import (
     AcquireWorkflow,
     ContinueWorkflow,
@@ -225,6 +226,7 @@ DECISIONS: dict[type[Command], Decision] = {
     ContinueTasksHeartbeat: tasks.continue_heartbeat,
     ContinueLocksHeartbeat: locks.continue_heartbeat,
     ContinueRenewals: workflows.continue_renewals,
+    ContinueResume: schedules.continue_resume,
     ContinueCompletions: completions.continue_completions,
     Receive: between_shards.receive,
     Acknowledge: between_shards.acknowledge,

@@ -8,7 +8,7 @@ The server's own promises, such as function tasks, are not counted as promises; 
 """
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, final
 
@@ -19,13 +19,15 @@ from troth.core.model import Json, Promise, PromiseState, Trace
 OTHER: Final = "other"
 """The label of all receivers that have none of their own."""
 
-DURATION_BOUNDS_S: Final = (
-    *(0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 3_600.0),
-    *(21_600.0, 86_400.0, 604_800.0, 2_592_000.0),
+DURATION_BOUNDS_MS: Final = (
+    *(1, 10, 100, 500, 1_000, 5_000, 10_000, 30_000, 60_000, 300_000, 600_000, 3_600_000),
+    *(21_600_000, 86_400_000, 604_800_000, 2_592_000_000),
 )
-WAIT_BOUNDS_S: Final = (0.05, 0.25, 1.0, 5.0, 30.0, 300.0, 3_600.0)
-LEASE_BOUNDS_S: Final = (0.005, 0.05, 0.25, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0)
-LATENESS_BOUNDS_S: Final = (0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 60.0, 3_600.0)
+WAIT_BOUNDS_MS: Final = (50, 250, 1_000, 5_000, 30_000, 300_000, 3_600_000)
+LEASE_BOUNDS_MS: Final = (
+    *(5, 50, 250, 1_000, 5_000, 30_000, 60_000, 300_000, 3_600_000, 86_400_000),
+)
+LATENESS_BOUNDS_MS: Final = (1, 10, 50, 100, 500, 1_000, 5_000, 60_000, 3_600_000)
 
 WAITS_LIMIT_COUNT: Final = 12
 """How many labels of receivers have a histogram of their own: `other`, function tasks, and more."""
@@ -68,15 +70,16 @@ def anybody(receiver: Json) -> str:
 
 @final
 class Activity:
-    """Counts since the server's start, not all of them durable yet; durations are in seconds.
+    """Counts since the server's start, not all of them durable yet; durations are in ms.
 
-    `label_of` names the receiver of a task, with few different names: see `first_comers.py`.
+    `label_of` names the receiver of a task, with few different names: see `first_comers.py`. What
+    is counted for each request is counted by the code that applies records, without a call.
     """
 
     __slots__ = (
-        *("attempts", "bulk", "claims_count", "created_count", "deleted", "durations"),
-        *("fired", "imported_count", "label_of", "lateness", "leases", "scheduled_count"),
-        *("timed_out", "waits", "_waits_of"),
+        *("born_count", "bulk", "created_count", "cut", "deleted", "durations", "fired"),
+        *("imported_count", "label_of", "lateness", "leases", "scheduled_count", "timed_out"),
+        *("waits", "waits_of"),
     )
 
     def __init__(self) -> None:
@@ -85,24 +88,36 @@ class Activity:
         self.created_count = 0
         self.scheduled_count = 0
         self.imported_count = 0
-        self.durations = {state: Buckets(DURATION_BOUNDS_S) for state in PromiseState}
+        self.durations = {state: Buckets(DURATION_BOUNDS_MS) for state in PromiseState}
         """How long promises were pending that have completed, by the state they went to."""
         self.timed_out = dict.fromkeys(PromiseState, 0)
         self.bulk = dict.fromkeys(PromiseState, 0)
         self.deleted = dict.fromkeys(Deleter, 0)
-        self.claims_count = 0
-        self.waits: dict[str, Buckets] = {OTHER: Buckets(WAIT_BOUNDS_S)}
+        self.born_count = 0
+        """Tasks that were created claimed, and so have waited for no worker."""
+        self.waits: dict[str, Buckets] = {OTHER: Buckets(WAIT_BOUNDS_MS)}
         """How long tasks that were ready waited for their claim, by their receiver's label."""
-        self._waits_of: dict[Hashable, Buckets] = {}
-        self.leases = Buckets(LEASE_BOUNDS_S)
-        self.attempts = dict.fromkeys(AttemptOutcome, 0)
+        self.waits_of: dict[Json, Buckets] = {}
+        self.leases = {outcome: Buckets(LEASE_BOUNDS_MS) for outcome in AttemptOutcome}
+        """How long tasks were held, by how that ended."""
+        self.cut = dict.fromkeys(AttemptOutcome, 0)
+        """Attempts of unknown length, since they were begun before a restart."""
         self.fired = dict.fromkeys(Firing, 0)
-        self.lateness = Buckets(LATENESS_BOUNDS_S)
+        self.lateness = Buckets(LATENESS_BOUNDS_MS)
 
     @property
     def completed_count(self) -> int:
         """The number of promises that have completed."""
         return sum(one.count for one in self.durations.values())
+
+    @property
+    def claims_count(self) -> int:
+        """The number of tasks that were claimed."""
+        return self.born_count + sum(one.count for one in self.waits.values())
+
+    def attempts_count(self, outcome: AttemptOutcome) -> int:
+        """Return how many attempts ended so."""
+        return self.leases[outcome].count + self.cut[outcome]
 
     def completed_otherwise(self, state: PromiseState) -> int:
         """Return how many promises clients completed one by one: by no deadline and no bulk job."""
@@ -113,42 +128,43 @@ class Activity:
         if not promise.id.startswith(RESERVED_PREFIX):
             self.timed_out[state] += 1
 
-    def claimed(self, receiver: Json, waited_ms: int, trace: Trace | None) -> None:
-        """Count the claim of a task that has waited for it since it was ready."""
-        self.claims_count += 1
-        waits = self._waits_of.get(receiver) if type(receiver) is str else None
-        if waits is None:
-            waits = self._find_waits(receiver)
-        waited_s = waited_ms / 1000 if waited_ms > 0 else 0.0
-        waits.add(waited_s)
+    def count_wait(self, receiver: Json, waited_ms: int, trace: Trace | None) -> None:
+        """Count how long a task that is claimed was ready."""
+        try:
+            waits = self.waits_of[receiver]
+        except (KeyError, TypeError):  # new, or an object
+            waits = self.find_waits(receiver)
+        if waited_ms < 0:  # the clock was set back
+            waited_ms = 0
+        waits.add(waited_ms)
         if trace is not None:
-            note_trace(waits, waited_s, trace)
+            note_trace(waits, waited_ms, trace)
 
-    def _find_waits(self, receiver: Json) -> Buckets:
+    def find_waits(self, receiver: Json) -> Buckets:
+        """Return where the waits for a receiver are counted that is not in `waits_of`."""
         label = self.label_of(receiver)
         waits = self.waits.get(label)
         if waits is None and len(self.waits) < WAITS_LIMIT_COUNT:
-            waits = self.waits[label] = Buckets(WAIT_BOUNDS_S)
+            waits = self.waits[label] = Buckets(WAIT_BOUNDS_MS)
         if waits is None:
             waits = self.waits[OTHER]
-        if type(receiver) is str and len(self._waits_of) < LABELS_LIMIT_COUNT:
-            self._waits_of[receiver] = waits
+        if type(receiver) is str and len(self.waits_of) < LABELS_LIMIT_COUNT:
+            self.waits_of[receiver] = waits
         return waits
-
-    def attempt_ended(self, outcome: AttemptOutcome, held_ms: int | None) -> None:
-        """Count the end of a lease. It is unknown how long one was held that a restart has cut."""
-        self.attempts[outcome] += 1
-        if held_ms is not None:
-            self.leases.add(max(0, held_ms) / 1000)
 
     def run_fired(self, firing: Firing, late_ms: int) -> None:
         """Count a run of a schedule, and how late it was."""
         self.fired[firing] += 1
-        self.lateness.add(max(0, late_ms) / 1000)
+        self.lateness.add(max(0, late_ms))
 
 
-def note_trace(buckets: Buckets, value_s: float, trace: Trace) -> None:
+def first_ready_on(created_on: int, not_before: int | None) -> int:
+    """Return since when a task is ready that has never been claimed, in ms."""
+    return created_on if not_before is None else max(created_on, not_before)
+
+
+def note_trace(buckets: Buckets, value: float, trace: Trace) -> None:
     """Note the trace of a value that was counted, if its request was sampled."""
     sampled = _SAMPLED.fullmatch(trace.traceparent)
     if sampled is not None:
-        buckets.note_example(value_s, sampled[1])
+        buckets.note_example(value, sampled[1])

@@ -12,6 +12,7 @@ twice, and nothing is lost.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from troth.core import records as r
 from troth.core.catalog import RESERVED_PREFIX
@@ -21,7 +22,6 @@ from troth.core.model import (
     REJECTED_TIMEDOUT,
     RESUME,
     Callback,
-    Promise,
     PromiseState,
     Task,
     replace,
@@ -31,6 +31,10 @@ from troth.core.workflows import WorkflowTask
 from . import executions, workflows
 from .activity import AttemptOutcome, note_trace
 from .shard_state import ShardState
+
+# See PENDING in model.py.
+_COMPLETED: Final = AttemptOutcome.COMPLETED
+_EXPIRED: Final = AttemptOutcome.EXPIRED
 
 
 def effects_count(state: ShardState, promise_id: str) -> int:
@@ -67,15 +71,14 @@ def add_callback(state: ShardState, callback: Callback) -> None:
 def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
     """Apply the record: its tasks are done, its callbacks become tasks or messages."""
     workflow = _complete(state, record)
-    outcome = _outcome(record.state)
     root = state.roots.get(record.id)
     if root is not None:
-        _end_tasks(state, list(root.tasks.values()), outcome, record.at)
+        _end_tasks(state, list(root.tasks.values()), record.state, record.at)
     callbacks = state.callbacks.get(record.id)
     if callbacks is not None:
         _fire(state, record.id, sorted(callbacks), record.at)
     if workflow is not None:
-        workflows.end_workflow(state, workflow, outcome, record.at)
+        workflows.end_workflow(state, workflow, _outcome(record.state), record.at)
     if state.awaits.count:
         workflows.wake_awaiters(state, record.id, state.awaits.take(record.id), record.at)
     if state.listeners.count:
@@ -98,7 +101,7 @@ def completion_continued(state: ShardState, record: r.CompletionContinued) -> No
         promise = state.find_promise(record.id)
         assert promise is not None, "a promise stays while its completion is under way"
         tasks = [state.tasks[task_id] for task_id in record.tasks]
-        _end_tasks(state, tasks, _outcome(promise.state), at)
+        _end_tasks(state, tasks, promise.state, at)
     if record.callbacks:
         _fire(state, record.id, record.callbacks, at)
     for awaiter in record.awaiters:
@@ -133,7 +136,16 @@ def _complete(
     if record.id.startswith(RESERVED_PREFIX):
         state.counts.promise_completed(record.id, record.state)
     else:
-        _count(state, completed, record.completed_on)
+        counts = state.counts.promises
+        counts[PENDING] -= 1
+        counts[record.state] += 1
+        durations = state.activity.durations[record.state]
+        duration_ms = record.completed_on - promise.created_on
+        if duration_ms < 0:  # it may be created with a timeout that has passed
+            duration_ms = 0
+        durations.add(duration_ms)
+        if promise.trace is not None:
+            note_trace(durations, duration_ms, promise.trace)
     if state.retention is not None and not state.tracks_changes:
         state.retention.stays(completed)
     if state.tracks_changes:
@@ -142,25 +154,14 @@ def _complete(
     return workflow
 
 
-def _count(state: ShardState, promise: Promise, completed_on: int) -> None:
-    """Count the completion of a client's promise, and how long it was pending."""
-    counts = state.counts.promises
-    counts[PENDING] -= 1
-    counts[promise.state] += 1
-    durations = state.activity.durations[promise.state]
-    # A promise may be created with a timeout that has passed.
-    duration_s = max(0, completed_on - promise.created_on) / 1000
-    durations.add(duration_s)
-    if promise.trace is not None:
-        note_trace(durations, duration_s, promise.trace)
-
-
 def _outcome(state: PromiseState) -> AttemptOutcome:
     """Return how the attempts end at a promise that completes so."""
-    return AttemptOutcome.EXPIRED if state is REJECTED_TIMEDOUT else AttemptOutcome.COMPLETED
+    return _EXPIRED if state is REJECTED_TIMEDOUT else _COMPLETED
 
 
-def _end_tasks(state: ShardState, tasks: Iterable[Task], outcome: AttemptOutcome, at: int) -> None:
+def _end_tasks(state: ShardState, tasks: Iterable[Task], ended: PromiseState, at: int) -> None:
+    """End the tasks of a promise that has completed so."""
+    outcome = _outcome(ended)
     for task in tasks:
         task.completed_on = at
         state.end_attempt(task, outcome, at)

@@ -46,7 +46,7 @@ from troth.core.model import (
 from troth.core.retention_rules import Retention
 from troth.core.workflows import WorkflowTask
 
-from .activity import Activity, AttemptOutcome
+from .activity import Activity, AttemptOutcome, first_ready_on
 from .beats import Beats, NamedBeats
 from .changes import Changes
 from .cold import ColdStore, NothingCold
@@ -246,7 +246,7 @@ class ShardState:
         )
         self._add_task(task)
         if seed.process_id is not None:
-            self.activity.claims_count += 1
+            self.activity.born_count += 1
             self._claim(task, seed.process_id, seed.ttl, seed.expires_at)
             task.since = promise.created_on
 
@@ -455,8 +455,11 @@ class ShardState:
         task = self.tasks[record.id]
         if task.state is not CLAIMED:
             at = record.expires_at - record.ttl
-            ready_on = task.since or max(task.created_on or at, task.not_before or 0)
-            self.activity.claimed(task.receiver, at - ready_on, task.trace)
+            ready_on = task.since
+            if ready_on is None:
+                created_on = at if task.created_on is None else task.created_on
+                ready_on = first_ready_on(created_on, task.not_before)
+            self.activity.count_wait(task.receiver, at - ready_on, task.trace)
             task.since = at
         self._claim(task, record.process_id, record.ttl, record.expires_at)
 
@@ -464,7 +467,10 @@ class ShardState:
         """Count that a task's holder, if it has one, gives it up; from then it may be ready."""
         if task.state is CLAIMED:
             since = task.since
-            self.activity.attempt_ended(outcome, None if since is None else at - since)
+            if since is None:
+                self.activity.cut[outcome] += 1
+            else:
+                self.activity.leases[outcome].add(at - since if at > since else 0)
         task.since = at
 
     def clear_lease(self, task: Task) -> None:

@@ -24,7 +24,7 @@ from troth.core.workflows import (
     unblock_key,
 )
 
-from .activity import AttemptOutcome
+from .activity import AttemptOutcome, first_ready_on
 from .shard_state import ShardState
 
 
@@ -62,7 +62,7 @@ def add_workflow(state: ShardState, promise_id: str, seed: WorkflowSeed) -> None
         _changed(state, task)
         state.touched_workflows[promise_id] = None
     else:
-        state.activity.claims_count += 1
+        state.activity.born_count += 1
         _acquire(state, task, seed.lease)
 
 
@@ -116,9 +116,11 @@ def workflow_acquired(state: ShardState, record: w.WorkflowAcquired) -> None:
     task = state.workflows[record.id]
     promise = state.promises[record.id]
     assert promise.tags is not None, "it has a target"
-    ready_on = task.since or max(promise.created_on, task.not_before or 0)
+    ready_on = task.since
+    if ready_on is None:
+        ready_on = first_ready_on(promise.created_on, task.not_before)
     waited_ms = record.lease.expires_at - record.lease.ttl - ready_on
-    state.activity.claimed(promise.tags[TAG_TARGET], waited_ms, promise.trace)
+    state.activity.count_wait(promise.tags[TAG_TARGET], waited_ms, promise.trace)
     _acquire(state, task, record.lease)
 
 
@@ -126,7 +128,10 @@ def _end_attempt(state: ShardState, task: WorkflowTask, outcome: AttemptOutcome,
     """Count that a task's holder, if it has one, gives it up; from then it may be ready."""
     if task.state is ACQUIRED:
         since = task.since
-        state.activity.attempt_ended(outcome, None if since is None else at - since)
+        if since is None:
+            state.activity.cut[outcome] += 1
+        else:
+            state.activity.leases[outcome].add(at - since if at > since else 0)
     task.since = at
 
 

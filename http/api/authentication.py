@@ -175,6 +175,17 @@ def is_known(credentials: Credentials, headers: Mapping[bytes, bytes]) -> bool:
         return False
 
 
+def refuse_stranger(api: Api, request: Request) -> None:
+    """Raise ApiError (401), and count it, if a request's header has credentials that do not work.
+
+    On an open server they count for nothing.
+    """
+    credentials = api.credentials
+    if not (credentials.is_open or is_known(credentials, request.headers)):
+        credentials.attempts.failed(request.peer)
+        raise unauthorized()
+
+
 def _bearer_of(
     credentials: Credentials, peer: str | None, authorization: bytes
 ) -> Principal | None:

@@ -24,7 +24,7 @@ from troth.http.wire.errors import ApiError, error_response
 from troth.http.wire.requests import Request, Response
 from troth.persistence.memory_reserve import RESERVE
 
-from .authentication import authenticate, is_known, unauthorized
+from .authentication import authenticate, is_known, refuse_stranger, unauthorized
 from .context import VERSION_HEADER_VALUE, Api, Readiness
 from .cors import Cors
 from .hosts import Hosts
@@ -155,11 +155,10 @@ class Dispatcher:
         self.admit(request, match, is_whole=False)
         _refuse_encoded(request)
         endpoint = match.endpoint
-        if endpoint.auth_in_body and self.is_stranger(request):
+        if endpoint.auth_in_body:
             if b"authorization" in request.headers:
-                self.api.credentials.attempts.failed(request.peer)
-                raise unauthorized()
-            if not _may_be_short(request):
+                refuse_stranger(self.api, request)
+            elif self.is_stranger(request) and not _may_be_short(request):
                 raise too_long_for_a_stranger()
         return endpoint
 

@@ -77,7 +77,8 @@ async def ask_in_order(
             if number % SLICE_COUNT == SLICE_COUNT - 1:
                 shards.flush()
                 await trio.lowlevel.checkpoint()
-            await _submit(shards, command, held, answer)
+            if not _is_submitted(shards, command, held, answer):
+                await _submit_later(shards, command, held, answer)
             shards.run_turn(is_last=False)
     finally:
         shards.flush()
@@ -104,7 +105,8 @@ async def ask_together(
     answers = [_Answer(awaited) for _ in commands]
     try:
         for command, answer in zip(commands, answers, strict=True):
-            await _submit(shards, command, held, answer)
+            if not _is_submitted(shards, command, held, answer):
+                await _submit_later(shards, command, held, answer)
     finally:
         shards.run_turn()
     await awaited.all_there.wait()
@@ -119,19 +121,27 @@ def _size_bytes(reply: Reply) -> int:
     return 0 if promise is None else promise.param.size + promise.value.size
 
 
-async def _submit(
+def _is_submitted(
+    shards: ShardsPort, command: Command, held: HeldMessages | None, answer: _Answer
+) -> bool:
+    """Hand a command over; return False if its shard has no room. Raises ApiError."""
+    try:
+        shards.submit(command, held, answer)
+    except Overloaded:
+        return False
+    except ShardsError as error:
+        raise ApiError(error.code) from error
+    return True
+
+
+async def _submit_later(
     shards: ShardsPort, command: Command, held: HeldMessages | None, answer: _Answer
 ) -> None:
+    """Hand a command over as soon as its shard has room. Raises ApiError."""
     with trio.move_on_after(ROOM_LIMIT_S):
-        while True:
-            try:
-                shards.submit(command, held, answer)
-            except Overloaded:
-                shards.run_turn()
-                shards.flush()
-                await trio.sleep(ROOM_WAIT_S)
-            except ShardsError as error:
-                raise ApiError(error.code) from error
-            else:
-                return
+        while not _is_submitted(shards, command, held, answer):
+            shards.run_turn()
+            shards.flush()
+            await trio.sleep(ROOM_WAIT_S)
+        return
     raise ApiError(Overloaded.code)

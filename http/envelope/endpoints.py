@@ -17,7 +17,7 @@ from troth.core.codes import MESSAGES, Code
 from troth.core.commands import Command
 from troth.core.limits import RENEWALS_SLICE_COUNT
 from troth.core.replies import Reply
-from troth.http.api.authentication import authenticate
+from troth.http.api.authentication import authenticate, refuse_stranger
 from troth.http.api.context import Api
 from troth.http.api.permissions import refuse_unless_permitted, refuse_unless_within
 from troth.http.api.rows import (
@@ -142,9 +142,15 @@ class EnvelopeHandler(HalvedHandler):
 
     def _admitted(self, api: Api, request: Request) -> RequestEnvelope:
         """Return a request's envelope, if its sender may ask for what it asks. Raises ApiError."""
-        envelope = read(request.body)
-        assert envelope.head is not None, "`read` refuses what has none"
         header = request.headers.get(b"authorization")
+        try:
+            envelope = read(request.body)
+        except ApiError:
+            # As where a head is judged before its body is there: what it says of its sender counts.
+            if header is not None:
+                refuse_stranger(api, request)
+            raise
+        assert envelope.head is not None, "`read` refuses what has none"
         if header is not None and api.credentials.is_loaded and not api.credentials.is_open:
             _refuse_basic(header)
         guard = _GUARDS.get(envelope.kind or "", _UNKNOWN_GUARD)

@@ -1,6 +1,5 @@
 """Where the metrics of a server come from: each group and the part of the server that it reads."""
 
-import os
 import platform
 from collections.abc import Callable
 from typing import Final
@@ -9,6 +8,7 @@ from troth import __version__
 from troth.http.api.context import Api, Readiness
 from troth.http.identity.credentials import TokenState
 from troth.http.metrics.loop_lag import LoopLag
+from troth.http.overview.upkeep import disk_space
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, Storage
 from troth.shards.surveys.pace import Pace
@@ -92,12 +92,4 @@ def _space(storage: Storage) -> Callable[[], tuple[int, int]]:
     if not isinstance(storage, DirectoryStorage):
         return lambda: (0, 0)
     place = storage.place
-
-    def space() -> tuple[int, int]:
-        try:
-            found = os.statvfs(place)
-        except OSError:  # the directory is gone: the server is about to say so
-            return 0, 0
-        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-
-    return space
+    return lambda: disk_space(place)

@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from troth.core.buckets import Buckets
 from troth.core.model import PENDING, PromiseState
-from troth.core.state.activity import Activity
+from troth.core.state.activity import Activity, AttemptOutcome
 from troth.http.metrics.families import Group, counter, histogram
 from troth.http.overview.statistics_endpoints import STATE_WORDS
 
@@ -52,7 +53,9 @@ WORK: Final[Group[Activity]] = Group(
         histogram(
             "troth_promise_duration_seconds",
             "Time from a promise's creation to its completion, by the state it went to.",
-            lambda activity: {word: activity.durations[state] for state, word in _FINAL.items()},
+            lambda activity: {
+                word: activity.durations[state].scaled(1_000) for state, word in _FINAL.items()
+            },
             "state",
         ),
         counter(
@@ -67,7 +70,9 @@ WORK: Final[Group[Activity]] = Group(
             "Time that a task was ready until a worker claimed it, by receiver: the first 10 since "
             "the start, function tasks (`functions`), and `other`. Add workers if it grows. Of "
             "tasks from before the start it counts from their creation.",
-            lambda activity: activity.waits,
+            lambda activity: {
+                label: waits.scaled(1_000) for label, waits in activity.waits.items()
+            },
             "receiver",
         ),
         counter(
@@ -79,14 +84,16 @@ WORK: Final[Group[Activity]] = Group(
             "troth_task_lease_seconds",
             "Time from the claim of a task to its end, however it ended. Workers need a ttl, or "
             "heartbeats, that fits it.",
-            lambda activity: activity.leases,
+            lambda activity: Buckets.together(list(activity.leases.values())).scaled(1_000),
         ),
         counter(
             "troth_task_attempts_total",
             "Attempts of workers that ended: `completed` (or suspended), `dropped` or `released` "
             "by the worker, `expired` since the lease or the promise's time ran out. Many expired "
             "ones mean workers that crash, hang, or send no heartbeats.",
-            lambda activity: {outcome.value: n for outcome, n in activity.attempts.items()},
+            lambda activity: {
+                outcome.value: activity.attempts_count(outcome) for outcome in AttemptOutcome
+            },
             "outcome",
         ),
         counter(
@@ -100,7 +107,7 @@ WORK: Final[Group[Activity]] = Group(
             "troth_schedule_lateness_seconds",
             "Time from when a run of a schedule was due to the creation of its promise. Large "
             "after a downtime; else see troth_loop_lag_seconds.",
-            lambda activity: activity.lateness,
+            lambda activity: activity.lateness.scaled(1_000),
         ),
     ),
 )

@@ -18,6 +18,8 @@ from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 from troth.shards.surveys.series import RESOLUTIONS
 
+from .upkeep import UpkeepObject, upkeep_object
+
 _FIRST = next(iter(RESOLUTIONS))
 
 
@@ -38,6 +40,7 @@ class StatisticsObject(Struct, gc=False, rename="camel"):
     resolution_ms: Annotated[int, told("How long each value stands for.", 1_000)]
     first_at: Annotated[int, time_ms("When the first values began")]
     series: list[SeriesObject]
+    upkeep: UpkeepObject
 
 
 STATE_WORDS: Final = {state: word for word, state in EXACT_STATES.items()}
@@ -72,6 +75,7 @@ async def statistics(api: Api, call: Call) -> Response:
         RESOLUTIONS[resolution].step_s * 1000,
         began_ms + first_s * 1000,
         [SeriesObject(one.name, one.unit, list(one.values)) for one in views],
+        await upkeep_object(api),
     )
     return answer(Code.OK, made)
 

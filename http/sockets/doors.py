@@ -16,9 +16,9 @@ from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.supervision.service_manager import NO_SOCKETS, GivenSockets
 
+from .connection_limits import ASGIApplication
 from .connection_room import ConnectionRoom
 from .descriptors import DescriptorShares
-from .hypercorn_connection import ASGIApplication
 from .listener import SocketListener
 
 

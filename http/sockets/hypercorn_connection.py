@@ -40,10 +40,10 @@ from troth.http.wire.in_flight import Hold, InFlight
 from troth.http.wire.status_lines import REASONS
 
 from .asgi import CONNECTION_KEY
+from .connection_limits import ASGIApplication, ConnectionLimits
 from .early_answers import BEGINNING_BYTES, early_body
 from .slow_gate import SlowGate, Ticket
 
-WRITE_TIMEOUT_MS = 30_000
 _WRITE_PIECE_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
 # Three times what is read may be in memory of each body, uncounted: with many, less is.
@@ -55,18 +55,7 @@ _LINGER_LIMIT_BYTES = 4 * BODY_SETTING_LIMIT_BYTES
 _BODY_QUEUE_COUNT = 1
 _SOON_COUNT = 3  # turns of the loop, in which what was read already is understood
 
-ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
 _log = structlog.get_logger("troth.http.connection")
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Sizes and times of a connection; see the settings of the same names."""
-
-    header_timeout_ms: int
-    keep_alive_timeout_ms: int
-    header_limit_bytes: int
-    write_timeout_ms: int = WRITE_TIMEOUT_MS
 
 
 class _ClientRefused(Exception):

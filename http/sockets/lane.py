@@ -36,7 +36,7 @@ from troth.shards.held import HeldMessages
 from troth.shards.together import shared_end_s
 from troth.shards.turns import Asker
 
-from .hypercorn_connection import ConnectionLimits
+from .connection_limits import ConnectionLimits
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import NotServed, Parsed, Parser

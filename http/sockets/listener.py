@@ -15,11 +15,10 @@ import errno
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
-from hypercorn.trio.worker_context import WorkerContext
 
 from troth.core.codes import Code
 from troth.core.limits import REFUSALS_AT_ONCE_COUNT
@@ -29,17 +28,15 @@ from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import InFlight
 from troth.persistence.shortage import SHORTAGES
 
+from .connection_limits import WRITE_TIMEOUT_MS, ASGIApplication, ConnectionLimits
 from .connection_room import ConnectionRoom, Idle
 from .early_answers import BEGINNING_BYTES, early_body
-from .hypercorn_connection import (
-    WRITE_TIMEOUT_MS,
-    ASGIApplication,
-    ConnectionLimits,
-    HypercornConnection,
-    make_config,
-)
 from .lane import Lane, peer_of
 from .slow_gate import SlowGate
+from .slow_side import SlowSide
+
+if TYPE_CHECKING:
+    from .hypercorn_connection import HypercornConnection
 
 _BACKLOG_COUNT: Final = 1024
 _ACCEPT_PAUSE_S: Final = 0.1
@@ -86,7 +83,6 @@ class SocketListener:
         self.name = name
         self._flag = flag
         self.port = address.port
-        self._application = application
         self._host = address.host
         self._url = url
         self._limit_count = settings.connection_limit_count
@@ -105,8 +101,7 @@ class SocketListener:
             header_limit_bytes=settings.request_headers_limit_bytes,
             write_timeout_ms=write_timeout_ms,
         )
-        self._config = make_config(self._limits)
-        self._context = WorkerContext(None)
+        self._slow_side = SlowSide(application, self._limits)
         self._listeners: list[trio.SocketListener] = []
         self._connections: set[HypercornConnection] = set()
         self._accepting = trio.CancelScope()
@@ -286,18 +281,8 @@ class SocketListener:
                 stream = handed_over.stream
                 received, since = handed_over.received, handed_over.since
                 hold = handed_over.hold
-            connection = HypercornConnection(
-                self._application,
-                stream,
-                self._limits,
-                self._context,
-                self.url,
-                self._config,
-                received,
-                since,
-                self.in_flight,
-                self.gate,
-                hold,
+            connection = await self._slow_side.connection(
+                stream, self.url, received, since, self.in_flight, self.gate, hold
             )
             self._connections.add(connection)
             if self._is_stopping:

@@ -13,7 +13,7 @@ const LONGEST_WAIT_S = 30;
 const ROOT = new URL("..", document.baseURI);
 
 /** The codes of a server that comes or goes. @type {Record<number, import("./server.js").Reach>} */
-const REACH_OF_CODE = { 50300: "stopping", 50305: "starting" };
+const REACH_OF_CODE = { 50300: "stopping", 50304: "failing", 50305: "starting" };
 
 /** The session is no more: after half a day without use, with its credentials, or a restart of the server. */
 export const SESSION_ENDED = 40101;

@@ -6,7 +6,7 @@
  */
 import { observable } from "./observable.js";
 
-/** @typedef {"answers" | "away" | "starting" | "stopping" | "busy"} Reach */
+/** @typedef {"answers" | "away" | "starting" | "stopping" | "failing" | "busy"} Reach */
 /** @typedef {{reach: Reach, since: number, nextTry: number}} Connection */
 
 export const connection = observable(/** @type {Connection} */ ({ reach: "answers", since: 0, nextTry: 0 }));

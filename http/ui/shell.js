@@ -160,6 +160,7 @@ function LiveSwitch() {
 const REACHES = {
   away: ["The server does not answer.", "What is shown is as it was then."],
   starting: ["The server is starting.", "It reads its log, and will answer shortly."],
+  failing: ["The server cannot write its log.", "It takes nothing more, and stops: look at its disk. What is shown is as it was then."],
   stopping: ["The server is stopping.", "What is shown is as it was then."],
 };
 

@@ -186,6 +186,13 @@ interface StatisticsObject {
   resolutionMs: number;
   firstAt: number;
   series: SeriesObject[];
+  upkeep: UpkeepObject;
+}
+
+interface UpkeepObject {
+  freeBytes: number | null;
+  archiveFailing: boolean;
+  retentionLateMs: number;
 }
 
 interface WhoamiObject {

@@ -28,7 +28,7 @@ UNROUTED = ("7", "null", '"quoted"')
 CRONS = ("* * * * * *", "@every 3s", "*/2 * * * * *", "0 0 31 2 *")
 TEMPLATES = ("s.{{.timestamp}}", "{{.id}}:{{.timestamp}}", "a")
 ALL_STATES = tuple(PromiseState)
-OPTIONS = Options(task_claim_timeout_ms=40, catch_up_count=4, time_zone="UTC")
+OPTIONS = Options(task_claim_timeout_ms=40, catch_up_count=4, missed_slice_count=2, time_zone="UTC")
 START_MS = 1_700_000_000_000
 
 

@@ -9,9 +9,10 @@ from tests.helpers.scanned_counts import scan
 from tests.helpers.seeds import seeds
 from troth.core import commands as c
 from troth.core import records as r
+from troth.core.buckets import Buckets
 from troth.core.catalog import is_reserved
 from troth.core.deciding import Options
-from troth.core.model import ClaimRequest, Json, PromiseState, TaskState, Trace
+from troth.core.model import ClaimRequest, PromiseState, TaskState, Trace
 from troth.core.state.activity import (
     LABELS_LIMIT_COUNT,
     OTHER,
@@ -20,6 +21,7 @@ from troth.core.state.activity import (
     AttemptOutcome,
     Deleter,
     Firing,
+    note_trace,
 )
 from troth.core.workflow_commands import (
     AcquireWorkflow,
@@ -51,6 +53,12 @@ def started(shard_count: int = 1, options: Options | None = None) -> System:
 def of(system: System) -> Activity:
     """What its first machine counts, which others may share."""
     return system.machines[0].activity
+
+
+def leases_of(activity: Activity) -> tuple[int, float]:
+    """How many leases of known length have ended, and how long they were, in ms."""
+    together = Buckets.together(list(activity.leases.values()))
+    return together.count, together.sum
 
 
 def live_records(system: System, steps_count: int) -> Iterator[r.Record]:
@@ -122,7 +130,9 @@ def assert_counted(
     } == {state: count for state, count in completed.items() if count}
     assert sum(activity.deleted.values()) == deleted_count
     assert activity.claims_count == (
-        sum(activity.attempts.values()) + claimed_count(system) - claimed_before_count
+        sum(map(activity.attempts_count, AttemptOutcome))
+        + claimed_count(system)
+        - claimed_before_count
     )
     assert all(activity.completed_otherwise(state) >= 0 for state in PromiseState)
 
@@ -141,8 +151,8 @@ def test_promises_are_counted_by_who_completed_them() -> None:
     assert activity.completed_otherwise(PromiseState.REJECTED) == 1
     assert activity.completed_otherwise(PromiseState.REJECTED_TIMEDOUT) == 0
     durations = activity.durations[PromiseState.REJECTED]
-    assert (durations.count, durations.sum) == (1, 2.5)
-    assert list(durations.examples.values()) == [(2.5, "a" * 32)]
+    assert (durations.count, durations.sum) == (1, 2_500)
+    assert list(durations.examples.values()) == [(2_500, "a" * 32)]
     assert activity.durations[PromiseState.REJECTED_TIMEDOUT].examples == {}
 
 
@@ -154,7 +164,7 @@ def test_a_replay_counts_nothing() -> None:
     assert of(system).completed_count == 1
     again = of(system.restarted())
     assert (again.created_count, again.completed_count, again.claims_count) == (0, 0, 0)
-    assert again.attempts[AttemptOutcome.COMPLETED] == 0
+    assert again.attempts_count(AttemptOutcome.COMPLETED) == 0
 
 
 def test_histograms_against_own_clock() -> None:
@@ -178,17 +188,17 @@ def test_histograms_against_own_clock() -> None:
 
     activity = of(system)
     waits = activity.waits["g"]
-    assert (waits.count, waits.sum) == (3, 2 + 4 + 1)
+    assert (waits.count, waits.sum) == (3, 2_000 + 4_000 + 1_000)
     assert activity.waits[OTHER].count == 0
-    assert (activity.leases.count, activity.leases.sum) == (3, 0.5 + 19 + 3)
-    assert activity.attempts == {
-        AttemptOutcome.COMPLETED: 1,
-        AttemptOutcome.DROPPED: 1,
-        AttemptOutcome.EXPIRED: 1,
-        AttemptOutcome.RELEASED: 0,
+    assert leases_of(activity) == (3, 500 + 19_000 + 3_000)
+    assert {outcome.value: activity.attempts_count(outcome) for outcome in AttemptOutcome} == {
+        "completed": 1,
+        "dropped": 1,
+        "expired": 1,
+        "released": 0,
     }
     durations = activity.durations[PromiseState.RESOLVED]
-    assert (durations.count, durations.sum) == (1, 2 + 0.5 + 4 + 20 + 3)
+    assert (durations.count, durations.sum) == (1, 2_000 + 500 + 4_000 + 20_000 + 3_000)
 
 
 def test_histograms_of_workflows_against_own_clock() -> None:
@@ -210,11 +220,11 @@ def test_histograms_of_workflows_against_own_clock() -> None:
     system.ask(FulfillWorkflow("w", 3, PromiseState.RESOLVED))
     activity = of(system)
     waits = activity.waits[OTHER]
-    assert (waits.count, waits.sum) == (3, 2 + 3 + 0)
+    assert (waits.count, waits.sum) == (3, 2_000 + 3_000 + 0)
     assert {trace_id for _, trace_id in waits.examples.values()} == {"a" * 32}
-    assert (activity.leases.count, activity.leases.sum) == (3, 0.1 + 0 + 0.4)
-    assert activity.attempts[AttemptOutcome.COMPLETED] == 2
-    assert activity.attempts[AttemptOutcome.RELEASED] == 1
+    assert leases_of(activity) == (3, 100 + 0 + 400)
+    assert activity.attempts_count(AttemptOutcome.COMPLETED) == 2
+    assert activity.attempts_count(AttemptOutcome.RELEASED) == 1
 
 
 def test_an_attempt_that_an_operator_or_the_deadline_ends_is_one() -> None:
@@ -225,8 +235,9 @@ def test_an_attempt_that_an_operator_or_the_deadline_ends_is_one() -> None:
     system.ask(HaltWorkflow("halted"))
     system.now = 9_000
     system.fire_due()
-    attempts = of(system).attempts
-    assert (attempts[AttemptOutcome.RELEASED], attempts[AttemptOutcome.EXPIRED]) == (1, 1)
+    activity = of(system)
+    assert activity.attempts_count(AttemptOutcome.RELEASED) == 1
+    assert activity.attempts_count(AttemptOutcome.EXPIRED) == 1
 
 
 def test_a_task_that_is_born_claimed_has_not_waited() -> None:
@@ -237,7 +248,7 @@ def test_a_task_that_is_born_claimed_has_not_waited() -> None:
     system.ask(c.CompleteTask("__invoke:a", 1))
     activity = of(system)
     assert (activity.claims_count, activity.waits[OTHER].count) == (1, 0)
-    assert (activity.leases.count, activity.leases.sum) == (1, 0.7)
+    assert leases_of(activity) == (1, 700)
 
 
 def test_how_long_a_lease_was_held_is_unknown_after_a_restart() -> None:
@@ -248,8 +259,8 @@ def test_how_long_a_lease_was_held_is_unknown_after_a_restart() -> None:
     system.machines[0].state.tasks["__invoke:a"].since = None  # as a checkpoint gives it back
     system.start()
     system.ask(c.CompleteTask("__invoke:a", 1))
-    assert of(system).attempts[AttemptOutcome.COMPLETED] == 1
-    assert of(system).leases.count == 0
+    assert of(system).attempts_count(AttemptOutcome.COMPLETED) == 1
+    assert leases_of(of(system)) == (0, 0)
 
 
 def test_runs_of_schedules_are_counted_with_their_lateness() -> None:
@@ -261,7 +272,7 @@ def test_runs_of_schedules_are_counted_with_their_lateness() -> None:
         system.fire_due()
     activity = of(system)
     assert activity.fired[Firing.CREATED] == activity.fired[Firing.EXISTED] == 1
-    assert (activity.lateness.count, activity.lateness.sum) == (2, 0.25)
+    assert (activity.lateness.count, activity.lateness.sum) == (2, 250)
     assert (activity.created_count, activity.scheduled_count) == (2, 1)
     system.now = 60_000 * 5_000
     system.fire_due()
@@ -277,22 +288,15 @@ def test_deleted_promises_are_counted_by_who_deleted_them() -> None:
 
 
 def test_receivers_have_few_histograms() -> None:
-    asked: list[Json] = []
-
-    def label_of(receiver: Json) -> str:
-        asked.append(receiver)
-        return str(receiver)
-
     activity = Activity()
-    activity.label_of = label_of
+    activity.label_of = str
     for number in range(LABELS_LIMIT_COUNT + 100):
-        activity.claimed(f"r{number}", 50, None)
-        activity.claimed({"type": number}, -7, None)
+        activity.find_waits(f"r{number}").add(50)
+        activity.find_waits({"type": number}).add(70)
     assert len(activity.waits) == WAITS_LIMIT_COUNT
-    assert sum(waits.count for waits in activity.waits.values()) == activity.claims_count
-    asked.clear()
-    activity.claimed("r7", 50, None)
-    assert asked == [], "its label is remembered"
+    assert activity.claims_count == 2 * (LABELS_LIMIT_COUNT + 100)
+    assert activity.waits_of["r3"] is activity.waits["r3"], "its label is remembered"
+    assert len(activity.waits_of) == LABELS_LIMIT_COUNT
 
 
 @pytest.mark.parametrize(
@@ -305,6 +309,6 @@ def test_receivers_have_few_histograms() -> None:
     ],
 )
 def test_what_is_no_sampled_trace_is_no_example(text: str) -> None:
-    activity = Activity()
-    activity.claimed(GROUP, 1, Trace(text))
-    assert activity.waits[OTHER].examples == {}
+    buckets = Buckets((1, 2))
+    note_trace(buckets, 1, Trace(text))
+    assert buckets.examples == {}

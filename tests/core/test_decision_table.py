@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import get_args
 
-from troth.core import commands, continuations, workflow_commands
+from troth.core import commands, continuations, schedule_runs, workflow_commands
 from troth.core import records as r
 from troth.core.decisions.table import DECISIONS, EXPIRIES
 from troth.core.state.apply import APPLY
 
-MODULES = (commands.__name__, continuations.__name__, workflow_commands.__name__)
+MODULES = {one.__name__ for one in (commands, continuations, schedule_runs, workflow_commands)}
 
 
 def all_commands(base: type[commands.Command] = commands.Command) -> Iterator[type]:

@@ -3,6 +3,8 @@
 And the single cases in which the state machine was once wrong.
 """
 
+from typing import Any
+
 import pytest
 
 from troth.core import commands as c
@@ -10,7 +12,8 @@ from troth.core import lifecycles
 from troth.core import records as r
 from troth.core.codes import Code
 from troth.core.deciding import Options, RunsSkipped
-from troth.core.limits import INTEGER_MAX, SCHEDULE_BATCH_COUNT
+from troth.core.grammar.cron import Cron
+from troth.core.limits import INTEGER_MAX, MISSED_SLICE_COUNT, SCHEDULE_BATCH_COUNT
 from troth.core.machine import Machine
 from troth.core.model import Callback, ClaimRequest, Fence, PromiseState, Task, TaskKind, TaskState
 from troth.core.state.shard_state import TimerKey
@@ -175,9 +178,13 @@ def test_a_task_is_held_exactly_as_long_as_its_lease_and_its_root_last(
 # Schedules
 
 
-def due_schedule(cron: str, until: int, catch_up_count: int | None) -> tuple[list[int], list[str]]:
+def due_schedule(
+    cron: str, until: int, catch_up_count: int | None, slice_count: int = MISSED_SLICE_COUNT
+) -> tuple[list[int], list[str]]:
     """The instants of the promises of a schedule that was down from 0 on; what was skipped."""
-    machine = alone(Options(time_zone="UTC", catch_up_count=catch_up_count))
+    machine = alone(
+        Options(time_zone="UTC", catch_up_count=catch_up_count, missed_slice_count=slice_count)
+    )
     created = machine.step(c.CreateSchedule("s", cron, "s.{{.timestamp}}", 0), 0)
     skipped: list[RunsSkipped] = []
     timers: dict[TimerKey, int | None] = dict(created.timers)
@@ -190,6 +197,7 @@ def due_schedule(cron: str, until: int, catch_up_count: int | None) -> tuple[lis
     return runs, [f"{one.first_ms}-{one.resumed_at_ms}" for one in skipped]
 
 
+@pytest.mark.parametrize("slice_count", [1, 2, 20])
 @pytest.mark.parametrize(
     ("cron", "until", "catch_up_count", "runs", "skipped"),
     [
@@ -205,9 +213,14 @@ def due_schedule(cron: str, until: int, catch_up_count: int | None) -> tuple[lis
     ],
 )
 def test_missed_runs_are_made_up_for_on_the_schedules_own_grid(
-    cron: str, until: int, catch_up_count: int | None, runs: list[int], skipped: list[str]
+    cron: str,
+    until: int,
+    catch_up_count: int | None,
+    runs: list[int],
+    skipped: list[str],
+    slice_count: int,
 ) -> None:
-    assert due_schedule(cron, until, catch_up_count) == (runs, skipped)
+    assert due_schedule(cron, until, catch_up_count, slice_count) == (runs, skipped)
 
 
 def test_many_missed_runs_are_made_up_for_in_slices() -> None:
@@ -216,6 +229,80 @@ def test_many_missed_runs_are_made_up_for_in_slices() -> None:
 
     assert runs == [1_000 * number for number in range(1, count + 1)]
     assert skipped == []
+
+
+def looked_for(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many runs are looked for in cron expressions, each time."""
+    counts: list[int] = []
+    for kind in Cron.__subclasses__():
+        own = kind.latest_between_ms
+
+        def noting_own(
+            self: Cron, after_ms: int, until_ms: int, count: int, own: Any = own
+        ) -> list[int]:
+            counts.append(count)
+            found: list[int] = own(self, after_ms, until_ms, count)
+            return found
+
+        monkeypatch.setattr(kind, "latest_between_ms", noting_own)
+    return counts
+
+
+def test_a_step_looks_for_few_missed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = looked_for(monkeypatch)
+    runs, skipped = due_schedule("* * * * * *", 5_000_000, 1_000)
+
+    assert (len(runs), runs[0], runs[-1]) == (1_000, 4_001_000, 5_000_000)
+    assert skipped == ["1000-4001000"]
+    assert (max(counts), sum(counts)) == (MISSED_SLICE_COUNT, 1_000)
+
+
+def missing() -> Machine:
+    """A machine with a schedule that was paused from 0 on, and would have run every second."""
+    machine = alone(Options(time_zone="UTC"))
+    machine.step(c.CreateSchedule("s", "* * * * * *", "s.{{.timestamp}}", 0), 0)
+    machine.step(c.PauseSchedule("s"), 0)
+    return machine
+
+
+def test_resuming_counts_what_was_missed_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is answered by the last of them; until then the schedule is paused."""
+    counts = looked_for(monkeypatch)
+    machine = missing()
+    step = machine.step(c.ResumeSchedule("s", "", 100), 500_000)
+    while step.again is not None:
+        assert step.records == []
+        assert machine.state.schedules["s"].paused_on == 0
+        step = machine.step(step.again, 500_000)
+
+    assert step.reply.schedule is not None
+    assert step.reply.schedule.next_run_time == 401_000
+    assert [(one.first_ms, one.resumed_at_ms) for one in step.skipped] == [(1_000, 401_000)]
+    assert (max(counts), sum(counts)) == (MISSED_SLICE_COUNT, 100)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (c.DeleteSchedule("s"), Code.SCHEDULE_NOT_FOUND),
+        (c.ResumeSchedule("s"), Code.OK),
+        (c.UpdateSchedule("s", description="another"), Code.OK),
+    ],
+)
+def test_what_changes_while_missed_runs_are_counted_counts(change: c.Command, code: Code) -> None:
+    machine = missing()
+    step = machine.step(c.ResumeSchedule("s", "", 100), 500_000)
+    machine.step(change, 500_000)
+    while step.again is not None:
+        step = machine.step(step.again, 500_000)
+
+    assert step.reply.code is code
+    schedule = step.reply.schedule
+    if isinstance(change, c.ResumeSchedule):
+        assert schedule is not None
+        assert schedule.next_run_time == 1_000, "the other one resumed it, with all that it missed"
+    elif schedule is not None:
+        assert (schedule.description, schedule.next_run_time) == ("another", 401_000)
 
 
 # The tables themselves

@@ -45,7 +45,7 @@ from troth.persistence.checkpoints import rows
 from troth.persistence.errors import CheckpointDamaged, DataDirectoryError
 from troth.persistence.snapshots.snapshot_file import SnapshotError, SnapshotReader
 
-from .questions import check_cookie, check_filter
+from .questions import QUESTION_TARGETS
 from .running import Target
 from .sealing import packed_snapshot, sealed_segment
 
@@ -354,20 +354,7 @@ def _targets() -> Iterator[Target]:
         ("http/wire/cursors.py",),
         8_000,
     )
-    yield Target(
-        "filter",
-        check_filter,
-        (b"id=", b"state=", b"states=", b"tags[a]=", b"watch=", b"topics=", b"&", b",", b"%", b"*"),
-        ("http/bulk/filters.py", "http/promises/search_endpoints.py", "http/questions/asked.py"),
-        3_000,
-    )
-    yield Target(
-        "cookie",
-        check_cookie,
-        (b"troth_session_8001=", b";", b"; ", b"=", b'"', b"\xff"),
-        ("http/api/session_cookies.py",),
-        15_000,
-    )
+    yield from QUESTION_TARGETS
     yield Target(
         "archive",
         check_package,

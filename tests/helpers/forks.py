@@ -28,7 +28,12 @@ from typing import Any, Final, NoReturn
 
 from tests.helpers.repository import IMPORT_ROOT, ROOT
 
-IMPORTED: Final = ("troth.cli.command", "troth.cli.serve", "troth.http.serve")
+IMPORTED: Final = (
+    "troth.cli.command",
+    "troth.cli.serve",
+    "troth.http.serve",
+    "troth.http.sockets.hypercorn_connection",
+)
 MESSAGE_LIMIT_BYTES: Final = 1 << 18
 START_TIMEOUT_S: Final = 120.0
 

@@ -91,9 +91,9 @@ class Prometheus:
             return None
 
     def series(self, query: str) -> list[dict[str, Any]]:
-        """Return what a query gives now."""
-        found: list[dict[str, Any]] = self.ask("query", query=query)["result"]
-        return found
+        """Return what a query gives now; nothing while it starts."""
+        found = self.ask("query", query=query)
+        return [] if found is None else list(found["result"])
 
     def alerts(self) -> Mapping[str, Mapping[str, str]]:
         """Return the alerts that fire, by name, with their annotations."""
@@ -125,9 +125,7 @@ class Prometheus:
     def wait_scraped(self) -> None:
         """Wait until it has read the server's metrics."""
         deadline_s = time.monotonic() + WAIT_S
-        while self.ask("query", query='up{job="troth"} == 1') in (None, {"result": []}) or not (
-            self.series('up{job="troth"} == 1')
-        ):
+        while not self.series('up{job="troth"} == 1'):
             assert time.monotonic() < deadline_s, f"nothing was scraped; {self._said()}"
             time.sleep(0.2)
 

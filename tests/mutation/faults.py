@@ -537,6 +537,20 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         SIMULATION,
     ),
     fault(
+        "a missed run is counted in two slices",
+        "core/schedule_runs.py",
+        "else self._earliest - 1",
+        "else self._earliest",
+        "core/test_machine.py",
+    ),
+    fault(
+        "a schedule that was changed goes on with what it had missed before",
+        "core/decisions/schedules.py",
+        "    if schedule is not missed.schedule:",
+        "    if schedule is None:",
+        "core/test_machine.py",
+    ),
+    fault(
         "a schedule forgets what it missed while the server was down",
         "core/decisions/schedules.py",
         "next_run_time = context.cron(schedule.cron).next_after_ms(run_time)",

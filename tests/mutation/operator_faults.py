@@ -75,8 +75,8 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
         "an attempt that a restart has cut has a length",
         "core/state/shard_state.py",
-        "            self.activity.attempt_ended(outcome, None if since is None else at - since)\n",
-        "            self.activity.attempt_ended(outcome, at - (since or 0))\n",
+        "            since = task.since\n            if since is None:\n",
+        "            since = task.since or 0\n            if since is None:\n",
         f"{TEST_ACTIVITY}::test_how_long_a_lease_was_held_is_unknown_after_a_restart",
     ),
 )

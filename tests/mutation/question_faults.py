@@ -68,6 +68,15 @@ QUESTION_FAULTS: tuple[Fault, ...] = (
         "            if promise is not None:\n",
         "http/questions/test_tree.py::test_a_token_with_a_prefix_sees_its_part_of_the_tree",
     ),
+    # What answers cost others
+    fault(
+        "all looks at much have a slice in every round of the loop",
+        "shards/surveys/pace.py",
+        "        await turns.wait()\n",
+        "        await trio.lowlevel.checkpoint()\n",
+        "shards/test_pace.py::test_however_many_look_others_wait_for_one_slice",
+        is_quick=True,
+    ),
     # Why a promise is pending
     fault(
         "a dead worker's lease looks like a busy worker's",

@@ -25,7 +25,7 @@ from troth.core.limits import CALLBACKS_LIMIT_COUNT
 from troth.core.model import ClaimRequest
 
 from .support import Client
-from .timing import START_S, STARTED_PER_S, fill
+from .timing import SHARD_COUNT, START_S, STARTED_PER_S, fill
 
 FAR_MS: Final = 4_102_444_800_000
 GROUP: Final = "poll://any@workers"
@@ -174,11 +174,14 @@ ASKED: Final = {
 }
 
 
-def measure(directory: Path, kind: str, many_count: int) -> Stampede:
+def measure(
+    directory: Path, kind: str, many_count: int, shard_count: int = SHARD_COUNT
+) -> Stampede:
     """Run one kind once. Raises AssertionError if a lease is lost that was beaten in time."""
     due_s = time.time() + _ttl_ms(many_count) / 1000 + 2 * many_count / STARTED_PER_S
     server = ServerProcess(directory)
-    fill(server.data, [*others(), *prepared(kind, many_count, int(due_s * 1000))])
+    commands = [*others(), *prepared(kind, many_count, int(due_s * 1000))]
+    fill(server.data, commands, shard_count)
     with server:
         askers = {name: Asker(server.url, ask) for name, ask in ASKED.items()}
         for asker in askers.values():
@@ -264,10 +267,11 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", help=f"of {', '.join(COUNTS)} (all)")
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--limit-ms", type=float, help="the longest that anybody may wait")
+    parser.add_argument("--shards", type=int, default=SHARD_COUNT)
     arguments = parser.parse_args()
     for kind in arguments.kinds or COUNTS:
         with tempfile.TemporaryDirectory(prefix="troth-stampede-") as directory:
-            found = measure(Path(directory), kind, arguments.count)
+            found = measure(Path(directory), kind, arguments.count, arguments.shards)
         print(found, flush=True)
         assert found.kept == (OTHERS_COUNT, OTHERS_COUNT), found.kept
         assert arguments.limit_ms is None or found.worst_ms <= arguments.limit_ms

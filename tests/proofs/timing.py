@@ -91,20 +91,20 @@ def measure(
     )
 
 
-def fill(data: Path, commands: Iterable[Command]) -> None:
+def fill(data: Path, commands: Iterable[Command], shard_count: int = SHARD_COUNT) -> None:
     """Make a data directory in which these were carried out, as if a server had been stopped.
 
     Written straight into the log, by the server's own parts: over HTTP it would take minutes.
     """
-    directory = DataDirectory.open(data, RealFiles(), SHARD_COUNT, created_at_ms=1)
+    directory = DataDirectory.open(data, RealFiles(), shard_count, created_at_ms=1)
     assert list(directory.recover()) == []
     serials = count(1)
 
     def shard(name: str) -> int:
-        return shard_of(name, SHARD_COUNT)
+        return shard_of(name, shard_count)
 
-    machines = [Machine(index, shard, lambda: next(serials)) for index in range(SHARD_COUNT)]
-    sequences = [0] * SHARD_COUNT
+    machines = [Machine(index, shard, lambda: next(serials)) for index in range(shard_count)]
+    sequences = [0] * shard_count
     now_ms = time.time_ns() // 1_000_000
     entries = []
     for command in commands:

@@ -1,8 +1,9 @@
 """`python -m tests.release.installed`: run some tests with the package as it is published.
 
 An sdist is built from this checkout, a wheel from the sdist, and the wheel is installed into a new
-environment. There the layout test runs, tests of a real server, and one of function tasks on a real
-node; none of them sees the checkout's own code (the option `--installed` holds them to that).
+environment. There the layout test runs, tests of a real server, the walk of an operator through a
+server's life (`walk.py`), and one of function tasks on a real node; none of them sees the
+checkout's own code (the option `--installed` holds them to that).
 """
 
 import subprocess
@@ -15,10 +16,11 @@ from tests.helpers.repository import ROOT
 
 from .package import build, install
 
-NEEDED: Final = ("pytest", "pytest-trio")
+NEEDED: Final = ("pytest", "pytest-trio", "pyyaml", "trustme")
 TESTS: Final = (
     "tests/test_layout.py",
     "tests/release/test_server.py",
+    "tests/release/walk.py",
     "tests/http/web/test_ui_files.py::test_wheel_has_ui",
     "tests/node/test_with_server.py::test_functions_run_from_upload_to_result",
 )

@@ -18,7 +18,8 @@ from troth.core.executions import ExecutionPlan
 from troth.core.model import ClaimRequest, PromiseState
 from troth.shards.collector import LOOK_AFTER_S, Collector
 
-from .test_longest_pass import FAR_MS, GROUP, INVOKE, ask_all, running
+from .passing import FAR_MS, ask_all, running
+from .test_longest_pass import GROUP, INVOKE
 
 MADE_COUNT = 1_000
 OTHERS_COUNT = 500

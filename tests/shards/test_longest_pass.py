@@ -6,13 +6,10 @@ tests.shards.test_longest_pass` prints it, with 100,000 of everything. The clock
 all is prepared; then the time comes.
 """
 
-import gc
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
-from itertools import count, islice
+from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Final
 
 import pytest
@@ -24,189 +21,40 @@ from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.bulk import BulkAction, BulkCounts, BulkFilter, BulkJob, BulkSubject
 from troth.core.codes import Code
-from troth.core.limits import BULK_RATE_LIMIT_COUNT, RENEWALS_SLICE_COUNT, UNBLOCK_LIMIT_MS
+from troth.core.limits import (
+    BULK_RATE_LIMIT_COUNT,
+    RENEWALS_SLICE_COUNT,
+    SCHEDULE_CATCH_UP_COUNT,
+    UNBLOCK_LIMIT_MS,
+)
 from troth.core.model import ClaimRequest, PromiseState
 from troth.core.state.captures import Capture
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import ACQUIRED
 from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
-from troth.persistence.wal.log import MemoryLog, NewRecord
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.bulk.works import TaskLists
-from troth.shards.clock import SteadyClock
-from troth.shards.collector import Collector, settle_collector
-from troth.shards.committer import BatchWriter, Committer
 from troth.shards.delivery.polls import Polls
 from troth.shards.shards import Shards
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.checkpointer import Checkpointer
 
-from .stage import EPOCH_MS, Outgoing, id_in
+from .passing import FAR_MS, LongestPass, ask_all, measured, pass_time, running, until
 from .test_bulk_jobs import NoTasks, job_of
 
 GROUP = "poll://any@g"
 INVOKE = {"resonate:invoke": GROUP}
 TARGET = {"resonate:target": GROUP}
-FAR_MS = 2**62
 LEASE_MS = 30_000
 WAITERS_COUNT = 9_900
 BULK_COUNT = 20_000
+SCHEDULES_COUNT = 32
 MANY_COUNT = 100_000
 """How many leases, locks and deadlines are printed for."""
 FEW_COUNT = 10_000
 """How many are tested with: enough to see what is not in slices."""
-AT_ONCE_COUNT = 200
-PAUSE_S = 0.002
 LIMIT_MS = 20
 """The budget of a pass is 10 ms; beyond it each shard may go on by a slice."""
-
-
-class LongestPass(trio.abc.Instrument):
-    """Measures passes: in processor time, the longest and how many there were.
-
-    And the longest that others waited for an answer, in processor time and in passes.
-    """
-
-    def __init__(self) -> None:
-        self.longest_ms = 0.0
-        self.total_ms = 0.0
-        self.count = 0
-        self.waited_ms = 0.0
-        self.waited_count = 0
-        self._began_s = time.thread_time()
-
-    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  trio's name and arguments
-        self._began_s = time.thread_time()
-
-    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  trio's name and arguments
-        lasted_ms = (time.thread_time() - self._began_s) * 1_000
-        self.longest_ms = max(self.longest_ms, lasted_ms)
-        self.total_ms += lasted_ms
-        self.count += 1
-
-
-@asynccontextmanager
-async def measured(shards: Shards, *, with_others: bool = True) -> AsyncIterator[LongestPass]:
-    """Measure the passes within, and how others wait, with the collector as a server has it."""
-    thresholds = gc.get_threshold()
-    settle_collector()
-    collector = Collector()
-    found = LongestPass()
-    try:
-        async with trio.open_nursery() as nursery:
-            trio.lowlevel.add_instrument(found)
-            trio.lowlevel.add_instrument(collector)
-            if with_others:
-                nursery.start_soon(ask_again_and_again, shards, found)
-            yield found
-            trio.lowlevel.remove_instrument(collector)
-            trio.lowlevel.remove_instrument(found)
-            nursery.cancel_scope.cancel()
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
-
-
-async def ask_again_and_again(shards: Shards, found: LongestPass) -> None:
-    """Ask every shard for something that is written, and note how long the answers took."""
-    for number in count():
-        names = [id_in(index, shards.count, f"others{number}.") for index in range(shards.count)]
-        for commands in (
-            [c.CreatePromise(name, FAR_MS) for name in names],
-            [c.CompletePromise(name, PromiseState.RESOLVED) for name in names],
-        ):
-            began_s, began_count = time.thread_time(), found.count
-            await shards.ask_each(commands)
-            waited_ms = (time.thread_time() - began_s) * 1_000
-            if waited_ms > found.waited_ms:
-                found.waited_ms = waited_ms
-            found.waited_count = max(found.waited_count, found.count - began_count)
-        await trio.sleep(PAUSE_S)
-
-
-class StillClock(SteadyClock):
-    """A clock that stands still until it is set forward."""
-
-    def __init__(self) -> None:
-        self._now_ms = EPOCH_MS
-
-    def now_ms(self) -> int:
-        return self._now_ms
-
-    def forward(self, by_ms: int, shards: Shards) -> None:
-        """Let time pass, for all shards."""
-        self._now_ms += by_ms
-        for shard in shards._shards:
-            shard.wake()
-
-
-class SlowWriter:
-    """A writer that has written a batch two passes later, and only then takes what has come."""
-
-    def __init__(self, on_durable: Callable[[int], None]) -> None:
-        self._log = MemoryLog()
-        self._on_durable = on_durable
-        self._batches: list[Sequence[NewRecord]] = []
-        self._work = trio.Event()
-
-    def submit(self, batch: Sequence[NewRecord]) -> None:
-        self._batches.append(batch)
-        self._work.set()
-
-    async def run(self) -> None:
-        """Write until canceled."""
-        while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            batches, self._batches = self._batches, []
-            for batch in batches:
-                self._log.append(batch, self._log.next_sequence)
-            await trio.lowlevel.checkpoint()
-            self._on_durable(self._log.next_sequence - 1)
-
-    async def close(self) -> None:
-        self._log.close()
-
-
-def pass_time(shards: Shards, by_ms: int) -> None:
-    """Let time pass."""
-    assert isinstance(shards.clock, StillClock)
-    shards.clock.forward(by_ms, shards)
-
-
-@asynccontextmanager
-async def running(shard_count: int) -> AsyncIterator[Shards]:
-    """Shards with the machine's clock, and a log in memory."""
-    shards = Shards(
-        shard_count=shard_count,
-        clock=StillClock(),
-        outgoing=Outgoing(),
-        cursor_secret=b"0" * 32,
-    )
-
-    def make_writer(committer: Committer) -> BatchWriter:
-        writer = SlowWriter(committer.durable)
-        nursery.start_soon(writer.run)
-        return writer
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(shards.run, make_writer))
-        yield shards
-        nursery.cancel_scope.cancel()
-
-
-async def ask_all(shards: Shards, commands: list[c.Command]) -> None:
-    """Have many commands carried out."""
-    for first in range(0, len(commands), AT_ONCE_COUNT):
-        for reply in await shards.ask_each(commands[first : first + AT_ONCE_COUNT]):
-            assert reply.code in (Code.OK, Code.CREATED), reply
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    """Let the shards work until something is true."""
-    with trio.fail_after(300):
-        while not is_true():  # noqa: ASYNC110  nothing tells
-            await trio.sleep(0.002)
 
 
 def held_count(shards: Shards) -> int:
@@ -521,6 +369,26 @@ async def bulk_retry(shards: Shards, count: int) -> LongestPass:
     return await job_carried_out(shards, tasks, count, **wanted)
 
 
+async def missed_runs(shards: Shards, _: int) -> LongestPass:
+    """Time passes in which many schedules should have run ten thousand times."""
+    names = [f"s{number}" for number in range(SCHEDULES_COUNT)]
+    await ask_all(
+        shards,
+        [c.CreateSchedule(name, "* * * * * *", f"{name}.{{{{.timestamp}}}}", 9) for name in names],
+    )
+    async with measured(shards) as found:
+        pass_time(shards, 10 * SCHEDULE_CATCH_UP_COUNT * 1_000)
+        await until(
+            lambda: all(
+                one.next_run_time is not None and one.next_run_time > shards.clock.now_ms()
+                for state in shards.states()
+                for one in state.schedules.values()
+            )
+        )
+        await until(lambda: shards.is_quiet)
+    return found
+
+
 IN_ONE_SHARD: Final = ("callbacks", "awaiters", "root", "bulk", "capture")
 """Those that are tested with one shard, too: most of their work is in one."""
 
@@ -536,6 +404,7 @@ SCENARIOS: dict[str, Callable[[Shards, int], Awaitable[LongestPass]]] = {
     "heartbeats": heartbeats,
     "renewals": renewals,
     "capture": capture,
+    "schedules": missed_runs,
     "bulk": bulk_cancel,
     "retry": bulk_retry,
 }

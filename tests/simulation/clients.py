@@ -28,8 +28,10 @@ from troth.core.commands import (
     DeletePromise,
     PauseSchedule,
     ReadPromise,
+    ReadSchedule,
     ReleaseLock,
     ResumeSchedule,
+    UpdateSchedule,
 )
 from troth.core.model import PromiseState, Value
 from troth.core.workflow_commands import (
@@ -317,19 +319,29 @@ class Clients:
                 await world.insist(who, ReleaseLock(lock, execution), random)
 
     async def _schedule(self, _: int) -> None:
-        """A schedule that makes promises in all shards."""
+        """A schedule that makes promises in all shards; it is paused, resumed and changed."""
         random = self._world.random("scheduler")
         command = CreateSchedule(
             "every", CRONS[self._world.plan.pace], "run/{{.timestamp}}", 10_000, idempotency_key="k"
         )
         await self._world.insist("scheduler", command, random)
-        for _ in self._rounds():
+        for round_number in self._rounds():
             await self._rest(random, 20)
             await self._world.insist("scheduler", PauseSchedule("every"), random)
             await self._rest(random, 5)
             # A request to pause whose answer was lost may have been on its way still.
             await trio.sleep(5)
             await self._world.insist("scheduler", ResumeSchedule("every"), random)
+            words = f"round {round_number}"
+            change = UpdateSchedule("every", description=words)
+            await self._world.insist("scheduler", change, random)
+            await trio.sleep(5)
+            reply = await self._world.insist("scheduler", ReadSchedule("every"), random)
+            schedule = reply.schedule
+            require(schedule is not None, "the schedule is lost")
+            assert schedule is not None
+            require(schedule.description == words, f"not {words}, but {schedule.description}")
+            require(schedule.paused_on is None, "the schedule was resumed and is paused")
 
     async def _bulk(self, number: int) -> None:
         """Cancel many promises by a filter, some of which others wait for; stop some jobs."""

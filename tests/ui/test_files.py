@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.helpers.repository import ROOT
+from troth.http.web import ui_files
 from troth.http.web.ui_files import served
 
 UI: Final = ROOT / "http" / "ui"
@@ -59,10 +61,29 @@ def loaded_with(files: Iterable[Path]) -> set[Path]:
     return found
 
 
-def test_the_vendored_file_is_the_one_that_its_readme_names() -> None:
+def test_assets_digest_and_vendor_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vendored file is the one of its README; another file has assets at another address."""
     digest = hashlib.sha256((UI / "vendor" / "preact.js").read_bytes()).hexdigest()
-
     assert f"`{digest}`" in (UI / "vendor" / "README.md").read_text(encoding="utf-8")
+
+    shutil.copytree(UI, tmp_path / "ui")
+    monkeypatch.setattr(ui_files, "FOLDER", tmp_path / "ui")
+
+    def folders() -> set[str]:
+        ui_files._read.cache_clear()
+        return {name.split("/")[1] for name in ui_files.read_ui("/").assets}
+
+    try:
+        before, again = folders(), folders()
+        with (tmp_path / "ui" / "parts" / "time.js").open("a") as module:
+            module.write("\nexport const more = 1;\n")
+        after = folders()
+        (tmp_path / "ui" / "README.md").unlink()
+        assert folders() == after, "it is not served"
+    finally:
+        ui_files._read.cache_clear()
+    assert before == again
+    assert len(before | after) == 2
 
 
 def test_the_readme_names_the_versions_that_are_bundled() -> None:

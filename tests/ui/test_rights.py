@@ -1,7 +1,11 @@
 """Signing in, and that rights decide what the web UI shows; the server judges all the same."""
 
+import re
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 import pytest
@@ -190,3 +194,71 @@ def test_a_restart_ends_sessions_and_says_so(browser: Browser, guarded: Guarded)
         expect(page.get_by_text("Your session has ended")).to_be_visible()
         sign_in(page, guarded.writer)
         expect(page.locator("h1")).to_have_text("Schedules")
+
+
+_ATTACK: Final = """<!doctype html><title>Elsewhere</title>
+<iframe name="taken" src="{url}/ui/"></iframe>
+<iframe name="answer"></iframe>
+<form method="post" enctype="text/plain" target="answer" action="{url}/promises">
+  <input name='{{"id": "forged-form", "timeout": 9999999999999, "x": "' value='"}}'>
+</form>
+<script>
+  const body = '{{"id": "forged-fetch", "timeout": 9999999999999}}';
+  const simple = {{method: 'POST', mode: 'no-cors', credentials: 'include', body}};
+  const full = {{method: 'POST', credentials: 'include', body, headers: {{'X-Troth-UI': '1'}}}};
+  const read = {{credentials: 'include'}};
+  document.forms[0].submit();
+  Promise.allSettled([
+    fetch('{url}/promises', simple), fetch('{url}/promises', full),
+    fetch('{url}/session', read).then((answer) => answer.text()),
+  ]).then((all) => {{ document.title = all.map(({{status}}) => status).join(); }});
+</script>"""
+
+
+@contextmanager
+def elsewhere(target: str) -> Iterator[int]:
+    """Serve a page on another port, which does what it can to a server; yield the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = _ATTACK.format(url=target).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_pages_of_elsewhere_cannot_use_a_session(
+    browser: Browser, guarded: Guarded, host: str
+) -> None:
+    """Another port is the same site, so the cookie is sent; another host is another site."""
+    url = guarded.server.url
+    context = browser.new_context()
+    page = context.new_page()
+    with elsewhere(url) as port:
+        page.goto(f"{url}/ui/promises?id=forged-*")
+        sign_in(page, guarded.writer)
+        page.goto(f"http://{host}:{port}/")
+        expect(page).to_have_title(re.compile("(fulfilled|rejected),rejected,rejected"))
+        frame = page.frame("taken")
+        assert frame is not None
+        assert frame.locator("#app").count() == 0, "the UI is not shown within another page"
+        page.goto(f"{url}/ui/promises?id=forged-*")
+        settle(page)
+        expect(page.locator("#main")).to_contain_text("No promise matches")
+    context.close()

@@ -1,6 +1,7 @@
 /** Tasks of all kinds: the columns in which they are listed, and what an operator may do with one. */
 import { html } from "../vendor/preact.js";
 import { ask } from "../api.js";
+import { complete } from "../promise.js";
 import { href } from "../router.js";
 import { may, now } from "../server.js";
 import { BrokenId } from "./broken_id.js";
@@ -74,8 +75,20 @@ export function TaskActions({ task, done }) {
         return `The task of ${task.promiseId} is released.`;
       },
     });
+  const drop = () =>
+    confirm({
+      title: `Drop the task of ${task.promiseId}?`,
+      text: `${task.promiseId} is canceled: no worker gets its task, and what waits for it is told. This cannot be undone.`,
+      deed: "Drop the task",
+      act: async () => {
+        await complete(task.promiseId, "REJECTED_CANCELED", {});
+        done();
+        return `The task of ${task.promiseId} is dropped.`;
+      },
+    });
   return html`${isHeld && html`<button key="release" class="small" onClick=${release}>Release …</button>`}
-    ${isWaiting && html`<button key="retry" class="small" onClick=${retry}>Send now</button>`}`;
+    ${isWaiting && html`<button key="retry" class="small" onClick=${retry}>Send now</button>`}
+    ${isWaiting && task.type === "invoke" && html` <button key="drop" class="small" onClick=${drop}>Drop …</button>`}`;
 }
 
 /**

@@ -54,7 +54,7 @@ function Metrics() {
         ${resolution === "1s" ? html`<${Throughput} statistics=${recent.statistics} />` : html`<${Longer} key=${resolution} resolution=${resolution} />`}
       </div>
     </section>
-    <${Attention} />
+    <${Attention} statistics=${recent.statistics} />
     <${LatestFailures} />
     <${Facts} statistics=${recent.statistics} />
   </div>`;

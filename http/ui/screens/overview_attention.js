@@ -2,8 +2,10 @@
 import { html } from "../vendor/preact.js";
 import { useAnswer } from "../asking.js";
 import { useLive } from "../live.js";
-import { When } from "../parts/time.js";
+import { size } from "../parts/payload.js";
+import { When, duration } from "../parts/time.js";
 import { href } from "../router.js";
+import { valuesOf } from "../series.js";
 import { may, now } from "../server.js";
 
 const LATE_MS = 5_000;
@@ -12,6 +14,10 @@ const EXPIRY_MS = 7 * 24 * 3_600_000;
 const RECENT_MS = 3_600_000;
 const AGAIN_COUNT = 3;
 const REFRESH_MS = 5_000;
+const FREE_BYTES = 1 << 30;
+/** So many seconds in which the log was written have to be slow. */
+const SYNCS_COUNT = 5;
+const SLOW_SYNC_MS = 1_000;
 /** A schedule that can never fire says a time before the year 1. */
 const NEVER_MS = 0;
 
@@ -97,8 +103,39 @@ function concernsOfTokens(tokens) {
   }));
 }
 
-/** Shows it. */
-export function Attention() {
+/**
+ * What goes wrong on the server itself: its disk, the archive of its log, retention.
+ *
+ * @param {StatisticsObject} statistics
+ * @returns {Concern[]}
+ */
+function concernsOfUpkeep(statistics) {
+  const { freeBytes, archiveFailing, retentionLateMs } = statistics.upkeep;
+  const syncs = valuesOf(statistics, "log.syncP99").slice(-SYNCS_COUNT).filter((value) => value !== null);
+  const there = { to: href(may("admin") ? "snapshots" : "settings"), remedy: may("admin") ? "Show data" : "Show settings" };
+  /** @type {Concern[]} */
+  const found = [];
+  if (freeBytes !== null && freeBytes < FREE_BYTES) {
+    found.push({ rank: 0, kind: "rejected", title: "The disk is nearly full", text: `${size(freeBytes)} are free; without any the log fails and the server stops`, ...there });
+  }
+  if (syncs.length > 0 && Math.min(...syncs) > SLOW_SYNC_MS) {
+    found.push({ rank: 1, kind: "timedout", title: "The disk is slow", text: `Each write of the log takes ${duration(Math.min(...syncs))} or longer, and every answer waits for one`, ...there });
+  }
+  if (archiveFailing) {
+    found.push({ rank: 1, kind: "rejected", title: "The log is not archived", text: "The last copy to the archive failed: the log grows until one succeeds. The server's own log says why", ...there });
+  }
+  if (retentionLateMs > 0) {
+    found.push({ rank: 5, kind: "timedout", title: "Retention is behind", text: `A sweep should have ended ${duration(retentionLateMs)} ago`, ...there });
+  }
+  return found;
+}
+
+/**
+ * Shows it.
+ *
+ * @param {{statistics: StatisticsObject}} props
+ */
+export function Attention({ statistics }) {
   const isAdmin = may("admin");
   const canRead = may("promises:read");
   const queues = useAnswer("queues", { limit: "100" });
@@ -110,6 +147,7 @@ export function Attention() {
   useLive(() => [queues, failures, schedules, timers].forEach(({ reload }) => reload()), { topics: ["queues", "failures"], everyMs: REFRESH_MS });
   /** @type {Concern[]} */
   const concerns = [
+    ...concernsOfUpkeep(statistics),
     ...concernsOfTimers(/** @type {any} */ (timers.data)?.timers ?? []),
     .../** @type {any} */ (queues.data)?.queues?.flatMap(concernsOfQueue) ?? [],
     ...concernsOfFailures(/** @type {any} */ (failures.data)?.failures ?? []),

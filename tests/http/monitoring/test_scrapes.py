@@ -133,7 +133,7 @@ async def test_label_values_are_bounded() -> None:
         await scrape(world)
         activity = world.api.shards.activity
         for number in range(count):
-            activity.claimed(f"poll://any@group{number}/worker{number}", 10, None)
+            activity.find_waits(f"poll://any@group{number}/worker{number}").add(10)
         lines = await scrape(world)
     receivers = set(re.findall(r'receiver="([^"]+)"', "\n".join(lines)))
     assert receivers == {"other", *(f"poll://group{number}" for number in range(LIMIT_COUNT))}

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,11 @@ from tests.helpers.server import ServerProcess
 from tests.http.client import NOW_MS, running
 from troth.core.codes import Code
 from troth.http.overview.counting import KINDS, Counting, Sources, quantile
+from troth.http.settings.retention import RetentionRules, rule_texts
+from troth.http.settings.settings import Settings
+from troth.persistence.snapshots.archive import ArchiveStatistics
 from troth.persistence.wal.log import LogStatistics
+from troth.shards.upkeep.retention import Sweeper
 
 PATIENCE_S = 60.0
 
@@ -92,3 +97,44 @@ def test_a_real_server_counts(tmp_path: Path) -> None:
         }
         assert values["process.memory"][-1] > 1_000_000
         assert values["log.bytes"][-1] > 0
+        upkeep = found["upkeep"]
+        assert upkeep["freeBytes"] > 0
+        assert (upkeep["archiveFailing"], upkeep["retentionLateMs"]) == (False, 0)
+
+
+async def test_retention_is_late_after_two_intervals_without_a_sweep() -> None:
+    interval_ms = 10_000
+    rules = RetentionRules().from_text("all:1d")
+    settings = Settings(retain=rules, retention_interval_ms=interval_ms)
+    async with running(settings) as world:
+
+        async def late_ms() -> int:
+            found = (await world.send("GET", "/statistics")).json
+            assert found["upkeep"]["freeBytes"] is None, "this one keeps nothing on disk"
+            late: int = found["upkeep"]["retentionLateMs"]
+            return late
+
+        sweeper = world.api.sweeper = Sweeper(
+            cast(Any, world.api.shards),
+            rules,
+            rule_texts(rules),
+            interval_ms=interval_ms,
+            now_ms=world.api.now_ms,
+        )
+        world.clock.time_ms += 2 * interval_ms
+        assert await late_ms() == 0
+        world.clock.time_ms += 7_000
+        assert await late_ms() == 7_000
+        await sweeper.sweep()
+        assert await late_ms() == 0
+        world.clock.time_ms += 3 * interval_ms
+        assert await late_ms() == interval_ms
+
+
+async def test_an_archive_that_fails_is_told() -> None:
+    async with running() as world:
+        archive = ArchiveStatistics(3, 900, 0, 1, True, 30)
+        snapshotter = SimpleNamespace(statistics=lambda: SimpleNamespace(archive=archive))
+        world.api.snapshotter = cast(Any, snapshotter)
+
+        assert (await world.send("GET", "/statistics")).json["upkeep"]["archiveFailing"] is True

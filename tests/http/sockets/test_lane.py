@@ -280,6 +280,15 @@ async def test_credentials_and_origins_are_judged_alike(guarded: Servers) -> Non
     assert lane_numbers(guarded[0])["requests_total"] - before > RANDOM_REQUESTS_COUNT // 6
 
 
+@pytest.mark.parametrize("header", [None, "Basic eDp6", "Bearer troth_x", "nonsense", ""])
+@pytest.mark.parametrize("body", [b"{}", b"", b"{", b'{"kind": "promise.get"}'])
+async def test_a_strangers_envelope_is_refused_alike(
+    guarded: Servers, header: str | None, body: bytes
+) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    await compare(guarded, [request("POST", "/", body, headers)])
+
+
 async def compare_random(servers: Servers, count: int) -> None:
     chance = random.Random(SEED)
     print(f"TROTH_LANE_SEED={SEED}")
@@ -409,16 +418,18 @@ async def test_every_odd_request_is_answered_alike(servers: Servers) -> None:
         async with limit:
             answers[name, number] = await talk(servers[number], STRICT[name], pause_s)
 
-    async with trio.open_nursery() as nursery:
-        for name in STRICT:
-            nursery.start_soon(ask, name, 0)
-            nursery.start_soon(ask, name, 1)
-
-    different = {
-        name: (answers[name, 0][-500:], answers[name, 1][-500:])
-        for name in STRICT
-        if settled(answers[name, 0]) != settled(answers[name, 1])
-    }
+    different = dict.fromkeys(STRICT, (b"", b""))
+    for _ in range(3):
+        # A reset may undo an answer that was sent, so what differs is asked again.
+        async with trio.open_nursery() as nursery:
+            for name in different:
+                nursery.start_soon(ask, name, 0)
+                nursery.start_soon(ask, name, 1)
+        different = {
+            name: (answers[name, 0][-500:], answers[name, 1][-500:])
+            for name in different
+            if settled(answers[name, 0]) != settled(answers[name, 1])
+        }
     assert different == {}
     assert same(answers["many in one go", 0]).count(b"HTTP/1.1 404") == 40
 

@@ -1,0 +1,110 @@
+"""What the web UI says of a server that does not do well, and what one does about its tasks."""
+
+import re
+from typing import Any, Final
+
+from playwright.sync_api import Page, Route, expect
+
+from tests.helpers.server import ServerProcess
+
+from .conftest import Staffed, Visit
+from .demo import MINUTE
+from .test_promises import create, state_of
+
+STATISTICS: Final = re.compile(r"^http://[^/]+/statistics\?")
+
+
+def needs_attention(visit_one: Visit, upkeep: dict[str, Any], sync_ms: float = 1.0) -> str:
+    """Return what the overview says of a server whose upkeep goes so."""
+
+    def change(route: Route) -> None:
+        answered = route.fetch().json()
+        answered["upkeep"] |= upkeep
+        for series in answered["series"]:
+            if series["name"] == "log.syncP99":
+                series["values"] = [*series["values"][:-5], *[sync_ms] * 5]
+        route.fulfill(json=answered)
+
+    with visit_one() as visitor:
+        page = visitor.context.new_page()
+        page.route(STATISTICS, change)
+        visitor.go(page, "")
+        return page.get_by_role("region", name="Needs attention").inner_text()
+
+
+def test_a_disk_that_fails_needs_attention(visit: Visit) -> None:
+    well = needs_attention(visit, {})
+    full = needs_attention(visit, {"freeBytes": 5 << 20})
+    slow = needs_attention(visit, {}, sync_ms=2_500)
+    archive = needs_attention(visit, {"archiveFailing": True})
+
+    assert not re.search("disk|archive|Retention", well)
+    assert re.search(r"The disk is nearly full\s+5.0 MiB are free", full)
+    assert "The disk is slow" in slow
+    assert "2.5 s or longer" in slow
+    assert "The log is not archived" in archive
+
+
+def test_retention_that_is_behind_needs_attention(staffed: Staffed) -> None:
+    behind = needs_attention(staffed.visit, {"retentionLateMs": 5 * MINUTE})
+    well = needs_attention(staffed.visit, {"retentionLateMs": 0})
+
+    assert re.search(r"Retention is behind\s+A sweep should have ended 5 m 0 s ago", behind)
+    assert "Show data" in behind
+    assert "Retention" not in well
+
+
+def test_a_log_that_fails_is_said_over_every_screen(visit: Visit) -> None:
+    error = {"code": 50304, "message": "The log cannot be written", "details": []}
+
+    def fail(route: Route) -> None:
+        route.fulfill(status=503, json={"error": error})
+
+    with visit() as visitor:
+        visitor.expected_statuses = {503}
+        page = visitor.open("locks")
+        page.route(re.compile(r"^http://[^/]+/(locks|ready)"), fail)
+        page.get_by_role("searchbox", name="Resources").fill("printer")
+        expect(page.locator(".banner")).to_contain_text("cannot write its log")
+        page.unroute_all()
+        page.get_by_role("button", name="Try now").click()
+        expect(page.locator(".banner")).to_have_count(0)
+
+
+def test_a_task_that_waits_is_dropped(visit: Visit, busy_server: ServerProcess) -> None:
+    create(busy_server, "drop-1", tags={"resonate:invoke": "poll://droppers"})
+    with visit() as visitor:
+        page = visitor.open("tasks?root=drop-*")
+        expect(page.locator("tr[data-row]")).to_have_count(1)
+        page.get_by_role("button", name="Drop …").click()
+        expect(page.locator("dialog")).to_contain_text("drop-1 is canceled")
+        page.locator("dialog").get_by_role("button", name="Drop the task").click()
+        page.wait_for_selector("text=The task of drop-1 is dropped")
+        expect(page.locator("tr[data-row]:not(.gone)")).to_have_count(0)
+
+    assert state_of(busy_server, "drop-1") == "REJECTED_CANCELED"
+
+
+def line_heights(page: Page, cell: str) -> set[int]:
+    """Return how high the cells of a column are, in lines."""
+    heights: list[int] = page.evaluate(
+        """(cell) => [...document.querySelectorAll(cell)].map((one) => {
+          const range = document.createRange();
+          range.selectNodeContents(one);
+          return new Set([...range.getClientRects()].map(({top}) => Math.round(top / 10))).size;
+        })""",
+        cell,
+    )
+    return set(heights)
+
+
+def test_short_cells_stay_on_one_line(staffed: Staffed) -> None:
+    with staffed.visit() as visitor:
+        page = visitor.open("tasks")
+        holders = line_heights(page, "td.c-holder:not(:empty)")
+        visitor.go(page, "queues")
+        rates = line_heights(page, "td.c-rate")
+
+    assert holders <= {0, 1}
+    assert 1 in holders
+    assert rates == {1}
