@@ -33,7 +33,6 @@ from troth.http.api.rows import Endpoint
 from troth.http.api.streams import HEADERS
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
-from troth.http.metrics.families import Group
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import Hold, InFlight
 from troth.http.wire.requests import ChunkStream, Request, Response, add_repeated
@@ -444,9 +443,9 @@ def _too_large(limit_bytes: int) -> ApiError:
     )
 
 
-def create_application(api: Api, groups: tuple[Group[Any], ...] = ()) -> Application:
-    """Make the application of the API port. `groups` are the metrics that a page explains."""
-    api.pages = make_pages(api, API_ENDPOINTS, groups)
+def create_application(api: Api) -> Application:
+    """Make the application of the API port."""
+    api.pages = make_pages(api, API_ENDPOINTS)
     return Application(api, API_ENDPOINTS)
 
 
