@@ -28,7 +28,7 @@ def _of_task(command: Any) -> str:
     return task_ids.home(command.id)
 
 
-_HOME: dict[type[c.Command], Callable[[Any], str]] = {
+HOMES: dict[type[c.Command], Callable[[Any], str]] = {
     c.CreatePromise: _of_id,
     c.ReadPromise: _of_id,
     c.CompletePromise: _of_id,
@@ -88,4 +88,4 @@ def home_of(command: c.Command) -> str:
 
     Raises KeyError for commands that go to many shards or to a known one.
     """
-    return _HOME[type(command)](command)
+    return HOMES[type(command)](command)

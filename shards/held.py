@@ -13,7 +13,7 @@ from msgspec import Struct
 from troth.core.replies import Message
 
 
-class HeldMessages(Struct, eq=False):
+class HeldMessages(Struct, eq=False, gc=False):
     """The messages caused by one request. `send` is called with each once, in order.
 
     Made with nothing but that: one is made for every request, so it has no code for it.

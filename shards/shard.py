@@ -108,6 +108,7 @@ class ShardStatistics(NamedTuple):
     promises_count: int
     promises_in_memory_count: int
     callbacks_count: int
+    tasks_count: int
     tasks_in_memory_count: int
     schedules_count: int
     schedules_paused_count: int
@@ -482,11 +483,13 @@ class Shard:
                 body = encode(record)
             turn.records.append((self.index, self.sequence, body))
         for promise in step.promise_timers:
+            timeout = promise.timeout
             if promise.state is PENDING:
-                self.wheel.arm_fixed(promise.id, promise.timeout)
-                self._note_armed(promise.id, promise.timeout)
+                self.wheel.arm_fixed(promise.id, timeout)
+                if timeout < self._due_from_ms or timeout <= self._now_ms:
+                    self._note_armed(promise.id, timeout)
             else:
-                self.wheel.cancel_fixed(promise.id, promise.timeout)
+                self.wheel.cancel_fixed(promise.id, timeout)
                 self._overdue_when_armed.discard(promise.id)
         if step.has_effects:
             self._take_effects(step, held, turn)
@@ -565,6 +568,7 @@ class Shard:
             state.promises_count,
             len(state.promises),
             len(state.callbacks),
+            state.tasks_count,
             len(state.tasks),
             len(state.schedules),
             len(state.paused_schedules),

@@ -48,7 +48,7 @@ from .clock import Clock
 from .committer import BatchWriter, Committer, CommitterStatistics
 from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
-from .hashing import home_of, shard_of
+from .hashing import HOMES, home_of, shard_of
 from .held import HeldMessages
 from .lateness import BOUNDS_S
 from .passes import Pass
@@ -369,7 +369,7 @@ class Shards(Gathering):
         """
         if self._stopping or self.committer.failure is not None:
             self._refuse_unless_open()
-        index = shard_of(home_of(command), self._count)
+        index = shard_of(HOMES[type(command)](command), self._count)
         shard = self._shards[index]
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard

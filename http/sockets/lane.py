@@ -119,7 +119,8 @@ class Lane:
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
         self._served = frozenset(row.name for row in endpoints if is_served(row))
-        self._ids = RequestIds()
+        self._match = self._dispatcher.router.match
+        self._new_id = RequestIds().new
         self._connections: dict[int, LaneConnection] = {}
         self._again: list[LaneConnection] = []
         self._epoll = select.epoll()
@@ -299,7 +300,7 @@ class Lane:
         """Make the exchange for a request. Raises NotServed."""
         try:
             # All rows take part in matching, so that a path means the same here as there.
-            match = self._dispatcher.router.match(parsed.method, parsed.path)
+            match = self._match(parsed.method, parsed.path)
         except ApiError:
             raise NotServed from None
         if match.endpoint.name not in self._served:
@@ -319,7 +320,7 @@ class Lane:
             parsed.body,
             held,
             connection.peer,
-            request_id(given) if given else self._ids.new(),
+            request_id(given) if given else self._new_id(),
             fields.repeated,
             is_plain,
         )

@@ -323,7 +323,8 @@ class LaneConnection:
             return
         if self._send(data):
             held.release()
-            if self._is_stopping or not self._is_working:
+            # Nearly always there is nothing more to do: it is not looked for in a call.
+            if self._is_stopping or self.received or self._is_readable or self._is_at_end:
                 self._after_answer()
         elif self.is_closed:
             held.release()

@@ -95,8 +95,8 @@ class Parser:
     """
 
     __slots__ = (
-        *("_alike", "_body_limit_bytes", "_fields", "_head", "_head_limit_bytes", "_kept"),
-        *("_line", "_method", "_path", "_query", "_text", "_without"),
+        *("_alike", "_around_length", "_body_limit_bytes", "_fields", "_head"),
+        *("_head_limit_bytes", "_kept", "_line", "_method", "_path", "_query", "_text"),
     )
 
     def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
@@ -107,7 +107,8 @@ class Parser:
         self._method = ""
         self._path = self._query = b""
         self._fields = self._alike = _NO_FIELDS
-        self._without = b""  # the text of `_alike`, without the digits of its length
+        # The text of `_alike` before and after the digits of its length. None begins so at first.
+        self._around_length = b"-", b""
         self._kept: dict[bytes, Fields] = {}
 
     def parse(self, buffer: bytes) -> Parsed | None:
@@ -200,18 +201,19 @@ class Parser:
             return fields
         if len(text) > _FIELDS_KEPT_BYTES:
             return self._read_fields(text[2:-2])
-        found = _LENGTH_FIELD.search(text)
-        if found is None:
+        fields = None
+        before, after = self._around_length
+        if text.startswith(before) and text.endswith(after):
+            length = text[len(before) : len(text) - len(after)]
+            if length.isdigit() and len(length) <= _LENGTH_DIGITS_COUNT:
+                self._alike = fields = self._with_length(length)
+        if fields is None:
             fields = self._read_fields(text[2:-2])
-        else:
-            start, end = found.span(1)
-            without = text[:start] + text[end:]
-            if without == self._without:
-                fields = self._with_length(found[1])
-            else:
-                fields = self._read_fields(text[2:-2])
-                self._without = without
-            self._alike = fields
+            found = _LENGTH_FIELD.search(text)
+            if found is not None:
+                start, end = found.span(1)
+                self._around_length = text[:start], text[end:]
+                self._alike = fields
         if len(self._kept) == _FIELDS_KEPT_COUNT:
             del self._kept[next(iter(self._kept))]
         self._kept[text] = fields

@@ -26,7 +26,8 @@ connections on a quiet machine 0.87 (`bench/NOTES.md`)."""
 HELLOS_TO_CREATES_AT_LEAST: Final = 0.15
 """Two requests, each with several records; with 64 connections 0.29 (`bench/NOTES.md`)."""
 CALLS_TO_CREATES_AT_LEAST: Final = 0.03
-"""Eight requests, most with several records, and posts between shards; with 64 connections 0.07."""
+"""Eight requests, most with several records, and posts between shards; with 64 connections 0.052
+before what a remote call costs was brought down by a tenth (`bench/NOTES.md`)."""
 
 
 DELIVERY_RATE: Final = 50.0

@@ -47,8 +47,8 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
         "a schedule that is resumed leaves out more runs than was said",
         SCHEDULES,
-        "            resumed = replace(resumed, next_run_time=following)\n",
-        "            resumed = replace(resumed, next_run_time=None)\n",
+        "        resumed = replace(resumed, next_run_time=following)\n",
+        "        resumed = replace(resumed, next_run_time=None)\n",
         f"{TEST_SCHEDULES}::test_resuming_says_how_many_runs_count",
     ),
     fault(

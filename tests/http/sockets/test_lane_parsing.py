@@ -324,4 +324,4 @@ def test_what_a_parser_remembers_is_little() -> None:
     kept = parser._kept
     assert 0 < len(kept) <= _FIELDS_KEPT_COUNT
     assert max(map(len, kept)) <= _FIELDS_KEPT_BYTES
-    assert len(parser._without) <= _FIELDS_KEPT_BYTES
+    assert sum(map(len, parser._around_length)) <= _FIELDS_KEPT_BYTES
