@@ -38,7 +38,7 @@ from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import save_address_space
 from troth.shards.collector import Collector, settle_collector
 from troth.shards.storage import DirectoryStorage, Storage
-from troth.shards.threads import in_thread
+from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.place import watch_place
 
@@ -242,6 +242,7 @@ class Server:
             if self._is_stopping:
                 return  # the stop that has begun ends the rest
             settle_collector()
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
             trio.lowlevel.add_instrument(Collector())
             self.api.readiness = Readiness.READY
             self.ready.set()

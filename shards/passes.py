@@ -14,7 +14,7 @@ import trio
 PASS_LIMIT_S: Final = 0.010
 CLIENTS_LIMIT_S: Final = 0.006
 """How long clients' commands may take in a pass."""
-OWN_LIMIT_S: Final = 0.004
+OWN_LIMIT_S: Final = 0.003
 """How long the server's own work may: what comes due, messages between shards and to workers.
 
 It is all that a pass takes while clients ask for little. A client waits for several passes: one

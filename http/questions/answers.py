@@ -1,6 +1,6 @@
 """What the questions answer: the types, and how they are made of what surveys find."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -28,6 +28,10 @@ from .sentences import hint, sentence
 _Cursor = Annotated[str | None, told("For the next page; null if there is none.", None)]
 
 
+TASK_PARAM_LIMIT_COUNT: Final = 8 << 10
+"""A longer param is not looked into for a list of tasks: a page of them must not take long."""
+
+
 def _or_unset(number: int | None) -> int | UnsetType:
     return UNSET if number is None else number
 
@@ -48,6 +52,9 @@ class SeenTaskObject(Struct, gc=False, rename="camel"):
     ]
     promise_id: Annotated[str, told("The promise whose work it is.", "order/42")]
     leaf_promise_id: Annotated[str | UnsetType, told("For resume: the promise that completed.")]
+    function: Annotated[
+        str | UnsetType, told("The promise's function, if it is known.", "charge_card")
+    ]
     receiver: Annotated[str, told("Where its message goes.", "poll://any@gpu")]
     counter: Annotated[int, told("The counter, or the version of an envelope task.", 1)]
     process_id: Annotated[str | UnsetType, told("Who claimed it.", "worker-1")]
@@ -213,6 +220,13 @@ class WhyObject(Struct, gc=False, rename="camel"):
     next: DueObject | None
 
 
+def _function_of(row: TaskRow) -> str | UnsetType:
+    """Return the function of a task's promise; the param of a function task is the server's own."""
+    if row.promise is None or row.family is TaskFamily.FUNCTION:
+        return UNSET
+    return function_name(row.promise, TASK_PARAM_LIMIT_COUNT) or UNSET
+
+
 def seen_task(row: TaskRow) -> SeenTaskObject:
     """Return a task."""
     sending: Sending = row.sending
@@ -223,6 +237,7 @@ def seen_task(row: TaskRow) -> SeenTaskObject:
         row.state,
         row.promise_id,
         UNSET if row.leaf_id is None else row.leaf_id,
+        _function_of(row),
         row.receiver,
         row.counter,
         row.process_id or UNSET,

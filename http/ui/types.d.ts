@@ -37,6 +37,7 @@ interface TaskObject {
   state: string;
   promiseId: string;
   leafPromiseId?: string;
+  function?: string;
   receiver: string;
   counter: number;
   processId?: string;

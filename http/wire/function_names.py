@@ -14,10 +14,13 @@ PARAM_LIMIT_COUNT: Final = 64 << 10
 """A param of more characters is not looked into."""
 
 
-def function_name(promise: Promise) -> str | None:
-    """Return the function that a promise stands for, if its JSON param names it as `func`."""
+def function_name(promise: Promise, limit_count: int = PARAM_LIMIT_COUNT) -> str | None:
+    """Return the function that a promise stands for, if its JSON param names it as `func`.
+
+    `limit_count` is how many characters of base64 a param may have to be looked into.
+    """
     data = promise.param.data
-    if not data or len(data) > PARAM_LIMIT_COUNT:
+    if not data or len(data) > limit_count:
         return None
     try:
         param = orjson.loads(base64.b64decode(data))

@@ -28,7 +28,8 @@ class TaskRow(Struct, frozen=True):
     """A task of any kind. `counter` is its fence: the counter, or the version.
 
     `until` is the end of its lease or of the time to claim it; `sends_count` counts the messages
-    that have reached a worker since the server's start.
+    that have reached a worker since the server's start. `promise` is the one whose work it is, if
+    that is in memory, as all pending ones are.
     """
 
     id: str
@@ -48,6 +49,7 @@ class TaskRow(Struct, frozen=True):
     sending: Sending = Sending()
     resumes: int = 0
     completed_on: int | None = None
+    promise: Promise | None = None
 
 
 class SeenWaiter(Struct, frozen=True):

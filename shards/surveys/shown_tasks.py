@@ -58,6 +58,7 @@ def of_task(state: ShardState, task: Task) -> TaskRow:
         not_before=task.not_before if task.state is INIT else None,
         sends_count=task.sends_count,
         completed_on=task.completed_on,
+        promise=state.promises.get(task.root_id),
     )
 
 
@@ -79,6 +80,7 @@ def of_workflow(state: ShardState, task: WorkflowTask, promise: Promise) -> Task
         not_before=task.not_before if task.state is WAITING else None,
         sends_count=task.sends_count,
         resumes=task.resumes,
+        promise=promise,
     )
 
 
@@ -96,4 +98,5 @@ def of_fulfilled(promise: Promise) -> TaskRow:
         promise.created_on,
         promise.timeout,
         completed_on=promise.completed_on,
+        promise=promise,
     )

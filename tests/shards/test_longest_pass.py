@@ -53,6 +53,8 @@ MANY_COUNT = 100_000
 """How many leases, locks and deadlines are printed for."""
 FEW_COUNT = 10_000
 """How many are tested with: enough to see what is not in slices."""
+WAITED_COUNT = 10
+"""The most passes that others wait for an answer; it was up to 21."""
 LIMIT_MS = 20
 """The budget of a pass is 10 ms; beyond it each shard may go on by a slice."""
 
@@ -428,6 +430,7 @@ async def test_no_pass_is_long(name: str, shard_count: int) -> None:
     if found.longest_ms >= LIMIT_MS:
         found = await longest_pass(name, shard_count, FEW_COUNT)
     assert found.longest_ms < LIMIT_MS
+    assert found.waited_count <= WAITED_COUNT
 
 
 async def print_all(names: list[str]) -> None:

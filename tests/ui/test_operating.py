@@ -8,10 +8,12 @@ from playwright.sync_api import Page, Route, expect
 from tests.helpers.server import ServerProcess
 
 from .conftest import Staffed, Visit
-from .demo import MINUTE
+from .demo import MINUTE, ORDER, encoded
 from .test_promises import create, state_of
 
 STATISTICS: Final = re.compile(r"^http://[^/]+/statistics\?")
+WIDE_SCREENS: Final = ("", "promises", f"promises/{ORDER}", "tasks", "queues", "schedules", "locks")
+WIDTHS: Final = (1_280, 1_199, 1_024, 980, 900, 760, 700, 600, 390)
 
 
 def needs_attention(visit_one: Visit, upkeep: dict[str, Any], sync_ms: float = 1.0) -> str:
@@ -72,10 +74,12 @@ def test_a_log_that_fails_is_said_over_every_screen(visit: Visit) -> None:
 
 
 def test_a_task_that_waits_is_dropped(visit: Visit, busy_server: ServerProcess) -> None:
-    create(busy_server, "drop-1", tags={"resonate:invoke": "poll://droppers"})
+    param = encoded({"func": "deliver", "args": []})
+    create(busy_server, "drop-1", param, tags={"resonate:invoke": "poll://droppers"})
     with visit() as visitor:
         page = visitor.open("tasks?root=drop-*")
         expect(page.locator("tr[data-row]")).to_have_count(1)
+        expect(page.locator("td.c-task .function")).to_have_text("deliver")
         page.get_by_role("button", name="Drop …").click()
         expect(page.locator("dialog")).to_contain_text("drop-1 is canceled")
         page.locator("dialog").get_by_role("button", name="Drop the task").click()
@@ -108,3 +112,19 @@ def test_short_cells_stay_on_one_line(staffed: Staffed) -> None:
     assert holders <= {0, 1}
     assert 1 in holders
     assert rates == {1}
+
+
+def test_no_screen_scrolls_sideways_at_any_width(visit: Visit) -> None:
+    wide = []
+    with visit() as visitor:
+        page = visitor.open()
+        for path in WIDE_SCREENS:
+            visitor.go(page, path)
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 800})
+                page.wait_for_timeout(50)
+                needed = page.evaluate("document.documentElement.scrollWidth")
+                if needed > width:
+                    wide.append((path, width, needed))
+
+    assert wide == []

@@ -17,8 +17,8 @@ export const TASK_COLUMNS = [
     name: "task",
     title: "Task of",
     isMain: true,
-    show: ({ promiseId, type, kind }) => html`<a class="id" href=${href("promises", promiseId, { tab: "tasks" })}><${BrokenId} id=${promiseId} /></a>
-      <span class="quiet-text"> ${type}${kind === "rest" ? "" : ` · ${kind}`}</span>`,
+    show: ({ promiseId, function: name, type, kind }) => html`<a class="id" href=${href("promises", promiseId, { tab: "tasks" })}><${BrokenId} id=${promiseId} /></a>
+      <span class="quiet-text"> ${name && html`<b class="function">${name}</b> · `}${type}${kind === "rest" ? "" : ` · ${kind}`}</span>`,
   },
   {
     name: "receiver",

@@ -1,5 +1,7 @@
 """Lists of tasks, locks and deadlines: whole, in order, page by page, and only what one may see."""
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -67,6 +69,29 @@ async def test_tasks_are_found_by_what_they_are(mock_clock: MockClock) -> None:
         (claimed,) = await all_pages(world, "/tasks?states=claimed", "tasks")
         assert claimed["processId"] == "w1"
         assert claimed["until"] == NOW_MS + 60_000
+
+
+def param_of(content: object) -> dict[str, str]:
+    """A param that is JSON."""
+    return {"data": base64.b64encode(json.dumps(content).encode()).decode()}
+
+
+async def test_tasks_name_the_function_of_their_promise(mock_clock: MockClock) -> None:
+    async with running() as world:
+        invoke = {"resonate:invoke": "poll://any@gpu"}
+        call = {"func": "charge", "args": [1]}
+        await world.create("a", param=param_of(call), tags=invoke)
+        await world.create("b", param=param_of(call), tags=FLOW)
+        await world.create("c", param=param_of(["charge"]), tags=invoke)
+        await world.create("d", param=param_of({**call, "more": "x" * 10_000}), tags=invoke)
+        rows = await all_pages(world, "/tasks", "tasks")
+
+        assert {row["promiseId"]: row.get("function") for row in rows} == {
+            "a": "charge",
+            "b": "charge",
+            "c": None,
+            "d": None,  # its param is too long to be looked into for a list
+        }
 
 
 async def test_finished_tasks_are_listed_for_one_promise(mock_clock: MockClock) -> None:
