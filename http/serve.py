@@ -26,6 +26,7 @@ from troth.http.api.context import Readiness
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.identity import operator_key
+from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
@@ -197,7 +198,7 @@ class Server:
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
-        self.api.pages = make_pages(self.api, API_ENDPOINTS)
+        self.api.pages = make_pages(self.api, API_ENDPOINTS, GROUPS)
         tables = (API_ENDPOINTS, POLL_ENDPOINTS)
         parts = self._parts
         room = self.listeners[0].room

@@ -72,6 +72,16 @@ async def show_errors(api: Api, call: Call) -> Response:
     return api.documents.errors.answer(call.request)
 
 
+async def show_metric_documentation(api: Api, call: Call) -> Response:
+    """GET /docs/metrics."""
+    return api.documents.metrics.answer(call.request)
+
+
+async def show_script(api: Api, call: Call) -> Response:
+    """GET /docs/script.js."""
+    return api.documents.script.answer(call.request)
+
+
 async def show_style(api: Api, call: Call) -> Response:
     """GET /docs/style.css."""
     return api.documents.style.answer(call.request)
@@ -157,6 +167,17 @@ ENDPOINTS = (
         public=True,
         sheltered=False,
     ),
+    Endpoint(
+        name="documentationScript",
+        group="Server",
+        method="GET",
+        path="/docs/script.js",
+        summary="Get the script of these pages",
+        handler=show_script,
+        successes=(Success(200, "A script.", str, "text/javascript"),),
+        public=True,
+        sheltered=False,
+    ),
     *(
         Endpoint(
             name=name,
@@ -173,6 +194,10 @@ ENDPOINTS = (
             ("start", "/", "Show the start page", show_start, (_TO_UI,)),
             ("documentation", "/docs", "Show the API documentation", show_documentation, ()),
             ("errorDocumentation", "/docs/errors", "Show all error codes", show_errors, ()),
+            (
+                *("metricDocumentation", "/docs/metrics", "Show the meanings of all metrics"),
+                *(show_metric_documentation, ()),
+            ),
         )
     ),
 )

@@ -99,7 +99,9 @@ class Pages:
     start: StaticFile
     documentation: StaticFile
     errors: StaticFile
+    metrics: StaticFile
     style: StaticFile
+    script: StaticFile
     ui: Ui | None = None
 
 

@@ -50,6 +50,11 @@ _HEADERS: Final[dict[Header, tuple[str, Schema]]] = {
 }
 
 
+def meaning_of(header: Header) -> str:
+    """Return what a header means."""
+    return _HEADERS[header][0]
+
+
 _REQUEST_ID: dict[str, Any] = {
     "name": "Request-Id",
     "in": "header",

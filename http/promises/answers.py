@@ -166,7 +166,7 @@ class ClaimObject(Struct, gc=False):
     head: Annotated[
         dict[str, str] | UnsetType,
         told(
-            "The trace that this work belongs to, as W3C headers; only where the server is traced.",
+            "Its trace as W3C headers, on a server with traces.",
             {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
         ),
     ] = UNSET

@@ -158,7 +158,7 @@ class TraceObject(Struct, gc=False):
     url: Annotated[
         str | UnsetType,
         told(
-            "Where to look at it, if the setting `trace_url` says so.",
+            "Its address (`trace_url`).",
             "https://traces.example.com/1",
         ),
     ] = UNSET

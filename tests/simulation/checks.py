@@ -249,6 +249,11 @@ def check_log(entries: Iterable[tuple[int, LogRecord]]) -> Counter[str]:
                 made[record.id] += 1
             case r.PromiseCompleted() | r.CompletionBegun():
                 ended[record.id] += 1
+            case r.PromisesDeleted():
+                # A late echo of the request that made it may make another one, once it is gone.
+                for once in (made, ended):
+                    again = [one for one in record.ids if once.pop(one, 1) != 1]
+                    require(not again, f"made or ended more than once: {again}")
             case r.MessageReceived(source=source, sequence=sequence, message=message):
                 messages[entry.shard, source, sequence] += 1
                 if isinstance(message, r.PromiseMessage):

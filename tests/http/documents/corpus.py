@@ -318,6 +318,8 @@ async def _others(corpus: Corpus, world: World) -> None:
         "/docs",
         "/docs/errors",
         "/docs/style.css",
+        "/docs/script.js",
+        "/docs/metrics",
         "/openapi.json",
     ):
         await ask("GET", target)

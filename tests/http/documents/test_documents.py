@@ -14,6 +14,7 @@ from tests.http.client import FAR_MS, Answer, World, running
 from troth.core.codes import EXPLANATIONS, MESSAGES, Code
 from troth.core.lifecycles import TASK
 from troth.core.model import PromiseState
+from troth.http.documents.api_page import group_anchor
 from troth.http.documents.pages import STYLE
 from troth.http.documents.refusals import refusals_of
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
@@ -240,8 +241,8 @@ async def test_the_documentation_lists_every_endpoint_and_state() -> None:
 
         assert answer.header("content-type") == "text/html; charset=utf-8"
         for endpoint in API_ENDPOINTS:
-            assert f'id="{endpoint.name}"' in text
-            assert f'href="#{endpoint.name}"' in text
+            assert f"<h3 id={endpoint.name}>" in text
+            assert f'href="#{group_anchor(endpoint.group)}"' in text
         for state in PromiseState:
             assert f">{state.value}</text>" in text
         for (_, event), step in TASK.items():
@@ -258,7 +259,7 @@ async def test_the_error_page_explains_every_code() -> None:
         for code in EXPLANATIONS:
             assert f'id="{code.value}"' in text
             assert str(code.value) in text
-        assert text.count("<h3") == len(MESSAGES)
+        assert text.count("<h2") == len(MESSAGES)
 
 
 async def test_the_first_page_points_to_the_others() -> None:
@@ -266,7 +267,7 @@ async def test_the_first_page_points_to_the_others() -> None:
         text = (await world.send("GET", "/")).body.decode()
 
         links = re.findall(r'href="([^"#:]+)"', text)
-        assert len(links) == 5  # the style is one of them
+        assert len(links) == 6  # the style is one of them
         for path in links:
             first = await world.send("GET", f"/{path}")
             again = await world.send("GET", f"/{path}")
@@ -276,16 +277,22 @@ async def test_the_first_page_points_to_the_others() -> None:
 
 async def test_pages_have_no_style_or_script_in_html() -> None:
     async with running() as world:
-        for page in ("/", "/docs", "/docs/errors"):
+        for page in ("/", "/docs", "/docs/errors", "/docs/metrics"):
             answer = await world.send("GET", page)
             text = answer.body.decode()
-            assert not re.search(r"<style|<script|\bstyle=|\bon\w+=", text), page
+            assert not re.search(r"<style|<script>|\bstyle=|\bon\w+=", text), page
             policy = answer.header("content-security-policy") or ""
-            assert policy == "default-src 'none'; style-src 'self'; img-src data:"
+            assert policy == (
+                "default-src 'none'; style-src 'self'; script-src 'self'; img-src data:"
+            )
             small = await world.send("GET", page, headers={"Accept-Encoding": "gzip"})
             assert gzip.decompress(small.body) == answer.body
-        style = await world.send("GET", "/docs/style.css")
-        assert (style.status, style.header("content-type")) == (200, "text/css; charset=utf-8")
+        for path, media_type in (("style.css", "text/css"), ("script.js", "text/javascript")):
+            file = await world.send("GET", f"/docs/{path}")
+            assert (file.status, file.header("content-type")) == (
+                200,
+                f"{media_type}; charset=utf-8",
+            )
 
 
 def _luminance(color: str) -> float:
@@ -297,24 +304,34 @@ def _luminance(color: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_the_accent_can_be_read() -> None:
-    light, dark = re.findall(r"--accent: (#[0-9a-f]{6});", STYLE.read_text())
+def _shades(style: str, name: str) -> tuple[str, str]:
+    """The colors of a name, in light and in dark."""
+    ((light, dark),) = re.findall(rf"--{name}: light-dark\((#\w{{6}}), (#\w{{6}})\);", style)
+    return light, dark
 
-    assert 1.05 / (_luminance(light) + 0.05) >= 4.5  # on white
-    assert (_luminance(dark) + 0.05) / (_luminance("#1e1e1e") + 0.05) >= 4.5  # what browsers have
+
+def test_what_is_written_can_be_read() -> None:
+    style = STYLE.read_text()
+    for name in ("accent", "quiet"):
+        for ground in ("page", "sunken"):
+            for ink, paper in zip(_shades(style, name), _shades(style, ground), strict=True):
+                lighter, darker = sorted((_luminance(ink), _luminance(paper)), reverse=True)
+                assert (lighter + 0.05) / (darker + 0.05) >= 4.5
 
 
 async def test_links_between_pages_work_under_any_prefix() -> None:
     async with running() as world:
-        for page in ("/", "/docs", "/docs/errors"):
+        for page in ("/", "/docs", "/docs/errors", "/docs/metrics"):
             text = (await world.send("GET", page)).body.decode()
-            for link in set(re.findall(r'href="([^"]*)"', text)) - {"data:,"}:
+            for link in set(re.findall(r'href="?([^">]*)', text)) - {"data:,"}:
                 place = urljoin(f"http://x/some/prefix{page}", link)
                 assert place.startswith("http://x/some/prefix/"), link
                 path, _, fragment = place.removeprefix("http://x/some/prefix").partition("#")
                 answer = await world.send("GET", path)
                 assert answer.status == 200, link
-                assert not fragment or f'id="{fragment}"' in answer.body.decode()
+                assert not fragment or re.search(
+                    rf'id="?{re.escape(fragment)}"?[ >]', answer.body.decode()
+                )
 
 
 @pytest.mark.parametrize(
