@@ -201,7 +201,7 @@ def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
 
     One call creates at most SCHEDULE_BATCH_COUNT; the timer of the next run then fires immediately.
     """
-    for runs_count in range(SCHEDULE_BATCH_COUNT):
+    for runs_count in range(SCHEDULE_BATCH_COUNT + 1):
         schedule = context.state.schedules.get(schedule_id)
         if schedule is None or schedule.due_on is None:
             return
@@ -211,6 +211,8 @@ def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
             if runs_count == 0:
                 follow_clock(context, schedule, now_ms)
             return
+        if runs_count == SCHEDULE_BATCH_COUNT:
+            return  # not caught up yet
         next_run_time = context.cron(schedule.cron).next_after_ms(run_time)
         if (
             next_run_time is not None

@@ -227,11 +227,10 @@ ENDPOINTS = (
         path="/promises/batch",
         summary="Create, complete and read many promises",
         description=(
-            "Each call is answered as it would be alone, in the same order. It is no transaction: "
-            "one that is refused keeps no other from being carried out. Calls about one promise "
-            "are carried out in the order given, others in any. When the answers are too long "
-            "together (4 MiB), the rest is answered 503 and not carried out. With "
-            "`Content-Type: application/x-ndjson` both the calls and the answers are one a line."
+            "Each call is answered as it would be alone, in the same order. It is no transaction. "
+            "Calls about one promise are carried out in the order given. When the answers are too "
+            "long together (4 MiB), the rest is answered 503 and not carried out. With "
+            "`Content-Type: application/x-ndjson` calls and answers are one a line."
         ),
         handler=carry_out_batch,
         scope=Scope.PROMISES_WRITE,

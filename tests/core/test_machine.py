@@ -231,6 +231,23 @@ def test_many_missed_runs_are_made_up_for_in_slices() -> None:
     assert skipped == []
 
 
+@pytest.mark.parametrize("missed_count", [SCHEDULE_BATCH_COUNT, SCHEDULE_BATCH_COUNT + 1])
+def test_the_rule_counts_again_when_all_missed_runs_have_been_made_up_for(
+    missed_count: int,
+) -> None:
+    """Miss just as many runs as one call makes, and later more than are made up for."""
+    machine = alone(Options(time_zone="UTC", catch_up_count=missed_count))
+    machine.step(c.CreateSchedule("s", "@every 1s", "s.{{.timestamp}}", 0), 0)
+    later = 10 * missed_count * 1_000
+    skipped: list[RunsSkipped] = []
+    for now_ms in (missed_count * 1_000, later):
+        while (machine.state.schedules["s"].next_run_time or NEVER) <= now_ms:
+            skipped.extend(machine.step(c.Expire(c.SCHEDULE_TIMER, "s"), now_ms).skipped)
+
+    assert len(machine.state.promises) == 2 * missed_count
+    assert [one.resumed_at_ms for one in skipped] == [later - (missed_count - 1) * 1_000]
+
+
 def looked_for(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many runs are looked for in cron expressions, each time."""
     counts: list[int] = []
