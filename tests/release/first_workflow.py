@@ -11,7 +11,6 @@ It downloads two environments, so no ordinary test runs it. Status 1 if it takes
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -96,7 +95,7 @@ class Walk:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=2 * LIMIT_S,
+            timeout=LIMIT_S,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -124,7 +123,8 @@ class Walk:
 
 def main() -> int:
     """Walk, and say how long it took."""
-    if shutil.which("python3.12") is None:
+    # A shim of pyenv may be there without a Python behind it.
+    if subprocess.run(["python3.12", "-c", ""], capture_output=True, check=False).returncode:
         print("The page asks for python3.12, which is not installed here.", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="troth-first-workflow-") as directory:
