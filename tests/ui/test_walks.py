@@ -99,7 +99,9 @@ def test_a_failed_call_is_found_understood_and_completed(
         keys.press("g", "f")
         expect(page.locator("h1")).to_have_text("Failures")
         expect(page.locator("tr[data-row]").first).to_contain_text(f"{order}.1.1")
-        keys.press("j", "Enter")
+        keys.press("j")
+        expect(page.locator("tr[data-row]:focus-within, tr[data-row]:focus")).to_have_count(1)
+        keys.press("Enter")
         # Understood: the error, and the workflow that it is a part of.
         expect(page.locator("h1")).to_have_text(f"{order}.1.1")
         expect(page.locator(".call-panel")).to_contain_text("the bank did not answer in 3 s")
