@@ -313,6 +313,7 @@ STRICT: Final[dict[str, list[bytes]]] = {
     "bare CR": [_GET.replace(b"\r\n", b"\r")],
     "NUL in target": [_GET.replace(b"nothing", b"not\x00hing")],
     "empty lines first": [b"\r\n\r\n" + _GET],
+    "empty line for the request": [b"\r\nHost: x\r\n\r\n"],
     "chunked": [_POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n" + _GET],
     "chunked and a trailer": [
         _POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: y\r\n\r\n" + _GET
