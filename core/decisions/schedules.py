@@ -201,7 +201,8 @@ def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
 
     One call creates at most SCHEDULE_BATCH_COUNT; the timer of the next run then fires immediately.
     """
-    for runs_count in range(SCHEDULE_BATCH_COUNT + 1):
+    runs_count = 0
+    while True:
         schedule = context.state.schedules.get(schedule_id)
         if schedule is None or schedule.due_on is None:
             return
@@ -227,6 +228,7 @@ def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
             if is_skipped:
                 continue
         _run(context, schedule, next_run_time, now_ms)
+        runs_count += 1
 
 
 def follow_clock(context: DecisionContext, schedule: Schedule, now_ms: int) -> None:

@@ -109,7 +109,10 @@ async def ask_together(
                 await _submit_later(shards, command, held, answer)
     finally:
         shards.run_turn()
-    await awaited.all_there.wait()
+    if commands:
+        await awaited.all_there.wait()
+    else:
+        await trio.lowlevel.checkpoint()
     if awaited.failure is not None:
         raise ApiError(awaited.failure.code) from awaited.failure
     return [answer.reply for answer in answers]

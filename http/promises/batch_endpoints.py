@@ -237,7 +237,7 @@ ENDPOINTS = (
         or_scope=Scope.PROMISES_READ,
         raw_body=RawBody(
             f"An array of at most {BATCH_ITEMS_LIMIT_COUNT} calls.",
-            ("application/json", NDJSON_TYPE),
+            ("application/json",),
             items=BatchItemBody,
         ),
         headers=(*FENCE, *TRACE),

@@ -172,9 +172,10 @@ def takers_of(document: Any) -> list[Taker]:
         for method, operation in operations.items():
             if "requestBody" in operation:
                 content = operation["requestBody"]["content"]
-                # Anything in JSON, or no JSON at all: the endpoint reads the bytes itself.
+                # Anything in JSON, a list, or no JSON: the endpoint reads the bytes itself.
                 described = content.get(_JSON, {})
-                is_raw = described.get("schema", {}).keys() <= {"description"}
+                schema = described.get("schema", {})
+                is_raw = schema.keys() <= {"description"} or schema.get("type") == "array"
                 example = None if is_raw else _example(described, document)
                 found.append(Taker(method.upper(), template, example))
     return found

@@ -260,8 +260,13 @@ def test_a_bad_setting_is_refused(
 
 
 def banner(server: ServerProcess) -> str:
-    """The line that says that the server is ready."""
-    return [line for line in server.log().splitlines() if " ready " in line][-1]
+    """The line that says that the server is ready; it is written a moment after it is."""
+    until_s = time.monotonic() + 60
+    while True:
+        lines = [line for line in server.log().splitlines() if " ready " in line]
+        if lines or time.monotonic() > until_s:
+            return lines[-1]
+        time.sleep(0.05)
 
 
 def test_the_banner_says_what_was_found(data: Path, tmp_path: Path) -> None:

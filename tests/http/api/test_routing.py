@@ -365,6 +365,8 @@ async def test_only_public_endpoints_need_no_user() -> None:
             "/openapi.json",
             "/docs",
             "/docs/errors",
+            "/docs/metrics",
+            "/docs/script.js",
             "/docs/style.css",
             "/ui",
             "/ui/{path...}",

@@ -140,6 +140,14 @@ async def test_a_call_that_is_none_spoils_no_other(item: Any) -> None:
         assert [answer["status"] for answer in answers] == [201, 400, 201]
 
 
+async def test_a_batch_of_refused_calls_only_is_answered() -> None:
+    async with running() as world:
+        with trio.fail_after(60):
+            answers = await batch(world, [TWO] * (2 * BATCH_SLICE_COUNT))
+
+        assert [answer["status"] for answer in answers] == [400] * (2 * BATCH_SLICE_COUNT)
+
+
 async def test_a_batch_has_so_many_calls_at_most() -> None:
     read = {"read": {"id": "a"}}
     async with running() as world:
