@@ -25,6 +25,8 @@ BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 
 _REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.1")
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
+_NO_LINE: Final = b"\r\n"
+"""Stands for the line of a request before the first one: no line is equal to it, empty or not."""
 _FIRST_BYTES: Final = b"GPD"
 _NOT_HERE: Final = frozenset({b"expect", b"trailer", b"te"})
 _ONLY: Final = {
@@ -103,7 +105,8 @@ class Parser:
         """Take the limits beyond which a request is not served here."""
         self._head_limit_bytes = head_limit_bytes
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
-        self._head = self._line = self._text = b""
+        self._head = self._text = b""
+        self._line = _NO_LINE
         self._method = ""
         self._path = self._query = b""
         self._fields = self._alike = _NO_FIELDS

@@ -141,6 +141,7 @@ class BulkJobs:
         self._running: dict[str, _Running] = {}
         self._ended: dict[str, BulkJob] = {}
         self._nursery: trio.Nursery | None = None
+        self._problem: ShardsError | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry jobs on until canceled."""
@@ -149,8 +150,10 @@ class BulkJobs:
             try:
                 await self._recover(nursery)
             except ShardsError as error:
-                # The server is stopping, or its log has failed: other code ends it.
+                # The server is stopping, or its log has failed: other code ends it. Until then it
+                # is not known which jobs there are, and none may be said to be missing.
                 log.debug("bulk jobs were not carried on", reason=str(error))
+                self._problem = error
             task_status.started()
             while True:
                 await trio.sleep(FORGET_INTERVAL_S)
@@ -196,6 +199,7 @@ class BulkJobs:
         Once begun it is started even if the caller is canceled.
         """
         assert self._nursery is not None, "jobs are started while this runs"
+        self._require_known()
         if len(self._running) >= BULK_JOBS_LIMIT_COUNT:
             raise TooManyJobs
         running = self._running[job.id] = _Running(job)
@@ -209,6 +213,7 @@ class BulkJobs:
 
         Raises ShardsError if it is unknown whether it has ended.
         """
+        self._require_known()
         running = self._running.get(job_id)
         if running is None:
             return None
@@ -219,7 +224,11 @@ class BulkJobs:
         return running.job
 
     def progress(self, job_id: str) -> BulkProgress | None:
-        """Return how far a job is, or None if there is no such job."""
+        """Return how far a job is, or None if there is no such job.
+
+        Raises ShardsError if the server could not find out at its start which jobs there are.
+        """
+        self._require_known()
         running = self._running.get(job_id)
         if running is not None:
             return running.progress if running.created.is_set() else None
@@ -229,11 +238,16 @@ class BulkJobs:
         return BulkProgress(job, job.matched_count, job.counts or NOTHING_DONE, 0.0)
 
     def all_progress(self) -> list[BulkProgress]:
-        """Return how far all jobs are, the newest first."""
+        """Return how far all jobs are, the newest first. Raises ShardsError, as `progress`."""
+        self._require_known()
         ids = {**self._ended, **self._running}
         found = [one for one in map(self.progress, ids) if one is not None]
         found.sort(key=lambda one: (one.job.created_on, one.job.id), reverse=True)
         return found
+
+    def _require_known(self) -> None:
+        if self._problem is not None:
+            raise self._problem
 
     # A job's life
 

@@ -314,6 +314,29 @@ async def test_a_failing_log_refuses_the_job(autojump_clock: MockClock) -> None:
                 world.writer.fail()
 
 
+async def test_a_log_that_fails_at_the_start_denies_no_job(autojump_clock: MockClock) -> None:
+    """Which jobs there are is not known then: nobody is told that there is none."""
+    with pytest.RaisesGroup(LogFailed, flatten_subgroups=True):
+        async with stage(1) as world:
+
+            async def tell(_: BulkJob) -> None:
+                raise AssertionError("none has ended")
+
+            jobs = BulkJobs(world.shards, NoTasks(), lambda: EPOCH_MS, tell)
+            job = job_of(jobs)
+            world.writer.fail()
+            with trio.CancelScope(shield=True):
+                await world.nursery.start(jobs.run)
+                with pytest.raises(StorageFailed):
+                    jobs.progress("j")
+                with pytest.raises(StorageFailed):
+                    jobs.all_progress()
+                with pytest.raises(StorageFailed):
+                    await jobs.stop("j")
+                with pytest.raises(StorageFailed):
+                    await jobs.start(job)
+
+
 async def test_the_pace_is_what_was_asked(autojump_clock: MockClock) -> None:
     """A slice a twentieth of a second at most, and never more than the rate in the long run."""
     pace = JobPace(100)

@@ -76,6 +76,7 @@ STARTS = st.sampled_from(
         b"OPTIONS * HTTP/1.1",
         b"get / HTTP/1.1",
         b"\r\nGET / HTTP/1.1",
+        b"",
     ]
 )
 ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"])
@@ -145,6 +146,7 @@ def means_the_same_to_h11(content: bytes) -> bool:
 @given(requests())
 @example(GOOD)
 @example(b"GET / HTTP/1.1\r\n\r\n")
+@example(b"\r\nHost: x\r\n\r\n")
 def test_what_is_accepted_means_the_same_to_h11(content: bytes) -> None:
     means_the_same_to_h11(content)
 

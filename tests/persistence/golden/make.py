@@ -67,9 +67,9 @@ async def describe(shards: Shards) -> dict[str, Any]:
         found |= workflows
     described: dict[str, Any] = json.loads(records.encode(found))
     for task in [*described["tasks"], *described.get("function tasks", [])]:
-        del task[-4:]  # what delivery does with it at the moment
+        del task[-5:]  # the server's notes, which are no part of the state
     for workflow in described.get("workflows", []):
-        del workflow[-1:]  # how often it was sent
+        del workflow[-2:]  # how often it was sent, and since when it is ready or claimed
     for promise in [*described["promises"], *described.get("reserved", [])]:
         del promise[12 + (promise[-1] is not None) :]  # formats 1 and 2 know no workflow tasks
     for lock in [one for locks in described["locks"] for one in locks]:
