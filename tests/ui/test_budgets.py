@@ -357,6 +357,7 @@ def cost_of_creates(server: ServerProcess, prefix: str) -> tuple[float, float, i
     return cost, quantiles(times, n=100)[98], len(times)
 
 
+@pytest.mark.scale
 def test_twenty_browsers_on_the_overview(browser: Browser, tmp_path: Path) -> None:
     """In shares of a core of the server, against the same without browsers before and after."""
     with ServerProcess(tmp_path) as server:
