@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
+from .connection.answers import ApiAnswer, refusal
 from .options import Session
 from .output import emit
 from .progress import Progress
@@ -128,7 +129,7 @@ def _send(session: Session, batch: list[Line], tally: _Creations) -> None:
             elif status == 200:
                 tally.present += 1
             else:
-                tally.fail(number, _problem(made["body"]))
+                tally.fail(number, refusal(ApiAnswer(status, "", made["body"]), "", None))
         if len(later) == len(batch):
             busy_count += 1
             if busy_count == _BUSY_LIMIT_COUNT:
@@ -137,10 +138,3 @@ def _send(session: Session, batch: list[Line], tally: _Creations) -> None:
         else:
             busy_count = 0
         batch = later
-
-
-def _problem(body: Any) -> str:
-    """Return what a refusal says."""
-    error = body["error"]
-    details = "; ".join(detail["message"] for detail in error["details"])
-    return f"{error['message']}: {details}"

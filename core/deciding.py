@@ -243,7 +243,7 @@ class DecisionContext:
 
     def release_task(self, task: Task, outcome: AttemptOutcome, at: int) -> None:
         """Give a task out again; an attempt that this ends has that outcome."""
-        self.state.end_attempt(task, outcome, at)
+        self.state.activity.end_attempt(task, outcome, at)
         self.emit(r.TaskReleased(task.id))
 
     def _beaten_at(self, task: Task, deadline: int) -> int | None:

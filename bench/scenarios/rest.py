@@ -40,9 +40,7 @@ class Create(Scenario):
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
         super().__init__(workload, requests)
-        body: dict[str, Any] = {"id": "%ID%", "timeout": workload.timeout_ms}
-        if workload.payload_bytes:
-            body["param"] = {"data": self.payload()}
+        body = self._body("%ID%")
         length = len(self.new_id())
         # Ids of things to read are found by their number: it starts at 0 again.
         self._numbers = itertools.count()
@@ -55,6 +53,13 @@ class Create(Scenario):
             text = json.dumps(body, separators=(",", ":"))
             self._templates.append(Template(requests, "POST", "/promises", text, length))
         self._choice = itertools.cycle(self._templates)
+
+    def _body(self, identifier: str) -> dict[str, Any]:
+        """Return what a request says of a promise of this id."""
+        body: dict[str, Any] = {"id": identifier, "timeout": self.workload.timeout_ms}
+        if self.workload.payload_bytes:
+            body["param"] = {"data": self.payload()}
+        return body
 
     def request(self) -> tuple[str, bytes]:
         """Return a new id and the request that creates it."""
@@ -94,10 +99,8 @@ class CreateBatch(Create):
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
         super().__init__(workload, requests)
-        body: dict[str, Any] = {"timeout": workload.timeout_ms}
-        if workload.payload_bytes:
-            body["param"] = {"data": self.payload()}
-        calls = [{"create": {"id": f"%ID%.{number}", **body}} for number in range(BATCH_COUNT)]
+        body = self._body("")
+        calls = [{"create": {**body, "id": f"%ID%.{number}"}} for number in range(BATCH_COUNT)]
         text = json.dumps(calls, separators=(",", ":"))
         length = len(self.new_id())
         self._batches = Template(requests, "POST", "/promises/batch", text, length)

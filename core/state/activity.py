@@ -14,7 +14,8 @@ from typing import Final, final
 
 from troth.core.buckets import Buckets
 from troth.core.catalog import RESERVED_PREFIX
-from troth.core.model import Json, Promise, PromiseState, Trace
+from troth.core.model import CLAIMED, Json, Promise, PromiseState, Task, Trace
+from troth.core.workflows import ACQUIRED, WorkflowTask
 
 OTHER: Final = "other"
 """The label of all receivers that have none of their own."""
@@ -151,6 +152,16 @@ class Activity:
         if type(receiver) is str and len(self.waits_of) < LABELS_LIMIT_COUNT:
             self.waits_of[receiver] = waits
         return waits
+
+    def end_attempt(self, task: Task | WorkflowTask, outcome: AttemptOutcome, at: int) -> None:
+        """Count that a task's holder, if it has one, gives it up; from then it may be ready."""
+        if task.state is CLAIMED or task.state is ACQUIRED:
+            since = task.since
+            if since is None:
+                self.cut[outcome] += 1
+            else:
+                self.leases[outcome].add(at - since if at > since else 0)
+        task.since = at
 
     def run_fired(self, firing: Firing, late_ms: int) -> None:
         """Count a run of a schedule, and how late it was."""

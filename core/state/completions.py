@@ -164,7 +164,7 @@ def _end_tasks(state: ShardState, tasks: Iterable[Task], ended: PromiseState, at
     outcome = _outcome(ended)
     for task in tasks:
         task.completed_on = at
-        state.end_attempt(task, outcome, at)
+        state.activity.end_attempt(task, outcome, at)
         state.move(task, COMPLETED)
 
 

@@ -463,16 +463,6 @@ class ShardState:
             task.since = at
         self._claim(task, record.process_id, record.ttl, record.expires_at)
 
-    def end_attempt(self, task: Task, outcome: AttemptOutcome, at: int) -> None:
-        """Count that a task's holder, if it has one, gives it up; from then it may be ready."""
-        if task.state is CLAIMED:
-            since = task.since
-            if since is None:
-                self.activity.cut[outcome] += 1
-            else:
-                self.activity.leases[outcome].add(at - since if at > since else 0)
-        task.since = at
-
     def clear_lease(self, task: Task) -> None:
         """Forget who held a task, and until when."""
         task.process_id = None
@@ -482,14 +472,14 @@ class ShardState:
     def task_completed(self, record: r.TaskCompleted) -> None:
         task = self.tasks[record.id]
         task.completed_on = record.at
-        self.end_attempt(task, AttemptOutcome.COMPLETED, record.at)
+        self.activity.end_attempt(task, AttemptOutcome.COMPLETED, record.at)
         self.move(task, COMPLETED)
         self.clear_lease(task)
 
     def task_timed_out(self, record: r.TaskTimedOut) -> None:
         task = self.tasks[record.id]
         task.completed_on = task.timeout
-        self.end_attempt(task, AttemptOutcome.EXPIRED, task.timeout)
+        self.activity.end_attempt(task, AttemptOutcome.EXPIRED, task.timeout)
         self.move(task, TIMEDOUT)
         self.clear_lease(task)
 

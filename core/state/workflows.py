@@ -124,17 +124,6 @@ def workflow_acquired(state: ShardState, record: w.WorkflowAcquired) -> None:
     _acquire(state, task, record.lease)
 
 
-def _end_attempt(state: ShardState, task: WorkflowTask, outcome: AttemptOutcome, at: int) -> None:
-    """Count that a task's holder, if it has one, gives it up; from then it may be ready."""
-    if task.state is ACQUIRED:
-        since = task.since
-        if since is None:
-            state.activity.cut[outcome] += 1
-        else:
-            state.activity.leases[outcome].add(at - since if at > since else 0)
-    task.since = at
-
-
 def workflows_renewed(state: ShardState, record: w.WorkflowsRenewed) -> None:
     """Apply the record: these leases run again."""
     for workflow_id in record.ids:
@@ -148,7 +137,7 @@ def workflow_released(state: ShardState, record: w.WorkflowReleased) -> None:
     """Apply the record: the task goes out again, after a delay if it has failed often."""
     task = state.workflows[record.id]
     outcome = AttemptOutcome.EXPIRED if record.has_expired else AttemptOutcome.RELEASED
-    _end_attempt(state, task, outcome, record.at)
+    state.activity.end_attempt(task, outcome, record.at)
     _give_up(state, task)
     task.idle_count += 1
     task.backs_off = True
@@ -158,7 +147,7 @@ def workflow_released(state: ShardState, record: w.WorkflowReleased) -> None:
 def workflow_suspended(state: ShardState, record: w.WorkflowSuspended) -> None:
     """Apply the record: the task waits, and the awaited promises know it or get a message."""
     task = state.workflows[record.id]
-    _end_attempt(state, task, AttemptOutcome.COMPLETED, record.at)
+    state.activity.end_attempt(task, AttemptOutcome.COMPLETED, record.at)
     _give_up(state, task)
     _move(state, task, SUSPENDED)
     task.resumes = 0
@@ -196,7 +185,7 @@ def workflow_resumes_cleared(state: ShardState, record: w.WorkflowResumesCleared
 def workflow_halted(state: ShardState, record: w.WorkflowHalted) -> None:
     """Apply the record: no worker holds the task, and it is not sent."""
     task = state.workflows[record.id]
-    _end_attempt(state, task, AttemptOutcome.RELEASED, record.at)
+    state.activity.end_attempt(task, AttemptOutcome.RELEASED, record.at)
     _recall(state, task)
     _give_up(state, task)
     _move(state, task, HALTED)
@@ -290,7 +279,7 @@ def listener_told(state: ShardState, record: w.ListenerTold) -> None:
 
 def end_workflow(state: ShardState, task: WorkflowTask, outcome: AttemptOutcome, at: int) -> None:
     """Forget the task of a promise that settles, and what it awaited."""
-    _end_attempt(state, task, outcome, at)
+    state.activity.end_attempt(task, outcome, at)
     state.counts.workflow_moved(task.state, FULFILLED)
     del state.workflows[task.id]
     state.workflow_index.discard(state.promises[task.id].serial)

@@ -15,6 +15,7 @@ from troth.http.wire.requests import Response
 from .answers import StatusObject
 
 _DOCUMENT = Annotated[dict[str, Any], told("An OpenAPI description.")]
+_PAGE = Success(200, "A page.", str, "text/html")
 _TO_UI = Success(302, "A browser (`Accept: text/html`) is led to the web UI, unless that is off.")
 
 
@@ -156,28 +157,6 @@ ENDPOINTS = (
         public=True,
         sheltered=False,
     ),
-    Endpoint(
-        name="documentationStyle",
-        group="Server",
-        method="GET",
-        path="/docs/style.css",
-        summary="Get the style of these pages",
-        handler=show_style,
-        successes=(Success(200, "A style sheet.", str, "text/css"),),
-        public=True,
-        sheltered=False,
-    ),
-    Endpoint(
-        name="documentationScript",
-        group="Server",
-        method="GET",
-        path="/docs/script.js",
-        summary="Get the script of these pages",
-        handler=show_script,
-        successes=(Success(200, "A script.", str, "text/javascript"),),
-        public=True,
-        sheltered=False,
-    ),
     *(
         Endpoint(
             name=name,
@@ -186,17 +165,25 @@ ENDPOINTS = (
             path=path,
             summary=summary,
             handler=handler,
-            successes=(Success(200, "A page.", str, "text/html"), *more),
+            successes=successes,
             public=True,
             sheltered=False,
         )
-        for name, path, summary, handler, more in (
-            ("start", "/", "Show the start page", show_start, (_TO_UI,)),
-            ("documentation", "/docs", "Show the API documentation", show_documentation, ()),
-            ("errorDocumentation", "/docs/errors", "Show all error codes", show_errors, ()),
+        for name, path, summary, handler, successes in (
+            (
+                *("documentationStyle", "/docs/style.css", "Get the style of these pages"),
+                *(show_style, (Success(200, "A style sheet.", str, "text/css"),)),
+            ),
+            (
+                *("documentationScript", "/docs/script.js", "Get the script of these pages"),
+                *(show_script, (Success(200, "A script.", str, "text/javascript"),)),
+            ),
+            ("start", "/", "Show the start page", show_start, (_PAGE, _TO_UI)),
+            ("documentation", "/docs", "Show the API documentation", show_documentation, (_PAGE,)),
+            ("errorDocumentation", "/docs/errors", "Show all error codes", show_errors, (_PAGE,)),
             (
                 *("metricDocumentation", "/docs/metrics", "Show the meanings of all metrics"),
-                *(show_metric_documentation, ()),
+                *(show_metric_documentation, (_PAGE,)),
             ),
         )
     ),

@@ -41,6 +41,15 @@ class _Awaited(Struct, eq=False):
         if not self.outstanding_count:
             self.all_there.set()
 
+    async def wait(self) -> None:
+        """Wait for all replies. Raises ApiError (503) if the shards have failed."""
+        if self.outstanding_count:
+            await self.all_there.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        if self.failure is not None:
+            raise ApiError(self.failure.code) from self.failure
+
 
 class _Answer(Struct, eq=False):
     """The reply to one command; the `Asker` that the shards call."""
@@ -53,7 +62,8 @@ class _Answer(Struct, eq=False):
         awaited = self.awaited
         if awaited.room_bytes > 0 or reply.code is not Code.OK:
             self.reply = reply
-            awaited.room_bytes -= _size_bytes(reply)
+            if reply.promise is not None:
+                awaited.room_bytes -= reply.promise.size
         awaited.count_one()
 
     def refuse(self, error: ShardsError) -> None:
@@ -82,10 +92,7 @@ async def ask_in_order(
             shards.run_turn(is_last=False)
     finally:
         shards.flush()
-    if commands:
-        await awaited.all_there.wait()
-    if awaited.failure is not None:
-        raise ApiError(awaited.failure.code) from awaited.failure
+    await awaited.wait()
     return [answer.reply for answer in answers if answer.reply is not None]
 
 
@@ -109,19 +116,8 @@ async def ask_together(
                 await _submit_later(shards, command, held, answer)
     finally:
         shards.run_turn()
-    if commands:
-        await awaited.all_there.wait()
-    else:
-        await trio.lowlevel.checkpoint()
-    if awaited.failure is not None:
-        raise ApiError(awaited.failure.code) from awaited.failure
+    await awaited.wait()
     return [answer.reply for answer in answers]
-
-
-def _size_bytes(reply: Reply) -> int:
-    """Return about what a reply takes, if it is long."""
-    promise = reply.promise
-    return 0 if promise is None else promise.param.size + promise.value.size
 
 
 def _is_submitted(

@@ -258,14 +258,7 @@ class BaseUrl(SettingKind):
         return "URL"
 
     def from_text(self, text: str) -> str:
-        parts = _split_url(text)
-        if (
-            parts is None
-            or parts[0] not in {"http", "https"}
-            or not parts[1]
-            or text.endswith("/")
-            or re.search(r"[?#]", text)
-        ):
+        if _web_host(text) is None or text.endswith("/") or re.search(r"[?#]", text):
             raise SettingRefused(self.allowed)
         return text
 
@@ -403,14 +396,8 @@ class TraceUrl(SettingKind):
         return "URL"
 
     def from_text(self, text: str) -> str:
-        parts = _split_url(text)
-        if (
-            parts is None
-            or parts[0] not in {"http", "https"}
-            or not parts[1]
-            or "{" in parts[1]
-            or text.count("{trace_id}") != 1
-        ):
+        host = _web_host(text)
+        if host is None or "{" in host or text.count("{trace_id}") != 1:
             raise SettingRefused(self.allowed)
         return text
 
@@ -511,6 +498,12 @@ def _split_url(text: str) -> tuple[str, str] | None:
     except ValueError:
         return None
     return parts.scheme, parts.netloc
+
+
+def _web_host(text: str) -> str | None:
+    """Return the host part of an http(s) URL that has one, or None."""
+    parts = _split_url(text)
+    return parts[1] or None if parts is not None and parts[0] in {"http", "https"} else None
 
 
 def _pairs(text: str, allowed: str) -> dict[str, str]:

@@ -31,8 +31,6 @@ from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id, too_long_for_a_stranger
 from troth.http.api.rows import Endpoint
 from troth.http.api.streams import HEADERS
-from troth.http.documents.pages import make_pages
-from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import Hold, InFlight
 from troth.http.wire.requests import ChunkStream, Request, Response, add_repeated
@@ -441,14 +439,3 @@ def _too_large(limit_bytes: int) -> ApiError:
         message=f"The body is longer than {limit_bytes} bytes, the limit.",
         headers=_CLOSING,
     )
-
-
-def create_application(api: Api) -> Application:
-    """Make the application of the API port."""
-    api.pages = make_pages(api, API_ENDPOINTS)
-    return Application(api, API_ENDPOINTS)
-
-
-def create_poll_application(api: Api) -> Application:
-    """Make the application of the poll port."""
-    return Application(api, POLL_ENDPOINTS)

@@ -7,6 +7,8 @@ before waits.
 """
 
 import gc
+import importlib
+import sys
 from typing import TYPE_CHECKING, Any, Final, final
 
 import structlog
@@ -24,6 +26,7 @@ from .slow_gate import SlowGate
 if TYPE_CHECKING:
     from .hypercorn_connection import HypercornConnection
 
+_MODULES: Final = ("troth.http.sockets.asgi", "troth.http.sockets.hypercorn_connection")
 _PAUSE_S: Final = 0.1
 _log = structlog.get_logger("troth.http.slow_side")
 
@@ -55,9 +58,10 @@ async def load_soon() -> None:
 
 
 def _load() -> None:
-    from . import asgi, hypercorn_connection
-
-    assert asgi, hypercorn_connection
+    if all(name in sys.modules for name in _MODULES):
+        return
+    for name in _MODULES:
+        importlib.import_module(name)
     # It stays, so the collector need not look at it; what else is there so early is little.
     gc.freeze()
 
@@ -87,7 +91,6 @@ class SlowSide:
     def __init__(self, application: ASGIApplication, limits: ConnectionLimits) -> None:
         self._application = application
         self._limits = limits
-        self._is_loaded = False
         self._shared: tuple[Any, Any] | None = None
 
     async def connection(
@@ -101,9 +104,8 @@ class SlowSide:
         received_hold: Hold | None,
     ) -> "HypercornConnection":
         """Return what serves a connection; see there."""
-        if not self._is_loaded:
+        if self._shared is None:
             await load()
-            self._is_loaded = True
         from hypercorn.trio.worker_context import WorkerContext
 
         from .hypercorn_connection import HypercornConnection, make_config

@@ -16,13 +16,11 @@ from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.replies import ExecuteMessage, Message, TaskMessage
 from troth.http.api.context import Api
 from troth.http.bulk.endpoints import note_end
+from troth.http.documents.pages import make_pages
+from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.functions.builder import Builder
 from troth.http.settings.settings import Settings
-from troth.http.sockets.asgi import (
-    Application,
-    create_application,
-    create_poll_application,
-)
+from troth.http.sockets.asgi import Application
 from troth.http.web.feed import Feed
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SteadyClock
@@ -210,6 +208,12 @@ def scope(
     }
 
 
+def applications(api: Api) -> tuple[Application, Application]:
+    """The applications of the API's port and of the poll port."""
+    api.pages = make_pages(api, API_ENDPOINTS)
+    return Application(api, API_ENDPOINTS), Application(api, POLL_ENDPOINTS)
+
+
 @asynccontextmanager
 async def running(
     settings: Settings | None = None,
@@ -258,7 +262,5 @@ async def running(
         assert api.surveys is not None
         api.bulk = BulkJobs(shards, api.surveys, clock.now_ms, lambda job: note_end(api.audit, job))
         await nursery.start(api.bulk.run)
-        yield World(
-            api, create_application(api), create_poll_application(api), outbox, clock, builder
-        )
+        yield World(api, *applications(api), outbox, clock, builder)
         nursery.cancel_scope.cancel()

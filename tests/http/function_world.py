@@ -21,7 +21,6 @@ from troth.http.functions.builder import Builder
 from troth.http.functions.values import new_id
 from troth.http.outgoing.guards import Guard
 from troth.http.settings.settings import Settings
-from troth.http.sockets.asgi import create_application, create_poll_application
 from troth.shards.clock import SteadyClock
 from troth.shards.delivery.polls import Polls
 from troth.shards.outgoing import OutgoingRoutes
@@ -32,7 +31,7 @@ from troth.shards.storage import MemoryStorage
 from troth.shards.surveys.queues import Queues
 from troth.shards.surveys.surveys import Surveys
 
-from .client import NOW_MS, Answer, Outbox, World, scope
+from .client import NOW_MS, Answer, Outbox, World, applications, scope
 from .tenants import Tenant, tenant
 
 NODE = "1a061cfd-df01-4b02-a067-5122c5941e15"
@@ -132,8 +131,7 @@ async def functions_running(
         await nursery.start(shards.run, storage.make_writer)
         yield FunctionWorld(
             api,
-            create_application(api),
-            create_poll_application(api),
+            *applications(api),
             outbox,
             clock,  # type: ignore[arg-type]  # has what is asked of it
             Builder(api),  # which does not run: nothing is uploaded here

@@ -74,7 +74,7 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "an attempt that a restart has cut has a length",
-        "core/state/shard_state.py",
+        "core/state/activity.py",
         "            since = task.since\n            if since is None:\n",
         "            since = task.since or 0\n            if since is None:\n",
         f"{TEST_ACTIVITY}::test_how_long_a_lease_was_held_is_unknown_after_a_restart",
