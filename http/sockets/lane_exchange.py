@@ -253,7 +253,7 @@ class Exchange(Struct, eq=False):
         api, request = self.dispatcher.api, self.request
         requests = api.metrics.requests
         requests.count(request.endpoint, status, duration_s)
-        if b"traceparent" in request.headers:
+        if not request.is_plain and b"traceparent" in request.headers:
             requests.note_trace(
                 request.endpoint, status, duration_s, request.headers[b"traceparent"]
             )
