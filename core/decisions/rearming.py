@@ -1,9 +1,9 @@
 """Looking again at what timers are about, after the clock was set back.
 
 Each timer that was set is looked at, a slice in a step: whatever time changes has one, or its
-promise has. Leases, locks and claim times that would last longer than any that begins now end in their full
-time from now, by the records of renewals. Schedules' next runs are computed again. What seemed to
-be too late to be sent may be in time again, and the other way round.
+promise has. Leases, locks and claim times that would last longer than any that begins now end in
+their full time from now, by the records of renewals. Schedules' next runs are computed again. What
+seemed to be too late to be sent may be in time again, and the other way round.
 """
 
 from collections.abc import Callable
