@@ -555,6 +555,18 @@ class Shard:
         """Return whether no command waits here."""
         return not self._mailbox and not self._internal
 
+    def mark(self) -> tuple[int, ...]:
+        """Return what is different whenever `statistics` may be."""
+        state = self.machine.state
+        return (
+            self._turns_count,
+            self.sequence,
+            len(self._mailbox) + len(self._internal),
+            self._refused_count,
+            len(state.promises),
+            len(state.tasks),
+        )
+
     def statistics(self) -> ShardStatistics:
         """Return counters for metrics."""
         state = self.machine.state

@@ -50,6 +50,7 @@ from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
 from .hashing import HOMES, home_of, shard_of
 from .held import HeldMessages
+from .known_sums import known_counts
 from .lateness import BOUNDS_S
 from .passes import Pass
 from .released import ReleasedMessages
@@ -138,6 +139,7 @@ class Shards(Gathering):
             shard.machine.failures = self.failures
             shard.machine.activity = self.activity
             shard.machine.watch = self.watch
+        self._counts = known_counts(self._shards)
 
     # Starting and stopping
 
@@ -286,10 +288,7 @@ class Shards(Gathering):
 
     def counts(self) -> Counts:
         """Return how many promises and tasks are in each state now; it may not be durable yet."""
-        total = Counts.zero()
-        for shard in self._shards:
-            total.add(shard.machine.state.counts)
-        return total
+        return Counts.of_numbers(self._counts.look())
 
     # For surveys, which look without asking, and for debug operations
 
