@@ -53,8 +53,9 @@ from .held import HeldMessages
 from .known_sums import known_counts
 from .lateness import BOUNDS_S
 from .passes import Pass
+from .rearming import WheelKey
 from .released import ReleasedMessages
-from .shard import Shard, ShardStatistics, WheelKey
+from .shard import Shard, ShardStatistics
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
 from .waiting import CountsWaiter, Waiter
