@@ -111,7 +111,7 @@ class Shard:
     ) -> None:
         """Initialize. `now` gives the clock's time, after handling a jump of the clock.
 
-        `lateness` counts how late timers were handled, in seconds; see `lateness.py`.
+        `lateness` counts how late timers were handled, in seconds; see `LATENESS_BOUNDS_S`.
         """
         self.machine = machine
         self.index = machine.state.index

@@ -44,14 +44,13 @@ from troth.persistence.wal.log import LogRecord
 from troth.shards.upkeep.checkpointer import Checkpointer
 
 from . import replay
-from .clock import Clock
+from .clock import LATENESS_BOUNDS_S, Clock
 from .committer import BatchWriter, Committer, CommitterStatistics
 from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
 from .hashing import HOMES, home_of, shard_of
 from .held import HeldMessages
 from .known_sums import known_counts
-from .lateness import BOUNDS_S
 from .passes import Pass
 from .rearming import WheelKey
 from .released import ReleasedMessages
@@ -95,7 +94,7 @@ class Shards(Gathering):
         self.clock = clock
         self.failures = Failures() if failures is None else failures
         self.activity = Activity()
-        self.lateness = Buckets(BOUNDS_S)
+        self.lateness = Buckets(LATENESS_BOUNDS_S)
         self.watch = Watch()
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
