@@ -73,6 +73,16 @@ def test_a_log_that_fails_is_said_over_every_screen(visit: Visit) -> None:
         expect(page.locator(".banner")).to_have_count(0)
 
 
+def test_failures_name_the_function(visit: Visit, busy_server: ServerProcess) -> None:
+    create(busy_server, "named-1", encoded({"func": "charge_card", "args": [4711]}))
+    assert busy_server.request("PATCH", "/promises/named-1", {"state": "REJECTED"})[0] == 201
+    with visit() as visitor:
+        for path in ("", "failures"):
+            page = visitor.open(path)
+            row = page.get_by_role("table", name="Failures").locator("tr", has_text="named-1")
+            expect(row).to_contain_text("charge_card")
+
+
 def test_a_task_that_waits_is_dropped(visit: Visit, busy_server: ServerProcess) -> None:
     param = encoded({"func": "deliver", "args": []})
     create(busy_server, "drop-1", param, tags={"resonate:invoke": "poll://droppers"})

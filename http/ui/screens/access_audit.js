@@ -5,7 +5,8 @@ import { useAnswer } from "../asking.js";
 import { useLive } from "../live.js";
 import { Chips, FilterField } from "../parts/filters.js";
 import { Answered, Empty } from "../parts/notices.js";
-import { figures } from "../parts/rows.js";
+import { NewRows, figures } from "../parts/rows.js";
+import { useWaiting } from "../parts/steady.js";
 import { Table } from "../parts/table.js";
 import { When, calendar } from "../parts/time.js";
 import { change, usePlace } from "../router.js";
@@ -71,6 +72,8 @@ function By({ by }) {
   return token ? html`<span class="nowrap" title=${`token ${token}`}>${account} <span class="quiet-text">by token</span></span>` : by;
 }
 
+const keyOf = (/** @type {AuditEntryObject} */ { request, act, time }) => `${request} ${act} ${time}`;
+
 /** Shows it. */
 export function AuditLog() {
   const { query } = usePlace();
@@ -84,15 +87,16 @@ export function AuditLog() {
     (!isRefused || entry.outcome.startsWith("refused")) &&
     (subjects.length === 0 || subjects.some((subject) => SUBJECTS[subject]?.[1].includes(entry.act.split(".")[0] ?? ""))) &&
     (!text || Object.values(entry).join("\n").toLowerCase().includes(text));
+  const filter = JSON.stringify([text, subjects, isRefused]);
+  const { rows, freshCount, show: showNew } = useWaiting((answer.data ?? []).filter(matches).reverse(), keyOf, filter);
   const show = (/** @type {AuditEntryObject[]} */ entries) => {
-    const rows = entries.filter(matches).reverse();
     if (entries.length === 0) return html`<${Empty} title="Nothing has been changed yet"><p>What people and programs change about the server itself is noted here: accounts, tokens, snapshots, locks.</p><//>`;
     if (rows.length === 0) {
       return html`<${Empty} title="No entry matches">
         <button onClick=${() => change({ text: undefined, subjects: undefined, outcome: undefined })}>Show all entries</button>
       <//>`;
     }
-    return html`<${Table} label="Audit log" columns=${COLUMNS} rows=${rows} keyOf=${(/** @type {AuditEntryObject} */ { request, act, time }) => `${request} ${act} ${time}`} />
+    return html`<${Table} key=${filter} label="Audit log" columns=${COLUMNS} rows=${rows} keyOf=${keyOf} />
       ${entries.length === LIMIT_COUNT && html`<p class="more">These are among the newest ${figures(LIMIT_COUNT)} entries. The file audit.log in the data directory has all.</p>`}`;
   };
   return html`<div>
@@ -102,6 +106,7 @@ export function AuditLog() {
       <label class="check">
         <input type="checkbox" checked=${isRefused} onChange=${() => change({ outcome: isRefused ? undefined : "refused" })} /> Refused only
       </label>
+      <span class="push row"><${NewRows} count=${freshCount} show=${showNew} /></span>
     </div>
     <${Answered} answer=${answer} lines=${9} show=${show} />
   </div>`;

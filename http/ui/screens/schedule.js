@@ -88,7 +88,7 @@ function Made({ schedule }) {
       answer=${answer}
       show=${(/** @type {PromisePage} */ data) =>
         data.promises.length > 0
-          ? html`<${Table} label="Promises" columns=${COLUMNS} rows=${data.promises} keyOf=${(/** @type {PromiseObject} */ promise) => promise.id} />`
+          ? html`<${Table} isLatest label="Promises" columns=${COLUMNS} rows=${data.promises} keyOf=${(/** @type {PromiseObject} */ promise) => promise.id} />`
           : html`<p class="body quiet-text">Nothing yet.</p>`}
     />
   </section>`;
