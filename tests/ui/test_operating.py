@@ -12,8 +12,17 @@ from .demo import MINUTE, ORDER, encoded
 from .test_promises import create, state_of
 
 STATISTICS: Final = re.compile(r"^http://[^/]+/statistics\?")
-WIDE_SCREENS: Final = ("", "promises", f"promises/{ORDER}", "tasks", "queues", "schedules", "locks")
-WIDTHS: Final = (1_280, 1_199, 1_024, 980, 900, 760, 700, 600, 390)
+WIDE_SCREENS: Final = (
+    "",
+    "promises",
+    f"promises/{ORDER}",
+    "tasks",
+    "queues",
+    "schedules",
+    "locks",
+    "failures",
+)
+WIDTHS: Final = (1_440, 1_380, 1_280, 1_199, 1_024, 980, 900, 760, 700, 600, 390)
 
 
 def needs_attention(visit_one: Visit, upkeep: dict[str, Any], sync_ms: float = 1.0) -> str:

@@ -26,8 +26,41 @@ const SUBJECTS = {
 };
 const WORDS = Object.entries(SUBJECTS).map(([word, [title]]) => /** @type {const} */ ([word, title]));
 
+/** What entries call differently than people do. @type {Record<string, string>} */
+const NAMES = { accountName: "account", idPrefix: "ids from", id_prefix: "ids from", dry_run: "dry run", "filter.id": "ids", "filter.states": "states", "filter.tag": "tag" };
+
+/** What is of no interest if it is false or zero. */
+const SAID_IF_SO = { dry_run: true, failed: true };
+
 /** What every entry has; the rest is what the act was about. */
 const COMMON = new Set(["time", "act", "outcome", "by", "from", "request"]);
+
+/** What acts are called; others by their own name. @type {Record<string, string>} */
+const ACTS = {
+  "account.add": "Account created",
+  "account.disable": "Account disabled",
+  "account.enable": "Account enabled",
+  "token.create": "Token created",
+  "token.rotate": "Token rotated",
+  "token.revoke": "Token revoked",
+  "session.open": "Signed in",
+  "session.close": "Signed out",
+  "session.code": "Code to sign in made",
+  "bulk.start": "Bulk job started",
+  "bulk.stop": "Bulk job stopped",
+  "bulk.end": "Bulk job ended",
+  "promises.import": "Promises imported",
+  "snapshot.take": "Snapshot downloaded",
+  "snapshot.write": "Snapshot written",
+  "retention.sweep": "Old promises deleted",
+  "lock.break": "Lock broken",
+};
+
+/** @param {string} act */
+function wordsOf(act) {
+  const text = act.replaceAll(/[._]/g, " ");
+  return ACTS[act] ?? text.charAt(0).toUpperCase() + text.slice(1);
+}
 
 /** How a token is named as the one who did it. */
 const BY_TOKEN = /^token (\S+) of (.*) \(\S+\)$/;
@@ -35,7 +68,7 @@ const BY_TOKEN = /^token (\S+) of (.*) \(\S+\)$/;
 /** @type {import("../parts/table.js").Column<AuditEntryObject>[]} */
 const COLUMNS = [
   { name: "when", title: "When", show: ({ time }) => html`<${When} at=${Date.parse(time)} />` },
-  { name: "act", title: "Act", isMain: true, show: ({ act, outcome }) => html`<span class="id">${act}</span> <${Outcome} outcome=${outcome} />` },
+  { name: "act", title: "What was done", isMain: true, show: ({ act, outcome }) => html`<strong title=${act}>${wordsOf(act)}</strong> <${Outcome} outcome=${outcome} />` },
   {
     name: "about",
     title: "About",
@@ -53,15 +86,19 @@ const COLUMNS = [
  */
 function aboutOf(entry) {
   return Object.entries(entry)
-    .filter(([name, value]) => !COMMON.has(name) && value !== "" && !(name === "account" && "accountName" in entry))
-    .map(([name, value]) => /** @type {[string, string]} */ ([name, name.endsWith("On") ? calendar(Number(value)) : String(value)]))
+    .filter(([name, value]) => !(name in SAID_IF_SO && !value) && !COMMON.has(name) && value !== "" && !(name === "account" && "accountName" in entry))
+    .map(([name, value]) => /** @type {[string, string]} */ ([NAMES[name] ?? name, name.endsWith("On") ? calendar(Number(value)) : String(value)]))
     .sort(([one], [other]) => Number(/name/i.test(other)) - Number(/name/i.test(one)));
 }
 
+/** How a job ends without an error. @type {Record<string, string>} */
+const ENDS = { finished: "resolved", stopped: "canceled" };
+
 /** @param {{outcome: string}} props */
 function Outcome({ outcome }) {
-  const [word, code] = outcome.split(" ");
+  const [word = "", code] = outcome.split(" ");
   if (word === "done") return null;
+  if (ENDS[word]) return html`<span class="state plain ${ENDS[word]}">${word}</span>`;
   if (!code) return html`<span class="state rejected plain">${word}</span>`;
   return html`<a class="state rejected plain" href="${apiUrl("docs/errors")}#${code}" target="_blank">${word}, ${code}</a>`;
 }

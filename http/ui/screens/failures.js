@@ -52,7 +52,7 @@ const COLUMNS = [
     title: "What",
     show: ({ kind, reason }) => kind === "promise" ? html`<${State} state=${reason} />` : html`<span class="state timedout plain">${HAPPENED[kind] ?? kind}</span>`,
   },
-  { name: "subject", title: "Of", isMain: true, show: (failure) => html`<${Subject} failure=${failure} />` },
+  { name: "subject", title: "Where", isMain: true, show: (failure) => html`<${Subject} failure=${failure} />` },
   {
     name: "why",
     title: "Function, or why",

@@ -83,7 +83,7 @@ function Made({ schedule }) {
   const answer = useAnswer("promises", { ...query, values: "none", partial: "true", limit: MADE_COUNT });
   useLive(answer.reload, { topics: ["promises"], everyMs: 5_000 });
   return html`<section class="panel">
-    <header><h2>What it made</h2><a href=${href("promises", undefined, { tag: `resonate:schedule=${schedule.id}` })}>All of it</a></header>
+    <header><h2>What it made</h2><a href=${href("promises", undefined, { tag: `resonate:schedule=${schedule.id}` })}>All of them</a></header>
     <${Answered}
       answer=${answer}
       show=${(/** @type {PromisePage} */ data) =>
