@@ -105,7 +105,7 @@ ui-scale: $(DEVELOP_READY) ## What answers and pages cost with 2,000,000 promise
 	@test -e $(SCALE_STORE)/troth.json || $(BIN)/python -m tests.helpers.fill_store $(SCALE_STORE) \
 		--completed 1500000 --pending 260000 --tasks 150000 --workflows 89500 --locks 100000 --tree 500
 	@TROTH_SCALE_STORE=$(SCALE_STORE) $(PYTEST) -s tests/http/questions/test_scale.py \
-	  tests/ui/test_budgets.py tests/ui/test_walks.py $(ARGS)
+	  tests/http/bulk/test_beside_clients.py tests/ui/test_budgets.py tests/ui/test_walks.py $(ARGS)
 
 mutate: $(DEVELOP_READY) ## Plant every known fault and see which test notices (twelve minutes)
 	@$(BIN)/python -m tests.mutation $(ARGS)
