@@ -19,7 +19,7 @@ LIBRARIES = (
     "import pytest, trio, hypercorn, quart_trio, msgspec, lmdb, orjson, httpx, structlog, click"
 )
 HELP_LIMIT_S = 0.25
-RUNS_COUNT = 10
+RUNS_COUNT = 4
 
 
 def processor_time_s(limit_s: float, *arguments: str) -> float:
