@@ -28,6 +28,13 @@ STORE: Final = os.environ.get("TROTH_SCALE_STORE")
 LARGE: Final = Filling(45_000, 12_000, 1_500, 1_000, 300, 500)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests that need a browser as slow: each takes some seconds of a core."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The browser."""
