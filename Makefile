@@ -24,6 +24,8 @@ endif
 
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
+# No example of hypothesis fails for being slow, since the machine is busy; and all runs have the same.
+MANY := $(PYTEST) -n $(WORKERS) --dist worksteal --hypothesis-profile=ci
 SERVE_READY := $(VENV)/.ready-to-serve
 DEVELOP_READY := $(VENV)/.ready-to-develop
 
@@ -48,7 +50,7 @@ test: $(DEVELOP_READY) ## Run the tests, all but what make seeds and make sdks a
 	@$(if $(ARGS),,nice -n 10 $(BIN)/python -m tests.sdks.environments </dev/null >/dev/null 2>&1 &)
 	@worst=5; note() { case $$worst,$$1 in 5,* | 0,[!05]*) worst=$$1 ;; esac; }; \
 	  echo '-- tests, $(WORKERS) at a time'; \
-	  $(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone and not own_core and not sdks' $(ARGS); \
+	  $(MANY) -m 'not alone and not own_core and not sdks' $(ARGS); \
 	  note $$?; \
 	  echo '-- tests that measure a core or wait, two at a time'; \
 	  $(PYTEST) -n 2 --dist worksteal -m 'own_core and not scale' $(or $(ARGS),$(call MARKED,own_core)); \
@@ -60,7 +62,7 @@ test: $(DEVELOP_READY) ## Run the tests, all but what make seeds and make sdks a
 FAST := not alone and not own_core and not slow
 fast: $(DEVELOP_READY) ## Run the tests that are neither slow nor measure time
 	@echo '-- fast tests, $(WORKERS) at a time'; \
-	  $(PYTEST) -n $(WORKERS) --dist worksteal -m '$(FAST)' $(ARGS)
+	  $(MANY) -m '$(FAST)' $(ARGS)
 
 # Its environment is always a new one: a new version of a library is what this is to find.
 newest-ready:
@@ -117,7 +119,7 @@ ui-scale: $(DEVELOP_READY) ## What answers and pages cost with 2,000,000 promise
 	@test -e $(SCALE_STORE)/troth.json || $(BIN)/python -m tests.helpers.fill_store $(SCALE_STORE) \
 		--completed 1500000 --pending 260000 --tasks 150000 --workflows 89500 --locks 100000 --tree 500
 	@TROTH_SCALE_STORE=$(SCALE_STORE) $(PYTEST) -s tests/http/questions/test_scale.py \
-	  tests/ui/test_budgets.py tests/ui/test_walks.py $(ARGS)
+	  tests/http/bulk/test_beside_clients.py tests/ui/test_budgets.py tests/ui/test_walks.py $(ARGS)
 
 mutate: $(DEVELOP_READY) ## Plant every known fault and see which test notices (twelve minutes)
 	@$(BIN)/python -m tests.mutation $(ARGS)

@@ -68,6 +68,7 @@ WHEEL_SLICE_COUNT: Final = 256  # deadlines a wheel takes or moves between two l
 SLICE_COUNT: Final = 8  # commands or deadlines between two looks at the time
 HEARTBEAT_SLICE_COUNT: Final = 10  # leases that one step of a heartbeat renews
 RENEWALS_SLICE_COUNT: Final = 4_000  # tasks of one heartbeat that a pass asks shards for
+REARM_SLICE_COUNT: Final = 10  # timers that one step looks at again after a step back of the clock
 COMPLETION_SLICE_COUNT: Final = 20  # tasks and waiters that one step of a completion is about
 
 # Tasks.

@@ -5,7 +5,7 @@ gets the same text. It reads what is counted anyway: it never goes through promi
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, final
 
 import trio
@@ -16,7 +16,6 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from troth.shards.surveys.first_comers import FirstComers
@@ -24,6 +23,7 @@ from troth.shards.surveys.pace import Pace
 
 from .families import Group, Source
 from .requests import REQUESTS, AnsweredRequests
+from .text import write, write_head
 
 TEXT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS_TYPE: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -78,11 +78,9 @@ class Metrics:
 
     async def _render(self, *, names_accounts: bool, is_open: bool) -> bytes:
         pace = Pace()
-        write = openmetrics.generate_latest if is_open else generate_latest
-        parts = []
-        for metric in self._process.collect():
-            parts.append(write(_One(metric)).removesuffix(_END))
-            await pace.rest()
+        of_process = openmetrics.generate_latest if is_open else generate_latest
+        parts = [of_process(self._process).removesuffix(_END)]
+        await pace.rest()
         for group, read in self._sources:
             source = read()
             if inspect.isawaitable(source):
@@ -90,16 +88,12 @@ class Metrics:
             for family in group.families:
                 if names_accounts or not family.names_accounts:
                     labels = self._labels.setdefault(family.name, FirstComers())
-                    for number, part in enumerate(group.parts(source)):
-                        text = write(_One(family.metric(part, labels))).removesuffix(_END)
-                        parts.append(_without_head(text) if number else text)
+                    parts.append(write_head(family, is_open=is_open).encode())
+                    for part in group.parts(source):
+                        text = write(family, family.rows(part, labels), is_open=is_open)
+                        parts.append(text.encode())
                         await pace.rest()
         return b"".join(parts) + (_END if is_open else b"")
-
-
-def _without_head(text: bytes) -> bytes:
-    """Return a metric's samples without the comments above them."""
-    return b"".join(line for line in text.splitlines(True) if not line.startswith(b"#"))
 
 
 class _Scrape:
@@ -108,14 +102,3 @@ class _Scrape:
     def __init__(self) -> None:
         self.done = trio.Event()
         self.text: bytes | None = None
-
-
-class _One:
-    """A metric in the form that the library's functions take."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-
-    def collect(self) -> Sequence[Metric]:
-        """Return the metric."""
-        return [self._metric]
