@@ -111,7 +111,7 @@ class Shard:
     ) -> None:
         """Initialize. `now` gives the clock's time, after handling a jump of the clock.
 
-        `lateness` counts how late timers were handled, in seconds; see `lateness.py`.
+        `lateness` counts how late timers were handled, in seconds; see `LATENESS_BOUNDS_S`.
         """
         self.machine = machine
         self.index = machine.state.index
@@ -558,6 +558,18 @@ class Shard:
     def is_quiet(self) -> bool:
         """Return whether no command waits here."""
         return not self._mailbox and not self._internal
+
+    def mark(self) -> tuple[int, ...]:
+        """Return what is different whenever `statistics` may be."""
+        state = self.machine.state
+        return (
+            self._turns_count,
+            self.sequence,
+            len(self._mailbox) + len(self._internal),
+            self._refused_count,
+            len(state.promises),
+            len(state.tasks),
+        )
 
     def statistics(self) -> ShardStatistics:
         """Return counters for metrics."""
