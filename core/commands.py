@@ -303,6 +303,7 @@ class CreateExecution(Command, frozen=True):
     plan: ExecutionPlan
     param: Value = EMPTY_VALUE
     idempotency_key: str | None = None
+    trace: Trace | None = None
 
 
 class ReadExecution(Command, frozen=True):
@@ -406,10 +407,17 @@ class Expire(Command, frozen=True):
 class ResumeTime(Command, frozen=True):
     """Time goes on after an absence, or was set: leases have their full time again.
 
-    `was_set_back` says that it is earlier now than it was before.
+    `was_set_back` says that it is earlier now than it was before. Then all timers are looked at
+    again (`RearmTimers`).
     """
 
     was_set_back: bool = False
+
+
+class RearmTimers(Command, frozen=True):
+    """After the clock was set back, look again at what these timers are about; they are not set."""
+
+    timers: tuple[tuple[TimerKind, str], ...]
 
 
 class TaskSent(Command, frozen=True):

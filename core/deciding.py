@@ -194,7 +194,9 @@ class DecisionContext:
         The deadlines of its tasks that come before are applied first.
         """
         state = self.state
-        self.failures.note_completion(record.id, record.state, record.value, record.at)
+        if record.state is not PromiseState.RESOLVED:
+            promise = state.promises[record.id]
+            self.failures.note_completion(promise, record.state, record.value, record.at)
         if effects_count(state, record.id) <= self.options.completion_slice_count:
             self.settle_tasks(record.id, min(record.at, state.promises[record.id].timeout - 1))
             self.emit(record)
@@ -375,7 +377,8 @@ def _fail_execution(
     context: DecisionContext, promise_id: str, status: int, text: str, ended_on: int, now_ms: int
 ) -> None:
     value = Value({STATUS_KEY: str(status), ERROR_KEY: text})
-    context.failures.note_completion(promise_id, PromiseState.REJECTED, value, now_ms)
+    promise = context.state.promises[promise_id]
+    context.failures.note_completion(promise, PromiseState.REJECTED, value, now_ms)
     context.emit(
         r.PromiseCompleted(promise_id, PromiseState.REJECTED, value, None, ended_on, now_ms)
     )

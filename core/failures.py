@@ -12,12 +12,15 @@ from typing import Final, NamedTuple, final
 
 from .catalog import EXECUTION_PREFIX
 from .executions import ERROR_KEY
-from .model import PromiseState, Task, TaskState, Value
+from .model import Promise, PromiseState, Task, TaskState, Value
 
 FAILURES_LIMIT_COUNT: Final = 1_000
 """How many failures of a kind are kept."""
 
 REASON_LIMIT_CHARACTERS: Final = 200
+
+PARAM_LIMIT_CHARACTERS: Final = 4 << 10
+"""How much of a param is kept, in base64: 4 MiB for as many promises as are kept."""
 
 _FAILED_STATES: Final = frozenset({PromiseState.REJECTED, PromiseState.REJECTED_TIMEDOUT})
 
@@ -36,7 +39,8 @@ class FailureKind(StrEnum):
 class Failure(NamedTuple):
     """One failure. `number` counts them; `subject` is an id, or who tried to log in.
 
-    `about` is the receiver, process or account concerned; it may be empty.
+    `about` is the receiver, process or account concerned; it may be empty. Of a promise `param` is
+    kept, in base64, from which readers learn its function; empty if it is long.
     """
 
     number: int
@@ -45,6 +49,7 @@ class Failure(NamedTuple):
     subject: str
     reason: str
     about: str
+    param: str = ""
 
 
 @final
@@ -61,23 +66,33 @@ class Failures:
         """The number of the newest failure; 0 if there was none."""
         return self._number
 
-    def note(self, kind: FailureKind, at: int, subject: str, reason: str, about: str = "") -> None:
+    def note(
+        self,
+        kind: FailureKind,
+        at: int,
+        subject: str,
+        reason: str,
+        about: str = "",
+        param: str = "",
+    ) -> None:
         """Note a failure."""
         self._number += 1
         self.totals[kind] += 1
         reason = reason[:REASON_LIMIT_CHARACTERS]
-        self._kept[kind].append(Failure(self._number, at, kind, subject, reason, about))
+        self._kept[kind].append(Failure(self._number, at, kind, subject, reason, about, param))
 
-    def note_completion(self, promise_id: str, state: PromiseState, value: Value, at: int) -> None:
-        """Note a promise that was rejected or timed out; other states are no failures."""
+    def note_completion(self, promise: Promise, state: PromiseState, value: Value, at: int) -> None:
+        """Note a promise that is rejected or times out; other states are no failures."""
         if state not in _FAILED_STATES:
             return
-        if promise_id.startswith(EXECUTION_PREFIX):
+        if promise.id.startswith(EXECUTION_PREFIX):
             reason = (value.headers or {}).get(ERROR_KEY, state.value)
-            subject = promise_id.removeprefix(EXECUTION_PREFIX)
+            subject = promise.id.removeprefix(EXECUTION_PREFIX)
             self.note(FailureKind.FUNCTION, at, subject, reason)
         else:
-            self.note(FailureKind.PROMISE, at, promise_id, state.value)
+            data = promise.param.data or ""
+            param = data if len(data) <= PARAM_LIMIT_CHARACTERS else ""
+            self.note(FailureKind.PROMISE, at, promise.id, state.value, param=param)
 
     def note_lease(self, task: Task, at: int) -> None:
         """Note a task that goes out again, since its lease or the time to claim it ran out."""

@@ -8,6 +8,7 @@ shards.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from msgspec import Struct
 
@@ -82,7 +83,8 @@ class Machine(DecisionContext):
     def step(self, command: Command, now_ms: int) -> Step:
         """Carry out one command at the time `now_ms`.
 
-        If that is earlier than before, `ResumeTime(was_set_back=True)` and `rearm` come first.
+        If that is earlier than before, `ResumeTime(was_set_back=True)` comes first, and then
+        `RearmTimers` for every timer that was set.
         """
         kind = type(command)
         reply = DECISIONS[kind](self, command, now_ms)
@@ -114,7 +116,10 @@ class Machine(DecisionContext):
         leases.start(self, now_ms)
         state.promise_timers.clear()
         state.timers.clear()
-        self._set_timers()
+        state.promise_timers.extend(
+            promise for promise in state.promises.values() if promise.state is PENDING
+        )
+        state.timers.extend(self.deadlines())
         state.touched_roots.update(dict.fromkeys(state.roots))
         state.new_notifications.extend(
             task for task in state.notifications.values() if task.state is INIT
@@ -131,41 +136,6 @@ class Machine(DecisionContext):
         state.messages.extend(state.outbox)
         return self._finish(DONE, now_ms)
 
-    def rearm(self, now_ms: int) -> Step:
-        """Give all timers that the state needs, for a wheel that is empty again.
-
-        Those of schedules are due now, to find out whether their next run is still right.
-        """
-        state = self.state
-        self._set_timers()
-        state.timers.extend(
-            ((SCHEDULE_TIMER, one.id), min(one.due_on, now_ms))
-            for one in state.schedules.values()
-            if one.due_on is not None
-        )
-        # What seemed to be too late to be sent may be in time again, and the other way round.
-        for root in state.roots.values():
-            for task in root.tasks.values():
-                if task.state is INIT and not task.sending and not task.stalled:
-                    state.queue(task)
-        state.new_notifications.extend(
-            task for task in state.notifications.values() if task.state is INIT and not task.stalled
-        )
-        for workflow in state.workflows.values():
-            if workflow.state is WAITING and workflow.unclaimed:
-                state.arm_workflow(workflow.id, now_ms + self.options.workflow_retry_ms)
-            elif workflow.state is WAITING:
-                workflow.backs_off = False
-                state.touched_workflows[workflow.id] = None
-        return self._finish(DONE, now_ms)
-
-    def _set_timers(self) -> None:
-        state = self.state
-        state.promise_timers.extend(
-            promise for promise in state.promises.values() if promise.state is PENDING
-        )
-        state.timers.extend(self._deadlines())
-
     def _finish(self, reply: Reply, now_ms: int) -> Step:
         state = self.state
         records, self._records = self._records, []
@@ -179,7 +149,7 @@ class Machine(DecisionContext):
             or state.new_unblocks
         ):
             step.sends = self._dispatch_all(now_ms)
-            step.has_more = bool(state.touched_workflows or state.new_unblocks)
+            step.has_more = bool(state.later_workflows or state.new_unblocks)
             step.has_effects = True
         if state.timers:
             step.timers, state.timers = state.timers, []
@@ -276,9 +246,8 @@ class Machine(DecisionContext):
         state = self.state
         touched, state.touched_workflows = state.touched_workflows, {}
         if len(touched) > DISPATCH_LIMIT_COUNT:
-            ids = list(touched)
-            touched = dict.fromkeys(ids[:DISPATCH_LIMIT_COUNT])
-            state.touched_workflows = dict.fromkeys(ids[DISPATCH_LIMIT_COUNT:])
+            state.later_workflows.extend(islice(touched, DISPATCH_LIMIT_COUNT, None))
+            touched = dict.fromkeys(islice(touched, DISPATCH_LIMIT_COUNT))
         for workflow_id in touched:
             task = state.workflows.get(workflow_id)
             if task is None or task.state is not WAITING or task.sending or task.stalled:
@@ -303,14 +272,14 @@ class Machine(DecisionContext):
     def _dispatch_unblocks(self, sends: list[Message]) -> None:
         """Tell listeners that their promises have settled."""
         state = self.state
-        told = state.new_unblocks[:DISPATCH_LIMIT_COUNT]
-        state.new_unblocks = state.new_unblocks[DISPATCH_LIMIT_COUNT:]
+        new = state.new_unblocks
+        told = [new.popleft() for _ in range(min(len(new), DISPATCH_LIMIT_COUNT))]
         for promise_id, address in told:
             promise = state.find_promise(promise_id)
             if promise is not None and address in state.unblocks.get(promise_id, ()):
                 sends.append(UnblockMessage(promise, address))
 
-    def _deadlines(self) -> Iterator[tuple[TimerKey, int | None]]:
+    def deadlines(self) -> Iterator[tuple[TimerKey, int | None]]:
         """Yield every deadline but those of promises, for a timing wheel that starts empty."""
         state = self.state
         for task in state.tasks.values():

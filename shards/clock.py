@@ -40,6 +40,12 @@ QUIET_TICK_MS: Final = 1_000
 """The same while no caller asks for the time. A clock that was set is noticed that late then."""
 _NEVER_MS: Final = -1
 SAID_AGAIN_MS: Final = 10_000
+LATENESS_BOUNDS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0)
+"""The histogram of how late timers are, from the deadline to the end of the turn that handled it.
+
+Those that were armed when their deadline had passed are not in it: they were armed late, or the
+server was down.
+"""
 
 log = structlog.get_logger("troth.shards")
 

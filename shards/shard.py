@@ -18,19 +18,10 @@ from troth.core.buckets import Buckets
 from troth.core.codes import Code
 from troth.core.commands import (
     PROMISE_TIMER,
-    AcquireLock,
     Command,
-    CreateCallback,
-    CreateEntry,
-    CreateExecution,
-    CreatePromise,
-    CreateSchedule,
-    CreateSubscription,
     Expire,
     GoOn,
-    ImportPromise,
     ResumeTime,
-    StorePackage,
 )
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
@@ -46,7 +37,6 @@ from troth.core.records import encode
 from troth.core.replies import Reply
 from troth.core.state.captures import Capture
 from troth.core.state.checkpointing import Capturing
-from troth.core.state.shard_state import TimerKey
 from troth.persistence.errors import (
     CheckpointDamaged,
     LogFailed,
@@ -57,9 +47,11 @@ from troth.persistence.memory_reserve import RESERVE
 
 from .clock import Clock
 from .committer import Committer
+from .creating import CREATING
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
 from .passes import Pass
+from .rearming import Rearming, WheelKey
 from .together import shared_end_s
 from .turns import Asker, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel
@@ -70,23 +62,7 @@ SLEEP_LIMIT_MS = 10_000
 
 NEVER_MS: Final = DEADLINE_MAX_MS + 1  # later than any deadline
 
-WheelKey = TimerKey | str
-"""For a promise's deadline, which never changes, its id; for others what the machine says."""
-
 UNANSWERED = Reply(Code.INTERNAL)
-
-CREATING: Final = (
-    CreatePromise,
-    ImportPromise,
-    CreateCallback,
-    CreateSubscription,
-    CreateSchedule,
-    AcquireLock,
-    CreateEntry,
-    StorePackage,
-    CreateExecution,
-)
-"""What is refused while memory is short: what would take more of it for long."""
 
 log = structlog.get_logger("troth.shards")
 
@@ -135,7 +111,7 @@ class Shard:
     ) -> None:
         """Initialize. `now` gives the clock's time, after handling a jump of the clock.
 
-        `lateness` counts how late timers were handled, in seconds; see `lateness.py`.
+        `lateness` counts how late timers were handled, in seconds; see `LATENESS_BOUNDS_S`.
         """
         self.machine = machine
         self.index = machine.state.index
@@ -150,6 +126,7 @@ class Shard:
         self._mailbox: deque[Entry] = deque()
         self._internal: deque[Entry] = deque()
         self._is_wheel_stale = False
+        self._rearming: Rearming | None = None
         self._due: deque[tuple[WheelKey, int]] = deque()
         self._due_from_ms = NEVER_MS  # nothing in the wheel is due before
         self._is_frozen = False
@@ -252,7 +229,7 @@ class Shard:
     async def run(self) -> None:
         """Run turns until canceled."""
         while True:
-            if self.is_quiet and not self._due and not self._is_wheel_stale:
+            if self.is_quiet and not self._due and not self.is_rearming:
                 await self._sleep()
             if self._committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
@@ -310,26 +287,31 @@ class Shard:
         what clients have said in time comes before what would end it.
         """
         if self._is_wheel_stale:
-            self._rearm(now_ms, turn)
+            self._rearm(now_ms)
         self._now_ms = now_ms
         self._turns_count += 1
         answers_count, records_count = len(turn.answers), len(turn.records)
-        is_frozen = self._is_frozen
+        is_frozen, is_rearming = self._is_frozen, self._rearming is not None
         has_due = bool(self._due) or (self._due_from_ms <= now_ms and not is_frozen)
-        self.machine.timers_may_be_late = has_due or is_frozen
+        self.machine.timers_may_be_late = has_due or is_frozen or is_rearming
         has_changed = bool(self._mailbox) and self._step_all(self._mailbox, now_ms, turn)
         if self._internal:
             self._pass.begin_own()
             has_changed |= self._step_all(self._internal, now_ms, turn)
             self._pass.end_own()
+        if not has_changed and not has_due:
+            if len(turn.answers) > answers_count:
+                self._turns.answer_sooner(turn, answers_count, self._position)
+            if not is_rearming:
+                return
         if has_due:
             self._pass.begin_own()
             self._expire_due(now_ms, turn)
             self._pass.end_own()
-        elif not has_changed:
-            if len(turn.answers) > answers_count:
-                self._turns.answer_sooner(turn, answers_count, self._position)
-            return
+        if is_rearming:
+            self._pass.begin_own()
+            self._rearm_some(now_ms, turn)
+            self._pass.end_own()
         if len(turn.records) > records_count:
             self._position = self._committer.position + len(turn.records)
 
@@ -379,7 +361,7 @@ class Shard:
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
         """Resume time after a jump of the clock, before anything else happens at the new time.
 
-        After a step back the wheel is built again, with the next turn of this shard.
+        After a step back the wheel is built again, beginning with the next turn of this shard.
         """
         turn = Turn()
         step = self.machine.step(ResumeTime(was_set_back), now_ms)
@@ -391,15 +373,28 @@ class Shard:
             self._is_wheel_stale = True
         self.wake()
 
-    def _rearm(self, now_ms: int, turn: Turn) -> None:
-        """Build the wheel again, from the rows."""
+    def _rearm(self, now_ms: int) -> None:
+        """Begin with an empty wheel; what was in the old one is looked at again in slices."""
         self._is_wheel_stale = False
-        self._now_ms = now_ms
+        self._rearming = self._rearming or Rearming()
+        self._rearming.add(self.wheel, self._due)
         self.wheel = TimingWheel(now_ms)
         self._due.clear()
         self._overdue_when_armed.clear()
         self._due_from_ms = NEVER_MS
-        self._take(self.machine.rearm(now_ms), None, turn)
+
+    def _rearm_some(self, now_ms: int, turn: Turn) -> None:
+        """Look at some of it, at least a slice, as long as there is time."""
+        assert self._rearming is not None, "the clock was set back"
+        while (command := self._rearming.next_slice()) is not None:
+            step = self._own_step(command, now_ms)
+            for promise in step.promise_timers:
+                # Set already, if it was deleted and created again in the meantime.
+                self.wheel.cancel_fixed(promise.id, promise.timeout)
+            self._take(step, None, turn)
+            if not self._pass.has_time_for_own():
+                return
+        self._rearming = None
 
     def _look_at_wheel(self) -> int | None:
         """Return when the wheel wants attention, or None if never."""
@@ -430,10 +425,7 @@ class Shard:
             else:
                 handled.append(deadline_ms)
             command = Expire(PROMISE_TIMER, key) if type(key) is str else Expire(*key)
-            try:
-                step = self.machine.step(command, now_ms)
-            except Exception as error:
-                step = self._contain(error, command, is_own=True)
+            step = self._own_step(command, now_ms)
             self._take(step, None, turn)
             if step.again is not None:
                 self.tell(step.again)
@@ -441,6 +433,13 @@ class Shard:
         ended_ms = self._clock.now_ms()
         for deadline_ms in handled:
             self.lateness.add((ended_ms - deadline_ms) / 1000)
+
+    def _own_step(self, command: Command, now_ms: int) -> Step:
+        """Step one of the server's own commands."""
+        try:
+            return self.machine.step(command, now_ms)
+        except Exception as error:
+            return self._contain(error, command, is_own=True)
 
     def _contain(self, error: Exception, command: Command, *, is_own: bool) -> Step:
         """Return the step after a harmless defect: it costs one request, not the server.
@@ -544,9 +543,26 @@ class Shard:
         return len(self._mailbox) >= self._mailbox_limit_count
 
     @property
+    def is_rearming(self) -> bool:
+        """Return whether timers are still to be looked at again after a step back of the clock."""
+        return self._is_wheel_stale or self._rearming is not None
+
+    @property
     def is_quiet(self) -> bool:
         """Return whether no command waits here."""
         return not self._mailbox and not self._internal
+
+    def mark(self) -> tuple[int, ...]:
+        """Return what is different whenever `statistics` may be."""
+        state = self.machine.state
+        return (
+            self._turns_count,
+            self.sequence,
+            len(self._mailbox) + len(self._internal),
+            self._refused_count,
+            len(state.promises),
+            len(state.tasks),
+        )
 
     def statistics(self) -> ShardStatistics:
         """Return counters for metrics."""

@@ -44,16 +44,17 @@ from troth.persistence.wal.log import LogRecord
 from troth.shards.upkeep.checkpointer import Checkpointer
 
 from . import replay
-from .clock import Clock
+from .clock import LATENESS_BOUNDS_S, Clock
 from .committer import BatchWriter, Committer, CommitterStatistics
 from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
 from .hashing import HOMES, home_of, shard_of
 from .held import HeldMessages
-from .lateness import BOUNDS_S
+from .known_sums import known_counts
 from .passes import Pass
+from .rearming import WheelKey
 from .released import ReleasedMessages
-from .shard import Shard, ShardStatistics, WheelKey
+from .shard import Shard, ShardStatistics
 from .storage import Recovery, Storage
 from .turns import Asker, Outgoing, Turn, Turns
 from .waiting import CountsWaiter, Waiter
@@ -93,7 +94,7 @@ class Shards(Gathering):
         self.clock = clock
         self.failures = Failures() if failures is None else failures
         self.activity = Activity()
-        self.lateness = Buckets(BOUNDS_S)
+        self.lateness = Buckets(LATENESS_BOUNDS_S)
         self.watch = Watch()
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
@@ -138,6 +139,7 @@ class Shards(Gathering):
             shard.machine.failures = self.failures
             shard.machine.activity = self.activity
             shard.machine.watch = self.watch
+        self._counts = known_counts(self._shards)
 
     # Starting and stopping
 
@@ -286,10 +288,7 @@ class Shards(Gathering):
 
     def counts(self) -> Counts:
         """Return how many promises and tasks are in each state now; it may not be durable yet."""
-        total = Counts.zero()
-        for shard in self._shards:
-            total.add(shard.machine.state.counts)
-        return total
+        return Counts.of_numbers(self._counts.look())
 
     # For surveys, which look without asking, and for debug operations
 

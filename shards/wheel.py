@@ -325,6 +325,28 @@ class TimingWheel(Generic[Key]):
             self._shrink()
         return due
 
+    def take_any(self, limit_count: int) -> list[tuple[Key, int]]:
+        """Take at most so many entries, whatever their deadlines, from a wheel that is given up.
+
+        Nothing else may be done with the wheel from then on.
+        """
+        taken: list[tuple[Key, int]] = []
+        slots = self._slots
+        while len(taken) < limit_count:
+            slot = self._overdue or self._spreading
+            while not slot and slots:
+                slot = slots[-1]
+                if not slot:
+                    slots.pop()
+            if not slot:
+                break
+            some = list(islice(slot.items(), limit_count - len(taken)))
+            for key, _ in some:
+                del slot[key]
+                self._slot_of.pop(key, None)
+            taken += some
+        return taken
+
     def statistics(self) -> WheelStatistics:
         """Return counts of entries and of what was done."""
         return WheelStatistics(

@@ -209,8 +209,6 @@ def fire(context: DecisionContext, schedule_id: str, now_ms: int) -> None:
         run_time = schedule.due_on
         if run_time > now_ms:
             context.catching_up.discard(schedule_id)
-            if runs_count == 0:
-                follow_clock(context, schedule, now_ms)
             return
         if runs_count == SCHEDULE_BATCH_COUNT:
             return  # not caught up yet

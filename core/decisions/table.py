@@ -53,6 +53,7 @@ from troth.core.commands import (
     ReadExecution,
     ReadPromise,
     ReadSchedule,
+    RearmTimers,
     Receive,
     ReleaseLock,
     ReplaceEntry,
@@ -79,6 +80,7 @@ from troth.core.continuations import (
     ContinueTasksHeartbeat,
 )
 from troth.core.deciding import DONE, DecisionContext
+from troth.core.limits import DISPATCH_LIMIT_COUNT
 from troth.core.replies import Reply
 from troth.core.schedule_runs import ContinueResume
 from troth.core.workflow_commands import (
@@ -116,6 +118,7 @@ from . import (
     locks,
     packages,
     promises,
+    rearming,
     reset,
     retention,
     schedules,
@@ -146,7 +149,14 @@ def expire(context: DecisionContext, command: Expire, now_ms: int) -> Reply:
 
 
 def go_on(context: DecisionContext, command: GoOn, now_ms: int) -> Reply:
-    """Decide nothing: the step itself sends what earlier steps have left."""
+    """Look at some of the workflow tasks that earlier steps have left; the step itself sends them.
+
+    Listeners that were left are told by any step.
+    """
+    state = context.state
+    later = state.later_workflows
+    for _ in range(min(len(later), DISPATCH_LIMIT_COUNT)):
+        state.touched_workflows[later.popleft()] = None
     return DONE
 
 
@@ -223,6 +233,7 @@ DECISIONS: dict[type[Command], Decision] = {
     Expire: expire,
     GoOn: go_on,
     ResumeTime: leases.resume_time,
+    RearmTimers: rearming.rearm_timers,
     ContinueTasksHeartbeat: tasks.continue_heartbeat,
     ContinueLocksHeartbeat: locks.continue_heartbeat,
     ContinueRenewals: workflows.continue_renewals,

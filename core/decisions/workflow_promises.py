@@ -110,7 +110,7 @@ def create(
     promise = context.state.promises[promise_id]
     if is_late:
         state = promise.timed_out_state
-        context.failures.note_completion(promise_id, state, EMPTY_VALUE, now_ms)
+        context.failures.note_completion(promise, state, EMPTY_VALUE, now_ms)
         context.state.activity.promise_timed_out(promise, state)
         context.emit(r.PromiseCompleted(promise_id, state, EMPTY_VALUE, None, timeout, now_ms))
         promise = context.state.promises[promise_id]

@@ -9,8 +9,8 @@ Entities of clients are counted apart from the server's own. A function task is 
 leased task, so it is in two of the tables; packages of builds are in none.
 """
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from msgspec import Struct
 
@@ -29,15 +29,6 @@ def _tasks() -> dict[TaskState, int]:
 
 def _workflows() -> dict[WorkflowState, int]:
     return dict.fromkeys(WorkflowState, 0)
-
-
-State = TypeVar("State")
-
-
-def _sums(zero: dict[State, int], tables: Sequence[dict[State, int]]) -> dict[State, int]:
-    """Return the sums of tables that have the same states, in the same order."""
-    columns = zip(*[table.values() for table in tables], strict=True)
-    return dict(zip(zero, map(sum, columns), strict=True)) if tables else zero
 
 
 class Counts(Struct, gc=False):
@@ -81,16 +72,32 @@ class Counts(Struct, gc=False):
         for task_state, count in other.function_leases.items():
             self.function_leases[task_state] += count
 
-    @classmethod
-    def total(cls, parts: Sequence["Counts"]) -> "Counts":
-        """Return the counts of many shards together, at a small cost for each."""
-        return cls(
-            _sums(_promises(), [one.promises for one in parts]),
-            _sums(_tasks(), [one.tasks for one in parts]),
-            _sums(_workflows(), [one.workflows for one in parts]),
-            _sums(_promises(), [one.functions for one in parts]),
-            _sums(_tasks(), [one.function_leases for one in parts]),
+    def numbers(self) -> tuple[int, ...]:
+        """Return all counts, in an order that is always the same."""
+        return (
+            *self.promises.values(),
+            *self.tasks.values(),
+            *self.workflows.values(),
+            *self.functions.values(),
+            *self.function_leases.values(),
         )
+
+    @classmethod
+    def of_numbers(cls, numbers: Iterable[int]) -> "Counts":
+        """Return the counts that have these numbers, or whose sums these are."""
+        each = iter(numbers)
+        made = cls.zero()
+        tables: tuple[dict[Any, int], ...] = (
+            made.promises,
+            made.tasks,
+            made.workflows,
+            made.functions,
+            made.function_leases,
+        )
+        for table in tables:
+            for state in table:
+                table[state] = next(each)
+        return made
 
     @property
     def unfinished_tasks_count(self) -> int:

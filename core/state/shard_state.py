@@ -7,6 +7,7 @@ roots and notifications that the dispatcher should look at, messages that may le
 """
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -167,7 +168,8 @@ class ShardState:
         self.touched_roots: dict[str, None] = {}
         self.new_notifications: list[Task] = []
         self.touched_workflows: dict[str, None] = {}
-        self.new_unblocks: list[tuple[str, str]] = []
+        self.later_workflows: deque[str] = deque()  # too many to be looked at in one step
+        self.new_unblocks: deque[tuple[str, str]] = deque()
         self.begun_completions: list[str] = []
         self.withdrawals: list[str] = []
         self.messages: list[tuple[int, int, r.ShardMessage]] = []

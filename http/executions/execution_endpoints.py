@@ -31,7 +31,7 @@ from troth.core.model import Promise
 from troth.core.replies import Reply
 from troth.http.api.authentication import while_let_in
 from troth.http.api.context import Api
-from troth.http.api.rows import Call, Endpoint, Header, Parameter, RawBody, Success, answer
+from troth.http.api.rows import TRACE, Call, Endpoint, Header, Parameter, RawBody, Success, answer
 from troth.http.api.rows import require_account as account_of
 from troth.http.api.shards_port import answered, ask
 from troth.http.functions.answers import NewIdObject
@@ -80,6 +80,7 @@ async def create_execution(api: Api, call: Call) -> Response:
             _plan(function),
             request_value(request, function.capabilities),
             key,
+            call.headers.trace,
         ),
         call.request,
     )
@@ -319,7 +320,7 @@ ENDPOINTS = (
             ("application/json", "*/*"),
             required=False,
         ),
-        headers=(Header.IDEMPOTENCY_KEY,),
+        headers=(Header.IDEMPOTENCY_KEY, *TRACE),
         path_parameters=_identifier("The function's id.", "6404b3da46551827c611ffe5"),
         successes=(
             Success(201, "The task was created.", NewIdObject),

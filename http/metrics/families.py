@@ -13,15 +13,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    Exemplar,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
-
 from troth.core.buckets import Buckets
 from troth.shards.surveys.first_comers import FirstComers
 
@@ -61,14 +52,13 @@ class Family(Generic[Source]):
     names_accounts: bool = False
     is_bounded: bool = False
 
-    def metric(self, source: Source, labels: FirstComers) -> Metric:
-        """Return the metric with what its source says now. `labels` are its own."""
+    def rows(self, source: Source, labels: FirstComers) -> Mapping[Labels, Any]:
+        """Return what its source says now, by the values of its labels. `labels` are its own."""
         reading = self.read(source)
         rows: dict[Any, Any] = {**reading} if isinstance(reading, Mapping) else {(): reading}
         if self.is_bounded:
-            rows = {**labels.fold(rows)}
-        rows = {one if isinstance(one, tuple) else (one,): of_it for one, of_it in rows.items()}
-        return _FORMS[self.kind](self, rows)
+            rows = labels.fold(rows)
+        return {one if isinstance(one, tuple) else (one,): of_it for one, of_it in rows.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,54 +102,6 @@ def _of_each(family: Family[Source], label: str) -> Family[Sequence[tuple[str, S
         return rows
 
     return Family(family.name, family.kind, family.help, read, (*family.labels, label))
-
-
-def _gauge(family: Family[Any], rows: Mapping[Labels, float]) -> Metric:
-    made = GaugeMetricFamily(family.name, family.help, labels=family.labels)
-    for labels, number in rows.items():
-        made.add_metric(labels, number)
-    return made
-
-
-def _counter(family: Family[Any], rows: Mapping[Labels, float]) -> Metric:
-    # The library adds `_total` itself.
-    name = family.name.removesuffix("_total")
-    made = CounterMetricFamily(name, family.help, labels=family.labels)
-    for labels, number in rows.items():
-        made.add_metric(labels, number)
-    return made
-
-
-def _histogram(family: Family[Any], rows: Mapping[Labels, Buckets]) -> Metric:
-    made = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-    for labels, histogram in rows.items():
-        bounds = [*map(_bound, histogram.bounds), "+Inf"]
-        examples = histogram.examples
-        buckets: list[Any] = list(zip(bounds, histogram.cumulative(), strict=True))
-        for place, (value, trace_id) in examples.items():
-            bound, count = buckets[place]
-            buckets[place] = bound, count, Exemplar({"trace_id": trace_id}, value)
-        made.add_metric(labels, buckets, histogram.sum)
-    return made
-
-
-def _bound(bound: float) -> str:
-    return str(float(bound))
-
-
-def _info(family: Family[Any], rows: Mapping[Labels, float]) -> Metric:
-    made = InfoMetricFamily(family.name.removesuffix("_info"), family.help, labels=())
-    for values in rows:
-        made.add_metric((), dict(zip(family.labels, values, strict=True)))
-    return made
-
-
-_FORMS: Mapping[MetricKind, Callable[[Family[Any], Any], Metric]] = {
-    MetricKind.GAUGE: _gauge,
-    MetricKind.COUNTER: _counter,
-    MetricKind.HISTOGRAM: _histogram,
-    MetricKind.INFO: _info,
-}
 
 
 def gauge(name: str, text: str, read: Callable[[Source], Reading], *labels: str) -> Family[Source]:

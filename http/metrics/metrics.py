@@ -1,11 +1,11 @@
 """`/metrics`: all groups of metrics, read from their sources and written as text.
 
-A scrape works in slices and gives the loop to others in between; who asks during a scrape gets the
-same text. It looks at what is counted anyway: it never goes through promises or tasks.
+A scrape works in slices and yields to the loop in between; a request that comes during a scrape
+gets the same text. It reads what is counted anyway: it never goes through promises or tasks.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, final
 
 import trio
@@ -16,7 +16,6 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from troth.shards.surveys.first_comers import FirstComers
@@ -24,6 +23,7 @@ from troth.shards.surveys.pace import Pace
 
 from .families import Group, Source
 from .requests import REQUESTS, AnsweredRequests
+from .text import write, write_head
 
 TEXT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS_TYPE: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -32,10 +32,10 @@ _END: Final = b"# EOF\n"
 
 @final
 class Metrics:
-    """The metrics of one server: groups that were added, and what the process says of itself."""
+    """The metrics of one server: the groups that were added, and those of the process."""
 
     def __init__(self) -> None:
-        """Begin with requests."""
+        """Begin with the metrics of requests."""
         self.requests = AnsweredRequests()
         self.count: Final = self.requests.count
         self._sources: list[tuple[Group[Any], Callable[[], Any]]] = []
@@ -52,13 +52,13 @@ class Metrics:
         group: Group[Source],
         read: Callable[[], Source] | Callable[[], Awaitable[Source]],
     ) -> None:
-        """Add a group, and what it is read from, perhaps with rests in between."""
+        """Add a group and the function that reads its source; it may be async, to rest at times."""
         self._sources.append((group, read))
 
     async def render(self, *, names_accounts: bool, is_open: bool = False) -> bytes:
-        """Return the text of all metrics; as OpenMetrics if it `is_open`.
+        """Return the text of all metrics, in OpenMetrics format if `is_open`.
 
-        Series that name accounts are in it only if asked for.
+        Series that name accounts are included only if `names_accounts`.
         """
         key = names_accounts, is_open
         scrape = self._under_way.get(key)
@@ -71,18 +71,16 @@ class Metrics:
                 scrape.done.set()
         else:
             await scrape.done.wait()
-            if scrape.text is None:  # its client left; this one goes on
+            if scrape.text is None:  # its client left; this one scrapes
                 return await self.render(names_accounts=names_accounts, is_open=is_open)
         assert scrape.text is not None, "it has been rendered"
         return scrape.text
 
     async def _render(self, *, names_accounts: bool, is_open: bool) -> bytes:
         pace = Pace()
-        write = openmetrics.generate_latest if is_open else generate_latest
-        parts = []
-        for metric in self._process.collect():
-            parts.append(write(_One(metric)).removesuffix(_END))
-            await pace.rest()
+        of_process = openmetrics.generate_latest if is_open else generate_latest
+        parts = [of_process(self._process).removesuffix(_END)]
+        await pace.rest()
         for group, read in self._sources:
             source = read()
             if inspect.isawaitable(source):
@@ -90,16 +88,12 @@ class Metrics:
             for family in group.families:
                 if names_accounts or not family.names_accounts:
                     labels = self._labels.setdefault(family.name, FirstComers())
-                    for number, part in enumerate(group.parts(source)):
-                        text = write(_One(family.metric(part, labels))).removesuffix(_END)
-                        parts.append(_without_head(text) if number else text)
+                    parts.append(write_head(family, is_open=is_open).encode())
+                    for part in group.parts(source):
+                        text = write(family, family.rows(part, labels), is_open=is_open)
+                        parts.append(text.encode())
                         await pace.rest()
         return b"".join(parts) + (_END if is_open else b"")
-
-
-def _without_head(text: bytes) -> bytes:
-    """Return a metric's lines without what is said once about it."""
-    return b"".join(line for line in text.splitlines(True) if not line.startswith(b"#"))
 
 
 class _Scrape:
@@ -108,14 +102,3 @@ class _Scrape:
     def __init__(self) -> None:
         self.done = trio.Event()
         self.text: bytes | None = None
-
-
-class _One:
-    """A metric, as the library's functions take it."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-
-    def collect(self) -> Sequence[Metric]:
-        """Return it."""
-        return [self._metric]

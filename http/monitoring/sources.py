@@ -12,7 +12,7 @@ from troth.http.overview.upkeep import disk_space
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, Storage
 from troth.shards.surveys.pace import Pace
-from troth.shards.surveys.totals import ShardTotals, add_up, each
+from troth.shards.surveys.totals import RunningTotals, ShardTotals, each
 from troth.shards.threads import in_thread
 
 from .process_metrics import SERVER, ServerReading
@@ -28,9 +28,10 @@ EXPIRING_MS: Final = 7 * 24 * 3600 * 1000
 def add_sources(api: Api, shards: Shards, storage: Storage, lag: LoopLag) -> None:
     """Add what every server has."""
     metrics = api.metrics
+    totals = RunningTotals(shards)
 
-    async def totals() -> ShardTotals:
-        return await add_up(shards, Pace())
+    async def all_shards() -> ShardTotals:
+        return await totals.add_up(Pace())
 
     async def each_shard() -> list[tuple[str, ShardTotals]]:
         return await each(shards, Pace())
@@ -58,7 +59,7 @@ def add_sources(api: Api, shards: Shards, storage: Storage, lag: LoopLag) -> Non
     if api.settings.metrics_per_shard:
         metrics.add(EACH_SHARD, each_shard)
     else:
-        metrics.add(SHARDS, totals)
+        metrics.add(SHARDS, all_shards)
     metrics.add(TIMERS, lambda: shards.lateness)
     metrics.add(WORK, lambda: shards.activity)
     metrics.add(STREAMS, streams)

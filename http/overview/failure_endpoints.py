@@ -18,6 +18,7 @@ from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
 from troth.http.api.shards_port import answered
 from troth.http.questions.asked import AskedQuery, limit_parameter, words_parameter
 from troth.http.wire.answers import time_ms, told
+from troth.http.wire.function_names import named_in
 from troth.http.wire.requests import Response
 
 _PROMISES = frozenset({FailureKind.PROMISE})
@@ -33,7 +34,7 @@ class FailureObject(Struct, gc=False):
     kind: Annotated[FailureKind, told("What failed.", FailureKind.PROMISE.value)]
     id: Annotated[str, told("The promise, task, build or network address.", "order/42")]
     reason: Annotated[str, told("Why; for a promise its state.", "REJECTED")]
-    about: Annotated[str, told("The receiver, process or function; may be empty.", "")]
+    about: Annotated[str, told("The receiver, process or function; may be empty.", "charge_card")]
 
 
 class FailuresObject(Struct, gc=False):
@@ -79,8 +80,9 @@ class ShownFailures(NamedTuple):
 
 
 def failure_object(one: Failure) -> FailureObject:
-    """Return a failure."""
-    return FailureObject(one.number, one.at, one.kind, one.subject, one.reason, one.about)
+    """Return a failure; about a promise, with the function that it stands for."""
+    about = one.about or (named_in(one.param) if one.param else None) or ""
+    return FailureObject(one.number, one.at, one.kind, one.subject, one.reason, about)
 
 
 def _promise(failure: Failure) -> str:

@@ -6,6 +6,7 @@ import { html, render } from "./vendor/preact.js";
 import { learnWho, signIn } from "./api.js";
 import { startKeyboard } from "./keyboard.js";
 import { startFeed } from "./live.js";
+import { startCursor } from "./parts/cursor.js";
 import { say } from "./parts/notices.js";
 import { startRouter } from "./router.js";
 import { Shell } from "./shell.js";
@@ -22,6 +23,7 @@ async function start() {
   }
   startRouter();
   startKeyboard();
+  startCursor();
   await learnWho();
   const root = /** @type {HTMLElement} */ (document.getElementById("app"));
   render(html`<${Shell} />`, root);

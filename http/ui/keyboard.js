@@ -3,7 +3,7 @@
  * them; in lists `j k` move, `x` selects and Enter opens. They can be switched off, and never act while
  * one is typing or a dialog is open.
  */
-import { useEffect } from "./vendor/preact.js";
+import { useLayoutEffect } from "./vendor/preact.js";
 import { singleKeys } from "./preferences.js";
 
 const SEQUENCE_LIMIT_MS = 1_500;
@@ -41,7 +41,8 @@ export function startKeyboard() {
  * @param {Record<string, () => void>} keys A key, or two in sequence, and what they do.
  */
 export function useKeys(keys) {
-  useEffect(() => {
+  // As soon as it is there: who sees what a key acts on may press it.
+  useLayoutEffect(() => {
     for (const [key, action] of Object.entries(keys)) actions.set(key, action);
     return () => {
       for (const [key, action] of Object.entries(keys)) if (actions.get(key) === action) actions.delete(key);
@@ -60,7 +61,7 @@ export const KEYS = /** @type {const} */ ([
   ["g l", "Locks"],
   ["g n", "Functions"],
   ["g f", "Failures"],
-  ["j  k", "Next and previous row"],
+  ["j  k", "Next and previous row, as ↓ ↑ do within a list"],
   ["Enter", "Open the row"],
   ["x", "Select the row"],
   ["← →", "In a timeline: fold and unfold"],

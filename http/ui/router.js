@@ -9,13 +9,13 @@ import { observable, useValue } from "./observable.js";
 
 const base = new URL(document.baseURI);
 
-/** @typedef {{path: string, query: URLSearchParams, url: string}} Place */
+/** @typedef {{path: string, query: URLSearchParams, url: string, isReturn: boolean}} Place `isReturn`: by the browser's "back" or "forward". */
 
 /** @returns {Place} */
-function read() {
+function read(isReturn = false) {
   const inside = location.pathname.startsWith(base.pathname);
   const path = inside ? location.pathname.slice(base.pathname.length) : "";
-  return { path, query: new URLSearchParams(location.search), url: location.href };
+  return { path, query: new URLSearchParams(location.search), url: location.href, isReturn };
 }
 
 export const place = observable(read());
@@ -96,6 +96,6 @@ function followLink(event) {
 
 /** Starts to follow the browser's history, and links to places of the UI without loading the page. */
 export function startRouter() {
-  addEventListener("popstate", () => place.set(read()));
+  addEventListener("popstate", () => place.set(read(true)));
   document.addEventListener("click", followLink);
 }

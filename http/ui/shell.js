@@ -7,6 +7,7 @@ import { tryAgain } from "./api.js";
 import { useKeys } from "./keyboard.js";
 import { isFlowing, pausedSince, tick, togglePause } from "./live.js";
 import { observable, useValue } from "./observable.js";
+import { moveCursor, selectAtCursor } from "./parts/cursor.js";
 import { Dialogs } from "./parts/dialog.js";
 import { Icon } from "./parts/icons.js";
 import { Failed, Loading, Said } from "./parts/notices.js";
@@ -50,6 +51,9 @@ function shortcuts() {
     "/": () => document.getElementById("search")?.focus(),
     ".": togglePause,
     "?": showKeys,
+    j: () => moveCursor(1),
+    k: () => moveCursor(-1),
+    x: selectAtCursor,
   };
   for (const screen of SCREENS) {
     if (screen.key && may(...screen.scopes)) keys[`g${screen.key}`] = () => go(href(screen.path));
@@ -84,8 +88,8 @@ function Title() {
   /** @type {import("./vendor/preact.js").RefObject<HTMLHeadingElement | null>} */
   const heading = useRef(null);
   const isFirst = useRef(true);
-  useEffect(() => {
-    // Where one has gone is read out, and the next Tab begins there.
+  useLayoutEffect(() => {
+    // Where one has gone is read out, and the next Tab begins there. Not later: one may have moved on.
     if (!isFirst.current) heading.current?.focus();
     isFirst.current = false;
   }, [where.path]);

@@ -20,8 +20,11 @@ def function_name(promise: Promise, limit_count: int = PARAM_LIMIT_COUNT) -> str
     `limit_count` is how many characters of base64 a param may have to be looked into.
     """
     data = promise.param.data
-    if not data or len(data) > limit_count:
-        return None
+    return None if not data or len(data) > limit_count else named_in(data)
+
+
+def named_in(data: str) -> str | None:
+    """Return the function that a param in base64 names."""
     try:
         param = orjson.loads(base64.b64decode(data))
     except ValueError:

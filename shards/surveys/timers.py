@@ -21,7 +21,7 @@ from troth.core.grammar import task_ids
 from troth.core.model import CLAIMED, ENQUEUED, TAG_TIMEOUT, TAG_TIMER
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import ACQUIRED
-from troth.shards.shard import WheelKey
+from troth.shards.rearming import WheelKey
 from troth.shards.shards import Shards
 
 from .pace import Pace

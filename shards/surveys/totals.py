@@ -1,10 +1,10 @@
 """Sums over all shards, for metrics: added up in slices, so that many shards hold no request up."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from troth.core.state.counts import Counts
+from troth.shards.known_sums import KnownSums
 from troth.shards.shard import Shard, ShardStatistics
 from troth.shards.shards import Shards
 
@@ -26,36 +26,33 @@ class ShardTotals:
     shards_count: int
 
 
-def _together(parts: Sequence[ShardTotals]) -> ShardTotals:
-    return ShardTotals(
-        Counts.total([one.counts for one in parts]),
-        ShardStatistics(*map(sum, zip(*[one.sums for one in parts], strict=True))),
-        max(one.mailbox_largest_count for one in parts),
-        sum(one.shards_count for one in parts),
-    )
+class RunningTotals:
+    """The sums over all shards of a server; `known` is what it remembers of them."""
 
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+        zero = ShardStatistics(*[0] * len(ShardStatistics._fields))
+        self.known = KnownSums(shards.each(), Shard.mark, Shard.statistics, zero)
 
-def _of(one: Shard) -> ShardTotals:
-    statistics = one.statistics()
-    return ShardTotals(one.machine.state.counts, statistics, statistics.mailbox_count, 1)
-
-
-async def add_up(shards: Shards, pace: Pace) -> ShardTotals:
-    """Return the sums of this moment; a shard that is looked at later may have gone on."""
-    parts = []
-    every = shards.each()
-    for first in range(0, len(every), _SHARDS_PER_LOOK_COUNT):
-        some = every[first : first + _SHARDS_PER_LOOK_COUNT]
-        parts.append(_together([_of(one) for one in some]))
-        await pace.rest()
-    return _together(parts)
+    async def add_up(self, pace: Pace) -> ShardTotals:
+        """Return the sums of this moment; a shard that is looked at later may have gone on."""
+        known = self.known.known
+        sums: tuple[int, ...] = ()
+        for first in range(0, len(known), _SHARDS_PER_LOOK_COUNT):
+            sums = self.known.look(first, first + _SHARDS_PER_LOOK_COUNT)
+            await pace.rest()
+        largest_count = max([one.mailbox_count for one in known])
+        return ShardTotals(self._shards.counts(), ShardStatistics(*sums), largest_count, len(known))
 
 
 async def each(shards: Shards, pace: Pace) -> list[tuple[str, ShardTotals]]:
     """Return the same for each shard alone, with its number."""
     totals = []
     for number, one in enumerate(shards.each()):
-        totals.append((str(number), _together([_of(one)])))
+        statistics = one.statistics()
+        counts = one.machine.state.counts
+        of_one = ShardTotals(counts, statistics, statistics.mailbox_count, 1)
+        totals.append((str(number), of_one))
         if not number % _SHARDS_PER_LOOK_COUNT:
             await pace.rest()
     return totals

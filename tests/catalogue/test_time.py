@@ -297,6 +297,18 @@ def test_a_run_that_a_wrong_clock_has_made_is_not_made_again() -> None:
     assert made[6].created_on == START_MS + 7_000
 
 
+def test_a_schedule_keeps_its_time_when_the_clock_is_set_back() -> None:
+    """ "a wrong clock for five seconds": the next run is the same, and its timer is not lost."""
+    system = System(1, Options(time_zone="UTC"), now=START_MS)
+    system.ask(c.CreateSchedule("s", "0 0 * * *", "s.{{.timestamp}}", FAR_MS))
+    next_run_time = system.machines[0].state.schedules["s"].next_run_time
+    assert next_run_time is not None
+    system.now = START_MS - 6_000
+    system.resume_time(was_set_back=True)
+    system.let_time_pass(next_run_time)
+    assert [one.id for one in system.promises()] == [f"s.{next_run_time}"]
+
+
 async def test_clock_forward_1_y(mock_clock: trio.testing.MockClock) -> None:
     """ "clock back 1 h / forward 1 y / DST switch / leap day for cron": all that is due happens,
 

@@ -275,10 +275,7 @@ class Drive:
         self.checkpoint_steps = []
         self.system.transitions = transitions
         self.model.resume_time(self.system.now)
-        for schedule in self.model.schedules.values():
-            is_due_later = (schedule.next_run_time or 0) > self.system.now
-            if schedule.paused_on is None and is_due_later:
-                schedule.follow_clock(self.system.now)
+        self.model.follow_clock()
         self.settle_all()
         self.events["crash"] += 1
 
@@ -289,6 +286,8 @@ class Drive:
         self.system.now += step_ms
         self.system.resume_time(was_set_back=step_ms < 0)
         self.model.resume_time(self.system.now)
+        if step_ms < 0:
+            self.model.follow_clock()
         self.settle_all()
         self.events["clock set back" if step_ms < 0 else "away"] += 1
 

@@ -178,6 +178,12 @@ class Model:
         for lock in self.locks.values():
             lock.expires_at = plus(now, lock.ttl)
 
+    def follow_clock(self) -> None:
+        """The clock may have been set back: next runs come back with it."""
+        for schedule in self.schedules.values():
+            if schedule.paused_on is None:
+                schedule.follow_clock(self.now)
+
     def happen(self, time: int, rank: int, identifier: str) -> None:
         """Apply one deadline."""
         if rank == 0:
@@ -514,7 +520,6 @@ class Model:
         schedule = self.schedules[schedule_id]
         if schedule.paused_on is not None:
             return
-        schedule.follow_clock(self.now)
         runs, schedule.next_run_time = schedule.missed(self.now)
         for run in runs[-max(self.catch_up_count, 1) :]:
             schedule.last_run_time = run

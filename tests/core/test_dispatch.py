@@ -3,16 +3,22 @@
 `System` checks the general rules after every step; these tests say what exactly happens.
 """
 
+import time
+from itertools import count
+
 import pytest
 
 from troth.core import commands as c
+from troth.core import workflow_commands as w
 from troth.core.deciding import Options
-from troth.core.limits import INTEGER_MAX
+from troth.core.limits import DISPATCH_LIMIT_COUNT, INTEGER_MAX
+from troth.core.machine import Machine
 from troth.core.model import ClaimRequest, PromiseState
 
 from .system import System
 
 GROUP = "poll://g"
+WAITING_COUNT = 100_000
 
 
 @pytest.fixture
@@ -302,3 +308,26 @@ def test_after_a_restart_what_was_not_reported_is_sent_again(system: System) -> 
     assert sorted(sent(restarted)) == [("__invoke:s", 1), ("__notify:u:a", 1)]
     restarted.let_time_pass(500)
     assert sent(restarted) == [("__invoke:r", 2), ("__invoke:t", 1)]
+
+
+@pytest.mark.slow
+def test_no_step_takes_long_however_many_workflow_tasks_and_listeners_wait() -> None:
+    """After a start all of them are looked at, a hundred in a step: the rest is not copied."""
+    machine = Machine(0, lambda _: 0, count(1).__next__)
+    for number in range(WAITING_COUNT):
+        tags = {"resonate:target": "poll://any@g"}
+        machine.step(w.EnsurePromise(f"p{number}", INTEGER_MAX, tags=tags), 0)
+        machine.state.workflows[f"p{number}"].sending = False
+    unblocks = {f"poll://any@g/{number}": 0 for number in range(WAITING_COUNT)}
+    machine.state.unblocks["p0"] = unblocks
+
+    machine.start(1)
+    longest_s = 0.0
+    steps_count = WAITING_COUNT // DISPATCH_LIMIT_COUNT - 1
+    for number in range(steps_count):
+        began_s = time.thread_time()
+        step = machine.step(c.GoOn(), 1)
+        longest_s = max(longest_s, time.thread_time() - began_s)
+        assert len(step.sends) == 2 * DISPATCH_LIMIT_COUNT
+        assert step.has_more == (number < steps_count - 1)
+    assert longest_s < 0.004

@@ -96,7 +96,7 @@ class World:
             replay(again.state, r.decode(r.encode(record)))
         for name in ("promises", "executions", "usage"):
             assert getattr(again.state, name) == getattr(self.machine.state, name)
-        deadlines = {key: time for key, time in again.rearm(self.now).timers if time is not None}
+        deadlines = {key: time for key, time in again.deadlines() if time is not None}
         assert deadlines == self.timers
 
 

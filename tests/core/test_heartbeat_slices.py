@@ -174,7 +174,7 @@ def test_a_step_back_of_the_clock_ends_what_is_under_way() -> None:
     held = Held()
     tasks, locks = held.begun(c.HeartbeatTasks("w")), held.begun(c.HeartbeatLocks("w"))
     held.step(-9_000, c.ResumeTime(was_set_back=True))
-    held.machine.rearm(-9_000)
+    held.step(-9_000, c.RearmTimers(tuple(key for key, _ in held.machine.deadlines())))
     for again in (tasks, locks):
         assert held.finish(-9_000, again).reply.count == HELD_COUNT
     assert held.task_ends() == held.lock_ends() == {-9_000 + TTL_MS}

@@ -105,10 +105,16 @@ class History(Pair):
 
     async def request(self) -> None:
         """Make a random request, sometimes a wrong one."""
-        weights = {"create promise": 4, "complete promise": 4, "create callback": 3}
+        weights: dict[str, float] = {
+            "create promise": 4,
+            "complete promise": 4,
+            "create callback": 3,
+        }
         weights |= {"create subscription": 2, "claim task": 9, "complete task": 3, "drop task": 2}
         weights |= {"create promise and task": 4, "acquire lock": 5}
-        weights |= {"heartbeat tasks": 3, "heartbeat locks": 3}
+        weights |= {"heartbeat tasks": 3, "heartbeat locks": 3, "run bulk job": 2}
+        weights |= {"delete promise": 2, "count": 0.3}
+        weights |= dict.fromkeys(("list tasks", "list locks", "list waiting"), 0.3)
         names = list(FIELDS)
         (name,) = self.random.choices(names, [weights.get(one, 1) for one in names])
         arguments = getattr(self, name.replace(" ", "_"))()
@@ -280,6 +286,9 @@ class History(Pair):
         if not tasks or random.random() < 0.03:
             name = random.choice(("__invoke:none", "__resume:a", "nonsense"))
             return {"id": name, "counter": 1}
+        late = [task for task in tasks if task.state == "timedout"]
+        if late and random.random() < 0.1:
+            live = late
         task = random.choice(live if live and random.random() < 0.9 else tasks)
         return {"id": task.id, "counter": task.counter + random.choice((0, 0, 0, 0, 1, -1))}
 

@@ -51,6 +51,11 @@ class Task:
         """Whether others of its root wait for it (rest.md 5.3)."""
         return self.state in ("enqueued", "claimed")
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether its message could not be sent, and waits."""
+        return self.stalled and self.state == "init"
+
     def json(self) -> Json:
         """As clients see it (rest.md 1.1, with `rootPromiseId` of decisions.md)."""
         shown: Json = {

@@ -2,12 +2,14 @@
 
 from .histories import CRONS, TEMPLATES, History, is_pending
 from .objects import Arguments
+from .wire import WATCHED
 from .words import INTEGER_MAX
 
 BULK_ACTIONS = (
     *(("cancel", "promises"), ("reject", "promises"), ("resolve", "promises")),
     *(("delete", "promises"), ("delete", "schedules")),
     *(("pause", "schedules"), ("resume", "schedules")),
+    ("retry", "tasks"),
 )
 
 
@@ -25,6 +27,9 @@ class OperatorHistory(History):
         """A deletion, mostly of what has ended."""
         promises = self.reference.promises
         ended = [name for name, one in promises.items() if not is_pending(one)]
+        of_others = [name for name in ended if self.reference.origin_of(promises[name])]
+        if of_others and self.random.random() < 0.4:
+            return {"id": self.random.choice(of_others)}
         if ended and self.random.random() < 0.8:
             return {"id": self.random.choice(ended)}
         return {"id": self.promise_id()}
@@ -61,15 +66,45 @@ class OperatorHistory(History):
         """A bulk job, mostly on few of what there is."""
         random = self.random
         action, subject = random.choice(BULK_ACTIONS)
-        wanted = {"id": random.choice(("a*", "*b*", "a:b", "s1*", "*:*", "n1*", "*"))}
+        pattern = random.choice(("a*", "*b*", "a:b", "s1*", "*:*", "n1*", "*"))
+        wanted = {"root" if subject == "tasks" else "id": pattern}
         made: Arguments = {"action": action, "subject": subject, "filter": wanted}
+        if subject == "tasks":
+            wanted |= random.choice(({}, {"states": "stalled"}))
         if subject == "promises":
             wanted |= random.choice(({}, {"state": "pending"}, {"state": "rejected"}))
         if (action, subject) not in (("delete", "promises"),) and subject == "promises":
             made["value"] = self.value()
-        if random.random() < 0.2:
+        if random.random() < 0.35:
             made["dryRun"] = True
         return made
+
+    def give_task_back(self) -> Arguments:
+        """A task that its holder is to lose."""
+        return {"id": self.task()["id"]}
+
+    def send_task_now(self) -> Arguments:
+        """A task that is to be sent, mostly one whose message could not be."""
+        stalled = [task.id for task in self.reference.tasks.values() if task.is_stalled]
+        if stalled and self.random.random() < 0.5:
+            return {"id": self.random.choice(stalled)}
+        return {"id": self.task()["id"]}
+
+    def break_lock(self) -> Arguments:
+        """A lock that its holder is to lose."""
+        return {"resourceId": self.release_lock()["resourceId"]}
+
+    def list_tasks(self) -> Arguments:
+        """All that are not over."""
+        return {}
+
+    def list_locks(self) -> Arguments:
+        """All that are held."""
+        return {}
+
+    def list_waiting(self) -> Arguments:
+        """What waits for a promise."""
+        return self.read_promise()
 
     def count(self) -> Arguments:
         """The counts by state."""
@@ -78,6 +113,10 @@ class OperatorHistory(History):
     async def compare_all(self) -> None:
         """Compare the counts, too."""
         await super().compare_all()
+        await self.ask("list tasks", {})
+        await self.ask("list locks", {})
+        for promise_id in WATCHED:
+            await self.ask("list waiting", {"id": promise_id})
         await self.ask("count", {})
 
 

@@ -16,10 +16,13 @@ from .words import (
     EXISTS,
     IN_USE,
     NEVER_MS,
+    NO_LOCK,
     NO_PROMISE,
     NO_SCHEDULE,
+    NO_TASK,
     ORIGIN_PENDING,
     PENDING,
+    TASK_STATE,
     Refused,
 )
 
@@ -204,21 +207,32 @@ class FullReference(Reference):
         found = self.found_in_bulk(subject, arguments["filter"])
         done: list[Json] = []
         skipped: dict[str, int] = {}
-        found.sort(key=lambda one: self.shard_of(one["id"]))
+        found.sort(key=lambda one: self.shard_of(one.get("root") or one["id"]))
         for one in found:
             reason = self.reason_to_skip(action, subject, one)
             if reason is None:
                 done.append(one)
                 if not is_dry:
                     self.act(action, subject, one, arguments)
+                    self.pass_time(self.now)  # as after a request that does it
             else:
                 skipped[reason] = skipped.get(reason, 0) + 1
         counts = {"total": len(found), "done": len(done), "failed": 0, "skipped": skipped}
-        examples = {"examples": [one["id"] for one in done[:EXAMPLES_COUNT]]} if is_dry else {}
+        ids = [one["id"] for one in done]
+        # Tasks are found in the order of their creation, those of one millisecond in any.
+        ids = sorted(ids) if subject == "tasks" else ids[:EXAMPLES_COUNT]
+        examples = {"examples": ids} if is_dry else {}
         return 20100, {"state": "finished", **counts, **examples}
 
     def found_in_bulk(self, subject: str, wanted: Json) -> list[Json]:
         """What a filter finds, the newest first."""
+        if subject == "tasks":
+            return [
+                {"id": task.id, "root": task.root}
+                for task in reversed(self.tasks.values())
+                if not task.is_over and matches(wanted["root"], task.root)
+                if task.is_stalled or "states" not in wanted
+            ]
         states = STATES_OF_FILTER[wanted.get("state", "")]
         there = self.promises if subject == "promises" else self.schedules
         return [
@@ -235,6 +249,8 @@ class FullReference(Reference):
             refusal = self.refusal_to_delete(one)
             reasons = {PENDING: "pending", IN_USE: "inUse", ORIGIN_PENDING: "originPending"}
             return None if refusal is None else reasons[refusal]
+        if action == "retry":
+            return None if self.tasks[one["id"]].is_stalled else "notWaiting"
         if action == "pause":
             return "paused" if "pausedOn" in one else None
         if action == "resume":
@@ -246,6 +262,8 @@ class FullReference(Reference):
         if action in ENDS:
             one["value"] = value(arguments.get("value"))
             self.end_promise(one, ENDS[action], self.now)
+        elif action == "retry":
+            self.try_again(one["id"], self.tasks[one["id"]].counter)
         elif subject == "promises":
             self.forget(one)
         elif action == "delete":
@@ -254,6 +272,84 @@ class FullReference(Reference):
             self.pause(one)
         else:
             self.resume(one)
+
+    # Remedies for what is stuck
+
+    def task_now(self, arguments: Arguments) -> Task:
+        """A task as it is, or 404; notes the state that the request meets."""
+        task = self.tasks.get(arguments["id"])
+        if task is None:
+            self.met = "absent"
+            raise Refused(NO_TASK)
+        self.met = "stalled" if task.is_stalled else task.state
+        return task
+
+    def give_task_back(self, arguments: Arguments) -> tuple[int, Json]:
+        """Whoever holds it holds it no longer."""
+        task = self.task_now(arguments)
+        if task.state != "claimed":
+            raise Refused(TASK_STATE)
+        self.give_out_again(task)
+        return 20000, {"id": task.id, "promiseId": task.root}
+
+    def send_task_now(self, arguments: Arguments) -> tuple[int, Json]:
+        """What could not be sent is sent again, without waiting."""
+        task = self.task_now(arguments)
+        if not task.is_stalled:
+            raise Refused(TASK_STATE)
+        task.stalled = False
+        return 20000, {"id": task.id, "promiseId": task.root}
+
+    def break_lock(self, arguments: Arguments) -> tuple[int, None]:
+        """Whoever holds it holds it no longer."""
+        self.met = "held" if arguments["resourceId"] in self.locks else "free"
+        if self.locks.pop(arguments["resourceId"], None) is None:
+            raise Refused(NO_LOCK)
+        return 20400, None
+
+    # Lists
+
+    def list_tasks(self, arguments: Arguments) -> tuple[int, Json]:
+        """All that are not over, by id."""
+        assert not arguments
+        rows = [
+            {
+                "id": task.id,
+                "kind": "rest",
+                "type": task.type,
+                "state": "stalled" if task.is_stalled else task.state,
+                "promiseId": task.root,
+                "counter": task.counter,
+                "processId": task.process_id,
+            }
+            for task in self.tasks.values()
+            if not task.is_over
+        ]
+        return 20000, {"tasks": sorted(rows, key=lambda row: row["id"])}
+
+    def list_locks(self, arguments: Arguments) -> tuple[int, Json]:
+        """All that are held, by resource."""
+        assert not arguments
+        fields = ("resourceId", "executionId", "processId", "expiresAt")
+        rows = [{field: lock[field] for field in fields} for lock in self.locks.values()]
+        return 20000, {"locks": sorted(rows, key=lambda row: row["resourceId"])}
+
+    def list_waiting(self, arguments: Arguments) -> tuple[int, Json]:
+        """The callbacks and subscriptions of a promise."""
+        promise = self.find_promise(arguments["id"])
+        if promise is None:
+            raise Refused(NO_PROMISE)
+        kinds = {"resume": "callback", "notify": "subscription"}
+        rows = [
+            {
+                "kind": kinds[one.type],
+                "id": identifier,
+                "promiseId": one.root if one.type == "resume" else None,
+            }
+            for identifier, one in self.callbacks.items()
+            if one.json["promiseId"] == promise["id"]
+        ]
+        return 20000, {"waiting": sorted(rows, key=lambda row: (row["kind"], row["id"]))}
 
     # What is told without being asked for
 

@@ -136,6 +136,16 @@ EXPECTED: set[Row] = {
         for is_dry in ("", ", dry run")
     ),
     ("count", "-", 20000),
+    *(
+        (f"{verb}", state, 20000 if state == right else 40308)
+        for verb, right in (("give task back", "claimed"), ("send task now", "stalled"))
+        for state in (*TASK_STATES, "stalled")
+    ),
+    *((verb, "absent", 40403) for verb in ("give task back", "send task now")),
+    *(("break lock", "free", 40402), ("break lock", "held", 20400)),
+    *((name, "-", 20000) for name in ("list tasks", "list locks")),
+    ("list waiting", "absent", 40400),
+    *(("list waiting", state, 20000) for state in ("PENDING", *ENDED)),
 }
 
 # Codes that are not a matter of what the objects are like: overload, credentials, other endpoints.
@@ -180,7 +190,7 @@ async def test_a_history_with_a_difference_is_made_short_and_plays_again(
     with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012  the server ends with the block
         async with running(1) as wire:
             history = OperatorHistory(3, wire)
-            await history.run(STEPS_COUNT)
+            await history.run(4 * STEPS_COUNT)
     assert caught.value.split(DifferenceError)[1] is None
     short = await shrunk(history.actions, 1)
 

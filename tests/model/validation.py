@@ -61,6 +61,12 @@ FIELDS: dict[str, dict[str, str]] = {
     "resume schedule": {"id": "text*", "catchUp": "limit"},
     "run schedule": {"id": "text*"},
     "run bulk job": {},
+    "give task back": {"id": "text*"},
+    "send task now": {"id": "text*"},
+    "break lock": {"resourceId": "text*"},
+    "list tasks": {},
+    "list locks": {},
+    "list waiting": {},
     "count": {},
     "acquire lock": {
         "resourceId": "text*",

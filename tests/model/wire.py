@@ -5,7 +5,7 @@ is moved, and messages to workers stay in `under_way` until somebody says what b
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote, unquote
@@ -38,6 +38,9 @@ from .words import INVALID
 URL = "http://troth.test"
 START_MS = 1_800_000_000_000
 CLAIM_TIMEOUT_MS = 40
+OPERATOR_KEY = "k" * 64
+PAGE_COUNT = 7
+"""How many rows a list is asked for at a time: so few that there are several pages."""
 HEADER_OF = {"key": "Idempotency-Key", "strict": "Strict"}
 BODIES = {
     "create promise": ("POST", "/promises"),
@@ -55,6 +58,9 @@ BODIES = {
     "pause schedule": ("POST", "/schedules/pause"),
     "resume schedule": ("POST", "/schedules/resume"),
     "run schedule": ("POST", "/schedules/run"),
+    "give task back": ("POST", "/tasks/release"),
+    "send task now": ("POST", "/tasks/retry"),
+    "break lock": ("POST", "/locks/break"),
 }
 PATHS = {
     "read promise": ("GET", "/promises/"),
@@ -64,6 +70,14 @@ PATHS = {
     "update schedule": ("PATCH", "/schedules/"),
     "delete promise": ("DELETE", "/promises/"),
 }
+LISTS = {
+    "list tasks": ("tasks", ("id", "kind", "type", "state", "promiseId", "counter", "processId")),
+    "list locks": ("locks", ("resourceId", "executionId", "processId", "expiresAt")),
+    "list waiting": ("waiting", ("kind", "id", "promiseId")),
+}
+"""Where a list is asked for, and what is compared of its rows."""
+SHOWN_TASK = ("id", "promiseId")
+"""What is compared of a task that was acted on: in which state it is shown is a matter of time."""
 WATCHED = ("a", "b", "c", "a:b", "p/q r")
 """Promises of whose changes the live feed tells."""
 
@@ -90,6 +104,23 @@ class Delivery:
         """Hear of finished function tasks, of which there are none here."""
 
 
+class Messages(Outbox):
+    """What operators may do about messages: end the back-off of one."""
+
+    def __init__(self, delivery: Delivery, tell: Callable[[RetryTask], None]) -> None:
+        super().__init__()
+        self._delivery = delivery
+        self._tell = tell
+
+    def retry(self, key: str) -> bool:
+        """Send a stalled message again; return whether there is one."""
+        counter = self._delivery.stalled.pop(key, None)
+        if counter is None:
+            return False
+        self._tell(RetryTask(key, counter))
+        return True
+
+
 class Wire:
     """The server, and requests by name."""
 
@@ -113,16 +144,40 @@ class Wire:
         """Make a request over HTTP; of a search, all pages."""
         if name.startswith("search"):
             return await self._search(name, arguments)
+        if name in LISTS:
+            return await self._list(name, arguments)
         if name == "run bulk job":
             return await self._run_bulk_job(arguments)
         if name == "count":
             _, made = await self._send("GET", "/statistics", None, {})
             return Answer(20000, {kind: made["counts"][kind] for kind in ("promises", "tasks")})
         method, target, body = self._request(name, arguments)
-        status, made = await self._send(method, target, body, _headers(arguments))
+        headers = _headers(arguments)
+        if name == "break lock":
+            headers["Authorization"] = f"Bearer {OPERATOR_KEY}"
+        status, made = await self._send(method, target, body, headers)
         if status >= 400:
             return Answer(made["error"]["code"])
+        if name.endswith(("task back", "task now")):
+            made = {field: made[field] for field in SHOWN_TASK}
         return Answer(status * 100, decoded(made))
+
+    async def _list(self, name: str, arguments: Arguments) -> Answer:
+        """Return all rows of a list, page by page."""
+        kind, fields = LISTS[name]
+        path = f"/{kind}/{quote(arguments['id'], safe='/')}" if arguments else f"/{kind}"
+        rows: list[Json] = []
+        target = f"{path}?limit={PAGE_COUNT}"
+        while True:
+            status, page = await self._send("GET", target, None, {})
+            if status >= 400:
+                return Answer(page["error"]["code"])
+            rows += [{field: row.get(field) for field in fields} for row in page[kind]]
+            if page.get("cursor") is None:
+                break
+            target = f"{path}?cursor={quote(page['cursor'])}"
+        rows.sort(key=lambda row: (row[fields[0]], row[fields[1]]))
+        return Answer(20000, {kind: rows})
 
     async def _send(
         self, method: str, target: str, body: Json | None, headers: dict[str, str]
@@ -186,6 +241,8 @@ class Wire:
             self._jump(1)
             await trio.testing.wait_all_tasks_blocked()
             _, made = await self._send("GET", target, None, {})
+        if arguments["subject"] == "tasks" and "examples" in made:
+            made["examples"].sort()
         shown = ("state", "total", "done", "failed", "skipped", "examples")
         return Answer(20100, {name: made[name] for name in shown if name in made})
 
@@ -309,7 +366,10 @@ async def running(shard_count: int) -> AsyncIterator[Wire]:
         now_ms=clock.now_ms,
     )
     shards.recover(storage)
-    surveys = Surveys(shards, Outbox(), polls, NoPlacement(), clock.now_ms)
+    messages = Messages(delivery, shards.tell)
+    surveys = Surveys(shards, messages, polls, NoPlacement(), clock.now_ms)
+    api.surveys = surveys
+    api.credentials.operator_key = OPERATOR_KEY
     api.bulk = BulkJobs(shards, surveys, clock.now_ms, lambda job: note_end(api.audit, job))
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)

@@ -25,7 +25,7 @@ from troth.http.envelope.fields import decoded
 from troth.http.envelope.operations import QUESTIONS, OperationCall
 from troth.http.envelope.wire import read
 from troth.http.wire.fields import RequestLimits
-from troth.shards.shard import WheelKey
+from troth.shards.rearming import WheelKey
 from troth.shards.wheel import TimingWheel
 
 from .suspended import PAYLOAD_BYTES, WARM_UP_COUNT

@@ -100,9 +100,17 @@ class StillClock(SteadyClock):
 
     def __init__(self) -> None:
         self._now_ms = EPOCH_MS
+        self.jumps_count = self.set_backs_count = 0
 
     def now_ms(self) -> int:
         return self._now_ms
+
+    def back(self, by_ms: int, shards: Shards) -> None:
+        """Set the clock back; the shards hear of it as from the server's clock."""
+        self._now_ms -= by_ms
+        self.set_backs_count += 1
+        self.jumps_count += 1
+        shards.clock_jumped()
 
     def forward(self, by_ms: int, shards: Shards) -> None:
         """Let time pass, for all shards."""
@@ -143,6 +151,12 @@ def pass_time(shards: Shards, by_ms: int) -> None:
     """Let time pass."""
     assert isinstance(shards.clock, StillClock)
     shards.clock.forward(by_ms, shards)
+
+
+def set_back(shards: Shards, by_ms: int) -> None:
+    """Set the clock back."""
+    assert isinstance(shards.clock, StillClock)
+    shards.clock.back(by_ms, shards)
 
 
 @asynccontextmanager

@@ -35,17 +35,20 @@ from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.bulk.works import TaskLists
 from troth.shards.delivery.polls import Polls
+from troth.shards.rearming import WheelKey
 from troth.shards.shards import Shards
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.checkpointer import Checkpointer
+from troth.shards.wheel import DEADLINE_MAX_MS
 
-from .passing import FAR_MS, LongestPass, ask_all, measured, pass_time, running, until
+from .passing import FAR_MS, LongestPass, ask_all, measured, pass_time, running, set_back, until
 from .test_bulk_jobs import NoTasks, job_of
 
 GROUP = "poll://any@g"
 INVOKE = {"resonate:invoke": GROUP}
 TARGET = {"resonate:target": GROUP}
 LEASE_MS = 30_000
+SET_BACK_MS = 3_600_000
 WAITERS_COUNT = 9_900
 BULK_COUNT = 20_000
 SCHEDULES_COUNT = 32
@@ -233,6 +236,36 @@ async def renewals(shards: Shards, count: int) -> LongestPass:
     return found
 
 
+async def clock_set_back(shards: Shards, count: int) -> LongestPass:
+    """The clock is set back while there are promises, tasks, locks and workflow tasks."""
+    quarter = count // 4
+    names = [f"d{number}" for number in range(quarter)]
+    await ask_all(shards, [c.CreatePromise(name, FAR_MS) for name in names])
+    await make_tasks(shards, quarter)
+    await make_locks(shards, quarter)
+    await make_workflows(shards, quarter)
+    expected = deadlines(shards, -SET_BACK_MS)
+    async with measured(shards) as found:
+        await begun(shards)
+        set_back(shards, SET_BACK_MS)
+        await begun(shards)
+        await until(lambda: not any(one.is_rearming for one in shards.each()))
+    armed = deadlines(shards, 0)
+    assert all(armed[key] == deadline_ms for key, deadline_ms in expected.items())
+    return found
+
+
+def deadlines(shards: Shards, by_ms: int) -> dict[WheelKey, int]:
+    """When all timers fire; those of leases so much later."""
+    return {
+        key: deadline_ms + (0 if isinstance(key, str) else by_ms)
+        for index in range(shards.count)
+        for parts in shards.deadlines(index, DEADLINE_MAX_MS)
+        for part in parts
+        for key, deadline_ms in part.items()
+    }
+
+
 class NoStore:
     """Checkpoints that go nowhere."""
 
@@ -392,7 +425,7 @@ async def missed_runs(shards: Shards, _: int) -> LongestPass:
     return found
 
 
-IN_ONE_SHARD: Final = ("callbacks", "awaiters", "root", "bulk", "capture")
+IN_ONE_SHARD: Final = ("callbacks", "awaiters", "root", "bulk", "capture", "set back")
 """Those that are tested with one shard, too: most of their work is in one."""
 
 SCENARIOS: dict[str, Callable[[Shards, int], Awaitable[LongestPass]]] = {
@@ -406,6 +439,7 @@ SCENARIOS: dict[str, Callable[[Shards, int], Awaitable[LongestPass]]] = {
     "workflows": many_workflow_leases,
     "heartbeats": heartbeats,
     "renewals": renewals,
+    "set back": clock_set_back,
     "capture": capture,
     "schedules": missed_runs,
     "bulk": bulk_cancel,
@@ -419,7 +453,7 @@ async def longest_pass(name: str, shard_count: int, count: int) -> LongestPass:
         return await SCENARIOS[name](shards, count)
 
 
-@pytest.mark.alone
+@pytest.mark.own_core
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shard_count"),

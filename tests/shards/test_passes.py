@@ -28,7 +28,7 @@ from troth.core.workflow_commands import CreateWorkflow
 from troth.shards.errors import StorageFailed
 from troth.shards.held import HeldMessages
 from troth.shards.passes import CLIENTS_LIMIT_S, OWN_LIMIT_S, PASS_LIMIT_S
-from troth.shards.shard import WheelKey
+from troth.shards.rearming import WheelKey
 from troth.shards.shards import SHARDS_PER_LOOK_COUNT
 from troth.shards.wheel import TimingWheel
 

@@ -5,10 +5,13 @@ from collections import Counter
 from troth.core.catalog import Node
 from troth.core.limits import LOG_PENDING_LIMIT_BYTES, RESULT_WAITS_LIMIT_COUNT
 from troth.core.model import PENDING
+from troth.core.state.counts import Counts
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.shipments import ShipmentState
+from troth.shards.known_sums import KnownSums
 from troth.shards.placement.placement import Placement
-from troth.shards.shard import Shard
+from troth.shards.shard import Shard, ShardStatistics
+from troth.shards.shards import Shards
 
 from .ledger import require
 
@@ -25,6 +28,18 @@ def check_queues(shards: list[Shard], pending_bytes: int, mailbox_limit_count: i
             asked_count <= mailbox_limit_count,
             f"shard {shard.index}'s mailbox holds {asked_count}",
         )
+
+
+def check_sums(shards: Shards, known: KnownSums[ShardStatistics]) -> None:
+    """Now and then: sums that are remembered are those of all shards at this moment."""
+    fresh = [shard.statistics() for shard in shards.each()]
+    sums = ShardStatistics(*known.look())
+    require(sums == tuple(map(sum, zip(*fresh, strict=True))), "a shard was not looked at again")
+    require(known.known == fresh, "a shard's numbers are old")
+    counts = Counts.zero()
+    for shard in shards.each():
+        counts.add(shard.machine.state.counts)
+    require(shards.counts() == counts, "a shard's counts are old")
 
 
 def check_slots(shards: list[Shard], nodes: tuple[Node, ...]) -> None:

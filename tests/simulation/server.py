@@ -37,12 +37,13 @@ from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.placement import Calls, Placement
 from troth.shards.shards import Shards
 from troth.shards.surveys.surveys import Surveys
+from troth.shards.surveys.totals import RunningTotals
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
 
 from .disk import SimulatedStore, SimulatedWriter
 from .invariants import Watch
-from .memory import check_memory, check_queues, check_slots
+from .memory import check_memory, check_queues, check_slots, check_sums
 from .node_endpoints import ask_for_node
 from .watched import WatchedRoutes, watch_committer, watch_machine
 
@@ -183,6 +184,7 @@ class Server:
             interval_ms=int(SWEEP_INTERVAL_MS * patience),
             now_ms=clock.now_ms,
         )
+        self._known_sums = RunningTotals(self.shards).known
         surveys = Surveys(self.shards, self.delivery, self.polls, self.placement, clock.now_ms)
         self.bulk = BulkJobs(self.shards, surveys, clock.now_ms, _tell_nobody)
         self.clock = clock
@@ -270,6 +272,7 @@ class Server:
             await trio.sleep(MEMORY_CHECK_S * self._patience)
             committer = self.shards.committer
             shards = self.shards._shards
+            check_sums(self.shards, self._known_sums)
             if self.shards.is_quiet and committer.durable_position == committer.position:
                 check_memory(shards, self.placement, self.delivery)
                 check_slots(shards, self._nodes)

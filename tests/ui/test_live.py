@@ -74,6 +74,7 @@ def test_list_does_not_jump(visit: Visit, busy_server: ServerProcess) -> None:
         expect(page.locator("td .id").first).to_contain_text("jump-")
 
 
+@pytest.mark.newest
 def test_new_rows_match_the_filter(visit: Visit, busy_server: ServerProcess) -> None:
     create(busy_server, "match-a-0")
     with visit() as visitor:

@@ -12,8 +12,17 @@ from .demo import MINUTE, ORDER, encoded
 from .test_promises import create, state_of
 
 STATISTICS: Final = re.compile(r"^http://[^/]+/statistics\?")
-WIDE_SCREENS: Final = ("", "promises", f"promises/{ORDER}", "tasks", "queues", "schedules", "locks")
-WIDTHS: Final = (1_280, 1_199, 1_024, 980, 900, 760, 700, 600, 390)
+WIDE_SCREENS: Final = (
+    "",
+    "promises",
+    f"promises/{ORDER}",
+    "tasks",
+    "queues",
+    "schedules",
+    "locks",
+    "failures",
+)
+WIDTHS: Final = (1_440, 1_380, 1_280, 1_199, 1_024, 980, 900, 760, 700, 600, 390)
 
 
 def needs_attention(visit_one: Visit, upkeep: dict[str, Any], sync_ms: float = 1.0) -> str:
@@ -59,18 +68,35 @@ def test_retention_that_is_behind_needs_attention(staffed: Staffed) -> None:
 def test_a_log_that_fails_is_said_over_every_screen(visit: Visit) -> None:
     error = {"code": 50304, "message": "The log cannot be written", "details": []}
 
-    def fail(route: Route) -> None:
-        route.fulfill(status=503, json={"error": error})
+    pressed: list[bool] = []
+
+    def answer(route: Route) -> None:
+        # It tries again by itself, too; then the button would be gone before it is pressed.
+        if pressed:
+            route.continue_()
+        else:
+            route.fulfill(status=503, json={"error": error})
 
     with visit() as visitor:
         visitor.expected_statuses = {503}
         page = visitor.open("locks")
-        page.route(re.compile(r"^http://[^/]+/(locks|ready)"), fail)
+        page.route(re.compile(r"^http://[^/]+/(locks|ready)"), answer)
+        page.expose_function("notePressed", lambda: pressed.append(True))
+        page.evaluate("document.addEventListener('click', () => notePressed(), true)")
         page.get_by_role("searchbox", name="Resources").fill("printer")
         expect(page.locator(".banner")).to_contain_text("cannot write its log")
-        page.unroute_all()
         page.get_by_role("button", name="Try now").click()
         expect(page.locator(".banner")).to_have_count(0)
+
+
+def test_failures_name_the_function(visit: Visit, busy_server: ServerProcess) -> None:
+    create(busy_server, "named-1", encoded({"func": "charge_card", "args": [4711]}))
+    assert busy_server.request("PATCH", "/promises/named-1", {"state": "REJECTED"})[0] == 201
+    with visit() as visitor:
+        for path in ("", "failures"):
+            page = visitor.open(path)
+            row = page.get_by_role("table", name="Failures").locator("tr", has_text="named-1")
+            expect(row).to_contain_text("charge_card")
 
 
 def test_a_task_that_waits_is_dropped(visit: Visit, busy_server: ServerProcess) -> None:

@@ -1,7 +1,7 @@
 """Three walks through the web UI with the keyboard alone, as an operator goes them, and timed.
 
 Each prints which keys were pressed and how long it took. `make ui-scale` walks among 2,000,000
-promises, tests among 200,000. The limits are a person's, so nothing here waits for one: what is
+promises, tests among 60,000. The limits are a person's, so nothing here waits for one: what is
 measured is what the server and the browser take.
 """
 
@@ -24,7 +24,6 @@ from .test_promises import create, state_of
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
-TRIES_COUNT: Final = 20
 FAILED_LIMIT_S: Final = 60.0
 NOTICED_LIMIT_S: Final = 10.0
 TABS_LIMIT_COUNT: Final = 120
@@ -100,14 +99,7 @@ def test_a_failed_call_is_found_understood_and_completed(
         keys.press("g", "f")
         expect(page.locator("h1")).to_have_text("Failures")
         expect(page.locator("tr[data-row]").first).to_contain_text(f"{order}.1.1")
-        for _ in range(TRIES_COUNT):
-            # A busy browser may show the list once more, and then no row has the focus.
-            if page.locator("tr[data-row]:focus-within").count() == 0:
-                keys.press("j")
-            keys.press("Enter")
-            page.wait_for_timeout(500)
-            if page.locator("h1").inner_text() != "Failures":
-                break
+        keys.press("j", "Enter")
         # Understood: the error, and the workflow that it is a part of.
         expect(page.locator("h1")).to_have_text(f"{order}.1.1")
         expect(page.locator(".call-panel")).to_contain_text("the bank did not answer in 3 s")

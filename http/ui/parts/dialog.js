@@ -37,7 +37,7 @@ export function keepFocus() {
     const active = document.activeElement;
     if (active !== null && active !== document.body) return;
     observer.disconnect();
-    document.querySelector("h1")?.focus();
+    document.querySelector("h1")?.focus({ preventScroll: true });
   };
   const observer = new MutationObserver(look);
   observer.observe(document.body, { childList: true, subtree: true });

@@ -1,5 +1,6 @@
 /** What stands above and below a list: new rows that wait, how far a search has come, more rows. */
 import { html, useEffect, useRef } from "../vendor/preact.js";
+import { keepFocus } from "./dialog.js";
 import { Failed, Loading } from "./notices.js";
 import { Table } from "./table.js";
 
@@ -14,7 +15,11 @@ export function figures(count) {
  * @param {{count: number, isMore?: boolean, show: () => void}} props
  */
 export function NewRows({ count, isMore = false, show }) {
-  return count > 0 && html`<button class="main new-rows figures" onClick=${show}>${count}${isMore ? "+" : ""} new · show</button>`;
+  const shown = () => {
+    show();
+    keepFocus();
+  };
+  return count > 0 && html`<button class="main new-rows figures" onClick=${shown}>${count}${isMore ? "+" : ""} new · show</button>`;
 }
 
 /**

@@ -1,9 +1,10 @@
 /**
- * Tables: real ones, with a heading for each column, a cursor that `j` and `k` move, and rows that may be
- * selected. Long ones keep only the rows near what is visible in the page.
+ * Tables: real ones, with a heading for each column, and rows that may be selected and do not move under
+ * the pointer or the focus. Long ones keep only the rows near what is visible in the page.
  */
-import { html, useMemo, useRef } from "../vendor/preact.js";
-import { useKeys } from "../keyboard.js";
+import { html, useLayoutEffect, useMemo, useRef } from "../vendor/preact.js";
+import { returnTo } from "./cursor.js";
+import { useSteady } from "./steady.js";
 import { useWindow } from "./window.js";
 
 const ROW_PX = 37;
@@ -25,20 +26,22 @@ const ROW_PX = 37;
  * A table.
  *
  * @template Row
- * @param {{label: string, columns: Column<Row>[], rows: Row[], keyOf: (row: Row) => string, selection?: Selection | undefined, gone?: Set<string>}} props
- *   `label` names it for screen readers; `gone` are keys of rows that are no longer there.
+ * @param {{label: string, columns: Column<Row>[], rows: Row[], keyOf: (row: Row) => string, selection?: Selection | undefined, gone?: Set<string>, isLatest?: boolean}} props
+ *   `label` names it for screen readers; `gone` are keys of rows that are no longer there, of a list
+ *   that sees to it itself that no row moves. `isLatest`: there are others, which are older.
  */
-export function Table({ label, columns, rows, keyOf, selection, gone }) {
+export function Table({ label, columns, rows: newest, keyOf, selection, gone: marked, isLatest = false }) {
   /** @type {import("../vendor/preact.js").RefObject<HTMLTableElement | null>} */
   const table = useRef(null);
   /** @type {import("../vendor/preact.js").RefObject<HTMLTableSectionElement | null>} */
   const body = useRef(null);
+  const steady = useSteady(newest, keyOf, table, marked ? "paged" : isLatest ? "latest" : "all");
+  const { rows } = steady;
+  const gone = marked ?? steady.gone;
   const { first, last, beforePx, afterPx } = useWindow(body, rows.length, ROW_PX);
-  useKeys({
-    j: () => moveCursor(table.current, 1),
-    k: () => moveCursor(table.current, -1),
-    x: () => rowAtCursor(table.current)?.querySelector("input")?.click(),
-  });
+  const held = heldIn(table.current);
+  useLayoutEffect(() => returnTo(table.current), []);
+  useLayoutEffect(() => holdOn(held));
   const width = columns.length + (selection ? 1 : 0);
   const isAll = rows.length > 0 && selection?.ids.size === rows.length;
   return html`<div class="table">
@@ -57,7 +60,7 @@ export function Table({ label, columns, rows, keyOf, selection, gone }) {
         ${rows.slice(first, last).map((row, offset) => {
           const key = keyOf(row);
           const props = { row, rowKey: key, index: first + offset, columns, toggle: selection?.toggle };
-          return html`<${Row} key=${`row ${key}`} ...${props} isSelected=${selection?.ids.has(key) ?? false} isGone=${gone?.has(key) ?? false} />`;
+          return html`<${Row} key=${`row ${key}`} ...${props} isSelected=${selection?.ids.has(key) ?? false} isGone=${gone.has(key)} />`;
         })}
         <${Gap} key="after" px=${afterPx} width=${width} />
       </tbody>
@@ -78,7 +81,7 @@ function Row({ row, rowKey, index, columns, isSelected, isGone, toggle }) {
   latest.current = toggle;
   const isSelectable = toggle !== undefined;
   return useMemo(
-    () => html`<tr data-row=${index} aria-rowindex=${index + 2} class=${`${isSelected ? "selected" : ""} ${isGone ? "gone" : ""}`}>
+    () => html`<tr data-row=${index} data-key=${rowKey} aria-rowindex=${index + 2} class=${`${isSelected ? "selected" : ""} ${isGone ? "gone" : ""}`}>
       ${isSelectable &&
       html`<td class="check">
         <input type="checkbox" aria-label=${`Select ${rowKey}`} checked=${isSelected} onChange=${() => latest.current?.(rowKey)} />
@@ -99,25 +102,22 @@ function classOf({ name, isNumber, isMinor, isMain }) {
   return `c-${name} ${isNumber ? "number" : ""} ${isMinor ? "minor" : ""} ${isMain ? "main-cell" : ""}`;
 }
 
-/** @param {HTMLTableElement | null} table */
-function rowAtCursor(table) {
-  const row = document.activeElement?.closest("tr[data-row]") ?? null;
-  return row !== null && table?.contains(row) ? row : null;
+/**
+ * Returns the row that has the focus, if one does.
+ *
+ * @param {HTMLTableElement | null} table
+ */
+function heldIn(table) {
+  return table?.contains(document.activeElement) ? document.activeElement?.closest("tr[data-row]") : null;
 }
 
 /**
- * Moves the focus to the next row's link, or to what else it has that takes focus.
+ * Gives the focus back to a row that had it if what had it is gone, such as a button that did its work.
  *
- * @param {HTMLTableElement | null} table
- * @param {1 | -1} step
+ * @param {Element | null | undefined} row
  */
-function moveCursor(table, step) {
-  const rows = [...(table?.querySelectorAll("tr[data-row]") ?? [])];
-  const at = rowAtCursor(table);
-  const next = rows[at === null ? 0 : rows.indexOf(at) + step];
-  const target = next?.querySelector("a, button, input");
-  if (target instanceof HTMLElement) {
-    target.focus();
-    next?.scrollIntoView({ block: "nearest" });
-  }
+function holdOn(row) {
+  if (!row?.isConnected || document.activeElement !== document.body) return;
+  const target = row.querySelector("a, button, input");
+  if (target instanceof HTMLElement) target.focus({ preventScroll: true });
 }

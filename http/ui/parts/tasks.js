@@ -18,7 +18,7 @@ export const TASK_COLUMNS = [
     title: "Task of",
     isMain: true,
     show: ({ promiseId, function: name, type, kind }) => html`<a class="id" href=${href("promises", promiseId, { tab: "tasks" })}><${BrokenId} id=${promiseId} /></a>
-      <span class="quiet-text"> ${name && html`<b class="function">${name}</b> · `}${type}${kind === "rest" ? "" : ` · ${kind}`}</span>`,
+      <div class="quiet-text">${name && html`<b class="function">${name}</b> · `}${type}${kind === "rest" ? "" : ` · ${kind}`}</div>`,
   },
   {
     name: "receiver",

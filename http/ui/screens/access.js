@@ -36,7 +36,6 @@ function Both() {
   const reload = () => {
     accounts.reload();
     tokens.reload();
-    keepFocus();
   };
   useLive(reload, {});
   const all = accounts.data ?? [];
@@ -52,7 +51,7 @@ function Both() {
         <h2>Tokens${only && html` of ${only} <a href="access">Show all</a>`}</h2>
         ${enabled.length > 0 && html`<button onClick=${() => createToken(enabled, only ?? undefined, reload)}>Create a token …</button>`}
       </header>
-      <${Answered} answer=${tokens} show=${(/** @type {TokenObject[]} */ data) => html`<${Tokens} tokens=${only ? data.filter(({ accountName }) => accountName === only) : data} reload=${reload} />`} />
+      <${Answered} answer=${tokens} show=${(/** @type {TokenObject[]} */ data) => html`<${Tokens} tokens=${data} only=${only} reload=${reload} />`} />
     </section>`}`;
 }
 
@@ -105,6 +104,7 @@ async function enable(account, done) {
     say(/** @type {Error} */ (error).message, true);
   }
   done();
+  keepFocus();
 }
 
 /**

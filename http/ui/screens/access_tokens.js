@@ -10,8 +10,9 @@ import { rotateToken } from "./access_token.js";
 
 const SOON_MS = 7 * 24 * 3_600_000;
 
-/** @param {{tokens: TokenObject[], reload: () => void}} props */
-export function Tokens({ tokens, reload }) {
+/** @param {{tokens: TokenObject[], only: string | null, reload: () => void}} props `only`: of this account. */
+export function Tokens({ tokens: all, only, reload }) {
+  const tokens = only ? all.filter(({ accountName }) => accountName === only) : all;
   if (tokens.length === 0) return html`<p class="body quiet-text">None. A program needs one to sign in.</p>`;
   /** @type {import("../parts/table.js").Column<TokenObject>[]} */
   const columns = [
@@ -29,7 +30,7 @@ export function Tokens({ tokens, reload }) {
     { name: "actions", title: "", show: (token) => html`<${Actions} token=${token} reload=${reload} />` },
   ];
   const sorted = tokens.toSorted((one, other) => Number(other.state === "active") - Number(one.state === "active") || other.createdOn - one.createdOn);
-  return html`<${Table} label="Tokens" columns=${columns} rows=${sorted} keyOf=${(/** @type {TokenObject} */ { id }) => id} />`;
+  return html`<${Table} key=${only} label="Tokens" columns=${columns} rows=${sorted} keyOf=${(/** @type {TokenObject} */ { id }) => id} />`;
 }
 
 /**

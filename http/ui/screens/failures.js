@@ -6,6 +6,8 @@ import { BrokenId } from "../parts/broken_id.js";
 import { Chips } from "../parts/filters.js";
 import { Answered, Empty } from "../parts/notices.js";
 import { State } from "../parts/state.js";
+import { NewRows } from "../parts/rows.js";
+import { useWaiting } from "../parts/steady.js";
 import { Table } from "../parts/table.js";
 import { When } from "../parts/time.js";
 import { href, usePlace } from "../router.js";
@@ -50,31 +52,31 @@ const COLUMNS = [
     title: "What",
     show: ({ kind, reason }) => kind === "promise" ? html`<${State} state=${reason} />` : html`<span class="state timedout plain">${HAPPENED[kind] ?? kind}</span>`,
   },
-  { name: "subject", title: "Of", isMain: true, show: (failure) => html`<${Subject} failure=${failure} />` },
+  { name: "subject", title: "Where", isMain: true, show: (failure) => html`<${Subject} failure=${failure} />` },
   {
     name: "why",
     title: "Function, or why",
-    show: ({ kind, reason, about }) => (kind === "promise" ? about : html`${reason}${about && html` <span class="id quiet-text">${about}</span>`}`),
+    show: ({ kind, reason, about }) => (kind === "promise" ? html`<b class="function">${about}</b>` : html`${reason}${about && html` <span class="id quiet-text">${about}</span>`}`),
   },
   { name: "when", title: "When", show: ({ at }) => html`<${When} at=${at} />` },
 ];
 
-/**
- * @param {{failures: FailureObject[]}} data
- * @param {any} none
- */
-function tableOf(data, none) {
-  if (data.failures.length === 0) return none;
-  return html`<${Table} label="Failures" columns=${COLUMNS} rows=${data.failures} keyOf=${(/** @type {FailureObject} */ { number }) => String(number)} />`;
-}
+/** @typedef {import("../asking.js").Answer<{failures: FailureObject[]}>} Failed */
+
+const keyOf = (/** @type {FailureObject} */ { number }) => String(number);
 
 /** The last few. */
 export function LatestFailures() {
+  /** @type {Failed} */
   const answer = useAnswer("failures", { limit: LATEST_COUNT });
   useLive(answer.reload, { topics: ["failures"] });
+  const show = (/** @type {{failures: FailureObject[]}} */ { failures }) =>
+    failures.length > 0
+      ? html`<${Table} isLatest label="Failures" columns=${COLUMNS} rows=${failures} keyOf=${keyOf} />`
+      : html`<p class="body quiet-text">None since the server started.</p>`;
   return html`<section class="panel latest-failures" aria-label="Latest failures">
     <header><h2>Latest failures</h2><a href=${href("failures")}>All failures</a></header>
-    <${Answered} answer=${answer} show=${(/** @type {any} */ data) => tableOf(data, html`<p class="body quiet-text">None since the server started.</p>`)} />
+    <${Answered} answer=${answer} show=${show} />
   </section>`;
 }
 
@@ -82,11 +84,15 @@ export function LatestFailures() {
 export function Screen() {
   useTitle("Failures");
   const kind = usePlace().query.get("kind") ?? undefined;
+  /** @type {Failed} */
   const answer = useAnswer("failures", { limit: "1000", kind });
   useLive(answer.reload, { topics: ["failures"], everyMs: 5_000 });
+  const { rows, freshCount, show } = useWaiting(answer.data?.failures ?? [], keyOf, kind ?? "");
   const none = html`<${Empty} title=${kind ? "No failure matches" : "Nothing has failed"}>
     <p>The last 1,000 of each kind are kept, since the server started.</p>
   <//>`;
-  return html`<div class="filters">${may("metrics:read") && html`<${Chips} name="kind" label="Kinds" words=${KINDS} />`}</div>
-    <${Answered} answer=${answer} lines=${9} show=${(/** @type {any} */ data) => tableOf(data, none)} />`;
+  return html`<div class="filters">${may("metrics:read") && html`<${Chips} name="kind" label="Kinds" words=${KINDS} />`}
+      <span class="push row"><${NewRows} count=${freshCount} show=${show} /></span>
+    </div>
+    <${Answered} answer=${answer} lines=${9} show=${() => (rows.length > 0 ? html`<${Table} label="Failures" columns=${COLUMNS} rows=${rows} keyOf=${keyOf} />` : none)} />`;
 }

@@ -73,7 +73,7 @@ function Head({ data, reload }) {
       <div><dt>Today</dt><dd>${figures(metrics.todaysTasks)}</dd></div>
       <div><dt>This week</dt><dd>${figures(metrics.weekTasks)}</dd></div>
       <div><dt>Finished</dt><dd>${figures(metrics.completedTasks)}</dd></div>
-      <div><dt>May take</dt><dd>${roundDuration(1_000 * timeout)}</dd></div>
+      <div><dt>Time limit</dt><dd>${roundDuration(1_000 * timeout)}</dd></div>
       ${demands.length > 0 && html`<div><dt>Needs</dt><dd>${demands.join(", ")}</dd></div>`}
       <div><dt>Created</dt><dd><${When} at=${1_000 * Number(createdAt)} /></dd></div>
     </dl>

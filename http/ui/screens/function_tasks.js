@@ -3,7 +3,7 @@ import { html, useState } from "../vendor/preact.js";
 import { apiUrl, ask, withId } from "../api.js";
 import { useAnswer } from "../asking.js";
 import { useLive } from "../live.js";
-import { confirm } from "../parts/dialog.js";
+import { confirm, keepFocus } from "../parts/dialog.js";
 import { Answered } from "../parts/notices.js";
 import { Glyph } from "../parts/state.js";
 import { Table } from "../parts/table.js";
@@ -76,12 +76,16 @@ export function FunctionTasks({ id }) {
     { name: "run", title: "Ran for, on", show: (task) => html`<${Run} key=${`${task.status} ${task.progress}`} task=${task} names=${names} />` },
     { name: "actions", title: "", show: (task) => html`<${Actions} task=${task} done=${answer.reload} />` },
   ];
+  const turn = (/** @type {number} */ to) => {
+    setPage(to);
+    keepFocus();
+  };
   const show = (/** @type {FunctionTaskRowObject[]} */ tasks) => html`
-    ${tasks.length > 0 ? html`<${Table} label="Tasks" columns=${columns} rows=${tasks} keyOf=${(/** @type {FunctionTaskRowObject} */ task) => task.id} />` : html`<p class="body quiet-text">None${page > 1 && " here"}.</p>`}
+    ${tasks.length > 0 ? html`<${Table} isLatest label="Tasks" columns=${columns} rows=${tasks} keyOf=${(/** @type {FunctionTaskRowObject} */ task) => task.id} />` : html`<p class="body quiet-text">None${page > 1 && " here"}.</p>`}
     ${(page > 1 || tasks.length === PAGE_COUNT) &&
     html`<div class="row panel-foot">
-      <button disabled=${page === 1} onClick=${() => setPage(page - 1)}>Newer</button>
-      <button disabled=${tasks.length < PAGE_COUNT} onClick=${() => setPage(page + 1)}>Older</button>
+      <button disabled=${page === 1} onClick=${() => turn(page - 1)}>Newer</button>
+      <button disabled=${tasks.length < PAGE_COUNT} onClick=${() => turn(page + 1)}>Older</button>
     </div>`}`;
   return html`<section class="panel"><header><h2>Tasks</h2></header><${Answered} answer=${answer} show=${show} /></section>`;
 }

@@ -85,10 +85,10 @@ function Usage() {
   useLive(answer.reload, { topics: ["counters"], everyMs: REFRESH_MS });
   const show = (/** @type {UsageObject} */ used) => html`<dl class="facts across">
     <div><dt>Unfinished tasks</dt><dd>${figures(used.pendingTasks)}</dd></div>
-    <div><dt>Of them waiting</dt><dd>${figures(used.waitingTasks)}${used.waitingTasks > 0 && html` <span class="quiet-text">the oldest for ${roundDuration(1_000 * used.oldestWaitingSeconds)}</span>`}</dd></div>
+    <div><dt>Waiting for a node</dt><dd>${figures(used.waitingTasks)}${used.waitingTasks > 0 && html` <span class="quiet-text">the oldest for ${roundDuration(1_000 * used.oldestWaitingSeconds)}</span>`}</dd></div>
     <div><dt>Created today</dt><dd>${figures(used.todayTasks)}</dd></div>
     <div><dt>Finished</dt><dd>${figures(used.completedTasks)}</dd></div>
-    <div><dt>Nodes</dt><dd>${used.activeNodes} <span class="quiet-text">${used.busyNodes} busy, ${used.freeNodes} with a free slot</span></dd></div>
+    <div><dt>Nodes</dt><dd>${used.activeNodes > 0 ? html`${used.activeNodes} <span class="quiet-text">${used.busyNodes} busy, ${used.freeNodes} with a free slot</span>` : "none connected"}</dd></div>
     ${used.pendingBuilds > 0 && html`<div><dt>Builds being checked</dt><dd>${used.pendingBuilds}</dd></div>`}
   </dl>`;
   return html`<${Answered} answer=${answer} lines=${2} show=${show} />`;

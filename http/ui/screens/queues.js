@@ -101,7 +101,7 @@ export function Screen() {
   const show = (/** @type {{queues: QueueObject[], total: number}} */ data) => {
     const rows = receiver === undefined ? data.queues : data.queues.filter((queue) => queue.receiver === receiver);
     if (rows.length === 0) return html`<${NoQueue} receiver=${receiver} />`;
-    return html`<${Table} label="Receivers" columns=${columnsFor(rows, queues.reload)} rows=${rows} keyOf=${(/** @type {QueueObject} */ queue) => queue.receiver} />
+    return html`<${Table} key=${receiver} label="Receivers" columns=${columnsFor(rows, queues.reload)} rows=${rows} keyOf=${(/** @type {QueueObject} */ queue) => queue.receiver} />
       ${receiver === undefined && data.total > rows.length && html`<p class="more">The ${rows.length} with most messages, of ${figures(data.total)}.</p>`}`;
   };
   return html`<div class="stack">
@@ -130,7 +130,7 @@ function Workers({ receiver }) {
   const show = (/** @type {{workers: WorkerObject[], nodes: WorkerObject[], cursor: string | null}} */ data) => {
     const all = receiver === undefined ? [...data.workers, ...data.nodes] : data.workers.filter((worker) => worker.group === group);
     if (all.length === 0) return html`<div class="body stack"><p class="quiet-text">None is connected.</p>${group && html`<${Command} text=${`curl -N ${location.origin.replace(/:\d+$/, "")}:8002/poll/${group}/worker-1`} />`}</div>`;
-    return html`<${Table} label="Workers" columns=${WORKER_COLUMNS} rows=${all} keyOf=${(/** @type {WorkerObject} */ worker) => `${worker.group}/${worker.id}`} />
+    return html`<${Table} key=${receiver} label="Workers" columns=${WORKER_COLUMNS} rows=${all} keyOf=${(/** @type {WorkerObject} */ worker) => `${worker.group}/${worker.id}`} />
       ${data.cursor !== null && html`<p class="more">The first ${data.workers.length}; troth workers lists all.</p>`}`;
   };
   if (receiver !== undefined && group === undefined) return null;

@@ -83,12 +83,12 @@ function Made({ schedule }) {
   const answer = useAnswer("promises", { ...query, values: "none", partial: "true", limit: MADE_COUNT });
   useLive(answer.reload, { topics: ["promises"], everyMs: 5_000 });
   return html`<section class="panel">
-    <header><h2>What it made</h2><a href=${href("promises", undefined, { tag: `resonate:schedule=${schedule.id}` })}>All of it</a></header>
+    <header><h2>What it made</h2><a href=${href("promises", undefined, { tag: `resonate:schedule=${schedule.id}` })}>All of them</a></header>
     <${Answered}
       answer=${answer}
       show=${(/** @type {PromisePage} */ data) =>
         data.promises.length > 0
-          ? html`<${Table} label="Promises" columns=${COLUMNS} rows=${data.promises} keyOf=${(/** @type {PromiseObject} */ promise) => promise.id} />`
+          ? html`<${Table} isLatest label="Promises" columns=${COLUMNS} rows=${data.promises} keyOf=${(/** @type {PromiseObject} */ promise) => promise.id} />`
           : html`<p class="body quiet-text">Nothing yet.</p>`}
     />
   </section>`;

@@ -41,7 +41,7 @@ export function usePreview(cron) {
     const timer = setTimeout(async () => {
       try {
         const answer = await ask("schedules/preview", { method: "POST", body: { cron }, signal: controller.signal });
-        setFound({ times: answer.times, zone: answer.timeZone, problem: "" });
+        setFound({ times: answer.times, zone: answer.timeZone === "Local" ? "the server's time zone" : answer.timeZone, problem: "" });
       } catch (error) {
         const { details = [], message } = /** @type {import("../api.js").Refused} */ (error);
         if (!controller.signal.aborted) setFound({ times: [], zone: "", problem: details[0] ?? message });

@@ -63,7 +63,7 @@ function Server() {
     const found = settings.filter(({ name, help, value }) => `${name}\n${help}\n${value}`.toLowerCase().includes(text));
     if (found.length === 0) return html`<${Empty} title="No setting matches"><button onClick=${() => change({ text: undefined })}>Show all settings</button><//>`;
     const rows = [...found.filter(isChanged), ...found.filter((setting) => !isChanged(setting))];
-    return html`<${Table} label="Settings of the server" columns=${COLUMNS} rows=${rows} keyOf=${(/** @type {SettingObject} */ { name }) => name} />`;
+    return html`<${Table} key=${text} label="Settings of the server" columns=${COLUMNS} rows=${rows} keyOf=${(/** @type {SettingObject} */ { name }) => name} />`;
   };
   return html`<section class="panel">
     <header>

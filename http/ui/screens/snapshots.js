@@ -87,13 +87,13 @@ function Snapshots() {
       <h2>Snapshots</h2>
       <span class="row">
         <button disabled=${isBusy} onClick=${run(download)}>Download one</button>
-        ${!hasNone && html`<button disabled=${isBusy} onClick=${run(writeThere)}>Take one there</button>`}
+        ${!hasNone && html`<button disabled=${isBusy} onClick=${run(writeThere)}>Take one on the server</button>`}
       </span>
     </header>
     ${hasNone
       ? html`<${Empty} title="No directory for snapshots is set" command="troth serve --snapshot-directory /var/backups/troth --snapshot-schedule '0 3 * * *'"><p>Without it, snapshots can only be downloaded.</p><//>`
       : html`<${Answered} answer=${answer} lines=${3} show=${show} />`}
-    <p class="panel-foot quiet-text">A snapshot has everything that the server remembers, with its secret: keep it like one. <code>troth snapshot restore</code> makes a data directory of it.</p>
+    <p class="panel-foot quiet-text">A snapshot has everything that the server remembers, its secrets too: keep it as safe as a password. <code>troth snapshot restore</code> makes a data directory of it.</p>
   </section>`;
 }
 

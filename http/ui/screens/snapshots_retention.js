@@ -42,10 +42,13 @@ const COLUMNS = [
   { name: "count", title: "Would delete now", isNumber: true, show: ({ count }) => figures(count) },
 ];
 
+/** @type {Record<string, string>} */
+const UNITS = { s: "second", m: "minute", h: "hour", d: "day", w: "week" };
+
 /** @param {{rule: string}} props */
 function Words({ rule }) {
   const [state = "", age = "", ...tag] = rule.split(":");
-  return html`${STATES[state] ?? state} for longer than ${age}${tag.length > 0 && html`, with the tag <span class="tag">${tag.join(":")}</span>`}`;
+  return html`${STATES[state] ?? state} for longer than ${age.replace(/^(\d+)([a-z])$/, (_, count, unit) => `${count} ${UNITS[unit] ?? unit}${count === "1" ? "" : "s"}`)}${tag.length > 0 && html`, with the tag <span class="tag">${tag.join(":")}</span>`}`;
 }
 
 /** Shows it. */
@@ -60,7 +63,7 @@ export function Retention() {
     <header>
       <h2>Retention${tried && html` <span class="state timedout plain">Rules on trial</span>`}</h2>
       <form class="row inline" onSubmit=${submit}>
-        <input class="id" name="rules" aria-label="Rules to try" placeholder="Try rules: resolved:7d,all:90d" autocomplete="off" spellcheck=${false} />
+        <input class="rules" name="rules" aria-label="Rules to try" placeholder="Try resolved:7d,all:90d" autocomplete="off" spellcheck=${false} />
         <button>Count</button>
       </form>
     </header>

@@ -4,13 +4,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import trio
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    Exemplar,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from troth.core.buckets import Buckets
 from troth.http.metrics.families import Family, Group, MetricKind, counter, gauge, histogram
 from troth.http.metrics.loop_lag import LoopLag
 from troth.http.metrics.metrics import Metrics
+from troth.http.metrics.text import write, write_head
 from troth.shards.surveys.first_comers import OTHER, FirstComers
 
 
@@ -73,6 +84,45 @@ async def test_each_kind_is_written_as_prometheus_wants_it() -> None:
         'kitchen_cooks{cook="other"} 0.0',
     ):
         assert line in text
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_the_text_is_that_of_prometheus_own_library(*, is_open: bool) -> None:
+    """Byte for byte, with hostile values of labels, and with exemplars."""
+    odd = 'a"b\\c\nd é'
+    first = waits()
+    first.note_example(0.75, "ab12")
+    families: dict[Family[None], Any] = {
+        gauge("pots", "Pots: a \\ and\na line.", lambda _: 2.5): GaugeMetricFamily(
+            "pots", "Pots: a \\ and\na line.", 2.5
+        ),
+        counter("cooked_total", "Meals.", lambda _: {(odd, "b"): 7, ("x", "y"): True}, "z", "a"): (
+            made := CounterMetricFamily("cooked", "Meals.", labels=("z", "a"))
+        ),
+        histogram("plain_seconds", 'So "long".', lambda _: first): (
+            plain := HistogramMetricFamily("plain_seconds", 'So "long".', labels=())
+        ),
+        histogram("by_seconds", "By.", lambda _: {(odd, "1"): first}, "who", "at"): (
+            by := HistogramMetricFamily("by_seconds", "By.", labels=("who", "at"))
+        ),
+        Family("k_info", MetricKind.INFO, "What.", lambda _: {(odd,): 1.0}, ("s",)): (
+            info := InfoMetricFamily("k", "What.", labels=())
+        ),
+    }
+    made.add_metric((odd, "b"), 7)
+    made.add_metric(("x", "y"), True)
+    info.add_metric((), {"s": odd})
+    example = Exemplar({"trace_id": "ab12"}, 0.75)
+    buckets: list[Any] = [("0.5", 2), ("1.0", 2, example), ("+Inf", 3)]
+    plain.add_metric((), buckets, 2.75)
+    by.add_metric((odd, "1"), buckets, 2.75)
+    write_library = openmetrics.generate_latest if is_open else generate_latest
+    for family, of_library in families.items():
+        registry = CollectorRegistry()
+        registry.collect = lambda one=of_library: [one]  # type: ignore[method-assign,misc]
+        rows = family.rows(None, FirstComers())
+        text = write_head(family, is_open=is_open) + write(family, rows, is_open=is_open)
+        assert text == write_library(registry).decode().removesuffix("# EOF\n")
 
 
 async def test_open_metrics_can_be_parsed() -> None:

@@ -1,11 +1,14 @@
 """GET /failures: what went wrong, who sees which of it, and that no kind hides another."""
 
+import base64
+import json
+
 import pytest
 
 from tests.http.admin.test_accounts import bearer, operator, secret_of
 from tests.http.client import NOW_MS, World, running
 from troth.core.codes import Code
-from troth.core.failures import FailureKind, Failures
+from troth.core.failures import PARAM_LIMIT_CHARACTERS, FailureKind, Failures
 
 
 async def shown(world: World, query: str = "", headers: dict[str, str] | None = None) -> list[str]:
@@ -56,6 +59,30 @@ async def test_the_lease_of_an_envelope_task_is_noted() -> None:
         await world.send("POST", "/", {**envelope, "kind": "task.get", "data": {"id": "p"}})
 
         assert await shown(world) == ["lease p the lease ran out"]
+
+
+async def test_promises_name_their_function() -> None:
+    """The one in the param, also after the promise was deleted; a long param is not kept."""
+    async with running() as world:
+        for name, args in (("short", [1]), ("long", ["x" * PARAM_LIMIT_CHARACTERS])):
+            data = base64.b64encode(json.dumps({"func": "charge_card", "args": args}).encode())
+            body = {"id": name, "timeout": NOW_MS + 5, "param": {"data": data.decode()}}
+            await world.send("POST", "/promises", body)
+            await world.send("PATCH", f"/promises/{name}", {"state": "REJECTED"})
+        await world.send("POST", "/promises", {**body, "id": "late", "param": {"data": "Pw=="}})
+        await world.create("none")
+        await world.send("PATCH", "/promises/none", {"state": "REJECTED"})
+        world.clock.time_ms += 10
+        await world.send("GET", "/promises/late")
+        assert (await world.send("DELETE", "/promises/short")).status == 204
+
+        rows = (await world.send("GET", "/failures")).json["failures"]
+        assert {row["id"]: row["about"] for row in rows} == {
+            "short": "charge_card",
+            "long": "",
+            "late": "",
+            "none": "",
+        }
 
 
 async def test_pages_follow_each_other() -> None:
