@@ -89,7 +89,7 @@ class Fields(Struct, gc=False):
 _LENGTH: Final = b"content-length"
 
 
-class _Kind(Struct, gc=False):
+class _KnownFields(Struct, gc=False):
     """A request's fields, each as it came and its name, and what they say together."""
 
     lines: list[bytes]
@@ -119,7 +119,7 @@ class Parser:
         self._method = ""
         self._path = self._query = b""
         self._fields = _NO_FIELDS
-        self._kinds: dict[int, _Kind] = {}  # by the number of fields
+        self._kinds: dict[int, _KnownFields] = {}  # by the number of fields
 
     def parse(self, buffer: bytes) -> Parsed | None:
         """Return the request that a buffer begins with, or None if it is not complete.
@@ -214,10 +214,10 @@ class Parser:
             names = [line.partition(b":")[0].lower() for line in lines]
             if kind is None and len(self._kinds) == _KINDS_KEPT_COUNT:
                 del self._kinds[next(iter(self._kinds))]
-            self._kinds[len(lines)] = _Kind(lines, names, fields)
+            self._kinds[len(lines)] = _KnownFields(lines, names, fields)
         return fields
 
-    def _like(self, kind: _Kind, lines: list[bytes]) -> Fields | None:
+    def _like(self, kind: _KnownFields, lines: list[bytes]) -> Fields | None:
         """Return what fields mean that differ from others in some values; None if in more.
 
         Raises NotServed for a length that is beyond the limit.
