@@ -142,7 +142,8 @@ class Choice(Field):
         allowed = ", ".join(self.choices)
         if not value:
             return f"is required and must be one of {allowed}"
-        if value.upper() not in map(str.upper, self.choices):
+        is_long = len(value) > max(map(len, self.choices))
+        if is_long or value.upper() not in map(str.upper, self.choices):
             return f"must be one of {allowed} (got {shown(value)})"
         return None
 

@@ -11,6 +11,7 @@ from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
 from .operator_faults import OPERATOR_FAULTS
 from .question_faults import QUESTION_FAULTS
+from .trace_faults import TRACE_FAULTS
 from .web_faults import WEB_FAULTS
 from .workflow_faults import WORKFLOW_FAULTS
 
@@ -591,6 +592,7 @@ FAULTS = (
     + NODE_FAULTS
     + WORKFLOW_FAULTS
     + QUESTION_FAULTS
+    + TRACE_FAULTS
     + BULK_FAULTS
     + OPERATOR_FAULTS
     + WEB_FAULTS

@@ -92,6 +92,7 @@ def test_durations_on_simulated_clock() -> None:
     assert CREATION is not None
     assert sending.parent_id == life.parent_id == CREATION.span_id
     assert tried.parent_id == sending.context.span_id
+    assert world.trace_of_last() == sending.context.trace(), "workers' spans hang below it"
     assert {one.context.trace_id for one in (sending, tried, life)} == {CREATION.trace_id}
 
 
