@@ -2,22 +2,37 @@
 
 msgspec's `encode` ends the process with a segmentation fault when the memory for a long text cannot
 be had (seen with 0.22 at a limit of address space); `encode_into` raises MemoryError then. So
-everything that a server encodes goes through this module. It costs 0.04 µs a text.
+everything that a server encodes goes through this module. It costs as much: a buffer that was
+written to once is used again, which saves making it and letting it grow.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+BUFFER_KEPT_BYTES: Final = 16 * 1024
+"""A buffer that has held more is not used again."""
+
 
 def encoder(order: Literal["deterministic"] | None = None) -> Callable[[object], bytes]:
-    """Return what writes compact UTF-8 JSON, and raises MemoryError; `order` is msgspec's."""
+    """Return what writes compact UTF-8 JSON, and raises MemoryError; `order` is msgspec's.
+
+    It may be called in any thread: no two calls have the same buffer.
+    """
     encode_into = msgspec.json.Encoder(order=order).encode_into
+    free: list[bytearray] = []
+    take, give_back = free.pop, free.append
 
     def encode(value: object) -> bytes:
-        buffer = bytearray()
-        encode_into(value, buffer)
-        return bytes(buffer)
+        try:
+            buffer = take()
+        except IndexError:  # the first call, or others are under way
+            buffer = bytearray()
+        encode_into(value, buffer, 0)
+        text = bytes(buffer)
+        if len(text) <= BUFFER_KEPT_BYTES:
+            give_back(buffer)
+        return text
 
     return encode

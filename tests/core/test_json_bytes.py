@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -32,6 +33,42 @@ def test_it_encodes_as_msgspec_does(order: str | None) -> None:
     assert encode(value) == msgspec.json.Encoder(order="deterministic" if order else None).encode(
         value
     )
+
+
+def test_a_buffer_that_is_used_again_leaves_nothing_behind() -> None:
+    encode = encoder()
+    lengths = [*range(600), 70_000, 0, 16_384, 1, 300, 70_000, 2]
+
+    assert [encode("x" * length) for length in lengths] == [
+        b'"%b"' % (b"x" * length) for length in lengths
+    ]
+
+
+def test_what_cannot_be_encoded_changes_nothing() -> None:
+    encode = encoder()
+    for value in ("a", ["b" * 1_000, object()], "c", [object()], ["d"]):
+        try:
+            text = encode(value)
+        except TypeError:
+            assert type(value) is list
+        else:
+            assert text == msgspec.json.Encoder().encode(value)
+
+
+def test_threads_do_not_share_a_buffer() -> None:
+    encode = encoder()
+
+    def texts(number: int) -> set[bytes]:
+        return {encode(f"{number}" * 1_000) for _ in range(2_000)}
+
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(texts, range(4)))
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert found == [{b'"%b"' % (b"%d" % number * 1_000)} for number in range(4)]
 
 
 def test_nothing_else_in_the_server_encodes() -> None:
