@@ -52,7 +52,7 @@ _PAGE_DEFAULT_COUNT: Final = 100
 _JSON_TYPE: Final = re.compile(rb"\s*application/(?:[!#$&^_.+\w-]+\+)?json\s*(?:;.*)?", re.I)
 _ANY_JSON: Final = msgspec.json.Decoder(msgspec.Raw)
 # A number as JSON writes it, which is how clients that know our schema do.
-_SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,20})?(?:[eE]-?[0-9]{1,2})?")
+_SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,20})?(?:[eE]-?[0-9]{1,3})?")
 # A text, or a comma before a closing bracket. A text that does not end is taken to the end of the
 # body, and nothing is given back (`*+`): else each quote in it would be tried as its beginning.
 _TRAILING_COMMA: Final = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|,(?=[ \t\r\n]*[\]}])', re.DOTALL)

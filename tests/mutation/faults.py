@@ -368,7 +368,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "timers do not look at the time",
         "shards/shard.py",
-        "if done_count and not done_count % slice_count and self._pass.is_over_for_own:",
+        "if done_count and not done_count % slice_count and not self._pass.has_time_for_own():",
         "if False:",
         "shards/test_passes.py",
     ),

@@ -107,7 +107,7 @@ def look_at(visitor: Visitor, paths: Iterable[str], closely_count: int = 100) ->
     visitor.context.add_init_script(SHORT_PAGES)
     page = visitor.open()
     for number, path in enumerate(paths):
-        visitor.go(page, path)
+        visitor.move(page, path)
         found += violations_in_both(page) if number < closely_count else violations(page)
     return found
 
