@@ -15,8 +15,17 @@ MINUTES ?= 1
 # Processes that run tests: one more than the cores most machines have to give, since many tests wait.
 WORKERS ?= 3
 
+# Bytecode has a place of its own where it may not lie beside the code, as in many containers: each
+# process that runs tests would compile them all again, which takes 8 s.
+ifdef PYTHONDONTWRITEBYTECODE
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.bytecode_cache
+endif
+
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
+# No example of hypothesis fails for being slow, since the machine is busy; and all runs have the same.
+MANY := $(PYTEST) -n $(WORKERS) --dist worksteal --hypothesis-profile=ci
 SERVE_READY := $(VENV)/.ready-to-serve
 DEVELOP_READY := $(VENV)/.ready-to-develop
 
@@ -32,23 +41,28 @@ help: ## List these targets
 serve: $(SERVE_READY) ## Start the server
 	@exec $(BIN)/python -m troth serve $(ARGS)
 
-# Where tests that measure time are: to collect all others too would take a quarter of a minute.
-ALONE = $$(grep -rl --include='test_*.py' 'mark\.alone' tests)
+# Where tests with a marker are: to collect all others too would take a quarter of a minute.
+MARKED = $$(grep -rl --include='test_*.py' 'mark\.$(1)' tests)
 
-# Status 5 says that none was chosen; that is wrong only if it is so both times. What takes longest to
+# Status 5 says that none was chosen; that is wrong only if it is so each time. What takes longest to
 # prepare, once on a machine, is begun beside the first tests.
 test: $(DEVELOP_READY) ## Run the tests, all but what make seeds and make sdks add
 	@$(if $(ARGS),,nice -n 10 $(BIN)/python -m tests.sdks.environments </dev/null >/dev/null 2>&1 &)
-	@echo '-- tests, $(WORKERS) at a time'; side_by_side=0; alone=0; \
-	  $(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone and not sdks' $(ARGS) || side_by_side=$$?; \
+	@worst=5; note() { case $$worst,$$1 in 5,* | 0,[!05]*) worst=$$1 ;; esac; }; \
+	  echo '-- tests, $(WORKERS) at a time'; \
+	  $(MANY) -m 'not alone and not own_core and not sdks' $(ARGS); \
+	  note $$?; \
+	  echo '-- tests that measure a core or wait, two at a time'; \
+	  $(PYTEST) -n 2 --dist worksteal -m 'own_core and not scale' $(or $(ARGS),$(call MARKED,own_core)); \
+	  note $$?; \
 	  echo '-- tests that measure time, one after the other'; \
-	  $(PYTEST) -m 'alone and not scale' $(if $(ARGS),$(ARGS),$(ALONE)) || alone=$$?; \
-	  case $$side_by_side,$$alone in 0,0 | 0,5 | 5,0) ;; 0,*) exit $$alone ;; *) exit $$side_by_side ;; esac
+	  $(PYTEST) -m 'alone and not scale' $(or $(ARGS),$(call MARKED,alone)); \
+	  note $$?; exit $$worst
 
-FAST := not alone and not slow
+FAST := not alone and not own_core and not slow
 fast: $(DEVELOP_READY) ## Run the tests that are neither slow nor measure time
 	@echo '-- fast tests, $(WORKERS) at a time'; \
-	  $(PYTEST) -n $(WORKERS) --dist worksteal -m '$(FAST)' $(ARGS)
+	  $(MANY) -m '$(FAST)' $(ARGS)
 
 # Its environment is always a new one: a new version of a library is what this is to find.
 newest-ready:
@@ -60,7 +74,7 @@ newest-ready:
 # With IS_READY=1 the environment was just made. Without it there is no Python to make another with.
 newest: $(if $(IS_READY),,newest-ready) ## Run fast tests with the newest Python of this machine and the newest libraries
 	@$(MAKE) --no-print-directory fast VENV=.venv-newest CONSTRAINTS= PYTHON=false \
-	  FAST='not alone and (newest or not slow)'
+	  FAST='not alone and not own_core and (newest or not slow)'
 
 installed: $(DEVELOP_READY) ## Build sdist and wheel, install that and run some tests with it
 	@$(BIN)/python -m tests.release.installed $(ARGS)
@@ -87,7 +101,7 @@ cover: $(DEVELOP_READY) ## Check that the tests run 95 % of core/, shards/ and p
 
 # What make test leaves out; make prove runs these too.
 seeds: $(DEVELOP_READY) ## Run the random tests with all their seeds (some minutes)
-	@TESTS_SEEDS=all $(PYTEST) -n $(WORKERS) --dist worksteal -m 'seeds and not alone' $(ARGS)
+	@TESTS_SEEDS=all $(PYTEST) -n $(WORKERS) --dist worksteal -m 'seeds and not alone and not own_core' $(ARGS)
 
 sdks: $(DEVELOP_READY) ## Run every workflow and suite with every published SDK (some minutes)
 	@$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone' tests/sdks tests/clients $(ARGS)

@@ -217,7 +217,9 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
     if options["fail_if_worse"] and options["baseline"] is None:
         raise click.UsageError("--fail-if-worse needs a --baseline.")
     if options["url"] is not None and {"memory", "recovery"} & set(chosen):
-        raise click.UsageError("memory and recovery start their own servers; omit --url.")
+        raise click.UsageError(
+            "The scenarios memory and recovery start their own servers; omit --url."
+        )
     try:
         with _ending_in_order():
             worse = _bench(chosen, mix, options)

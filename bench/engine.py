@@ -36,7 +36,7 @@ _SLEEP_AT_LEAST_NS: Final = 80_000
 
 @dataclass
 class Interval:
-    """What happened in a quarter of a second."""
+    """The operations of a quarter of a second."""
 
     start_s: float
     """Since the beginning of the warm-up."""
@@ -48,11 +48,11 @@ class Interval:
 
 @dataclass
 class Totals:
-    """What happened in the measured time."""
+    """Totals of the measured time."""
 
     elapsed_ns: int = 0
     processor_ns: int = 0
-    """What this process used of its core."""
+    """Processor time that this process used."""
     latency: Histogram = field(default_factory=Histogram)
     steps: dict[str, Histogram] = field(default_factory=dict)
     """Latencies of single requests and of what scenarios measure themselves."""
@@ -89,7 +89,7 @@ class LoadConnection:
         self.broken = False
 
     def measure(self, name: str, duration_ns: int) -> None:
-        """Report a duration that only the scenario knows."""
+        """Report a duration that only the scenario can measure."""
         self.engine.measure(name, duration_ns)
 
 
@@ -147,7 +147,7 @@ class Engine:
         return self._totals
 
     def measure(self, name: str, duration_ns: int) -> None:
-        """Count a duration under a name, if it is time to measure."""
+        """Record a duration under a name, during the measured time only."""
         if self._measuring:
             steps = self._totals.steps
             if name not in steps:
@@ -270,7 +270,7 @@ class Engine:
         self._failures = 0
 
     def _count_unfinished(self, now: int) -> int:
-        """Count what never ended with the time it has waited: at least that is its latency."""
+        """Record operations that never ended with the time they have waited: at least that."""
         waiting = [one.started_ns for one in self._connections if one.operation is not None]
         waiting += [intended for intended in self._backlog if intended < self._to_ns]
         waiting = [moment for moment in waiting if moment >= self._count_from_ns]
@@ -279,7 +279,7 @@ class Engine:
         return len(waiting)
 
     def _tend(self, now: int) -> None:
-        """End what takes too long; try again to connect where that failed."""
+        """End operations that take too long; reconnect where that failed before."""
         for connection in self._connections:
             if connection.operation is not None and connection.step != PREPARE:
                 if now - connection.sent_ns > self._timeout_ns:
@@ -302,7 +302,7 @@ class Engine:
         self._advance(connection, None)
 
     def _advance(self, connection: LoadConnection, answer: bytes | None) -> None:
-        """Do the operation's next request, or the one after a message that has come already."""
+        """Send the operation's next request, or the one after a message that is there already."""
         operation = connection.operation
         assert operation is not None
         try:
@@ -324,7 +324,7 @@ class Engine:
             self._send(connection, request)
 
     def _done(self, connection: LoadConnection, now: int) -> None:
-        # What was to start before the measured time does not count in it, however late it ends.
+        # An operation due before the measured time does not count in it, however late it ends.
         if connection.started_ns >= self._count_from_ns or not self._measuring:
             self._interval.record(now - connection.started_ns)
         self._next(connection, now)
@@ -391,7 +391,7 @@ class Engine:
             dropped.close()
 
     def _lose(self, connection: LoadConnection, reason: str, now: int) -> None:
-        """Give an operation and its connection up, and connect again."""
+        """Give up an operation and its connection, and reconnect."""
         self._drop(connection.socket)
         connection.socket = None
         connection.broken = True

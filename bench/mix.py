@@ -47,5 +47,5 @@ def read_mix(path: Path, allowed_options: frozenset[str]) -> MixFile:
             allowed = ", ".join(MIXABLE)
             raise BenchError(f"{path}: {name!r} cannot be mixed; must be one of {allowed}.")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0:
-            raise BenchError(f"{path}: the weight of {name} is {weight!r}; it must be above 0.")
+            raise BenchError(f"{path}: the weight of {name} must be above 0 (got {weight!r}).")
     return MixFile(options, {name: float(weight) for name, weight in mix.items()})

@@ -146,11 +146,11 @@ def node_command(
 
     It runs until stopped by Ctrl-C or SIGTERM.
 
-    Each task runs as a separate process, with limits, in an empty directory. See node/README.md
-    for what this isolates and what it does not. If the node is started by root, each task has its
-    own user, which is the safest. A node refuses to start as a user who also runs a server:
-    functions could read that server's key and act as any account. JavaScript functions need
-    Node.js.
+    Each task runs as a separate process, with limits, in an empty directory. If the node is
+    started by root, each task has its own user, which is the safest: tasks see neither each other
+    nor the node's token, but share its kernel and network. A node refuses to start as a user who
+    also runs a server: functions could read that server's key and act as any account. JavaScript
+    functions need Node.js.
 
     \b
     Examples:

@@ -436,8 +436,8 @@ EXPLANATIONS: dict[Code, str] = {
         "so it has no task that could be claimed. Nothing was changed."
     ),
     Code.TOO_MANY_WAITING: (
-        "Envelope protocol: the promise has the maximum number of waiting tasks and listeners. "
-        "Nothing was changed."
+        "Envelope protocol: the promise has the maximum number of waiting tasks and listeners, or "
+        "a task is to be suspended for more than 5,000 promises. Nothing was changed."
     ),
     Code.BULK_NOT_FOUND: (
         "No bulk job has this id, or the token is limited to ids with another prefix. Jobs are "

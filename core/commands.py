@@ -303,6 +303,7 @@ class CreateExecution(Command, frozen=True):
     plan: ExecutionPlan
     param: Value = EMPTY_VALUE
     idempotency_key: str | None = None
+    trace: Trace | None = None
 
 
 class ReadExecution(Command, frozen=True):

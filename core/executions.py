@@ -36,6 +36,9 @@ ASSIGNED_KEY: Final = "troth:assigned"
 LOST_NODES_KEY: Final = "troth:lost-nodes"
 """How many nodes died with it, decimal; absent if none."""
 
+METHOD_KEY: Final = "method"
+"""In the headers of an execution's param: the method that its function is called with."""
+
 # Tags of an execution's promise, by which it is found.
 ACCOUNT_TAG: Final = "troth:account"
 FUNCTION_TAG: Final = "troth:function"

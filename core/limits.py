@@ -12,6 +12,10 @@ INTEGER_MIN: Final = -(2**63)
 
 # Requests.
 BODY_LIMIT_BYTES: Final = 4 * 1024 * 1024
+LARGE_BODY_BYTES: Final = 64 * 1024  # what is in larger JSON bodies is counted before it is read
+BODY_STRINGS_LIMIT_COUNT: Final = 4096  # in a large body about one thing
+BODY_VALUES_LIMIT_COUNT: Final = 100_000  # in a large body about many things
+CLOSED_BODY_LIMIT_BYTES: Final = 128 * 1024  # of a body that grants rights or deletes
 ID_LIMIT_BYTES: Final = 1024
 TAGS_LIMIT_COUNT: Final = 64
 TAG_LIMIT_BYTES: Final = 4096  # one key with its value
@@ -82,6 +86,8 @@ WORKFLOW_RETRY_MS: Final = 30_000  # a message sent but not claimed goes out aga
 WORKFLOW_IDLE_COUNT: Final = 2  # releases without progress in a row before a task is held back
 WORKFLOW_IDLE_FIRST_MS: Final = 500  # how long; doubles with each further one
 WORKFLOW_IDLE_LIMIT_MS: Final = 30_000
+AWAITED_LIMIT_COUNT: Final = 5_000  # promises that a task is suspended for, in one request
+HEARTBEAT_VALUES_LIMIT_COUNT: Final = 400_000  # in the body of a heartbeat that names tasks
 UNBLOCK_LIMIT_MS: Final = 3_600_000  # a listener that was not reached by then is given up
 WAITING_LIMIT_COUNT: Final = 10_000  # tasks, and listeners, that wait for one promise
 LEASE_LEAST_MS: Final = 500  # a lease lasts at least this long, whatever ttl was asked for
@@ -205,6 +211,8 @@ SNAPSHOT_KEEP_COUNT: Final = 7  # scheduled snapshots that are kept
 ARCHIVE_KEEP_MS: Final = 36_525 * 86_400_000  # a hundred years
 
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
+assert LARGE_BODY_BYTES <= CLOSED_BODY_LIMIT_BYTES < BODY_LIMIT_BYTES
+assert RETENTION_RULES_LIMIT_BYTES < CLOSED_BODY_LIMIT_BYTES
 assert BATCH_LIMIT_COUNT <= MAILBOX_LIMIT_COUNT
 assert LEASE_LEAST_MS <= TASK_CLAIM_TIMEOUT_MS
 assert TASK_RETRY_FIRST_MS <= TASK_RETRY_LIMIT_MS

@@ -63,8 +63,8 @@ class Step(Struct, gc=False):
     """
 
     reply: Reply
-    records: list[r.Record]
-    promise_timers: list[Promise]
+    records: Sequence[r.Record]
+    promise_timers: Sequence[Promise]
     has_effects: bool = False
     timers: Sequence[tuple[TimerKey, int | None]] = ()
     sends: Sequence[Message] = ()
@@ -90,7 +90,7 @@ class Machine(DecisionContext):
         reply = DECISIONS[kind](self, command, now_ms)
         # Nothing follows from most commands; then it need not be looked for.
         if kind is ReadPromise and not self._records:
-            return Step(reply, [], [])
+            return Step(reply, (), ())
         if self.changes_one_promise:
             self.changes_one_promise = False
             records, self._records = self._records, []

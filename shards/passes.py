@@ -7,6 +7,7 @@ that is left over continues in the next pass. Whatever the budget says, each kin
 progress, so none waits forever. The garbage collector works within a pass, too; see `collector.py`.
 """
 
+from collections.abc import Callable
 from typing import Final, final
 
 import trio
@@ -25,7 +26,7 @@ assert CLIENTS_LIMIT_S + OWN_LIMIT_S <= PASS_LIMIT_S
 
 @final
 class Pass(trio.abc.Instrument):
-    """The pass that is going on. Add it to trio's instruments, which tell it when one begins.
+    """The pass that is going on; trio tells it when one begins.
 
     Trio decides which task is first in a pass. So the server's own work has its own budget,
     wherever in the pass it comes, and what it uses is not taken from the clients'. It goes by
@@ -34,6 +35,7 @@ class Pass(trio.abc.Instrument):
 
     def __init__(self) -> None:
         """Begin in a pass without end, until the loop has looked for I/O."""
+        self._time_s: Callable[[], float] = trio.current_time
         self._ends_s = float("inf")
         self._clients_end_s = float("inf")
         self._own_left_s = float("inf")
@@ -41,9 +43,19 @@ class Pass(trio.abc.Instrument):
         self._own_ends_s = float("inf")
         self.passes_count = 0
 
+    def start(self) -> None:
+        """Follow the passes of the loop that calls this; `stop` ends that."""
+        # What `trio.current_time` asks, without the calls between.
+        self._time_s = trio.lowlevel.current_clock().current_time
+        trio.lowlevel.add_instrument(self)
+
+    def stop(self) -> None:
+        """Follow them no longer."""
+        trio.lowlevel.remove_instrument(self)
+
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  trio's name and arguments
         """Begin a pass: the loop has looked for I/O."""
-        now_s = trio.current_time()
+        now_s = self._time_s()
         self._ends_s = now_s + PASS_LIMIT_S
         self._clients_end_s = now_s + CLIENTS_LIMIT_S
         self._own_left_s = OWN_LIMIT_S
@@ -52,25 +64,23 @@ class Pass(trio.abc.Instrument):
     @property
     def is_over(self) -> bool:
         """Return whether the whole budget is used up."""
-        return trio.current_time() >= self._ends_s
+        return self._time_s() >= self._ends_s
 
-    @property
-    def is_over_for_clients(self) -> bool:
-        """Return whether the clients' part of the budget is used up."""
-        return trio.current_time() >= self._clients_end_s
+    def has_time_for_clients(self) -> bool:
+        """Return whether something is left of the clients' part of the budget."""
+        return self._time_s() < self._clients_end_s
 
     def begin_own(self) -> None:
         """Begin a piece of the server's own work; `end_own` follows before any task waits."""
-        self._own_began_s = now_s = trio.current_time()
+        self._own_began_s = now_s = self._time_s()
         self._own_ends_s = now_s + self._own_left_s
 
     def end_own(self) -> None:
         """End the piece that was begun last."""
-        used_s = trio.current_time() - self._own_began_s
+        used_s = self._time_s() - self._own_began_s
         self._own_left_s -= used_s
         self._clients_end_s += used_s
 
-    @property
-    def is_over_for_own(self) -> bool:
-        """Return whether the budget of the server's own work is used up. Within a piece of it."""
-        return trio.current_time() >= self._own_ends_s
+    def has_time_for_own(self) -> bool:
+        """Return whether something is left for the server's own work. Within a piece of it."""
+        return self._time_s() < self._own_ends_s

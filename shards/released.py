@@ -61,7 +61,7 @@ class ReleasedMessages:
         while waiting:
             for _ in range(min(SLICE_COUNT, len(waiting))):
                 self._send_if_wanted(waiting.popleft())
-            if self._pass.is_over_for_own:
+            if not self._pass.has_time_for_own():
                 break
         self._pass.end_own()
 

@@ -290,30 +290,28 @@ class Shard:
             self._rearm(now_ms)
         self._now_ms = now_ms
         self._turns_count += 1
-        answers = turn.answers
-        answers_count = len(answers)
-        records_count = len(turn.records)
-        has_due = bool(self._due) or (self._due_from_ms <= now_ms and not self._is_frozen)
-        is_rearming = self._rearming is not None
-        self.machine.timers_may_be_late = has_due or self._is_frozen or is_rearming
-        has_changed = False
-        if self._mailbox:
-            has_changed = self._step_all(self._mailbox, now_ms, turn)
-        current_pass = self._pass
+        answers_count, records_count = len(turn.answers), len(turn.records)
+        is_frozen, is_rearming = self._is_frozen, self._rearming is not None
+        has_due = bool(self._due) or (self._due_from_ms <= now_ms and not is_frozen)
+        self.machine.timers_may_be_late = has_due or is_frozen or is_rearming
+        has_changed = bool(self._mailbox) and self._step_all(self._mailbox, now_ms, turn)
         if self._internal:
-            current_pass.begin_own()
+            self._pass.begin_own()
             has_changed |= self._step_all(self._internal, now_ms, turn)
-            current_pass.end_own()
-        if not has_changed and not has_due and len(answers) > answers_count:
-            self._turns.answer_sooner(turn, answers_count, self._position)
+            self._pass.end_own()
+        if not has_changed and not has_due:
+            if len(turn.answers) > answers_count:
+                self._turns.answer_sooner(turn, answers_count, self._position)
+            if not is_rearming:
+                return
         if has_due:
-            current_pass.begin_own()
+            self._pass.begin_own()
             self._expire_due(now_ms, turn)
-            current_pass.end_own()
+            self._pass.end_own()
         if is_rearming:
-            current_pass.begin_own()
+            self._pass.begin_own()
             self._rearm_some(now_ms, turn)
-            current_pass.end_own()
+            self._pass.end_own()
         if len(turn.records) > records_count:
             self._position = self._committer.position + len(turn.records)
 
@@ -328,7 +326,8 @@ class Shard:
         answers = turn.answers
         has_changed = False
         count = BATCH_LIMIT_COUNT
-        has_time = self._has_time_for_own if entries is self._internal else self._has_time
+        is_own = entries is self._internal
+        has_time = self._pass.has_time_for_own if is_own else self._pass.has_time_for_clients
         next_look_count = SLICE_COUNT if has_time() else 1
         for done_count in range(count):
             if not entries:
@@ -345,7 +344,7 @@ class Shard:
             except Exception as error:
                 if asker is not None:  # it is told so, if this ends the server
                     answers.append((asker, place, UNANSWERED))
-                step = self._contain(error, command, is_own=entries is self._internal)
+                step = self._contain(error, command, is_own=is_own)
                 if asker is not None:
                     answers.pop()
             if step.again is not None:
@@ -358,12 +357,6 @@ class Shard:
                 self._take(step, held, turn)
         self._commands_count += count
         return has_changed
-
-    def _has_time(self) -> bool:
-        return not self._pass.is_over_for_clients
-
-    def _has_time_for_own(self) -> bool:
-        return not self._pass.is_over_for_own
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
         """Resume time after a jump of the clock, before anything else happens at the new time.
@@ -399,7 +392,7 @@ class Shard:
                 # Set already, if it was deleted and created again in the meantime.
                 self.wheel.cancel_fixed(promise.id, promise.timeout)
             self._take(step, None, turn)
-            if self._pass.is_over_for_own:
+            if not self._pass.has_time_for_own():
                 return
         self._rearming = None
 
@@ -414,15 +407,15 @@ class Shard:
         handled = []
         due = self._due
         slice_count, wheel_slice_count = SLICE_COUNT, WHEEL_SLICE_COUNT
-        if self._pass.is_over_for_own:
+        if not self._pass.has_time_for_own():
             slice_count, wheel_slice_count = 1, SLICE_COUNT
         for done_count in range(TIMERS_BATCH_LIMIT_COUNT):
-            if done_count and not done_count % slice_count and self._pass.is_over_for_own:
+            if done_count and not done_count % slice_count and not self._pass.has_time_for_own():
                 break
             while not due and self._due_from_ms <= now_ms and not self._is_frozen:
                 due.extend(self.wheel.take_due(now_ms, wheel_slice_count))
                 self._look_at_wheel()
-                if self._pass.is_over_for_own:
+                if not self._pass.has_time_for_own():
                     break
             if not due:
                 break

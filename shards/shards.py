@@ -192,7 +192,7 @@ class Shards(Gathering):
     ) -> None:
         """Run until canceled; then write what is appended. Raises LogFailed if the log fails."""
         writer = self._writer = make_writer(self.committer)
-        trio.lowlevel.add_instrument(self._pass)
+        self._pass.start()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
@@ -203,7 +203,7 @@ class Shards(Gathering):
                     nursery.start_soon(shard.run)
                 task_status.started()
         finally:
-            trio.lowlevel.remove_instrument(self._pass)
+            self._pass.stop()
             self._turns.let_go_all()
             self.committer.flush(writer)
             with trio.CancelScope(shield=True):
@@ -368,7 +368,8 @@ class Shards(Gathering):
         """
         if self._stopping or self.committer.failure is not None:
             self._refuse_unless_open()
-        index = shard_of(HOMES[type(command)](command), self._count)
+        home = HOMES[type(command)]
+        index = shard_of(home(command), self._count)
         shard = self._shards[index]
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard

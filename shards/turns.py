@@ -114,6 +114,8 @@ class Turns:
         if turn.records:
             committer.append(turn.records)
             turn.records = []
+        elif not (turn.answers or turn.messages or turn.acknowledgments or turn.finished):
+            return
         turn.position = committer.position
         if committer.durable_position >= turn.position and not self._held_back:
             self._let_go(turn)
@@ -153,7 +155,7 @@ class Turns:
             turn = held_back.popleft()
             answers_count += len(turn.answers)
             self._answer(turn)
-            if answers_count >= ANSWERS_SLICE_COUNT and self._pass.is_over_for_clients:
+            if answers_count >= ANSWERS_SLICE_COUNT and not self._pass.has_time_for_clients():
                 break
         if self._unsent:
             self._send_more()
@@ -192,7 +194,7 @@ class Turns:
         self._pass.begin_own()
         while unsent and self._send_some(unsent[0]):
             unsent.popleft()
-            if self._pass.is_over_for_own:
+            if not self._pass.has_time_for_own():
                 break
         self._pass.end_own()
 
@@ -205,7 +207,7 @@ class Turns:
         done_count = 0
         for one in messages:
             is_slice = len(one[1]) > 1 or not done_count % SLICE_COUNT
-            if done_count and is_slice and self._pass.is_over_for_own:
+            if done_count and is_slice and not self._pass.has_time_for_own():
                 break
             self._send(one)
             done_count += 1

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
@@ -28,7 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check where the code comes from, and share its bytecode."""
     if config.getoption("installed") and IMPORT_ROOT.is_relative_to(ROOT):
         raise pytest.UsageError(f"troth is not installed: {IMPORT_ROOT} is in this checkout")
+    _take_signals()
     _share_bytecode_of_processes(config)
+
+
+def _take_signals() -> None:
+    """Take signals that whoever started the tests ignores: all that tests start would do so, too.
+
+    `nohup` ignores SIGHUP, and a shell's `&` ignores SIGINT. Programs that keep to it never end.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _share_bytecode_of_processes(config: pytest.Config) -> None:

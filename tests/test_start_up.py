@@ -19,7 +19,7 @@ LIBRARIES = (
     "import pytest, trio, hypercorn, quart_trio, msgspec, lmdb, orjson, httpx, structlog, click"
 )
 HELP_LIMIT_S = 0.25
-RUNS_COUNT = 10
+RUNS_COUNT = 4
 
 
 def processor_time_s(limit_s: float, *arguments: str) -> float:
@@ -47,7 +47,7 @@ def processor_time_s(limit_s: float, *arguments: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.own_core
 @pytest.mark.parametrize("path", ["tests/core/test_patterns.py", "tests/http/test_serve.py"])
 def test_the_first_test_of_a_file_runs_soon(path: str) -> None:
     command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", path)
@@ -59,7 +59,7 @@ def test_the_first_test_of_a_file_runs_soon(path: str) -> None:
     assert processor_time_s(limit_s, *command) <= limit_s
 
 
-@pytest.mark.alone
+@pytest.mark.own_core
 @pytest.mark.parametrize("command", [(), ("promises",), ("serve",)])
 def test_help_comes_soon(command: tuple[str, ...]) -> None:
     used_s = processor_time_s(HELP_LIMIT_S, "-m", "troth", *command, "--help")

@@ -1,4 +1,4 @@
-"""What clients do: each scenario is one kind of operation, made of one or more requests.
+"""The work of clients: a scenario is one kind of operation, made of one or more requests.
 
 An operation is a generator. It yields `(step, request)` and is sent the body of the answer; the
 status was checked before against the step's. `PREPARE` as step: the request is not measured, and
@@ -30,7 +30,7 @@ class RequestStep(NamedTuple):
 
 
 class Line(Protocol):
-    """What an operation may ask of the connection it runs on."""
+    """The connection that an operation runs on, as the operation sees it."""
 
     number: int
     started_ns: int
@@ -45,7 +45,7 @@ class Line(Protocol):
 
 
 class Preparation(NamedTuple):
-    """What must be on the server before a scenario starts: operations of another scenario."""
+    """Operations of another scenario that must be done before a scenario starts."""
 
     scenario: str
     operations_count: int
@@ -58,7 +58,7 @@ def step(name: str, *statuses: int) -> RequestStep:
 
 
 class Scenario:
-    """The base of all: one object a load process, shared by its connections."""
+    """The base of all scenarios: one object for each load process, shared by its connections."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -67,7 +67,7 @@ class Scenario:
     streams_at_api: ClassVar[bool] = False
     """Whether these are streams of the envelope protocol, which only the API's address has."""
     prepares: ClassVar[bool] = False
-    """Whether operations have requests that are not measured: then throughput says little."""
+    """Whether some requests of an operation are not measured: then throughput says little."""
     writes: ClassVar[bool] = True
     """Whether every operation leaves something on the disk."""
 
@@ -80,7 +80,7 @@ class Scenario:
 
     @classmethod
     def preparations(cls, workload: Workload) -> list[Preparation]:  # noqa: ARG003
-        """Return what is to be created first."""
+        """Return what must be created first."""
         return []
 
     def operation(self, line: Line) -> Operation:
@@ -99,7 +99,7 @@ class Scenario:
         return f"{self._prefix}{self.source.getrandbits(96):024x}"
 
     def key(self) -> Callable[[], int]:
-        """Return a function that chooses among `keys` things."""
+        """Return a function that chooses a number below the workload's `keys`."""
         return _chooser(self.workload, self.source)
 
     def payload(self) -> str:

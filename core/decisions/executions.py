@@ -73,7 +73,7 @@ def create_execution(context: DecisionContext, command: CreateExecution, now_ms:
             command.param,
             {FUNCTION_TAG: plan.function_id, ACCOUNT_TAG: plan.account_id},
             command.idempotency_key,
-            None,
+            command.trace,
             r.TaskSeed(receiver_of(plan)),
         )
     )

@@ -101,7 +101,7 @@ class Package:
         if len(found) == 1:
             return found[0]
         if found:
-            raise PackageRefused([f"has {' and '.join(found)}; keep the one that is meant"])
+            raise PackageRefused([f"has {' and '.join(found)}; keep one of them"])
         problem = f"has no {' or '.join(allowed)} at its top"
         inside = {
             file.path.partition("/")[0]
@@ -137,7 +137,7 @@ def file_pieces(content: bytes, file: CodeFile) -> Iterator[bytes]:
 
 
 def read_package(content: bytes, limits: PackageLimits) -> Package:
-    """Check everything about a package but its data. Raises PackageRefused."""
+    """Check everything about a package except its data. Raises PackageRefused."""
     if len(content) > limits.package_bytes:
         raise PackageRefused([too_large(limits)])
     try:
@@ -155,8 +155,8 @@ def read_package(content: bytes, limits: PackageLimits) -> Package:
     allowed_bytes = max(_COMPRESSION_FREE_BYTES, len(content) * limits.compression_ratio)
     if unpacked_bytes > allowed_bytes:
         tree.problems.append(
-            f"is {unpacked_bytes // max(1, len(content))} times as large unpacked; allowed is at "
-            f"most {limits.compression_ratio} times"
+            f"must unpack to at most {limits.compression_ratio} times its size (got "
+            f"{unpacked_bytes // max(1, len(content))} times)"
         )
     if not tree.files and not tree.problems:
         tree.problems.append("has no files")
@@ -166,8 +166,8 @@ def read_package(content: bytes, limits: PackageLimits) -> Package:
 
 
 def too_large(limits: PackageLimits) -> str:
-    """Say that a package is larger than it may be."""
-    return f"is larger than {limits.package_bytes} bytes, the limit of an archive"
+    """Return the message about a package that is too large."""
+    return f"must have at most {limits.package_bytes} bytes"
 
 
 class _Tree:
@@ -178,12 +178,14 @@ class _Tree:
         self.directories: list[str] = []
         self.problems: list[str] = []
         self._limits = limits
-        self._spelled: dict[str, str] = {}  # by how a careless file system would compare it
+        self._spelled: dict[
+            str, str
+        ] = {}  # by the form that a file system without upper case or Unicode forms compares
         self._is_file: dict[str, bool] = {}
         self._listed: set[str] = set()
 
     def add(self, member: Member) -> None:
-        """Take a member in, or note what is wrong with it."""
+        """Add a member, or note what is wrong with it."""
         problem = self._take(member)
         if problem is not None:
             self.problems.append(f"{show(member.name)}: {problem}")
@@ -216,7 +218,7 @@ class _Tree:
         return problem
 
     def _place(self, path: str, *, is_file: bool) -> str | None:
-        """Note a path that is to be there; say why it cannot."""
+        """Add a path; return why that is impossible, or None."""
         known = self._is_file.get(path)
         if known is not None:
             return None if known is is_file else f"{path!r} is both a file and a folder"
@@ -231,7 +233,7 @@ class _Tree:
 
 
 def _name_problem(path: str, limits: PackageLimits) -> str | None:
-    """Say why nothing may have this path; None if it may."""
+    """Return why nothing may have this path, or None."""
     segments = path.split("/")
     if not path.isprintable():
         return "its name has characters that cannot be shown; rename it"
@@ -245,8 +247,8 @@ def _name_problem(path: str, limits: PackageLimits) -> str | None:
         len(segment.encode()) > _SEGMENT_LIMIT_BYTES for segment in segments
     ):
         return (
-            f"its name is too long; allowed are {limits.path_bytes} bytes, "
-            f"{_SEGMENT_LIMIT_BYTES} for each part"
+            f"its name must have at most {limits.path_bytes} bytes, and each part of it at most "
+            f"{_SEGMENT_LIMIT_BYTES}"
         )
     if len(segments) > limits.depth_count:
         return f"is nested deeper than {limits.depth_count} folders"
@@ -260,7 +262,7 @@ def _is_command_link(path: str, member: Member) -> bool:
 
 
 def _kind_problem(member: Member, is_directory: bool) -> str | None:
-    """Say why this is not a plain file or folder; None if it is one."""
+    """Return why this is not a plain file or folder, or None if it is one."""
     kind = stat.S_IFMT(member.mode)
     if kind == stat.S_IFLNK:
         return "is a symbolic link; put the file itself into the archive"
@@ -271,5 +273,5 @@ def _kind_problem(member: Member, is_directory: bool) -> str | None:
     if is_directory and (member.size_bytes or member.end - member.start > _EMPTY_BYTES):
         return "is a folder with data in it"
     if not is_directory and member.mode & (stat.S_ISUID | stat.S_ISGID):
-        return "would run with another user's or group's rights (setuid, setgid); take that away"
+        return "would run with another user's or group's rights; remove its setuid and setgid bits"
     return None

@@ -7,13 +7,13 @@ numbers are in no checkpoint, and nothing depends on them.
 The server's own promises, such as function tasks, are not counted as promises; their leases are.
 """
 
-import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, final
 
 from troth.core.buckets import Buckets
 from troth.core.catalog import RESERVED_PREFIX
+from troth.core.grammar.traceparents import sampled_trace_id
 from troth.core.model import CLAIMED, Json, Promise, PromiseState, Task, Trace
 from troth.core.workflows import ACQUIRED, WorkflowTask
 
@@ -35,8 +35,6 @@ WAITS_LIMIT_COUNT: Final = 12
 
 LABELS_LIMIT_COUNT: Final = 4_096
 """How many receivers' labels are remembered; that of any other is found out each time."""
-
-_SAMPLED: Final = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f][13579bdf]")
 
 
 class AttemptOutcome(StrEnum):
@@ -176,6 +174,6 @@ def first_ready_on(created_on: int, not_before: int | None) -> int:
 
 def note_trace(buckets: Buckets, value: float, trace: Trace) -> None:
     """Note the trace of a value that was counted, if its request was sampled."""
-    sampled = _SAMPLED.fullmatch(trace.traceparent)
-    if sampled is not None:
-        buckets.note_example(value, sampled[1])
+    trace_id = sampled_trace_id(trace.traceparent)
+    if trace_id is not None:
+        buckets.note_example(value, trace_id)

@@ -216,21 +216,22 @@ class ShardState:
 
     def add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
         """Take up a pending promise that is new, with its invoke task if it has one."""
-        assert promise.id not in self.promises, "a promise is created once"
-        self.promises[promise.id] = promise
+        promise_id, serial = promise.id, promise.serial
+        assert promise_id not in self.promises, "a promise is created once"
+        self.promises[promise_id] = promise
         self.promises_count += 1
-        if promise.id.startswith(RESERVED_PREFIX):  # such are found by their tags
-            self.counts.promise_added(promise.id, PENDING)
+        if promise_id.startswith(RESERVED_PREFIX):  # such are found by their tags
+            self.counts.promise_added(promise_id, PENDING)
         else:
             self.counts.promises[PENDING] += 1
             self.activity.created_count += 1
-            self.promise_index.append(promise.serial, promise.id)
+            self.promise_index.append(serial, promise_id)
         if promise.tags is not None:
             self.tag_index.add(promise)
         if self.tracks_changes:
-            self.changes.promises.append(promise.id)
-        if promise.serial > self.largest_serial:
-            self.largest_serial = promise.serial
+            self.changes.promises.append(promise_id)
+        if serial > self.largest_serial:
+            self.largest_serial = serial
         self.promise_timers.append(promise)
         if seed is None:
             return

@@ -29,7 +29,7 @@ from .context import VERSION_HEADER_VALUE, Api, Readiness
 from .cors import Cors
 from .hosts import Hosts
 from .router import Match, Router
-from .rows import Call, Endpoint, Header
+from .rows import Call, Endpoint
 from .session_cookies import UI_HEADER
 from .streams import limited
 
@@ -201,8 +201,9 @@ class Dispatcher:
         Unless it `is_whole`, its body is not looked at.
         """
         endpoint = match.endpoint
-        request.endpoint = endpoint.name
-        request.refused = endpoint.refused
+        if request.endpoint is not endpoint.name:  # the lane has said so already
+            request.endpoint = endpoint.name
+            request.refused = endpoint.refused
         if not request.is_plain:
             self._judge_sender(request, endpoint)
         api = self.api
@@ -318,14 +319,15 @@ def request_id(given: bytes | None) -> str:
 
 
 def _call_headers(endpoint: Endpoint, request: Request) -> CallHeaders:
-    reads, headers = endpoint.reads, request.headers
+    reads, headers = endpoint.reads_raw, request.headers
+    # Most are not there: then no function is called to find that out.
     return CallHeaders(
-        idempotency_key=decoding.text_header(
-            headers, "Idempotency-Key", core_limits.IDEMPOTENCY_KEY_LIMIT_BYTES
-        )
-        if Header.IDEMPOTENCY_KEY in reads
+        decoding.text_header(headers, "Idempotency-Key", core_limits.IDEMPOTENCY_KEY_LIMIT_BYTES)
+        if b"idempotency-key" in headers and b"idempotency-key" in reads
         else None,
-        strict=Header.STRICT in reads and decoding.strict_header(headers),
-        fence=decoding.fence_headers(headers) if Header.TASK_ID in reads else None,
-        trace=decoding.trace_headers(headers) if Header.TRACEPARENT in reads else None,
+        b"strict" in headers and b"strict" in reads and decoding.strict_header(headers),
+        decoding.fence_headers(headers)
+        if (b"task-id" in headers or b"task-counter" in headers) and b"task-id" in reads
+        else None,
+        decoding.trace_headers(headers) if b"traceparent" in reads else None,
     )

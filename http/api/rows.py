@@ -103,7 +103,8 @@ class Asking(HalvedHandler):
 
     def question(self, api: Api, call: Call) -> Command:
         """Return the command that the request asks for, if its sender may. Raises ApiError."""
-        command = self.command(api, call)
+        make = self.command  # called as a method, an attribute costs more
+        command = make(api, call)
         refuse_unless_permitted(call.request.principal, command)
         return command
 
@@ -113,7 +114,8 @@ class Asking(HalvedHandler):
             raise ApiError(reply.code)
         if self.acted is not None:
             self.acted(api, call)
-        return reply.code.status, self.shown(api, reply)
+        shown = self.shown
+        return reply.code.status, shown(api, reply)
 
     async def __call__(self, api: Api, call: Call) -> Response:
         """Ask and wait. Raises ApiError for every refusal."""

@@ -32,7 +32,7 @@ _HEADERS: Final[dict[Header, tuple[str, Schema]]] = {
         {"type": "string", "pattern": r"^([+-]?[0-9]{1,18})?$"},
     ),
     Header.TRACEPARENT: (
-        "W3C trace context; handed on with the messages that this request causes.",
+        "W3C trace context; handed on with messages.",
         {
             "type": "string",
             "pattern": _HEADER_TEXT,
@@ -40,7 +40,7 @@ _HEADERS: Final[dict[Header, tuple[str, Schema]]] = {
         },
     ),
     Header.TRACESTATE: (
-        "W3C trace context; handed on likewise.",
+        "W3C trace context; likewise.",
         {
             "type": "string",
             "pattern": _HEADER_TEXT,

@@ -15,7 +15,7 @@ from msgspec import Struct
 from troth.core.catalog import Scope
 from troth.core.codes import MESSAGES, Code
 from troth.core.commands import Command
-from troth.core.limits import RENEWALS_SLICE_COUNT
+from troth.core.limits import LARGE_BODY_BYTES, RENEWALS_SLICE_COUNT
 from troth.core.replies import Reply
 from troth.http.api.authentication import authenticate, refuse_stranger
 from troth.http.api.context import Api
@@ -36,12 +36,13 @@ from troth.http.wire.principals import OPEN_SCOPES
 from troth.http.wire.requests import Request, Response, json_response
 from troth.shards.errors import Overloaded, ShardsError
 
+from .beats import renew_many
 from .debug import DEBUG_PROCEDURES, at_its_time, is_one_of_a_row, says_its_time
 from .documentation import curl_commands, kinds_text
 from .fields import decoded
 from .operations import FENCE_REFUSALS, QUESTIONS, OperationCall, Question
 from .searches import PROCEDURES
-from .wire import RequestEnvelope, envelope_text, read, refusal_response, refused
+from .wire import HEARTBEAT, RequestEnvelope, envelope_text, read, refusal_response, refused
 
 WAIT_LIMIT_S: Final = 30.0
 """How long a request waits for room before it is refused."""
@@ -77,6 +78,9 @@ class EnvelopeHandler(HalvedHandler):
         """Return what is asked, or None if it takes a coroutine. Raises ApiError."""
         envelope = self._admitted(api, call.request)
         kind = envelope.kind or ""
+        if len(call.request.body) > LARGE_BODY_BYTES and kind == HEARTBEAT:
+            call.body = envelope
+            return None  # it is read in several passes
         question = QUESTIONS.get(kind)
         if question is not None:
             command = self._command(api, call, question, envelope)
@@ -189,6 +193,9 @@ async def _proceed(api: Api, call: Call) -> bytes:
     """Do what takes a coroutine, for an envelope that was admitted. Raises ApiError."""
     envelope: RequestEnvelope = call.body
     kind = envelope.kind or ""
+    if kind == HEARTBEAT:
+        text = await renew_many(api, call.request.principal, envelope.data)
+        return envelope_text(kind, envelope.corr_id, 200, text)
     procedure = PROCEDURES.get(kind) or DEBUG_PROCEDURES[kind]
     data = decoded(procedure.decoder, envelope.data)
     text = await procedure.act(api, call.request.principal, data)

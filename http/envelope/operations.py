@@ -16,7 +16,7 @@ from troth.core.codes import MESSAGES, Code
 from troth.core.commands import Command, DeleteSchedule, ReadPromise, ReadSchedule
 from troth.core.grammar import cron, templates
 from troth.core.grammar.targets import target_problem
-from troth.core.limits import INTEGER_MAX
+from troth.core.limits import AWAITED_LIMIT_COUNT, INTEGER_MAX
 from troth.core.model import PromiseState, Trace, Value
 from troth.core.replies import Reply
 from troth.core.workflow_commands import (
@@ -233,6 +233,9 @@ def _suspend_task(asked: OperationCall) -> Command:
     data: f.TaskSuspendData = asked.data
     task_id = f.checked_id(data.id, asked.limits, "data.id")
     awaited = []
+    if len(data.actions) > AWAITED_LIMIT_COUNT:
+        problem = f"must be at most {AWAITED_LIMIT_COUNT} (got {len(data.actions)})"
+        raise refused(f"data.actions: {problem}", Code.TOO_MANY_WAITING)
     for number, action in enumerate(data.actions):
         place = f"data.actions[{number}].data"
         one = f.decoded(_awaiting, action.data, place)

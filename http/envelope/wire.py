@@ -5,7 +5,8 @@ A request is `{"kind": …, "head": {"corrId": …, "version": …}, "data": {�
 answer to `POST /` is one of these, whatever went wrong and wherever.
 """
 
-from typing import Any, Final
+from contextlib import suppress
+from typing import Final
 
 import msgspec
 import orjson
@@ -13,7 +14,13 @@ from msgspec import Raw, Struct, field
 
 from troth.core.codes import MESSAGES, Code
 from troth.core.json_errors import UNREADABLE_JSON
+from troth.core.limits import (
+    BODY_VALUES_LIMIT_COUNT,
+    HEARTBEAT_VALUES_LIMIT_COUNT,
+    LARGE_BODY_BYTES,
+)
 from troth.http.wire.bodies import BYTE_ORDER_MARK
+from troth.http.wire.crowded import crowd_problem, values_problem
 from troth.http.wire.errors import RETRY_AFTER_SECONDS, ApiError
 from troth.http.wire.requests import Request, Response, json_response
 
@@ -25,6 +32,14 @@ UNKNOWN_CORRELATION: Final = "0"
 _OBJECT: Final = ord("{")
 _ECHO_LIMIT_BYTES: Final = 1024
 """What is longer is not repeated in an answer."""
+
+
+HEARTBEAT: Final = "task.heartbeat"
+_ABOUT_MANY: Final = {
+    HEARTBEAT: HEARTBEAT_VALUES_LIMIT_COUNT,
+    "task.suspend": BODY_VALUES_LIMIT_COUNT,
+}
+"""Operations on many things, and how many values may be in a body of theirs."""
 
 
 class RequestHead(Struct):
@@ -65,6 +80,8 @@ def read(body: bytes) -> RequestEnvelope:
         raise refused(f"the body is not a request envelope: {error}") from error
     if not envelope.kind:
         raise refused("kind: must name an operation")
+    if len(body) > LARGE_BODY_BYTES:
+        _refuse_crowded(envelope.kind, body)
     if memoryview(envelope.data)[0] != _OBJECT:
         raise refused("data: must be an object")
     if envelope.head is None or envelope.head.corr_id is None:
@@ -74,6 +91,14 @@ def read(body: bytes) -> RequestEnvelope:
         shown = "nothing" if version is None else repr(version[:64])
         raise refused(f"head.version: must be {VERSION!r} (got {shown})")
     return envelope
+
+
+def _refuse_crowded(kind: str, body: bytes) -> None:
+    """Raise ApiError (400) for a large body that would take long to read."""
+    limit_count = _ABOUT_MANY.get(kind)
+    problem = crowd_problem(body) if limit_count is None else values_problem(body, limit_count)
+    if problem is not None:
+        raise refused(f"the body {problem}")
 
 
 _ANSWER: Final = b'{"kind":%%b,"head":{"corrId":%%b,"status":%%d,"version":"%b"},"data":%%b}' % (
@@ -109,21 +134,38 @@ def refusal_response(request: Request, error: ApiError) -> Response:
     return json_response(error.code.status, refusal_body(error, request.body), headers)
 
 
+class _Said(Struct):
+    kind: Raw = Raw(b"null")
+    head: Raw = Raw(b"null")
+
+
+class _SaidHead(Struct):
+    corr_id: Raw = field(default=Raw(b"null"), name="corrId")
+
+
+_decode_said: Final = msgspec.json.Decoder(_Said).decode
+_decode_said_head: Final = msgspec.json.Decoder(_SaidHead).decode
+
+
 def _best_effort(body: bytes) -> tuple[str, str]:
-    """Return kind and corrId of what may not be an envelope at all."""
+    """Return kind and corrId of what may not be an envelope at all.
+
+    Only these are looked at: the rest may be large, and is not worth the time.
+    """
+    kind, corr_id = Raw(b"null"), Raw(b"null")
+    with suppress(*UNREADABLE_JSON):
+        said = _decode_said(body.removeprefix(BYTE_ORDER_MARK))
+        kind = said.kind
+        corr_id = _decode_said_head(said.head).corr_id
+    return _echoed(kind, UNKNOWN_KIND), _echoed(corr_id, UNKNOWN_CORRELATION)
+
+
+def _echoed(given: Raw, otherwise: str) -> str:
+    """Return a text that is repeated in the answer; JSON writes a character in up to six bytes."""
+    if memoryview(given).nbytes > 6 * _ECHO_LIMIT_BYTES + 2:
+        return otherwise
     try:
-        content: Any = msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK))
+        text = msgspec.json.decode(given, type=str)
     except UNREADABLE_JSON:
-        return UNKNOWN_KIND, UNKNOWN_CORRELATION
-    if not isinstance(content, dict):
-        return UNKNOWN_KIND, UNKNOWN_CORRELATION
-    head = content.get("head")
-    corr_id = head.get("corrId") if isinstance(head, dict) else None
-    return (
-        _echoed(content.get("kind"), UNKNOWN_KIND),
-        _echoed(corr_id, UNKNOWN_CORRELATION),
-    )
-
-
-def _echoed(given: Any, otherwise: str) -> str:
-    return given if isinstance(given, str) and len(given) <= _ECHO_LIMIT_BYTES else otherwise
+        return otherwise
+    return text if len(text) <= _ECHO_LIMIT_BYTES else otherwise

@@ -31,7 +31,7 @@ from troth.core.model import Promise
 from troth.core.replies import Reply
 from troth.http.api.authentication import while_let_in
 from troth.http.api.context import Api
-from troth.http.api.rows import Call, Endpoint, Header, Parameter, RawBody, Success, answer
+from troth.http.api.rows import TRACE, Call, Endpoint, Header, Parameter, RawBody, Success, answer
 from troth.http.api.rows import require_account as account_of
 from troth.http.api.shards_port import answered, ask
 from troth.http.functions.answers import NewIdObject
@@ -52,7 +52,7 @@ _PAGE_DEFAULT_COUNT: Final = 100
 _JSON_TYPE: Final = re.compile(rb"\s*application/(?:[!#$&^_.+\w-]+\+)?json\s*(?:;.*)?", re.I)
 _ANY_JSON: Final = msgspec.json.Decoder(msgspec.Raw)
 # A number as JSON writes it, which is how clients that know our schema do.
-_SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,20})?(?:[eE]-?[0-9]{1,2})?")
+_SECONDS: Final = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,20})?(?:[eE]-?[0-9]{1,3})?")
 # A text, or a comma before a closing bracket. A text that does not end is taken to the end of the
 # body, and nothing is given back (`*+`): else each quote in it would be tried as its beginning.
 _TRAILING_COMMA: Final = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|,(?=[ \t\r\n]*[\]}])', re.DOTALL)
@@ -80,6 +80,7 @@ async def create_execution(api: Api, call: Call) -> Response:
             _plan(function),
             request_value(request, function.capabilities),
             key,
+            call.headers.trace,
         ),
         call.request,
     )
@@ -319,7 +320,7 @@ ENDPOINTS = (
             ("application/json", "*/*"),
             required=False,
         ),
-        headers=(Header.IDEMPOTENCY_KEY,),
+        headers=(Header.IDEMPOTENCY_KEY, *TRACE),
         path_parameters=_identifier("The function's id.", "6404b3da46551827c611ffe5"),
         successes=(
             Success(201, "The task was created.", NewIdObject),

@@ -29,6 +29,7 @@ from troth.core.executions import (
     HEADERS_KEY,
     LOST_NODES_KEY,
     LOST_NODES_LIMIT_COUNT,
+    METHOD_KEY,
     STATUS_KEY,
 )
 from troth.core.json_bytes import encoder
@@ -102,7 +103,6 @@ _VALUE: Final = re.compile(r"[\t\x20-\x7e]{0,8192}")
 _ANY_VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]{0,8192}")
 _WITHOUT_BODY: Final = frozenset({204, 205, 304})
 
-_METHOD_KEY: Final = "method"
 _QUERY_KEY: Final = "query"
 _REQUEST_HEADERS_KEY: Final = "headers"
 _HOST_KEY: Final = "host"
@@ -132,7 +132,7 @@ def request_value(request: Request, capabilities: Capabilities) -> Value:
     headers = _safe(texts, _is_for_functions, _ANY_VALUE)
     return Value(
         {
-            _METHOD_KEY: request.method,
+            METHOD_KEY: request.method,
             _QUERY_KEY: request.query.decode("latin-1"),
             _REQUEST_HEADERS_KEY: orjson.dumps(headers).decode(),
             _HOST_KEY: request.headers.get(b"host", b"").decode("latin-1"),
@@ -146,7 +146,7 @@ def function_request(promise: Promise) -> FunctionRequest:
     """Return the request that an execution was created with."""
     kept = promise.param.headers or {}
     return FunctionRequest(
-        kept[_METHOD_KEY],
+        kept[METHOD_KEY],
         kept[_QUERY_KEY],
         [(name, text) for name, text in orjson.loads(kept[_REQUEST_HEADERS_KEY])],
         promise.param.data or "",

@@ -1,7 +1,7 @@
 """`/metrics`: all groups of metrics, read from their sources and written as text.
 
-A scrape works in slices and gives the loop to others in between; who asks during a scrape gets the
-same text. It looks at what is counted anyway: it never goes through promises or tasks.
+A scrape works in slices and yields to the loop in between; a request that comes during a scrape
+gets the same text. It reads what is counted anyway: it never goes through promises or tasks.
 """
 
 import inspect
@@ -32,10 +32,10 @@ _END: Final = b"# EOF\n"
 
 @final
 class Metrics:
-    """The metrics of one server: groups that were added, and what the process says of itself."""
+    """The metrics of one server: the groups that were added, and those of the process."""
 
     def __init__(self) -> None:
-        """Begin with requests."""
+        """Begin with the metrics of requests."""
         self.requests = AnsweredRequests()
         self.count: Final = self.requests.count
         self._sources: list[tuple[Group[Any], Callable[[], Any]]] = []
@@ -52,13 +52,13 @@ class Metrics:
         group: Group[Source],
         read: Callable[[], Source] | Callable[[], Awaitable[Source]],
     ) -> None:
-        """Add a group, and what it is read from, perhaps with rests in between."""
+        """Add a group and the function that reads its source; it may be async, to rest at times."""
         self._sources.append((group, read))
 
     async def render(self, *, names_accounts: bool, is_open: bool = False) -> bytes:
-        """Return the text of all metrics; as OpenMetrics if it `is_open`.
+        """Return the text of all metrics, in OpenMetrics format if `is_open`.
 
-        Series that name accounts are in it only if asked for.
+        Series that name accounts are included only if `names_accounts`.
         """
         key = names_accounts, is_open
         scrape = self._under_way.get(key)
@@ -71,7 +71,7 @@ class Metrics:
                 scrape.done.set()
         else:
             await scrape.done.wait()
-            if scrape.text is None:  # its client left; this one goes on
+            if scrape.text is None:  # its client left; this one scrapes
                 return await self.render(names_accounts=names_accounts, is_open=is_open)
         assert scrape.text is not None, "it has been rendered"
         return scrape.text

@@ -23,6 +23,8 @@ from troth.core.limits import (
     BATCH_COMPLETIONS_COUNT,
     BATCH_ITEMS_LIMIT_COUNT,
     BATCH_SLICE_COUNT,
+    BODY_VALUES_LIMIT_COUNT,
+    LARGE_BODY_BYTES,
 )
 from troth.core.replies import Reply
 from troth.http.api.context import Api
@@ -39,6 +41,7 @@ from troth.http.api.rows import (
 )
 from troth.http.wire.answers import told
 from troth.http.wire.bodies import BYTE_ORDER_MARK, BodyDecoder
+from troth.http.wire.crowded import values_problem
 from troth.http.wire.decoding import NO_HEADERS, CallHeaders
 from troth.http.wire.errors import ApiError, ErrorObject, error_body, invalid
 from troth.http.wire.fields import RequestLimits, strict_body
@@ -90,6 +93,8 @@ class BatchDecoder:
         Raises ApiError (400) for what is no batch at all, or has too many calls.
         """
         content = content.removeprefix(BYTE_ORDER_MARK)
+        if len(content) > LARGE_BODY_BYTES:
+            _refuse_crowded(content, is_lines=is_lines)
         if is_lines:
             lines = [line for line in content.split(b"\n") if line.strip()]
             return _refuse_too_many(lines)
@@ -107,6 +112,15 @@ class BatchDecoder:
     def decoded(self, item: BatchItemBody | bytes) -> BatchItemBody:
         """Decode a call, if that was not done. Raises ApiError (400)."""
         return self._one.decode(item) if isinstance(item, bytes) else item
+
+
+def _refuse_crowded(content: bytes, *, is_lines: bool) -> None:
+    """Raise ApiError (400) for a large batch that would take long to take apart."""
+    problem = values_problem(content, BODY_VALUES_LIMIT_COUNT)
+    if is_lines and content.count(b"\n") > BODY_VALUES_LIMIT_COUNT:
+        problem = f"must have at most {BODY_VALUES_LIMIT_COUNT} lines, empty ones included"
+    if problem is not None:
+        raise invalid("body", problem)
 
 
 def _refuse_too_many(items: list[Any]) -> list[Any]:

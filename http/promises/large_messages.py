@@ -16,7 +16,7 @@ from troth.shards.delivery.shipments import shown_promise, size_characters
 
 @final
 class LargeMessages:
-    """Renders messages; `render` makes their text."""
+    """A renderer of messages that keeps the last large text; `render` makes texts."""
 
     def __init__(self, render: Callable[[Message], bytes]) -> None:
         """Keep nothing yet."""
@@ -41,8 +41,8 @@ def _is_same(
     one: tuple[type[Message], Promise, Trace | None],
     other: tuple[type[Message], Promise, Trace | None],
 ) -> bool:
-    """Return whether two subjects give the same text.
+    """Return whether two subjects have the same text.
 
-    Promises are compared whole only if ids agree.
+    Promises are compared as a whole only if their ids are equal.
     """
     return one[0] is other[0] and one[1].id == other[1].id and one[1:] == other[1:]

@@ -1,4 +1,4 @@
-"""Schedules under way: change one, pause it, resume it, run it now; see when one would fire."""
+"""Control of schedules: change, pause, resume, run now; preview a cron expression."""
 
 from typing import Annotated, Final
 
@@ -34,10 +34,10 @@ from .schemas import ValueBody
 from .values import string_map, value
 
 CATCH_UP_LIMIT_COUNT: Final = 100
-"""Of so many missed runs, at most, a client may ask that they be made up for: looking for them
-takes some milliseconds."""
+"""The most missed runs that a client may have made up for: finding them takes some
+milliseconds."""
 PREVIEW_COUNT: Final = 10
-"""How many times of an expression are shown."""
+"""How many times a preview shows."""
 
 _Strings = dict[str, str | None] | None
 _ID: Final = Text("The schedule's id.", "nightly", required=True)
@@ -51,7 +51,7 @@ _CRON: Final = Text(
 
 
 class UpdateScheduleBody(Struct, rename="camel"):
-    """What is to be different. What is absent stays; `{}` and `""` remove."""
+    """The changes to a schedule. Absent fields stay as they are; `{}` and `""` remove."""
 
     description: Annotated[
         str | None,
@@ -79,21 +79,20 @@ class UpdateScheduleBody(Struct, rename="camel"):
 
 
 class NamedScheduleBody(Struct, rename="camel"):
-    """The schedule that is meant."""
+    """The schedule to act on."""
 
     id: Annotated[str | None, _ID] = None
 
 
 class ResumeScheduleBody(Struct, rename="camel"):
-    """The schedule that goes on."""
+    """The schedule to resume."""
 
     id: Annotated[str | None, _ID] = None
     catch_up: Annotated[
         int | None,
         Integer(
-            f"At most so many (0 to {CATCH_UP_LIMIT_COUNT}) of the runs that it missed are made "
-            "up for, the latest; unless given, as many as after a downtime of the server "
-            "(`schedule_catch_up`).",
+            f"How many missed runs (0 to {CATCH_UP_LIMIT_COUNT}) to make up for at most, the "
+            "latest; by default as many as after a downtime of the server (`schedule_catch_up`).",
             0,
             minimum=0,
             maximum=CATCH_UP_LIMIT_COUNT,
@@ -102,7 +101,7 @@ class ResumeScheduleBody(Struct, rename="camel"):
 
 
 class PreviewScheduleBody(Struct, rename="camel"):
-    """An expression, and from when on it is looked at."""
+    """A cron expression, and the time after which to preview it."""
 
     cron: Annotated[
         str | None,
@@ -117,7 +116,7 @@ class PreviewScheduleBody(Struct, rename="camel"):
     time_zone: Annotated[
         str | None,
         Text(
-            "The time zone, unless the expression names one; unless given, the server's.",
+            "The time zone if the expression names none; by default the server's.",
             "Europe/Berlin",
             limit_bytes=limits.CRON_LIMIT_BYTES,
             form="time-zone",
@@ -125,15 +124,15 @@ class PreviewScheduleBody(Struct, rename="camel"):
     ] = None
     after: Annotated[
         int | None,
-        Integer("The times after this one, in milliseconds since 1970; now unless given."),
+        Integer("Show times after this one, in milliseconds since 1970; by default now."),
     ] = None
 
 
 class PreviewObject(Struct, gc=False, rename="camel"):
-    """When an expression would fire."""
+    """The next times of a cron expression."""
 
     cron: Annotated[str, told("The expression.", "0 4 * * *")]
-    time_zone: Annotated[str, told("The zone it is in, unless it names one.", "Europe/Berlin")]
+    time_zone: Annotated[str, told("The time zone if it names none.", "Europe/Berlin")]
     times: Annotated[
         list[int],
         told(
@@ -207,7 +206,7 @@ async def preview_schedule(api: Api, call: Call) -> Response:
 
 
 def _zone(api: Api, name: str | None) -> Zone:
-    """Return the zone that is meant. Raises ApiError (400) if there is none of that name."""
+    """Return a zone by name, or the default one. Raises ApiError (400) if it is unknown."""
     chosen = name or api.settings.time_zone
     if chosen is None:
         return local_zone()
@@ -276,9 +275,9 @@ ENDPOINTS = (
         path="/schedules/run",
         summary="Make a schedule's promise now",
         description=(
-            "As if one of its times were now, in addition to those; the schedule stays as it is, "
-            "also a paused one. The promise may exist already, if its id does not depend on the "
-            "time: that is 409." + _PREFIX_TEXT
+            "An additional run: the schedule and its next times stay as they are, also while it is "
+            "paused. If the promise exists, as where its id does not depend on the time, that is "
+            "409." + _PREFIX_TEXT
         ),
         handler=run_schedule,
         scope=Scope.PROMISES_WRITE,
@@ -292,7 +291,7 @@ ENDPOINTS = (
         method="POST",
         path="/schedules/preview",
         summary="Show when a cron expression fires",
-        description="Nothing is changed: this is to try an expression out.",
+        description="Nothing is changed: this is for trying expressions out.",
         handler=preview_schedule,
         scope=Scope.PROMISES_READ,
         or_scope=Scope.PROMISES_WRITE,

@@ -15,6 +15,7 @@ to that path for good (`serve` returns it).
 import os
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ class Lane:
         self._in_pass = False
         self._is_rung = False
         self._has_submitted = False
-        self.now = 0.0
+        self.now = self._began_s = 0.0
         self._passes_count = 0
         self._requests_count = 0
         self._handed_over_count = 0
@@ -186,6 +187,7 @@ class Lane:
     def stop(self) -> None:
         """End idle connections, and the others when their request has been answered."""
         self._is_stopping = True
+        self._began_s = time.perf_counter()
         for connection in list(self._connections.values()):
             connection.stop()
 
@@ -235,6 +237,7 @@ class Lane:
         self._passes_count += 1
         self._in_pass = True
         self.now = trio.current_time()
+        self._began_s = time.perf_counter()
         connections = self._connections
         for number, mask in self._epoll.poll(0, _EVENTS_LIMIT_COUNT):
             if number == self._bell:
@@ -298,12 +301,15 @@ class Lane:
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
         """Make the exchange for a request. Raises NotServed."""
+        # Called through names of their own: as methods, attributes cost more.
+        match_of, hold, new_id = self._match, self._hold, self._new_id
         try:
             # All rows take part in matching, so that a path means the same here as there.
-            match = self._match(parsed.method, parsed.path)
+            match = match_of(parsed.method, parsed.path)
         except ApiError:
             raise NotServed from None
-        if match.endpoint.name not in self._served:
+        endpoint = match.endpoint
+        if endpoint.name not in self._served:
             raise NotServed
         self._requests_count += 1
         fields = parsed.fields
@@ -311,7 +317,7 @@ class Lane:
         if is_plain is None:
             fields.is_plain = is_plain = self._dispatcher.is_plain_head(headers)
         given = None if is_plain else headers.get(b"request-id")
-        held = self._hold()
+        held = hold()
         request = Request(
             parsed.method,
             parsed.path,
@@ -320,11 +326,14 @@ class Lane:
             parsed.body,
             held,
             connection.peer,
-            request_id(given) if given else self._new_id(),
+            request_id(given) if given else new_id(),
             fields.repeated,
             is_plain,
+            endpoint.name,
+            endpoint.refused,
         )
-        return Exchange(self, self._dispatcher, request, held, match, connection)
+        began_s = self._began_s
+        return Exchange(self, self._dispatcher, request, held, match, connection, began_s)
 
     def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
         """Return whether a request that has come only in part may be collected here.

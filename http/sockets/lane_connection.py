@@ -224,19 +224,21 @@ class LaneConnection:
 
     def _step(self) -> bool:
         """Take one request, reading if need be; whether there may be more to do."""
-        if not self.received:
+        received = self.received
+        if not received:
             if self._is_at_end:
                 self.close()
                 return False
             if not self._is_readable or not self._read():
                 return False
-            if not self.received:
+            received = self.received
+            if not received:
                 return True
         try:
-            parsed = self._parser.parse(self.received)
+            parsed = self._parser.parse(received)
             if parsed is not None:
                 exchange = self._lane.exchange(self, parsed)
-                self.received = self.received[parsed.end :]
+                self.received = received[parsed.end :]
                 self.partial_since = self._lane.now
                 self._is_busy = True
                 if self._hold is not None:
@@ -247,8 +249,8 @@ class LaneConnection:
                 exchange.run()
                 return not self._is_busy
         except NotServed:
-            rest = without_empty_lines(self.received)
-            if len(rest) < len(self.received):
+            rest = without_empty_lines(received)
+            if len(rest) < len(received):
                 self.received = rest
                 return True
             self._hand_over()

@@ -7,13 +7,13 @@ nothing waits in between. The others (searches, heartbeats) are coroutines and r
 
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from time import perf_counter, time
 from typing import Final, Protocol
 
 import structlog
-from msgspec import Struct, field
+from msgspec import Struct
 
 from troth.core.codes import Code
 from troth.core.commands import Command
@@ -81,8 +81,8 @@ class Requester(Protocol):
 class Exchange(Struct, eq=False):
     """One request being answered; also the `Asker` that the shards call back.
 
-    Made when the request has been read whole; `run` begins, and the client is called once, at the
-    end. Nothing here raises: every failure becomes an answer.
+    Made when the request has been read whole, in a pass that began at `started_s`; `run` begins,
+    and the client is called once, at the end. Nothing here raises: every failure becomes an answer.
     """
 
     questions: Questions
@@ -91,9 +91,9 @@ class Exchange(Struct, eq=False):
     held: HeldMessages
     match: Match
     client: Requester
+    started_s: float
     call: Call | None = None
     awaited_count: int = 1
-    started_s: float = field(default_factory=time.perf_counter)
 
     def run(self) -> None:
         """Ask the shards, or have a task run the handler if it does more than ask."""
@@ -243,17 +243,18 @@ class Exchange(Struct, eq=False):
     def _count_stream(self) -> None:
         api, request = self.dispatcher.api, self.request
         api.metrics.count(request.endpoint, 200, None)
-        duration_s = time.perf_counter() - self.started_s
+        duration_s = perf_counter() - self.started_s
         if duration_s > api.request_log.above_s:
             api.request_log.note(request, 200, duration_s)
 
     def _end(self, status: int, answer: bytes) -> None:
         self.client.answered(answer, self.held)
-        duration_s = time.perf_counter() - self.started_s
+        duration_s = perf_counter() - self.started_s
         api, request = self.dispatcher.api, self.request
-        api.metrics.count(request.endpoint, status, duration_s)
-        if b"traceparent" in request.headers:
-            api.metrics.requests.note_trace(
+        requests = api.metrics.requests
+        requests.count(request.endpoint, status, duration_s)
+        if not request.is_plain and b"traceparent" in request.headers:
+            requests.note_trace(
                 request.endpoint, status, duration_s, request.headers[b"traceparent"]
             )
         if status >= 400 or duration_s > api.request_log.above_s:
@@ -273,10 +274,10 @@ def _is_large(reply: Reply) -> bool:
     return size_characters > SMALL_BYTES
 
 
-_JSON_ANSWER: Final = (
-    b"%%bcontent-length: %%d\r\ncontent-type: %b\r\nrequest-id: %%b\r\n"
-    b"resonate-version: %b\r\ndate: %%b\r\n\r\n%%b"
-) % (JSON_TYPE, VERSION_HEADER_VALUE)
+_BEFORE_ID: Final = b"content-length: %%d\r\ncontent-type: %b\r\nrequest-id: " % JSON_TYPE
+_AFTER_ID: Final = b"\r\nresonate-version: %b\r\ndate: " % VERSION_HEADER_VALUE
+_BEFORE_IDS: Final = [_BEFORE_ID % size_bytes for size_bytes in range(2048)]
+"""What comes before the id, for the lengths that most answers have: joining costs half of `%`."""
 
 
 _WITHOUT_LENGTH: Final = frozenset({204, 304})
@@ -288,8 +289,9 @@ def render_json(status: int, body: bytes, request_id: str) -> bytes:
 
     As `render` of what `Dispatcher.finish` makes of `json_response`.
     """
-    line = STATUS_LINES[status]
-    return _JSON_ANSWER % (line, len(body), request_id.encode(), _date.text(), body)
+    size_bytes = len(body)
+    before = _BEFORE_IDS[size_bytes] if size_bytes < 2048 else _BEFORE_ID % size_bytes
+    return b"".join((STATUS_LINES[status], before, request_id.encode(), _date.after_id(), body))
 
 
 def render(response: Response) -> bytes:
@@ -319,16 +321,22 @@ class _Date:
     """The time for the header Date, which changes once a second."""
 
     def __init__(self) -> None:
-        self._second = 0
-        self._text = b""
+        self._begins_s = self._ends_s = 0.0
+        self._text = self._after_id = b""
 
     def text(self) -> bytes:
         """Return the present time, as HTTP writes it."""
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._text = formatdate(second, usegmt=True).encode()
+        self.after_id()
         return self._text
+
+    def after_id(self) -> bytes:
+        """Return what comes between the id and the body of a JSON answer."""
+        if not self._begins_s <= time() < self._ends_s:
+            second = int(time())
+            self._begins_s, self._ends_s = float(second), second + 1.0
+            self._text = formatdate(second, usegmt=True).encode()
+            self._after_id = b"%b%b\r\n\r\n" % (_AFTER_ID, self._text)
+        return self._after_id
 
 
 _date: Final = _Date()

@@ -25,6 +25,7 @@ BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 
 _REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.1")
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _NO_LINE: Final = b"\r\n"
 """Stands for the line of a request before the first one: no line is equal to it, empty or not."""
 _FIRST_BYTES: Final = b"GPD"
@@ -35,6 +36,8 @@ _ONLY: Final = {
     b"transfer-encoding": frozenset({b"chunked"}),
     b"upgrade": frozenset({b"h2c"}),
 }
+_SAME: Final = frozenset({b"host", *_NOT_HERE, *_ONLY})
+"""Fields whose value decides more than their own meaning: with another one, all are read."""
 _ONCE: Final = frozenset({b"transfer-encoding", b"upgrade"})
 _CHUNK_HEAD: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _CHUNK_HEAD_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{0,8}\r?")
@@ -66,7 +69,7 @@ class Parsed(Struct, gc=False):
     end: int
 
 
-_FIELDS_KEPT_COUNT: Final = 4
+_KINDS_KEPT_COUNT: Final = 4
 """Of so many kinds of requests that a client sends in turn: a worker's create, claim, complete."""
 
 _FIELDS_KEPT_BYTES: Final = 2 * 1024
@@ -84,21 +87,27 @@ class Fields(Struct, gc=False):
 
 
 _LENGTH: Final = b"content-length"
-_LENGTH_FIELD: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,9})\r\n")
-"""How clients write the field of the length. Of another spelling nothing is cut out."""
+
+
+class _KnownFields(Struct, gc=False):
+    """A request's fields, each as it came and its name, and what they say together."""
+
+    lines: list[bytes]
+    names: list[bytes]
+    fields: Fields
 
 
 class Parser:
     """Finds the requests of one connection.
 
-    Clients repeat themselves: when the request's line or its fields are, byte for byte, those of
-    the one before, or the fields are those of one of the last few, or those of the last one but for
-    the length of the body, what was found out about them is used again.
+    Clients repeat themselves. What was found out about a request's line or its fields is used again
+    when they are, byte for byte, those of the request before. Of one of the last few kinds of
+    requests, with as many fields of the same names, only those are read whose values have changed.
     """
 
     __slots__ = (
-        *("_alike", "_around_length", "_body_limit_bytes", "_fields", "_head"),
-        *("_head_limit_bytes", "_kept", "_line", "_method", "_path", "_query", "_text"),
+        *("_body_limit_bytes", "_fields", "_head", "_head_limit_bytes", "_kinds"),
+        *("_line", "_method", "_path", "_query", "_text"),
     )
 
     def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
@@ -109,10 +118,8 @@ class Parser:
         self._line = _NO_LINE
         self._method = ""
         self._path = self._query = b""
-        self._fields = self._alike = _NO_FIELDS
-        # The text of `_alike` before and after the digits of its length. None begins so at first.
-        self._around_length = b"-", b""
-        self._kept: dict[bytes, Fields] = {}
+        self._fields = _NO_FIELDS
+        self._kinds: dict[int, _KnownFields] = {}  # by the number of fields
 
     def parse(self, buffer: bytes) -> Parsed | None:
         """Return the request that a buffer begins with, or None if it is not complete.
@@ -182,8 +189,7 @@ class Parser:
         if len(head) > self._head_limit_bytes:
             raise NotServed
         self._head = b""  # until all of it has been understood
-        line_end = head.find(b"\r\n")
-        line, text = head[:line_end], head[line_end:]
+        line, _, text = head.partition(b"\r\n")
         if line != self._line:
             found = _REQUEST_LINE.fullmatch(line)
             if found is None:
@@ -198,39 +204,46 @@ class Parser:
         self._head = head
 
     def _find_fields(self, text: bytes) -> Fields:
-        """Return what fields mean. Those like the last ones, but for a length, are not read."""
-        fields = self._kept.get(text)
-        if fields is not None:
+        """Return what fields mean. Those that another request had are not read."""
+        lines = text[:-4].split(b"\r\n")
+        kind = self._kinds.get(len(lines))
+        if kind is not None and (fields := self._like(kind, lines)) is not None:
             return fields
-        if len(text) > _FIELDS_KEPT_BYTES:
-            return self._read_fields(text[2:-2])
-        fields = None
-        before, after = self._around_length
-        if text.startswith(before) and text.endswith(after):
-            length = text[len(before) : len(text) - len(after)]
-            if length.isdigit() and len(length) <= _LENGTH_DIGITS_COUNT:
-                self._alike = fields = self._with_length(length)
-        if fields is None:
-            fields = self._read_fields(text[2:-2])
-            found = _LENGTH_FIELD.search(text)
-            if found is not None:
-                start, end = found.span(1)
-                self._around_length = text[:start], text[end:]
-                self._alike = fields
-        if len(self._kept) == _FIELDS_KEPT_COUNT:
-            del self._kept[next(iter(self._kept))]
-        self._kept[text] = fields
+        fields = self._read_fields(text[:-2])
+        if len(text) <= _FIELDS_KEPT_BYTES and fields.repeated is None:
+            names = [line.partition(b":")[0].lower() for line in lines]
+            if kind is None and len(self._kinds) == _KINDS_KEPT_COUNT:
+                del self._kinds[next(iter(self._kinds))]
+            self._kinds[len(lines)] = _KnownFields(lines, names, fields)
         return fields
 
-    def _with_length(self, length: bytes) -> Fields:
-        length_bytes = int(length)
-        if length_bytes > self._body_limit_bytes:
+    def _like(self, kind: _KnownFields, lines: list[bytes]) -> Fields | None:
+        """Return what fields mean that differ from others in some values; None if in more.
+
+        Raises NotServed for a length that is beyond the limit.
+        """
+        like = kind.fields
+        headers, length_bytes = {**like.headers}, like.length_bytes
+        for line, known, name in zip(lines, kind.lines, kind.names, strict=True):
+            if line == known:
+                continue
+            if name in _SAME or not line.startswith(known[: len(name) + 1]):
+                return None
+            value = line[len(name) + 1 :].strip(b" \t")
+            if _VALUE.fullmatch(value) is None:
+                return None
+            if name == _LENGTH:
+                length_bytes = self._length(value)
+            headers[name] = value
+        return Fields(headers, None, length_bytes, like.is_chunked, like.is_plain)
+
+    def _length(self, value: bytes) -> int:
+        """Return the length of a body. Raises NotServed if it is none, or beyond the limit."""
+        if not value.isdigit() or len(value) > _LENGTH_DIGITS_COUNT:
             raise NotServed
-        like = self._alike
-        headers = {**like.headers, _LENGTH: length}
-        return Fields(
-            headers, like.repeated, length_bytes, is_chunked=False, is_plain=like.is_plain
-        )
+        if (length_bytes := int(value)) > self._body_limit_bytes:
+            raise NotServed
+        return length_bytes
 
     def _read_fields(self, text: bytes) -> Fields:
         if _FIELDS.fullmatch(text) is None:
@@ -260,12 +273,8 @@ class Parser:
         is_chunked = b"transfer-encoding" in headers
         if hosts_count != 1 or lengths_count > 1 or (lengths_count and is_chunked):
             raise NotServed
-        length = headers.get(_LENGTH, b"0")
-        if not length.isdigit() or len(length) > _LENGTH_DIGITS_COUNT:
-            raise NotServed
-        if int(length) > self._body_limit_bytes:
-            raise NotServed
-        return Fields(headers, repeated or None, int(length), is_chunked)
+        length_bytes = self._length(headers.get(_LENGTH, b"0"))
+        return Fields(headers, repeated or None, length_bytes, is_chunked)
 
 
 _NO_FIELDS: Final = Fields({}, None, 0, is_chunked=False)

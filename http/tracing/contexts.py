@@ -1,15 +1,18 @@
-"""Trace contexts: W3C's `traceparent`, ids, and which traces are sampled.
+"""Trace contexts: ids of traces and spans, and which traces are sampled.
 
-A context that is not as W3C wants it is as if there were none, which is no error. `tracestate` is
-never looked into. What this server decides about a trace without a flag depends on the trace's id
-alone, as in every OpenTelemetry SDK, so servers with the same ratio agree.
+`traceparents.py` says what a `traceparent` is. `tracestate` is never looked into. What this server
+decides about a trace without a flag depends on the trace's id alone, as in every OpenTelemetry SDK,
+so servers with the same ratio agree.
 """
 
-import re
 from collections.abc import Callable
 from random import Random, SystemRandom
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
+from troth.core.grammar import traceparents
+from troth.core.grammar.traceparents import SAMPLED
 from troth.core.model import Trace
 
 TRACE_ID_BITS: Final = 128
@@ -17,28 +20,23 @@ SPAN_ID_BITS: Final = 64
 RATIO_MASK: Final = (1 << 64) - 1
 """A ratio compares the last 64 bits of a trace's id, as `TraceIdRatioBased` of the SDKs does."""
 
-_SAMPLED: Final = 1
-_RANDOM: Final = 2
-_FIRST_VERSION_COUNT: Final = 55
-"""The number of characters of version 00; later versions may be longer."""
-_PARENT: Final = re.compile(
-    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.ASCII
-)
-_UNKNOWN_VERSION: Final = "ff"
 
-
-class SpanContext(NamedTuple):
+class SpanContext(Struct, frozen=True, gc=False):
     """One span of a trace, as another one hangs below it. `flags` are those of its trace."""
 
     trace_id: int
     span_id: int
-    flags: int = _SAMPLED
+    flags: int = SAMPLED
     tracestate: str = ""
 
     @property
     def is_sampled(self) -> bool:
         """Return whether the spans of its trace are wanted."""
-        return bool(self.flags & _SAMPLED)
+        return bool(self.flags & SAMPLED)
+
+    def with_span(self, span_id: int) -> "SpanContext":
+        """Return another span of the same trace."""
+        return SpanContext(self.trace_id, span_id, self.flags, self.tracestate)
 
     def trace(self) -> Trace:
         """Return it as it is stored and handed on."""
@@ -59,15 +57,11 @@ def sampled_context(trace: Trace | None) -> SpanContext | None:
 
 def parse(parent: str, tracestate: str = "") -> SpanContext | None:
     """Return what a `traceparent` says; None if it is not as W3C wants it."""
-    found = _PARENT.fullmatch(parent.strip(" \t"))
-    if found is None or found[1] == _UNKNOWN_VERSION:
+    found = traceparents.read(parent)
+    if found is None:
         return None
-    if found[1] == "00" and found.end() - found.start() != _FIRST_VERSION_COUNT:
-        return None
-    trace_id, span_id = int(found[2], 16), int(found[3], 16)
-    if not trace_id or not span_id:
-        return None
-    return SpanContext(trace_id, span_id, int(found[4], 16) & (_SAMPLED | _RANDOM), tracestate)
+    trace_id, span_id, flags = found
+    return SpanContext(int(trace_id, 16), int(span_id, 16), flags, tracestate)
 
 
 class Ids:

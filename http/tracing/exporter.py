@@ -131,7 +131,7 @@ class Exporter:
         context = span.context
         parent = None
         if span.parent_id is not None:
-            parent = _context(context._replace(span_id=span.parent_id), is_remote=True)
+            parent = _context(context.with_span(span.parent_id), is_remote=True)
         return ReadableSpan(
             name,
             _context(context),

@@ -10,12 +10,13 @@ times are stored with it.
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import httpx
 from msgspec import Struct
 
 from troth.core import records as r
 from troth.core import workflow_records as w
-from troth.core.catalog import EXECUTION_PREFIX
-from troth.core.executions import FUNCTION_TAG
+from troth.core.catalog import EXECUTION_PREFIX, FunctionKind
+from troth.core.executions import FUNCTION_TAG, METHOD_KEY, STATUS_KEY, ExecutionPlan
 from troth.core.failures import FailureKind, Failures
 from troth.core.grammar import task_ids
 from troth.core.model import PENDING, RESOLVED, Promise, PromiseState
@@ -31,17 +32,31 @@ from .spans import Attributes, FinishedSpan, SpanKind, SpanQueue
 ATTEMPTS_LIMIT_COUNT: Final = 100_000
 """Attempts of sampled traces that may be under way; of more the oldest have no span."""
 NS_PER_MS: Final = 1_000_000
-_NODES: Final = "troth:node/"
+_FIRST_REFUSAL: Final = 400
+_PORTS: Final = {"http": 80, "https": 443}
 
 
-class Attempt(Struct, eq=False):
-    """A claimed task: since when, by whom, at which counter, and the span that it hangs below."""
+class Attempt(Struct, eq=False, gc=False):
+    """A claimed task: since when, by whom, at which counter, and the span that it hangs below.
+
+    Of a function task, `plan` is what is run, `asked` and `answered` the headers of its promise's
+    request and result, as they are stored.
+    """
 
     parent: SpanContext
     start_ns: int
     process_id: str
     number: int
     promise_id: str
+    plan: ExecutionPlan | None = None
+    asked: Mapping[str, str] | None = None
+    answered: Mapping[str, str] | None = None
+
+    @property
+    def status(self) -> int | None:
+        """Return the HTTP status of a function's result; None if there is none."""
+        text = (self.answered or {}).get(STATUS_KEY, "")
+        return int(text) if text.isdecimal() else None
 
 
 class Lifetimes:
@@ -138,6 +153,7 @@ class Lifetimes:
         if context is None:
             return
         for key in list(self._keys_of.get(record.id, ())):
+            self._attempts[key].answered = promise.value.headers
             self._end(key, "completed")
         self._sendings.forget(task_ids.invoke_id(record.id))
         self._sendings.forget(execute_key(record.id))
@@ -191,6 +207,11 @@ class Lifetimes:
             parent = sampled_context(task.trace)
         if parent is not None:
             self._begin(record.id, parent, record.process_id, task.counter, task.root_id)
+            execution = state.executions.get(task.root_id)
+            if execution is not None:
+                attempt = self._attempts[record.id]
+                attempt.plan = execution.plan
+                attempt.asked = state.promises[task.root_id].param.headers
 
     def _released(self, record: r.TaskReleased, _: ShardState) -> None:
         lapsed = self._failures.last_of(FailureKind.LEASE)
@@ -230,6 +251,9 @@ class Lifetimes:
         if attempt is None:
             return
         is_execution = attempt.promise_id.startswith(EXECUTION_PREFIX)
+        error = "the lease ran out" if outcome == "expired" else None
+        if attempt.status is not None and attempt.status >= _FIRST_REFUSAL:
+            error = f"HTTP {attempt.status}"
         self._add(
             attempt.parent,
             SpanKind.CLIENT if is_execution else SpanKind.CONSUMER,
@@ -237,7 +261,7 @@ class Lifetimes:
             self._now_ns(),
             self._attempt,
             (attempt, outcome),
-            error="the lease ran out" if outcome == "expired" else None,
+            error=error,
         )
 
     def _drop(self, key: str) -> Attempt | None:
@@ -260,9 +284,9 @@ class Lifetimes:
             made["troth.promise.id"] = attempt.promise_id
         if not attempt.promise_id.startswith(EXECUTION_PREFIX):
             return "attempt", made
-        if attempt.process_id.startswith(f"{_NODES}troth:"):
-            return "call function", made
-        return "run function task", made
+        made |= _of_function(attempt)
+        is_call = attempt.plan is not None and attempt.plan.kind is FunctionKind.HTTP
+        return "call function" if is_call else "run function task", made
 
     # Schedules
 
@@ -297,12 +321,33 @@ class Lifetimes:
         about: tuple[Any, ...],
         error: str | None,
     ) -> None:
-        context = parent._replace(span_id=self._ids.span_id())
+        context = parent.with_span(self._ids.span_id())
         # The clock may have been set back in between.
         end_ns = max(start_ns, end_ns)
         self._queue.add(
             FinishedSpan(context, parent.span_id, kind, start_ns, end_ns, describe, about, error)
         )
+
+
+def _of_function(attempt: Attempt) -> Attributes:
+    """Return what OpenTelemetry's conventions ask of an HTTP client, without any secret."""
+    made: Attributes = {}
+    if attempt.asked and METHOD_KEY in attempt.asked:
+        made["http.request.method"] = attempt.asked[METHOD_KEY]
+    if attempt.status is not None:
+        made["http.response.status_code"] = attempt.status
+        if attempt.status >= _FIRST_REFUSAL:
+            made["error.type"] = str(attempt.status)
+    if attempt.plan is None:
+        return made
+    made["troth.function"] = attempt.plan.function_id
+    url = httpx.URL(attempt.plan.url or "")
+    if url.host:
+        made["server.address"] = url.host
+        made["server.port"] = url.port or _PORTS.get(url.scheme, 0)
+        # Neither a user nor a query: either may hold credentials.
+        made["url.full"] = str(url.copy_with(userinfo=b"", query=None, fragment=None))
+    return made
 
 
 def _function_of(promise: Promise) -> str | None:

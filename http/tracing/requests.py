@@ -8,6 +8,7 @@
 - Nothing of what was sent goes into a span but the id of the promise: no header, query or body.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -15,19 +16,33 @@ from msgspec import Struct
 from structlog.contextvars import bound_contextvars
 
 from troth.core.codes import Code
+from troth.core.grammar.traceparents import SAMPLED
 from troth.core.model import Promise
 from troth.http.wire.decoding import CallHeaders, header_text
 from troth.http.wire.requests import Request
 
-from .contexts import RATIO_MASK, TRACE_ID_BITS, Ids, Sampler, SpanContext, parse
+from .contexts import (
+    RATIO_MASK,
+    SPAN_ID_BITS,
+    TRACE_ID_BITS,
+    Ids,
+    Sampler,
+    SpanContext,
+    parse,
+)
 from .spans import Attributes, FinishedSpan, SpanKind, SpanQueue
 from .subjects import ROOT, Route, RouteKind, Subjects, kind_of, peek, promise_id_of
 
+_SERVER: Final = SpanKind.SERVER
 WAITING_LIMIT_COUNT: Final = 10_000
 """Sampled requests that may be in flight; more are served, but without times of their waiting."""
 _FIRST_FAILURE: Final = 500
 _PARENT: Final = b"traceparent"
 _STATE: Final = b"tracestate"
+_UNSAMPLED: Final = re.compile(
+    rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]"
+)
+"""What most callers send that do not record their trace; others are looked at closely."""
 
 
 class RequestNotes(Protocol):
@@ -43,8 +58,12 @@ class RequestNotes(Protocol):
         ...
 
 
-class RequestSpan(Struct, eq=False):
-    """The span of a request under way. `stepped_ns` is when it was carried out; 0: unknown."""
+class RequestSpan(Struct, eq=False, gc=False):
+    """The span of a request under way.
+
+    `route` is its path in the endpoint table; empty if it was refused before that was looked up.
+    `stepped_ns` is when it was carried out; 0: unknown.
+    """
 
     context: SpanContext
     parent_id: int | None
@@ -78,6 +97,8 @@ class RequestSpans:
         self._sampler = sampler
         self._bound = sampler.bound
         self._ids = ids
+        self._bits = ids.bits
+        self._follows_parent = sampler.follows_parent
         self._now_ns = now_ns
         self._context_of_task = context_of_task
         self._subjects = Subjects(finder, context_of_task)
@@ -98,18 +119,18 @@ class RequestSpans:
         kind = self._kinds.get(route.name)
         if kind is None:
             kind = self._kinds[route.name] = kind_of(route)
+        path = route.path
         if _PARENT in request.headers:
-            context = self._of_caller(request)
+            span = self._of_caller(request, path)
         else:
             parent = self._subjects.parent(kind, headers.fence, values, body, request.body)
-            if parent is None:
-                context = None
+            if parent is ROOT:
+                span = self._root(path)
             else:
-                context = self._root() if parent is ROOT else self._below(parent)
-        if context is None:
+                span = None if parent is None else self._below(parent, path)
+        if span is None:
             request.span = False
             return headers
-        span = RequestSpan(*context, f"{request.method} {route.path}")
         request.span = span
         if kind is RouteKind.ENVELOPE:
             span.operation, span.promise_id = peek(request.body)
@@ -156,18 +177,28 @@ class RequestSpans:
         if promise_id is not None and self._waiting.get(promise_id) is span:
             del self._waiting[promise_id]
         path = request.raw_path if self._shows_ids else None
-        waits = (span.stepped_ns, start_ns, end_ns)
-        about = (span, request.method, path, status, request.refusal, request.peer, waits)
+        # Not the request itself: spans may wait for long, and its body may be large.
+        about = (
+            span,
+            request.method,
+            path,
+            status,
+            request.refusal,
+            request.peer,
+            start_ns,
+            end_ns,
+        )
+        error = f"HTTP {status}" if status >= _FIRST_FAILURE else None
         self._queue.add(
             FinishedSpan(
                 span.context,
                 span.parent_id,
-                SpanKind.SERVER,
+                _SERVER,
                 start_ns,
                 end_ns,
                 self._described,
                 about,
-                error=f"HTTP {status}" if status >= _FIRST_FAILURE else None,
+                error,
             )
         )
 
@@ -179,7 +210,8 @@ class RequestSpans:
         status: int,
         refusal: Code | None,
         peer: str | None,
-        waits: tuple[int, int, int],
+        start_ns: int,
+        end_ns: int,
     ) -> tuple[str, Attributes]:
         """Return the name and the attributes of a request's span."""
         made: Attributes = {
@@ -187,7 +219,7 @@ class RequestSpans:
             "http.response.status_code": status,
             "url.scheme": "http",
         }
-        _, _, route = span.route.partition(" ")
+        route = span.route
         if route:
             made["http.route"] = route
         if path is not None:
@@ -202,41 +234,46 @@ class RequestSpans:
             made["troth.code"] = refusal.value
         if status >= _FIRST_FAILURE:
             made["error.type"] = str(status)
-        stepped_ns, start_ns, end_ns = waits
+        stepped_ns = span.stepped_ns
         if stepped_ns:
             made["troth.wait.queue_ms"] = max(stepped_ns - start_ns, 0) / 1e6
             made["troth.wait.disk_ms"] = max(end_ns - stepped_ns, 0) / 1e6
-        return span.route, made
+        return f"{method} {route}" if route else method, made
 
     def _late(self, request: Request) -> RequestSpan | None:
         """Return the span of a request that was refused before it was admitted, if one is wanted.
 
         Without a caller's trace there is none: strangers would fill the collector.
         """
-        context = self._of_caller(request) if _PARENT in request.headers else None
-        return None if context is None else RequestSpan(*context, request.method)
+        return self._of_caller(request, "") if _PARENT in request.headers else None
 
-    def _of_caller(self, request: Request) -> tuple[SpanContext, int | None] | None:
+    def _of_caller(self, request: Request, route: str) -> RequestSpan | None:
         headers = request.headers
-        repeated = request.repeated or {}
-        parent = None
-        if _PARENT not in repeated:
-            state = repeated.get(_STATE, headers.get(_STATE, b""))
-            parent = parse(header_text(headers[_PARENT]), header_text(state))
-        return self._root() if parent is None else self._below(parent)
+        repeated = request.repeated
+        if repeated and _PARENT in repeated:
+            return self._root(route)
+        given = headers[_PARENT]
+        if self._follows_parent and _UNSAMPLED.fullmatch(given):
+            return None  # as `Sampler.wants`, without making numbers of it
+        state = headers.get(_STATE, b"")
+        if repeated:
+            state = repeated.get(_STATE, state)
+        parent = parse(header_text(given), header_text(state))
+        return self._root(route) if parent is None else self._below(parent, route)
 
-    def _below(self, parent: SpanContext | None) -> tuple[SpanContext, int | None] | None:
-        if parent is None or not self._sampler.wants(parent):
+    def _below(self, parent: SpanContext, route: str) -> RequestSpan | None:
+        if not self._sampler.wants(parent):
             return None
-        span_id = self._ids.span_id()
-        return parent._replace(span_id=span_id, flags=parent.flags | 1), parent.span_id
+        flags = parent.flags | SAMPLED
+        context = SpanContext(parent.trace_id, self._ids.span_id(), flags, parent.tracestate)
+        return RequestSpan(context, parent.span_id, route)
 
-    def _root(self) -> tuple[SpanContext, int | None] | None:
-        trace_id = self._ids.bits(TRACE_ID_BITS)
+    def _root(self, route: str) -> RequestSpan | None:
+        trace_id = self._bits(TRACE_ID_BITS)
         if trace_id & RATIO_MASK >= self._bound:
             return None  # as `Sampler.wants_root`, for nearly every request
-        trace_id = trace_id or 1
-        return SpanContext(trace_id, self._ids.span_id()), None
+        context = SpanContext(trace_id or 1, self._bits(SPAN_ID_BITS) or 1)
+        return RequestSpan(context, None, route)
 
 
 def trace_fields(request: Request) -> dict[str, str]:

@@ -30,7 +30,7 @@ REMEMBERED_COUNT: Final = 100_000
 """Sendings that are remembered until their task is claimed; the oldest are forgotten first."""
 
 
-class MessageSpan(Struct, eq=False):
+class MessageSpan(Struct, eq=False, gc=False):
     """A message under way: its span, and what is said of it."""
 
     context: SpanContext
@@ -77,7 +77,7 @@ class TracedOutgoing:
         key = key_of(message)
         if key in self._under_way:
             self._end(key, "replaced")
-        context = creation._replace(span_id=self._ids.span_id())
+        context = creation.with_span(self._ids.span_id())
         receiver, is_push = _receiver(address_of(message, self._names))
         kind = message.task.kind.value if isinstance(message, TaskMessage) else "unblock"
         if isinstance(message, ExecuteMessage):

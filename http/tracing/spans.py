@@ -32,7 +32,7 @@ class SpanKind(IntEnum):
     CONSUMER = 4
 
 
-class FinishedSpan(Struct, eq=False):
+class FinishedSpan(Struct, eq=False, gc=False):
     """A span that has ended. Times are in ns since 1970.
 
     `describe`, called with `about` in the exporter's thread, returns its name and attributes.
@@ -77,7 +77,8 @@ class SpanQueue:
 
     def add(self, span: FinishedSpan) -> None:
         """Take a span, or drop it if too many are under way. Never blocks."""
-        if self.under_way_count >= self._limit_count:
+        # As `under_way_count`, for every span.
+        if self._added_count - self.sent_count - self.failed_count >= self._limit_count:
             self._dropped_count += 1
             return
         self._added_count += 1

@@ -45,6 +45,7 @@ class RouteKind(Enum):
     OTHER = "other"
 
 
+_OTHER: Final = RouteKind.OTHER
 _CREATIONS: Final = {
     "/promises": RouteKind.CREATION,
     "/promises/task": RouteKind.CREATION_WITH_TASK,
@@ -180,6 +181,8 @@ class Subjects:
         """
         if fence is not None:
             return self._context_of_task(fence.task_id)
+        if kind is _OTHER:
+            return ROOT
         if kind is RouteKind.CREATION:
             return self._of_new(body.id or "", body.tags)
         if kind is RouteKind.CREATION_WITH_TASK:
@@ -190,7 +193,7 @@ class Subjects:
             return self._context_of_task(values.get("id") or getattr(body, "id", None) or "")
         if kind is RouteKind.ENVELOPE:
             return self._of_envelope(raw)
-        return ROOT if kind is RouteKind.OTHER else None
+        return None
 
     def _of_envelope(self, raw: bytes) -> SpanContext | None:
         if len(raw) > _LIMIT_BYTES and _TASK not in raw[:_PEEK_BYTES]:

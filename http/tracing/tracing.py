@@ -1,10 +1,10 @@
-"""Traces of a server, wired together; `None` in place of it where there are to be none.
+"""The traces of a server, wired together; a server without traces has None instead.
 
     requests, records, deliveries ── FinishedSpan ──► SpanQueue ── when durable ──► Exporter
 
 The event loop only decides what is sampled, keeps ids and appends finished spans. At most ten times
 a second `run` takes what has ended, waits until all that it tells of is durable, and hands it to
-the exporter's thread. At the server's end the rest has `CLOSE_LIMIT_S` to leave.
+the exporter's thread. When the server stops, the rest has `CLOSE_LIMIT_S` to leave.
 """
 
 import os
@@ -68,7 +68,7 @@ class Tracing:
         names: Mapping[str, Address],
         finder: Callable[[str], Promise | None],
     ) -> Outgoing:
-        """Return what messages go through on their way to `outgoing`."""
+        """Return a layer around `outgoing` that notes the messages passing through it."""
         self._finder = finder
         self._sendings = TracedOutgoing(
             outgoing,
@@ -82,12 +82,12 @@ class Tracing:
         return self._sendings
 
     def heard(self, command: Command) -> None:
-        """Note what delivery reports."""
+        """Note a report of delivery."""
         assert self._sendings is not None, "messages go through `outgoing` first"
         self._sendings.heard(command)
 
     def listen(self, watch: Watch, failures: Failures, log: RequestNotes) -> RequestSpans:
-        """Listen to records; return what requests are told to, which is also their log."""
+        """Listen to records; return the observer of requests, which passes them on to `log`."""
         assert self._sendings is not None, "messages go through `outgoing` first"
         requests = RequestSpans(
             self.queue,
@@ -114,7 +114,7 @@ class Tracing:
         return requests
 
     def context_of_task(self, key: str) -> SpanContext | None:
-        """Return where the spans of a task's holder hang; None if that is unknown or not traced."""
+        """Return the parent of the spans of a task's holder; None if unknown or not traced."""
         assert self._lifetimes is not None, "it is known after `listen`"
         return self._lifetimes.context_of_task(key)
 
@@ -126,8 +126,8 @@ class Tracing:
     ) -> None:
         """Hand finished spans over until canceled, and then the rest.
 
-        `durable` waits until all that has happened is durable, and says whether it is: if the log
-        has failed, spans would tell of what no restart will know.
+        `durable` waits until all that has happened is durable, and returns whether it is: if the
+        log has failed, spans would report what no restart will remember.
         """
         task_status.started()
         try:
@@ -151,7 +151,7 @@ class Tracing:
 def make_tracing(
     *, now_ns: Callable[[], int], tags: tuple[str, ...], shows_ids: bool
 ) -> Tracing | None:
-    """Return the traces that the environment asks for; without any, None, and import nothing."""
+    """Return the traces that the environment asks for. If it asks for none, import nothing."""
     plan = plan_of(os.environ)
     if plan is None:
         return None

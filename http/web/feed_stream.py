@@ -1,8 +1,8 @@
-"""One stream of the live feed, and what streams with the same rights hear on a topic.
+"""A stream of the live feed, and the channel of streams with the same rights on a topic.
 
-Nothing waits for a client that reads slowly: of each topic a stream has the newest event, or none,
-and the ids that have changed, at most as many as it watches. What it did not read in time it is
-told as a number (`skipped`).
+Nothing waits for a client that reads slowly. A stream keeps the newest event of each topic, and the
+ids that have changed, at most as many as it watches. `skipped` tells it how many events of each
+topic it did not read in time.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ WATCHED_LIMIT_COUNT: Final = 50
 
 
 class Topic(StrEnum):
-    """What a stream may tell once a second."""
+    """A subject of events, at most one a second."""
 
     COUNTERS = "counters"
     QUEUES = "queues"
@@ -47,7 +47,7 @@ class FeedStream(ReadyEventStream):
         self.skipped_total_count = 0
 
     def tell(self, topic: Topic, event: bytes) -> None:
-        """Take the newest event of a topic instead of one that was not read yet."""
+        """Keep the newest event of a topic, replacing one that was not read yet."""
         if topic in self._newest:
             self._skipped[topic.value] = self._skipped.get(topic.value, 0) + 1
             self.skipped_total_count += 1
@@ -88,7 +88,7 @@ class FeedStream(ReadyEventStream):
         return b"".join(messages)
 
     def _confirm(self) -> None:
-        """Note nothing: what was not read is dropped."""
+        """Do nothing: what was not read is dropped."""
 
     def close(self) -> None:
         """Leave the feed."""
@@ -107,7 +107,7 @@ def dated(body: bytes, at_ms: int) -> bytes:
 
 @final
 class Channel:
-    """What all streams with the same rights hear on a topic; encoded once for all of them."""
+    """A topic for all streams with the same rights; events are encoded once for all of them."""
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
@@ -115,13 +115,13 @@ class Channel:
         self._body = self._event = b""
 
     def join(self, stream: FeedStream) -> None:
-        """Add a stream; it is told immediately what the others know."""
+        """Add a stream, and send it the newest event immediately."""
         self.streams[stream] = None
         if self._event:
             stream.tell(self.topic, self._event)
 
     def tell(self, told: Struct, at_ms: int) -> None:
-        """Tell all streams, if anything has changed."""
+        """Send an event to all streams, if anything has changed."""
         body = dump(told)
         if body == self._body:
             return
@@ -132,6 +132,6 @@ class Channel:
 
 
 def leave_all(channels: Iterable[Channel], stream: FeedStream) -> None:
-    """Take a stream out of its channels."""
+    """Remove a stream from its channels."""
     for channel in channels:
         channel.streams.pop(stream, None)

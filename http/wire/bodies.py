@@ -19,7 +19,13 @@ import msgspec
 from msgspec import Struct
 
 from troth.core.codes import Code
+from troth.core.limits import (
+    BODY_VALUES_LIMIT_COUNT,
+    CLOSED_BODY_LIMIT_BYTES,
+    LARGE_BODY_BYTES,
+)
 
+from .crowded import crowd_problem, values_problem
 from .errors import ApiError, FieldProblem, invalid
 from .fields import (
     Base64,
@@ -69,6 +75,7 @@ class BodyDecoder(Generic[Body]):
         strict = None if closely else strict_body(body, limits)
         self._strict_decoder = None if strict is None else msgspec.json.Decoder(strict)
         self._is_closed = body.__struct_config__.forbid_unknown_fields
+        self._is_about_many = any(isinstance(marker, BodyList) for _, _, marker in rules(body))
         self._decoder: msgspec.json.Decoder[Body | None] = msgspec.json.Decoder(body | None)
 
     def decode(self, content: bytes) -> Body:
@@ -76,6 +83,8 @@ class BodyDecoder(Generic[Body]):
 
         All base64 in it is canonical: standard, with padding, without line breaks.
         """
+        if len(content) > LARGE_BODY_BYTES:
+            self._refuse_crowded(content)
         if self._is_closed:
             self._refuse_unclear(content)
         # The decoder does not look into keys and values that it skips; so bytes beyond ASCII, which
@@ -86,6 +95,18 @@ class BodyDecoder(Generic[Body]):
             except (msgspec.DecodeError, RecursionError):
                 pass  # the closer look finds out what is wrong, if anything
         return self._decode_closely(content)
+
+    def _refuse_crowded(self, content: bytes) -> None:
+        """Raise ApiError (400) for a large body that would take long to read."""
+        problem = None
+        if self._is_closed and len(content) > CLOSED_BODY_LIMIT_BYTES:
+            problem = f"must have at most {CLOSED_BODY_LIMIT_BYTES} bytes (got {len(content)})"
+        elif self._is_about_many:
+            problem = values_problem(content, BODY_VALUES_LIMIT_COUNT)
+        else:
+            problem = crowd_problem(content)
+        if problem is not None:
+            raise invalid("body", problem)
 
     def _refuse_unclear(self, content: bytes) -> None:
         """Raise ApiError (400) for keys that are unknown, repeated or null: none may be overlooked.

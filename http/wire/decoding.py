@@ -5,6 +5,7 @@ Decoding stops at the first thing that cannot be read; validation (`fields.probl
 """
 
 import binascii
+import functools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -48,6 +49,11 @@ def header_text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
+@functools.cache
+def _raw_name(name: str) -> bytes:
+    return name.lower().encode()
+
+
 def text_header(
     headers: Mapping[bytes, bytes], name: str, limit_bytes: int | None = None
 ) -> str | None:
@@ -55,7 +61,7 @@ def text_header(
 
     Without a limit of its own it has that of all headers, which is a setting.
     """
-    given = headers.get(name.lower().encode())
+    given = headers.get(_raw_name(name))
     if given is None:
         return None
     text = header_text(given)

@@ -55,7 +55,9 @@ def read(view: View, table: str) -> Digest:
     if value is None:
         return Digest()
     if len(value) != 16:
-        raise CheckpointDamaged(TABLE, f"the stored digest of {table} is malformed")
+        raise CheckpointDamaged(
+            TABLE, f"the stored digest of {table} has {len(value)} bytes, not 16"
+        )
     return Digest(int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
 
 

@@ -343,7 +343,7 @@ def read_segment(files: Files, file: str) -> bytes:
         return files.read(file)
     except OSError as error:
         raise DataDirectoryUnreadable(
-            file, f"cannot be read ({error.strerror})", "Check the disk and permissions."
+            file, f"cannot be read ({error.strerror})", "Check the disk and its permissions."
         ) from error
 
 

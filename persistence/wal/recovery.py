@@ -97,7 +97,9 @@ class LogScan:
                 data = self._files.read(file)
             except OSError as error:
                 raise DataDirectoryUnreadable(
-                    file, f"cannot be read ({error.strerror})", "Check the disk and permissions."
+                    file,
+                    f"cannot be read ({error.strerror})",
+                    "Check the disk and its permissions.",
                 ) from error
             self._bytes_read += len(data)
             header = self._checked_header(file, data, segment.first_sequence)
@@ -138,7 +140,9 @@ class LogScan:
             raise LogDamaged(file, 0, "it belongs to another data directory")
         if header.first_sequence != named_sequence:
             raise LogDamaged(
-                file, 0, f"its name does not match its first sequence, {header.first_sequence}"
+                file,
+                0,
+                f"its name does not match the first sequence in it, {header.first_sequence}",
             )
         before, self._header = self._header, header
         self._is_rolled_over = before is not None and before.epoch == header.epoch

@@ -36,7 +36,7 @@ from troth.shards.threads import in_thread
 
 VERIFY_PAUSE_LIMIT_S: Final = 0.1
 CAPTURE_SHARE_S: Final = 0.002
-"""How long captures work in a pass of the loop."""
+"""The time that captures may take in a pass of the loop."""
 _BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 VERIFIED: Final = "the checkpoints are as they were written"
@@ -46,7 +46,7 @@ log = structlog.get_logger("troth.checkpoints")
 
 
 class CheckpointStore(Protocol):
-    """What the checkpointer needs; `persistence.checkpoints.Checkpoints` is the real one."""
+    """The store that checkpoints are written to; see `persistence.checkpoints.Checkpoints`."""
 
     def write(self, captures: list[Capture]) -> None:
         """Write durably; may block. Raises CheckpointFailed."""
@@ -89,7 +89,7 @@ class CheckpointStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointerStatistics:
-    """`durations_s` has how long each took, as a whole; `store` is what they were written to.
+    """Counters of checkpoints. `durations_s` has how long each took; `store` is what they fill.
 
     `last_on_ms` is when the last one ended, in ms since 1970; 0 if there was none.
     """
@@ -212,7 +212,7 @@ class Checkpointer:
             self._note(started, rows_count)
 
     async def _capture(self, shard: Shard) -> Capture:
-        """Capture a shard in slices, as many in a pass of the loop as there is time for."""
+        """Capture a shard in slices, as many in each pass of the loop as time allows."""
         capturing = Capturing(shard.machine.state, self._capture_slice_count)
         while not capturing.is_nearly_done:
             ends_s = trio.current_time() + CAPTURE_SHARE_S

@@ -85,7 +85,7 @@ def replay_scenes(conformance: Path, server: ServerProcess, *arguments: str) -> 
     return finished.stdout.splitlines()[-1]
 
 
-@pytest.mark.alone
+@pytest.mark.own_core
 def test_every_scene_of_the_envelope_protocol_holds_before_and_after_a_crash(
     conformance: Path, server: ServerProcess
 ) -> None:

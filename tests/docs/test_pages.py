@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import yaml
 
 from tests.helpers.pasting import (
     Block,
@@ -23,6 +24,7 @@ from tests.helpers.pasting import (
     python_sdk_at,
     run_script,
 )
+from tests.helpers.prometheus import CONFIGURATION
 from tests.helpers.repository import ROOT
 from tests.helpers.server import ServerProcess
 from tests.sdks import environments
@@ -159,6 +161,11 @@ def test_the_other_blocks_are_what_they_say(page: str) -> None:
             settings = tomllib.loads(block.text)
             file = {f"TROTH_{name.upper()}": str(value) for name, value in settings.items()}
             load(None, file, {})
+        elif block.language == "yaml":
+            given, shipped = yaml.safe_load(block.text), yaml.safe_load(CONFIGURATION.read_text())
+            assert given["alerting"] == shipped["alerting"], "it is Prometheus's, as it is shipped"
+            labels = [one["global"]["external_labels"].keys() for one in (given, shipped)]
+            assert labels[0] == labels[1]
         elif block.language not in {"sh", "ts", *SHOWN}:
             raise AssertionError(f"{page}: {block.language} is neither run nor known")
 

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, Final, NoReturn
 
 from tests.helpers.repository import IMPORT_ROOT, ROOT
@@ -200,10 +200,24 @@ def _become(wanted: Any, log: int) -> NoReturn:
         os._exit(status)
 
 
+def _prepare() -> None:
+    """Do once what each start would do again: read authorities, and look at the answers' types."""
+    importlib.import_module("troth.http.outgoing.connections").usual_trust()
+    api = SimpleNamespace(
+        settings=importlib.import_module("troth.http.settings.settings").Settings(),
+        url="",
+        credentials=SimpleNamespace(has_users=False),
+        limits=importlib.import_module("troth.http.wire.fields").RequestLimits(),
+    )
+    endpoints = importlib.import_module("troth.http.documents.table").API_ENDPOINTS
+    importlib.import_module("troth.http.documents.pages").make_pages(api, endpoints)
+
+
 def main() -> None:
     """Import what is to be forked, then serve the descriptor that the command line names."""
     for name in IMPORTED:
         importlib.import_module(name)
+    _prepare()
     gc.collect()
     gc.freeze()
     _serve_forks(socket.socket(fileno=int(sys.argv[1])))

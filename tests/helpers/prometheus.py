@@ -36,7 +36,7 @@ class Prometheus:
         self._directory = directory
         self._port = free_ports(1)[0]
         configuration = yaml.safe_load(CONFIGURATION.read_text())
-        configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        configuration["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s"}
         configuration["rule_files"] = [str(directory / "alerts.yml")]
         (job,) = configuration["scrape_configs"]
         job["static_configs"] = [{"targets": [f"127.0.0.1:{port}"]}]

@@ -11,6 +11,7 @@ from .function_faults import FUNCTION_FAULTS
 from .node_faults import NODE_FAULTS
 from .operator_faults import OPERATOR_FAULTS
 from .question_faults import QUESTION_FAULTS
+from .trace_faults import TRACE_FAULTS
 from .web_faults import WEB_FAULTS
 from .workflow_faults import WORKFLOW_FAULTS
 
@@ -367,7 +368,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "timers do not look at the time",
         "shards/shard.py",
-        "if done_count and not done_count % slice_count and self._pass.is_over_for_own:",
+        "if done_count and not done_count % slice_count and not self._pass.has_time_for_own():",
         "if False:",
         "shards/test_passes.py",
     ),
@@ -591,6 +592,7 @@ FAULTS = (
     + NODE_FAULTS
     + WORKFLOW_FAULTS
     + QUESTION_FAULTS
+    + TRACE_FAULTS
     + BULK_FAULTS
     + OPERATOR_FAULTS
     + WEB_FAULTS

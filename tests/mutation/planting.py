@@ -20,7 +20,7 @@ from tests.helpers.repository import ROOT
 from .fault import Fault
 
 _LEFT_OUT: Final = shutil.ignore_patterns(
-    *(".git", ".venv", ".hypothesis", ".*_cache", "__pycache__", ".coverage", "troth-data")
+    *(".git", ".venv*", ".hypothesis", ".*_cache", "__pycache__", ".coverage", "troth-data")
 )
 _FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 _TESTS_FAILED, _TESTS_PASSED = 1, 0

@@ -275,7 +275,7 @@ def _short(files: SimulatedFiles, path: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (_rename, "its name does not match its first sequence"),
+        (_rename, "its name does not match the first sequence in it"),
         (_other_directory, "it belongs to another data directory"),
         (_lower_epoch, "it does not continue the segment before it"),
         (_header, "its header is invalid"),

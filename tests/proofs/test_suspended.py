@@ -15,7 +15,7 @@ IDLE_PERCENT_AT_MOST = 1.0
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.own_core
 def test_what_waits_costs_little(tmp_path: Path) -> None:
     waiting = measure(tmp_path, workflows_count=3_000, workers_count=100, idle_s=5.0)
 

@@ -453,7 +453,7 @@ async def longest_pass(name: str, shard_count: int, count: int) -> LongestPass:
         return await SCENARIOS[name](shards, count)
 
 
-@pytest.mark.alone
+@pytest.mark.own_core
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shard_count"),

@@ -29,7 +29,7 @@ CLAIM = ClaimRequest("x", TTL_MS)
 @pytest.fixture(autouse=True)
 def _no_time_in_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass has time for one slice only."""
-    monkeypatch.setattr(Pass, "is_over_for_own", property(lambda _: True))
+    monkeypatch.setattr(Pass, "has_time_for_own", lambda _: False)
 
 
 async def make_everything(shards: Shards) -> None:

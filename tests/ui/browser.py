@@ -34,6 +34,13 @@ WAIT_LIMIT_MS: Final = 60_000
 WIDE: Final = (1_280, 800)
 NARROW: Final = (390, 844)
 
+# Two frames later the old place is no longer shown.
+_MOVE: Final = """async (address) => {
+  history.pushState(null, '', address);
+  dispatchEvent(new PopStateEvent('popstate'));
+  for (let count = 0; count < 2; count++) await new Promise(requestAnimationFrame);
+}"""
+
 Scheme = Literal["light", "dark"]
 SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")
 
@@ -94,6 +101,11 @@ class Visitor:
     def go(self, page: Page, path: str) -> None:
         """Go to a place of the UI, and wait until it is shown."""
         page.goto(f"{self.url}/ui/{path}")
+        settle(page)
+
+    def move(self, page: Page, path: str) -> None:
+        """Go to another place as a link of the UI does: without loading it all again."""
+        page.evaluate(_MOVE, f"{self.url}/ui/{path}")
         settle(page)
 
     def _note_request(self, request: Request) -> None:

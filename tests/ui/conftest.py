@@ -24,8 +24,15 @@ from .pictures.shop import ACCOUNT, SCOPES, Shop
 Visit = Callable[..., AbstractContextManager[Visitor]]
 
 STORE: Final = os.environ.get("TROTH_SCALE_STORE")
-"""The directory that `make ui-scale` fills, with ten times as much as tests make themselves."""
-LARGE: Final = Filling(150_000, 40_000, 5_000, 4_500, 1_000, 500)
+"""The directory that `make ui-scale` fills, with thirty times as much as tests make themselves."""
+LARGE: Final = Filling(45_000, 12_000, 1_500, 1_000, 300, 500)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests that need a browser as slow: each takes some seconds of a core."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +124,7 @@ def unused_visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def large_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """An open server with 200,000 promises, or what `make ui-scale` has. Use ids of your own."""
+    """An open server with 60,000 promises, or what `make ui-scale` has. Use ids of your own."""
     server = ServerProcess(tmp_path_factory.mktemp("large"))
     if STORE is None:
         trio.run(fill, server.data, LARGE)

@@ -49,7 +49,7 @@ def test_no_csp_violation_and_no_request_leaves_the_origin_on_any_screen(staffed
     with staffed.visit(scheme="dark") as visitor:
         page = visitor.open()
         for path in (*SCREENS, *operate_screens(staffed)):
-            visitor.go(page, path)
+            visitor.move(page, path)
         page.evaluate("fetch('https://elsewhere.example/').catch(() => null)")
         page.wait_for_timeout(200)
         assert len(visitor.faults) >= 1, "a breach of the policy is noticed"
@@ -74,6 +74,7 @@ def test_list_does_not_jump(visit: Visit, busy_server: ServerProcess) -> None:
         expect(page.locator("td .id").first).to_contain_text("jump-")
 
 
+@pytest.mark.newest
 def test_new_rows_match_the_filter(visit: Visit, busy_server: ServerProcess) -> None:
     create(busy_server, "match-a-0")
     with visit() as visitor:

@@ -60,6 +60,7 @@ def focused(page: Page) -> str:
     return text
 
 
+@pytest.mark.newest
 def test_keyboard_only_resolves_a_promise(visit: Visit, busy_server: ServerProcess) -> None:
     create(busy_server, "keys-1")
     with visit() as visitor:

@@ -86,6 +86,7 @@ def links(page: Page) -> set[str]:
     return set(spans.all_inner_texts())
 
 
+@pytest.mark.newest
 def test_sign_in_and_out(browser: Browser, guarded: Guarded) -> None:
     guarded.create("sign-1")
     with visiting(browser, guarded.server.url) as visitor:

@@ -1,7 +1,7 @@
 """Three walks through the web UI with the keyboard alone, as an operator goes them, and timed.
 
 Each prints which keys were pressed and how long it took. `make ui-scale` walks among 2,000,000
-promises, tests among 200,000. The limits are a person's, so nothing here waits for one: what is
+promises, tests among 60,000. The limits are a person's, so nothing here waits for one: what is
 measured is what the server and the browser take.
 """
 

@@ -13,15 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.seeds import seeds_count
 from tests.helpers.server import ServerProcess
 from tests.helpers.tokens import Client, new_client
 from tests.helpers.zips import plain_zip
 
 HERE = Path(__file__).resolve().parent / "schemathesis"
 SEED = 20261121
+EXAMPLES_COUNT = seeds_count(4, 10)
 
 
 @pytest.mark.slow
+@pytest.mark.seeds
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     # Bulk jobs that it starts would cancel what other tests wait for.
     with ServerProcess(tmp_path / "server") as server:
@@ -29,6 +32,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.seeds
 def test_schemathesis_finds_nothing_about_functions(tmp_path: Path) -> None:
     # It tries wrong credentials too, more often than is good for one address.
     with ServerProcess(tmp_path / "server", "--failed-attempts-limit-count=0") as server:
@@ -74,7 +78,7 @@ def fuzz(
         f"{server.url}/openapi.json",
         *options,
         "--phases=examples,coverage,fuzzing",
-        "--max-examples=10",
+        f"--max-examples={EXAMPLES_COUNT}",
         f"--seed={SEED}",
         "--request-timeout=10",
         "--no-color",

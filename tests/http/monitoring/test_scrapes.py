@@ -73,6 +73,8 @@ def series(lines: list[str]) -> set[str]:
     return {line.rpartition(" ")[0] for line in lines}
 
 
+@pytest.mark.own_core
+@pytest.mark.slow
 @pytest.mark.parametrize("is_per_shard", [False, True])
 async def test_scrape_never_holds_the_loop(*, is_per_shard: bool) -> None:
     """1,024 shards and 500 receivers, while requests are served."""

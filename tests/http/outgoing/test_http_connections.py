@@ -18,7 +18,7 @@ from troth.core.catalog import Capabilities, Function, FunctionKind
 from troth.core.commands import CreateEntry
 from troth.core.grammar.addresses import PushAddress
 from troth.http.functions.values import new_id
-from troth.http.outgoing.connections import PoolTransport, exchange, make_transport
+from troth.http.outgoing.connections import PoolTransport, exchange, make_transport, usual_trust
 from troth.http.outgoing.guards import Guard
 from troth.http.outgoing.push import PushSender
 
@@ -140,6 +140,22 @@ async def test_an_exchange_may_be_canceled_at_any_moment(
         assert step > 5
         assert host.seen_count > 3  # it was canceled before, while and after connecting
     gc.collect()  # a connection that nobody closed warns now
+
+
+async def test_the_authorities_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual_trust.cache_clear()
+    reads: list[bool] = []
+    read = httpx.create_ssl_context
+
+    def noted(**options: Any) -> Any:
+        reads.append(True)
+        return read(**options)
+
+    monkeypatch.setattr(httpx, "create_ssl_context", noted)
+    for _ in range(3):
+        await make_transport().aclose()
+
+    assert len(reads) == 1
 
 
 async def test_an_idle_connection_stays_usable_whenever_an_exchange_on_it_is_canceled() -> None:

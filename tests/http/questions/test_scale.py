@@ -86,7 +86,7 @@ async def cost_of(world: World, target: str, headers: dict[str, str]) -> tuple[f
     return min(one for one, _ in costs), min(one for _, one in costs), answer
 
 
-@pytest.mark.alone
+@pytest.mark.own_core
 @pytest.mark.slow
 async def test_no_answer_costs_more_than_it_may(store: Path) -> None:
     """Pages, searches that find nothing, trees; every list that an operator looks at."""

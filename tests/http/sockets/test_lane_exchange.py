@@ -75,7 +75,7 @@ def begun(world: World, questions: Questions, envelope: object = HEARTBEAT) -> E
     held = world.api.hold()
     request = Request("POST", b"/", b"", {}, json.dumps(envelope).encode(), held, id="r")
     match = dispatcher.router.match("POST", b"/")
-    exchange = Exchange(questions, dispatcher, request, held, match, questions)
+    exchange = Exchange(questions, dispatcher, request, held, match, questions, 0.0)
     exchange.run()
     return exchange
 

@@ -88,7 +88,7 @@ async def _by_lane(world: World, method: str, path: str, body: bytes) -> int | N
     request = Request(method, path.encode(), b"", {}, body, held, id="r")
     connection = _Connection(world)
     match = dispatcher.router.match(method, path.encode())
-    Exchange(connection, dispatcher, request, held, match, connection).run()
+    Exchange(connection, dispatcher, request, held, match, connection, 0.0).run()
     with trio.fail_after(30):
         await connection.ended.wait()
     return connection.status

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
+from troth.core.grammar.traceparents import sampled_trace_id
 from troth.core.model import Trace
 from troth.http.tracing.contexts import Ids, Sampler, SpanContext, parse
 from troth.http.tracing.environment import plan_of, sampler_of
@@ -19,9 +21,9 @@ GOOD = SpanContext(int(TRACE_ID, 16), int(SPAN_ID, 16), 1)
     [
         (f"00-{TRACE_ID}-{SPAN_ID}-01", GOOD),
         (f" 00-{TRACE_ID}-{SPAN_ID}-01\t", GOOD),  # optional white space
-        (f"00-{TRACE_ID}-{SPAN_ID}-00", GOOD._replace(flags=0)),
-        (f"00-{TRACE_ID}-{SPAN_ID}-03", GOOD._replace(flags=3)),  # the flag of level 2
-        (f"00-{TRACE_ID}-{SPAN_ID}-ff", GOOD._replace(flags=3)),  # others are not known
+        (f"00-{TRACE_ID}-{SPAN_ID}-00", replace(GOOD, flags=0)),
+        (f"00-{TRACE_ID}-{SPAN_ID}-03", replace(GOOD, flags=3)),  # the flag of level 2
+        (f"00-{TRACE_ID}-{SPAN_ID}-ff", replace(GOOD, flags=3)),  # others are not known
         (f"cc-{TRACE_ID}-{SPAN_ID}-01", GOOD),  # a later version
         (f"cc-{TRACE_ID}-{SPAN_ID}-01-what-comes-then", GOOD),
         (f"cc-{TRACE_ID}-{SPAN_ID}-01.what-comes-then", None),
@@ -49,10 +51,12 @@ GOOD = SpanContext(int(TRACE_ID, 16), int(SPAN_ID, 16), 1)
 )
 def test_traceparent_table(given: str, expected: SpanContext | None) -> None:
     assert parse(given) == expected
+    is_sampled = expected is not None and expected.is_sampled
+    assert sampled_trace_id(given) == (TRACE_ID if is_sampled else None), "as metrics read it"
 
 
 def test_a_context_is_stored_as_it_is_read() -> None:
-    context = GOOD._replace(tracestate="congo=t61rcWkgMzE,rojo=00f067aa0ba902b7")
+    context = replace(GOOD, tracestate="congo=t61rcWkgMzE,rojo=00f067aa0ba902b7")
 
     assert context.trace() == Trace(f"00-{TRACE_ID}-{SPAN_ID}-01", context.tracestate)
     assert parse(context.trace().traceparent, context.tracestate) == context
@@ -96,7 +100,7 @@ def test_samplers_are_those_of_the_standard_variables(
 
     assert sampler.follows_parent == follows
     assert sampler.wants_root(GOOD.trace_id) == wants_root
-    assert sampler.wants(GOOD._replace(flags=0)) == (False if follows else wants_root)
+    assert sampler.wants(replace(GOOD, flags=0)) == (False if follows else wants_root)
     assert sampler.wants(GOOD) == (True if follows else wants_root)
 
 

@@ -4,22 +4,29 @@ from typing import Any
 
 import pytest
 
+from troth.core.catalog import Capabilities, FunctionKind, Language
+from troth.core.codes import Code
 from troth.core.commands import (
     PROMISE_TIMER,
     SCHEDULE_TIMER,
     TASK_TIMER,
+    AssignExecution,
     ClaimTask,
     CompletePromise,
     CompleteTask,
+    CreateExecution,
     CreatePromise,
     CreateSchedule,
     DropTask,
     Expire,
+    FinishExecution,
     HeartbeatTasks,
 )
+from troth.core.executions import STATUS_KEY, ExecutionPlan
 from troth.core.model import EMPTY_VALUE, ClaimRequest, PromiseState, Trace, Value
 from troth.core.replies import TaskMessage
 from troth.core.workflow_commands import AcquireWorkflow, ReleaseWorkflow, SuspendWorkflow
+from troth.http.executions.calls import SERVER_NODE_ID
 from troth.http.tracing.contexts import parse
 from troth.http.tracing.spans import FinishedSpan, SpanKind
 
@@ -85,6 +92,7 @@ def test_durations_on_simulated_clock() -> None:
     assert CREATION is not None
     assert sending.parent_id == life.parent_id == CREATION.span_id
     assert tried.parent_id == sending.context.span_id
+    assert world.trace_of_last() == sending.context.trace(), "workers' spans hang below it"
     assert {one.context.trace_id for one in (sending, tried, life)} == {CREATION.trace_id}
 
 
@@ -179,6 +187,51 @@ def test_workflow_tasks_have_attempts_too() -> None:
     assert [said["troth.outcome"] for _, said in attempts] == ["released", "suspended"]
     assert [duration_ms(span) for span, _ in attempts] == [30, 40]
     assert [span.parent_id for span, _ in attempts] == [one.context.span_id for one in sendings]
+
+
+@pytest.mark.parametrize(("status", "error"), [(201, None), (404, "HTTP 404"), (502, "HTTP 502")])
+@pytest.mark.parametrize("is_call", [True, False])
+def test_function_tasks_say_what_http_clients_say(
+    *, is_call: bool, status: int, error: str | None
+) -> None:
+    """Names and values of OpenTelemetry's conventions; neither user, query nor body."""
+    world = TracedWorld()
+    http, code = FunctionKind.HTTP, FunctionKind.CODE
+    url = "https://user:secret@pay.example:8443/charge?key=secret"
+    plan = ExecutionPlan("a1", "f1", http if is_call else code, Capabilities(), url=url)
+    if not is_call:
+        plan = ExecutionPlan("a1", "f1", code, Capabilities(), Language.PYTHON, "b1")
+    task, lease_id, node = (
+        "troth:task/1",
+        "__invoke:troth:task/1",
+        "1f5a" if not is_call else SERVER_NODE_ID,
+    )
+    asked = Value({"method": "PUT", "query": "secret=1", "headers": "[]"}, "c2VjcmV0")
+    world.step(CreateExecution(task, START_MS + 1_000_000, plan, asked, trace=TRACE))
+    world.after(5)
+    assert world.step(AssignExecution(lease_id, 1, node, 10_000)).code is Code.CREATED
+    world.after(25)
+    result = Value({STATUS_KEY: str(status)}, "c2VjcmV0")
+    state = PromiseState.RESOLVED if status < 500 else PromiseState.REJECTED
+    assert world.step(FinishExecution(lease_id, 1, node, state, result)).code is Code.CREATED
+
+    (name, span, said), *_ = [one for one in world.spans() if "function" in one[0]]
+    assert name == ("call function" if is_call else "run function task")
+    assert (span.kind, span.error) == (SpanKind.CLIENT, error)
+    assert duration_ms(span) == 25
+    assert CREATION is not None
+    assert span.parent_id == CREATION.span_id
+    expected = {
+        "http.request.method": "PUT",
+        "http.response.status_code": status,
+        "error.type": None if error is None else str(status),
+        "troth.function": "f1",
+        "server.address": "pay.example" if is_call else None,
+        "server.port": 8443 if is_call else None,
+        "url.full": "https://pay.example:8443/charge" if is_call else None,
+    }
+    assert {key: said.get(key) for key in expected} == expected
+    assert "secret" not in str(said)
 
 
 def test_a_schedule_begins_a_trace_whose_ids_come_from_the_slot() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from tests.helpers.seeds import seeds_count
 from troth.http.documents.table import API_ENDPOINTS
 from troth.http.promises.schemas import (
     AcquireLockBody,
@@ -116,9 +117,10 @@ def outcome(decoder: BodyDecoder[Any], content: bytes) -> dict[str, Any] | tuple
 
 
 @pytest.mark.slow
+@pytest.mark.seeds
 @pytest.mark.parametrize("body", BODIES)
 @given(data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=seeds_count(100, 300))
 def test_both_ways_come_to_the_same(body: type[Struct], data: st.DataObject) -> None:
     content = data.draw(contents(body))
 
