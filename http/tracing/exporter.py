@@ -1,9 +1,10 @@
 """The exporter's thread: makes spans of OpenTelemetry of what the event loop hands over.
 
-The SDK does the rest: its `BatchSpanProcessor` collects them and its OTLP exporter encodes and
-sends them, in a thread of its own, and tries again what the collector says may be tried again. A
-collector that is slow, dead or answers garbage costs spans, which are counted, and no request
-anything. This module is imported only when there are to be traces: it needs the extra `otel`.
+The SDK does the rest: its `BatchSpanProcessor` collects them and its OTLP exporter sends them, as
+`encoding.py` writes them, in a thread of its own, and tries again what the collector says may be
+tried again. A collector that is slow, dead or answers garbage costs spans, which are counted, and
+no request anything. This module is imported only when there are to be traces: it needs the extra
+`otel`.
 """
 
 import os
@@ -31,6 +32,7 @@ from opentelemetry.trace import SpanKind as OtelKind
 
 from troth import __version__
 
+from . import encoding
 from .contexts import SpanContext
 from .spans import SPANS_LIMIT_COUNT, FinishedSpan, SpanQueue
 
@@ -86,6 +88,7 @@ class Exporter:
             named[SERVICE_NAME] = service_name
         self._resource = Resource.create(named)
         self._scope = InstrumentationScope("troth", __version__)
+        encoding.use()
         self._exporter = CountingExporter(exporter or OTLPSpanExporter(), queue)
         self._handed: SimpleQueue[list[FinishedSpan] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="troth-traces", daemon=True)

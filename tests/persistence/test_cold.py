@@ -164,3 +164,39 @@ def test_merging_repeats_and_omits_nothing() -> None:
     assert merge((Found([four, one], None), Found([three], 3)), 9) == Found([four, three], 3)
     assert merge((Found([four, three], None), Found([two], None)), 2) == Found([four, three], 3)
     assert merge((Found([], 7), Found([], 4)), 2) == Found([], 7)
+
+
+@pytest.mark.parametrize("limit_count", [1, 7, 1_000])
+def test_a_prefix_is_read_in_pages_in_which_nothing_else_is(limit_count: int) -> None:
+    """Of ids with the same long beginning too, whose keys differ in a digest only."""
+    promises = some_promises(Random(3), 120)
+    shard = stored(promises)[1].reader.shards[1]
+    for prefix in ("a/", "a/1", "é", "l" * 450 + "/1", "none"):
+        found: list[Promise] = []
+        after: bytes | None = b""
+        while after is not None:
+            page, after = shard.beginning_with(prefix, after, limit_count)
+            assert len(page) <= limit_count
+            found += page
+        expected = [one for one in promises if one.id.startswith(prefix)]
+        assert sorted(one.id for one in found) == sorted(one.id for one in expected)
+
+
+def test_a_prefix_of_large_rows_is_read_in_short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cold, "COLD_READ_LIMIT_BYTES", 2_500)
+    large = Value(data="A" * 1_000)
+    promises = [
+        Promise(f"a/{number}", number, ALL[1], INTEGER_MAX, 1, param=large, completed_on=2)
+        for number in range(1, 11)
+    ]
+    shard = stored(promises)[1].reader.shards[1]
+    page, after = shard.beginning_with("a/", b"", 1_000)
+
+    assert after is not None
+    assert len(page) == 3
+
+
+def test_nothing_has_ended_before_all_time() -> None:
+    shard = stored(some_promises(Random(3), 10))[1].reader.shards[1]
+
+    assert shard.ended(ALL[1], (0, 0), -1, 100) == []

@@ -1,4 +1,4 @@
-"""Opening while descriptors are short: waited out, and somebody is asked to make room."""
+"""Opening while something is short: waited out, room is asked for, and advice is given."""
 
 import errno
 import os
@@ -73,3 +73,16 @@ def test_lmdb_says_it_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     failures.append(os.strerror(errno.EACCES))
     with pytest.raises(CheckpointFailed):
         LmdbStore(tmp_path / "s", ("a",))
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "free space, then start"),
+        (MemoryError("mdb_put"), "Allow this process more memory"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "more address space"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Check the disk, then start"),
+    ],
+)
+def test_a_checkpoint_that_fails_says_what_to_do(error: Exception, advice: str) -> None:
+    assert advice in str(CheckpointFailed("the store", "cannot be written", error))
