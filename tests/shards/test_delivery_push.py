@@ -115,6 +115,31 @@ async def test_a_receiver_gets_all_that_is_stalled_on_demand(autojump_clock: Moc
         assert "6" in world.sent_ids()
 
 
+async def test_a_message_can_be_looked_at_and_tried_now(autojump_clock: MockClock) -> None:
+    """Before its back-off is over, and when its target is known to fail."""
+    world = World()
+    world.push.behaviour["bad"] = "fail"
+    async with world.running():
+        world.send(message("one", url("bad")))
+        await trio.sleep(0.5)
+        view = world.delivery.look("one")
+        assert view is not None
+        assert view.error
+        assert view.next_try_in_ms is not None
+        assert 0 < view.next_try_in_ms <= 1_200
+        assert world.delivery.look("none") is None
+        assert not world.delivery.retry("none")
+        await trio.sleep(70)
+        view = world.delivery.look("one")
+        assert view is not None
+        assert (view.failed_count > 3, view.failing_since_ms) == (True, 10)
+        del world.push.behaviour["bad"]
+        assert world.delivery.retry("one")
+        await trio.sleep(0.1)
+        assert world.sent_ids() == ["one"]
+        assert world.delivery.look("one") is None
+
+
 async def test_single_failures_back_off_alone_and_do_not_open_the_breaker(
     autojump_clock: MockClock,
 ) -> None:

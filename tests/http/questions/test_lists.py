@@ -10,6 +10,7 @@ from trio.testing import MockClock
 from tests.http.client import FAR_MS, NOW_MS, World, running
 from tests.http.function_world import created, functions_running
 from tests.http.tenants import tenant
+from troth.shards.surveys import locks
 
 from .world import all_pages, create_with_task, ids, limited
 
@@ -191,6 +192,37 @@ async def test_locks_are_listed_by_resource(mock_clock: MockClock) -> None:
         assert ids(rows, "resourceId") == everything[11:21]
         (row,) = await all_pages(world, "/locks?process=q", "locks")
         assert row["expiresAt"] == NOW_MS + 60_000
+
+
+async def test_locks_beyond_what_is_ordered_are_listed_once_each(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shard by shard, in pages that end within one and between two."""
+    monkeypatch.setattr(locks, "ORDERED_LIMIT_COUNT", 3)
+    async with running() as world:
+        everything = [f"r/{number:02}" for number in range(25)]
+        for name in everything:
+            body = {"resourceId": name, "executionId": "e", "processId": "p", "ttl": 9}
+            await world.send("POST", "/locks/acquire", body)
+        for limit in (1, 3, 10, 100):
+            rows = await all_pages(world, f"/locks?limit={limit}", "locks")
+            assert sorted(ids(rows, "resourceId")) == everything
+        rows = await all_pages(world, "/locks?id=r/1*&limit=3", "locks")
+        assert sorted(ids(rows, "resourceId")) == everything[10:20]
+
+
+async def test_what_comes_due_of_workflows(mock_clock: MockClock) -> None:
+    """A lease, and the time before which a task is not sent; of both protocols."""
+    async with running() as world:
+        await world.create("held", tags=FLOW)
+        await envelope(world, "task.acquire", id="held", version=0, pid="p", ttl=5_000)
+        delay = {"resonate:delay": str(NOW_MS + 7_000)}
+        await world.create("later", tags=FLOW | delay)
+        await world.create("rest", tags={"resonate:invoke": "poll://any@g"} | delay)
+        rows = await all_pages(world, f"/timers?until={NOW_MS + 8_000}", "timers")
+        found = [(row["what"], row["promiseId"], row["at"] - NOW_MS) for row in rows]
+        assert found[0] == ("lease", "held", 5_000)
+        assert set(found[1:]) == {("delay", "later", 7_000), ("delay", "rest", 7_000)}
 
 
 async def test_what_comes_due_is_in_order_of_time(mock_clock: MockClock) -> None:
