@@ -309,7 +309,7 @@ class Lane:
         except ApiError:
             raise NotServed from None
         endpoint = match.endpoint
-        if endpoint.name not in self._served:
+        if endpoint.name not in self._served or (parsed.is_last and may_be_stream(endpoint)):
             raise NotServed
         self._requests_count += 1
         fields = parsed.fields
@@ -401,6 +401,11 @@ def is_served(row: Endpoint) -> bool:
         return True
     is_json = all(success.media_type == "application/json" for success in row.successes)
     return row.method == "GET" and is_json and row.name not in _OTHERS
+
+
+def may_be_stream(row: Endpoint) -> bool:
+    """Return whether the lane answers with a stream, which needs chunks: HTTP/1.0 has none."""
+    return row.group in STREAM_GROUPS or row.name in LANE_FEEDS
 
 
 def quiet_interval_s(*limits_s: float) -> float:

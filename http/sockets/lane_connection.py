@@ -34,6 +34,8 @@ _READ_BYTES: Final = 16 * 1024
 _REQUESTS_AT_ONCE_COUNT: Final = 16
 _HANG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _INCOMING: Final = select.EPOLLIN | _HANG_UP
+_HEAD_END: Final = b"\r\n\r\n"
+_CLOSING_HEAD_END: Final = b"\r\nConnection: close\r\n\r\n"
 
 
 class Surroundings(Protocol):
@@ -76,6 +78,7 @@ class LaneConnection:
         "_is_at_end",
         "_is_busy",
         "_is_hung_up",
+        "_is_last",
         "_is_readable",
         "_is_stopping",
         "_is_to_work",
@@ -122,6 +125,7 @@ class LaneConnection:
         self._request: Request | None = None
         self._is_readable = False
         self._is_hung_up = False
+        self._is_last = False  # the request in flight: its client wants an end after it
         self._is_at_end = False
         self._is_stopping = False
         self._is_working = False
@@ -237,6 +241,10 @@ class LaneConnection:
         try:
             parsed = self._parser.parse(received)
             if parsed is not None:
+                if parsed.is_last:
+                    if parsed.end < len(received):
+                        raise NotServed
+                    self._is_last = True
                 exchange = self._lane.exchange(self, parsed)
                 self.received = received[parsed.end :]
                 self.partial_since = self._lane.now
@@ -323,6 +331,9 @@ class LaneConnection:
         if self.is_closed:
             held.release()
             return
+        if self._is_last:
+            data = data.replace(_HEAD_END, _CLOSING_HEAD_END, 1)
+            self._is_stopping = True
         if self._send(data):
             held.release()
             # Nearly always there is nothing more to do: it is not looked for in a call.

@@ -4,12 +4,12 @@ Everything accepted here is accepted by h11 too, with the same meaning; whatever
 `NotServed`, and the connection goes to hypercorn, which reads the same bytes from their first.
 So no byte is judged by two parsers that could differ, and this one need not explain refusals.
 
-Accepted are: HTTP/1.1; GET, POST, PATCH and DELETE; targets that begin with a slash; names that are
-tokens; values of visible characters, spaces and tabs; exactly one Host; at most one Content-Length;
-no Expect, no Transfer-Encoding but chunked (without extensions and trailers), no Upgrade but h2c,
-which is ignored (Java's HTTP client sends it with every request), no Connection but for what these
-need, no Content-Encoding but identity. Lines end in CR LF; a bare CR or LF, NUL and folded lines
-are left to hypercorn.
+Accepted are: HTTP/1.1, and HTTP/1.0 without chunks; GET, POST, PATCH and DELETE; targets that begin
+with a slash; names that are tokens; values of visible characters, spaces and tabs; exactly one
+Host; at most one Content-Length; no Expect, no Transfer-Encoding but chunked (without extensions
+and trailers), no Upgrade but h2c, which is ignored (Java's HTTP client sends it with every
+request), no Connection but `close` and what these need, no Content-Encoding but identity. Lines end
+in CR LF; a bare CR or LF, NUL and folded lines are left to hypercorn.
 """
 
 import re
@@ -23,7 +23,7 @@ from troth.http.wire.requests import add_repeated
 BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 """Longer bodies are not collected here: reading them dominates their cost anyway."""
 
-_REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.1")
+_REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.([01])")
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _NO_LINE: Final = b"\r\n"
@@ -31,7 +31,7 @@ _NO_LINE: Final = b"\r\n"
 _FIRST_BYTES: Final = b"GPD"
 _NOT_HERE: Final = frozenset({b"expect", b"trailer", b"te"})
 _ONLY: Final = {
-    b"connection": frozenset({b"keep-alive", b"upgrade, http2-settings"}),
+    b"connection": frozenset({b"keep-alive", b"close", b"upgrade, http2-settings"}),
     b"content-encoding": frozenset({b"identity"}),
     b"transfer-encoding": frozenset({b"chunked"}),
     b"upgrade": frozenset({b"h2c"}),
@@ -59,7 +59,10 @@ class NotServed(Exception):
 
 
 class Parsed(Struct, gc=False):
-    """One complete request. `end` is where the next one begins in the buffer."""
+    """One complete request. `end` is where the next one begins in the buffer.
+
+    If it `is_last`, its client wants the connection closed after the answer.
+    """
 
     method: str
     path: bytes
@@ -67,6 +70,7 @@ class Parsed(Struct, gc=False):
     fields: "Fields"
     body: bytes
     end: int
+    is_last: bool
 
 
 _KINDS_KEPT_COUNT: Final = 4
@@ -83,6 +87,7 @@ class Fields(Struct, gc=False):
     repeated: Mapping[bytes, bytes] | None
     length_bytes: int
     is_chunked: bool
+    is_last: bool = False
     is_plain: bool | None = None
 
 
@@ -107,7 +112,7 @@ class Parser:
 
     __slots__ = (
         *("_body_limit_bytes", "_fields", "_head", "_head_limit_bytes", "_kinds"),
-        *("_line", "_method", "_path", "_query", "_text"),
+        *("_is_old", "_line", "_method", "_path", "_query", "_text"),
     )
 
     def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
@@ -116,6 +121,7 @@ class Parser:
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
         self._head = self._text = b""
         self._line = _NO_LINE
+        self._is_old = False  # HTTP/1.0
         self._method = ""
         self._path = self._query = b""
         self._fields = _NO_FIELDS
@@ -136,6 +142,8 @@ class Parser:
             self._read_head(head)
         fields = self._fields
         if fields.is_chunked:
+            if self._is_old:
+                raise NotServed
             found = self._read_chunks(buffer, body_start)
             if found is None:
                 return None
@@ -145,7 +153,8 @@ class Parser:
             if end > len(buffer):
                 return None
             body = buffer[body_start:end]
-        return Parsed(self._method, self._path, self._query, fields, body, end)
+        is_last = self._is_old or fields.is_last
+        return Parsed(self._method, self._path, self._query, fields, body, end, is_last)
 
     def _read_chunks(self, buffer: bytes, start: int) -> tuple[bytes, int] | None:
         """Return a chunked body and its end in the buffer, or None if it is not complete."""
@@ -194,7 +203,8 @@ class Parser:
             found = _REQUEST_LINE.fullmatch(line)
             if found is None:
                 raise NotServed
-            method, target = found.groups()
+            method, target, version = found.groups()
+            self._is_old = version == b"0"
             self._method = _METHODS[method]
             self._path, _, self._query = target.partition(b"?")
             self._line = line
@@ -235,7 +245,7 @@ class Parser:
             if name == _LENGTH:
                 length_bytes = self._length(value)
             headers[name] = value
-        return Fields(headers, None, length_bytes, like.is_chunked, like.is_plain)
+        return Fields(headers, None, length_bytes, like.is_chunked, like.is_last, like.is_plain)
 
     def _length(self, value: bytes) -> int:
         """Return the length of a body. Raises NotServed if it is none, or beyond the limit."""
@@ -251,6 +261,7 @@ class Parser:
         headers: dict[bytes, bytes] = {}
         repeated: dict[bytes, bytes] = {}
         hosts_count = lengths_count = 0
+        is_last = False
         for field in text[:-2].split(b"\r\n"):
             name, _, value = field.partition(b":")
             name = name.lower()
@@ -264,6 +275,7 @@ class Parser:
                     raise NotServed
                 if name == b"transfer-encoding":
                     value = b"chunked"
+                is_last |= name == b"connection" and value.lower() == b"close"
             elif name in _NOT_HERE:
                 raise NotServed
             if name in headers:
@@ -274,7 +286,7 @@ class Parser:
         if hosts_count != 1 or lengths_count > 1 or (lengths_count and is_chunked):
             raise NotServed
         length_bytes = self._length(headers.get(_LENGTH, b"0"))
-        return Fields(headers, repeated or None, length_bytes, is_chunked)
+        return Fields(headers, repeated or None, length_bytes, is_chunked, is_last)
 
 
 _NO_FIELDS: Final = Fields({}, None, 0, is_chunked=False)

@@ -331,6 +331,19 @@ STRICT: Final[dict[str, list[bytes]]] = {
     "errors in the middle": [_GET + _POST + b"Content-Length: 3\r\n\r\n{x}" + _GET],
     # Nothing follows these two: whether h11 refuses that before the answer is a matter of luck.
     "close at the end": [_GET + _GET[:-2] + b"Connection: close\r\n\r\n"],
+    "close": [_GET[:-2] + b"Connection: close\r\n\r\n"],
+    "close, and more too late": [_GET[:-2] + b"connection:Close\r\n\r\n", b"", b"", _GET],
+    "close after a body": [
+        _POST + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(_BODY) + _BODY
+    ],
+    "close and others": [_GET[:-2] + b"Connection: close, x\r\n\r\n"],
+    "keep-alive and close": [_GET[:-2] + b"Connection: keep-alive\r\nConnection: close\r\n\r\n"],
+    "1.0": [_GET.replace(b"1.1", b"1.0")],
+    "1.0 and keep-alive": [_GET.replace(b"1.1", b"1.0")[:-2] + b"Connection: keep-alive\r\n\r\n"],
+    "1.0 without a host": [b"GET /promises/nothing HTTP/1.0\r\nRequest-Id: r\r\n\r\n"],
+    "1.0 in chunks": [
+        _POST.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    ],
     "1.0 at the end": [_GET + _GET.replace(b"1.1", b"1.0")],
     "a page in the middle": [_GET + b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" + _GET],
     "HEAD in the middle": [_GET + _GET.replace(b"GET", b"HEAD") + _GET],
@@ -357,6 +370,23 @@ def test_chunks_and_javas_upgrade_stay_on_the_lane(servers: Servers) -> None:
             assert wire.answer().status == 400
 
     # Whoever asks for the numbers is handed over.
+    assert lane_numbers(lane)["handed_over_total"] == before + 1
+
+
+def test_a_request_that_is_the_last_is_answered_on_the_lane(servers: Servers) -> None:
+    """As nginx and `ab` ask by default, and what wants one answer."""
+    lane, _ = servers
+    before = lane_numbers(lane)["handed_over_total"]
+    old = _GET.replace(b"HTTP/1.1", b"HTTP/1.0")
+    closing = _GET.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
+    for content in (old, closing, old, closing):
+        with Wire(lane.url) as wire:
+            wire.send(content)
+            answer = wire.answer()
+            assert answer.status == 404
+            assert answer.headers["connection"] == "close"
+            assert wire.rest() == b""
+
     assert lane_numbers(lane)["handed_over_total"] == before + 1
 
 

@@ -151,7 +151,7 @@ def means_the_same_to_h11(content: bytes) -> bool:
     connection.receive_data(content)
     request = connection.next_event()
     assert isinstance(request, h11.Request)
-    assert request.http_version == b"1.1"
+    assert request.http_version == b"1.1" or parsed.is_last
     assert request.method.decode() == parsed.method
     path, _, query = request.target.partition(b"?")
     assert (path, query) == (parsed.path, parsed.query)
@@ -164,6 +164,7 @@ def means_the_same_to_h11(content: bytes) -> bool:
         body += event.data
     assert isinstance(event, h11.EndOfMessage)
     assert body == parsed.body
+    assert parsed.is_last == (connection.their_state is h11.MUST_CLOSE)
     rest, _ = connection.trailing_data
     assert rest == content[parsed.end :]
     return True
@@ -172,6 +173,8 @@ def means_the_same_to_h11(content: bytes) -> bool:
 @given(requests())
 @example(GOOD)
 @example(b"GET / HTTP/1.1\r\n\r\n")
+@example(b"GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+@example(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nConnection: Close\r\n\r\n")
 @example(b"\r\nHost: x\r\n\r\n")
 def test_what_is_accepted_means_the_same_to_h11(content: bytes) -> None:
     means_the_same_to_h11(content)
