@@ -434,11 +434,18 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a schedule of a clock that was ahead waits for it",
-        "core/decisions/schedules.py",
-        "            if runs_count == 0:",
-        "            if False:",
+        "core/decisions/rearming.py",
+        "    follow_clock(context, schedule, now_ms)\n",
+        "",
         "catalogue/test_time.py",
         CORE_MODEL,
+    ),
+    fault(
+        "a promise that was created again while timers are looked at has two",
+        "shards/shard.py",
+        "                self.wheel.cancel_fixed(promise.id, promise.timeout)\n            self._take",
+        "                _ = promise.id\n            self._take",
+        "shards/test_set_back.py",
     ),
     fault(
         "a checkpoint forgets when leases began again",
