@@ -434,9 +434,9 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a schedule of a clock that was ahead waits for it",
-        "core/decisions/rearming.py",
-        "    follow_clock(context, schedule, now_ms)\n",
-        "",
+        "core/decisions/schedules.py",
+        "    if run_time is not None and following is not None and following < run_time:",
+        "    if run_time is None and following is not None:",
         "catalogue/test_time.py",
         CORE_MODEL,
     ),
