@@ -443,8 +443,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "a promise that was created again while timers are looked at has two",
         "shards/shard.py",
-        "                self.wheel.cancel_fixed(promise.id, promise.timeout)\n            self._take",
-        "                _ = promise.id\n            self._take",
+        "                self.wheel.cancel_fixed(promise.id, promise.timeout)\n            s",
+        "                _ = promise.id\n            s",
         "shards/test_set_back.py",
     ),
     fault(
