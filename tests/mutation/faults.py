@@ -441,13 +441,6 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         CORE_MODEL,
     ),
     fault(
-        "a promise that was created again while timers are looked at has two",
-        "shards/shard.py",
-        "                self.wheel.cancel_fixed(promise.id, promise.timeout)\n            s",
-        "                _ = promise.id\n            s",
-        "shards/test_set_back.py",
-    ),
-    fault(
         "a checkpoint forgets when leases began again",
         "core/state/checkpointing.py",
         "LeaseFloor(top.leases_resumed_on, top.claims_end_on)",
