@@ -70,7 +70,7 @@ from .shipments import (
     key_of,
     poll_group,
     poll_receiver,
-    receiver_name,
+    targets_of,
 )
 from .stalled import StalledShipments
 from .unclaimed import Unclaimed
@@ -301,8 +301,11 @@ class Delivery:
         Return for how many the back-off has ended; 0 when there are no more. `receiver` is what
         `receiver_name` gives. One that fails gets its next probe now.
         """
-        waiting = [key for key in self._stalled.by_receiver if receiver_name(key[0]) == receiver]
-        backing_off = [key for key in self._backing_off if receiver_name(key[0]) == receiver]
+        targets = targets_of(receiver)
+        waiting = self._stalled.keys_of(targets)
+        # Only pushes back off, and all to a target wait for the same.
+        pushed: list[ReceiverKey] = [(target, None) for target in targets]
+        backing_off = [key for key in pushed if key in self._backing_off]
         count = 0
         for key in backing_off:
             for shipment in list(islice(self._backing_off[key], limit_count - count)):

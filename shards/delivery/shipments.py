@@ -79,6 +79,11 @@ def poll_group(target: str) -> tuple[str, Dialect] | None:
     return (url.removeprefix("poll://"), dialect) if url.startswith("poll://") else None
 
 
+def poll_targets(group: str) -> list[str]:
+    """Return the first parts of a group's keys, and of those of its connections."""
+    return [poll_receiver(group, None, dialect)[0] for dialect in Dialect]
+
+
 UNDELIVERABLE: Final = "undeliverable"
 """The name of all receivers that cannot be resolved."""
 
@@ -87,6 +92,13 @@ def receiver_name(target: str) -> str:
     """Return how the receiver of both dialects is called that the first part of a key names."""
     group = poll_group(target)
     return (target or UNDELIVERABLE) if group is None else f"poll://{group[0]}"
+
+
+def targets_of(receiver: str) -> list[str]:
+    """Return the first parts of the keys of a receiver that `receiver_name` calls so."""
+    if receiver.startswith("poll://"):
+        return poll_targets(receiver.removeprefix("poll://"))
+    return ["" if receiver == UNDELIVERABLE else receiver]
 
 
 class PushFailed(Exception):

@@ -8,12 +8,13 @@ any more.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Final, final
 
 import trio
 
-from .shipments import ReceiverKey, Shipment, poll_group
+from .shipments import ReceiverKey, Shipment, poll_targets
 
 _BATCH_COUNT: Final = 100  # releases before other trio tasks get their turn
 
@@ -35,6 +36,7 @@ class StalledShipments:
         self._room_count = room_count
         self._release = release
         self._by_receiver: dict[ReceiverKey, dict[Shipment, None]] = {}
+        self._by_target: dict[str, dict[ReceiverKey, None]] = {}
         self._reserved: Counter[ReceiverKey] = Counter()
         self._woken: dict[ReceiverKey, None] = {}
         self._wake = trio.Event()
@@ -42,7 +44,12 @@ class StalledShipments:
 
     def add(self, shipment: Shipment) -> None:
         """Keep a shipment until its receiver is back."""
-        self._by_receiver.setdefault(shipment.receiver, {})[shipment] = None
+        key = shipment.receiver
+        shipments = self._by_receiver.get(key)
+        if shipments is None:
+            shipments = self._by_receiver[key] = {}
+            self._by_target.setdefault(key[0], {})[key] = None
+        shipments[shipment] = None
         self.count += 1
 
     def remove(self, shipment: Shipment) -> None:
@@ -53,7 +60,14 @@ class StalledShipments:
         del shipments[shipment]
         self.count -= 1
         if not shipments:
-            del self._by_receiver[shipment.receiver]
+            self._forget_receiver(shipment.receiver)
+
+    def _forget_receiver(self, key: ReceiverKey) -> None:
+        del self._by_receiver[key]
+        receivers = self._by_target[key[0]]
+        del receivers[key]
+        if not receivers:
+            del self._by_target[key[0]]
 
     @property
     def by_receiver(self) -> Mapping[ReceiverKey, Mapping[Shipment, None]]:
@@ -62,8 +76,11 @@ class StalledShipments:
 
     def is_waiting_for(self, group: str) -> bool:
         """Return whether a shipment waits for any connection of a poll group."""
-        named = (poll_group(target) for target, _ in self._by_receiver)
-        return any(one is not None and one[0] == group for one in named)
+        return any(target in self._by_target for target in poll_targets(group))
+
+    def keys_of(self, targets: Iterable[str]) -> list[ReceiverKey]:
+        """Return the receivers with these targets that something waits for."""
+        return [key for target in targets for key in self._by_target.get(target, ())]
 
     def counts_by_target(self) -> Counter[str]:
         """Return how many shipments wait, by target."""
@@ -107,11 +124,13 @@ class StalledShipments:
             await trio.lowlevel.checkpoint()
 
     def _release_batch(self, key: ReceiverKey) -> None:
-        for _ in range(_BATCH_COUNT):
-            shipments = self._by_receiver.get(key)
-            if not shipments or self._room_count(key, self._reserved[key]) <= 0:
+        shipments = self._by_receiver.get(key, {})
+        for shipment in list(islice(shipments, _BATCH_COUNT)):
+            if shipment not in shipments:
+                continue
+            if self._room_count(key, self._reserved[key]) <= 0:
                 if not self._reserved[key]:
                     del self._reserved[key]
                 return
-            self._release(next(iter(shipments)))
+            self._release(shipment)
         self.wake(key)

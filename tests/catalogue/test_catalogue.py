@@ -1,6 +1,7 @@
 """Every entry of the bug catalogue has its test, and the page says which."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ def proofs() -> dict[str, list[str]]:
                     if node.name.startswith("test_") and words.startswith(f'"{entry}"'):
                         found[entry].append(f"{path.name} {node.name}")
     return found
+
+
+def test_the_list_of_42_names_a_test_for_each_number() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", (FOLDER / "README.md").read_text(), re.MULTILINE)
+
+    assert [int(number) for number, _ in rows] == list(range(1, 43))
+    for _, tests in rows:
+        named = re.findall(r"`(\S+)::(\w+)`", tests)
+        assert named
+        for path, name in named:
+            assert f"def {name}(" in (FOLDER.parent / path).read_text(), (path, name)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -90,13 +91,13 @@ class Nursery:
         self._process.wait()
 
     def fork(
-        self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path, log: int
+        self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path, *logs: int
     ) -> ForkedProcess:
-        """Run `troth` with these arguments; both outputs go to the descriptor `log`."""
+        """Run `troth` with these arguments. Both outputs go to one descriptor, or each to one."""
         wanted = json.dumps([list(arguments), dict(environment), str(directory)]).encode()
         assert len(wanted) < MESSAGE_LIMIT_BYTES
         with self._lock:
-            socket.send_fds(self._socket, [wanted], [log])
+            socket.send_fds(self._socket, [wanted], logs)
             process_id = self._receive(START_TIMEOUT_S, started=True)
             assert process_id is not None, "the process that forks servers does not answer"
         return ForkedProcess(self, process_id)
@@ -139,6 +140,25 @@ def nursery() -> Nursery:
     return _nursery
 
 
+def run_forked(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    directory: Path,
+    timeout_s: float = START_TIMEOUT_S,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, and return what it wrote. Raises subprocess.TimeoutExpired."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = nursery().fork(
+            arguments, environment, directory, output.fileno(), errors.fileno()
+        )
+        status = process.wait(timeout_s)
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read())
+    return subprocess.CompletedProcess(("troth", *arguments), status, *texts)
+
+
 def _serve_forks(control: socket.socket) -> None:
     """Fork what is asked for and tell what ended, until the other end is closed."""
     ended, wake = os.pipe()
@@ -152,7 +172,7 @@ def _serve_forks(control: socket.socket) -> None:
             while (found := _ended_child()) is not None:
                 control.send(json.dumps(found).encode())
         if control.fileno() in readable:
-            wanted, descriptors, _, _ = socket.recv_fds(control, MESSAGE_LIMIT_BYTES, 1)
+            wanted, descriptors, _, _ = socket.recv_fds(control, MESSAGE_LIMIT_BYTES, 2)
             if not wanted:
                 return
             process_id = os.fork()
@@ -161,8 +181,9 @@ def _serve_forks(control: socket.socket) -> None:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for descriptor in (control.detach(), ended, wake):
                     os.close(descriptor)
-                _become(json.loads(wanted), descriptors[0])
-            os.close(descriptors[0])
+                _become(json.loads(wanted), descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
             control.send(json.dumps([process_id, None]).encode())
 
 
@@ -178,14 +199,15 @@ def _ended_child() -> tuple[int, int] | None:
     return (process_id, os.waitstatus_to_exitcode(status)) if process_id else None
 
 
-def _become(wanted: Any, log: int) -> NoReturn:
+def _become(wanted: Any, logs: Sequence[int]) -> NoReturn:
     """Be the process that was asked for, as if the interpreter had just started."""
     arguments, environment, directory = wanted
     os.setsid()
     os.chdir(directory)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    os.dup2(logs[0], 1)
+    os.dup2(logs[-1], 2)
+    for log in logs:
+        os.close(log)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[:] = ["troth", *arguments]

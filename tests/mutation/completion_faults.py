@@ -83,4 +83,11 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
         "self.state.task_notes.awaits(promise_id)",
         TESTS,
     ),
+    fault(
+        "a promise that was created again while timers are looked at has two",
+        "shards/shard.py",
+        "                self.wheel.cancel_fixed(promise.id, promise.timeout)\n            s",
+        "                _ = promise.id\n            s",
+        "shards/test_set_back.py",
+    ),
 )

@@ -435,8 +435,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "a schedule of a clock that was ahead waits for it",
         "core/decisions/schedules.py",
-        "            if runs_count == 0:",
-        "            if False:",
+        "    if run_time is not None and following is not None and following < run_time:",
+        "    if run_time is None and following is not None:",
         "catalogue/test_time.py",
         CORE_MODEL,
     ),

@@ -1,5 +1,6 @@
 """What lists keep while the server changes: the cursor, the selection, the place on the page."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -234,3 +235,31 @@ def test_going_back_comes_to_the_same_row(visit: Visit, busy_server: ServerProce
         expect(page.locator("tr[data-row]:focus-within")).to_contain_text("back-36")
         page.keyboard.press("ArrowDown")
         expect(page.locator("tr[data-row]:focus-within")).to_contain_text("back-37")
+
+
+_CONCERN: Final = "() => document.activeElement.closest('li').innerText.split('·')[0]"
+
+
+def test_what_needs_attention_stays_under_the_cursor(visit: Visit) -> None:
+    """A worse concern comes below those that are there, while the focus is among them."""
+
+    def worse(route: Route) -> None:
+        answer = route.fetch()
+        answered = answer.json()
+        bad = answered["queues"][0] | {"receiver": "nowhere://", "health": "undeliverable"}
+        answered["queues"].insert(0, bad)
+        route.fulfill(response=answer, json=answered)
+
+    with visit() as visitor:
+        page = visitor.open()
+        region = page.get_by_role("region", name="Needs attention")
+        region.get_by_role("link", name="Show queue").first.focus()
+        before = page.evaluate(_CONCERN)
+        page.route(re.compile(r"^http://[^/]+/queues\?"), worse)
+        ask_again(page)
+        expect(region).to_contain_text("impossible address")
+        assert page.evaluate(_CONCERN) == before
+        page.locator("h1").focus()
+        ask_again(page)
+        expect(region.locator("li").first).to_contain_text("impossible address")
+        page.unroute_all(behavior="ignoreErrors")

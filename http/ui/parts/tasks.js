@@ -23,7 +23,7 @@ export const TASK_COLUMNS = [
   {
     name: "receiver",
     title: "Receiver",
-    show: ({ receiver, lastError }) => html`<a class="id" href=${href("queues", receiver)}>${receiver}</a>
+    show: ({ receiver, lastError }) => html`<a class="id" href=${href("queues", receiver)}><${BrokenId} id=${receiver} /></a>
       ${lastError && html`<div class="problem">${lastError}</div>`}`,
   },
   { name: "holder", title: "Held by", isMinor: true, show: ({ processId }) => html`<span class="id">${processId ?? ""}</span>` },

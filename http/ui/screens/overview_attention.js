@@ -1,8 +1,9 @@
 /** What needs attention, worst first, each with its remedy; and that all is well if it is. */
-import { html } from "../vendor/preact.js";
+import { html, useRef } from "../vendor/preact.js";
 import { useAnswer } from "../asking.js";
 import { useLive } from "../live.js";
 import { size } from "../parts/payload.js";
+import { useSteady } from "../parts/steady.js";
 import { When, duration } from "../parts/time.js";
 import { href } from "../router.js";
 import { valuesOf } from "../series.js";
@@ -21,7 +22,7 @@ const SLOW_SYNC_MS = 1_000;
 /** A schedule that can never fire says a time before the year 1. */
 const NEVER_MS = 0;
 
-/** @typedef {{rank: number, kind: "rejected" | "timedout" | "canceled", title: string, text: any, to: string, remedy: string}} Concern */
+/** @typedef {{rank: number, kind: "rejected" | "timedout" | "canceled", title: string, text: any, to: string, remedy: string, id?: string}} Concern `id`: of what it is about, where several have one remedy. */
 
 /** @param {QueueObject} queue @returns {Concern[]} */
 function concernsOfQueue(queue) {
@@ -100,6 +101,7 @@ function concernsOfTokens(tokens) {
     text: html`${name || id} · <${When} at=${Number(expiresOn)} />`,
     to: href("access"),
     remedy: "Show access",
+    id,
   }));
 }
 
@@ -130,6 +132,8 @@ function concernsOfUpkeep(statistics) {
   return found;
 }
 
+const keyOf = (/** @type {Concern} */ { title, to, id }) => `${title} ${to} ${id ?? ""}`;
+
 /**
  * Shows it.
  *
@@ -155,18 +159,21 @@ export function Attention({ statistics }) {
     ...(snapshots.data ? concernsOfSnapshots(/** @type {any} */ (snapshots.data).snapshots) : []),
     ...concernsOfTokens(/** @type {any} */ (tokens.data) ?? []),
   ].sort((one, other) => one.rank - other.rank);
+  /** @type {import("../vendor/preact.js").RefObject<HTMLUListElement | null>} */
+  const list = useRef(null);
+  const { rows, gone } = useSteady(concerns, keyOf, list, "all");
   const isKnown = queues.data !== undefined;
   return html`<section class="panel attention" aria-label="Needs attention">
     <header><h2>Needs attention</h2></header>
-    <ul>
-      ${concerns.map(
-        ({ kind, title, text, to, remedy }, index) => html`<li key=${index} class=${kind}>
+    <ul ref=${list}>
+      ${rows.map(
+        (concern) => html`<li key=${keyOf(concern)} class=${`${concern.kind} ${gone.has(keyOf(concern)) ? "gone" : ""}`}>
           <span class="dot" aria-hidden="true"></span>
-          <div><strong>${title}</strong><p class="quiet-text">${text}</p></div>
-          <a href=${to}>${remedy}</a>
+          <div><strong>${concern.title}</strong><p class="quiet-text">${concern.text}</p></div>
+          <a href=${concern.to}>${concern.remedy}</a>
         </li>`,
       )}
-      ${isKnown && concerns.length === 0 && html`<li class="resolved"><span class="dot" aria-hidden="true"></span><div><strong>Nothing</strong><p class="quiet-text">Every receiver takes its work, and timers are on time.</p></div></li>`}
+      ${isKnown && rows.length === 0 && html`<li class="resolved"><span class="dot" aria-hidden="true"></span><div><strong>Nothing</strong><p class="quiet-text">Every receiver takes its work, and timers are on time.</p></div></li>`}
     </ul>
   </section>`;
 }

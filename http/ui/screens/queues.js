@@ -2,6 +2,7 @@
 import { html } from "../vendor/preact.js";
 import { useAnswer } from "../asking.js";
 import { useLive } from "../live.js";
+import { BrokenId } from "../parts/broken_id.js";
 import { short } from "../parts/chart.js";
 import { Answered, Command, Empty } from "../parts/notices.js";
 import { figures } from "../parts/rows.js";
@@ -57,7 +58,7 @@ function columnsFor(queues, done) {
   const most = Math.max(1, ...queues.map(({ waiting, stalled }) => waiting + stalled));
   /** @type {import("../parts/table.js").Column<QueueObject>[]} */
   const columns = [
-    { name: "receiver", title: "Receiver", isMain: true, show: ({ receiver }) => html`<a class="id" href=${href("queues", receiver)}>${receiver}</a>` },
+    { name: "receiver", title: "Receiver", isMain: true, show: ({ receiver }) => html`<a class="id" href=${href("queues", receiver)}><${BrokenId} id=${receiver} /></a>` },
     { name: "health", title: "Health", show: (queue) => html`<${Health} queue=${queue} />` },
     { name: "workers", title: "Workers", isNumber: true, show: ({ receiver, workers }) => (receiver.startsWith("poll:") ? workers : "–") },
     { name: "waiting", title: "Waiting", show: (queue) => html`<${Waiting} queue=${queue} most=${most} />` },

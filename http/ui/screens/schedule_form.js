@@ -96,7 +96,7 @@ function Form({ schedule, close, done }) {
     ${preview.times.length > 0 &&
     html`<p class="quiet-text">Next: ${preview.times.slice(0, SHOWN_COUNT).map((time) => html`<span class="tag">${calendar(time)}</span>`)} ${preview.zone && `The expression is in ${preview.zone}.`}</p>`}
     <label>Ids of its promises <input class="id" required value=${given.promiseId} onInput=${put("promiseId")} /></label>
-    <label>They time out after so many minutes <input type="number" min="0.001" step="any" required value=${given.minutes} onInput=${put("minutes")} /></label>
+    <label>Minutes after which they time out <input type="number" min="0.001" step="any" required value=${given.minutes} onInput=${put("minutes")} /></label>
     <label>Receiver of their tasks; may be empty <input class="id" placeholder="poll://any@default" value=${given.receiver} onInput=${put("receiver")} /></label>
     <label>
       Param, as JSON; may be empty

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from tests.examples.program import Program
-from tests.helpers.server import REPOSITORY, ServerProcess
+from tests.helpers.forks import run_forked
+from tests.helpers.server import ServerProcess
 from tests.helpers.tokens import Client
 from tests.http.api.test_authentication import GUARDED, target_of
 from troth.core.catalog import Scope
@@ -33,21 +34,9 @@ EVERY: Final = tuple(scope.value for scope in Scope)
 def troth(*arguments: str, environment: dict[str, str] | None = None, status: int = 0) -> str:
     """Run a command line; what it prints."""
     inherited = {key: text for key, text in os.environ.items() if not key.startswith("TROTH_")}
-    ended = subprocess.run(
-        [sys.executable, "-m", "troth", *arguments],
-        env={
-            **inherited,
-            "PYTHONPATH": str(REPOSITORY / "src"),
-            # Not the usual port, where a server that does not belong to the test may run.
-            "TROTH_LISTEN": CLOSED_ADDRESS,
-            **(environment or {}),
-        },
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    # Not the usual port, where a server that does not belong to the test may run.
+    own = {"TROTH_LISTEN": CLOSED_ADDRESS, **(environment or {})}
+    ended = run_forked(arguments, inherited | own, Path("/"))
     assert ended.returncode == status, ended
     assert "Traceback" not in ended.stderr
     return ended.stdout if status == 0 else ended.stderr
