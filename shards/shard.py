@@ -235,7 +235,11 @@ class Shard:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
             now_ms = self._now()
             turn = Turn()
-            self._run_commands_or_fail(now_ms, turn)
+            try:
+                self.run_commands(now_ms, turn)
+            except Exception as error:
+                self._fail(error, turn)
+                raise
             self._turns.commit(turn)
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -248,7 +252,11 @@ class Shard:
         actor has planned for, wake it.
         """
         if self._committer.pending_bytes < LOG_PENDING_LIMIT_BYTES:
-            self._run_commands_or_fail(now_ms, turn)
+            try:
+                self.run_commands(now_ms, turn)
+            except Exception as error:
+                self._fail(error, turn)
+                raise
         if self._sleeper is None:
             return  # the actor is about to look anyway
         if self._mailbox or self._internal or self._due:
@@ -261,22 +269,18 @@ class Shard:
             if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
                 self.wake()
 
-    def _run_commands_or_fail(self, now_ms: int, turn: Turn) -> None:
-        try:
-            self.run_commands(now_ms, turn)
-        except CheckpointDamaged as error:
-            self._fail(error, turn)
-            raise
-        except MemoryError:
-            self._fail(MemoryRanOut("while a command was carried out"), turn)
-            raise
-        except Exception:
-            # The state says more than the log will. Other shards may have messages of this turn
-            # already: nothing that rests on them may become durable.
-            self._fail(LogFailed("a command failed half-way; see the server's log"), turn)
-            raise
+    def _fail(self, error: Exception, turn: Turn) -> None:
+        """Note that a turn has failed half-way: nothing that rests on it may become durable.
 
-    def _fail(self, failure: PersistenceError, turn: Turn) -> None:
+        The state says more than the log will, and other shards may have messages of this turn
+        already.
+        """
+        if isinstance(error, CheckpointDamaged):
+            failure: PersistenceError = error
+        elif isinstance(error, MemoryError):
+            failure = MemoryRanOut("while a command was carried out")
+        else:
+            failure = LogFailed("a command failed half-way; see the server's log")
         self._committer.fail(failure)
         self._turns.refuse(turn, StorageFailed())
 
@@ -326,8 +330,9 @@ class Shard:
         answers = turn.answers
         has_changed = False
         count = BATCH_LIMIT_COUNT
+        current_pass = self._pass
         is_own = entries is self._internal
-        has_time = self._pass.has_time_for_own if is_own else self._pass.has_time_for_clients
+        has_time = current_pass.has_time_for_own if is_own else current_pass.has_time_for_clients
         next_look_count = SLICE_COUNT if has_time() else 1
         for done_count in range(count):
             if not entries:

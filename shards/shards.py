@@ -389,9 +389,10 @@ class Shards(Gathering):
         try:
             while self._submitted:
                 waiting, self._submitted = self._submitted, {}
-                if self._run_some(waiting, now_ms, turn):
+                left = self._run_some(list(waiting.values()), now_ms, turn)
+                if left:
                     # One turn of the next pass goes on with all of them, first come first served.
-                    self._submitted = waiting | self._submitted
+                    self._submitted = {shard.index: shard for shard in left} | self._submitted
                     break
         finally:
             self._turns.commit(turn)
@@ -401,17 +402,16 @@ class Shards(Gathering):
         if self._submitted:
             self._wake_runner()
 
-    def _run_some(self, waiting: dict[int, Shard], now_ms: int, turn: Turn) -> bool:
-        """Run the parts of the shards that wait, and take them out; whether the pass is over.
+    def _run_some(self, waiting: list[Shard], now_ms: int, turn: Turn) -> list[Shard]:
+        """Run the parts of the shards that wait; return those that the pass had no time for.
 
         At least a few of them have had their part then.
         """
-        for number, (index, shard) in enumerate(list(waiting.items())):
+        for number, shard in enumerate(waiting):
             if number and not number % SHARDS_PER_LOOK_COUNT and self._pass.is_over:
-                return True
-            del waiting[index]
+                return waiting[number:]
             shard.run_turn(now_ms, turn)
-        return False
+        return []
 
     def flush(self) -> None:
         """Start to write what turns have added to the batch."""

@@ -47,6 +47,10 @@ _SETTLE_BYTES = 1 << 20
 SYNCS_KEPT_COUNT: Final = 10_000
 """How many durations of syncs are kept until they are counted, once a second."""
 
+LINK_LOOK_INTERVAL_S: Final = 0.05
+"""How long a log is written to before the next look whether it still has a name: a look after each
+batch took a twentieth of the server's time."""
+
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
@@ -107,6 +111,7 @@ class SegmentedLog:
         self._segment_bytes = segment_bytes
         self._executor = executor or ThreadPoolExecutor(1, "troth-log-segments")
         self._monotonic_s = monotonic_s
+        self._look_at_link_s = 0.0
         self._check_place = check
         self._epoch = end.epoch + 1
         self._next_sequence = end.next_sequence
@@ -220,14 +225,16 @@ class SegmentedLog:
         try:
             if self._used_bytes + len(frame) + SEAL_BYTES > self._capacity_bytes:
                 self._roll_over(len(frame))
-            self._file.write_at(self._used_bytes, frame)
             started_s = self._monotonic_s()
-            self._file.sync()
-            if not self._file.is_linked():
-                raise DataDirectoryLost(self._log_path)
+            self._file.write_durably(self._used_bytes, frame)
+            ended_s = self._monotonic_s()
+            if ended_s >= self._look_at_link_s:
+                self._look_at_link_s = ended_s + LINK_LOOK_INTERVAL_S
+                if not self._file.is_linked():
+                    raise DataDirectoryLost(self._log_path)
         except (OSError, DataDirectoryLost) as error:
             raise self._fail(error) from error
-        self._count(len(frame), len(batch), self._monotonic_s() - started_s)
+        self._count(len(frame), len(batch), ended_s - started_s)
         self._shard_sequences.update(shard_sequences)
         self._used_bytes += len(frame)
         self._seal_bytes = 0

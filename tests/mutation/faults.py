@@ -29,8 +29,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "a batch is acknowledged without its fdatasync",
         LOG,
-        "            self._file.sync()\n            if not self._file.is_linked():",
-        "            if not self._file.is_linked():",
+        "self._file.write_durably(self._used_bytes, frame)",
+        "self._file.write_at(self._used_bytes, frame)",
         CRASHES,
         is_quick=True,
     ),

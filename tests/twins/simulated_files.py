@@ -360,6 +360,10 @@ class SimulatedFile:
         self._check_open()
         self._files._truncate(self._path, self._content, size_bytes)
 
+    def write_durably(self, offset: int, data: bytes) -> None:
+        self.write_at(offset, data)
+        self.sync()
+
     def is_linked(self) -> bool:
         self._check_open()
         return self._files._is_linked(self._content)
