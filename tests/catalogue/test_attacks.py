@@ -26,6 +26,7 @@ from tests.helpers.tokens import Client, new_client
 from tests.helpers.zips import plain_zip
 from tests.proofs.stampede import ASKED, Asker, percentile_ms, shown
 from troth.http.sockets.connection_room import SHED_IDLE_S
+from troth.persistence.wal.segmented_log import LINK_LOOK_INTERVAL_S
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +60,7 @@ def test_data_directory_deleted_under_a_running_server(server: ServerProcess, wr
     assert create(server, "before") == 201
     shutil.rmtree(server.data)
     if writes:
+        time.sleep(LINK_LOOK_INTERVAL_S)  # until the server looks again
         assert create(server, "after") != 201
 
     assert server.wait(END_TIMEOUT_S) == 1
