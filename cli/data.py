@@ -1,4 +1,4 @@
-"""`troth data`: what a data directory holds."""
+"""`troth data`: what a data directory holds, and converting one of an older format."""
 
 import dataclasses
 import json
@@ -6,23 +6,27 @@ from pathlib import Path
 
 import click
 
+from troth.core.limits import SHARDS_LIMIT_COUNT
+from troth.persistence.conversion.convert import Converted, NewPlacement, convert
 from troth.persistence.files import RealFiles
 from troth.persistence.inspection.data_statistics import DataStatistics, read_statistics
+from troth.persistence.placement import PlacementRule
 
 from .errors import errors_shown
 from .log import data_option
 from .options import OrderedGroup
-from .output import emit, fields, moment, visible
+from .output import emit, fields, moment, now_ms, visible
 from .retention import retention_command
 
 
 @click.group(cls=OrderedGroup)
 def data() -> None:
-    """Inspect a data directory.
+    """Inspect a data directory, or convert it.
 
     \b
-    Example:
+    Examples:
       troth data stats --data /var/lib/troth
+      troth data convert /var/lib/troth
     """
 
 
@@ -60,6 +64,8 @@ def _text(statistics: DataStatistics) -> str:
             ("data id", statistics.data_id),
             ("made", moment(statistics.created_at_ms)),
             ("shards", str(statistics.shard_count)),
+            ("placement", statistics.placement),
+            ("busiest shard", _busiest(statistics)),
             ("counts", as_of),
             (
                 "promises",
@@ -87,6 +93,96 @@ def _text(statistics: DataStatistics) -> str:
                 if statistics.torn_bytes
                 else None,
             ),
+        ],
+    )
+
+
+def _busiest(statistics: DataStatistics) -> str | None:
+    share = statistics.busiest_share
+    if share is None:
+        return None
+    return f"has {share:.1%} of the promises, {1 / statistics.shard_count:.1%} would be even"
+
+
+@data.command("convert", cls=click.Command)
+@click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--placement",
+    type=click.Choice([str(rule) for rule in PlacementRule]),
+    help="How ids have their shards; origin/1 for a directory of version 1, else as it is.",
+)
+@click.option(
+    "--shards",
+    "shard_count",
+    type=click.IntRange(1, SHARDS_LIMIT_COUNT),
+    metavar="N",
+    help="The number of shards; as it is if left out.",
+)
+@click.option(
+    "--groups",
+    "groups_count",
+    type=click.IntRange(1, 1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="The number of groups of shards. This version of Troth runs 1.",
+)
+@click.option("--remove-old", is_flag=True, help="Remove DIR.before-conversion.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+def convert_command(
+    path: Path,
+    placement: str | None,
+    shard_count: int | None,
+    groups_count: int,  # noqa: ARG001  there is one so far
+    remove_old: bool,
+    as_json: bool,
+) -> None:
+    """Convert a data directory to this format or placement.
+
+    Stop the server first. The new directory is built as DIR.converting and takes the name DIR when
+    it is complete. The old one is kept as DIR.before-conversion, which takes as much space again;
+    run the command once more with --remove-old when all is well. If this is interrupted, run it
+    again. Nothing is done if DIR is as wanted already.
+
+    The placement origin/1 puts all ids of a workflow (order, order.1, order:1.2) into one shard, id
+    spreads them. It makes a difference to speed only; `troth data stats` shows how even it is. The
+    new directory has a new history with its own data id: start a new archive for its log.
+
+    \b
+    Examples:
+      troth data convert /var/lib/troth
+      troth data convert /var/lib/troth --placement id
+      troth data convert /var/lib/troth --remove-old
+    """
+    wanted = NewPlacement(None if placement is None else PlacementRule(placement), shard_count)
+    with errors_shown():
+        converted = convert(path, wanted, now_ms=now_ms(), remove_old=remove_old)
+    emit(json.dumps(_converted_json(converted)) if as_json else _converted_text(converted))
+
+
+def _converted_json(converted: Converted) -> dict[str, object]:
+    return {
+        "path": str(converted.path),
+        "converted": converted.entities_count is not None,
+        "entities": converted.entities_count,
+        "data_id": converted.data_id,
+        "placement": str(converted.placement),
+        "shards": converted.shard_count,
+        "old": None if converted.old is None else str(converted.old),
+    }
+
+
+def _converted_text(converted: Converted) -> str:
+    count = converted.entities_count
+    return fields(
+        f"{visible(str(converted.path))}: "
+        + ("nothing to convert" if count is None else "converted"),
+        [
+            ("entities", None if count is None else str(count)),
+            ("data id", converted.data_id),
+            ("placement", str(converted.placement)),
+            ("shards", str(converted.shard_count)),
+            ("old directory", None if converted.old is None else visible(str(converted.old))),
         ],
     )
 

@@ -215,6 +215,7 @@ class Parts:
             options=_options(settings, samples_run),
             mailbox_limit_count=settings.mailbox_limit_count,
             failures=failures,
+            placement=storage.placement,
         )
         self.api = Api(
             settings=settings,

@@ -1,5 +1,7 @@
 """The data directory: its lock, its identity, and the log in it.
 
+It holds groups of shards, each with a log and checkpoints of its own; this version runs one.
+
 Opening follows a fixed order: lock, read and check `troth.json`, read and verify the log, and only
 then change something. If anything is refused on the way, the directory is as it was, byte for
 byte. README.md sections 2 and 5 are the specification.
@@ -15,12 +17,7 @@ from typing import Any, final
 import google_crc32c
 
 from troth.core.limits import SEGMENT_BYTES, SHARDS_DEFAULT_COUNT, SHARDS_LIMIT_COUNT
-from troth.persistence.wal.frames import (
-    DATA_ID_BYTES,
-    FORMAT_VERSION,
-    SEGMENT_HEADER_BYTES,
-    SegmentHeader,
-)
+from troth.persistence.wal.frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader
 from troth.persistence.wal.log import LogRecord
 from troth.persistence.wal.recovery import LogEnd, LogScan
 from troth.persistence.wal.segmented_log import SegmentedLog
@@ -39,30 +36,43 @@ from .errors import (
     DataDirectoryLost,
     DataDirectoryUnreadable,
     DataDirectoryUnwritable,
+    GroupsMismatch,
     LogDamaged,
+    OldFormatVersion,
     ShardCountMismatch,
     UnknownFormatVersion,
 )
 from .files import FileLock, Files
+from .placement import DEFAULT_RULE, PlacementRule
 
+FORMAT_VERSION = 2
 SECRET_BYTES = 32
 IDENTITY_NAME = "troth.json"
-CHECKPOINTS_NAME = "checkpoints"
-LOG_NAME = "log"
+GROUPS_NAME = "groups"
+GROUP_NAME = f"{GROUPS_NAME}/0"
+CHECKPOINTS_NAME = f"{GROUP_NAME}/checkpoints"
+LOG_NAME = f"{GROUP_NAME}/log"
+"""Where the only group of this version is, below the data directory."""
+CONVERTING_SUFFIX = ".converting"
+"""What is appended to a directory's name while another is made out of it (`conversion/`)."""
 
 _TEMPORARY_IDENTITY_NAME = "troth.json.tmp"
 # `lost+found`: a directory that is a file system of its own is empty even so.
-_NAMES_BEFORE_IDENTITY = {_TEMPORARY_IDENTITY_NAME, LOG_NAME, "lost+found"}
+_NAMES_BEFORE_IDENTITY = {_TEMPORARY_IDENTITY_NAME, GROUPS_NAME, "lost+found"}
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What `troth.json` says; fixed when the directory is made."""
+    """What `troth.json` says; fixed when the directory is made.
+
+    `shard_count` is the number of shards of all groups; those of a group follow one another.
+    """
 
     data_id: bytes
     shard_count: int
     created_at_ms: int
     secret: bytes
+    placement: PlacementRule = DEFAULT_RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,9 @@ def encode_identity(identity: Identity) -> bytes:
     fields: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "data_id": identity.data_id.hex(),
-        "shard_count": identity.shard_count,
+        "groups": 1,
+        "group_shards": [identity.shard_count],
+        "placement": str(identity.placement),
         "created_at_ms": identity.created_at_ms,
         "secret": identity.secret.hex(),
     }
@@ -106,19 +118,41 @@ def encode_identity(identity: Identity) -> bytes:
 
 
 def decode_identity(path: str, content: bytes) -> Identity:
-    """Return what `troth.json` says; raises `DataDirectoryUnreadable`, `UnknownFormatVersion`."""
+    """Return what `troth.json` says.
+
+    Raises `DataDirectoryUnreadable`, `UnknownFormatVersion`, `OldFormatVersion` or
+    `GroupsMismatch`.
+    """
+    version, identity = decode_any_identity(path, content)
+    if version < FORMAT_VERSION:
+        raise OldFormatVersion(os.path.dirname(path) or ".", version, FORMAT_VERSION)
+    return identity
+
+
+def decode_any_identity(path: str, content: bytes) -> tuple[int, Identity]:
+    """Return the format's version, which may be an older one, and the identity.
+
+    For what reads old directories to make new ones; raises as `decode_identity`.
+    """
     try:
         fields = json.loads(content)
         version = fields["format_version"]
         if type(version) is int and version > FORMAT_VERSION:
             raise UnknownFormatVersion(path, version, FORMAT_VERSION)
-        if fields.pop("checksum") != _checksum(fields) or version != FORMAT_VERSION:
+        if fields.pop("checksum") != _checksum(fields) or version not in (1, FORMAT_VERSION):
             raise ValueError("its checksum does not match its content")
-        return Identity(
+        if version == 1:
+            shard_count, placement = fields["shard_count"], PlacementRule.ID
+        else:
+            (shard_count, *others), placement = fields["group_shards"], fields["placement"]
+            if others:
+                raise GroupsMismatch(os.path.dirname(path) or ".", fields["groups"])
+        return version, Identity(
             bytes.fromhex(fields["data_id"]),
-            fields["shard_count"],
+            shard_count,
             fields["created_at_ms"],
             bytes.fromhex(fields["secret"]),
+            PlacementRule(placement),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataDirectoryUnreadable(
@@ -184,6 +218,7 @@ class DataDirectory:
             )
         # Links are followed once: what they name later is another directory.
         path = files.resolved(os.fspath(path))
+        _refuse_interrupted_conversion(files, path)
         lock = _make_and_lock(files, path)
         try:
             files = files.within(lock)
@@ -330,6 +365,17 @@ class DataDirectory:
             self._lock.close()
 
 
+def _refuse_interrupted_conversion(files: Files, path: str) -> None:
+    """Raise if a conversion has taken away the old directory, but not yet named the new one."""
+    converting_path = path + CONVERTING_SUFFIX
+    if not files.exists(path) and files.exists(f"{converting_path}/{IDENTITY_NAME}"):
+        raise DataDirectoryUnreadable(
+            path,
+            f"is missing, but there is {converting_path}, of a conversion that was interrupted",
+            f"Run `troth data convert {path}` again, which ends it.",
+        )
+
+
 def _make_and_lock(files: Files, path: str) -> FileLock:
     """Lock the directory, which is made first if there is none."""
     try:
@@ -367,7 +413,12 @@ def _read_identity(files: Files, path: str) -> Identity | None:
 def _check_nothing_to_lose(files: Files, path: str) -> None:
     """Raise unless a directory without `troth.json` is empty but for an interrupted creation."""
     strangers = set(files.list_names(path)) - _NAMES_BEFORE_IDENTITY
-    log_path = f"{path}/{LOG_NAME}"
+    group_path, log_path = f"{path}/{GROUP_NAME}", f"{path}/{LOG_NAME}"
+    for above, own in ((f"{path}/{GROUPS_NAME}", group_path), (group_path, log_path)):
+        names = files.list_names(above) if files.exists(above) else []
+        strangers |= {f"{above}/{name}".removeprefix(f"{path}/") for name in names} - {
+            own.removeprefix(f"{path}/")
+        }
     if files.exists(log_path):
         first = segment_path(log_path, 1)
         for name in files.list_names(log_path):
@@ -384,31 +435,52 @@ def _check_nothing_to_lose(files: Files, path: str) -> None:
         )
 
 
-def _create(files: Files, path: str, identity: Identity) -> None:
-    """Make a new directory's content; `troth.json` last, so that it stands for all the rest."""
+def make_log_directory(files: Files, path: str) -> None:
+    """Make the directory for the log, and those above it, where they are missing."""
+    for name in (GROUPS_NAME, GROUP_NAME, LOG_NAME):
+        if not files.exists(f"{path}/{name}"):
+            files.make_directory(f"{path}/{name}")
+    # So that none of them can be lost while what is in them survives.
+    for name in (GROUP_NAME, GROUPS_NAME):
+        files.sync_directory(f"{path}/{name}")
+
+
+def write_new_log(files: Files, path: str, data_id: bytes, first_sequence: int = 1) -> None:
+    """Make a log without records, which begins with this sequence.
+
+    Its first epoch is one empty segment. It says that there is a log, so that a directory that has
+    lost its log cannot be taken for one that never had any.
+    """
     log_path = f"{path}/{LOG_NAME}"
-    temporary_path = f"{path}/{_TEMPORARY_IDENTITY_NAME}"
+    make_log_directory(files, path)
+    segment = prepare_segment(files, f"{log_path}/{NEXT_NAME}", 0)
     try:
-        if not files.exists(log_path):
-            files.make_directory(log_path)
-        # Epoch 1 has no records. Its empty segment says that there is a log, so that a directory
-        # that has lost its log cannot be taken for one that never had any.
-        segment = prepare_segment(files, f"{log_path}/{NEXT_NAME}", 0)
-        try:
-            write_header(segment, SegmentHeader(identity.data_id, 1, 1, 0))
-        finally:
-            segment.close()
-        publish_segment(files, log_path, f"{log_path}/{NEXT_NAME}", 1)
-        if files.exists(temporary_path):
-            files.remove(temporary_path)
-        file = files.create(temporary_path)
-        try:
-            file.write_at(0, encode_identity(identity))
-            file.sync()
-        finally:
-            file.close()
-        files.sync_directory(path)  # so that `log` cannot be lost while `troth.json` survives
-        files.rename(temporary_path, f"{path}/{IDENTITY_NAME}")
-        files.sync_directory(path)
+        write_header(segment, SegmentHeader(data_id, 1, first_sequence, 0))
+    finally:
+        segment.close()
+    publish_segment(files, log_path, f"{log_path}/{NEXT_NAME}", first_sequence)
+
+
+def write_identity(files: Files, path: str, identity: Identity) -> None:
+    """Write `troth.json`, the last of a new directory: it stands for all the rest."""
+    temporary_path = f"{path}/{_TEMPORARY_IDENTITY_NAME}"
+    if files.exists(temporary_path):
+        files.remove(temporary_path)
+    file = files.create(temporary_path)
+    try:
+        file.write_at(0, encode_identity(identity))
+        file.sync()
+    finally:
+        file.close()
+    files.sync_directory(path)  # so that the log cannot be lost while `troth.json` survives
+    files.rename(temporary_path, f"{path}/{IDENTITY_NAME}")
+    files.sync_directory(path)
+
+
+def _create(files: Files, path: str, identity: Identity) -> None:
+    """Make a new directory's content."""
+    try:
+        write_new_log(files, path, identity.data_id)
+        write_identity(files, path, identity)
     except OSError as error:
         raise DataDirectoryUnwritable(path, error) from error

@@ -61,6 +61,39 @@ class UnknownFormatVersion(DataDirectoryError):
         self.known = known
 
 
+class OldFormatVersion(DataDirectoryError):
+    """The data was written in an older format, which `troth data convert` reads."""
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(
+            f"{path} has format version {found}; this version of Troth needs {known}. {UNCHANGED} "
+            f"Convert it with `troth data convert {path}`, then start again."
+        )
+        self.path = path
+        self.found = found
+
+
+class GroupsMismatch(DataDirectoryError):
+    """The directory has another number of groups than this server runs."""
+
+    def __init__(self, path: str, groups_count: int) -> None:
+        super().__init__(
+            f"{path} has {groups_count} groups; this version of Troth runs 1. {UNCHANGED} Start "
+            "the version of Troth that made it, or a newer one."
+        )
+        self.path = path
+
+
+class ClockTooLate(DataDirectoryError):
+    """The clock shows a time for which there are no serials."""
+
+    def __init__(self, now_ms: int) -> None:
+        super().__init__(
+            f"the clock of this machine shows {now_ms} ms since 1970, which is beyond the year "
+            f"2094. {UNCHANGED} Set the clock, then start again."
+        )
+
+
 class UnknownRecord(DataDirectoryError):
     """The log holds a kind of record that this version does not know."""
 

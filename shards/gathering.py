@@ -26,8 +26,10 @@ from troth.core.grammar.patterns import Pattern
 from troth.core.limits import SEARCH_SCAN_COUNT
 from troth.core.model import Promise, PromiseState, Schedule
 from troth.core.replies import Reply
+from troth.core.state.shard_state import ShardState
 from troth.core.workflow_commands import SearchWorkflows
 from troth.core.workflows import WorkflowState, WorkflowView
+from troth.persistence.placement import ShardOf
 
 from . import gather
 from .held import HeldMessages
@@ -61,16 +63,31 @@ class Gathering(ABC):
     """Questions to many shards together; a base of Shards."""
 
     _count: int
-
-    @abstractmethod
-    def shard_of(self, identifier: str) -> int:
-        """Return the index of the shard that an id lives in."""
+    shard_of: ShardOf
+    """Finds the shard that a promise lives in."""
+    shard_of_name: ShardOf
+    """Finds the shard of a lock, a schedule or an entry."""
 
     @abstractmethod
     async def _ask_all(
         self, questions: list[tuple[int, Command]], held: HeldMessages | None = None
     ) -> list[Reply]:
         """Do as `Shards.ask` for several commands; return their replies in the same order."""
+
+    @abstractmethod
+    def states(self) -> list[ShardState]:
+        """Return all shards' states, to be looked at in this moment."""
+
+    @property
+    def oldest_serial(self) -> int:
+        """The serial of the oldest promise that searches find, or of one near; 0 without any."""
+        found = [
+            serial
+            for state in self.states()
+            for serial in (state.promise_index.first(), state.cold.first_serial())
+            if serial is not None
+        ]
+        return min(found, default=0)
 
     async def search_promises(
         self,
@@ -124,7 +141,7 @@ class Gathering(ABC):
 
         return await gather.page(
             ask,
-            self._where(pattern),
+            self._where(pattern, self.shard_of),
             limit_count,
             before_serial,
             is_spent=is_spent if more.may_end_early else None,
@@ -166,12 +183,13 @@ class Gathering(ABC):
             pages = [reply.schedules for reply in replies if reply.schedules is not None]
             return [gather.ShardPart(page.schedules, page.next_before) for page in pages]
 
-        return await gather.page(ask, self._where(pattern), limit_count, before_serial)
+        where = self._where(pattern, self.shard_of_name)
+        return await gather.page(ask, where, limit_count, before_serial)
 
-    def _where(self, pattern: str) -> list[int]:
+    def _where(self, pattern: str, shard_of: ShardOf) -> list[int]:
         """Return the shards that can hold matches: one for an exact id, else all."""
         exact = Pattern(pattern).exact
-        return [self.shard_of(exact)] if exact is not None else list(range(self._count))
+        return [shard_of(exact)] if exact is not None else list(range(self._count))
 
     async def list_entries(self, kind: type[EntryKind], account_id: str | None) -> list[EntryKind]:
         """Return the entries of a type, of one account or all (None), oldest first."""

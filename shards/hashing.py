@@ -1,26 +1,20 @@
-"""Which shard an id lives in, and whose id decides where a command goes.
-
-`shard = xxh3_64(id as UTF-8) mod shard_count` (design.md 4). The count is fixed when a data
-directory is made, because this function must give the same answer forever.
-"""
+"""Whose id decides where a command goes, and which shard that is: `persistence/placement.py`."""
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
-
-import xxhash
+from typing import Any, Final
 
 from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.grammar import task_ids
+from troth.persistence.placement import DEFAULT_RULE, PlacementRule, ShardOf, by_id, by_rule
 
-_hash = xxhash.xxh3_64_intdigest
 _of_id = attrgetter("id")
 
 
-def shard_of(identifier: str, shard_count: int) -> int:
-    """Return the index of the shard that an id lives in."""
-    return _hash(identifier.encode()) % shard_count
+def shard_of(identifier: str, shard_count: int, rule: PlacementRule = DEFAULT_RULE) -> int:
+    """Return the index of the shard that a promise lives in."""
+    return by_rule(rule, shard_count)(identifier)
 
 
 def _of_task(command: Any) -> str:
@@ -83,9 +77,46 @@ HOMES: dict[type[c.Command], Callable[[Any], str]] = {
 }
 
 
+BY_WHOLE_ID: Final = frozenset(
+    {
+        *(c.CreateSchedule, c.ReadSchedule, c.UpdateSchedule, c.PauseSchedule, c.ResumeSchedule),
+        *(c.DeleteSchedule, w.EnsureSchedule),
+        *(c.AcquireLock, c.ReleaseLock),
+        *(c.CreateEntry, c.ReadEntry, c.ReplaceEntry, c.DeleteEntry),
+    }
+)
+"""The commands about what goes by its whole id under any rule: schedules, locks, entries."""
+
+
 def home_of(command: c.Command) -> str:
     """Return the id whose shard carries out this command.
 
     Raises KeyError for commands that go to many shards or to a known one.
     """
     return HOMES[type(command)](command)
+
+
+class Homes:
+    """Where ids and commands go under one placement rule, with a number of shards.
+
+    `of_promise` finds the shard of a promise's id, `of_name` that of a lock, a schedule or an
+    entry. `of_command` has what finds the shard of each type of command; types that go to many
+    shards or to a known one are not in it.
+    """
+
+    __slots__ = ("of_command", "of_name", "of_promise")
+
+    def __init__(self, rule: PlacementRule, shard_count: int) -> None:
+        self.of_promise = by_rule(rule, shard_count)
+        self.of_name = by_id(shard_count)
+        self.of_command: dict[type[c.Command], Callable[[Any], int]] = {
+            kind: _finder(home, self.of_name if kind in BY_WHOLE_ID else self.of_promise)
+            for kind, home in HOMES.items()
+        }
+
+
+def _finder(home: Callable[[Any], str], shard_of: ShardOf) -> Callable[[Any], int]:
+    """Return what finds the shard of one type of command."""
+    if home is _of_id:
+        return lambda command: shard_of(command.id)
+    return lambda command: shard_of(home(command))

@@ -15,7 +15,6 @@ import trio
 
 from troth.core.buckets import Buckets
 from troth.core.commands import (
-    ClaimTask,
     Command,
     HeartbeatLocks,
     HeartbeatTasks,
@@ -40,6 +39,8 @@ from troth.core.state.shard_state import ShardState, TimerKey
 from troth.core.state.watching import Watch
 from troth.core.workflow_commands import ExecuteNotSent, RenewWorkflows
 from troth.persistence.errors import CheckpointDamaged
+from troth.persistence.placement import DEFAULT_RULE, PlacementRule
+from troth.persistence.serials import Serials, check_time
 from troth.persistence.wal.log import LogRecord
 from troth.shards.upkeep.checkpointer import Checkpointer
 
@@ -48,7 +49,7 @@ from .clock import LATENESS_BOUNDS_S, Clock
 from .committer import BatchWriter, Committer, CommitterStatistics
 from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
-from .hashing import HOMES, home_of, shard_of
+from .hashing import Homes
 from .held import HeldMessages
 from .known_sums import known_counts
 from .passes import Pass
@@ -90,6 +91,7 @@ class Shards(Gathering):
         options: Options | None = None,
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
         failures: Failures | None = None,
+        placement: PlacementRule = DEFAULT_RULE,
     ) -> None:
         self.clock = clock
         self.failures = Failures() if failures is None else failures
@@ -102,7 +104,7 @@ class Shards(Gathering):
         self._turns = Turns(self.committer, outgoing, self._post, self._pass)
         self._jumps_seen_count = clock.jumps_count
         self._set_backs_seen_count = clock.set_backs_count
-        self._serial = 0
+        self._serials = Serials()
         self._stopping = False
         self._writer: BatchWriter | None = None
         # The shards that the next turn is about, and the task that sees to it that there is one.
@@ -110,6 +112,9 @@ class Shards(Gathering):
         self._runner: trio.lowlevel.Task | None = None
         self._in_turn = False
         self._count = shard_count
+        homes = Homes(placement, shard_count)
+        self._home_of = homes.of_command
+        self.shard_of, self.shard_of_name = homes.of_promise, homes.of_name
         self._released = ReleasedMessages(outgoing, self._state_of, self._pass, self._wake_runner)
         self.hold = partial(HeldMessages, self._released.send)
         """Make what one request's messages to workers wait in."""
@@ -118,7 +123,7 @@ class Shards(Gathering):
                 Machine(
                     index,
                     self.shard_of,
-                    self._next_serial,
+                    self._serials,
                     options,
                     partial(self._holds, index),
                     self._is_awaited,
@@ -150,6 +155,7 @@ class Shards(Gathering):
         `persistence.errors.DataDirectoryError`; then these shards are not to be used.
         """
         started = time.monotonic()
+        check_time(self.clock.now_ms())
         checkpoints = storage.checkpoints
         if checkpoints is not None:
             replay.load(self._shards, checkpoints, pause)
@@ -165,7 +171,8 @@ class Shards(Gathering):
     ) -> int:
         """Bring the state up from records; how many there were. Raises UnknownRecord."""
         count = replay.replay(self._shards, recovered, pause)
-        self._serial = max(shard.machine.state.largest_serial for shard in self._shards)
+        largest = max(shard.machine.state.largest_serial for shard in self._shards)
+        self._serials.continue_after(largest)
         return count
 
     def make_checkpointer(
@@ -252,6 +259,7 @@ class Shards(Gathering):
             for shard in self._shards:
                 shard.resume_time(now_ms, was_set_back=was_set_back)
             now_ms = self.clock.now_ms()
+        self._serials.set_time(now_ms)
         return now_ms
 
     async def _watch(self) -> None:
@@ -283,8 +291,8 @@ class Shards(Gathering):
 
     @property
     def largest_serial(self) -> int:
-        """Return the serial of the newest promise or schedule."""
-        return self._serial
+        """Return a serial that none of what exists is above, and all that is to come is."""
+        return self._serials.last
 
     def counts(self) -> Counts:
         """Return how many promises and tasks are in each state now; it may not be durable yet."""
@@ -326,16 +334,12 @@ class Shards(Gathering):
 
     # Talking to shards
 
-    def shard_of(self, identifier: str) -> int:
-        """Return the index of the shard that an id lives in."""
-        return shard_of(identifier, self._count)
-
     def _state_of(self, identifier: str) -> ShardState:
-        return self._shards[shard_of(identifier, self._count)].machine.state
+        return self._shards[self.shard_of(identifier)].machine.state
 
     def tell(self, command: Command) -> None:
         """Hand over a report of delivery. One that only changes a note needs no turn."""
-        index = shard_of(home_of(command), self._count)
+        index = self._home_of[type(command)](command)
         if isinstance(command, ExecuteNotSent):
             self._shards[index].machine.note(command)
         else:
@@ -355,7 +359,7 @@ class Shards(Gathering):
         Overloaded (nothing was done), Stopping (nothing was done) or StorageFailed (unknown whether
         it was done). Canceling abandons the reply, not the command.
         """
-        index = self.shard_of(home_of(command))
+        index = self._home_of[type(command)](command)
         (reply,) = await self._ask_all([(index, command)], held)
         return self.with_leaf(reply)
 
@@ -368,8 +372,7 @@ class Shards(Gathering):
         """
         if self._stopping or self.committer.failure is not None:
             self._refuse_unless_open()
-        home = HOMES[type(command)]
-        index = shard_of(home(command), self._count)
+        index = self._home_of[type(command)](command)
         shard = self._shards[index]
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
@@ -467,7 +470,7 @@ class Shards(Gathering):
             await trio.lowlevel.checkpoint()
             return []
         return await self._ask_all(
-            [(self.shard_of(home_of(command)), command) for command in commands]
+            [(self._home_of[type(command)](command), command) for command in commands]
         )
 
     def _refuse_unless_open(self) -> None:
@@ -525,7 +528,7 @@ class Shards(Gathering):
         """Return what each shard is asked about the tasks that live there."""
         homes: dict[int, list[tuple[str, int]]] = {}
         for task in tasks:
-            homes.setdefault(shard_of(task[0], self._count), []).append(task)
+            homes.setdefault(self.shard_of(task[0]), []).append(task)
         return {index: RenewWorkflows(pid, tuple(held)) for index, held in homes.items()}
 
     async def _count_of(self, indexes: list[int], command: Command) -> int:
@@ -558,10 +561,6 @@ class Shards(Gathering):
 
     # For the shards
 
-    def _next_serial(self) -> int:
-        self._serial += 1
-        return self._serial
-
     def _holds(self, asking: int, fence: Fence, now_ms: int) -> bool:
         """Ask the task's shard, in the middle of another's step.
 
@@ -569,13 +568,13 @@ class Shards(Gathering):
         rests on is earlier in the log than what the asking shard is about to write; if that is
         nothing, the reply waits all the same.
         """
-        owner = self._shards[self.shard_of(home_of(ClaimTask(fence.task_id, 0, "", 0)))]
+        owner = self._shards[self.shard_of(task_ids.home(fence.task_id))]
         self._shards[asking].rest_on(owner)
         return owner.machine.task_is_held(fence, now_ms)
 
     def _neighbor(self, asking: int, identifier: str) -> Machine:
         """Return the machine of the shard that an id lives in, to be looked at as `_holds` does."""
-        owner = self._shards[shard_of(identifier, self._count)]
+        owner = self._shards[self.shard_of(identifier)]
         self._shards[asking].rest_on(owner)
         return owner.machine
 

@@ -26,6 +26,7 @@ from troth.persistence.data_directory import (
 )
 from troth.persistence.errors import DataDirectoryLost
 from troth.persistence.files import RealFiles
+from troth.persistence.placement import DEFAULT_RULE, PlacementRule
 from troth.persistence.snapshots.archive import Archive, ArchiveStatistics
 from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
 from troth.persistence.snapshots.snapshots import Cut, cut_open_directory
@@ -57,6 +58,11 @@ class Storage(Protocol):
     @property
     def shard_count(self) -> int:
         """The number of shards, fixed forever."""
+        ...  # pragma: no cover
+
+    @property
+    def placement(self) -> PlacementRule:
+        """The rule by which ids have their shards, fixed with their number."""
         ...  # pragma: no cover
 
     @property
@@ -112,6 +118,7 @@ class MemoryStorage:
     def __init__(self, shard_count: int | None = None) -> None:
         self.place = "memory only; nothing is kept"
         self.shard_count = shard_count or SHARDS_DEFAULT_COUNT
+        self.placement = DEFAULT_RULE
         self.secret = secrets.token_bytes(32)
         self._log = MemoryLog()
         self.checkpoints: Checkpoints | None = None
@@ -190,6 +197,10 @@ class DirectoryStorage:
     @property
     def shard_count(self) -> int:
         return self._directory.shard_count
+
+    @property
+    def placement(self) -> PlacementRule:
+        return self._directory.identity.placement
 
     @property
     def secret(self) -> bytes:

@@ -38,6 +38,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"data_directory", "checkpoints"}),
         frozenset({"inspection"}),
         frozenset({"snapshots"}),
+        frozenset({"conversion"}),
     ),
     "shards": (
         frozenset({"alarms"}),

@@ -4,7 +4,6 @@ The objects are the state's own where those never change (promises, callbacks, s
 copies where they do (tasks). None stands for something that is gone.
 """
 
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 from msgspec import Struct
@@ -31,7 +30,7 @@ class ShardHeader(Struct, frozen=True):
     `sequence` is the shard sequence of the last record that the checkpoint covers, `position` a log
     sequence such that all of the shard's records up to it are covered. The `live_` counts say how
     many rows a complete checkpoint has. `has_workflows` says that there was ever a workflow task.
-    `counts` is None in a checkpoint of a release that did not count by state.
+    `counts` is None in some data directories of version 1, whose release did not count by state.
     `completions` are those under way, with their times; what is left of them are rows like any.
     `bulk_parts` say how far the shard is with each bulk job.
     """
@@ -72,8 +71,9 @@ class Capture(Struct):
     """The changes of one shard, by id.
 
     `deleted_promises` and `deleted_tasks` are the ids under which something was deleted since the
-    last checkpoint: whatever earlier checkpoints wrote there is to go, with its index entries,
-    also if the id is in use again and its new entity is among the changes.
+    last checkpoint, with the serial or sequence that an earlier checkpoint has it by. What that one
+    wrote is to go, with its index entries, also if the id is in use again and its new entity is
+    among the changes. A task that lives again is such a one.
     """
 
     header: ShardHeader
@@ -83,24 +83,14 @@ class Capture(Struct):
     schedules: dict[str, Schedule | None]
     locks: dict[str, Lock | None]
     outbox: dict[OutboxKey, ShardMessage | None]
-    deleted_promises: AbstractSet[str] = frozenset()
-    deleted_tasks: AbstractSet[str] = frozenset()
+    deleted_promises: dict[str, int] = {}
+    deleted_tasks: dict[str, int] = {}
     entries: dict[str, Entry | None] = {}
     executions: dict[str, Execution | None] = {}
     usage: dict[str, Usage | None] = {}
     workflows: dict[str, WorkflowTask | None] = {}
     awaits: dict[PairKey, Await | None] = {}
     listeners: dict[PairKey, Listener | None] = {}
-
-    @property
-    def has_functions(self) -> bool:
-        """Return whether it holds anything that stores of format 1 have no place for."""
-        return bool(self.entries or self.executions or self.usage)
-
-    @property
-    def has_workflows(self) -> bool:
-        """Return whether it holds anything that stores of formats 1 and 2 have no place for."""
-        return self.header.has_workflows or bool(self.awaits or self.listeners)
 
     def other_rows(self) -> tuple[dict[Any, Any], ...]:
         """Return all rows but those of promises and tasks, by kind."""

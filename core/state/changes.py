@@ -4,6 +4,9 @@
 class Changes:
     """The ids of what changed since the last checkpoint. `callbacks` maps to the promise's id.
 
+    `deleted_promises` maps to the serial that the first of that id had which was deleted since,
+    `deleted_tasks` to the sequence: a checkpoint may hold that one, and no later one.
+
     `awaits` and `listeners` are pairs of ids, in the order in which they were registered.
 
     A promise that changed twice is there twice: a list takes an eighth of a set's memory.
@@ -28,8 +31,8 @@ class Changes:
         self.workflows: set[str] = set()
         self.awaits: dict[tuple[str, str], None] = {}
         self.listeners: dict[tuple[str, str], None] = {}
-        self.deleted_promises: set[str] = set()
-        self.deleted_tasks: set[str] = set()
+        self.deleted_promises: dict[str, int] = {}
+        self.deleted_tasks: dict[str, int] = {}
 
     @property
     def count(self) -> int:

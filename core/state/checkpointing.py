@@ -50,8 +50,8 @@ class Capturing:
         self._slice_count = slice_count
         self._doublings_count = 0
         self._rows: dict[str, dict[Any, Any]] = {kind: {} for kind in _READERS}
-        self._deleted_promises: set[str] = set()
-        self._deleted_tasks: set[str] = set()
+        self._deleted_promises: dict[str, int] = {}
+        self._deleted_tasks: dict[str, int] = {}
         self._take_changes()
 
     def _take_changes(self) -> None:
@@ -100,17 +100,43 @@ class Capturing:
         )
 
 
-def _joined(all_ids: set[str], ids: set[str]) -> set[str]:
-    """Return both sets as one, which may be either of them."""
-    if not all_ids:
-        return ids
-    all_ids |= ids
-    return all_ids
+def _joined(earlier: dict[str, int], later: dict[str, int]) -> dict[str, int]:
+    """Return both as one, which may be either of them; the earlier counts."""
+    if not earlier:
+        return later
+    for name, place in later.items():
+        earlier.setdefault(name, place)
+    return earlier
 
 
 def capture(state: ShardState, sequence: int, position: int) -> Capture:
     """Collect all changes in one step. See `Capturing.finish`."""
     return Capturing(state).finish(sequence, position)
+
+
+def everything(state: ShardState) -> Changes:
+    """Return what a shard would note if all that it has in memory had just changed."""
+    all_of_it = Changes()
+    all_of_it.promises = list(state.promises)
+    all_of_it.tasks = set(state.tasks)
+    all_of_it.callbacks = {
+        name: promise_id for promise_id, found in state.callbacks.items() for name in found
+    }
+    all_of_it.schedules = set(state.schedules)
+    all_of_it.locks = set(state.locks)
+    all_of_it.outbox = {(target, sequence) for target, sequence, _ in state.outbox}
+    all_of_it.entries = set(state.entries.by_id)
+    all_of_it.executions = set(state.executions)
+    all_of_it.usage = set(state.usage)
+    all_of_it.workflows = set(state.workflows)
+    all_of_it.awaits = dict.fromkeys(state.awaits.pairs())
+    all_of_it.listeners = dict.fromkeys(state.listeners.pairs())
+    all_of_it.listeners.update(
+        ((promise_id, address), None)
+        for promise_id, addresses in state.unblocks.items()
+        for address in addresses
+    )
+    return all_of_it
 
 
 def _keys(changes: Changes) -> Iterator[tuple[str, Any]]:

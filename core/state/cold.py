@@ -95,6 +95,10 @@ class ColdStore(Protocol):
         """Read a finished task: a copy of the caller's own."""
         ...  # pragma: no cover
 
+    def first_serial(self) -> int | None:
+        """Return the smallest serial of what searches of clients find; None if there is nothing."""
+        ...  # pragma: no cover
+
     def search(self, query: Query) -> Found:
         """Find completed promises."""
         ...  # pragma: no cover
@@ -130,6 +134,9 @@ class NothingCold:
         return None
 
     def task(self, task_id: str) -> Task | None:
+        return None
+
+    def first_serial(self) -> int | None:
         return None
 
     def search(self, query: Query) -> Found:

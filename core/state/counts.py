@@ -2,8 +2,6 @@
 
 Whatever changes a state says so here, live and on replay alike, so the numbers are exact at any
 moment and cost the same with one promise and with millions. Checkpoints keep them (`ShardHeader`).
-A checkpoint of a release that counted nothing is counted once, row by row
-(`persistence/checkpoints/counting.py`).
 
 Entities of clients are counted apart from the server's own. A function task is a promise and its
 leased task, so it is in two of the tables; packages of builds are in none.

@@ -20,10 +20,13 @@ from .workflows import forget_unblocks
 
 def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
     """Apply the record: forget the promises and their tasks, wherever they are."""
+    changes = state.changes if state.tracks_changes else None
     for promise_id in record.ids:
         promise = state.find_promise(promise_id)
         assert promise is not None, "what is deleted is there"
         state.counts.promise_deleted(promise)
+        if changes is not None:
+            changes.deleted_promises.setdefault(promise_id, promise.serial)
         if promise_id in state.promises:
             state.forget_promise(promise)
         if state.unblocks:
@@ -33,17 +36,16 @@ def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
         assert task is not None, "what is deleted is there"
         assert task.is_final, "a promise with unfinished tasks stays"
         state.counts.task_deleted(task.root_id, task.state)
+        if changes is not None:
+            changes.deleted_tasks.setdefault(task_id, task.sequence)
         if task_id in state.tasks:
             state.forget_task(task)
     state.promises_count -= len(record.ids)
     state.tasks_count -= len(record.task_ids)
     state.task_counter_floor = max(state.task_counter_floor, record.task_counter)
     state.workflow_floor = max(state.workflow_floor, record.workflow_version)
-    if state.tracks_changes:
-        changes = state.changes
+    if changes is not None:
         changes.promises.extend(record.ids)
-        changes.deleted_promises.update(record.ids)
         changes.tasks.update(record.task_ids)
-        changes.deleted_tasks.update(record.task_ids)
         state.hidden_promises.update(record.ids)
         state.hidden_tasks.update(record.task_ids)

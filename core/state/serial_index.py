@@ -72,6 +72,10 @@ class SerialIndex:
         """Return whether there is any entry with a larger serial."""
         return bool(self._serials) and self._serials[-1] > serial
 
+    def first(self) -> int | None:
+        """Return the smallest serial, also of a hole; None if there is none."""
+        return self._serials[0] if self._serials else None
+
     def ids(self) -> list[str | None]:
         """Return all ids, oldest first, with None for holes."""
         return list(self._ids)

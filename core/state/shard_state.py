@@ -310,6 +310,8 @@ class ShardState:
             return
         else:
             self.counts.task_deleted(old.root_id, old.state)
+            if self.tracks_changes:
+                self.changes.deleted_tasks.setdefault(old.id, old.sequence)
             task.counter = old.counter + 1  # so that no old message fits the new task
         self.counts.task_added(task.root_id, task.state)
         self.task_sequence += 1

@@ -76,6 +76,9 @@ class ShardsPort(Protocol):
     @property
     def largest_serial(self) -> int: ...
 
+    @property
+    def oldest_serial(self) -> int: ...
+
     async def search_schedules(
         self,
         pattern: str,

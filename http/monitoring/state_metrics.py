@@ -97,6 +97,12 @@ SHARDS: Final[Group[ShardTotals]] = Group(
             lambda totals: totals.sums.commands_count,
         ),
         counter(
+            "troth_busiest_shard_commands_total",
+            "Commands carried out by the shard with the most. Over troth_commands_total this is "
+            "the busiest shard's share: ids with the same origin are in one shard.",
+            lambda totals: totals.busiest_commands_count,
+        ),
+        counter(
             "troth_turns_total",
             "Turns of shards. Commands by turns is how much one write to disk carries.",
             lambda totals: totals.sums.turns_count,

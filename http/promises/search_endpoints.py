@@ -90,12 +90,12 @@ def _looked(
 ) -> LookedObject:
     """Return how far a search has come, by the order of creation."""
     of_count = sum(api.shards.counts().promises.values())
-    newest = max(api.shards.largest_serial, 1)
-    if before_serial is None:
-        passed = newest
-    else:
-        passed = before_serial if search.oldest_first else newest - before_serial
-    through_count = of_count * max(passed, 0) // newest
+    # Serials say when, so this takes promises to have been created at an even rate.
+    oldest, newest = api.shards.oldest_serial, api.shards.largest_serial
+    span = passed = max(newest - oldest, 1)
+    if before_serial is not None:
+        passed = before_serial - oldest if search.oldest_first else newest - before_serial
+    through_count = min(of_count, of_count * max(passed, 0) // span)
     return LookedObject(through_count, of_count, found[-1].created_on if found else None)
 
 

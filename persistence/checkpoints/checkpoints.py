@@ -7,15 +7,17 @@ to `position` is covered and may be trimmed; the checkpoint is synced before tha
 """
 
 import contextlib
+import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, final
 
-from troth.core.model import PENDING
-from troth.core.state.captures import Capture, Loaded, ShardHeader
+from troth.core.model import PENDING, Promise
+from troth.core.state.captures import Capture, Loaded
 from troth.persistence.errors import CheckpointDamaged
 
-from . import counting, digests, rows
+from . import digests, loading, rows
 from .cold import ColdReader
 from .id_filter import StoredIds
 from .port import Store, View, Write
@@ -24,8 +26,8 @@ from .rows import RowDecoder
 SMALL_BYTES: Final = 64 << 20
 """Up to this size a store is verified before the server starts, beyond it while it runs."""
 
-COLD_TABLES: Final = (rows.PROMISES, rows.TASKS)
-"""The tables of what has left memory."""
+COLD_TABLES: Final = (rows.PROMISE_IDS, rows.TASK_IDS)
+"""The tables of the ids of what has left memory."""
 
 _FORMAT_KEY = b"format"
 _DATA_ID_KEY = b"data id"
@@ -60,11 +62,10 @@ class Checkpoints:
         self._checkpoints_count = 0
         self._rows_count = 0
         self._verified_count = 0
-        self._format_version = self._version_written = rows.FORMAT_VERSION
         view = store.view()
         self._is_new = self._check(view, data_id)
         self._data_id = data_id
-        self._headers = self._read_headers(view)
+        self._headers = loading.read_headers(view, self._decoder, shard_count)
         self._ids = StoredIds(is_empty=_is_empty(view))
         self.reader = ColdReader(view, self._ids, shard_count)
 
@@ -73,21 +74,10 @@ class Checkpoints:
         version = view.get(rows.META, _FORMAT_KEY)
         if version is None:
             return True
-        if not rows.is_known_format(version):
-            raise rows.unknown_format(version)
-        self._format_version = self._version_written = int(version)
+        rows.check_format(version)
         if view.get(rows.META, _DATA_ID_KEY) != data_id:
             raise CheckpointDamaged(rows.META, "it belongs to another data directory")
         return False
-
-    def _read_headers(self, view: View) -> dict[int, ShardHeader]:
-        found = {}
-        for key, value in view.scan(rows.HEADERS, b"", b"\xff" * 8):
-            header = self._decoder.header(key, value)
-            found[header.shard] = header
-        if found and sorted(found) != list(range(self._shard_count)):
-            raise CheckpointDamaged(rows.HEADERS, "headers of shards are missing")
-        return found
 
     @property
     def position(self) -> int:
@@ -107,41 +97,9 @@ class Checkpoints:
         header = self._headers.get(shard)
         if header is None:
             return None
-        decoder, scan = self._decoder, self._scan
-        counts = header.counts
-        if counts is None:
-            counts = counting.count(self.reader.view, shard)
-        loaded = Loaded(
-            header,
-            counts.copy(),
-            [
-                decoder.promise(rows.LIVE_PROMISES, key, value)
-                for key, value in scan(rows.LIVE_PROMISES, shard)
-            ],
-            [
-                decoder.task(rows.LIVE_TASKS, key, value)
-                for key, value in scan(rows.LIVE_TASKS, shard)
-            ],
-            [decoder.callback(key, value) for key, value in scan(rows.CALLBACKS, shard)],
-            [decoder.schedule(key, value) for key, value in scan(rows.SCHEDULES, shard)],
-            [decoder.lock(key, value) for key, value in scan(rows.LOCKS, shard)],
-            {
-                rows.outbox_place(key): decoder.message(key, value)
-                for key, value in scan(rows.OUTBOX, shard)
-            },
-            [decoder.entry(key, value) for key, value in scan(rows.ENTRIES, shard)],
-            [decoder.execution(key, value) for key, value in scan(rows.EXECUTIONS, shard)],
-            [decoder.usage(key, value) for key, value in scan(rows.USAGE, shard)],
-            [decoder.workflow(key, value) for key, value in scan(rows.WORKFLOWS, shard)],
-            [decoder.awaiting(key, value) for key, value in scan(rows.AWAITS, shard)],
-            [decoder.listener(key, value) for key, value in scan(rows.LISTENERS, shard)],
-        )
-        _check_counts(loaded)
-        return loaded
-
-    def _scan(self, table: str, shard: int) -> Iterator[tuple[bytes, bytes]]:
-        prefix = rows.shard_key(shard)
-        return self.reader.view.scan(table, prefix, rows.after(prefix))
+        if header.counts is None:
+            raise CheckpointDamaged(rows.HEADERS, f"that of shard {shard} counts nothing")
+        return loading.load(self.reader.view, self._decoder, header, header.counts)
 
     def write(self, captures: Sequence[Capture]) -> None:
         """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailed.
@@ -150,7 +108,6 @@ class Checkpoints:
         """
         with self._ids.committing() as add_id:
             self._store.commit(self._writes(captures, add_id))
-        self._format_version = self._version_written
         # In one assignment: the event loop reads them for statistics while this runs in a thread.
         self._headers = self._headers | {one.header.shard: one.header for one in captures}
         self._rows_count += sum(capture.rows_count for capture in captures)
@@ -160,21 +117,14 @@ class Checkpoints:
     def _writes(
         self, captures: Sequence[Capture], add_id: Callable[[bytes], None]
     ) -> Iterator[Write]:
-        version = self._format_version
-        if any(capture.has_functions for capture in captures) or self._has_functions():
-            version = max(version, rows.FUNCTIONS_FORMAT_VERSION)
-        if any(capture.has_workflows for capture in captures) or any(
-            header.has_workflows for header in self._headers.values()
-        ):
-            version = rows.WORKFLOWS_FORMAT_VERSION
-        if self._is_new or version != self._format_version:
-            yield rows.META, _FORMAT_KEY, b"%d" % version
+        if self._is_new:
+            yield rows.META, _FORMAT_KEY, b"%d" % rows.FORMAT_VERSION
             yield rows.META, _DATA_ID_KEY, self._data_id
-            self._version_written = version
+        for capture in captures:
+            yield from self._deletions(capture.header.shard, capture)
+        yield from _promise_writes(captures, add_id)
         for capture in captures:
             shard = capture.header.shard
-            yield from self._deletions(shard, capture)
-            yield from _promise_writes(shard, capture, add_id)
             yield from _task_writes(shard, capture, add_id)
             yield from _plain_writes(rows.CALLBACKS, shard, capture.callbacks)
             yield from _plain_writes(rows.SCHEDULES, shard, capture.schedules)
@@ -190,16 +140,6 @@ class Checkpoints:
                 yield _write(rows.OUTBOX, key, message)
             yield _write(rows.HEADERS, rows.shard_key(shard), capture.header)
 
-    def _has_functions(self) -> bool:
-        """Return whether the store holds what format 2 adds, as one does that was restored."""
-        if self._format_version != rows.FORMAT_VERSION:
-            return False  # it is noted already
-        with contextlib.closing(self._store.view()) as view:
-            return any(
-                next(view.scan(table, b"", b"\xff" * 512), None) is not None
-                for table in rows.FUNCTION_TABLES
-            )
-
     def open_view(self) -> View:
         """Return the store as of its newest commit, for a copy. The caller closes it.
 
@@ -209,22 +149,26 @@ class Checkpoints:
 
     def _deletions(self, shard: int, capture: Capture) -> Iterator[Write]:
         """Take out what was deleted, before anything new is written under the same ids."""
-        for name in sorted(capture.deleted_tasks):
-            key = rows.id_key(shard, name)
+        for name, sequence in sorted(capture.deleted_tasks.items()):
+            key = rows.number_key(shard, sequence)
             yield rows.LIVE_TASKS, key, None
             yield rows.TASKS, key, None
+            yield rows.TASK_IDS, rows.id_key(shard, name), None
         if not capture.deleted_promises:
             return
         # What is in the indexes follows from the old row, which only the store has.
         with contextlib.closing(self._store.view()) as view:
-            for name in sorted(capture.deleted_promises):
-                key = rows.id_key(shard, name)
-                yield rows.LIVE_PROMISES, key, None
+            for name, serial in sorted(capture.deleted_promises.items()):
+                yield rows.LIVE_PROMISES, rows.number_key(shard, serial), None
+                key = rows.number_bytes(serial)
                 value = view.get(rows.PROMISES, key)
                 if value is None:
                     continue
-                yield rows.PROMISES, key, None
                 old = self._decoder.promise(rows.PROMISES, key, value)
+                if old.id != name:
+                    raise CheckpointDamaged(rows.PROMISES, "a row has the serial of another")
+                yield rows.PROMISES, key, None
+                yield rows.PROMISE_IDS, rows.id_key(shard, name), None
                 for table, index_key in rows.index_keys(shard, old):
                     yield table, index_key, None
 
@@ -327,56 +271,53 @@ def _is_empty(view: View) -> bool:
     return all(next(view.scan(table, b"", b"\xff" * 512), None) is None for table in COLD_TABLES)
 
 
+def _by_serial(capture: Capture) -> Iterator[tuple[int, int, Promise]]:
+    there = [promise for promise in capture.promises.values() if promise is not None]
+    there.sort(key=attrgetter("serial"))
+    for promise in there:
+        yield promise.serial, capture.header.shard, promise
+
+
 def _promise_writes(
-    shard: int, capture: Capture, add_id: Callable[[bytes], None]
+    captures: Sequence[Capture], add_id: Callable[[bytes], None]
 ) -> Iterator[Write]:
-    for name, promise in sorted(capture.promises.items()):
-        if promise is None:
-            continue
-        key = rows.id_key(shard, name)
+    """Yield the rows of promises in the order of serials, and then that of ids.
+
+    So each table is gone through once from its beginning to its end.
+    """
+    for serial, shard, promise in heapq.merge(*map(_by_serial, captures)):
+        live_key = rows.number_key(shard, serial)
         if promise.state is PENDING:
-            yield rows.LIVE_PROMISES, key, rows.encode(rows.LIVE_PROMISES, key, promise)
+            yield _write(rows.LIVE_PROMISES, live_key, promise)
             continue
-        add_id(rows.id_head(key))
-        yield rows.LIVE_PROMISES, key, None
+        key = rows.number_bytes(serial)
+        yield rows.LIVE_PROMISES, live_key, None
         yield rows.PROMISES, key, rows.encode(rows.PROMISES, key, promise)
-        identifier = name.encode()
+        identifier = promise.id.encode()
         for table, index_key in rows.kept_index_keys(shard, promise):
             yield table, index_key, identifier
+    for capture in captures:
+        shard = capture.header.shard
+        for name in sorted(capture.promises):
+            found = capture.promises[name]
+            if found is not None and found.state is not PENDING:
+                key = rows.id_key(shard, name)
+                add_id(rows.id_head(key))
+                yield rows.PROMISE_IDS, key, rows.number_bytes(found.serial)
 
 
 def _task_writes(shard: int, capture: Capture, add_id: Callable[[bytes], None]) -> Iterator[Write]:
-    for name in sorted(capture.tasks):
-        task = capture.tasks[name]
-        key = rows.id_key(shard, name)
-        if task is None:
-            continue
+    """Yield the rows of tasks in the order of their sequences, and then that of ids."""
+    tasks = [task for task in capture.tasks.values() if task is not None]
+    for task in sorted(tasks, key=attrgetter("sequence")):
+        key = rows.number_key(shard, task.sequence)
         if task.is_final:
-            add_id(rows.id_head(key))
             yield rows.LIVE_TASKS, key, None
-            yield _write(rows.TASKS, key, task)
+            yield rows.TASKS, key, rows.encode(rows.TASKS, key, task)
         else:
-            yield _write(rows.LIVE_TASKS, key, task)
-
-
-def _check_counts(loaded: Loaded) -> None:
-    """Check that as many rows were read as were written: a lost page must not go unnoticed."""
-    header = loaded.header
-    for name, found, expected in (
-        (rows.LIVE_PROMISES, len(loaded.promises), header.live_promises_count),
-        (rows.LIVE_TASKS, len(loaded.tasks), header.live_tasks_count),
-        (rows.CALLBACKS, len(loaded.callbacks), header.callbacks_count),
-        (rows.SCHEDULES, len(loaded.schedules), header.schedules_count),
-        (rows.LOCKS, len(loaded.locks), header.locks_count),
-        (rows.OUTBOX, len(loaded.outbox), header.outbox_count),
-        (rows.ENTRIES, len(loaded.entries), header.entries_count),
-        (rows.EXECUTIONS, len(loaded.executions), header.executions_count),
-        (rows.USAGE, len(loaded.usage), header.usage_count),
-        (rows.WORKFLOWS, len(loaded.workflows), header.workflows_count),
-        (rows.AWAITS, len(loaded.awaits), header.awaits_count),
-        (rows.LISTENERS, len(loaded.listeners), header.listeners_count),
-    ):
-        if found != expected:
-            raise CheckpointDamaged(
-                name, f"shard {header.shard} has {found} rows where {expected} were written"
-            )
+            yield rows.LIVE_TASKS, key, rows.encode(rows.LIVE_TASKS, key, task)
+    for task in sorted(tasks, key=attrgetter("id")):
+        if task.is_final:
+            key = rows.id_key(shard, task.id)
+            add_id(rows.id_head(key))
+            yield rows.TASK_IDS, key, rows.number_bytes(task.sequence)

@@ -90,18 +90,40 @@ class ShardColdStore:
 
     def _read_promise(self, promise_id: str) -> Promise | None:
         self._reader.note_reads(1)
-        key = rows.id_key(self._shard, promise_id)
-        value = self._reader.view.get(rows.PROMISES, key)
-        return None if value is None else self._reader.decoder.promise(rows.PROMISES, key, value)
+        number = self._reader.view.get(rows.PROMISE_IDS, rows.id_key(self._shard, promise_id))
+        if number is None:
+            return None
+        promise = self._promise_at(number)
+        if promise.id != promise_id:
+            raise CheckpointDamaged(rows.PROMISE_IDS, "an id names the row of another")
+        return promise
+
+    def _promise_at(self, number: bytes) -> Promise:
+        """Read the promise with a serial, given as the bytes that name it."""
+        value = self._reader.view.get(rows.PROMISES, number)
+        if value is None:
+            raise CheckpointDamaged(rows.PROMISES, "an index names a row that is missing")
+        return self._reader.decoder.promise(rows.PROMISES, number, value)
 
     def task(self, task_id: str) -> Task | None:
         """See ColdStore."""
         if not self._ids.filter.may_hold(task_id):
             return None
         self._reader.note_reads(1)
-        key = rows.id_key(self._shard, task_id)
+        number = self._reader.view.get(rows.TASK_IDS, rows.id_key(self._shard, task_id))
+        if number is None:
+            return None
+        task = self._task_at(number)
+        if task.id != task_id:
+            raise CheckpointDamaged(rows.TASK_IDS, "an id names the row of another")
+        return task
+
+    def _task_at(self, number: bytes) -> Task:
+        key = rows.shard_key(self._shard) + number
         value = self._reader.view.get(rows.TASKS, key)
-        return None if value is None else self._reader.decoder.task(rows.TASKS, key, value)
+        if value is None:
+            raise CheckpointDamaged(rows.TASKS, "an id names a row that is missing")
+        return self._reader.decoder.task(rows.TASKS, key, value)
 
     def ended(
         self, state: PromiseState, after: EndPlace, until_ms: int, limit_count: int
@@ -125,12 +147,12 @@ class ShardColdStore:
         start, stop = rows.prefix_range(self._shard, prefix)
         found: list[Promise] = []
         read_bytes = 0
-        scan = self._reader.view.scan(rows.PROMISES, after or start, stop)
-        for count, (key, value) in enumerate(scan):
+        scan = self._reader.view.scan(rows.PROMISE_IDS, after or start, stop)
+        for count, (key, number) in enumerate(scan):
             if count == limit_count or read_bytes > COLD_READ_LIMIT_BYTES:
                 return found, key
-            read_bytes += len(value)
-            promise = self._reader.decoder.promise(rows.PROMISES, key, value)
+            promise = self._promise_at(number)
+            read_bytes += promise.size
             if promise.id.startswith(prefix):  # long ids share the beginnings of their keys
                 found.append(promise)
         self._reader.note_reads(SEARCH_READS_COUNT)
@@ -145,14 +167,20 @@ class ShardColdStore:
         count = 0
         for beginning in (task_ids.notify_id(root_id, ""), task_ids.resume_id(root_id, "")):
             start, stop = rows.prefix_range(self._shard, beginning)
-            for key, value in self._reader.view.scan(rows.TASKS, max(start, after), stop):
+            for key, number in self._reader.view.scan(rows.TASK_IDS, max(start, after), stop):
                 if count == limit_count:
                     return found, key
                 count += 1
-                task = self._reader.decoder.task(rows.TASKS, key, value)
+                task = self._task_at(number)
                 if task.root_id == root_id:  # long ids share the beginnings of their keys
                     found.append(task)
         return found, None
+
+    def first_serial(self) -> int | None:
+        """See ColdStore."""
+        prefix = rows.shard_key(self._shard)
+        oldest = self._reader.view.scan(rows.BY_SERIAL, prefix, rows.after(prefix))
+        return next((rows.number_of(key) for key, _ in oldest), None)
 
     def search(self, query: Query) -> Found:
         """See ColdStore."""
@@ -167,25 +195,28 @@ class ShardColdStore:
 
     def _search_prefix(self, query: Query) -> Found | None:
         """Sift all ids with the pattern's prefix, if there are few; None if there are many."""
-        decoder = self._reader.decoder
+        decoder, view = self._reader.decoder, self._reader.view
         start, stop = rows.prefix_range(self._shard, query.pattern.prefix)
-        candidates: list[tuple[int, bytes, bytes]] = []
-        scan = self._reader.view.scan(rows.PROMISES, start, stop)
+        candidates: list[tuple[int, bytes]] = []
+        scan = view.scan(rows.PROMISE_IDS, start, stop)
         read_bytes = 0
-        for count, (key, value) in enumerate(scan):
-            read_bytes += len(value)
+        for count, (_, number) in enumerate(scan):
             if count == PREFIX_SCAN_COUNT or read_bytes > COLD_READ_LIMIT_BYTES:
                 return None
-            head = decoder.promise_head(key, value)
-            if (
-                query.is_beyond(head.serial)
-                and head.state in query.states
-                and query.admits(head.id)
-            ):
-                candidates.append((head.serial, key, value))
+            serial = rows.number_of(number)
+            if not query.is_beyond(serial):
+                continue
+            value = view.get(rows.PROMISES, number)
+            if value is None:
+                raise CheckpointDamaged(rows.PROMISES, "an id names a row that is missing")
+            read_bytes += len(value)
+            head = decoder.promise_head(number, value)
+            if head.state in query.states and query.admits(head.id):
+                candidates.append((serial, value))
         candidates.sort(reverse=not query.oldest_first)
         matched: list[Promise] = []
-        for place, (serial, key, value) in enumerate(candidates):
+        for place, (serial, value) in enumerate(candidates):
+            key = rows.number_bytes(serial)
             promise = decoder.promise(rows.PROMISES, key, value)
             if query.matches(promise):
                 matched.append(promise)
@@ -213,15 +244,13 @@ class ShardColdStore:
     def _index(self, table: str, prefix: bytes, query: Query) -> Iterator[Place]:
         view = self._reader.view
         if query.oldest_first:
-            stop = rows.after(prefix)
-            if query.before_serial >= 0:
-                stop = prefix + rows.newest_first(query.before_serial)
-            found = view.scan_back(table, prefix, stop)
-        else:
-            start = prefix + rows.newest_first(query.before_serial - 1)
+            start = prefix + rows.number_bytes(max(query.before_serial + 1, 0))
             found = view.scan(table, start, rows.after(prefix))
+        else:
+            stop = prefix + rows.number_bytes(max(query.before_serial, 0))
+            found = view.scan_back(table, prefix, stop)
         for key, identifier in found:
-            yield rows.serial_of(key), identifier
+            yield rows.number_of(key), identifier
 
     def _search_places(self, query: Query, places: Iterator[Place]) -> Found:
         """Read the rows at the places whose id matches; other places cost next to nothing."""
@@ -241,12 +270,11 @@ class ShardColdStore:
             if not query.admits(promise_id):
                 continue
             read_count += 1
-            promise = self._read_promise(promise_id)
-            if promise is None:
-                raise CheckpointDamaged(rows.PROMISES, "an index names a row that is missing")
+            self._reader.note_reads(1)
+            promise = self._promise_at(rows.number_bytes(serial))
             read_bytes += promise.size
-            if promise.serial != serial:
-                raise CheckpointDamaged(rows.PROMISES, "an index names a row with another position")
+            if promise.id != promise_id:
+                raise CheckpointDamaged(rows.PROMISES, "an index names the row of another")
             if query.fits(promise):
                 matched.append(promise)
         return Found(matched, None)

@@ -1,6 +1,7 @@
 """How entities are laid out in the checkpoint store: tables, keys, values; see README.md.
 
-Every key begins with the shard's number, so that a shard's rows are one range. A value carries a
+There are many promises and tasks. They are stored by numbers that grow, so that new rows come
+behind all others and few pages change. Small tables say which number an id has. A value carries a
 CRC32C of table, key and content, so that a corrupt row, or one found under another's key, is
 noticed when it is read.
 """
@@ -22,21 +23,17 @@ from troth.core.state.captures import ShardHeader
 from troth.core.workflows import Await, Listener, WorkflowTask
 from troth.persistence.errors import CheckpointDamaged
 
-FORMAT_VERSION: Final = 1
-"""The format of a store without catalog and executions; all releases read it."""
-
-FUNCTIONS_FORMAT_VERSION: Final = 2
-"""The format of a store that has ever held any: releases that know nothing of them refuse it."""
-
-WORKFLOWS_FORMAT_VERSION: Final = 3
-"""Likewise, of a store that has ever held a workflow task or who waits for a promise."""
+FORMAT_VERSION: Final = 4
+"""The format of rows. 1 to 3 were those of data directories of version 1."""
 
 META = "meta"
 HEADERS = "headers"
 LIVE_PROMISES = "live_promises"
 PROMISES = "promises"
+PROMISE_IDS = "promise_ids"
 LIVE_TASKS = "live_tasks"
 TASKS = "tasks"
+TASK_IDS = "task_ids"
 CALLBACKS = "callbacks"
 SCHEDULES = "schedules"
 LOCKS = "locks"
@@ -73,13 +70,17 @@ TABLES: Final = (
     WORKFLOWS,
     AWAITS,
     LISTENERS,
+    PROMISE_IDS,
+    TASK_IDS,
 )
 
-WORKFLOW_TABLES: Final = (WORKFLOWS, AWAITS, LISTENERS)
-"""The tables that format 3 adds; the rows of settled promises may have a field more, too."""
-
-FUNCTION_TABLES: Final = (ENTRIES, EXECUTIONS, USAGE)
-"""The tables that format 2 adds."""
+SEALED: Final = frozenset(
+    {
+        *(HEADERS, LIVE_PROMISES, PROMISES, LIVE_TASKS, TASKS, CALLBACKS, SCHEDULES, LOCKS),
+        *(OUTBOX, ENTRIES, EXECUTIONS, USAGE, WORKFLOWS, AWAITS, LISTENERS),
+    }
+)
+"""Tables whose values carry a checksum; the others are indexes."""
 
 # What the checksums of a table's rows begin with.
 _CHECKSUM_OF_NAME: Final = {table: google_crc32c.value(table.encode() + b"\0") for table in TABLES}
@@ -89,7 +90,6 @@ _ID_BYTES_MAX: Final = 480
 ID_HEAD_BYTES: Final = 440
 """So much of an id is in its key as it is, whatever its length."""
 
-_SERIAL_END: Final = 2**64 - 1
 _STATE_BYTE: Final = {
     PromiseState.RESOLVED: b"\x01",
     PromiseState.REJECTED: b"\x02",
@@ -105,8 +105,18 @@ def shard_key(shard: int) -> bytes:
     return shard.to_bytes(2, "big")
 
 
+def number_key(shard: int, number: int) -> bytes:
+    """Return the key of a live promise by its serial, or of a task by its sequence."""
+    return shard.to_bytes(2, "big") + number.to_bytes(8, "big")
+
+
+def number_of(value: bytes) -> int:
+    """Return the number at the end of a key, or in the value of an id."""
+    return int.from_bytes(value[-8:], "big")
+
+
 def id_key(shard: int, identifier: str) -> bytes:
-    """Return the key of an entity.
+    """Return the key of an id, or of an entity that is stored by its id.
 
     Ids too long for a key keep their beginning, so that ranges by prefix work, and end in a hash.
     """
@@ -134,14 +144,9 @@ def after(prefix: bytes) -> bytes:
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 512
 
 
-def newest_first(serial: int) -> bytes:
-    """Return a serial as part of a key, so that ascending keys are descending serials."""
-    return (_SERIAL_END - serial).to_bytes(8, "big")
-
-
-def serial_of(key: bytes) -> int:
-    """Return the serial at the end of an index key."""
-    return _SERIAL_END - int.from_bytes(key[-8:], "big")
+def number_bytes(number: int) -> bytes:
+    """Return a serial or a sequence as a key of PROMISES, the end of one, or an id's value."""
+    return number.to_bytes(8, "big")
 
 
 def state_prefix(shard: int, state: PromiseState) -> bytes:
@@ -171,24 +176,17 @@ def end_place(key: bytes) -> tuple[int, int]:
     return int.from_bytes(key[-16:-8], "big"), int.from_bytes(key[-8:], "big")
 
 
-def is_known_format(version: bytes) -> bool:
-    """Return whether this release reads stores that say to have this format."""
-    known = (FORMAT_VERSION, FUNCTIONS_FORMAT_VERSION, WORKFLOWS_FORMAT_VERSION)
-    return version in [b"%d" % one for one in known]
-
-
-def unknown_format(version: bytes) -> CheckpointDamaged:
-    """Return what to raise if it does not."""
-    return CheckpointDamaged(
-        META,
-        f"format {version!r} is unknown; this version of Troth knows up to "
-        f"{WORKFLOWS_FORMAT_VERSION}",
-    )
+def check_format(version: bytes) -> None:
+    """Raise CheckpointDamaged unless this release reads stores that say to have this format."""
+    if version != b"%d" % FORMAT_VERSION:
+        raise CheckpointDamaged(
+            META, f"format {version!r} is unknown; this version of Troth knows {FORMAT_VERSION}"
+        )
 
 
 def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
     """Return the index entries that a completed promise may have."""
-    serial = newest_first(promise.serial)
+    serial = number_bytes(promise.serial)
     keys = [
         (BY_SERIAL, shard_key(shard) + serial),
         (BY_STATE, state_prefix(shard, promise.state) + serial),

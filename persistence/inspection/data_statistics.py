@@ -24,13 +24,16 @@ class DataStatistics:
     """All of one directory. `rows` counts what is in the checkpoints, by table.
 
     The log holds the records from `first_sequence` to before `next_sequence`; those up to
-    `checkpoint_position` are in the checkpoints too.
+    `checkpoint_position` are in the checkpoints too. `busiest_share` is the part of all promises
+    that is in the shard with the most; None while there are none.
     """
 
     path: str
     in_use: bool
     data_id: str
     shard_count: int
+    placement: str
+    busiest_share: float | None
     created_at_ms: int
     rows: dict[str, int]
     checkpoint_bytes: int
@@ -59,6 +62,8 @@ def read_statistics(files: Files, path: Path) -> DataStatistics:
             in_use=in_use,
             data_id=reader.identity.data_id.hex(),
             shard_count=reader.identity.shard_count,
+            placement=str(reader.identity.placement),
+            busiest_share=_busiest_share(headers),
             created_at_ms=reader.identity.created_at_ms,
             rows=counts,
             checkpoint_bytes=size_bytes,
@@ -71,6 +76,12 @@ def read_statistics(files: Files, path: Path) -> DataStatistics:
             log_bytes=sum(segment.size_bytes for segment in reader.segments),
             torn_bytes=reader.end.torn_bytes,
         )
+
+
+def _busiest_share(headers: list[ShardHeader]) -> float | None:
+    counts = [header.promises_count for header in headers]
+    total = sum(counts)
+    return max(counts) / total if total else None
 
 
 @contextlib.contextmanager

@@ -60,8 +60,8 @@ def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
 def _position(view: LmdbView, data_id: bytes) -> int:
     """Return the position of the shard that is furthest behind. Raises `CheckpointDamaged`."""
     version = view.get(rows.META, b"format")
-    if version is not None and not rows.is_known_format(version):
-        raise rows.unknown_format(version)
+    if version is not None:
+        rows.check_format(version)
     if view.get(rows.META, b"data id") not in (None, data_id):
         raise CheckpointDamaged(rows.META, "it belongs to another data directory")
     decoder = RowDecoder()

@@ -26,25 +26,19 @@ from troth.persistence.checkpoints.port import Write
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import (
     CHECKPOINTS_NAME,
-    IDENTITY_NAME,
     LOG_NAME,
     Identity,
-    encode_identity,
+    write_identity,
+    write_new_log,
 )
 from troth.persistence.errors import CheckpointFailed, LogFailed
 from troth.persistence.files import DIRECTORY_MODE, RealFiles
 from troth.persistence.inspection.log_records import read_record, record_time_ms
-from troth.persistence.wal.frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader
+from troth.persistence.wal.frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES
 from troth.persistence.wal.log import LogRecord
 from troth.persistence.wal.recovery import LogEnd
 from troth.persistence.wal.segmented_log import SegmentedLog
-from troth.persistence.wal.segments import (
-    NEXT_NAME,
-    Segment,
-    prepare_segment,
-    publish_segment,
-    write_header,
-)
+from troth.persistence.wal.segments import Segment
 
 from .archive import later_batches
 from .snapshot_file import Batch, SnapshotError, SnapshotHeader, SnapshotReader
@@ -250,12 +244,8 @@ class _Restoration:
         """Return an empty log that begins with the sequence after those that the rows cover."""
         files = RealFiles()
         log_path = str(self._path / LOG_NAME)
-        files.make_directory(log_path)
         first_sequence = self._header.rows_position + 1
-        temporary_path = f"{log_path}/{NEXT_NAME}"
-        with contextlib.closing(prepare_segment(files, temporary_path, 0)) as segment:
-            write_header(segment, SegmentHeader(self.data_id, 1, first_sequence, 0))
-        publish_segment(files, log_path, temporary_path, first_sequence)
+        write_new_log(files, str(self._path), self.data_id, first_sequence)
         end = LogEnd(
             next_sequence=first_sequence,
             previous_checksum=0,
@@ -357,16 +347,10 @@ class _Restoration:
             self._header.shard_count,
             self._header.directory_created_at_ms,
             bytes.fromhex(self._header.secret),
+            self._header.placement,
         )
         sync_directory(self._path / LOG_NAME)
-        sync_directory(self._path)
-        files = RealFiles()
-        temporary_path = str(self._path / f"{IDENTITY_NAME}.tmp")
-        with contextlib.closing(files.create(temporary_path)) as file:
-            file.write_at(0, encode_identity(identity))
-            file.sync()
-        files.rename(temporary_path, str(self._path / IDENTITY_NAME))
-        sync_directory(self._path)
+        write_identity(RealFiles(), str(self._path), identity)
 
 
 def _utc(time_ms: int) -> str:

@@ -23,10 +23,11 @@ from msgspec import Struct
 from troth.core.json_bytes import encoder
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.persistence.errors import PersistenceError
+from troth.persistence.placement import PlacementRule
 from troth.persistence.wal.frames import BATCH_BYTES_MAX
 from troth.persistence.wal.log import LogRecord
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MAGIC: Final = b"\xffTROTHS\xfe"
 END_MAGIC: Final = b"\xffTROTHE\xfe"
 
@@ -88,6 +89,8 @@ class SnapshotHeader(Struct, frozen=True, kw_only=True):
     rows_until_sequence: int
     rows_until_ms: int
     until_sequence: int
+    placement: PlacementRule = PlacementRule.ID
+    """Files of version 1 do not say it: there was one rule."""
 
 
 class SnapshotEnd(Struct, frozen=True, kw_only=True):
@@ -269,7 +272,7 @@ class SnapshotReader:
                 f"{self.path} has snapshot format {version}; this version of Troth knows "
                 f"{FORMAT_VERSION}. Nothing was changed. Use a newer version of Troth."
             )
-        if version != FORMAT_VERSION or length_bytes > HEADER_BYTES_MAX:
+        if not 1 <= version <= FORMAT_VERSION or length_bytes > HEADER_BYTES_MAX:
             raise self._damaged("its header differs from what was written")
         manifest = self._read(length_bytes)
         if google_crc32c.value(start[:16] + manifest) != checksum:

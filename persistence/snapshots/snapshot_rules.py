@@ -17,23 +17,6 @@ from .snapshot_file import Row, SnapshotDamaged, SnapshotError, SnapshotHeader
 TABLES: Final = tuple(table for table in rows.TABLES if table != rows.META)
 """The tables in a snapshot. META names a data directory, so a restored store writes its own."""
 
-_SEALED: Final = frozenset(
-    {
-        rows.HEADERS,
-        rows.LIVE_PROMISES,
-        rows.PROMISES,
-        rows.LIVE_TASKS,
-        rows.TASKS,
-        rows.CALLBACKS,
-        rows.SCHEDULES,
-        rows.LOCKS,
-        rows.OUTBOX,
-        *rows.FUNCTION_TABLES,
-        *rows.WORKFLOW_TABLES,
-    }
-)
-"""Tables whose values carry a checksum; the others are indexes."""
-
 BytesDone = Callable[[int], None]
 """Told how many bytes have been done so far."""
 
@@ -44,13 +27,14 @@ def check_formats(path: Path, header: SnapshotHeader) -> None:
         raise SnapshotError(
             f"{path} was made by Troth {header.troth_version}, with rows of format "
             f"{header.row_format}; this version of Troth knows {rows.FORMAT_VERSION}. Nothing was "
-            "changed. Use the version that made it, or a newer one."
+            "changed. Use the version that made it, or a newer one; a directory that an older one "
+            "has restored can be converted (`troth data convert`)."
         )
 
 
 def check_rows(path: Path, table: str, found: Iterable[Row]) -> None:
     """Raise SnapshotDamaged if a row had rotted before the snapshot was made."""
-    if table not in _SEALED:
+    if table not in rows.SEALED:
         return
     try:
         for key, value in found:

@@ -112,6 +112,7 @@ def make_cut(
             rows_until_sequence=max((header.position for header in headers), default=0),
             rows_until_ms=rows_until_ms,
             until_sequence=until_sequence,
+            placement=identity.placement,
         ),
         view,
         batches(position + 1),

@@ -340,7 +340,7 @@ class BulkJobs:
                 self._ended.pop(job.id, None)
 
     def _home(self, job: BulkJob) -> int:
-        return self._shards.shard_of(job.id)
+        return self._shards.shard_of_name(job.id)
 
     async def _ask(self, index: int, command: Command) -> Reply:
         return await works.ask(self._shards, index, command)

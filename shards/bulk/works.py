@@ -25,6 +25,7 @@ from troth.core.commands import AdvanceBulk, Command, CountBulk, RunBulk
 from troth.core.limits import BULK_EXAMPLES_COUNT, BULK_SCAN_COUNT
 from troth.core.replies import Reply
 from troth.core.workflows import execute_key
+from troth.persistence.placement import ShardOf
 from troth.shards.errors import Overloaded
 from troth.shards.surveys.rows import TaskFamily, TaskRow
 from troth.shards.surveys.shown_tasks import STALLED
@@ -45,8 +46,9 @@ class WorkShards(Protocol):
         """The number of shards."""
         ...  # pragma: no cover
 
-    def shard_of(self, identifier: str) -> int:
-        """Return the index of the shard that an id lives in."""
+    @property
+    def shard_of_name(self) -> ShardOf:
+        """Find the shard that an entry lives in."""
         ...  # pragma: no cover
 
     async def ask_shard(self, index: int, command: Command) -> Reply:
@@ -198,7 +200,7 @@ class TaskWork(Work):
         return True
 
     async def run(self, parts: dict[int, BulkPart], progress: SliceProgress) -> bool:
-        home = self._shards.shard_of(self._job.id)
+        home = self._shards.shard_of_name(self._job.id)
         part = parts.get(home)
         places = self._job.start if part is None else part.places
         while places is not None:

@@ -17,12 +17,14 @@ _SHARDS_PER_LOOK_COUNT: Final = 128
 class ShardTotals:
     """What some shards of a server have and have done, all together.
 
-    `mailbox_largest_count` is the fullest mailbox, which is the next to refuse a command.
+    `mailbox_largest_count` is the fullest mailbox, which is the next to refuse a command;
+    `busiest_commands_count` is of the shard that has carried out most.
     """
 
     counts: Counts
     sums: ShardStatistics
     mailbox_largest_count: int
+    busiest_commands_count: int
     shards_count: int
 
 
@@ -42,7 +44,9 @@ class RunningTotals:
             sums = self.known.look(first, first + _SHARDS_PER_LOOK_COUNT)
             await pace.rest()
         largest_count = max([one.mailbox_count for one in known])
-        return ShardTotals(self._shards.counts(), ShardStatistics(*sums), largest_count, len(known))
+        busiest_count = max([one.commands_count for one in known])
+        counts = self._shards.counts()
+        return ShardTotals(counts, ShardStatistics(*sums), largest_count, busiest_count, len(known))
 
 
 async def each(shards: Shards, pace: Pace) -> list[tuple[str, ShardTotals]]:
@@ -51,7 +55,8 @@ async def each(shards: Shards, pace: Pace) -> list[tuple[str, ShardTotals]]:
     for number, one in enumerate(shards.each()):
         statistics = one.statistics()
         counts = one.machine.state.counts
-        of_one = ShardTotals(counts, statistics, statistics.mailbox_count, 1)
+        done_count = statistics.commands_count
+        of_one = ShardTotals(counts, statistics, statistics.mailbox_count, done_count, 1)
         totals.append((str(number), of_one))
         if not number % _SHARDS_PER_LOOK_COUNT:
             await pace.rest()

@@ -26,6 +26,7 @@ from tests.helpers.tokens import Client, new_client
 from tests.helpers.zips import plain_zip
 from tests.proofs.stampede import ASKED, Asker, percentile_ms, shown
 from troth.http.sockets.connection_room import SHED_IDLE_S
+from troth.persistence.data_directory import LOG_NAME
 from troth.persistence.wal.segmented_log import LINK_LOOK_INTERVAL_S
 
 pytestmark = pytest.mark.slow
@@ -110,8 +111,8 @@ def test_the_reason_stays_when_health_checks_are_cut_off(tmp_path: Path, path: s
         with ServerProcess(directory, "--segment-bytes", "65536") as server:
             with asking(lambda: server.request("GET", path), 4):
                 time.sleep(0.2)
-                shutil.rmtree(server.data / "log")
-                (server.data / "log").write_text("not a directory")
+                shutil.rmtree(server.data / LOG_NAME)
+                (server.data / LOG_NAME).write_text("not a directory")
                 create(server, "lost")
                 assert server.wait(END_TIMEOUT_S) == 1
             text = server.log_path.read_text()

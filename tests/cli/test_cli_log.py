@@ -23,7 +23,7 @@ from troth.cli import log as cli_log
 from troth.core import records
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Lock, PromiseState, Value
-from troth.persistence.data_directory import DataDirectory
+from troth.persistence.data_directory import LOG_NAME, DataDirectory
 from troth.persistence.files import RealFiles
 from troth.persistence.wal.log import LogRecord
 
@@ -69,7 +69,7 @@ def write_log(path: Path, bodies: list[bytes], segment_bytes: int = 1 << 16) -> 
 
 def damage(path: Path, position: float = 0.0) -> tuple[Path, int]:
     """Flip a bit in a batch of the last segment; where it was."""
-    segment = sorted((path / "log").glob("*.log"))[-1]
+    segment = sorted((path / LOG_NAME).glob("*.log"))[-1]
     content = bytearray(segment.read_bytes())
     offset = 64 + 45 + int((len(content) - 200) * position)
     content[offset] ^= 1
@@ -261,7 +261,7 @@ def test_a_sound_log(run: Run, data: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert errors == ""
     assert report["sound"] is True
     assert (report["segments"], report["batches"], report["records"]) == (1, 5, 5)
-    assert report["bytes"] == sum(file.stat().st_size for file in (data / "log").iterdir())
+    assert report["bytes"] == sum(file.stat().st_size for file in (data / LOG_NAME).iterdir())
     assert (report["torn"], report["damages"]) == (None, [])
     assert fingerprint(data) == before
 
@@ -289,7 +289,7 @@ def test_a_damaged_log(run: Run, data: Path) -> None:
 
 
 def test_a_torn_end(run: Run, data: Path) -> None:
-    segment = sorted((data / "log").glob("*.log"))[-1]
+    segment = sorted((data / LOG_NAME).glob("*.log"))[-1]
     segment.write_bytes(segment.read_bytes()[:-45])  # the seal, and a part of the last batch
 
     shown, _ = run("verify", "--data", data)
@@ -395,7 +395,7 @@ def test_repair_of_what_checkpoints_cover_loses_nothing(
 ) -> None:
     body = records.encode(RECORDS[3])
     data = write_log(tmp_path / "data", [body] * 100, segment_bytes=1200)
-    first = min((data / "log").glob("*.log"))
+    first = min((data / LOG_NAME).glob("*.log"))
     first.write_bytes(first.read_bytes()[:100])
     monkeypatch.setattr(cli_log, "covered_sequence", lambda *_: 50)
 
@@ -499,11 +499,11 @@ def test_a_repair_that_is_killed_can_be_finished(tmp_path: Path) -> None:
         records.PromiseCompleted("p", PromiseState.RESOLVED, Value(data="x" * 4000), None, 1, 1)
     )
     data = write_log(tmp_path / "data", [body] * 1000)
-    first = min((data / "log").glob("*.log"))
+    first = min((data / LOG_NAME).glob("*.log"))
     content = bytearray(first.read_bytes())
     content[10_000] ^= 1
     first.write_bytes(content)
-    before = fingerprint(data / "log")
+    before = fingerprint(data / LOG_NAME)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
     killed_count = 0
@@ -517,7 +517,7 @@ def test_a_repair_that_is_killed_can_be_finished(tmp_path: Path) -> None:
             process.wait()
             killed_count += 1
         whole = [json.loads(line) for line in _lines_of_dropped(data)]
-        if fingerprint(data / "log") != before:
+        if fingerprint(data / LOG_NAME) != before:
             assert whole
             assert whole[-1]["kind"] == "end"
         if process.returncode == 0:

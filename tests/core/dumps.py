@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from tests.helpers.scanned_counts import shard_rows
 from troth.core import records as r
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Task, replace
 from troth.core.state.shard_state import ShardState
 from troth.core.state.waiting import Waiting
-from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 
 
@@ -71,9 +71,8 @@ def dump(state: ShardState) -> dict[str, Any]:
 def cold_rows(
     checkpoints: Checkpoints | None, states: list[ShardState], table: str
 ) -> Iterator[tuple[ShardState, bytes, bytes]]:
-    """What a checkpoint has of these shards in a table, with keys."""
+    """What a checkpoint has of these shards in a table, with keys; rows with ids come by these."""
     for state in states if checkpoints is not None else ():
         assert checkpoints is not None
-        prefix = rows.shard_key(state.index)
-        for key, value in checkpoints.reader.view.scan(table, prefix, rows.after(prefix)):
+        for key, value in shard_rows(checkpoints.reader.view, state.index, table):
             yield state, key, value

@@ -1,14 +1,11 @@
 """The counts by state are what a look at every promise and task gives, whatever has happened."""
 
-from typing import Any
-
 import pytest
 
 from tests.helpers.scanned_counts import scan
 from tests.helpers.seeds import seeds
 from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
-from troth.core import records as r
 from troth.core.deciding import Options
 from troth.core.lifecycles import FINAL_STATES
 from troth.core.model import PromiseState, TaskState
@@ -16,11 +13,10 @@ from troth.core.retention_rules import RetentionRule
 from troth.core.state.counts import Counts
 from troth.core.workflow_commands import EnsurePromise
 from troth.core.workflows import WorkflowState
-from troth.persistence.checkpoints import rows
 
 from .drive import Drive
 from .function_drive import FunctionDrive
-from .system import DECODER, System
+from .system import System
 from .workflow_drive import WorkflowDrive
 
 
@@ -101,38 +97,6 @@ def test_retention_takes_what_it_deletes_out_of_the_counts() -> None:
         assert counts.tasks[TaskState.COMPLETED] == 0
         assert counts.workflows[WorkflowState.FULFILLED] == 0
         assert_counts_equal_scan(system)
-
-
-def test_a_checkpoint_without_counts_is_counted_once() -> None:
-    """As earlier releases have written them; the next checkpoint keeps what was counted."""
-    live = mixed_system()
-    assert live.store is not None
-    expected = live.machines[0].state.counts.copy()
-    forget_counts(live.store)
-    system = System(1, live.options, live.log, live.now, live.store)
-    assert system.machines[0].state.counts == expected
-    system.capture(0)
-    system.write_checkpoint()
-    headers = stored_headers(live.store)
-    assert [header.counts for header in headers] == [expected]
-
-
-def stored_headers(store: MemoryStore) -> list[Any]:
-    """The shards' headers in a store."""
-    return [
-        DECODER.header(key, value)
-        for key, value in store.view().scan(rows.HEADERS, b"", b"\xff" * 8)
-    ]
-
-
-def forget_counts(store: MemoryStore) -> None:
-    """Write the headers as a release did that did not count."""
-    for header in stored_headers(store):
-        fields = r.encode(header)
-        assert b'"counts"' in fields
-        key = rows.shard_key(header.shard)
-        old = {name: getattr(header, name) for name in header.__struct_fields__ if name != "counts"}
-        store.commit([(rows.HEADERS, key, rows.encode(rows.HEADERS, key, old))])
 
 
 def test_counts_of_shards_add_up() -> None:

@@ -21,6 +21,7 @@ from tests.helpers.pasting import (
 from tests.helpers.repository import ROOT
 from tests.helpers.server import ServerProcess
 from tests.sdks import environments
+from troth.persistence.data_directory import LOG_NAME
 
 pytestmark = pytest.mark.slow
 
@@ -150,4 +151,4 @@ def test_three_ways_to_configure_a_server(tmp_path: Path) -> None:
         assert said, line
         for text in said:
             assert json.loads(text)["event"], f"{line} asks for JSON"
-        assert (data / "log").is_dir(), line
+        assert (data / LOG_NAME).is_dir(), line

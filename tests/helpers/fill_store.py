@@ -103,6 +103,7 @@ async def fill(path: Path, filling: Filling) -> None:
         clock=SystemClock(),
         outgoing=Nowhere(),
         cursor_secret=storage.secret,
+        placement=storage.placement,
     )
     shards.recover(storage)
     checkpointer = shards.make_checkpointer(storage, interval_ms=60_000, log_bytes=64 << 20)

@@ -81,7 +81,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "the identity file gets its name before its content is on disk",
         "persistence/data_directory.py",
-        "encode_identity(identity))\n            file.sync()",
+        "encode_identity(identity))\n        file.sync()",
         "encode_identity(identity))",
         "persistence/test_data_directory.py",
     ),
@@ -186,16 +186,16 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "evicted promises are not added to the filter of what is stored",
         "persistence/checkpoints/checkpoints.py",
-        "        add_id(rows.id_head(key))\n        yield rows.LIVE_PROMISES",
-        "        yield rows.LIVE_PROMISES",
+        "                add_id(rows.id_head(key))\n                yield rows.PROMISE_IDS",
+        "                yield rows.PROMISE_IDS",
         "persistence/test_stored_ids.py",
         is_quick=True,
     ),
     fault(
         "finished tasks are not added to the filter of what is stored",
         "persistence/checkpoints/checkpoints.py",
-        "            add_id(rows.id_head(key))\n            yield rows.LIVE_TASKS",
-        "            yield rows.LIVE_TASKS",
+        "            add_id(rows.id_head(key))\n            yield rows.TASK_IDS",
+        "            yield rows.TASK_IDS",
         "persistence/test_stored_ids.py",
     ),
     fault(

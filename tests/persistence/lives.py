@@ -52,7 +52,7 @@ def recover(files: SimulatedFiles, from_sequence: int = 1) -> list[Numbered]:
 
 def segment_paths(files: SimulatedFiles) -> list[str]:
     """Return the segments' paths in order."""
-    return [f"{PATH}/log/{name}" for name in files.list_names(f"{PATH}/log")]
+    return [f"{PATH}/groups/0/log/{name}" for name in files.list_names(f"{PATH}/groups/0/log")]
 
 
 class Life:

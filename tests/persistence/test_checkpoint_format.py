@@ -3,16 +3,14 @@
 import pytest
 
 from tests.twins.memory_store import MemoryStore
-from troth.core.catalog import Account
-from troth.core.executions import ACCOUNT_TAG, Usage
-from troth.core.model import Promise, PromiseState
+from troth.core.executions import ACCOUNT_TAG
+from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState, replace
 from troth.core.state.captures import Capture, ShardHeader
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointDamaged
 
 DATA_ID = b"x" * 16
-WITH_WORKFLOWS = ShardHeader(0, 1, 1, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, has_workflows=True)
 INDEXES = (rows.BY_SERIAL, rows.BY_STATE, rows.BY_TAG, rows.BY_END)
 
 
@@ -42,74 +40,23 @@ def indexed(store: MemoryStore) -> set[str]:
     return {table for table in INDEXES if store.tables.get(table)}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"entries": {"a": Account("a", 1, 2, "n")}},
-        {"executions": {"troth:task/1": None}},
-        {"usage": {"f": Usage("f", "a")}},
-    ],
-)
-def test_the_format_steps_up_when_there_is_something_new(changes: dict[str, object]) -> None:
+def test_a_store_says_its_format_from_the_first_commit_on() -> None:
     store = MemoryStore()
     checkpoints = Checkpoints(store, DATA_ID, 1)
-
-    checkpoints.write([capture()])
-    assert format_of(store) == b"1"
-    checkpoints.write([capture(**changes)])
-    assert format_of(store) == b"2"
-    checkpoints.write([capture()])
-    assert format_of(store) == b"2", "it never steps back"
+    assert format_of(store) is None
+    checkpoints.write([])
+    assert format_of(store) == b"4"
     Checkpoints(store, DATA_ID, 1).write([capture()])
-    assert format_of(store) == b"2"
+    assert format_of(store) == b"4"
 
 
-def test_a_store_that_got_its_rows_otherwise_says_so_too() -> None:
-    """As restoring a snapshot does."""
+@pytest.mark.parametrize("version", [b"1", b"3", b"5"])
+def test_another_format_is_refused(version: bytes) -> None:
     store = MemoryStore()
-    Checkpoints(store, DATA_ID, 1).write([])
-    key = rows.id_key(0, "a")
-    store.commit([(rows.ENTRIES, key, rows.encode(rows.ENTRIES, key, Account("a", 1, 2, "n")))])
+    store.commit([(rows.META, b"format", version)])
 
-    Checkpoints(store, DATA_ID, 1).write([capture()])
-    assert format_of(store) == b"2"
-
-
-def test_a_format_of_a_later_release_is_refused() -> None:
-    store = MemoryStore()
-    store.commit([(rows.META, b"format", b"4")])
-
-    with pytest.raises(CheckpointDamaged, match="knows up to 3"):
+    with pytest.raises(CheckpointDamaged, match="this version of Troth knows 4"):
         Checkpoints(store, DATA_ID, 1)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"header": WITH_WORKFLOWS},
-        {"awaits": {("a", "b"): None}},
-        {"listeners": {("a", "http://b"): None}},
-    ],
-)
-def test_workflow_tasks_have_a_format_of_their_own(changes: dict[str, object]) -> None:
-    store = MemoryStore()
-    checkpoints = Checkpoints(store, DATA_ID, 1)
-    checkpoints.write([capture()])
-    checkpoints.write([capture(**changes)])
-    assert format_of(store) == b"3"
-    checkpoints.write([capture(usage={"f": Usage("f", "a")})])
-    assert format_of(store) == b"3", "it never steps back"
-
-
-def test_a_store_whose_workflows_came_otherwise_says_so_too() -> None:
-    """As restoring a snapshot does: the header knows of tasks that have ended."""
-    store = MemoryStore()
-    Checkpoints(store, DATA_ID, 1).write([])
-    key = rows.shard_key(0)
-    store.commit([(rows.HEADERS, key, rows.encode(rows.HEADERS, key, WITH_WORKFLOWS))])
-
-    Checkpoints(store, DATA_ID, 1).write([capture()])
-    assert format_of(store) == b"3"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +69,7 @@ def test_the_servers_own_promises_are_found_by_tags_only(promise_id: str, tables
     checkpoints.write([capture(promises={promise_id: completed(promise_id)})])
     assert indexed(store) == tables
 
-    gone = frozenset({promise_id})
+    gone = {promise_id: 7}
     checkpoints.write([capture(promises={promise_id: None}, deleted_promises=gone)])
     assert indexed(store) == set()
 
@@ -135,6 +82,58 @@ def test_deleting_takes_rows_that_are_not_written_any_more() -> None:
     checkpoints.write([capture(promises={"troth:x": promise})])
     store.commit((table, key, b"troth:x") for table, key in rows.index_keys(0, promise))
 
-    gone = frozenset({"troth:x"})
+    gone = {"troth:x": 7}
     checkpoints.write([capture(promises={"troth:x": None}, deleted_promises=gone)])
     assert indexed(store) == set()
+
+
+def test_an_id_that_is_used_again_has_its_newest_row() -> None:
+    """Deleted and made again, live or completed, within one checkpoint or more."""
+    store = MemoryStore()
+    checkpoints = Checkpoints(store, DATA_ID, 1)
+
+    def found() -> Promise | None:
+        checkpoints.renew()
+        return checkpoints.reader.shards[0].promise("p")
+
+    def live() -> list[int]:
+        return [rows.number_of(key) for key in store.tables.get(rows.LIVE_PROMISES, {})]
+
+    first, second = completed("p"), replace(completed("p"), serial=9)
+    checkpoints.write([capture(promises={"p": first})])
+    assert found() == first
+    pending = replace(second, state=PromiseState.PENDING, completed_on=None)
+    checkpoints.write([capture(promises={"p": pending}, deleted_promises={"p": 7})])
+    assert (found(), live()) == (None, [9])
+    checkpoints.write([capture(promises={"p": second})])
+    assert (found(), live()) == (second, [])
+    third = replace(second, serial=12)
+    checkpoints.write([capture(promises={"p": third}, deleted_promises={"p": 9})])
+    assert (found(), live()) == (third, [])
+    assert [len(store.tables[table]) for table in (rows.PROMISES, *INDEXES)] == [1] * 5
+    checkpoints.verify()
+
+
+def test_a_task_that_lives_again_has_one_row() -> None:
+    store = MemoryStore()
+    checkpoints = Checkpoints(store, DATA_ID, 1)
+
+    def sequences() -> list[list[int]]:
+        tables = (rows.LIVE_TASKS, rows.TASKS)
+        return [[rows.number_of(key) for key in store.tables.get(one, {})] for one in tables]
+
+    live = Task("t", TaskKind.INVOKE, "r", "r", {}, 9, 1, 1)
+    ended = replace(live, state=TaskState.COMPLETED)
+    checkpoints.write([capture(tasks={"t": live})])
+    assert sequences() == [[1], []]
+    checkpoints.write([capture(tasks={"t": replace(live, sequence=5)}, deleted_tasks={"t": 1})])
+    assert sequences() == [[5], []]
+    checkpoints.write([capture(tasks={"t": replace(ended, sequence=5)})])
+    assert sequences() == [[], [5]]
+    checkpoints.write([capture(tasks={"t": replace(ended, sequence=8)}, deleted_tasks={"t": 5})])
+    assert sequences() == [[], [8]]
+    checkpoints.renew()
+    found = checkpoints.reader.shards[0].task("t")
+    assert found is not None
+    assert found.sequence == 8
+    checkpoints.verify()

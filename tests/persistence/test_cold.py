@@ -144,11 +144,32 @@ def test_what_does_not_fit_together_is_damage(damage: str) -> None:
     elif damage == "index names nobody":
         changed[key] = b"\xff\xfe"
     elif damage == "index has another serial":
-        changed[key[:-8] + rows.newest_first(rows.serial_of(key) + 1)] = value
+        changed[key[:-8] + rows.number_bytes(rows.number_of(key) + 1)] = value
     store.tables = store.tables | {table: changed}
     checkpoints.renew()
     with pytest.raises(CheckpointDamaged):
         checkpoints.reader.shards[1].search(query())
+    with pytest.raises(CheckpointDamaged):
+        checkpoints.verify()
+
+
+@pytest.mark.parametrize("damage", ["row is gone", "id names another", "id names nothing"])
+def test_an_id_that_does_not_fit_its_row_is_damage(damage: str) -> None:
+    """Never another promise, and never none. Two ids with one key would be found like this too."""
+    promises = some_promises(Random(2), 5)
+    store, checkpoints = stored(promises)
+    one, other = promises[:2]
+    ids, found = dict(store.tables[rows.PROMISE_IDS]), dict(store.tables[rows.PROMISES])
+    key = rows.id_key(1, one.id)
+    if damage == "row is gone":
+        del found[rows.number_bytes(one.serial)]
+    else:
+        ids[key] = rows.number_bytes(other.serial if damage == "id names another" else 10**9)
+    store.tables = store.tables | {rows.PROMISE_IDS: ids, rows.PROMISES: found}
+    checkpoints.renew()
+    with pytest.raises(CheckpointDamaged):
+        checkpoints.reader.shards[1].promise(one.id)
+    assert checkpoints.reader.shards[1].promise(other.id) == other
     with pytest.raises(CheckpointDamaged):
         checkpoints.verify()
 

@@ -227,7 +227,7 @@ def test_a_log_directory_that_is_gone_is_refused() -> None:
     files, _ = written(sealed=True)
     for path in segment_paths(files):
         files.remove(path)
-    files.remove_directory(f"{PATH}/log")
+    files.remove_directory(f"{PATH}/groups/0/log")
 
     assert "it cannot be listed (No such file or directory)" in refused(files)
 
@@ -247,7 +247,7 @@ def test_records_that_do_not_fill_their_frame_are_refused() -> None:
 
 
 def _rename(files: SimulatedFiles, path: str) -> None:
-    files.rename(path, f"{PATH}/log/{1:020d}.log")
+    files.rename(path, f"{PATH}/groups/0/log/{1:020d}.log")
 
 
 def _other_directory(files: SimulatedFiles, path: str) -> None:

@@ -15,6 +15,7 @@ from troth.persistence.errors import (
     DataDirectoryLocked,
     DataDirectoryUnreadable,
     DataDirectoryUnwritable,
+    GroupsMismatch,
     LogDamaged,
     ShardCountMismatch,
     UnknownFormatVersion,
@@ -61,20 +62,23 @@ def edited(files: SimulatedFiles, content: bytes) -> None:
 
 
 def test_identity_bytes() -> None:
-    """`troth.json` is exactly as documented, and has been since format version 1."""
+    """`troth.json` is exactly as documented, and has been since format version 2."""
     content = made().read(IDENTITY_PATH)
 
     canonical = (
         b'{"created_at_ms":1700000000000,"data_id":"000102030405060708090a0b0c0d0e0f",'
-        b'"format_version":1,'
-        b'"secret":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",'
-        b'"shard_count":16}'
+        b'"format_version":2,"group_shards":[16],"groups":1,"placement":"origin/1",'
+        b'"secret":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}'
     )
     assert content.decode() == (
         "{\n"
-        '  "format_version": 1,\n'
+        '  "format_version": 2,\n'
         '  "data_id": "000102030405060708090a0b0c0d0e0f",\n'
-        '  "shard_count": 16,\n'
+        '  "groups": 1,\n'
+        '  "group_shards": [\n'
+        "    16\n"
+        "  ],\n"
+        '  "placement": "origin/1",\n'
         '  "created_at_ms": 1700000000000,\n'
         '  "secret": "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",\n'
         f'  "checksum": "{crc32c(canonical):08x}"\n'
@@ -103,7 +107,7 @@ def test_the_epoch_grows_with_each_opening() -> None:
             epochs.append(log.statistics().epoch)
 
     assert epochs == [3, 4, 5]
-    assert len(files.list_names(f"{PATH}/log")) == 2
+    assert len(files.list_names(f"{PATH}/groups/0/log")) == 2
 
 
 def test_report() -> None:
@@ -125,7 +129,7 @@ def test_recovery_from_a_sequence() -> None:
         for number in range(1, 7):
             log.append([LogRecord(0, number, b"x" * 500)], number)
         log.trim(4)
-    first = int(files.list_names(f"{PATH}/log")[0].removesuffix(".log"))
+    first = int(files.list_names(f"{PATH}/groups/0/log")[0].removesuffix(".log"))
 
     assert 1 < first <= 4
     assert [sequence for sequence, _ in recover(files, 4)] == [4, 5, 6]
@@ -165,9 +169,9 @@ def test_shard_count_out_of_range(shard_count: int) -> None:
 def test_a_newer_format_is_refused() -> None:
     """A newer version may have changed everything else, so nothing else is looked at."""
     files = made()
-    edited(files, b'{"format_version": 2, "else": "unknown"}')
+    edited(files, b'{"format_version": 3, "else": "unknown"}')
 
-    assert "has format version 2; this version of Troth knows 1" in refused(
+    assert "has format version 3; this version of Troth knows 2" in refused(
         files, UnknownFormatVersion
     )
 
@@ -199,16 +203,45 @@ def test_an_edited_identity_is_refused() -> None:
     """The checksum notices a changed shard count."""
     content = made(shard_count=5).read(IDENTITY_PATH)
 
+    assert content.count(b"    5\n") == 1
     with pytest.raises(DataDirectoryUnreadable, match="its checksum does not match"):
-        decode_identity(IDENTITY_PATH, content.replace(b'"shard_count": 5', b'"shard_count": 6'))
+        decode_identity(IDENTITY_PATH, content.replace(b"    5\n", b"    6\n"))
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "log/notes.txt", "log/00000000000000000002.log"])
+def identity_of(**changes: object) -> bytes:
+    """An identity with other fields, and the checksum of these."""
+    fields = json.loads(made().read(IDENTITY_PATH)) | changes
+    del fields["checksum"]
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps({**fields, "checksum": f"{crc32c(canonical):08x}"}).encode()
+
+
+def test_more_groups_than_this_version_runs_are_refused() -> None:
+    files = made()
+    edited(files, identity_of(groups=2, group_shards=[8, 8]))
+    assert "has 2 groups; this version of Troth runs 1" in refused(files, GroupsMismatch)
+
+
+def test_an_unknown_placement_is_refused() -> None:
+    """It would look for everything in the wrong place."""
+    files = made()
+    edited(files, identity_of(placement="origin/2"))
+    assert "origin/2" in refused(files, DataDirectoryUnreadable)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("notes.txt", "log", "groups/1", "groups/0/notes.txt", "groups/0/checkpoints"),
+        *("groups/0/log/notes.txt", "groups/0/log/00000000000000000002.log"),
+    ],
+)
 def test_a_foreign_directory_is_refused(name: str) -> None:
     """A directory with anything else in it is nobody's to fill with a log."""
     files = SimulatedFiles()
     files.make_directory(PATH)
-    files.make_directory(f"{PATH}/log")
+    for directory in ("groups", "groups/0", "groups/0/log"):
+        files.make_directory(f"{PATH}/{directory}")
     files.create(f"{PATH}/{name}")
 
     assert f"holds {name} but no troth.json" in refused(files, DataDirectoryUnreadable)
@@ -286,7 +319,7 @@ def test_an_error_while_the_log_is_begun(operation: str) -> None:
             failures_count += 1
             directory.close()
             if operation in ("create", "write_at", "sync"):
-                assert files.list_names(f"{PATH}/log") == ["00000000000000000001.log"]
+                assert files.list_names(f"{PATH}/groups/0/log") == ["00000000000000000001.log"]
             assert recover(files) == [(1, LogRecord(0, 1, b"one"))]
 
     assert failures_count >= 1

@@ -84,6 +84,7 @@ def test_a_lock_file_that_is_left_over_does_not_matter(trimmed: tuple[Path, byte
 def test_without_checkpoints_nothing_is_covered(tmp_path: Path) -> None:
     assert covered_sequence(tmp_path, b"x" * 16) == 0
     # An environment without tables, as a crash may leave it when it is first opened.
+    (tmp_path / CHECKPOINTS_NAME).mkdir(parents=True)
     lmdb.open(str(tmp_path / CHECKPOINTS_NAME), max_dbs=2).close()
     assert covered_sequence(tmp_path, b"x" * 16) == 0
 

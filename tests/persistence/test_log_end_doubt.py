@@ -16,7 +16,7 @@ from troth.persistence.wal.log import LogRecord
 from .lives import SCRIPT, SEGMENT_BYTES, open_directory, segment_paths
 from .test_crashes import count_operations, crash_at
 
-FIRST = "/data/log/00000000000000000001.log"
+FIRST = "/data/groups/0/log/00000000000000000001.log"
 
 
 def killed(*sizes: int) -> SimulatedFiles:
@@ -59,7 +59,7 @@ def test_a_log_that_is_whole_raises_no_doubt() -> None:
 
 def test_a_zeroed_segment_after_a_roll_over_is_said() -> None:
     files = killed(700, 700)
-    last = "/data/log/00000000000000000002.log"
+    last = "/data/groups/0/log/00000000000000000002.log"
     zero(files, last)
 
     assert doubt(files) == LogEndDoubt(last, 2, "it was begun for a batch, but holds none")
@@ -71,14 +71,14 @@ def test_a_zeroed_segment_that_was_half_full_is_said() -> None:
     """The first one has none before it; but the next one had been prepared."""
     files = killed(300, 300)
     zero(files, FIRST)
-    assert files.exists("/data/log/next.tmp")
+    assert files.exists("/data/groups/0/log/next.tmp")
 
     found = doubt(files)
 
     assert found is not None
     assert (found.file, found.next_sequence) == (FIRST, 1)
     assert "next.tmp" in found.reason
-    assert not files.exists("/data/log/next.tmp")
+    assert not files.exists("/data/groups/0/log/next.tmp")
 
 
 def test_a_start_that_a_crash_ends_is_no_reason_for_doubt() -> None:

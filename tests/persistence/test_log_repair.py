@@ -336,7 +336,7 @@ def test_a_newer_segment_behind_the_damage_is_not_dropped() -> None:
 
 def test_a_missing_log_directory_cannot_be_repaired() -> None:
     files, _ = damaged("all segments are missing")
-    files.remove_directory(f"{PATH}/log")
+    files.remove_directory(f"{PATH}/groups/0/log")
 
     assert "Restore a backup" in refused(files, RepairRefused)
 

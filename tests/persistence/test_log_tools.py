@@ -459,11 +459,11 @@ def test_a_record_of_a_shard_that_does_not_exist_is_named() -> None:
 
 def test_a_missing_log_directory_is_damage() -> None:
     files, _ = damaged("all segments are missing")
-    files.remove_directory(f"{PATH}/log")
+    files.remove_directory(f"{PATH}/groups/0/log")
 
     (damage,) = verified(files).damages
 
-    assert (damage.file, damage.offset) == (f"{PATH}/log", 0)
+    assert (damage.file, damage.offset) == (f"{PATH}/groups/0/log", 0)
     assert "cannot be listed" in damage.problem
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from troth.persistence.data_directory import DataDirectory
+from troth.persistence.data_directory import CHECKPOINTS_NAME, LOG_NAME, DataDirectory
 from troth.persistence.errors import DataDirectoryLost
 from troth.persistence.files import RealFiles
 from troth.persistence.wal.log import LogRecord
@@ -62,7 +62,7 @@ def test_a_switched_link_changes_nothing(directory: DataDirectory, tmp_path: Pat
     directory.check()
 
     assert content(tmp_path / "copy") == before
-    assert len(list((tmp_path / "real" / "log").glob("*.log"))) == 1
+    assert len(list((tmp_path / "real" / LOG_NAME).glob("*.log"))) == 1
 
 
 def trim(directory: DataDirectory) -> None:
@@ -83,10 +83,10 @@ def test_a_copy_in_its_place_is_not_touched(
         act(directory)
 
     assert content(tmp_path / "real") == before
-    assert len(list((tmp_path / "old" / "log").glob("*.log"))) > 1
+    assert len(list((tmp_path / "old" / LOG_NAME).glob("*.log"))) > 1
 
 
-@pytest.mark.parametrize("what", ["", "log"])
+@pytest.mark.parametrize("what", ["", LOG_NAME])
 def test_a_deleted_directory_acknowledges_nothing(
     directory: DataDirectory, tmp_path: Path, what: str
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_deleted_directory_acknowledges_nothing(
 def test_a_log_directory_in_the_place_of_the_log_is_found_out(
     directory: DataDirectory, tmp_path: Path
 ) -> None:
-    log = tmp_path / "real" / "log"
+    log = tmp_path / "real" / LOG_NAME
     log.rename(tmp_path / "old-log")
     log.mkdir()
 
@@ -120,7 +120,7 @@ def test_checkpoints_in_another_place_keep_the_log(tmp_path: Path) -> None:
     assert storage.checkpoints is not None
     storage.checkpoints.write([])
     storage.check()
-    shutil.rmtree(tmp_path / "data" / "checkpoints")
+    shutil.rmtree(tmp_path / "data" / CHECKPOINTS_NAME)
 
     with pytest.raises(DataDirectoryLost):
         storage.trim(storage.next_sequence)

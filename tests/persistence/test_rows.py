@@ -48,10 +48,13 @@ def test_after_is_after_everything_that_begins_so(prefix: bytes, rest: bytes) ->
 
 
 @given(left=serials, right=serials)
-def test_larger_serials_come_first(left: int, right: int) -> None:
-    """And the serial is in the key."""
-    assert (rows.newest_first(left) < rows.newest_first(right)) == (left > right)
-    assert rows.serial_of(b"prefix" + rows.newest_first(left)) == left
+def test_larger_numbers_come_behind(left: int, right: int) -> None:
+    """Within a shard; and the number is in the key."""
+    assert (rows.number_bytes(left) < rows.number_bytes(right)) == (left < right)
+    assert (rows.number_key(1, left) < rows.number_key(1, right)) == (left < right)
+    assert rows.number_key(1, left) < rows.number_key(2, right)
+    assert rows.number_of(rows.number_key(1, left)) == left
+    assert rows.number_of(rows.number_bytes(left)) == left
 
 
 @given(tags=st.dictionaries(long_texts, long_texts, max_size=4), serial=serials, shard=shards)
@@ -63,7 +66,7 @@ def test_index_keys_stay_within_the_limit(tags: dict[str, str], serial: int, sha
     for name, value in tags.items():
         prefix = rows.tag_prefix(shard, name, value)
         mine = [key for table, key in keys if table == rows.BY_TAG and key.startswith(prefix)]
-        assert prefix + rows.newest_first(serial) in mine
+        assert prefix + rows.number_bytes(serial) in mine
 
 
 @given(shard=shards, target=shards, sequence=st.integers(1, 2**63))

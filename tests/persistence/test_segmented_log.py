@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from tests.twins.simulated_files import SimulatedFiles
-from troth.persistence.data_directory import DataDirectory
+from troth.persistence.data_directory import LOG_NAME, DataDirectory
 from troth.persistence.errors import LogConflict, LogFailed, MemoryRanOut
 from troth.persistence.files import RealFiles
 from troth.persistence.wal import segmented_log
@@ -108,10 +108,10 @@ def test_roll_over() -> None:
     with opened(files) as log:
         log.append([record(1, 300)], 1)
         files.history.clear()
-        assert files.list_names(f"{PATH}/log") == ["00000000000000000001.log"]
+        assert files.list_names(f"{PATH}/groups/0/log") == ["00000000000000000001.log"]
         log.append([record(2, 300)], 2)
-        assert files.list_names(f"{PATH}/log") == ["00000000000000000001.log", "next.tmp"]
-        assert files.read(f"{PATH}/log/next.tmp") == bytes(SEGMENT_BYTES)
+        assert files.list_names(f"{PATH}/groups/0/log") == ["00000000000000000001.log", "next.tmp"]
+        assert files.read(f"{PATH}/groups/0/log/next.tmp") == bytes(SEGMENT_BYTES)
         # The zeros are synced ahead, or else the header's sync at roll-over has to wait for them.
         assert [operation for operation, _ in files.history] == [
             *APPENDED,
@@ -123,7 +123,7 @@ def test_roll_over() -> None:
 
         log.append([record(3, 450)], 3)
 
-        assert files.list_names(f"{PATH}/log") == [
+        assert files.list_names(f"{PATH}/groups/0/log") == [
             "00000000000000000001.log",
             "00000000000000000003.log",
         ]
@@ -159,9 +159,9 @@ def test_a_clean_close_leaves_no_slack() -> None:
     files = SimulatedFiles()
     with opened(files) as log:
         log.append([record(1, 700)], 1)
-        assert files.exists(f"{PATH}/log/next.tmp")
+        assert files.exists(f"{PATH}/groups/0/log/next.tmp")
 
-    assert segment_paths(files) == [f"{PATH}/log/00000000000000000001.log"]
+    assert segment_paths(files) == [f"{PATH}/groups/0/log/00000000000000000001.log"]
     assert files.size(segment_paths(files)[0]) == 64 + 40 + 16 + 700 + 40
 
 
@@ -235,10 +235,10 @@ def test_trim() -> None:
         files.history.clear()
         log.trim(3)
         assert files.history == [
-            ("remove", f"{PATH}/log/00000000000000000001.log"),
-            ("sync_directory", f"{PATH}/log"),
-            ("remove", f"{PATH}/log/00000000000000000002.log"),
-            ("sync_directory", f"{PATH}/log"),
+            ("remove", f"{PATH}/groups/0/log/00000000000000000001.log"),
+            ("sync_directory", f"{PATH}/groups/0/log"),
+            ("remove", f"{PATH}/groups/0/log/00000000000000000002.log"),
+            ("sync_directory", f"{PATH}/groups/0/log"),
         ]
         assert [sequence for sequence, _ in log.read(3)] == [3, 4, 5]
         with pytest.raises(LookupError, match="record 2 has been trimmed"):
@@ -320,7 +320,7 @@ def test_real_files_and_a_real_helper_thread(tmp_path: Path) -> None:
         assert log.statistics().segments_count > part * 3
         directory.close()
 
-    assert not (path / "log" / "next.tmp").exists()
+    assert not (path / LOG_NAME / "next.tmp").exists()
 
 
 def no_memory(*_: object) -> None:

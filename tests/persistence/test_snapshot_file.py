@@ -161,8 +161,8 @@ def test_other_files_are_refused(tmp_path: Path, foreign: bytes) -> None:
 def test_a_newer_format_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.snapshot"
     whole = content()
-    path.write_bytes(whole[:8] + (2).to_bytes(4, "little") + whole[12:])
-    with pytest.raises(SnapshotError, match="snapshot format 2; this version of Troth knows 1"):
+    path.write_bytes(whole[:8] + (3).to_bytes(4, "little") + whole[12:])
+    with pytest.raises(SnapshotError, match="snapshot format 3; this version of Troth knows 2"):
         SnapshotReader(path)
 
 

@@ -1,5 +1,6 @@
 """When the checkpoint store is looked into for an id, and that it is never forgotten to."""
 
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -47,15 +48,22 @@ def opened(store: MemoryStore) -> Checkpoints:
     return Checkpoints(store, b"data", 1)
 
 
+def number_of(name: str) -> int:
+    """A number of its own for each id."""
+    return zlib.crc32(name.encode())
+
+
 def promise(name: str) -> Promise:
     """A completed promise."""
-    return Promise(name, 1, PromiseState.RESOLVED, INTEGER_MAX, 1, completed_on=2)
+    return Promise(name, number_of(name), PromiseState.RESOLVED, INTEGER_MAX, 1, completed_on=2)
 
 
 def task(name: str) -> Task:
     """The finished task of a promise."""
     name = f"t/{name}"
-    return Task(name, TaskKind.INVOKE, name, name, {}, 9, 1, 1, state=TaskState.COMPLETED)
+    return Task(
+        name, TaskKind.INVOKE, name, name, {}, 9, number_of(name), 1, state=TaskState.COMPLETED
+    )
 
 
 def write(checkpoints: Checkpoints, *names: str, deleted: tuple[str, ...] = ()) -> None:
@@ -63,8 +71,8 @@ def write(checkpoints: Checkpoints, *names: str, deleted: tuple[str, ...] = ()) 
     capture: Capture = empty_capture(0)
     capture.promises = {name: promise(name) for name in names}
     capture.tasks = {task(name).id: task(name) for name in names}
-    capture.deleted_promises = frozenset(deleted)
-    capture.deleted_tasks = frozenset(task(name).id for name in deleted)
+    capture.deleted_promises = {name: number_of(name) for name in deleted}
+    capture.deleted_tasks = {one.id: one.sequence for one in map(task, deleted)}
     checkpoints.write([capture])
     checkpoints.renew()
 
@@ -81,7 +89,8 @@ def finds(checkpoints: Checkpoints, name: str) -> tuple[bool, int]:
     return found[0] is not None, counting.gets_count
 
 
-FOUND = True, 2
+FOUND = True, 4
+"""Each id is found, and then its row."""
 LOOKED_FOR = False, 2
 NOT_LOOKED_FOR = False, 0
 

@@ -121,7 +121,7 @@ def damaged(name: str) -> tuple[SimulatedFiles, list[LogRecord]]:
     files, all_records = written()
     DAMAGES[name](files)
     # All of it is on disk: a crash later brings nothing back that was there before.
-    files.sync_directory(f"{PATH}/log")
+    files.sync_directory(f"{PATH}/groups/0/log")
     for path in segment_paths(files):
         files.overwrite(path, 0, b"")
     return files, all_records

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.server import ServerProcess
+from troth.persistence.data_directory import LOG_NAME
 
 from .support import (
     FAR_MS,
@@ -67,7 +68,7 @@ def data(filled: Path, tmp_path: Path) -> Path:
 
 def segments_of(data: Path) -> list[Path]:
     """The log's files, oldest first."""
-    return sorted((data / "log").glob("*.log"))
+    return sorted((data / LOG_NAME).glob("*.log"))
 
 
 def serve_on(data: Path, *arguments: str, file_limit_bytes: int | None = None) -> Ended:
@@ -114,7 +115,7 @@ def identity_lost(data: Path) -> tuple[str, ...]:
 def identity_edited(data: Path) -> tuple[str, ...]:
     """Somebody has tried to change the number of shards by hand."""
     path = data / "troth.json"
-    path.write_text(path.read_text().replace(f'"shard_count": {SHARD_COUNT}', '"shard_count": 8'))
+    path.write_text(path.read_text().replace(f"    {SHARD_COUNT}\n", "    8\n"))
     return ("troth.json", "edited", "Nothing was changed")
 
 
@@ -158,7 +159,7 @@ def segment_truncated(data: Path) -> tuple[str, ...]:
 
 def log_lost(data: Path) -> tuple[str, ...]:
     """All of the log is gone, but the directory once had one."""
-    shutil.rmtree(data / "log")
+    shutil.rmtree(data / LOG_NAME)
     return ("log", "Nothing was changed")
 
 

@@ -6,6 +6,7 @@ from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import Store
 from troth.persistence.data_directory import DataDirectory, LogEndDoubt
+from troth.persistence.placement import PlacementRule
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.persistence.wal.segmented_log import InlineExecutor, SegmentedLog
 from troth.shards.committer import BatchWriter, Committer
@@ -51,6 +52,10 @@ class SimulatedStorage:
     @property
     def shard_count(self) -> int:
         return self._directory.shard_count
+
+    @property
+    def placement(self) -> PlacementRule:
+        return self._directory.identity.placement
 
     @property
     def secret(self) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import trio
 
+from tests.helpers.scanned_counts import shard_rows
 from troth.core.commands import CompletePromise, CreatePromise
 from troth.core.grammar.cron import Cron
 from troth.core.limits import ARCHIVE_KEEP_MS
@@ -72,6 +73,7 @@ def make_shards(storage: DirectoryStorage) -> Shards:
         clock=SystemClock(),
         outgoing=Nowhere(),
         cursor_secret=storage.secret,
+        placement=storage.placement,
     )
     shards.recover(storage)
     return shards
@@ -129,11 +131,9 @@ def state_of(path: Path) -> dict[str, Any]:
             assert view is not None
             assert storage.checkpoints is not None
             decoder = storage.checkpoints.reader.decoder
-            start = shard.index.to_bytes(2, "big")
-            stop = (shard.index + 1).to_bytes(2, "big")
             promises = {
                 promise.id: promise
-                for key, value in view.scan("promises", start, stop)
+                for key, value in shard_rows(view, shard.index, "promises")
                 for promise in [decoder.promise("promises", key, value)]
             }
             promises |= state.promises

@@ -18,6 +18,7 @@ from troth.core.commands import Command
 from troth.core.records import Record
 from troth.core.replies import Message, Reply, TaskMessage
 from troth.persistence.errors import LogFailed
+from troth.persistence.placement import DEFAULT_RULE, PlacementRule
 from troth.persistence.wal.log import LogRecord, MemoryLog, NewRecord
 from troth.shards import turns
 from troth.shards.clock import Clock, TrioClock
@@ -197,6 +198,7 @@ def make_shards(
     mailbox_limit_count: int = 1000,
     next_sequence: int = 1,
     clock: Clock | None = None,
+    placement: PlacementRule = DEFAULT_RULE,
 ) -> Shards:
     """Shards on trio's clock or another one, not running yet."""
     return Shards(
@@ -206,6 +208,7 @@ def make_shards(
         cursor_secret=b"secret",
         next_sequence=next_sequence,
         mailbox_limit_count=mailbox_limit_count,
+        placement=placement,
     )
 
 

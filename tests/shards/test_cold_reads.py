@@ -6,6 +6,7 @@ import trio
 from troth.core import commands as c
 from troth.core.catalog import PACKAGE_PREFIX
 from troth.core.codes import Code
+from troth.persistence.checkpoints.checkpoints import COLD_TABLES
 from troth.persistence.checkpoints.port import View
 
 from .stage import FAR_MS, WORKER
@@ -29,7 +30,8 @@ def cold_reads(life: Life) -> list[str]:
             self.close = view.close
 
         def get(self, table: str, key: bytes) -> bytes | None:
-            reads.append(key[2:].decode())
+            if table in COLD_TABLES:
+                reads.append(key[2:].decode())
             return self._view.get(table, key)
 
     reader.view = Noting(reader.view)

@@ -16,7 +16,7 @@ import trio
 
 from troth.persistence import files
 from troth.persistence.checkpoints.store import LOCK_NAME, LmdbStore
-from troth.persistence.data_directory import CHECKPOINTS_NAME, IDENTITY_NAME
+from troth.persistence.data_directory import CHECKPOINTS_NAME, GROUPS_NAME, IDENTITY_NAME
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.snapshots.restoring import MARK_NAME, Until, restore
 from troth.persistence.snapshots.snapshot_file import SnapshotError
@@ -137,7 +137,7 @@ def test_a_restore_killed_anywhere_leaves_all_or_nothing(
                 shutil.rmtree(tmp_path / "copy")
             restore(file, target, until=Until(), segment_bytes=SEGMENT_BYTES)
             assert state_of(target) == shown
-        assert sorted(target.iterdir())[0].name in (MARK_NAME, "checkpoints")
+        assert sorted(target.iterdir())[0].name in (MARK_NAME, GROUPS_NAME)
         assert not building.exists()
         shutil.rmtree(target)
     assert file.read_bytes() == before
@@ -255,7 +255,7 @@ def test_rows_that_are_not_those_that_were_written_make_no_snapshot(
     tmp_path: Path, snapshot: tuple[Path, dict[str, Any]]
 ) -> None:
     """One index entry has vanished from the store's pages: nothing else would show that."""
-    with lmdb.open(str(tmp_path / "data" / "checkpoints"), max_dbs=32) as environment:
+    with lmdb.open(str(tmp_path / "data" / CHECKPOINTS_NAME), max_dbs=32) as environment:
         table = environment.open_db(b"promises_by_state")
         with environment.begin(write=True, db=table) as transaction:
             cursor = transaction.cursor()

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from troth.core.grammar.cron import parse
+from troth.persistence.data_directory import CHECKPOINTS_NAME
 from troth.persistence.files import RealFiles
 from troth.persistence.inspection.log_tools import LogReader
 from troth.persistence.snapshots.archive import Archive
@@ -314,7 +315,7 @@ async def test_the_surviving_log_of_a_lost_store_carries_a_snapshot_on(tmp_path:
         await server.snapshot(tmp_path / "a.snapshot")
         await fill(server, 10, 10)
     everything = state_of(tmp_path / "data")
-    shutil.rmtree(tmp_path / "data" / "checkpoints")
+    shutil.rmtree(tmp_path / "data" / CHECKPOINTS_NAME)
 
     restore(tmp_path / "a.snapshot", tmp_path / "new", until=Until(), archives=[tmp_path / "data"])
 

@@ -54,6 +54,9 @@ from .workflows import FLOWS, LISTENERS_COUNT, listener_address
 from .workflows import PUSH_URL as FLOWS_URL
 from .world import World
 
+IN_USE_LIMIT_S = 5_000
+"""For how long something unfinished may be about a promise that is to be deleted."""
+
 SUBSCRIBERS = "subscribers"
 PENDING = PromiseState.PENDING
 
@@ -176,7 +179,9 @@ class Clients:
         complete = CompletePromise(identifier, PromiseState.RESOLVED, value, idempotency_key=who)
         await world.insist(who, complete, random)
         code = Code.PROMISE_IN_USE
+        ends = trio.current_time() + IN_USE_LIMIT_S
         while code is Code.PROMISE_IN_USE:
+            require(trio.current_time() < ends, f"not done: {identifier} is in use for too long")
             await trio.sleep(random.uniform(0.01, 2))
             code = (await world.insist(who, DeletePromise(identifier), random)).code
         # If the first answer was lost, it is gone when the client asks again.

@@ -9,6 +9,7 @@ from random import Random
 
 from tests.shards.simulated_storage import PATH
 from tests.twins.simulated_files import SimulatedFiles
+from troth.persistence.data_directory import LOG_NAME
 from troth.persistence.errors import DataDirectoryError
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, decode_frame
 
@@ -37,7 +38,7 @@ def let_log_rot(
     files: SimulatedFiles, after_sequence: int, random: Random, start: Callable[[], object]
 ) -> bool:
     """Flip a bit of a confirmed frame and try to start; whether there was one."""
-    path = f"{PATH}/log"
+    path = f"{PATH}/{LOG_NAME}"
     if not files.exists(path):
         return False
     frames = [

@@ -1,6 +1,6 @@
 """Makes the golden data directory of a release, with a checkpoint and a log that goes on from it.
 
-    python -m tests.persistence.golden.make tests/persistence/golden/format_3
+    python -m tests.persistence.golden.make tests/persistence/golden/version_2
 
 Run it once for a release whose formats are new, and never again for the same name: the test beside
 it opens what older releases wrote. `expected.json` says what must be found.

@@ -1,0 +1,76 @@
+"""Reading what is live in a shard back from a store, and the shards' headers."""
+
+from collections.abc import Iterator
+
+from troth.core.state.captures import Loaded, ShardHeader
+from troth.core.state.counts import Counts
+from troth.persistence.errors import CheckpointDamaged
+
+from . import rows
+from .port import View
+from .rows import RowDecoder
+
+
+def read_headers(view: View, decoder: RowDecoder, shard_count: int) -> dict[int, ShardHeader]:
+    """Return the header of each shard, or none at all. Raises CheckpointDamaged."""
+    found = {}
+    for key, value in view.scan(rows.HEADERS, b"", b"\xff" * 8):
+        header = decoder.header(key, value)
+        found[header.shard] = header
+    if found and sorted(found) != list(range(shard_count)):
+        raise CheckpointDamaged(rows.HEADERS, "headers of shards are missing")
+    return found
+
+
+def load(view: View, decoder: RowDecoder, header: ShardHeader, counts: Counts) -> Loaded:
+    """Return what is live in a shard. Raises CheckpointDamaged.
+
+    `counts` are of all that it has.
+    """
+    shard = header.shard
+
+    def scan(table: str) -> Iterator[tuple[bytes, bytes]]:
+        prefix = rows.shard_key(shard)
+        return view.scan(table, prefix, rows.after(prefix))
+
+    loaded = Loaded(
+        header,
+        counts.copy(),
+        [decoder.promise(rows.LIVE_PROMISES, *row) for row in scan(rows.LIVE_PROMISES)],
+        [decoder.task(rows.LIVE_TASKS, *row) for row in scan(rows.LIVE_TASKS)],
+        [decoder.callback(*row) for row in scan(rows.CALLBACKS)],
+        [decoder.schedule(*row) for row in scan(rows.SCHEDULES)],
+        [decoder.lock(*row) for row in scan(rows.LOCKS)],
+        {rows.outbox_place(key): decoder.message(key, value) for key, value in scan(rows.OUTBOX)},
+        [decoder.entry(*row) for row in scan(rows.ENTRIES)],
+        [decoder.execution(*row) for row in scan(rows.EXECUTIONS)],
+        [decoder.usage(*row) for row in scan(rows.USAGE)],
+        [decoder.workflow(*row) for row in scan(rows.WORKFLOWS)],
+        [decoder.awaiting(*row) for row in scan(rows.AWAITS)],
+        [decoder.listener(*row) for row in scan(rows.LISTENERS)],
+    )
+    _check_counts(loaded)
+    return loaded
+
+
+def _check_counts(loaded: Loaded) -> None:
+    """Check that as many rows were read as were written: a lost page must not go unnoticed."""
+    header = loaded.header
+    for name, found, expected in (
+        (rows.LIVE_PROMISES, len(loaded.promises), header.live_promises_count),
+        (rows.LIVE_TASKS, len(loaded.tasks), header.live_tasks_count),
+        (rows.CALLBACKS, len(loaded.callbacks), header.callbacks_count),
+        (rows.SCHEDULES, len(loaded.schedules), header.schedules_count),
+        (rows.LOCKS, len(loaded.locks), header.locks_count),
+        (rows.OUTBOX, len(loaded.outbox), header.outbox_count),
+        (rows.ENTRIES, len(loaded.entries), header.entries_count),
+        (rows.EXECUTIONS, len(loaded.executions), header.executions_count),
+        (rows.USAGE, len(loaded.usage), header.usage_count),
+        (rows.WORKFLOWS, len(loaded.workflows), header.workflows_count),
+        (rows.AWAITS, len(loaded.awaits), header.awaits_count),
+        (rows.LISTENERS, len(loaded.listeners), header.listeners_count),
+    ):
+        if found != expected:
+            raise CheckpointDamaged(
+                name, f"shard {header.shard} has {found} rows where {expected} were written"
+            )
