@@ -36,7 +36,8 @@ _MOMENTS: Final = re.compile(
     rb'-[0-9a-f]{12}|"cursor":"[^"]*"|(?<=\D)\d{18}(?=\D)'
 )
 """Times, request ids, cursors, and fencing tokens, which are serials and so begin with the time."""
-_RATES: Final = re.compile(rb'"rate(?:In|Out)":[^,]*')  # of the last 10 s of either server
+_RATES: Final = re.compile(rb'"(?:rate(?:In|Out)|through)":[^,]*')
+"""Of the last 10 s of either server; and how far a page has looked, reckoned by serials."""
 _LENGTH: Final = re.compile(rb"content-length: [^\r]*")
 
 pytestmark = pytest.mark.slow
