@@ -97,7 +97,7 @@ def test_what_goes_wrong_is_said(
     ("content", "said"),
     [
         ("[mix]\nfly = 1\n", "'fly' cannot be mixed; must be one of " + ", ".join(MIXABLE)),
-        ("[mix]\nread = 0\n", "the weight of read is 0"),
+        ("[mix]\nread = 0\n", "the weight of read must be above 0 (got 0)"),
         ("[options]\nspeed = 1\n", "'speed' is not an option"),
         ("[other]\n", "[other] is unknown"),
         ("= 1", "Invalid"),
