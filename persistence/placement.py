@@ -12,7 +12,7 @@ from typing import Final
 
 import xxhash
 
-from troth.core.grammar.origins import DIGITS, PIECE_LENGTH, origin_of
+from troth.core.grammar.origins import DIGITS, origin_of
 
 _hash = xxhash.xxh3_64_intdigest
 
@@ -42,10 +42,8 @@ def by_id(shard_count: int) -> ShardOf:
 def _by_origin(shard_count: int) -> ShardOf:
     def shard_of(identifier: str) -> int:
         # This is done for every command: most ids cost only these looks.
-        if identifier[-1:] in DIGITS:
-            end = identifier[-PIECE_LENGTH:]
-            if "." in end or ":" in end:
-                identifier = origin_of(identifier)
+        if ("." in identifier or ":" in identifier) and identifier[-1] in DIGITS:
+            identifier = origin_of(identifier)
         return _hash(identifier.encode()) % shard_count
 
     return shard_of

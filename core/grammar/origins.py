@@ -9,9 +9,6 @@ import re
 from typing import Final
 
 DIGITS: Final = frozenset("0123456789")
-PIECE_LENGTH: Final = 6
-"""The longest piece: a separator and five digits."""
-
 # Of the id read backwards: so a tail is found in one go, however many pieces an id has.
 _TAIL: Final = re.compile(r"(?:(?:[0-9]{0,4}[1-9]|0)[.:])+").match
 
