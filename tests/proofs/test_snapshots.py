@@ -202,7 +202,7 @@ def test_what_cannot_be_done_is_refused_with_words(
     }
     for name, more in commands.items():
         refused("snapshot", name, cut, *more, words="was cut")
-        refused("snapshot", name, newer, *more, words="this version of Troth knows 1")
+        refused("snapshot", name, newer, *more, words="this version of Troth knows 2")
         refused("snapshot", name, text, *more, words="is not a snapshot of Troth")
         refused("snapshot", name, tmp_path / "none", *more, words="cannot be read")
         refused("snapshot", name, tmp_path, *more, words="cannot be read")

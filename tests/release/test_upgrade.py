@@ -128,18 +128,35 @@ def lost(server: ServerProcess, *loads: SteadyLoad) -> list[str]:
     return missing
 
 
+CONVERT: Final = "troth data convert"
+"""What this version names where it does not read a format of the version before."""
+
+
+def start_upgraded(server: ServerProcess) -> None:
+    """Start this version on what another has left, converted if it asks for that."""
+    try:
+        server.start()
+    except ServerDiedError:
+        assert CONVERT in server.log(), server.log()
+        assert cli.run(["data", "convert", str(server.data)]) == 0
+        server.start()
+
+
 def test_an_upgrade_under_load_and_back_loses_nothing(code_before: Path, tmp_path: Path) -> None:
     before = ServerProcess(tmp_path, environment={"PYTHONPATH": str(code_before)})
     after = ServerProcess(tmp_path)
     before.start()
     first = load_and_kill(before, "before")
 
-    with after:
+    start_upgraded(after)
+    try:
         lost_by_upgrade = lost(after, first)
         second = load_and_kill(after, "after")
         after.start()
         assert after.terminate() == 0
         after.start()
+    finally:
+        after.kill9()
     try:
         before.start()
     except ServerDiedError:
@@ -159,7 +176,9 @@ def test_an_upgrade_under_load_and_back_loses_nothing(code_before: Path, tmp_pat
     assert (lost_by_upgrade, lost_by_return, lost_in_the_end) == ([], [], [])
 
 
-def test_snapshots_of_the_version_before_are_restored(code_before: Path, tmp_path: Path) -> None:
+def test_snapshots_of_the_version_before_are_restored(
+    code_before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = ServerProcess(tmp_path / "old", environment={"PYTHONPATH": str(code_before)})
     with before:
         assert before.request("POST", "/promises", {"id": "kept", "timeout": FAR})[0] == 201
@@ -177,6 +196,17 @@ def test_snapshots_of_the_version_before_are_restored(code_before: Path, tmp_pat
     command = ["snapshot", "restore", str(snapshot), "--data", str(new / "data")]
 
     assert answer.status == 200
-    assert cli.run(command) == 0
-    with ServerProcess(new) as after:
+    if cli.run(command) != 0:
+        # Not every format can be read: then the version that made it restores it.
+        assert CONVERT in capsys.readouterr().err
+        subprocess.run(
+            [sys.executable, "-m", "troth", *command],
+            env={**os.environ, "PYTHONPATH": str(code_before)},
+            check=True,
+        )
+    after = ServerProcess(new)
+    start_upgraded(after)
+    try:
         assert after.request("GET", "/promises/kept")[0] == 200
+    finally:
+        after.kill9()
