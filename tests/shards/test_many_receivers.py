@@ -108,9 +108,12 @@ async def test_a_worker_is_lost_that_has_claimed_nothing_of_very_much() -> None:
             async with measured() as found:
                 connection.__exit__(None, None, None)
                 await trio.sleep(0.001)
-                receivers.delivery.withdraw(f"execute w{MANY_COUNT - 7}")
-                await until(lambda: len(receivers.reports) == MANY_COUNT - 2)
-    numbers = [number for number in range(MANY_COUNT) if number not in (7, MANY_COUNT - 7)]
+                gone = {7}
+                if len(receivers.reports) < MANY_COUNT // 2:  # else the machine is fast
+                    receivers.delivery.withdraw(f"execute w{MANY_COUNT - 7}")
+                    gone.add(MANY_COUNT - 7)
+                await until(lambda: len(receivers.reports) >= MANY_COUNT - len(gone))
+    numbers = [number for number in range(MANY_COUNT) if number not in gone]
     assert receivers.reports == [RetryExecute(f"w{number}", 1) for number in numbers]
     assert found.longest_ms < LIMIT_MS
 
