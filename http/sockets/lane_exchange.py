@@ -276,7 +276,8 @@ def _is_large(reply: Reply) -> bool:
 
 _BEFORE_ID: Final = b"content-length: %%d\r\ncontent-type: %b\r\nrequest-id: " % JSON_TYPE
 _AFTER_ID: Final = b"\r\nresonate-version: %b\r\ndate: " % VERSION_HEADER_VALUE
-_BEFORE_IDS: Final = [_BEFORE_ID % size_bytes for size_bytes in range(2048)]
+_PREPARED_BYTES: Final = 2 * 1024
+_BEFORE_IDS: Final = [_BEFORE_ID % size_bytes for size_bytes in range(_PREPARED_BYTES)]
 """What comes before the id, for the lengths that most answers have: joining costs half of `%`."""
 
 
@@ -290,7 +291,7 @@ def render_json(status: int, body: bytes, request_id: str) -> bytes:
     As `render` of what `Dispatcher.finish` makes of `json_response`.
     """
     size_bytes = len(body)
-    before = _BEFORE_IDS[size_bytes] if size_bytes < 2048 else _BEFORE_ID % size_bytes
+    before = _BEFORE_IDS[size_bytes] if size_bytes < _PREPARED_BYTES else _BEFORE_ID % size_bytes
     return b"".join((STATUS_LINES[status], before, request_id.encode(), _date.after_id(), body))
 
 
