@@ -235,11 +235,7 @@ class Shard:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
             now_ms = self._now()
             turn = Turn()
-            try:
-                self.run_commands(now_ms, turn)
-            except Exception as error:
-                self._fail(error, turn)
-                raise
+            self._run_commands_or_fail(now_ms, turn)
             self._turns.commit(turn)
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -252,11 +248,7 @@ class Shard:
         actor has planned for, wake it.
         """
         if self._committer.pending_bytes < LOG_PENDING_LIMIT_BYTES:
-            try:
-                self.run_commands(now_ms, turn)
-            except Exception as error:
-                self._fail(error, turn)
-                raise
+            self._run_commands_or_fail(now_ms, turn)
         if self._sleeper is None:
             return  # the actor is about to look anyway
         if self._mailbox or self._internal or self._due:
@@ -268,6 +260,13 @@ class Shard:
             wake_ms = self._look_at_wheel()
             if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
                 self.wake()
+
+    def _run_commands_or_fail(self, now_ms: int, turn: Turn) -> None:
+        try:
+            self.run_commands(now_ms, turn)
+        except Exception as error:
+            self._fail(error, turn)
+            raise
 
     def _fail(self, error: Exception, turn: Turn) -> None:
         """Note that a turn has failed half-way: nothing that rests on it may become durable.

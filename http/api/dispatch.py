@@ -320,14 +320,11 @@ def request_id(given: bytes | None) -> str:
 
 def _call_headers(endpoint: Endpoint, request: Request) -> CallHeaders:
     reads, headers = endpoint.reads_raw, request.headers
-    # Most are not there: then no function is called to find that out.
     return CallHeaders(
         decoding.text_header(headers, "Idempotency-Key", core_limits.IDEMPOTENCY_KEY_LIMIT_BYTES)
-        if b"idempotency-key" in headers and b"idempotency-key" in reads
+        if b"idempotency-key" in reads
         else None,
-        b"strict" in headers and b"strict" in reads and decoding.strict_header(headers),
-        decoding.fence_headers(headers)
-        if (b"task-id" in headers or b"task-counter" in headers) and b"task-id" in reads
-        else None,
+        b"strict" in reads and decoding.strict_header(headers),
+        decoding.fence_headers(headers) if b"task-id" in reads else None,
         decoding.trace_headers(headers) if b"traceparent" in reads else None,
     )

@@ -226,7 +226,6 @@ class Endpoint:
     session_use: SessionUse = field(init=False)
     is_open: bool = field(init=False)
     needs_account: bool = field(init=False)
-    reads: frozenset[Header] = field(init=False)
     reads_raw: frozenset[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -244,7 +243,6 @@ class Endpoint:
         object.__setattr__(self, "session_use", self._use_of_sessions(is_stream=is_stream))
         object.__setattr__(self, "is_open", self.scope in OPEN_SCOPES)
         object.__setattr__(self, "needs_account", self.scope in ACCOUNT_SCOPES)
-        object.__setattr__(self, "reads", frozenset(self.headers))
         raw = frozenset(header.value.lower().encode() for header in self.headers)
         object.__setattr__(self, "reads_raw", raw)
 

@@ -397,7 +397,7 @@ class Lane:
 
 def is_served(row: Endpoint) -> bool:
     """Return whether the lane serves the requests of a row."""
-    if row.group in LANE_GROUPS | STREAM_GROUPS or row.name in LANE_FEEDS | LANE_PAGES:
+    if row.group in LANE_GROUPS or row.name in LANE_PAGES or may_be_stream(row):
         return True
     is_json = all(success.media_type == "application/json" for success in row.successes)
     return row.method == "GET" and is_json and row.name not in _OTHERS

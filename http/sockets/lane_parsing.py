@@ -24,8 +24,9 @@ BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 """Longer bodies are not collected here: reading them dominates their cost anyway."""
 
 _REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.([01])")
-_FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
-_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_VALUE_BYTES: Final = rb"[\t\x20-\x7e\x80-\xff]*"
+_VALUE: Final = re.compile(_VALUE_BYTES)
+_FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _VALUE_BYTES + rb"\r\n)+")
 _NO_LINE: Final = b"\r\n"
 """Stands for the line of a request before the first one: no line is equal to it, empty or not."""
 _FIRST_BYTES: Final = b"GPD"
@@ -95,10 +96,9 @@ _LENGTH: Final = b"content-length"
 
 
 class _KnownFields(Struct, gc=False):
-    """A request's fields, each as it came and its name, and what they say together."""
+    """A request's fields, each as it came, and what they say together; no name is repeated."""
 
     lines: list[bytes]
-    names: list[bytes]
     fields: Fields
 
 
@@ -221,10 +221,9 @@ class Parser:
             return fields
         fields = self._read_fields(text[:-2])
         if len(text) <= _FIELDS_KEPT_BYTES and fields.repeated is None:
-            names = [line.partition(b":")[0].lower() for line in lines]
             if kind is None and len(self._kinds) == _KINDS_KEPT_COUNT:
                 del self._kinds[next(iter(self._kinds))]
-            self._kinds[len(lines)] = _KnownFields(lines, names, fields)
+            self._kinds[len(lines)] = _KnownFields(lines, fields)
         return fields
 
     def _like(self, kind: _KnownFields, lines: list[bytes]) -> Fields | None:
@@ -234,7 +233,7 @@ class Parser:
         """
         like = kind.fields
         headers, length_bytes = {**like.headers}, like.length_bytes
-        for line, known, name in zip(lines, kind.lines, kind.names, strict=True):
+        for line, known, name in zip(lines, kind.lines, like.headers, strict=True):
             if line == known:
                 continue
             if name in _SAME or not line.startswith(known[: len(name) + 1]):

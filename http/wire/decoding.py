@@ -75,6 +75,8 @@ def text_header(
 
 def strict_header(headers: Mapping[bytes, bytes]) -> bool:
     """Return the header `Strict`, in the words that Go's ParseBool knows. Raises ApiError."""
+    if b"strict" not in headers:
+        return False
     given = text_header(headers, "Strict") or ""
     if given in _FALSE:
         return False
@@ -88,6 +90,8 @@ def fence_headers(headers: Mapping[bytes, bytes]) -> Fence | None:
 
     Without a counter it is 0, which no task has.
     """
+    if b"task-id" not in headers and b"task-counter" not in headers:
+        return None
     given = text_header(headers, "Task-Counter")
     counter = integer("header Task-Counter", given) if given else 0
     task_id = text_header(headers, "Task-Id")

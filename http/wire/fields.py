@@ -437,18 +437,13 @@ def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
 def _canonical_after(attributes: tuple[str, ...]) -> Callable[[Any], None]:
     """Return what makes base64 canonical as soon as the decoder has decoded it."""
 
-    def make_all_canonical(body: Any) -> None:
+    def make_canonical(body: Any) -> None:
         for attribute in attributes:
             content = getattr(body, attribute)
             if content is not None:
                 setattr(body, attribute, b2a_base64(content, newline=False).decode())
 
-    def make_data_canonical(body: Any) -> None:
-        content = body.data
-        if content is not None:
-            body.data = b2a_base64(content, newline=False).decode()
-
-    return make_data_canonical if attributes == ("data",) else make_all_canonical
+    return make_canonical
 
 
 def _is_as_strict_as_checked(kind: type[Field]) -> bool:

@@ -116,6 +116,17 @@ def prepared(staffed: Staffed, visitor: Visitor) -> Page:
     return visitor.open()
 
 
+def over_an_update(page: Page, path: str, keep: str, kept: str) -> tuple[Any, Any]:
+    """Return what two scripts say, one before and one after all lists have come turned round."""
+    before = page.evaluate(keep)
+    page.route(API, turned_round)
+    ask_again(page)
+    expect(newer(page).first, path).to_be_attached()
+    after = page.evaluate(kept)
+    page.unroute_all(behavior="ignoreErrors")
+    return before, after
+
+
 @pytest.mark.slow
 def test_the_cursor_stays_in_every_list(staffed: Staffed) -> None:
     """The row that has the focus is the same element, at the same height, and so is the link."""
@@ -125,12 +136,7 @@ def test_the_cursor_stays_in_every_list(staffed: Staffed) -> None:
         for path in LISTS:
             visitor.go(page, path)
             come_to_row(page, path)
-            before = page.evaluate(_KEEP)
-            page.route(API, turned_round)
-            ask_again(page)
-            expect(newer(page).first, path).to_be_attached()
-            after = page.evaluate(_KEPT)
-            page.unroute_all(behavior="ignoreErrors")
+            before, after = over_an_update(page, path, _KEEP, _KEPT)
             if after != before:
                 lost.append((path, before, after))
 
@@ -148,12 +154,7 @@ def test_no_list_moves_under_the_pointer(staffed: Staffed) -> None:
             # Of two tables the lower one moves when the upper one grows.
             rows = page.get_by_role("table").first.locator("tr[data-row]")
             rows.nth(min(1, rows.count() - 1)).hover()
-            before = page.evaluate(_KEEP_UNDER_POINTER)
-            page.route(API, turned_round)
-            ask_again(page)
-            expect(newer(page).first, path).to_be_attached()
-            after = page.evaluate(_KEPT_UNDER_POINTER)
-            page.unroute_all(behavior="ignoreErrors")
+            before, after = over_an_update(page, path, _KEEP_UNDER_POINTER, _KEPT_UNDER_POINTER)
             if after != before:
                 moved.append((path, before, after))
 
