@@ -113,8 +113,9 @@ class Parser:
     """Finds the requests of one connection.
 
     Clients repeat themselves. What was found out about a request's line is used again when it is,
-    byte for byte, that of the request before; of its fields, when another request had the same. Of one of the last few kinds of requests, with as many fields of the same names, only those
-    are read whose values have changed.
+    byte for byte, that of the request before; of its fields, when another request had the same. Of
+    one of the last few kinds of requests, with as many fields of the same names, only those are
+    read whose values have changed.
     """
 
     __slots__ = (
