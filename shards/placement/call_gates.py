@@ -88,12 +88,12 @@ class CallGates:
         return min(firsts, key=lambda one: one.order, default=None)
 
     def suspend(self, account_id: str) -> None:
-        """Let no waiting call of an account begin; they can be removed."""
+        """Stop beginning calls of an account; those that wait can be removed."""
         self._suspended.add(account_id)
         self._ready.suspend(account_id)
 
     def resume(self, account_id: str) -> None:
-        """Let calls of an account begin again; none of it waits."""
+        """Begin calls of an account again; none of it waits."""
         assert account_id not in self._waiting
         self._suspended.remove(account_id)
         self._ready.resume(account_id)

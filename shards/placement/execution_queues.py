@@ -148,7 +148,7 @@ class ExecutionQueues:
         return None if line is None else line.executions.first()
 
     def suspend(self, account_id: str) -> None:
-        """Let what waits of an account be taken no more, only removed."""
+        """Stop taking what waits of an account; it can be removed."""
         self._suspended.add(account_id)
         account = self._accounts.get(account_id)
         if account is not None:
@@ -156,7 +156,7 @@ class ExecutionQueues:
                 line.entry = None
 
     def resume(self, account_id: str) -> None:
-        """Let an account of which nothing waits have a part again."""
+        """Take executions of an account again; nothing of it waits."""
         assert self.any_of(account_id) is None
         self._suspended.remove(account_id)
 
