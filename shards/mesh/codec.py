@@ -4,7 +4,7 @@ What msgpack cannot write (a client's JSON may have numbers of any size) is writ
 of the frame says so. A process that cannot read what another has sent ends the link.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import or_
 from types import ModuleType
@@ -43,8 +43,10 @@ COMMANDS: Final = (*_defined_in(commands), *_defined_in(workflow_commands))
 _ENTRIES: Final = {kind.__name__: kind for kind in get_args(Entry)}
 
 
-def _name_of(value: Any) -> str:
-    """Return the name of a type of entries, which no format has."""
+def _plain(value: Any) -> Any:
+    """Return what stands for a value that no format has: a type of entries, a frozen mapping."""
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, type) and value.__name__ in _ENTRIES:
         return value.__name__
     raise NotImplementedError(f"{value!r} cannot be sent to another process")
@@ -61,8 +63,8 @@ def _made_of(kind: Any, value: Any) -> Any:
 
 
 _COMMAND: Any = reduce(or_, COMMANDS)
-_encode: Final = msgspec.msgpack.Encoder(enc_hook=_name_of).encode
-_encode_json: Final = msgspec.json.Encoder(enc_hook=_name_of).encode
+_encode: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+_encode_json: Final = msgspec.json.Encoder(enc_hook=_plain).encode
 _decoders: Final[dict[int, tuple[Any, Any]]] = {
     0: (
         msgspec.msgpack.Decoder(_COMMAND, dec_hook=_made_of).decode,
