@@ -12,6 +12,7 @@ import click
 
 from troth.http.settings.settings import Settings
 from troth.http.settings.sources import settings_options
+from troth.http.supervision import seat
 
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "General": ("config", "help"),
@@ -117,6 +118,13 @@ class SectionedCommand(click.Command):
         """
         for variable in CLIENT_VARIABLES:
             os.environ.pop(variable, None)
+        if seat.is_given():
+            from troth.http.supervision.seated import Seated
+
+            try:
+                ctx.obj = Seated(*seat.take())
+            except seat.SeatRefused as error:
+                raise click.UsageError(str(error)) from error
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -157,5 +165,9 @@ def serve_command(context: click.Context, settings: Settings) -> None:
     """
     # Only here: no other command needs the server's libraries.
     from troth.http.serve import serve
+    from troth.http.supervision.seated import SupervisorGone
 
-    context.exit(serve(settings))
+    try:
+        context.exit(serve(settings, seated=context.obj))
+    except SupervisorGone:
+        context.exit(1)
