@@ -12,7 +12,6 @@ import click
 
 from troth.http.settings.settings import Settings
 from troth.http.settings.sources import settings_options
-from troth.http.supervision import seat
 
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "General": ("config", "help"),
@@ -108,6 +107,10 @@ CLIENT_VARIABLES: Final = (
 """What the commands that talk to a server read from the environment; see `client.py`."""
 
 
+SEAT_VARIABLE: Final = "TROTH_SEAT"
+"""Set for a process that a supervisor starts; see `http/supervision/seat.py`."""
+
+
 class SectionedCommand(click.Command):
     """A command whose help lists its options under `SECTIONS`."""
 
@@ -118,7 +121,9 @@ class SectionedCommand(click.Command):
         """
         for variable in CLIENT_VARIABLES:
             os.environ.pop(variable, None)
-        if seat.is_given():
+        if SEAT_VARIABLE in os.environ:
+            # Only here: for `--help` even sockets take too long to load.
+            from troth.http.supervision import seat
             from troth.http.supervision.seated import Seated
 
             try:

@@ -86,11 +86,6 @@ def encode_seat(seat: ProcessSeat) -> bytes:
     return encode({"tell": "seat", **asdict(seat)})
 
 
-def is_given(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this process was started by a supervisor."""
-    return VARIABLE in environment
-
-
 def take(environment: MutableMapping[str, str] = os.environ) -> tuple[ProcessSeat, socket.socket]:
     """Take this process's seat, and the socket to its supervisor; remove it from the environment.
 
