@@ -22,9 +22,11 @@ from troth.core.limits import (
     BATCH_ANSWER_LIMIT_BYTES,
     BATCH_COMPLETIONS_COUNT,
     BATCH_ITEMS_LIMIT_COUNT,
+    BATCH_SLICE_BYTES,
     BATCH_SLICE_COUNT,
     BODY_VALUES_LIMIT_COUNT,
     LARGE_BODY_BYTES,
+    LONG_BODY_BYTES,
 )
 from troth.core.replies import Reply
 from troth.http.api.context import Api
@@ -93,12 +95,13 @@ class BatchDecoder:
         Raises ApiError (400) for what is no batch at all, or has too many calls.
         """
         content = content.removeprefix(BYTE_ORDER_MARK)
-        if len(content) > LARGE_BODY_BYTES:
+        is_large = len(content) > LARGE_BODY_BYTES
+        if is_large:
             _refuse_crowded(content, is_lines=is_lines)
         if is_lines:
             lines = [line for line in content.split(b"\n") if line.strip()]
             return _refuse_too_many(lines)
-        if content.isascii():
+        if not is_large and content.isascii():
             try:
                 return _refuse_too_many(self._all.decode(content))
             except (msgspec.DecodeError, RecursionError):
@@ -161,8 +164,13 @@ class _Batch:
 
     async def carry_out(self) -> None:
         """Carry out the calls, slice by slice, and answer them. Raises ApiError if all fail."""
+        is_long = len(self._call.request.body) > LONG_BODY_BYTES
         while len(self.answers) < len(self._items):
+            if is_long:
+                await trio.lowlevel.checkpoint()
             some = self._slice()
+            if is_long:
+                await trio.lowlevel.checkpoint()
             if self._room_bytes > 0:
                 commands = [asked.command for asked in some]
                 replies = await ask_together(
@@ -177,10 +185,12 @@ class _Batch:
     def _slice(self) -> list[_Asked]:
         """Take what is carried out together, and answer what is refused without asking."""
         some: list[_Asked] = []
-        completions_count = 0
+        completions_count = size_bytes = 0
         first = len(self.answers)
         for place, item in enumerate(self._items[first : first + BATCH_SLICE_COUNT], first):
             self.answers.append(b"")
+            if isinstance(item, bytes):
+                size_bytes += len(item)
             try:
                 asked = self._asked(place, self._decoder.decoded(item))
             except ApiError as error:
@@ -188,7 +198,7 @@ class _Batch:
                 continue
             some.append(asked)
             completions_count += asked.asking is complete_promise
-            if completions_count == BATCH_COMPLETIONS_COUNT:
+            if completions_count == BATCH_COMPLETIONS_COUNT or size_bytes > BATCH_SLICE_BYTES:
                 break
         return some
 
