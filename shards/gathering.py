@@ -5,7 +5,7 @@ Each is sent to the shards that can hold something; see `gather.py` for how page
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeVar, cast
 
 from msgspec import Struct
@@ -22,9 +22,10 @@ from troth.core.commands import (
     TimeRange,
 )
 from troth.core.executions import Execution, Usage, added
+from troth.core.grammar import task_ids
 from troth.core.grammar.patterns import Pattern
 from troth.core.limits import SEARCH_SCAN_COUNT
-from troth.core.model import Promise, PromiseState, Schedule
+from troth.core.model import Promise, PromiseState, Schedule, Task
 from troth.core.replies import Reply
 from troth.core.state.shard_state import ShardState
 from troth.core.workflow_commands import SearchWorkflows
@@ -275,3 +276,20 @@ class Gathering(ABC):
             return [gather.ShardPart(page.workflows, page.next_before) for page in pages]
 
         return await gather.page(ask, list(range(self._count)), limit_count, before_serial)
+
+    def assigned_executions(self) -> list[tuple[Execution, Task]]:
+        """Return the executions that nodes have, each with its task. For placement, at the start.
+
+        What is told here may not be durable while the shards run.
+        """
+        return [
+            (execution, state.tasks[task_ids.invoke_id(promise_id)].copy())
+            for state in self.states()
+            for promise_id, execution in state.executions.items()
+            if execution.assigned_on is not None
+        ]
+
+    def unfinished_executions(self) -> Iterator[Execution]:
+        """Yield the executions that are not finished; what they show may not be durable yet."""
+        for state in self.states():
+            yield from state.executions.values()

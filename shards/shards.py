@@ -6,7 +6,7 @@ everything from a log that has been read back; `run` keeps it going.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
@@ -20,18 +20,11 @@ from troth.core.commands import (
     HeartbeatTasks,
 )
 from troth.core.deciding import Options
-from troth.core.executions import Execution
 from troth.core.failures import Failures
 from troth.core.grammar import task_ids
 from troth.core.limits import MAILBOX_LIMIT_COUNT, RENEWALS_SLICE_COUNT
 from troth.core.machine import Machine
-from troth.core.model import (
-    RESUME,
-    Fence,
-    Promise,
-    Task,
-    replace,
-)
+from troth.core.model import RESUME, Fence, Promise, replace
 from troth.core.replies import Reply
 from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
@@ -377,6 +370,31 @@ class Shards(Gathering):
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
 
+    def submit_all(
+        self,
+        commands: Sequence[Command],
+        held: HeldMessages | None,
+        asker: Asker,
+        first: int,
+        last: int,
+    ) -> int:
+        """Do as `submit` for the commands from `first` up to before `last`, until one has no room.
+
+        The asker is told their places. Return how many were taken. Raises Stopping, StorageFailed.
+        """
+        self._refuse_unless_open()
+        home_of, shards, submitted = self._home_of, self._shards, self._submitted
+        for place in range(first, last):
+            command = commands[place]
+            index = home_of[type(command)](command)
+            shard = shards[index]
+            try:
+                shard.put(command, asker, place, held)
+            except Overloaded:
+                return place - first
+            submitted[index] = shard
+        return last - first
+
     def run_turn(self, *, is_last: bool = True) -> None:
         """Carry out everything submitted, now, as one batch for the log, and start to write it.
 
@@ -541,23 +559,6 @@ class Shards(Gathering):
             return 0
         replies = await self._ask_all([(index, command) for index in indexes])
         return sum(reply.count for reply in replies)
-
-    def assigned_executions(self) -> list[tuple[Execution, Task]]:
-        """Return the executions that nodes have, each with its task. For placement, at the start.
-
-        What is told here may not be durable while the shards run.
-        """
-        return [
-            (execution, state.tasks[task_ids.invoke_id(promise_id)].copy())
-            for state in [shard.machine.state for shard in self._shards]
-            for promise_id, execution in state.executions.items()
-            if execution.assigned_on is not None
-        ]
-
-    def unfinished_executions(self) -> Iterator[Execution]:
-        """Yield the executions that are not finished; what they show may not be durable yet."""
-        for shard in self._shards:
-            yield from shard.machine.state.executions.values()
 
     # For the shards
 

@@ -45,7 +45,7 @@ from .connection_limits import ConnectionLimits
 from .departures import ENDPOINT, REASONS, HandedOver
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
-from .lane_parsing import NotServed, Parsed, Parser
+from .lane_parsing import Fields, NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
     {
@@ -121,6 +121,7 @@ class Lane:
         self._connections: dict[int, LaneConnection] = {}
         self._parsers: list[Parser] = []
         self._emptied = trio.Event()
+        self._texts: dict[bytes, Fields] = {}
         self._again: list[LaneConnection] = []
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -187,7 +188,9 @@ class Lane:
             self._give_up(connection)
 
     def _new_parser(self) -> Parser:
-        return Parser(self._limits.header_limit_bytes, self._api.limits.body_limit_bytes)
+        return Parser(
+            self._limits.header_limit_bytes, self._api.limits.body_limit_bytes, self._texts
+        )
 
     @property
     def connections_count(self) -> int:

@@ -187,7 +187,7 @@ class SocketListener:
                 accepting.start_soon(self._accept, listener)
 
     async def _accept_on(self, lane: Lane) -> None:
-        """Let the lane accept connections, until canceled."""
+        """Leave accepting to the lane, until canceled."""
         self._sockets = [
             socket.socket(fileno=listener.socket.detach()) for listener in self._listeners
         ]
