@@ -50,6 +50,15 @@ class ShardsPort(Protocol):
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None: ...
 
+    def submit_all(
+        self,
+        commands: Sequence[Command],
+        held: HeldMessages | None,
+        asker: Asker,
+        first: int,
+        last: int,
+    ) -> int: ...
+
     def submit_renewals(
         self, pid: str, tasks: Sequence[tuple[str, int]], held: HeldMessages | None, asker: Asker
     ) -> int: ...
