@@ -4,6 +4,7 @@ from .fault import Fault, fault
 
 GROUPS = "persistence/test_conversion_groups.py"
 DIRECTORY = "persistence/test_data_directory.py"
+KILLS = "persistence/test_conversion_kills.py"
 
 PROCESS_FAULTS: tuple[Fault, ...] = (
     fault(
@@ -13,6 +14,28 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "range(1)",
         GROUPS,
         is_quick=True,
+    ),
+    fault(
+        "a conversion that was killed while it built is in the way of the next",
+        "persistence/conversion/convert.py",
+        "        shutil.rmtree(building)\n    try:",
+        "    try:",
+        KILLS,
+        is_quick=True,
+    ),
+    fault(
+        "a conversion that was killed between its two names is not made good",
+        "persistence/conversion/convert.py",
+        "    if (building / MARK_NAME).exists():",
+        "    if False:",
+        KILLS,
+    ),
+    fault(
+        "a conversion removes the old directory instead of keeping it",
+        "persistence/conversion/convert.py",
+        "    _rename(data, before)\n    try:",
+        "    shutil.rmtree(data)\n    try:",
+        KILLS,
     ),
     fault(
         "what has not reached another group is lost in a conversion",
