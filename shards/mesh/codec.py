@@ -15,6 +15,7 @@ import msgspec
 from troth.core import commands, workflow_commands
 from troth.core.catalog import Entry
 from troth.core.commands import Command
+from troth.core.json_bytes import encoder
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.replies import Reply
 
@@ -63,8 +64,9 @@ def _made_of(kind: Any, value: Any) -> Any:
 
 
 _COMMAND: Any = reduce(or_, COMMANDS)
-_encode: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode
-_encode_json: Final = msgspec.json.Encoder(enc_hook=_plain).encode
+# Not `encode`: it ends the process where there is no memory for a long text (`json_bytes.py`).
+_encode_into: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode_into
+_encode_json: Final = encoder()
 _decoders: Final[dict[int, tuple[Any, Any]]] = {
     0: (
         msgspec.msgpack.Decoder(_COMMAND, dec_hook=_made_of).decode,
@@ -80,9 +82,12 @@ _decoders: Final[dict[int, tuple[Any, Any]]] = {
 def encode_content(content: Command | Reply) -> tuple[bytes, int]:
     """Return a body, and the flags that say how it is written."""
     try:
-        return _encode(content), 0
+        buffer = bytearray()
+        _encode_into(content, buffer)
+        return bytes(buffer), 0
     except OverflowError:
-        return _encode_json(content), FrameFlag.JSON
+        plain = msgspec.to_builtins(content, enc_hook=_plain)
+        return _encode_json(plain), FrameFlag.JSON
 
 
 def decode_command(body: bytes, flags: int) -> Command:
